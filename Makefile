@@ -1,0 +1,69 @@
+# The chores of this repository. Plain `make` lists them.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.NOTPARALLEL:
+
+# Where Debian keeps nginx and mkfs.ext4; a plain user's PATH lacks them.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+tool := go tool -modfile=tools/go.mod
+
+PKG         ?= ./...
+GOTESTFLAGS ?=
+FUZZTIME    ?= 5s
+BENCH       ?= .
+COUNT       ?= 6
+BASE        ?=
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## Build bin/tokenledger, static
+	CGO_ENABLED=0 go build -trimpath -o bin/tokenledger ./cmd/tokenledger
+
+test: deps ## Run the tests (PKG=./events, GOTESTFLAGS=-short)
+	go test $(GOTESTFLAGS) $(PKG)
+
+race: ## Run the tests with the race detector, in random order
+	@$(MAKE) --no-print-directory test GOTESTFLAGS='-race -shuffle=on $(GOTESTFLAGS)'
+
+check: gofumpt vet staticcheck current race ## Everything to run before a commit
+
+fmt: ## Format the Go files
+	$(tool) gofumpt -w .
+
+fuzz: ## Fuzz every target for FUZZTIME=5s, one after another
+	FUZZTIME=$(FUZZTIME) ops/ci/fuzz $(PKG)
+
+bench: ## Run the benchmarks COUNT=6 times (BENCH=., BASE=main to compare)
+	BASE='$(BASE)' BENCH='$(BENCH)' COUNT=$(COUNT) ops/ci/bench $(PKG:./...=)
+
+generate: ## Write the generated files anew
+	go generate ./...
+
+demo: ## One ledger, three verifiers and a client, in one process
+	go run ./cmd/tokenledger demo
+
+clean: ## Remove what make build made
+	rm -rf bin
+
+# The parts of check, which .ci/run takes one by one.
+
+deps:
+	@ops/ci/deps $(if $(findstring -race,$(GOTESTFLAGS)),race)
+
+gofumpt:
+	@unformatted=$$($(tool) gofumpt -l .); \
+	if [ -n "$$unformatted" ]; then echo "not formatted; run make fmt:"; echo "$$unformatted"; exit 1; fi >&2
+
+vet:
+	go vet ./...
+
+staticcheck:
+	$(tool) staticcheck ./...
+
+current:
+	ops/ci/current
+
+.PHONY: help build test race check fmt fuzz bench generate demo clean deps gofumpt vet staticcheck current

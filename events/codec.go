@@ -1,0 +1,224 @@
+package events
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+)
+
+// MaxSize is the most bytes that an encoded event has.
+const MaxSize = 64 << 10
+
+// ErrUnknown reports an event that only a newer version understands: its kind
+// or one of its critical fields is not known here.
+var ErrUnknown = errors.New("unknown; a newer version is needed")
+
+// ErrMalformed reports bytes that are not an event.
+var ErrMalformed = errors.New("malformed event")
+
+// envelope is the stored form: CloudEvents 1.0, structured JSON.
+type envelope struct {
+	SpecVersion string    `json:"specversion"`
+	ID          EventID   `json:"id"`
+	Source      string    `json:"source"`
+	Type        Kind      `json:"type"`
+	Time        time.Time `json:"time"`
+	Subject     string    `json:"subject"`
+	ContentType string    `json:"datacontenttype"`
+	Data        payload   `json:"data"`
+}
+
+type payload struct {
+	Actor  Actor           `json:"actor"`
+	Key    CommandKey      `json:"key,omitempty"`
+	Digest RequestHash     `json:"request,omitempty"`
+	Crit   []string        `json:"crit,omitempty"` // fields of change that a reader has to know
+	Change json.RawMessage `json:"change"`
+}
+
+const sourcePrefix = "/tokenledger/"
+
+// Encode returns the bytes that the log stores. It refuses an event that
+// [Decode] would.
+func Encode(e *Event) ([]byte, error) {
+	if err := e.validate(); err != nil {
+		return nil, fmt.Errorf("encode event: %w", err)
+	}
+	change, err := marshal(e.Change)
+	if err != nil {
+		return nil, fmt.Errorf("encode event: %w", err)
+	}
+	b, err := marshal(envelope{
+		SpecVersion: "1.0",
+		ID:          e.ID,
+		Source:      sourcePrefix + e.Epoch,
+		Type:        e.Change.Kind(),
+		Time:        e.Time.UTC(),
+		Subject:     e.About,
+		ContentType: "application/json",
+		Data:        payload{Actor: e.Actor, Key: e.Key, Digest: e.Digest, Change: change},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode event: %w", err)
+	}
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("encode event: %d bytes, and %d are the most", len(b), MaxSize)
+	}
+	return b, nil
+}
+
+// marshal is json.Marshal without the escaping of <, > and & that is meant for
+// HTML.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+// Decode reads stored bytes. The error is [ErrUnknown] for what a newer version
+// wrote and [ErrMalformed] for what nobody should have; it contains nothing of
+// the event but names of kinds and fields.
+func Decode(b []byte) (*Event, error) {
+	if len(b) > MaxSize {
+		return nil, fmt.Errorf("%w: %d bytes, and %d are the most", ErrMalformed, len(b), MaxSize)
+	}
+	var env envelope
+	if err := json.Unmarshal(b, &env); err != nil {
+		return nil, fmt.Errorf("%w: %s", ErrMalformed, jsonProblem(err))
+	}
+	if env.SpecVersion != "1.0" {
+		return nil, fmt.Errorf("%w version of CloudEvents %s", ErrUnknown, Quote(env.SpecVersion))
+	}
+	make, ok := kinds[env.Type]
+	if !ok {
+		return nil, fmt.Errorf("event of kind %s: %w", Quote(string(env.Type)), ErrUnknown)
+	}
+	change := make()
+	for _, name := range env.Data.Crit {
+		if !knownFields[env.Type][name] {
+			return nil, fmt.Errorf("critical field %s of kind %s: %w", Quote(name), env.Type, ErrUnknown)
+		}
+	}
+	if len(env.Data.Change) == 0 || env.Data.Change[0] != '{' {
+		return nil, fmt.Errorf("%w: %s without a change", ErrMalformed, env.Type)
+	}
+	if err := json.Unmarshal(env.Data.Change, change); err != nil {
+		return nil, fmt.Errorf("%w: change of %s: %s", ErrMalformed, env.Type, jsonProblem(err))
+	}
+	epoch, ok := strings.CutPrefix(env.Source, sourcePrefix)
+	if !ok {
+		return nil, fmt.Errorf("%w: source is not %s and an epoch", ErrMalformed, sourcePrefix)
+	}
+	e := &Event{
+		ID: env.ID, Epoch: epoch, Time: env.Time, About: env.Subject,
+		Actor: env.Data.Actor, Key: env.Data.Key, Digest: env.Data.Digest, Change: change,
+	}
+	if err := e.validate(); err != nil {
+		if errors.Is(err, ErrUnknown) {
+			return nil, err
+		}
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return e, nil
+}
+
+// DecodeMessage reads a stored message and checks that its subject is the
+// event's own.
+func DecodeMessage(m Message) (*Event, error) {
+	e, err := Decode(m.Data)
+	if err != nil {
+		return nil, fmt.Errorf("event at position %d: %w", m.Position, err)
+	}
+	if want := e.Subject(); m.Subject != want {
+		return nil, fmt.Errorf("event at position %d: %w: it stands under subject %s and belongs under %q", m.Position, ErrMalformed, Quote(m.Subject), want)
+	}
+	return e, nil
+}
+
+// knownFields: kind -> names of its change's fields.
+var knownFields = func() map[Kind]map[string]bool {
+	out := make(map[Kind]map[string]bool, len(kinds))
+	for k, mk := range kinds {
+		names := map[string]bool{}
+		t := reflect.TypeOf(mk()).Elem()
+		for i := range t.NumField() {
+			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+			names[name] = true
+		}
+		out[k] = names
+	}
+	return out
+}()
+
+// Check reports what cannot be so in a change, as [Encode] would.
+func Check(c Change) error { return c.validate() }
+
+// validate reports what cannot be so in any event.
+func (e *Event) validate() error {
+	if e.Change == nil {
+		return errors.New("no change")
+	}
+	_, err := ParseEventID(string(e.ID))
+	problems := []error{err, e.checkAbout(), e.Change.validate()}
+	if year := e.Time.UTC().Year(); e.Time.IsZero() || year < 2000 || year > 9999 {
+		problems = append(problems, errors.New("no time, or one outside the years 2000 to 9999"))
+	}
+	if !isEpoch(e.Epoch) {
+		problems = append(problems, errors.New("no epoch"))
+	}
+	if e.Actor.Account != "" {
+		_, err := ParseAccountID(string(e.Actor.Account))
+		problems = append(problems, err)
+	}
+	if e.Actor.Token != "" {
+		_, err := ParseTokenID(string(e.Actor.Token))
+		problems = append(problems, err)
+	}
+	problems = append(problems, checkLabel("the actor's address", e.Actor.Address))
+	if e.Key != "" && (len(e.Key) != 32 || !isHex(string(e.Key))) || e.Digest != "" && (len(e.Digest) != 32 || !isHex(string(e.Digest))) {
+		problems = append(problems, errors.New("key and request are 32 hexadecimal digits"))
+	}
+	return errors.Join(problems...)
+}
+
+func (e *Event) checkAbout() error {
+	var err error
+	switch e.Change.Kind().Noun() {
+	case NounToken:
+		_, err = ParseTokenID(e.About)
+	case NounAccount:
+		_, err = ParseAccountID(e.About)
+	case NounPolicy:
+		if e.About != PolicyName {
+			err = errors.New("an event of policy is about the policy")
+		}
+	}
+	return err
+}
+
+// isEpoch accepts a ULID in lower case.
+func isEpoch(s string) bool { return validULID(s) }
+
+// jsonProblem says what is wrong with JSON without repeating any of it, since
+// what stands there may be a secret.
+func jsonProblem(err error) string {
+	var typ *json.UnmarshalTypeError
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &typ):
+		return fmt.Sprintf("field %s: a JSON %s does not fit", Quote(typ.Field), strings.SplitN(typ.Value, " ", 2)[0])
+	case errors.As(err, &syntax):
+		return fmt.Sprintf("not JSON at byte %d", syntax.Offset)
+	case errors.Is(err, ErrBadScope), errors.Is(err, ErrBadID):
+		return err.Error()
+	}
+	return "a value does not fit its field"
+}

@@ -1,0 +1,522 @@
+package events
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Event is one thing that happened.
+type Event struct {
+	ID    EventID
+	Epoch string    // the stream's life that the event belongs to
+	Time  time.Time // by the writer's clock; order is by position, never by time
+	// About is the id of the token or account that changed, and "policy" for
+	// changes of policy.
+	About  string
+	Actor  Actor
+	Key    CommandKey  // empty where the caller gave no idempotency key
+	Digest RequestHash // of the request, empty without a key
+	Change Change
+}
+
+// PolicyName is what events of policy are about.
+const PolicyName = "policy"
+
+// Actor is who caused an event.
+type Actor struct {
+	Account AccountID `json:"account,omitempty"`
+	Token   TokenID   `json:"token,omitempty"`
+	Address string    `json:"address,omitempty"` // of the client, without port
+}
+
+// CommandKey stands for an idempotency key: a digest of the key and of the
+// account that sent it, so that callers cannot meet each other's keys and the
+// log keeps nothing that they typed.
+type CommandKey string
+
+// RequestHash tells a retried request from another one under the same key.
+type RequestHash string
+
+// NewCommandKey returns the key that an account's idempotency key stands for.
+func NewCommandKey(account AccountID, key string) CommandKey {
+	if key == "" {
+		return ""
+	}
+	return CommandKey(shortHash(string(account) + "\x00" + key))
+}
+
+// HashRequest returns the hash of a request's canonical bytes.
+func HashRequest(b []byte) RequestHash { return RequestHash(shortHash(string(b))) }
+
+func shortHash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:16])
+}
+
+// Kind names what happened, with the version of its form. Values are stored
+// and never reused.
+type Kind string
+
+// The kinds.
+const (
+	KindTokenCreated   Kind = "tokenledger.token.created.v1"
+	KindTokenScoped    Kind = "tokenledger.token.scoped.v1"
+	KindTokenEdited    Kind = "tokenledger.token.edited.v1"
+	KindTokenRotated   Kind = "tokenledger.token.rotated.v1"
+	KindTokenSuspended Kind = "tokenledger.token.suspended.v1"
+	KindTokenResumed   Kind = "tokenledger.token.resumed.v1"
+	KindTokenRevoked   Kind = "tokenledger.token.revoked.v1"
+
+	KindAccountCreated       Kind = "tokenledger.account.created.v1"
+	KindAccountGranted       Kind = "tokenledger.account.granted.v1"
+	KindAccountEdited        Kind = "tokenledger.account.edited.v1"
+	KindAccountSuspended     Kind = "tokenledger.account.suspended.v1"
+	KindAccountResumed       Kind = "tokenledger.account.resumed.v1"
+	KindAccountTokensRevoked Kind = "tokenledger.account.tokens_revoked.v1"
+	KindAccountErased        Kind = "tokenledger.account.erased.v1"
+
+	KindPolicySet           Kind = "tokenledger.policy.set.v1"
+	KindPolicyTokensRevoked Kind = "tokenledger.policy.tokens_revoked.v1"
+)
+
+// kinds makes an empty change of each kind, to decode into.
+var kinds = map[Kind]func() Change{
+	KindTokenCreated:         func() Change { return new(TokenCreated) },
+	KindTokenScoped:          func() Change { return new(TokenScoped) },
+	KindTokenEdited:          func() Change { return new(TokenEdited) },
+	KindTokenRotated:         func() Change { return new(TokenRotated) },
+	KindTokenSuspended:       func() Change { return new(TokenSuspended) },
+	KindTokenResumed:         func() Change { return new(TokenResumed) },
+	KindTokenRevoked:         func() Change { return new(TokenRevoked) },
+	KindAccountCreated:       func() Change { return new(AccountCreated) },
+	KindAccountGranted:       func() Change { return new(AccountGranted) },
+	KindAccountEdited:        func() Change { return new(AccountEdited) },
+	KindAccountSuspended:     func() Change { return new(AccountSuspended) },
+	KindAccountResumed:       func() Change { return new(AccountResumed) },
+	KindAccountTokensRevoked: func() Change { return new(AccountTokensRevoked) },
+	KindAccountErased:        func() Change { return new(AccountErased) },
+	KindPolicySet:            func() Change { return new(PolicySet) },
+	KindPolicyTokensRevoked:  func() Change { return new(PolicyTokensRevoked) },
+}
+
+// Kinds lists every kind in order of name.
+func Kinds() []Kind {
+	out := make([]Kind, 0, len(kinds))
+	for k := range kinds {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// split returns a kind's noun and verb, empty where k is not a kind's name.
+func (k Kind) split() (noun Noun, verb string) {
+	part := strings.Split(string(k), ".")
+	if len(part) != 4 {
+		return "", ""
+	}
+	return Noun(part[1]), part[2]
+}
+
+// Verb returns what happened in one word, as in "revoked".
+func (k Kind) Verb() string {
+	_, verb := k.split()
+	return verb
+}
+
+// Noun returns what it happened to.
+func (k Kind) Noun() Noun {
+	noun, _ := k.split()
+	return noun
+}
+
+// Change is the part of an event that differs from kind to kind.
+type Change interface {
+	Kind() Kind
+	// validate reports what cannot be so in an event, whoever wrote it. What
+	// only today's rules forbid is for the ledger to refuse: an old event
+	// stays valid when the rules change.
+	validate() error
+}
+
+// TokenCreated begins a token's life.
+type TokenCreated struct {
+	Account AccountID `json:"account"`
+	App     string    `json:"app,omitempty"`
+	Device  string    `json:"device,omitempty"`
+	Scopes  []Scope   `json:"scopes"`
+	// Inherit gives the token everything that its account may do, whatever
+	// its scopes.
+	Inherit     bool         `json:"inherit,omitempty"`
+	Expires     time.Time    `json:"expires_at,omitzero"` // zero means never
+	Constraints *Constraints `json:"constraints,omitempty"`
+	Secret      SecretRecord `json:"secret"`
+}
+
+// SecretRecord is what the log keeps of a secret.
+type SecretRecord struct {
+	Scheme string `json:"scheme"` // SchemeSHA256
+	Digest Digest `json:"digest"`
+}
+
+// SchemeSHA256 is SHA-256 of the whole secret.
+const SchemeSHA256 = "sha256"
+
+// Constraints narrow where and how a token may be used. Empty lists allow all.
+type Constraints struct {
+	CIDRs      []netip.Prefix `json:"cidrs,omitempty"`       // of the client's address
+	Origins    []string       `json:"origins,omitempty"`     // of the page, as in https://example.org
+	Methods    []string       `json:"methods,omitempty"`     // of the HTTP request, in capitals
+	Audience   []string       `json:"audience,omitempty"`    // names of the policies that may be asked
+	HeaderOnly bool           `json:"header_only,omitempty"` // refused where it travelled in a URL
+}
+
+// Empty reports whether c constrains nothing.
+func (c *Constraints) Empty() bool {
+	return c == nil || len(c.CIDRs) == 0 && len(c.Origins) == 0 && len(c.Methods) == 0 && len(c.Audience) == 0 && !c.HeaderOnly
+}
+
+// TokenScoped replaces a token's scopes. Every change of scopes is of this
+// kind, also where the same command changed other things.
+type TokenScoped struct {
+	Scopes  []Scope      `json:"scopes"`
+	Inherit bool         `json:"inherit,omitempty"`
+	Edit    *TokenEdited `json:"edit,omitempty"`
+}
+
+// TokenEdited changes a token's labels, expiry or constraints. What is absent
+// stays.
+type TokenEdited struct {
+	App         *string      `json:"app,omitempty"`
+	Device      *string      `json:"device,omitempty"`
+	Expires     *time.Time   `json:"expires_at,omitempty"` // the zero time means never
+	Constraints *Constraints `json:"constraints,omitempty"`
+}
+
+// TokenRotated gives a token a new secret. The secret before it dies at Until,
+// and the one before that, if it still lives, at once.
+type TokenRotated struct {
+	Secret SecretRecord `json:"secret"`
+	Until  time.Time    `json:"until"`
+}
+
+// TokenSuspended stops a token until it is resumed.
+type TokenSuspended struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// TokenResumed ends a suspension.
+type TokenResumed struct{}
+
+// TokenRevoked ends a token for ever.
+type TokenRevoked struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// AccountKind says what an account stands for.
+type AccountKind string
+
+// The kinds of account.
+const (
+	UserAccount    AccountKind = "user"    // a person, who may sign in
+	ServiceAccount AccountKind = "service" // no password, no mail, never counted as a user
+)
+
+// AccountCreated begins an account. Its login is not here but in the directory,
+// from where it can be erased.
+type AccountCreated struct {
+	Type   AccountKind `json:"kind"`
+	Owner  AccountID   `json:"owner,omitempty"` // of a service account
+	Grants []Scope     `json:"grants"`
+}
+
+// AccountGranted replaces an account's grants. It acts on all of the account's
+// tokens at once.
+type AccountGranted struct {
+	Grants []Scope `json:"grants"`
+}
+
+// AccountEdited changes an account's owner or its right to manage its own
+// tokens. What is absent stays.
+type AccountEdited struct {
+	Owner       *AccountID `json:"owner,omitempty"`
+	SelfService *bool      `json:"self_service,omitempty"`
+}
+
+// AccountSuspended stops all of an account's tokens until it is resumed.
+type AccountSuspended struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// AccountResumed ends an account's suspension.
+type AccountResumed struct{}
+
+// AccountTokensRevoked ends every token of the account that was made before a
+// time.
+type AccountTokensRevoked struct {
+	Before time.Time `json:"before"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// AccountErased says that the account's personal data was erased from the
+// directory. It ends the account: none of its tokens works again.
+type AccountErased struct{}
+
+// PolicySet replaces the policy.
+type PolicySet struct {
+	Policy Policy `json:"policy"`
+}
+
+// Policy is what holds for every token.
+type Policy struct {
+	// MaxLife is the longest that a token may live, in seconds. Zero means
+	// that it may live for ever.
+	MaxLife int64 `json:"max_life_s"`
+	// DefaultLife is how long a token lives whose maker does not say, in
+	// seconds. Zero means as long as MaxLife allows.
+	DefaultLife int64 `json:"default_life_s"`
+	// MaxGrace is the longest that an old secret may live after a rotation,
+	// in seconds.
+	MaxGrace int64 `json:"max_grace_s"`
+}
+
+// DefaultPolicy is what a new ledger starts with.
+var DefaultPolicy = Policy{
+	MaxLife:     365 * 24 * 3600,
+	DefaultLife: 365 * 24 * 3600,
+	MaxGrace:    30 * 24 * 3600,
+}
+
+// PolicyTokensRevoked ends every token that was made before a time, whoever's.
+type PolicyTokensRevoked struct {
+	Before time.Time `json:"before"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// Kind returns [KindTokenCreated].
+func (*TokenCreated) Kind() Kind { return KindTokenCreated }
+
+// Kind returns [KindTokenScoped].
+func (*TokenScoped) Kind() Kind { return KindTokenScoped }
+
+// Kind returns [KindTokenEdited].
+func (*TokenEdited) Kind() Kind { return KindTokenEdited }
+
+// Kind returns [KindTokenRotated].
+func (*TokenRotated) Kind() Kind { return KindTokenRotated }
+
+// Kind returns [KindTokenSuspended].
+func (*TokenSuspended) Kind() Kind { return KindTokenSuspended }
+
+// Kind returns [KindTokenResumed].
+func (*TokenResumed) Kind() Kind { return KindTokenResumed }
+
+// Kind returns [KindTokenRevoked].
+func (*TokenRevoked) Kind() Kind { return KindTokenRevoked }
+
+// Kind returns [KindAccountCreated].
+func (*AccountCreated) Kind() Kind { return KindAccountCreated }
+
+// Kind returns [KindAccountGranted].
+func (*AccountGranted) Kind() Kind { return KindAccountGranted }
+
+// Kind returns [KindAccountEdited].
+func (*AccountEdited) Kind() Kind { return KindAccountEdited }
+
+// Kind returns [KindAccountSuspended].
+func (*AccountSuspended) Kind() Kind { return KindAccountSuspended }
+
+// Kind returns [KindAccountResumed].
+func (*AccountResumed) Kind() Kind { return KindAccountResumed }
+
+// Kind returns [KindAccountTokensRevoked].
+func (*AccountTokensRevoked) Kind() Kind { return KindAccountTokensRevoked }
+
+// Kind returns [KindAccountErased].
+func (*AccountErased) Kind() Kind { return KindAccountErased }
+
+// Kind returns [KindPolicySet].
+func (*PolicySet) Kind() Kind { return KindPolicySet }
+
+// Kind returns [KindPolicyTokensRevoked].
+func (*PolicyTokensRevoked) Kind() Kind { return KindPolicyTokensRevoked }
+
+func (c *TokenCreated) validate() error {
+	_, err := ParseAccountID(string(c.Account))
+	return errors.Join(err, checkLabel("app", c.App), checkLabel("device", c.Device),
+		checkScopes(c.Scopes), c.Secret.validate(), c.Constraints.Validate())
+}
+
+func (c *TokenScoped) validate() error {
+	if c.Edit == nil {
+		return checkScopes(c.Scopes)
+	}
+	return errors.Join(checkScopes(c.Scopes), c.Edit.validate())
+}
+
+func (c *TokenEdited) validate() error {
+	var app, device string
+	if c.App != nil {
+		app = *c.App
+	}
+	if c.Device != nil {
+		device = *c.Device
+	}
+	return errors.Join(checkLabel("app", app), checkLabel("device", device), c.Constraints.Validate())
+}
+
+func (c *TokenRotated) validate() error {
+	if c.Until.IsZero() {
+		return errors.New("a rotation says until when the old secret lives")
+	}
+	return c.Secret.validate()
+}
+
+func (c *TokenSuspended) validate() error { return checkLabel("reason", c.Reason) }
+func (c *TokenResumed) validate() error   { return nil }
+func (c *TokenRevoked) validate() error   { return checkLabel("reason", c.Reason) }
+
+func (c *AccountCreated) validate() error {
+	if c.Type != UserAccount && c.Type != ServiceAccount {
+		return fmt.Errorf("an account is of kind user or service, not %s", Quote(string(c.Type)))
+	}
+	return errors.Join(checkScopes(c.Grants), checkOwner(c.Owner))
+}
+
+func (c *AccountGranted) validate() error { return checkScopes(c.Grants) }
+
+func (c *AccountEdited) validate() error {
+	if c.Owner == nil {
+		return nil
+	}
+	return checkOwner(*c.Owner)
+}
+
+func (c *AccountSuspended) validate() error     { return checkLabel("reason", c.Reason) }
+func (c *AccountResumed) validate() error       { return nil }
+func (c *AccountTokensRevoked) validate() error { return checkCutoff(c.Before, c.Reason) }
+func (c *AccountErased) validate() error        { return nil }
+
+func (c *PolicySet) validate() error {
+	p := c.Policy
+	if p.MaxLife < 0 || p.DefaultLife < 0 || p.MaxGrace < 0 || p.MaxLife > 0 && p.DefaultLife > p.MaxLife {
+		return errors.New("a policy's times are not negative, and its default life is not past its longest")
+	}
+	return nil
+}
+
+func (c *PolicyTokensRevoked) validate() error { return checkCutoff(c.Before, c.Reason) }
+
+func (r SecretRecord) validate() error {
+	if r.Scheme != SchemeSHA256 {
+		// An unknown way to digest is not bad input but a newer writer.
+		return fmt.Errorf("%w scheme of digest %s", ErrUnknown, Quote(r.Scheme))
+	}
+	if r.Digest == (Digest{}) {
+		return errors.New("a secret without a digest")
+	}
+	return nil
+}
+
+// Longest texts, in bytes.
+const (
+	maxLabel  = 100
+	maxEntry  = 200 // one origin, method or audience
+	maxNarrow = 64  // entries of one constraint
+)
+
+// checkLabel reports what is wrong with a short text of a person's. It does not
+// repeat the text.
+func checkLabel(name, s string) error {
+	switch {
+	case len(s) > maxLabel:
+		return fmt.Errorf("%s is %d bytes long, and %d are the most", name, len(s), maxLabel)
+	case !utf8.ValidString(s):
+		return fmt.Errorf("%s is not valid UTF-8", name)
+	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return fmt.Errorf("%s holds a control or other unprintable character", name)
+	case LooksSecret(s):
+		return fmt.Errorf("%s holds a secret; treat it as leaked if others saw it", name)
+	}
+	return nil
+}
+
+// checkScopes reports scopes that could not be read back. Whether the model
+// knows them is for the ledger to ask.
+func checkScopes(scopes []Scope) error {
+	if len(scopes) > MaxScopes {
+		return fmt.Errorf("%w: %d scopes, and %d are the most", ErrBadScope, len(scopes), MaxScopes)
+	}
+	for _, s := range scopes {
+		switch same, err := ParseScope(s.String()); {
+		case err != nil:
+			return err // JSON's null becomes the empty scope unasked
+		case same != s || LooksSecret(s.ID):
+			return fmt.Errorf("%w %s: its parts are not a permission, a type and an id", ErrBadScope, Quote(s.String()))
+		}
+	}
+	return nil
+}
+
+func checkOwner(owner AccountID) error {
+	if owner == "" {
+		return nil
+	}
+	_, err := ParseAccountID(string(owner))
+	return err
+}
+
+func checkCutoff(before time.Time, reason string) error {
+	if before.IsZero() {
+		return errors.New("a revocation of all before a time names the time")
+	}
+	return checkLabel("reason", reason)
+}
+
+// Validate reports what is wrong with constraints. None is valid.
+func (c *Constraints) Validate() error {
+	if c == nil {
+		return nil
+	}
+	var problems []error
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	for name, n := range map[string]int{
+		"cidrs": len(c.CIDRs), "origins": len(c.Origins), "methods": len(c.Methods), "audience": len(c.Audience),
+	} {
+		if n > maxNarrow {
+			bad("%s has %d entries, and %d are the most", name, n, maxNarrow)
+		}
+	}
+	for _, p := range c.CIDRs {
+		if !p.IsValid() || p != p.Masked() {
+			bad("%s is not a network; bits are set past its prefix", Quote(p.String()))
+		}
+	}
+	for _, o := range c.Origins {
+		u, err := url.Parse(o)
+		if err != nil || len(o) > maxEntry || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" ||
+			o != u.Scheme+"://"+u.Host || o != strings.ToLower(o) {
+			bad("%s is not an origin; write it as https://example.org, in lower case", Quote(o))
+		}
+	}
+	for _, m := range c.Methods {
+		if m == "" || len(m) > 32 || strings.ContainsFunc(m, func(r rune) bool { return r < 'A' || r > 'Z' }) {
+			bad("%s is not an HTTP method in capitals", Quote(m))
+		}
+	}
+	for _, a := range c.Audience {
+		if !isResourceID(a) || LooksSecret(a) {
+			bad("%s is not the name of an audience", Quote(a))
+		}
+	}
+	return errors.Join(problems...)
+}

@@ -1,0 +1,152 @@
+package events
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+)
+
+// ErrBadID reports a string that is not an id of the kind asked for. It never
+// contains the string, which may be a secret that was put in the wrong place.
+var ErrBadID = errors.New("not an id")
+
+// Prefixes of ids.
+const (
+	tokenPrefix   = "tok_"
+	accountPrefix = "acc_"
+	eventPrefix   = "evt_"
+	idLength      = 4 + ulid.EncodedSize
+)
+
+// TokenID names a token for ever: "tok_" and a ULID in lower case. It is not
+// secret.
+type TokenID string
+
+// AccountID names an account for ever: "acc_" and a ULID in lower case.
+type AccountID string
+
+// EventID names an event: "evt_" and a ULID in lower case. A command that is
+// retried keeps its event's id, which is how a lost reply is told from a lost
+// event.
+type EventID string
+
+// NewTokenID returns an unused token id in the given shard, or in a random one
+// where shard is empty.
+func NewTokenID(now time.Time, shard string) TokenID {
+	return TokenID(newID(tokenPrefix, now, shard))
+}
+
+// NewAccountID returns an unused account id in the given shard, or in a random
+// one where shard is empty.
+func NewAccountID(now time.Time, shard string) AccountID {
+	return AccountID(newID(accountPrefix, now, shard))
+}
+
+// NewEventID returns an unused event id.
+func NewEventID(now time.Time) EventID { return EventID(newID(eventPrefix, now, "")) }
+
+// ParseTokenID checks that s is a token id.
+func ParseTokenID(s string) (TokenID, error) {
+	return TokenID(s), checkID(s, tokenPrefix, "a token id")
+}
+
+// ParseAccountID checks that s is an account id.
+func ParseAccountID(s string) (AccountID, error) {
+	return AccountID(s), checkID(s, accountPrefix, "an account id")
+}
+
+// ParseEventID checks that s is an event id.
+func ParseEventID(s string) (EventID, error) {
+	return EventID(s), checkID(s, eventPrefix, "an event id")
+}
+
+// Bytes returns the id as 16 bytes, for keys. The id must be valid.
+func (id TokenID) Bytes() [16]byte { return idBytes(string(id)) }
+
+// Bytes returns the id as 16 bytes, for keys. The id must be valid.
+func (id AccountID) Bytes() [16]byte { return idBytes(string(id)) }
+
+// Time returns when the id was made, by its maker's clock, to the millisecond.
+// The id must be valid.
+func (id AccountID) Time() time.Time {
+	u := ulid.ULID(id.Bytes())
+	return ulid.Time(u.Time())
+}
+
+// TokenIDFrom returns the id that [TokenID.Bytes] gave b for.
+func TokenIDFrom(b [16]byte) TokenID {
+	return TokenID(tokenPrefix + strings.ToLower(ulid.ULID(b).String()))
+}
+
+// AccountIDFrom returns the id that [AccountID.Bytes] gave b for.
+func AccountIDFrom(b [16]byte) AccountID {
+	return AccountID(accountPrefix + strings.ToLower(ulid.ULID(b).String()))
+}
+
+// ShardFor returns the shard that the holder of an idempotency key makes new
+// things in. Two commands with one key meet in one shard, where the second
+// append conflicts with the first and then finds what it did.
+func ShardFor(key CommandKey) string {
+	if key == "" {
+		return ""
+	}
+	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+	a, b := hexNibbles(key)
+	return string([]byte{alphabet[a%32], alphabet[b%32]})
+}
+
+// hexNibbles folds a command key's first four hexadecimal digits into two
+// numbers.
+func hexNibbles(key CommandKey) (a, b int) {
+	var n [4]int
+	for i := range n {
+		n[i] = strings.IndexByte("0123456789abcdef", key[i])
+	}
+	return n[0]*16 + n[1], n[2]*16 + n[3]
+}
+
+func newID(prefix string, now time.Time, shard string) string {
+	var u ulid.ULID
+	if err := u.SetTime(ulid.Timestamp(now)); err != nil {
+		panic("the clock shows a year past 10889")
+	}
+	if _, err := io.ReadFull(rand.Reader, u[6:]); err != nil {
+		panic(err) // crypto/rand does not fail
+	}
+	s := strings.ToLower(u.String())
+	if shard != "" {
+		s = s[:len(s)-2] + shard
+	}
+	return prefix + s
+}
+
+func checkID(s, prefix, what string) error {
+	switch {
+	case LooksSecret(s):
+		return fmt.Errorf("%w: this is a secret where %s belongs; treat it as leaked if others saw it", ErrBadID, what)
+	case len(s) == idLength && !strings.HasPrefix(s, prefix) && validULID(s[4:]):
+		return fmt.Errorf("%w: an id that starts with %s where %s belongs, which starts with %s", ErrBadID, s[:4], what, prefix)
+	case len(s) != idLength || !strings.HasPrefix(s, prefix) || !validULID(s[4:]):
+		return fmt.Errorf("%w: %s is %s and %d characters", ErrBadID, what, prefix, ulid.EncodedSize)
+	}
+	return nil
+}
+
+// validULID reports whether s is a ULID in the one spelling that is used here.
+func validULID(s string) bool {
+	u, err := ulid.ParseStrict(s)
+	return err == nil && strings.ToLower(u.String()) == s
+}
+
+func idBytes(s string) [16]byte {
+	u, err := ulid.ParseStrict(s[len(s)-ulid.EncodedSize:])
+	if err != nil {
+		panic("an unchecked id reached an index key")
+	}
+	return u
+}

@@ -1,0 +1,252 @@
+package events
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"strings"
+)
+
+// ErrBadSecret reports a string that cannot be a secret: wrong length, prefix,
+// characters or checksum. It never contains the string.
+var ErrBadSecret = errors.New("not a token's secret")
+
+const (
+	base62       = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	randomLength = 32 // base62 characters: 190 bits
+	sumLength    = 6  // base62 characters: CRC-32
+	hexLength    = 32 // the form for old clients: 128 bits
+	maxPrefix    = 12
+	maxSecret    = maxPrefix + randomLength + sumLength
+)
+
+// Format is the shape of the secrets of one ledger. A secret is its prefix, 32
+// random base62 characters and six of CRC-32, so that a typing error is refused
+// without a lookup and a scanner of source code knows a find from a guess.
+type Format struct {
+	User    string // prefix of a user's secrets
+	Service string // prefix of a service account's secrets
+}
+
+// DefaultFormat is what a ledger uses unless it is told otherwise.
+var DefaultFormat = Format{User: "tlu_", Service: "tls_"}
+
+// NewFormat returns the format whose prefixes are stem+"u_" and stem+"s_".
+func NewFormat(stem string) (Format, error) {
+	if len(stem) < 2 || len(stem) > maxPrefix-2 || !isWord(stem) || strings.Contains(stem, "_") {
+		return Format{}, fmt.Errorf("secret prefix %s: want 2 to %d lower-case letters and digits, a letter first", Quote(stem), maxPrefix-2)
+	}
+	return Format{User: stem + "u_", Service: stem + "s_"}, nil
+}
+
+// Digest is the SHA-256 of a whole secret, the only thing that is kept of it.
+// It prints as a mark: a digest in a log line would let its reader confirm a
+// guess and find the same secret elsewhere.
+type Digest [sha256.Size]byte
+
+// Format hides the digest whatever the verb.
+func (Digest) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[digest]") }
+
+// LogValue hides the digest from slog.
+func (Digest) LogValue() slog.Value { return slog.StringValue("[digest]") }
+
+// MarshalText writes the digest in hexadecimal, for events.
+func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (d *Digest) UnmarshalText(b []byte) error {
+	if len(b) != hex.EncodedLen(len(d)) || strings.ToLower(string(b)) != string(b) {
+		return errors.New("a SHA-256 digest is 64 lower-case hexadecimal digits")
+	}
+	if _, err := hex.Decode(d[:], b); err != nil {
+		return errors.New("a SHA-256 digest is 64 lower-case hexadecimal digits")
+	}
+	return nil
+}
+
+// Secret is what a client sends. It keeps its bytes behind a pointer because
+// fmt cannot reach Format on a Secret held in an unexported field, and would
+// print an array in full.
+type Secret struct{ b *[]byte }
+
+// NewSecret makes a secret with the prefix of the account's kind.
+func (f Format) NewSecret(kind AccountKind) Secret {
+	prefix := f.User
+	if kind == ServiceAccount {
+		prefix = f.Service
+	}
+	b := make([]byte, 0, len(prefix)+randomLength+sumLength)
+	b = append(b, prefix...)
+	b = appendRandom(b, base62, randomLength)
+	b = appendSum(b)
+	return Secret{&b}
+}
+
+// NewHexSecret makes a secret of 32 lower-case hexadecimal characters, for
+// clients that accept nothing else. It has no checksum.
+func NewHexSecret() Secret {
+	b := appendRandom(nil, "0123456789abcdef", hexLength)
+	return Secret{&b}
+}
+
+// ParseSecret checks the shape and checksum of s.
+func (f Format) ParseSecret(s string) (Secret, error) {
+	if !f.Shape(s) {
+		return Secret{}, ErrBadSecret
+	}
+	b := []byte(s)
+	return Secret{&b}, nil
+}
+
+// Reveal returns the secret itself. Its callers are those that show it once.
+func (s Secret) Reveal() string {
+	if s.b == nil {
+		return ""
+	}
+	return string(*s.b)
+}
+
+// Digest returns what is stored of the secret.
+func (s Secret) Digest() Digest { return sha256.Sum256(*s.b) }
+
+// Format hides the secret whatever the verb.
+func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[secret]") }
+
+// LogValue hides the secret from slog.
+func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
+
+// MarshalText hides the secret from encoders.
+func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
+
+// Shape reports whether s can be a secret of this format, without allocating:
+// prefix, length, characters and checksum, or the 32 hexadecimal characters of
+// the old form.
+func (f Format) Shape(s string) bool {
+	if len(s) == hexLength {
+		return isHex(s)
+	}
+	body, ok := strings.CutPrefix(s, f.User)
+	if !ok {
+		body, ok = strings.CutPrefix(s, f.Service)
+	}
+	if !ok || len(body) != randomLength+sumLength {
+		return false
+	}
+	return hasSum(s)
+}
+
+// DigestOf returns the digest of s where s has the shape of a secret, without
+// allocating.
+func (f Format) DigestOf(s string) (Digest, bool) {
+	if !f.Shape(s) {
+		return Digest{}, false
+	}
+	var buf [maxSecret]byte
+	n := copy(buf[:], s)
+	return sha256.Sum256(buf[:n]), true
+}
+
+// LooksSecret reports whether s is, or holds, something shaped like a secret of
+// any format. Errors and logs use it to keep back what was put in the wrong
+// place.
+func LooksSecret(s string) bool {
+	const tail = randomLength + sumLength
+	for i := 1; i+tail <= len(s); i++ {
+		if s[i-1] != '_' {
+			continue
+		}
+		// Where the prefix begins is not known: text may stand before it.
+		for start := max(0, i-maxPrefix); start < i; start++ {
+			if hasSum(s[start : i+tail]) {
+				return true
+			}
+		}
+	}
+	run := 0 // of hexadecimal characters; an old secret is 32, a digest 64
+	for i := range len(s) {
+		if run++; !isHex(s[i : i+1]) {
+			run = 0
+		}
+		if run == hexLength {
+			return true
+		}
+	}
+	return false
+}
+
+// Quote prints s for an error: cut short, escaped, and not at all where it may
+// be a secret.
+func Quote(s string) string {
+	if LooksSecret(s) {
+		return "[secret]"
+	}
+	const most = 80
+	if len(s) > most {
+		return fmt.Sprintf("%q...", s[:most])
+	}
+	return fmt.Sprintf("%q", s)
+}
+
+func appendRandom(b []byte, alphabet string, n int) []byte {
+	// Bytes past the last whole multiple would favour the alphabet's start.
+	limit := 256 - 256%len(alphabet)
+	var buf [64]byte
+	for n > 0 {
+		_, _ = rand.Read(buf[:]) // does not fail
+		for _, c := range buf {
+			if n > 0 && int(c) < limit {
+				b = append(b, alphabet[int(c)%len(alphabet)])
+				n--
+			}
+		}
+	}
+	clear(buf[:])
+	return b
+}
+
+// appendSum appends the CRC-32 (IEEE) of b, most significant digit first.
+func appendSum(b []byte) []byte {
+	sum := sumOf(crc32.ChecksumIEEE(b))
+	return append(b, sum[:]...)
+}
+
+func sumOf(c uint32) (sum [sumLength]byte) {
+	for i := sumLength - 1; i >= 0; i-- {
+		sum[i] = base62[c%62]
+		c /= 62
+	}
+	return sum
+}
+
+// hasSum reports whether s ends in 32 base62 characters and the checksum of all
+// that stands before it.
+func hasSum(s string) bool {
+	if len(s) > maxSecret {
+		return false
+	}
+	at := len(s) - sumLength
+	for i := at - randomLength; i < len(s); i++ {
+		if !isAlnum(s[i]) {
+			return false
+		}
+	}
+	var buf [maxSecret]byte
+	n := copy(buf[:], s[:at])
+	sum := sumOf(crc32.ChecksumIEEE(buf[:n]))
+	return string(sum[:]) == s[at:]
+}
+
+func isHex(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,118 @@
+package events
+
+import (
+	"errors"
+	"slices"
+	"time"
+)
+
+// ErrNotFound reports that there is no such token, account or record.
+var ErrNotFound = errors.New("not found")
+
+// TokenState is where a token is in its life. Values are stored and never
+// reused.
+type TokenState string
+
+// The states. An expired token keeps its state: expiry is a matter of the
+// clock, not of the log.
+const (
+	Active    TokenState = "active"
+	Suspended TokenState = "suspended"
+	Revoked   TokenState = "revoked"
+)
+
+// Token is what follows from the events about one token.
+type Token struct {
+	ID          TokenID      `json:"id"`
+	Account     AccountID    `json:"account"`
+	App         string       `json:"app,omitempty"`
+	Device      string       `json:"device,omitempty"`
+	Scopes      []Scope      `json:"scopes"`
+	Inherit     bool         `json:"inherit,omitempty"`
+	Expires     time.Time    `json:"expires_at,omitzero"`
+	Constraints *Constraints `json:"constraints,omitempty"`
+
+	State  TokenState `json:"state"`
+	Reason string     `json:"reason,omitempty"` // of the suspension or revocation
+
+	Created   time.Time `json:"created_at"`
+	CreatedBy Actor     `json:"created_by"`
+	CreatedIn Position  `json:"created_in"`
+	Changed   time.Time `json:"changed_at"`
+	Version   Position  `json:"version"` // position of the last event about it
+	Revoked   time.Time `json:"revoked_at,omitzero"`
+
+	// Secrets are those that live: the current one first, then the one that
+	// a rotation left alive for a time.
+	Secrets []SecretSlot `json:"secrets,omitempty"`
+}
+
+// SecretSlot is one live secret of a token.
+type SecretSlot struct {
+	Digest Digest    `json:"digest"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // set when a rotation replaced it
+}
+
+// Account is what follows from the events about one account.
+type Account struct {
+	ID          AccountID   `json:"id"`
+	Kind        AccountKind `json:"kind"`
+	Owner       AccountID   `json:"owner,omitempty"`
+	Grants      []Scope     `json:"grants"`
+	SelfService bool        `json:"self_service"`
+	Suspended   bool        `json:"suspended,omitempty"`
+	Reason      string      `json:"reason,omitempty"` // of the suspension
+	Erased      bool        `json:"erased,omitempty"`
+	// TokensBefore ends every token that was made before it.
+	TokensBefore time.Time `json:"tokens_before,omitzero"`
+
+	Created time.Time `json:"created_at"`
+	Changed time.Time `json:"changed_at"`
+	Version Position  `json:"version"`
+}
+
+// PolicyState is what follows from the events about policy.
+type PolicyState struct {
+	Policy
+	// TokensBefore ends every token that was made before it.
+	TokensBefore time.Time `json:"tokens_before,omitzero"`
+	Version      Position  `json:"version"`
+}
+
+// Done is what became of a command that carried an idempotency key.
+type Done struct {
+	Position Position    `json:"position"`
+	Event    EventID     `json:"event"`
+	About    string      `json:"about"`
+	Kind     Kind        `json:"kind"`
+	Digest   RequestHash `json:"request"`
+}
+
+// Clone returns a copy that shares nothing with t.
+func (t *Token) Clone() *Token {
+	c := *t
+	c.Scopes = slices.Clone(t.Scopes)
+	c.Secrets = slices.Clone(t.Secrets)
+	c.Constraints = t.Constraints.Clone()
+	return &c
+}
+
+// Clone returns a copy that shares nothing with a.
+func (a *Account) Clone() *Account {
+	c := *a
+	c.Grants = slices.Clone(a.Grants)
+	return &c
+}
+
+// Clone returns a copy that shares nothing with c.
+func (c *Constraints) Clone() *Constraints {
+	if c == nil {
+		return nil
+	}
+	return &Constraints{
+		CIDRs:   slices.Clone(c.CIDRs),
+		Origins: slices.Clone(c.Origins), Methods: slices.Clone(c.Methods), Audience: slices.Clone(c.Audience),
+		HeaderOnly: c.HeaderOnly,
+	}
+}

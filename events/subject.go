@@ -1,0 +1,85 @@
+package events
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Names of the log in NATS JetStream.
+const (
+	// StreamName is the one stream that holds every event.
+	StreamName = "LEDGER"
+	// SubjectRoot is the first part of every event's subject.
+	SubjectRoot = "ledger"
+	// SubjectFilter matches every event's subject.
+	SubjectFilter = SubjectRoot + ".>"
+	// TailPrefix stands before the subject of a republished event: the tail
+	// is what the stream sends to whoever listens, without any promise that
+	// it arrives.
+	TailPrefix = "tail."
+	// TailFilter matches every republished event.
+	TailFilter = TailPrefix + SubjectFilter
+	// NodeSubjectPrefix stands before a verifier's name where the verifier
+	// reports the position that it has applied.
+	NodeSubjectPrefix = "node.status."
+	// NodeSubjectFilter matches every verifier's reports.
+	NodeSubjectFilter = NodeSubjectPrefix + "*"
+)
+
+// Position is a message's sequence in the stream. The first event has
+// position 1; 0 stands before all of them.
+type Position uint64
+
+// Message is an event as the log stores it. Data is never re-encoded: the
+// stored bytes are what is applied, hashed, exported and shown.
+type Message struct {
+	Position Position
+	Subject  string
+	Data     []byte
+}
+
+// Noun is the second part of a subject: what an event is about.
+type Noun string
+
+// The nouns.
+const (
+	NounToken   Noun = "token"
+	NounAccount Noun = "account"
+	NounPolicy  Noun = "policy"
+)
+
+// Subject returns where e is published: ledger.token.<shard>.<verb>,
+// ledger.account.<shard>.<verb> or ledger.policy.<verb>.
+func (e *Event) Subject() string {
+	noun, verb := e.Change.Kind().split()
+	if noun == NounPolicy {
+		return SubjectRoot + "." + string(noun) + "." + verb
+	}
+	return SubjectRoot + "." + string(noun) + "." + shardOf(e.About) + "." + verb
+}
+
+// ShardFilter returns the wildcard subject that matches every event of the
+// shard that id falls in, which is what an append is conditional on. An empty
+// id stands for the policy, which has a single line of events.
+func ShardFilter(noun Noun, id string) string {
+	if noun == NounPolicy {
+		return SubjectRoot + "." + string(noun) + ".*"
+	}
+	return SubjectRoot + "." + string(noun) + "." + shardOf(id) + ".*"
+}
+
+// Line returns the part of a subject that events are serialised by: the
+// subject without its verb. Appends to one line are conditional on the line's
+// last position.
+func Line(subject string) (string, error) {
+	i := strings.LastIndexByte(subject, '.')
+	if i < 0 || !strings.HasPrefix(subject, SubjectRoot+".") {
+		return "", fmt.Errorf("subject %s is not an event's", Quote(subject))
+	}
+	return subject[:i], nil
+}
+
+// shardOf returns the shard of an id: its last two characters. An id ends in
+// ten random bits, so there are 1024 shards; a subject for each token would
+// cost the server some 250 bytes of memory a token and a slow start.
+func shardOf(id string) string { return id[len(id)-2:] }

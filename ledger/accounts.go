@@ -1,0 +1,258 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// CreateAccount asks for a new account.
+type CreateAccount struct {
+	Login  string
+	Kind   string // user or service
+	Grants []string
+}
+
+// Account is an account as the ledger shows it.
+type Account struct {
+	*events.Account
+	Login string // empty where it was erased
+}
+
+// AccountResult is what became of a command on an account.
+type AccountResult struct {
+	Account  Account
+	Position events.Position
+	Replayed bool
+}
+
+// CreateAccount makes an account. Its login is reserved first, so that two
+// accounts never share one.
+func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r CreateAccount) (AccountResult, error) {
+	if err := l.may(c, manageAccounts); err != nil {
+		return AccountResult{}, err
+	}
+	if err := checkLogin(r.Login); err != nil {
+		return AccountResult{}, err
+	}
+	grants, err := l.checkScopes("grants", r.Grants)
+	if err != nil {
+		return AccountResult{}, err
+	}
+	change := &events.AccountCreated{Type: events.AccountKind(r.Kind), Grants: grants}
+	if err := checkChange(change); err != nil {
+		return AccountResult{}, invalid("kind", "is user or service")
+	}
+	commandKey := events.NewCommandKey(c.Account, key)
+	id, reserved := l.reserve(ctx, r.Login, events.NewAccountID(l.cfg.Now(), events.ShardFor(commandKey)), commandKey)
+	out, err := l.run(ctx, command{
+		caller: c, key: key, request: []any{"create account", r}, noun: events.NounAccount, about: string(id),
+		// A login that is taken is no answer yet: this command itself may have
+		// taken it before, which its key tells.
+		decide: func() (events.Change, error) { return change, reserved },
+	})
+	if err != nil {
+		return AccountResult{}, fmt.Errorf("create account: %w", err)
+	}
+	return l.accountResult(ctx, out)
+}
+
+// reserve takes a login for the account id and describes the account. It
+// returns the id that the account is to have: that of an earlier reservation
+// whose command died before its event, where it was this command's or is old
+// enough that the event cannot come any more.
+func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey) (events.AccountID, error) {
+	held, err := l.directory.reserve(ctx, login, reservation{Account: id, Key: key})
+	if err != nil {
+		return id, err
+	}
+	if held.Account != id {
+		taken := fmt.Errorf("%w: the login is taken", ErrExists)
+		ours := key != "" && held.Key == key
+		if !ours && l.cfg.Now().Sub(held.Account.Time()) < 2*commandTimeout {
+			return id, taken
+		}
+		if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(held.Account))); err != nil {
+			return id, err
+		}
+		if _, err := l.cfg.View.Account(held.Account); !errors.Is(err, events.ErrNotFound) {
+			return id, taken
+		}
+		id = held.Account
+	}
+	return id, l.directory.describe(ctx, id, person{Login: login})
+}
+
+// Grant replaces an account's grants.
+func (l *Ledger) Grant(ctx context.Context, c Caller, key, account string, seen Precondition, list []string) (AccountResult, error) {
+	grants, err := l.checkScopes("grants", list)
+	if err != nil {
+		return AccountResult{}, err
+	}
+	return l.changeAccount(ctx, c, key, account, seen, false, []any{"grant", account, grants}, func(*events.Account) events.Change {
+		return &events.AccountGranted{Grants: grants}
+	})
+}
+
+// SuspendAccount stops all of an account's tokens, in one event.
+func (l *Ledger) SuspendAccount(ctx context.Context, c Caller, key, account, reason string) (AccountResult, error) {
+	return l.changeAccount(ctx, c, key, account, 0, true, []any{"suspend account", account, reason}, func(a *events.Account) events.Change {
+		if a.Suspended {
+			return nil
+		}
+		return &events.AccountSuspended{Reason: reason}
+	})
+}
+
+// ResumeAccount ends an account's suspension.
+func (l *Ledger) ResumeAccount(ctx context.Context, c Caller, key, account string) (AccountResult, error) {
+	return l.changeAccount(ctx, c, key, account, 0, false, []any{"resume account", account}, func(a *events.Account) events.Change {
+		if !a.Suspended {
+			return nil
+		}
+		return &events.AccountResumed{}
+	})
+}
+
+func (l *Ledger) changeAccount(ctx context.Context, c Caller, key, account string, seen Precondition, ending bool, request any, plan func(*events.Account) events.Change) (AccountResult, error) {
+	if err := l.may(c, manageAccounts); err != nil {
+		return AccountResult{}, err
+	}
+	id, err := l.resolve(ctx, account)
+	if err != nil {
+		return AccountResult{}, err
+	}
+	out, err := l.run(ctx, command{
+		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id), ending: ending,
+		decide: func() (events.Change, error) {
+			a, err := l.cfg.View.Account(id)
+			if err != nil {
+				return nil, foreign(err, "account %s", id)
+			}
+			if seen == 0 && !ending {
+				seen = a.Version
+			}
+			if !ending && a.Version != seen {
+				return nil, &ConflictError{About: string(id), Current: a.Version}
+			}
+			if a.Erased {
+				return nil, fmt.Errorf("%w: the account is erased", ErrEnded)
+			}
+			change := plan(a)
+			if change == nil {
+				return nil, nil
+			}
+			if id == c.Account && ending {
+				return nil, fmt.Errorf("%w: an account cannot suspend itself; nobody might be left to resume it", ErrForbidden)
+			}
+			return change, checkChange(change)
+		},
+	})
+	if err != nil {
+		return AccountResult{}, fmt.Errorf("change account %s: %w", id, err)
+	}
+	return l.accountResult(ctx, out)
+}
+
+// GetAccount returns one account, by id or login.
+func (l *Ledger) GetAccount(ctx context.Context, c Caller, account string) (Account, error) {
+	if err := l.may(c, readAccounts); err != nil {
+		return Account{}, err
+	}
+	id, err := l.resolve(ctx, account)
+	if err != nil {
+		return Account{}, err
+	}
+	a, err := l.cfg.View.Account(id)
+	if err != nil {
+		return Account{}, foreign(err, "account %s", id)
+	}
+	return l.describe(ctx, a)
+}
+
+// ListAccounts returns up to limit accounts in order of id, from after the
+// given id on, and whether there are more.
+func (l *Ledger) ListAccounts(ctx context.Context, c Caller, after events.AccountID, limit int) ([]Account, bool, error) {
+	if err := l.may(c, readAccounts); err != nil {
+		return nil, false, err
+	}
+	list, more := l.cfg.View.Accounts(after, limit)
+	out := make([]Account, len(list))
+	for i, a := range list {
+		var err error
+		if out[i], err = l.describe(ctx, a); err != nil {
+			return nil, false, err
+		}
+	}
+	return out, more, nil
+}
+
+func (l *Ledger) describe(ctx context.Context, a *events.Account) (Account, error) {
+	p, err := l.directory.person(ctx, a.ID)
+	return Account{Account: a, Login: p.Login}, err
+}
+
+func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult, error) {
+	id := events.AccountID(out.about)
+	a, err := l.cfg.View.Account(id)
+	if err != nil {
+		return AccountResult{}, foreign(err, "account %s", id)
+	}
+	at := out.position
+	if at == 0 {
+		at = a.Version
+	}
+	shown, err := l.describe(ctx, a)
+	return AccountResult{Account: shown, Position: at, Replayed: out.replayed}, err
+}
+
+// resolve turns an id or a login into the id of an account that exists.
+func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID, error) {
+	if strings.HasPrefix(account, "acc_") || strings.HasPrefix(account, "tok_") {
+		id, err := events.ParseAccountID(account)
+		if err != nil {
+			return "", invalid("account", "%s", err)
+		}
+		if _, err := l.cfg.View.Account(id); err != nil {
+			return "", foreign(err, "account %s", id)
+		}
+		return id, nil
+	}
+	if account == "" {
+		return "", invalid("account", "is required: an id or a login")
+	}
+	if err := checkLogin(account); err != nil {
+		return "", invalid("account", "is neither an id nor a login")
+	}
+	held, err := l.directory.holder(ctx, account)
+	if err != nil {
+		return "", err
+	}
+	if _, err := l.cfg.View.Account(held.Account); err != nil {
+		return "", foreign(err, "account with this login")
+	}
+	return held.Account, nil
+}
+
+// checkChange turns what cannot be in an event into [ErrInvalid].
+func checkChange(c events.Change) error {
+	if err := events.Check(c); err != nil {
+		return fmt.Errorf("%w: %s", ErrInvalid, oneLine(err))
+	}
+	return nil
+}
+
+// oneLine puts a joined error on one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// humanDuration prints whole days as days.
+func humanDuration(d time.Duration) string {
+	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	}
+	return d.String()
+}

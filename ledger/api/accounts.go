@@ -1,0 +1,191 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// Account is an account as clients see it.
+type Account struct {
+	ID        string    `json:"id" example:"acc_01jd3qk8z5n0v7m2x4c6b8a9ef"`
+	Login     string    `json:"login,omitempty" doc:"absent where it was erased"`
+	Kind      string    `json:"kind" enum:"user,service"`
+	State     string    `json:"state" enum:"active,suspended,erased"`
+	Reason    string    `json:"reason,omitempty" doc:"of the suspension"`
+	Grants    []string  `json:"grants" doc:"scopes that it has"`
+	CreatedAt time.Time `json:"created_at"`
+	ChangedAt time.Time `json:"changed_at"`
+	Version   uint64    `json:"version" doc:"position of the last event about it; its ETag"`
+}
+
+type accountOutput struct {
+	ETag     string `header:"ETag" doc:"the account's version"`
+	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
+	Replayed string `header:"Idempotency-Replayed" doc:"true where an earlier request with the same key did it"`
+	Status   int
+	Body     struct {
+		Account  Account      `json:"account"`
+		Position uint64       `json:"position" doc:"of the event in the log"`
+		Nodes    *Propagation `json:"propagation,omitempty"`
+	}
+}
+
+// AccountPath names an account.
+type AccountPath struct {
+	ID string `path:"id" maxLength:"128" doc:"the account's id or login"`
+}
+
+type createAccountInput struct {
+	Keyed
+	Body struct {
+		Login  string   `json:"login" maxLength:"100" doc:"letters and digits of ASCII and . _ - + @; kept apart from the log"`
+		Kind   string   `json:"kind" enum:"user,service"`
+		Grants []string `json:"grants,omitempty" maxItems:"64" doc:"as in admin:site/3"`
+	}
+}
+
+type grantInput struct {
+	AccountPath
+	Keyed
+	Conditional
+	Body struct {
+		Grants []string `json:"grants" maxItems:"64" doc:"replaces all of them"`
+	}
+}
+
+type suspendAccountInput struct {
+	AccountPath
+	Keyed
+	Waiting
+	Body *struct {
+		Reason string `json:"reason,omitempty" maxLength:"100" doc:"do not name people, the log cannot forget"`
+	}
+}
+
+type resumeAccountInput struct {
+	AccountPath
+	Keyed
+}
+
+func (a *api) accountRoutes(h huma.API) {
+	op := operation("accounts")
+	huma.Register(h, op(http.MethodPost, "/v1/accounts", "create-account", "Make an account", http.StatusCreated), a.createAccount)
+	huma.Register(h, op(http.MethodGet, "/v1/accounts", "list-accounts", "List accounts", http.StatusOK), a.listAccounts)
+	huma.Register(h, op(http.MethodGet, "/v1/accounts/{id}", "get-account", "Show an account", http.StatusOK), a.getAccount)
+	huma.Register(h, op(http.MethodPut, "/v1/accounts/{id}/grants", "grant", "Replace an account's grants", http.StatusOK), a.grant)
+	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/suspend", "suspend-account", "Stop all of an account's tokens until it is resumed", http.StatusOK), a.suspendAccount)
+	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/resume", "resume-account", "Let a suspended account's tokens work again", http.StatusOK), a.resumeAccount)
+}
+
+func (a *api) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
+	r, err := a.ledger.CreateAccount(ctx, callerFrom(ctx), in.Key, ledger.CreateAccount{Login: in.Body.Login, Kind: in.Body.Kind, Grants: in.Body.Grants})
+	out, err := a.accountResult(ctx, r, err, false)
+	if err == nil && !r.Replayed {
+		out.Status = http.StatusCreated
+	}
+	return out, err
+}
+
+func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error) {
+	seen, err := parseETag(in.IfMatch)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	r, err := a.ledger.Grant(ctx, callerFrom(ctx), in.Key, in.ID, seen, in.Body.Grants)
+	return a.accountResult(ctx, r, err, seen != 0)
+}
+
+func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*accountOutput, error) {
+	wait, err := parseWait(in.Wait)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	reason := ""
+	if in.Body != nil {
+		reason = in.Body.Reason
+	}
+	r, err := a.ledger.SuspendAccount(ctx, callerFrom(ctx), in.Key, in.ID, reason)
+	out, err := a.accountResult(ctx, r, err, false)
+	if err == nil {
+		out.Body.Nodes = a.propagate(ctx, r.Position, wait)
+	}
+	return out, err
+}
+
+func (a *api) resumeAccount(ctx context.Context, in *resumeAccountInput) (*accountOutput, error) {
+	r, err := a.ledger.ResumeAccount(ctx, callerFrom(ctx), in.Key, in.ID)
+	return a.accountResult(ctx, r, err, false)
+}
+
+type getAccountOutput struct {
+	ETag     string `header:"ETag" doc:"the account's version"`
+	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
+	Body     Account
+}
+
+func (a *api) getAccount(ctx context.Context, in *AccountPath) (*getAccountOutput, error) {
+	at := a.ledger.Position()
+	got, err := a.ledger.GetAccount(ctx, callerFrom(ctx), in.ID)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	return &getAccountOutput{ETag: etag(got.Version), Position: uint64(at), Body: showAccount(got)}, nil
+}
+
+type accountList struct {
+	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
+	Body     struct {
+		Items      []Account `json:"items"`
+		NextCursor string    `json:"next_cursor,omitempty" doc:"for the next page; absent on the last"`
+	}
+}
+
+func (a *api) listAccounts(ctx context.Context, in *Page) (*accountList, error) {
+	after, err := in.after("accounts", nil)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	at := a.ledger.Position()
+	list, more, err := a.ledger.ListAccounts(ctx, callerFrom(ctx), events.AccountID(after), in.Limit)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	out := &accountList{Position: uint64(at)}
+	out.Body.Items = make([]Account, len(list))
+	for i, got := range list {
+		out.Body.Items[i] = showAccount(got)
+	}
+	if more {
+		out.Body.NextCursor = cursor("accounts", nil, string(list[len(list)-1].ID))
+	}
+	return out, nil
+}
+
+func (a *api) accountResult(ctx context.Context, r ledger.AccountResult, err error, ifMatch bool) (*accountOutput, error) {
+	if err != nil {
+		return nil, a.fault(ctx, err, ifMatch)
+	}
+	out := &accountOutput{ETag: etag(r.Account.Version), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK}
+	out.Body.Account, out.Body.Position = showAccount(r.Account), uint64(r.Position)
+	return out, nil
+}
+
+func showAccount(a ledger.Account) Account {
+	state := "active"
+	switch {
+	case a.Erased:
+		state = "erased"
+	case a.Suspended:
+		state = "suspended"
+	}
+	return Account{
+		ID: string(a.ID), Login: a.Login, Kind: string(a.Kind), State: state, Reason: a.Reason,
+		Grants: events.ScopeStrings(a.Grants), CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
+	}
+}

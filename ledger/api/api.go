@@ -1,0 +1,184 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// ErrUnauthenticated reports a token that is not accepted.
+var ErrUnauthenticated = errors.New("token is not accepted")
+
+// Config says what the API serves.
+type Config struct {
+	Ledger *ledger.Ledger // required to serve; not to describe
+	// Authenticate returns who sent a token: [ErrUnauthenticated] where it is
+	// not accepted, [ledger.ErrUnavailable] where that cannot be known now.
+	Authenticate func(ctx context.Context, token, address string) (ledger.Caller, error)
+	// Logger receives faults. Nil discards them.
+	Logger *slog.Logger
+}
+
+type api struct {
+	ledger *ledger.Ledger
+	log    *slog.Logger
+}
+
+// humaOnce sets what huma keeps in globals.
+var humaOnce sync.Once
+
+// New returns the API as a handler.
+func New(cfg Config) http.Handler {
+	h, _ := build(cfg)
+	return h
+}
+
+// Description returns the API's OpenAPI 3.1 description as JSON.
+func Description() ([]byte, error) {
+	_, api := build(Config{})
+	return api.OpenAPI().MarshalJSON()
+}
+
+func build(cfg Config) (http.Handler, huma.API) {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	humaOnce.Do(func() {
+		huma.DefaultArrayNullable = false
+		huma.NewError = newError
+		huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
+			return newError(status, message, errs...)
+		}
+	})
+	c := huma.DefaultConfig("tokenledger", "v1")
+	c.Info.Description = "Makes, changes and ends API tokens. Every change is an event in the log."
+	c.DocsPath = ""      // its page would come from elsewhere
+	c.SchemasPath = ""   // the description has them
+	c.CreateHooks = nil  // no $schema in answers
+	c.Transformers = nil // likewise
+	c.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat}
+	c.RejectUnknownQueryParameters = true
+	c.Components.SecuritySchemes = map[string]*huma.SecurityScheme{"bearer": {Type: "http", Scheme: "bearer"}}
+	c.Security = []map[string][]string{{"bearer": {}}}
+
+	mux := http.NewServeMux()
+	described := humago.New(mux, c)
+	a := &api{ledger: cfg.Ledger, log: cfg.Logger}
+	a.tokenRoutes(described)
+	a.accountRoutes(described)
+	a.nodeRoutes(described)
+	return &front{api: a, mux: mux, authenticate: cfg.Authenticate}, described
+}
+
+// front is what every request passes first: an id, a token, a body that can
+// mean one thing.
+type front struct {
+	api          *api
+	mux          *http.ServeMux
+	authenticate func(ctx context.Context, token, address string) (ledger.Caller, error)
+}
+
+type contextKey int
+
+const (
+	callerKey contextKey = iota
+	requestKey
+)
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := rand.Text()
+	w.Header().Set("X-Request-Id", id)
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	ctx := context.WithValue(r.Context(), requestKey, id)
+
+	if !strings.HasPrefix(r.URL.Path, "/openapi") {
+		caller, p := f.caller(ctx, r)
+		if p != nil {
+			p.write(w, id)
+			return
+		}
+		ctx = context.WithValue(ctx, callerKey, caller)
+	}
+	r = r.WithContext(ctx)
+	if p := f.route(r); p != nil {
+		p.write(w, id)
+		return
+	}
+	if p := readBody(w, r); p != nil {
+		p.write(w, id)
+		return
+	}
+	f.mux.ServeHTTP(w, r)
+}
+
+// route refuses what no operation serves, where the mux would answer in plain
+// text or with a redirect.
+func (f *front) route(r *http.Request) *Problem {
+	if _, pattern := f.mux.Handler(r); pattern != "" && strings.HasPrefix(pattern, r.Method+" ") {
+		return nil
+	}
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodPut} {
+		other := r.Clone(r.Context())
+		other.Method = m
+		if _, pattern := f.mux.Handler(other); strings.HasPrefix(pattern, m+" ") {
+			return problem("method", "this path has other methods, such as "+m)
+		}
+	}
+	return problem("not_found", "no such path; GET /openapi.json lists them all")
+}
+
+// noToken is the detail where no token came: such an answer names no error
+// (RFC 6750 section 3.1).
+const noToken = "send a token: Authorization: Bearer <secret>"
+
+func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Problem) {
+	headers := r.Header.Values("Authorization")
+	if len(headers) == 0 {
+		return ledger.Caller{}, problem("unauthenticated", noToken)
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return ledger.Caller{}, problem("unauthenticated", "want one header, Authorization: Bearer <secret>")
+	}
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = ""
+	}
+	caller, err := f.authenticate(ctx, token, host)
+	switch {
+	case errors.Is(err, ErrUnauthenticated):
+		return ledger.Caller{}, problem("unauthenticated", "the token is unknown, expired or revoked")
+	case err != nil:
+		return ledger.Caller{}, problem("unavailable", "this node cannot tell now whether the token is good; see its log")
+	}
+	return caller, nil
+}
+
+func callerFrom(ctx context.Context) ledger.Caller {
+	c, _ := ctx.Value(callerKey).(ledger.Caller)
+	return c
+}
+
+// fault translates an error of the ledger, and logs what is a fault of ours.
+func (a *api) fault(ctx context.Context, err error, ifMatch bool) error {
+	p := problemFor(err, ifMatch)
+	id, _ := ctx.Value(requestKey).(string)
+	p.RequestID, p.Instance = id, instance(id)
+	if p.Status >= http.StatusInternalServerError {
+		a.log.ErrorContext(ctx, "request failed", "request_id", id, "err", err)
+	}
+	h := http.Header{}
+	setChallenge(h, p)
+	return huma.ErrorWithHeaders(p, h)
+}

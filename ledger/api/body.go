@@ -1,0 +1,49 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/tokenledger/tokenledger/events/strictjson"
+)
+
+// maxBody is the most bytes that a request's body has.
+const maxBody = 64 << 10
+
+// readBody reads a request's body and refuses what two readers could take to
+// mean two things. It returns nil where the body is good, which then stands in
+// the request again.
+func readBody(w http.ResponseWriter, r *http.Request) *Problem {
+	if r.Body == nil || r.ContentLength == 0 {
+		r.Body = http.NoBody
+		return nil
+	}
+	if r.Header.Get("Content-Encoding") != "" {
+		return problem("media_type", "a compressed body is not accepted; leave Content-Encoding out")
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return problem("body_too_large", fmt.Sprintf("the body is over %d bytes", maxBody))
+	case err != nil:
+		return problem("malformed_request", "the body ended early")
+	case len(body) == 0:
+		r.Body = http.NoBody
+		return nil
+	}
+	typ, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || typ != "application/json" || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
+		return problem("media_type", "send Content-Type: application/json")
+	}
+	if err := strictjson.Check(body); err != nil {
+		return problem("malformed_request", "the body is not one JSON object: "+err.Error())
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
+}

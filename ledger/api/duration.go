@@ -1,0 +1,64 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Duration is a length of time in a request: a number of seconds, or text as in
+// "90d", "36h" or "15m".
+type Duration time.Duration
+
+// Schema describes both forms.
+func (Duration) Schema(huma.Registry) *huma.Schema {
+	return &huma.Schema{
+		Description: `seconds, or text as in "90d", "36h", "15m"`,
+		Examples:    []any{"90d"},
+		OneOf:       []*huma.Schema{{Type: huma.TypeInteger}, {Type: huma.TypeString, MaxLength: ptr(32)}},
+	}
+}
+
+// UnmarshalJSON reads either form.
+func (d *Duration) UnmarshalJSON(b []byte) error {
+	var text string
+	if json.Unmarshal(b, &text) == nil {
+		got, err := ParseDuration(text)
+		*d = Duration(got)
+		return err
+	}
+	seconds, err := strconv.ParseInt(string(b), 10, 64)
+	if err != nil || seconds > math.MaxInt64/int64(time.Second) || seconds < math.MinInt64/int64(time.Second) {
+		return errDuration
+	}
+	*d = Duration(time.Duration(seconds) * time.Second)
+	return nil
+}
+
+var errDuration = errors.New(`a length of time is a number of seconds, or text as in "90d", "36h", "15m"`)
+
+// ParseDuration reads "90d", or what [time.ParseDuration] reads.
+func ParseDuration(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseInt(days, 10, 32)
+		if err != nil || n > 106_000 || n < -106_000 { // what fits
+			return 0, errDuration
+		}
+		return time.Duration(n) * 24 * time.Hour, nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil {
+		return 0, errDuration
+	}
+	return d, nil
+}
+
+// std returns the duration as the ledger takes it.
+func (d *Duration) std() *time.Duration { return (*time.Duration)(d) }
+
+func ptr[T any](v T) *T { return &v }

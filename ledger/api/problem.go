@@ -1,0 +1,189 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// problemBase is where problems are described, one heading a code.
+const problemBase = "https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#"
+
+// Problem is an error as clients see it (RFC 9457).
+type Problem struct {
+	Type      string         `json:"type" format:"uri" doc:"where the problem is described"`
+	Title     string         `json:"title" doc:"the same for every problem of the type"`
+	Status    int            `json:"status"`
+	Detail    string         `json:"detail,omitempty" doc:"what was wrong with what, and what to do"`
+	Instance  string         `json:"instance,omitempty" doc:"the request's id, which the log names too"`
+	Code      string         `json:"code" doc:"the type's short name, for programs"`
+	RequestID string         `json:"request_id,omitempty"`
+	Version   uint64         `json:"version,omitempty" doc:"current version of what was to be changed, where it changed in the meantime"`
+	Errors    []FieldProblem `json:"errors,omitempty"`
+}
+
+// FieldProblem is what is wrong with one part of a request.
+type FieldProblem struct {
+	Location string `json:"location" doc:"as in body.scopes"`
+	Message  string `json:"message"`
+}
+
+func (p *Problem) Error() string { return p.Detail }
+
+// GetStatus returns the HTTP status.
+func (p *Problem) GetStatus() int { return p.Status }
+
+// ContentType returns the media type of problems.
+func (p *Problem) ContentType(string) string { return "application/problem+json" }
+
+// titles: code -> status and title. Every code is a heading in problems.md.
+var titles = map[string]struct {
+	status int
+	title  string
+}{
+	"invalid_request":   {http.StatusUnprocessableEntity, "The request cannot be carried out as it stands"},
+	"malformed_request": {http.StatusBadRequest, "The request cannot be read"},
+	"unauthenticated":   {http.StatusUnauthorized, "The token is missing or not accepted"},
+	"forbidden":         {http.StatusForbidden, "The token may not do this"},
+	"not_found":         {http.StatusNotFound, "There is no such thing"},
+	"method":            {http.StatusMethodNotAllowed, "The method does not fit the path"},
+	"not_acceptable":    {http.StatusNotAcceptable, "Answers are JSON"},
+	"exists":            {http.StatusConflict, "It exists already"},
+	"ended":             {http.StatusConflict, "It has ended"},
+	"conflict":          {http.StatusConflict, "It changed in the meantime"},
+	"stale":             {http.StatusPreconditionFailed, "It is not the version that If-Match names"},
+	"body_too_large":    {http.StatusRequestEntityTooLarge, "The body is too large"},
+	"media_type":        {http.StatusUnsupportedMediaType, "The body is not JSON"},
+	"key_reused":        {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
+	"internal":          {http.StatusInternalServerError, "The server failed"},
+	"unavailable":       {http.StatusServiceUnavailable, "The log cannot be written to or read now"},
+}
+
+func problem(code, detail string) *Problem {
+	t := titles[code]
+	return &Problem{Type: problemBase + code, Title: t.title, Status: t.status, Detail: detail, Code: code}
+}
+
+// problemFor is the one table from the ledger's errors to problems. What it
+// does not list is a fault of ours, whose text stays here.
+func problemFor(err error, ifMatch bool) *Problem {
+	var conflict *ledger.ConflictError
+	var field *ledger.FieldError
+	switch {
+	case errors.As(err, &conflict):
+		p := problem("conflict", err.Error())
+		if ifMatch {
+			p = problem("stale", err.Error())
+		}
+		p.Version = uint64(conflict.Current)
+		return p
+	case errors.As(err, &field):
+		p := problem("invalid_request", err.Error())
+		p.Errors = []FieldProblem{{Location: "body." + field.Field, Message: field.Problem}}
+		return p
+	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, events.ErrBadID), errors.Is(err, events.ErrBadScope):
+		return problem("invalid_request", err.Error())
+	case errors.Is(err, ledger.ErrForbidden):
+		return problem("forbidden", err.Error())
+	case errors.Is(err, ledger.ErrNotFound):
+		return problem("not_found", err.Error())
+	case errors.Is(err, ledger.ErrExists):
+		return problem("exists", err.Error())
+	case errors.Is(err, ledger.ErrEnded):
+		return problem("ended", err.Error())
+	case errors.Is(err, ledger.ErrKeyReused):
+		return problem("key_reused", err.Error())
+	case errors.Is(err, ledger.ErrUnavailable):
+		return problem("unavailable", err.Error())
+	}
+	return problem("internal", "")
+}
+
+// newError makes huma's own errors problems. Huma puts the values that it
+// refuses beside the messages; they may be secrets and are left out, as are
+// messages that repeat them.
+func newError(status int, message string, errs ...error) huma.StatusError {
+	code := "internal"
+	switch status {
+	case http.StatusBadRequest:
+		code = "malformed_request"
+	case http.StatusUnprocessableEntity:
+		code = "invalid_request"
+	case http.StatusNotFound:
+		code = "not_found"
+	case http.StatusNotAcceptable:
+		code = "not_acceptable"
+	case http.StatusRequestEntityTooLarge:
+		code = "body_too_large"
+	case http.StatusUnsupportedMediaType:
+		code = "media_type"
+	}
+	p := problem(code, message)
+	if code == "internal" {
+		p.Detail = ""
+	}
+	for _, err := range errs {
+		var detail huma.ErrorDetailer
+		if errors.As(err, &detail) {
+			d := detail.ErrorDetail()
+			p.Errors = append(p.Errors, FieldProblem{Location: safe(d.Location), Message: safe(d.Message)})
+		} else if err != nil {
+			p.Errors = append(p.Errors, FieldProblem{Location: "request", Message: safe(err.Error())})
+		}
+	}
+	return p
+}
+
+// safe cuts a text short and keeps it back where it may repeat a secret.
+func safe(s string) string {
+	const most = 200
+	switch {
+	case events.LooksSecret(s):
+		return "it holds a secret; treat it as leaked if others saw it"
+	case len(s) > most:
+		return strings.ToValidUTF8(s[:most], "") + "..."
+	}
+	return s
+}
+
+// write answers with the problem.
+func (p *Problem) write(w http.ResponseWriter, requestID string) {
+	p.RequestID, p.Instance = requestID, instance(requestID)
+	h := w.Header()
+	h.Set("Content-Type", "application/problem+json")
+	h.Set("Cache-Control", "no-store")
+	setChallenge(h, p)
+	b, err := json.Marshal(p)
+	if err != nil {
+		b = []byte("{}")
+	}
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(b)
+}
+
+// setChallenge adds what RFC 6750 section 3 asks for.
+func setChallenge(h http.Header, p *Problem) {
+	switch p.Code {
+	case "unauthenticated":
+		challenge := `Bearer realm="tokenledger"`
+		if p.Detail != noToken {
+			challenge += `, error="invalid_token"`
+		}
+		h.Set("WWW-Authenticate", challenge)
+	case "forbidden":
+		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="insufficient_scope"`)
+	case "unavailable":
+		h.Set("Retry-After", "1")
+	}
+}
+
+func instance(requestID string) string { return fmt.Sprintf("urn:tokenledger:request:%s", requestID) }

@@ -1,0 +1,78 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// rootLogin is the login of the first account.
+const rootLogin = "root"
+
+// Bootstrap writes a new log's first events: the policy, the account root with
+// the permission superuser, and its token, whose secret is root. Each step is
+// left out where it has been done, so a process that died between two of them
+// goes on from there.
+func (l *Ledger) Bootstrap(ctx context.Context, root events.Secret) error {
+	steps := []func(context.Context, events.Secret) error{l.firstPolicy, l.firstAccount, l.firstToken}
+	for _, step := range steps {
+		if err := step(ctx, root); err != nil {
+			return fmt.Errorf("begin the log: %w", err)
+		}
+	}
+	return nil
+}
+
+func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
+	_, err := l.run(ctx, command{
+		noun: events.NounPolicy, about: events.PolicyName,
+		decide: func() (events.Change, error) {
+			if l.cfg.View.Policy().Version != 0 {
+				return nil, nil
+			}
+			return &events.PolicySet{Policy: events.DefaultPolicy}, nil
+		},
+	})
+	return err
+}
+
+func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
+	// The key leads a second try to the login that the first one reserved.
+	key := events.NewCommandKey("", "bootstrap")
+	if first, _ := l.cfg.View.Accounts("", 1); len(first) > 0 {
+		return nil
+	}
+	id, err := l.reserve(ctx, rootLogin, events.NewAccountID(l.cfg.Now(), events.ShardFor(key)), key)
+	if err != nil {
+		return err
+	}
+	_, err = l.run(ctx, command{
+		noun: events.NounAccount, about: string(id),
+		decide: func() (events.Change, error) {
+			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, nil
+		},
+	})
+	return err
+}
+
+func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {
+	first, _ := l.cfg.View.Accounts("", 1)
+	if len(first) == 0 {
+		return fmt.Errorf("account %s: %w", rootLogin, ErrNotFound)
+	}
+	owner := first[0].ID
+	have, _, err := l.cfg.View.Tokens(owner, nil, "", 1)
+	if err != nil || len(have) > 0 {
+		return err
+	}
+	_, err = l.run(ctx, command{
+		noun: events.NounToken, about: string(events.NewTokenID(l.cfg.Now(), "")),
+		decide: func() (events.Change, error) {
+			return &events.TokenCreated{
+				Account: owner, App: "root", Scopes: []events.Scope{events.Superuser}, Secret: record(root),
+			}, nil
+		},
+	})
+	return err
+}

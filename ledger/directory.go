@@ -1,0 +1,131 @@
+package ledger
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// directoryBucket holds what can be erased: the names of people.
+const directoryBucket = "DIRECTORY"
+
+// directory keeps the logins of accounts, apart from the log, which cannot
+// forget.
+//
+//	login.<digest of the login in lower case> -> reservation
+//	account.<id>                              -> person
+type directory struct{ kv jetstream.KeyValue }
+
+// person is what the directory knows of an account.
+type person struct {
+	Login string `json:"login"`
+}
+
+func openDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (*directory, error) {
+	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: directoryBucket, Description: "logins of accounts; erasable",
+		History: 1, Storage: jetstream.FileStorage, Replicas: max(1, replicas),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the directory of logins: %w", err)
+	}
+	return &directory{kv: kv}, nil
+}
+
+// reservation says who has a login.
+type reservation struct {
+	Account events.AccountID  `json:"account"`
+	Key     events.CommandKey `json:"key,omitempty"` // of the command that reserved it
+}
+
+// reserve takes a login, and returns who has it: r, or whoever came before.
+func (d *directory) reserve(ctx context.Context, login string, r reservation) (reservation, error) {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return r, err
+	}
+	_, err = d.kv.Create(ctx, loginKey(login), b)
+	if errors.Is(err, jetstream.ErrKeyExists) {
+		return d.holder(ctx, login)
+	}
+	if err != nil {
+		return r, unavailable(err)
+	}
+	return r, nil
+}
+
+// describe records what is known of an account.
+func (d *directory) describe(ctx context.Context, id events.AccountID, p person) error {
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	if _, err := d.kv.Put(ctx, accountKey(id), b); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// holder returns who has a login.
+func (d *directory) holder(ctx context.Context, login string) (reservation, error) {
+	var r reservation
+	e, err := d.kv.Get(ctx, loginKey(login))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return r, fmt.Errorf("account with this login: %w", ErrNotFound)
+	}
+	if err != nil {
+		return r, unavailable(err)
+	}
+	return r, json.Unmarshal(e.Value(), &r)
+}
+
+// person returns what is known of an account, nothing where it was erased.
+func (d *directory) person(ctx context.Context, id events.AccountID) (person, error) {
+	var p person
+	e, err := d.kv.Get(ctx, accountKey(id))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return p, nil
+	}
+	if err != nil {
+		return p, unavailable(err)
+	}
+	return p, json.Unmarshal(e.Value(), &p)
+}
+
+// loginKey does not contain the login: keys are subjects, and may be listed.
+func loginKey(login string) string {
+	sum := sha256.Sum256([]byte(strings.ToLower(login)))
+	return "login." + hex.EncodeToString(sum[:])
+}
+
+func accountKey(id events.AccountID) string { return "account." + string(id) }
+
+// checkLogin reports what is wrong with a login. Only ASCII is taken, so that
+// two logins that look the same are the same.
+func checkLogin(login string) error {
+	const most = 100
+	switch {
+	case login == "":
+		return invalid("login", "is required")
+	case len(login) > most:
+		return invalid("login", "is %d bytes long, and %d are the most", len(login), most)
+	case events.LooksSecret(login):
+		return invalid("login", "holds a secret; treat it as leaked if others saw it")
+	case strings.HasPrefix(login, "acc_") || strings.HasPrefix(login, "tok_"):
+		return invalid("login", "begins like an id")
+	}
+	for _, c := range []byte(login) {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@", rune(c)) {
+			return invalid("login", "may hold letters and digits of ASCII and . _ - + @")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,23 @@
+// Package ledger is the write side: a command is checked against what the log
+// says so far, and appended as an event.
+//
+// # Promise
+//
+// A command that returned without an error is in the log, synced to disk, once.
+// A command is decided on the state that its event follows: the append names
+// the last position of its line (a shard of tokens or accounts), and where
+// something has come between, it fails and the command is decided anew. What a
+// command with an idempotency key did is found again by the key for ever.
+//
+// # Stores
+//
+// Events, in the stream LEDGER. Login names, in the key-value bucket DIRECTORY,
+// from which they can be erased. Secrets are stored nowhere; for ten minutes
+// they are remembered in memory, so that a retry gets the same answer.
+//
+// # Refusals
+//
+// [ErrInvalid], [ErrForbidden], [ErrNotFound], [ErrEnded] and [ErrConflict]
+// change nothing. [ErrUnavailable] says that nothing was stored or that it is
+// unknown whether it was; the same command with the same key finds out.
+package ledger

@@ -1,0 +1,73 @@
+package embedded
+
+import (
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// A disk that takes no more: the server says so, refuses to append from then
+// on, and after a restart holds what it acknowledged.
+func TestFailedWrite(t *testing.T) {
+	k := startKit(t)
+	js := k.asLedger()
+	mustCreateStream(t, js)
+
+	// The limit on a file's size is the nearest thing to a full disk that a
+	// process can bring about for itself. With the signal ignored, the write
+	// returns an error.
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	var old syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+		t.Fatal(err)
+	}
+	limit := old
+	limit.Cur = 1 << 16
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	restore := func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer restore()
+
+	var acked uint64
+	var failure error
+	for failure == nil {
+		f, err := js.PublishAsync("ledger.token.aa.created", make([]byte, 1<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case ack := <-f.Ok():
+			acked = ack.Sequence
+		case err := <-f.Err():
+			t.Logf("append after %d: %v", acked, err)
+			failure = <-k.Failed()
+		case failure = <-k.Failed():
+		case <-testContext(t).Done():
+			t.Fatal("the server neither answered nor said that it failed")
+		}
+	}
+	if !strings.Contains(failure.Error(), "until it is started anew") {
+		t.Errorf("Failed gave %v, which does not say what to do", failure)
+	}
+	t.Log(failure)
+	restore()
+	k.stop()
+
+	k.start()
+	js = k.asLedger()
+	info, err := OpenStream(testContext(t), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if uint64(info.Last) < acked || acked == 0 {
+		t.Errorf("the last position is %d after %d was acknowledged", info.Last, acked)
+	}
+	mustPublish(t, js, "ledger.token.aa.created", "again")
+}

@@ -1,0 +1,163 @@
+package embedded
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+)
+
+// Key is what a role connects with. The seed in it does not print, whatever
+// the verb. The zero Key connects nowhere.
+type Key struct {
+	// Behind a pointer, because fmt does not reach Format on a Key in an
+	// unexported field, and would print what the Key holds.
+	b *keyBody
+}
+
+type keyBody struct {
+	pair   nkeys.KeyPair
+	public string
+}
+
+// LoadOrCreateKey reads the key in the file at path, or makes a new one and
+// saves it there, for the owner alone. Of several processes that do so at
+// once, all get the same key.
+func LoadOrCreateKey(path string) (Key, error) {
+	k, err := loadKey(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := createKey(path); err != nil {
+			return Key{}, fmt.Errorf("create key %s: %w", path, err)
+		}
+		return LoadKey(path)
+	}
+	if err != nil {
+		return Key{}, fmt.Errorf("load key %s: %w", path, err)
+	}
+	return k, nil
+}
+
+// LoadKey reads the key in the file at path.
+func LoadKey(path string) (Key, error) {
+	k, err := loadKey(path)
+	if err != nil {
+		return Key{}, fmt.Errorf("load key %s: %w", path, err)
+	}
+	return k, nil
+}
+
+func loadKey(path string) (Key, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Key{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Key{}, err
+	}
+	if !info.Mode().IsRegular() {
+		return Key{}, errors.New("not a file")
+	}
+	// On Windows the mode says nothing about who can read.
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return Key{}, fmt.Errorf("others can read it (mode %04o): replace the key if they may have, then set mode 0600", mode)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, 1<<10))
+	if err != nil {
+		return Key{}, err
+	}
+	defer clear(data)
+	// Nothing of an error from here on is passed on: it might quote the seed.
+	malformed := errors.New("holds no user seed (58 characters, SU first): restore it, or remove it to have a new key made")
+	seed := bytes.TrimSpace(data)
+	prefix, raw, err := nkeys.DecodeSeed(seed)
+	if err != nil || prefix != nkeys.PrefixByteUser {
+		return Key{}, malformed
+	}
+	clear(raw)
+	pair, err := nkeys.FromSeed(seed)
+	if err != nil {
+		return Key{}, malformed
+	}
+	public, err := pair.PublicKey()
+	if err != nil {
+		return Key{}, malformed
+	}
+	return Key{&keyBody{pair, public}}, nil
+}
+
+// createKey saves a new key at path, whole or not at all.
+func createKey(path string) error {
+	pair, err := nkeys.CreateUser()
+	if err != nil {
+		return err
+	}
+	defer pair.Wipe()
+	seed, err := pair.Seed()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Dir(path)
+	tmp, err := os.CreateTemp(dir, ".key-*") // its mode is 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(tmp.Name())
+	_, err = tmp.Write(append(bytes.Clone(seed), '\n'))
+	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
+		return err
+	}
+	// A link, unlike a rename, does not replace a key that another process
+	// has made meanwhile.
+	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if err != nil {
+		// Not every file system has links.
+		if err := os.Rename(tmp.Name(), path); err != nil {
+			return err
+		}
+	}
+	return syncDir(dir)
+}
+
+// syncDir makes the names in dir survive a power cut.
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // a folder cannot be synced there
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Public returns the half that the server is told; it is empty for the zero
+// Key.
+func (k Key) Public() string {
+	if k.b == nil {
+		return ""
+	}
+	return k.b.public
+}
+
+// Option signs the server's challenge with the key.
+func (k Key) Option() nats.Option {
+	if k.b == nil {
+		return func(*nats.Options) error { return errors.New("connect: no key") }
+	}
+	return nats.Nkey(k.b.public, k.b.pair.Sign)
+}
+
+func (k Key) Format(s fmt.State, _ rune)   { io.WriteString(s, "[key]") }
+func (k Key) LogValue() slog.Value         { return slog.StringValue("[key]") }
+func (k Key) MarshalText() ([]byte, error) { return []byte("[key]"), nil }

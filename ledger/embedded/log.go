@@ -1,0 +1,91 @@
+package embedded
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+)
+
+// serverLog is the server's logger. The server's own ends the process on a
+// fatal error; this one reports it and returns.
+type serverLog struct {
+	log    *slog.Logger
+	failed chan error // has room for one: the first error is the cause
+
+	mu       sync.Mutex
+	starting bool     // guarded by mu
+	heard    []string // guarded by mu; warnings and errors while starting
+}
+
+// started returns what the server complained of while it was starting, and
+// stops gathering it.
+func (l *serverLog) started() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.starting = false
+	return l.heard
+}
+
+func (l *serverLog) hear(msg string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.starting {
+		l.heard = append(l.heard, msg)
+	}
+}
+
+func (l *serverLog) fail(err error) {
+	select {
+	case l.failed <- err:
+	default:
+	}
+}
+
+func (l *serverLog) Fatalf(format string, args ...any) {
+	l.fail(newServerError(format, args))
+}
+
+func (l *serverLog) Errorf(format string, args ...any) {
+	err := newServerError(format, args)
+	l.hear(err.msg)
+	l.log.Error("log server reports an error", "err", err)
+	// After these the server runs on without storing anything, and says so
+	// nowhere else.
+	for _, end := range []string{"Critical write error", "will be DISABLED", "disabling JetStream"} {
+		if strings.Contains(err.msg, end) {
+			l.fail(fmt.Errorf("log server stores nothing until it is started anew: see that the disk has space and can be written: %w", err))
+			return
+		}
+	}
+}
+
+func (l *serverLog) Warnf(format string, args ...any) {
+	msg := newServerError(format, args).msg
+	l.hear(msg)
+	l.log.Warn("log server warns", "err", msg)
+}
+
+func (l *serverLog) Noticef(string, ...any) {}
+func (l *serverLog) Debugf(string, ...any)  {}
+func (l *serverLog) Tracef(string, ...any)  {}
+
+// serverError is a line of the server's log, with the errors that it was made
+// from.
+type serverError struct {
+	msg    string
+	causes []error
+}
+
+func newServerError(format string, args []any) *serverError {
+	e := &serverError{msg: strings.TrimSpace(fmt.Sprintf(format, args...))}
+	for _, a := range args {
+		if err, ok := a.(error); ok {
+			e.causes = append(e.causes, err)
+		}
+	}
+	return e
+}
+
+func (e *serverError) Error() string   { return e.msg }
+func (e *serverError) Unwrap() []error { return e.causes }

@@ -1,0 +1,195 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// What a caller decides on. Every error of a command is one of these, or a
+// fault.
+var (
+	// ErrInvalid reports a request that could never be carried out.
+	ErrInvalid = errors.New("invalid request")
+	// ErrForbidden reports a caller without the permission, or a token that
+	// would have more than its account.
+	ErrForbidden = errors.New("not allowed")
+	// ErrNotFound reports a token or account that does not exist.
+	ErrNotFound = events.ErrNotFound
+	// ErrEnded reports a token or account that has ended for ever.
+	ErrEnded = errors.New("ended")
+	// ErrExists reports a login that is taken.
+	ErrExists = errors.New("exists already")
+	// ErrConflict reports that the token or account changed after the caller
+	// read it. The error is a [*ConflictError].
+	ErrConflict = errors.New("changed since it was read")
+	// ErrKeyReused reports an idempotency key that came with another request
+	// before.
+	ErrKeyReused = errors.New("idempotency key was used for another request")
+	// ErrUnavailable reports that the log could not be reached in time, or
+	// that there is no room for more. Where the outcome is unknown the text
+	// says so.
+	ErrUnavailable = errors.New("log is unavailable")
+)
+
+// ConflictError says what the current version is.
+type ConflictError struct {
+	About   string
+	Current events.Position
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("%s %s: its version is %d now", e.About, ErrConflict, e.Current)
+}
+
+// Unwrap makes the error [ErrConflict].
+func (e *ConflictError) Unwrap() error { return ErrConflict }
+
+// View is what the ledger knows of the log so far: the projection in its own
+// process. An absent record is [events.ErrNotFound].
+type View interface {
+	Position() events.Position
+	WaitApplied(ctx context.Context, at events.Position) error
+	LineEnd(line string) events.Position
+	Token(id events.TokenID) (*events.Token, error)
+	Account(id events.AccountID) (*events.Account, error)
+	Policy() events.PolicyState
+	Command(key events.CommandKey) (events.Done, error)
+	Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error)
+	Accounts(after events.AccountID, limit int) ([]*events.Account, bool)
+}
+
+// Config says what the ledger works with.
+type Config struct {
+	Conn  *nats.Conn // required; owned by the caller
+	View  View       // required
+	Epoch string     // of the stream; required
+
+	// Format is the shape of new secrets. The zero value means
+	// [events.DefaultFormat].
+	Format events.Format
+	// Model is the order of permissions. Nil means [events.Matomo].
+	Model *events.Model
+	// Room reports why an append of n bytes has no room, nil where it has.
+	// Where ending is true the event takes something away, for which the last
+	// reserve is kept. Nil means that there is always room.
+	Room func(ending bool) error
+	// Logger receives changes of state. Nil discards them.
+	Logger *slog.Logger
+	// Now tells the time. Nil means time.Now.
+	Now func() time.Time
+}
+
+func (c Config) withDefaults() Config {
+	if c.Format == (events.Format{}) {
+		c.Format = events.DefaultFormat
+	}
+	if c.Model == nil {
+		c.Model = events.Matomo
+	}
+	if c.Room == nil {
+		c.Room = func(bool) error { return nil }
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var problems []error
+	if c.Conn == nil {
+		problems = append(problems, errors.New("ledger: Conn is required"))
+	}
+	if c.View == nil {
+		problems = append(problems, errors.New("ledger: View is required"))
+	}
+	if c.Epoch == "" {
+		problems = append(problems, errors.New("ledger: Epoch is required"))
+	}
+	return errors.Join(problems...)
+}
+
+// Ledger carries out commands.
+type Ledger struct {
+	cfg       Config
+	log       *slog.Logger
+	js        jetstream.JetStream
+	stream    jetstream.Stream
+	directory *directory
+	answers   *answers
+	nodes     *nodes
+}
+
+// Open prepares the ledger on a stream that exists, and makes the directory's
+// bucket where it is missing.
+func Open(ctx context.Context, cfg Config) (*Ledger, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(cfg.Conn, jetstream.WithDefaultTimeout(appendTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	stream, err := js.Stream(ctx, events.StreamName)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	dir, err := openDirectory(ctx, js, stream.CachedInfo().Config.Replicas)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	nodes, err := watchNodes(cfg.Conn, cfg.Now)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: %w", err)
+	}
+	return &Ledger{
+		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
+		directory: dir, answers: newAnswers(cfg.Now), nodes: nodes,
+	}, nil
+}
+
+// Close stops listening for nodes' reports.
+func (l *Ledger) Close() error { return l.nodes.close() }
+
+// Model returns the order of permissions.
+func (l *Ledger) Model() *events.Model { return l.cfg.Model }
+
+// Position returns the position of the last event that this process has
+// applied.
+func (l *Ledger) Position() events.Position { return l.cfg.View.Position() }
+
+// WaitApplied waits until this process has applied a position.
+func (l *Ledger) WaitApplied(ctx context.Context, at events.Position) error {
+	if err := l.cfg.View.WaitApplied(ctx, at); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
+// invalid makes an [ErrInvalid] that names the field.
+func invalid(field, format string, args ...any) error {
+	return &FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}
+}
+
+// FieldError is an [ErrInvalid] about one field of the request.
+type FieldError struct {
+	Field   string
+	Problem string
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
+
+// Unwrap makes the error [ErrInvalid].
+func (e *FieldError) Unwrap() error { return ErrInvalid }

@@ -1,0 +1,28 @@
+// Package node assembles one process of tokenledger: the ledger with its log,
+// a verifier, or both.
+//
+// # Promise
+//
+// A node answers only while it knows. Whatever ends its reading of the log (a
+// gap, another log, a full disk, a corrupt index) ends its answers first and is
+// then mended as far as that can be done: an index that cannot be trusted is
+// put aside and rebuilt from the log; everything else is tried again, from what
+// is known to be good.
+//
+// # The data folder
+//
+//	lock             held while a process uses the folder
+//	ledger.json      says that a log was begun here, and its epoch
+//	log/             the log's files (role ledger)
+//	index/           the index; can be deleted while the node is stopped
+//	root.token       secret of the first token, 0600; delete it once others exist
+//	ledger.nk        key of the ledger's connection, 0600
+//	verifier.nk      key that verifiers in other processes connect with, 0600
+//	name             the node's name among the others
+//	run.json         where the running process listens
+//
+// # Refusals
+//
+// A folder that another process uses. A folder whose log is gone: a log that
+// starts empty by accident has forgotten its revocations.
+package node

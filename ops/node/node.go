@@ -1,0 +1,536 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/metrics"
+	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/verifier"
+	"github.com/tokenledger/tokenledger/verifier/proxy"
+)
+
+// Roles of a node.
+const (
+	RoleLedger   = "ledger"
+	RoleVerifier = "verifier"
+)
+
+// Config says what a node does and where.
+type Config struct {
+	Data  string   // data folder; required
+	Roles []string // none means both
+	Name  string   // among the others; empty means one that the data folder keeps
+
+	// NATS is the URL of the log, and NATSKey the file of the key to connect
+	// with. Required without the role ledger, which has the log itself.
+	NATS    string
+	NATSKey string
+	// NATSListen is where other nodes reach this one's log. Empty means that
+	// nothing listens.
+	NATSListen string
+
+	// Addresses to listen on, as host:port; port 0 picks one. Empty means the
+	// default.
+	APIAddr     string
+	VerifyAddr  string
+	MetricsAddr string
+
+	// Lease is how long checks are answered without hearing from the log. Zero
+	// means [verifier.DefaultLease].
+	Lease time.Duration
+	// SecretPrefix is what secrets begin with. Empty means "tl".
+	SecretPrefix string
+	// Policies are what proxies may ask about, besides the built-in ones.
+	Policies map[string]proxy.Policy
+	// TrustedProxies are the networks that proxies ask from. None means
+	// loopback.
+	TrustedProxies []netip.Prefix
+
+	Version string
+	// Logger receives changes of state. Nil discards them.
+	Logger *slog.Logger
+}
+
+// Default addresses.
+const (
+	DefaultAPIAddr     = "127.0.0.1:7600"
+	DefaultVerifyAddr  = "127.0.0.1:7601"
+	DefaultMetricsAddr = "127.0.0.1:7602"
+)
+
+func (c Config) withDefaults() Config {
+	if len(c.Roles) == 0 {
+		c.Roles = []string{RoleLedger, RoleVerifier}
+	}
+	def := func(s *string, value string) {
+		if *s == "" {
+			*s = value
+		}
+	}
+	def(&c.APIAddr, DefaultAPIAddr)
+	def(&c.VerifyAddr, DefaultVerifyAddr)
+	def(&c.MetricsAddr, DefaultMetricsAddr)
+	def(&c.SecretPrefix, "tl")
+	if c.Lease == 0 {
+		c.Lease = verifier.DefaultLease
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) has(role string) bool { return slices.Contains(c.Roles, role) }
+
+// Validate reports everything that is wrong with a configuration.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	var problems []error
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if c.Data == "" {
+		bad("data: name the data folder")
+	}
+	for _, r := range c.Roles {
+		if r != RoleLedger && r != RoleVerifier {
+			bad("roles: %s is not a role; known are %s and %s", events.Quote(r), RoleLedger, RoleVerifier)
+		}
+	}
+	switch {
+	case c.has(RoleLedger) && c.NATS != "":
+		bad("nats: a ledger keeps the log itself; leave --nats out, or run with --roles verifier")
+	case !c.has(RoleLedger) && c.NATS == "":
+		bad("nats: a verifier without a ledger needs the URL of the log, as in --nats nats://127.0.0.1:7603")
+	case !c.has(RoleLedger) && c.NATSKey == "":
+		bad("nats-key: name the file of the key to connect with; a ledger that listens writes it to verifier.nk in its data folder")
+	case !c.has(RoleLedger) && c.NATSListen != "":
+		bad("nats-listen: only a ledger has a log that others could reach")
+	}
+	if c.Name != "" {
+		if err := checkName(c.Name); err != nil {
+			bad("name: %w", err)
+		}
+	}
+	if c.Lease < time.Second {
+		bad("lease: %s is less than a second", c.Lease)
+	}
+	if _, err := events.NewFormat(c.SecretPrefix); err != nil {
+		bad("secret-prefix: %w", err)
+	}
+	if err := proxy.Validate(c.Policies, events.Matomo); err != nil {
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+// Addresses are where a running node is reached, as URLs; empty for what it
+// does not serve.
+type Addresses struct {
+	PID     int    `json:"pid"`
+	Name    string `json:"name"`
+	API     string `json:"api,omitempty"`
+	Verify  string `json:"verify,omitempty"`
+	Metrics string `json:"metrics"`
+	NATS    string `json:"nats,omitempty"`
+}
+
+// Node is one process's parts.
+type Node struct {
+	cfg    Config
+	log    *slog.Logger
+	name   string
+	format events.Format
+	folder *folder
+	server *embedded.Server // nil without the role ledger
+	conn   *nats.Conn
+	index  *index
+	ledger *ledger.Ledger // nil without the role ledger
+	verify *verifier.Verifier
+
+	apiListener, verifyListener, metricsListener net.Listener
+
+	ready chan struct{} // closed once everything listens
+	addrs Addresses     // set before ready is closed
+}
+
+// New takes the data folder. It starts nothing.
+func New(cfg Config) (*Node, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	cfg = cfg.withDefaults()
+	format, err := events.NewFormat(cfg.SecretPrefix)
+	if err != nil {
+		return nil, err
+	}
+	f, err := takeFolder(cfg.Data)
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{cfg: cfg, log: cfg.Logger, format: format, folder: f, ready: make(chan struct{})}
+	if n.name = cfg.Name; n.name == "" {
+		if n.name, err = f.name(); err != nil {
+			return nil, errors.Join(err, f.release())
+		}
+	}
+	return n, nil
+}
+
+// Ready is closed once the node listens.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Addresses returns where the node is reached, once it is ready.
+func (n *Node) Addresses() Addresses { return n.addrs }
+
+// Verifier returns the node's verifier, once it is ready.
+func (n *Node) Verifier() *verifier.Verifier { return n.verify }
+
+// Position returns the position that the node has applied.
+func (n *Node) Position() events.Position { return n.index.Position() }
+
+// shutdownTimeout is how long requests under way may take to end.
+const shutdownTimeout = 8 * time.Second
+
+// Run runs the node until ctx ends or a part fails, and gives the data folder
+// back. Parts stop in reverse order of need: listeners, then the index, then
+// the connection to the log, then the log.
+func (n *Node) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, n.folder.release()) }()
+
+	if err := n.openLog(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.closeLog()) }()
+
+	follower, err := follow.New(follow.Config{Conn: n.conn, Logger: n.log})
+	if err != nil {
+		return err
+	}
+	n.index = newIndex(n.folder.file(dirIndex), follower, n.log)
+	// The index outlives ctx: requests that are under way still need it.
+	indexCtx, stopIndex := context.WithCancel(context.WithoutCancel(ctx))
+	indexDone := make(chan error, 1)
+	go func() { indexDone <- n.index.run(indexCtx) }()
+	defer func() {
+		stopIndex()
+		err = errors.Join(err, <-indexDone)
+	}()
+
+	if n.verify, err = verifier.New(verifier.Config{Index: n.index, Format: n.format, Lease: n.cfg.Lease, Logger: n.log}); err != nil {
+		return err
+	}
+	if n.cfg.has(RoleLedger) {
+		if err := n.openLedger(ctx); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, n.ledger.Close()) }()
+	}
+	if err := n.listen(); err != nil {
+		return err
+	}
+	return n.serve(ctx)
+}
+
+// openLog starts the log or connects to it.
+func (n *Node) openLog(ctx context.Context) error {
+	if !n.cfg.has(RoleLedger) {
+		key, err := embedded.LoadKey(n.cfg.NATSKey)
+		if err != nil {
+			return fmt.Errorf("key for the log: %w", err)
+		}
+		opts := append(embedded.VerifierOptions(key), nats.RetryOnFailedConnect(true))
+		if n.conn, err = nats.Connect(n.cfg.NATS, opts...); err != nil {
+			return fmt.Errorf("connect to the log at %s: %w", n.cfg.NATS, err)
+		}
+		return nil
+	}
+	ledgerKey, err := embedded.LoadOrCreateKey(n.folder.file(fileLedgerNK))
+	if err != nil {
+		return err
+	}
+	verifierKey, err := embedded.LoadOrCreateKey(n.folder.file(fileVerifier))
+	if err != nil {
+		return err
+	}
+	n.server, err = embedded.Start(ctx, embedded.Config{
+		Dir: n.folder.file(dirLog), Listen: n.cfg.NATSListen,
+		LedgerKey: ledgerKey, VerifierKey: verifierKey.Public(), Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	if n.conn, err = n.server.Connect(); err != nil {
+		return errors.Join(err, n.closeLog())
+	}
+	if err := n.openStream(ctx); err != nil {
+		return errors.Join(err, n.closeLog())
+	}
+	return nil
+}
+
+// openStream opens the stream, or creates it where this folder never had one.
+func (n *Node) openStream(ctx context.Context) error {
+	js, err := jetstream.New(n.conn)
+	if err != nil {
+		return err
+	}
+	epoch, begun, err := n.folder.began()
+	if err != nil {
+		return err
+	}
+	info, err := embedded.OpenStream(ctx, js)
+	switch {
+	case err == nil && begun && info.Epoch != epoch:
+		return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup", ErrLogGone, n.folder.path, info.Epoch, epoch)
+	case err == nil:
+		return nil
+	case !errors.Is(err, embedded.ErrNoStream):
+		return err
+	case begun, n.folder.hasIndex():
+		return fmt.Errorf("%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data", ErrLogGone, n.folder.path)
+	}
+	_, total, err := diskSpace(n.folder.path)
+	if err != nil {
+		return err
+	}
+	// The hard stop is for a disk that others fill too; what is left of it is
+	// watched besides.
+	most := min(int64(total/5*4), embedded.DefaultMaxBytes)
+	_, err = embedded.CreateStream(ctx, js, embedded.StreamLimits{MaxBytes: most, Epoch: strings.ToLower(ulid.Make().String())})
+	return err
+}
+
+func (n *Node) closeLog() error {
+	if n.server == nil {
+		n.conn.Close()
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	return n.server.Shutdown(ctx)
+}
+
+// openLedger opens the write side, once this node has read the whole log, and
+// begins the log where it is new.
+func (n *Node) openLedger(ctx context.Context) error {
+	js, err := jetstream.New(n.conn)
+	if err != nil {
+		return err
+	}
+	info, err := embedded.OpenStream(ctx, js)
+	if err != nil {
+		return err
+	}
+	if err := n.catchUp(ctx, info.Last); err != nil {
+		return err
+	}
+	n.ledger, err = ledger.Open(ctx, ledger.Config{
+		Conn: n.conn, View: n.index, Epoch: info.Epoch, Format: n.format, Room: n.folder.room, Logger: n.log,
+	})
+	if err != nil {
+		return err
+	}
+	if _, begun, err := n.folder.began(); err != nil || begun {
+		return err
+	}
+	root, err := n.folder.rootSecret(n.format)
+	if err != nil {
+		return err
+	}
+	if err := n.ledger.Bootstrap(ctx, root); err != nil {
+		return err
+	}
+	n.log.Info("log begun", "epoch", info.Epoch, "root_token", n.folder.file(fileRoot))
+	return n.folder.begin(info.Epoch)
+}
+
+// catchUp waits until the index has applied the log up to a position, saying
+// now and then how far it is. A node whose index is stopped for good says why
+// in time.
+func (n *Node) catchUp(ctx context.Context, end events.Position) error {
+	const patience = 15 * time.Second // without any progress
+	for began, last := time.Now(), events.Position(0); ; {
+		step, cancel := context.WithTimeout(ctx, time.Second)
+		err := n.index.WaitApplied(step, end)
+		cancel()
+		at := n.index.Position()
+		switch {
+		case err == nil && at >= end:
+			return nil
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case at != last:
+			n.log.Info("reading the log", "position", at, "end", end)
+			began, last = time.Now(), at
+		case time.Since(began) > patience:
+			return fmt.Errorf("the index does not come up to the log: %w", err)
+		}
+		select { // the index may be between two tries
+		case <-ctx.Done():
+		case <-step.Done():
+		}
+	}
+}
+
+// listen opens the listeners, so that a port in use is said before anything is
+// served.
+func (n *Node) listen() (err error) {
+	open := func(what, addr string) net.Listener {
+		if err != nil {
+			return nil
+		}
+		var l net.Listener
+		if l, err = net.Listen("tcp", addr); err != nil {
+			err = fmt.Errorf("listen for %s: %w; name another address with --%s-addr", what, err, what)
+		}
+		return l
+	}
+	if n.cfg.has(RoleLedger) {
+		n.apiListener = open("api", n.cfg.APIAddr)
+	}
+	if n.cfg.has(RoleVerifier) {
+		n.verifyListener = open("verify", n.cfg.VerifyAddr)
+	}
+	n.metricsListener = open("metrics", n.cfg.MetricsAddr)
+	if err != nil {
+		for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener} {
+			if l != nil {
+				err = errors.Join(err, l.Close())
+			}
+		}
+	}
+	return err
+}
+
+// serve answers until ctx ends or the log's server fails.
+func (n *Node) serve(ctx context.Context) error {
+	type face struct {
+		listener net.Listener
+		handler  http.Handler
+	}
+	var faces []face
+	if n.apiListener != nil {
+		faces = append(faces, face{n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Logger: n.log})})
+	}
+	if n.verifyListener != nil {
+		h, err := n.verifyHandler()
+		if err != nil {
+			return err
+		}
+		faces = append(faces, face{n.verifyListener, h})
+	}
+	faces = append(faces, face{n.metricsListener, n.opsHandler()})
+
+	failed := make(chan error, len(faces))
+	var servers []*http.Server
+	for _, f := range faces {
+		s := &http.Server{
+			Handler: f.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+			WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+			ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		}
+		servers = append(servers, s)
+		go func() { failed <- s.Serve(f.listener) }()
+	}
+	n.announce()
+	reporting, stopReports := context.WithCancel(ctx)
+	var reports sync.WaitGroup
+	if n.cfg.has(RoleVerifier) {
+		reports.Go(func() { n.report(reporting) })
+	}
+
+	var serverFailed <-chan error
+	if n.server != nil {
+		serverFailed = n.server.Failed()
+	}
+	var err error
+	select {
+	case <-ctx.Done():
+	case err = <-failed:
+	case err = <-serverFailed:
+		err = fmt.Errorf("the log's server failed: %w", err)
+	}
+	stopReports()
+	reports.Wait()
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	for _, s := range servers {
+		if shut := s.Shutdown(stopping); shut != nil {
+			err = errors.Join(err, shut, s.Close())
+		}
+	}
+	return err
+}
+
+// announce tells where the node is reached.
+func (n *Node) announce() {
+	n.addrs = n.addresses()
+	if err := n.writeRun(); err != nil {
+		n.log.Warn("cannot write where this node listens", "err", err)
+	}
+	n.log.Info("ready", "name", n.name, "api", n.addrs.API, "verify", n.addrs.Verify, "metrics", n.addrs.Metrics, "nats", n.addrs.NATS)
+	close(n.ready)
+}
+
+// authenticate tells the API who sent a token.
+func (n *Node) authenticate(_ context.Context, token, address string) (ledger.Caller, error) {
+	r := verifier.Request{}
+	if a, err := netip.ParseAddr(address); err == nil {
+		r.Address = a
+	}
+	switch d := n.verify.Check(token, r); d.Reason {
+	case verifier.Allowed:
+		return ledger.Caller{Account: d.Account, Token: d.Token, Address: address, Scopes: d.Scopes}, nil
+	case verifier.Unavailable:
+		return ledger.Caller{}, ledger.ErrUnavailable
+	}
+	return ledger.Caller{}, api.ErrUnauthenticated
+}
+
+// verifyHandler routes proxies' questions by the raw path, before the mux would
+// redirect some of them.
+func (n *Node) verifyHandler() (http.Handler, error) {
+	proxies, err := proxy.New(proxy.Config{Verifier: n.verify, Policies: n.cfg.Policies, Trusted: n.cfg.TrustedProxies, Logger: n.log})
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/v1/verify", n.verify.Handler())
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.EscapedPath(), proxy.Prefix) {
+			proxies.ServeHTTP(w, r)
+			return
+		}
+		mux.ServeHTTP(w, r)
+	}), nil
+}
+
+// opsHandler serves metrics and health.
+func (n *Node) opsHandler() http.Handler {
+	return metrics.Handler(metrics.Source{
+		Name: n.name, Version: n.cfg.Version,
+		Checks: n.verify.Counts,
+		Applied: func() uint64 {
+			return uint64(n.index.Position())
+		},
+		Lease: n.verify.Lease,
+		Ready: n.unready,
+	})
+}

@@ -1,0 +1,131 @@
+package projector
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Token returns a token, [ErrNotFound] where there is none.
+func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
+	t := new(events.Token)
+	return t, p.record(tokenKey(id), t)
+}
+
+// Command returns what became of a command, [ErrNotFound] where none with the
+// key was applied.
+func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
+	var d events.Done
+	return d, p.record(commandKey(key), &d)
+}
+
+// LineEnd returns the last position of a line of subjects, 0 where it has no
+// event yet. A command reads it before it reads what it decides on: then an
+// append that expects it fails where that has changed since.
+func (p *Projector) LineEnd(line string) events.Position {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.mem.lines[line]
+}
+
+// Tokens returns up to limit tokens in order of id, from after the given id on,
+// and whether there are more. An empty account stands for all; keep, unless it
+// is nil, reports whether a token is wanted.
+func (p *Projector) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) (list []*events.Token, more bool, err error) {
+	err = p.view(func(tx *badger.Txn) error {
+		visit := func(t *events.Token) error {
+			if keep != nil && !keep(t) {
+				return nil
+			}
+			if len(list) == limit {
+				more = true
+				return errStop
+			}
+			list = append(list, t)
+			return nil
+		}
+		if account != "" {
+			return ownedTokens(tx, account, after, visit)
+		}
+		return allTokens(tx, after, visit)
+	})
+	if errors.Is(err, errStop) {
+		err = nil
+	}
+	return list, more, err
+}
+
+// errStop ends a visit that has seen enough.
+var errStop = errors.New("stop")
+
+func allTokens(tx *badger.Txn, after events.TokenID, visit func(*events.Token) error) error {
+	var start []byte
+	if after != "" {
+		start = append(tokenKey(after), 0)
+	}
+	return each(tx, []byte(prefixToken), start, func(_, value []byte) error {
+		t := new(events.Token)
+		if err := json.Unmarshal(value, t); err != nil {
+			return errors.Join(ErrCorrupt, err)
+		}
+		return visit(t)
+	})
+}
+
+func ownedTokens(tx *badger.Txn, account events.AccountID, after events.TokenID, visit func(*events.Token) error) error {
+	var start []byte
+	if after != "" {
+		start = append(ownedKey(account, after), 0)
+	}
+	prefix := ownedPrefix(account)
+	return each(tx, prefix, start, func(key, _ []byte) error {
+		t := new(events.Token)
+		found, err := getJSON(tx, tokenKey(events.TokenIDFrom([16]byte(key[len(prefix):]))), t)
+		switch {
+		case err != nil:
+			return err
+		case !found:
+			return errors.Join(ErrCorrupt, errors.New("an account lists a token that does not exist"))
+		}
+		return visit(t)
+	})
+}
+
+// Accounts returns up to limit accounts in order of id, from after the given id
+// on, and whether there are more. The caller must not change them.
+func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Account, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	ids := make([]events.AccountID, 0, len(p.mem.accounts))
+	for id := range p.mem.accounts {
+		if id > after {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	more := len(ids) > limit
+	list := make([]*events.Account, 0, min(limit, len(ids)))
+	for _, id := range ids[:min(limit, len(ids))] {
+		list = append(list, p.mem.accounts[id])
+	}
+	return list, more
+}
+
+// record reads one record that is stored as JSON.
+func (p *Projector) record(key []byte, into any) error {
+	found := false
+	err := p.view(func(tx *badger.Txn) (err error) {
+		found, err = getJSON(tx, key, into)
+		return err
+	})
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	return err
+}
+
+func isCorrupt(err error) bool { return errors.Is(err, ErrCorrupt) }

@@ -1,0 +1,33 @@
+// Package projector folds the log into one node's Badger index, from which
+// checks are answered and tokens are listed.
+//
+// # Promise
+//
+// Records and the cursor that covers them commit in one transaction, so after
+// any crash the index equals some prefix of the log. Applying the log again,
+// from anywhere, on any node, in batches of any size, gives the same keys and
+// values. What was ended is overwritten with its end and never deleted, so that
+// no old version of a record can come back to life.
+//
+// # Keys
+//
+// Every value ends in eight bytes of xxHash64 over key and value, checked at
+// every read.
+//
+//	c                         -> cursor: position, SHA-256 of the event there, epoch
+//	p                         -> policy
+//	d/<scheme><digest>        -> Record: what a check needs
+//	t/<token>                 -> events.Token
+//	a/<account>               -> events.Account
+//	o/<account><token>        -> nothing; lists an account's tokens
+//	k/<command key>           -> events.Done
+//	l/<line>                  -> last position of a line of subjects
+//
+// # Refusals
+//
+// A message that does not follow the last one ([ErrGap]), one that cannot be
+// decoded, and an event that cannot be so ([ErrImpossible]) stop the projector:
+// skipping one could leave a revoked token alive. An index that cannot be
+// trusted is [ErrCorrupt]; its folder is to be put aside and rebuilt from the
+// log.
+package projector

@@ -1,0 +1,154 @@
+package follow_test
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// newCluster starts a log with three replicas. A server that does not listen
+// for clients does not listen for the other servers either.
+func newCluster(t *testing.T) []*log {
+	const n = 3
+	var routes []*url.URL
+	var ports []int
+	for range n {
+		ln := must(net.Listen("tcp", "127.0.0.1:0"))
+		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
+		routes = append(routes, must(url.Parse("nats://"+ln.Addr().String())))
+		ln.Close()
+	}
+	var nodes []*log
+	for i := range n {
+		l := &log{tb: t, dir: t.TempDir(), door: &door{}, replicas: n, listen: true}
+		l.cluster = func(o *server.Options) {
+			o.ServerName = fmt.Sprintf("log-%d", i)
+			o.Cluster = server.ClusterOpts{Name: "logs", Host: "127.0.0.1", Port: ports[i]}
+			o.Routes = routes
+		}
+		nodes = append(nodes, l)
+	}
+	var wg sync.WaitGroup
+	for _, l := range nodes {
+		wg.Go(l.start)
+	}
+	wg.Wait()
+	t.Cleanup(func() {
+		for _, l := range nodes {
+			l.stop()
+		}
+	})
+	for _, l := range nodes {
+		l.admin = l.connect(adminUser)
+		l.js = must(jetstream.New(l.admin))
+	}
+	nodes[0].open()
+	return nodes
+}
+
+// TestLeadersChange publishes while the leader steps down time and again, and
+// while a node that does not lead restarts.
+func TestLeadersChange(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	nodes := newCluster(t)
+	var readers []*reader
+	for _, l := range nodes {
+		cfg := quick(l.connect(readerUser))
+		cfg.GapTimeout = 5 * time.Second
+		readers = append(readers, newReader(t).run(cfg))
+	}
+	end := nodes[0].publish(1000)
+	for range 5 {
+		m, err := nodes[0].admin.Request("$JS.API.STREAM.LEADER.STEPDOWN."+events.StreamName, nil, patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s", m.Data)
+		// What is not acknowledged may be stored or not: it has to be the same
+		// for all.
+		for range 200 {
+			subject, data := event(0)
+			if _, err := nodes[0].admin.Request(subject, data, 50*time.Millisecond); err == nil {
+				end++
+			}
+		}
+	}
+	for _, r := range readers {
+		r.waitFresh(end)
+	}
+	p := events.Position(0)
+	for range 100 {
+		subject, data := event(0)
+		ack, err := nodes[1].js.Publish(t.Context(), subject, data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p = events.Position(ack.Sequence)
+	}
+	for i, r := range readers {
+		r.waitFresh(p)
+		r.stop()
+		for j := range r.data {
+			if string(r.data[j]) != string(readers[0].data[j]) {
+				t.Fatalf("readers 0 and %d differ at position %d", i, j+1)
+			}
+		}
+		t.Logf("%+v, %d readings, out of reach %d times", r.f.Stats(), len(r.told()), r.left)
+	}
+}
+
+// TestQuorumLost stops two nodes of three under a reader of the third.
+func TestQuorumLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes some seconds")
+	}
+	nodes := newCluster(t)
+	p := nodes[0].publish(100)
+	leader := must(nodes[0].js.Stream(t.Context(), events.StreamName)).CachedInfo().Cluster.Leader
+	var rest []*log
+	var survivor *log
+	for i, l := range nodes {
+		if survivor == nil && fmt.Sprintf("log-%d", i) != leader {
+			survivor = l
+		} else {
+			rest = append(rest, l)
+		}
+	}
+	r := newReader(t).run(quick(survivor.connect(readerUser)))
+	r.waitFresh(p)
+	for _, l := range rest {
+		l.stop()
+	}
+	r.wait("the loss", func() bool { return r.away })
+	r.mu.Lock()
+	left := r.left
+	r.mu.Unlock()
+	for _, l := range rest {
+		l.start()
+	}
+	r.waitFresh(p)
+	var ack *jetstream.PubAck
+	for ack == nil {
+		subject, data := event(0)
+		ack, _ = survivor.js.Publish(t.Context(), subject, data)
+	}
+	r.waitFresh(events.Position(ack.Sequence))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.left != left {
+		t.Logf("out of reach %d times", r.left)
+	}
+}
+
+var _ = nats.Header{}

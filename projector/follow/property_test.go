@@ -1,0 +1,153 @@
+package follow_test
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector/follow"
+)
+
+var seed = flag.Uint64("seed", 0, "seed of the random histories; 0 takes the clock's")
+
+// TestAnyHistory lets publishers, servers, connections, handlers and the tail do
+// what they may in any order. Whatever it was, what was handed over is the
+// log, and a reading covers all that was acknowledged before it was asked for.
+func TestAnyHistory(t *testing.T) {
+	first := *seed
+	if first == 0 {
+		first = uint64(time.Now().UnixNano())
+	}
+	histories := 12
+	if testing.Short() {
+		histories = 3
+	}
+	for i := range histories {
+		s := first + uint64(i)
+		t.Run(fmt.Sprintf("seed=%d", s), func(t *testing.T) {
+			t.Parallel()
+			anyHistory(t, rand.New(rand.NewPCG(s, 0)))
+		})
+	}
+}
+
+func anyHistory(t *testing.T, rnd *rand.Rand) {
+	l := newLog(t)
+	conn := l.connect(readerUser)
+	configure := func() follow.Config {
+		cfg := quick(conn)
+		cfg.Batch = 1 + rnd.IntN(100)
+		cfg.Tail = 1 + rnd.IntN(200)
+		cfg.Poll = time.Duration(1+rnd.IntN(50)) * time.Millisecond
+		// Nothing is lost in these histories.
+		cfg.GapTimeout = patience
+		return cfg
+	}
+	var gate sync.RWMutex // held for writing, it keeps the handler from going on
+	r := newReader(t)
+	r.apply = func([]events.Message) error {
+		gate.RLock()
+		defer gate.RUnlock()
+		return nil
+	}
+	r.run(configure())
+
+	type ack struct {
+		at       time.Duration
+		position events.Position
+	}
+	var acks []ack
+	publish := func(n int) {
+		p := l.publish(n)
+		acks = append(acks, ack{follow.Boottime(), p})
+	}
+	shout := func(n int) { // without waiting for what becomes of it
+		for range n {
+			l.n++
+			subject, data := event(l.n)
+			if err := l.admin.Publish(subject, data); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	forge := func(position uint64) {
+		subject, _ := event(0)
+		m := &nats.Msg{Subject: events.TailPrefix + subject, Data: []byte("forged"), Header: nats.Header{
+			"Nats-Stream": {events.StreamName}, "Nats-Subject": {subject}, "Nats-Sequence": {strconv.FormatUint(position, 10)},
+		}}
+		if err := l.admin.PublishMsg(m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	publish(1)
+	r.waitApplied(1)
+	for range 25 {
+		switch rnd.IntN(9) {
+		case 0:
+			publish(1)
+		case 1:
+			publish(2 + rnd.IntN(300))
+		case 2:
+			shout(1 + rnd.IntN(300))
+		case 3:
+			shout(rnd.IntN(100))
+			l.stop()
+			l.start()
+		case 4:
+			shout(rnd.IntN(100))
+			if err := conn.ForceReconnect(); err != nil {
+				t.Fatal(err)
+			}
+		case 5:
+			shout(rnd.IntN(100))
+			if err := r.stop(); err != nil {
+				t.Fatal(err)
+			}
+			r.run(configure())
+		case 6:
+			l.republish(false)
+			publish(1 + rnd.IntN(100))
+			l.republish(true)
+		case 7:
+			// Long handed over, or far off: in the name of the next position it
+			// could not be told.
+			forge(1)
+			forge(1 << 40)
+		case 8:
+			gate.Lock()
+			publish(1 + rnd.IntN(300))
+			gate.Unlock()
+		}
+	}
+	publish(1)
+	end := l.end()
+	r.waitFresh(end)
+	if err := r.stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	if len(r.data) != int(end) {
+		t.Fatalf("%d messages handed over, want %d", len(r.data), end)
+	}
+	stream := must(l.js.Stream(t.Context(), events.StreamName))
+	for i, got := range r.data {
+		if want := must(stream.GetMsg(t.Context(), uint64(i+1))); !bytes.Equal(got, want.Data) {
+			t.Fatalf("position %d: handed over %q, want %q", i+1, got, want.Data)
+		}
+	}
+	for _, a := range acks {
+		for _, f := range r.told() {
+			if f.asked > a.at && f.end < a.position {
+				t.Errorf("reading %+v misses %+v", f, a)
+			}
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package projector
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Lookup returns the record of a secret. A digest that was never seen is
+// [ErrNotFound]. An error that is [ErrCorrupt] also stops the projector: where
+// one record is wrong, others may be.
+func (p *Projector) Lookup(d events.Digest) (Record, error) {
+	var r Record
+	key := digestKey(d)
+	found := false
+	err := p.view(func(tx *badger.Txn) (err error) {
+		found, err = get(tx, key, func(b []byte) (err error) {
+			if r, err = parseRecord(b); err != nil {
+				err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+			}
+			return err
+		})
+		return err
+	})
+	if err == nil && !found {
+		err = ErrNotFound
+	}
+	return r, err
+}
+
+// Account returns an account. The caller must not change it.
+func (p *Projector) Account(id events.AccountID) (*events.Account, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	a, ok := p.mem.accounts[id]
+	if !ok {
+		return nil, ErrNotFound
+	}
+	return a, nil
+}
+
+// Policy returns the policy in force.
+func (p *Projector) Policy() events.PolicyState {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.mem.policy
+}
+
+// Epoch returns the epoch of the log, empty before its first event.
+func (p *Projector) Epoch() string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.mem.cursor.epoch
+}
+
+// Dump writes every key and value in order, for comparing indexes byte for
+// byte.
+func (p *Projector) Dump(w io.Writer) error {
+	return p.view(func(tx *badger.Txn) error {
+		return each(tx, nil, nil, func(key, value []byte) error {
+			_, err := fmt.Fprintf(w, "%q %q\n", key, value)
+			return err
+		})
+	})
+}
+
+// view reads the index and stops the projector where it turns out corrupt.
+func (p *Projector) view(read func(*badger.Txn) error) error {
+	err := p.db.View(read)
+	if isCorrupt(err) {
+		p.fail(err)
+	}
+	return err
+}

@@ -1,0 +1,290 @@
+package projector
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Prefixes of keys, as in the package's documentation.
+const (
+	prefixDigest  = "d/"
+	prefixToken   = "t/"
+	prefixAccount = "a/"
+	prefixOwned   = "o/"
+	prefixCommand = "k/"
+	prefixLine    = "l/"
+	keyCursor     = "c"
+	keyPolicy     = "p"
+)
+
+// schemeSHA256 stands before a digest, so that imported digests of another
+// scheme have a space of their own. Stored; never reused.
+const schemeSHA256 = 1
+
+func digestKey(d events.Digest) []byte {
+	k := make([]byte, 0, len(prefixDigest)+1+len(d))
+	k = append(k, prefixDigest...)
+	k = append(k, schemeSHA256)
+	return append(k, d[:]...)
+}
+
+func tokenKey(id events.TokenID) []byte {
+	b := id.Bytes()
+	return append([]byte(prefixToken), b[:]...)
+}
+
+func accountKey(id events.AccountID) []byte {
+	b := id.Bytes()
+	return append([]byte(prefixAccount), b[:]...)
+}
+
+// ownedPrefix is what an account's entries in the list of its tokens begin
+// with.
+func ownedPrefix(account events.AccountID) []byte {
+	b := account.Bytes()
+	return append([]byte(prefixOwned), b[:]...)
+}
+
+func ownedKey(account events.AccountID, token events.TokenID) []byte {
+	t := token.Bytes()
+	return append(ownedPrefix(account), t[:]...)
+}
+
+func commandKey(k events.CommandKey) []byte { return append([]byte(prefixCommand), k...) }
+
+func lineKey(line string) []byte { return append([]byte(prefixLine), line...) }
+
+// seal appends the check value to a stored value.
+func seal(key, value []byte) []byte {
+	return binary.BigEndian.AppendUint64(value, checkValue(key, value))
+}
+
+// unseal verifies and takes off the check value.
+func unseal(key, sealed []byte) ([]byte, error) {
+	n := len(sealed) - 8
+	if n < 0 || binary.BigEndian.Uint64(sealed[n:]) != checkValue(key, sealed[:n]) {
+		return nil, fmt.Errorf("%w: the record under %.2q does not match its check value", ErrCorrupt, key)
+	}
+	return sealed[:n], nil
+}
+
+func checkValue(key, value []byte) uint64 {
+	var d xxhash.Digest
+	d.Reset()
+	_, _ = d.Write(key)
+	_, _ = d.Write(value)
+	return d.Sum64()
+}
+
+// get reads the value of key and hands it to use, which must not keep it. It
+// returns false where there is none.
+func get(tx *badger.Txn, key []byte, use func(value []byte) error) (bool, error) {
+	item, err := tx.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return false, nil
+	}
+	if err == nil {
+		err = item.Value(func(sealed []byte) error {
+			value, err := unseal(key, sealed)
+			if err != nil {
+				return err
+			}
+			return use(value)
+		})
+	}
+	if err != nil && !errors.Is(err, ErrCorrupt) {
+		err = fmt.Errorf("%w: read %.2q: %w", ErrCorrupt, key, err)
+	}
+	return err == nil, err
+}
+
+// getJSON reads a record that is stored as JSON.
+func getJSON(tx *badger.Txn, key []byte, into any) (bool, error) {
+	return get(tx, key, func(b []byte) error { return json.Unmarshal(b, into) })
+}
+
+func putJSON(tx *badger.Txn, key []byte, v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return tx.Set(key, seal(key, b))
+}
+
+// cursor says how far the log has been applied.
+type cursor struct {
+	position events.Position
+	anchor   [32]byte // SHA-256 of the stored event at position
+	epoch    string   // of every event so far; empty before the first
+}
+
+func (c cursor) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(c.position))
+	b = append(b, c.anchor[:]...)
+	return append(b, c.epoch...)
+}
+
+func parseCursor(b []byte) (cursor, error) {
+	var c cursor
+	if len(b) < 8+len(c.anchor) {
+		return c, errors.New("cursor cut short")
+	}
+	c.position = events.Position(binary.BigEndian.Uint64(b))
+	copy(c.anchor[:], b[8:])
+	c.epoch = string(b[8+len(c.anchor):])
+	return c, nil
+}
+
+// Record is what a check needs to know of the token that a secret belongs to.
+type Record struct {
+	Token   events.TokenID
+	Account events.AccountID
+	App     string // label of the token
+	State   RecordState
+	Inherit bool
+	// Created is when the token was made; cut-offs compare with it.
+	Created time.Time
+	// Expires is when the token ends, zero if never.
+	Expires time.Time
+	// Until is when this secret of the token ends, zero if with the token.
+	Until       time.Time
+	Scopes      []events.Scope
+	Constraints *events.Constraints
+	// Version is the position of the last event about the token.
+	Version events.Position
+}
+
+// RecordState is what a secret is good for. Values are stored and never reused.
+type RecordState uint8
+
+// The states of a secret.
+const (
+	SecretLive       RecordState = 1
+	SecretSuspended  RecordState = 2 // its token is suspended
+	SecretRevoked    RecordState = 3 // its token is revoked
+	SecretSuperseded RecordState = 4 // its token has newer ones, and its grace was cut short
+)
+
+const (
+	recordVersion  = 1
+	recordFixed    = 3 + 4*8 + 2*16 + 1
+	flagInherit    = 1
+	flagConstraint = 2
+)
+
+// append writes the stored form: version, state, flags, four times or positions
+// of eight bytes, two ids, the label and scopes as length and text, constraints as JSON.
+func (r *Record) append(b []byte) ([]byte, error) {
+	var flags byte
+	if r.Inherit {
+		flags |= flagInherit
+	}
+	if !r.Constraints.Empty() {
+		flags |= flagConstraint
+	}
+	b = append(b, recordVersion, byte(r.State), flags)
+	for _, t := range []time.Time{r.Created, r.Expires, r.Until} {
+		b = binary.BigEndian.AppendUint64(b, uint64(nanos(t)))
+	}
+	b = binary.BigEndian.AppendUint64(b, uint64(r.Version))
+	token, account := r.Token.Bytes(), r.Account.Bytes()
+	b = append(b, token[:]...)
+	b = append(b, account[:]...)
+	b = appendText(b, r.App)
+	b = append(b, byte(len(r.Scopes)))
+	for _, s := range r.Scopes {
+		b = appendText(b, s.String())
+	}
+	if flags&flagConstraint == 0 {
+		return b, nil
+	}
+	c, err := json.Marshal(r.Constraints)
+	return append(b, c...), err
+}
+
+// appendText appends a text of at most 255 bytes behind its length. Labels and
+// scopes are shorter.
+func appendText(b []byte, s string) []byte {
+	b = append(b, byte(len(s)))
+	return append(b, s...)
+}
+
+// takeText reads what appendText wrote.
+func takeText(b []byte) (text, rest []byte, err error) {
+	if len(b) == 0 || len(b) < 1+int(b[0]) {
+		return nil, nil, errShort
+	}
+	n := 1 + int(b[0])
+	return b[1:n], b[n:], nil
+}
+
+var errShort = errors.New("record cut short")
+
+func parseRecord(b []byte) (Record, error) {
+	if len(b) < recordFixed {
+		return Record{}, errShort
+	}
+	if b[0] != recordVersion {
+		return Record{}, fmt.Errorf("record of version %d, and %d is known", b[0], recordVersion)
+	}
+	r := Record{State: RecordState(b[1]), Inherit: b[2]&flagInherit != 0}
+	constrained := b[2]&flagConstraint != 0
+	b = b[3:]
+	for _, t := range []*time.Time{&r.Created, &r.Expires, &r.Until} {
+		*t = fromNanos(int64(binary.BigEndian.Uint64(b)))
+		b = b[8:]
+	}
+	r.Version = events.Position(binary.BigEndian.Uint64(b))
+	r.Token = events.TokenIDFrom([16]byte(b[8:24]))
+	r.Account = events.AccountIDFrom([16]byte(b[24:40]))
+	text, b, err := takeText(b[40:])
+	if err != nil || len(b) == 0 {
+		return Record{}, errShort
+	}
+	r.App = string(text)
+	r.Scopes = make([]events.Scope, b[0])
+	b = b[1:]
+	for i := range r.Scopes {
+		if text, b, err = takeText(b); err != nil {
+			return Record{}, err
+		}
+		if err := r.Scopes[i].UnmarshalText(text); err != nil {
+			return Record{}, err
+		}
+	}
+	if constrained {
+		r.Constraints = new(events.Constraints)
+		if err := json.Unmarshal(b, r.Constraints); err != nil {
+			return Record{}, err
+		}
+	}
+	return r, nil
+}
+
+// nanos is t in nanoseconds of Unix time, with 0 for the zero time. Times past
+// the year 2261, which do not fit, stand for never. Those before 1970 are the
+// first instant after it: 0 would turn the longest over into never.
+func nanos(t time.Time) int64 {
+	switch {
+	case t.IsZero() || t.Year() > 2261:
+		return 0
+	case t.Unix() < 0:
+		return 1
+	}
+	return max(1, t.UnixNano())
+}
+
+func fromNanos(n int64) time.Time {
+	if n == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, n).UTC()
+}

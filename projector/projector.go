@@ -1,0 +1,310 @@
+package projector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+var (
+	// ErrGap reports a message that does not follow the last one applied.
+	ErrGap = errors.New("the log has a gap")
+	// ErrImpossible reports an event that cannot follow from what came before
+	// it.
+	ErrImpossible = errors.New("event cannot be so")
+	// ErrCorrupt reports an index that cannot be trusted. Put its folder aside
+	// and rebuild it from the log.
+	ErrCorrupt = errors.New("index is corrupt")
+	// ErrDiskFull reports that too little space is left to apply more. Badger
+	// maps its files into memory, and writing to a full disk would kill the
+	// process without a word.
+	ErrDiskFull = errors.New("too little disk space for the index")
+	// ErrNotFound reports a token, account or record that does not exist.
+	ErrNotFound = events.ErrNotFound
+)
+
+// Config says where the index is and how it is filled.
+type Config struct {
+	// Dir is the index's folder, which is made where it is missing. Required.
+	Dir string
+	// Batch is the most events in one transaction. Zero means 512.
+	Batch int
+	// Reserve is how much disk space has to stay free, in bytes. Zero means
+	// 64 MiB, which is more than Badger writes before it is asked again.
+	Reserve uint64
+	// Logger receives changes of state. Nil discards them.
+	Logger *slog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	if c.Batch == 0 {
+		c.Batch = 512
+	}
+	if c.Reserve == 0 {
+		c.Reserve = 64 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	if c.Dir == "" {
+		return errors.New("projector: Dir is required")
+	}
+	if c.Batch < 1 {
+		return errors.New("projector: Batch is negative")
+	}
+	return nil
+}
+
+// Projector keeps one node's index. One goroutine applies; any may read.
+type Projector struct {
+	cfg Config
+	db  *badger.DB
+
+	mu       sync.RWMutex
+	mem      *memory       // guarded by mu; replaced in part by each commit
+	advanced chan struct{} // guarded by mu; closed at the next commit
+	fresh    freshness     // guarded by mu
+	failed   error         // guarded by mu; why it will not advance again
+}
+
+// freshness is the newest proof of how much of the log is in the index.
+type freshness struct {
+	known bool
+	asked time.Duration // when, on the clock of boot time
+}
+
+// Open opens the index, or makes an empty one. The error is [ErrCorrupt] where
+// the folder's content cannot be trusted.
+func Open(cfg Config) (*Projector, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	p := &Projector{cfg: cfg, advanced: make(chan struct{})}
+	if err := p.checkSpace(); err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	db, err := badger.Open(badgerOptions(cfg))
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return nil, fmt.Errorf("open index: %w: %w", ErrDiskFull, err)
+		}
+		return nil, fmt.Errorf("open index %s: %w: %w", cfg.Dir, ErrCorrupt, err)
+	}
+	p.db = db
+	if p.mem, err = load(db); err != nil {
+		return nil, errors.Join(fmt.Errorf("open index %s: %w", cfg.Dir, err), db.Close())
+	}
+	return p, nil
+}
+
+// badgerOptions are for a projection: it can be made again, so nothing waits
+// for the disk, and whatever is unsure has to fail loudly.
+func badgerOptions(cfg Config) badger.Options {
+	return badger.DefaultOptions(cfg.Dir).
+		WithSyncWrites(false). // the cursor makes any prefix a good index
+		WithDetectConflicts(false).
+		WithNumVersionsToKeep(1).
+		WithValueThreshold(1 << 20). // values stand in the tables; the value log returns damaged ones as empty
+		WithCompression(options.None).
+		WithBlockCacheSize(0).
+		WithMemTableSize(16 << 20).
+		WithNumMemtables(2).
+		WithNumCompactors(2).
+		WithValueLogFileSize(64 << 20).
+		WithMetricsEnabled(false).
+		WithChecksumVerificationMode(options.OnTableRead).
+		WithLogger(badgerLog{cfg.Logger})
+}
+
+// Close closes the index. Nothing may use it afterwards.
+func (p *Projector) Close() error {
+	p.mu.Lock()
+	if p.failed == nil {
+		p.failed = errors.New("index is closed")
+	}
+	p.mu.Unlock()
+	return p.db.Close()
+}
+
+// PutAside renames an index's folder out of the way, so that the next [Open]
+// starts an empty one, and returns its new name.
+func PutAside(dir string, now time.Time) (string, error) {
+	to := filepath.Clean(dir) + ".aside-" + now.UTC().Format("20060102T150405.000000000Z")
+	return to, os.Rename(dir, to)
+}
+
+// Cursor returns the position of the last applied event and the SHA-256 of its
+// stored bytes, nil before the first.
+func (p *Projector) Cursor() (events.Position, []byte) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	if p.mem.cursor.position == 0 {
+		return 0, nil
+	}
+	anchor := p.mem.cursor.anchor
+	return p.mem.cursor.position, anchor[:]
+}
+
+// Apply folds messages with consecutive positions into the index. After an
+// error the index is as it was before some of them, it does not advance again,
+// and every proof of freshness is void.
+func (p *Projector) Apply(_ context.Context, batch []events.Message) error {
+	for len(batch) > 0 {
+		n := min(len(batch), p.cfg.Batch)
+		if err := p.applyOnce(batch[:n]); err != nil {
+			p.fail(err)
+			return fmt.Errorf("apply: %w", err)
+		}
+		batch = batch[n:]
+	}
+	return nil
+}
+
+// applyOnce applies a batch in one transaction, or in halves where one is too
+// small for it.
+func (p *Projector) applyOnce(batch []events.Message) error {
+	if err := p.Err(); err != nil {
+		return err
+	}
+	if err := p.checkSpace(); err != nil {
+		return err
+	}
+	var s *stage
+	err := p.db.View(func(tx *badger.Txn) error {
+		s = newStage(tx, p.mem)
+		for _, m := range batch {
+			if err := s.apply(m); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	err = p.db.Update(s.write)
+	if errors.Is(err, badger.ErrTxnTooBig) && len(batch) > 1 {
+		half := len(batch) / 2
+		if err := p.applyOnce(batch[:half]); err != nil {
+			return err
+		}
+		return p.applyOnce(batch[half:])
+	}
+	if err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	// Past this point the events are in the index, and every later check sees
+	// them.
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mem.take(s)
+	close(p.advanced)
+	p.advanced = make(chan struct{})
+	return nil
+}
+
+// Fresh records that at asked, on the clock of boot time, the log ended at end.
+// It counts only where end has been applied.
+func (p *Projector) Fresh(asked time.Duration, end events.Position) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed == nil && p.mem.cursor.position >= end && (!p.fresh.known || asked > p.fresh.asked) {
+		p.fresh = freshness{known: true, asked: asked}
+	}
+}
+
+// FreshAsOf returns the latest instant, on the clock of boot time, at which
+// everything in the log is known to be in the index now. It returns false where
+// there is no such instant: nothing is known yet, or the projector has stopped.
+func (p *Projector) FreshAsOf() (time.Duration, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.fresh.asked, p.fresh.known && p.failed == nil
+}
+
+// Err returns why the projector has stopped, nil while it has not.
+func (p *Projector) Err() error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.failed
+}
+
+// Stop voids every proof of freshness: nothing is served from the index again.
+// It keeps the first reason.
+func (p *Projector) Stop(reason error) { p.fail(reason) }
+
+func (p *Projector) fail(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.failed == nil {
+		p.failed = err
+		close(p.advanced) // waiters learn of it
+		p.advanced = make(chan struct{})
+	}
+}
+
+// Position returns the position of the last applied event.
+func (p *Projector) Position() events.Position {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.mem.cursor.position
+}
+
+// WaitApplied returns once position at has been applied. It returns an error
+// when ctx ends first or the projector has stopped.
+func (p *Projector) WaitApplied(ctx context.Context, at events.Position) error {
+	for {
+		p.mu.RLock()
+		done, failed, advanced := p.mem.cursor.position >= at, p.failed, p.advanced
+		p.mu.RUnlock()
+		switch {
+		case done:
+			return nil
+		case failed != nil:
+			return fmt.Errorf("wait for position %d: %w", at, failed)
+		}
+		select {
+		case <-advanced:
+		case <-ctx.Done():
+			return fmt.Errorf("wait for position %d: %w", at, ctx.Err())
+		}
+	}
+}
+
+func (p *Projector) checkSpace() error {
+	var st syscall.Statfs_t
+	if err := syscall.Statfs(p.cfg.Dir, &st); err != nil {
+		return fmt.Errorf("look at the disk: %w", err)
+	}
+	if free := st.Bavail * uint64(st.Bsize); free < p.cfg.Reserve {
+		return fmt.Errorf("%w: %d MiB are free and %d have to be", ErrDiskFull, free>>20, p.cfg.Reserve>>20)
+	}
+	return nil
+}
+
+// badgerLog passes on what Badger warns of.
+type badgerLog struct{ log *slog.Logger }
+
+func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error("badger", "err", fmt.Sprintf(f, a...)) }
+func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "err", fmt.Sprintf(f, a...)) }
+func (l badgerLog) Infof(string, ...any)        {}
+func (l badgerLog) Debugf(string, ...any)       {}

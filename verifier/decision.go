@@ -1,0 +1,196 @@
+package verifier
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector"
+)
+
+// Reason is why a check ended as it did, exactly.
+type Reason uint8
+
+// The reasons.
+const (
+	Allowed          Reason = iota
+	Unavailable             // the lease has run out, or the index cannot be read
+	Malformed               // not a secret: prefix, length, characters or checksum
+	Unknown                 // no token has this secret
+	Expired                 // the token is past its end
+	Suspended               // the token is suspended
+	Revoked                 // the token is revoked, alone or with others
+	Superseded              // the secret was rotated away, and its grace is over
+	AccountSuspended        // the token's account is suspended
+	AccountErased           // the token's account is gone
+	WrongAddress            // the client is not in a network that the token is for
+	WrongOrigin             // the page is not one that the token is for
+	WrongMethod             // the HTTP method is not one that the token is for
+	WrongAudience           // the policy is not one that the token is for
+	InURL                   // the token travelled in a URL and must not
+	Scope                   // the token or its account lacks a scope that is needed
+	reasons
+)
+
+var reasonNames = [reasons]string{
+	"allowed", "unavailable", "malformed", "unknown", "expired", "suspended", "revoked", "superseded",
+	"account_suspended", "account_erased",
+	"wrong_address", "wrong_origin", "wrong_method", "wrong_audience", "in_url", "insufficient_scope",
+}
+
+// String returns the reason's name, as logs and metrics have it.
+func (r Reason) String() string { return reasonNames[r] }
+
+// Public returns what a client may be told. That a token exists, or did, is not
+// told.
+func (r Reason) Public() string {
+	switch r {
+	case Allowed, Unavailable, Scope:
+		return r.String()
+	}
+	return "invalid_token"
+}
+
+// Request is what a check is about. What is empty is not known; a constraint
+// that needs it then denies.
+type Request struct {
+	Need     []events.Scope // all of them; none asks only for a good token
+	Address  netip.Addr     // of the client
+	Origin   string         // of the page, as in https://example.org
+	Method   string         // of the HTTP request
+	Audience string         // name of the policy that asks
+	InURL    bool           // the secret was in the URL
+}
+
+// Decision is the answer to a check.
+type Decision struct {
+	Reason   Reason
+	Position events.Position // that it rests on
+	// Token is the token's id and Account its account's, empty where no token
+	// was found. They are for the node's own log where the check was not
+	// allowed.
+	Token   events.TokenID
+	Account events.AccountID
+	App     string // label of the token
+	// Scopes are the token's effective ones, where it was allowed.
+	Scopes []events.Scope
+	// Lacking is the first scope that was needed and is not there.
+	Lacking events.Scope
+	// Expires is when the token ends, zero if never.
+	Expires time.Time
+}
+
+// OK reports whether the check was allowed.
+func (d Decision) OK() bool { return d.Reason == Allowed }
+
+// Check decides whether a secret is good for what the request needs.
+func (v *Verifier) Check(secret string, r Request) Decision {
+	d := v.decide(secret, &r)
+	v.counts[d.Reason].Add(1)
+	return d
+}
+
+func (v *Verifier) decide(secret string, r *Request) Decision {
+	digest, ok := v.cfg.Format.DigestOf(secret)
+	if !ok {
+		return Decision{Reason: Malformed}
+	}
+	// The position is read before the record: what it covers, the record has.
+	d := Decision{Position: v.cfg.Index.Position()}
+	if v.Lease() <= 0 {
+		d.Reason = Unavailable
+		return d
+	}
+	rec, err := v.cfg.Index.Lookup(digest)
+	if errors.Is(err, events.ErrNotFound) {
+		d.Reason = Unknown
+		return d
+	}
+	if err != nil {
+		v.cfg.Logger.Error("index cannot be read; denying", "err", err)
+		d.Reason = Unavailable
+		return d
+	}
+	d.Token, d.Account, d.App, d.Expires = rec.Token, rec.Account, rec.App, rec.Expires
+	account, err := v.cfg.Index.Account(rec.Account)
+	if err != nil {
+		v.cfg.Logger.Error("index lacks the account of a token; denying", "token_id", rec.Token, "account_id", rec.Account, "err", err)
+		d.Reason = Unavailable
+		return d
+	}
+	if d.Reason = v.state(&rec, account); d.Reason != Allowed {
+		return d
+	}
+	if d.Reason = constrained(rec.Constraints, r); d.Reason != Allowed {
+		return d
+	}
+	for _, need := range r.Need {
+		if !v.cfg.Model.AnyCovers(account.Grants, need) || !rec.Inherit && !v.cfg.Model.AnyCovers(rec.Scopes, need) {
+			d.Reason, d.Lacking = Scope, need
+			return d
+		}
+	}
+	d.Scopes = account.Grants
+	if !rec.Inherit {
+		d.Scopes = v.cfg.Model.Intersect(rec.Scopes, account.Grants)
+	}
+	// A lease that ran out while this was decided allows nothing.
+	if v.Lease() <= 0 {
+		d.Reason = Unavailable
+	}
+	return d
+}
+
+// state returns why a secret is not accepted whatever it is for, Allowed where
+// it is.
+func (v *Verifier) state(rec *projector.Record, account *events.Account) Reason {
+	now := v.cfg.Now()
+	switch {
+	case rec.State == projector.SecretRevoked, rec.Created.Before(account.TokensBefore), rec.Created.Before(v.cfg.Index.Policy().TokensBefore):
+		return Revoked
+	case account.Erased:
+		return AccountErased
+	case past(rec.Expires, now):
+		return Expired
+	case rec.State == projector.SecretSuperseded, past(rec.Until, now):
+		return Superseded
+	case rec.State == projector.SecretSuspended:
+		return Suspended
+	case account.Suspended:
+		return AccountSuspended
+	case rec.State != projector.SecretLive:
+		return Unavailable // a state of a newer version's
+	}
+	return Allowed
+}
+
+func past(end, now time.Time) bool { return !end.IsZero() && !now.Before(end) }
+
+// constrained returns the first constraint that the request does not meet.
+func constrained(c *events.Constraints, r *Request) Reason {
+	switch {
+	case c.Empty():
+		return Allowed
+	case c.HeaderOnly && r.InURL:
+		return InURL
+	case len(c.CIDRs) > 0 && !within(c.CIDRs, r.Address):
+		return WrongAddress
+	case len(c.Origins) > 0 && !slices.Contains(c.Origins, strings.ToLower(r.Origin)):
+		return WrongOrigin
+	case len(c.Methods) > 0 && !slices.Contains(c.Methods, r.Method):
+		return WrongMethod
+	case len(c.Audience) > 0 && !slices.Contains(c.Audience, r.Audience):
+		return WrongAudience
+	}
+	return Allowed
+}
+
+// within reports whether an address is in one of the networks. An IPv4 address
+// written as IPv6 counts as what it is.
+func within(nets []netip.Prefix, a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return a.IsValid() && slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
+}

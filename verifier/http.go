@@ -1,0 +1,189 @@
+package verifier
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/strictjson"
+)
+
+// maxBody is the most bytes that a check's request has.
+const maxBody = 64 << 10
+
+// CheckRequest is the body of POST /v1/verify.
+type CheckRequest struct {
+	Token   string   `json:"token"`
+	Need    []string `json:"need"`
+	Address string   `json:"address"`
+	Origin  string   `json:"origin"`
+	Method  string   `json:"method"`
+	// Explain asks for the exact reason. The request then has to carry a token
+	// with the permission audit of its own.
+	Explain bool `json:"explain"`
+}
+
+// CheckAnswer is the answer to POST /v1/verify.
+type CheckAnswer struct {
+	Allowed  bool             `json:"allowed"`
+	Reason   string           `json:"reason"`
+	TokenID  events.TokenID   `json:"token_id,omitempty"`
+	App      string           `json:"app,omitempty"`
+	Account  events.AccountID `json:"account,omitempty"`
+	Scopes   []events.Scope   `json:"scopes,omitempty"`
+	Lacking  string           `json:"lacking,omitempty"` // scope that was needed
+	Position events.Position  `json:"position"`
+}
+
+// Handler answers POST /v1/verify. Whoever can reach it can ask about any
+// secret that it has; it is meant for this machine and its neighbours.
+func (v *Verifier) Handler() http.Handler { return http.HandlerFunc(v.serve) }
+
+func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		refuse(w, http.StatusMethodNotAllowed, "method", "The method does not fit the path", "send POST")
+		return
+	}
+	if typ, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || typ != "application/json" {
+		refuse(w, http.StatusUnsupportedMediaType, "media_type", "The body is not JSON", "send Content-Type: application/json")
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", "the body is over 65536 bytes")
+		return
+	}
+	var req CheckRequest
+	if err == nil {
+		err = decodeStrict(body, &req)
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object of the fields token, need, address, origin, method and explain")
+		return
+	}
+	check, err := v.read(&req)
+	if err != nil {
+		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "The request cannot be carried out as it stands", err.Error())
+		return
+	}
+	if req.Explain && !v.mayExplain(w, r) {
+		return
+	}
+	d := v.Check(req.Token, check)
+	if d.Reason == Unavailable {
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node does not know", "this node has not heard from the log for too long, or cannot read its index; ask another")
+		return
+	}
+	answer(w, http.StatusOK, "application/json", d.answer(req.Explain))
+}
+
+// mayExplain reports whether the request's own token has the permission audit,
+// and refuses the request where not.
+func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
+	secret, _ := Bearer(r.Header)
+	switch d := v.Check(secret, Request{Need: []events.Scope{events.Audit}}); d.Reason {
+	case Allowed:
+		return true
+	case Scope:
+		refuse(w, http.StatusForbidden, "forbidden", "The token may not do this", "to explain needs the permission audit, which this token does not have")
+	case Unavailable:
+		w.Header().Set("Retry-After", "1")
+		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node does not know", "this node has not heard from the log for too long, or cannot read its index; ask another")
+	default:
+		w.Header().Set("WWW-Authenticate", `Bearer realm="tokenledger"`)
+		refuse(w, http.StatusUnauthorized, "unauthenticated", "The token is missing or not accepted", "to explain, send a token of your own with the permission audit: Authorization: Bearer <secret>")
+	}
+	return false
+}
+
+func (d Decision) answer(explain bool) CheckAnswer {
+	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position}
+	if explain {
+		a.Reason = d.Reason.String()
+	}
+	if d.OK() || d.Reason == Scope || explain {
+		a.TokenID, a.App, a.Account, a.Scopes = d.Token, d.App, d.Account, d.Scopes
+	}
+	if d.Reason == Scope {
+		a.Lacking = d.Lacking.String()
+	}
+	return a
+}
+
+// read checks a request's fields.
+func (v *Verifier) read(req *CheckRequest) (Request, error) {
+	need, err := events.ParseScopes(req.Need)
+	if err == nil {
+		err = v.cfg.Model.CheckAll(need)
+	}
+	if err != nil {
+		return Request{}, errors.New("need: " + strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	r := Request{Need: need, Origin: req.Origin, Method: req.Method}
+	if req.Address != "" {
+		if r.Address, err = netip.ParseAddr(req.Address); err != nil {
+			return r, errors.New("address: is not an IP address")
+		}
+	}
+	return r, nil
+}
+
+// Bearer returns the secret of an Authorization header. Found is false where
+// there is no such header; two of them, or one of another scheme, are a secret
+// that is not good.
+func Bearer(h http.Header) (secret string, found bool) {
+	values := h.Values("Authorization")
+	if len(values) == 0 {
+		return "", false
+	}
+	scheme, rest, _ := strings.Cut(values[0], " ")
+	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", true
+	}
+	return rest, true
+}
+
+// decodeStrict reads one JSON object whose fields are all known, once each.
+func decodeStrict(body []byte, into any) error {
+	if err := strictjson.Check(body); err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.DisallowUnknownFields()
+	return d.Decode(into)
+}
+
+// refuse answers with a problem (RFC 9457).
+func refuse(w http.ResponseWriter, status int, code, title, detail string) {
+	answer(w, status, "application/problem+json", struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+		Code   string `json:"code"`
+	}{"https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#" + code, title, status, detail, code})
+}
+
+func answer(w http.ResponseWriter, status int, typ string, v any) {
+	b, err := json.Marshal(v)
+	if err != nil {
+		b = []byte("{}")
+	}
+	h := w.Header()
+	h.Set("Content-Type", typ)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, _ = w.Write(b)
+}

@@ -1,0 +1,18 @@
+// Package proxy answers what reverse proxies ask before they let a request
+// through: /proxy/<dialect>/<policy>.
+//
+// # Promise
+//
+// The policy that a request falls under is named in the path that the operator
+// wrote into the proxy's configuration, and defined here; nothing that the
+// client sends can name another. Every answer that lets a request through
+// carries every identity header, empty ones too, so that a proxy overwrites
+// what a client may have sent under their names.
+//
+// # Refusals
+//
+// Whatever is unsure is refused: a proxy that is not trusted, a path or
+// parameter that two readers could take to mean two things, a client's own
+// X-Ledger- header, a verifier without a lease. The request's body is never
+// read.
+package proxy

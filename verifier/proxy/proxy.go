@@ -1,0 +1,295 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/verifier"
+)
+
+// Prefix is what the paths of proxies' questions begin with. They are to be
+// matched on the raw path, before any mux: http.ServeMux answers some of them
+// with a redirect.
+const Prefix = "/proxy/"
+
+// Names of the identity headers. An answer that lets a request through has all
+// of them, and a proxy hands them to the upstream in place of a client's.
+const (
+	HeaderToken   = "X-Ledger-Token-Id"
+	HeaderAccount = "X-Ledger-Account"
+	HeaderApp     = "X-Ledger-App"
+	HeaderScopes  = "X-Ledger-Scopes"
+	HeaderSite    = "X-Ledger-Site"
+	// HeaderDeny says why a request was not let through, as far as a client
+	// may know.
+	HeaderDeny = "X-Ledger-Deny"
+)
+
+// Identity lists the identity headers.
+var Identity = []string{HeaderToken, HeaderAccount, HeaderApp, HeaderScopes, HeaderSite}
+
+// Config says who may ask, and about what.
+type Config struct {
+	Verifier *verifier.Verifier // required
+	// Policies by name, besides [Builtin].
+	Policies map[string]Policy
+	// Trusted are the networks that proxies ask from. None means loopback.
+	Trusted []netip.Prefix
+	// Logger receives refusals, at debug level. Nil discards them.
+	Logger *slog.Logger
+}
+
+// Handler answers the questions of proxies.
+type Handler struct {
+	verifier *verifier.Verifier
+	policies map[string]Policy
+	trusted  []netip.Prefix
+	log      *slog.Logger
+}
+
+// New returns the handler for paths that begin with [Prefix].
+func New(cfg Config) (*Handler, error) {
+	if cfg.Verifier == nil {
+		return nil, errors.New("proxy: Verifier is required")
+	}
+	if err := Validate(cfg.Policies, cfg.Verifier.Model()); err != nil {
+		return nil, err
+	}
+	h := &Handler{verifier: cfg.Verifier, policies: map[string]Policy{}, trusted: cfg.Trusted, log: cfg.Logger}
+	for name, p := range Builtin {
+		h.policies[name] = p
+	}
+	for name, p := range cfg.Policies {
+		h.policies[name] = p
+	}
+	if len(h.trusted) == 0 {
+		h.trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	if h.log == nil {
+		h.log = slog.New(slog.DiscardHandler)
+	}
+	return h, nil
+}
+
+// verdict is what a proxy is told.
+type verdict struct {
+	status int
+	deny   string // public reason; empty where the request is let through
+	scope  string // that is lacking
+	found  bool   // the request had a token
+	site   string
+	d      verifier.Decision
+}
+
+// ServeHTTP answers /proxy/<dialect>/<policy>[/...]. The query that the proxy
+// asks with is the client's and is not looked at.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	rest := strings.TrimPrefix(r.URL.EscapedPath(), Prefix)
+	dialect, rest, _ := strings.Cut(rest, "/")
+	if dialect != "nginx" {
+		http.Error(w, "no such dialect; known is nginx", http.StatusNotFound)
+		return
+	}
+	name, tail, _ := strings.Cut(rest, "/")
+	v := h.judge(r, name, tail)
+	if v.deny != "" {
+		h.log.Debug("refused", "policy", name, "deny", v.deny, "reason", v.d.Reason.String(), "token_id", v.d.Token)
+	}
+	v.writeNginx(w)
+}
+
+// judge decides on the original request that nginx describes in headers.
+func (h *Handler) judge(r *http.Request, name, tail string) verdict {
+	refused := func(why string) verdict { return verdict{status: http.StatusForbidden, deny: why} }
+	if !h.trusts(r.RemoteAddr) {
+		return refused("untrusted_proxy")
+	}
+	if spoofed(r.Header) {
+		return refused("reserved_header")
+	}
+	policy, ok := h.policies[name]
+	if !ok && name != needPolicy {
+		return refused("unknown_policy")
+	}
+	method, okMethod := one(r.Header, "X-Original-Method")
+	uri, okURI := one(r.Header, "X-Original-URI")
+	if !okMethod || !okURI {
+		return refused("missing_original_request")
+	}
+	target, err := parseTarget(uri)
+	if err != nil {
+		return refused("ambiguous_path")
+	}
+	secret, found, inURL := credentials(r.Header, target.query, policy.QueryTokens)
+	v := verdict{found: found}
+	var need []events.Scope
+	if name == needPolicy {
+		var s events.Scope
+		if s, err = fill(tail, nil, h.verifier.Model()); err == nil {
+			need = []events.Scope{s}
+			if s.Type == "site" {
+				v.site = s.ID
+			}
+		}
+	} else {
+		var values map[string]string
+		need, values, err = policy.need(method, target, h.verifier.Model())
+		v.site = values["site"]
+	}
+	if err != nil {
+		// The token is looked at all the same: whether a path has a rule is
+		// nothing for strangers to find out.
+		if v.d = h.verifier.Check(secret, verifier.Request{InURL: inURL, Method: method, Audience: name}); v.d.Reason != verifier.Allowed {
+			return v.judged()
+		}
+		return refused("no_rule")
+	}
+	v.d = h.verifier.Check(secret, verifier.Request{
+		Need: need, Address: address(r.Header), Origin: origin(r.Header),
+		Method: method, Audience: name, InURL: inURL,
+	})
+	return v.judged()
+}
+
+// judged turns the decision into what nginx understands: 2xx, 401 and 403 are
+// all that it passes on (ngx_http_auth_request_module).
+func (v verdict) judged() verdict {
+	switch v.d.Reason {
+	case verifier.Allowed:
+		v.status = http.StatusOK
+	case verifier.Scope:
+		v.status, v.deny, v.scope = http.StatusForbidden, v.d.Reason.Public(), v.d.Lacking.String()
+	case verifier.Unavailable:
+		v.status, v.deny = http.StatusForbidden, v.d.Reason.Public()
+	default:
+		v.status, v.deny = http.StatusUnauthorized, v.d.Reason.Public()
+	}
+	return v
+}
+
+func (v verdict) writeNginx(w http.ResponseWriter) {
+	h := w.Header()
+	h.Set("Cache-Control", "no-store")
+	h.Set("Content-Length", "0")
+	for _, name := range Identity {
+		h.Set(name, "")
+	}
+	if v.deny == "" {
+		h.Set(HeaderToken, string(v.d.Token))
+		h.Set(HeaderAccount, string(v.d.Account))
+		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold what a header may not
+		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes), " "))
+		h.Set(HeaderSite, v.site)
+		w.WriteHeader(v.status)
+		return
+	}
+	h.Set(HeaderDeny, v.deny)
+	switch {
+	case v.status == http.StatusUnauthorized && !v.found:
+		h.Set("WWW-Authenticate", `Bearer realm="tokenledger"`)
+	case v.status == http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="invalid_token"`)
+	case v.scope != "":
+		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="insufficient_scope", scope="`+v.scope+`"`)
+	case v.d.Reason == verifier.Unavailable:
+		h.Set("Retry-After", "1")
+	}
+	w.WriteHeader(v.status)
+}
+
+func (h *Handler) trusts(remote string) bool {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return false
+	}
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return false
+	}
+	a = a.Unmap().WithZone("")
+	for _, p := range h.trusted {
+		if p.Contains(a) {
+			return true
+		}
+	}
+	return false
+}
+
+// spoofed reports a header that a client may not send: one in our name that the
+// proxy does not overwrite, in any spelling that an upstream could take for it.
+func spoofed(h http.Header) bool {
+	for name := range h {
+		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		if strings.HasPrefix(plain, "x-ledger-") && !overwritten(name) {
+			return true
+		}
+	}
+	return false
+}
+
+// overwritten reports whether the proxy replaces a header of this exact name.
+func overwritten(name string) bool {
+	for _, known := range Identity {
+		if strings.EqualFold(known, name) {
+			return true
+		}
+	}
+	return strings.EqualFold(name, HeaderDeny)
+}
+
+// credentials returns the secret that came with the original request. Found is
+// false where none came. Two that differ are none that is good.
+func credentials(h http.Header, query url.Values, inURLs bool) (secret string, found, inURL bool) {
+	secret, found = verifier.Bearer(h)
+	if !inURLs {
+		return secret, found, false
+	}
+	values, ok := query["token_auth"]
+	switch {
+	case !ok:
+		return secret, found, false
+	case len(values) > 1 || found && values[0] != secret:
+		return "", true, true
+	}
+	return values[0], true, true
+}
+
+// one returns the only value of a header.
+func one(h http.Header, name string) (string, bool) {
+	values := h.Values(name)
+	if len(values) != 1 || values[0] == "" {
+		return "", false
+	}
+	return values[0], true
+}
+
+// address returns the client's address as the proxy saw it, the zero one where
+// it did not say.
+func address(h http.Header) netip.Addr {
+	value, _ := one(h, "X-Real-IP")
+	a, err := netip.ParseAddr(value)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a
+}
+
+// origin returns the page that the request came from, empty where the client
+// did not say.
+func origin(h http.Header) string {
+	if value, ok := one(h, "Origin"); ok {
+		return value
+	}
+	value, _ := one(h, "Referer")
+	u, err := url.Parse(value)
+	if err != nil || u.Host == "" {
+		return ""
+	}
+	return u.Scheme + "://" + u.Host
+}
