@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"unsafe"
 )
 
 // ErrBadSecret reports a string that cannot be a secret: wrong length, prefix,
@@ -46,7 +47,9 @@ func NewFormat(stem string) (Format, error) {
 
 // Digest is the SHA-256 of a whole secret, the only thing that is kept of it.
 // It prints as a mark: a digest in a log line would let its reader confirm a
-// guess and find the same secret elsewhere.
+// guess and find the same secret elsewhere. In JSON it stands in full, since
+// events have to hold it; and fmt prints it in full where it asks no method: from
+// an unexported field, under %p, and under a %w that is not Errorf's.
 type Digest [sha256.Size]byte
 
 // Format hides the digest whatever the verb.
@@ -69,10 +72,12 @@ func (d *Digest) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Secret is what a client sends. It keeps its bytes behind a pointer because
-// fmt cannot reach Format on a Secret held in an unexported field, and would
-// print an array in full.
-type Secret struct{ b *[]byte }
+// Secret is what a client sends. It keeps its text behind a pointer to a string
+// because fmt cannot reach Format on a Secret held in an unexported field. It
+// would print an array in full, and under a verb that does not fit a pointer,
+// such as %s, what a pointer to an array or a slice leads to; to a string it
+// does not follow one.
+type Secret struct{ text *string }
 
 // NewSecret makes a secret with the prefix of the account's kind.
 func (f Format) NewSecret(kind AccountKind) Secret {
@@ -83,36 +88,35 @@ func (f Format) NewSecret(kind AccountKind) Secret {
 	b := make([]byte, 0, len(prefix)+randomLength+sumLength)
 	b = append(b, prefix...)
 	b = appendRandom(b, base62, randomLength)
-	b = appendSum(b)
-	return Secret{&b}
+	return secretOf(string(appendSum(b)))
 }
 
 // NewHexSecret makes a secret of 32 lower-case hexadecimal characters, for
 // clients that accept nothing else. It has no checksum.
 func NewHexSecret() Secret {
-	b := appendRandom(nil, "0123456789abcdef", hexLength)
-	return Secret{&b}
+	return secretOf(string(appendRandom(nil, "0123456789abcdef", hexLength)))
 }
+
+func secretOf(text string) Secret { return Secret{&text} }
 
 // ParseSecret checks the shape and checksum of s.
 func (f Format) ParseSecret(s string) (Secret, error) {
 	if !f.Shape(s) {
 		return Secret{}, ErrBadSecret
 	}
-	b := []byte(s)
-	return Secret{&b}, nil
+	return secretOf(strings.Clone(s)), nil
 }
 
 // Reveal returns the secret itself. Its callers are those that show it once.
 func (s Secret) Reveal() string {
-	if s.b == nil {
+	if s.text == nil {
 		return ""
 	}
-	return string(*s.b)
+	return *s.text
 }
 
 // Digest returns what is stored of the secret.
-func (s Secret) Digest() Digest { return sha256.Sum256(*s.b) }
+func (s Secret) Digest() Digest { return sha256.Sum256([]byte(s.Reveal())) }
 
 // Format hides the secret whatever the verb.
 func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[secret]") }
@@ -235,9 +239,9 @@ func hasSum(s string) bool {
 			return false
 		}
 	}
-	var buf [maxSecret]byte
-	n := copy(buf[:], s[:at])
-	sum := sumOf(crc32.ChecksumIEEE(buf[:n]))
+	// A copy on the stack would move to the heap: crc32 calls through a
+	// variable. It only reads.
+	sum := sumOf(crc32.ChecksumIEEE(unsafe.Slice(unsafe.StringData(s), at)))
 	return string(sum[:]) == s[at:]
 }
 

@@ -47,13 +47,28 @@ func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r Crea
 	if err := checkChange(change); err != nil {
 		return AccountResult{}, invalid("kind", "is user or service")
 	}
+	request := []any{"create account", r}
 	commandKey := events.NewCommandKey(c.Account, key)
-	id, reserved := l.reserve(ctx, r.Login, events.NewAccountID(l.cfg.Now(), events.ShardFor(commandKey)), commandKey)
+	id := events.NewAccountID(l.cfg.Now(), events.ShardFor(commandKey))
+	// What will be refused, or was done, must not take the login.
+	var reserved error
+	switch done, err := l.before(commandKey, request); {
+	case err != nil:
+		return AccountResult{}, fmt.Errorf("create account: %w", err)
+	case done.position == 0:
+		id, reserved = l.reserve(ctx, r.Login, id, commandKey)
+	}
 	out, err := l.run(ctx, command{
-		caller: c, key: key, request: []any{"create account", r}, noun: events.NounAccount, about: string(id),
-		// A login that is taken is no answer yet: this command itself may have
-		// taken it before, which its key tells.
-		decide: func() (events.Change, error) { return change, reserved },
+		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id),
+		decide: func() (events.Change, error) {
+			// A login that is taken is no answer yet: this command itself may
+			// have taken it before, which its key tells.
+			if reserved != nil {
+				return nil, reserved
+			}
+			// Another command may have taken over the same reservation.
+			return change, l.vacant(id)
+		},
 	})
 	if err != nil {
 		return AccountResult{}, fmt.Errorf("create account: %w", err)
@@ -61,30 +76,59 @@ func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r Crea
 	return l.accountResult(ctx, out)
 }
 
+// before returns what a command with the same key did, or why a command that
+// makes something would be refused whatever it is.
+func (l *Ledger) before(key events.CommandKey, request any) (outcome, error) {
+	hash, err := hashRequest(request)
+	if err != nil {
+		return outcome{}, err
+	}
+	done, err := l.earlier(key, hash)
+	if err == nil && done.position == 0 {
+		err = l.room(false)
+	}
+	return done, err
+}
+
 // reserve takes a login for the account id and describes the account. It
 // returns the id that the account is to have: that of an earlier reservation
 // whose command died before its event, where it was this command's or is old
-// enough that the event cannot come any more.
+// enough that its event cannot come any more.
 func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey) (events.AccountID, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
+	defer cancel()
 	held, err := l.directory.reserve(ctx, login, reservation{Account: id, Key: key})
 	if err != nil {
 		return id, err
 	}
 	if held.Account != id {
-		taken := fmt.Errorf("%w: the login is taken", ErrExists)
 		ours := key != "" && held.Key == key
-		if !ours && l.cfg.Now().Sub(held.Account.Time()) < 2*commandTimeout {
-			return id, taken
+		if !ours && l.cfg.Now().Sub(held.Account.Time()) < 2*l.cfg.CommandTimeout {
+			return id, errTaken
 		}
 		if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(held.Account))); err != nil {
 			return id, err
 		}
-		if _, err := l.cfg.View.Account(held.Account); !errors.Is(err, events.ErrNotFound) {
-			return id, taken
+		if err := l.vacant(held.Account); err != nil {
+			return id, err
 		}
 		id = held.Account
 	}
 	return id, l.directory.describe(ctx, id, person{Login: login})
+}
+
+var errTaken = fmt.Errorf("%w: the login is taken", ErrExists)
+
+// vacant returns [ErrExists] where there is an account id.
+func (l *Ledger) vacant(id events.AccountID) error {
+	_, err := l.cfg.View.Account(id)
+	switch {
+	case err == nil:
+		return errTaken
+	case errors.Is(err, events.ErrNotFound):
+		return nil
+	}
+	return foreign(err, "account %s", id)
 }
 
 // Grant replaces an account's grants.

@@ -12,16 +12,9 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-const (
-	// appendTimeout is how long one try of an append waits for its answer.
-	appendTimeout = 5 * time.Second
-	// settleWait is the pause before an append of unknown outcome is looked
-	// for again.
-	settleWait = 100 * time.Millisecond
-	// commandTimeout is how long a command is tried, whoever waits for it. It
-	// covers the death of a replicated log's leader.
-	commandTimeout = 20 * time.Second
-)
+// settleWait is the pause before an append of unknown outcome is looked for
+// again.
+const settleWait = 100 * time.Millisecond
 
 // Errors of an append that only this package sees.
 var (
@@ -38,6 +31,9 @@ type command struct {
 	noun    events.Noun
 	about   string // id of what changes; its shard is the line
 	ending  bool   // takes something away: goes on whatever comes between
+	// secret is where decide puts the secret that it makes, nil where it makes
+	// none.
+	secret *events.Secret
 	// decide looks at the current state and returns what is to happen, nil
 	// where nothing has to. It is called again where the state has moved on.
 	decide func() (events.Change, error)
@@ -46,6 +42,7 @@ type command struct {
 // outcome is where a command stands in the log.
 type outcome struct {
 	position events.Position // 0 where nothing had to happen
+	event    events.EventID
 	about    string
 	replayed bool // an earlier command with the same key did it
 	kind     events.Kind
@@ -56,7 +53,7 @@ type outcome struct {
 // is told from a lost event.
 func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 	// Whoever asked may hang up; what was begun is finished all the same.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), commandTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.CommandTimeout)
 	defer cancel()
 
 	key := events.NewCommandKey(c.caller.Account, c.key)
@@ -88,10 +85,14 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 		if err != nil || change == nil {
 			return outcome{about: c.about}, err
 		}
-		if err := l.cfg.Room(c.ending); err != nil {
-			return outcome{}, fmt.Errorf("%w: nothing was changed: %w", ErrUnavailable, err)
+		if err := l.room(c.ending); err != nil {
+			return outcome{}, err
 		}
 		e.Change = change
+		if key != "" && c.secret != nil {
+			// Before the event: a retry may find it while its answer is lost.
+			l.answers.keep(e.ID, *c.secret)
+		}
 		at, err := l.append(ctx, e, end, filter)
 		if errors.Is(err, errStale) {
 			if err := l.catchUp(ctx, filter); err != nil {
@@ -107,8 +108,16 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 		if err := l.WaitApplied(ctx, at); err != nil {
 			return outcome{}, fmt.Errorf("stored at position %d, but this node does not see it yet: %w", at, err)
 		}
-		return outcome{position: at, about: c.about, kind: change.Kind()}, nil
+		return outcome{position: at, event: e.ID, about: c.about, kind: change.Kind()}, nil
 	}
+}
+
+// room returns [ErrUnavailable] where the log has no room for an append.
+func (l *Ledger) room(ending bool) error {
+	if err := l.cfg.Room(ending); err != nil {
+		return fmt.Errorf("%w: nothing was changed: %w", ErrUnavailable, err)
+	}
+	return nil
 }
 
 // earlier looks for what a command with the same key did before.
@@ -125,7 +134,7 @@ func (l *Ledger) earlier(key events.CommandKey, hash events.RequestHash) (outcom
 	case done.Digest != hash:
 		return outcome{}, fmt.Errorf("%w, at position %d", ErrKeyReused, done.Position)
 	}
-	return outcome{position: done.Position, about: done.About, kind: done.Kind, replayed: true}, nil
+	return outcome{position: done.Position, event: done.Event, about: done.About, kind: done.Kind, replayed: true}, nil
 }
 
 // append publishes e on the condition that its line ends at end. It returns
@@ -138,11 +147,7 @@ func (l *Ledger) append(ctx context.Context, e *events.Event, end events.Positio
 	}
 	msg := &nats.Msg{Subject: e.Subject(), Data: data}
 	for unsure := false; ; {
-		ack, err := l.js.PublishMsg(ctx, msg,
-			jetstream.WithMsgID(string(e.ID)),
-			jetstream.WithExpectStream(events.StreamName),
-			jetstream.WithExpectLastSequenceForSubject(uint64(end), filter),
-			jetstream.WithRetryAttempts(0))
+		ack, err := l.publish(ctx, msg, e.ID, end, filter)
 		if err == nil {
 			return events.Position(ack.Sequence), nil
 		}
@@ -172,10 +177,24 @@ func (l *Ledger) append(ctx context.Context, e *events.Event, end events.Positio
 	}
 }
 
+// publish is one try of an append. It has a time of its own: an answer that is
+// lost must not use up the command's.
+func (l *Ledger) publish(ctx context.Context, msg *nats.Msg, id events.EventID, end events.Position, filter string) (*jetstream.PubAck, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
+	defer cancel()
+	return l.js.PublishMsg(ctx, msg,
+		jetstream.WithMsgID(string(id)),
+		jetstream.WithExpectStream(events.StreamName),
+		jetstream.WithExpectLastSequenceForSubject(uint64(end), filter),
+		jetstream.WithRetryAttempts(0))
+}
+
 // settle looks at the first event on the line after end. It is e's own, and e
 // is stored; or another's, and e never will be; or there is none, and nothing
 // is settled.
 func (l *Ledger) settle(ctx context.Context, e *events.Event, end events.Position, filter string) (events.Position, bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
+	defer cancel()
 	m, err := l.stream.GetMsg(ctx, uint64(end)+1, jetstream.WithGetMsgSubject(filter))
 	if err != nil {
 		return 0, false, err
@@ -192,14 +211,31 @@ func (l *Ledger) settle(ctx context.Context, e *events.Event, end events.Positio
 
 // catchUp waits until this process has applied the line's last event.
 func (l *Ledger) catchUp(ctx context.Context, filter string) error {
+	for {
+		end, err := l.lineEnd(ctx, filter)
+		if err == nil {
+			return l.WaitApplied(ctx, end)
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w: nothing was changed: %w", ErrUnavailable, err)
+		case <-time.After(settleWait):
+		}
+	}
+}
+
+// lineEnd asks the log for a line's last position, 0 where it has none.
+func (l *Ledger) lineEnd(ctx context.Context, filter string) (events.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
+	defer cancel()
 	m, err := l.stream.GetLastMsgForSubject(ctx, filter)
 	if errors.Is(err, jetstream.ErrMsgNotFound) {
-		return nil // it has none
+		return 0, nil
 	}
 	if err != nil {
-		return unavailable(err)
+		return 0, err
 	}
-	return l.WaitApplied(ctx, events.Position(m.Sequence))
+	return events.Position(m.Sequence), nil
 }
 
 // wrongLastSequence reports a refused condition. JetStream has two codes for

@@ -50,7 +50,7 @@ func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
 	_, err = l.run(ctx, command{
 		noun: events.NounAccount, about: string(id),
 		decide: func() (events.Change, error) {
-			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, nil
+			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, l.vacant(id)
 		},
 	})
 	return err

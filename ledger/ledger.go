@@ -77,10 +77,17 @@ type Config struct {
 	Format events.Format
 	// Model is the order of permissions. Nil means [events.Matomo].
 	Model *events.Model
-	// Room reports why an append of n bytes has no room, nil where it has.
-	// Where ending is true the event takes something away, for which the last
-	// reserve is kept. Nil means that there is always room.
+	// Room reports why an append has no room, nil where it has. Where ending
+	// is true the event takes something away, for which the last reserve is
+	// kept. Nil means that there is always room.
 	Room func(ending bool) error
+	// TryTimeout is how long one try of an append waits for its answer. Zero
+	// means five seconds.
+	TryTimeout time.Duration
+	// CommandTimeout is how long a command is tried, whoever waits for it.
+	// Zero means 20 seconds, which covers the death of a replicated log's
+	// leader.
+	CommandTimeout time.Duration
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 	// Now tells the time. Nil means time.Now.
@@ -96,6 +103,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Room == nil {
 		c.Room = func(bool) error { return nil }
+	}
+	if c.TryTimeout == 0 {
+		c.TryTimeout = 5 * time.Second
+	}
+	if c.CommandTimeout == 0 {
+		c.CommandTimeout = 20 * time.Second
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -116,6 +129,9 @@ func (c Config) validate() error {
 	}
 	if c.Epoch == "" {
 		problems = append(problems, errors.New("ledger: Epoch is required"))
+	}
+	if c.TryTimeout < 0 || c.CommandTimeout < c.TryTimeout {
+		problems = append(problems, fmt.Errorf("ledger: CommandTimeout is %s and TryTimeout %s, want room for a try", c.CommandTimeout, c.TryTimeout))
 	}
 	return errors.Join(problems...)
 }
@@ -138,7 +154,9 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	js, err := jetstream.New(cfg.Conn, jetstream.WithDefaultTimeout(appendTimeout))
+	ctx, cancel := context.WithTimeout(ctx, cfg.CommandTimeout)
+	defer cancel()
+	js, err := jetstream.New(cfg.Conn, jetstream.WithDefaultTimeout(cfg.TryTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}

@@ -33,7 +33,7 @@ type CreateToken struct {
 type Token struct {
 	*events.Token
 	// Effective is what the token may do now: its scopes within its account's
-	// grants.
+	// grants, and nothing where it is not accepted.
 	Effective []events.Scope
 	// Ended says why the token is not accepted now, empty where it is.
 	Ended string
@@ -72,7 +72,7 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 	now := l.cfg.Now()
 	var secret events.Secret
 	out, err := l.run(ctx, command{
-		caller: c, key: key, request: []any{"create", r},
+		caller: c, key: key, request: []any{"create", r}, secret: &secret,
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
 		decide: func() (events.Change, error) {
 			a, err := l.liveAccount(account)
@@ -99,14 +99,14 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("create token: %w", err)
 	}
-	return l.made(c, key, out, secret)
+	return l.made(out, secret)
 }
 
 // Rotate gives a token a new secret. The old one lives for grace more, an hour
 // where it is nil, but never longer than the token.
 func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
 	var secret events.Secret
-	out, err := l.changeToken(ctx, c, key, id, seen, []any{"rotate", id, grace}, func(t *events.Token) (events.Change, error) {
+	out, err := l.changeToken(ctx, c, key, id, seen, []any{"rotate", id, grace}, &secret, func(t *events.Token) (events.Change, error) {
 		if _, err := l.liveAccount(t.Account); err != nil {
 			return nil, err
 		}
@@ -129,7 +129,7 @@ func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.Tok
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("rotate %s: %w", id, err)
 	}
-	return l.made(c, key, out, secret)
+	return l.made(out, secret)
 }
 
 // EditToken asks to change a token. Nil fields stay as they are.
@@ -151,7 +151,7 @@ func (l *Ledger) Edit(ctx context.Context, c Caller, key string, id events.Token
 	if r.Expires != nil && r.ExpiresIn != nil {
 		return TokenResult{}, invalid("expires_in", "and expires_at cannot both be given")
 	}
-	out, err := l.changeToken(ctx, c, key, id, seen, []any{"edit", id, r}, func(t *events.Token) (events.Change, error) {
+	out, err := l.changeToken(ctx, c, key, id, seen, []any{"edit", id, r}, nil, func(t *events.Token) (events.Change, error) {
 		edit, err := l.planEdit(r)
 		if err != nil {
 			return nil, err
@@ -171,7 +171,7 @@ func (l *Ledger) Edit(ctx context.Context, c Caller, key string, id events.Token
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("change %s: %w", id, err)
 	}
-	return l.result(c, out)
+	return l.result(out)
 }
 
 func (l *Ledger) planEdit(r EditToken) (*events.TokenEdited, error) {
@@ -232,7 +232,7 @@ func (l *Ledger) Suspend(ctx context.Context, c Caller, key string, id events.To
 
 // Resume ends a suspension.
 func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.TokenID) (TokenResult, error) {
-	out, err := l.changeToken(ctx, c, key, id, 0, []any{"resume", id}, func(t *events.Token) (events.Change, error) {
+	out, err := l.changeToken(ctx, c, key, id, 0, []any{"resume", id}, nil, func(t *events.Token) (events.Change, error) {
 		if t.State == events.Active {
 			return nil, nil
 		}
@@ -241,7 +241,7 @@ func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.Tok
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("resume %s: %w", id, err)
 	}
-	return l.result(c, out)
+	return l.result(out)
 }
 
 // Revoke ends a token for ever. Revoking a revoked token changes nothing and
@@ -281,17 +281,17 @@ func (l *Ledger) end(ctx context.Context, c Caller, key string, id events.TokenI
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("%s %s: %w", verb, id, err)
 	}
-	return l.result(c, out)
+	return l.result(out)
 }
 
 // changeToken runs a command that gives way to whatever changed the token in
-// the meantime.
-func (l *Ledger) changeToken(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, request any, plan func(*events.Token) (events.Change, error)) (outcome, error) {
+// the meantime. The secret is where plan puts the one that it makes, if it does.
+func (l *Ledger) changeToken(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, request any, secret *events.Secret, plan func(*events.Token) (events.Change, error)) (outcome, error) {
 	if err := l.may(c, manageTokens); err != nil {
 		return outcome{}, err
 	}
 	return l.run(ctx, command{
-		caller: c, key: key, request: request, noun: events.NounToken, about: string(id),
+		caller: c, key: key, request: request, noun: events.NounToken, about: string(id), secret: secret,
 		decide: func() (events.Change, error) {
 			t, err := l.token(id)
 			if err != nil {
@@ -396,6 +396,9 @@ func (l *Ledger) show(t *events.Token) Token {
 	} else if a, err := l.cfg.View.Account(t.Account); err == nil && a.Suspended {
 		shown.Ended = "account suspended"
 	}
+	if shown.Ended != "" {
+		shown.Effective = nil
+	}
 	return shown
 }
 
@@ -412,22 +415,19 @@ func (l *Ledger) effective(t *events.Token) []events.Scope {
 }
 
 // made is the result of a command that made a secret.
-func (l *Ledger) made(c Caller, key string, out outcome, secret events.Secret) (TokenResult, error) {
-	r, err := l.result(c, out)
+func (l *Ledger) made(out outcome, secret events.Secret) (TokenResult, error) {
+	r, err := l.result(out)
 	if err != nil {
 		return r, err
 	}
 	r.Made, r.Secret = true, secret
-	commandKey := events.NewCommandKey(c.Account, key)
-	if !out.replayed {
-		l.answers.keep(commandKey, secret)
-		return r, nil
+	if out.replayed {
+		r.Secret, _ = l.answers.find(out.event)
 	}
-	r.Secret, _ = l.answers.find(commandKey)
 	return r, nil
 }
 
-func (l *Ledger) result(_ Caller, out outcome) (TokenResult, error) {
+func (l *Ledger) result(out outcome) (TokenResult, error) {
 	t, err := l.token(events.TokenID(out.about))
 	if err != nil {
 		return TokenResult{}, err

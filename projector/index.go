@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -29,6 +30,50 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 		err = ErrNotFound
 	}
 	return r, err
+}
+
+// Found is what a check needs to know of a secret, all of it as of one position.
+type Found struct {
+	Record   Record
+	Account  *events.Account // the token's; not to be changed
+	Policy   events.PolicyState
+	Position events.Position
+}
+
+// Find returns what a check needs to know of a secret. A check that took the
+// token from one place in the log and its account from another could say yes
+// where no state of the log ever did. With [ErrNotFound] comes the position at
+// which there was no such secret.
+func (p *Projector) Find(d events.Digest) (Found, error) {
+	for {
+		before := p.Position()
+		r, err := p.Lookup(d)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return Found{}, err
+		}
+		p.mu.RLock()
+		f := Found{Record: r, Account: p.mem.accounts[r.Account], Policy: p.mem.policy, Position: p.mem.cursor.position}
+		failed, advanced := p.failed, p.advanced
+		p.mu.RUnlock()
+		switch {
+		case f.Position != before: // the record may be older than the rest
+		case r.Version > f.Position:
+			// The record is newer than the rest: its commit is in Badger and
+			// will be in memory next.
+			if failed != nil {
+				return Found{}, fmt.Errorf("the index has stopped: %w", failed)
+			}
+			<-advanced
+		case err != nil:
+			return Found{Position: f.Position}, err
+		case f.Account == nil:
+			err := fmt.Errorf("%w: the account of token %s is missing", ErrCorrupt, r.Token)
+			p.fail(err)
+			return Found{}, err
+		default:
+			return f, nil
+		}
+	}
 }
 
 // Account returns an account. The caller must not change it.

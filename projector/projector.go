@@ -30,6 +30,8 @@ var (
 	// maps its files into memory, and writing to a full disk would kill the
 	// process without a word.
 	ErrDiskFull = errors.New("too little disk space for the index")
+	// ErrInUse reports an index that a process has open already.
+	ErrInUse = errors.New("index is in use")
 	// ErrNotFound reports a token, account or record that does not exist.
 	ErrNotFound = events.ErrNotFound
 )
@@ -72,8 +74,9 @@ func (c Config) validate() error {
 
 // Projector keeps one node's index. One goroutine applies; any may read.
 type Projector struct {
-	cfg Config
-	db  *badger.DB
+	cfg  Config
+	lock *os.File // keeps the folder for this process
+	db   *badger.DB
 
 	mu       sync.RWMutex
 	mem      *memory       // guarded by mu; replaced in part by each commit
@@ -89,7 +92,8 @@ type freshness struct {
 }
 
 // Open opens the index, or makes an empty one. The error is [ErrCorrupt] where
-// the folder's content cannot be trusted.
+// the folder's content cannot be trusted, and [ErrInUse] where it is open
+// already.
 func Open(cfg Config) (*Projector, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -98,22 +102,38 @@ func Open(cfg Config) (*Projector, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open index: %w", err)
 	}
-	p := &Projector{cfg: cfg, advanced: make(chan struct{})}
-	if err := p.checkSpace(); err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
-	}
-	db, err := badger.Open(badgerOptions(cfg))
+	lock, err := lockFolder(cfg.Dir)
 	if err != nil {
-		if errors.Is(err, syscall.ENOSPC) {
-			return nil, fmt.Errorf("open index: %w: %w", ErrDiskFull, err)
-		}
-		return nil, fmt.Errorf("open index %s: %w: %w", cfg.Dir, ErrCorrupt, err)
+		return nil, fmt.Errorf("open index %s: %w", cfg.Dir, err)
 	}
-	p.db = db
-	if p.mem, err = load(db); err != nil {
-		return nil, errors.Join(fmt.Errorf("open index %s: %w", cfg.Dir, err), db.Close())
+	p := &Projector{cfg: cfg, lock: lock, advanced: make(chan struct{})}
+	if err := p.open(); err != nil {
+		_ = lock.Close()
+		return nil, fmt.Errorf("open index %s: %w", cfg.Dir, err)
 	}
 	return p, nil
+}
+
+// open opens Badger in the folder, which is locked.
+func (p *Projector) open() error {
+	if err := p.checkSpace(); err != nil {
+		return err
+	}
+	if err := checkFiles(p.cfg.Dir); err != nil {
+		return err
+	}
+	db, err := badger.Open(badgerOptions(p.cfg))
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return fmt.Errorf("%w: %w", ErrDiskFull, err)
+		}
+		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	if p.mem, err = load(db); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	p.db = db
+	return nil
 }
 
 // badgerOptions are for a projection: it can be made again, so nothing waits
@@ -132,25 +152,37 @@ func badgerOptions(cfg Config) badger.Options {
 		WithValueLogFileSize(64 << 20).
 		WithMetricsEnabled(false).
 		WithChecksumVerificationMode(options.OnTableRead).
+		WithBypassLockGuard(true). // the folder is locked before its files are looked at
 		WithLogger(badgerLog{cfg.Logger})
 }
 
 // Close closes the index. Nothing may use it afterwards.
 func (p *Projector) Close() error {
-	p.mu.Lock()
-	if p.failed == nil {
-		p.failed = errors.New("index is closed")
-	}
-	p.mu.Unlock()
-	return p.db.Close()
+	p.fail(errors.New("index is closed"))
+	return errors.Join(p.db.Close(), p.lock.Close())
 }
 
 // PutAside renames an index's folder out of the way, so that the next [Open]
-// starts an empty one, and returns its new name.
+// starts an empty one, and returns its new name. Those that were
+// put aside before are deleted: an index that fails again and again must not
+// fill the disk.
 func PutAside(dir string, now time.Time) (string, error) {
-	to := filepath.Clean(dir) + ".aside-" + now.UTC().Format("20060102T150405.000000000Z")
+	dir = filepath.Clean(dir)
+	older, err := filepath.Glob(dir + asideMark + "*")
+	if err != nil {
+		return "", err
+	}
+	for _, path := range older {
+		if err := os.RemoveAll(path); err != nil {
+			return "", err
+		}
+	}
+	to := dir + asideMark + now.UTC().Format("20060102T150405.000000000Z")
 	return to, os.Rename(dir, to)
 }
+
+// asideMark stands between a folder's name and the time it was put aside at.
+const asideMark = ".aside-"
 
 // Cursor returns the position of the last applied event and the SHA-256 of its
 // stored bytes, nil before the first.

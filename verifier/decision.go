@@ -98,13 +98,11 @@ func (v *Verifier) decide(secret string, r *Request) Decision {
 	if !ok {
 		return Decision{Reason: Malformed}
 	}
-	// The position is read before the record: what it covers, the record has.
-	d := Decision{Position: v.cfg.Index.Position()}
 	if v.Lease() <= 0 {
-		d.Reason = Unavailable
-		return d
+		return Decision{Reason: Unavailable, Position: v.cfg.Index.Position()}
 	}
-	rec, err := v.cfg.Index.Lookup(digest)
+	found, err := v.cfg.Index.Find(digest)
+	d := Decision{Position: found.Position}
 	if errors.Is(err, events.ErrNotFound) {
 		d.Reason = Unknown
 		return d
@@ -114,14 +112,9 @@ func (v *Verifier) decide(secret string, r *Request) Decision {
 		d.Reason = Unavailable
 		return d
 	}
+	rec, account := &found.Record, found.Account
 	d.Token, d.Account, d.App, d.Expires = rec.Token, rec.Account, rec.App, rec.Expires
-	account, err := v.cfg.Index.Account(rec.Account)
-	if err != nil {
-		v.cfg.Logger.Error("index lacks the account of a token; denying", "token_id", rec.Token, "account_id", rec.Account, "err", err)
-		d.Reason = Unavailable
-		return d
-	}
-	if d.Reason = v.state(&rec, account); d.Reason != Allowed {
+	if d.Reason = v.state(&found); d.Reason != Allowed {
 		return d
 	}
 	if d.Reason = constrained(rec.Constraints, r); d.Reason != Allowed {
@@ -139,17 +132,17 @@ func (v *Verifier) decide(secret string, r *Request) Decision {
 	}
 	// A lease that ran out while this was decided allows nothing.
 	if v.Lease() <= 0 {
-		d.Reason = Unavailable
+		d.Reason, d.Scopes = Unavailable, nil
 	}
 	return d
 }
 
 // state returns why a secret is not accepted whatever it is for, Allowed where
 // it is.
-func (v *Verifier) state(rec *projector.Record, account *events.Account) Reason {
-	now := v.cfg.Now()
+func (v *Verifier) state(f *projector.Found) Reason {
+	now, rec, account := v.cfg.Now(), &f.Record, f.Account
 	switch {
-	case rec.State == projector.SecretRevoked, rec.Created.Before(account.TokensBefore), rec.Created.Before(v.cfg.Index.Policy().TokensBefore):
+	case rec.State == projector.SecretRevoked, rec.Created.Before(account.TokensBefore), rec.Created.Before(f.Policy.TokensBefore):
 		return Revoked
 	case account.Erased:
 		return AccountErased
@@ -188,9 +181,15 @@ func constrained(c *events.Constraints, r *Request) Reason {
 	return Allowed
 }
 
-// within reports whether an address is in one of the networks. An IPv4 address
-// written as IPv6 counts as what it is.
+// within reports whether an address is in one of the networks. What is IPv4
+// written as IPv6 counts as what it is, addresses and networks alike.
 func within(nets []netip.Prefix, a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
-	return a.IsValid() && slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(a) })
+	return slices.ContainsFunc(nets, func(p netip.Prefix) bool {
+		const mapped = 96 // bits before the IPv4 address
+		if p.Addr().Is4In6() && p.Bits() >= mapped {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+		}
+		return p.Contains(a)
+	})
 }

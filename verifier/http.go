@@ -20,11 +20,13 @@ const maxBody = 64 << 10
 
 // CheckRequest is the body of POST /v1/verify.
 type CheckRequest struct {
-	Token   string   `json:"token"`
-	Need    []string `json:"need"`
-	Address string   `json:"address"`
-	Origin  string   `json:"origin"`
-	Method  string   `json:"method"`
+	Token    string   `json:"token"`
+	Need     []string `json:"need"`
+	Address  string   `json:"address"`
+	Origin   string   `json:"origin"`
+	Method   string   `json:"method"`
+	Audience string   `json:"audience"`
+	InURL    bool     `json:"in_url"` // the token came in a URL
 	// Explain asks for the exact reason. The request then has to carry a token
 	// with the permission audit of its own.
 	Explain bool `json:"explain"`
@@ -68,7 +70,7 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 		err = decodeStrict(body, &req)
 	}
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object of the fields token, need, address, origin, method and explain")
+		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object of the fields token, need, address, origin, method, audience, in_url and explain")
 		return
 	}
 	check, err := v.read(&req)
@@ -91,8 +93,12 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 // mayExplain reports whether the request's own token has the permission audit,
 // and refuses the request where not.
 func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
-	secret, _ := Bearer(r.Header)
-	switch d := v.Check(secret, Request{Need: []events.Scope{events.Audit}}); d.Reason {
+	secret, found := Bearer(r.Header)
+	ask := Request{Need: []events.Scope{events.Audit}, Method: r.Method}
+	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		ask.Address = from.Addr()
+	}
+	switch d := v.Check(secret, ask); d.Reason {
 	case Allowed:
 		return true
 	case Scope:
@@ -101,7 +107,11 @@ func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
 		w.Header().Set("Retry-After", "1")
 		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node does not know", "this node has not heard from the log for too long, or cannot read its index; ask another")
 	default:
-		w.Header().Set("WWW-Authenticate", `Bearer realm="tokenledger"`)
+		challenge := `Bearer realm="tokenledger"`
+		if found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
+			challenge += `, error="invalid_token"`
+		}
+		w.Header().Set("WWW-Authenticate", challenge)
 		refuse(w, http.StatusUnauthorized, "unauthenticated", "The token is missing or not accepted", "to explain, send a token of your own with the permission audit: Authorization: Bearer <secret>")
 	}
 	return false
@@ -130,7 +140,7 @@ func (v *Verifier) read(req *CheckRequest) (Request, error) {
 	if err != nil {
 		return Request{}, errors.New("need: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	r := Request{Need: need, Origin: req.Origin, Method: req.Method}
+	r := Request{Need: need, Origin: req.Origin, Method: req.Method, Audience: req.Audience, InURL: req.InURL}
 	if req.Address != "" {
 		if r.Address, err = netip.ParseAddr(req.Address); err != nil {
 			return r, errors.New("address: is not an IP address")

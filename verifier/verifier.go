@@ -13,11 +13,11 @@ import (
 
 // Index is what a check looks things up in.
 type Index interface {
-	// Lookup returns the record of a secret, [events.ErrNotFound] where there
-	// is none.
-	Lookup(events.Digest) (projector.Record, error)
-	Account(events.AccountID) (*events.Account, error)
-	Policy() events.PolicyState
+	// Find returns what is known of a secret, all of it as of one position.
+	// Where there is no such secret the error is [events.ErrNotFound], and the
+	// position is there.
+	Find(events.Digest) (projector.Found, error)
+	// Position returns the position of the last applied event.
 	Position() events.Position
 	// FreshAsOf returns the latest instant of boot time at which the index is
 	// known to have held the whole log, and false where there is none.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -46,7 +47,7 @@ func object(d *json.Decoder, depth int) error {
 		if err != nil {
 			return syntax(d)
 		}
-		folded := strings.ToLower(name.(string)) // the decoder admits nothing else here
+		folded := fold(name.(string)) // the decoder admits nothing else here
 		if seen[folded] {
 			return fmt.Errorf("a name stands twice in one object, before byte %d", d.InputOffset())
 		}
@@ -56,6 +57,20 @@ func object(d *json.Decoder, depth int) error {
 		}
 	}
 	return closing(d)
+}
+
+// fold makes equal what the decoder takes for one name: it goes by Unicode's
+// simple folding, by which the long s is an s and the Kelvin sign a k.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		for {
+			next := unicode.SimpleFold(r)
+			if next <= r {
+				return next
+			}
+			r = next
+		}
+	}, name)
 }
 
 func value(d *json.Decoder, depth int) error {

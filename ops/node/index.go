@@ -131,6 +131,11 @@ func (x *index) Lookup(d events.Digest) (projector.Record, error) {
 	return use(x, func(p *projector.Projector) (projector.Record, error) { return p.Lookup(d) })
 }
 
+// Find returns what a check needs to know of a secret.
+func (x *index) Find(d events.Digest) (projector.Found, error) {
+	return use(x, func(p *projector.Projector) (projector.Found, error) { return p.Find(d) })
+}
+
 // Account returns an account.
 func (x *index) Account(id events.AccountID) (*events.Account, error) {
 	return use(x, func(p *projector.Projector) (*events.Account, error) { return p.Account(id) })

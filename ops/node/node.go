@@ -209,11 +209,16 @@ func (n *Node) Position() events.Position { return n.index.Position() }
 const shutdownTimeout = 8 * time.Second
 
 // Run runs the node until ctx ends or a part fails, and gives the data folder
-// back. Parts stop in reverse order of need: listeners, then the index, then
+// back. A port that is taken is said before anything is begun; then the parts
+// start in order of need, and stop in reverse: listeners, then the index, then
 // the connection to the log, then the log.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.folder.release()) }()
 
+	if err := n.listen(); err != nil {
+		return err
+	}
+	defer n.closeListeners()
 	if err := n.openLog(ctx); err != nil {
 		return err
 	}
@@ -232,17 +237,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		stopIndex()
 		err = errors.Join(err, <-indexDone)
 	}()
-
 	if n.verify, err = verifier.New(verifier.Config{Index: n.index, Format: n.format, Lease: n.cfg.Lease, Logger: n.log}); err != nil {
-		return err
-	}
-	if n.cfg.has(RoleLedger) {
-		if err := n.openLedger(ctx); err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, n.ledger.Close()) }()
-	}
-	if err := n.listen(); err != nil {
 		return err
 	}
 	return n.serve(ctx)
@@ -256,6 +251,7 @@ func (n *Node) openLog(ctx context.Context) error {
 			return fmt.Errorf("key for the log: %w", err)
 		}
 		opts := append(embedded.VerifierOptions(key), nats.RetryOnFailedConnect(true))
+		opts = append(opts, n.connectionLog()...)
 		if n.conn, err = nats.Connect(n.cfg.NATS, opts...); err != nil {
 			return fmt.Errorf("connect to the log at %s: %w", n.cfg.NATS, err)
 		}
@@ -276,13 +272,39 @@ func (n *Node) openLog(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n.conn, err = n.server.Connect(); err != nil {
+	if n.conn, err = n.server.Connect(n.connectionLog()...); err != nil {
 		return errors.Join(err, n.closeLog())
 	}
 	if err := n.openStream(ctx); err != nil {
 		return errors.Join(err, n.closeLog())
 	}
 	return nil
+}
+
+// connectionLog says what becomes of the connection to the log: once each, not
+// at every try.
+func (n *Node) connectionLog() []nats.Option {
+	var mu sync.Mutex
+	last := ""
+	say := func(level slog.Level, text string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		now := fmt.Sprint(text, err)
+		if now != last {
+			n.log.Log(context.Background(), level, text, "url", n.cfg.NATS, "err", err)
+		}
+		last = now
+	}
+	return []nats.Option{
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { say(slog.LevelWarn, "cannot connect to the log", err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			if errors.Is(err, nats.ErrSlowConsumer) {
+				return // what was dropped is fetched
+			}
+			say(slog.LevelWarn, "the log's server refused something", err)
+		}),
+		nats.ReconnectHandler(func(*nats.Conn) { say(slog.LevelInfo, "connected to the log again", nil) }),
+	}
 }
 
 // openStream opens the stream, or creates it where this folder never had one.
@@ -361,36 +383,40 @@ func (n *Node) openLedger(ctx context.Context) error {
 	return n.folder.begin(info.Epoch)
 }
 
-// catchUp waits until the index has applied the log up to a position, saying
-// now and then how far it is. A node whose index is stopped for good says why
-// in time.
+// catchUp waits until the index holds the log and the log is known to be the
+// one that the index was made from, saying now and then how far it is. A log
+// that ends before the index was cut off; appending to it would give positions
+// away that once stood for other events.
 func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 	const patience = 15 * time.Second // without any progress
-	for began, last := time.Now(), events.Position(0); ; {
-		step, cancel := context.WithTimeout(ctx, time.Second)
-		err := n.index.WaitApplied(step, end)
-		cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for began, last, said := time.Now(), events.Position(0), time.Now(); ; {
 		at := n.index.Position()
+		_, fresh := n.index.FreshAsOf()
 		switch {
-		case err == nil && at >= end:
+		case at > end:
+			return fmt.Errorf("%w: it ends at position %d, and this node's index has position %d; restore it from a backup", ErrLogGone, end, at)
+		case fresh && at == end:
 			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
 		case at != last:
-			n.log.Info("reading the log", "position", at, "end", end)
 			began, last = time.Now(), at
+			if time.Since(said) > time.Second {
+				n.log.Info("reading the log", "position", at, "end", end)
+				said = time.Now()
+			}
 		case time.Since(began) > patience:
-			return fmt.Errorf("the index does not come up to the log: %w", err)
+			return fmt.Errorf("the index does not come up to the log: %w", errors.Join(n.index.Err()))
 		}
-		select { // the index may be between two tries
+		select {
 		case <-ctx.Done():
-		case <-step.Done():
+			return ctx.Err()
+		case <-tick.C:
 		}
 	}
 }
 
-// listen opens the listeners, so that a port in use is said before anything is
-// served.
+// listen opens the listeners.
 func (n *Node) listen() (err error) {
 	open := func(what, addr string) net.Listener {
 		if err != nil {
@@ -399,6 +425,7 @@ func (n *Node) listen() (err error) {
 		var l net.Listener
 		if l, err = net.Listen("tcp", addr); err != nil {
 			err = fmt.Errorf("listen for %s: %w; name another address with --%s-addr", what, err, what)
+			return nil
 		}
 		return l
 	}
@@ -410,73 +437,107 @@ func (n *Node) listen() (err error) {
 	}
 	n.metricsListener = open("metrics", n.cfg.MetricsAddr)
 	if err != nil {
-		for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener} {
-			if l != nil {
-				err = errors.Join(err, l.Close())
-			}
-		}
+		n.closeListeners()
 	}
 	return err
 }
 
-// serve answers until ctx ends or the log's server fails.
-func (n *Node) serve(ctx context.Context) error {
-	type face struct {
-		listener net.Listener
-		handler  http.Handler
-	}
-	var faces []face
-	if n.apiListener != nil {
-		faces = append(faces, face{n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Logger: n.log})})
-	}
-	if n.verifyListener != nil {
-		h, err := n.verifyHandler()
-		if err != nil {
-			return err
+// closeListeners closes what a server has not closed.
+func (n *Node) closeListeners() {
+	for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener} {
+		if l != nil {
+			_ = l.Close() // at worst it is closed already
 		}
-		faces = append(faces, face{n.verifyListener, h})
 	}
-	faces = append(faces, face{n.metricsListener, n.opsHandler()})
+}
 
-	failed := make(chan error, len(faces))
+// serve answers until ctx ends or a part fails. Health and checks are answered
+// at once, if only to say that nothing is known yet; the API and the node are
+// ready when the ledger is.
+func (n *Node) serve(ctx context.Context) error {
+	failed := make(chan error, 4)
 	var servers []*http.Server
-	for _, f := range faces {
+	start := func(l net.Listener, h http.Handler) {
 		s := &http.Server{
-			Handler: f.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+			Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
 			WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 			ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 		}
 		servers = append(servers, s)
-		go func() { failed <- s.Serve(f.listener) }()
+		go func() { failed <- s.Serve(l) }()
 	}
-	n.announce()
-	reporting, stopReports := context.WithCancel(ctx)
-	var reports sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	var parts sync.WaitGroup
+	start(n.metricsListener, n.opsHandler())
 	if n.cfg.has(RoleVerifier) {
-		reports.Go(func() { n.report(reporting) })
+		h, err := n.verifyHandler()
+		if err != nil {
+			cancel()
+			return errors.Join(err, n.shutdown(servers))
+		}
+		start(n.verifyListener, h)
 	}
-
+	opened := make(chan error, 1)
+	parts.Go(func() {
+		if n.cfg.has(RoleLedger) {
+			opened <- n.openLedger(ctx)
+			return
+		}
+		opened <- nil
+	})
 	var serverFailed <-chan error
 	if n.server != nil {
 		serverFailed = n.server.Failed()
 	}
 	var err error
-	select {
-	case <-ctx.Done():
-	case err = <-failed:
-	case err = <-serverFailed:
-		err = fmt.Errorf("the log's server failed: %w", err)
-	}
-	stopReports()
-	reports.Wait()
-	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-	defer cancel()
-	for _, s := range servers {
-		if shut := s.Shutdown(stopping); shut != nil {
-			err = errors.Join(err, shut, s.Close())
+	for running := true; running; {
+		select {
+		case err = <-opened:
+			if err != nil {
+				running = false
+				break
+			}
+			opened = nil
+			if n.ledger != nil {
+				start(n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Logger: n.log}))
+			}
+			n.announce()
+			if n.cfg.has(RoleVerifier) {
+				parts.Go(func() { n.report(ctx) })
+			}
+		case <-ctx.Done():
+			running = false
+		case err = <-failed:
+			running = false
+		case err = <-serverFailed:
+			err = fmt.Errorf("the log's server failed: %w", err)
+			running = false
 		}
 	}
+	stopped := ctx.Err() != nil // by whoever runs the node
+	cancel()
+	parts.Wait()
+	if stopped && errors.Is(err, context.Canceled) {
+		err = nil // it was opening the ledger
+	}
+	err = errors.Join(err, n.shutdown(servers))
+	if n.ledger != nil {
+		err = errors.Join(err, n.ledger.Close())
+	}
 	return err
+}
+
+// shutdown ends the servers, and lets requests under way end first.
+func (n *Node) shutdown(servers []*http.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
+	defer cancel()
+	var problems []error
+	for _, s := range servers {
+		if err := s.Shutdown(ctx); err != nil {
+			problems = append(problems, err, s.Close())
+		}
+	}
+	return errors.Join(problems...)
 }
 
 // announce tells where the node is reached.

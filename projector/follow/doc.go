@@ -17,11 +17,13 @@
 // batches. Every batch begins with the last message handed over and is used
 // only if that has the bytes that were handed over: this ties what is read to
 // what was read before, across reconnections, other replicas and restarts of
-// the server. A tail message at a position that was handed over already means
-// that the log may have been cut back, so it too leads to that comparison before
-// anything else is handed over. Where the log ends is asked of the stream's
-// information, never taken from a message that is not found: a damaged last
-// message looks like the end.
+// the server. A batch that fills a hole in the tail reaches to what came after
+// the hole, and the two are compared there. A tail message at a position that
+// the tail or the log has given already means that the log may have been cut
+// back, so it too leads to the comparison before anything else is handed over.
+//
+// Where the log ends is asked of the stream's information, never taken from a
+// message that is not found: a damaged last message looks like the end.
 //
 // A connection needs to subscribe to [events.TailFilter] and to its own inbox,
 // and to publish to $JS.API.DIRECT.GET.LEDGER and $JS.API.STREAM.INFO.LEDGER.
@@ -39,11 +41,16 @@
 // the next position is handed over like a real one; what gives it away is the
 // comparison when the real one comes ([ErrReplaced]).
 //
+// A server that finds a damaged block when it has not ended in peace may cut the
+// log off before the damage and go on from there, saying nothing. Who had read
+// further learns of it ([ErrRewound], [ErrReplaced]); who had not, cannot.
+//
 // # Refusals
 //
 // [Follower.Run] goes on for as long as going on is safe, so servers that are
 // out of reach, restart or have no leader are waited for. It ends when a message
 // that exists cannot be had ([ErrGap]), when the log ends before what was handed
 // over ([ErrRewound]), when it holds something else there or was made anew
-// ([ErrReplaced]), and when an answer is not the log's ([ErrForeign]).
+// ([ErrReplaced]), and when an answer is not the log's ([ErrForeign]), be it a
+// mirror's that answers in the log's stead.
 package follow

@@ -215,6 +215,51 @@ func TestForgedTail(t *testing.T) {
 	r.waitEnd(follow.ErrReplaced)
 }
 
+// TestTailGoesBack has the tail repeat positions with other bytes and go on from
+// there, all of it waiting in line behind the real messages, as when a log is cut
+// back and grows again out of sight.
+func TestTailGoesBack(t *testing.T) {
+	for _, lost := range []bool{false, true} { // a message between the last and the line
+		t.Run(fmt.Sprintf("lost=%v", lost), func(t *testing.T) {
+			l := newLog(t)
+			r := newReader(t)
+			entered, leave := make(chan struct{}), make(chan struct{})
+			r.apply = func(batch []events.Message) error {
+				if batch[0].Position == 11 {
+					close(entered)
+					<-leave
+				}
+				return nil
+			}
+			r.run(quick(l.connect(readerUser)))
+			r.waitFresh(l.publish(10))
+			l.publish(1)
+			<-entered
+			if lost {
+				l.republish(false)
+				l.publish(1)
+				l.republish(true)
+			}
+			p := l.publish(4)
+			for i := range 4 { // the last two, again, and two more
+				subject, _ := event(0)
+				if err := l.admin.PublishMsg(&nats.Msg{
+					Subject: events.TailPrefix + subject, Data: []byte("forged"), Header: nats.Header{
+						"Nats-Stream": {events.StreamName}, "Nats-Subject": {subject}, "Nats-Sequence": {fmt.Sprint(int(p) - 1 + i)},
+					},
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			l.admin.Flush()
+			close(leave)
+			p = l.publish(10)
+			r.waitFresh(p)
+			r.check(int(p))
+		})
+	}
+}
+
 func TestStoredHeaders(t *testing.T) {
 	l := newLog(t)
 	subject, data := event(1)

@@ -179,17 +179,18 @@ func (l *log) create() {
 		Duplicates: 2 * time.Minute,
 		RePublish:  &jetstream.RePublish{Source: events.SubjectFilter, Destination: events.TailFilter},
 	}
-	err := errors.New("not tried")
-	if l.cluster == nil {
-		_, err = l.js.CreateStream(ctx, cfg)
-	}
-	for err != nil && l.cluster != nil && ctx.Err() == nil { // the servers have yet to meet
-		try, cancel := context.WithTimeout(ctx, 500*time.Millisecond)
-		_, err = l.js.CreateStream(try, cfg)
+	for {
+		try, cancel := context.WithTimeout(ctx, time.Second)
+		_, err := l.js.CreateStream(try, cfg)
 		cancel()
-	}
-	if err != nil {
-		l.tb.Fatal(err)
+		switch {
+		case err == nil:
+			return
+		case ctx.Err() != nil:
+			l.tb.Fatal(err)
+		}
+		// The servers have yet to meet, or one still clears away what was
+		// deleted.
 	}
 }
 
@@ -302,19 +303,16 @@ type reader struct {
 	done   chan struct{}
 	err    error // of Run, once done is closed
 
-	mu      sync.Mutex
-	change  chan struct{} // closed at the next change
-	last    events.Position
-	anchor  []byte
-	data    [][]byte // of positions first, first+1, …; nil when keep is false
-	first   events.Position
-	keep    bool
-	batches int
-	fresh   []fresh
-	away    bool                               // by what Run has logged, from the same goroutine
-	left    int                                // times that it became so
-	apply   func(batch []events.Message) error // called first, if not nil
-	onFresh func(end events.Position)
+	mu     sync.Mutex
+	change chan struct{} // closed at the next change
+	last   events.Position
+	anchor []byte
+	data   [][]byte // of positions 1, 2, …
+	fresh  []fresh
+	away   bool                               // by what Run has logged, from the same goroutine
+	left   int                                // times that it became so
+	lacked int                                // messages that an answer lacked, likewise
+	apply  func(batch []events.Message) error // called first, if not nil
 }
 
 type fresh struct {
@@ -323,7 +321,7 @@ type fresh struct {
 }
 
 func newReader(tb testing.TB) *reader {
-	return &reader{tb: tb, change: make(chan struct{}), keep: true, first: 1}
+	return &reader{tb: tb, change: make(chan struct{})}
 }
 
 func (r *reader) Apply(_ context.Context, batch []events.Message) error {
@@ -335,28 +333,22 @@ func (r *reader) Apply(_ context.Context, batch []events.Message) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(batch) == 0 {
-		return errors.New("empty batch")
+		return errors.New("batch is empty")
 	}
 	for _, m := range batch {
 		if m.Position != r.last+1 {
 			return fmt.Errorf("position %d handed over after %d", m.Position, r.last)
 		}
 		r.last = m.Position
-		if r.keep {
-			r.data = append(r.data, m.Data)
-		}
+		r.data = append(r.data, m.Data)
 	}
 	h := sha256.Sum256(batch[len(batch)-1].Data)
 	r.anchor = h[:]
-	r.batches++
 	r.changed()
 	return nil
 }
 
 func (r *reader) Fresh(asked time.Duration, end events.Position) {
-	if r.onFresh != nil {
-		r.onFresh(end)
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f := fresh{asked: asked, told: follow.Boottime(), end: end, last: r.last}
@@ -387,6 +379,8 @@ func (w *watcher) Handle(ctx context.Context, rec slog.Record) error {
 		w.r.left++
 	case "following the log":
 		w.r.away = false
+	case "log lacks a message, asking again":
+		w.r.lacked++
 	}
 	w.r.changed()
 	w.r.mu.Unlock()
@@ -485,7 +479,7 @@ func (r *reader) told() []fresh {
 	return slices.Clone(r.fresh)
 }
 
-// check compares what was handed over with the events from..to.
+// check compares what was handed over with the first events published.
 func (r *reader) check(events int) {
 	r.tb.Helper()
 	r.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -294,7 +295,8 @@ func (r *run) wanted() (from events.Position, count int) {
 	}
 	upTo := max(r.top, r.seen)
 	if len(r.held) > 0 {
-		upTo = min(upTo, r.held[0].Position-1)
+		// With the first of those held, to see whether they go on from it.
+		upTo = min(upTo, r.held[0].Position)
 	}
 	if upTo <= r.last && r.confirmed {
 		return 0, 0
@@ -366,11 +368,14 @@ func (r *run) onTail(ctx context.Context, m *nats.Msg) error {
 				r.warned = true
 				r.cfg.Logger.WarnContext(ctx, "refused a message of the tail", "err", err)
 			}
-		case msg.Position <= r.last:
-			// The log may have been cut back and be growing again. What was
-			// taken from the tail before this is older than the doubt.
-			if r.confirmed {
-				r.doubt()
+		case msg.Position <= r.last && !r.confirmed: // the doubt is there already
+		case msg.Position <= r.last || msg.Position <= r.seen:
+			// The log may have been cut back and be growing again. What came
+			// before this and was not handed over is from before the doubt.
+			r.doubt()
+			next = nil
+			if msg.Position > r.last {
+				r.hold(msg)
 			}
 		case r.confirmed && msg.Position == r.last+events.Position(len(next))+1:
 			next = append(next, msg)
@@ -386,9 +391,6 @@ func (r *run) onTail(ctx context.Context, m *nats.Msg) error {
 	// Messages from before and after a reconnection stand in one line here, and
 	// nothing is believed across it.
 	if !r.sameConnection(ctx) || len(next) == 0 {
-		return nil
-	}
-	if !r.confirmed { // a doubt came behind them: they are fetched, if they stand
 		return nil
 	}
 	return r.hand(ctx, next, &r.f.fromTail)
@@ -572,6 +574,10 @@ func (r *run) fetched(ctx context.Context, now time.Time) error {
 	}
 	switch {
 	case len(got) > 0:
+		end := got[len(got)-1]
+		if i := slices.IndexFunc(r.held, func(m events.Message) bool { return m.Position == end.Position }); i >= 0 && !bytes.Equal(r.held[i].Data, end.Data) {
+			r.doubt() // those held do not go on from here
+		}
 		return r.hand(ctx, got, &r.f.fetched)
 	case f.failure == nil && f.count > 1 && r.last == f.from:
 		return r.missing(ctx, now, r.last+1)

@@ -28,8 +28,10 @@ type Rule struct {
 	// Path that the rule is for, as in /site/{site}/*: a segment in braces
 	// fits any and names it, * at the end fits the rest. Empty fits all.
 	Path string `koanf:"path" yaml:"path"`
-	// Query names parameters of the URL: parameter -> name. Each has to stand
-	// in the URL once.
+	// Query names parameters of the URL: parameter -> name. The rule is for
+	// URLs that have them all. One that stands in the URL twice, in any
+	// spelling that an upstream could take for it, is refused whatever rules
+	// follow.
 	Query map[string]string `koanf:"query" yaml:"query"`
 	// Need lists scopes, all of them needed, with {name} where a value from
 	// the path or query goes. None asks only for a good token.
@@ -128,12 +130,24 @@ func (r Rule) validate(model *events.Model) error {
 	return nil
 }
 
-// errNoFit says that a request's own values make no scope.
-var errNoFit = errors.New("no such scope")
+var (
+	// errNoFit says that no rule is for a request, or that its own values make
+	// no scope.
+	errNoFit = errors.New("no such scope")
+	// errAmbiguous says that a request can mean two things.
+	errAmbiguous = errors.New("ambiguous")
+)
 
-// need returns the scopes that a request needs under the policy, and the values
-// that its rule took from the request.
-func (p Policy) need(method string, target *target, model *events.Model) ([]events.Scope, map[string]string, error) {
+// need returns the scopes that a request needs under the policy.
+func (p Policy) need(method string, target *target, model *events.Model) ([]events.Scope, error) {
+	// A rule further down must not decide because one further up was not sure.
+	for _, r := range p.Rules {
+		for parameter := range r.Query {
+			if _, err := target.parameter(parameter); err != nil {
+				return nil, err
+			}
+		}
+	}
 	for _, r := range p.Rules {
 		if len(r.Methods) > 0 && !slices.Contains(r.Methods, method) {
 			continue
@@ -146,13 +160,13 @@ func (p Policy) need(method string, target *target, model *events.Model) ([]even
 		for _, template := range r.Need {
 			s, err := fill(template, values, model)
 			if err != nil {
-				return nil, nil, err
+				return nil, err
 			}
 			need = append(need, s)
 		}
-		return need, values, nil
+		return need, nil
 	}
-	return nil, nil, errNoFit
+	return nil, errNoFit
 }
 
 // match returns the values that the rule takes from a request, and whether the
@@ -179,8 +193,8 @@ func (r Rule) match(t *target) (map[string]string, bool) {
 		}
 	}
 	for parameter, name := range r.Query {
-		got := t.query[parameter]
-		if len(got) != 1 {
+		got, err := t.parameter(parameter)
+		if err != nil || len(got) == 0 {
 			return nil, false
 		}
 		values[name] = got[0]
@@ -212,26 +226,51 @@ type target struct {
 
 // parseTarget reads an original request's URI, raw as the client sent it. It
 // refuses what an upstream might read in another way: escapes that matter,
-// empty or dotted segments, backslashes, a query that is not well formed.
+// empty or dotted segments, backslashes, characters that no URI has, a query
+// that is not well formed.
 func parseTarget(uri string) (*target, error) {
-	ambiguous := errors.New("ambiguous path")
 	path, query, _ := strings.Cut(uri, "?")
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;#") {
-		return nil, ambiguous
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;#") || strings.Contains(uri, " ") || hasControl(uri) {
+		return nil, errAmbiguous
 	}
 	segments := strings.Split(path[1:], "/")
 	for i, s := range segments {
 		plain, err := url.PathUnescape(s)
 		if err != nil || plain == "." || plain == ".." || plain == "" && i != len(segments)-1 || strings.ContainsAny(plain, "/\\;%?#") || hasControl(plain) {
-			return nil, ambiguous
+			return nil, errAmbiguous
 		}
 		segments[i] = plain
 	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
-		return nil, ambiguous
+		return nil, errAmbiguous
 	}
 	return &target{segments: segments, query: values}, nil
+}
+
+// parameter returns the value of a parameter of the URL in a list of one, an
+// empty list where it is not there, and an error where it may have two.
+func (t *target) parameter(name string) ([]string, error) {
+	for other := range t.query {
+		if other != name && loosely(other) == loosely(name) {
+			return nil, errAmbiguous
+		}
+	}
+	if len(t.query[name]) > 1 {
+		return nil, errAmbiguous
+	}
+	return t.query[name], nil
+}
+
+// loosely spells a parameter's name as the most careless of readers does: PHP
+// drops spaces before it, makes dots and spaces underscores, and ends it at a
+// bracket or a zero byte; others take capitals for small letters.
+func loosely(name string) string {
+	name = strings.TrimLeft(name, " ")
+	if end := strings.IndexAny(name, "[\x00"); end >= 0 {
+		name = name[:end]
+	}
+	return strings.ToLower(strings.NewReplacer(" ", "_", ".", "_").Replace(name))
 }
 
 func hasControl(s string) bool {

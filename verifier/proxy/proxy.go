@@ -29,6 +29,10 @@ const (
 	// HeaderDeny says why a request was not let through, as far as a client
 	// may know.
 	HeaderDeny = "X-Ledger-Deny"
+	// HeaderUnavailable is for the proxy to send, with the value 503: then a
+	// verifier that does not know answers with that status and not with 403,
+	// so that the proxy can ask another one.
+	HeaderUnavailable = "X-Ledger-Unavailable"
 )
 
 // Identity lists the identity headers.
@@ -83,8 +87,8 @@ type verdict struct {
 	deny   string // public reason; empty where the request is let through
 	scope  string // that is lacking
 	found  bool   // the request had a token
-	site   string
 	d      verifier.Decision
+	need   []events.Scope
 }
 
 // ServeHTTP answers /proxy/<dialect>/<policy>[/...]. The query that the proxy
@@ -126,49 +130,60 @@ func (h *Handler) judge(r *http.Request, name, tail string) verdict {
 	if err != nil {
 		return refused("ambiguous_path")
 	}
-	secret, found, inURL := credentials(r.Header, target.query, policy.QueryTokens)
-	v := verdict{found: found}
-	var need []events.Scope
-	if name == needPolicy {
-		var s events.Scope
-		if s, err = fill(tail, nil, h.verifier.Model()); err == nil {
-			need = []events.Scope{s}
-			if s.Type == "site" {
-				v.site = s.ID
-			}
-		}
-	} else {
-		var values map[string]string
-		need, values, err = policy.need(method, target, h.verifier.Model())
-		v.site = values["site"]
-	}
-	if err != nil {
-		// The token is looked at all the same: whether a path has a rule is
-		// nothing for strangers to find out.
-		if v.d = h.verifier.Check(secret, verifier.Request{InURL: inURL, Method: method, Audience: name}); v.d.Reason != verifier.Allowed {
-			return v.judged()
-		}
-		return refused("no_rule")
-	}
-	v.d = h.verifier.Check(secret, verifier.Request{
+	c := credentialsOf(r.Header, target, policy.QueryTokens)
+	need, err := h.needed(policy, name, tail, method, target)
+	v := verdict{found: c.found, need: need}
+	v.d = h.verifier.Check(c.secret, verifier.Request{
 		Need: need, Address: address(r.Header), Origin: origin(r.Header),
-		Method: method, Audience: name, InURL: inURL,
+		Method: method, Audience: name, InURL: c.inURL,
 	})
-	return v.judged()
+	if err != nil && v.d.OK() {
+		// Only who has a good token learns that no rule is for the request.
+		return refused(refusal(err))
+	}
+	_, has503 := one(r.Header, HeaderUnavailable)
+	return v.judged(c.twice, has503)
+}
+
+// needed returns the scopes that the original request needs.
+func (h *Handler) needed(p Policy, name, tail, method string, t *target) ([]events.Scope, error) {
+	if name != needPolicy {
+		return p.need(method, t, h.verifier.Model())
+	}
+	s, err := fill(tail, nil, h.verifier.Model())
+	if err != nil {
+		return nil, err
+	}
+	return []events.Scope{s}, nil
+}
+
+// refusal names what is wrong with a request that no rule decides.
+func refusal(err error) string {
+	if errors.Is(err, errAmbiguous) {
+		return "ambiguous_parameter"
+	}
+	return "no_rule"
 }
 
 // judged turns the decision into what nginx understands: 2xx, 401 and 403 are
-// all that it passes on (ngx_http_auth_request_module).
-func (v verdict) judged() verdict {
+// all that it passes on (ngx_http_auth_request_module); the rest becomes 500.
+func (v verdict) judged(twice, has503 bool) verdict {
+	v.deny = v.d.Reason.Public()
 	switch v.d.Reason {
 	case verifier.Allowed:
-		v.status = http.StatusOK
+		v.status, v.deny = http.StatusOK, ""
 	case verifier.Scope:
-		v.status, v.deny, v.scope = http.StatusForbidden, v.d.Reason.Public(), v.d.Lacking.String()
+		v.status, v.scope = http.StatusForbidden, v.d.Lacking.String()
 	case verifier.Unavailable:
-		v.status, v.deny = http.StatusForbidden, v.d.Reason.Public()
+		v.status = http.StatusForbidden
+		if has503 {
+			v.status = http.StatusServiceUnavailable
+		}
 	default:
-		v.status, v.deny = http.StatusUnauthorized, v.d.Reason.Public()
+		v.status = http.StatusUnauthorized
+		if twice {
+			v.deny = "invalid_request"
+		}
 	}
 	return v
 }
@@ -185,7 +200,7 @@ func (v verdict) writeNginx(w http.ResponseWriter) {
 		h.Set(HeaderAccount, string(v.d.Account))
 		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold what a header may not
 		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes), " "))
-		h.Set(HeaderSite, v.site)
+		h.Set(HeaderSite, siteOf(v.need))
 		w.WriteHeader(v.status)
 		return
 	}
@@ -194,7 +209,7 @@ func (v verdict) writeNginx(w http.ResponseWriter) {
 	case v.status == http.StatusUnauthorized && !v.found:
 		h.Set("WWW-Authenticate", `Bearer realm="tokenledger"`)
 	case v.status == http.StatusUnauthorized:
-		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="invalid_token"`)
+		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="`+v.deny+`"`)
 	case v.scope != "":
 		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="insufficient_scope", scope="`+v.scope+`"`)
 	case v.d.Reason == verifier.Unavailable:
@@ -223,14 +238,24 @@ func (h *Handler) trusts(remote string) bool {
 
 // spoofed reports a header that a client may not send: one in our name that the
 // proxy does not overwrite, in any spelling that an upstream could take for it.
+// CGI and what follows it keep letters and digits and make all else one sign.
 func spoofed(h http.Header) bool {
 	for name := range h {
-		plain := strings.ReplaceAll(strings.ToLower(name), "_", "-")
+		plain := strings.Map(func(r rune) rune {
+			switch {
+			case r >= 'A' && r <= 'Z':
+				return r - 'A' + 'a'
+			case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+				return r
+			}
+			return '-'
+		}, name)
 		if strings.HasPrefix(plain, "x-ledger-") && !overwritten(name) {
 			return true
 		}
 	}
-	return false
+	value, sent := one(h, HeaderUnavailable)
+	return sent && value != "503" || !sent && h.Values(HeaderUnavailable) != nil
 }
 
 // overwritten reports whether the proxy replaces a header of this exact name.
@@ -240,24 +265,53 @@ func overwritten(name string) bool {
 			return true
 		}
 	}
-	return strings.EqualFold(name, HeaderDeny)
+	return strings.EqualFold(name, HeaderDeny) || strings.EqualFold(name, HeaderUnavailable)
 }
 
-// credentials returns the secret that came with the original request. Found is
-// false where none came. Two that differ are none that is good.
-func credentials(h http.Header, query url.Values, inURLs bool) (secret string, found, inURL bool) {
-	secret, found = verifier.Bearer(h)
+// siteOf returns the site that a token was checked for, empty where it was for
+// none or for more than one.
+func siteOf(need []events.Scope) string {
+	site := ""
+	for _, s := range need {
+		switch {
+		case s.Type != "site":
+		case site != "" && site != s.ID:
+			return ""
+		default:
+			site = s.ID
+		}
+	}
+	return site
+}
+
+// credentials are what the original request shows of itself.
+type credentials struct {
+	secret string
+	found  bool // there is one, good or not
+	inURL  bool
+	twice  bool // there are several, and nobody can say which counts
+}
+
+// queryToken is the parameter that a token may come in, as Matomo's clients
+// send it.
+const queryToken = "token_auth"
+
+// credentialsOf returns the secret that came with the original request. Two that
+// differ are none that is good.
+func credentialsOf(h http.Header, t *target, inURLs bool) credentials {
+	c := credentials{twice: len(h.Values("Authorization")) > 1}
+	c.secret, c.found = verifier.Bearer(h)
 	if !inURLs {
-		return secret, found, false
+		return c
 	}
-	values, ok := query["token_auth"]
+	values, err := t.parameter(queryToken)
 	switch {
-	case !ok:
-		return secret, found, false
-	case len(values) > 1 || found && values[0] != secret:
-		return "", true, true
+	case err != nil, len(values) > 0 && c.found && values[0] != c.secret:
+		return credentials{found: true, inURL: true, twice: true}
+	case len(values) > 0:
+		c.secret, c.found, c.inURL = values[0], true, true
 	}
-	return values[0], true, true
+	return c
 }
 
 // one returns the only value of a header.
@@ -281,9 +335,10 @@ func address(h http.Header) netip.Addr {
 }
 
 // origin returns the page that the request came from, empty where the client
-// did not say.
+// did not say, or said it twice.
 func origin(h http.Header) string {
-	if value, ok := one(h, "Origin"); ok {
+	if h.Values("Origin") != nil {
+		value, _ := one(h, "Origin")
 		return value
 	}
 	value, _ := one(h, "Referer")

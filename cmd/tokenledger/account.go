@@ -1,0 +1,243 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+const accountArg = "the account's ID or login"
+
+func newAccountCmd(e *env) *cobra.Command {
+	c := &cobra.Command{Use: "account", Short: "Make, look at and change accounts"}
+	c.AddCommand(
+		newAccountCreateCmd(e), newAccountListCmd(e), newAccountShowCmd(e),
+		newAccountGrantCmd(e), newAccountSuspendCmd(e), newAccountResumeCmd(e),
+	)
+	return c
+}
+
+func newAccountCreateCmd(e *env) *cobra.Command {
+	var (
+		kind   string
+		grants []string
+		key    keyFlag
+	)
+	c := &cobra.Command{
+		Use: "create LOGIN", Short: "Make an account", Args: takes("a login"),
+		Example: `  tokenledger account create shop --kind service --grant view:site/3,track:site/3`,
+		RunE: func(c *cobra.Command, args []string) error {
+			grants, err := scopeList("--grant", grants)
+			if err != nil {
+				return err
+			}
+			switch {
+			case kind == "":
+				return usagef(c, "say what it is with --kind: user, for a person, or service")
+			case kind != "user" && kind != "service":
+				return inputf("--kind: want user or service")
+			}
+			body := map[string]any{"login": args[0], "kind": kind}
+			if len(grants) > 0 {
+				body["grants"] = grants
+			}
+			a, err := e.command(c, &key, request{method: http.MethodPost, path: []string{"v1", "accounts"}, body: body})
+			if err != nil {
+				return err
+			}
+			return e.changedAccount(a, "made")
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&kind, "kind", "", "user, for a person, or service")
+	flags.StringSliceVar(&grants, "grant", nil, "what it may do, as in admin:site/3; again or with commas for more")
+	key.declare(flags)
+	c.ValidArgsFunction = cobra.NoFileCompletions
+	e.completeFlag(c, "kind", oneOf("user", "service"))
+	e.completeFlag(c, "grant", scopeCompletion)
+	return c
+}
+
+func newAccountListCmd(e *env) *cobra.Command {
+	var pages pageFlags
+	c := &cobra.Command{
+		Use: "list", Short: "List accounts", Args: takes(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			g := gridOf[api.Account]{
+				header: []string{"ID", "LOGIN", "KIND", "STATE", "GRANTS", "CREATED"},
+				row: func(a api.Account) []string {
+					return []string{a.ID, a.Login, a.Kind, a.State, shorten(a.Grants), e.when(a.CreatedAt)}
+				},
+			}
+			return list(c, e, request{path: []string{"v1", "accounts"}}, pages, g)
+		},
+	}
+	pages.declare(c.Flags())
+	return c
+}
+
+func newAccountShowCmd(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID|LOGIN", Short: "Show an account", Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := accountName(args[0])
+			if err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "accounts", name}})
+			if err != nil {
+				return err
+			}
+			var got api.Account
+			if err := json.Unmarshal(a.body, &got); err != nil {
+				return err
+			}
+			return e.show(a.body, func() { e.drawAccount(got) })
+		},
+	}
+}
+
+func newAccountGrantCmd(e *env) *cobra.Command {
+	var (
+		none    bool
+		version versionFlags
+		key     keyFlag
+	)
+	c := &cobra.Command{
+		Use: "grant ID|LOGIN SCOPE...", Short: "Replace what an account may do",
+		Long: `Replaces an account's grants with the scopes that are named. All of its tokens
+follow at once: none may do more than its account.`,
+		Example: `  tokenledger account grant shop view:site/3 track:site/3`,
+		Args: func(c *cobra.Command, args []string) error {
+			if none {
+				return takes(accountArg)(c, args)
+			}
+			return takes(accountArg, "its new grants, as in view:site/3, or --none...")(c, args)
+		},
+		ValidArgsFunction: e.first(e.accounts, scopeCompletion),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := accountName(args[0])
+			if err != nil {
+				return err
+			}
+			grants, err := scopeList("grants", args[1:])
+			if err != nil {
+				return err
+			}
+			if len(grants) == 0 && !none {
+				return usagef(c, "name the account's new grants, as in view:site/3, or --none")
+			}
+			if err := version.check(); err != nil {
+				return err
+			}
+			key, err := key.key()
+			if err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			var seen struct {
+				ID      string `json:"id"`
+				Version uint64 `json:"version"`
+			}
+			if err := ledger.get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
+				return err
+			}
+			if grants == nil {
+				grants = []string{}
+			}
+			a, err := ledger.do(c.Context(), request{
+				method: http.MethodPut, path: []string{"v1", "accounts", seen.ID, "grants"},
+				body: map[string]any{"grants": grants}, key: key, ifMatch: version.ifMatch(seen.Version),
+			})
+			if err != nil {
+				return err
+			}
+			return e.changedAccount(a, "changed")
+		},
+	}
+	flags := c.Flags()
+	flags.BoolVar(&none, "none", false, "take all grants away")
+	version.declare(flags)
+	key.declare(flags)
+	return c
+}
+
+func newAccountSuspendCmd(e *env) *cobra.Command {
+	c := e.ending(ending{
+		verb: "suspend", done: "suspended", what: "suspension", short: "Stop all of an account's tokens until it is resumed",
+		arg: accountArg, check: accountName, path: []string{"v1", "accounts"}, complete: e.accounts,
+	})
+	c.Use = "suspend ID|LOGIN"
+	return c
+}
+
+func newAccountResumeCmd(e *env) *cobra.Command {
+	var key keyFlag
+	c := &cobra.Command{
+		Use: "resume ID|LOGIN", Short: "Let a suspended account's tokens work again",
+		Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := accountName(args[0])
+			if err != nil {
+				return err
+			}
+			a, err := e.command(c, &key, request{method: http.MethodPost, path: []string{"v1", "accounts", name, "resume"}})
+			if err != nil {
+				return err
+			}
+			return e.changedAccount(a, "resumed")
+		},
+	}
+	key.declare(c.Flags())
+	return c
+}
+
+// changedAccount prints the answer to a command that changed an account.
+func (e *env) changedAccount(a *answer, done string) error {
+	var got struct {
+		Account  api.Account `json:"account"`
+		Position uint64      `json:"position"`
+	}
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		return err
+	}
+	e.replayed(a)
+	return e.show(a.body, func() {
+		e.printf("%s at position %d\n\n", done, got.Position)
+		e.drawAccount(got.Account)
+	})
+}
+
+// drawAccount prints an account for people.
+func (e *env) drawAccount(a api.Account) {
+	g := e.grid()
+	g.fact("id", a.ID)
+	g.fact("login", a.Login)
+	g.fact("kind", a.Kind)
+	state := a.State
+	if a.Reason != "" {
+		state += " (" + a.Reason + ")"
+	}
+	g.fact("state", state)
+	grants := strings.Join(a.Grants, ", ")
+	if grants == "" {
+		grants = "nothing"
+	}
+	g.fact("may do", grants)
+	g.fact("created", e.when(a.CreatedAt))
+	g.fact("changed", e.when(a.ChangedAt))
+	g.fact("version", strconv.FormatUint(a.Version, 10))
+	g.end()
+}

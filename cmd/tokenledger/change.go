@@ -1,0 +1,234 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+// keyFlag is the idempotency key of a command that changes something.
+type keyFlag struct{ given string }
+
+func (k *keyFlag) declare(flags *pflag.FlagSet) {
+	flags.StringVar(&k.given, "idempotency-key", "", "a command that is given again with the same key is done once; by default a new one each time")
+}
+
+// key returns the key to send.
+func (k *keyFlag) key() (string, error) {
+	const most = 255
+	if k.given == "" {
+		return newKey(), nil
+	}
+	if len(k.given) > most || strings.ContainsFunc(k.given, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", inputf("--idempotency-key: want up to %d visible characters of ASCII", most)
+	}
+	return k.given, nil
+}
+
+// newKey returns an idempotency key that nobody has used.
+func newKey() string { return rand.Text() }
+
+// versionFlags say which version of a thing a command means to change.
+type versionFlags struct {
+	version uint64
+	force   bool
+}
+
+func (v *versionFlags) declare(flags *pflag.FlagSet) {
+	flags.Uint64Var(&v.version, "if-version", 0, "change it only where this is its version; by default the one that is read before")
+	flags.BoolVar(&v.force, "force", false, "change it whatever its version is")
+}
+
+func (v *versionFlags) check() error {
+	if v.version != 0 && v.force {
+		return inputf("--if-version and --force contradict each other")
+	}
+	return nil
+}
+
+// ifMatch returns the precondition to send, where seen is the version that was
+// read.
+func (v *versionFlags) ifMatch(seen uint64) string {
+	switch {
+	case v.force:
+		return ""
+	case v.version != 0:
+		seen = v.version
+	}
+	return `"` + strconv.FormatUint(seen, 10) + `"`
+}
+
+// waitFlags say how long to wait for the nodes.
+type waitFlags struct {
+	wait span
+	none bool
+}
+
+func (w *waitFlags) declare(flags *pflag.FlagSet) {
+	w.wait = span(10 * time.Second)
+	flags.Var(&w.wait, "wait", "how long to wait until every node has applied it, up to 1m")
+	flags.BoolVar(&w.none, "no-wait", false, "do not wait for the nodes")
+}
+
+// apply adds the wait to a request.
+func (w *waitFlags) apply(flags *pflag.FlagSet, r *request) error {
+	if w.none && flags.Changed("wait") {
+		return inputf("--wait and --no-wait contradict each other")
+	}
+	if w.wait > span(time.Minute) {
+		return inputf("--wait: the longest is 1m")
+	}
+	if !w.none {
+		r.query = url.Values{"wait": {w.wait.String()}}
+		r.linger = time.Duration(w.wait)
+	}
+	return nil
+}
+
+// report prints what became of a change that takes something away, and fails
+// where the nodes were to be waited for and have not all applied it.
+func (w *waitFlags) report(e *env, a *answer, done, what string) error {
+	var got struct {
+		Position uint64           `json:"position"`
+		Nodes    *api.Propagation `json:"propagation"`
+	}
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		return err
+	}
+	e.replayed(a)
+	var behind []string
+	applied, all := 0, 0
+	if got.Nodes != nil {
+		all = len(got.Nodes.Nodes)
+		for _, n := range got.Nodes.Nodes {
+			if n.AppliedAt != nil {
+				applied++
+			} else {
+				behind = append(behind, fmt.Sprintf("%s (at position %d)", n.Name, n.Position))
+			}
+		}
+	}
+	complete := got.Nodes != nil && got.Nodes.Complete && applied == all && all > 0
+	err := e.show(a.body, func() {
+		e.printf("%s at position %d", done, got.Position)
+		switch {
+		case w.none:
+		case complete:
+			e.printf("; applied on %d/%d nodes in %s", applied, all, took(a.took))
+		case all > 0:
+			e.printf("; applied on %d/%d nodes after %s", applied, all, took(a.took))
+		}
+		e.printf("\n")
+	})
+	switch {
+	case err != nil || w.none || complete:
+		return err
+	case len(behind) > 0:
+		return failf(exitUnavailable, "not_in_time", "the %s itself stands, but not all nodes have applied it after %s. Outstanding: %s", what, took(a.took), strings.Join(behind, ", "))
+	case got.Nodes == nil:
+		return failf(exitUnavailable, "not_confirmed", "the %s itself stands, but the ledger did not say which nodes have applied it", what)
+	}
+	return failf(exitUnavailable, "not_confirmed", "the %s itself stands, but no node has reported to the ledger since it started, so nobody confirms it", what)
+}
+
+// replayed says that an answer is an earlier one's, where the key was not of
+// this run's making.
+func (e *env) replayed(a *answer) {
+	if a.replayed && a.tries == 1 {
+		e.note("tokenledger: an earlier command with this idempotency key did it.")
+	}
+}
+
+// scopeList splits lists at commas, and checks how each scope is written.
+// Whether there is such a permission is for the ledger to say.
+func scopeList(what string, args []string) ([]string, error) {
+	var out []string
+	for _, arg := range args {
+		for s := range strings.SplitSeq(arg, ",") {
+			if s = strings.TrimSpace(s); s == "" {
+				continue
+			}
+			if _, err := events.ParseScope(s); err != nil {
+				return nil, inputf("%s: %s", what, err)
+			}
+			if !slices.Contains(out, s) {
+				out = append(out, s)
+			}
+		}
+	}
+	return out, nil
+}
+
+// administers returns the first scope of a list with which a token could give
+// itself or others more.
+func administers(scopes []string) string {
+	for _, s := range scopes {
+		permission, _, _ := strings.Cut(s, ":")
+		if permission == "admin" || permission == events.Superuser.Permission {
+			return s
+		}
+	}
+	return ""
+}
+
+// confirmAdmin refuses a token that administers, unless that was said on
+// purpose. account is whose grants the token inherits, empty where it does not.
+func (c *client) confirmAdmin(ctx context.Context, yes bool, scopes []string, account string) error {
+	if yes {
+		return nil
+	}
+	if s := administers(scopes); s != "" {
+		return failf(exitUsage, "needs_confirmation", "%s lets the token change who may do what. Add --yes-admin if it is meant to", s)
+	}
+	if account == "" {
+		return nil
+	}
+	var a api.Account
+	if err := c.get(ctx, []string{"v1", "accounts", account}, &a); err != nil {
+		return err
+	}
+	if s := administers(a.Grants); s != "" {
+		return failf(exitUsage, "needs_confirmation", "the account has %s, and the token would inherit it: it could change who may do what. Add --yes-admin if it is meant to", s)
+	}
+	return nil
+}
+
+// get reads one thing.
+func (c *client) get(ctx context.Context, path []string, into any) error {
+	a, err := c.do(ctx, request{method: http.MethodGet, path: path})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(a.body, into)
+}
+
+// tokenID checks an argument.
+func tokenID(arg string) (string, error) {
+	if _, err := events.ParseTokenID(arg); err != nil {
+		return "", inputf("%s", err)
+	}
+	return arg, nil
+}
+
+// accountName checks an argument: an id or a login.
+func accountName(arg string) (string, error) {
+	switch arg {
+	case "":
+		return "", inputf("the account is empty; give its id or login")
+	case ".", "..": // a path's dots do not arrive
+		return "", inputf("give the account's id in place of the login %s", arg)
+	}
+	return arg, nil
+}

@@ -1,0 +1,501 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// These tests give the client answers that a healthy node does not give. What
+// a healthy one answers is for the scripts.
+
+const someToken = "tok_01jd3qk8z5n0v7m2x4c6b8a9ef"
+
+// server is a server that a test scripts.
+type server struct {
+	*httptest.Server
+	mu       sync.Mutex
+	requests []*http.Request // guarded by mu
+	bodies   []string        // guarded by mu
+}
+
+// seen returns the requests so far.
+func (s *server) seen() []*http.Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.requests)
+}
+
+// sent returns the bodies so far.
+func (s *server) sent() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.bodies)
+}
+
+// serveWith answers each request with the next of answers, the last for ever.
+func serveWith(t *testing.T, answers ...http.HandlerFunc) *server {
+	t.Helper()
+	s := &server{}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		s.mu.Lock()
+		s.requests, s.bodies = append(s.requests, r), append(s.bodies, string(body))
+		answer := answers[min(len(s.requests), len(answers))-1]
+		s.mu.Unlock()
+		answer(w, r)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func answerJSON(status int, typ, body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", typ)
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	}
+}
+
+func done(body string) http.HandlerFunc { return answerJSON(http.StatusOK, "application/json", body) }
+
+func trouble(status int, code string) http.HandlerFunc {
+	return answerJSON(status, "application/problem+json", fmt.Sprintf(`{"title":"Trouble","status":%d,"detail":"the detail","code":%q,"request_id":"REQ7"}`, status, code))
+}
+
+// hangUp takes the request and loses the answer.
+func hangUp(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
+
+// outcome is what a run of the program came to.
+type outcome struct {
+	code        int
+	out, errors string
+}
+
+// command runs the program against a server, with a token of its own and
+// quick retries.
+func command(t *testing.T, url string, args ...string) outcome {
+	t.Helper()
+	return commandIn(t, t.Context(), url, nil, args...)
+}
+
+func commandIn(t *testing.T, ctx context.Context, url string, stdin io.Reader, args ...string) outcome {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte("mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	e := newEnv(stdin, &out, &errs, []string{
+		"TOKENLEDGER_SERVER=" + url, "TOKENLEDGER_VERIFIER=" + url, "TOKENLEDGER_TOKEN_FILE=" + file, "TOKENLEDGER_DATA=" + t.TempDir(),
+	})
+	e.zone = time.UTC
+	e.retry = retry{pause: time.Millisecond, longest: 4 * time.Millisecond, patience: 30 * time.Millisecond}
+	code := execute(ctx, e, args)
+	return outcome{code, out.String(), errs.String()}
+}
+
+func (o outcome) want(t *testing.T, code exitCode, parts ...string) {
+	t.Helper()
+	if o.code != int(code) {
+		t.Errorf("exit code %d, want %d", o.code, code)
+	}
+	for _, p := range parts {
+		if !strings.Contains(o.errors, p) {
+			t.Errorf("standard error lacks %q", p)
+		}
+	}
+	if t.Failed() {
+		t.Logf("standard output:\n%s\nstandard error:\n%s", o.out, o.errors)
+	}
+}
+
+const madeToken = `{"token":{"id":"` + someToken + `","account":"acc_x","scopes":["view:site/3"],"version":7},"secret":"the-secret","position":7}`
+
+func TestStatusesToExitCodes(t *testing.T) {
+	tests := []struct {
+		status int
+		code   string
+		want   exitCode
+	}{
+		{400, "malformed_request", 2},
+		{401, "unauthenticated", 4},
+		{403, "forbidden", 4},
+		{404, "not_found", 3},
+		{405, "method", 1},
+		{409, "conflict", 5},
+		{412, "stale", 5},
+		{413, "body_too_large", 2},
+		{422, "invalid_request", 2},
+		{500, "internal", 1},
+		{503, "unavailable", 6},
+	}
+	for _, tt := range tests {
+		s := serveWith(t, trouble(tt.status, tt.code))
+		o := command(t, s.URL, "nodes")
+		o.want(t, tt.want, "tokenledger: the detail")
+		o = command(t, s.URL, "nodes", "-o", "json")
+		o.want(t, tt.want)
+		var p struct{ Code, Detail string }
+		if err := json.Unmarshal([]byte(o.errors), &p); err != nil || p.Code != tt.code || p.Detail != "the detail" {
+			t.Errorf("%d: standard error %q, want the problem as JSON", tt.status, o.errors)
+		}
+		if o.out != "" {
+			t.Errorf("%d: standard output %q, want none", tt.status, o.out)
+		}
+	}
+}
+
+// TestForeignAnswers tells the program's own servers from whatever else may
+// answer at a wrong address.
+func TestForeignAnswers(t *testing.T) {
+	page := func(status int) http.HandlerFunc { return answerJSON(status, "text/html", "<h1>hello</h1>") }
+	tests := []struct {
+		answer http.HandlerFunc
+		want   exitCode
+	}{
+		{page(200), exitError},
+		{page(404), exitError},
+		{page(403), exitNotAllowed},
+		{page(502), exitUnavailable},
+		{answerJSON(200, "application/json", `{"items":`), exitError},
+		{answerJSON(404, "application/problem+json", `{}`), exitError},
+	}
+	for i, tt := range tests {
+		o := command(t, serveWith(t, tt.answer).URL, "nodes")
+		if o.want(t, tt.want, "is not the ledger"); t.Failed() {
+			t.Fatalf("test %d", i)
+		}
+	}
+}
+
+// TestRetryIsTheSameRequest loses answers in every way, and wants the same
+// request again, key and all.
+func TestRetryIsTheSameRequest(t *testing.T) {
+	faults := map[string]http.HandlerFunc{
+		"no answer":         hangUp,
+		"unavailable":       trouble(http.StatusServiceUnavailable, "unavailable"),
+		"a proxy's refusal": answerJSON(http.StatusBadGateway, "text/html", "<h1>Bad gateway</h1>"),
+		"half an answer": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "1000")
+			_, _ = io.WriteString(w, `{"token":`)
+			_ = http.NewResponseController(w).Flush()
+			hangUp(w, r)
+		},
+	}
+	for name, fault := range faults {
+		t.Run(name, func(t *testing.T) {
+			s := serveWith(t, fault, fault, done(madeToken))
+			o := command(t, s.URL, "token", "create", "--account", "shop", "--scope", "view:site/3", "--secret-only")
+			o.want(t, exitOK)
+			if o.out != "the-secret\n" {
+				t.Errorf("standard output %q, want the secret alone", o.out)
+			}
+			if len(s.seen()) != 3 {
+				t.Fatalf("%d requests, want 3", len(s.seen()))
+			}
+			key := s.seen()[0].Header.Get("Idempotency-Key")
+			if len(key) < 20 {
+				t.Errorf("Idempotency-Key %q, want a random one", key)
+			}
+			for i := range s.seen() {
+				if got := s.seen()[i].Header.Get("Idempotency-Key"); got != key || s.sent()[i] != s.sent()[0] {
+					t.Errorf("request %d: key %q and body %s, want those of the first", i, got, s.sent()[i])
+				}
+			}
+		})
+	}
+}
+
+// TestFinalAnswersAreNotRetried sends once what would not go better again.
+func TestFinalAnswersAreNotRetried(t *testing.T) {
+	for _, status := range []int{400, 401, 403, 404, 409, 412, 422, 500} {
+		s := serveWith(t, trouble(status, "x"))
+		o := command(t, s.URL, "token", "resume", someToken)
+		if len(s.seen()) != 1 {
+			t.Errorf("%d: %d requests, want 1", status, len(s.seen()))
+		}
+		if unsure := strings.Contains(o.errors, "--idempotency-key"); unsure != (status == 500) {
+			t.Errorf("%d: the message names a key: %v", status, unsure)
+		}
+	}
+}
+
+// TestUnknownOutcomeNamesTheKey tries a change for as long as it may, and then
+// says how to find out.
+func TestUnknownOutcomeNamesTheKey(t *testing.T) {
+	s := serveWith(t, hangUp)
+	o := command(t, s.URL, "token", "resume", someToken, "--timeout", "150ms")
+	o.want(t, exitUnavailable, "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key")+" is done once")
+	if len(s.seen()) < 3 {
+		t.Errorf("%d requests, want more", len(s.seen()))
+	}
+	o = command(t, s.URL, "token", "resume", someToken, "--timeout", "50ms", "-o", "json", "--idempotency-key", "mine")
+	o.want(t, exitUnavailable)
+	var p map[string]string
+	if err := json.Unmarshal([]byte(o.errors), &p); err != nil || p["idempotency_key"] != "mine" {
+		t.Errorf("standard error %q, want JSON with the key", o.errors)
+	}
+}
+
+// TestReadsGiveUpEarly does not try a question for all of the timeout.
+func TestReadsGiveUpEarly(t *testing.T) {
+	s := serveWith(t, trouble(503, "unavailable"))
+	begun := time.Now()
+	command(t, s.URL, "nodes", "--timeout", "1h").want(t, exitUnavailable)
+	if d := time.Since(begun); d > 10*time.Second {
+		t.Errorf("it took %s", d)
+	}
+	if len(s.seen()) < 2 {
+		t.Errorf("%d requests, want some", len(s.seen()))
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	release := make(chan struct{})
+	s := serveWith(t, func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})
+	defer close(release)
+	command(t, s.URL, "nodes", "--timeout", "50ms").want(t, exitUnavailable, "did not answer within")
+}
+
+func TestInterrupt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s := serveWith(t, func(_ http.ResponseWriter, r *http.Request) {
+		cancel()
+		<-r.Context().Done()
+	})
+	o := commandIn(t, ctx, s.URL, nil, "token", "resume", someToken)
+	o.want(t, exitInterrupted, "interrupted", "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key"))
+
+	// While it waits for a secret, too.
+	ctx, cancel = context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	defer w.Close()
+	time.AfterFunc(10*time.Millisecond, cancel)
+	commandIn(t, ctx, s.URL, r, "verify", "--need", "view:site/3").want(t, exitInterrupted)
+}
+
+// TestRedirectsGetNoToken keeps the token from wherever a server points.
+func TestRedirectsGetNoToken(t *testing.T) {
+	other := serveWith(t, done(`{"items":[]}`))
+	s := serveWith(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
+	})
+	command(t, s.URL, "nodes").want(t, exitError, "give that address instead: "+other.URL)
+	if len(other.seen()) > 0 {
+		t.Error("the redirect was followed")
+	}
+}
+
+// TestNothingIsSentWithoutNeed holds the token back where it has no use.
+func TestNothingIsSentWithoutNeed(t *testing.T) {
+	s := serveWith(t, done(`{"allowed":true,"reason":"allowed","position":3}`))
+	commandIn(t, t.Context(), s.URL, strings.NewReader("theirs\n"), "verify", "--need", "view:site/3").want(t, exitOK)
+	if got := s.seen()[0].Header.Get("Authorization"); got != "" {
+		t.Errorf("verify sent %q, want no token of the caller's own", got)
+	}
+	commandIn(t, t.Context(), s.URL, strings.NewReader("theirs\n"), "verify", "--need", "view:site/3", "--explain").want(t, exitOK)
+	if got := s.seen()[1].Header.Get("Authorization"); got != "Bearer mine" {
+		t.Errorf("verify --explain sent %q, want the caller's own token", got)
+	}
+}
+
+// TestSecretArgumentsStopEverything puts a secret in every place of a command.
+func TestSecretArgumentsStopEverything(t *testing.T) {
+	s := serveWith(t, done(madeToken))
+	for _, secret := range []string{
+		events.DefaultFormat.NewSecret(events.UserAccount).Reveal(),
+		events.DefaultFormat.NewSecret(events.ServiceAccount).Reveal(),
+		events.NewHexSecret().Reveal(),
+	} {
+		for _, args := range [][]string{
+			{secret},
+			{"token", secret},
+			{"token", "show", secret},
+			{"token", "create", "--account", "shop", "--scope", "view:site/3", "--app", secret},
+			{"token", "create", "--account", "shop", "--scope", "view:site/3", "--app=" + secret},
+			{"token", "create", "--account", "shop", "--scope", "view:site/3", "--app", "x " + secret + " y"},
+			{"token", "revoke", someToken, "--reason", secret},
+			{"token", "revoke", someToken, "--" + secret},
+			{"nodes", "--token-file", secret},
+			{"nodes", "--server", "http://" + secret + "@127.0.0.1"},
+			{"verify", "--need", "view:site/3", secret},
+			{"verify", "--need", "view:site/3", "--", secret},
+			{"help", secret},
+			{"__complete", "token", "show", secret},
+		} {
+			o := command(t, s.URL, args...)
+			if o.code != int(exitUsage) || strings.Contains(o.out+o.errors, secret[8:]) {
+				t.Errorf("%q: exit code %d, output %q", args, o.code, o.out+o.errors)
+			}
+			if !strings.Contains(o.errors, "treat it as leaked") {
+				t.Errorf("%q: the message %q does not say what to do", args, o.errors)
+			}
+		}
+	}
+	if len(s.seen()) > 0 {
+		t.Errorf("%d requests were sent", len(s.seen()))
+	}
+}
+
+func TestDigestsAreNoSecrets(t *testing.T) {
+	for _, s := range []string{
+		"", "shop", "--data=/var/lib/overlay2/" + strings.Repeat("0a", 32) + "/merged", strings.Repeat("ab", 20),
+		"8c3f0f6e-1f0e-4e7e-9d53-7a0c3a8e2b11", someToken,
+	} {
+		if holdsSecret(s) {
+			t.Errorf("holdsSecret(%q) = true, want false", s)
+		}
+	}
+}
+
+// TestEditKeepsWhatItDoesNotKnow changes one constraint of a token that has one
+// which this program has never heard of.
+func TestEditKeepsWhatItDoesNotKnow(t *testing.T) {
+	s := serveWith(t,
+		done(`{"id":"`+someToken+`","version":41,"constraints":{"cidrs":["192.0.2.0/24"],"rate":{"per_minute":60},"header_only":true}}`),
+		done(madeToken))
+	command(t, s.URL, "token", "edit", someToken, "--cidr", "198.51.100.7", "--header-only=false", "--app", "").want(t, exitOK)
+	if got := s.seen()[1].Header.Get("If-Match"); got != `"41"` {
+		t.Errorf("If-Match %s, want the version that was read", got)
+	}
+	if got, want := s.sent()[1], `{"app":"","constraints":{"cidrs":["198.51.100.7/32"],"rate":{"per_minute":60}}}`; got != want {
+		t.Errorf("sent %s, want %s", got, want)
+	}
+}
+
+func TestVersionsThatAreNamed(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{nil, `"41"`},
+		{[]string{"--if-version", "12"}, `"12"`},
+		{[]string{"--force"}, ""},
+	} {
+		s := serveWith(t, done(`{"id":"`+someToken+`","version":41}`), done(madeToken))
+		command(t, s.URL, slices.Concat([]string{"token", "scope", someToken, "view:site/3"}, tt.args)...).want(t, exitOK)
+		if got := s.seen()[1].Header.Get("If-Match"); got != tt.want {
+			t.Errorf("%q: If-Match %s, want %s", tt.args, got, tt.want)
+		}
+	}
+}
+
+// TestRevocationsThatAreNotConfirmed fails where the answer does not show that
+// every node has applied it.
+func TestRevocationsThatAreNotConfirmed(t *testing.T) {
+	const applied = `{"name":"a","position":9,"applied_at":"2031-01-02T03:04:05Z"}`
+	for _, tt := range []struct {
+		propagation string
+		want        exitCode
+		says        string
+	}{
+		{`{"complete":true,"nodes":[` + applied + `]}`, exitOK, ""},
+		{`{"complete":false,"nodes":[` + applied + `,{"name":"b\u001b[2J","position":4}]}`, exitUnavailable, `Outstanding: b\x1b[2J (at position 4)`},
+		{`{"complete":true,"nodes":[` + applied + `,{"name":"b","position":4}]}`, exitUnavailable, "Outstanding: b"},
+		{`{"complete":true,"nodes":[]}`, exitUnavailable, "no node has reported"},
+		{`null`, exitUnavailable, "did not say which nodes"},
+	} {
+		s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":9,"propagation":`+tt.propagation+`}`))
+		o := command(t, s.URL, "token", "revoke", someToken)
+		o.want(t, tt.want, tt.says)
+		if !strings.HasPrefix(o.out, "revoked at position 9") {
+			t.Errorf("standard output %q, want the position in any case", o.out)
+		}
+		if tt.want != exitOK && !strings.Contains(o.errors, "the revocation itself stands") {
+			t.Errorf("standard error %q, want it to say that the revocation stands", o.errors)
+		}
+		if got := s.seen()[0].URL.RawQuery; got != "wait=10s" {
+			t.Errorf("query %q, want wait=10s", got)
+		}
+		command(t, s.URL, "token", "revoke", someToken, "--no-wait").want(t, exitOK)
+		if got := s.seen()[1].URL.RawQuery; got != "" {
+			t.Errorf("query %q with --no-wait, want none", got)
+		}
+	}
+}
+
+func TestPages(t *testing.T) {
+	pages := map[string]string{
+		"":  `{"items":[{"id":"tok_1"},{"id":"tok_2"}],"next_cursor":"b"}`,
+		"b": `{"items":[{"id":"tok_3"},{"id":"tok_4"}],"next_cursor":"c"}`,
+		"c": `{"items":[{"id":"tok_5","new_field":"<kept>"}]}`,
+	}
+	s := serveWith(t, func(w http.ResponseWriter, r *http.Request) { done(pages[r.URL.Query().Get("cursor")])(w, r) })
+	o := command(t, s.URL, "token", "list", "--all", "-o", "jsonl")
+	o.want(t, exitOK)
+	if want := "{\"id\":\"tok_1\"}\n{\"id\":\"tok_2\"}\n{\"id\":\"tok_3\"}\n{\"id\":\"tok_4\"}\n{\"id\":\"tok_5\",\"new_field\":\"<kept>\"}\n"; o.out != want {
+		t.Errorf("got %s, want %s", o.out, want)
+	}
+	before := len(s.seen())
+	o = command(t, s.URL, "token", "list", "--limit", "4", "-o", "json")
+	if o.want(t, exitOK); strings.Count(o.out, "tok_") != 4 || !strings.Contains(o.out, `"next_cursor": "c"`) {
+		t.Errorf("got %s, want four and a cursor", o.out)
+	}
+	if a, b := s.seen()[before].URL.Query().Get("limit"), s.seen()[before+1].URL.Query().Get("limit"); a != "4" || b != "2" {
+		t.Errorf("asked for %s and %s items, want 4 and 2", a, b)
+	}
+
+	stuck := serveWith(t, done(`{"items":[{"id":"tok_1"}],"next_cursor":"b"}`))
+	command(t, stuck.URL, "token", "list", "--all").want(t, exitError, "does not end")
+}
+
+// TestPathsHaveNoWayUp sends whatever a name is made of as one part of the path.
+func TestPathsHaveNoWayUp(t *testing.T) {
+	s := serveWith(t, done(`{"id":"acc_x","grants":[]}`))
+	for _, name := range []string{"a/../../tokens", "a?b=c", "a%2Fb", "anna+home@example.org", "ä"} {
+		command(t, s.URL+"/prefix", "account", "show", name).want(t, exitOK)
+		got := s.seen()[len(s.seen())-1].URL
+		if got.Path != "/prefix/v1/accounts/"+name || strings.Count(got.EscapedPath(), "/") != 4 || got.RawQuery != "" {
+			t.Errorf("%s: sent %s", name, got)
+		}
+	}
+}
+
+type brokenPipe struct{}
+
+func (brokenPipe) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
+
+// TestLostOutputIsAFailure does not pass a secret for shown that was not.
+func TestLostOutputIsAFailure(t *testing.T) {
+	s := serveWith(t, done(madeToken))
+	for _, args := range [][]string{{"--secret-only"}, {"-o", "json"}, {"-o", "jsonl"}, {"-o", "yaml"}, {"-o", "table"}} {
+		var errs bytes.Buffer
+		file := filepath.Join(t.TempDir(), "token")
+		if err := os.WriteFile(file, []byte("mine"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code := run(t.Context(), slices.Concat([]string{"token", "create", "--account", "shop", "--scope", "view:site/3", "--server", s.URL, "--token-file", file}, args),
+			nil, brokenPipe{}, &errs, nil)
+		if code != int(exitError) || !strings.Contains(errs.String(), "could not be written to standard output") || !strings.Contains(errs.String(), "token rotate "+someToken) {
+			t.Errorf("%q: exit code %d, standard error %q", args, code, errs.String())
+		}
+	}
+}
+
+// TestAlreadyShownSecretIsAFailure fails in every form of output.
+func TestAlreadyShownSecretIsAFailure(t *testing.T) {
+	s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":7,"secret_already_shown":true}`))
+	for _, form := range formats {
+		command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exitError, "is not known any more", "token rotate "+someToken)
+	}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+// completer proposes what an argument or a flag's value may be.
+type completer = cobra.CompletionFunc
+
+// completionWait is how long a shell waits for live values. Where the ledger
+// does not answer, or refuses, there are none.
+const completionWait = 2 * time.Second
+
+const noFiles = cobra.ShellCompDirectiveNoFileComp
+
+// first completes the first argument with one completer, and those after it
+// with rest.
+func (e *env) first(first completer, rest ...completer) completer {
+	return func(c *cobra.Command, args []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		switch {
+		case len(args) == 0:
+			return first(c, args, prefix)
+		case len(rest) > 0:
+			return rest[0](c, args, prefix)
+		}
+		return nil, noFiles
+	}
+}
+
+// completeFlag gives a flag its completer.
+func (e *env) completeFlag(c *cobra.Command, flag string, with completer) {
+	if err := c.RegisterFlagCompletionFunc(flag, with); err != nil {
+		panic(err) // the flag is declared a few lines above
+	}
+}
+
+// oneOf completes one of a few words.
+func oneOf(words ...string) completer { return cobra.FixedCompletions(words, noFiles) }
+
+// scopeCompletion completes a scope's permission and type.
+func scopeCompletion(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var out []cobra.Completion
+	for _, p := range events.Matomo.Permissions() {
+		if s := (events.Scope{Permission: p}); events.Matomo.Check(s) == nil {
+			out = append(out, p)
+			continue
+		}
+		out = append(out, p+":site/")
+	}
+	return out, noFiles | cobra.ShellCompDirectiveNoSpace
+}
+
+// tokens completes ids of tokens in one of some states, any where none is
+// named.
+func (e *env) tokens(states ...string) completer {
+	return func(c *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		return live(c.Context(), e, "tokens", func(t api.Token) (cobra.Completion, bool) {
+			about := strings.Trim(t.App+" "+t.Device, " ")
+			ok := strings.HasPrefix(t.ID, prefix) && (len(states) == 0 || slices.Contains(states, t.State))
+			return cobra.CompletionWithDesc(t.ID, clean(strings.Trim(about+" "+t.State, " "))), ok
+		})
+	}
+}
+
+// accounts completes logins, and ids once one is begun.
+func (e *env) accounts(c *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return live(c.Context(), e, "accounts", func(a api.Account) (cobra.Completion, bool) {
+		if a.Login == "" || strings.HasPrefix(prefix, "acc_") {
+			return cobra.CompletionWithDesc(a.ID, clean(a.Login)), strings.HasPrefix(a.ID, prefix)
+		}
+		return cobra.CompletionWithDesc(a.Login, a.ID), strings.HasPrefix(a.Login, prefix)
+	})
+}
+
+// live completes what the ledger lists: the first page of it.
+func live[T any](ctx context.Context, e *env, what string, propose func(T) (cobra.Completion, bool)) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	ctx, cancel := context.WithTimeout(ctx, completionWait)
+	defer cancel()
+	e.retry.patience = 0
+	ledger, err := e.ledger(ctx)
+	if err != nil {
+		return nil, noFiles
+	}
+	var out []cobra.Completion
+	err = ledger.pages(ctx, request{path: []string{"v1", what}}, pageFlags{limit: mostPage}, func(p page) error {
+		for _, item := range p.Items {
+			var one T
+			if err := json.Unmarshal(item, &one); err != nil {
+				return err
+			}
+			if c, ok := propose(one); ok {
+				out = append(out, c)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, noFiles
+	}
+	return out, noFiles
+}

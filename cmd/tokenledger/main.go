@@ -1,0 +1,62 @@
+// Command tokenledger is the ledger, its verifiers and their client in one
+// program.
+package main
+
+import (
+	"context"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the program at once
+	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
+}
+
+// run is the program. Nothing in it reads or writes but through what it is
+// given, and files.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
+	return execute(ctx, newEnv(stdin, stdout, stderr, environ), args)
+}
+
+func execute(ctx context.Context, e *env, args []string) int {
+	root := newRootCmd(e)
+	e.prepare(root, args)
+	err := e.refuseSecrets(args)
+	if err == nil {
+		err = root.ExecuteContext(ctx)
+	}
+	return e.exit(ctx, err)
+}
+
+func newRootCmd(e *env) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tokenledger",
+		Short: "API tokens for clusters of machines, in an event-sourced ledger",
+		Long: `tokenledger keeps API tokens for clusters of machines. Every change to a token
+is an event in one log, and every verifier answers from its own copy of it.`,
+		Version: buildVersion().Version,
+	}
+	e.globalFlags(root.PersistentFlags())
+	e.completeFlag(root, "output", oneOf(formats...))
+	root.AddCommand(
+		newServeCmd(e),
+		newDemoCmd(e),
+		newTokenCmd(e),
+		newAccountCmd(e),
+		newVerifyCmd(e),
+		newNodesCmd(e),
+		newSnippetCmd(e),
+		newServeCmd(e),
+		newDemoCmd(e),
+		newSnippetCmd(e),
+		newVersionCmd(e),
+		newExitCodesTopic(),
+	)
+	return root
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"tokenledger": main})
+}
+
+// TestScripts runs the program as its users do: each script against a node of
+// its own.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: filepath.Join("testdata", "script"), RequireExplicitExec: true, RequireUniqueNames: true,
+		Setup: func(env *testscript.Env) error {
+			for _, e := range os.Environ() {
+				if name, _, _ := strings.Cut(e, "="); strings.HasPrefix(name, "TOKENLEDGER_") {
+					env.Setenv(name, "")
+				}
+			}
+			env.Setenv("TZ", "UTC")
+			env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would wait a second at each exit
+			env.Setenv("TOKENLEDGER_DATA", filepath.Join(env.WorkDir, "data"))
+			for _, part := range []string{"API", "VERIFY", "METRICS"} {
+				env.Setenv("TOKENLEDGER_"+part+"_ADDR", "127.0.0.1:0")
+			}
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "json": cmdJSON,
+		},
+	})
+}
+
+// patience is how long a script waits for what has to come.
+const patience = time.Minute
+
+// cmdExits runs a program that has to exit with a code:
+//
+//	exits 2 tokenledger token show
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM [ARG...]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := 0
+	var exit *exec.ExitError
+	switch err := ts.Exec(args[1], args[2:]...); {
+	case errors.As(err, &exit):
+		got = exit.ExitCode()
+	default:
+		ts.Check(err)
+	}
+	if got != want {
+		ts.Fatalf("exit code %d, want %d", got, want)
+	}
+}
+
+// cmdWaitFile waits until a file is there and, where its name says that it is
+// JSON, whole:
+//
+//	waitfile data/run.json
+func cmdWaitFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitfile FILE")
+	}
+	path := ts.MkAbs(args[0])
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		b, err := os.ReadFile(path)
+		if err == nil && (filepath.Ext(path) != ".json" || json.Valid(b)) {
+			return
+		}
+	}
+	ts.Fatalf("%s does not appear", args[0])
+}
+
+// cmdWaitFor runs a program until its standard output matches:
+//
+//	waitfor 'main +yes' tokenledger nodes
+func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: waitfor REGEXP PROGRAM [ARG...]")
+	}
+	want, err := regexp.Compile(args[0])
+	ts.Check(err)
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if ts.Exec(args[1], args[2:]...) == nil && want.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+	}
+	ts.Fatalf("the output does not come to match %s", args[0])
+}
+
+// cmdJSON sets a variable to a value of the JSON in standard output or a file,
+// or compares the value with one that is given:
+//
+//	json ID stdout token.id
+//	json = stdout items.0.state active
+func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 3 && (len(args) != 4 || args[0] != "=") || neg && len(args) != 4 {
+		ts.Fatalf("usage: json VARIABLE FILE PATH, or [!] json = FILE PATH VALUE")
+	}
+	var v any
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[1])), &v))
+	for name := range strings.SplitSeq(args[2], ".") {
+		switch in := v.(type) {
+		case map[string]any:
+			v = in[name]
+		case []any:
+			i, err := strconv.Atoi(name)
+			ts.Check(err)
+			if v = nil; i < len(in) {
+				v = in[i]
+			}
+		default:
+			v = nil
+		}
+	}
+	got, ok := v.(string)
+	if !ok {
+		b, err := json.Marshal(v)
+		ts.Check(err)
+		got = string(b)
+	}
+	if len(args) == 3 {
+		if v == nil {
+			ts.Fatalf("%s has no %s", args[1], args[2])
+		}
+		ts.Setenv(args[0], got)
+		return
+	}
+	if (got == args[3]) == neg {
+		ts.Fatalf("%s is %s", args[2], got)
+	}
+}

@@ -1,0 +1,187 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+func newTokenCmd(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use: "token", Short: "Make, look at, change and end tokens",
+	}
+	c.AddCommand(
+		newTokenCreateCmd(e), newTokenListCmd(e), newTokenShowCmd(e),
+		newTokenScopeCmd(e), newTokenEditCmd(e), newTokenRotateCmd(e),
+		newTokenSuspendCmd(e), newTokenResumeCmd(e), newTokenRevokeCmd(e),
+	)
+	return c
+}
+
+func newTokenListCmd(e *env) *cobra.Command {
+	var account, site, state string
+	var pages pageFlags
+	c := &cobra.Command{
+		Use: "list", Short: "List tokens", Args: takes(),
+		Example: `  tokenledger token list --site 3 --state active
+  tokenledger token list --account shop --all -o jsonl`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			r := request{path: []string{"v1", "tokens"}, query: query("account", account, "site", site, "state", state)}
+			g := gridOf[api.Token]{
+				header: []string{"ID", "ACCOUNT", "STATE", "APP", "DEVICE", "SCOPES", "EXPIRES"},
+				row: func(t api.Token) []string {
+					return []string{t.ID, t.Account, t.State, t.App, t.Device, scopesOf(t), e.whenPtr(t.ExpiresAt)}
+				},
+			}
+			return list(c, e, r, pages, g)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&account, "account", "", "only this account's: id or login")
+	flags.StringVar(&site, "site", "", "only those that may do something on this site")
+	flags.StringVar(&state, "state", "", "only those that are active, suspended, revoked or expired")
+	pages.declare(flags)
+	e.completeFlag(c, "account", e.accounts)
+	e.completeFlag(c, "state", oneOf("active", "suspended", "revoked", "expired"))
+	return c
+}
+
+func newTokenShowCmd(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "show ID", Short: "Show a token", Args: takes("the token's ID"),
+		ValidArgsFunction: e.first(e.tokens()),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := tokenID(args[0])
+			if err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "tokens", id}})
+			if err != nil {
+				return err
+			}
+			var t api.Token
+			if err := json.Unmarshal(a.body, &t); err != nil {
+				return err
+			}
+			return e.show(a.body, func() { e.drawToken(t) })
+		},
+	}
+}
+
+// tokenAnswer is the answer to a command on a token.
+type tokenAnswer struct {
+	Token       api.Token `json:"token"`
+	Secret      string    `json:"secret"`
+	Position    uint64    `json:"position"`
+	SecretShown bool      `json:"secret_already_shown"`
+}
+
+// changed prints the answer to a command that changed a token.
+func (e *env) changed(a *answer, done string) error {
+	var got tokenAnswer
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		return err
+	}
+	e.replayed(a)
+	return e.show(a.body, func() {
+		e.printf("%s at position %d\n\n", done, got.Position)
+		e.drawToken(got.Token)
+	})
+}
+
+// secret prints the answer to a command that made a secret: this once.
+func (e *env) secret(a *answer, done string, only bool) error {
+	var got tokenAnswer
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		return err
+	}
+	e.replayed(a)
+	if got.Secret == "" && (only || e.output == asTable) {
+		return e.noSecret(got)
+	}
+	var err error
+	if only {
+		if err = e.print([]byte(got.Secret), "\n"); err == nil {
+			e.note("%s %s at position %d", clean(got.Token.ID), done, got.Position)
+		}
+	} else {
+		err = e.show(a.body, func() {
+			e.printf("%s at position %d\n\n", done, got.Position)
+			e.drawToken(got.Token)
+			e.printf("\nThe secret, shown now and never again:\n%s\n", got.Secret)
+		})
+	}
+	switch {
+	case err != nil:
+		return failf(exitError, "output", "the secret of %s could not be written to standard output: %s. Make a new one: tokenledger token rotate %[1]s", got.Token.ID, plain(err))
+	case got.Secret == "":
+		return e.noSecret(got)
+	}
+	return nil
+}
+
+// noSecret is the failure of a command whose secret went astray.
+func (e *env) noSecret(got tokenAnswer) error {
+	return failf(exitError, "secret_already_shown", "the secret of %s was shown to an earlier command with this idempotency key and is not known any more. "+
+		"Where it is lost, make a new one: tokenledger token rotate %[1]s", got.Token.ID)
+}
+
+// drawToken prints a token for people.
+func (e *env) drawToken(t api.Token) {
+	g := e.grid()
+	g.fact("id", t.ID)
+	g.fact("account", t.Account)
+	state := t.State
+	if t.Reason != "" {
+		state += " (" + t.Reason + ")"
+	}
+	g.fact("state", state)
+	g.fact("app", t.App)
+	g.fact("device", t.Device)
+	scopes := strings.Join(t.Scopes, ", ")
+	if t.Inherit {
+		scopes = "all that its account has"
+	}
+	g.fact("scopes", scopes)
+	effective := strings.Join(t.Effective, ", ")
+	if effective == "" {
+		effective = "nothing"
+	}
+	g.fact("may do now", effective)
+	g.fact("expires", e.whenPtr(t.ExpiresAt))
+	if c := t.Constraints; c != nil {
+		g.fact("from networks", strings.Join(c.CIDRs, ", "))
+		g.fact("from pages", strings.Join(c.Origins, ", "))
+		g.fact("methods", strings.Join(c.Methods, ", "))
+		g.fact("audience", strings.Join(c.Audience, ", "))
+		if c.HeaderOnly {
+			g.fact("in URLs", "refused")
+		}
+	}
+	created := e.when(t.CreatedAt)
+	if by := t.CreatedBy; by != nil && by.Account != "" {
+		created += " by " + by.Account
+	}
+	g.fact("created", created)
+	g.fact("changed", e.when(t.ChangedAt))
+	g.fact("revoked", e.whenPtr(t.RevokedAt))
+	g.fact("old secret until", e.whenPtr(t.GraceUntil))
+	g.fact("version", strconv.FormatUint(t.Version, 10))
+	g.end()
+}
+
+func scopesOf(t api.Token) string {
+	if t.Inherit {
+		return "(inherits)"
+	}
+	return shorten(t.Scopes)
+}

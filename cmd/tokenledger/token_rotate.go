@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+func newTokenRotateCmd(e *env) *cobra.Command {
+	var (
+		grace, ifVersion = "", uint64(0)
+		only             bool
+		key              keyFlag
+	)
+	c := &cobra.Command{
+		Use: "rotate ID", Short: "Give a token a new secret, and show it once",
+		Long: `Gives a token a new secret, shown now and never again. The old one works for the
+time of --grace, but never longer than the token.`,
+		Example: `  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 24h
+  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s --secret-only > new.token   # it leaked`,
+		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens("active", "suspended")),
+		RunE: func(c *cobra.Command, args []string) error {
+			id, err := tokenID(args[0])
+			if err != nil {
+				return err
+			}
+			r := request{method: http.MethodPost, path: []string{"v1", "tokens", id, "rotate"}, body: map[string]any{}}
+			if c.Flags().Changed("grace") {
+				d, err := api.ParseDuration(grace)
+				if err != nil || d < 0 {
+					return inputf("--grace: %s", errors.New(`want a length of time such as "0s", "1h" or "7d"`))
+				}
+				r.body = map[string]any{"grace": d.String()}
+			}
+			if ifVersion != 0 {
+				r.ifMatch = (&versionFlags{}).ifMatch(ifVersion)
+			}
+			if r.key, err = key.key(); err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			a, err := ledger.do(c.Context(), r)
+			if err != nil {
+				return err
+			}
+			return e.secret(a, "rotated", only)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&grace, "grace", "", "how long the old secret works, as in 24h; by default an hour")
+	flags.Uint64Var(&ifVersion, "if-version", 0, "rotate it only where this is its version")
+	declareOnly(flags, &only)
+	key.declare(flags)
+	return c
+}

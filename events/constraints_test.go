@@ -1,0 +1,126 @@
+package events_test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+func TestConstraintsValidate(t *testing.T) {
+	network := func(s string) events.Constraints {
+		return events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix(s)}}
+	}
+	origin := func(s string) events.Constraints { return events.Constraints{Origins: []string{s}} }
+	method := func(s string) events.Constraints { return events.Constraints{Methods: []string{s}} }
+	audience := func(s string) events.Constraints { return events.Constraints{Audience: []string{s}} }
+	for _, c := range []events.Constraints{
+		{}, {HeaderOnly: true},
+		network("192.0.2.0/24"), network("192.0.2.7/32"), network("0.0.0.0/0"), network("2001:db8::/32"), network("::/0"),
+		origin("https://example.org"), origin("http://localhost:8080"), origin("https://xn--bcher-kva.example"), origin("https://[2001:db8::7]:8443"),
+		method("GET"), method("PROPFIND"),
+		audience("reporting"), audience("Policy-7.b_c"),
+	} {
+		if err := c.Validate(); err != nil {
+			t.Errorf("Validate(%+v) = %v", c, err)
+		}
+	}
+	long := strings.Repeat("a", 201)
+	for _, tt := range []struct {
+		c    events.Constraints
+		says string
+	}{
+		{network("192.0.2.7/24"), "bits are set past its prefix"},
+		{network("2001:db8::7/32"), "bits are set past its prefix"},
+		{events.Constraints{CIDRs: make([]netip.Prefix, 1)}, "not a network"},
+		{origin(""), "not an origin"},
+		{origin("example.org"), "not an origin"},
+		{origin("https://"), "not an origin"},
+		{origin("https://example.org/"), "not an origin"},
+		{origin("https://example.org/path"), "not an origin"},
+		{origin("https://example.org?q"), "not an origin"},
+		{origin("https://example.org#f"), "not an origin"},
+		{origin("https://user@example.org"), "not an origin"},
+		{origin("https://Example.org"), "not an origin"},
+		{origin("HTTPS://example.org"), "not an origin"},
+		{origin("ftp://example.org"), "not an origin"},
+		{origin("javascript:alert(1)"), "not an origin"},
+		{origin("null"), "not an origin"},
+		{origin("*"), "not an origin"},
+		{origin("https://example.org "), "not an origin"},
+		{origin("https://example.org\r\nx: y"), "not an origin"},
+		{origin("https://\xff.org"), "not an origin"},
+		{origin("https://" + long), "not an origin"},
+		{method(""), "not an HTTP method"},
+		{method("get"), "not an HTTP method"},
+		{method("GET "), "not an HTTP method"},
+		{method("M-SEARCH"), "not an HTTP method"},
+		{method(strings.Repeat("G", 33)), "not an HTTP method"},
+		{audience(""), "not the name of an audience"},
+		{audience("a b"), "not the name of an audience"},
+		{audience("../a"), "not the name of an audience"},
+		{audience(goodSecret), "not the name of an audience"},
+		{events.Constraints{CIDRs: slices.Repeat([]netip.Prefix{netip.MustParsePrefix("::/0")}, 65)}, "65 entries"},
+		{events.Constraints{Origins: slices.Repeat([]string{"https://example.org"}, 65)}, "65 entries"},
+		{events.Constraints{Methods: slices.Repeat([]string{"GET"}, 65)}, "65 entries"},
+		{events.Constraints{Audience: slices.Repeat([]string{"a"}, 65)}, "65 entries"},
+	} {
+		err := tt.c.Validate()
+		if err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("Validate(%.200v) = %v, want an error that says %q", tt.c, err, tt.says)
+		} else if strings.Contains(err.Error(), goodSecret) {
+			t.Errorf("Validate's error repeats a secret: %v", err)
+		}
+	}
+	both := events.Constraints{Methods: []string{"get"}, Audience: []string{"a b"}}
+	if err := both.Validate(); !strings.Contains(err.Error(), "method") || !strings.Contains(err.Error(), "audience") {
+		t.Errorf("Validate = %v, want every problem", err)
+	}
+	var none *events.Constraints
+	if err := none.Validate(); err != nil {
+		t.Errorf("Validate(none) = %v", err)
+	}
+}
+
+func TestConstraintsEmpty(t *testing.T) {
+	var none *events.Constraints
+	for _, c := range []*events.Constraints{none, {}, {CIDRs: []netip.Prefix{}, Methods: []string{}}} {
+		if !c.Empty() {
+			t.Errorf("%+v is not empty", c)
+		}
+	}
+	for _, c := range []*events.Constraints{
+		{HeaderOnly: true}, {CIDRs: make([]netip.Prefix, 1)}, {Origins: make([]string, 1)}, {Methods: make([]string, 1)}, {Audience: make([]string, 1)},
+	} {
+		if c.Empty() {
+			t.Errorf("%+v is empty", c)
+		}
+	}
+}
+
+func TestClonesShareNothing(t *testing.T) {
+	c := &events.Constraints{
+		CIDRs:   []netip.Prefix{netip.MustParsePrefix("::/0")},
+		Origins: []string{"https://example.org"}, Methods: []string{"GET"}, Audience: []string{"a"}, HeaderOnly: true,
+	}
+	token := &events.Token{Scopes: scopes("view:site/1"), Constraints: c, Secrets: make([]events.SecretSlot, 1)}
+	account := &events.Account{Grants: scopes("view:site/1")}
+
+	tc, ac := token.Clone(), account.Clone()
+	tc.Scopes[0].ID, tc.Secrets[0].Digest[0], ac.Grants[0].ID = "2", 1, "2"
+	tc.Constraints.CIDRs[0] = netip.Prefix{}
+	tc.Constraints.Origins[0], tc.Constraints.Methods[0], tc.Constraints.Audience[0], tc.Constraints.HeaderOnly = "", "", "", false
+
+	if token.Scopes[0].ID != "1" || token.Secrets[0].Digest[0] != 0 || account.Grants[0].ID != "1" {
+		t.Error("a change to a clone changed the original")
+	}
+	if err := c.Validate(); err != nil || !c.HeaderOnly {
+		t.Errorf("a change to a clone's constraints changed the original: %v", err)
+	}
+	var none *events.Constraints
+	if none.Clone() != nil {
+		t.Error("a clone of no constraints is some")
+	}
+}

@@ -1,0 +1,322 @@
+package eventstest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Run is a random history and the names of what it is about.
+type Run struct {
+	Seed     uint64
+	Epoch    string
+	Messages []events.Message
+
+	Tokens   []events.TokenID
+	Accounts []events.AccountID
+	Secrets  []events.Secret // every secret that a token was given, each once
+	Digests  []events.Digest // theirs, in the same order
+	Keys     []events.CommandKey
+	End      time.Time // of the last event
+}
+
+// String names the run, for the report of a failed test.
+func (r *Run) String() string {
+	return fmt.Sprintf("eventstest.History(%d, %d)", r.Seed, len(r.Messages))
+}
+
+// History returns n events that a ledger could have written: over a handful of
+// accounts and of tokens alive at a time, with every kind of event and the
+// cases that need thought. A secret is given to two tokens; a token rotates
+// twice within its grace, or to a secret of its own; what is suspended is
+// suspended again, rotated and edited; a token is made for an account that is
+// suspended or has just been erased; the writers' clocks go back; tokens expire
+// in 1970, now, and after the last year that an index can hold.
+func History(seed uint64, n int) *Run {
+	h := &historian{Log: NewLog(seed), run: &Run{Seed: seed}}
+	for len(h.Messages) < n {
+		h.step()
+	}
+	h.run.Epoch, h.run.Messages, h.run.End = h.Epoch(), h.Messages, h.now
+	return h.run
+}
+
+// historian writes a history. It knows only as much of what it wrote as it
+// needs to not write what cannot be.
+type historian struct {
+	*Log
+	run      *Run
+	alive    []events.TokenID   // not revoked
+	accounts []events.AccountID // not erased
+	erased   []events.AccountID
+}
+
+// Most at a time, so that a history dwells on a few.
+const (
+	mostAccounts = 6
+	mostAlive    = 10
+)
+
+func (h *historian) step() {
+	h.tick()
+	if len(h.accounts) == 0 {
+		h.createAccount()
+		return
+	}
+	type choice struct {
+		weight int
+		take   func()
+	}
+	choices := []choice{
+		{3, h.changePolicy},
+		{14, h.changeAccount},
+	}
+	if len(h.accounts) < mostAccounts {
+		choices = append(choices, choice{5, h.createAccount})
+	}
+	if len(h.alive) < mostAlive {
+		choices = append(choices, choice{18, h.createToken})
+	}
+	if len(h.alive) > 0 {
+		choices = append(choices, choice{45, h.changeToken})
+	}
+	total := 0
+	for _, c := range choices {
+		total += c.weight
+	}
+	roll := h.rng.IntN(total)
+	for _, c := range choices {
+		if roll -= c.weight; roll < 0 {
+			c.take()
+			return
+		}
+	}
+}
+
+// tick lets time pass, and now and then go back as it does when another
+// writer's clock is behind.
+func (h *historian) tick() {
+	if h.chance(5) {
+		h.Advance(-time.Duration(h.rng.Int64N(int64(time.Minute))))
+		return
+	}
+	h.Advance(time.Duration(h.rng.Int64N(int64(2 * time.Hour))))
+}
+
+// event appends a change with an actor and, often, a command's key.
+func (h *historian) event(about string, c events.Change) {
+	e := events.Event{About: about, Change: c, Time: h.now}
+	if h.chance(80) {
+		e.Actor.Account = pick(h.rng, h.run.Accounts)
+		if len(h.run.Tokens) > 0 && h.chance(50) {
+			e.Actor.Token = pick(h.rng, h.run.Tokens)
+		}
+		e.Actor.Address = pick(h.rng, []string{"", "192.0.2.7", "2001:db8::7"})
+	}
+	if h.chance(30) {
+		e.Key = events.NewCommandKey(e.Actor.Account, fmt.Sprintf("%s/%d", h.epoch, h.rng.Uint64()))
+		e.Digest = events.HashRequest([]byte(about))
+		h.run.Keys = append(h.run.Keys, e.Key)
+	}
+	h.Add(e)
+}
+
+func (h *historian) createAccount() {
+	id := events.AccountID(h.ulid("acc_"))
+	h.run.Accounts = append(h.run.Accounts, id)
+	c := &events.AccountCreated{Type: events.UserAccount, Grants: h.scopes()}
+	if len(h.accounts) > 0 && h.chance(30) {
+		c.Type, c.Owner = events.ServiceAccount, pick(h.rng, h.accounts)
+	}
+	h.accounts = append(h.accounts, id)
+	h.event(string(id), c)
+}
+
+func (h *historian) changeAccount() {
+	id := pick(h.rng, h.accounts)
+	var c events.Change
+	switch roll := h.rng.IntN(100); {
+	case roll < 30:
+		c = &events.AccountGranted{Grants: h.scopes()}
+	case roll < 45:
+		edit := &events.AccountEdited{}
+		if h.chance(60) {
+			edit.Owner = new(pick(h.rng, append(h.accounts, ""))) // "" takes the owner away
+		}
+		if h.chance(60) {
+			edit.SelfService = new(h.chance(50))
+		}
+		c = edit
+	case roll < 65:
+		c = &events.AccountSuspended{Reason: h.label()}
+	case roll < 85:
+		c = &events.AccountResumed{}
+	case roll < 95:
+		c = &events.AccountTokensRevoked{Before: h.cutoff(), Reason: h.label()}
+	default:
+		c = &events.AccountErased{}
+		h.accounts = slices.DeleteFunc(h.accounts, func(a events.AccountID) bool { return a == id })
+		h.erased = append(h.erased, id)
+	}
+	h.event(string(id), c)
+}
+
+func (h *historian) changePolicy() {
+	if h.chance(20) {
+		h.event(events.PolicyName, &events.PolicyTokensRevoked{Before: h.cutoff(), Reason: h.label()})
+		return
+	}
+	life := h.rng.Int64N(400 * 86400)
+	h.event(events.PolicyName, &events.PolicySet{Policy: events.Policy{
+		MaxLife: life, DefaultLife: h.rng.Int64N(life + 1), MaxGrace: h.rng.Int64N(40 * 86400),
+	}})
+}
+
+// cutoff is a time that some tokens were made before: since the last few
+// events, or long ago.
+func (h *historian) cutoff() time.Time {
+	return h.now.Add(-time.Duration(h.rng.Int64N(int64(10 * 24 * time.Hour))))
+}
+
+func (h *historian) createToken() {
+	id := h.TokenID()
+	h.run.Tokens = append(h.run.Tokens, id)
+	h.alive = append(h.alive, id)
+	account := pick(h.rng, h.accounts)
+	if len(h.erased) > 0 && h.chance(3) {
+		account = pick(h.rng, h.erased) // erased while the token was being made
+	}
+	c := &events.TokenCreated{
+		Account: account, App: h.label(), Device: h.label(),
+		Scopes: h.scopes(), Inherit: h.chance(15), Secret: h.secret(),
+	}
+	if h.chance(50) {
+		c.Expires = h.expiry()
+	}
+	if h.chance(30) {
+		c.Constraints = h.constraints()
+	}
+	h.event(string(id), c)
+}
+
+func (h *historian) changeToken() {
+	id := pick(h.rng, h.alive)
+	var c events.Change
+	switch roll := h.rng.IntN(100); {
+	case roll < 15:
+		scoped := &events.TokenScoped{Scopes: h.scopes(), Inherit: h.chance(15)}
+		if h.chance(30) {
+			scoped.Edit = h.edit()
+		}
+		c = scoped
+	case roll < 32:
+		c = h.edit()
+	case roll < 62:
+		c = &events.TokenRotated{Secret: h.secret(), Until: h.grace()}
+	case roll < 76:
+		c = &events.TokenSuspended{Reason: h.label()}
+	case roll < 88:
+		c = &events.TokenResumed{}
+	default:
+		c = &events.TokenRevoked{Reason: h.label()}
+		h.alive = slices.DeleteFunc(h.alive, func(t events.TokenID) bool { return t == id })
+	}
+	h.event(string(id), c)
+}
+
+func (h *historian) edit() *events.TokenEdited {
+	c := &events.TokenEdited{}
+	if h.chance(40) {
+		c.App = new(h.label())
+	}
+	if h.chance(40) {
+		c.Device = new(h.label())
+	}
+	if h.chance(50) {
+		c.Expires = new(h.expiry())
+	}
+	if h.chance(40) {
+		c.Constraints = h.constraints()
+	}
+	return c
+}
+
+// secret is a new one but for a few, which some token had first.
+func (h *historian) secret() events.SecretRecord {
+	if len(h.run.Secrets) > 0 && h.chance(6) {
+		return SecretRecord(pick(h.rng, h.run.Digests))
+	}
+	s := h.Secret()
+	h.run.Secrets = append(h.run.Secrets, s)
+	h.run.Digests = append(h.run.Digests, s.Digest())
+	return SecretRecord(s.Digest())
+}
+
+func (h *historian) grace() time.Time {
+	switch h.rng.IntN(10) {
+	case 0:
+		return h.now
+	case 1:
+		return time.Unix(0, 0).UTC()
+	}
+	return h.now.Add(time.Duration(h.rng.Int64N(int64(48 * time.Hour))))
+}
+
+func (h *historian) expiry() time.Time {
+	switch h.rng.IntN(12) {
+	case 0:
+		return time.Time{}
+	case 1:
+		return h.now
+	case 2:
+		return time.Unix(0, 0).UTC()
+	case 3:
+		return time.Date(1500, time.May, 6, 7, 8, 9, 10, time.UTC)
+	case 4:
+		return time.Date(9999, time.December, 31, 23, 59, 59, 999_999_999, time.UTC)
+	}
+	return h.now.Add(time.Duration(h.rng.Int64N(int64(60 * 24 * time.Hour)))).In(time.FixedZone("", 3600))
+}
+
+func (h *historian) scopes() []events.Scope {
+	permissions := events.Matomo.Permissions()
+	out := []events.Scope{}
+	for range h.rng.IntN(4) {
+		s := events.Scope{Permission: pick(h.rng, permissions), Type: "site", ID: pick(h.rng, []string{"1", "2", "3", "*"})}
+		if global := (events.Scope{Permission: s.Permission}); events.Matomo.Check(global) == nil {
+			s = global
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func (h *historian) constraints() *events.Constraints {
+	c := &events.Constraints{HeaderOnly: h.chance(30)}
+	if h.chance(40) {
+		c.CIDRs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}[h.rng.IntN(2):]
+	}
+	if h.chance(30) {
+		c.Origins = []string{"https://example.org", "http://localhost:8080"}[h.rng.IntN(2):]
+	}
+	if h.chance(30) {
+		c.Methods = []string{"GET", "HEAD"}[h.rng.IntN(2):]
+	}
+	if h.chance(30) {
+		c.Audience = []string{"reporting"}
+	}
+	return c
+}
+
+func (h *historian) label() string {
+	return pick(h.rng, []string{"", "", "cron", "phone", "R&D <test>", "écran № 2", `back\slash "quoted"`})
+}
+
+// chance is true so many times in a hundred.
+func (h *historian) chance(percent int) bool { return h.rng.IntN(100) < percent }
+
+func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] }

@@ -1,0 +1,166 @@
+package eventstest
+
+import (
+	"fmt"
+	"hash/crc32"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Start is when the first event of a [Log] happens at the earliest.
+var Start = time.Date(2026, time.January, 2, 3, 4, 5, 678_000_000, time.UTC)
+
+// Log writes events one after another as a ledger would: encoded, under their
+// subjects, at positions from 1 on, all of one epoch. It panics where an event
+// cannot be encoded, which is a mistake in the test.
+type Log struct {
+	Messages []events.Message
+
+	epoch string
+	now   time.Time
+	rng   *rand.Rand
+}
+
+// NewLog returns an empty log. Logs of different seeds share no id, secret or
+// epoch.
+func NewLog(seed uint64) *Log {
+	l := &Log{now: Start, rng: rand.New(rand.NewPCG(seed, 0x746f6b656e))}
+	l.epoch = l.ulid("")
+	return l
+}
+
+// Epoch returns the epoch of all events.
+func (l *Log) Epoch() string { return l.epoch }
+
+// Now returns the time of the next event.
+func (l *Log) Now() time.Time { return l.now }
+
+// Advance moves the time of the next event on. A writer's clock may go back, so
+// d may be negative.
+func (l *Log) Advance(d time.Duration) { l.now = l.now.Add(d) }
+
+// End returns the position of the last event, 0 before the first.
+func (l *Log) End() events.Position { return events.Position(len(l.Messages)) }
+
+// Add appends an event. It gives it an id, the log's epoch and the time where
+// it has none.
+func (l *Log) Add(e events.Event) events.Position {
+	if e.ID == "" {
+		e.ID = events.EventID(l.ulid("evt_"))
+	}
+	if e.Epoch == "" {
+		e.Epoch = l.epoch
+	}
+	if e.Time.IsZero() {
+		e.Time = l.now
+		l.Advance(time.Second)
+	}
+	data, err := events.Encode(&e)
+	if err != nil {
+		panic(fmt.Sprintf("eventstest: %s: %v", e.Change.Kind(), err))
+	}
+	at := l.End() + 1
+	l.Messages = append(l.Messages, events.Message{Position: at, Subject: e.Subject(), Data: data})
+	return at
+}
+
+// Change appends a change of a token, of an account, or of [events.PolicyName].
+func (l *Log) Change(about string, c events.Change) events.Position {
+	return l.Add(events.Event{About: about, Change: c})
+}
+
+// Account appends the making of a user's account.
+func (l *Log) Account(grants ...string) events.AccountID {
+	id := events.AccountID(l.ulid("acc_"))
+	l.Change(string(id), &events.AccountCreated{Type: events.UserAccount, Grants: Scopes(grants...)})
+	return id
+}
+
+// Token appends the making of a token that never expires.
+func (l *Log) Token(account events.AccountID, scopes ...string) (events.TokenID, events.Secret) {
+	id, secret := l.TokenID(), l.Secret()
+	l.Change(string(id), &events.TokenCreated{Account: account, Scopes: Scopes(scopes...), Secret: SecretRecord(secret.Digest())})
+	return id, secret
+}
+
+// Rotate appends a rotation and returns the new secret.
+func (l *Log) Rotate(id events.TokenID, until time.Time) events.Secret {
+	secret := l.Secret()
+	l.Change(string(id), &events.TokenRotated{Secret: SecretRecord(secret.Digest()), Until: until})
+	return secret
+}
+
+// Revoke appends a token's end.
+func (l *Log) Revoke(id events.TokenID) events.Position {
+	return l.Change(string(id), &events.TokenRevoked{})
+}
+
+// TokenID returns an id that no token has.
+func (l *Log) TokenID() events.TokenID { return events.TokenID(l.ulid("tok_")) }
+
+// Secret returns a secret that no token has, one of a user's.
+func (l *Log) Secret() events.Secret {
+	var b strings.Builder
+	b.WriteString(events.DefaultFormat.User)
+	for range 32 {
+		b.WriteByte(base62[l.rng.IntN(len(base62))])
+	}
+	return MustSecret(b.String() + Checksum(b.String()))
+}
+
+// ulid returns a new id. Its time is the log's, as a ledger's would be.
+func (l *Log) ulid(prefix string) string {
+	var b [16]byte
+	ms := l.now.UnixMilli()
+	for i := range 6 {
+		b[i] = byte(ms >> (40 - 8*i))
+	}
+	for i := 6; i < len(b); i++ {
+		b[i] = byte(l.rng.Uint32())
+	}
+	_, text, _ := strings.Cut(string(events.TokenIDFrom(b)), "_")
+	return prefix + text
+}
+
+const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+// Checksum returns what a secret ends in: the CRC-32 of all before it as six
+// base62 digits.
+func Checksum(s string) string {
+	n := uint64(crc32.ChecksumIEEE([]byte(s)))
+	var digits []byte
+	for range 6 {
+		digits = append(digits, base62[n%62])
+		n /= 62
+	}
+	slices.Reverse(digits)
+	return string(digits)
+}
+
+// MustSecret parses a secret of the default format.
+func MustSecret(s string) events.Secret {
+	secret, err := events.DefaultFormat.ParseSecret(s)
+	if err != nil {
+		panic(err)
+	}
+	return secret
+}
+
+// Scopes parses scopes as they are written in a test, keeping their order. It
+// returns an empty list for none, as an event's is.
+func Scopes(list ...string) []events.Scope {
+	out := make([]events.Scope, 0, len(list))
+	for _, s := range list {
+		out = append(out, events.MustScope(s))
+	}
+	return out
+}
+
+// SecretRecord returns what an event keeps of a secret.
+func SecretRecord(d events.Digest) events.SecretRecord {
+	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: d}
+}

@@ -1,0 +1,265 @@
+package ledger_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+)
+
+// TestLostReply loses each message of an append, once with its effect kept and
+// once with its effect lost. Whatever is lost, the command is answered, and is
+// in the log once.
+func TestLostReply(t *testing.T) {
+	anything := func(m ledgertest.Message) bool {
+		return ledgertest.Append(m) || ledgertest.Appended(m) || strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.LEDGER")
+	}
+	for _, tt := range []struct {
+		name string
+		rule ledgertest.Rule
+	}{
+		{"nothing", nil},
+		{"the append", ledgertest.First(1, ledgertest.Lose, ledgertest.Append)},
+		{"its answer", ledgertest.First(1, ledgertest.Lose, ledgertest.Appended)},
+		{"three appends", ledgertest.First(3, ledgertest.Lose, ledgertest.Append)},
+		{"three answers", ledgertest.First(3, ledgertest.Lose, ledgertest.Appended)},
+		{"five messages of any sort", ledgertest.First(5, ledgertest.Lose, anything)},
+		{"the answer, and the search for the event", func() ledgertest.Rule {
+			answers, searches := 1, 3
+			return func(m ledgertest.Message) ledgertest.Fate {
+				switch {
+				case ledgertest.Appended(m) && answers > 0:
+					answers--
+					return ledgertest.Lose
+				case ledgertest.Read(m) && searches > 0:
+					searches--
+					return ledgertest.Lose
+				}
+				return ledgertest.Pass
+			}
+		}()},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newKit(t, impatient)
+			_, tok := k.alice()
+			id := tok.Token.ID
+
+			before := k.log.End()
+			k.link.Rule(tt.rule)
+			r, err := k.Edit(t.Context(), k.root, "", id, tok.Token.Version, ledger.EditToken{Scopes: &[]string{"view:site/2"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			k.event(r.Position, string(id), events.KindTokenScoped)
+			if end := k.log.End(); r.Position != before+1 || end != before+1 {
+				t.Errorf("answered with position %d, and the log went from %d to %d; want one event", r.Position, before, end)
+			}
+		})
+	}
+}
+
+// TestUnknown loses everything for as long as a command is tried. The answer is
+// that the outcome is unknown; the same request with the same key finds it out.
+func TestUnknown(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		match  func(ledgertest.Message) bool
+		stored bool // when the ledger gives up
+	}{
+		{"effect kept", ledgertest.Appended, true},
+		{"effect lost", ledgertest.Append, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newKit(t, resigned)
+			k.alice()
+			want := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/3"}}
+
+			before := k.log.End()
+			k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+				if tt.match(m) || ledgertest.Read(m) {
+					return ledgertest.Lose
+				}
+				return ledgertest.Pass
+			})
+			_, err := k.Create(t.Context(), k.root, "key", want)
+			if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "unknown") {
+				t.Fatalf("Create = %v, want ErrUnavailable that says that the outcome is unknown", err)
+			}
+			if stored := k.log.End() > before; stored != tt.stored {
+				t.Fatalf("stored = %t, want %t", stored, tt.stored)
+			}
+
+			k.link.Rule(nil)
+			r, err := k.Create(t.Context(), k.root, "key", want)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.Replayed != tt.stored {
+				t.Errorf("Replayed = %t, want %t", r.Replayed, tt.stored)
+			}
+			e := k.event(r.Position, string(r.Token.ID), events.KindTokenCreated)
+			if !r.Made || r.Secret.Digest() != e.Change.(*events.TokenCreated).Secret.Digest {
+				t.Errorf("made a secret: %t, and it is the event's: false; want the secret whose digest was stored", r.Made)
+			}
+			if end := k.log.End(); end != before+1 {
+				t.Errorf("the log went from %d to %d, want one event", before, end)
+			}
+		})
+	}
+}
+
+// TestLateAppend holds an append back until its command was given up and sent
+// again. What comes late must not be there twice, nor undo anything.
+func TestLateAppend(t *testing.T) {
+	k := newKit(t, resigned)
+	_, tok := k.alice()
+	id := tok.Token.ID
+	before := k.log.End()
+
+	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+		if ledgertest.Append(m) {
+			return ledgertest.Hold
+		}
+		return ledgertest.Pass
+	})
+	_, err := k.Suspend(t.Context(), k.root, "key", id, "late")
+	if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "unknown") {
+		t.Fatalf("Suspend = %v, want an unknown outcome", err)
+	}
+	k.link.Rule(nil)
+	if k.link.Held() < 2 {
+		t.Fatalf("%d appends were tried, want several", k.link.Held())
+	}
+
+	// A command that knows nothing of it is decided and stands; the appends
+	// that come after it were decided on a state that is gone.
+	r, err := k.Revoke(t.Context(), k.root, "", id, "lost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.link.Release()
+	again, err := k.Suspend(t.Context(), k.root, "key", id, "late")
+	if !errors.Is(err, ledger.ErrEnded) {
+		t.Errorf("the same request again = %+v, %v; want ErrEnded", again.Token.State, err)
+	}
+	if end := k.log.End(); r.Position != before+1 || end != before+1 {
+		t.Errorf("revoked at %d, and the log went from %d to %d; want the revocation alone", r.Position, before, end)
+	}
+}
+
+// TestLateAppendLands lets the append through before anything else is done: the
+// request with the same key then finds it.
+func TestLateAppendLands(t *testing.T) {
+	k := newKit(t, resigned)
+	_, tok := k.alice()
+	before := k.log.End()
+
+	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+		if ledgertest.Append(m) {
+			return ledgertest.Hold
+		}
+		return ledgertest.Pass
+	})
+	if _, err := k.Rotate(t.Context(), k.root, "key", tok.Token.ID, 0, nil); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Fatalf("Rotate = %v, want ErrUnavailable", err)
+	}
+	k.link.Rule(nil)
+	k.link.Release()
+	if err := k.view.WaitApplied(t.Context(), before+1); err != nil {
+		t.Fatal(err)
+	}
+	r, err := k.Rotate(t.Context(), k.root, "key", tok.Token.ID, 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !r.Replayed || r.Position != before+1 || r.Secret.Digest() != r.Token.Secrets[0].Digest {
+		t.Errorf("replayed %t at position %d, want what came late at %d with its secret", r.Replayed, r.Position, before+1)
+	}
+	if end := k.log.End(); end != before+1 {
+		t.Errorf("the log went from %d to %d, want one event", before, end)
+	}
+}
+
+// TestRivalWhileUnknown lets another ledger write to the line while an append is
+// unanswered: the search finds the rival's event, and the command is decided
+// again.
+func TestRivalWhileUnknown(t *testing.T) {
+	k := newKit(t, impatient)
+	_, tok := k.alice()
+	id := tok.Token.ID
+	rival := *k
+	rival.cfg.Conn = k.log.Conn()
+	rival.open()
+	defer rival.Close()
+
+	stepIn := make(chan struct{})
+	stepped := make(chan struct{})
+	once := true
+	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+		if ledgertest.Append(m) && once {
+			once = false
+			close(stepIn)
+			<-stepped
+			return ledgertest.Lose
+		}
+		return ledgertest.Pass
+	})
+	go func() {
+		defer close(stepped)
+		<-stepIn
+		if _, err := rival.Edit(t.Context(), k.root, "", id, 0, ledger.EditToken{App: ptr("rival")}); err != nil {
+			t.Error(err)
+		}
+	}()
+	r, err := k.Revoke(t.Context(), k.root, "", id, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := k.kinds(string(id)); len(got) != 3 || got[1] != events.KindTokenEdited || got[2] != events.KindTokenRevoked {
+		t.Errorf("what happened: %v, want created, edited, revoked", got)
+	}
+	k.event(r.Position, string(id), events.KindTokenRevoked)
+
+	// The same for a command that gives way.
+	tok = k.token("alice", "view:site/1")
+	stepIn, stepped, once = make(chan struct{}), make(chan struct{}), true
+	go func() {
+		defer close(stepped)
+		<-stepIn
+		if _, err := rival.Edit(t.Context(), k.root, "", tok.Token.ID, 0, ledger.EditToken{App: ptr("rival")}); err != nil {
+			t.Error(err)
+		}
+	}()
+	var conflict *ledger.ConflictError
+	if _, err := k.Edit(t.Context(), k.root, "", tok.Token.ID, 0, ledger.EditToken{App: ptr("loser")}); !errors.As(err, &conflict) {
+		t.Fatalf("Edit = %v, want ErrConflict", err)
+	}
+	if now, _ := k.GetToken(k.root, tok.Token.ID); conflict.Current != now.Version || now.App != "rival" {
+		t.Errorf("conflict names version %d, and the token is %q at %d", conflict.Current, now.App, now.Version)
+	}
+}
+
+// TestLogAway stops every answer: commands fail in bounded time, reads go on.
+func TestLogAway(t *testing.T) {
+	k := newKit(t, resigned)
+	_, tok := k.alice()
+	k.link.Rule(func(ledgertest.Message) ledgertest.Fate { return ledgertest.Lose })
+	began := time.Now()
+	_, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "")
+	if !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("Revoke = %v, want ErrUnavailable", err)
+	}
+	if took := time.Since(began); took > 10*k.cfg.CommandTimeout {
+		t.Errorf("it took %s to give up, and a command is tried for %s", took, k.cfg.CommandTimeout)
+	}
+	if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || got.State != events.Active {
+		t.Errorf("GetToken = %v, %v; want the token", got.Token, err)
+	}
+	if _, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{Login: "bob", Kind: "user"}); !errors.Is(err, ledger.ErrUnavailable) {
+		t.Errorf("CreateAccount = %v, want ErrUnavailable", err)
+	}
+}

@@ -1,0 +1,288 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"go.uber.org/goleak"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/follow"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds what a test waits for; nothing is expected to take so long.
+const patience = 20 * time.Second
+
+// kit is a ledger on a real log, whose view is a real index that follows it.
+type kit struct {
+	*ledger.Ledger
+	t    testing.TB
+	log  *ledgertest.Log
+	link *ledgertest.Link // the ledger's way to the log; the index has its own
+	view *projector.Projector
+	cfg  ledger.Config
+	now  *clock
+	root ledger.Caller
+	// secret is the root token's.
+	secret events.Secret
+}
+
+// newKit returns a ledger on a log that was begun.
+func newKit(t testing.TB, options ...func(*ledger.Config)) *kit {
+	t.Helper()
+	k := newEmptyKit(t, options...)
+	if err := k.Bootstrap(t.Context(), k.secret); err != nil {
+		t.Fatal(err)
+	}
+	k.findRoot()
+	return k
+}
+
+// newEmptyKit returns a ledger on an empty log.
+func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
+	t.Helper()
+	k := &kit{t: t, log: ledgertest.Start(t), now: &clock{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
+	k.view = view(t, k.log.Conn())
+	var conn *nats.Conn
+	k.link, conn = k.log.Link()
+	k.cfg = ledger.Config{Conn: conn, View: k.view, Epoch: k.log.Epoch, Logger: ledgertest.Logger(t), Now: k.now.Now}
+	for _, o := range options {
+		o(&k.cfg)
+	}
+	k.open()
+	t.Cleanup(func() {
+		k.link.Rule(nil)
+		k.link.Release()
+		k.check()
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return k
+}
+
+// impatient makes a ledger try again soon, for tests in which it has to.
+func impatient(c *ledger.Config) { c.TryTimeout = 100 * time.Millisecond }
+
+// resigned makes it give up soon, too.
+func resigned(c *ledger.Config) {
+	impatient(c)
+	c.CommandTimeout = 2 * time.Second
+}
+
+// view is a projector that follows the log, as a node has it.
+func view(t testing.TB, conn *nats.Conn) *projector.Projector {
+	t.Helper()
+	p, err := projector.Open(projector.Config{Dir: filepath.Join(t.TempDir(), "index"), Logger: ledgertest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := follow.New(follow.Config{Conn: conn, Logger: ledgertest.Logger(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx, 0, nil, p) }()
+	t.Cleanup(func() {
+		stop()
+		if err := errors.Join(<-done, p.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	return p
+}
+
+// open makes the ledger object, as a process does when it starts.
+func (k *kit) open() {
+	k.t.Helper()
+	var err error
+	if k.Ledger, err = ledger.Open(k.t.Context(), k.cfg); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// restart gives the ledger up and opens another one.
+func (k *kit) restart() {
+	k.t.Helper()
+	if err := k.Close(); err != nil {
+		k.t.Fatal(err)
+	}
+	k.open()
+}
+
+func (k *kit) findRoot() {
+	k.t.Helper()
+	list, _ := k.view.Accounts("", 2)
+	if len(list) != 1 {
+		k.t.Fatalf("%d accounts after the log was begun, want 1", len(list))
+	}
+	tokens, _, err := k.view.Tokens(list[0].ID, nil, "", 2)
+	if err != nil || len(tokens) != 1 {
+		k.t.Fatalf("%d tokens after the log was begun (%v), want 1", len(tokens), err)
+	}
+	k.root = ledger.Caller{Account: list[0].ID, Token: tokens[0].ID, Address: "192.0.2.1", Scopes: []events.Scope{events.Superuser}}
+}
+
+// check holds the log to what no fault may break: an index takes all of it,
+// no event stands in it twice, and no command with a key was done twice.
+func (k *kit) check() {
+	k.t.Helper()
+	end := k.log.End()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := k.view.WaitApplied(ctx, end); err != nil {
+		k.t.Errorf("the index does not take the log: %v", err)
+		return
+	}
+	seen := map[string]int{}
+	for i, e := range k.log.Events() {
+		for _, once := range []string{string(e.ID), string(e.Key)} {
+			if first, twice := seen[once]; twice && once != "" {
+				k.t.Errorf("%s stands at positions %d and %d", once, first, i+1)
+			}
+			seen[once] = i + 1
+		}
+	}
+	state := eventstest.Fold(k.log.Messages())
+	for _, id := range state.Tokens() {
+		want, _ := state.Token(id)
+		if got, err := k.view.Token(id); err != nil || got.Version != want.Version || got.State != want.State {
+			k.t.Errorf("token %s in the index: %+v (%v), want version %d, %s", id, got, err, want.Version, want.State)
+		}
+	}
+}
+
+// unchanged fails the test unless do leaves the log as it is.
+func (k *kit) unchanged(do func()) {
+	k.t.Helper()
+	before := k.log.End()
+	do()
+	if after := k.log.End(); after != before {
+		k.t.Errorf("the log went from position %d to %d, want nothing appended", before, after)
+	}
+}
+
+// event returns the event that a command was answered with, which has to be
+// about id.
+func (k *kit) event(at events.Position, id string, kind events.Kind) *events.Event {
+	k.t.Helper()
+	all := k.log.Events()
+	if at == 0 || int(at) > len(all) {
+		k.t.Fatalf("position %d, but the log ends at %d", at, len(all))
+	}
+	e := all[at-1]
+	if e.About != id || e.Change.Kind() != kind {
+		k.t.Fatalf("at position %d stands %s of %s, want %s of %s", at, e.Change.Kind(), e.About, kind, id)
+	}
+	return e
+}
+
+// account makes an account.
+func (k *kit) account(login string, grants ...string) events.AccountID {
+	k.t.Helper()
+	r, err := k.CreateAccount(k.t.Context(), k.root, "", ledger.CreateAccount{Login: login, Kind: "user", Grants: grants})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return r.Account.ID
+}
+
+// token makes a token.
+func (k *kit) token(account string, scopes ...string) ledger.TokenResult {
+	k.t.Helper()
+	r, err := k.Create(k.t.Context(), k.root, "", ledger.CreateToken{Account: account, App: "app", Scopes: scopes})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return r
+}
+
+// alice makes an account with one token.
+func (k *kit) alice() (events.AccountID, ledger.TokenResult) {
+	k.t.Helper()
+	id := k.account("alice", "admin:site/*")
+	return id, k.token("alice", "view:site/1")
+}
+
+// neighbour makes a token in the shard of another one.
+func (k *kit) neighbour(account string, of events.TokenID) events.TokenID {
+	k.t.Helper()
+	// What a command with a key makes stands in the key's shard.
+	for i := 0; ; i++ {
+		key := "neighbour " + strings.Repeat("i", i)
+		if events.ShardFor(events.NewCommandKey(k.root.Account, key)) != string(of[len(of)-2:]) {
+			continue
+		}
+		r, err := k.Create(k.t.Context(), k.root, key, ledger.CreateToken{Account: account, Scopes: []string{"view:site/1"}})
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		return r.Token.ID
+	}
+}
+
+// clock is the time, which a test can move on.
+type clock struct {
+	mu    sync.Mutex
+	ahead time.Duration // guarded by mu
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return time.Now().Add(c.ahead)
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.ahead += d
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// scopes prints scopes for comparing.
+func scopes(list []events.Scope) string { return strings.Join(events.ScopeStrings(list), " ") }
+
+// atOnce runs each of do in a goroutine of its own and waits for all.
+func atOnce(n int, do func(i int)) {
+	var wg sync.WaitGroup
+	start := make(chan struct{})
+	for i := range n {
+		wg.Go(func() {
+			<-start
+			do(i)
+		})
+	}
+	close(start)
+	wg.Wait()
+}
+
+// kinds lists what happened to one id.
+func (k *kit) kinds(id string) []events.Kind {
+	var out []events.Kind
+	for _, e := range k.log.Events() {
+		if e.About == id {
+			out = append(out, e.Change.Kind())
+		}
+	}
+	return out
+}
+
+func count[T comparable](list []T, v T) int {
+	return len(slices.DeleteFunc(slices.Clone(list), func(x T) bool { return x != v }))
+}

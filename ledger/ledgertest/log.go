@@ -1,0 +1,135 @@
+package ledgertest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/oklog/ulid/v2"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+)
+
+// patience bounds what the kit waits for; nothing is expected to take so long.
+const patience = 20 * time.Second
+
+// Log is a running server with the stream LEDGER. Nothing but this process can
+// reach it.
+type Log struct {
+	*embedded.Server
+	Epoch string
+
+	t  testing.TB
+	js jetstream.JetStream
+}
+
+// Start starts a server with an empty log, and stops it when the test ends.
+func Start(t testing.TB) *Log {
+	t.Helper()
+	dir := t.TempDir()
+	key, err := embedded.LoadOrCreateKey(filepath.Join(dir, "ledger.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	verifier, err := embedded.LoadOrCreateKey(filepath.Join(dir, "verifier.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	server, err := embedded.Start(ctx, embedded.Config{
+		Dir: filepath.Join(dir, "log"), MaxStore: 1 << 30,
+		LedgerKey: key, VerifierKey: verifier.Public(), Logger: Logger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	l := &Log{Server: server, Epoch: strings.ToLower(ulid.Make().String()), t: t}
+	if l.js, err = jetstream.New(l.Conn()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := embedded.CreateStream(ctx, l.js, embedded.StreamLimits{MaxBytes: 1 << 28, Epoch: l.Epoch}); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// Conn connects as the ledger.
+func (l *Log) Conn(opts ...nats.Option) *nats.Conn {
+	l.t.Helper()
+	nc, err := l.Connect(opts...)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return nc
+}
+
+// End returns the position of the last event, as the server knows it.
+func (l *Log) End() events.Position {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	info, err := embedded.OpenStream(ctx, l.js)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return info.Last
+}
+
+// Messages returns all that is in the log.
+func (l *Log) Messages() []events.Message {
+	l.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	stream, err := l.js.Stream(ctx, events.StreamName)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	var all []events.Message
+	for at := events.Position(1); at <= l.End(); at++ {
+		m, err := stream.GetMsg(ctx, uint64(at))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		all = append(all, events.Message{Position: at, Subject: m.Subject, Data: m.Data})
+	}
+	return all
+}
+
+// Events returns all that is in the log, decoded. The event at position p is
+// the one at index p-1.
+func (l *Log) Events() []*events.Event {
+	l.t.Helper()
+	messages := l.Messages()
+	all := make([]*events.Event, len(messages))
+	for i, m := range messages {
+		e, err := events.DecodeMessage(m)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		all[i] = e
+	}
+	return all
+}
+
+// Logger writes to the test's own output.
+func Logger(t testing.TB) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// errClosed reports that a link was closed for good.
+var errClosed = errors.New("link is closed")

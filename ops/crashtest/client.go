@@ -1,0 +1,592 @@
+package crashtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// command is a request that changes something.
+type command struct {
+	kind   events.Kind // of the event that it is to become
+	method string
+	path   string
+	body   map[string]any
+	key    string // idempotency key
+}
+
+// reply is what an answer says, of a command or a check, good or bad.
+type reply struct {
+	status int
+
+	Token struct {
+		ID string `json:"id"`
+	} `json:"token"`
+	Account json.RawMessage `json:"account"` // an object from the API, an id from a verifier
+	Secret  string          `json:"secret"`
+
+	Position events.Position `json:"position"`
+
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason"`
+
+	Code   string `json:"code"` // of a problem
+	Detail string `json:"detail"`
+}
+
+// about returns the id of what a command changed.
+func (r reply) about() string {
+	var account struct {
+		ID string `json:"id"`
+	}
+	if r.Token.ID != "" || json.Unmarshal(r.Account, &account) != nil {
+		return r.Token.ID
+	}
+	return account.ID
+}
+
+// String leaves the secret out.
+func (r reply) String() string {
+	return fmt.Sprintf("status %d, %s%s %s, position %d", r.status, r.Code, r.Reason, r.Detail, r.Position)
+}
+
+// send sends one request, once.
+func send(ctx context.Context, c *http.Client, method, url, secret, key string, body map[string]any) (reply, error) {
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return reply{}, err
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, url, content)
+	if err != nil {
+		return reply{}, err
+	}
+	if content != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if secret != "" {
+		req.Header.Set("Authorization", "Bearer "+secret)
+	}
+	if key != "" {
+		req.Header.Set("Idempotency-Key", key)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return reply{}, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return reply{}, err
+	}
+	r := reply{status: resp.StatusCode}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return r, fmt.Errorf("%s %s: status %d, and the body is not JSON: %w", method, url, resp.StatusCode, err)
+	}
+	return r, nil
+}
+
+// ask asks a verifier about a secret.
+func ask(ctx context.Context, verify, secret string, need ...string) (reply, error) {
+	return send(ctx, quickly, http.MethodPost, verify+"/v1/verify", "", "", map[string]any{"token": secret, "need": need})
+}
+
+// ack is a command that was acknowledged.
+type ack struct {
+	command
+	about    string
+	position events.Position
+}
+
+// workload is a number of commands of every kind, sent by clients at the same
+// time, each again and again with the same key until it is acknowledged. Every
+// client has accounts and tokens of its own, so that it knows what has to be.
+type workload struct {
+	ledger  *machine
+	limit   int64
+	root    string // secret that all commands are sent with
+	clients []*client
+	web     *http.Client
+
+	begun atomic.Int64 // commands
+	acked atomic.Int64
+	idle  chan struct{} // closed when the clients have stopped
+
+	mu      sync.Mutex
+	revoked []revocation // guarded by mu
+	known   []string     // guarded by mu; every secret that was handed out
+}
+
+// revocation is a secret that no node may accept that has applied a position.
+type revocation struct {
+	secret   string
+	position events.Position
+}
+
+// newWorkload returns limit commands for a number of clients.
+func newWorkload(ledger *machine, seed uint64, clients, limit int) *workload {
+	w := &workload{ledger: ledger, limit: int64(limit), web: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}}
+	for i := range clients {
+		w.clients = append(w.clients, &client{
+			w: w, name: fmt.Sprintf("c%d", i), run: fmt.Sprintf("%x", seed),
+			rng: rand.New(rand.NewPCG(seed, uint64(i)+100)),
+		})
+	}
+	return w
+}
+
+// do sends commands until all are acknowledged or ctx ends. Called again, it
+// goes on with those that were not acknowledged.
+func (w *workload) do(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var wg sync.WaitGroup
+	errs := make([]error, len(w.clients))
+	for i, c := range w.clients {
+		wg.Go(func() {
+			if errs[i] = c.do(ctx); errs[i] != nil {
+				cancel() // what others would do now tells nothing
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// begin is do in the background. The function that it returns waits for the end.
+func (w *workload) begin(ctx context.Context) (end func() error) {
+	result := make(chan error, 1)
+	w.idle = make(chan struct{})
+	go func() {
+		defer close(w.idle)
+		result <- w.do(ctx)
+	}()
+	return func() error { return <-result }
+}
+
+// reached waits until so many commands are acknowledged. It returns an error
+// where they will not be.
+func (w *workload) reached(n int64) error {
+	return poll(patience, func() (bool, error) {
+		if w.acked.Load() >= n {
+			return true, nil
+		}
+		select {
+		case <-w.idle:
+			return false, errors.New("the clients have stopped")
+		default:
+			return false, nil
+		}
+	})
+}
+
+// acks returns every command that was acknowledged. No client may be at work.
+func (w *workload) acks() []ack {
+	var all []ack
+	for _, c := range w.clients {
+		all = append(all, c.acks...)
+	}
+	return all
+}
+
+// secrets returns every secret that was handed out.
+func (w *workload) secrets() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return append(slices.Clone(w.known), w.root)
+}
+
+// anyRevoked returns one of the revocations that were acknowledged.
+func (w *workload) anyRevoked(rng *rand.Rand) (revocation, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.revoked) == 0 {
+		return revocation{}, false
+	}
+	return w.revoked[rng.IntN(len(w.revoked))], true
+}
+
+// client sends its commands one after another. One goroutine uses it at a time.
+type client struct {
+	w    *workload
+	name string
+	run  string // part of the keys
+	rng  *rand.Rand
+
+	sent     int      // commands made
+	pending  *command // made, and not acknowledged
+	then     func(reply)
+	accounts []*account
+	tokens   []*token
+	acks     []ack
+
+	retries, lost int // requests sent again; secrets that no answer showed
+}
+
+// account is what a client knows of an account of its own.
+type account struct {
+	id, login string
+	wide      bool // holds admin:site/*, else view:site/*
+	suspended bool
+}
+
+// token is what a client knows of a token of its own.
+type token struct {
+	id      string
+	account *account
+	scopes  []string
+	state   events.TokenState
+
+	current string   // secret; empty where the answer that showed it was lost
+	fading  string   // the secret before, in its hour of grace; or empty
+	dead    []string // secrets that a rotation ended
+}
+
+func (c *client) do(ctx context.Context) error {
+	for {
+		if c.pending == nil {
+			if c.w.begun.Add(1) > c.w.limit {
+				c.w.begun.Add(-1)
+				return nil
+			}
+			c.plan()
+		}
+		r, err := c.acknowledged(ctx, *c.pending)
+		if ctx.Err() != nil && err != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		c.acks = append(c.acks, ack{command: *c.pending, about: r.about(), position: r.Position})
+		c.then(r)
+		c.pending, c.then = nil, nil
+		c.w.acked.Add(1)
+	}
+}
+
+// acknowledged sends a command until it is acknowledged. Only what says that the
+// outcome is unknown, or that the node cannot tell now, is followed by another
+// try: every other refusal is wrong, a 401 of a node that has just started
+// included.
+func (c *client) acknowledged(ctx context.Context, cmd command) (reply, error) {
+	for try := 0; ; try++ {
+		r, err := c.try(ctx, cmd)
+		switch {
+		case err == nil && (r.status == http.StatusOK || r.status == http.StatusCreated):
+			return r, nil
+		case err == nil && r.status != http.StatusServiceUnavailable:
+			return r, fmt.Errorf("client %s: %s %s %v (%s): %s", c.name, cmd.method, cmd.path, cmd.body, cmd.kind, r)
+		}
+		c.retries++
+		select {
+		case <-ctx.Done():
+			return r, ctx.Err()
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// try sends a command once, now and then with so little patience that the next
+// try meets this one in the ledger.
+func (c *client) try(ctx context.Context, cmd command) (reply, error) {
+	limit := 5 * time.Second
+	if c.rng.IntN(10) == 0 {
+		limit = time.Duration(c.rng.IntN(6000)) * time.Microsecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	a, ok := c.w.ledger.addresses()
+	if !ok {
+		return reply{}, errors.New("the ledger does not listen")
+	}
+	return send(ctx, c.w.web, cmd.method, a.API+cmd.path, c.w.root, cmd.key, cmd.body)
+}
+
+// plan makes the next command, one that has to succeed.
+func (c *client) plan() {
+	type choice struct {
+		weight int
+		plan   func()
+	}
+	var choices []choice
+	add := func(weight int, plan func()) { choices = append(choices, choice{weight, plan}) }
+	if len(c.accounts) < 2 {
+		add(3, c.createAccount)
+	}
+	for _, a := range c.accounts {
+		if a.suspended {
+			add(15, func() { c.resumeAccount(a) })
+			continue
+		}
+		add(18, func() { c.createToken(a) })
+		add(3, func() { c.grant(a) })
+		add(2, func() { c.suspendAccount(a) })
+	}
+	if t := c.pick(func(t *token) bool { return t.state != events.Revoked && !t.account.suspended }); t != nil {
+		add(10, func() { c.scope(t) })
+		add(10, func() { c.edit(t) })
+		add(14, func() { c.rotate(t, c.rng.IntN(2) == 0) })
+	}
+	if t := c.pick(func(t *token) bool { return t.state == events.Active }); t != nil {
+		add(7, func() { c.suspend(t) })
+	}
+	if t := c.pick(func(t *token) bool { return t.state == events.Suspended }); t != nil {
+		add(8, func() { c.resume(t) })
+	}
+	if t := c.pick(func(t *token) bool { return t.state != events.Revoked }); t != nil {
+		add(10, func() { c.revoke(t) })
+	}
+	total := 0
+	for _, ch := range choices {
+		total += ch.weight
+	}
+	roll := c.rng.IntN(max(total, 1))
+	for _, ch := range choices {
+		if roll -= ch.weight; roll < 0 {
+			ch.plan()
+			return
+		}
+	}
+}
+
+// pick returns one of the tokens that are wanted, nil where there is none.
+func (c *client) pick(wanted func(*token) bool) *token {
+	var list []*token
+	for _, t := range c.tokens {
+		if wanted(t) {
+			list = append(list, t)
+		}
+	}
+	if len(list) == 0 {
+		return nil
+	}
+	return list[c.rng.IntN(len(list))]
+}
+
+// will sets the next command, and what is known once it is acknowledged.
+func (c *client) will(kind events.Kind, method, path string, body map[string]any, then func(reply)) {
+	c.sent++
+	c.pending = &command{kind: kind, method: method, path: path, body: body, key: fmt.Sprintf("%s-%s-%d", c.run, c.name, c.sent)}
+	c.then = then
+}
+
+func (c *client) createAccount() {
+	a := &account{login: fmt.Sprintf("%s.%s-%d", c.run, c.name, len(c.accounts)), wide: true}
+	c.will(events.KindAccountCreated, http.MethodPost, "/v1/accounts",
+		map[string]any{"login": a.login, "kind": "user", "grants": a.grants()},
+		func(r reply) {
+			a.id = r.about()
+			c.accounts = append(c.accounts, a)
+		})
+}
+
+func (a *account) grants() []string {
+	if a.wide {
+		return []string{"admin:site/*"}
+	}
+	return []string{"view:site/*"}
+}
+
+func (c *client) grant(a *account) {
+	to := *a
+	to.wide = !a.wide
+	c.will(events.KindAccountGranted, http.MethodPut, "/v1/accounts/"+a.id+"/grants",
+		map[string]any{"grants": to.grants()},
+		func(reply) { a.wide = to.wide })
+}
+
+func (c *client) suspendAccount(a *account) {
+	c.will(events.KindAccountSuspended, http.MethodPost, "/v1/accounts/"+a.id+"/suspend", nil,
+		func(reply) { a.suspended = true })
+}
+
+func (c *client) resumeAccount(a *account) {
+	c.will(events.KindAccountResumed, http.MethodPost, "/v1/accounts/"+a.id+"/resume", nil,
+		func(reply) { a.suspended = false })
+}
+
+// scopes returns scopes within what the account holds.
+func (c *client) scopes(a *account) []string {
+	permissions := []string{"view", "write", "admin"}
+	if !a.wide {
+		permissions = permissions[:1]
+	}
+	var list []string
+	for _, site := range c.rng.Perm(9)[:1+c.rng.IntN(3)] {
+		list = append(list, fmt.Sprintf("%s:site/%d", permissions[c.rng.IntN(len(permissions))], site+1))
+	}
+	return list
+}
+
+func (c *client) createToken(a *account) {
+	t := &token{account: a, scopes: c.scopes(a), state: events.Active}
+	c.will(events.KindTokenCreated, http.MethodPost, "/v1/tokens",
+		map[string]any{"account": a.login, "app": "cron", "device": c.name, "scopes": t.scopes},
+		func(r reply) {
+			t.id = r.about()
+			c.shown(t, r)
+			c.tokens = append(c.tokens, t)
+		})
+}
+
+// shown notes the secret in an answer. A ledger that died after the event and
+// before the answer cannot show it again.
+func (c *client) shown(t *token, r reply) {
+	t.current = r.Secret
+	if r.Secret == "" {
+		c.lost++
+		return
+	}
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.w.known = append(c.w.known, r.Secret)
+}
+
+func (c *client) scope(t *token) {
+	scopes := c.scopes(t.account)
+	body := map[string]any{"scopes": scopes}
+	if c.rng.IntN(3) == 0 {
+		body["device"] = "phone"
+	}
+	c.will(events.KindTokenScoped, http.MethodPatch, "/v1/tokens/"+t.id, body,
+		func(reply) { t.scopes = scopes })
+}
+
+func (c *client) edit(t *token) {
+	c.will(events.KindTokenEdited, http.MethodPatch, "/v1/tokens/"+t.id,
+		map[string]any{"app": fmt.Sprintf("app %d", c.sent)}, func(reply) {})
+}
+
+// rotate gives a token a new secret. The old one lives for an hour more, longer
+// than any test, or dies at once.
+func (c *client) rotate(t *token, grace bool) {
+	body := map[string]any{"grace": 0}
+	if grace {
+		body["grace"] = "1h"
+	}
+	c.will(events.KindTokenRotated, http.MethodPost, "/v1/tokens/"+t.id+"/rotate", body,
+		func(r reply) {
+			ended := []string{t.fading}
+			t.fading = ""
+			if grace {
+				t.fading = t.current
+			} else {
+				ended = append(ended, t.current)
+			}
+			for _, s := range ended {
+				if s != "" {
+					t.dead = append(t.dead, s)
+				}
+			}
+			c.shown(t, r)
+		})
+}
+
+func (c *client) suspend(t *token) {
+	c.will(events.KindTokenSuspended, http.MethodPost, "/v1/tokens/"+t.id+"/suspend",
+		map[string]any{"reason": "away"}, func(reply) { t.state = events.Suspended })
+}
+
+func (c *client) resume(t *token) {
+	c.will(events.KindTokenResumed, http.MethodPost, "/v1/tokens/"+t.id+"/resume", nil,
+		func(reply) { t.state = events.Active })
+}
+
+func (c *client) revoke(t *token) {
+	c.will(events.KindTokenRevoked, http.MethodPost, "/v1/tokens/"+t.id+"/revoke",
+		map[string]any{"reason": "lost"},
+		func(r reply) {
+			t.state = events.Revoked
+			c.w.mu.Lock()
+			defer c.w.mu.Unlock()
+			for _, s := range append(slices.Clone(t.dead), t.fading, t.current) {
+				if s != "" {
+					c.w.revoked = append(c.w.revoked, revocation{s, r.Position})
+				}
+			}
+		})
+}
+
+// findLost rotates the live tokens whose secret no answer showed, so that there
+// is one to be accepted.
+func (w *workload) findLost(ctx context.Context) error {
+	for _, c := range w.clients {
+		for _, t := range c.tokens {
+			for t.current == "" && t.state != events.Revoked && !t.account.suspended {
+				c.rotate(t, true)
+				w.limit++
+				w.begun.Add(1)
+				if err := c.finish(ctx); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// finish has the pending command acknowledged.
+func (c *client) finish(ctx context.Context) error {
+	r, err := c.acknowledged(ctx, *c.pending)
+	if err != nil {
+		return err
+	}
+	c.acks = append(c.acks, ack{command: *c.pending, about: r.about(), position: r.Position})
+	c.then(r)
+	c.pending, c.then = nil, nil
+	c.w.acked.Add(1)
+	return nil
+}
+
+// expectation is what a node has to answer.
+type expectation struct {
+	about   string // the token's id
+	secret  string
+	need    string
+	allowed bool
+}
+
+// expectations returns what follows from what was acknowledged: for every
+// secret, whether it is good, and what for.
+func (w *workload) expectations() []expectation {
+	var list []expectation
+	for _, c := range w.clients {
+		for _, t := range c.tokens {
+			live := t.state == events.Active && !t.account.suspended
+			add := func(secret string, good bool) {
+				if secret == "" {
+					return
+				}
+				for _, s := range t.scopes {
+					permission, resource, _ := strings.Cut(s, ":")
+					list = append(list,
+						expectation{t.id, secret, "view:" + resource, good},
+						expectation{t.id, secret, "admin:" + resource, good && permission == "admin" && t.account.wide})
+				}
+				list = append(list, expectation{t.id, secret, "view:site/77", false})
+			}
+			add(t.current, live)
+			add(t.fading, live)
+			for _, s := range t.dead {
+				add(s, false)
+			}
+		}
+	}
+	return list
+}

@@ -1,0 +1,231 @@
+package crashtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
+)
+
+// serveLog serves the log of a data folder whose node is stopped, to this test
+// alone.
+func serveLog(t testing.TB, data string) (*nats.Conn, *embedded.Server) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	key, err := embedded.LoadKey(filepath.Join(data, "ledger.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := embedded.Start(ctx, embedded.Config{Dir: filepath.Join(data, "log"), LedgerKey: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := server.Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn, server
+}
+
+// readLog returns all that the log of a stopped node holds.
+func readLog(t testing.TB, data string) []events.Message {
+	t.Helper()
+	conn, server := serveLog(t, data)
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+	}()
+	return collect(t, conn)
+}
+
+// fetchLog returns all that the log of a running node holds, read as a verifier
+// does.
+func fetchLog(t testing.TB, p *process) []events.Message {
+	t.Helper()
+	key, err := embedded.LoadKey(p.path("verifier.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nats.Connect(p.waitListening().NATS, embedded.VerifierOptions(key)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	return collect(t, conn)
+}
+
+// collect reads every position from the first to the last, one by one.
+func collect(t testing.TB, conn *nats.Conn) []events.Message {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := embedded.OpenStream(ctx, js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(ctx, events.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log []events.Message
+	for at := events.Position(1); at <= info.Last; at++ {
+		m, err := stream.GetMsg(ctx, uint64(at))
+		if err != nil {
+			t.Fatalf("position %d of %d: %v", at, info.Last, err)
+		}
+		log = append(log, events.Message{Position: at, Subject: m.Subject, Data: m.Data})
+	}
+	return log
+}
+
+// checkLog holds a log to what was acknowledged: each command stands at the
+// position of its acknowledgement, and once. Where it is complete, nothing else
+// is in it but the beginning.
+func checkLog(t testing.TB, log []events.Message, acks []ack, complete bool) {
+	t.Helper()
+	var root events.AccountID
+	first := map[events.CommandKey]events.Position{}
+	decoded := make([]*events.Event, len(log))
+	for i, m := range log {
+		e, err := events.DecodeMessage(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		decoded[i] = e
+		if e.Change.Kind() == events.KindAccountCreated && root == "" {
+			root = events.AccountID(e.About)
+		}
+		if e.Key == "" {
+			continue
+		}
+		if at, ok := first[e.Key]; ok {
+			t.Errorf("positions %d and %d are of one command, a doubled %s", at, m.Position, e.Change.Kind())
+		}
+		first[e.Key] = m.Position
+	}
+	for _, a := range acks {
+		key := events.NewCommandKey(root, a.key)
+		if a.position < 1 || int(a.position) > len(log) {
+			t.Errorf("%s was acknowledged at position %d, and the log ends at %d", a.kind, a.position, len(log))
+			continue
+		}
+		if e := decoded[a.position-1]; e.Key != key || e.Change.Kind() != a.kind || e.About != a.about {
+			t.Errorf("position %d holds a %s of %s, and a %s of %s was acknowledged there; its own position is %d",
+				a.position, e.Change.Kind(), e.About, a.kind, a.about, first[key])
+		}
+	}
+	if want := beginning + len(acks); complete && len(log) != want {
+		t.Errorf("the log holds %d events, and %d were acknowledged or begin it", len(log), want)
+	}
+}
+
+// beginning is how many events a log begins with: the policy, the first account
+// and its token.
+const beginning = 3
+
+// dump is what an index holds up to a position.
+type dump struct {
+	position events.Position
+	content  []byte
+}
+
+func dumpOf(t testing.TB, p *projector.Projector) dump {
+	t.Helper()
+	var b bytes.Buffer
+	if err := p.Dump(&b); err != nil {
+		t.Fatal(err)
+	}
+	return dump{p.Position(), b.Bytes()}
+}
+
+// openIndex opens an index that no process has open, or a new one, until the
+// test calls close.
+func openIndex(t testing.TB, dir string) (p *projector.Projector, close func()) {
+	t.Helper()
+	p, err := projector.Open(projector.Config{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, func() {
+		t.Helper()
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// dumpIndex returns what the index of a stopped node holds.
+func dumpIndex(t testing.TB, dir string) dump {
+	t.Helper()
+	p, closeIndex := openIndex(t, dir)
+	defer closeIndex()
+	return dumpOf(t, p)
+}
+
+// checkPrefix holds an index to the fold of so much of the log as it has
+// applied.
+func checkPrefix(t testing.TB, what string, got dump, log []events.Message) {
+	t.Helper()
+	if int(got.position) > len(log) {
+		t.Errorf("%s is at position %d, and the log ends at %d", what, got.position, len(log))
+		return
+	}
+	p, closeIndex := openIndex(t, filepath.Join(t.TempDir(), "fold"))
+	defer closeIndex()
+	if err := p.Apply(t.Context(), slices.Clone(log[:got.position])); err != nil {
+		t.Fatal(err)
+	}
+	if want := dumpOf(t, p); !bytes.Equal(got.content, want.content) {
+		t.Errorf("%s at position %d is not the fold of the log: %s", what, got.position, firstDifference(got.content, want.content))
+	}
+}
+
+// checkWhole holds the index of a stopped node to the whole log: its bytes to
+// another fold, and its answers to the reference.
+func checkWhole(t testing.TB, what, dir string, log []events.Message) {
+	t.Helper()
+	p, closeIndex := openIndex(t, dir)
+	defer closeIndex()
+	got := dumpOf(t, p)
+	if int(got.position) != len(log) {
+		t.Errorf("%s is at position %d, and the log ends at %d", what, got.position, len(log))
+	}
+	checkPrefix(t, what, got, log)
+	if err := projectortest.Compare(eventstest.Fold(log), p); err != nil {
+		t.Errorf("%s does not answer as the reference does: %v", what, err)
+	}
+}
+
+func firstDifference(got, want []byte) string {
+	g, w := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
+	for i := range max(len(g), len(w)) {
+		switch {
+		case i >= len(g):
+			return fmt.Sprintf("it lacks %s", w[i])
+		case i >= len(w):
+			return fmt.Sprintf("it has %s besides", g[i])
+		case !bytes.Equal(g[i], w[i]):
+			return fmt.Sprintf("it has %s, want %s", g[i], w[i])
+		}
+	}
+	return "none"
+}

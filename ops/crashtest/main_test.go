@@ -1,0 +1,58 @@
+package crashtest
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/ops/node"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
+
+func TestMain(m *testing.M) {
+	if raw := os.Getenv(nodeVariable); raw != "" {
+		os.Exit(runNode(raw))
+	}
+	flag.Parse()
+	os.Exit(m.Run())
+}
+
+// seeded returns the run's seed and what follows from it.
+func seeded(t testing.TB) (uint64, *rand.Rand) {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("-seed=%d repeats this", seed)
+	return seed, rand.New(rand.NewPCG(seed, 1))
+}
+
+// newLedger returns a machine with the log and a verifier beside it.
+func newLedger(t testing.TB, s settings) *machine {
+	t.Helper()
+	s.Name, s.Roles, s.NATSListen = "ledger", []string{node.RoleLedger, node.RoleVerifier}, "127.0.0.1:0"
+	return newMachine(t, s)
+}
+
+// newVerifier returns a machine with a verifier that reads the ledger's log. The
+// ledger must have been started before.
+func newVerifier(t testing.TB, name string, l *link, s settings) *machine {
+	t.Helper()
+	s.Name, s.Roles = name, []string{node.RoleVerifier}
+	s.NATS, s.NATSKey = l.url(), l.ledger.process().path("verifier.nk")
+	return newMachine(t, s)
+}
+
+// rootSecret reads the secret of the first token.
+func rootSecret(t testing.TB, p *process) string {
+	t.Helper()
+	p.waitListening()
+	b, err := os.ReadFile(p.path("root.token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}

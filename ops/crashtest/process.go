@@ -1,0 +1,394 @@
+package crashtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/ops/node"
+)
+
+// patience bounds what a test waits for; nothing is expected to take so long.
+const patience = 60 * time.Second
+
+// nodeVariable tells the test binary to be a node: a [settings] as JSON.
+const nodeVariable = "TOKENLEDGER_CRASHTEST_NODE"
+
+// settings are what a node's process is told.
+type settings struct {
+	Data       string
+	Name       string
+	Roles      []string
+	NATS       string
+	NATSKey    string
+	NATSListen string
+	Lease      time.Duration
+	// Image is a file with a file system that is mounted on Mount first. Empty
+	// for none.
+	Image, Mount string
+}
+
+// runNode is the node's program. It returns the exit code.
+func runNode(raw string) int {
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	if err := runNodeWith(raw, log); err != nil {
+		log.Error("node ended", "err", err)
+		return 1
+	}
+	return 0
+}
+
+func runNodeWith(raw string, log *slog.Logger) error {
+	var s settings
+	if err := json.Unmarshal([]byte(raw), &s); err != nil {
+		return err
+	}
+	if s.Image != "" {
+		if out, err := exec.Command("mount", "-o", "loop", s.Image, s.Mount).CombinedOutput(); err != nil {
+			return fmt.Errorf("mount %s: %w: %s", s.Image, err, out)
+		}
+	}
+	n, err := node.New(node.Config{
+		Data: s.Data, Name: s.Name, Roles: s.Roles,
+		NATS: s.NATS, NATSKey: s.NATSKey, NATSListen: s.NATSListen,
+		APIAddr: "127.0.0.1:0", VerifyAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
+		Lease: s.Lease, Version: "crashtest", Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	return n.Run(ctx)
+}
+
+// machine is what a node runs on: its data folder, and the processes that use it
+// one after another. One goroutine starts and ends them; any may ask.
+type machine struct {
+	t        testing.TB
+	settings settings
+	secrets  func() []string // none of which may show in what a process writes
+
+	mu  sync.Mutex
+	now *process // guarded by mu; the latest, nil before the first
+}
+
+// newMachine returns a machine whose node is not started yet.
+func newMachine(t testing.TB, s settings) *machine {
+	t.Helper()
+	if s.Data == "" {
+		s.Data = filepath.Join(t.TempDir(), s.Name)
+	}
+	m := &machine{t: t, settings: s}
+	t.Cleanup(func() {
+		if p := m.process(); p != nil {
+			p.kill()
+		}
+	})
+	return m
+}
+
+// process is one life of a node.
+type process struct {
+	t     testing.TB
+	name  string
+	data  string
+	cmd   *exec.Cmd
+	out   *output
+	ended chan struct{} // closed once it has ended
+
+	mu    sync.Mutex
+	addrs node.Addresses // guarded by mu; zero until it listens
+}
+
+// start starts the node and does not wait for it.
+func (m *machine) start() *process {
+	m.t.Helper()
+	if p := m.process(); p != nil && !p.over() {
+		m.t.Fatalf("%s runs already", m.settings.Name)
+	}
+	raw, err := json.Marshal(m.settings)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	program, err := os.Executable()
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	p := &process{
+		t: m.t, name: m.settings.Name, data: m.settings.Data, cmd: exec.Command(program),
+		out: &output{name: m.settings.Name, to: m.t.Output()}, ended: make(chan struct{}),
+	}
+	p.cmd.Env = append(os.Environ(), nodeVariable+"="+string(raw))
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	p.cmd.SysProcAttr = processAttributes(m.settings.Image != "")
+	if err := p.cmd.Start(); err != nil {
+		m.t.Fatalf("start %s: %v", m.settings.Name, err)
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended stands in ProcessState
+		close(p.ended)
+	}()
+	m.mu.Lock()
+	m.now = p
+	m.mu.Unlock()
+	return p
+}
+
+// run starts the node and waits until it listens.
+func (m *machine) run() *process {
+	m.t.Helper()
+	p := m.start()
+	p.waitListening()
+	return p
+}
+
+// process returns the latest process, nil where none was started.
+func (m *machine) process() *process {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now
+}
+
+// addresses returns where the node listens now. It returns false while it does
+// not.
+func (m *machine) addresses() (node.Addresses, bool) {
+	p := m.process()
+	if p == nil || p.over() {
+		return node.Addresses{}, false
+	}
+	return p.addresses()
+}
+
+// path returns a file of the data folder as this process finds it. With a disk
+// of its own, the node has to be running.
+func (p *process) path(name ...string) string {
+	path := filepath.Join(append([]string{p.data}, name...)...)
+	if p.isolated() {
+		// The mounts of another process are seen through its root.
+		path = filepath.Join(fmt.Sprintf("/proc/%d/root", p.cmd.Process.Pid), path)
+	}
+	return path
+}
+
+func (p *process) isolated() bool { return isolates(p.cmd.SysProcAttr) }
+
+// addresses reads where the process listens. It returns false where it does not
+// say so yet; what an earlier process wrote does not count.
+func (p *process) addresses() (node.Addresses, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.addrs != (node.Addresses{}) {
+		return p.addrs, true
+	}
+	var a node.Addresses
+	raw, err := os.ReadFile(p.path("run.json"))
+	if err != nil || json.Unmarshal(raw, &a) != nil || a.PID != p.cmd.Process.Pid {
+		return node.Addresses{}, false
+	}
+	p.addrs = a
+	return a, true
+}
+
+// waitListening waits until the process says where it listens.
+func (p *process) waitListening() node.Addresses {
+	p.t.Helper()
+	var a node.Addresses
+	p.eventually("it listens", func() (ok bool) {
+		a, ok = p.addresses()
+		return ok
+	})
+	return a
+}
+
+// waitReady waits until the process answers checks.
+func (p *process) waitReady() {
+	p.t.Helper()
+	p.waitListening()
+	p.eventually("it is ready", func() bool {
+		status, _ := p.readyz()
+		return status == http.StatusOK
+	})
+}
+
+// readyz returns what the process says of its health: 0 where it says nothing.
+func (p *process) readyz() (status int, why string) {
+	a, ok := p.addresses()
+	if !ok {
+		return 0, "it does not listen"
+	}
+	resp, err := quickly.Get(a.Metrics + "/readyz")
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err.Error()
+	}
+	return resp.StatusCode, strings.TrimSpace(string(b))
+}
+
+// quickly is for questions that are answered at once or not at all.
+var quickly = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+
+// eventually waits until ok, and fails the test where that takes too long or the
+// process ends before.
+func (p *process) eventually(what string, ok func() bool) {
+	p.t.Helper()
+	if err := poll(patience, func() (bool, error) {
+		over := p.over() // asked first: what it did last may be what is waited for
+		if ok() {
+			return true, nil
+		}
+		if over {
+			return false, fmt.Errorf("it ended: %s", p.cmd.ProcessState)
+		}
+		return false, nil
+	}); err != nil {
+		p.t.Fatalf("%s: waiting until %s: %v; it wrote:\n%s", p.name, what, err, p.out.tail())
+	}
+}
+
+// poll asks until ok or an error, or for as long as limit.
+func poll(limit time.Duration, ok func() (bool, error)) error {
+	deadline := time.Now().Add(limit)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		done, err := ok()
+		if done || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return errors.New("it took too long")
+		}
+		<-tick.C
+	}
+}
+
+// over reports whether the process has ended.
+func (p *process) over() bool {
+	select {
+	case <-p.ended:
+		return true
+	default:
+		return false
+	}
+}
+
+// kill ends the process at once, as kill -9 does.
+func (p *process) kill() {
+	p.t.Helper()
+	if err := p.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Errorf("kill %s: %v", p.name, err)
+	}
+	<-p.ended
+	p.check()
+}
+
+// freeze stops the process where it stands. It comes back by kill alone.
+func (p *process) freeze() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		p.t.Fatalf("stop %s: %v", p.name, err)
+	}
+	// The signal has only been sent; a thread in a system call runs on.
+	p.eventually("it stands still", func() bool { return frozen(p.cmd.Process.Pid) })
+}
+
+// stop asks the process to end and waits until it has, in peace.
+func (p *process) stop() {
+	p.t.Helper()
+	if code := p.terminate(); code != 0 {
+		p.t.Errorf("%s ended with %s, want exit status 0; it wrote:\n%s", p.name, p.cmd.ProcessState, p.out.tail())
+	}
+}
+
+// terminate asks the process to end, waits until it has, and returns its exit
+// code, -1 where a signal ended it.
+func (p *process) terminate() int {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Fatalf("stop %s: %v", p.name, err)
+	}
+	return p.wait()
+}
+
+// wait waits until the process has ended by itself and returns its exit code, -1
+// where a signal ended it.
+func (p *process) wait() int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		p.t.Fatalf("%s does not end; it wrote:\n%s", p.name, p.out.tail())
+	}
+	p.check()
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// check reports what no process may write, however it ended.
+func (p *process) check() {
+	p.t.Helper()
+	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "SIGBUS"} {
+		if p.out.has(bad) {
+			p.t.Errorf("%s wrote %q:\n%s", p.name, bad, p.out.tail())
+		}
+	}
+}
+
+// output keeps what a process writes, and shows it in the test's log.
+type output struct {
+	name string
+	to   io.Writer
+
+	mu   sync.Mutex
+	all  bytes.Buffer // guarded by mu
+	part []byte       // guarded by mu; a line that has not ended
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all.Write(b)
+	o.part = append(o.part, b...)
+	for {
+		line, rest, ok := bytes.Cut(o.part, []byte("\n"))
+		if !ok {
+			return len(b), nil
+		}
+		fmt.Fprintf(o.to, "%s: %s\n", o.name, line)
+		o.part = rest
+	}
+}
+
+// has reports whether the process wrote a text.
+func (o *output) has(text string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return bytes.Contains(o.all.Bytes(), []byte(text))
+}
+
+// tail returns the last of what the process wrote.
+func (o *output) tail() string {
+	const most = 4 << 10
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	b := o.all.Bytes()
+	return string(b[max(0, len(b)-most):])
+}

@@ -1,0 +1,230 @@
+package deploy
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"regexp"
+	"strconv"
+	"strings"
+	"text/template"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/verifier/proxy"
+)
+
+// Nginx says what nginx is to protect and whom it asks.
+type Nginx struct {
+	Listen    string   // host:port or port
+	Upstream  string   // http://host:port of the application
+	Verifiers []string // http://host:port, one or more
+	Policy    string   // as in site, or need/view:site/3
+}
+
+// validate reports everything that is wrong. Nothing that is printed can end a
+// directive, begin another or be a variable.
+func (n Nginx) validate() error {
+	var problems []error
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	if !isPort(n.Listen) && !isHostPort(n.Listen) {
+		bad("listen: %s is not host:port or a port", events.Quote(n.Listen))
+	}
+	if _, err := hostPort(n.Upstream); err != nil {
+		bad("upstream: %w", err)
+	}
+	if len(n.Verifiers) == 0 {
+		bad("verifier: name at least one")
+	}
+	for _, v := range n.Verifiers {
+		if _, err := hostPort(v); err != nil {
+			bad("verifier: %w", err)
+		}
+	}
+	if err := checkPolicy(n.Policy); err != nil {
+		bad("policy: %w", err)
+	}
+	return errors.Join(problems...)
+}
+
+var (
+	hostName   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
+	policyName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+)
+
+func checkPolicy(s string) error {
+	name, scope, need := strings.Cut(s, "/")
+	if name != "need" || !need {
+		if name == "need" || need || !policyName.MatchString(name) {
+			return fmt.Errorf("%s is not a policy's name, nor need/ and a scope, as in need/view:site/3", events.Quote(s))
+		}
+		return nil
+	}
+	parsed, err := events.ParseScope(scope)
+	if err == nil {
+		err = events.Matomo.Check(parsed)
+	}
+	return err
+}
+
+// hostPort returns the host and port of a URL that has nothing else.
+func hostPort(s string) (string, error) {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" || s != "http://"+u.Host {
+		return "", fmt.Errorf("%s is not http://host:port", events.Quote(s))
+	}
+	addr := u.Host
+	if u.Port() == "" {
+		addr += ":80"
+	}
+	if !isHostPort(addr) {
+		return "", fmt.Errorf("%s is not http://host:port", events.Quote(s))
+	}
+	return addr, nil
+}
+
+func isHostPort(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	if err != nil || !isPort(port) {
+		return false
+	}
+	if ip := net.ParseIP(host); ip != nil && strings.Contains(host, ":") {
+		return s == "["+host+"]:"+port
+	}
+	return hostName.MatchString(host) && s == host+":"+port
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0 && strconv.FormatUint(n, 10) == s
+}
+
+// Write prints the configuration, for the http block of nginx, from version
+// 1.15.3 on, with ngx_http_auth_request_module (Debian has it).
+func (n Nginx) Write(w io.Writer) error {
+	if err := n.validate(); err != nil {
+		return err
+	}
+	upstream, _ := hostPort(n.Upstream)
+	var verifiers []string
+	for _, v := range n.Verifiers {
+		hp, _ := hostPort(v)
+		verifiers = append(verifiers, hp)
+	}
+	type header struct{ Name, Var, Source string }
+	var identity []header
+	for _, h := range proxy.Identity {
+		v := strings.ReplaceAll(strings.ToLower(h), "-", "_")
+		identity = append(identity, header{Name: h, Var: "$" + strings.Replace(v, "x_ledger", "ledger", 1), Source: "$upstream_http_" + v})
+	}
+	return nginxTemplate.Execute(w, struct {
+		Nginx
+		UpstreamAddr string
+		Addrs        []string
+		Identity     []header
+		Ours         []string // other headers in our name
+		Unavailable  string
+	}{n, upstream, verifiers, identity, []string{proxy.HeaderDeny, proxy.HeaderUnavailable}, proxy.HeaderUnavailable})
+}
+
+var nginxTemplate = template.Must(template.New("nginx").Parse(`# tokenledger: nginx asks a verifier before it lets a request through.
+# Put this into the http block, as in /etc/nginx/conf.d/tokenledger.conf.
+# While no verifier answers, nginx refuses with 503; it never lets through.
+
+upstream tokenledger_verifier {
+{{- range .Addrs}}
+    server {{.}} max_fails=1 fail_timeout=1s;
+{{- end}}
+    keepalive 32;
+}
+
+upstream tokenledger_app {
+    server {{.UpstreamAddr}};
+    keepalive 32;
+}
+
+server {
+    listen {{.Listen}};
+
+    # X_Ledger_Account and X-Ledger-Account are one variable to CGI and PHP.
+    underscores_in_headers off;
+    ignore_invalid_headers on;
+    # The verifier and the application have to see one path.
+    merge_slashes off;
+
+    location / {
+        # All have to agree, also where "satisfy any" stands further out.
+        satisfy all;
+        auth_request /_tokenledger;
+{{- range .Identity}}
+        auth_request_set {{.Var}} {{.Source}};
+{{- end}}
+        auth_request_set $ledger_deny $upstream_http_x_ledger_deny;
+        auth_request_set $ledger_challenge $upstream_http_www_authenticate;
+        # These pages are for refusals; the application's own go out as they are.
+        proxy_intercept_errors off;
+        error_page 403 = @tokenledger_denied;
+        error_page 500 = @tokenledger_unavailable;
+
+        # Set, each of them, also where empty: that is what takes a client's
+        # own away. The verifier refuses requests with any other X-Ledger-*.
+{{- range .Identity}}
+        proxy_set_header {{.Name}} {{.Var}};
+{{- end}}
+{{- range .Ours}}
+        proxy_set_header {{.}} "";
+{{- end}}
+        # The application gets to know who asks, and not the token.
+        proxy_set_header Authorization "";
+        proxy_set_header Host $host;
+        proxy_set_header X-Real-IP $remote_addr;
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Forwarded-Proto $scheme;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_pass http://tokenledger_app;
+    }
+
+    location = /_tokenledger {
+        internal;
+        proxy_pass http://tokenledger_verifier/proxy/nginx/{{.Policy}};
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_pass_request_body off;
+        proxy_set_header Content-Length "";
+        proxy_set_header Cookie "";
+        proxy_set_header X-Original-Method $request_method;
+        proxy_set_header X-Original-URI $request_uri;
+        proxy_set_header X-Original-Host $host;
+        proxy_set_header X-Real-IP $remote_addr;
+        # No answer is kept, whatever stands further out.
+        proxy_cache off;
+        proxy_store off;
+        proxy_intercept_errors off;
+        # Where a verifier is away, or says with 503 that it does not know, the
+        # next is asked; for two seconds in all.
+        proxy_set_header {{.Unavailable}} 503;
+        proxy_next_upstream error timeout http_503;
+        proxy_next_upstream_timeout 2s;
+        proxy_connect_timeout 200ms;
+        proxy_read_timeout 1s;
+    }
+
+    location @tokenledger_denied {
+        internal;
+        default_type application/problem+json;
+        add_header Cache-Control no-store always;
+        add_header WWW-Authenticate $ledger_challenge always;
+        return 403 '{"title":"The token may not do this","status":403,"code":"$ledger_deny"}';
+    }
+
+    location @tokenledger_unavailable {
+        internal;
+        default_type application/problem+json;
+        add_header Cache-Control no-store always;
+        add_header Retry-After 1 always;
+        return 503 '{"title":"No verifier can tell now whether the token is good","status":503,"code":"unavailable"}';
+    }
+}
+`))

@@ -1,0 +1,80 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
+	"github.com/knadh/koanf/parsers/yaml"
+	"github.com/knadh/koanf/providers/file"
+	"github.com/knadh/koanf/v2"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/verifier/proxy"
+)
+
+// File is what a configuration file says: values for flags, by the flags' names
+// with _ for -, and what has no flag.
+type File struct {
+	Flags          map[string]string
+	Policies       map[string]proxy.Policy
+	TrustedProxies []netip.Prefix
+}
+
+// ReadFile reads a configuration file in YAML. Keys that are neither in flags
+// nor known otherwise are errors: a misspelt one would leave a default in force
+// without a word.
+func ReadFile(path string, flags []string) (File, error) {
+	k := koanf.New("/") // no key is split: names of parameters may hold dots
+	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+		return File{}, fmt.Errorf("configuration file %s: %w", path, err)
+	}
+	f := File{Flags: map[string]string{}}
+	var problems []error
+	bad := func(format string, args ...any) {
+		problems = append(problems, fmt.Errorf("configuration file %s: "+format, append([]any{path}, args...)...))
+	}
+	raw := k.Raw()
+	for _, key := range slices.Sorted(maps.Keys(raw)) {
+		name := strings.ReplaceAll(key, "_", "-")
+		switch {
+		case key == "policies":
+			if err := strictly(raw[key], &f.Policies); err != nil {
+				bad("policies: %w", err)
+			}
+		case key == "trusted_proxies":
+			for _, s := range k.Strings(key) {
+				p, err := netip.ParsePrefix(s)
+				if err != nil {
+					bad("trusted_proxies: %s is not a network such as 10.0.0.0/8", events.Quote(s))
+				}
+				f.TrustedProxies = append(f.TrustedProxies, p)
+			}
+			if len(k.Strings(key)) == 0 {
+				bad("trusted_proxies: want a list of networks")
+			}
+		case slices.Contains(flags, name):
+			if list := k.Strings(key); len(list) > 0 {
+				f.Flags[name] = strings.Join(list, ",")
+			} else {
+				f.Flags[name] = k.String(key)
+			}
+		default:
+			bad("%s is not known; known are %s, policies and trusted_proxies", events.Quote(key), strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"))
+		}
+	}
+	return f, errors.Join(problems...)
+}
+
+// strictly decodes what a YAML file holds and refuses names that are not known.
+func strictly(from, into any) error {
+	d, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{Result: into, ErrorUnused: true, TagName: "koanf"})
+	if err != nil {
+		return err
+	}
+	return d.Decode(from)
+}

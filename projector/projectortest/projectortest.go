@@ -1,0 +1,406 @@
+// Package projectortest holds the contract of an index: what it answers after a
+// log, whatever it is made of.
+//
+// [Run] holds an index to the contract, and [Compare] one that already followed
+// a log to what [eventstest.Fold] says of it.
+package projectortest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/projector"
+)
+
+// Reader is what an index answers.
+type Reader interface {
+	Position() events.Position
+	Lookup(events.Digest) (projector.Record, error)
+	Token(events.TokenID) (*events.Token, error)
+	Account(events.AccountID) (*events.Account, error)
+	Policy() events.PolicyState
+	Command(events.CommandKey) (events.Done, error)
+	LineEnd(line string) events.Position
+}
+
+// Index is a Reader that follows a log.
+type Index interface {
+	Reader
+	Apply(context.Context, []events.Message) error
+	// Dump writes all that is stored in one form, for comparing.
+	Dump(io.Writer) error
+	Close() error
+}
+
+// Compare reports where an index differs from what follows from the log.
+func Compare(want eventstest.State, got Reader) error {
+	c := comparison{want: want, got: got}
+	c.add("log", want.Err())
+	c.same("position", want.Position(), got.Position(), nil)
+	for _, d := range want.Digests() {
+		c.record(d)
+	}
+	for _, id := range want.Tokens() {
+		wantToken, _ := want.Token(id)
+		gotToken, err := got.Token(id)
+		c.same(fmt.Sprintf("Token(%s)", id), &wantToken, gotToken, err)
+	}
+	for _, id := range want.Accounts() {
+		wantAccount, _ := want.Account(id)
+		gotAccount, err := got.Account(id)
+		c.same(fmt.Sprintf("Account(%s)", id), &wantAccount, gotAccount, err)
+	}
+	for _, key := range want.Keys() {
+		wantDone, _ := want.Command(key)
+		gotDone, err := got.Command(key)
+		c.same(fmt.Sprintf("Command(%s)", key), wantDone, gotDone, err)
+	}
+	for line, end := range want.Lines() {
+		c.same(fmt.Sprintf("LineEnd(%s)", line), end, got.LineEnd(line), nil)
+	}
+	c.same("Policy()", want.Policy(), got.Policy(), nil)
+	c.absent()
+	return errors.Join(c.problems...)
+}
+
+type comparison struct {
+	want     eventstest.State
+	got      Reader
+	problems []error
+}
+
+func (c *comparison) add(what string, err error) {
+	if err != nil {
+		c.problems = append(c.problems, fmt.Errorf("%s: %w", what, err))
+	}
+}
+
+func (c *comparison) same(what string, want, got any, err error) {
+	if err != nil {
+		c.add(what, err)
+		return
+	}
+	// Whether an empty list is nil is not part of the contract.
+	if diff := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		c.problems = append(c.problems, fmt.Errorf("%s: -want +got\n%s", what, diff))
+	}
+}
+
+// record compares what a check needs to know of a secret.
+func (c *comparison) record(d events.Digest) {
+	secret, _ := c.want.Secret(d)
+	what := fmt.Sprintf("Lookup(secret given at %d)", secret.Given)
+	got, err := c.got.Lookup(d)
+	if err != nil {
+		c.add(what, err)
+		return
+	}
+	want := recordOf(c.want, secret)
+	if secret.Superseded {
+		// It is good for nothing; the rest is as it was when it ended.
+		want = projector.Record{Token: want.Token, Account: want.Account, State: projector.SecretSuperseded, Created: want.Created}
+		got = projector.Record{Token: got.Token, Account: got.Account, State: got.State, Created: got.Created}
+	}
+	c.same(what, want, got, nil)
+}
+
+// CompareFound reports where what an index found of a secret differs from what
+// follows from the log up to the position that it names.
+func CompareFound(want eventstest.State, d events.Digest, got projector.Found, err error) error {
+	c := comparison{want: want, got: lookedUp{record: got.Record, err: err}}
+	c.same("position", want.Position(), got.Position, nil)
+	secret, ok := want.Secret(d)
+	if !ok {
+		c.notFound("Find", err)
+		return errors.Join(c.problems...)
+	}
+	c.record(d)
+	t, _ := want.Token(secret.Token)
+	a, _ := want.Account(t.Account)
+	c.same("Find's account", &a, got.Account, nil)
+	c.same("Find's policy", want.Policy(), got.Policy, nil)
+	return errors.Join(c.problems...)
+}
+
+// lookedUp answers Lookup with what was found before.
+type lookedUp struct {
+	Reader
+	record projector.Record
+	err    error
+}
+
+func (l lookedUp) Lookup(events.Digest) (projector.Record, error) { return l.record, l.err }
+
+// recordOf returns what the record of a secret says that no second rotation
+// ended.
+func recordOf(s eventstest.State, secret eventstest.Secret) projector.Record {
+	t, _ := s.Token(secret.Token)
+	r := projector.Record{
+		Token: t.ID, Account: t.Account, App: t.App, State: projector.SecretLive, Inherit: t.Inherit,
+		Created: t.Created, Expires: storable(t.Expires), Until: storable(secret.Until),
+		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
+	}
+	switch t.State {
+	case events.Suspended:
+		r.State = projector.SecretSuspended
+	case events.Revoked:
+		r.State = projector.SecretRevoked
+	}
+	return r
+}
+
+// storable is an end as a record can hold it: one past the year 2261 is never,
+// and one before 1970 is the first instant that is not never.
+func storable(t time.Time) time.Time {
+	switch first := time.Unix(0, 1).UTC(); {
+	case t.Year() > 2261:
+		return time.Time{}
+	case !t.IsZero() && t.Before(first):
+		return first
+	}
+	return t
+}
+
+// absent asks for what was never there.
+func (c *comparison) absent() {
+	strange := eventstest.NewLog(^uint64(0))
+	_, err := c.got.Lookup(strange.Secret().Digest())
+	c.notFound("Lookup(never seen)", err)
+	_, err = c.got.Token(strange.TokenID())
+	c.notFound("Token(never seen)", err)
+	_, err = c.got.Account(strange.Account())
+	c.notFound("Account(never seen)", err)
+	_, err = c.got.Command(events.NewCommandKey("", "never seen"))
+	c.notFound("Command(never seen)", err)
+	c.same("LineEnd(never seen)", events.Position(0), c.got.LineEnd("ledger.token.never"), nil)
+}
+
+func (c *comparison) notFound(what string, err error) {
+	if !errors.Is(err, projector.ErrNotFound) {
+		c.problems = append(c.problems, fmt.Errorf("%s: error %v, want ErrNotFound", what, err))
+	}
+}
+
+// Run holds an index to the contract. open opens the index that is in a folder,
+// or an empty one.
+func Run(t *testing.T, open func(t testing.TB, dir string) Index) {
+	h := &harness{open: open}
+	t.Run("Life", h.life)
+	t.Run("Rotation", h.rotation)
+	t.Run("FirstOwnerKeepsDigest", h.firstOwner)
+	t.Run("Account", h.account)
+	t.Run("Absent", h.absent)
+	t.Run("Restart", h.restart)
+	t.Run("DumpKnowsNoBatches", h.dump)
+	t.Run("Gap", h.gap)
+}
+
+type harness struct {
+	open func(t testing.TB, dir string) Index
+}
+
+// follow applies messages to a new index, and closes it in the end.
+func (h *harness) follow(t *testing.T, messages []events.Message) Index {
+	t.Helper()
+	index := h.open(t, t.TempDir())
+	t.Cleanup(func() { closeIndex(t, index) })
+	apply(t, index, messages)
+	return index
+}
+
+func (h *harness) life(t *testing.T) {
+	log := eventstest.NewLog(1)
+	id, secret := log.Token(log.Account("admin:site/*"), "view:site/1")
+	index := h.follow(t, log.Messages)
+	check := func(want projector.RecordState, scopes ...string) {
+		t.Helper()
+		if err := Compare(eventstest.Fold(log.Messages), index); err != nil {
+			t.Error(err)
+		}
+		r, err := index.Lookup(secret.Digest())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.State != want {
+			t.Errorf("Lookup.State = %d, want %d", r.State, want)
+		}
+		if got := eventstest.Scopes(scopes...); !cmp.Equal(r.Scopes, got) {
+			t.Errorf("Lookup.Scopes = %v, want %v", r.Scopes, got)
+		}
+	}
+	change := func(c events.Change) {
+		t.Helper()
+		log.Change(string(id), c)
+		apply(t, index, log.Messages[len(log.Messages)-1:])
+	}
+	check(projector.SecretLive, "view:site/1")
+	change(&events.TokenScoped{Scopes: eventstest.Scopes("read:site/1", "track:site/2")})
+	check(projector.SecretLive, "read:site/1", "track:site/2")
+	change(&events.TokenSuspended{Reason: "lost phone"})
+	check(projector.SecretSuspended, "read:site/1", "track:site/2")
+	change(&events.TokenEdited{App: new("another")})
+	check(projector.SecretSuspended, "read:site/1", "track:site/2")
+	change(&events.TokenResumed{})
+	check(projector.SecretLive, "read:site/1", "track:site/2")
+	change(&events.TokenRevoked{Reason: "found by a stranger"})
+	check(projector.SecretRevoked, "read:site/1", "track:site/2")
+}
+
+func (h *harness) rotation(t *testing.T) {
+	log := eventstest.NewLog(2)
+	id, first := log.Token(log.Account("admin:site/*"), "view:site/1")
+	second := log.Rotate(id, log.Now().Add(time.Hour))
+	third := log.Rotate(id, log.Now().Add(2*time.Hour))
+	index := h.follow(t, log.Messages)
+	states := func(want ...projector.RecordState) {
+		t.Helper()
+		if err := Compare(eventstest.Fold(log.Messages), index); err != nil {
+			t.Error(err)
+		}
+		for i, s := range []events.Secret{first, second, third} {
+			if r, err := index.Lookup(s.Digest()); err != nil || r.State != want[i] || r.Token != id {
+				t.Errorf("Lookup(secret %d) = %s, state %d, %v; want %s, state %d", i+1, r.Token, r.State, err, id, want[i])
+			}
+		}
+	}
+	states(projector.SecretSuperseded, projector.SecretLive, projector.SecretLive)
+	log.Revoke(id)
+	apply(t, index, log.Messages[len(log.Messages)-1:])
+	states(projector.SecretSuperseded, projector.SecretRevoked, projector.SecretRevoked)
+}
+
+func (h *harness) firstOwner(t *testing.T) {
+	log := eventstest.NewLog(3)
+	account := log.Account("admin:site/*")
+	id, secret := log.Token(account, "read:site/1")
+	again := log.TokenID()
+	log.Change(string(again), &events.TokenCreated{
+		Account: account, Scopes: eventstest.Scopes("admin:site/*"), Secret: eventstest.SecretRecord(secret.Digest()),
+	})
+	log.Revoke(id)
+	// Whoever gave the secret out a second time does not bring it back to life.
+	log.Change(string(again), &events.TokenRotated{Secret: eventstest.SecretRecord(secret.Digest()), Until: log.Now()})
+	index := h.follow(t, log.Messages)
+	if err := Compare(eventstest.Fold(log.Messages), index); err != nil {
+		t.Error(err)
+	}
+	if r, err := index.Lookup(secret.Digest()); err != nil || r.Token != id || r.State != projector.SecretRevoked {
+		t.Errorf("Lookup = %s, state %d, %v; want the first token, %s, revoked", r.Token, r.State, err, id)
+	}
+}
+
+func (h *harness) account(t *testing.T) {
+	log := eventstest.NewLog(4)
+	account := log.Account("view:site/1")
+	log.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("read:site/1")})
+	log.Change(string(account), &events.AccountSuspended{Reason: "on leave"})
+	later := log.Now()
+	log.Change(string(account), &events.AccountTokensRevoked{Before: later})
+	log.Change(string(account), &events.AccountTokensRevoked{Before: later.Add(-time.Hour)}) // takes nothing back
+	log.Change(events.PolicyName, &events.PolicySet{Policy: events.DefaultPolicy})
+	log.Change(events.PolicyName, &events.PolicyTokensRevoked{Before: later})
+	log.Change(string(account), &events.AccountErased{})
+	index := h.follow(t, log.Messages)
+	if err := Compare(eventstest.Fold(log.Messages), index); err != nil {
+		t.Error(err)
+	}
+	a, err := index.Account(account)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !a.Suspended || !a.Erased || !a.TokensBefore.Equal(later) {
+		t.Errorf("Account = suspended %t, erased %t, tokens before %s; want true, true, %s", a.Suspended, a.Erased, a.TokensBefore, later)
+	}
+	if p := index.Policy(); p.Policy != events.DefaultPolicy || !p.TokensBefore.Equal(later) {
+		t.Errorf("Policy() = %+v, want the default and tokens before %s", p, later)
+	}
+}
+
+func (h *harness) absent(t *testing.T) {
+	index := h.open(t, t.TempDir())
+	defer closeIndex(t, index)
+	if err := Compare(eventstest.Fold(nil), index); err != nil {
+		t.Errorf("an empty index: %v", err)
+	}
+}
+
+func (h *harness) restart(t *testing.T) {
+	run := eventstest.History(5, 200)
+	dir := t.TempDir()
+	index := h.open(t, dir)
+	apply(t, index, run.Messages)
+	before := dump(t, index)
+	closeIndex(t, index)
+
+	index = h.open(t, dir)
+	defer closeIndex(t, index)
+	if err := Compare(eventstest.Fold(run.Messages), index); err != nil {
+		t.Errorf("%s after a restart: %v", run, err)
+	}
+	if !bytes.Equal(before, dump(t, index)) {
+		t.Errorf("%s: a restart changed the dump", run)
+	}
+}
+
+func (h *harness) dump(t *testing.T) {
+	run := eventstest.History(6, 200)
+	at := len(run.Messages) / 3
+	whole, parts := h.follow(t, run.Messages), h.follow(t, run.Messages[:at])
+	if bytes.Equal(dump(t, whole), dump(t, parts)) {
+		t.Errorf("%s: the dump after %d events is the dump after all", run, at)
+	}
+	for i := range run.Messages[at:] {
+		apply(t, parts, run.Messages[at+i:at+i+1])
+	}
+	if !bytes.Equal(dump(t, whole), dump(t, parts)) {
+		t.Errorf("%s: the dump depends on the batches", run)
+	}
+}
+
+func (h *harness) gap(t *testing.T) {
+	log := eventstest.NewLog(7)
+	log.Token(log.Account("view:site/1"), "view:site/1")
+	log.Account()
+	log.Account()
+	index := h.follow(t, log.Messages[:2])
+	if err := index.Apply(t.Context(), log.Messages[3:]); !errors.Is(err, projector.ErrGap) {
+		t.Errorf("Apply past a gap = %v, want ErrGap", err)
+	}
+	if err := Compare(eventstest.Fold(log.Messages[:2]), index); err != nil {
+		t.Errorf("after a refused message: %v", err)
+	}
+}
+
+func apply(t testing.TB, index Index, messages []events.Message) {
+	t.Helper()
+	if err := index.Apply(t.Context(), messages); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dump(t testing.TB, index Index) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := index.Dump(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func closeIndex(t testing.TB, index Index) {
+	t.Helper()
+	if err := index.Close(); err != nil {
+		t.Error(err)
+	}
+}

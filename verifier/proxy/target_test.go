@@ -1,0 +1,189 @@
+package proxy
+
+import (
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestParseTarget(t *testing.T) {
+	tests := []struct {
+		uri  string
+		want []string // segments; nil where the URI is refused
+	}{
+		{"/", []string{""}},
+		{"/site/3", []string{"site", "3"}},
+		{"/site/3/", []string{"site", "3", ""}},
+		{"/site/3/a%20b", []string{"site", "3", "a b"}},
+		{"/site/3/a+b", []string{"site", "3", "a+b"}},
+		{"/%73ite/%33", []string{"site", "3"}},
+		{"/site/%E2%82%AC", []string{"site", "€"}},
+		{"/site/3?", []string{"site", "3"}},
+		{"/site/3?a=/../b&c=%2F%00", []string{"site", "3"}},
+		{"/site/3?x=a?b", []string{"site", "3"}},
+		{"/site/...", []string{"site", "..."}},
+		{"/site/3.json", []string{"site", "3.json"}},
+		{"/site/.well-known", []string{"site", ".well-known"}},
+
+		{"", nil},
+		{"site/3", nil},
+		{"*", nil},
+		{"?x", nil},
+		{"http://example.org/site/3", nil},
+		{"//example.org/site/3", nil},
+		{"//", nil},
+		{"/site//3", nil},
+		{"//site/3", nil},
+		{"/site/3//", nil},
+		{"/site/3//x", nil},
+		{"/./site/3", nil},
+		{"/site/.", nil},
+		{"/site/3/..", nil},
+		{"/site/3/../4", nil},
+		{"/../site/3", nil},
+		{"/site/%2e/3", nil},
+		{"/site/3/%2e%2E/4", nil},
+		{"/site/3/.%2e/4", nil},
+		{"/site/3%2f..%2f4", nil},
+		{"/site%2F3", nil},
+		{"/site%5c3", nil},
+		{`/site\3`, nil},
+		{`/site/3/..\4`, nil},
+		{"/site/3;x=1", nil},
+		{"/site/3%3bx", nil},
+		{"/site/..;/4", nil},
+		{"/site/3%3Fx=1", nil},
+		{"/site/3%23x", nil},
+		{"/site/3#x", nil},
+		{"/site/3%00", nil},
+		{"/site/3\x00", nil},
+		{"/site/3%0a", nil},
+		{"/site/3%7f", nil},
+		{"/site/3\x1f", nil},
+		{"/site/3%", nil},
+		{"/site/3%2", nil},
+		{"/site/3%zz", nil},
+		{"/site/%u0033", nil},
+		{"/site/%252e%252e/4", nil},
+		{"/site/3%25", nil},
+		{"/site/3 x", nil},
+		{"/site/3?a=b c", nil},
+		{"/site/3?a=b\nc", nil},
+		{"/site/3?a=%", nil},
+		{"/site/3?a=1;b=2", nil},
+		{"/site/3?a=%zz", nil},
+	}
+	for _, tt := range tests {
+		got, err := parseTarget(tt.uri)
+		switch {
+		case tt.want == nil && err == nil:
+			t.Errorf("parseTarget(%q) = %q, want it refused", tt.uri, got.segments)
+		case tt.want != nil && err != nil:
+			t.Errorf("parseTarget(%q): %v", tt.uri, err)
+		case tt.want != nil && !slices.Equal(got.segments, tt.want):
+			t.Errorf("parseTarget(%q) = %q, want %q", tt.uri, got.segments, tt.want)
+		}
+	}
+}
+
+// FuzzTarget holds what is accepted to what other readers would make of it: one
+// that decodes first and cleans then, one that cleans first, one that decodes
+// twice, one that takes backslashes for slashes and cuts parameters off.
+func FuzzTarget(f *testing.F) {
+	for _, s := range []string{
+		"/", "/site/3/", "/site/3/a%20b?x=%2F&y=1", "/site/%2e%2e/4", "/a//b", "/a;b", `/a\b`, "/%00", "/a%2fb", "/%252e", "http://h/a", "/é", "/%ff", "/a?b=1;c", "/a?b=1&B=2", "/a?b[]=1",
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, uri string) {
+		got, err := parseTarget(uri)
+		if err != nil {
+			return
+		}
+		mine := "/" + strings.Join(got.segments, "/")
+		raw, _, _ := strings.Cut(uri, "?")
+		u, err := url.ParseRequestURI(uri)
+		if err != nil {
+			t.Fatalf("%q is accepted and no URL: %v", uri, err)
+		}
+		once, err := url.PathUnescape(raw)
+		if err != nil {
+			t.Fatalf("%q is accepted and cannot be decoded: %v", uri, err)
+		}
+		twice, err := url.PathUnescape(once)
+		if err != nil {
+			t.Fatalf("%q is accepted and cannot be decoded twice: %v", uri, err)
+		}
+		cleanedFirst, _ := url.PathUnescape(clean(raw))
+		servlet, _, _ := strings.Cut(once, ";")
+		for reader, theirs := range map[string]string{
+			"net/url": u.Path, "decode": once, "decode, clean": clean(once), "clean, decode": cleanedFirst, "decode twice": twice,
+			"backslashes": strings.ReplaceAll(once, `\`, "/"), "parameters": servlet, "C": strings.SplitN(once, "\x00", 2)[0],
+		} {
+			if theirs != mine {
+				t.Errorf("%q is %q here and %q to %s", uri, mine, theirs, reader)
+			}
+		}
+		for name, values := range got.query {
+			one, err := got.parameter(name)
+			if err == nil && (len(one) != 1 || len(values) != 1) {
+				t.Errorf("parameter %q of %q: %q, want one", name, uri, values)
+			}
+		}
+	})
+}
+
+// clean is path.Clean that keeps a slash at the end.
+func clean(p string) string {
+	c := path.Clean(p)
+	if strings.HasSuffix(p, "/") && c != "/" {
+		c += "/"
+	}
+	return c
+}
+
+func TestParameter(t *testing.T) {
+	tests := []struct {
+		query string
+		want  []string
+		bad   bool
+	}{
+		{query: ""},
+		{query: "other=1"},
+		{query: "id_Site=1", want: []string{"1"}},
+		{query: "id_Site=", want: []string{""}},
+		{query: "id_Site", want: []string{""}},
+		{query: "id_Site=1&other=2&other=3", want: []string{"1"}},
+		{query: "id%5FSite=1", want: []string{"1"}},
+		{query: "id_Sites=1"},
+		{query: "xid_Site=1"},
+
+		{query: "id_Site=1&id_Site=1", bad: true},
+		{query: "id_Site=1&id%5FSite=2", bad: true},
+		{query: "id_Site=1&id_Site[]=2", bad: true},
+		{query: "id_Site=1&id_Site%5B%5D=2", bad: true},
+		{query: "id_Site[0]=1", bad: true},
+		{query: "id_Site=1&id_Site[", bad: true},
+		{query: "id_Site=1&%20id_Site=2", bad: true},
+		{query: "id_Site=1&+id_Site=2", bad: true},
+		{query: "id_Site=1&id.Site=2", bad: true},
+		{query: "id_Site=1&id%20Site=2", bad: true},
+		{query: "id_Site=1&id_Site%00=2", bad: true},
+		{query: "id_Site=1&id_Site%00x=2", bad: true},
+		{query: "id_Site=1&ID_SITE=2", bad: true},
+		{query: "idSite=1&id.site=2", want: nil, bad: true},
+	}
+	for _, tt := range tests {
+		target, err := parseTarget("/?" + tt.query)
+		if err != nil {
+			t.Errorf("%q: %v", tt.query, err)
+			continue
+		}
+		got, err := target.parameter("id_Site")
+		if (err != nil) != tt.bad || !slices.Equal(got, tt.want) {
+			t.Errorf("%q: parameter = %q, %v; want %q, refused %t", tt.query, got, err, tt.want, tt.bad)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+// Package verifiertest puts a verifier over a real index that a test feeds from
+// a log of its own.
+package verifiertest
+
+import (
+	"crypto/sha256"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/verifier"
+)
+
+// Options change what a node is made of.
+type Options struct {
+	Dir    string        // of the index; empty means one that goes with the test
+	Lease  time.Duration // zero means the default
+	Logger *slog.Logger  // nil discards
+	// Boottime replaces the node's clock of leases.
+	Boottime func() time.Duration
+}
+
+// Node is a verifier, its index and the log that the index is fed from.
+type Node struct {
+	Log      *eventstest.Log
+	Index    *projector.Projector
+	Verifier *verifier.Verifier
+	Clock    *Clock
+
+	t testing.TB
+}
+
+// Start returns a node that has applied the log and knows that it is all of it.
+// The time is the log's.
+func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
+	t.Helper()
+	if o.Dir == "" {
+		o.Dir = t.TempDir()
+	}
+	p, err := projector.Open(projector.Config{Dir: o.Dir, Logger: o.Logger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	n := &Node{Log: log, Index: p, Clock: new(Clock), t: t}
+	n.Clock.Set(log.Now())
+	if o.Boottime == nil {
+		o.Boottime = n.Clock.Boottime
+	}
+	n.Verifier, err = verifier.New(verifier.Config{
+		Index: p, Lease: o.Lease, Logger: o.Logger, Now: n.Clock.Now, Boottime: o.Boottime,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.Follow()
+	return n
+}
+
+// Follow applies what the log has and the index lacks, and proves the index
+// fresh.
+func (n *Node) Follow() {
+	n.t.Helper()
+	n.Apply(n.Log.Messages[n.Index.Position():])
+	n.Index.Fresh(n.Clock.Boottime(), n.Log.End())
+}
+
+// Apply applies messages.
+func (n *Node) Apply(messages []events.Message) {
+	n.t.Helper()
+	if err := n.Index.Apply(n.t.Context(), messages); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// Clock is a clock that stands still but for the test's hand.
+type Clock struct {
+	now  atomic.Pointer[time.Time]
+	boot atomic.Int64
+}
+
+// Now returns the time that expiry is measured by.
+func (c *Clock) Now() time.Time { return *c.now.Load() }
+
+// Set sets the time that expiry is measured by.
+func (c *Clock) Set(now time.Time) { c.now.Store(&now) }
+
+// Boottime returns the time that leases are measured by.
+func (c *Clock) Boottime() time.Duration { return time.Duration(c.boot.Load()) }
+
+// Pass lets time pass by which leases are measured.
+func (c *Clock) Pass(d time.Duration) { c.boot.Add(int64(d)) }
+
+// BadSecrets returns strings that look like a good secret in one way or another
+// and are none, by what is wrong with them.
+func BadSecrets(good string) map[string]string {
+	digest := events.Digest(sha256.Sum256([]byte(good)))
+	hexed, _ := digest.MarshalText() // cannot fail
+	swapped := []byte(good)
+	for i := 4; i < len(swapped)-1; i++ {
+		if swapped[i] != swapped[i+1] {
+			swapped[i], swapped[i+1] = swapped[i+1], swapped[i]
+			break
+		}
+	}
+	zeros := events.DefaultFormat.User + strings.Repeat("0", 32)
+	foreign, err := events.NewFormat("other")
+	if err != nil {
+		panic(err)
+	}
+	return map[string]string{
+		"empty":                     "",
+		"prefix alone":              good[:4],
+		"wrong prefix":              "ghp_" + good[4:],
+		"the other kind's prefix":   "tls_" + good[4:],
+		"no checksum":               good[:len(good)-6],
+		"bad checksum":              good[:len(good)-1] + flip(good[len(good)-1]),
+		"a character changed":       good[:10] + flip(good[10]) + good[11:],
+		"characters swapped":        string(swapped),
+		"upper case":                strings.ToUpper(good),
+		"lower case":                strings.ToLower(good) + " ",
+		"one less":                  good[:len(good)-1],
+		"one more":                  good + "0",
+		"long":                      strings.Repeat(good, 25000),
+		"zero byte":                 good[:20] + "\x00" + good[21:],
+		"zero byte behind":          good + "\x00",
+		"line break":                good[:20] + "\n" + good[21:],
+		"line break behind":         good + "\r\n",
+		"space before":              " " + good,
+		"space behind":              good + " ",
+		"tab behind":                good + "\t",
+		"another script's letter":   "tIu_" + good[4:],
+		"full width":                "ｔｌｕ＿" + good[4:],
+		"not UTF-8":                 good[:20] + "\xff" + good[21:],
+		"overlong":                  "\xc1\xb4" + good[1:],
+		"byte order mark":           "\ufeff" + good,
+		"percent":                   "%74" + good[1:],
+		"quotes":                    `"` + good + `"`,
+		"two":                       good + "," + good,
+		"a token's id":              "tok_01jd3qk8z5n0v7m2x4c6b8a9ef",
+		"digest":                    string(hexed),
+		"half a digest":             string(hexed[:32]),
+		"no entropy":                zeros + eventstest.Checksum(zeros),
+		"another ledger's":          foreign.NewSecret(events.UserAccount).Reveal(),
+		"well formed and not known": events.DefaultFormat.NewSecret(events.UserAccount).Reveal(),
+		"old form and not known":    events.NewHexSecret().Reveal(),
+		"old form in capitals":      strings.Repeat("A", 32),
+	}
+}
+
+// flip returns another character of a secret's alphabet.
+func flip(c byte) string {
+	if c == 'a' {
+		return "b"
+	}
+	return "a"
+}
