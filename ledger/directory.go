@@ -119,6 +119,8 @@ func checkLogin(login string) error {
 		return invalid("login", "is %d bytes long, and %d are the most", len(login), most)
 	case events.LooksSecret(login):
 		return invalid("login", "holds a secret; treat it as leaked if others saw it")
+	case login == "." || login == "..":
+		return invalid("login", "cannot stand in a path")
 	case strings.HasPrefix(login, "acc_") || strings.HasPrefix(login, "tok_"):
 		return invalid("login", "begins like an id")
 	}

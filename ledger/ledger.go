@@ -46,7 +46,7 @@ type ConflictError struct {
 }
 
 func (e *ConflictError) Error() string {
-	return fmt.Sprintf("%s %s: its version is %d now", e.About, ErrConflict, e.Current)
+	return fmt.Sprintf("%s; its version is %d now", ErrConflict, e.Current)
 }
 
 // Unwrap makes the error [ErrConflict].

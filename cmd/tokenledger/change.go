@@ -183,16 +183,19 @@ func administers(scopes []string) string {
 	return ""
 }
 
-// confirmAdmin refuses a token that administers, unless that was said on
-// purpose. account is whose grants the token inherits, empty where it does not.
-func (c *client) confirmAdmin(ctx context.Context, yes bool, scopes []string, account string) error {
-	if yes {
-		return nil
-	}
-	if s := administers(scopes); s != "" {
+// confirmScopes refuses scopes that administer, unless yes says that they are
+// meant.
+func confirmScopes(yes bool, scopes []string) error {
+	if s := administers(scopes); s != "" && !yes {
 		return failf(exitUsage, "needs_confirmation", "%s lets the token change who may do what. Add --yes-admin if it is meant to", s)
 	}
-	if account == "" {
+	return nil
+}
+
+// confirmInherit refuses a token that inherits scopes that administer, unless
+// yes says that it is meant to.
+func (c *client) confirmInherit(ctx context.Context, yes bool, account string) error {
+	if yes {
 		return nil
 	}
 	var a api.Account

@@ -95,6 +95,11 @@ func command(t *testing.T, url string, args ...string) outcome {
 
 func commandIn(t *testing.T, ctx context.Context, url string, stdin io.Reader, args ...string) outcome {
 	t.Helper()
+	return commandFor(t, ctx, 30*time.Millisecond, url, stdin, args...)
+}
+
+func commandFor(t *testing.T, ctx context.Context, patient time.Duration, url string, stdin io.Reader, args ...string) outcome {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte("mine\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -104,7 +109,7 @@ func commandIn(t *testing.T, ctx context.Context, url string, stdin io.Reader, a
 		"TOKENLEDGER_SERVER=" + url, "TOKENLEDGER_VERIFIER=" + url, "TOKENLEDGER_TOKEN_FILE=" + file, "TOKENLEDGER_DATA=" + t.TempDir(),
 	})
 	e.zone = time.UTC
-	e.retry = retry{pause: time.Millisecond, longest: 4 * time.Millisecond, patience: 30 * time.Millisecond}
+	e.retry = retry{pause: time.Millisecond, longest: 4 * time.Millisecond, patience: patient}
 	code := execute(ctx, e, args)
 	return outcome{code, out.String(), errs.String()}
 }
@@ -239,12 +244,12 @@ func TestFinalAnswersAreNotRetried(t *testing.T) {
 // says how to find out.
 func TestUnknownOutcomeNamesTheKey(t *testing.T) {
 	s := serveWith(t, hangUp)
-	o := command(t, s.URL, "token", "resume", someToken, "--timeout", "150ms")
+	o := command(t, s.URL, "token", "resume", someToken, "--timeout", "500ms")
 	o.want(t, exitUnavailable, "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key")+" is done once")
-	if len(s.seen()) < 3 {
+	if len(s.seen()) < 2 {
 		t.Errorf("%d requests, want more", len(s.seen()))
 	}
-	o = command(t, s.URL, "token", "resume", someToken, "--timeout", "50ms", "-o", "json", "--idempotency-key", "mine")
+	o = command(t, s.URL, "token", "resume", someToken, "--timeout", "500ms", "-o", "json", "--idempotency-key", "mine")
 	o.want(t, exitUnavailable)
 	var p map[string]string
 	if err := json.Unmarshal([]byte(o.errors), &p); err != nil || p["idempotency_key"] != "mine" {
@@ -260,9 +265,11 @@ func TestReadsGiveUpEarly(t *testing.T) {
 	if d := time.Since(begun); d > 10*time.Second {
 		t.Errorf("it took %s", d)
 	}
-	if len(s.seen()) < 2 {
-		t.Errorf("%d requests, want some", len(s.seen()))
-	}
+}
+
+func TestReadsAreRetried(t *testing.T) {
+	s := serveWith(t, trouble(503, "unavailable"), hangUp, done(`{"items":[]}`))
+	commandFor(t, t.Context(), time.Minute, s.URL, nil, "nodes", "--timeout", "1m").want(t, exitOK)
 }
 
 func TestTimeout(t *testing.T) {
@@ -326,6 +333,7 @@ func TestSecretArgumentsStopEverything(t *testing.T) {
 		events.DefaultFormat.NewSecret(events.UserAccount).Reveal(),
 		events.DefaultFormat.NewSecret(events.ServiceAccount).Reveal(),
 		events.NewHexSecret().Reveal(),
+		events.DefaultFormat.NewSecret(events.UserAccount).Reveal()[:37], // cut off
 	} {
 		for _, args := range [][]string{
 			{secret},

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"strings"
 	"time"
 
@@ -59,13 +58,17 @@ func scopeCompletion(*cobra.Command, []string, string) ([]cobra.Completion, cobr
 	return out, noFiles | cobra.ShellCompDirectiveNoSpace
 }
 
-// tokens completes ids of tokens in one of some states, any where none is
-// named.
-func (e *env) tokens(states ...string) completer {
+func anyState(string) bool { return true }
+
+// unended reports whether something can still be done with a token in a state.
+func unended(state string) bool { return state != "revoked" }
+
+// tokens completes ids of tokens in some states.
+func (e *env) tokens(want func(state string) bool) completer {
 	return func(c *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return live(c.Context(), e, "tokens", func(t api.Token) (cobra.Completion, bool) {
 			about := strings.Trim(t.App+" "+t.Device, " ")
-			ok := strings.HasPrefix(t.ID, prefix) && (len(states) == 0 || slices.Contains(states, t.State))
+			ok := strings.HasPrefix(t.ID, prefix) && want(t.State)
 			return cobra.CompletionWithDesc(t.ID, clean(strings.Trim(about+" "+t.State, " "))), ok
 		})
 	}

@@ -30,11 +30,14 @@ func (e *env) credential(ctx context.Context) (secret, from string, err error) {
 	if holdsSecret(path) {
 		return "", "", inputf("--token-file takes the name of a file, not the secret itself; treat that as leaked")
 	}
-	if path == "" {
-		path = filepath.Join(string(e.dataDir), rootFile)
-	}
 	noCredential := func(format string, args ...any) error {
 		return failf(exitNotAllowed, "credential", format, args...)
+	}
+	switch {
+	case path == "" && e.dataDir == "":
+		return "", "", noCredential("there is no token to send: name a file that holds yours with --token-file, or the data folder of the ledger with --data")
+	case path == "":
+		path = filepath.Join(string(e.dataDir), rootFile)
 	}
 
 	f, err := os.Open(path)

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -103,11 +104,16 @@ func (e *env) check(c *cobra.Command) (err error) {
 	return err
 }
 
+// defaultDataDir returns the data folder where none is named, empty where there
+// is no home to have it in.
 func (e *env) defaultDataDir() string {
 	if dir := e.vars["XDG_DATA_HOME"]; filepath.IsAbs(dir) { // others are to be ignored
 		return filepath.Join(dir, "tokenledger")
 	}
-	return filepath.Join(e.vars["HOME"], ".local", "share", "tokenledger")
+	if home := e.vars["HOME"]; filepath.IsAbs(home) {
+		return filepath.Join(home, ".local", "share", "tokenledger")
+	}
+	return ""
 }
 
 // refuseSecrets returns an error where an argument holds a secret, which it
@@ -130,24 +136,17 @@ func (e *env) refuseSecrets(args []string) error {
 	return nil
 }
 
-// holdsSecret reports whether s holds something shaped like a secret. Longer
-// runs of hexadecimal characters are digests, which folders are named after.
+// nearSecret matches a secret that was cut off or mistyped, whose checksum
+// does not tell it any more. Most of it is still secret.
+var nearSecret = regexp.MustCompile(`tl[us]_[0-9A-Za-z]{20}`)
+
+// digest matches a run of hexadecimal characters that is longer than a secret
+// of theirs, as in the names of folders.
+var digest = regexp.MustCompile(`[0-9a-f]{33,}`)
+
+// holdsSecret reports whether s holds something shaped like a secret.
 func holdsSecret(s string) bool {
-	const hexSecret = 32
-	rest := []byte(s)
-	for start := 0; start < len(rest); {
-		end := start
-		for end < len(rest) && strings.IndexByte("0123456789abcdef", rest[end]) >= 0 {
-			end++
-		}
-		if end-start > hexSecret {
-			for i := start; i < end; i++ {
-				rest[i] = ' '
-			}
-		}
-		start = end + 1
-	}
-	return events.LooksSecret(string(rest))
+	return nearSecret.MatchString(s) || events.LooksSecret(digest.ReplaceAllString(s, " "))
 }
 
 // runFile is the file in the data folder in which a running node says where it
@@ -157,6 +156,9 @@ const runFile = "run.json"
 // running reads where the node on the data folder listens. The zero value says
 // that none runs there.
 func (e *env) running() (at node.Addresses, path string, err error) {
+	if e.dataDir == "" {
+		return at, "", nil
+	}
 	path = filepath.Join(string(e.dataDir), runFile)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -262,8 +264,6 @@ func missingCommand(e *env, c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef(c, "%s has no command %s%s", c.CommandPath(), quote(args[0]), suggest(c, args[0]))
 	}
-	if _, err := io.WriteString(e.stderr, c.UsageString()+"\n"); err != nil {
-		return err
-	}
+	e.note("%s", c.UsageString())
 	return usagef(c, "%s needs a command, such as %[1]s %s", c.CommandPath(), c.Commands()[0].Name())
 }

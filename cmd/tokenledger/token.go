@@ -54,7 +54,7 @@ func newTokenListCmd(e *env) *cobra.Command {
 func newTokenShowCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "show ID", Short: "Show a token", Args: takes("the token's ID"),
-		ValidArgsFunction: e.first(e.tokens()),
+		ValidArgsFunction: e.first(e.tokens(anyState)),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {

@@ -32,10 +32,9 @@ the ledger keeps a digest of it alone.
 			if err != nil {
 				return err
 			}
-			if _, err := accountName(account); err != nil {
-				return usagef(c, "say whose token it is with --account, an id or a login")
-			}
 			switch {
+			case account == "":
+				return usagef(c, "say whose token it is with --account, an id or a login")
 			case inherit && len(scopes) > 0:
 				return inputf("--inherit takes all that the account has; leave --scope out")
 			case !inherit && len(scopes) == 0:
@@ -58,6 +57,9 @@ the ledger keeps a digest of it alone.
 			if len(constraints) > 0 {
 				body["constraints"] = constraints
 			}
+			if err := confirmScopes(admin, scopes); err != nil {
+				return err
+			}
 			key, err := key.key()
 			if err != nil {
 				return err
@@ -67,12 +69,14 @@ the ledger keeps a digest of it alone.
 			if err != nil {
 				return err
 			}
-			inherits := ""
 			if inherit {
-				inherits = account
-			}
-			if err := ledger.confirmAdmin(c.Context(), admin, scopes, inherits); err != nil {
-				return err
+				name, err := accountName(account)
+				if err == nil {
+					err = ledger.confirmInherit(c.Context(), admin, name)
+				}
+				if err != nil {
+					return err
+				}
 			}
 			a, err := ledger.do(c.Context(), request{method: http.MethodPost, path: []string{"v1", "tokens"}, body: body, key: key})
 			if err != nil {

@@ -24,7 +24,7 @@ that its account has.`,
 			}
 			return takes("the token's ID", "its new scopes, as in view:site/3, or --inherit...")(c, args)
 		},
-		ValidArgsFunction: e.first(e.tokens("active", "suspended"), scopeCompletion),
+		ValidArgsFunction: e.first(e.tokens(unended), scopeCompletion),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {
@@ -40,15 +40,15 @@ that its account has.`,
 			if len(scopes) == 0 && !inherit {
 				return usagef(c, "name the token's new scopes, as in view:site/3")
 			}
+			if err := confirmScopes(admin, scopes); err != nil {
+				return err
+			}
 			key, err := key.key()
 			if err != nil {
 				return err
 			}
 			ledger, err := e.ledger(c.Context())
 			if err != nil {
-				return err
-			}
-			if err := ledger.confirmAdmin(c.Context(), admin, scopes, ""); err != nil {
 				return err
 			}
 			var seen struct {
@@ -60,7 +60,7 @@ that its account has.`,
 			}
 			body := map[string]any{"scopes": scopes}
 			if inherit {
-				if err := ledger.confirmAdmin(c.Context(), admin, nil, seen.Account); err != nil {
+				if err := ledger.confirmInherit(c.Context(), admin, seen.Account); err != nil {
 					return err
 				}
 				body = map[string]any{"inherit": true}
@@ -95,7 +95,7 @@ func newTokenEditCmd(e *env) *cobra.Command {
 		Long: `Changes what is named, and leaves the rest. An empty value takes a label or a
 constraint away, as in --cidr "".`,
 		Example: `  tokenledger token edit tok_01jd3qk8z5n0v7m2x4c6b8a9ef --expires-in 30d --cidr 192.0.2.0/24,198.51.100.7`,
-		Args:    takes("the token's ID"), ValidArgsFunction: e.first(e.tokens("active", "suspended")),
+		Args:    takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {

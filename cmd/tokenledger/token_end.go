@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/http"
+	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -9,14 +10,14 @@ import (
 func newTokenSuspendCmd(e *env) *cobra.Command {
 	return e.ending(ending{
 		verb: "suspend", done: "suspended", what: "suspension", short: "Stop a token until it is resumed",
-		arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"}, complete: e.tokens("active"),
+		arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"}, complete: e.tokens(func(state string) bool { return unended(state) && state != "suspended" }),
 	})
 }
 
 func newTokenRevokeCmd(e *env) *cobra.Command {
 	return e.ending(ending{
 		verb: "revoke", done: "revoked", what: "revocation", short: "End a token for ever",
-		arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"}, complete: e.tokens("active", "suspended"),
+		arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"}, complete: e.tokens(unended),
 	})
 }
 
@@ -24,7 +25,7 @@ func newTokenResumeCmd(e *env) *cobra.Command {
 	var key keyFlag
 	c := &cobra.Command{
 		Use: "resume ID", Short: "Let a suspended token work again",
-		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens("suspended")),
+		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(func(state string) bool { return state == "suspended" })),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {
@@ -68,7 +69,7 @@ nodes that are outstanding and exits with 6.`,
 			if err != nil {
 				return err
 			}
-			r := request{method: http.MethodPost, path: append(append([]string{}, n.path...), id, n.verb), body: map[string]any{}}
+			r := request{method: http.MethodPost, path: slices.Concat(n.path, []string{id, n.verb}), body: map[string]any{}}
 			if reason != "" {
 				r.body = map[string]any{"reason": reason}
 			}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -21,7 +20,7 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 time of --grace, but never longer than the token.`,
 		Example: `  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 24h
   tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s --secret-only > new.token   # it leaked`,
-		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens("active", "suspended")),
+		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {
@@ -31,7 +30,7 @@ time of --grace, but never longer than the token.`,
 			if c.Flags().Changed("grace") {
 				d, err := api.ParseDuration(grace)
 				if err != nil || d < 0 {
-					return inputf("--grace: %s", errors.New(`want a length of time such as "0s", "1h" or "7d"`))
+					return inputf(`--grace: want a length of time such as "0s", "1h" or "7d"`)
 				}
 				r.body = map[string]any{"grace": d.String()}
 			}
