@@ -66,8 +66,9 @@ func parseETag(s string) (ledger.Precondition, error) {
 		return 0, nil
 	}
 	bad := &ledger.FieldError{Field: "If-Match", Problem: `is one ETag as it was received, as in "42", or *`}
-	inner, ok := strings.CutPrefix(s, `"`)
-	if inner, ok = strings.CutSuffix(inner, `"`); !ok {
+	inner, opened := strings.CutPrefix(s, `"`)
+	inner, closed := strings.CutSuffix(inner, `"`)
+	if !opened || !closed {
 		return 0, bad
 	}
 	v, err := strconv.ParseUint(inner, 10, 64)

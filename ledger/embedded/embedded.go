@@ -102,11 +102,11 @@ func (c Config) validate() error {
 func splitListen(listen string) (host string, port int, err error) {
 	host, p, err := net.SplitHostPort(listen)
 	if err != nil {
-		return "", 0, fmt.Errorf("Listen is %q, want host:port", listen)
+		return "", 0, fmt.Errorf("embedded: Listen is %q, want host:port", listen)
 	}
 	port, err = strconv.Atoi(p)
 	if err != nil || port < 0 || port > 65535 {
-		return "", 0, fmt.Errorf("Listen is %q, want a port from 0 to 65535", listen)
+		return "", 0, fmt.Errorf("embedded: Listen is %q, want a port from 0 to 65535", listen)
 	}
 	return host, port, nil
 }

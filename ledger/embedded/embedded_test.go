@@ -341,12 +341,18 @@ func TestStartSaysWhatToDo(t *testing.T) {
 		want []string
 	}
 	tests := []test{
-		{"port in use", func(c *Config) { c.Listen = taken.Addr().String() },
-			[]string{taken.Addr().String(), "stop it, or listen elsewhere", "address already in use"}},
-		{"not our address", func(c *Config) { c.Listen = "192.0.2.1:0" },
-			[]string{"192.0.2.1:0", "not an address of this machine"}},
-		{"folder is a file", func(c *Config) { c.Dir = file },
-			[]string{"make the store folder", file, "not a directory"}},
+		{
+			"port in use", func(c *Config) { c.Listen = taken.Addr().String() },
+			[]string{taken.Addr().String(), "stop it, or listen elsewhere", "address already in use"},
+		},
+		{
+			"not our address", func(c *Config) { c.Listen = "192.0.2.1:0" },
+			[]string{"192.0.2.1:0", "not an address of this machine"},
+		},
+		{
+			"folder is a file", func(c *Config) { c.Dir = file },
+			[]string{"make the store folder", file, "not a directory"},
+		},
 		{"store is a file", func(c *Config) {
 			if err := os.WriteFile(filepath.Join(c.Dir, "jetstream"), nil, 0o600); err != nil {
 				t.Fatal(err)

@@ -62,13 +62,13 @@ func (l StreamLimits) withDefaults() StreamLimits {
 func (l StreamLimits) validate() error {
 	var problems []error
 	if l.MaxBytes < 0 {
-		problems = append(problems, fmt.Errorf("MaxBytes is %d, want a size in bytes", l.MaxBytes))
+		problems = append(problems, fmt.Errorf("stream: MaxBytes is %d, want a size in bytes", l.MaxBytes))
 	}
 	if !slices.Contains([]int{1, 3, 5}, l.Replicas) {
-		problems = append(problems, fmt.Errorf("Replicas is %d, want 1, 3 or 5", l.Replicas))
+		problems = append(problems, fmt.Errorf("stream: Replicas is %d, want 1, 3 or 5", l.Replicas))
 	}
 	if l.Epoch == "" {
-		problems = append(problems, errors.New("Epoch is required"))
+		problems = append(problems, errors.New("stream: Epoch is required"))
 	}
 	return errors.Join(problems...)
 }

@@ -97,8 +97,11 @@ func TestHeadersThatRemoveAreRefused(t *testing.T) {
 	mustCreateStream(t, js)
 	mustPublish(t, js, "ledger.token.aa.created", "one")
 	for _, h := range [][2]string{
-		{"Nats-Rollup", "all"}, {"Nats-Rollup", "sub"}, {"Nats-TTL", "1s"},
-		{"Nats-Incr", "+1"}, {"Nats-Schedule", "@at 2030-01-01T00:00:00Z"},
+		{"Nats-Rollup", "all"},
+		{"Nats-Rollup", "sub"},
+		{"Nats-TTL", "1s"},
+		{"Nats-Incr", "+1"},
+		{"Nats-Schedule", "@at 2030-01-01T00:00:00Z"},
 	} {
 		m := newMsg("ledger.token.aa.revoked", h[0], h[1])
 		if _, err := js.PublishMsg(testContext(t), m); err == nil {
@@ -135,48 +138,90 @@ func TestOpenStreamNamesEachDrift(t *testing.T) {
 		edit func(*config)
 		want []string // begins of the differences
 	}{
-		{"storage", func(c *config) { c.Storage = jetstream.MemoryStorage },
-			[]string{`storage is "memory", want "file"`}},
-		{"discard", func(c *config) { c.Discard = jetstream.DiscardOld },
-			[]string{`discard is "old", want "new"`}},
-		{"delete and purge", func(c *config) { c.DenyDelete, c.DenyPurge = false, false },
-			[]string{"deny_delete is false, want true", "deny_purge is false, want true"}},
-		{"direct get", func(c *config) { c.AllowDirect = false },
-			[]string{"allow_direct is false, want true"}},
-		{"atomic publish", func(c *config) { c.AllowAtomicPublish = false },
-			[]string{"allow_atomic is false, want true"}},
-		{"no tail", func(c *config) { c.RePublish = nil },
-			[]string{`republish is null, want {"src":"ledger.\u003e","dest":"tail.ledger.\u003e"}`}},
-		{"tail without events", func(c *config) { c.RePublish.HeadersOnly = true },
-			[]string{"republish is "}},
-		{"age", func(c *config) { c.MaxAge = time.Hour },
-			[]string{"max_age is 3600000000000, want 0"}},
-		{"number", func(c *config) { c.MaxMsgs = 1000 },
-			[]string{"max_msgs is 1000, want -1"}},
-		{"number per subject", func(c *config) { c.MaxMsgsPerSubject = 1000; c.DiscardNewPerSubject = true },
-			[]string{"discard_new_per_subject is true", "max_msgs_per_subject is 1000, want -1"}},
-		{"no size", func(c *config) { c.MaxBytes = -1 },
-			[]string{"max_bytes is not set"}},
-		{"size of an event", func(c *config) { c.MaxMsgSize = 1 << 10 },
-			[]string{"max_msg_size is 1024, want 65536"}},
-		{"rollup", func(c *config) { c.AllowRollup, c.DenyPurge = true, false },
-			[]string{"deny_purge is false", "allow_rollup_hdrs is true, want false"}},
-		{"time to live", func(c *config) { c.AllowMsgTTL = true },
-			[]string{"allow_msg_ttl is true, want false"}},
-		{"counter", func(c *config) { c.AllowMsgCounter, c.Discard = true, jetstream.DiscardOld },
-			[]string{"discard is ", "allow_msg_counter is true, want false"}},
-		{"schedules", func(c *config) { c.AllowMsgSchedules, c.Discard = true, jetstream.DiscardOld },
-			[]string{"discard is ", "allow_msg_schedules is true, want false", "allow_rollup_hdrs is true", "deny_purge is false"}},
-		{"fast batches", func(c *config) { c.AllowBatchPublish = true },
-			[]string{"allow_batched is true, want false"}},
-		{"retention", func(c *config) { c.Retention = jetstream.InterestPolicy },
-			[]string{`retention is "interest", want "limits"`}},
-		{"no acknowledgement", func(c *config) { c.NoAck, c.AllowAtomicPublish = true, false },
-			[]string{"no_ack is true, want false", "allow_atomic is "}},
-		{"asynchronous", func(c *config) { c.PersistMode, c.AllowAtomicPublish = jetstream.AsyncPersistMode, false },
-			[]string{"allow_atomic is ", `persist_mode is "async", want "default"`}},
-		{"subjects", func(c *config) { c.Subjects = append(c.Subjects, "other.>") },
-			[]string{`subjects is ["ledger.\u003e","other.\u003e"]`}},
+		{
+			"storage", func(c *config) { c.Storage = jetstream.MemoryStorage },
+			[]string{`storage is "memory", want "file"`},
+		},
+		{
+			"discard", func(c *config) { c.Discard = jetstream.DiscardOld },
+			[]string{`discard is "old", want "new"`},
+		},
+		{
+			"delete and purge", func(c *config) { c.DenyDelete, c.DenyPurge = false, false },
+			[]string{"deny_delete is false, want true", "deny_purge is false, want true"},
+		},
+		{
+			"direct get", func(c *config) { c.AllowDirect = false },
+			[]string{"allow_direct is false, want true"},
+		},
+		{
+			"atomic publish", func(c *config) { c.AllowAtomicPublish = false },
+			[]string{"allow_atomic is false, want true"},
+		},
+		{
+			"no tail", func(c *config) { c.RePublish = nil },
+			[]string{`republish is null, want {"src":"ledger.\u003e","dest":"tail.ledger.\u003e"}`},
+		},
+		{
+			"tail without events", func(c *config) { c.RePublish.HeadersOnly = true },
+			[]string{"republish is "},
+		},
+		{
+			"age", func(c *config) { c.MaxAge = time.Hour },
+			[]string{"max_age is 3600000000000, want 0"},
+		},
+		{
+			"number", func(c *config) { c.MaxMsgs = 1000 },
+			[]string{"max_msgs is 1000, want -1"},
+		},
+		{
+			"number per subject", func(c *config) { c.MaxMsgsPerSubject = 1000; c.DiscardNewPerSubject = true },
+			[]string{"discard_new_per_subject is true", "max_msgs_per_subject is 1000, want -1"},
+		},
+		{
+			"no size", func(c *config) { c.MaxBytes = -1 },
+			[]string{"max_bytes is not set"},
+		},
+		{
+			"size of an event", func(c *config) { c.MaxMsgSize = 1 << 10 },
+			[]string{"max_msg_size is 1024, want 65536"},
+		},
+		{
+			"rollup", func(c *config) { c.AllowRollup, c.DenyPurge = true, false },
+			[]string{"deny_purge is false", "allow_rollup_hdrs is true, want false"},
+		},
+		{
+			"time to live", func(c *config) { c.AllowMsgTTL = true },
+			[]string{"allow_msg_ttl is true, want false"},
+		},
+		{
+			"counter", func(c *config) { c.AllowMsgCounter, c.Discard = true, jetstream.DiscardOld },
+			[]string{"discard is ", "allow_msg_counter is true, want false"},
+		},
+		{
+			"schedules", func(c *config) { c.AllowMsgSchedules, c.Discard = true, jetstream.DiscardOld },
+			[]string{"discard is ", "allow_msg_schedules is true, want false", "allow_rollup_hdrs is true", "deny_purge is false"},
+		},
+		{
+			"fast batches", func(c *config) { c.AllowBatchPublish = true },
+			[]string{"allow_batched is true, want false"},
+		},
+		{
+			"retention", func(c *config) { c.Retention = jetstream.InterestPolicy },
+			[]string{`retention is "interest", want "limits"`},
+		},
+		{
+			"no acknowledgement", func(c *config) { c.NoAck, c.AllowAtomicPublish = true, false },
+			[]string{"no_ack is true, want false", "allow_atomic is "},
+		},
+		{
+			"asynchronous", func(c *config) { c.PersistMode, c.AllowAtomicPublish = jetstream.AsyncPersistMode, false },
+			[]string{"allow_atomic is ", `persist_mode is "async", want "default"`},
+		},
+		{
+			"subjects", func(c *config) { c.Subjects = append(c.Subjects, "other.>") },
+			[]string{`subjects is ["ledger.\u003e","other.\u003e"]`},
+		},
 		{"subject transform", func(c *config) {
 			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "ledger.x.*", Destination: "ledger.y.{{wildcard(1)}}"}
 		}, []string{"subject_transform is "}},
@@ -184,14 +229,22 @@ func TestOpenStreamNamesEachDrift(t *testing.T) {
 			c.Mirror = &jetstream.StreamSource{Name: "OTHER"}
 			c.Subjects, c.AllowAtomicPublish = nil, false
 		}, []string{"mirror is ", "subjects is ", "allow_atomic is "}},
-		{"sources", func(c *config) { c.Sources = []*jetstream.StreamSource{{Name: "OTHER"}} },
-			[]string{"sources is "}},
-		{"first position", func(c *config) { c.FirstSeq = 100 },
-			[]string{"first_seq is 100, want 0"}},
-		{"duplicate window", func(c *config) { c.Duplicates = time.Second },
-			[]string{"duplicate_window is 1000000000, want 120000000000"}},
-		{"epoch", func(c *config) { c.Metadata = nil },
-			[]string{"metadata has no tokenledger-epoch"}},
+		{
+			"sources", func(c *config) { c.Sources = []*jetstream.StreamSource{{Name: "OTHER"}} },
+			[]string{"sources is "},
+		},
+		{
+			"first position", func(c *config) { c.FirstSeq = 100 },
+			[]string{"first_seq is 100, want 0"},
+		},
+		{
+			"duplicate window", func(c *config) { c.Duplicates = time.Second },
+			[]string{"duplicate_window is 1000000000, want 120000000000"},
+		},
+		{
+			"epoch", func(c *config) { c.Metadata = nil },
+			[]string{"metadata has no tokenledger-epoch"},
+		},
 		{"nothing that matters", func(c *config) {
 			c.Description, c.MaxConsumers, c.Compression = "the log", 100, jetstream.S2Compression
 			c.Metadata["owner"] = "operations"
