@@ -17,7 +17,8 @@ func TestConstraintsValidate(t *testing.T) {
 	method := func(s string) events.Constraints { return events.Constraints{Methods: []string{s}} }
 	audience := func(s string) events.Constraints { return events.Constraints{Audience: []string{s}} }
 	for _, c := range []events.Constraints{
-		{}, {HeaderOnly: true},
+		{},
+		{HeaderOnly: true},
 		network("192.0.2.0/24"), network("192.0.2.7/32"), network("0.0.0.0/0"), network("2001:db8::/32"), network("::/0"),
 		origin("https://example.org"), origin("http://localhost:8080"), origin("https://xn--bcher-kva.example"), origin("https://[2001:db8::7]:8443"),
 		method("GET"), method("PROPFIND"),

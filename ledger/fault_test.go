@@ -15,20 +15,22 @@ import (
 // once with its effect lost. Whatever is lost, the command is answered, and is
 // in the log once.
 func TestLostReply(t *testing.T) {
+	t.Parallel()
 	anything := func(m ledgertest.Message) bool {
 		return ledgertest.Append(m) || ledgertest.Appended(m) || strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.LEDGER")
 	}
 	for _, tt := range []struct {
 		name string
+		lost int // at the least
 		rule ledgertest.Rule
 	}{
-		{"nothing", nil},
-		{"the append", ledgertest.First(1, ledgertest.Lose, ledgertest.Append)},
-		{"its answer", ledgertest.First(1, ledgertest.Lose, ledgertest.Appended)},
-		{"three appends", ledgertest.First(3, ledgertest.Lose, ledgertest.Append)},
-		{"three answers", ledgertest.First(3, ledgertest.Lose, ledgertest.Appended)},
-		{"five messages of any sort", ledgertest.First(5, ledgertest.Lose, anything)},
-		{"the answer, and the search for the event", func() ledgertest.Rule {
+		{"nothing", 0, nil},
+		{"the append", 1, ledgertest.First(1, ledgertest.Lose, ledgertest.Append)},
+		{"its answer", 1, ledgertest.First(1, ledgertest.Lose, ledgertest.Appended)},
+		{"three appends", 3, ledgertest.First(3, ledgertest.Lose, ledgertest.Append)},
+		{"three answers", 1, ledgertest.First(3, ledgertest.Lose, ledgertest.Appended)},
+		{"five messages of any sort", 5, ledgertest.First(5, ledgertest.Lose, anything)},
+		{"the answer, and the search for the event", 2, func() ledgertest.Rule {
 			answers, searches := 1, 3
 			return func(m ledgertest.Message) ledgertest.Fate {
 				switch {
@@ -44,6 +46,7 @@ func TestLostReply(t *testing.T) {
 		}()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, impatient)
 			_, tok := k.alice()
 			id := tok.Token.ID
@@ -58,6 +61,9 @@ func TestLostReply(t *testing.T) {
 			if end := k.log.End(); r.Position != before+1 || end != before+1 {
 				t.Errorf("answered with position %d, and the log went from %d to %d; want one event", r.Position, before, end)
 			}
+			if k.link.Lost() < tt.lost {
+				t.Errorf("%d messages were lost, want %d", k.link.Lost(), tt.lost)
+			}
 		})
 	}
 }
@@ -65,6 +71,7 @@ func TestLostReply(t *testing.T) {
 // TestUnknown loses everything for as long as a command is tried. The answer is
 // that the outcome is unknown; the same request with the same key finds it out.
 func TestUnknown(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		match  func(ledgertest.Message) bool
@@ -74,6 +81,7 @@ func TestUnknown(t *testing.T) {
 		{"effect lost", ledgertest.Append, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			k := newKit(t, resigned)
 			k.alice()
 			want := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/3"}}
@@ -115,6 +123,7 @@ func TestUnknown(t *testing.T) {
 // TestLateAppend holds an append back until its command was given up and sent
 // again. What comes late must not be there twice, nor undo anything.
 func TestLateAppend(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, resigned)
 	_, tok := k.alice()
 	id := tok.Token.ID
@@ -154,6 +163,7 @@ func TestLateAppend(t *testing.T) {
 // TestLateAppendLands lets the append through before anything else is done: the
 // request with the same key then finds it.
 func TestLateAppendLands(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, resigned)
 	_, tok := k.alice()
 	before := k.log.End()
@@ -188,6 +198,7 @@ func TestLateAppendLands(t *testing.T) {
 // unanswered: the search finds the rival's event, and the command is decided
 // again.
 func TestRivalWhileUnknown(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, impatient)
 	_, tok := k.alice()
 	id := tok.Token.ID
@@ -245,6 +256,7 @@ func TestRivalWhileUnknown(t *testing.T) {
 
 // TestLogAway stops every answer: commands fail in bounded time, reads go on.
 func TestLogAway(t *testing.T) {
+	t.Parallel()
 	k := newKit(t, resigned)
 	_, tok := k.alice()
 	k.link.Rule(func(ledgertest.Message) ledgertest.Fate { return ledgertest.Lose })

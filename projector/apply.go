@@ -115,6 +115,9 @@ func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.P
 		State:   events.Active,
 		Created: e.Time, CreatedBy: e.Actor, CreatedIn: at, Changed: e.Time, Version: at,
 	}
+	if t.Constraints.Empty() {
+		t.Constraints = nil
+	}
 	taken, err := s.digestTaken(c.Secret.Digest)
 	if err != nil {
 		return err

@@ -49,6 +49,7 @@ func damaged(t *testing.T, what string, dir string, run *eventstest.Run, whole [
 // TestDamagedTables turns over bits in every table. None of it may end the
 // process, which is what Badger does over some.
 func TestDamagedTables(t *testing.T) {
+	t.Parallel()
 	seed, rng := seeded(t)
 	run := eventstest.History(rng.Uint64(), 240)
 	dir := t.TempDir()
@@ -122,6 +123,7 @@ func crashed(t *testing.T, run *eventstest.Run, batch int) (saved snapshot, log 
 
 // TestDamagedAfterCrash turns over bits in the files that are not tables.
 func TestDamagedAfterCrash(t *testing.T) {
+	t.Parallel()
 	seed, rng := seeded(t)
 	run := eventstest.History(rng.Uint64(), 150)
 	whole := dump(t, opened(t, run.Messages))
@@ -159,6 +161,7 @@ func TestDamagedAfterCrash(t *testing.T) {
 // table. Where the earlier one has lost its end, to a bit or to a power cut that
 // kept the later one, the position would be past a hole.
 func TestHoleBetweenLogs(t *testing.T) {
+	t.Parallel()
 	seed, rng := seeded(t)
 	run := eventstest.History(rng.Uint64(), 200)
 	whole := dump(t, opened(t, run.Messages))
@@ -217,6 +220,7 @@ func TestHoleBetweenLogs(t *testing.T) {
 // TestDamagedValues changes values below their check values, which no checksum
 // of Badger's would find.
 func TestDamagedValues(t *testing.T) {
+	t.Parallel()
 	log := eventstest.NewLog(42)
 	account := log.Account("admin:site/*")
 	token, secret := log.Token(account, "view:site/1")

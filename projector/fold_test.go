@@ -19,6 +19,7 @@ import (
 // restarts and crashes at random places. The index is byte for byte what a
 // fresh fold of one event after another makes, and says what Fold does.
 func TestAnyCutGivesTheSameIndex(t *testing.T) {
+	t.Parallel()
 	seed, rng := seeded(t)
 	rounds := 4
 	if testing.Short() {
@@ -107,71 +108,83 @@ func (j *journey) follow(t *testing.T) *projector.Projector {
 // does, and compares with Fold's decision: at random times, and at those where
 // something ends.
 func TestRecordsSayWhatASecretIsGoodFor(t *testing.T) {
+	t.Parallel()
 	seed, rng := seeded(t)
 	good, bad := 0, 0
 	for range 3 {
-		run := eventstest.History(rng.Uint64(), 250)
-		state := eventstest.Fold(run.Messages)
-		p := opened(t, run.Messages)
-		for _, d := range run.Digests {
-			r, err := p.Lookup(d)
-			if err != nil {
-				t.Fatal(err)
-			}
-			times := []time.Time{r.Created, r.Expires, r.Until, run.End}
-			for range 3 {
-				times = append(times, run.End.Add(time.Duration(rng.Int64N(int64(100*24*time.Hour)))-20*24*time.Hour))
-			}
-			for _, now := range append(times, r.Expires.Add(-1), r.Until.Add(-1)) {
-				if now.Before(eventstest.Start.AddDate(-1, 0, 0)) {
-					continue // an end before 1970 is stored as the first instant after it
-				}
-				use, want := state.Use(d, now)
-				if got := alive(t, p, r, now); got != want {
-					t.Errorf("%s, seed %d: at %s a secret is good: %t, by Fold: %t; record %+v", run, seed, now, got, want, r)
-				}
-				if !want {
-					bad++
-					continue
-				}
-				good++
-				account, err := p.Account(r.Account)
-				if err != nil {
-					t.Fatal(err)
-				}
-				effective := account.Grants
-				if !r.Inherit {
-					effective = events.Matomo.Intersect(r.Scopes, account.Grants)
-				}
-				for _, need := range []string{"read:site/1", "view:site/2", "write:site/*", "admin:site/3", "track:site/1", "superuser", "audit"} {
-					s := events.MustScope(need)
-					if got, want := events.Matomo.AnyCovers(effective, s), use.Covers(events.Matomo, s); got != want {
-						t.Errorf("%s, seed %d: a secret is good for %s: %t, by Fold: %t", run, seed, s, got, want)
-					}
-				}
+		run := eventstest.History(rng.Uint64(), 240)
+		p := opened(t, nil)
+		// Look often: a cut-off or the end of an account leaves little alive.
+		for from := 0; from < len(run.Messages); from += 20 {
+			applied(t, p, run.Messages[from:from+20])
+			state := eventstest.Fold(run.Messages[:from+20])
+			for _, d := range state.Digests() {
+				g, b := judge(t, rng, state, p, d)
+				good, bad = good+g, bad+b
 			}
 		}
+		if t.Failed() {
+			t.Fatalf("%s, seed %d", run, seed)
+		}
 	}
-	if good < 10 || bad < 10 {
+	t.Logf("%d good, %d not", good, bad)
+	if good < 20 || bad < 20 {
 		t.Errorf("%d secrets were good and %d were not, which shows little", good, bad)
 	}
 }
 
-// alive decides as a check does.
-func alive(t *testing.T, p *projector.Projector, r projector.Record, now time.Time) bool {
+// judge compares what the index and Fold say of a secret, and returns how many
+// times it was good and was not.
+func judge(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Projector, d events.Digest) (good, bad int) {
 	t.Helper()
-	a, err := p.Account(r.Account)
+	f, err := p.Find(d)
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := f.Record
+	times := []time.Time{r.Created, r.Expires, r.Expires.Add(-1), r.Until, r.Until.Add(-1)}
+	for range 2 {
+		times = append(times, r.Created.Add(time.Duration(rng.Int64N(int64(30*24*time.Hour)))))
+	}
+	for _, now := range times {
+		if now.Before(eventstest.Start.AddDate(-1, 0, 0)) {
+			continue // an end before 1970 is stored as the first instant after it
+		}
+		use, want := state.Use(d, now)
+		if got := alive(f, now); got != want {
+			t.Errorf("at %s a secret is good: %t, by Fold: %t; record %+v", now, got, want, r)
+		}
+		if !want {
+			bad++
+			continue
+		}
+		good++
+		effective := f.Account.Grants
+		if !r.Inherit {
+			effective = events.Matomo.Intersect(r.Scopes, f.Account.Grants)
+		}
+		for _, need := range []string{"read:site/1", "view:site/2", "write:site/*", "admin:site/3", "track:site/1", "superuser", "audit"} {
+			s := events.MustScope(need)
+			if got, want := events.Matomo.AnyCovers(effective, s), use.Covers(events.Matomo, s); got != want {
+				t.Errorf("a secret is good for %s: %t, by Fold: %t", s, got, want)
+			}
+		}
+	}
+	return good, bad
+}
+
+// alive decides as a check does.
+func alive(f projector.Found, now time.Time) bool {
 	over := func(end time.Time) bool { return !end.IsZero() && !now.Before(end) }
-	return r.State == projector.SecretLive && !over(r.Expires) && !over(r.Until) && !a.Suspended && !a.Erased &&
-		!r.Created.Before(a.TokensBefore) && !r.Created.Before(p.Policy().TokensBefore)
+	return f.Record.State == projector.SecretLive && !over(f.Record.Expires) && !over(f.Record.Until) &&
+		!f.Account.Suspended && !f.Account.Erased &&
+		!f.Record.Created.Before(f.Account.TokensBefore) && !f.Record.Created.Before(f.Policy.TokensBefore)
 }
 
 // TestTransactionTooBig: a batch that Badger cannot take at once is taken in
 // parts.
 func TestTransactionTooBig(t *testing.T) {
+	t.Parallel()
 	log := eventstest.NewLog(1)
 	account := log.Account("admin:site/*")
 	var origins []string
@@ -202,6 +215,7 @@ func TestTransactionTooBig(t *testing.T) {
 }
 
 func TestLists(t *testing.T) {
+	t.Parallel()
 	run := eventstest.History(11, 400)
 	state := eventstest.Fold(run.Messages)
 	p := opened(t, run.Messages)

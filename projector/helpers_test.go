@@ -5,9 +5,12 @@ import (
 	"errors"
 	"flag"
 	"io"
+	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -21,10 +24,12 @@ import (
 var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
 
 func TestMain(m *testing.M) {
-	// Badger leaves these two behind where its Open fails. An index that
-	// nobody closed has others besides.
+	// Badger leaves these behind where its Open fails. An index that nobody
+	// closed has others besides.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).updateSize"),
+		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4/y.(*WaterMark).process"),
 		goleak.IgnoreAnyFunction("github.com/dgraph-io/ristretto/v2/z.(*AllocatorPool).freeupAllocators"),
 	)
 }
@@ -43,7 +48,7 @@ func seeded(t testing.TB) (uint64, *rand.Rand) {
 	return seed, rand.New(rand.NewPCG(seed, 1))
 }
 
-// open opens the index in a folder, and closes it in the end if nobody did.
+// open opens the index in a folder. The caller closes it.
 func open(t testing.TB, dir string) *projector.Projector {
 	t.Helper()
 	return openWith(t, projector.Config{Dir: dir})
@@ -129,50 +134,70 @@ type savedFile struct {
 	size int64
 }
 
+// save copies a folder. Badger may be moving what it holds from a log to a table
+// meanwhile, so it copies until nothing came, went or entered the manifest on
+// the way: what is left then is what was there at one moment.
 func save(t testing.TB, dir string) snapshot {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(dir, "*"))
-	if err != nil {
-		t.Fatal(err)
+	for before := snapshot(nil); ; {
+		after, err := copyFolder(dir)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // it went
+			before = nil
+			continue
+		case err != nil:
+			t.Fatal(err)
+		}
+		if before != nil && slices.Equal(slices.Sorted(maps.Keys(before)), slices.Sorted(maps.Keys(after))) &&
+			bytes.Equal(before["MANIFEST"].data, after["MANIFEST"].data) {
+			return before
+		}
+		before = after
 	}
-	s := snapshot{}
-	for _, name := range names {
-		s[filepath.Base(name)] = saveFile(t, name)
-	}
-	return s
 }
 
-func saveFile(t testing.TB, name string) savedFile {
-	t.Helper()
+func copyFolder(dir string) (snapshot, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := snapshot{}
+	for _, e := range entries {
+		if s[e.Name()], err = copyFile(filepath.Join(dir, e.Name())); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func copyFile(name string) (savedFile, error) {
 	f, err := os.Open(name)
 	if err != nil {
-		t.Fatal(err)
+		return savedFile{}, err
 	}
 	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return savedFile{}, err
+	}
 	var all, zeros bytes.Buffer
-	size := int64(0)
 	chunk, zero := make([]byte, 1<<16), make([]byte, 1<<16)
-	for {
+	for zeros.Len() <= 1<<20 { // past them is the rest of a file that was made large beforehand
 		n, err := io.ReadFull(f, chunk)
-		size += int64(n)
 		if bytes.Equal(chunk[:n], zero[:n]) {
 			zeros.Write(chunk[:n])
 		} else {
 			_, _ = zeros.WriteTo(&all)
 			all.Write(chunk[:n])
 		}
-		if zeros.Len() > 1<<20 {
-			break // the rest of a file that was made large beforehand
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
 		}
 		if err != nil {
-			return savedFile{bytes.TrimRight(all.Bytes(), "\x00"), size}
+			return savedFile{}, err
 		}
 	}
-	info, err := f.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return savedFile{bytes.TrimRight(all.Bytes(), "\x00"), info.Size()}
+	return savedFile{bytes.TrimRight(all.Bytes(), "\x00"), info.Size()}, nil
 }
 
 // restore returns a new folder with what was saved.

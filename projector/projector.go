@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -156,24 +157,35 @@ func badgerOptions(cfg Config) badger.Options {
 		WithLogger(badgerLog{cfg.Logger})
 }
 
-// Close closes the index. Nothing may use it afterwards.
+// Close closes the index. Nothing may use it afterwards. Badger writes once more
+// when it closes, which a full disk would turn into the end of the process: the
+// error is then [ErrDiskFull], the files stay as a crash would leave them, and
+// Close may be called again.
 func (p *Projector) Close() error {
 	p.fail(errors.New("index is closed"))
+	if err := p.checkSpace(); errors.Is(err, ErrDiskFull) {
+		return fmt.Errorf("close index: %w", err)
+	}
 	return errors.Join(p.db.Close(), p.lock.Close())
 }
 
 // PutAside renames an index's folder out of the way, so that the next [Open]
-// starts an empty one, and returns its new name. Those that were
-// put aside before are deleted: an index that fails again and again must not
-// fill the disk.
+// starts an empty one, and returns its new name. Those that were put aside
+// before are deleted: an index that fails again and again must not fill the
+// disk.
 func PutAside(dir string, now time.Time) (string, error) {
 	dir = filepath.Clean(dir)
-	older, err := filepath.Glob(dir + asideMark + "*")
+	// Not by filepath.Glob: a folder's name may hold what it takes for a
+	// pattern, and match another's.
+	siblings, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil {
 		return "", err
 	}
-	for _, path := range older {
-		if err := os.RemoveAll(path); err != nil {
+	for _, s := range siblings {
+		if !strings.HasPrefix(s.Name(), filepath.Base(dir)+asideMark) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(filepath.Dir(dir), s.Name())); err != nil {
 			return "", err
 		}
 	}
@@ -336,7 +348,8 @@ func (p *Projector) checkSpace() error {
 // badgerLog passes on what Badger warns of.
 type badgerLog struct{ log *slog.Logger }
 
-func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error("badger", "err", fmt.Sprintf(f, a...)) }
+func (l badgerLog) Errorf(f string, a ...any) { l.log.Error("badger", "err", fmt.Sprintf(f, a...)) }
+
 func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "err", fmt.Sprintf(f, a...)) }
 func (l badgerLog) Infof(string, ...any)        {}
 func (l badgerLog) Debugf(string, ...any)       {}

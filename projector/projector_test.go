@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -30,49 +31,77 @@ func TestWaitApplied(t *testing.T) {
 		t.Errorf("WaitApplied(6) at 5 with an ended context = %v, want Canceled", err)
 	}
 
-	wait := func(at events.Position) chan error {
-		done := make(chan error, 1)
-		go func() { done <- p.WaitApplied(t.Context(), at) }()
-		return done
-	}
-	six, ten, never := wait(6), wait(10), wait(1000)
-	applied(t, p, run.Messages[5:6])
-	if err := <-six; err != nil {
-		t.Errorf("WaitApplied(6) = %v", err)
-	}
-	applied(t, p, run.Messages[6:15])
-	if err := <-ten; err != nil {
-		t.Errorf("WaitApplied(10) = %v", err)
-	}
-	select {
-	case err := <-never:
-		t.Errorf("WaitApplied(1000) at 15 = %v", err)
-	default:
-	}
 	reason := errors.New("told to")
 	p.Stop(reason)
 	p.Stop(errors.New("told again"))
-	if err := <-never; !errors.Is(err, reason) {
-		t.Errorf("WaitApplied when stopped = %v, want the first reason", err)
+	if err := p.WaitApplied(t.Context(), 5); err != nil {
+		t.Errorf("WaitApplied(5) at 5 when stopped = %v", err)
 	}
-	if err := p.WaitApplied(t.Context(), 15); err != nil {
-		t.Errorf("WaitApplied(15) at 15 when stopped = %v", err)
+	if err := p.WaitApplied(t.Context(), 6); !errors.Is(err, reason) {
+		t.Errorf("WaitApplied(6) when stopped = %v, want the reason", err)
 	}
-	if err := p.WaitApplied(t.Context(), 16); !errors.Is(err, reason) {
-		t.Errorf("WaitApplied(16) when stopped = %v, want the reason", err)
-	}
-	stopped(t, p, reason, run.Messages[15:])
-	same(t, p, run.Messages[:15]) // which is still there to be read
+	stopped(t, p, reason, run.Messages[5:])
+	same(t, p, run.Messages[:5]) // which is still there to be read
 }
 
-func TestCloseEndsWaiting(t *testing.T) {
-	p := open(t, t.TempDir())
-	done := make(chan error)
-	go func() { done <- p.WaitApplied(t.Context(), 1) }()
-	closed(t, p)
-	if err := <-done; err == nil {
-		t.Error("WaitApplied on a closed index returned no error")
-	}
+// TestWaiting has its waiters wait for certain before what they wait for
+// happens.
+func TestWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		run := eventstest.History(37, 20)
+		p := open(t, t.TempDir())
+		wait := func(at events.Position) chan error {
+			done := make(chan error, 1)
+			go func() { done <- p.WaitApplied(t.Context(), at) }()
+			synctest.Wait()
+			return done
+		}
+		waiting := func(done chan error) {
+			t.Helper()
+			synctest.Wait()
+			select {
+			case err := <-done:
+				t.Errorf("WaitApplied returned %v too early", err)
+			default:
+			}
+		}
+		two, five, never := wait(2), wait(5), wait(1000)
+		applied(t, p, run.Messages[:1])
+		waiting(two)
+		applied(t, p, run.Messages[1:3])
+		if err := <-two; err != nil {
+			t.Errorf("WaitApplied(2) = %v", err)
+		}
+		waiting(five)
+		applied(t, p, run.Messages[3:])
+		if err := <-five; err != nil {
+			t.Errorf("WaitApplied(5) = %v", err)
+		}
+		waiting(never)
+		reason := errors.New("told to")
+		p.Stop(reason)
+		if err := <-never; !errors.Is(err, reason) {
+			t.Errorf("WaitApplied when stopped = %v, want the reason", err)
+		}
+		closed(t, p)
+
+		p = open(t, t.TempDir())
+		first := wait(1)
+		closed(t, p)
+		if err := <-first; err == nil {
+			t.Error("WaitApplied on a closed index returned no error")
+		}
+
+		p = open(t, t.TempDir())
+		defer closed(t, p)
+		first = wait(1)
+		if err := p.Apply(t.Context(), run.Messages[1:]); !errors.Is(err, projector.ErrGap) {
+			t.Errorf("Apply past a gap = %v, want ErrGap", err)
+		}
+		if err := <-first; !errors.Is(err, projector.ErrGap) {
+			t.Errorf("WaitApplied before a gap = %v, want ErrGap", err)
+		}
+	})
 }
 
 func TestFresh(t *testing.T) {
@@ -185,7 +214,11 @@ func TestInUse(t *testing.T) {
 
 func TestPutAside(t *testing.T) {
 	run := eventstest.History(36, 20)
-	dir := filepath.Join(t.TempDir(), "index")
+	dir := filepath.Join(t.TempDir(), "index[1]")
+	other := filepath.Join(filepath.Dir(dir), "index1.aside-20260101T000000Z")
+	if err := os.Mkdir(other, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	p := open(t, dir)
 	applied(t, p, run.Messages)
 	closed(t, p)
@@ -208,7 +241,18 @@ func TestPutAside(t *testing.T) {
 	p = open(t, to) // nothing is lost
 	same(t, p, run.Messages)
 	closed(t, p)
-	if _, err := projector.PutAside(filepath.Join(dir, "nothing"), now); err == nil {
+
+	again, err := projector.PutAside(dir, now.Add(time.Second))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(to); !errors.Is(err, os.ErrNotExist) || to == again {
+		t.Errorf("%s is still there after another was put aside: %v", to, err)
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("PutAside of %s deleted what another index had put aside: %v", dir, err)
+	}
+	if _, err := projector.PutAside(filepath.Join(filepath.Dir(dir), "nothing"), now); err == nil {
 		t.Error("PutAside of nothing returned no error")
 	}
 }

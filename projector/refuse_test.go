@@ -14,6 +14,7 @@ import (
 )
 
 func TestGapsStop(t *testing.T) {
+	t.Parallel()
 	run := eventstest.History(21, 60)
 	all := run.Messages
 	swap := func(i, j int) []events.Message {
@@ -84,6 +85,7 @@ func beginning() (log *eventstest.Log, account, erased events.AccountID, token, 
 }
 
 func TestImpossibleEventsStop(t *testing.T) {
+	t.Parallel()
 	log, account, erased, token, revoked := beginning()
 	strangerLog := eventstest.NewLog(23)
 	stranger, strangeToken := strangerLog.Account(), strangerLog.TokenID()
@@ -148,6 +150,7 @@ func followed(t *testing.T, messages []events.Message) snapshot {
 }
 
 func TestUnreadableEventsStop(t *testing.T) {
+	t.Parallel()
 	log, account, _, token, _ := beginning()
 	before := len(log.Messages)
 	saved := followed(t, log.Messages)
@@ -206,6 +209,7 @@ func TestUnreadableEventsStop(t *testing.T) {
 // TestBatchesAreWhole: of a transaction with an error nothing is applied, and of
 // those before it everything.
 func TestBatchesAreWhole(t *testing.T) {
+	t.Parallel()
 	run := eventstest.History(25, 40)
 	bad := slices.Clone(run.Messages)
 	bad[29].Data = []byte("{")

@@ -84,7 +84,7 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 	d := v.Check(req.Token, check)
 	if d.Reason == Unavailable {
 		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node does not know", "this node has not heard from the log for too long, or cannot read its index; ask another")
+		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", "this node has not heard from the log for too long, or cannot read its index; ask another")
 		return
 	}
 	answer(w, http.StatusOK, "application/json", d.answer(req.Explain))
@@ -105,7 +105,7 @@ func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
 		refuse(w, http.StatusForbidden, "forbidden", "The token may not do this", "to explain needs the permission audit, which this token does not have")
 	case Unavailable:
 		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node does not know", "this node has not heard from the log for too long, or cannot read its index; ask another")
+		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", "this node has not heard from the log for too long, or cannot read its index; ask another")
 	default:
 		challenge := `Bearer realm="tokenledger"`
 		if found { // an answer to a request without a token names no error (RFC 6750 section 3.1)

@@ -133,7 +133,7 @@ func (a *api) getAccount(ctx context.Context, in *AccountPath) (*getAccountOutpu
 	at := a.ledger.Position()
 	got, err := a.ledger.GetAccount(ctx, callerFrom(ctx), in.ID)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, a.fault(ctx, inPath(err), false)
 	}
 	return &getAccountOutput{ETag: etag(got.Version), Position: uint64(at), Body: showAccount(got)}, nil
 }
@@ -169,7 +169,7 @@ func (a *api) listAccounts(ctx context.Context, in *Page) (*accountList, error) 
 
 func (a *api) accountResult(ctx context.Context, r ledger.AccountResult, err error, ifMatch bool) (*accountOutput, error) {
 	if err != nil {
-		return nil, a.fault(ctx, err, ifMatch)
+		return nil, a.fault(ctx, inPath(err), ifMatch)
 	}
 	out := &accountOutput{ETag: etag(r.Account.Version), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK}
 	out.Body.Account, out.Body.Position = showAccount(r.Account), uint64(r.Position)

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
+	"path"
 	"strings"
 	"sync"
 
@@ -55,9 +57,13 @@ func build(cfg Config) (http.Handler, huma.API) {
 	}
 	humaOnce.Do(func() {
 		huma.DefaultArrayNullable = false
-		huma.NewError = newError
-		huma.NewErrorWithContext = func(_ huma.Context, status int, message string, errs ...error) huma.StatusError {
+		huma.NewError = func(status int, message string, errs ...error) huma.StatusError {
 			return newError(status, message, errs...)
+		}
+		huma.NewErrorWithContext = func(c huma.Context, status int, message string, errs ...error) huma.StatusError {
+			p := newError(status, message, errs...)
+			p.name(requestID(c.Context()))
+			return p
 		}
 	})
 	c := huma.DefaultConfig("tokenledger", "v1")
@@ -77,7 +83,21 @@ func build(cfg Config) (http.Handler, huma.API) {
 	a.tokenRoutes(described)
 	a.accountRoutes(described)
 	a.nodeRoutes(described)
+	describeReplays(described.OpenAPI())
 	return &front{api: a, mux: mux, authenticate: cfg.Authenticate}, described
+}
+
+// describeReplays adds what a request is answered with that made something
+// before.
+func describeReplays(d *huma.OpenAPI) {
+	for _, item := range d.Paths {
+		if item.Post == nil || item.Post.Responses["201"] == nil {
+			continue
+		}
+		again := *item.Post.Responses["201"]
+		again.Description = "An earlier request with the same Idempotency-Key did it"
+		item.Post.Responses["200"] = &again
+	}
 }
 
 // front is what every request passes first: an id, a token, a body that can
@@ -115,6 +135,10 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(w, id)
 		return
 	}
+	if p := ambiguous(r); p != nil {
+		p.write(w, id)
+		return
+	}
 	if p := readBody(w, r); p != nil {
 		p.write(w, id)
 		return
@@ -125,17 +149,47 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // route refuses what no operation serves, where the mux would answer in plain
 // text or with a redirect.
 func (f *front) route(r *http.Request) *Problem {
-	if _, pattern := f.mux.Handler(r); pattern != "" && strings.HasPrefix(pattern, r.Method+" ") {
+	nowhere := problem("not_found", "no such path; GET /openapi.json lists them all")
+	if p := r.URL.EscapedPath(); path.Clean(p) != p {
+		return nowhere
+	}
+	if _, pattern := f.mux.Handler(r); strings.HasPrefix(pattern, r.Method+" ") {
 		return nil
 	}
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPatch, http.MethodPut} {
+	var methods []string
+	for _, m := range []string{http.MethodGet, http.MethodPatch, http.MethodPost, http.MethodPut} {
 		other := r.Clone(r.Context())
 		other.Method = m
 		if _, pattern := f.mux.Handler(other); strings.HasPrefix(pattern, m+" ") {
-			return problem("method", "this path has other methods, such as "+m)
+			methods = append(methods, m)
 		}
 	}
-	return problem("not_found", "no such path; GET /openapi.json lists them all")
+	if len(methods) == 0 {
+		return nowhere
+	}
+	p := problem("method", "this path has "+strings.Join(methods, " and "))
+	p.allow = strings.Join(methods, ", ")
+	return p
+}
+
+// ambiguous refuses what stands twice and may stand once: of two values, this
+// program and one in front of it could go by different ones.
+func ambiguous(r *http.Request) *Problem {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return problem("malformed_request", "the query is not well formed")
+	}
+	for _, values := range query {
+		if len(values) > 1 {
+			return problem("malformed_request", "a parameter stands twice in the query")
+		}
+	}
+	for _, name := range []string{"Content-Type", "Idempotency-Key", "If-Match"} {
+		if len(r.Header.Values(name)) > 1 {
+			return problem("malformed_request", "the header "+name+" stands twice")
+		}
+	}
+	return nil
 }
 
 // noToken is the detail where no token came: such an answer names no error
@@ -165,6 +219,11 @@ func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Pr
 	return caller, nil
 }
 
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey).(string)
+	return id
+}
+
 func callerFrom(ctx context.Context) ledger.Caller {
 	c, _ := ctx.Value(callerKey).(ledger.Caller)
 	return c
@@ -173,8 +232,8 @@ func callerFrom(ctx context.Context) ledger.Caller {
 // fault translates an error of the ledger, and logs what is a fault of ours.
 func (a *api) fault(ctx context.Context, err error, ifMatch bool) error {
 	p := problemFor(err, ifMatch)
-	id, _ := ctx.Value(requestKey).(string)
-	p.RequestID, p.Instance = id, instance(id)
+	id := requestID(ctx)
+	p.name(id)
 	if p.Status >= http.StatusInternalServerError {
 		a.log.ErrorContext(ctx, "request failed", "request_id", id, "err", err)
 	}

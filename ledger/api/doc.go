@@ -12,8 +12,9 @@
 //
 // Every request but those for the description itself needs a token, as a bearer
 // (RFC 6750). Bodies are JSON, of at most 64 KiB, in which every field is known
-// and stands once. No answer repeats what was sent, since it may be a secret
-// that was put in the wrong place.
+// and stands once; so does every parameter of the query and every header that is
+// gone by. No answer repeats what looks like a secret, which may have been put
+// in the wrong place.
 package api
 
 //go:generate go run ./openapi

@@ -66,14 +66,9 @@ func parseETag(s string) (ledger.Precondition, error) {
 		return 0, nil
 	}
 	bad := &ledger.FieldError{Field: "If-Match", Problem: `is one ETag as it was received, as in "42", or *`}
-	inner, opened := strings.CutPrefix(s, `"`)
-	inner, closed := strings.CutSuffix(inner, `"`)
-	if !opened || !closed {
-		return 0, bad
-	}
-	v, err := strconv.ParseUint(inner, 10, 64)
-	if err != nil || v == 0 {
-		return 0, bad
+	v, err := strconv.ParseUint(strings.Trim(s, `"`), 10, 64)
+	if err != nil || v == 0 || s != etag(events.Position(v)) {
+		return 0, bad // there is one spelling
 	}
 	return ledger.Precondition(v), nil
 }

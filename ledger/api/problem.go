@@ -28,6 +28,8 @@ type Problem struct {
 	RequestID string         `json:"request_id,omitempty"`
 	Version   uint64         `json:"version,omitempty" doc:"current version of what was to be changed, where it changed in the meantime"`
 	Errors    []FieldProblem `json:"errors,omitempty"`
+
+	allow string // methods that the path has, for the header
 }
 
 // FieldProblem is what is wrong with one part of a request.
@@ -64,7 +66,7 @@ var titles = map[string]struct {
 	"media_type":        {http.StatusUnsupportedMediaType, "The body is not JSON"},
 	"key_reused":        {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
 	"internal":          {http.StatusInternalServerError, "The server failed"},
-	"unavailable":       {http.StatusServiceUnavailable, "The log cannot be written to or read now"},
+	"unavailable":       {http.StatusServiceUnavailable, "The node cannot do this now"},
 }
 
 func problem(code, detail string) *Problem {
@@ -87,7 +89,7 @@ func problemFor(err error, ifMatch bool) *Problem {
 		return p
 	case errors.As(err, &field):
 		p := problem("invalid_request", err.Error())
-		p.Errors = []FieldProblem{{Location: "body." + field.Field, Message: field.Problem}}
+		p.Errors = []FieldProblem{{Location: location(err, field), Message: field.Problem}}
 		return p
 	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, events.ErrBadID), errors.Is(err, events.ErrBadScope):
 		return problem("invalid_request", err.Error())
@@ -107,10 +109,38 @@ func problemFor(err error, ifMatch bool) *Problem {
 	return problem("internal", "")
 }
 
+// located is an error about a field that stands elsewhere than its name says.
+type located struct {
+	error
+	at string
+}
+
+func (e *located) Unwrap() error { return e.error }
+
+// inQuery says that the account that err may be about is a parameter.
+func inQuery(err error) error { return &located{err, "query.account"} }
+
+// inPath says that it is the path's id.
+func inPath(err error) error { return &located{err, "path.id"} }
+
+// location returns where a field stands.
+func location(err error, field *ledger.FieldError) string {
+	var other *located
+	switch {
+	case field.Field == "If-Match":
+		return "header.If-Match"
+	case field.Field == "cursor", field.Field == "wait", field.Field == "state", field.Field == "site":
+		return "query." + field.Field
+	case field.Field == "account" && errors.As(err, &other):
+		return other.at
+	}
+	return "body." + field.Field
+}
+
 // newError makes huma's own errors problems. Huma puts the values that it
 // refuses beside the messages; they may be secrets and are left out, as are
 // messages that repeat them.
-func newError(status int, message string, errs ...error) huma.StatusError {
+func newError(status int, message string, errs ...error) *Problem {
 	code := "internal"
 	switch status {
 	case http.StatusBadRequest:
@@ -143,9 +173,12 @@ func newError(status int, message string, errs ...error) huma.StatusError {
 }
 
 // safe cuts a text short and keeps it back where it may repeat a secret.
+// Decoders repeat what does not fit.
 func safe(s string) string {
 	const most = 200
 	switch {
+	case strings.HasPrefix(s, "json: "), strings.HasPrefix(s, "parsing time "):
+		return "a value does not fit its field"
 	case events.LooksSecret(s):
 		return "it holds a secret; treat it as leaked if others saw it"
 	case len(s) > most:
@@ -154,9 +187,12 @@ func safe(s string) string {
 	return s
 }
 
+// name says which request the problem is of.
+func (p *Problem) name(requestID string) { p.RequestID, p.Instance = requestID, instance(requestID) }
+
 // write answers with the problem.
 func (p *Problem) write(w http.ResponseWriter, requestID string) {
-	p.RequestID, p.Instance = requestID, instance(requestID)
+	p.name(requestID)
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
@@ -181,6 +217,8 @@ func setChallenge(h http.Header, p *Problem) {
 		h.Set("WWW-Authenticate", challenge)
 	case "forbidden":
 		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="insufficient_scope"`)
+	case "method":
+		h.Set("Allow", p.allow)
 	case "unavailable":
 		h.Set("Retry-After", "1")
 	}

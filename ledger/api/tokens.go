@@ -310,7 +310,7 @@ func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*tokenList, 
 	at := a.ledger.Position()
 	list, more, err := a.ledger.ListTokens(ctx, callerFrom(ctx), filter, events.TokenID(after), in.Limit)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, a.fault(ctx, inQuery(err), false)
 	}
 	out := &tokenList{Position: uint64(at)}
 	out.Body.Items = make([]Token, len(list))

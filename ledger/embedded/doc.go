@@ -4,8 +4,8 @@
 // # Promise
 //
 // What the server acknowledged is on disk: every append is synced before it is
-// answered. Nothing listens unless [Config.Listen] says so, and nobody
-// connects without a key, not in this process either. A problem at start is an
+// answered. Nothing listens unless [Config.Listen] says so, nor before
+// [Server.Listen], and nobody connects without a key, not in this process either. A problem at start is an
 // error that says what to do; the process does not exit for it. A server that
 // can no longer write says so through [Server.Failed].
 //

@@ -39,9 +39,10 @@ type Config struct {
 	// Dir is the folder that holds the streams. Required. It is made when it
 	// does not exist.
 	Dir string
-	// Listen is the host:port that verifiers in other processes connect to;
-	// port 0 picks a free one. Empty means that nothing listens. There is no
-	// encryption: an address that others can reach needs a protected network.
+	// Listen is the host:port that verifiers in other processes connect to,
+	// once [Server.Listen] is called; port 0 picks a free one. Empty means that
+	// nothing listens. There is no encryption: an address that others can reach
+	// needs a protected network.
 	Listen string
 	// MaxStore is the size in bytes that all streams together may reserve.
 	// Zero means DefaultMaxStore.
@@ -119,6 +120,7 @@ type Server struct {
 	ns     *server.Server
 	log    *slog.Logger
 	key    Key
+	listen string // host:port, empty where nothing is to listen
 	failed chan error
 	down   chan struct{} // closed when the server has stopped and its folder is free
 
@@ -127,9 +129,10 @@ type Server struct {
 	conns    []*nats.Conn // guarded by mu; made by Connect, drained by Shutdown
 }
 
-// Start starts the server and returns when it accepts connections. When ctx
-// ends first, the server is stopped in the background, and its folder stays
-// locked until that is done.
+// Start starts the server and returns when it accepts connections from this
+// process; others have to wait for [Server.Listen]. When ctx ends first, the
+// server is stopped in the background, and its folder stays locked until that is
+// done.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -154,6 +157,10 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkListen(cfg.Listen); err != nil {
+		release()
+		return nil, err
+	}
 	ns, err := server.NewServer(opts)
 	if err != nil {
 		release()
@@ -163,6 +170,7 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		ns:     ns,
 		log:    cfg.Logger,
 		key:    cfg.LedgerKey,
+		listen: cfg.Listen,
 		failed: make(chan error, 1),
 		down:   make(chan struct{}),
 	}
@@ -189,7 +197,6 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	}
 	select {
 	case err = <-s.failed:
-		err = explain(err, cfg)
 	default:
 		err = s.checkLoaded(ctx, cfg.Dir, log.started())
 	}
@@ -201,13 +208,26 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// explain adds what to do to what the server said when it gave up starting.
-func explain(err error, cfg Config) error {
+// checkListen reports an address that the server could not listen on, before
+// anything is begun.
+func checkListen(listen string) error {
+	if listen == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return explain(err, listen)
+	}
+	return l.Close()
+}
+
+// explain adds what to do to why an address cannot be listened on.
+func explain(err error, listen string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("another process listens on %s: stop it, or listen elsewhere: %w", cfg.Listen, err)
+		return fmt.Errorf("another process listens on %s: stop it, or listen elsewhere: %w", listen, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s is not an address of this machine: listen on one that is: %w", cfg.Listen, err)
+		return fmt.Errorf("%s is not an address of this machine: listen on one that is: %w", listen, err)
 	default:
 		return err
 	}
@@ -248,8 +268,8 @@ func options(cfg Config) (*server.Options, error) {
 	// what was acknowledged.
 	opts.SyncAlways = true
 
+	opts.DontListen = true // before Listen
 	if cfg.Listen == "" {
-		opts.DontListen = true
 		return opts, nil
 	}
 	host, port, err := splitListen(cfg.Listen)
@@ -344,6 +364,25 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 	return nc, nil
 }
 
+// Listen lets verifiers in other processes connect, where the configuration has
+// an address for them. It is called once, when the log is known to be whole: a
+// verifier that has read nothing yet takes what it is given for all there is.
+func (s *Server) Listen() error {
+	if s.listen == "" {
+		return nil
+	}
+	s.ns.AcceptLoop(make(chan struct{}))
+	if s.ns.Addr() != nil {
+		return nil
+	}
+	err := errors.New("the server is shutting down")
+	select {
+	case err = <-s.failed:
+	default:
+	}
+	return fmt.Errorf("listen for verifiers: %w", explain(err, s.listen))
+}
+
 // InProcessConn returns a bare connection to the server, which still asks for
 // a key.
 func (s *Server) InProcessConn() (net.Conn, error) {
@@ -355,7 +394,7 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 }
 
 // URL returns where clients connect, with the port that was picked; it is
-// empty when nothing listens.
+// empty while nothing listens.
 func (s *Server) URL() string {
 	addr := s.ns.Addr()
 	if addr == nil {

@@ -74,6 +74,9 @@ func (k *kit) start() {
 	}
 	k.Server = s
 	k.t.Cleanup(k.stop)
+	if err := s.Listen(); err != nil {
+		k.t.Fatal(err)
+	}
 }
 
 func (k *kit) stop() {
@@ -228,6 +231,19 @@ func TestRestartKeepsData(t *testing.T) {
 func TestListen(t *testing.T) {
 	k := newKit(t)
 	k.cfg.Listen = "127.0.0.1:0"
+	s, err := Start(testContext(t), k.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.URL(); got != "" {
+		t.Errorf("URL() = %q before Listen, want none", got)
+	}
+	if err := s.Shutdown(testContext(t)); err != nil {
+		t.Error(err)
+	}
+	if err := s.Listen(); err == nil || !strings.Contains(err.Error(), "shutting down") {
+		t.Errorf("Listen after Shutdown = %v, want a refusal", err)
+	}
 	k.start()
 	if !strings.HasPrefix(k.URL(), "nats://127.0.0.1:") || strings.HasSuffix(k.URL(), ":0") {
 		t.Errorf("URL() = %q, want the port that was picked", k.URL())

@@ -65,6 +65,7 @@ type Link struct {
 	rule  Rule              // guarded by mu; nil passes all
 	asked map[string]string // guarded by mu; inbox -> subject of the request
 	held  []held            // guarded by mu
+	lost  int               // guarded by mu
 	ends  []net.Conn        // guarded by mu
 	gone  bool              // guarded by mu
 	pumps sync.WaitGroup
@@ -80,8 +81,12 @@ type held struct {
 func (l *Log) Link(opts ...nats.Option) (*Link, *nats.Conn) {
 	l.t.Helper()
 	k := &Link{log: l, asked: map[string]string{}}
-	l.t.Cleanup(k.close)
-	return k, l.Conn(append([]nats.Option{nats.InProcessServer(k)}, opts...)...)
+	nc := l.Conn(append([]nats.Option{nats.InProcessServer(k)}, opts...)...)
+	l.t.Cleanup(func() {
+		nc.Close() // first, or it would connect again
+		k.close()
+	})
+	return k, nc
 }
 
 // Rule sets what becomes of messages from now on. Nil passes all.
@@ -96,6 +101,13 @@ func (k *Link) Held() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.held)
+}
+
+// Lost returns how many messages were lost.
+func (k *Link) Lost() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.lost
 }
 
 // Release lets go of the messages that are held back, oldest first.
@@ -172,8 +184,11 @@ func (k *Link) fate(f frame, answer bool, to *writer, raw []byte) Fate {
 		return Pass
 	}
 	fate := k.rule(m)
-	if fate == Hold {
+	switch fate {
+	case Hold:
 		k.held = append(k.held, held{to, raw})
+	case Lose:
+		k.lost++
 	}
 	return fate
 }

@@ -22,6 +22,10 @@ type index struct {
 	follower *follow.Follower
 	log      *slog.Logger
 
+	// open is owned by run: the projector that is not closed yet, which may be
+	// one that nobody uses any more.
+	open *projector.Projector
+
 	mu  sync.RWMutex         // held for reading while the projector is used
 	now *projector.Projector // guarded by mu; nil while there is none
 	why error                // guarded by mu; why there is none
@@ -45,11 +49,11 @@ const (
 func (x *index) run(ctx context.Context) error {
 	for {
 		err := x.once(ctx)
-		if ctx.Err() != nil {
-			return x.close(ctx.Err())
+		x.withdraw(errors.Join(err, ctx.Err()))
+		if ctx.Err() == nil {
+			x.log.Error("index stopped; checks are refused", "err", err)
 		}
-		x.log.Error("index stopped; checks are refused", "err", err)
-		if err := x.close(err); err != nil {
+		if err := x.close(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
 		wait := retryOther
@@ -65,12 +69,20 @@ func (x *index) run(ctx context.Context) error {
 		case errors.Is(err, projector.ErrDiskFull):
 			wait = retryDisk
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx, wait) {
 			return nil
-		case <-time.After(wait):
-			x.log.Info("trying the index again")
 		}
+		x.log.Info("trying the index again")
+	}
+}
+
+// pause waits, and returns false where ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
 	}
 }
 
@@ -80,6 +92,7 @@ func (x *index) once(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	x.open = p
 	x.mu.Lock()
 	x.now, x.why = p, nil
 	x.mu.Unlock()
@@ -103,16 +116,29 @@ func (x *index) once(ctx context.Context) error {
 	return err
 }
 
-// close closes the projector and says why there is none.
-func (x *index) close(why error) error {
+// withdraw takes the projector away from those who use it and says why.
+func (x *index) withdraw(why error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	p := x.now
 	x.now, x.why = nil, fmt.Errorf("the index is stopped: %w", why)
-	if p == nil {
-		return nil
+}
+
+// close closes the projector, which nobody uses any more. On a full disk it
+// waits for space; where ctx ends first, the index is left as a crash would
+// leave it, and the next start reads on from there.
+func (x *index) close(ctx context.Context) error {
+	for x.open != nil {
+		err := x.open.Close()
+		switch {
+		case !errors.Is(err, projector.ErrDiskFull):
+			x.open = nil
+			return err
+		case !pause(ctx, retryDisk):
+			x.log.Warn("index was left as it is", "err", err)
+			return nil
+		}
 	}
-	return p.Close()
+	return nil
 }
 
 // use calls f with the projector while it cannot be closed.

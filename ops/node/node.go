@@ -363,6 +363,11 @@ func (n *Node) openLedger(ctx context.Context) error {
 	if err := n.catchUp(ctx, info.Last); err != nil {
 		return err
 	}
+	// Past this point the log goes on from all that this node knows of it, and
+	// others may read it.
+	if err := n.server.Listen(); err != nil {
+		return err
+	}
 	n.ledger, err = ledger.Open(ctx, ledger.Config{
 		Conn: n.conn, View: n.index, Epoch: info.Epoch, Format: n.format, Room: n.folder.room, Logger: n.log,
 	})

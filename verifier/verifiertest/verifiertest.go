@@ -127,7 +127,7 @@ func BadSecrets(good string) map[string]string {
 		"a character changed":       good[:10] + flip(good[10]) + good[11:],
 		"characters swapped":        string(swapped),
 		"upper case":                strings.ToUpper(good),
-		"lower case":                strings.ToLower(good) + " ",
+		"lower case":                strings.ToLower(good),
 		"one less":                  good[:len(good)-1],
 		"one more":                  good + "0",
 		"long":                      strings.Repeat(good, 25000),

@@ -1,0 +1,117 @@
+package api
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// FuzzDuration reads lengths of time as they may stand in a request.
+func FuzzDuration(f *testing.F) {
+	for _, s := range []string{
+		`0`, `-0`, `60`, `-1`, `9223372036854775807`, `9223372036`, `9223372037`, `1e3`, `0.5`, `null`, `true`, `[]`, `{}`,
+		`""`, `"90d"`, `"-1d"`, `"+1d"`, `"d"`, `"106000d"`, `"106001d"`, `"1d12h"`, `"36h"`, `"15m"`, `"1h1m1s1ms1us1ns"`,
+		`"9223372036854775807ns"`, `"9223372036854775808ns"`, `"2540400h"`, `"1e3s"`, `" 1s"`, `"1 s"`, `"１d"`,
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if !json.Valid([]byte(s)) {
+			return
+		}
+		var d Duration
+		if err := json.Unmarshal([]byte(s), &d); err != nil {
+			if strings.Contains(err.Error(), s) && len(s) > 8 {
+				t.Errorf("the error repeats %s: %v", s, err)
+			}
+			return
+		}
+		if s := strings.TrimSpace(s); s == "null" {
+			return // leaves a pointer nil; the method is not asked
+		}
+		var text string
+		var number json.Number
+		switch {
+		case json.Unmarshal([]byte(s), &text) == nil:
+			got, err := ParseDuration(text)
+			if err != nil || got != time.Duration(d) {
+				t.Errorf("%s is %s, and as text %s, %v", s, time.Duration(d), got, err)
+			}
+			if days, ok := strings.CutSuffix(text, "d"); ok {
+				if hours, err := time.ParseDuration(days + "h"); err == nil && hours.Abs() < math.MaxInt64/24 && 24*hours != got {
+					t.Errorf("%s is %s, and %s times 24 is %s", s, got, hours, 24*hours)
+				}
+			}
+		case json.Unmarshal([]byte(s), &number) == nil:
+			if n, err := number.Int64(); err != nil || time.Duration(d) != time.Duration(n)*time.Second || int64(time.Duration(d)/time.Second) != n {
+				t.Errorf("%s is %s", s, time.Duration(d))
+			}
+		default:
+			t.Errorf("%s is %s", s, time.Duration(d))
+		}
+	})
+}
+
+// FuzzETag reads versions as they may stand in If-Match: what is read is what is
+// printed.
+func FuzzETag(f *testing.F) {
+	for _, s := range []string{``, `*`, `"1"`, ` "1" `, `1`, `"1`, `1"`, `""`, `"0"`, `"01"`, `"+1"`, `"-1"`, `W/"1"`, `"1", "2"`, `"18446744073709551615"`, `"18446744073709551616"`, `"1e3"`, `"٣"`} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		v, err := parseETag(s)
+		trimmed := strings.TrimSpace(s)
+		switch {
+		case err != nil && v != 0:
+			t.Errorf("%q is %d, %v", s, v, err)
+		case err != nil && strings.Contains(err.Error(), s) && len(s) > 4:
+			t.Errorf("the error repeats %q: %v", s, err)
+		case err == nil && v == 0 && trimmed != "" && trimmed != "*":
+			t.Errorf("%q names no version", s)
+		case err == nil && v != 0 && etag(v) != trimmed:
+			t.Errorf("%q is %d, which is printed as %s", s, v, etag(v))
+		}
+	})
+}
+
+// FuzzCursor reads cursors: one that is read is one that was made, for this list
+// and no other.
+func FuzzCursor(f *testing.F) {
+	filter := ledger.TokenFilter{Account: "alice"}
+	id := string(events.NewTokenID(time.Unix(1_800_000_000, 0), ""))
+	f.Add(cursor("tokens", filter, id))
+	f.Add(cursor("tokens", ledger.TokenFilter{}, id))
+	f.Add(cursor("accounts", nil, "acc_"+id[4:]))
+	f.Add(cursor("tokens", filter, ""))
+	f.Add(cursor("tokens", filter, "tok_"))
+	f.Add(id)
+	f.Add("")
+	f.Fuzz(func(t *testing.T, s string) {
+		page := Page{Cursor: s}
+		lists := 0
+		for _, list := range []struct {
+			name   string
+			filter any
+		}{{"tokens", filter}, {"tokens", ledger.TokenFilter{}}, {"tokens", ledger.TokenFilter{Site: "alice"}}, {"accounts", nil}} {
+			after, err := page.after(list.name, list.filter)
+			if err != nil || s == "" {
+				if after != "" {
+					t.Errorf("%q begins after %q, %v", s, after, err)
+				}
+				continue
+			}
+			lists++
+			if made := cursor(list.name, list.filter, after); made != s {
+				t.Errorf("%q begins after %s, whose cursor is %q", s, after, made)
+			}
+		}
+		if lists > 1 {
+			t.Errorf("%q is a cursor of %d lists", s, lists)
+		}
+	})
+}

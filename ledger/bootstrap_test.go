@@ -1,0 +1,131 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/projector"
+)
+
+// begun holds a log to what a new one begins with, and nothing more.
+func (k *kit) begun() {
+	k.t.Helper()
+	var got []events.Kind
+	for _, e := range k.log.Events() {
+		got = append(got, e.Change.Kind())
+	}
+	if want := []events.Kind{events.KindPolicySet, events.KindAccountCreated, events.KindTokenCreated}; !slices.Equal(got, want) {
+		k.t.Fatalf("the log begins with %v, want %v", got, want)
+	}
+	k.findRoot()
+	a, err := k.GetAccount(k.t.Context(), k.root, "root")
+	if err != nil || a.ID != k.root.Account || a.Kind != events.ServiceAccount || scopes(a.Grants) != "superuser" {
+		k.t.Errorf("the account root is %+v, %v", a.Account, err)
+	}
+	if p := k.view.Policy(); p.Policy != events.DefaultPolicy {
+		k.t.Errorf("the policy is %+v", p)
+	}
+	if r := k.lookup(k.secret); r.Token != k.root.Token || r.State != projector.SecretLive || scopes(r.Scopes) != "superuser" || !r.Expires.IsZero() {
+		k.t.Errorf("the first secret belongs to %+v", r)
+	}
+}
+
+func TestBootstrap(t *testing.T) {
+	k := newKit(t)
+	k.begun()
+	for range 2 {
+		k.unchanged(func() {
+			if err := k.Bootstrap(t.Context(), events.DefaultFormat.NewSecret(events.ServiceAccount)); err != nil {
+				t.Errorf("again: %v", err)
+			}
+		})
+		k.restart()
+	}
+}
+
+// TestBootstrapResumes lets the process die before each of its appends, and
+// begin again.
+func TestBootstrapResumes(t *testing.T) {
+	dead := errors.New("dead")
+	lives := 0 // appends that this process lives for
+	k := newEmptyKit(t, func(c *ledger.Config) {
+		c.Room = func(bool) error {
+			if lives--; lives < 0 {
+				return dead
+			}
+			return nil
+		}
+	})
+	for stored := range events.Position(3) {
+		if err := k.Bootstrap(t.Context(), k.secret); !errors.Is(err, dead) {
+			t.Fatalf("Bootstrap = %v, want it to die", err)
+		}
+		if end := k.log.End(); end != stored {
+			t.Fatalf("life %d left %d events, want %d", stored+1, end, stored)
+		}
+		k.restart()
+		lives = 1
+	}
+	if err := k.Bootstrap(t.Context(), k.secret); err != nil {
+		t.Fatal(err)
+	}
+	k.begun()
+}
+
+// TestBootstrapCancelled begins with a context that has ended. What was begun is
+// finished, and the rest goes on from there.
+func TestBootstrapCancelled(t *testing.T) {
+	k := newEmptyKit(t)
+	gone, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := k.Bootstrap(gone, k.secret); err == nil {
+		t.Error("Bootstrap = nil although its context had ended")
+	}
+	k.restart()
+	if err := k.Bootstrap(t.Context(), k.secret); err != nil {
+		t.Fatal(err)
+	}
+	k.begun()
+}
+
+// TestBootstrapLosesReplies loses every second answer on the way.
+func TestBootstrapLosesReplies(t *testing.T) {
+	t.Parallel()
+	k := newEmptyKit(t, impatient)
+	n := 0
+	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+		if ledgertest.Appended(m) {
+			if n++; n%2 == 1 {
+				return ledgertest.Lose
+			}
+		}
+		return ledgertest.Pass
+	})
+	if err := k.Bootstrap(t.Context(), k.secret); err != nil {
+		t.Fatal(err)
+	}
+	k.begun()
+}
+
+func TestOpenRefused(t *testing.T) {
+	k := newKit(t)
+	for name, change := range map[string]func(*ledger.Config){
+		"no connection":           func(c *ledger.Config) { c.Conn = nil },
+		"no view":                 func(c *ledger.Config) { c.View = nil },
+		"no epoch":                func(c *ledger.Config) { c.Epoch = "" },
+		"a negative time":         func(c *ledger.Config) { c.TryTimeout = -1 },
+		"no time for a whole try": func(c *ledger.Config) { c.CommandTimeout = 1 },
+	} {
+		cfg := k.cfg
+		change(&cfg)
+		if l, err := ledger.Open(t.Context(), cfg); err == nil {
+			t.Errorf("%s: Open = nil", name)
+			_ = l.Close()
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package ledger_test
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// TestSameKey sends each command twice with one key: the second answer is the
+// first, and the log has one event.
+func TestSameKey(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	k.alice()
+	tok := k.token("alice", "view:site/1").Token.ID
+	suspended := k.token("alice", "view:site/1").Token.ID
+	if _, err := k.Suspend(ctx, k.root, "", suspended, ""); err != nil {
+		t.Fatal(err)
+	}
+
+	type answer struct {
+		about    string
+		at       events.Position
+		replayed bool
+		secret   string
+	}
+	token := func(r ledger.TokenResult, err error) (answer, error) {
+		if err != nil {
+			return answer{}, err
+		}
+		return answer{string(r.Token.ID), r.Position, r.Replayed, r.Secret.Reveal()}, nil
+	}
+	account := func(r ledger.AccountResult, err error) (answer, error) {
+		if err != nil {
+			return answer{}, err
+		}
+		return answer{string(r.Account.ID), r.Position, r.Replayed, ""}, nil
+	}
+	// Each command comes with another request that the same key must not do.
+	for _, tt := range []struct {
+		name      string
+		do, other func(key string) (answer, error)
+		secret    bool
+	}{
+		{"create", func(key string) (answer, error) {
+			return token(k.Create(ctx, k.root, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: ptr(time.Hour)}))
+		}, func(key string) (answer, error) {
+			return token(k.Create(ctx, k.root, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/2"}, ExpiresIn: ptr(time.Hour)}))
+		}, true},
+		{"rotate", func(key string) (answer, error) {
+			return token(k.Rotate(ctx, k.root, key, tok, 0, nil))
+		}, func(key string) (answer, error) {
+			return token(k.Rotate(ctx, k.root, key, tok, 0, ptr(time.Minute)))
+		}, true},
+		{"edit", func(key string) (answer, error) {
+			return token(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{App: ptr("x")}))
+		}, func(key string) (answer, error) {
+			return token(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{Device: ptr("x")}))
+		}, false},
+		{"resume", func(key string) (answer, error) {
+			return token(k.Resume(ctx, k.root, key, suspended))
+		}, func(key string) (answer, error) {
+			return token(k.Resume(ctx, k.root, key, tok))
+		}, false},
+		{"suspend", func(key string) (answer, error) {
+			return token(k.Suspend(ctx, k.root, key, tok, "odd"))
+		}, func(key string) (answer, error) {
+			return token(k.Suspend(ctx, k.root, key, tok, "even"))
+		}, false},
+		{"revoke", func(key string) (answer, error) {
+			return token(k.Revoke(ctx, k.root, key, tok, ""))
+		}, func(key string) (answer, error) {
+			return token(k.Suspend(ctx, k.root, key, tok, ""))
+		}, false},
+		{"create account", func(key string) (answer, error) {
+			return account(k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: "bob", Kind: "user"}))
+		}, func(key string) (answer, error) {
+			return account(k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: "bob", Kind: "service"}))
+		}, false},
+		{"grant", func(key string) (answer, error) {
+			return account(k.Grant(ctx, k.root, key, "bob", 0, []string{"view:site/1"}))
+		}, func(key string) (answer, error) {
+			return account(k.Grant(ctx, k.root, key, "bob", 0, []string{"view:site/2"}))
+		}, false},
+		{"suspend account", func(key string) (answer, error) {
+			return account(k.SuspendAccount(ctx, k.root, key, "bob", ""))
+		}, func(key string) (answer, error) {
+			return account(k.ResumeAccount(ctx, k.root, key, "bob"))
+		}, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			key := "key of " + tt.name
+			first, err := tt.do(key)
+			if err != nil || first.replayed {
+				t.Fatalf("first = %+v, %v", first, err)
+			}
+			if (first.secret != "") != tt.secret {
+				t.Errorf("a secret was made: %t, want %t", first.secret != "", tt.secret)
+			}
+			k.unchanged(func() {
+				again, err := tt.do(key)
+				want := first
+				want.replayed = true
+				if err != nil || again != want {
+					t.Errorf("again: position %d of %s, replayed %t, %v; want the first answer", again.at, again.about, again.replayed, err)
+				}
+				if _, err := tt.other(key); !errors.Is(err, ledger.ErrKeyReused) {
+					t.Errorf("another request with the key = %v, want ErrKeyReused", err)
+				}
+			})
+		})
+	}
+
+	// The same key of another account is another key.
+	stranger := k.root
+	stranger.Account = k.account("stranger")
+	before := k.log.End()
+	r, err := k.Create(ctx, stranger, "key of create", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}})
+	if err != nil || r.Replayed || k.log.End() != before+1 {
+		t.Errorf("another account's key: replayed %t, %v; want a token made", r.Replayed, err)
+	}
+}
+
+// TestSameKeyAtOnce has one request come many times at once: one token, and
+// every answer has its secret.
+func TestSameKeyAtOnce(t *testing.T) {
+	k := newKit(t)
+	k.alice()
+	for round := range 20 {
+		before := k.log.End()
+		var mu sync.Mutex
+		answers := map[string]int{}
+		fresh := 0
+		atOnce(6, func(int) {
+			r, err := k.Create(t.Context(), k.root, fmt.Sprint("key ", round), ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[fmt.Sprint(r.Token.ID, r.Position, r.Secret.Reveal())]++
+			if !r.Replayed {
+				fresh++
+			}
+			if r.Secret.Digest() != r.Token.Secrets[0].Digest {
+				t.Error("an answer does not have the token's secret")
+			}
+		})
+		if len(answers) != 1 || fresh != 1 || k.log.End() != before+1 {
+			t.Fatalf("round %d: %d answers, %d that are no replay, log from %d to %d; want one of each", round, len(answers), fresh, before, k.log.End())
+		}
+	}
+}
+
+// TestSameKeyRotateAtOnce is the same for a token that exists.
+func TestSameKeyRotateAtOnce(t *testing.T) {
+	k := newKit(t)
+	_, tok := k.alice()
+	for round := range 20 {
+		before := k.log.End()
+		var mu sync.Mutex
+		answers := map[string]int{}
+		atOnce(6, func(int) {
+			r, err := k.Rotate(t.Context(), k.root, fmt.Sprint("key ", round), tok.Token.ID, 0, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			answers[fmt.Sprint(r.Position, r.Secret.Reveal())]++
+		})
+		if len(answers) != 1 || k.log.End() != before+1 {
+			t.Fatalf("round %d: %d answers, log from %d to %d; want one", round, len(answers), before, k.log.End())
+		}
+	}
+}
+
+// TestRetryAfterRestart asks a new process what the old one did: all is told but
+// the secret, which nobody keeps.
+func TestRetryAfterRestart(t *testing.T) {
+	k := newKit(t)
+	k.alice()
+	request := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}
+	first, err := k.Create(t.Context(), k.root, "key", request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.restart()
+	k.unchanged(func() {
+		r, err := k.Create(t.Context(), k.root, "key", request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !r.Replayed || r.Token.ID != first.Token.ID || r.Position != first.Position || !r.Made || r.Secret.Reveal() != "" {
+			t.Errorf("replayed %t at %d, made %t, with a secret %t; want the first answer without its secret", r.Replayed, r.Position, r.Made, r.Secret.Reveal() != "")
+		}
+	})
+}
+
+// TestSecretForgotten asks again after ten minutes.
+func TestSecretForgotten(t *testing.T) {
+	k := newKit(t)
+	k.alice()
+	request := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}
+	first, err := k.Create(t.Context(), k.root, "key", request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.now.advance(9 * time.Minute)
+	if r, err := k.Create(t.Context(), k.root, "key", request); err != nil || r.Secret.Reveal() != first.Secret.Reveal() {
+		t.Errorf("after nine minutes: a secret %t, %v; want the same", r.Secret.Reveal() != "", err)
+	}
+	k.now.advance(time.Minute)
+	if r, err := k.Create(t.Context(), k.root, "key", request); err != nil || !r.Made || r.Secret.Reveal() != "" {
+		t.Errorf("after ten minutes: a secret %t, %v; want none", r.Secret.Reveal() != "", err)
+	}
+}

@@ -1,0 +1,590 @@
+package ledger_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/projector"
+)
+
+func TestTokenLife(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	account := k.account("alice", "admin:site/1", "view:site/*")
+	constraints := &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Methods: []string{"GET"}}
+	life := 36 * time.Hour
+
+	began := k.now.Now()
+	r, err := k.Create(ctx, k.root, "", ledger.CreateToken{
+		Account: "alice", App: "mobile app", Device: "phone", Scopes: []string{"view:site/1", "read:site/2"},
+		ExpiresIn: &life, Constraints: constraints,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := r.Token.ID
+	e := k.event(r.Position, string(id), events.KindTokenCreated)
+	made := e.Change.(*events.TokenCreated)
+	if e.Epoch != k.log.Epoch || e.Actor.Token != k.root.Token || e.Key != "" {
+		t.Errorf("event %+v", e)
+	}
+	if !r.Made || r.Replayed || r.Token.Version != r.Position || made.Secret.Digest != r.Secret.Digest() || !strings.HasPrefix(r.Secret.Reveal(), "tlu_") {
+		t.Errorf("made %+v", r.Token.Token)
+	}
+	if made.Account != account || made.App != "mobile app" || made.Device != "phone" || scopes(made.Scopes) != "read:site/2 view:site/1" || made.Inherit {
+		t.Errorf("the event says %+v", made)
+	}
+	if end := made.Expires.Sub(began); end < life || end > life+patience {
+		t.Errorf("it expires in %s, want %s", end, life)
+	}
+	if rec := k.lookup(r.Secret); rec.Token != id || rec.State != projector.SecretLive {
+		t.Errorf("its secret belongs to %+v", rec)
+	}
+
+	r, err = k.Edit(ctx, k.root, "", id, r.Position, ledger.EditToken{
+		Scopes: &[]string{"admin:site/1"}, App: ptr("desktop"), ExpiresIn: ptr(time.Hour), Constraints: &events.Constraints{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	scoped := k.event(r.Position, string(id), events.KindTokenScoped).Change.(*events.TokenScoped)
+	if scoped.Edit == nil || *scoped.Edit.App != "desktop" || scopes(r.Token.Effective) != "admin:site/1" || r.Token.Device != "phone" || r.Token.Constraints != nil {
+		t.Errorf("scoped to %+v, and the event says %+v", r.Token.Token, scoped)
+	}
+
+	r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Device: ptr("tablet"), Expires: ptr(began.Add(time.Hour))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.event(r.Position, string(id), events.KindTokenEdited)
+	if r.Token.Device != "tablet" || r.Token.App != "desktop" || !r.Token.Expires.Equal(began.Add(time.Hour)) {
+		t.Errorf("edited to %+v", r.Token.Token)
+	}
+
+	r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Inherit: ptr(true)})
+	if err != nil || !r.Token.Inherit || len(r.Token.Scopes) != 0 || scopes(r.Token.Effective) != "admin:site/1 view:site/*" {
+		t.Errorf("inheriting: %+v, %v; want all that its account has", r.Token, err)
+	}
+	r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Scopes: &[]string{"view:site/7"}})
+	if err != nil || r.Token.Inherit || scopes(r.Token.Effective) != "view:site/7" {
+		t.Errorf("with scopes that are named: %+v, %v; want those alone", r.Token, err)
+	}
+
+	r, err = k.Suspend(ctx, k.root, "", id, "odd")
+	if err != nil || r.Token.State != events.Suspended || r.Token.Ended != "suspended" || r.Token.Reason != "odd" {
+		t.Fatalf("suspended: %+v, %v", r.Token.Token, err)
+	}
+	k.event(r.Position, string(id), events.KindTokenSuspended)
+	k.unchanged(func() {
+		if again, err := k.Suspend(ctx, k.root, "", id, "again"); err != nil || again.Position != r.Position || again.Token.Reason != "odd" {
+			t.Errorf("suspending again = %+v, %v; want the first", again.Token.Token, err)
+		}
+	})
+	if r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("x")}); err != nil || r.Token.State != events.Suspended {
+		t.Errorf("editing a suspended token: %+v, %v; want it to stay suspended", r.Token.Token, err)
+	}
+	r, err = k.Resume(ctx, k.root, "", id)
+	if err != nil || r.Token.State != events.Active || r.Token.Reason != "" {
+		t.Fatalf("resumed: %+v, %v", r.Token.Token, err)
+	}
+	k.event(r.Position, string(id), events.KindTokenResumed)
+	k.unchanged(func() {
+		if again, err := k.Resume(ctx, k.root, "", id); err != nil || again.Position != r.Position {
+			t.Errorf("resuming again = position %d, %v; want %d", again.Position, err, r.Position)
+		}
+	})
+
+	if _, err = k.Suspend(ctx, k.root, "", id, ""); err != nil {
+		t.Fatal(err)
+	}
+	r, err = k.Revoke(ctx, k.root, "", id, "lost")
+	if err != nil || r.Token.State != events.Revoked || r.Token.Reason != "lost" || r.Token.Revoked.IsZero() {
+		t.Fatalf("revoked: %+v, %v", r.Token.Token, err)
+	}
+	k.event(r.Position, string(id), events.KindTokenRevoked)
+	k.unchanged(func() {
+		if again, err := k.Revoke(ctx, k.root, "", id, "again"); err != nil || again.Position != r.Position || again.Token.Reason != "lost" {
+			t.Errorf("revoking again = %+v, %v; want the first", again.Token.Token, err)
+		}
+		for what, err := range map[string]error{
+			"suspend": second(k.Suspend(ctx, k.root, "", id, "")),
+			"resume":  second(k.Resume(ctx, k.root, "", id)),
+			"edit":    second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("y")})),
+			"widen":   second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Scopes: &[]string{"view:site/*"}})),
+			"rotate":  second(k.Rotate(ctx, k.root, "", id, 0, nil)),
+		} {
+			if !errors.Is(err, ledger.ErrEnded) {
+				t.Errorf("%s a revoked token = %v, want ErrEnded", what, err)
+			}
+		}
+	})
+}
+
+// lookup returns what a check finds for a secret.
+func (k *kit) lookup(s events.Secret) projector.Record {
+	k.t.Helper()
+	rec, err := k.view.Lookup(s.Digest())
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return rec
+}
+
+func TestHexSecret(t *testing.T) {
+	k := newKit(t)
+	k.account("alice", "view:site/1")
+	r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, Hex: true})
+	if err != nil || len(r.Secret.Reveal()) != 32 {
+		t.Fatalf("a secret of %d characters, %v; want 32", len(r.Secret.Reveal()), err)
+	}
+	if rec := k.lookup(r.Secret); rec.Token != r.Token.ID {
+		t.Errorf("it belongs to %+v", rec)
+	}
+	// A service account's secrets have a prefix of their own.
+	service, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "root", Scopes: []string{"audit"}})
+	if err != nil || !strings.HasPrefix(service.Secret.Reveal(), "tls_") {
+		t.Errorf("a service account's secret begins with %.4s, %v; want tls_", service.Secret.Reveal(), err)
+	}
+}
+
+func TestTokenRefused(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	k.account("alice", "write:site/1", "view:site/*")
+	k.account("away", "view:site/*")
+	if _, err := k.SuspendAccount(ctx, k.root, "", "away", ""); err != nil {
+		t.Fatal(err)
+	}
+	tok := k.token("alice", "view:site/1")
+	id, seen := tok.Token.ID, tok.Token.Version
+	secret := tok.Secret.Reveal()
+	unknown := events.NewTokenID(time.Now(), "")
+	many := make([]string, events.MaxScopes+1)
+	for i := range many {
+		many[i] = fmt.Sprintf("view:site/%d", i+1)
+	}
+
+	create := func(change func(*ledger.CreateToken)) func() error {
+		return func() error {
+			r := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}
+			change(&r)
+			return second(k.Create(ctx, k.root, "", r))
+		}
+	}
+	with := func(list ...string) func() error {
+		return create(func(r *ledger.CreateToken) { r.Scopes = list })
+	}
+	expiring := func(in time.Duration) func() error {
+		return create(func(r *ledger.CreateToken) { r.ExpiresIn = &in })
+	}
+	edit := func(r ledger.EditToken) func() error {
+		return func() error { return second(k.Edit(ctx, k.root, "", id, seen, r)) }
+	}
+	rotate := func(grace time.Duration) func() error {
+		return func() error { return second(k.Rotate(ctx, k.root, "", id, seen, &grace)) }
+	}
+	auditor := ledger.Caller{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
+	admin := ledger.Caller{Account: k.root.Account, Scopes: eventstest.Scopes("admin:site/*", "mint")}
+	as := func(c ledger.Caller, do func(ledger.Caller) error) func() error { return func() error { return do(c) } }
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		want error
+		says string
+	}{
+		{"for an unknown login", create(func(r *ledger.CreateToken) { r.Account = "bob" }), ledger.ErrNotFound, ""},
+		{"for an unknown id", create(func(r *ledger.CreateToken) { r.Account = string(events.NewAccountID(time.Now(), "")) }), ledger.ErrNotFound, ""},
+		{"for a token's id", create(func(r *ledger.CreateToken) { r.Account = string(id) }), ledger.ErrInvalid, "account:"},
+		{"for nobody", create(func(r *ledger.CreateToken) { r.Account = "" }), ledger.ErrInvalid, "account: is required"},
+		{"for a secret", create(func(r *ledger.CreateToken) { r.Account = secret }), ledger.ErrInvalid, "account:"},
+		{"for a subject", create(func(r *ledger.CreateToken) { r.Account = "ledger.>" }), ledger.ErrInvalid, "account:"},
+		{"for a suspended account", create(func(r *ledger.CreateToken) { r.Account = "away" }), ledger.ErrEnded, "suspended"},
+		{"without scopes", with(), ledger.ErrInvalid, "scopes: is empty"},
+		{"with scopes and inherit", create(func(r *ledger.CreateToken) { r.Inherit = true }), ledger.ErrInvalid, "inherit:"},
+		{"with an empty scope", with(""), ledger.ErrInvalid, "scopes:"},
+		{"with a malformed scope", with("view"), ledger.ErrInvalid, "scopes:"},
+		{"with an unknown permission", with("own:site/1"), ledger.ErrInvalid, "unknown permission"},
+		{"with an unknown resource", with("view:page/1"), ledger.ErrInvalid, "unknown type"},
+		{"with a part of an id as a wildcard", with("view:site/1*"), ledger.ErrInvalid, "scopes:"},
+		{"with a subject's wildcard", with("view:site/>"), ledger.ErrInvalid, "scopes:"},
+		{"with another spelling of a site", with("view:site/01"), ledger.ErrInvalid, "leading zeros"},
+		{"with too many scopes", with(many...), ledger.ErrInvalid, "65 scopes"},
+		{"with a secret for a scope", with(secret), ledger.ErrInvalid, "[secret]"},
+		{"with a secret in a scope", with("view:site/" + secret), ledger.ErrInvalid, "[secret]"},
+		{"with more than its account", with("admin:site/1"), ledger.ErrForbidden, "admin:site/1"},
+		{"with more sites than its account", with("write:site/2"), ledger.ErrForbidden, "write:site/2"},
+		{"with all of its account's sites and more", with("write:site/*"), ledger.ErrForbidden, "write:site/*"},
+		{"with superuser", with("superuser"), ledger.ErrForbidden, "superuser"},
+		{"expiring now", expiring(0), ledger.ErrInvalid, "expires_in"},
+		{"expiring in the past", expiring(-time.Hour), ledger.ErrInvalid, "expires_in"},
+		{"expiring beyond the longest life", expiring(366 * 24 * time.Hour), ledger.ErrInvalid, "365 days"},
+		{"expiring in 292 years", expiring(1<<63 - 1), ledger.ErrInvalid, "365 days"},
+		{"with a label that is too long", create(func(r *ledger.CreateToken) { r.App = strings.Repeat("x", 101) }), ledger.ErrInvalid, "app is 101 bytes"},
+		{"with a control character in a label", create(func(r *ledger.CreateToken) { r.Device = "a\nb" }), ledger.ErrInvalid, "device holds a control"},
+		{"with a label that is not UTF-8", create(func(r *ledger.CreateToken) { r.App = "\xff" }), ledger.ErrInvalid, "UTF-8"},
+		{"with a secret in a label", create(func(r *ledger.CreateToken) { r.App = "my " + secret }), ledger.ErrInvalid, "holds a secret"},
+		{"with a network whose host bits are set", create(func(r *ledger.CreateToken) {
+			r.Constraints = &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
+		}), ledger.ErrInvalid, "not a network"},
+		{"with an origin that has a path", create(func(r *ledger.CreateToken) {
+			r.Constraints = &events.Constraints{Origins: []string{"https://example.org/x"}}
+		}), ledger.ErrInvalid, "not an origin"},
+
+		{"edit of nothing", edit(ledger.EditToken{}), ledger.ErrInvalid, "nothing to change"},
+		{"edit of an older version", func() error {
+			return second(k.Edit(ctx, k.root, "", id, seen-1, ledger.EditToken{App: ptr("x")}))
+		}, ledger.ErrConflict, fmt.Sprint("version is ", seen)},
+		{"edit of a version to come", func() error {
+			return second(k.Edit(ctx, k.root, "", id, seen+1, ledger.EditToken{App: ptr("x")}))
+		}, ledger.ErrConflict, fmt.Sprint("version is ", seen)},
+		{"edit of an unknown token", func() error {
+			return second(k.Edit(ctx, k.root, "", unknown, 0, ledger.EditToken{App: ptr("x")}))
+		}, ledger.ErrNotFound, string(unknown)},
+		{"edit to no scopes", edit(ledger.EditToken{Scopes: &[]string{}}), ledger.ErrInvalid, "scopes: is empty"},
+		{"edit to more than its account", edit(ledger.EditToken{Scopes: &[]string{"admin:site/1"}}), ledger.ErrForbidden, "admin:site/1"},
+		{"edit to scopes and inherit", edit(ledger.EditToken{Scopes: &[]string{"view:site/1"}, Inherit: ptr(true)}), ledger.ErrInvalid, "inherit:"},
+		{"edit to two expiries", edit(ledger.EditToken{Expires: ptr(time.Now().Add(time.Hour)), ExpiresIn: ptr(time.Hour)}), ledger.ErrInvalid, "cannot both"},
+		{"edit to an expiry in the past", edit(ledger.EditToken{Expires: ptr(time.Now().Add(-time.Second))}), ledger.ErrInvalid, "expires_at"},
+		{"edit to no time at all", edit(ledger.EditToken{Expires: &time.Time{}}), ledger.ErrInvalid, "expires_at"},
+		{"edit to the year 9999", edit(ledger.EditToken{Expires: ptr(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))}), ledger.ErrInvalid, "365 days"},
+		{"edit to a label with a secret", edit(ledger.EditToken{App: &secret}), ledger.ErrInvalid, "holds a secret"},
+
+		{"rotate with a grace beyond the policy", rotate(31 * 24 * time.Hour), ledger.ErrInvalid, "30 days"},
+		{"rotate with a negative grace", rotate(-1), ledger.ErrInvalid, "negative"},
+		{"rotate an older version", func() error { return second(k.Rotate(ctx, k.root, "", id, seen-1, nil)) }, ledger.ErrConflict, ""},
+		{"rotate an unknown token", func() error { return second(k.Rotate(ctx, k.root, "", unknown, 0, nil)) }, ledger.ErrNotFound, ""},
+
+		{"revoke an unknown token", func() error { return second(k.Revoke(ctx, k.root, "", unknown, "")) }, ledger.ErrNotFound, ""},
+		{"revoke for a reason that is a secret", func() error { return second(k.Revoke(ctx, k.root, "", id, secret)) }, ledger.ErrInvalid, "holds a secret"},
+		{"suspend for a reason of 10 kB", func() error { return second(k.Suspend(ctx, k.root, "", id, strings.Repeat("x", 10_000))) }, ledger.ErrInvalid, "10000 bytes"},
+		{"suspend an unknown token", func() error { return second(k.Suspend(ctx, k.root, "", unknown, "")) }, ledger.ErrNotFound, ""},
+		{"resume an unknown token", func() error { return second(k.Resume(ctx, k.root, "", unknown)) }, ledger.ErrNotFound, ""},
+		{"show an unknown token", func() error { return second(k.GetToken(k.root, unknown)) }, ledger.ErrNotFound, ""},
+
+		{"list an unknown account's", func() error { return second(k.list(ledger.TokenFilter{Account: "bob"})) }, ledger.ErrNotFound, ""},
+		{"list an unknown state", func() error { return second(k.list(ledger.TokenFilter{State: "lost"})) }, ledger.ErrInvalid, "state:"},
+		{"list a site with a leading zero", func() error { return second(k.list(ledger.TokenFilter{Site: "01"})) }, ledger.ErrInvalid, "site:"},
+		{"list all sites", func() error { return second(k.list(ledger.TokenFilter{Site: "*"})) }, ledger.ErrInvalid, "site:"},
+
+		{"create without the permission", as(auditor, func(c ledger.Caller) error {
+			return second(k.Create(ctx, c, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}))
+		}), ledger.ErrForbidden, "superuser"},
+		{"edit without the permission", as(admin, func(c ledger.Caller) error {
+			return second(k.Edit(ctx, c, "", id, 0, ledger.EditToken{App: ptr("x")}))
+		}), ledger.ErrForbidden, "superuser"},
+		{"rotate without the permission", as(admin, func(c ledger.Caller) error { return second(k.Rotate(ctx, c, "", id, 0, nil)) }), ledger.ErrForbidden, "superuser"},
+		{"suspend without the permission", as(admin, func(c ledger.Caller) error { return second(k.Suspend(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
+		{"resume without the permission", as(admin, func(c ledger.Caller) error { return second(k.Resume(ctx, c, "", id)) }), ledger.ErrForbidden, "superuser"},
+		{"revoke without the permission", as(auditor, func(c ledger.Caller) error { return second(k.Revoke(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
+		{"show without the permission", as(admin, func(c ledger.Caller) error { return second(k.GetToken(c, id)) }), ledger.ErrForbidden, "audit"},
+		{"list without the permission", as(admin, func(c ledger.Caller) error {
+			_, _, err := k.ListTokens(ctx, c, ledger.TokenFilter{}, "", 10)
+			return err
+		}), ledger.ErrForbidden, "audit"},
+		{"list nodes without the permission", as(admin, func(c ledger.Caller) error { return second(k.Nodes(c)) }), ledger.ErrForbidden, "audit"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k.unchanged(func() {
+				err := tt.do()
+				if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
+					t.Errorf("err = %v, want %v that says %q", err, tt.want, tt.says)
+				}
+				if err != nil && strings.Contains(err.Error(), secret) {
+					t.Error("the error repeats the secret")
+				}
+			})
+		})
+	}
+	if got, err := k.GetToken(auditor, id); err != nil || got.Version != seen {
+		t.Errorf("an auditor sees %+v, %v", got.Token, err)
+	}
+}
+
+func (k *kit) list(f ledger.TokenFilter) ([]ledger.Token, error) {
+	list, _, err := k.ListTokens(k.t.Context(), k.root, f, "", 100)
+	return list, err
+}
+
+func TestListTokens(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	k.account("alice", "view:site/*")
+	k.account("bob", "admin:site/2")
+	one := k.token("alice", "view:site/1").Token.ID
+	all := k.token("alice", "view:site/*").Token.ID
+	suspended := k.token("alice", "view:site/2").Token.ID
+	revoked := k.token("bob", "view:site/2").Token.ID
+	inherits, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: "bob", Inherit: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expired, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: "bob", Scopes: []string{"view:site/2"}, ExpiresIn: ptr(time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Suspend(ctx, k.root, "", suspended, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Revoke(ctx, k.root, "", revoked, ""); err != nil {
+		t.Fatal(err)
+	}
+	k.now.advance(2 * time.Hour)
+
+	for _, tt := range []struct {
+		filter ledger.TokenFilter
+		want   []events.TokenID
+	}{
+		{ledger.TokenFilter{}, []events.TokenID{k.root.Token, one, all, suspended, revoked, inherits.Token.ID, expired.Token.ID}},
+		{ledger.TokenFilter{Account: "alice"}, []events.TokenID{one, all, suspended}},
+		{ledger.TokenFilter{Account: string(k.root.Account)}, []events.TokenID{k.root.Token}},
+		{ledger.TokenFilter{State: "active"}, []events.TokenID{k.root.Token, one, all, inherits.Token.ID}},
+		{ledger.TokenFilter{State: "suspended"}, []events.TokenID{suspended}},
+		{ledger.TokenFilter{State: "revoked"}, []events.TokenID{revoked}},
+		{ledger.TokenFilter{State: "expired"}, []events.TokenID{expired.Token.ID}},
+		{ledger.TokenFilter{Site: "1"}, []events.TokenID{k.root.Token, one, all}},
+		{ledger.TokenFilter{Site: "2", Account: "bob"}, []events.TokenID{revoked, inherits.Token.ID, expired.Token.ID}},
+		{ledger.TokenFilter{Site: "3", Account: "bob"}, nil},
+	} {
+		slices.Sort(tt.want)
+		for _, limit := range []int{1, 2, 100} {
+			var got []events.TokenID
+			var after events.TokenID
+			for more := true; more; {
+				var page []ledger.Token
+				var err error
+				if page, more, err = k.ListTokens(ctx, k.root, tt.filter, after, limit); err != nil {
+					t.Fatal(err)
+				}
+				for _, tok := range page {
+					got = append(got, tok.ID)
+					after = tok.ID
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("%+v by %d: %v, want %v", tt.filter, limit, got, tt.want)
+			}
+		}
+	}
+}
+
+// TestRotate gives a token new secrets and looks at how long old ones live.
+func TestRotate(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	k.account("alice", "view:site/1")
+	make := func(life time.Duration) ledger.TokenResult {
+		r, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: &life})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	for _, tt := range []struct {
+		name  string
+		life  time.Duration
+		grace *time.Duration
+		want  time.Duration // 0: the token's own end
+	}{
+		{"as the ledger says", 24 * time.Hour, nil, time.Hour},
+		{"as long as asked", 24 * time.Hour, ptr(3 * time.Hour), 3 * time.Hour},
+		{"no longer than the token", 24 * time.Hour, ptr(48 * time.Hour), 0},
+		{"no longer than the token, unasked", time.Minute, nil, 0},
+		{"as long as the policy allows", 365 * 24 * time.Hour, ptr(30 * 24 * time.Hour), 30 * 24 * time.Hour},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tok := make(tt.life)
+			began := k.now.Now()
+			r, err := k.Rotate(ctx, k.root, "", tok.Token.ID, tok.Token.Version, tt.grace)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := k.event(r.Position, string(tok.Token.ID), events.KindTokenRotated).Change.(*events.TokenRotated)
+			if tt.want == 0 && !e.Until.Equal(tok.Token.Expires) {
+				t.Errorf("the old secret lives until %s, want the token's end %s", e.Until, tok.Token.Expires)
+			}
+			if lives := e.Until.Sub(began); tt.want > 0 && (lives < tt.want || lives > tt.want+patience) {
+				t.Errorf("the old secret lives for %s, want %s", lives, tt.want)
+			}
+			if before, after := k.lookup(tok.Secret), k.lookup(r.Secret); !before.Until.Equal(e.Until) || !after.Until.IsZero() || after.State != projector.SecretLive {
+				t.Errorf("the old secret is %+v, and the new one %+v", before, after)
+			}
+			if !r.Made || r.Secret.Digest() == tok.Secret.Digest() || !r.Token.Expires.Equal(tok.Token.Expires) {
+				t.Errorf("rotated to %+v; want a new secret and the same end", r.Token.Token)
+			}
+		})
+	}
+
+	t.Run("twice", func(t *testing.T) {
+		first := make(24 * time.Hour)
+		middle, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		last, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ptr(time.Duration(0)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := k.lookup(first.Secret).State; got != projector.SecretSuperseded {
+			t.Errorf("the first secret's state is %d, want superseded", got)
+		}
+		if got := k.lookup(middle.Secret); got.Until.After(k.now.Now()) {
+			t.Errorf("the second secret lives until %s, want its end now", got.Until)
+		}
+		if got := k.lookup(last.Secret); got.State != projector.SecretLive || !got.Until.IsZero() {
+			t.Errorf("the last secret is %+v, want it to live", got)
+		}
+	})
+
+	t.Run("expired", func(t *testing.T) {
+		tok := make(time.Hour)
+		k.now.advance(time.Hour)
+		k.unchanged(func() {
+			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, nil); !errors.Is(err, ledger.ErrEnded) {
+				t.Errorf("Rotate = %v, want ErrEnded", err)
+			}
+		})
+		if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || got.Ended != "expired" {
+			t.Errorf("it shows as %q, %v; want expired", got.Ended, err)
+		}
+		// Its end can be put off, and it can be revoked.
+		if _, err := k.Edit(ctx, k.root, "", tok.Token.ID, 0, ledger.EditToken{ExpiresIn: ptr(time.Hour)}); err != nil {
+			t.Error(err)
+		}
+		if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, ""); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestPolicyLife sets other policies and looks at the lives that tokens get.
+func TestPolicyLife(t *testing.T) {
+	const day = 24 * 3600
+	for _, tt := range []struct {
+		name    string
+		policy  events.Policy
+		in      *time.Duration
+		want    time.Duration // 0: for ever
+		refused bool
+	}{
+		{name: "default", policy: events.DefaultPolicy, want: 365 * 24 * time.Hour},
+		{name: "default life", policy: events.Policy{MaxLife: 30 * day, DefaultLife: 7 * day}, want: 7 * 24 * time.Hour},
+		{name: "longest life where none is default", policy: events.Policy{MaxLife: 30 * day}, want: 30 * 24 * time.Hour},
+		{name: "for ever", policy: events.Policy{}},
+		{name: "asked for", policy: events.Policy{}, in: ptr(90 * 24 * time.Hour), want: 90 * 24 * time.Hour},
+		{name: "asked for too much", policy: events.Policy{MaxLife: 30 * day}, in: ptr(31 * 24 * time.Hour), refused: true},
+		{name: "past the last year that fits", policy: events.Policy{}, in: ptr(time.Duration(1<<63 - 1)), refused: true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k := newKit(t)
+			k.account("alice", "view:site/1")
+			k.setPolicy(tt.policy)
+			began := k.now.Now()
+			r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: tt.in})
+			if tt.refused {
+				if !errors.Is(err, ledger.ErrInvalid) {
+					t.Errorf("Create = %v, want ErrInvalid", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tt.want == 0 && !r.Token.Expires.IsZero() {
+				t.Errorf("it ends at %s, want never", r.Token.Expires)
+			}
+			if life := r.Token.Expires.Sub(began); tt.want > 0 && (life < tt.want || life > tt.want+patience) {
+				t.Errorf("it lives for %s, want %s", life, tt.want)
+			}
+		})
+	}
+}
+
+// setPolicy appends a policy, for which there is no command yet.
+func (k *kit) setPolicy(p events.Policy) {
+	k.t.Helper()
+	data, err := events.Encode(&events.Event{
+		ID: events.NewEventID(k.now.Now()), Epoch: k.log.Epoch, Time: k.now.Now(), About: events.PolicyName,
+		Change: &events.PolicySet{Policy: p},
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	if _, err := k.log.Conn().Request("ledger.policy.set", data, patience); err != nil {
+		k.t.Fatal(err)
+	}
+	if err := k.view.WaitApplied(k.t.Context(), k.log.End()); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// TestRoom fills the log up: what gives is refused, what takes away still goes.
+func TestRoom(t *testing.T) {
+	full, last := errors.New("full up"), errors.New("not even that")
+	var room func(bool) error
+	k := newKit(t, func(c *ledger.Config) { c.Room = func(ending bool) error { return room(ending) } }, func(*ledger.Config) {
+		room = func(bool) error { return nil }
+	})
+	ctx := t.Context()
+	k.alice()
+	tok, other := k.token("alice", "view:site/1").Token.ID, k.token("alice", "view:site/1").Token.ID
+
+	room = func(ending bool) error {
+		if ending {
+			return nil
+		}
+		return full
+	}
+	gives := map[string]func() error{
+		"create": func() error {
+			return second(k.Create(ctx, k.root, "key", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}))
+		},
+		"create account": func() error {
+			return second(k.CreateAccount(ctx, k.root, "", ledger.CreateAccount{Login: "bob", Kind: "user"}))
+		},
+		"edit":   func() error { return second(k.Edit(ctx, k.root, "", tok, 0, ledger.EditToken{App: ptr("x")})) },
+		"rotate": func() error { return second(k.Rotate(ctx, k.root, "", tok, 0, nil)) },
+		"grant":  func() error { return second(k.Grant(ctx, k.root, "", "alice", 0, []string{"superuser"})) },
+	}
+	k.unchanged(func() {
+		for name, do := range gives {
+			if err := do(); !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, full) || !strings.Contains(err.Error(), "nothing was changed") {
+				t.Errorf("%s = %v, want ErrUnavailable that says that nothing was changed, and why", name, err)
+			}
+		}
+	})
+	for name, do := range map[string]func() error{
+		"suspend":         func() error { return second(k.Suspend(ctx, k.root, "", other, "")) },
+		"revoke":          func() error { return second(k.Revoke(ctx, k.root, "", tok, "")) },
+		"suspend account": func() error { return second(k.SuspendAccount(ctx, k.root, "", "alice", "")) },
+	} {
+		if err := do(); err != nil {
+			t.Errorf("%s = %v, want the reserve to be used", name, err)
+		}
+	}
+	room = func(bool) error { return last }
+	k.unchanged(func() {
+		if _, err := k.Revoke(ctx, k.root, "", other, ""); !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, last) {
+			t.Errorf("Revoke = %v, want ErrUnavailable", err)
+		}
+	})
+
+	// Once there is room, all goes as if nothing had been tried.
+	room = func(bool) error { return nil }
+	if _, err := k.ResumeAccount(ctx, k.root, "", "alice"); err != nil {
+		t.Fatal(err)
+	}
+	if err := gives["create account"](); err != nil {
+		t.Errorf("create account = %v, want the login to be free still", err)
+	}
+	if err := gives["create"](); err != nil {
+		t.Errorf("create = %v", err)
+	}
+}

@@ -1,0 +1,213 @@
+package verifier_test
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+	"github.com/dgraph-io/badger/v4/options"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/verifier"
+	"github.com/tokenledger/tokenledger/verifier/verifiertest"
+)
+
+func TestLease(t *testing.T) {
+	const lease = 10 * time.Second
+	l := eventstest.NewLog(1)
+	_, secret := l.Token(l.Account("view:site/3"), "view:site/3")
+	n := verifiertest.Start(t, l, verifiertest.Options{Lease: lease})
+	check := func(what string, want verifier.Reason) {
+		t.Helper()
+		d := n.Verifier.Check(secret.Reveal(), verifier.Request{Need: eventstest.Scopes("view:site/3")})
+		if d.Reason != want {
+			t.Errorf("%s: %s, want %s", what, d.Reason, want)
+		}
+		if left := n.Verifier.Lease(); (left > 0) != (want == verifier.Allowed) {
+			t.Errorf("%s: Lease() = %s", what, left)
+		}
+	}
+	check("at the start", verifier.Allowed)
+	n.Clock.Pass(lease - 1)
+	check("in its last nanosecond", verifier.Allowed)
+	n.Clock.Pass(1)
+	check("at its end", verifier.Unavailable)
+	n.Clock.Pass(time.Hour)
+	check("long after", verifier.Unavailable)
+
+	// What was asked before does not count from when it is answered.
+	asked := n.Clock.Boottime()
+	n.Clock.Pass(lease - 1)
+	n.Index.Fresh(asked, l.End())
+	check("in the last nanosecond after a late answer", verifier.Allowed)
+	n.Clock.Pass(1)
+	check("at the end of what was asked", verifier.Unavailable)
+
+	// An end that is not applied proves nothing.
+	l.Account()
+	n.Index.Fresh(n.Clock.Boottime(), l.End())
+	check("with the log's end not applied", verifier.Unavailable)
+	n.Follow()
+	check("with all applied", verifier.Allowed)
+
+	// An older proof does not shorten a newer one.
+	n.Index.Fresh(n.Clock.Boottime()-time.Hour, l.End())
+	check("after an old answer", verifier.Allowed)
+
+	// The clock that counts is not the one of the calendar.
+	n.Clock.Set(n.Clock.Now().Add(-100 * time.Hour))
+	check("with the calendar put back", verifier.Allowed)
+	n.Clock.Pass(lease)
+	check("with the calendar put back, at the end", verifier.Unavailable)
+}
+
+func TestNoProofYet(t *testing.T) {
+	l := eventstest.NewLog(1)
+	_, secret := l.Token(l.Account("superuser"), "superuser")
+	n := verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{Dir: t.TempDir()})
+	if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unknown {
+		t.Errorf("an empty log: %s, want %s", d.Reason, verifier.Unknown)
+	}
+
+	p, err := projector.Open(projector.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = p.Close() }()
+	if err := p.Apply(t.Context(), l.Messages); err != nil {
+		t.Fatal(err)
+	}
+	v, err := verifier.New(verifier.Config{Index: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := v.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
+		t.Errorf("an index that never was proved fresh: %s, want %s", d.Reason, verifier.Unavailable)
+	}
+	if d := v.Check("garbage", verifier.Request{}); d.Reason != verifier.Malformed {
+		t.Errorf("garbage, which needs no index: %s, want %s", d.Reason, verifier.Malformed)
+	}
+}
+
+// TestLeaseEndsDuringCheck lets the lease run out after a check has begun.
+func TestLeaseEndsDuringCheck(t *testing.T) {
+	l := eventstest.NewLog(1)
+	_, secret := l.Token(l.Account("superuser"), "superuser")
+	for late := range 4 {
+		looks := 0
+		n := verifiertest.Start(t, l, verifiertest.Options{Boottime: func() time.Duration {
+			if looks++; looks > late {
+				return verifier.DefaultLease
+			}
+			return 0
+		}})
+		// The clock is looked at before the index is, and after all is decided.
+		want := verifier.Unavailable
+		if late >= 2 {
+			want = verifier.Allowed
+		}
+		d := n.Verifier.Check(secret.Reveal(), verifier.Request{Need: eventstest.Scopes("view:site/3")})
+		if d.Reason != want {
+			t.Errorf("the lease ends after %d looks at the clock: %s, want %s", late, d.Reason, want)
+		}
+		if !d.OK() && d.Scopes != nil {
+			t.Errorf("refused, with scopes %v", d.Scopes)
+		}
+	}
+}
+
+// TestIndexFails stops the index in each way that it can stop.
+func TestIndexFails(t *testing.T) {
+	l := eventstest.NewLog(1)
+	account := l.Account("superuser")
+	_, secret := l.Token(account, "superuser")
+	_, other := l.Token(account, "superuser")
+	damage := func(t *testing.T, dir string, change func(tx *badger.Txn) error) {
+		t.Helper()
+		db, err := badger.Open(badger.DefaultOptions(dir).WithCompression(options.None).WithLogger(nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Update(change); err != nil {
+			t.Fatal(err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	digest := secret.Digest()
+	record := append([]byte("d/\x01"), digest[:]...)
+	id := account.Bytes()
+	ofAccount := append([]byte("a/"), id[:]...)
+	tests := []struct {
+		name   string
+		damage func(tx *badger.Txn) error
+		stop   func(n *verifiertest.Node)
+	}{
+		{name: "stopped", stop: func(n *verifiertest.Node) { n.Index.Stop(errors.New("for the test")) }},
+		{name: "a message that cannot be", stop: func(n *verifiertest.Node) {
+			_ = n.Index.Apply(t.Context(), []events.Message{{Position: l.End() + 1, Subject: "ledger.token.aa.revoked", Data: []byte("{}")}})
+		}},
+		{name: "a gap", stop: func(n *verifiertest.Node) {
+			_ = n.Index.Apply(t.Context(), []events.Message{{Position: l.End() + 2}})
+		}},
+		{name: "a flipped bit", damage: func(tx *badger.Txn) error {
+			item, err := tx.Get(record)
+			if err != nil {
+				return err
+			}
+			value, err := item.ValueCopy(nil)
+			if err != nil {
+				return err
+			}
+			value[1] ^= 4 // the state
+			return tx.Set(record, value)
+		}},
+		{name: "a record cut short", damage: func(tx *badger.Txn) error { return tx.Set(record, nil) }},
+		{name: "no account", damage: func(tx *badger.Txn) error { return tx.Delete(ofAccount) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			t.Run("Before", func(t *testing.T) {
+				n := verifiertest.Start(t, l, verifiertest.Options{Dir: dir})
+				if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); !d.OK() {
+					t.Fatalf("before: %s", d.Reason)
+				}
+			})
+			if tt.damage != nil {
+				damage(t, dir, tt.damage)
+			}
+			var logged bytes.Buffer
+			n := verifiertest.Start(t, l, verifiertest.Options{Dir: dir, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
+			if tt.stop != nil {
+				tt.stop(n)
+			}
+			if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
+				t.Errorf("%s, want %s", d.Reason, verifier.Unavailable)
+			}
+			// Where one record is wrong, others may be.
+			if d := n.Verifier.Check(other.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
+				t.Errorf("another token: %s, want %s", d.Reason, verifier.Unavailable)
+			}
+			if tt.damage != nil && !strings.Contains(logged.String(), "index cannot be read") {
+				t.Errorf("the log does not say it:\n%s", logged.String())
+			}
+			if err := n.Index.Err(); err == nil {
+				t.Error("the index goes on")
+			} else if tt.damage != nil && !errors.Is(err, projector.ErrCorrupt) {
+				t.Errorf("the index stopped with %v, want ErrCorrupt", err)
+			}
+			n.Index.Fresh(n.Clock.Boottime(), l.End())
+			if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
+				t.Errorf("after another proof: %s, want %s", d.Reason, verifier.Unavailable)
+			}
+		})
+	}
+}
