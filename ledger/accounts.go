@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -280,23 +279,4 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 		return "", foreign(err, "account with this login")
 	}
 	return held.Account, nil
-}
-
-// checkChange turns what cannot be in an event into [ErrInvalid].
-func checkChange(c events.Change) error {
-	if err := events.Check(c); err != nil {
-		return fmt.Errorf("%w: %s", ErrInvalid, oneLine(err))
-	}
-	return nil
-}
-
-// oneLine puts a joined error on one line.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
-
-// humanDuration prints whole days as days.
-func humanDuration(d time.Duration) string {
-	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
-	}
-	return d.String()
 }

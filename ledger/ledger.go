@@ -211,3 +211,12 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
 
 // Unwrap makes the error [ErrInvalid].
 func (e *FieldError) Unwrap() error { return ErrInvalid }
+
+// foreign translates an error of the view.
+func foreign(err error, format string, args ...any) error {
+	what := fmt.Sprintf(format, args...)
+	if errors.Is(err, events.ErrNotFound) {
+		return fmt.Errorf("%s: %w", what, ErrNotFound)
+	}
+	return fmt.Errorf("%s: %w", what, unavailable(err))
+}

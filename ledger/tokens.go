@@ -2,10 +2,7 @@ package ledger
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -27,16 +24,6 @@ type CreateToken struct {
 	Constraints *events.Constraints
 	// Hex asks for a secret of 32 hexadecimal characters, for old clients.
 	Hex bool
-}
-
-// Token is a token as the ledger shows it.
-type Token struct {
-	*events.Token
-	// Effective is what the token may do now: its scopes within its account's
-	// grants, and nothing where it is not accepted.
-	Effective []events.Scope
-	// Ended says why the token is not accepted now, empty where it is.
-	Ended string
 }
 
 // TokenResult is what became of a command on a token.
@@ -311,109 +298,6 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, key string, id event
 	})
 }
 
-// GetToken returns one token.
-func (l *Ledger) GetToken(c Caller, id events.TokenID) (Token, error) {
-	if err := l.may(c, readTokens); err != nil {
-		return Token{}, err
-	}
-	t, err := l.token(id)
-	if err != nil {
-		return Token{}, err
-	}
-	return l.show(t), nil
-}
-
-// TokenFilter selects tokens. Empty fields select all.
-type TokenFilter struct {
-	Account string // id or login
-	Site    string // tokens with a scope on this site or on all of them
-	State   string // active, suspended, revoked or expired
-}
-
-// ListTokens returns up to limit tokens in order of id, from after the given id
-// on, and whether there are more.
-func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after events.TokenID, limit int) ([]Token, bool, error) {
-	if err := l.may(c, readTokens); err != nil {
-		return nil, false, err
-	}
-	var account events.AccountID
-	if f.Account != "" {
-		var err error
-		if account, err = l.resolve(ctx, f.Account); err != nil {
-			return nil, false, err
-		}
-	}
-	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
-		return nil, false, invalid("state", "is one of active, suspended, revoked, expired")
-	}
-	if f.Site != "" {
-		if err := l.cfg.Model.Check(events.Scope{Permission: "view", Type: "site", ID: f.Site}); err != nil || f.Site == "*" {
-			return nil, false, invalid("site", "is a number without leading zeros")
-		}
-	}
-	list, more, err := l.cfg.View.Tokens(account, func(t *events.Token) bool {
-		return (f.State == "" || f.State == l.stateOf(t)) && (f.Site == "" || l.concerns(t, f.Site))
-	}, after, limit)
-	if err != nil {
-		return nil, false, unavailable(err)
-	}
-	out := make([]Token, len(list))
-	for i, t := range list {
-		out[i] = l.show(t)
-	}
-	return out, more, nil
-}
-
-// concerns reports whether a token can do something on a site.
-func (l *Ledger) concerns(t *events.Token, site string) bool {
-	return slices.ContainsFunc(l.effective(t), func(s events.Scope) bool {
-		return s == events.Superuser || s.Type == "site" && (s.ID == site || s.ID == "*")
-	})
-}
-
-// stateOf returns a token's state as its owner sees it.
-func (l *Ledger) stateOf(t *events.Token) string {
-	switch {
-	case t.State == events.Revoked || l.cutOff(t):
-		return "revoked"
-	case expired(t, l.cfg.Now()):
-		return "expired"
-	}
-	return string(t.State)
-}
-
-// cutOff reports whether everything that was made before some time after the
-// token is revoked.
-func (l *Ledger) cutOff(t *events.Token) bool {
-	a, err := l.cfg.View.Account(t.Account)
-	return err != nil || a.Erased || t.Created.Before(a.TokensBefore) || t.Created.Before(l.cfg.View.Policy().TokensBefore)
-}
-
-func (l *Ledger) show(t *events.Token) Token {
-	shown := Token{Token: t, Effective: l.effective(t)}
-	if state := l.stateOf(t); state != string(events.Active) {
-		shown.Ended = state
-	} else if a, err := l.cfg.View.Account(t.Account); err == nil && a.Suspended {
-		shown.Ended = "account suspended"
-	}
-	if shown.Ended != "" {
-		shown.Effective = nil
-	}
-	return shown
-}
-
-// effective returns a token's scopes within its account's grants.
-func (l *Ledger) effective(t *events.Token) []events.Scope {
-	a, err := l.cfg.View.Account(t.Account)
-	if err != nil {
-		return nil
-	}
-	if t.Inherit {
-		return a.Grants
-	}
-	return l.cfg.Model.Intersect(t.Scopes, a.Grants)
-}
-
 // made is the result of a command that made a secret.
 func (l *Ledger) made(out outcome, secret events.Secret) (TokenResult, error) {
 	r, err := l.result(out)
@@ -445,118 +329,4 @@ func (l *Ledger) token(id events.TokenID) (*events.Token, error) {
 		return nil, foreign(err, "token %s", id)
 	}
 	return t, nil
-}
-
-// liveAccount returns an account whose tokens can work.
-func (l *Ledger) liveAccount(id events.AccountID) (*events.Account, error) {
-	a, err := l.cfg.View.Account(id)
-	switch {
-	case err != nil:
-		return nil, foreign(err, "account %s", id)
-	case a.Erased:
-		return nil, fmt.Errorf("%w: account %s is erased", ErrEnded, id)
-	case a.Suspended:
-		return nil, fmt.Errorf("%w: account %s is suspended; resume it first", ErrEnded, id)
-	}
-	return a, nil
-}
-
-// foreign translates an error of the view.
-func foreign(err error, format string, args ...any) error {
-	what := fmt.Sprintf(format, args...)
-	if errors.Is(err, events.ErrNotFound) {
-		return fmt.Errorf("%s: %w", what, ErrNotFound)
-	}
-	return fmt.Errorf("%s: %w", what, unavailable(err))
-}
-
-// within returns [ErrForbidden] where scopes go beyond what the account has.
-func (l *Ledger) within(a *events.Account, scopes []events.Scope) error {
-	if missing := l.cfg.Model.Missing(a.Grants, scopes); len(missing) > 0 {
-		return fmt.Errorf("%w: account %s does not have %s itself; a token is never more than its account", ErrForbidden, a.ID, strings.Join(events.ScopeStrings(missing), ", "))
-	}
-	return nil
-}
-
-func (l *Ledger) parseScopes(list []string, inherit bool) ([]events.Scope, error) {
-	switch {
-	case inherit && len(list) > 0:
-		return nil, invalid("inherit", "takes all that the account has; leave scopes out")
-	case !inherit && len(list) == 0:
-		return nil, invalid("scopes", "is empty, and such a token could do nothing; name scopes, or inherit")
-	}
-	return l.checkScopes("scopes", list)
-}
-
-func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error) {
-	scopes, err := events.ParseScopes(list)
-	if err == nil {
-		err = l.cfg.Model.CheckAll(scopes)
-	}
-	if err != nil {
-		return nil, invalid(field, "%s", oneLine(err))
-	}
-	return scopes, nil
-}
-
-func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
-	p := l.cfg.View.Policy()
-	life := time.Duration(p.DefaultLife) * time.Second
-	if life == 0 {
-		life = time.Duration(p.MaxLife) * time.Second
-	}
-	if in != nil {
-		if life = *in; life <= 0 {
-			return time.Time{}, invalid("expires_in", "is not in the future")
-		}
-	} else if life == 0 {
-		return time.Time{}, nil // the policy sets no end
-	}
-	at := now.Add(life).UTC().Round(0)
-	return at, l.checkExpiry(now, at, "expires_in")
-}
-
-func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
-	longest := time.Duration(l.cfg.View.Policy().MaxLife) * time.Second
-	switch {
-	case !at.After(now):
-		return invalid(field, "is not in the future")
-	case longest > 0 && at.Sub(now) > longest:
-		return invalid(field, "is more than %s away, the longest that the policy allows", humanDuration(longest))
-	case at.Year() > 2261:
-		return invalid(field, "is past the year 2261")
-	}
-	return nil
-}
-
-// graceEnd returns until when the old secret lives.
-func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) (time.Time, error) {
-	longest := time.Duration(l.cfg.View.Policy().MaxGrace) * time.Second
-	g := min(defaultGrace, longest)
-	if grace != nil {
-		g = *grace
-	}
-	switch {
-	case g < 0:
-		return time.Time{}, invalid("grace", "is negative")
-	case g > longest:
-		return time.Time{}, invalid("grace", "is more than %s, the longest that the policy allows", humanDuration(longest))
-	}
-	until := now.Add(g).UTC().Round(0)
-	if !t.Expires.IsZero() && t.Expires.Before(until) {
-		until = t.Expires
-	}
-	return until, nil
-}
-
-func expired(t *events.Token, now time.Time) bool {
-	return !t.Expires.IsZero() && !now.Before(t.Expires)
-}
-
-func endedError(t *events.Token) error {
-	return fmt.Errorf("%w: the token is revoked since %s, for ever", ErrEnded, t.Revoked.Format(time.RFC3339))
-}
-
-func record(s events.Secret) events.SecretRecord {
-	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: s.Digest()}
 }

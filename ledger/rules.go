@@ -1,0 +1,133 @@
+package ledger
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// liveAccount returns an account whose tokens can work.
+func (l *Ledger) liveAccount(id events.AccountID) (*events.Account, error) {
+	a, err := l.cfg.View.Account(id)
+	switch {
+	case err != nil:
+		return nil, foreign(err, "account %s", id)
+	case a.Erased:
+		return nil, fmt.Errorf("%w: account %s is erased", ErrEnded, id)
+	case a.Suspended:
+		return nil, fmt.Errorf("%w: account %s is suspended; resume it first", ErrEnded, id)
+	}
+	return a, nil
+}
+
+// within returns [ErrForbidden] where scopes go beyond what the account has.
+func (l *Ledger) within(a *events.Account, scopes []events.Scope) error {
+	if missing := l.cfg.Model.Missing(a.Grants, scopes); len(missing) > 0 {
+		return fmt.Errorf("%w: account %s does not have %s itself; a token is never more than its account", ErrForbidden, a.ID, strings.Join(events.ScopeStrings(missing), ", "))
+	}
+	return nil
+}
+
+func (l *Ledger) parseScopes(list []string, inherit bool) ([]events.Scope, error) {
+	switch {
+	case inherit && len(list) > 0:
+		return nil, invalid("inherit", "takes all that the account has; leave scopes out")
+	case !inherit && len(list) == 0:
+		return nil, invalid("scopes", "is empty, and such a token could do nothing; name scopes, or inherit")
+	}
+	return l.checkScopes("scopes", list)
+}
+
+func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error) {
+	scopes, err := events.ParseScopes(list)
+	if err == nil {
+		err = l.cfg.Model.CheckAll(scopes)
+	}
+	if err != nil {
+		return nil, invalid(field, "%s", oneLine(err))
+	}
+	return scopes, nil
+}
+
+func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
+	p := l.cfg.View.Policy()
+	life := time.Duration(p.DefaultLife) * time.Second
+	if life == 0 {
+		life = time.Duration(p.MaxLife) * time.Second
+	}
+	if in != nil {
+		if life = *in; life <= 0 {
+			return time.Time{}, invalid("expires_in", "is not in the future")
+		}
+	} else if life == 0 {
+		return time.Time{}, nil // the policy sets no end
+	}
+	at := now.Add(life).UTC().Round(0)
+	return at, l.checkExpiry(now, at, "expires_in")
+}
+
+func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
+	longest := time.Duration(l.cfg.View.Policy().MaxLife) * time.Second
+	switch {
+	case !at.After(now):
+		return invalid(field, "is not in the future")
+	case longest > 0 && at.Sub(now) > longest:
+		return invalid(field, "is more than %s away, the longest that the policy allows", humanDuration(longest))
+	case at.Year() > 2261:
+		return invalid(field, "is past the year 2261")
+	}
+	return nil
+}
+
+// graceEnd returns until when the old secret lives.
+func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) (time.Time, error) {
+	longest := time.Duration(l.cfg.View.Policy().MaxGrace) * time.Second
+	g := min(defaultGrace, longest)
+	if grace != nil {
+		g = *grace
+	}
+	switch {
+	case g < 0:
+		return time.Time{}, invalid("grace", "is negative")
+	case g > longest:
+		return time.Time{}, invalid("grace", "is more than %s, the longest that the policy allows", humanDuration(longest))
+	}
+	until := now.Add(g).UTC().Round(0)
+	if !t.Expires.IsZero() && t.Expires.Before(until) {
+		until = t.Expires
+	}
+	return until, nil
+}
+
+func expired(t *events.Token, now time.Time) bool {
+	return !t.Expires.IsZero() && !now.Before(t.Expires)
+}
+
+func endedError(t *events.Token) error {
+	return fmt.Errorf("%w: the token is revoked since %s, for ever", ErrEnded, t.Revoked.Format(time.RFC3339))
+}
+
+func record(s events.Secret) events.SecretRecord {
+	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: s.Digest()}
+}
+
+// checkChange turns what cannot be in an event into [ErrInvalid].
+func checkChange(c events.Change) error {
+	if err := events.Check(c); err != nil {
+		return fmt.Errorf("%w: %s", ErrInvalid, oneLine(err))
+	}
+	return nil
+}
+
+// oneLine puts a joined error on one line.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// humanDuration prints whole days as days.
+func humanDuration(d time.Duration) string {
+	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
+		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	}
+	return d.String()
+}
