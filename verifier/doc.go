@@ -5,7 +5,8 @@
 // A check looks at nothing but this node's memory and disk, and writes nothing.
 // It says yes only where the index is known to have held all of the log not
 // longer ago than the lease: after that a node that is cut off denies. Once a
-// position is applied, every later check sees it.
+// position is applied, every later check sees it. A decision follows from the
+// log as it was at the position that it names, and from no mixture of two.
 //
 // # Order of a check
 //

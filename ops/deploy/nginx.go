@@ -133,6 +133,8 @@ var nginxTemplate = template.Must(template.New("nginx").Parse(`# tokenledger: ng
 # While no verifier answers, nginx refuses with 503; it never lets through.
 
 upstream tokenledger_verifier {
+    # What one worker learns of a verifier, all know.
+    zone tokenledger_verifier 64k;
 {{- range .Addrs}}
     server {{.}} max_fails=1 fail_timeout=1s;
 {{- end}}
@@ -175,6 +177,10 @@ server {
 {{- range .Ours}}
         proxy_set_header {{.}} "";
 {{- end}}
+        # The path that was checked is the one that counts; some applications
+        # take another from these.
+        proxy_set_header X-Original-URL "";
+        proxy_set_header X-Rewrite-URL "";
         # The application gets to know who asks, and not the token.
         proxy_set_header Authorization "";
         proxy_set_header Host $host;

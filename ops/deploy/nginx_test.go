@@ -59,7 +59,7 @@ func TestEveryOwnHeaderIsSet(t *testing.T) {
 	conf := printed(t, valid())
 	_, block, _ := strings.Cut(conf, "location / {")
 	block, _, _ = strings.Cut(block, "\n    }")
-	for _, name := range append(slices.Clone(proxy.Identity), proxy.HeaderDeny, proxy.HeaderUnavailable, "Authorization") {
+	for _, name := range append(slices.Clone(proxy.Identity), proxy.HeaderDeny, proxy.HeaderUnavailable, "Authorization", "X-Original-URL", "X-Rewrite-URL") {
 		if n := strings.Count(block, "proxy_set_header "+name+" "); n != 1 {
 			t.Errorf("%s is set %d times, want once", name, n)
 		}

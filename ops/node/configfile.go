@@ -58,16 +58,39 @@ func ReadFile(path string, flags []string) (File, error) {
 				bad("trusted_proxies: want a list of networks")
 			}
 		case slices.Contains(flags, name):
-			if list := k.Strings(key); len(list) > 0 {
-				f.Flags[name] = strings.Join(list, ",")
-			} else {
-				f.Flags[name] = k.String(key)
+			value, ok := flagValue(raw[key])
+			if !ok {
+				bad("%s: want text, a number, or a list of them", key)
 			}
+			if _, twice := f.Flags[name]; twice {
+				bad("%s stands there twice, with _ and with -", name)
+			}
+			f.Flags[name] = value
 		default:
 			bad("%s is not known; known are %s, policies and trusted_proxies", events.Quote(key), strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"))
 		}
 	}
 	return f, errors.Join(problems...)
+}
+
+// flagValue returns what a flag would be given, a list's entries with commas
+// between them.
+func flagValue(v any) (string, bool) {
+	switch v := v.(type) {
+	case string, bool, int, int64, uint64, float64:
+		return fmt.Sprint(v), true
+	case []any:
+		var entries []string
+		for _, e := range v {
+			entry, ok := flagValue(e)
+			if _, nested := e.([]any); nested || !ok {
+				return "", false
+			}
+			entries = append(entries, entry)
+		}
+		return strings.Join(entries, ","), len(entries) > 0
+	}
+	return "", false
 }
 
 // strictly decodes what a YAML file holds and refuses names that are not known.

@@ -75,8 +75,11 @@ func (f *folder) began() (epoch string, ok bool, err error) {
 	if err == nil {
 		err = json.Unmarshal(raw, &b)
 	}
-	if err != nil || b.Epoch == "" {
-		return "", false, fmt.Errorf("%s cannot be read: %w", f.file(fileLedger), errors.Join(err))
+	if err == nil && b.Epoch == "" {
+		err = errors.New("it names no epoch")
+	}
+	if err != nil {
+		return "", false, fmt.Errorf("%s cannot be read: %w; restore it from a backup", f.file(fileLedger), err)
 	}
 	return b.Epoch, true, nil
 }

@@ -269,6 +269,10 @@ func (n *Node) openLog(ctx context.Context) error {
 		Dir: n.folder.file(dirLog), Listen: n.cfg.NATSListen,
 		LedgerKey: ledgerKey, VerifierKey: verifierKey.Public(), Logger: n.log,
 	})
+	var address *net.OpError
+	if errors.As(err, &address) {
+		return fmt.Errorf("%w; name another address with --nats-listen", err)
+	}
 	if err != nil {
 		return err
 	}
@@ -410,7 +414,7 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 				n.log.Info("reading the log", "position", at, "end", end)
 				said = time.Now()
 			}
-		case time.Since(began) > patience:
+		case time.Since(began) > patience, atFault(n.index.Err()):
 			return fmt.Errorf("the index does not come up to the log: %w", errors.Join(n.index.Err()))
 		}
 		select {
@@ -419,6 +423,17 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// atFault reports whether the index stopped for what the log is. Waiting mends
+// none of it.
+func atFault(err error) bool {
+	for _, fault := range []error{follow.ErrGap, follow.ErrRewound, follow.ErrReplaced, follow.ErrForeign} {
+		if errors.Is(err, fault) {
+			return true
+		}
+	}
+	return false
 }
 
 // listen opens the listeners.

@@ -1,113 +1,327 @@
 package node_test
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
-	"io"
-	"net/http"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// start runs a node until the test ends.
-func start(t *testing.T, cfg node.Config) *node.Node {
-	t.Helper()
-	cfg.APIAddr, cfg.VerifyAddr, cfg.MetricsAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	n, err := node.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	select {
-	case <-n.Ready():
-	case err := <-done:
-		done <- err
-		t.Fatalf("node ended early: %v", err)
-	}
-	return n
-}
-
-// ask sends a JSON request and returns the status and the decoded answer.
-func ask(t *testing.T, method, url, token string, body any) (int, map[string]any) {
-	t.Helper()
-	var r io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r = bytes.NewReader(b)
-	}
-	req, err := http.NewRequest(method, url, r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", "application/json")
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	var out map[string]any
-	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil {
-		t.Fatalf("%s %s: status %d, body is not JSON: %v", method, url, resp.StatusCode, err)
-	}
-	return resp.StatusCode, out
-}
-
 func TestFirstLight(t *testing.T) {
+	n := start(t, node.Config{Data: t.TempDir()})
+	n.must("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
+	id, secret := n.token("alice", "view:site/1")
+	for need, want := range map[string]string{"view:site/1": "allowed", "view:site/2": "insufficient_scope"} {
+		if got := n.reason(secret, need); got != want {
+			t.Errorf("%s: %s, want %s", need, got, want)
+		}
+	}
+	n.must("POST", "/v1/tokens/"+id+"/revoke?wait=10s", m{"reason": "lost"})
+	if got := n.reason(secret, "view:site/1"); got != "invalid_token" {
+		t.Errorf("revoked: %s, want invalid_token", got)
+	}
+}
+
+// TestRestart stops a node and starts another one on its folder: nothing is
+// forgotten, and nothing is begun anew.
+func TestRestart(t *testing.T) {
 	dir := t.TempDir()
 	n := start(t, node.Config{Data: dir})
-	raw, err := os.ReadFile(filepath.Join(dir, "root.token"))
+	n.must("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
+	id, secret := n.token("alice", "view:site/1")
+	gone, revoked := n.token("alice", "view:site/1")
+	n.must("POST", "/v1/tokens/"+gone+"/revoke", nil)
+	name, root, position := n.Addresses().Name, n.root, n.Position()
+	for range 3 {
+		n.stop()
+		n = start(t, node.Config{Data: dir})
+		if a := n.Addresses(); a.Name != name || n.root != root || n.Position() != position {
+			t.Errorf("started as %s at position %d, want %s at %d and the same root token", a.Name, n.Position(), name, position)
+		}
+		if got := n.reason(secret, "view:site/1"); got != "allowed" {
+			t.Errorf("a token from before: %s", got)
+		}
+		if got := n.reason(revoked, "view:site/1"); got != "invalid_token" {
+			t.Errorf("a token that was revoked before: %s", got)
+		}
+		if got := n.must("GET", "/v1/tokens/"+id, nil); got["state"] != "active" {
+			t.Errorf("it shows as %v", got)
+		}
+	}
+
+	// The first token's file may go once others exist.
+	if err := os.Remove(filepath.Join(dir, "root.token")); err != nil {
+		t.Fatal(err)
+	}
+	n.stop()
+	n = start(t, node.Config{Data: dir})
+	if n.root != "" || n.Position() != position {
+		t.Error("another first token was made")
+	}
+	if got := n.reason(root); got != "allowed" {
+		t.Errorf("the first token: %s", got)
+	}
+}
+
+// TestFolderModes looks at who may read what the node keeps.
+func TestFolderModes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	n := start(t, node.Config{Data: dir})
+	var run node.Addresses
+	raw, err := os.ReadFile(filepath.Join(dir, "run.json"))
+	if err == nil {
+		err = json.Unmarshal(raw, &run)
+	}
+	if err != nil || run != n.Addresses() || run.PID != os.Getpid() {
+		t.Errorf("run.json says %+v, %v; want %+v", run, err, n.Addresses())
+	}
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the data folder: %v, %v", info.Mode(), err)
+	}
+	for _, name := range []string{"root.token", "ledger.nk", "verifier.nk", "ledger.json", "name", "run.json"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, want it for the owner alone", name, err)
+		}
+	}
+}
+
+func TestFolderInUse(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Data: dir})
+	_, err := node.New(node.Config{Data: dir})
+	if !errors.Is(err, node.ErrInUse) || !strings.Contains(err.Error(), "--data") || !strings.Contains(err.Error(), dir) {
+		t.Errorf("New = %v, want ErrInUse that names the folder and the flag", err)
+	}
+	n.stop()
+	start(t, node.Config{Data: dir})
+}
+
+// TestLogGone starts nodes on folders whose log is not the one that was begun
+// there. Each is refused, and goes on where the log is put back.
+func TestLogGone(t *testing.T) {
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	n := start(t, node.Config{Data: dir})
+	n.must("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
+	n.stop()
+	young := filepath.Join(t.TempDir(), "young")
+	copyFolder(t, path("log"), young)
+	n = start(t, node.Config{Data: dir})
+	_, secret := n.token("alice", "view:site/1")
+	n.stop()
+
+	old := filepath.Join(t.TempDir(), "old")
+	copyFolder(t, dir, old)
+	other := t.TempDir()
+	start(t, node.Config{Data: other}).stop()
+	for _, tt := range []struct {
+		name string
+		do   func() error
+		says string
+	}{
+		{"the log is gone", func() error { return os.RemoveAll(path("log")) }, "would forget every revocation"},
+		{"the log is gone, and the note that there was one", func() error {
+			return errors.Join(os.RemoveAll(path("log")), os.Remove(path("ledger.json")))
+		}, "would forget every revocation"},
+		{"the log is another folder's", func() error {
+			err := os.RemoveAll(path("log"))
+			copyFolder(t, filepath.Join(other, "log"), path("log"))
+			return err
+		}, "is another one"},
+		{"the note is another folder's", func() error {
+			raw, err := os.ReadFile(filepath.Join(other, "ledger.json"))
+			return errors.Join(err, os.WriteFile(path("ledger.json"), raw, 0o600))
+		}, "is another one"},
+		{"the log is older than the index", func() error {
+			err := os.RemoveAll(path("log"))
+			copyFolder(t, young, path("log"))
+			return err
+		}, "ends at position"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if err := tt.do(); err != nil {
+				t.Fatal(err)
+			}
+			err := fails(t, node.Config{Data: dir})
+			if !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "restore") {
+				t.Errorf("Run = %v, want ErrLogGone that says %q and what to do", err, tt.says)
+			}
+			if err := os.RemoveAll(dir); err != nil {
+				t.Fatal(err)
+			}
+			copyFolder(t, old, dir)
+			n := start(t, node.Config{Data: dir})
+			if got := n.reason(secret); got != "allowed" {
+				t.Errorf("once it is restored: %s", got)
+			}
+			n.stop()
+		})
+	}
+
+	for name, content := range map[string]string{"empty": "", "no JSON": "{", "without an epoch": "{}"} {
+		if err := os.WriteFile(path("ledger.json"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := fails(t, node.Config{Data: dir}); !strings.Contains(err.Error(), "ledger.json") || strings.Contains(err.Error(), "%!") {
+			t.Errorf("ledger.json is %s: %v", name, err)
+		}
+	}
+}
+
+// TestIndexGone takes away what can be made again.
+func TestIndexGone(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Data: dir})
+	_, secret := n.token("root", "audit")
+	position := n.Position()
+	n.stop()
+	if err := os.RemoveAll(filepath.Join(dir, "index")); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, node.Config{Data: dir})
+	if got := n.reason(secret, "audit"); got != "allowed" || n.Position() != position {
+		t.Errorf("%s at position %d, want the same as before at %d", got, n.Position(), position)
+	}
+}
+
+// TestBeginGoesOn starts on a folder whose first process died before it noted
+// that the log was begun.
+func TestBeginGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	n := start(t, node.Config{Data: dir})
+	root := n.root
+	n.stop()
+	if err := os.Remove(filepath.Join(dir, "ledger.json")); err != nil {
+		t.Fatal(err)
+	}
+	n = start(t, node.Config{Data: dir})
+	if n.root != root || n.Position() != 3 || n.reason(root, "superuser") != "allowed" {
+		t.Errorf("at position %d the first token is %s; want nothing begun anew", n.Position(), n.reason(root, "superuser"))
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := strings.TrimSpace(string(raw))
-	a := n.Addresses()
-	want := func(status, want int, body map[string]any) {
-		t.Helper()
-		if status != want {
-			t.Fatalf("status = %d, want %d: %v", status, want, body)
+	defer taken.Close()
+	addr := taken.Addr().String()
+	for flag, cfg := range map[string]node.Config{
+		"--api-addr":     {APIAddr: addr},
+		"--verify-addr":  {VerifyAddr: addr},
+		"--metrics-addr": {MetricsAddr: addr},
+		"--nats-listen":  {NATSListen: addr},
+	} {
+		cfg.Data = t.TempDir()
+		err := fails(t, cfg)
+		if !strings.Contains(err.Error(), flag) || !strings.Contains(err.Error(), addr) {
+			t.Errorf("%s is taken: %v; want the flag and the address named", flag, err)
 		}
+		if _, err := os.Stat(filepath.Join(cfg.Data, "ledger.json")); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is taken, and a log was begun", flag)
+		}
+		// The folder is given back.
+		cfg.APIAddr, cfg.VerifyAddr, cfg.MetricsAddr, cfg.NATSListen = "", "", "", ""
+		start(t, cfg).stop()
 	}
-	status, body := ask(t, "POST", a.API+"/v1/accounts", root, map[string]any{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
-	want(status, 201, body)
-	status, body = ask(t, "POST", a.API+"/v1/tokens", root, map[string]any{"account": "alice", "app": "mobile app", "device": "phone", "scopes": []string{"view:site/1"}})
-	want(status, 201, body)
-	secret := body["secret"].(string)
-	id := body["token"].(map[string]any)["id"].(string)
-	check := func(need string) map[string]any {
-		t.Helper()
-		status, body := ask(t, "POST", a.Verify+"/v1/verify", "", map[string]any{"token": secret, "need": []string{need}})
-		want(status, 200, body)
-		return body
+}
+
+func TestValidate(t *testing.T) {
+	verifier := []string{node.RoleVerifier}
+	for _, tt := range []struct {
+		name string
+		cfg  node.Config
+		says []string // all of them; none means that it is valid
+	}{
+		{"the least", node.Config{Data: "d"}, nil},
+		{"both roles", node.Config{Data: "d", Roles: []string{node.RoleLedger, node.RoleVerifier}}, nil},
+		{"a ledger", node.Config{Data: "d", Roles: []string{node.RoleLedger}, NATSListen: "127.0.0.1:0"}, nil},
+		{"a verifier", node.Config{Data: "d", Roles: verifier, NATS: "nats://127.0.0.1:4222", NATSKey: "k"}, nil},
+		{"no folder", node.Config{}, []string{"data:"}},
+		{"an unknown role", node.Config{Data: "d", Roles: []string{"console"}}, []string{"roles:", `"console"`, "ledger and verifier"}},
+		{"a role in capitals", node.Config{Data: "d", Roles: []string{"Ledger"}}, []string{"roles:"}},
+		{"an empty role", node.Config{Data: "d", Roles: []string{""}}, []string{"roles:"}},
+		{"a ledger with another log", node.Config{Data: "d", NATS: "nats://127.0.0.1:4222"}, []string{"nats:", "--roles verifier"}},
+		{"a verifier without a log", node.Config{Data: "d", Roles: verifier}, []string{"nats:"}},
+		{"a verifier without a key", node.Config{Data: "d", Roles: verifier, NATS: "nats://127.0.0.1:4222"}, []string{"nats-key:", "verifier.nk"}},
+		{"a verifier whose log others could reach", node.Config{Data: "d", Roles: verifier, NATS: "n", NATSKey: "k", NATSListen: ":0"}, []string{"nats-listen:"}},
+		{"a name with a dot", node.Config{Data: "d", Name: "a.b"}, []string{"name:"}},
+		{"a name with a wildcard", node.Config{Data: "d", Name: "*"}, []string{"name:"}},
+		{"a name that is too long", node.Config{Data: "d", Name: strings.Repeat("a", 65)}, []string{"name:"}},
+		{"a lease too short", node.Config{Data: "d", Lease: 1}, []string{"lease:"}},
+		{"a negative lease", node.Config{Data: "d", Lease: -1}, []string{"lease:"}},
+		{"a prefix with a capital", node.Config{Data: "d", SecretPrefix: "Tl"}, []string{"secret-prefix:"}},
+		{"a prefix of one letter", node.Config{Data: "d", SecretPrefix: "t"}, []string{"secret-prefix:"}},
+		{"a policy without rules", node.Config{Data: "d", Policies: map[string]proxy.Policy{"p": {}}}, []string{"policy p"}},
+		{"a policy by a name that is taken", node.Config{Data: "d", Policies: map[string]proxy.Policy{"need": {Rules: []proxy.Rule{{}}}}}, []string{"policy"}},
+		{"all at once", node.Config{Roles: []string{"x"}, Lease: 1, Name: "."}, []string{"data:", "roles:", "lease:", "name:"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := tt.cfg.Validate()
+			if len(tt.says) == 0 {
+				if err != nil {
+					t.Errorf("Validate = %v", err)
+				}
+				return
+			}
+			for _, says := range tt.says {
+				if err == nil || !strings.Contains(err.Error(), says) {
+					t.Errorf("Validate = %v, want it to say %q", err, says)
+				}
+			}
+			dir := t.TempDir()
+			if tt.cfg.Data != "" {
+				tt.cfg.Data = dir
+			}
+			if _, err := node.New(tt.cfg); err == nil {
+				t.Error("New = nil")
+			}
+			if made, err := os.ReadDir(dir); err != nil || len(made) > 0 {
+				t.Errorf("New left %v in the data folder, %v", made, err)
+			}
+		})
 	}
-	if got := check("view:site/1"); got["allowed"] != true {
-		t.Errorf("view:site/1: %v, want allowed", got)
+}
+
+// TestKeyMissing starts a verifier whose key is not there, or is another's.
+func TestKeyMissing(t *testing.T) {
+	ledger := start(t, node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, NATSListen: "127.0.0.1:0"})
+	dir := t.TempDir()
+	err := fails(t, node.Config{Data: dir, Roles: []string{node.RoleVerifier}, NATS: ledger.Addresses().NATS, NATSKey: filepath.Join(dir, "none")})
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "key") {
+		t.Errorf("Run = %v, want that there is no key", err)
 	}
-	if got := check("view:site/2"); got["allowed"] != false || got["reason"] != "insufficient_scope" {
-		t.Errorf("view:site/2: %v, want insufficient_scope", got)
+	stranger := start(t, node.Config{Data: t.TempDir()}) // has keys of its own
+	keys := stranger.file("verifier.nk")
+	n := start(t, node.Config{Data: t.TempDir(), Roles: []string{node.RoleVerifier}, NATS: ledger.Addresses().NATS, NATSKey: keys})
+	if got := n.reason(ledger.root); got != "unavailable" {
+		t.Errorf("with a key that is not admitted: %s, want unavailable", got)
 	}
-	status, body = ask(t, "POST", a.API+"/v1/tokens/"+id+"/revoke?wait=10s", root, map[string]any{"reason": "lost"})
-	want(status, 200, body)
-	t.Log(body)
-	if got := check("view:site/1"); got["allowed"] != false || got["reason"] != "invalid_token" {
-		t.Errorf("revoked: %v, want invalid_token", got)
+}
+
+// copyFolder copies a folder and all that is in it.
+func copyFolder(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	// Copies are for all to read, and keys must not be.
+	err := filepath.WalkDir(to, func(name string, d fs.DirEntry, err error) error {
+		if err == nil && d.Type().IsRegular() {
+			err = os.Chmod(name, 0o600)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(fmt.Errorf("copy %s: %w", from, err))
 	}
 }

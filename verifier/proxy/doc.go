@@ -11,8 +11,8 @@
 //
 // # Refusals
 //
-// Whatever is unsure is refused: a proxy that is not trusted, a path or
-// parameter that two readers could take to mean two things, a client's own
+// Whatever is unsure is refused: a proxy that is not trusted, a path, parameter
+// or method that two readers could take to mean two things, a client's own
 // X-Ledger- header, a verifier without a lease. The request's body is never
-// read.
+// read. README.md says what a client and an application get in each case.
 package proxy

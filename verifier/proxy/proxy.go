@@ -103,6 +103,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	name, tail, _ := strings.Cut(rest, "/")
 	v := h.judge(r, name, tail)
 	if v.deny != "" {
+		if _, known := h.policies[name]; !known && name != needPolicy {
+			name = events.Quote(name) // anything may stand in a path
+		}
 		h.log.Debug("refused", "policy", name, "deny", v.deny, "reason", v.d.Reason.String(), "token_id", v.d.Token)
 	}
 	v.writeNginx(w)
@@ -125,6 +128,9 @@ func (h *Handler) judge(r *http.Request, name, tail string) verdict {
 	uri, okURI := one(r.Header, "X-Original-URI")
 	if !okMethod || !okURI {
 		return refused("missing_original_request")
+	}
+	if overridden(r.Header, method) {
+		return refused("ambiguous_method")
 	}
 	target, err := parseTarget(uri)
 	if err != nil {
@@ -238,24 +244,42 @@ func (h *Handler) trusts(remote string) bool {
 
 // spoofed reports a header that a client may not send: one in our name that the
 // proxy does not overwrite, in any spelling that an upstream could take for it.
-// CGI and what follows it keep letters and digits and make all else one sign.
 func spoofed(h http.Header) bool {
 	for name := range h {
-		plain := strings.Map(func(r rune) rune {
-			switch {
-			case r >= 'A' && r <= 'Z':
-				return r - 'A' + 'a'
-			case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
-				return r
-			}
-			return '-'
-		}, name)
-		if strings.HasPrefix(plain, "x-ledger-") && !overwritten(name) {
+		if strings.HasPrefix(plainly(name), "x-ledger-") && !overwritten(name) {
 			return true
 		}
 	}
 	value, sent := one(h, HeaderUnavailable)
 	return sent && value != "503" || !sent && h.Values(HeaderUnavailable) != nil
+}
+
+// overridden reports a header by which some applications take another method
+// than the request's.
+func overridden(h http.Header, method string) bool {
+	for name, values := range h {
+		switch plainly(name) {
+		case "x-http-method-override", "x-http-method", "x-method-override":
+			if len(values) > 1 || values[0] != method {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// plainly spells a header's name as CGI and what follows it do: letters and
+// digits stay, and all else is one sign.
+func plainly(name string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9':
+			return r
+		}
+		return '-'
+	}, name)
 }
 
 // overwritten reports whether the proxy replaces a header of this exact name.

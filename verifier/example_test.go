@@ -1,0 +1,60 @@
+package verifier_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/verifier"
+)
+
+// A verifier answers from an index that follows a log. Here the log is three
+// events that stand ready.
+func ExampleVerifier_Check() {
+	dir, err := os.MkdirTemp("", "index")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	index, err := projector.Open(projector.Config{Dir: dir})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer func() { _ = index.Close() }()
+	v, err := verifier.New(verifier.Config{Index: index})
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	events3 := eventstest.NewLog(1)
+	id, secret := events3.Token(events3.Account("admin:site/*"), "view:site/3")
+	events3.Revoke(id)
+
+	check := func(need string) {
+		d := v.Check(secret.Reveal(), verifier.Request{Need: []events.Scope{events.MustScope(need)}})
+		fmt.Printf("at %d, %s: %s\n", d.Position, need, d.Reason)
+	}
+	apply := func(messages []events.Message) {
+		asked := follow.Boottime()
+		if err := index.Apply(context.Background(), messages); err != nil {
+			log.Fatal(err)
+		}
+		index.Fresh(asked, index.Position()) // nothing more was in the log then
+	}
+	check("view:site/3")
+	apply(events3.Messages[:2])
+	check("view:site/3")
+	check("write:site/3")
+	apply(events3.Messages[2:])
+	check("view:site/3")
+	// Output:
+	// at 0, view:site/3: unavailable
+	// at 2, view:site/3: allowed
+	// at 2, write:site/3: insufficient_scope
+	// at 3, view:site/3: revoked
+}
