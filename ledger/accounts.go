@@ -250,7 +250,10 @@ func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult,
 		at = a.Version
 	}
 	shown, err := l.describe(ctx, a)
-	return AccountResult{Account: shown, Position: at, Replayed: out.replayed}, err
+	if err != nil {
+		return AccountResult{}, fmt.Errorf("stored at position %d, but the account's login cannot be read: %w", at, err)
+	}
+	return AccountResult{Account: shown, Position: at, Replayed: out.replayed}, nil
 }
 
 // resolve turns an id or a login into the id of an account that exists.

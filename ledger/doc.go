@@ -18,6 +18,7 @@
 // # Refusals
 //
 // [ErrInvalid], [ErrForbidden], [ErrNotFound], [ErrEnded] and [ErrConflict]
-// change nothing. [ErrUnavailable] says that nothing was stored or that it is
-// unknown whether it was; the same command with the same key finds out.
+// change nothing. [ErrUnavailable] says that nothing was stored, that it is
+// unknown whether it was, or that it was and cannot be shown yet; the same
+// command with the same key finds out.
 package ledger

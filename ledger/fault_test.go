@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -273,5 +274,89 @@ func TestLogAway(t *testing.T) {
 	}
 	if _, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{Login: "bob", Kind: "user"}); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("CreateAccount = %v, want ErrUnavailable", err)
+	}
+}
+
+// TestIndexBehind keeps the log from the index: what is stored is not yet seen,
+// and the answer says so. Nothing is decided on what is not seen.
+func TestIndexBehind(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, resigned)
+	ctx := t.Context()
+	_, tok := k.alice()
+	id := tok.Token.ID
+	other := k.token("alice", "view:site/1").Token.ID
+	request := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/2"}}
+
+	before := k.log.End()
+	k.behind.Rule(func(ledgertest.Message) ledgertest.Fate { return ledgertest.Lose })
+	_, err := k.Create(ctx, k.root, "key", request)
+	if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), fmt.Sprintf("stored at position %d", before+1)) {
+		t.Errorf("Create = %v, want that it is stored at position %d and not seen yet", err, before+1)
+	}
+	if _, err := k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("x")}); !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "stored at position") {
+		t.Errorf("Edit = %v, want that it is stored", err)
+	}
+	// The second one meets what the first one stored, and cannot see it.
+	for range 2 {
+		_, err = k.Suspend(ctx, k.root, "", other, "")
+	}
+	if !errors.Is(err, ledger.ErrUnavailable) || strings.Contains(err.Error(), "stored") {
+		t.Errorf("Suspend = %v, want that nothing was stored", err)
+	}
+	if end := k.log.End(); end != before+3 {
+		t.Errorf("the log went from %d to %d, want three events", before, end)
+	}
+
+	k.behind.Rule(nil)
+	if err := k.view.WaitApplied(ctx, before+3); err != nil {
+		t.Fatal(err)
+	}
+	r, err := k.Create(ctx, k.root, "key", request)
+	if err != nil || !r.Replayed || r.Position != before+1 || r.Secret.Digest() != r.Token.Secrets[0].Digest {
+		t.Errorf("once it is seen: replayed %t at %d, %v; want what was stored, with its secret", r.Replayed, r.Position, err)
+	}
+}
+
+// TestDirectoryAway loses what is asked of the directory of logins: a command
+// that was stored says so, and one that was not says nothing of the kind.
+func TestDirectoryAway(t *testing.T) {
+	t.Parallel()
+	k := newKit(t, resigned)
+	ctx := t.Context()
+	id, _ := k.alice()
+	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+		if strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.KV_") || strings.HasPrefix(m.Subject, "$KV.") {
+			return ledgertest.Lose
+		}
+		return ledgertest.Pass
+	})
+	before := k.log.End()
+	_, err := k.Grant(ctx, k.root, "key", string(id), 0, []string{"view:site/1"})
+	if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), fmt.Sprint("stored at position ", before+1)) {
+		t.Errorf("Grant = %v, want that it is stored at position %d", err, before+1)
+	}
+	k.unchanged(func() {
+		for what, err := range map[string]error{
+			"grant by login": second(k.Grant(ctx, k.root, "", "alice", 0, nil)),
+			"create account": second(k.CreateAccount(ctx, k.root, "", ledger.CreateAccount{Login: "bob", Kind: "user"})),
+			"show account":   second(k.GetAccount(ctx, k.root, string(id))),
+		} {
+			if !errors.Is(err, ledger.ErrUnavailable) || strings.Contains(err.Error(), "stored at") {
+				t.Errorf("%s = %v, want ErrUnavailable", what, err)
+			}
+		}
+	})
+	// What needs no login goes on.
+	tok, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: string(id), Scopes: []string{"view:site/1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, ""); err != nil {
+		t.Error(err)
+	}
+	k.link.Rule(nil)
+	if r, err := k.Grant(ctx, k.root, "key", string(id), 0, []string{"view:site/1"}); err != nil || !r.Replayed || r.Position != before+1 {
+		t.Errorf("Grant again = %d, %v; want what was stored at %d", r.Position, err, before+1)
 	}
 }

@@ -78,6 +78,7 @@ func FuzzCreateToken(f *testing.F) {
 	_, described := describe(f).find("POST /v1/tokens")
 	codes := []string{"malformed_request", "invalid_request", "forbidden", "not_found", "body_too_large"}
 	f.Fuzz(func(t *testing.T, body []byte) {
+		log := log.For(t)
 		before := log.End()
 		r := httptest.NewRequest("POST", "/v1/tokens", bytes.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")

@@ -32,7 +32,7 @@ func (p Page) after(list string, filter any) (string, error) {
 	}
 	bad := &ledger.FieldError{Field: "cursor", Problem: "is not the next_cursor of this list"}
 	b, err := base64.RawURLEncoding.DecodeString(p.Cursor)
-	if err != nil || len(b) <= filterHash || string(b[:filterHash]) != string(hashFilter(list, filter)) {
+	if err != nil || base64.RawURLEncoding.EncodeToString(b) != p.Cursor || len(b) <= filterHash || string(b[:filterHash]) != string(hashFilter(list, filter)) {
 		return "", bad
 	}
 	last := string(b[filterHash:])

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+
+	"github.com/tokenledger/tokenledger/events"
 )
 
 // serverLog is the server's logger. The server's own ends the process on a
@@ -78,13 +80,26 @@ type serverError struct {
 }
 
 func newServerError(format string, args []any) *serverError {
-	e := &serverError{msg: strings.TrimSpace(fmt.Sprintf(format, args...))}
+	e := &serverError{msg: safe(strings.TrimSpace(fmt.Sprintf(format, args...)))}
 	for _, a := range args {
 		if err, ok := a.(error); ok {
 			e.causes = append(e.causes, err)
 		}
 	}
 	return e
+}
+
+// safe keeps back what may be a secret: the server repeats the name that a
+// client gave for itself.
+func safe(msg string) string {
+	if !events.LooksSecret(msg) {
+		return msg
+	}
+	before, _, _ := strings.Cut(msg, `"`)
+	if events.LooksSecret(before) {
+		return "[secret]"
+	}
+	return before + "[secret]"
 }
 
 func (e *serverError) Error() string   { return e.msg }

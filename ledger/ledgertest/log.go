@@ -68,6 +68,13 @@ func Start(t testing.TB) *Log {
 	return l
 }
 
+// For returns the log for another test to ask, as one run of a fuzz target.
+func (l *Log) For(t testing.TB) *Log {
+	other := *l
+	other.t = t
+	return &other
+}
+
 // Conn connects as the ledger.
 func (l *Log) Conn(opts ...nats.Option) *nats.Conn {
 	l.t.Helper()
@@ -99,8 +106,9 @@ func (l *Log) Messages() []events.Message {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	var all []events.Message
-	for at := events.Position(1); at <= l.End(); at++ {
+	end := l.End()
+	all := make([]events.Message, 0, end)
+	for at := events.Position(1); at <= end; at++ {
 		m, err := stream.GetMsg(ctx, uint64(at))
 		if err != nil {
 			l.t.Fatal(err)
