@@ -166,7 +166,17 @@ type TokenCreated struct {
 type SecretRecord struct {
 	Scheme string `json:"scheme"` // SchemeSHA256
 	Digest Digest `json:"digest"`
+	// Form is the shape that the client asked for, empty for the ledger's own.
+	// A rotation keeps it.
+	Form SecretForm `json:"form,omitempty"`
 }
+
+// SecretForm is a shape of secrets besides the ledger's own. Values are stored
+// and never reused.
+type SecretForm string
+
+// FormHex32 is 32 lower-case hexadecimal characters.
+const FormHex32 SecretForm = "hex32"
 
 // SchemeSHA256 is SHA-256 of the whole secret.
 const SchemeSHA256 = "sha256"
@@ -423,6 +433,9 @@ func (r SecretRecord) validate() error {
 	}
 	if r.Digest == (Digest{}) {
 		return errors.New("a secret without a digest")
+	}
+	if r.Form != "" && r.Form != FormHex32 {
+		return fmt.Errorf("%w form of secret %s", ErrUnknown, Quote(string(r.Form)))
 	}
 	return nil
 }

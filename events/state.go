@@ -52,6 +52,8 @@ type SecretSlot struct {
 	Digest Digest    `json:"digest"`
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until,omitzero"` // set when a rotation replaced it
+
+	Form SecretForm `json:"form,omitempty"`
 }
 
 // Account is what follows from the events about one account.

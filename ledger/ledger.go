@@ -88,6 +88,9 @@ type Config struct {
 	// Zero means 20 seconds, which covers the death of a replicated log's
 	// leader.
 	CommandTimeout time.Duration
+	// Settle is how long after the start verifiers that were there before may
+	// take to report. Until then nothing is said to be applied by all.
+	Settle time.Duration
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 	// Now tells the time. Nil means time.Now.
@@ -168,7 +171,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	nodes, err := watchNodes(cfg.Conn, cfg.Now)
+	nodes, err := watchNodes(cfg.Conn, cfg.Now, cfg.Settle)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}

@@ -37,22 +37,28 @@ type Node struct {
 // nodes keeps the last report of each verifier. A verifier that has stopped
 // reporting stays listed, since it may still be answering checks.
 type nodes struct {
-	sub *nats.Subscription
-	now func() time.Time
+	sub     *nats.Subscription
+	now     func() time.Time
+	settled chan struct{} // closed once verifiers that were there before had time to report
+	timer   *time.Timer   // closes it
 
 	mu      sync.Mutex
 	known   map[string]Node // guarded by mu
 	changed chan struct{}   // guarded by mu; closed at the next report
 }
 
-func watchNodes(nc *nats.Conn, now func() time.Time) (*nodes, error) {
-	n := &nodes{now: now, known: map[string]Node{}, changed: make(chan struct{})}
+func watchNodes(nc *nats.Conn, now func() time.Time, settle time.Duration) (*nodes, error) {
+	n := &nodes{now: now, settled: make(chan struct{}), known: map[string]Node{}, changed: make(chan struct{})}
+	n.timer = time.AfterFunc(settle, func() { close(n.settled) })
 	sub, err := nc.Subscribe(events.NodeSubjectFilter, n.heard)
 	n.sub = sub
 	return n, err
 }
 
-func (n *nodes) close() error { return n.sub.Unsubscribe() }
+func (n *nodes) close() error {
+	n.timer.Stop()
+	return n.sub.Unsubscribe()
+}
 
 func (n *nodes) heard(m *nats.Msg) {
 	var r NodeReport
@@ -93,9 +99,11 @@ func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 // ends. It returns each node, with the time at which it was seen to have
 // applied the position, and whether all have.
 //
-// It is not proof: a verifier that has not been heard of is not waited for.
+// It is not proof: a verifier that has not been heard of is not waited for,
+// but in the first moments after a start ([Config.Settle]).
 func (l *Ledger) WaitNodes(ctx context.Context, at events.Position) (list []Node, all bool) {
 	applied := map[string]time.Time{}
+	settled := l.nodes.settled
 	for {
 		list, changed := l.nodes.list()
 		all := true
@@ -106,13 +114,15 @@ func (l *Ledger) WaitNodes(ctx context.Context, at events.Position) (list []Node
 			list[i].Applied = applied[node.Name]
 			all = all && !list[i].Applied.IsZero()
 		}
-		if all {
+		if all && settled == nil {
 			return list, true
 		}
 		select {
 		case <-ctx.Done():
 			return list, false
 		case <-changed:
+		case <-settled:
+			settled = nil
 		}
 	}
 }

@@ -87,3 +87,19 @@ func TestNodes(t *testing.T) {
 		t.Fatal("WaitNodes does not end")
 	}
 }
+
+// A ledger that has just come back has not heard yet of verifiers that were
+// there before; it must not take their silence for consent.
+func TestWaitNodesSettles(t *testing.T) {
+	k := newKit(t, func(c *ledger.Config) { c.Settle = time.Hour })
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	if _, all := k.WaitNodes(ctx, 1); all {
+		t.Error("all have applied, says a ledger that has not had time to hear of any")
+	}
+	k.cfg.Settle = time.Millisecond
+	k.restart()
+	if _, all := k.WaitNodes(t.Context(), 1); !all {
+		t.Error("nobody is there, and the time to report is over, but the wait goes on")
+	}
+}

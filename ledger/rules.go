@@ -109,6 +109,17 @@ func endedError(t *events.Token) error {
 	return fmt.Errorf("%w: the token is revoked since %s, for ever", ErrEnded, t.Revoked.Format(time.RFC3339))
 }
 
+// newSecret makes a secret of a form, and what the log keeps of it.
+func (l *Ledger) newSecret(kind events.AccountKind, form events.SecretForm) (events.Secret, events.SecretRecord) {
+	s := l.cfg.Format.NewSecret(kind)
+	if form == events.FormHex32 {
+		s = events.NewHexSecret()
+	}
+	r := record(s)
+	r.Form = form
+	return s, r
+}
+
 func record(s events.Secret) events.SecretRecord {
 	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: s.Digest()}
 }

@@ -22,8 +22,8 @@ type CreateToken struct {
 	// ExpiresIn is how long the token lives. Nil means as the policy says.
 	ExpiresIn   *time.Duration
 	Constraints *events.Constraints
-	// Hex asks for a secret of 32 hexadecimal characters, for old clients.
-	Hex bool
+	// Form asks for another shape of the secret than the ledger's own.
+	Form events.SecretForm
 }
 
 // TokenResult is what became of a command on a token.
@@ -73,12 +73,11 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 			if err != nil {
 				return nil, err
 			}
-			if secret = l.cfg.Format.NewSecret(a.Kind); r.Hex {
-				secret = events.NewHexSecret()
-			}
+			var kept events.SecretRecord
+			secret, kept = l.newSecret(a.Kind, r.Form)
 			change := &events.TokenCreated{
 				Account: account, App: r.App, Device: r.Device, Scopes: scopes, Inherit: r.Inherit,
-				Expires: expires, Constraints: r.Constraints, Secret: record(secret),
+				Expires: expires, Constraints: r.Constraints, Secret: kept,
 			}
 			return change, checkChange(change)
 		},
@@ -89,12 +88,13 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 	return l.made(out, secret)
 }
 
-// Rotate gives a token a new secret. The old one lives for grace more, an hour
+// Rotate gives a token a new secret, of the same form. The old one lives for grace more, an hour
 // where it is nil, but never longer than the token.
 func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
 	var secret events.Secret
 	out, err := l.changeToken(ctx, c, key, id, seen, []any{"rotate", id, grace}, &secret, func(t *events.Token) (events.Change, error) {
-		if _, err := l.liveAccount(t.Account); err != nil {
+		a, err := l.liveAccount(t.Account)
+		if err != nil {
 			return nil, err
 		}
 		now := l.cfg.Now()
@@ -105,12 +105,13 @@ func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.Tok
 		if err != nil {
 			return nil, err
 		}
-		a, err := l.cfg.View.Account(t.Account)
-		if err != nil {
-			return nil, unavailable(err)
+		var form events.SecretForm
+		if len(t.Secrets) > 0 {
+			form = t.Secrets[0].Form
 		}
-		secret = l.cfg.Format.NewSecret(a.Kind)
-		change := &events.TokenRotated{Secret: record(secret), Until: until}
+		var kept events.SecretRecord
+		secret, kept = l.newSecret(a.Kind, form)
+		change := &events.TokenRotated{Secret: kept, Until: until}
 		return change, checkChange(change)
 	})
 	if err != nil {

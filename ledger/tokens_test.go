@@ -141,12 +141,18 @@ func (k *kit) lookup(s events.Secret) projector.Record {
 func TestHexSecret(t *testing.T) {
 	k := newKit(t)
 	k.account("alice", "view:site/1")
-	r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, Hex: true})
+	r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, Form: events.FormHex32})
 	if err != nil || len(r.Secret.Reveal()) != 32 {
 		t.Fatalf("a secret of %d characters, %v; want 32", len(r.Secret.Reveal()), err)
 	}
 	if rec := k.lookup(r.Secret); rec.Token != r.Token.ID {
 		t.Errorf("it belongs to %+v", rec)
+	}
+	// A client that accepts nothing else does not learn another form when its
+	// secret is rotated.
+	again, err := k.Rotate(t.Context(), k.root, "", r.Token.ID, 0, nil)
+	if err != nil || len(again.Secret.Reveal()) != 32 {
+		t.Errorf("rotated, a secret of %d characters, %v; want 32", len(again.Secret.Reveal()), err)
 	}
 	// A service account's secrets have a prefix of their own.
 	service, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "root", Scopes: []string{"audit"}})

@@ -126,7 +126,7 @@ func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.P
 	// two shards cannot see each other, so two tokens with one digest can
 	// stand in the log; the later one has no secret, and nothing else happens.
 	if !taken {
-		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time}}
+		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form}}
 		s.digests[c.Secret.Digest] = true
 	}
 	s.tokens[id] = &stagedToken{token: t, made: true}
@@ -196,7 +196,7 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 	t := st.token
 	var slots []events.SecretSlot
 	if !taken { // as in createToken, a digest stays with its first token
-		slots = append(slots, events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time})
+		slots = append(slots, events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form})
 		s.digests[c.Secret.Digest] = true
 	}
 	for i, old := range t.Secrets {

@@ -80,8 +80,8 @@ func (s State) Accounts() []events.AccountID {
 func (s State) Digests() []events.Digest {
 	var out []events.Digest
 	for _, e := range s.log {
-		if d, ok := gives(e); ok && !slices.Contains(out, d) {
-			out = append(out, d)
+		if r, ok := gives(e); ok && !slices.Contains(out, r.Digest) {
+			out = append(out, r.Digest)
 		}
 	}
 	return out
@@ -226,12 +226,12 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 		t.State, t.Reason, t.Revoked = events.Revoked, e.Reason, end.Time
 	}
 	for _, e := range slices.Backward(all) {
-		d, gives := gives(e)
+		r, gives := gives(e)
 		if !gives {
 			continue
 		}
-		if secret, _ := s.Secret(d); secret.Given == e.at && !secret.Superseded {
-			t.Secrets = append(t.Secrets, events.SecretSlot{Digest: d, Since: e.Time, Until: secret.Until})
+		if secret, _ := s.Secret(r.Digest); secret.Given == e.at && !secret.Superseded {
+			t.Secrets = append(t.Secrets, events.SecretSlot{Digest: r.Digest, Since: e.Time, Until: secret.Until, Form: r.Form})
 		}
 	}
 	return t, true
@@ -253,7 +253,7 @@ type Secret struct {
 func (s State) Secret(d events.Digest) (Secret, bool) {
 	for i, e := range s.log {
 		given, ok := gives(e)
-		if !ok || given != d {
+		if !ok || given.Digest != d {
 			continue
 		}
 		secret := Secret{Token: events.TokenID(e.About), Given: e.at}
@@ -319,14 +319,14 @@ func (s State) about(about string) []entry {
 }
 
 // gives returns the digest of the secret that an event gives its token.
-func gives(e entry) (events.Digest, bool) {
+func gives(e entry) (events.SecretRecord, bool) {
 	switch c := e.Change.(type) {
 	case *events.TokenCreated:
-		return c.Secret.Digest, true
+		return c.Secret, true
 	case *events.TokenRotated:
-		return c.Secret.Digest, true
+		return c.Secret, true
 	}
-	return events.Digest{}, false
+	return events.SecretRecord{}, false
 }
 
 // edits returns what an event changes besides scopes, secrets and state.

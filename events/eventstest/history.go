@@ -253,7 +253,11 @@ func (h *historian) secret() events.SecretRecord {
 	s := h.Secret()
 	h.run.Secrets = append(h.run.Secrets, s)
 	h.run.Digests = append(h.run.Digests, s.Digest())
-	return SecretRecord(s.Digest())
+	r := SecretRecord(s.Digest())
+	if h.chance(8) {
+		r.Form = events.FormHex32
+	}
+	return r
 }
 
 func (h *historian) grace() time.Time {

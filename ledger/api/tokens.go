@@ -184,6 +184,9 @@ func operation(tag string) func(method, path, id, summary string, status int) hu
 	}
 }
 
+// secretForms: format of a request -> form of the secret.
+var secretForms = map[string]events.SecretForm{"hex32": events.FormHex32}
+
 func (a *api) createToken(ctx context.Context, in *createInput) (*tokenOutput, error) {
 	b := in.Body
 	constraints, err := b.Constraints.read()
@@ -192,7 +195,7 @@ func (a *api) createToken(ctx context.Context, in *createInput) (*tokenOutput, e
 	}
 	r, err := a.ledger.Create(ctx, callerFrom(ctx), in.Key, ledger.CreateToken{
 		Account: b.Account, App: b.App, Device: b.Device, Scopes: b.Scopes, Inherit: b.Inherit,
-		ExpiresIn: b.ExpiresIn.std(), Constraints: constraints, Hex: b.Format == "hex32",
+		ExpiresIn: b.ExpiresIn.std(), Constraints: constraints, Form: secretForms[b.Format],
 	})
 	out, err := a.tokenResult(ctx, r, err, false)
 	if err == nil && !r.Replayed {

@@ -372,13 +372,18 @@ func (n *Node) openLedger(ctx context.Context) error {
 	if err := n.server.Listen(); err != nil {
 		return err
 	}
-	n.ledger, err = ledger.Open(ctx, ledger.Config{
-		Conn: n.conn, View: n.index, Epoch: info.Epoch, Format: n.format, Room: n.folder.room, Logger: n.log,
-	})
+	_, begun, err := n.folder.began()
 	if err != nil {
 		return err
 	}
-	if _, begun, err := n.folder.began(); err != nil || begun {
+	var settle time.Duration
+	if begun { // verifiers of an earlier time have to find back first
+		settle = 3 * reportEvery
+	}
+	n.ledger, err = ledger.Open(ctx, ledger.Config{
+		Conn: n.conn, View: n.index, Epoch: info.Epoch, Format: n.format, Room: n.folder.room, Settle: settle, Logger: n.log,
+	})
+	if err != nil || begun {
 		return err
 	}
 	root, err := n.folder.rootSecret(n.format)
