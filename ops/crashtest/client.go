@@ -35,6 +35,7 @@ type reply struct {
 		ID string `json:"id"`
 	} `json:"token"`
 	Account json.RawMessage `json:"account"` // an object from the API, an id from a verifier
+	ID      string          `json:"id"`      // of what was asked for
 	Secret  string          `json:"secret"`
 
 	Position events.Position `json:"position"`
@@ -123,13 +124,13 @@ type workload struct {
 	clients []*client
 	web     *http.Client
 
-	begun atomic.Int64 // commands
-	acked atomic.Int64
-	idle  chan struct{} // closed when the clients have stopped
+	begun   atomic.Int64  // commands
+	acked   atomic.Int64  // commands
+	refused atomic.Int64  // requests that were answered with 503
+	idle    chan struct{} // closed when the clients have stopped
 
 	mu      sync.Mutex
 	revoked []revocation // guarded by mu
-	known   []string     // guarded by mu; every secret that was handed out
 }
 
 // revocation is a secret that no node may accept that has applied a position.
@@ -204,11 +205,12 @@ func (w *workload) acks() []ack {
 	return all
 }
 
-// secrets returns every secret that was handed out.
-func (w *workload) secrets() []string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return append(slices.Clone(w.known), w.root)
+// end returns the last position that was acknowledged. No client may be at work.
+func (w *workload) end() (end events.Position) {
+	for _, a := range w.acks() {
+		end = max(end, a.position)
+	}
+	return end
 }
 
 // anyRevoked returns one of the revocations that were acknowledged.
@@ -228,14 +230,19 @@ type client struct {
 	run  string // part of the keys
 	rng  *rand.Rand
 
-	sent     int      // commands made
-	pending  *command // made, and not acknowledged
-	then     func(reply)
+	made     int      // commands
+	pending  *planned // made, and not acknowledged
 	accounts []*account
 	tokens   []*token
 	acks     []ack
 
 	retries, lost int // requests sent again; secrets that no answer showed
+}
+
+// planned is a command, and what is known once it is acknowledged.
+type planned struct {
+	command
+	then func(reply)
 }
 
 // account is what a client knows of an account of its own.
@@ -266,18 +273,26 @@ func (c *client) do(ctx context.Context) error {
 			}
 			c.plan()
 		}
-		r, err := c.acknowledged(ctx, *c.pending)
-		if ctx.Err() != nil && err != nil {
-			return nil
-		}
-		if err != nil {
+		if err := c.finish(ctx); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
 			return err
 		}
-		c.acks = append(c.acks, ack{command: *c.pending, about: r.about(), position: r.Position})
-		c.then(r)
-		c.pending, c.then = nil, nil
-		c.w.acked.Add(1)
 	}
+}
+
+// finish has the pending command acknowledged.
+func (c *client) finish(ctx context.Context) error {
+	r, err := c.acknowledged(ctx, c.pending.command)
+	if err != nil {
+		return err
+	}
+	c.acks = append(c.acks, ack{command: c.pending.command, about: r.about(), position: r.Position})
+	c.pending.then(r)
+	c.pending = nil
+	c.w.acked.Add(1)
+	return nil
 }
 
 // acknowledged sends a command until it is acknowledged. Only what says that the
@@ -292,6 +307,8 @@ func (c *client) acknowledged(ctx context.Context, cmd command) (reply, error) {
 			return r, nil
 		case err == nil && r.status != http.StatusServiceUnavailable:
 			return r, fmt.Errorf("client %s: %s %s %v (%s): %s", c.name, cmd.method, cmd.path, cmd.body, cmd.kind, r)
+		case err == nil:
+			c.w.refused.Add(1)
 		}
 		c.retries++
 		select {
@@ -309,6 +326,11 @@ func (c *client) try(ctx context.Context, cmd command) (reply, error) {
 	if c.rng.IntN(10) == 0 {
 		limit = time.Duration(c.rng.IntN(6000)) * time.Microsecond
 	}
+	return c.once(ctx, cmd, limit)
+}
+
+// once sends a command once.
+func (c *client) once(ctx context.Context, cmd command, limit time.Duration) (reply, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	a, ok := c.w.ledger.addresses()
@@ -381,9 +403,9 @@ func (c *client) pick(wanted func(*token) bool) *token {
 
 // will sets the next command, and what is known once it is acknowledged.
 func (c *client) will(kind events.Kind, method, path string, body map[string]any, then func(reply)) {
-	c.sent++
-	c.pending = &command{kind: kind, method: method, path: path, body: body, key: fmt.Sprintf("%s-%s-%d", c.run, c.name, c.sent)}
-	c.then = then
+	c.made++
+	key := fmt.Sprintf("%s-%s-%d", c.run, c.name, c.made)
+	c.pending = &planned{command{kind: kind, method: method, path: path, body: body, key: key}, then}
 }
 
 func (c *client) createAccount() {
@@ -451,11 +473,7 @@ func (c *client) shown(t *token, r reply) {
 	t.current = r.Secret
 	if r.Secret == "" {
 		c.lost++
-		return
 	}
-	c.w.mu.Lock()
-	defer c.w.mu.Unlock()
-	c.w.known = append(c.w.known, r.Secret)
 }
 
 func (c *client) scope(t *token) {
@@ -470,7 +488,7 @@ func (c *client) scope(t *token) {
 
 func (c *client) edit(t *token) {
 	c.will(events.KindTokenEdited, http.MethodPatch, "/v1/tokens/"+t.id,
-		map[string]any{"app": fmt.Sprintf("app %d", c.sent)}, func(reply) {})
+		map[string]any{"app": fmt.Sprintf("app %d", c.made)}, func(reply) {})
 }
 
 // rotate gives a token a new secret. The old one lives for an hour more, longer
@@ -538,19 +556,6 @@ func (w *workload) findLost(ctx context.Context) error {
 			}
 		}
 	}
-	return nil
-}
-
-// finish has the pending command acknowledged.
-func (c *client) finish(ctx context.Context) error {
-	r, err := c.acknowledged(ctx, *c.pending)
-	if err != nil {
-		return err
-	}
-	c.acks = append(c.acks, ack{command: *c.pending, about: r.about(), position: r.Position})
-	c.then(r)
-	c.pending, c.then = nil, nil
-	c.w.acked.Add(1)
 	return nil
 }
 

@@ -1,7 +1,7 @@
 package crashtest
 
 import (
-	"bytes"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// copyTree copies a folder of files. Holes stay holes: an index's files are
-// mostly made of them.
+// copyTree copies a folder.
 func copyTree(t testing.TB, from, to string) {
 	t.Helper()
 	err := filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
@@ -24,15 +23,16 @@ func copyTree(t testing.TB, from, to string) {
 		if d.IsDir() {
 			return os.MkdirAll(filepath.Join(to, rel), 0o700)
 		}
-		return copySparse(path, filepath.Join(to, rel))
+		return copyFile(path, filepath.Join(to, rel))
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-// copySparse copies a file and leaves out what is zero.
-func copySparse(from, to string) error {
+// copyFile copies a file. Holes stay holes: disks and the files of an index are
+// mostly made of them.
+func copyFile(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
@@ -46,24 +46,42 @@ func copySparse(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer dst.Close()
-	if err := dst.Truncate(info.Size()); err != nil {
-		return err
+	err = dst.Truncate(info.Size())
+	if err == nil {
+		err = visitData(src, func(at int64, b []byte) error {
+			_, err := dst.WriteAt(b, at)
+			return err
+		})
 	}
-	zero, b := make([]byte, 1<<16), make([]byte, 1<<16)
-	for at := int64(0); ; {
-		n, err := io.ReadFull(src, b)
-		if n > 0 && !bytes.Equal(b[:n], zero[:n]) {
-			if _, err := dst.WriteAt(b[:n], at); err != nil {
-				return err
-			}
-		}
-		at += int64(n)
-		if err == io.EOF || err == io.ErrUnexpectedEOF {
-			return dst.Close()
-		}
-		if err != nil {
+	return errors.Join(err, dst.Close())
+}
+
+// visitData calls visit with what a file holds, piece by piece, and leaves out
+// holes.
+func visitData(f *os.File, visit func(at int64, b []byte) error) error {
+	b := make([]byte, 1<<16)
+	for to := int64(0); ; {
+		var at int64
+		var err error
+		if at, to, err = nextData(f, to); err == io.EOF {
+			return nil
+		} else if err != nil {
 			return err
 		}
+		for at < to {
+			n, err := f.ReadAt(b[:min(int64(len(b)), to-at)], at)
+			if n == 0 {
+				return err
+			}
+			if err := visit(at, b[:n]); err != nil {
+				return err
+			}
+			at += int64(n)
+		}
 	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }

@@ -1,9 +1,13 @@
 package crashtest
 
 import (
+	"errors"
+	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -58,15 +62,7 @@ func (l *link) carry(conn net.Conn) {
 	if !l.hold(conn) {
 		return
 	}
-	a, ok := l.ledger.addresses()
-	if !ok {
-		return
-	}
-	u, err := url.Parse(a.NATS)
-	if err != nil {
-		return
-	}
-	log, err := net.Dial("tcp", u.Host)
+	log, err := l.dial()
 	if err != nil {
 		return
 	}
@@ -83,6 +79,42 @@ func (l *link) carry(conn net.Conn) {
 	_, _ = io.Copy(log, conn)
 	_ = log.Close()
 	<-back
+}
+
+// dial connects to the log. An address that is fixed is tried also while the
+// ledger has not said that it listens.
+func (l *link) dial() (net.Conn, error) {
+	to := l.ledger.settings.NATSListen
+	if strings.HasSuffix(to, ":0") {
+		a, ok := l.ledger.addresses()
+		if !ok {
+			return nil, errors.New("the ledger does not listen")
+		}
+		u, err := url.Parse(a.NATS)
+		if err != nil {
+			return nil, err
+		}
+		to = u.Host
+	}
+	return net.Dial("tcp", to)
+}
+
+// freeAddress returns an address that nobody listens on, outside of the range
+// that the kernel gives to others.
+func freeAddress(t testing.TB) string {
+	t.Helper()
+	for range 100 {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
+		if err == nil {
+			addr := l.Addr().String()
+			if err := l.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return addr
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 func (l *link) hold(conn net.Conn) bool {

@@ -142,19 +142,20 @@ func checkLog(t testing.TB, log []events.Message, acks []ack, complete bool) {
 // and its token.
 const beginning = 3
 
-// dump is what an index holds up to a position.
+// dump is what an index holds.
 type dump struct {
+	what     string // whose index, and when
 	position events.Position
 	content  []byte
 }
 
-func dumpOf(t testing.TB, p *projector.Projector) dump {
+func dumpOf(t testing.TB, what string, p *projector.Projector) dump {
 	t.Helper()
 	var b bytes.Buffer
 	if err := p.Dump(&b); err != nil {
 		t.Fatal(err)
 	}
-	return dump{p.Position(), b.Bytes()}
+	return dump{what, p.Position(), b.Bytes()}
 }
 
 // openIndex opens an index that no process has open, or a new one, until the
@@ -174,28 +175,31 @@ func openIndex(t testing.TB, dir string) (p *projector.Projector, close func()) 
 }
 
 // dumpIndex returns what the index of a stopped node holds.
-func dumpIndex(t testing.TB, dir string) dump {
+func dumpIndex(t testing.TB, what, dir string) dump {
 	t.Helper()
 	p, closeIndex := openIndex(t, dir)
 	defer closeIndex()
-	return dumpOf(t, p)
+	return dumpOf(t, what, p)
 }
 
-// checkPrefix holds an index to the fold of so much of the log as it has
+// checkPrefixes holds each index to the fold of so much of the log as it has
 // applied.
-func checkPrefix(t testing.TB, what string, got dump, log []events.Message) {
+func checkPrefixes(t testing.TB, log []events.Message, found ...dump) {
 	t.Helper()
-	if int(got.position) > len(log) {
-		t.Errorf("%s is at position %d, and the log ends at %d", what, got.position, len(log))
-		return
-	}
+	slices.SortFunc(found, func(a, b dump) int { return int(a.position) - int(b.position) })
 	p, closeIndex := openIndex(t, filepath.Join(t.TempDir(), "fold"))
 	defer closeIndex()
-	if err := p.Apply(t.Context(), slices.Clone(log[:got.position])); err != nil {
-		t.Fatal(err)
-	}
-	if want := dumpOf(t, p); !bytes.Equal(got.content, want.content) {
-		t.Errorf("%s at position %d is not the fold of the log: %s", what, got.position, firstDifference(got.content, want.content))
+	for _, got := range found {
+		if int(got.position) > len(log) {
+			t.Errorf("%s is at position %d, and the log ends at %d", got.what, got.position, len(log))
+			continue
+		}
+		if err := p.Apply(t.Context(), slices.Clone(log[p.Position():got.position])); err != nil {
+			t.Fatal(err)
+		}
+		if want := dumpOf(t, "fold", p); !bytes.Equal(got.content, want.content) {
+			t.Errorf("%s at position %d is not the fold of the log: %s", got.what, got.position, firstDifference(got.content, want.content))
+		}
 	}
 }
 
@@ -205,11 +209,11 @@ func checkWhole(t testing.TB, what, dir string, log []events.Message) {
 	t.Helper()
 	p, closeIndex := openIndex(t, dir)
 	defer closeIndex()
-	got := dumpOf(t, p)
+	got := dumpOf(t, what, p)
 	if int(got.position) != len(log) {
 		t.Errorf("%s is at position %d, and the log ends at %d", what, got.position, len(log))
 	}
-	checkPrefix(t, what, got, log)
+	checkPrefixes(t, log, got)
 	if err := projectortest.Compare(eventstest.Fold(log), p); err != nil {
 		t.Errorf("%s does not answer as the reference does: %v", what, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -33,16 +34,19 @@ func seeded(t testing.TB) (uint64, *rand.Rand) {
 // newLedger returns a machine with the log and a verifier beside it.
 func newLedger(t testing.TB, s settings) *machine {
 	t.Helper()
-	s.Name, s.Roles, s.NATSListen = "ledger", []string{node.RoleLedger, node.RoleVerifier}, "127.0.0.1:0"
+	s.Name, s.Roles = "ledger", []string{node.RoleLedger, node.RoleVerifier}
+	if s.NATSListen == "" {
+		s.NATSListen = "127.0.0.1:0"
+	}
 	return newMachine(t, s)
 }
 
 // newVerifier returns a machine with a verifier that reads the ledger's log. The
-// ledger must have been started before.
+// ledger must have been started once.
 func newVerifier(t testing.TB, name string, l *link, s settings) *machine {
 	t.Helper()
 	s.Name, s.Roles = name, []string{node.RoleVerifier}
-	s.NATS, s.NATSKey = l.url(), l.ledger.process().path("verifier.nk")
+	s.NATS, s.NATSKey = l.url(), filepath.Join(l.ledger.settings.Data, "verifier.nk")
 	return newMachine(t, s)
 }
 

@@ -81,10 +81,10 @@ func runNodeWith(raw string, log *slog.Logger) error {
 type machine struct {
 	t        testing.TB
 	settings settings
-	secrets  func() []string // none of which may show in what a process writes
+	mayDie   bool // of what a test does to it; no report then
 
 	mu  sync.Mutex
-	now *process // guarded by mu; the latest, nil before the first
+	all []*process // guarded by mu; in order
 }
 
 // newMachine returns a machine whose node is not started yet.
@@ -104,12 +104,13 @@ func newMachine(t testing.TB, s settings) *machine {
 
 // process is one life of a node.
 type process struct {
-	t     testing.TB
-	name  string
-	data  string
-	cmd   *exec.Cmd
-	out   *output
-	ended chan struct{} // closed once it has ended
+	t      testing.TB
+	name   string
+	data   string
+	cmd    *exec.Cmd
+	out    *output
+	mayDie bool
+	ended  chan struct{} // closed once it has ended
 
 	mu    sync.Mutex
 	addrs node.Addresses // guarded by mu; zero until it listens
@@ -130,10 +131,11 @@ func (m *machine) start() *process {
 		m.t.Fatal(err)
 	}
 	p := &process{
-		t: m.t, name: m.settings.Name, data: m.settings.Data, cmd: exec.Command(program),
+		t: m.t, name: m.settings.Name, data: m.settings.Data, cmd: exec.Command(program), mayDie: m.mayDie,
 		out: &output{name: m.settings.Name, to: m.t.Output()}, ended: make(chan struct{}),
 	}
-	p.cmd.Env = append(os.Environ(), nodeVariable+"="+string(raw))
+	// Under the race detector a process would wait a second before it ends.
+	p.cmd.Env = append(os.Environ(), nodeVariable+"="+string(raw), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = processAttributes(m.settings.Image != "")
 	if err := p.cmd.Start(); err != nil {
@@ -144,7 +146,7 @@ func (m *machine) start() *process {
 		close(p.ended)
 	}()
 	m.mu.Lock()
-	m.now = p
+	m.all = append(m.all, p)
 	m.mu.Unlock()
 	return p
 }
@@ -161,7 +163,10 @@ func (m *machine) run() *process {
 func (m *machine) process() *process {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.now
+	if len(m.all) == 0 {
+		return nil
+	}
+	return m.all[len(m.all)-1]
 }
 
 // addresses returns where the node listens now. It returns false while it does
@@ -174,8 +179,17 @@ func (m *machine) addresses() (node.Addresses, bool) {
 	return p.addresses()
 }
 
-// path returns a file of the data folder as this process finds it. With a disk
-// of its own, the node has to be running.
+// path returns a file of the machine's data folder. Where that is on a disk, the
+// node has to be running or frozen.
+func (m *machine) path(name ...string) string {
+	if m.settings.Image != "" {
+		return m.process().path(name...)
+	}
+	return filepath.Join(append([]string{m.settings.Data}, name...)...)
+}
+
+// path returns a file of the data folder as this process finds it. Where that is
+// on a disk, the process has to be there.
 func (p *process) path(name ...string) string {
 	path := filepath.Join(append([]string{p.data}, name...)...)
 	if p.isolated() {
@@ -301,7 +315,7 @@ func (p *process) kill() {
 	p.check()
 }
 
-// freeze stops the process where it stands. It comes back by kill alone.
+// freeze stops the process where it stands.
 func (p *process) freeze() {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -309,6 +323,14 @@ func (p *process) freeze() {
 	}
 	// The signal has only been sent; a thread in a system call runs on.
 	p.eventually("it stands still", func() bool { return frozen(p.cmd.Process.Pid) })
+}
+
+// thaw lets a frozen process go on.
+func (p *process) thaw() {
+	p.t.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		p.t.Fatalf("go on with %s: %v", p.name, err)
+	}
 }
 
 // stop asks the process to end and waits until it has, in peace.
@@ -345,7 +367,11 @@ func (p *process) wait() int {
 // check reports what no process may write, however it ended.
 func (p *process) check() {
 	p.t.Helper()
-	for _, bad := range []string{"DATA RACE", "panic:", "fatal error:", "SIGBUS"} {
+	bad := []string{"DATA RACE", "panic:"}
+	if !p.mayDie {
+		bad = append(bad, "fatal error:") // such as SIGBUS
+	}
+	for _, bad := range bad {
 		if p.out.has(bad) {
 			p.t.Errorf("%s wrote %q:\n%s", p.name, bad, p.out.tail())
 		}
@@ -377,18 +403,25 @@ func (o *output) Write(b []byte) (int, error) {
 	}
 }
 
-// has reports whether the process wrote a text.
-func (o *output) has(text string) bool {
+// String returns all that the process wrote.
+func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return bytes.Contains(o.all.Bytes(), []byte(text))
+	return o.all.String()
+}
+
+// has reports whether the process wrote a text.
+func (o *output) has(text string) bool { return strings.Contains(o.String(), text) }
+
+// last returns the last line that the process wrote.
+func (o *output) last() string {
+	lines := strings.Split(strings.TrimSpace(o.tail()), "\n")
+	return lines[len(lines)-1]
 }
 
 // tail returns the last of what the process wrote.
 func (o *output) tail() string {
 	const most = 4 << 10
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	b := o.all.Bytes()
-	return string(b[max(0, len(b)-most):])
+	all := o.String()
+	return all[max(0, len(all)-most):]
 }

@@ -1,0 +1,161 @@
+package crashtest
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// moments returns n different numbers of commands, in order.
+func moments(rng *rand.Rand, n, commands int) []int64 {
+	var list []int64
+	for _, at := range rng.Perm(commands * 9 / 10)[:n] {
+		list = append(list, int64(at+1))
+	}
+	slices.Sort(list)
+	return list
+}
+
+// watch asks every node time and again about secrets that were revoked, until
+// ctx ends. A node that has applied the revocation must refuse, and what it has
+// applied never becomes less, whatever happens to it.
+func watch(ctx context.Context, t testing.TB, w *workload, nodes []*machine) *sync.WaitGroup {
+	var wg sync.WaitGroup
+	for i, m := range nodes {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(i), 2))
+			var seen events.Position
+			answers := 0
+			tick := time.NewTicker(4 * time.Millisecond)
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					t.Logf("%s answered %d checks of revoked secrets", m.settings.Name, answers)
+					return
+				case <-tick.C:
+				}
+				a, listens := m.addresses()
+				revoked, any := w.anyRevoked(rng)
+				if !listens || !any {
+					continue
+				}
+				r, err := ask(ctx, a.Verify, revoked.secret)
+				if err != nil || r.status != http.StatusOK {
+					continue // it is dead, or does not know
+				}
+				answers++
+				if r.Allowed && r.Position >= revoked.position {
+					t.Errorf("%s at position %d accepts a secret that was revoked at %d", m.settings.Name, r.Position, revoked.position)
+				}
+				if r.Position < seen {
+					t.Errorf("%s went back from position %d to %d", m.settings.Name, seen, r.Position)
+				}
+				seen = max(seen, r.Position)
+			}
+		})
+	}
+	return &wg
+}
+
+// checkAnswers waits until every node has applied what was acknowledged, and
+// asks about every secret.
+func checkAnswers(t testing.TB, w *workload, nodes []*machine) {
+	t.Helper()
+	end, list := w.end(), w.expectations()
+	accepted := 0
+	for _, m := range nodes {
+		p := m.process()
+		p.waitReady()
+		verify := p.waitListening().Verify
+		p.eventually(fmt.Sprintf("it has applied position %d", end), func() bool {
+			r, err := ask(t.Context(), verify, w.root)
+			return err == nil && r.Position >= end
+		})
+		for _, want := range list {
+			r, err := ask(t.Context(), verify, want.secret, want.need)
+			if err != nil || r.status != http.StatusOK {
+				t.Fatalf("%s: %v, %s", m.settings.Name, err, r)
+			}
+			if r.Allowed != want.allowed {
+				t.Errorf("%s: %s for %s: allowed is %t (%s), want %t", m.settings.Name, want.about, want.need, r.Allowed, r.Reason, want.allowed)
+			}
+			if r.Allowed {
+				accepted++
+			}
+		}
+	}
+	t.Logf("%d questions to each of %d nodes, %d accepted", len(list), len(nodes), accepted)
+	if accepted == 0 {
+		t.Error("nothing was accepted, so the refusals show nothing")
+	}
+}
+
+// checkLogins asks for each account by its login, which stands beside the log.
+func checkLogins(t testing.TB, w *workload) {
+	t.Helper()
+	api := w.ledger.process().waitListening().API
+	for _, c := range w.clients {
+		for _, a := range c.accounts {
+			r, err := send(t.Context(), w.web, http.MethodGet, api+"/v1/accounts/"+a.login, w.root, "", nil)
+			if err != nil || r.ID != a.id {
+				t.Errorf("account %s by its login: %v, %s", a.id, err, r)
+			}
+		}
+	}
+}
+
+// dumpCopy reads a copy of the index of a node that is dead or frozen, so that
+// the node itself has to deal with what it left.
+func dumpCopy(t testing.TB, m *machine, what string) dump {
+	t.Helper()
+	to := filepath.Join(t.TempDir(), "index")
+	copyTree(t, m.path("index"), to)
+	return dumpIndex(t, what, to)
+}
+
+// secretShape is what every secret looks like.
+var secretShape = regexp.MustCompile(`tl[us]_[0-9A-Za-z]{38}`)
+
+// checkSilence reports a secret in what nodes that are stopped wrote: to
+// standard error, and to their data folders.
+func checkSilence(t testing.TB, nodes []*machine) {
+	t.Helper()
+	for _, m := range nodes {
+		for _, p := range m.all {
+			if secretShape.MatchString(p.out.String()) {
+				t.Errorf("%s wrote a secret to standard error", m.settings.Name)
+			}
+		}
+		err := filepath.WalkDir(m.settings.Data, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || d.Name() == "root.token" {
+				return err
+			}
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			return visitData(f, func(_ int64, b []byte) error {
+				if secretShape.Match(b) {
+					t.Errorf("%s holds a secret", path)
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}

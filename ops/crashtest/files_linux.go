@@ -1,0 +1,23 @@
+package crashtest
+
+import (
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// nextData returns where a file has data next, from a place on, and io.EOF where
+// it has no more.
+func nextData(f *os.File, from int64) (at, to int64, err error) {
+	at, err = f.Seek(from, unix.SEEK_DATA)
+	if errors.Is(err, syscall.ENXIO) {
+		return 0, 0, io.EOF
+	}
+	if err == nil {
+		to, err = f.Seek(at, unix.SEEK_HOLE)
+	}
+	return at, to, err
+}

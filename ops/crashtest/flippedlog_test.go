@@ -1,0 +1,323 @@
+package crashtest
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+)
+
+// past is a ledger's data folder with revocations that nobody must ever forget,
+// as it was left in several ways.
+type past struct {
+	left    []leaving
+	victims []victim
+	live    string // secret of a token that is good
+	acks    []ack
+}
+
+type leaving struct{ how, folder string }
+
+// victim is a token that was revoked.
+type victim struct {
+	place  string // of the revocation in the log
+	secret string
+	stored []byte // the revocation
+}
+
+// Where the server keeps the log's events, and what it saves when it is stopped
+// so that it need not read them all.
+const (
+	blockFiles = "log/jetstream/LEDGER/streams/LEDGER/msgs/*.blk"
+	stateFile  = "log/jetstream/LEDGER/streams/LEDGER/msgs/index.db"
+)
+
+// newPast writes a log of two blocks.
+func newPast(t *testing.T) *past {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	ledger := newLedger(t, settings{})
+	data := ledger.settings.Data
+	w := newWorkload(ledger, 0, 1, 0)
+	w.root = rootSecret(t, ledger.run())
+	c := w.clients[0]
+	finish := func() {
+		t.Helper()
+		if err := c.finish(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.createAccount()
+	finish()
+	for range 4 {
+		c.createToken(c.accounts[0])
+		finish()
+	}
+	ledger.process().stop()
+
+	const block = 8 << 20
+	l := openAuthor(t, data)
+	l.pad(c.accounts[0].id, block/2)
+	first := l.revoke(c.tokens[0].id)
+	l.pad(c.accounts[0].id, block*3/4)
+	second := l.revoke(c.tokens[1].id)
+	l.pad(c.accounts[0].id, 1<<16)
+	l.close()
+
+	p := ledger.run()
+	c.revoke(c.tokens[2])
+	finish()
+	third := c.acks[len(c.acks)-1].position
+	log := fetchLog(t, p)
+	h := &past{live: c.tokens[3].current, acks: w.acks(), victims: []victim{
+		{"first block", c.tokens[0].current, log[first-1].Data},
+		{"last block", c.tokens[1].current, log[second-1].Data},
+		{"last message", c.tokens[2].current, log[third-1].Data},
+	}}
+	if int(third) != len(log) {
+		t.Fatalf("the log ends at position %d, want the third revocation's, %d", len(log), third)
+	}
+	leave := func(how string) string {
+		to := filepath.Join(t.TempDir(), "left")
+		copyTree(t, data, to)
+		h.left = append(h.left, leaving{how, to})
+		return to
+	}
+	p.freeze()
+	leave("by a crash with an old state")
+	// In the first two minutes of a log the server has not saved a state.
+	stateless := leave("by a crash without a state")
+	if err := os.Remove(filepath.Join(stateless, stateFile)); err != nil {
+		t.Fatal(err)
+	}
+	p.thaw()
+	p.stop()
+	leave("in peace")
+	if blocks, err := filepath.Glob(filepath.Join(data, blockFiles)); err != nil || len(blocks) != 2 {
+		t.Fatalf("the log has the blocks %v, want two: %v", blocks, err)
+	}
+	return h
+}
+
+// author appends to the log of a stopped node.
+type author struct {
+	t      testing.TB
+	js     jetstream.JetStream
+	server *embedded.Server
+	epoch  string
+}
+
+func openAuthor(t testing.TB, data string) *author {
+	t.Helper()
+	conn, server := serveLog(t, data)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := embedded.OpenStream(t.Context(), js)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &author{t, js, server, info.Epoch}
+}
+
+func (a *author) close() {
+	a.t.Helper()
+	if err := a.server.Shutdown(a.t.Context()); err != nil {
+		a.t.Fatal(err)
+	}
+}
+
+// append stores an event, made larger by a field that nobody knows.
+func (a *author) append(about string, change events.Change, padding int) events.Position {
+	a.t.Helper()
+	e := &events.Event{ID: events.NewEventID(time.Now()), Epoch: a.epoch, Time: time.Now(), About: about, Change: change}
+	data, err := events.Encode(e)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	if padding > 0 {
+		data = append([]byte(`{"padding":"`+strings.Repeat("x", padding)+`",`), data[1:]...)
+	}
+	ack, err := a.js.Publish(a.t.Context(), e.Subject(), data)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return events.Position(ack.Sequence)
+}
+
+func (a *author) revoke(token string) events.Position {
+	a.t.Helper()
+	return a.append(token, &events.TokenRevoked{}, 0)
+}
+
+// pad appends events that change nothing.
+func (a *author) pad(account string, bytes int) {
+	a.t.Helper()
+	const each = 60_000
+	for range max(1, bytes/each) {
+		a.append(account, &events.AccountResumed{}, each)
+	}
+}
+
+// findStored returns where an event is stored in a data folder.
+func findStored(t *testing.T, data string, stored []byte) (file string, at int64) {
+	t.Helper()
+	blocks, err := filepath.Glob(filepath.Join(data, blockFiles))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range blocks {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := bytes.Index(b, stored); i >= 0 {
+			return file, int64(i)
+		}
+	}
+	t.Fatal("the event is in no block")
+	return "", 0
+}
+
+// flipBit changes a bit of a file.
+func flipBit(t *testing.T, file string, at int64, bit int) {
+	t.Helper()
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var b [1]byte
+	if _, err := f.ReadAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+	b[0] ^= 1 << bit
+	if _, err := f.WriteAt(b[:], at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFlippedBitInLog flips a bit of a stored revocation. A verifier that has
+// read nothing yet, and waits for the log, must not take the token for good,
+// whichever way the log's server deals with the damage.
+func TestFlippedBitInLog(t *testing.T) {
+	seed, _ := seeded(t)
+	h := newPast(t)
+	for i, left := range h.left {
+		for j, v := range h.victims {
+			if testing.Short() && i != j {
+				continue // each of both once
+			}
+			t.Run(v.place+", left "+left.how, func(t *testing.T) {
+				t.Parallel()
+				rng := rand.New(rand.NewPCG(seed, uint64(10*i+j)))
+				h.flipped(t, rng, left.folder, v)
+			})
+		}
+	}
+}
+
+func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim) {
+	data := filepath.Join(t.TempDir(), "ledger")
+	copyTree(t, folder, data)
+	file, at := findStored(t, data, v.stored)
+	at += int64(rng.IntN(len(v.stored)))
+	bit := rng.IntN(8)
+	flipBit(t, file, at, bit)
+	t.Logf("flipped bit %d of byte %d of %s", bit, at, filepath.Base(file))
+
+	ledger := newLedger(t, settings{Data: data, NATSListen: freeAddress(t)})
+	verifier := newVerifier(t, "verifier", newLink(t, ledger), settings{Data: filepath.Join(t.TempDir(), "verifier")})
+	waiting := verifier.run()
+	stopWatching := v.neverAccepted(t, ledger, verifier)
+	p := ledger.start()
+	open := false // to others
+	if err := poll(patience, func() (bool, error) {
+		if conn, err := net.Dial("tcp", ledger.settings.NATSListen); err == nil {
+			_ = conn.Close()
+			open = true
+		}
+		return p.over() || waiting.out.has("is missing from the log"), nil
+	}); err != nil {
+		t.Errorf("neither does the ledger refuse to start nor does the verifier stop at the gap: %v", err)
+	}
+	if p.over() {
+		t.Logf("the ledger refused to start: %s", p.out.last())
+		if code := p.wait(); code != 1 || !p.out.has("is damaged") && !p.out.has("is gone") && !p.out.has("is missing") {
+			t.Errorf("the ledger ended with exit status %d", code)
+		}
+		if open {
+			t.Error("the log was open to others before the ledger refused it")
+		}
+	} else if status, why := waiting.readyz(); status != http.StatusServiceUnavailable || !strings.Contains(why, "is missing from the log") {
+		t.Errorf("the verifier says %d %s, want 503 and the gap", status, why)
+	} else {
+		t.Logf("the verifier says: %s", why)
+	}
+	if r, err := ask(t.Context(), waiting.waitListening().Verify, h.live); err != nil || r.status != http.StatusServiceUnavailable {
+		t.Errorf("the verifier answers %v, %s, want 503", err, r)
+	}
+	if p.over() {
+		// The server has cut the damaged block: what is lost comes from a backup.
+		if err := os.RemoveAll(filepath.Join(data, "log")); err != nil {
+			t.Fatal(err)
+		}
+		copyTree(t, filepath.Join(folder, "log"), filepath.Join(data, "log"))
+	} else {
+		p.stop()
+		flipBit(t, file, at, bit)
+	}
+	waiting.stop()
+	ledger.run().waitReady()
+	verifier.run().waitReady()
+	stopWatching()
+	checkLog(t, fetchLog(t, ledger.process()), h.acks, false)
+	for _, m := range []*machine{ledger, verifier} {
+		for _, want := range []expectation{{"the revoked token", v.secret, "", false}, {"the live token", h.live, "", true}} {
+			r, err := ask(t.Context(), m.process().waitListening().Verify, want.secret)
+			if err != nil || r.Allowed != want.allowed {
+				t.Errorf("%s, after the log was put right: %s: %v, %s", m.settings.Name, want.about, err, r)
+			}
+		}
+	}
+}
+
+// neverAccepted asks all nodes about a revoked token, time and again, until the
+// function that it returns is called.
+func (v victim) neverAccepted(t *testing.T, nodes ...*machine) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	for _, m := range nodes {
+		wg.Go(func() {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				if a, ok := m.addresses(); ok {
+					if r, err := ask(ctx, a.Verify, v.secret); err == nil && r.Allowed {
+						t.Errorf("%s accepts a revoked token at position %d", m.settings.Name, r.Position)
+						return
+					}
+				}
+				<-tick.C
+			}
+		})
+	}
+	return func() {
+		cancel()
+		wg.Wait()
+	}
+}

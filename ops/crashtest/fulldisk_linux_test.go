@@ -1,0 +1,292 @@
+package crashtest
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// filler fills the disk that a process runs on.
+type filler struct {
+	t    testing.TB
+	p    *process
+	file *os.File
+	size int64
+}
+
+func newFiller(t testing.TB, p *process) *filler {
+	t.Helper()
+	p.eventually("its disk is mounted", func() bool { return exists(p.path("lock")) })
+	// What an earlier process's disk was filled with is there still.
+	f, err := os.OpenFile(p.path("..", "filler"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() }) // at worst it is closed already
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &filler{t: t, p: p, file: f, size: info.Size()}
+}
+
+// leave fills the disk until so many bytes are left, or gives back space.
+func (f *filler) leave(bytes int64) {
+	f.t.Helper()
+	const step = 1 << 20
+	for {
+		over := free(f.t, f.p) - bytes
+		switch {
+		case over < -step:
+			f.size = max(0, f.size+over)
+			if err := f.file.Truncate(f.size); err != nil {
+				f.t.Fatal(err)
+			}
+			if f.size == 0 {
+				return
+			}
+		case over < step && bytes > 0:
+			return
+		default:
+			grow := max(4<<10, min(over, 8*step))
+			switch err := syscall.Fallocate(int(f.file.Fd()), 0, f.size, grow); {
+			case errors.Is(err, syscall.ENOSPC):
+				if grow == 4<<10 || bytes > 0 {
+					return
+				}
+			case err != nil:
+				f.t.Fatal(err)
+			default:
+				f.size += grow
+			}
+		}
+	}
+}
+
+// close lets go of the disk, so that it can be mounted anew.
+func (f *filler) close() {
+	f.t.Helper()
+	if err := f.file.Close(); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+// TestFullDisk fills the ledger's disk step by step until nothing is left, and
+// gives the space back. The process lives through all of it.
+func TestFullDisk(t *testing.T) {
+	d := newDisk(t, 400<<20, "that a full disk ends in refusals, and loses nothing")
+	seed, _ := seeded(t)
+	ledger := newLedger(t, d.use(settings{}))
+	p := ledger.run()
+	w := newWorkload(ledger, seed, 1, 100)
+	w.root = rootSecret(t, p)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	if err := w.do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	c := w.clients[0]
+	// finish has a command carried out.
+	finish := func() {
+		t.Helper()
+		if err := c.finish(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// refused tries the pending command and reports whether it was refused for
+	// want of space.
+	refused := func() bool {
+		t.Helper()
+		r, err := c.once(ctx, c.pending.command, patience)
+		switch {
+		case err != nil:
+			t.Fatalf("%s: %v", c.pending.kind, err)
+		case r.status == http.StatusOK || r.status == http.StatusCreated:
+			return false
+		case r.status != http.StatusServiceUnavailable || r.Code != "unavailable" || !strings.Contains(r.Detail, "disk is nearly full"):
+			t.Fatalf("%s: %s, want 503 unavailable that names the disk", c.pending.kind, r)
+		}
+		return true
+	}
+	// until fills the disk until what plan plans is refused, and returns how
+	// often it was not.
+	f := newFiller(t, p)
+	until := func(plan func()) (times int) {
+		t.Helper()
+		for left := free(t, p); left > 0; left -= 8 << 20 {
+			f.leave(left)
+			plan()
+			if refused() {
+				t.Logf("with %d MiB left, and %d times before: refused a %s", free(t, p)>>20, times, c.pending.kind)
+				return times
+			}
+			finish()
+			times++
+		}
+		t.Fatal("it was done until nothing was left")
+		return 0
+	}
+
+	c.createAccount()
+	finish()
+	account := c.accounts[len(c.accounts)-1]
+	for range 20 {
+		c.createToken(account)
+		finish()
+	}
+	tokens := c.tokens[len(c.tokens)-20:]
+	revoke := func() {
+		c.revoke(tokens[0])
+		tokens = tokens[1:]
+	}
+
+	until(func() { c.createToken(account) })
+	making := c.pending
+	if c.createAccount(); !refused() {
+		t.Error("an account was made where no token was")
+	}
+	// What takes something away has a reserve of its own.
+	if until(revoke) == 0 {
+		t.Error("no token was revoked where none was made")
+	}
+	revoking := c.pending
+
+	f.leave(0)
+	t.Logf("with %d bytes left", free(t, p))
+	for range 50 {
+		for _, plan := range []func(){func() { c.createToken(account) }, c.createAccount, revoke} {
+			if plan(); !refused() {
+				t.Errorf("with nothing left, done: a %s", c.pending.kind)
+			}
+			tokens = c.tokens[len(c.tokens)-10:] // the revocation was refused
+		}
+		r, err := ask(ctx, p.waitListening().Verify, w.root, "superuser")
+		if err != nil || !r.Allowed {
+			t.Errorf("with nothing left, the root token: %v, %s", err, r)
+		}
+	}
+	if status, why := p.readyz(); status != http.StatusOK {
+		t.Errorf("with nothing left, the node is not ready: %s", why)
+	}
+
+	// With space again, all goes on in the same process.
+	f.leave(1 << 30)
+	for _, pending := range []*planned{making, revoking} {
+		c.pending = pending
+		finish()
+	}
+	checkAnswers(t, w, []*machine{ledger})
+	checkLog(t, fetchLog(t, p), w.acks(), true)
+
+	// A node that is ended while nothing is left ends in peace. Started then, it
+	// knows nothing until there is space.
+	f.leave(0)
+	p.stop()
+	f.close()
+	p = ledger.start()
+	f = newFiller(t, p)
+	p.eventually("it says that the disk is full", func() bool { return p.out.has("too little disk space") })
+	f.leave(1 << 30)
+	p.waitReady()
+	if err := w.findLost(ctx); err != nil {
+		t.Fatal(err)
+	}
+	checkAnswers(t, w, []*machine{ledger})
+	checkLog(t, fetchLog(t, p), w.acks(), true)
+	p.stop()
+}
+
+// TestDiskFilledAtOnce takes all space in one moment while commands are under
+// way, past every reserve. The process may die of that: Badger maps its files
+// into memory. Started again with space, it has lost nothing.
+func TestDiskFilledAtOnce(t *testing.T) {
+	const commands = 400
+	d := newDisk(t, 400<<20, "that a disk which is full at once loses nothing")
+	seed, rng := seeded(t)
+	ledger := newLedger(t, d.use(settings{}))
+	ledger.mayDie = true
+	p := ledger.run()
+	w := newWorkload(ledger, seed, 8, commands)
+	w.root = rootSecret(t, p)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	f := newFiller(t, p)
+	end := w.begin(ctx)
+	for _, at := range moments(rng, 2, commands) {
+		if err := w.reached(at); err != nil {
+			t.Fatalf("waiting for command %d: %v: %v", at, err, end())
+		}
+		f.leave(0)
+		// Some commands have met it when each client has been refused once.
+		was := w.acked.Load()
+		if err := poll(patience, func() (bool, error) { return p.over() || w.refused.Load() >= 8, nil }); err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("filled after %d commands; %d were acknowledged since", was, w.acked.Load()-was)
+		if p.over() {
+			t.Logf("the process ended: %s", p.cmd.ProcessState)
+			f.close()
+			p = ledger.start()
+			f = newFiller(t, p)
+		}
+		f.leave(1 << 30)
+		w.refused.Store(0)
+		p.waitReady()
+	}
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.findLost(ctx); err != nil {
+		t.Fatal(err)
+	}
+	checkAnswers(t, w, []*machine{ledger})
+	checkLog(t, fetchLog(t, p), w.acks(), true)
+}
+
+// TestFullDiskOfVerifier fills a verifier's disk while the ledger goes on. The
+// verifier cannot apply what comes, and refuses.
+func TestFullDiskOfVerifier(t *testing.T) {
+	d := newDisk(t, 400<<20, "that a verifier with a full disk refuses")
+	seed, _ := seeded(t)
+	ledger := newLedger(t, settings{})
+	ledger.run()
+	verifier := newVerifier(t, "verifier", newLink(t, ledger), d.use(settings{}))
+	p := verifier.run()
+	w := newWorkload(ledger, seed, 4, 100)
+	w.root = rootSecret(t, ledger.process())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	work := func() {
+		t.Helper()
+		if err := w.do(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.findLost(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	work()
+	nodes := []*machine{ledger, verifier}
+	checkAnswers(t, w, nodes)
+	f := newFiller(t, p)
+	f.leave(0)
+	if status, why := p.readyz(); status != http.StatusOK {
+		t.Errorf("before there is anything to apply it is not ready: %s", why)
+	}
+	w.limit += 100
+	work()
+	p.eventually("it is not ready", func() bool {
+		status, why := p.readyz()
+		return status == http.StatusServiceUnavailable && strings.Contains(why, "too little disk space")
+	})
+	if r, err := ask(ctx, p.waitListening().Verify, w.root); err != nil || r.status != http.StatusServiceUnavailable {
+		t.Errorf("it answers %v, %s, want 503", err, r)
+	}
+	f.leave(1 << 30)
+	checkAnswers(t, w, nodes)
+	p.stop()
+}

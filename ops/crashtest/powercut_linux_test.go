@@ -1,0 +1,106 @@
+package crashtest
+
+import (
+	"context"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// diskSize is enough for what a node keeps free, and for these logs.
+const diskSize = 512 << 20
+
+// TestPowerCut cuts the ledger's power time and again while commands are under
+// way, and goes on each time on the disk that is left.
+func TestPowerCut(t *testing.T) {
+	commands, cuts := 800, 8
+	if testing.Short() {
+		commands, cuts = 150, 3
+	}
+	d := newDisk(t, diskSize, "that a power cut loses nothing that was acknowledged")
+	seed, rng := seeded(t)
+	ledger := newLedger(t, d.use(settings{}))
+	ledger.run()
+	w := newWorkload(ledger, seed, 8, commands)
+	w.root = rootSecret(t, ledger.process())
+
+	for i, at := range moments(rng, cuts, commands) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+		end := w.begin(ctx)
+		if err := w.reached(at); err != nil {
+			cancel()
+			t.Fatalf("waiting for command %d: %v: %v", at, err, end())
+		}
+		began := time.Now()
+		d.cut(ledger, rng, i%2 == 1)
+		took := time.Since(began)
+		// What arrives now was sent before the cut, and counts.
+		cancel()
+		if err := end(); err != nil {
+			t.Fatal(err)
+		}
+		p := ledger.run()
+		log := fetchLog(t, p)
+		acks := w.acks()
+		t.Logf("cut %d after %d commands, in %s; the log holds %d events", i+1, len(acks), took.Round(time.Millisecond), len(log))
+		checkLog(t, log, acks, false)
+		checkLogins(t, w)
+		if t.Failed() {
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	if err := w.do(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.findLost(ctx); err != nil {
+		t.Fatal(err)
+	}
+	checkAnswers(t, w, []*machine{ledger})
+	log := fetchLog(t, ledger.process())
+	checkLog(t, log, w.acks(), true)
+	p := ledger.process()
+	p.freeze()
+	checkPrefixes(t, log, dumpCopy(t, ledger, "the index"))
+	p.kill()
+}
+
+// TestPowerCutAtTheBeginning cuts the power while the ledger starts for the
+// first time, after each step. It then begins anew or goes on, and does not take
+// what it finds for a log that is gone.
+func TestPowerCutAtTheBeginning(t *testing.T) {
+	_, rng := seeded(t)
+	steps := []string{
+		"lock", "ledger.nk", "verifier.nk", "log/jetstream", "log/jetstream/LEDGER/streams/LEDGER",
+		"log/jetstream/LEDGER/streams/LEDGER/meta.sum", "index", "index/MANIFEST", "log/jetstream/LEDGER/streams/LEDGER/msgs/1.blk",
+		"log/jetstream/LEDGER/streams/KV_DIRECTORY/msgs/1.blk", "root.token", "ledger.json", "run.json",
+	}
+	rng.Shuffle(len(steps), func(i, j int) { steps[i], steps[j] = steps[j], steps[i] })
+	if testing.Short() {
+		steps = steps[:4]
+	}
+	for i, step := range steps {
+		t.Run(strings.ReplaceAll(step, "/", "-"), func(t *testing.T) {
+			d := newDisk(t, diskSize, "that a ledger starts again after a power cut in its first moments")
+			ledger := newLedger(t, d.use(settings{}))
+			p := ledger.start()
+			for deadline := time.Now().Add(patience); !exists(p.path(step)); {
+				if p.over() || time.Now().After(deadline) {
+					t.Fatalf("it did not make %s; it wrote:\n%s", step, p.out.tail())
+				}
+				runtime.Gosched() // and no longer: the next step comes at once
+			}
+			d.cut(ledger, rng, i%2 == 1)
+			p = ledger.run()
+			p.waitReady()
+			r, err := ask(t.Context(), p.waitListening().Verify, rootSecret(t, p), "superuser")
+			if err != nil || !r.Allowed {
+				t.Errorf("the root token is not accepted: %v, %s", err, r)
+			}
+			checkLog(t, fetchLog(t, p), nil, true)
+			p.stop()
+		})
+	}
+}

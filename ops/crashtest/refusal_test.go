@@ -1,0 +1,122 @@
+package crashtest
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestLogGone takes a stopped ledger's log away. It does not begin another one:
+// that would have forgotten every revocation.
+func TestLogGone(t *testing.T) {
+	for _, gone := range [][]string{
+		{"log/jetstream"},
+		{"log"},
+		{"log/jetstream/LEDGER/streams/LEDGER"},
+		{"log/jetstream", "ledger.json"}, // the index still tells
+		{"log/jetstream", "index"},
+	} {
+		t.Run(strings.ReplaceAll(strings.Join(gone, " and "), "/", "-"), func(t *testing.T) {
+			ledger := newLedger(t, settings{})
+			root := rootSecret(t, ledger.run())
+			ledger.process().stop()
+			data, away := ledger.settings.Data, t.TempDir()
+			for i, name := range gone {
+				if err := os.Rename(filepath.Join(data, name), filepath.Join(away, string(rune('a'+i)))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			before := sums(t, data)
+			p := ledger.start()
+			if code := p.wait(); code != 1 || !p.out.has("the log of this data folder is gone") {
+				t.Errorf("it ended with exit status %d; it wrote:\n%s", code, p.out.tail())
+			}
+			t.Log(p.out.last())
+			after := sums(t, data)
+			for name := range before {
+				if before[name] != after[name] {
+					t.Errorf("%s was changed", name)
+				}
+			}
+			for name := range after {
+				if _, ok := before[name]; !ok && !strings.HasPrefix(name, "log") {
+					t.Errorf("%s was made", name)
+				}
+			}
+
+			// Put back, the log goes on.
+			for i, name := range gone {
+				if err := os.RemoveAll(filepath.Join(data, name)); err != nil {
+					t.Fatal(err)
+				}
+				if err := os.Rename(filepath.Join(away, string(rune('a'+i))), filepath.Join(data, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p = ledger.run()
+			p.waitReady()
+			if r, err := ask(t.Context(), p.waitListening().Verify, root, "superuser"); err != nil || !r.Allowed {
+				t.Errorf("the root token is not accepted: %v, %s", err, r)
+			}
+			p.stop()
+		})
+	}
+}
+
+// sums returns what is in each file of a folder.
+func sums(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	out := map[string]string{}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		sum := sha256.New()
+		if err := visitData(f, func(at int64, b []byte) error {
+			_, err := fmt.Fprintf(sum, "%d %x\n", at, b)
+			return err
+		}); err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		out[rel] = hex.EncodeToString(sum.Sum(nil))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// TestFolderInUse starts a second process on the data folder of a first, which
+// goes on.
+func TestFolderInUse(t *testing.T) {
+	ledger := newLedger(t, settings{})
+	first := ledger.run()
+	root := rootSecret(t, first)
+	link := newLink(t, ledger)
+	verifier := newVerifier(t, "verifier", link, settings{})
+	verifier.run()
+	for _, m := range []*machine{ledger, verifier} {
+		second := newMachine(t, m.settings)
+		p := second.start()
+		if code := p.wait(); code != 1 || !p.out.has("data folder is in use by another process") {
+			t.Errorf("%s: a second process ended with exit status %d; it wrote:\n%s", m.settings.Name, code, p.out.tail())
+		}
+		m.process().waitReady()
+		r, err := ask(t.Context(), m.process().waitListening().Verify, root, "superuser")
+		if err != nil || !r.Allowed {
+			t.Errorf("%s: the root token is not accepted: %v, %s", m.settings.Name, err, r)
+		}
+	}
+}
