@@ -205,6 +205,10 @@ func TestFullDisk(t *testing.T) {
 // into memory. Started again with space, it has lost nothing.
 func TestDiskFilledAtOnce(t *testing.T) {
 	const commands = 400
+	fills := 2
+	if testing.Short() {
+		fills = 1
+	}
 	d := newDisk(t, 400<<20, "that a disk which is full at once loses nothing")
 	seed, rng := seeded(t)
 	ledger := newLedger(t, d.use(settings{}))
@@ -216,7 +220,7 @@ func TestDiskFilledAtOnce(t *testing.T) {
 	defer cancel()
 	f := newFiller(t, p)
 	end := w.begin(ctx)
-	for _, at := range moments(rng, 2, commands) {
+	for _, at := range moments(rng, fills, commands) {
 		if err := w.reached(at); err != nil {
 			t.Fatalf("waiting for command %d: %v: %v", at, err, end())
 		}

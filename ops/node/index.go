@@ -40,6 +40,7 @@ func newIndex(dir string, follower *follow.Follower, log *slog.Logger) *index {
 
 // How long the index waits before it tries again, by what went wrong.
 const (
+	retryClose = time.Second
 	retryDisk  = 5 * time.Second
 	retryOther = 30 * time.Second
 )
@@ -133,7 +134,7 @@ func (x *index) close(ctx context.Context) error {
 		case !errors.Is(err, projector.ErrDiskFull):
 			x.open = nil
 			return err
-		case !pause(ctx, retryDisk):
+		case !pause(ctx, retryClose):
 			x.log.Warn("index was left as it is", "err", err)
 			return nil
 		}
