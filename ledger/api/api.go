@@ -234,7 +234,7 @@ func (a *api) fault(ctx context.Context, err error, ifMatch bool) error {
 	p := problemFor(err, ifMatch)
 	id := requestID(ctx)
 	p.name(id)
-	if p.Status >= http.StatusInternalServerError {
+	if p.Status >= http.StatusInternalServerError && ctx.Err() == nil { // else nobody waits for it any more
 		a.log.ErrorContext(ctx, "request failed", "request_id", id, "err", err)
 	}
 	h := http.Header{}
