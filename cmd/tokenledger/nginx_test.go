@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
@@ -61,7 +62,7 @@ func TestServeBehindNginx(t *testing.T) {
 	t.Cleanup(app.Close)
 	var fronts []string
 	for _, n := range nodes {
-		addr := o.freeAddr()
+		addr := addrtest.Free(t)
 		o.nginx(nginx, addr, o.tokenledger("snippet", "nginx", "--listen", addr, "--upstream", app.URL, "--verifier", n.Verify))
 		fronts = append(fronts, "http://"+addr)
 	}
@@ -201,14 +202,6 @@ func (o *operator) get(url, secret string) (int, string) {
 	o.must(err)
 	_ = resp.Body.Close()
 	return resp.StatusCode, resp.Header.Get("Seen")
-}
-
-func (o *operator) freeAddr() string {
-	o.t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	o.must(err)
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // until waits until something can be seen.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/addrtest"
 )
 
 // past is a ledger's data folder with revocations that nobody must ever forget,
@@ -240,7 +241,7 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim) {
 	flipBit(t, file, at, bit)
 	t.Logf("flipped bit %d of byte %d of %s", bit, at, filepath.Base(file))
 
-	ledger := newLedger(t, settings{Data: data, NATSListen: freeAddress(t)})
+	ledger := newLedger(t, settings{Data: data, NATSListen: addrtest.Free(t)})
 	verifier := newVerifier(t, "verifier", newLink(t, ledger), settings{Data: filepath.Join(t.TempDir(), "verifier")})
 	waiting := verifier.run()
 	stopWatching := v.neverAccepted(t, ledger, verifier)

@@ -2,9 +2,7 @@ package crashtest
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"strings"
@@ -97,24 +95,6 @@ func (l *link) dial() (net.Conn, error) {
 		to = u.Host
 	}
 	return net.Dial("tcp", to)
-}
-
-// freeAddress returns an address that nobody listens on, outside of the range
-// that the kernel gives to others.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	for range 100 {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(20000)))
-		if err == nil {
-			addr := l.Addr().String()
-			if err := l.Close(); err != nil {
-				t.Fatal(err)
-			}
-			return addr
-		}
-	}
-	t.Fatal("no port is free")
-	return ""
 }
 
 func (l *link) hold(conn net.Conn) bool {

@@ -18,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/deploy"
 )
 
@@ -116,22 +117,11 @@ http {
 	return n
 }
 
-// freeAddr returns an address that nothing listened on a moment ago.
-func freeAddr(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // snippet is what the program prints.
 func snippet(t testing.TB, upstream, policy string, verifiers ...string) string {
 	t.Helper()
 	var b strings.Builder
-	err := deploy.Nginx{Listen: freeAddr(t), Upstream: upstream, Verifiers: verifiers, Policy: policy}.Write(&b)
+	err := deploy.Nginx{Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy}.Write(&b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
@@ -688,7 +689,7 @@ server {
         proxy_set_header X-Original-URI $request_uri;
     }
 }
-`, freeAddr(t), f.app.url, verifier)
+`, addrtest.Free(t), f.app.url, verifier)
 }
 
 // TestNaive shows why the printed configuration is as long as it is.

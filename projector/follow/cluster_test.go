@@ -3,8 +3,8 @@ package follow_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/addrtest"
 )
 
 // newCluster starts a log with three replicas. A server that does not listen
@@ -22,10 +23,9 @@ func newCluster(t *testing.T) []*log {
 	var routes []*url.URL
 	var ports []int
 	for range n {
-		ln := must(net.Listen("tcp", "127.0.0.1:0"))
-		ports = append(ports, ln.Addr().(*net.TCPAddr).Port)
-		routes = append(routes, must(url.Parse("nats://"+ln.Addr().String())))
-		ln.Close()
+		route := must(url.Parse("nats://" + addrtest.Free(t)))
+		ports = append(ports, must(strconv.Atoi(route.Port())))
+		routes = append(routes, route)
 	}
 	var nodes []*log
 	for i := range n {
