@@ -239,7 +239,10 @@ func parseRecord(b []byte) (Record, error) {
 	constrained := b[2]&flagConstraint != 0
 	b = b[3:]
 	for _, t := range []*time.Time{&r.Created, &r.Expires, &r.Until} {
-		*t = fromNanos(int64(binary.BigEndian.Uint64(b)))
+		n := int64(binary.BigEndian.Uint64(b))
+		if *t = fromNanos(n); nanos(*t) != n {
+			return Record{}, errors.New("record holds a time that is never written")
+		}
 		b = b[8:]
 	}
 	r.Version = events.Position(binary.BigEndian.Uint64(b))
