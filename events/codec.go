@@ -200,6 +200,10 @@ func (e *Event) checkAbout() error {
 		if e.About != PolicyName {
 			err = errors.New("an event of policy is about the policy")
 		}
+	case NounReceipt:
+		if e.About != ReceiptName {
+			err = errors.New("an event of a receipt is about receipts")
+		}
 	}
 	return err
 }

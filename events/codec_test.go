@@ -355,7 +355,7 @@ func walk(v any, name string, visit func(place)) {
 }
 
 func TestKinds(t *testing.T) {
-	nouns := map[events.Noun]bool{events.NounToken: true, events.NounAccount: true, events.NounPolicy: true}
+	nouns := map[events.Noun]bool{events.NounToken: true, events.NounAccount: true, events.NounPolicy: true, events.NounReceipt: true}
 	kinds := events.Kinds()
 	if !slices.IsSorted(kinds) {
 		t.Errorf("Kinds() = %v, want them in order", kinds)

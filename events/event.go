@@ -19,8 +19,8 @@ type Event struct {
 	ID    EventID
 	Epoch string    // the stream's life that the event belongs to
 	Time  time.Time // by the writer's clock; order is by position, never by time
-	// About is the id of the token or account that changed, and "policy" for
-	// changes of policy.
+	// About is the id of the token or account that changed, "policy" for
+	// changes of policy, and "receipt" for receipts.
 	About  string
 	Actor  Actor
 	Key    CommandKey  // empty where the caller gave no idempotency key
@@ -86,6 +86,8 @@ const (
 
 	KindPolicySet           Kind = "tokenledger.policy.set.v1"
 	KindPolicyTokensRevoked Kind = "tokenledger.policy.tokens_revoked.v1"
+
+	KindReceiptIssued Kind = "tokenledger.receipt.issued.v1"
 )
 
 // kinds makes an empty change of each kind, to decode into.
@@ -106,6 +108,7 @@ var kinds = map[Kind]func() Change{
 	KindAccountErased:        func() Change { return new(AccountErased) },
 	KindPolicySet:            func() Change { return new(PolicySet) },
 	KindPolicyTokensRevoked:  func() Change { return new(PolicyTokensRevoked) },
+	KindReceiptIssued:        func() Change { return new(ReceiptIssued) },
 }
 
 // Kinds lists every kind in order of name.

@@ -33,6 +33,7 @@ var goldenTime = time.Date(2026, time.March, 4, 5, 6, 7, 891_234_567, time.UTC)
 func golden(c events.Change) *events.Event {
 	about := map[events.Noun]string{
 		events.NounToken: goldenToken, events.NounAccount: goldenAccount, events.NounPolicy: events.PolicyName,
+		events.NounReceipt: events.ReceiptName,
 	}
 	return &events.Event{
 		ID: goldenEvent, Epoch: goldenEpoch, Time: goldenTime, About: about[c.Kind().Noun()],
@@ -103,6 +104,20 @@ var goldens = map[string]*events.Event{
 	"tokenledger.account.erased.v1":         golden(&events.AccountErased{}),
 	"tokenledger.policy.set.v1":             golden(&events.PolicySet{Policy: events.DefaultPolicy}),
 	"tokenledger.policy.tokens_revoked.v1":  golden(&events.PolicyTokensRevoked{Before: goldenTime, Reason: "restored from a backup"}),
+	"tokenledger.receipt.issued.v1": golden(&events.ReceiptIssued{
+		Covers: 1234, Ledger: "ledger-1", Barrier: 77, Lease: 30_000, Asked: goldenTime, Took: 30_412,
+		Nodes: []events.NodeReceipt{
+			{Holder: events.Holder{Node: "verifier-1", Instance: "a1b2c3d4"}, How: events.StopApplied, At: goldenTime.Add(time.Millisecond)},
+			{Holder: events.Holder{Node: "verifier-2", Instance: "e5f6g7h8"}, How: events.StopGivenUp, At: goldenTime.Add(time.Second)},
+			{
+				Holder: events.Holder{Node: "verifier_3", Instance: "00000000"}, How: events.StopExpired, At: goldenTime.Add(30 * time.Second),
+				Stale: map[string]time.Time{"track": goldenTime.Add(5 * time.Minute)},
+			},
+		},
+	}),
+	"tokenledger.receipt.issued.v1-nobody": golden(&events.ReceiptIssued{
+		Covers: 1, Ledger: "l", Barrier: 1, Lease: 1, Asked: goldenTime, Nodes: []events.NodeReceipt{},
+	}),
 }
 
 // readGolden returns every file of the corpus: those written by this build, and

@@ -46,13 +46,17 @@ const (
 	NounToken   Noun = "token"
 	NounAccount Noun = "account"
 	NounPolicy  Noun = "policy"
+	NounReceipt Noun = "receipt"
 )
 
+// single reports whether a noun has one line of events, and no shards.
+func (n Noun) single() bool { return n == NounPolicy || n == NounReceipt }
+
 // Subject returns where e is published: ledger.token.<shard>.<verb>,
-// ledger.account.<shard>.<verb> or ledger.policy.<verb>.
+// ledger.account.<shard>.<verb>, ledger.policy.<verb> or ledger.receipt.<verb>.
 func (e *Event) Subject() string {
 	noun, verb := e.Change.Kind().split()
-	if noun == NounPolicy {
+	if noun.single() {
 		return SubjectRoot + "." + string(noun) + "." + verb
 	}
 	return SubjectRoot + "." + string(noun) + "." + shardOf(e.About) + "." + verb
@@ -60,9 +64,9 @@ func (e *Event) Subject() string {
 
 // ShardFilter returns the wildcard subject that matches every event of the
 // shard that id falls in, which is what an append is conditional on. An empty
-// id stands for the policy, which has a single line of events.
+// id stands for the policy or the receipts, which have a single line of events.
 func ShardFilter(noun Noun, id string) string {
-	if noun == NounPolicy {
+	if noun.single() {
 		return SubjectRoot + "." + string(noun) + ".*"
 	}
 	return SubjectRoot + "." + string(noun) + "." + shardOf(id) + ".*"

@@ -34,6 +34,9 @@ type command struct {
 	// secret is where decide puts the secret that it makes, nil where it makes
 	// none.
 	secret *events.Secret
+	// notBefore is the earliest time that the event may bear, nil for any: what
+	// was made before some time may be revoked, and clocks differ.
+	notBefore func() time.Time
 	// decide looks at the current state and returns what is to happen, nil
 	// where nothing has to. It is called again where the state has moved on.
 	decide func() (events.Change, error)
@@ -89,6 +92,9 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 			return outcome{}, err
 		}
 		e.Change = change
+		if c.notBefore != nil {
+			e.Time = later(now, c.notBefore()).UTC().Round(0)
+		}
 		if key != "" && c.secret != nil {
 			// Before the event: a retry may find it while its answer is lost.
 			l.answers.keep(e.ID, *c.secret)
@@ -247,3 +253,10 @@ func wrongLastSequence(err error) bool {
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}

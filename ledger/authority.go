@@ -30,6 +30,7 @@ const (
 	manageAccounts operation = "manage accounts"
 	readAccounts   operation = "read accounts"
 	readNodes      operation = "read nodes"
+	readReceipts   operation = "read receipts"
 )
 
 // authority is the whole of who may do what: operation -> scopes of which one
@@ -40,6 +41,7 @@ var authority = map[operation][]events.Scope{
 	manageAccounts: {events.Superuser},
 	readAccounts:   {events.Audit},
 	readNodes:      {events.Audit},
+	readReceipts:   {events.Audit},
 }
 
 // may returns nil where the caller may do op, and otherwise [ErrForbidden] with

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -30,15 +31,34 @@ type person struct {
 }
 
 func openDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (*directory, error) {
-	kv, err := js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: directoryBucket, Description: "logins of accounts; erasable",
-		History: 1, Storage: jetstream.FileStorage, Replicas: max(1, replicas),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("open the directory of logins: %w", err)
+	for {
+		kv, err := tryDirectory(ctx, js, max(1, replicas))
+		if err == nil {
+			return &directory{kv: kv}, nil
+		}
+		// Of several ledgers that make it at once, the server leaves some without
+		// an answer, as it does while a replicated log has no leader.
+		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, jetstream.ErrBucketExists) {
+			return nil, fmt.Errorf("open the directory of logins: %w", err)
+		}
 	}
-	return &directory{kv: kv}, nil
 }
+
+func tryDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (jetstream.KeyValue, error) {
+	ctx, cancel := context.WithTimeout(ctx, directoryTry)
+	defer cancel()
+	kv, err := js.KeyValue(ctx, directoryBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
+			Bucket: directoryBucket, Description: "logins of accounts; erasable",
+			History: 1, Storage: jetstream.FileStorage, Replicas: replicas,
+		})
+	}
+	return kv, err
+}
+
+// directoryTry is how long one try to open the directory may take.
+const directoryTry = 2 * time.Second
 
 // reservation says who has a login.
 type reservation struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
@@ -33,13 +34,18 @@ type kit struct {
 	log  *ledgertest.Log
 	link *ledgertest.Link // the ledger's way to the log
 	// behind is the index's way, and view the index.
-	behind *ledgertest.Link
-	view   *projector.Projector
-	cfg    ledger.Config
-	now    *clock
-	root   ledger.Caller
+	behind   *ledgertest.Link
+	view     *projector.Projector
+	barriers *barrier.Keeper
+	boot     *boottime
+	stop     func() // ends the keeper
+	cfg      ledger.Config
+	now      *clock
+	root     ledger.Caller
 	// secret is the root token's.
 	secret events.Secret
+	// large says that the log is too long to be compared with the slow reference.
+	large bool
 }
 
 // newKit returns a ledger on a log that was begun.
@@ -56,12 +62,14 @@ func newKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 // newEmptyKit returns a ledger on an empty log.
 func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 	t.Helper()
-	k := &kit{t: t, log: ledgertest.Start(t), now: &clock{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
+	k := &kit{t: t, log: ledgertest.Start(t), now: &clock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
 	var conn *nats.Conn
 	k.behind, conn = k.log.Link()
 	k.view = view(t, conn)
 	k.link, conn = k.log.Link()
 	k.cfg = ledger.Config{Conn: conn, View: k.view, Epoch: k.log.Epoch, Logger: ledgertest.Logger(t), Now: k.now.Now}
+	k.keep()
+	t.Cleanup(func() { k.stop() })
 	for _, o := range options {
 		o(&k.cfg)
 	}
@@ -71,7 +79,7 @@ func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 			link.Rule(nil)
 			link.Release()
 		}
-		if _, measured := t.(*testing.B); !measured {
+		if _, measured := t.(*testing.B); !measured && !k.large {
 			k.check()
 		}
 		if err := k.Close(); err != nil {
@@ -79,6 +87,80 @@ func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 		}
 	})
 	return k
+}
+
+// lease is the log's.
+const lease = 30 * time.Second
+
+// keep starts the keeper of barriers, as a process does that begins.
+func (k *kit) keep() {
+	k.t.Helper()
+	stream, err := barrier.NewStream(k.cfg.Conn, time.Second)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	leases, err := follow.NewLeases(follow.LeasesConfig{Conn: k.cfg.Conn, Logger: ledgertest.Logger(k.t)})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.barriers, err = barrier.New(barrier.Config{
+		Stream: stream, Leases: leases, Index: k.view, Lease: lease, Epoch: k.log.Epoch, Ledger: "ledger-1",
+		Boottime: k.boot.Now, Now: k.now.Now, Logger: ledgertest.Logger(k.t),
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.cfg.Barriers = k.barriers
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	leases.FromFirst()
+	parts.Go(func() {
+		if err := leases.Run(ctx, k.barriers); err != nil {
+			k.t.Error(err)
+		}
+	})
+	parts.Go(func() {
+		if err := k.barriers.Run(ctx); err != nil {
+			k.t.Error(err)
+		}
+	})
+	k.stop = func() {
+		cancel()
+		parts.Wait()
+	}
+}
+
+// crash ends all that the process does and begins it anew.
+func (k *kit) crash() {
+	k.t.Helper()
+	if err := k.Close(); err != nil {
+		k.t.Fatal(err)
+	}
+	k.stop()
+	k.keep()
+	k.open()
+}
+
+// knows waits until the keeper knows of n holders.
+func (k *kit) knows(n int) {
+	k.t.Helper()
+	k.until("holders of leases", func() bool { return len(k.barriers.Holders()) == n })
+}
+
+// until waits until ok, which is asked again and again.
+func (k *kit) until(what string, ok func() bool) {
+	k.t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			k.t.Fatalf("waiting for %s: %+v", what, k.barriers.Stats())
+		}
+	}
+}
+
+// pass moves the clock of boot time on, and lets the keeper look at it.
+func (k *kit) pass(d time.Duration) {
+	k.boot.pass(d)
+	k.barriers.Report(events.Holder{Node: "nobody", Instance: "x"}, k.log.Epoch, 0)
 }
 
 // impatient makes a ledger try again soon, for tests in which it has to.
@@ -258,6 +340,24 @@ func (c *clock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ahead += d
+}
+
+// boottime is a clock of boot time, which a test can move on.
+type boottime struct {
+	mu    sync.Mutex
+	ahead time.Duration // guarded by mu
+}
+
+func (b *boottime) Now() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return follow.Boottime() + b.ahead
+}
+
+func (b *boottime) pass(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.ahead += d
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/barrier"
 )
 
 // What a caller decides on. Every error of a command is one of these, or a
@@ -62,6 +63,9 @@ type View interface {
 	Account(id events.AccountID) (*events.Account, error)
 	Policy() events.PolicyState
 	Command(key events.CommandKey) (events.Done, error)
+	// Receipt returns the receipt that covers a position: of several the one
+	// that covers least.
+	Receipt(at events.Position) (*events.Receipt, error)
 	Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error)
 	Accounts(after events.AccountID, limit int) ([]*events.Account, bool)
 }
@@ -88,9 +92,10 @@ type Config struct {
 	// Zero means 20 seconds, which covers the death of a replicated log's
 	// leader.
 	CommandTimeout time.Duration
-	// Settle is how long after the start verifiers that were there before may
-	// take to report. Until then nothing is said to be applied by all.
-	Settle time.Duration
+	// Barriers tells when an event is in force on every node. It runs beside
+	// the ledger. Nil means that nothing is ever proven: every wait ends at
+	// once, and not complete.
+	Barriers *barrier.Keeper
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 	// Now tells the time. Nil means time.Now.
@@ -148,6 +153,7 @@ type Ledger struct {
 	directory *directory
 	answers   *answers
 	nodes     *nodes
+	receipts  *receipts
 }
 
 // Open prepares the ledger on a stream that exists, and makes the directory's
@@ -171,18 +177,29 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	nodes, err := watchNodes(cfg.Conn, cfg.Now, cfg.Settle)
+	report := func(events.Holder, string, events.Position) {}
+	if cfg.Barriers != nil {
+		report = cfg.Barriers.Report
+	}
+	nodes, err := watchNodes(cfg.Conn, cfg.Now, report)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	return &Ledger{
+	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, answers: newAnswers(cfg.Now), nodes: nodes,
-	}, nil
+	}
+	l.receipts = newReceipts(l)
+	return l, nil
 }
 
-// Close stops listening for nodes' reports.
-func (l *Ledger) Close() error { return l.nodes.close() }
+// Close ends waits that go on in the background, and stops listening for nodes'
+// reports. What a wait would have proven is not recorded; whoever asks again
+// begins another.
+func (l *Ledger) Close() error {
+	l.receipts.close()
+	return l.nodes.close()
+}
 
 // Model returns the order of permissions.
 func (l *Ledger) Model() *events.Model { return l.cfg.Model }

@@ -1,8 +1,9 @@
 package ledger
 
 import (
-	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -17,112 +18,185 @@ import (
 // and once a second.
 type NodeReport struct {
 	Name     string          `json:"name"`
+	Instance string          `json:"instance"`       // drawn by the process when it started
 	Position events.Position `json:"position"`       // last applied
 	Ready    bool            `json:"ready"`          // answers checks
 	Why      string          `json:"why,omitempty"`  // it does not
 	AgeMS    int64           `json:"age_ms"`         // how old its knowledge of the log is; -1 while it has none
+	LeaseMS  int64           `json:"lease_left_ms"`  // for how long it may answer without hearing from the log
 	Version  string          `json:"version"`        // of the program
 	Epoch    string          `json:"epoch"`          // of the log it reads
 	Address  string          `json:"verify_address"` // where it answers checks
+	// Digest is what its index holds at a position; the zero value where it
+	// does not say.
+	Digest events.Statement `json:"digest"`
+	// Stale are permissions that it goes on to answer for past its lease, and
+	// for how long.
+	Stale map[string]events.Milliseconds `json:"stale_ms,omitempty"`
+	Roles []string                       `json:"roles,omitempty"`
 }
 
-// Node is a verifier as the ledger knows it.
+// Node is a verifier as the ledger knows it: one process.
 type Node struct {
 	NodeReport
-	Heard time.Time // when it last reported
-	// Applied is when it reported the position that was waited for.
-	Applied time.Time
+	Heard time.Time // when it last reported; zero where it never did
+	// Renewed is when its last renewal was read, zero where none was. Until is
+	// when it has no lease any more at the latest, if it renews no more; zero
+	// where it has none.
+	Renewed, Until time.Time
+	State          NodeState
+	Warning        string // what an operator should look at
 }
 
-// nodes keeps the last report of each verifier. A verifier that has stopped
-// reporting stays listed, since it may still be answering checks.
+// NodeState is where a process is in its life.
+type NodeState string
+
+// The states of a node.
+const (
+	NodeServing  NodeState = "serving"   // says that it answers checks
+	NodeNotReady NodeState = "not_ready" // says that it does not
+	NodeSilent   NodeState = "silent"    // has not been heard of for a lease, and may answer until its own ends
+	NodeGone     NodeState = "gone"      // gave its lease up, or has none any more by being silent
+)
+
+// nodes keeps the last report of each verifier.
 type nodes struct {
-	sub     *nats.Subscription
-	now     func() time.Time
-	settled chan struct{} // closed once verifiers that were there before had time to report
-	timer   *time.Timer   // closes it
+	sub    *nats.Subscription
+	now    func() time.Time
+	report func(events.Holder, string, events.Position) // takes what waits rest on
 
-	mu      sync.Mutex
-	known   map[string]Node // guarded by mu
-	changed chan struct{}   // guarded by mu; closed at the next report
+	mu    sync.Mutex
+	known map[events.Holder]heard // guarded by mu
 }
 
-func watchNodes(nc *nats.Conn, now func() time.Time, settle time.Duration) (*nodes, error) {
-	n := &nodes{now: now, settled: make(chan struct{}), known: map[string]Node{}, changed: make(chan struct{})}
-	n.timer = time.AfterFunc(settle, func() { close(n.settled) })
+type heard struct {
+	NodeReport
+	at time.Time
+}
+
+// mostNodes bounds what is kept of reports: whoever may report may make up
+// names.
+const mostNodes = 4096
+
+func watchNodes(nc *nats.Conn, now func() time.Time, report func(events.Holder, string, events.Position)) (*nodes, error) {
+	n := &nodes{now: now, report: report, known: map[events.Holder]heard{}}
 	sub, err := nc.Subscribe(events.NodeSubjectFilter, n.heard)
 	n.sub = sub
 	return n, err
 }
 
-func (n *nodes) close() error {
-	n.timer.Stop()
-	return n.sub.Unsubscribe()
-}
+func (n *nodes) close() error { return n.sub.Unsubscribe() }
 
 func (n *nodes) heard(m *nats.Msg) {
 	var r NodeReport
 	if json.Unmarshal(m.Data, &r) != nil || r.Name == "" || m.Subject != events.NodeSubjectPrefix+r.Name {
 		return // not a report; nothing rests on it
 	}
+	h := events.Holder{Node: r.Name, Instance: r.Instance}
+	n.report(h, r.Epoch, r.Position)
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.known[r.Name] = Node{NodeReport: r, Heard: n.now()}
-	close(n.changed)
-	n.changed = make(chan struct{})
-}
-
-// list returns the nodes in order of name, and a channel that is closed at the
-// next report.
-func (n *nodes) list() ([]Node, <-chan struct{}) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	list := make([]Node, 0, len(n.known))
-	for _, node := range n.known {
-		list = append(list, node)
+	if _, known := n.known[h]; known || len(n.known) < mostNodes {
+		n.known[h] = heard{r, n.now()}
 	}
-	slices.SortFunc(list, func(a, b Node) int { return strings.Compare(a.Name, b.Name) })
-	return list, n.changed
 }
 
-// Nodes lists the verifiers that have reported since this ledger started, in
-// order of name.
+// list returns the last report of each process, and forgets those that are
+// older than keep.
+func (n *nodes) list(keep time.Duration) map[events.Holder]heard {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := n.now()
+	maps.DeleteFunc(n.known, func(_ events.Holder, h heard) bool { return now.Sub(h.at) > keep })
+	return maps.Clone(n.known)
+}
+
+// Nodes lists the verifiers in order of name: those that have reported since
+// this ledger started, and those whose renewals it has read. A process that is
+// gone is listed while no other has its name, and not for ever.
 func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 	if err := l.may(c, readNodes); err != nil {
 		return nil, err
 	}
-	list, _ := l.nodes.list()
+	now := l.cfg.Now()
+	lease := l.lease()
+	all := map[events.Holder]*Node{}
+	for h, r := range l.nodes.list(10 * lease) {
+		all[h] = &Node{NodeReport: r.NodeReport, Heard: r.at}
+	}
+	if l.cfg.Barriers != nil {
+		for _, k := range l.cfg.Barriers.Holders() {
+			n := all[k.Holder]
+			if n == nil {
+				n = &Node{NodeReport: NodeReport{Name: k.Node, Instance: k.Instance, Position: k.Applied, AgeMS: -1, Epoch: l.cfg.Epoch}}
+				all[k.Holder] = n
+			}
+			n.Renewed, n.Until = k.Renewed, k.Until
+		}
+	}
+	alive := map[string]int{} // name -> processes that may answer
+	for _, n := range all {
+		n.judge(now, lease)
+		if n.State != NodeGone {
+			alive[n.Name]++
+		}
+	}
+	list := make([]Node, 0, len(all))
+	for _, n := range all {
+		switch others := alive[n.Name]; {
+		case n.State == NodeGone && others > 0:
+			continue
+		case n.State != NodeGone && others > 1:
+			n.Warning = "several processes have this name; give each node its own with --name"
+		case n.Epoch != "" && n.Epoch != l.cfg.Epoch:
+			n.Warning = "it reads another log (epoch " + events.Quote(n.Epoch) + ")"
+		}
+		list = append(list, *n)
+	}
+	slices.SortFunc(list, func(a, b Node) int {
+		if c := strings.Compare(a.Name, b.Name); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Instance, b.Instance)
+	})
 	return list, nil
 }
 
-// WaitNodes waits until every known verifier has applied a position, or ctx
-// ends. It returns each node, with the time at which it was seen to have
-// applied the position, and whether all have.
-//
-// It is not proof: a verifier that has not been heard of is not waited for,
-// but in the first moments after a start ([Config.Settle]).
-func (l *Ledger) WaitNodes(ctx context.Context, at events.Position) (list []Node, all bool) {
-	applied := map[string]time.Time{}
-	settled := l.nodes.settled
-	for {
-		list, changed := l.nodes.list()
-		all := true
-		for i, node := range list {
-			if node.Position >= at && applied[node.Name].IsZero() {
-				applied[node.Name] = l.cfg.Now()
-			}
-			list[i].Applied = applied[node.Name]
-			all = all && !list[i].Applied.IsZero()
-		}
-		if all && settled == nil {
-			return list, true
-		}
-		select {
-		case <-ctx.Done():
-			return list, false
-		case <-changed:
-		case <-settled:
-			settled = nil
+// judge sets the node's state by when it was last heard of.
+func (n *Node) judge(now time.Time, lease time.Duration) {
+	last := n.Heard
+	if n.Renewed.After(last) {
+		last = n.Renewed
+	}
+	silent := now.Sub(last) > lease
+	switch {
+	case !n.Renewed.IsZero() && n.Until.IsZero() && !n.Heard.After(n.Renewed):
+		n.State, n.Why = NodeGone, "it gave its lease up"
+	case silent && !n.Until.After(now):
+		n.State, n.Why = NodeGone, fmt.Sprintf("it has not been heard of since %s, and has no lease any more", last.UTC().Format(time.RFC3339))
+	case silent, !n.Heard.IsZero() && now.Sub(n.Heard) > lease:
+		n.State, n.Why = NodeSilent, fmt.Sprintf("it has not reported since %s", n.Heard.UTC().Format(time.RFC3339))
+	case n.Heard.IsZero():
+		n.State, n.Why = NodeNotReady, "it renews its lease, and has not reported yet"
+	case n.Ready:
+		n.State = NodeServing
+		return
+	default:
+		n.State = NodeNotReady
+	}
+	if n.State == NodeGone || n.State == NodeSilent {
+		n.LeaseMS = max(0, n.Until.Sub(now).Milliseconds())
+		if n.Until.IsZero() {
+			n.LeaseMS = 0
 		}
 	}
+	n.Ready = false
+}
+
+// lease returns the longest that a node's lease can be.
+func (l *Ledger) lease() time.Duration {
+	if l.cfg.Barriers == nil {
+		return time.Minute
+	}
+	return l.cfg.Barriers.Lease()
 }

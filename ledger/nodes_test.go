@@ -1,7 +1,6 @@
 package ledger_test
 
 import (
-	"context"
 	"encoding/json"
 	"slices"
 	"testing"
@@ -25,21 +24,38 @@ func report(t testing.TB, nc *nats.Conn, subject string, r any) {
 	}
 }
 
-func names(list []ledger.Node) []string {
+// states lists the nodes with their states.
+func (k *kit) states() []string {
+	k.t.Helper()
+	list, err := k.Nodes(k.root)
+	if err != nil {
+		k.t.Fatal(err)
+	}
 	var out []string
 	for _, n := range list {
-		out = append(out, n.Name)
+		s := n.Name + " " + string(n.State)
+		if n.Warning != "" {
+			s += " !"
+		}
+		out = append(out, s)
 	}
 	return out
+}
+
+func (k *kit) untilStates(want ...string) {
+	k.t.Helper()
+	k.until("nodes to be listed", func() bool { return slices.Equal(k.states(), want) })
 }
 
 func TestNodes(t *testing.T) {
 	k := newKit(t)
 	nc := k.log.Conn()
-	if list, err := k.Nodes(k.root); err != nil || len(list) != 0 {
-		t.Errorf("before any report: %v, %v", list, err)
+	k.untilStates()
+	full := ledger.NodeReport{
+		Name: "b", Instance: "i1", Position: 3, Ready: true, AgeMS: 7, LeaseMS: 25_000, Version: "v1", Epoch: k.log.Epoch, Address: "http://b",
+		Digest: events.Statement{Position: 3, Digest: 0xfe}, Stale: map[string]events.Milliseconds{"track": 1000}, Roles: []string{"verifier"},
 	}
-	report(t, nc, "b", ledger.NodeReport{Name: "b", Position: 3, Ready: true, AgeMS: 7, Version: "v1", Epoch: k.log.Epoch, Address: "http://b"})
+	report(t, nc, "b", full)
 	for _, junk := range []any{
 		ledger.NodeReport{Name: "a", Position: 99},
 		ledger.NodeReport{},
@@ -48,58 +64,55 @@ func TestNodes(t *testing.T) {
 		map[string]any{"name": 1},
 		map[string]any{"name": "junk", "position": -1},
 		map[string]any{"name": "junk", "position": "3"},
+		map[string]any{"name": "junk", "digest": map[string]any{"digest": "x"}},
 	} {
 		report(t, nc, "junk", junk)
 	}
-	report(t, nc, "a", ledger.NodeReport{Name: "a", Position: 2, Why: "its lease has run out"})
-	list, all := k.WaitNodes(t.Context(), 2) // may be before the reports are heard
-	for len(list) < 2 {
-		list, all = k.WaitNodes(t.Context(), 2)
+	report(t, nc, "a", ledger.NodeReport{Name: "a", Instance: "i2", Position: 2, Why: "its lease has run out", Epoch: k.log.Epoch})
+	k.untilStates("a not_ready", "b serving")
+	list, err := k.Nodes(k.root)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if !all || !slices.Equal(names(list), []string{"a", "b"}) || list[0].Applied.IsZero() || list[0].Heard.IsZero() || list[0].Why == "" || !list[1].Ready || list[1].AgeMS != 7 || list[1].Address != "http://b" {
-		t.Errorf("WaitNodes = %+v, %t", list, all)
+	if b := list[1]; b.LeaseMS != 25_000 || b.Digest != full.Digest || b.Stale["track"] != 1000 || b.Address != "http://b" || b.Heard.IsZero() || !b.Renewed.IsZero() {
+		t.Errorf("b = %+v", b)
 	}
 
-	// One has not applied what is waited for.
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	list, all = k.WaitNodes(ctx, 3)
-	if all || !list[0].Applied.IsZero() || list[1].Applied.IsZero() {
-		t.Errorf("while one is behind: %+v, %t", list, all)
-	}
-	done := make(chan []ledger.Node)
-	go func() {
-		list, all := k.WaitNodes(t.Context(), 5)
-		if !all {
-			t.Error("WaitNodes ended without all")
-		}
-		done <- list
-	}()
-	report(t, nc, "b", ledger.NodeReport{Name: "b", Position: 4})
-	report(t, nc, "a", ledger.NodeReport{Name: "a", Position: 5})
-	report(t, nc, "b", ledger.NodeReport{Name: "b", Position: 6})
-	select {
-	case list := <-done:
-		if len(list) != 2 || list[1].Position < 5 {
-			t.Errorf("all have applied it: %+v", list)
-		}
-	case <-time.After(patience):
-		t.Fatal("WaitNodes does not end")
+	// One that is known by its lease alone.
+	silent := k.log.Node("c", lease)
+	silent.Join(1)
+	k.untilStates("a not_ready", "b serving", "c not_ready")
+	// Two with one name, and one of another log.
+	twin := full
+	twin.Instance = "i3"
+	report(t, nc, "b", twin)
+	report(t, nc, "d", ledger.NodeReport{Name: "d", Instance: "i4", Epoch: "other"})
+	k.untilStates("a not_ready", "b serving !", "b serving !", "c not_ready", "d not_ready !")
+
+	if _, err := k.Nodes(ledger.Caller{}); err == nil {
+		t.Error("whoever may see nothing sees the nodes")
 	}
 }
 
-// A ledger that has just come back has not heard yet of verifiers that were
-// there before; it must not take their silence for consent.
-func TestWaitNodesSettles(t *testing.T) {
-	k := newKit(t, func(c *ledger.Config) { c.Settle = time.Hour })
-	ctx, stop := context.WithCancel(t.Context())
-	stop()
-	if _, all := k.WaitNodes(ctx, 1); all {
-		t.Error("all have applied, says a ledger that has not had time to hear of any")
-	}
-	k.cfg.Settle = time.Millisecond
-	k.restart()
-	if _, all := k.WaitNodes(t.Context(), 1); !all {
-		t.Error("nobody is there, and the time to report is over, but the wait goes on")
-	}
+// A node that is silent is said to be, and one that gave up is gone; the process
+// that takes its place is not held to it.
+func TestNodesGone(t *testing.T) {
+	k := newKit(t)
+	a := k.log.Node("a", lease)
+	a.Join(1)
+	a.Report(1)
+	k.untilStates("a serving")
+	k.now.advance(lease + 2*time.Second)
+	k.boot.pass(lease + 2*time.Second)
+	k.untilStates("a gone")
+	a.Renew(1)
+	k.untilStates("a silent")
+	a.Report(2)
+	k.untilStates("a serving")
+	a.GiveUp(2)
+	k.untilStates("a gone")
+	next := k.log.Node("a", lease)
+	next.Join(2)
+	next.Report(2)
+	k.untilStates("a serving")
 }

@@ -61,6 +61,13 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: []any{"create", r}, secret: &secret,
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
+		notBefore: func() time.Time {
+			a, err := l.cfg.View.Account(account)
+			if err != nil {
+				return time.Time{}
+			}
+			return later(a.TokensBefore, l.cfg.View.Policy().TokensBefore)
+		},
 		decide: func() (events.Change, error) {
 			a, err := l.liveAccount(account)
 			if err != nil {

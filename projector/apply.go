@@ -2,6 +2,7 @@ package projector
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,8 +23,13 @@ type stage struct {
 	tokens   map[events.TokenID]*stagedToken
 	accounts map[events.AccountID]*events.Account
 	commands map[events.CommandKey]events.Done
+	receipts map[events.Position]*events.Receipt // covered position -> receipt
 	lines    map[string]events.Position
 	digests  map[events.Digest]bool // those that a token of this batch took
+
+	was    tally                       // of commands and receipts that are overwritten
+	checks map[events.AccountID]uint64 // of the accounts that were written
+	rule   tally                       // of the policy that was written
 }
 
 type stagedToken struct {
@@ -32,6 +38,7 @@ type stagedToken struct {
 	// ended are the secrets that a rotation ended before their grace, as they
 	// were then: what comes after must not depend on where a batch is cut.
 	ended map[events.Digest]Record
+	was   tally // of the token and its secrets in the index
 }
 
 func newStage(tx *badger.Txn, base *memory) *stage {
@@ -40,8 +47,10 @@ func newStage(tx *badger.Txn, base *memory) *stage {
 		tokens:   map[events.TokenID]*stagedToken{},
 		accounts: map[events.AccountID]*events.Account{},
 		commands: map[events.CommandKey]events.Done{},
+		receipts: map[events.Position]*events.Receipt{},
 		lines:    map[string]events.Position{},
 		digests:  map[events.Digest]bool{},
+		checks:   map[events.AccountID]uint64{},
 	}
 }
 
@@ -65,11 +74,26 @@ func (s *stage) apply(m events.Message) error {
 		return fmt.Errorf("event at position %d (%s %s): %w", m.Position, e.Change.Kind(), e.About, err)
 	}
 	if e.Key != "" {
+		if _, staged := s.commands[e.Key]; !staged {
+			if err := s.overwrite(commandKey(e.Key)); err != nil {
+				return err
+			}
+		}
 		s.commands[e.Key] = events.Done{Position: m.Position, Event: e.ID, About: e.About, Kind: e.Change.Kind(), Digest: e.Digest}
 	}
 	s.lines[line] = m.Position
-	s.cursor = cursor{position: m.Position, anchor: sha256.Sum256(m.Data), epoch: e.Epoch}
+	s.cursor.position, s.cursor.anchor, s.cursor.epoch = m.Position, sha256.Sum256(m.Data), e.Epoch
 	return nil
+}
+
+// overwrite notes that a record, which may be in the index, will be written
+// anew.
+func (s *stage) overwrite(key []byte) error {
+	old, found, err := read(s.tx, key, func([]byte) error { return nil })
+	if found {
+		s.was.add(old.check)
+	}
+	return err
 }
 
 func (s *stage) change(e *events.Event, at events.Position) error {
@@ -88,11 +112,27 @@ func (s *stage) change(e *events.Event, at events.Position) error {
 		return s.createToken(e, c, at)
 	case *events.AccountCreated:
 		return s.createAccount(e, c, at)
+	case *events.ReceiptIssued:
+		return s.keepReceipt(e, c, at)
 	}
 	if e.Change.Kind().Noun() == events.NounAccount {
 		return s.changeAccount(e, at)
 	}
 	return s.changeToken(e, at)
+}
+
+// keepReceipt keeps the latest of the receipts that cover as much.
+func (s *stage) keepReceipt(e *events.Event, c *events.ReceiptIssued, at events.Position) error {
+	if c.Covers >= at {
+		return impossible("it covers position %d, which comes after it", c.Covers)
+	}
+	if _, staged := s.receipts[c.Covers]; !staged {
+		if err := s.overwrite(receiptKey(c.Covers)); err != nil {
+			return err
+		}
+	}
+	s.receipts[c.Covers] = &events.Receipt{ReceiptIssued: *c, Position: at, Issued: e.Time}
+	return nil
 }
 
 func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.Position) error {
@@ -279,13 +319,31 @@ func (s *stage) token(id events.TokenID) (*stagedToken, error) {
 		return t, nil
 	}
 	t := new(events.Token)
-	found, err := getJSON(s.tx, tokenKey(id), t)
+	old, found, err := read(s.tx, tokenKey(id), func(b []byte) error { return json.Unmarshal(b, t) })
 	if err != nil || !found {
 		return nil, err
 	}
 	st := &stagedToken{token: t}
+	st.was.add(old.check)
+	for _, slot := range t.Secrets {
+		secret, found, err := read(s.tx, digestKey(slot.Digest), func([]byte) error { return nil })
+		switch {
+		case err != nil:
+			return nil, err
+		case !found || secret.txn != old.txn:
+			return nil, apart(id)
+		}
+		st.was.add(secret.check)
+	}
 	s.tokens[id] = st
 	return st, nil
+}
+
+// apart reports a token and a secret of it that were not written together, as
+// they always are: one of them is an old version, which came to light where the
+// new one cannot be found.
+func apart(id events.TokenID) error {
+	return fmt.Errorf("%w: token %s and its secret are of different times", ErrCorrupt, id)
 }
 
 func (s *stage) account(id events.AccountID) (*events.Account, error) {
@@ -310,48 +368,97 @@ func (s *stage) digestTaken(d events.Digest) (bool, error) {
 
 // write puts what the stage holds into a transaction.
 func (s *stage) write(tx *badger.Txn) error {
-	var failed error
-	put := func(key []byte, v any) {
-		if failed == nil {
-			failed = putJSON(tx, key, v)
-		}
-	}
+	w := writer{tx: tx}
+	gone := s.was
 	for id, a := range s.accounts {
-		if a.Version > s.base.cursor.position { // others were only looked at
-			put(accountKey(id), a)
+		if a.Version <= s.base.cursor.position {
+			continue // it was only looked at
+		}
+		s.checks[id] = w.putJSON(accountKey(id), a)
+		if old, ok := s.base.checks[id]; ok {
+			gone.add(old)
 		}
 	}
 	for k, done := range s.commands {
-		put(commandKey(k), done)
+		w.putJSON(commandKey(k), done)
+	}
+	for covers, r := range s.receipts {
+		w.putJSON(receiptKey(covers), r)
 	}
 	for line, at := range s.lines {
-		put(lineKey(line), at)
+		key := lineKey(line)
+		w.put(key, appendLine(nil, at))
+		if old, ok := s.base.lines[line]; ok {
+			gone.add(checkValue(key, appendLine(nil, old)))
+		}
 	}
 	if s.policy != nil {
-		put([]byte(keyPolicy), s.policy)
+		s.rule = tally{sum: w.putJSON([]byte(keyPolicy), s.policy), records: 1}
+		gone.join(s.base.rule)
 	}
 	for _, st := range s.tokens {
-		if st.token.Version > s.base.cursor.position && failed == nil {
-			failed = writeToken(tx, st)
+		if st.token.Version > s.base.cursor.position {
+			w.putToken(st)
+			gone.join(st.was)
 		}
 	}
-	if failed != nil {
-		return failed
+	if w.err != nil {
+		return w.err
+	}
+	c := &s.cursor
+	c.tally = s.base.cursor.tally
+	c.tally.join(w.tally)
+	c.tally.leave(gone)
+	if at := markOf(c.position); at == c.position {
+		c.mark = c.tally.sum
+	} else if at > s.base.cursor.position {
+		return fmt.Errorf("a batch went from %d past the mark at %d to %d", s.base.cursor.position, at, c.position)
 	}
 	key := []byte(keyCursor)
-	return tx.Set(key, seal(key, s.cursor.append(nil)))
+	return tx.Set(key, seal(key, c.append(nil)))
 }
 
-func writeToken(tx *badger.Txn, st *stagedToken) error {
-	t := st.token
-	if err := putJSON(tx, tokenKey(t.ID), t); err != nil {
-		return err
+// writer puts records into a transaction and sums up their check values. After
+// an error it does nothing.
+type writer struct {
+	tx    *badger.Txn
+	tally tally
+	err   error
+}
+
+// put writes a record and returns its check value.
+func (w *writer) put(key, value []byte) uint64 {
+	if w.err != nil {
+		return 0
 	}
+	sealed := seal(key, value)
+	check := binary.BigEndian.Uint64(sealed[len(sealed)-8:])
+	w.err = w.tx.Set(key, sealed)
+	w.tally.add(check)
+	return check
+}
+
+func (w *writer) putJSON(key []byte, v any) uint64 {
+	b, err := json.Marshal(v)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+	}
+	return w.put(key, b)
+}
+
+func (w *writer) putRecord(d events.Digest, r Record) {
+	value, err := r.append(nil)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+	}
+	w.put(digestKey(d), value)
+}
+
+func (w *writer) putToken(st *stagedToken) {
+	t := st.token
+	w.putJSON(tokenKey(t.ID), t)
 	if st.made {
-		key := ownedKey(t.Account, t.ID)
-		if err := tx.Set(key, seal(key, nil)); err != nil {
-			return err
-		}
+		w.put(ownedKey(t.Account, t.ID), nil)
 	}
 	state := SecretLive
 	switch t.State {
@@ -361,16 +468,11 @@ func writeToken(tx *badger.Txn, st *stagedToken) error {
 		state = SecretRevoked
 	}
 	for _, slot := range t.Secrets {
-		if err := writeRecord(tx, slot.Digest, recordOf(t, slot.Until, state)); err != nil {
-			return err
-		}
+		w.putRecord(slot.Digest, recordOf(t, slot.Until, state))
 	}
 	for digest, r := range st.ended {
-		if err := writeRecord(tx, digest, r); err != nil {
-			return err
-		}
+		w.putRecord(digest, r)
 	}
-	return nil
 }
 
 // recordOf returns what a check needs to know of a token's secret.
@@ -380,15 +482,6 @@ func recordOf(t *events.Token, until time.Time, state RecordState) Record {
 		Created: t.Created, Expires: t.Expires, Until: until,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
 	}
-}
-
-func writeRecord(tx *badger.Txn, d events.Digest, r Record) error {
-	key := digestKey(d)
-	value, err := r.append(nil)
-	if err != nil {
-		return err
-	}
-	return tx.Set(key, seal(key, value))
 }
 
 func later(a, b time.Time) time.Time {
@@ -405,6 +498,9 @@ type memory struct {
 	policy   events.PolicyState
 	accounts map[events.AccountID]*events.Account
 	lines    map[string]events.Position // last position of each line of subjects
+
+	checks map[events.AccountID]uint64 // check values of the accounts' records
+	rule   tally                       // of the policy's record; empty where there is none
 }
 
 // take makes the memory what it is once the stage is committed.
@@ -412,6 +508,12 @@ func (m *memory) take(s *stage) {
 	m.cursor, m.policy = s.cursor, s.currentPolicy()
 	for id, a := range s.accounts {
 		m.accounts[id] = a
+	}
+	for id, check := range s.checks {
+		m.checks[id] = check
+	}
+	if s.policy != nil {
+		m.rule = s.rule
 	}
 	for line, at := range s.lines {
 		m.lines[line] = at
@@ -423,6 +525,7 @@ func load(db *badger.DB) (*memory, error) {
 	m := &memory{
 		accounts: map[events.AccountID]*events.Account{},
 		lines:    map[string]events.Position{},
+		checks:   map[events.AccountID]uint64{},
 	}
 	err := db.View(func(tx *badger.Txn) error {
 		if _, err := get(tx, []byte(keyCursor), func(b []byte) (err error) {
@@ -431,27 +534,31 @@ func load(db *badger.DB) (*memory, error) {
 		}); err != nil {
 			return err
 		}
-		if _, err := getJSON(tx, []byte(keyPolicy), &m.policy); err != nil {
+		policy, found, err := read(tx, []byte(keyPolicy), func(b []byte) error { return json.Unmarshal(b, &m.policy) })
+		if err != nil {
 			return err
 		}
-		if err := each(tx, []byte(prefixAccount), nil, func(_, value []byte) error {
+		if found {
+			m.rule.add(policy.check)
+		}
+		if err := each(tx, []byte(prefixAccount), nil, func(key, value []byte) error {
 			a := new(events.Account)
 			if err := json.Unmarshal(value, a); err != nil {
 				return err
 			}
 			m.accounts[a.ID] = a
+			m.checks[a.ID] = checkValue(key, value)
 			return nil
 		}); err != nil {
 			return err
 		}
 		return each(tx, []byte(prefixLine), nil, func(key, value []byte) error {
-			var at events.Position
-			err := json.Unmarshal(value, &at)
+			at, err := parseLine(value)
 			m.lines[string(key[len(prefixLine):])] = at
 			return err
 		})
 	})
-	if err != nil && !errors.Is(err, ErrCorrupt) {
+	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForm) {
 		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 	}
 	return m, err
@@ -462,24 +569,37 @@ func load(db *badger.DB) (*memory, error) {
 func each(tx *badger.Txn, prefix, start []byte, visit func(key, value []byte) error) error {
 	opt := badger.DefaultIteratorOptions
 	opt.Prefix = prefix
+	opt.PrefetchValues = false // they stand beside their keys
 	it := tx.NewIterator(opt)
 	defer it.Close()
 	if start == nil {
 		start = prefix
 	}
-	for it.Seek(start); it.ValidForPrefix(prefix); it.Next() {
+	for err := guarded(func() error { it.Seek(start); return nil }); ; err = guarded(func() error { it.Next(); return nil }) {
+		if err != nil || !it.ValidForPrefix(prefix) {
+			return err
+		}
 		key := it.Item().Key()
-		if err := it.Item().Value(func(sealed []byte) error {
-			value, err := unseal(key, sealed)
-			if err != nil {
-				return err
-			}
-			return visit(key, value)
+		var sealed []byte // the item's own until it moves on
+		if err := guarded(func() error {
+			return it.Item().Value(func(b []byte) error { sealed = b; return nil })
 		}); err != nil {
 			return err
 		}
+		value, err := unseal(key, sealed)
+		if err != nil {
+			return err
+		}
+		if err := visit(key, value); err != nil {
+			return err
+		}
 	}
-	return nil
+}
+
+// guarded calls what panics over some damage.
+func guarded(f func() error) (err error) {
+	defer recovered(&err)
+	return f()
 }
 
 func impossible(format string, args ...any) error {

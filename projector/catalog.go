@@ -23,6 +23,27 @@ func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
 	return d, p.record(commandKey(key), &d)
 }
 
+// Receipt returns the receipt that covers a position: of several the one that
+// covers least. It returns [ErrNotFound] where none does yet.
+func (p *Projector) Receipt(at events.Position) (*events.Receipt, error) {
+	r := new(events.Receipt)
+	err := p.view(func(tx *badger.Txn) error {
+		return each(tx, []byte(prefixReceipt), receiptKey(at), func(_, value []byte) error {
+			if err := json.Unmarshal(value, r); err != nil {
+				return errors.Join(ErrCorrupt, err)
+			}
+			return errStop
+		})
+	})
+	switch {
+	case errors.Is(err, errStop):
+		return r, nil
+	case err == nil:
+		err = ErrNotFound
+	}
+	return nil, err
+}
+
 // LineEnd returns the last position of a line of subjects, 0 where it has no
 // event yet. A command reads it before it reads what it decides on: then an
 // append that expects it fails where that has changed since.

@@ -270,7 +270,8 @@ func TestDamagedValues(t *testing.T) {
 			return p.Apply(t.Context(), next.Messages[len(log.Messages):])
 		}},
 		"bit of the cursor": {projector.CursorKey, bit, nil},
-		"cursor cut short":  {projector.CursorKey, func([]byte) []byte { return projector.Seal(projector.CursorKey, []byte("1")) }, nil},
+		"cursor cut short":  {projector.CursorKey, func(b []byte) []byte { return projector.Seal(projector.CursorKey, b[:40]) }, nil},
+		"empty cursor":      {projector.CursorKey, func([]byte) []byte { return projector.Seal(projector.CursorKey, nil) }, nil},
 		"bit of the policy": {projector.PolicyKey, bit, nil},
 		"bit of an account": {projector.AccountKey(account), bit, nil},
 		"bit of a line":     {projector.LineKey(line), bit, nil},

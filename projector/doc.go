@@ -14,7 +14,8 @@
 // Every value ends in eight bytes of xxHash64 over key and value, checked at
 // every read.
 //
-//	c                         -> cursor: position, SHA-256 of the event there, epoch
+//	c                         -> cursor: form of the index, position, SHA-256 of the event there,
+//	                             digest of all other records, their number, digest at the last mark, epoch
 //	p                         -> policy
 //	d/<scheme><digest>        -> Record: what a check needs
 //	t/<token>                 -> events.Token
@@ -22,6 +23,15 @@
 //	o/<account><token>        -> nothing; lists an account's tokens
 //	k/<command key>           -> events.Done
 //	l/<line>                  -> last position of a line of subjects
+//	r/<position>              -> events.Receipt that covers the position and all before it
+//
+// # Digest
+//
+// The cursor keeps a digest of all other records, which every transaction
+// brings up to date: at one position of one log it is the same on every node.
+// Nodes compare theirs where they are at the same position, or at the last mark,
+// which is every 256th. [Projector.Scrub] reads the whole index and compares
+// what is there with what the digest says.
 //
 // # Refusals
 //

@@ -51,7 +51,8 @@ type journey struct {
 	rng   *rand.Rand
 	run   *eventstest.Run
 	dir   string
-	steps []string // what was done, for the report
+	steps []string                   // what was done, for the report
+	look  func(*projector.Projector) // called now and then, if set
 }
 
 func (j *journey) open(t *testing.T) *projector.Projector {
@@ -98,6 +99,9 @@ func (j *journey) follow(t *testing.T) *projector.Projector {
 			applied(t, p, j.run.Messages[from:from+n])
 			if j.rng.IntN(5) == 0 {
 				same(t, p, j.run.Messages[:p.Position()])
+			}
+			if j.look != nil {
+				j.look(p)
 			}
 		}
 	}

@@ -13,17 +13,29 @@ import (
 // Lookup returns the record of a secret. A digest that was never seen is
 // [ErrNotFound]. An error that is [ErrCorrupt] also stops the projector: where
 // one record is wrong, others may be.
+//
+// Where a byte of a table turns over while Badger has it open, the newest
+// version of a record can become one that cannot be found, and an older one
+// come to light that is whole: a revoked token alive. So a record counts only
+// together with its token's, which was written in the same transaction.
 func (p *Projector) Lookup(d events.Digest) (Record, error) {
 	var r Record
 	key := digestKey(d)
 	found := false
 	err := p.view(func(tx *badger.Txn) (err error) {
-		found, err = get(tx, key, func(b []byte) (err error) {
+		secret, ok, err := read(tx, key, func(b []byte) (err error) {
 			if r, err = parseRecord(b); err != nil {
 				err = fmt.Errorf("%w: %w", ErrCorrupt, err)
 			}
 			return err
 		})
+		if found = ok; err != nil || !ok || r.State == SecretSuperseded || r.State == SecretRevoked {
+			return err // these are good for nothing, and for ever
+		}
+		token, ok, err := written(tx, tokenKey(r.Token))
+		if err == nil && (!ok || token != secret.txn) {
+			err = apart(r.Token)
+		}
 		return err
 	})
 	if err == nil && !found {

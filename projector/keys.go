@@ -21,6 +21,7 @@ const (
 	prefixOwned   = "o/"
 	prefixCommand = "k/"
 	prefixLine    = "l/"
+	prefixReceipt = "r/"
 	keyCursor     = "c"
 	keyPolicy     = "p"
 )
@@ -62,6 +63,10 @@ func commandKey(k events.CommandKey) []byte { return append([]byte(prefixCommand
 
 func lineKey(line string) []byte { return append([]byte(prefixLine), line...) }
 
+func receiptKey(covers events.Position) []byte {
+	return binary.BigEndian.AppendUint64([]byte(prefixReceipt), uint64(covers))
+}
+
 // seal appends the check value to a stored value.
 func seal(key, value []byte) []byte {
 	return binary.BigEndian.AppendUint64(value, checkValue(key, value))
@@ -84,26 +89,67 @@ func checkValue(key, value []byte) uint64 {
 	return d.Sum64()
 }
 
-// get reads the value of key and hands it to use, which must not keep it. It
+// stored is what is known of a record besides its value.
+type stored struct {
+	check uint64 // its check value
+	// txn is the number of Badger's transaction that wrote it. Records that are
+	// written together have the same one.
+	txn uint64
+}
+
+// read reads the value of key and hands it to use, which must not keep it. It
 // returns false where there is none.
-func get(tx *badger.Txn, key []byte, use func(value []byte) error) (bool, error) {
+//
+// Badger panics over some damage that came after it opened a table; here that
+// is an error like any other.
+func read(tx *badger.Txn, key []byte, use func(value []byte) error) (s stored, found bool, err error) {
+	defer recovered(&err)
 	item, err := tx.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return false, nil
+		return stored{}, false, nil
 	}
 	if err == nil {
+		s.txn = item.Version()
 		err = item.Value(func(sealed []byte) error {
 			value, err := unseal(key, sealed)
 			if err != nil {
 				return err
 			}
+			s.check = binary.BigEndian.Uint64(sealed[len(value):])
 			return use(value)
 		})
 	}
-	if err != nil && !errors.Is(err, ErrCorrupt) {
+	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForm) {
 		err = fmt.Errorf("%w: read %.2q: %w", ErrCorrupt, key, err)
 	}
-	return err == nil, err
+	return s, err == nil, err
+}
+
+// written returns the number of the transaction that wrote a record.
+func written(tx *badger.Txn, key []byte) (txn uint64, found bool, err error) {
+	defer recovered(&err)
+	item, err := tx.Get(key)
+	switch {
+	case errors.Is(err, badger.ErrKeyNotFound):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, fmt.Errorf("%w: read %.2q: %w", ErrCorrupt, key, err)
+	}
+	return item.Version(), true, nil
+}
+
+// recovered turns a panic of Badger's into an error.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: reading it failed: %.200s", ErrCorrupt, fmt.Sprint(r))
+	}
+}
+
+// get reads the value of key and hands it to use, which must not keep it. It
+// returns false where there is none.
+func get(tx *badger.Txn, key []byte, use func(value []byte) error) (bool, error) {
+	_, found, err := read(tx, key, use)
+	return found, err
 }
 
 // getJSON reads a record that is stored as JSON.
@@ -111,35 +157,49 @@ func getJSON(tx *badger.Txn, key []byte, into any) (bool, error) {
 	return get(tx, key, func(b []byte) error { return json.Unmarshal(b, into) })
 }
 
-func putJSON(tx *badger.Txn, key []byte, v any) error {
-	b, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return tx.Set(key, seal(key, b))
-}
+// indexForm is the form of what an index holds. It stands first in the cursor;
+// the forms before 2 had none there, and a position begins with a zero.
+const indexForm = 2
 
-// cursor says how far the log has been applied.
+// cursor says how far the log has been applied, and what the index holds then.
 type cursor struct {
 	position events.Position
 	anchor   [32]byte // SHA-256 of the stored event at position
 	epoch    string   // of every event so far; empty before the first
+	tally    tally    // of every record but this one
+	mark     uint64   // sum of the tally at the last mark
 }
 
+const cursorFixed = 1 + 8 + 32 + 3*8
+
 func (c cursor) append(b []byte) []byte {
+	b = append(b, indexForm)
 	b = binary.BigEndian.AppendUint64(b, uint64(c.position))
 	b = append(b, c.anchor[:]...)
+	b = binary.BigEndian.AppendUint64(b, c.tally.sum)
+	b = binary.BigEndian.AppendUint64(b, c.tally.records)
+	b = binary.BigEndian.AppendUint64(b, c.mark)
 	return append(b, c.epoch...)
 }
 
 func parseCursor(b []byte) (cursor, error) {
 	var c cursor
-	if len(b) < 8+len(c.anchor) {
+	if len(b) == 0 {
 		return c, errors.New("cursor cut short")
 	}
+	if b[0] != indexForm {
+		return c, fmt.Errorf("%w: it is of form %d, and this program knows form %d", ErrForm, b[0], indexForm)
+	}
+	if len(b) < cursorFixed {
+		return c, errors.New("cursor cut short")
+	}
+	b = b[1:]
 	c.position = events.Position(binary.BigEndian.Uint64(b))
 	copy(c.anchor[:], b[8:])
-	c.epoch = string(b[8+len(c.anchor):])
+	b = b[8+len(c.anchor):]
+	c.tally = tally{sum: binary.BigEndian.Uint64(b), records: binary.BigEndian.Uint64(b[8:])}
+	c.mark = binary.BigEndian.Uint64(b[16:])
+	c.epoch = string(b[24:])
 	return c, nil
 }
 

@@ -27,6 +27,9 @@ var (
 	// ErrCorrupt reports an index that cannot be trusted. Put its folder aside
 	// and rebuild it from the log.
 	ErrCorrupt = errors.New("index is corrupt")
+	// ErrForm reports an index that another version of this program made. It is
+	// treated as a corrupt one is.
+	ErrForm = errors.New("index is of another form")
 	// ErrDiskFull reports that too little space is left to apply more. Badger
 	// maps its files into memory, and writing to a full disk would kill the
 	// process without a word.
@@ -46,6 +49,12 @@ type Config struct {
 	// Reserve is how much disk space has to stay free, in bytes. Zero means
 	// 64 MiB, which is more than Badger writes before it is asked again.
 	Reserve uint64
+	// Keep is a position that [Projector.DigestAt] answers for once it was
+	// applied, however long ago. Zero means none.
+	Keep events.Position
+	// ScrubRate is how many bytes a second [Projector.Scrub] reads. Zero means
+	// 8 MiB.
+	ScrubRate int
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 }
@@ -56,6 +65,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Reserve == 0 {
 		c.Reserve = 64 << 20
+	}
+	if c.ScrubRate == 0 {
+		c.ScrubRate = 8 << 20
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -69,6 +81,9 @@ func (c Config) validate() error {
 	}
 	if c.Batch < 1 {
 		return errors.New("projector: Batch is negative")
+	}
+	if c.ScrubRate < 1 {
+		return errors.New("projector: ScrubRate is negative")
 	}
 	return nil
 }
@@ -84,6 +99,10 @@ type Projector struct {
 	advanced chan struct{} // guarded by mu; closed at the next commit
 	fresh    freshness     // guarded by mu
 	failed   error         // guarded by mu; why it will not advance again
+	past     past          // guarded by mu
+	scrubbed Scrubbed      // guarded by mu
+
+	tasks tasks // long readings, which end before Badger is closed
 }
 
 // freshness is the newest proof of how much of the log is in the index.
@@ -108,6 +127,8 @@ func Open(cfg Config) (*Projector, error) {
 		return nil, fmt.Errorf("open index %s: %w", cfg.Dir, err)
 	}
 	p := &Projector{cfg: cfg, lock: lock, advanced: make(chan struct{})}
+	p.past.marks.most, p.past.commits.most = keptMarks, keptCommits
+	p.tasks.closing = make(chan struct{})
 	if err := p.open(); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open index %s: %w", cfg.Dir, err)
@@ -162,35 +183,96 @@ func badgerOptions(cfg Config) badger.Options {
 // error is then [ErrDiskFull], the files stay as a crash would leave them, and
 // Close may be called again.
 func (p *Projector) Close() error {
-	p.fail(errors.New("index is closed"))
+	p.fail(errClosed)
+	p.tasks.end()
 	if err := p.checkSpace(); errors.Is(err, ErrDiskFull) {
 		return fmt.Errorf("close index: %w", err)
 	}
 	return errors.Join(p.db.Close(), p.lock.Close())
 }
 
+var errClosed = errors.New("index is closed")
+
+// tasks are what reads the index for long. Each begins with begin, and ends soon
+// after closing is closed.
+type tasks struct {
+	mu      sync.Mutex
+	closed  bool // guarded by mu; no other one begins
+	running sync.WaitGroup
+	closing chan struct{}
+}
+
+// begin returns a context that ends with ctx or when the index is closed, and
+// what is to be called at the task's end.
+func (t *tasks) begin(ctx context.Context) (context.Context, func(), error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		return nil, nil, errClosed
+	}
+	t.running.Add(1)
+	ctx, cancel := context.WithCancelCause(ctx)
+	over := make(chan struct{})
+	t.running.Go(func() {
+		select {
+		case <-t.closing:
+			cancel(errClosed)
+		case <-over:
+		}
+	})
+	return ctx, func() {
+		close(over)
+		cancel(nil)
+		t.running.Done()
+	}, nil
+}
+
+// end ends all tasks and waits for them.
+func (t *tasks) end() {
+	t.mu.Lock()
+	if !t.closed {
+		t.closed = true
+		close(t.closing)
+	}
+	t.mu.Unlock()
+	t.running.Wait()
+}
+
 // PutAside renames an index's folder out of the way, so that the next [Open]
 // starts an empty one, and returns its new name. Those that were put aside
 // before are deleted: an index that fails again and again must not fill the
 // disk.
-func PutAside(dir string, now time.Time) (string, error) {
+func PutAside(dir string, now time.Time) (string, error) { return PutAsideAs(dir, dir, now) }
+
+// PutAsideAs is PutAside for a folder that took the place of another, whose name
+// it is put aside under.
+func PutAsideAs(name, dir string, now time.Time) (string, error) {
+	name = filepath.Clean(name)
+	if err := RemoveAside(name); err != nil {
+		return "", err
+	}
+	to := name + asideMark + now.UTC().Format("20060102T150405.000000000Z")
+	return to, os.Rename(dir, to)
+}
+
+// RemoveAside deletes what was put aside of an index.
+func RemoveAside(dir string) error {
 	dir = filepath.Clean(dir)
 	// Not by filepath.Glob: a folder's name may hold what it takes for a
 	// pattern, and match another's.
 	siblings, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil {
-		return "", err
+		return err
 	}
 	for _, s := range siblings {
 		if !strings.HasPrefix(s.Name(), filepath.Base(dir)+asideMark) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(filepath.Dir(dir), s.Name())); err != nil {
-			return "", err
+			return err
 		}
 	}
-	to := dir + asideMark + now.UTC().Format("20060102T150405.000000000Z")
-	return to, os.Rename(dir, to)
+	return nil
 }
 
 // asideMark stands between a folder's name and the time it was put aside at.
@@ -213,7 +295,7 @@ func (p *Projector) Cursor() (events.Position, []byte) {
 // and every proof of freshness is void.
 func (p *Projector) Apply(_ context.Context, batch []events.Message) error {
 	for len(batch) > 0 {
-		n := min(len(batch), p.cfg.Batch)
+		n := p.cfg.batch(batch)
 		if err := p.applyOnce(batch[:n]); err != nil {
 			p.fail(err)
 			return fmt.Errorf("apply: %w", err)
@@ -261,6 +343,7 @@ func (p *Projector) applyOnce(batch []events.Message) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mem.take(s)
+	p.rememberLocked()
 	close(p.advanced)
 	p.advanced = make(chan struct{})
 	return nil
@@ -334,13 +417,15 @@ func (p *Projector) WaitApplied(ctx context.Context, at events.Position) error {
 	}
 }
 
-func (p *Projector) checkSpace() error {
+func (p *Projector) checkSpace() error { return checkSpace(p.cfg) }
+
+func checkSpace(cfg Config) error {
 	var st syscall.Statfs_t
-	if err := syscall.Statfs(p.cfg.Dir, &st); err != nil {
+	if err := syscall.Statfs(cfg.Dir, &st); err != nil {
 		return fmt.Errorf("look at the disk: %w", err)
 	}
-	if free := st.Bavail * uint64(st.Bsize); free < p.cfg.Reserve {
-		return fmt.Errorf("%w: %d MiB are free and %d have to be", ErrDiskFull, free>>20, p.cfg.Reserve>>20)
+	if free := st.Bavail * uint64(st.Bsize); free < cfg.Reserve {
+		return fmt.Errorf("%w: %d MiB are free and %d have to be", ErrDiskFull, free>>20, cfg.Reserve>>20)
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ type Reason uint8
 // The reasons.
 const (
 	Allowed          Reason = iota
-	Unavailable             // the lease has run out, or the index cannot be read
+	Unavailable             // there is no lease, or the index cannot be read
 	Malformed               // not a secret: prefix, length, characters or checksum
 	Unknown                 // no token has this secret
 	Expired                 // the token is past its end
@@ -81,6 +81,10 @@ type Decision struct {
 	Lacking events.Scope
 	// Expires is when the token ends, zero if never.
 	Expires time.Time
+	// Stale says that the lease was over, and Age for how long: what is needed
+	// may be answered for all the same. See [Config.Stale].
+	Stale bool
+	Age   time.Duration
 }
 
 // OK reports whether the check was allowed.
@@ -90,6 +94,9 @@ func (d Decision) OK() bool { return d.Reason == Allowed }
 func (v *Verifier) Check(secret string, r Request) Decision {
 	d := v.decide(secret, &r)
 	v.counts[d.Reason].Add(1)
+	if d.Stale {
+		v.stale.Add(1)
+	}
 	return d
 }
 
@@ -98,18 +105,59 @@ func (v *Verifier) decide(secret string, r *Request) Decision {
 	if !ok {
 		return Decision{Reason: Malformed}
 	}
-	if v.Lease() <= 0 {
+	past := v.past(r)
+	if v.cfg.Lease.Left() <= -past {
 		return Decision{Reason: Unavailable, Position: v.cfg.Index.Position()}
 	}
+	const most = 16
+	for try := 1; ; try++ {
+		d := v.judge(digest, r)
+		if d.Reason == Unavailable {
+			return d
+		}
+		// A lease that ran out while this was decided says nothing.
+		left, behind := v.cfg.Lease.Left(), d.Position < v.cfg.Lease.Least()
+		switch {
+		case left <= -past, behind && (try == most || v.cfg.Index.Position() <= d.Position):
+			d.Reason, d.Scopes = Unavailable, nil
+		case behind:
+			continue // the index went on meanwhile, and a newer lease is for that
+		case left <= 0:
+			d.Stale, d.Age = true, -left
+		}
+		return d
+	}
+}
+
+// past returns for how long after the lease's end the request may be answered,
+// zero where it may not.
+func (v *Verifier) past(r *Request) time.Duration {
+	if len(v.cfg.Stale) == 0 || len(r.Need) == 0 {
+		return 0
+	}
+	least := mostStale
+	for _, need := range r.Need {
+		least = min(least, v.cfg.Stale[need.Permission])
+	}
+	return least
+}
+
+// judge decides by what the index holds.
+func (v *Verifier) judge(digest events.Digest, r *Request) Decision {
 	found, err := v.cfg.Index.Find(digest)
 	d := Decision{Position: found.Position}
 	if errors.Is(err, events.ErrNotFound) {
-		d.Reason = Unknown
-		return d
+		d.Reason, err = Unknown, nil
+	}
+	if err == nil {
+		err = v.cfg.Index.Err() // one that stopped goes on being readable
 	}
 	if err != nil {
 		v.cfg.Logger.Error("index cannot be read; denying", "err", err)
-		d.Reason = Unavailable
+		d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
+		return d
+	}
+	if d.Reason == Unknown {
 		return d
 	}
 	rec, account := &found.Record, found.Account
@@ -129,10 +177,6 @@ func (v *Verifier) decide(secret string, r *Request) Decision {
 	d.Scopes = account.Grants
 	if !rec.Inherit {
 		d.Scopes = v.cfg.Model.Intersect(rec.Scopes, account.Grants)
-	}
-	// A lease that ran out while this was decided allows nothing.
-	if v.Lease() <= 0 {
-		d.Reason, d.Scopes = Unavailable, nil
 	}
 	return d
 }

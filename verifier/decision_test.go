@@ -489,11 +489,14 @@ func TestScopesAreTheEffectiveOnes(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	if _, err := verifier.New(verifier.Config{}); err == nil {
-		t.Error("without an index: no error")
-	}
 	n := verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{})
-	if _, err := verifier.New(verifier.Config{Index: n.Index, Lease: -1}); err == nil {
-		t.Error("a lease of less than nothing: no error")
+	if _, err := verifier.New(verifier.Config{Index: n.Index, Lease: n.Lease}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := verifier.New(verifier.Config{MinWait: -1, Stale: map[string]time.Duration{"admin": time.Minute}})
+	for _, want := range []string{"Index", "Lease", "MinWait", `"admin"`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("New = %v, want %s named", err, want)
+		}
 	}
 }

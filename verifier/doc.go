@@ -3,14 +3,18 @@
 // # Promise
 //
 // A check looks at nothing but this node's memory and disk, and writes nothing.
-// It says yes only where the index is known to have held all of the log not
-// longer ago than the lease: after that a node that is cut off denies. Once a
+// It is decided while the node holds a lease (package lease), from an index that
+// holds what the lease is for: a node that is cut off denies by itself. Once a
 // position is applied, every later check sees it. A decision follows from the
 // log as it was at the position that it names, and from no mixture of two.
 //
+// The one exception is [Config.Stale]: permissions with which little can be
+// done, that are answered for past the lease's end for a while. Such an answer
+// says so.
+//
 // # Order of a check
 //
-// Shape and checksum of the secret; its digest; how fresh the index is; the
+// Shape and checksum of the secret; its digest; the lease; the
 // record; its state; its expiry; its account; its constraints; its scopes. The
 // first that fails decides, and anything unsure denies.
 //

@@ -5,13 +5,22 @@ import (
 	"fmt"
 	"log"
 	"os"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
-	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier"
 )
+
+// given is a lease that somebody gives; a node has a lease.Keeper.
+type given struct {
+	left  time.Duration
+	least events.Position
+}
+
+func (g *given) Left() time.Duration    { return g.left }
+func (g *given) Least() events.Position { return g.least }
 
 // A verifier answers from an index that follows a log. Here the log is three
 // events that stand ready.
@@ -26,7 +35,8 @@ func ExampleVerifier_Check() {
 		log.Fatal(err)
 	}
 	defer func() { _ = index.Close() }()
-	v, err := verifier.New(verifier.Config{Index: index})
+	lease := new(given)
+	v, err := verifier.New(verifier.Config{Index: index, Lease: lease})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -40,11 +50,10 @@ func ExampleVerifier_Check() {
 		fmt.Printf("at %d, %s: %s\n", d.Position, need, d.Reason)
 	}
 	apply := func(messages []events.Message) {
-		asked := follow.Boottime()
 		if err := index.Apply(context.Background(), messages); err != nil {
 			log.Fatal(err)
 		}
-		index.Fresh(asked, index.Position()) // nothing more was in the log then
+		lease.left, lease.least = time.Minute, index.Position()
 	}
 	check("view:site/3")
 	apply(events3.Messages[:2])

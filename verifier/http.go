@@ -2,8 +2,10 @@ package verifier
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -42,7 +44,17 @@ type CheckAnswer struct {
 	Scopes   []events.Scope   `json:"scopes,omitempty"`
 	Lacking  string           `json:"lacking,omitempty"` // scope that was needed
 	Position events.Position  `json:"position"`
+	// Stale says that the node's lease was over, and that it is configured to
+	// answer for what is needed all the same, for a while.
+	Stale bool `json:"stale,omitempty"`
 }
+
+// Headers that say which position an answer rests on, and which one the question
+// wants it to rest on at least.
+const (
+	PositionHeader    = "Ledger-Position"
+	MinPositionHeader = "Ledger-Min-Position"
+)
 
 // Handler answers POST /v1/verify. Whoever can reach it can ask about any
 // secret that it has; it is meant for this machine and its neighbours.
@@ -57,6 +69,11 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	if typ, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || typ != "application/json" {
 		refuse(w, http.StatusUnsupportedMediaType, "media_type", "The body is not JSON", "send Content-Type: application/json")
+		return
+	}
+	least, err := minPosition(r.Header)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", err.Error())
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
@@ -78,16 +95,72 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "The request cannot be carried out as it stands", err.Error())
 		return
 	}
+	if !v.await(r.Context(), least) {
+		v.behind(w, least)
+		return
+	}
 	if req.Explain && !v.mayExplain(w, r) {
 		return
 	}
 	d := v.Check(req.Token, check)
-	if d.Reason == Unavailable {
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", "this node has not heard from the log for too long, or cannot read its index; ask another")
+	switch {
+	case d.Reason == Unavailable:
+		v.unavailable(w)
 		return
+	case d.Reason == Malformed:
+		v.showPosition(w, v.Position()) // no index was asked
+	case d.Position < least:
+		v.behind(w, least) // what was waited for is withdrawn
+		return
+	default:
+		v.showPosition(w, d.Position)
 	}
 	answer(w, http.StatusOK, "application/json", d.answer(req.Explain))
+}
+
+// minPosition returns the position that a request wants its answer to rest on, 0
+// where it names none.
+func minPosition(h http.Header) (events.Position, error) {
+	values := h.Values(MinPositionHeader)
+	if len(values) == 0 {
+		return 0, nil
+	}
+	n, err := strconv.ParseUint(values[0], 10, 63)
+	if err != nil || len(values) > 1 || strconv.FormatUint(n, 10) != values[0] {
+		return 0, errors.New(MinPositionHeader + " is not one position: send the number that an answer's " + PositionHeader + " had")
+	}
+	return events.Position(n), nil
+}
+
+// await waits for a position, for a while, and reports whether the index holds
+// it.
+func (v *Verifier) await(ctx context.Context, at events.Position) bool {
+	if v.cfg.Index.Position() >= at {
+		return true
+	}
+	ctx, cancel := context.WithTimeout(ctx, v.cfg.MinWait)
+	defer cancel()
+	return v.cfg.Index.WaitApplied(ctx, at) == nil
+}
+
+func (v *Verifier) showPosition(w http.ResponseWriter, at events.Position) {
+	w.Header().Set(PositionHeader, strconv.FormatUint(uint64(at), 10))
+}
+
+// unavailable refuses a request for want of a lease or an index.
+func (v *Verifier) unavailable(w http.ResponseWriter) {
+	v.showPosition(w, v.Position())
+	w.Header().Set("Retry-After", "1")
+	refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", "this node has not heard from the log for too long, or cannot read its index; ask another")
+}
+
+// behind refuses a request that wants a position which the index does not hold:
+// whatever it holds instead could be wrong.
+func (v *Verifier) behind(w http.ResponseWriter, least events.Position) {
+	at := v.Position()
+	v.showPosition(w, at)
+	w.Header().Set("Retry-After", "1")
+	refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", fmt.Sprintf("this node is at position %d, and %s asks for %d; ask again, or another", at, MinPositionHeader, least))
 }
 
 // mayExplain reports whether the request's own token has the permission audit,
@@ -104,8 +177,7 @@ func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
 	case Scope:
 		refuse(w, http.StatusForbidden, "forbidden", "The token may not do this", "to explain needs the permission audit, which this token does not have")
 	case Unavailable:
-		w.Header().Set("Retry-After", "1")
-		refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", "this node has not heard from the log for too long, or cannot read its index; ask another")
+		v.unavailable(w)
 	default:
 		challenge := `Bearer realm="tokenledger"`
 		if found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
@@ -118,7 +190,7 @@ func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
 }
 
 func (d Decision) answer(explain bool) CheckAnswer {
-	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position}
+	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position, Stale: d.Stale}
 	if explain {
 		a.Reason = d.Reason.String()
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
+// TestLease holds I3 and I11 on the side of the check: no answer without a lease,
+// whatever the calendar says.
 func TestLease(t *testing.T) {
 	const lease = 10 * time.Second
 	l := eventstest.NewLog(1)
@@ -41,23 +43,25 @@ func TestLease(t *testing.T) {
 	n.Clock.Pass(time.Hour)
 	check("long after", verifier.Unavailable)
 
-	// What was asked before does not count from when it is answered.
-	asked := n.Clock.Boottime()
+	// A renewal counts from when it was sent, not from when it is answered.
+	sent := n.Clock.Boottime()
 	n.Clock.Pass(lease - 1)
-	n.Index.Fresh(asked, l.End())
+	n.Lease.Renew(sent, l.End())
 	check("in the last nanosecond after a late answer", verifier.Allowed)
 	n.Clock.Pass(1)
-	check("at the end of what was asked", verifier.Unavailable)
+	check("at the end of what was sent", verifier.Unavailable)
 
-	// An end that is not applied proves nothing.
+	// A lease is for what the index holds.
 	l.Account()
-	n.Index.Fresh(n.Clock.Boottime(), l.End())
-	check("with the log's end not applied", verifier.Unavailable)
+	n.Lease.Renew(n.Clock.Boottime(), l.End())
+	if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
+		t.Errorf("with less than the lease is for: %s", d.Reason)
+	}
 	n.Follow()
 	check("with all applied", verifier.Allowed)
 
-	// An older proof does not shorten a newer one.
-	n.Index.Fresh(n.Clock.Boottime()-time.Hour, l.End())
+	// An older renewal does not shorten a newer one.
+	n.Lease.Renew(n.Clock.Boottime()-time.Hour, l.End())
 	check("after an old answer", verifier.Allowed)
 
 	// The clock that counts is not the one of the calendar.
@@ -65,9 +69,16 @@ func TestLease(t *testing.T) {
 	check("with the calendar put back", verifier.Allowed)
 	n.Clock.Pass(lease)
 	check("with the calendar put back, at the end", verifier.Unavailable)
+	n.Clock.Set(n.Clock.Now().Add(200 * time.Hour))
+	check("with the calendar put forward, at the end", verifier.Unavailable)
+
+	n.Lease.Renew(n.Clock.Boottime(), l.End())
+	check("renewed", verifier.Allowed)
+	n.Lease.GiveUp()
+	check("given up", verifier.Unavailable)
 }
 
-func TestNoProofYet(t *testing.T) {
+func TestNoLeaseYet(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")
 	n := verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{Dir: t.TempDir()})
@@ -83,12 +94,12 @@ func TestNoProofYet(t *testing.T) {
 	if err := p.Apply(t.Context(), l.Messages); err != nil {
 		t.Fatal(err)
 	}
-	v, err := verifier.New(verifier.Config{Index: p})
+	v, err := verifier.New(verifier.Config{Index: p, Lease: &verifiertest.Lease{}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d := v.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
-		t.Errorf("an index that never was proved fresh: %s, want %s", d.Reason, verifier.Unavailable)
+		t.Errorf("a node that never had a lease: %s, want %s", d.Reason, verifier.Unavailable)
 	}
 	if d := v.Check("garbage", verifier.Request{}); d.Reason != verifier.Malformed {
 		t.Errorf("garbage, which needs no index: %s, want %s", d.Reason, verifier.Malformed)
@@ -107,6 +118,8 @@ func TestLeaseEndsDuringCheck(t *testing.T) {
 			}
 			return 0
 		}})
+		looks = 0
+		n.Lease.Renew(0, l.End())
 		// The clock is looked at before the index is, and after all is decided.
 		want := verifier.Unavailable
 		if late >= 2 {
@@ -204,9 +217,9 @@ func TestIndexFails(t *testing.T) {
 			} else if tt.damage != nil && !errors.Is(err, projector.ErrCorrupt) {
 				t.Errorf("the index stopped with %v, want ErrCorrupt", err)
 			}
-			n.Index.Fresh(n.Clock.Boottime(), l.End())
+			n.Lease.Renew(n.Clock.Boottime(), l.End())
 			if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
-				t.Errorf("after another proof: %s, want %s", d.Reason, verifier.Unavailable)
+				t.Errorf("after another renewal: %s, want %s", d.Reason, verifier.Unavailable)
 			}
 		})
 	}

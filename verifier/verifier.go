@@ -1,14 +1,19 @@
 package verifier
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/projector"
-	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
 // Index is what a check looks things up in.
@@ -19,27 +24,40 @@ type Index interface {
 	Find(events.Digest) (projector.Found, error)
 	// Position returns the position of the last applied event.
 	Position() events.Position
-	// FreshAsOf returns the latest instant of boot time at which the index is
-	// known to have held the whole log, and false where there is none.
-	FreshAsOf() (time.Duration, bool)
+	// WaitApplied returns nil once the event at a position is applied.
+	WaitApplied(ctx context.Context, at events.Position) error
+	// Err returns why the index does not go on, nil while it does.
+	Err() error
+}
+
+// Lease says for how long checks may be answered, and from what. A check asks
+// for it before and after it has decided, and asks for Least last.
+type Lease interface {
+	// Left returns for how much longer. Less than zero is for how long the lease
+	// is over, and the least there is stands for none that could be gone on
+	// from: see [lease.NoLease].
+	Left() time.Duration
+	// Least returns the position that the index has to hold.
+	Least() events.Position
 }
 
 // Config says what a verifier works with.
 type Config struct {
 	Index Index // required
+	Lease Lease // required
+	// Stale are permissions that are answered for past the lease's end, and for
+	// how long. See [CheckStale] for which may be. Nil means none.
+	Stale map[string]time.Duration
+	// MinWait is how long a check waits for the position that its request names.
+	// Zero means a second.
+	MinWait time.Duration
 	// Format is the shape of secrets. The zero value means
 	// [events.DefaultFormat].
 	Format events.Format
 	// Model is the order of permissions. Nil means [events.Matomo].
 	Model *events.Model
-	// Lease is how old the index's knowledge of the log may be. Zero means 30
-	// seconds.
-	Lease time.Duration
 	// Now tells the time that expiry is measured by. Nil means time.Now.
 	Now func() time.Time
-	// Boottime is the clock that leases are measured by. Nil means
-	// [follow.Boottime].
-	Boottime func() time.Duration
 	// Logger receives what an operator should see. Nil discards it.
 	Logger *slog.Logger
 }
@@ -51,14 +69,11 @@ func (c Config) withDefaults() Config {
 	if c.Model == nil {
 		c.Model = events.Matomo
 	}
-	if c.Lease == 0 {
-		c.Lease = DefaultLease
+	if c.MinWait == 0 {
+		c.MinWait = time.Second
 	}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Boottime == nil {
-		c.Boottime = follow.Boottime
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -67,22 +82,76 @@ func (c Config) withDefaults() Config {
 }
 
 func (c Config) validate() error {
+	var errs []error
 	if c.Index == nil {
-		return errors.New("verifier: Index is required")
+		errs = append(errs, errors.New("verifier: Index is required"))
 	}
-	if c.Lease < 0 {
-		return errors.New("verifier: Lease is negative")
+	if c.Lease == nil {
+		errs = append(errs, errors.New("verifier: Lease is required"))
 	}
-	return nil
+	if c.MinWait < 0 {
+		errs = append(errs, errors.New("verifier: MinWait is negative"))
+	}
+	return errors.Join(append(errs, CheckStale(c.Model, c.Stale))...)
+}
+
+// mostStale bounds for how long a permission may be answered for past the
+// lease: a renewal can say no more.
+const mostStale = 24 * time.Hour
+
+// putsCode are permissions that cover little and change what every visitor's
+// browser runs.
+var putsCode = []string{"tagmanager_write", "tagmanager_publish_live_container", "tagmanager_use_custom_templates"}
+
+// CheckStale reports what is wrong with a choice of permissions that are
+// answered for past the lease's end.
+//
+// Whoever holds a revoked token may go on for that long at a node that is cut
+// off. So only a permission may be chosen with which little can be done
+// meanwhile: one on a resource that covers no other but view and read. Superuser
+// and admin could make themselves at home in that time, audit and mint are above
+// resources too, write and those that put code on pages leave something behind.
+func CheckStale(m *events.Model, stale map[string]time.Duration) error {
+	var errs []error
+	for _, permission := range slices.Sorted(maps.Keys(stale)) {
+		wrong := func(format string, a ...any) {
+			errs = append(errs, fmt.Errorf("stale: %s: %s", events.Quote(permission), fmt.Sprintf(format, a...)))
+		}
+		on := func(permission string) events.Scope {
+			return events.Scope{Permission: permission, Type: "site", ID: "*"}
+		}
+		switch {
+		case m.Check(events.Scope{Permission: permission}) == nil:
+			wrong("a permission above all resources is never answered for without a lease")
+			continue
+		case m.Check(on(permission)) != nil:
+			wrong("unknown permission; known are %s", strings.Join(m.Permissions(), ", "))
+			continue
+		case slices.Contains(putsCode, permission):
+			wrong("a permission to put code on pages is never answered for without a lease")
+			continue
+		}
+		for _, other := range m.Permissions() {
+			if other != permission && other != "view" && other != "read" && m.Covers(on(permission), on(other)) {
+				wrong("it covers %s; only what covers no more than view and read may be answered for without a lease", other)
+				break
+			}
+		}
+		if d := stale[permission]; d <= 0 || d > mostStale {
+			wrong("for %s: want more than nothing, and a day at most", d)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // DefaultLease is how long a verifier answers without hearing from the log.
-const DefaultLease = 30 * time.Second
+const DefaultLease = lease.DefaultLease
 
 // Verifier decides. Any number of goroutines may ask it.
 type Verifier struct {
 	cfg    Config
 	counts [reasons]atomic.Uint64
+	stale  atomic.Uint64
 }
 
 // New returns a verifier. It does no I/O.
@@ -103,15 +172,16 @@ func (v *Verifier) Counts() map[string]uint64 {
 	return out
 }
 
-// Lease returns how much longer the verifier may answer without hearing from
-// the log; zero or less where it may not.
-func (v *Verifier) Lease() time.Duration {
-	asOf, ok := v.cfg.Index.FreshAsOf()
-	if !ok {
-		return 0
-	}
-	return v.cfg.Lease - (v.cfg.Boottime() - asOf)
-}
+// StaleCount returns how many checks were decided past the lease's end.
+func (v *Verifier) StaleCount() uint64 { return v.stale.Load() }
+
+// Stale returns the permissions that are answered for past the lease's end, and
+// for how long. It is not to be changed.
+func (v *Verifier) Stale() map[string]time.Duration { return v.cfg.Stale }
+
+// Lease returns for how much longer the verifier may answer; zero where it may
+// not.
+func (v *Verifier) Lease() time.Duration { return max(0, v.cfg.Lease.Left()) }
 
 // Position returns the position that answers rest on.
 func (v *Verifier) Position() events.Position { return v.cfg.Index.Position() }

@@ -50,7 +50,7 @@ func newAccountCreateCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.changedAccount(a, "made")
+			return e.changedAccount(a, "made", nil)
 		},
 	}
 	flags := c.Flags()
@@ -110,12 +110,15 @@ func newAccountGrantCmd(e *env) *cobra.Command {
 	var (
 		none    bool
 		version versionFlags
+		wait    waitFlags
 		key     keyFlag
 	)
 	c := &cobra.Command{
 		Use: "grant ID|LOGIN SCOPE...", Short: "Replace what an account may do",
 		Long: `Replaces an account's grants with the scopes that are named. All of its tokens
-follow at once: none may do more than its account.`,
+follow at once: none may do more than its account. With --wait the command ends
+when no node goes by the old grants any more; it exits with 6 where that takes
+longer.`,
 		Example: `  tokenledger account grant shop view:site/3 track:site/3`,
 		Args: func(c *cobra.Command, args []string) error {
 			if none {
@@ -139,6 +142,9 @@ follow at once: none may do more than its account.`,
 			if err := version.check(); err != nil {
 				return err
 			}
+			if err := wait.check(c.Flags()); err != nil {
+				return err
+			}
 			key, err := key.key()
 			if err != nil {
 				return err
@@ -157,19 +163,23 @@ follow at once: none may do more than its account.`,
 			if grants == nil {
 				grants = []string{}
 			}
-			a, err := ledger.do(c.Context(), request{
+			a, got, err := wait.change(c.Context(), ledger, request{
 				method: http.MethodPut, path: []string{"v1", "accounts", seen.ID, "grants"},
 				body: map[string]any{"grants": grants}, key: key, ifMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err
 			}
-			return e.changedAccount(a, "changed")
+			if err := e.changedAccount(a, "changed", got.Receipt); err != nil {
+				return err
+			}
+			return wait.unproven(e, got, "change")
 		},
 	}
 	flags := c.Flags()
 	flags.BoolVar(&none, "none", false, "take all grants away")
 	version.declare(flags)
+	wait.declare(flags, false)
 	key.declare(flags)
 	return c
 }
@@ -197,15 +207,16 @@ func newAccountResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.changedAccount(a, "resumed")
+			return e.changedAccount(a, "resumed", nil)
 		},
 	}
 	key.declare(c.Flags())
 	return c
 }
 
-// changedAccount prints the answer to a command that changed an account.
-func (e *env) changedAccount(a *answer, done string) error {
+// changedAccount prints the answer to a command that changed an account, with
+// the receipt where one was waited for.
+func (e *env) changedAccount(a *answer, done string, r *api.Receipt) error {
 	var got struct {
 		Account  api.Account `json:"account"`
 		Position uint64      `json:"position"`
@@ -215,7 +226,7 @@ func (e *env) changedAccount(a *answer, done string) error {
 	}
 	e.replayed(a)
 	return e.show(a.body, func() {
-		e.printf("%s at position %d\n\n", done, got.Position)
+		e.printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
 		e.drawAccount(got.Account)
 	})
 }

@@ -4,13 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/pflag"
 
@@ -68,79 +65,6 @@ func (v *versionFlags) ifMatch(seen uint64) string {
 		seen = v.version
 	}
 	return `"` + strconv.FormatUint(seen, 10) + `"`
-}
-
-// waitFlags say how long to wait for the nodes.
-type waitFlags struct {
-	wait span
-	none bool
-}
-
-func (w *waitFlags) declare(flags *pflag.FlagSet) {
-	w.wait = span(10 * time.Second)
-	flags.Var(&w.wait, "wait", "how long to wait until every node has applied it, up to 1m")
-	flags.BoolVar(&w.none, "no-wait", false, "do not wait for the nodes")
-}
-
-// apply adds the wait to a request.
-func (w *waitFlags) apply(flags *pflag.FlagSet, r *request) error {
-	if w.none && flags.Changed("wait") {
-		return inputf("--wait and --no-wait contradict each other")
-	}
-	if w.wait > span(time.Minute) {
-		return inputf("--wait: the longest is 1m")
-	}
-	if !w.none {
-		r.query = url.Values{"wait": {w.wait.String()}}
-		r.linger = time.Duration(w.wait)
-	}
-	return nil
-}
-
-// report prints what became of a change that takes something away, and fails
-// where the nodes were to be waited for and have not all applied it.
-func (w *waitFlags) report(e *env, a *answer, done, what string) error {
-	var got struct {
-		Position uint64           `json:"position"`
-		Nodes    *api.Propagation `json:"propagation"`
-	}
-	if err := json.Unmarshal(a.body, &got); err != nil {
-		return err
-	}
-	e.replayed(a)
-	var behind []string
-	applied, all := 0, 0
-	if got.Nodes != nil {
-		all = len(got.Nodes.Nodes)
-		for _, n := range got.Nodes.Nodes {
-			if n.AppliedAt != nil {
-				applied++
-			} else {
-				behind = append(behind, fmt.Sprintf("%s (at position %d)", n.Name, n.Position))
-			}
-		}
-	}
-	complete := got.Nodes != nil && got.Nodes.Complete && applied == all && all > 0
-	err := e.show(a.body, func() {
-		e.printf("%s at position %d", done, got.Position)
-		switch {
-		case w.none:
-		case complete:
-			e.printf("; applied on %d/%d nodes in %s", applied, all, took(a.took))
-		case all > 0:
-			e.printf("; applied on %d/%d nodes after %s", applied, all, took(a.took))
-		}
-		e.printf("\n")
-	})
-	switch {
-	case err != nil || w.none || complete:
-		return err
-	case len(behind) > 0:
-		return failf(exitUnavailable, "not_in_time", "the %s itself stands, but not all nodes have applied it after %s. Outstanding: %s", what, took(a.took), strings.Join(behind, ", "))
-	case got.Nodes == nil:
-		return failf(exitUnavailable, "not_confirmed", "the %s itself stands, but the ledger did not say which nodes have applied it", what)
-	}
-	return failf(exitUnavailable, "not_confirmed", "the %s itself stands, but no node has reported to the ledger since it started, so nobody confirms it", what)
 }
 
 // replayed says that an answer is an earlier one's, where the key was not of

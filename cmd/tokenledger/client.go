@@ -125,7 +125,7 @@ func (c *client) signIn(ctx context.Context) (err error) {
 
 func loopback(host string) bool {
 	a, err := netip.ParseAddr(host)
-	return host == "localhost" || err == nil && a.IsLoopback()
+	return host == "localhost" || err == nil && (a.IsLoopback() || a.IsUnspecified())
 }
 
 // request is one question or command.

@@ -408,37 +408,130 @@ func TestVersionsThatAreNamed(t *testing.T) {
 	}
 }
 
-// TestRevocationsThatAreNotConfirmed fails where the answer does not show that
-// every node has applied it.
-func TestRevocationsThatAreNotConfirmed(t *testing.T) {
-	const applied = `{"name":"a","position":9,"applied_at":"2031-01-02T03:04:05Z"}`
+// receiptOf is a receipt with nodes, as the API has it.
+func receiptOf(complete bool, position string, nodes ...string) string {
+	return fmt.Sprintf(`{"complete":%t,"covers":9,%s"barrier":3,"lease_ms":30000,"asked_at":"2031-01-02T03:04:05Z","took_ms":4,"latest":"2031-01-02T03:04:35.004Z","nodes":[%s]}`,
+		complete, position, strings.Join(nodes, ","))
+}
+
+// Nodes of receipts.
+const (
+	nodeApplied = `{"name":"a","instance":"i1","how":"applied","at":"2031-01-02T03:04:05Z"}`
+	nodeEnded   = `{"name":"b","instance":"i2","how":"lease_ended","at":"2031-01-02T03:04:05Z","stale_until":{"track":"2031-01-02T03:09:05Z"}}`
+	nodeGaveUp  = `{"name":"c","instance":"i3","how":"given_up","at":"2031-01-02T03:04:05Z"}`
+	nodeWaiting = `{"name":"b\u001b[2J","instance":"i2","how":"waiting","latest":"2031-01-02T03:04:17.004Z"}`
+)
+
+// TestReceipts says what a receipt proves, and fails where it proves nothing.
+func TestReceipts(t *testing.T) {
+	recorded := `"position":10,`
 	for _, tt := range []struct {
-		propagation string
-		want        exitCode
-		says        string
+		receipt string
+		want    exitCode
+		out     string
+		says    string
 	}{
-		{`{"complete":true,"nodes":[` + applied + `]}`, exitOK, ""},
-		{`{"complete":false,"nodes":[` + applied + `,{"name":"b\u001b[2J","position":4}]}`, exitUnavailable, `Outstanding: b\x1b[2J (at position 4)`},
-		{`{"complete":true,"nodes":[` + applied + `,{"name":"b","position":4}]}`, exitUnavailable, "Outstanding: b"},
-		{`{"complete":true,"nodes":[]}`, exitUnavailable, "no node has reported"},
-		{`null`, exitUnavailable, "did not say which nodes"},
+		{receiptOf(true, recorded, nodeApplied), exitOK, "revoked at position 9; no node accepts it any more, after 4 ms (1 of 1 applied; receipt at position 10)\n", ""},
+		{
+			receiptOf(true, recorded, nodeApplied, nodeEnded, nodeGaveUp), exitOK,
+			"(1 of 3 applied, 1 gave up, 1 by the end of its lease; receipt at position 10)\n",
+			"tokenledger: b is configured to go on answering for track without the log; it may do so as before until 2031-01-02 03:09:05.",
+		},
+		{receiptOf(true, recorded), exitOK, "(no node could answer; receipt at position 10)\n", ""},
+		{receiptOf(true, "", nodeApplied), exitOK, "(1 of 1 applied; the receipt is not recorded)\n", ""},
+		{receiptOf(false, "", nodeApplied, nodeWaiting), exitUnavailable, "revoked at position 9; not on every node after 4 ms (1 of 2 applied)\n", `Waiting for b\x1b[2J: its lease ends in 12 s at the latest`},
+		{receiptOf(false, "", nodeApplied), exitUnavailable, "revoked at position 9; not on every node after 4 ms (1 of 1 applied)\n", "Waiting for nodes that this ledger may not know of: it is over in 30 s at the latest"},
+		{strings.Replace(receiptOf(false, "", nodeApplied), `"latest":"2031-01-02T03:04:35.004Z",`, "", 1), exitUnavailable, "", "Waiting for a barrier in the log"},
+		{`null`, exitUnavailable, "revoked at position 9\n", "did not say whether it is in force"},
 	} {
-		s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":9,"propagation":`+tt.propagation+`}`))
+		s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":9,"receipt":`+tt.receipt+`}`))
 		o := command(t, s.URL, "token", "revoke", someToken)
 		o.want(t, tt.want, tt.says)
-		if !strings.HasPrefix(o.out, "revoked at position 9") {
-			t.Errorf("standard output %q, want the position in any case", o.out)
+		if !strings.HasSuffix(o.out, tt.out) || !strings.HasPrefix(o.out, "revoked at position 9") {
+			t.Errorf("standard output %q, want %q", o.out, tt.out)
 		}
 		if tt.want != exitOK && !strings.Contains(o.errors, "the revocation itself stands") {
 			t.Errorf("standard error %q, want it to say that the revocation stands", o.errors)
 		}
-		if got := s.seen()[0].URL.RawQuery; got != "wait=10s" {
-			t.Errorf("query %q, want wait=10s", got)
+		if got := s.seen()[0].URL.RawQuery; got != "wait=45s" {
+			t.Errorf("query %q, want wait=45s", got)
 		}
 		command(t, s.URL, "token", "revoke", someToken, "--no-wait").want(t, exitOK)
 		if got := s.seen()[1].URL.RawQuery; got != "" {
 			t.Errorf("query %q with --no-wait, want none", got)
 		}
+	}
+}
+
+// terminal is standard error that a person looks at.
+type terminal struct{ bytes.Buffer }
+
+func (*terminal) IsTerminal() bool { return true }
+
+// TestProgress shows to whoever watches what is waited for.
+func TestProgress(t *testing.T) {
+	waiting := done(`{"token":{"id":"` + someToken + `"},"position":9,"receipt":` + receiptOf(false, "", nodeApplied, nodeWaiting) + `}`)
+	missing := answerJSON(http.StatusNotFound, "application/problem+json", `{"title":"T","status":404,"detail":"none yet","code":"not_found","receipt":`+receiptOf(false, "", nodeApplied, nodeWaiting)+`}`)
+	for _, tt := range []struct {
+		name   string
+		then   http.HandlerFunc
+		want   exitCode
+		out    string
+		errors string
+	}{
+		{"in time", done(receiptOf(true, `"position":10,`, nodeApplied, nodeEnded)), exitOK, "(1 of 2 applied, 1 by the end of its lease; receipt at position 10)\n", ""},
+		{"not in time", missing, exitUnavailable, "not on every node", "the revocation itself stands"},
+		{"no answer", trouble(503, "unavailable"), exitUnavailable, "not on every node", "the revocation itself stands"},
+		{"may not look", trouble(403, "forbidden"), exitUnavailable, "not on every node", "the revocation itself stands"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := serveWith(t, waiting, tt.then)
+			file := filepath.Join(t.TempDir(), "token")
+			if err := os.WriteFile(file, []byte("mine\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var out bytes.Buffer
+			errs := &terminal{}
+			e := newEnv(nil, &out, errs, []string{"TOKENLEDGER_SERVER=" + s.URL, "TOKENLEDGER_TOKEN_FILE=" + file, "TOKENLEDGER_DATA=" + t.TempDir()})
+			e.zone = time.UTC
+			e.retry = retry{pause: time.Millisecond, longest: time.Millisecond, patience: time.Millisecond}
+			code := execute(t.Context(), e, []string{"token", "revoke", someToken, "--wait", "20s"})
+			if code != int(tt.want) || !strings.Contains(out.String(), tt.out) || !strings.Contains(errs.String(), tt.errors) {
+				t.Errorf("exit code %d, output %q, errors %q", code, out.String(), errs.String())
+			}
+			if !strings.HasPrefix(errs.String(), "\r\x1b[Kwaiting for b\\x1b[2J: its lease ends in 12 s at the latest") || !strings.Contains(errs.String(), "\r\x1b[K") {
+				t.Errorf("errors %q, want what is waited for", errs.String())
+			}
+			seen := s.seen()
+			if got := seen[0].URL.RawQuery; got != "wait=1s" {
+				t.Errorf("first query %q, want wait=1s", got)
+			}
+			if got := seen[1].URL; got.Path != "/v1/receipts/9" || got.RawQuery != "wait=19s" {
+				t.Errorf("then %s, want the receipt for the rest of the time", got)
+			}
+		})
+	}
+}
+
+// TestRevokeManyPages goes on until none is left, and waits once.
+func TestRevokeManyPages(t *testing.T) {
+	page := func(position, revoked int, next string) http.HandlerFunc {
+		return done(fmt.Sprintf(`{"position":%d,"matched":%d,"revoked":%d,"already":0,"tokens":["tok_%d"],"next_cursor":%q}`, position, revoked, revoked, position, next))
+	}
+	s := serveWith(t, page(5, 2, "x"), page(9, 3, "y"), page(7, 4, ""), done(receiptOf(true, `"position":10,`, nodeApplied)))
+	o := command(t, s.URL, "token", "revoke", "--app", "a b", "--yes", "--reason", "lost")
+	o.want(t, exitOK)
+	if want := "9 tokens revoked at position 9; no node accepts them any more, after 4 ms (1 of 1 applied; receipt at position 10)\n"; o.out != want {
+		t.Errorf("got %q, want %q", o.out, want)
+	}
+	seen, sent := s.seen(), s.sent()
+	for i, want := range []string{`{"app":"a b","reason":"lost"}`, `{"app":"a b","cursor":"x","reason":"lost"}`, `{"app":"a b","cursor":"y","reason":"lost"}`} {
+		if sent[i] != want || seen[i].Header.Get("Idempotency-Key") != seen[0].Header.Get("Idempotency-Key") || seen[i].URL.RawQuery != "" {
+			t.Errorf("request %d is %s?%s %s, want %s with one key", i, seen[i].URL.Path, seen[i].URL.RawQuery, sent[i], want)
+		}
+	}
+	if got := seen[3].URL; got.Path != "/v1/receipts/9" || got.RawQuery != "wait=45s" {
+		t.Errorf("the receipt is asked for by %s", got)
 	}
 }
 

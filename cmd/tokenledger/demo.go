@@ -206,19 +206,27 @@ func (d *demo) play(ctx context.Context) error {
 
 	d.env.printf("\nThe phone is lost:\n\n")
 	begun = time.Now()
-	var revoked made
-	answer, err := d.send(ctx, []string{"v1", "tokens", phone.Token.ID, "revoke"}, map[string]any{"reason": "lost"})
+	const wait = 30 * time.Second
+	answer, err := d.ledger.do(ctx, request{
+		method: http.MethodPost, path: []string{"v1", "tokens", phone.Token.ID, "revoke"}, key: newKey(),
+		body: map[string]any{"reason": "lost"}, query: url.Values{"wait": {wait.String()}}, linger: wait,
+	})
+	var revoked proven
 	if err == nil {
 		err = json.Unmarshal(answer.body, &revoked)
 	}
 	if err != nil {
 		return err
 	}
-	d.step(begun, "revoke", "phone: in the log, at position %d", revoked.Position)
-	if err := d.everywhere(ctx, revoked.Position); err != nil {
-		return err
+	r := revoked.Receipt
+	if r == nil || !r.Complete {
+		return fmt.Errorf("the revocation at position %d is not in force on every node after %s", revoked.Position, wait)
 	}
-	d.step(begun, "", "applied by all three verifiers, counted from the command")
+	d.step(begun, "revoke", "phone: in the log, at position %d, and no node accepts it any more", revoked.Position)
+	for _, n := range r.Nodes {
+		d.env.printf("  %11s  %-10s  %s: %s %d ms after the wait began\n", "", "", clean(n.Name), n.How, n.At.Sub(r.AskedAt).Milliseconds())
+	}
+	d.env.printf("  %11s  %-10s  the receipt is in the log, at position %d\n", "", "", r.Position)
 	if err := d.check(ctx, "phone", phone.Secret, "view:site/1", false); err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ var exitMeanings = []struct {
 	{exitNotFound, "there is no such token or account (404)"},
 	{exitNotAllowed, "your token is missing, is not accepted, or may not do this (401, 403)"},
 	{exitConflict, "it exists already, has ended, or changed in the meantime (409, 412)"},
-	{exitUnavailable, "unavailable, or not in time: no connection, no answer within --timeout,\n       503, or nodes that have not applied a change within --wait"},
+	{exitUnavailable, "unavailable, or not in time: no connection, no answer within --timeout,\n       503, no receipt within --wait, or a node that is not ready"},
 	{exitDenied, "verify: denied"},
 	{exitInterrupted, "interrupted by a signal"},
 }

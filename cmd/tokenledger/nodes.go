@@ -13,7 +13,12 @@ import (
 
 func newNodesCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "nodes", Short: "List the verifiers, and how far each has got", Args: takes(),
+		Use: "nodes", Short: "List the verifiers: how far each has got, and what it knows", Args: takes(),
+		Long: `Lists the verifiers: whether each answers checks, the position that it has
+applied and how far that lags behind, for how long it may answer without hearing
+from the log, and a digest of its index at a position, which is the same on every
+node that is well. A node that was not heard of for a lease is silent; one that
+has no lease any more is gone.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.ledger(c.Context())
 			if err != nil {
@@ -42,19 +47,46 @@ func newNodesCmd(e *env) *cobra.Command {
 				return nil
 			}
 			return e.show(a.body, func() {
-				g := e.grid("NAME", "READY", "POSITION", "LAG", "AGE", "VERSION", "ADDRESS", "HEARD", "WHY")
+				g := e.grid("NAME", "READY", "POSITION", "LAG", "LEASE", "DIGEST", "VERSION", "ADDRESS", "HEARD", "WHY")
 				for _, n := range got.Items {
-					ready, age := "no", "-"
-					if n.Ready {
-						ready = "yes"
-					}
-					if n.AgeMS >= 0 {
-						age = took(time.Duration(n.AgeMS) * time.Millisecond)
-					}
-					g.row(n.Name, ready, strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), age, n.Version, n.Address, e.when(n.HeardAt), n.Why)
+					g.row(n.Name, readyWord(n), strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), leaseLeft(n),
+						shortDigest(n.Digest), n.Version, n.Address, e.whenPtr(n.HeardAt), n.Why)
 				}
 				g.end()
+				for _, n := range got.Items {
+					if n.Warning != "" {
+						e.note("tokenledger: %s (process %s): %s.", clean(n.Name), clean(n.Instance), clean(n.Warning))
+					}
+				}
 			})
 		},
 	}
+}
+
+// readyWord says in a word whether a node answers checks.
+func readyWord(n api.Node) string {
+	switch {
+	case n.Ready:
+		return "yes"
+	case n.State == "silent", n.State == "gone":
+		return n.State
+	}
+	return "no"
+}
+
+// leaseLeft says for how long a node may answer without hearing from the log.
+func leaseLeft(n api.Node) string {
+	if n.LeaseMS <= 0 {
+		return ""
+	}
+	return took(time.Duration(n.LeaseMS) * time.Millisecond)
+}
+
+// shortDigest prints enough of a digest to see that two differ, and where.
+func shortDigest(d *api.Digest) string {
+	if d == nil {
+		return ""
+	}
+	const enough = 8
+	return d.Digest[:min(enough, len(d.Digest))] + "@" + strconv.FormatUint(d.Position, 10)
 }

@@ -33,7 +33,7 @@ func TestReadme(t *testing.T) {
 	}
 	// Exit codes of verify, in the order of the README: the allowed ones end
 	// the script unless they are 0, the others are printed.
-	for _, want := range []string{"insufficient_scope", "invalid_token", "applied on 1/1 nodes"} {
+	for _, want := range []string{"insufficient_scope", "invalid_token", "(1 of 1 applied"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output lacks %q:\n%s", want, out.String())
 		}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -18,6 +20,9 @@ import (
 type serveSettings struct {
 	roles, name                     text
 	nats, natsKey, natsListen       text
+	natsCluster, natsClusterListen  text
+	natsCredentials                 text
+	natsReplicas                    count
 	apiAddr, verifyAddr, metricsAdr text
 	lease                           span
 	secretPrefix, logFormat         text
@@ -37,11 +42,19 @@ func newServeCmd(e *env) *cobra.Command {
 folder, begins the log and writes the secret of the first token to root.token
 there. A folder whose log is gone is refused.
 
+A ledger keeps its log alone, or together with others: give each of three ledgers
+the route URLs of all (--nats-cluster), the address among them that is its own
+(--nats-cluster-listen), one for verifiers (--nats-listen), and the folder that
+tokenledger nats init made for it. The log is begun once all of them are there,
+by one of them, and that one writes root.token.
+
 Every setting can also stand in the configuration file, under its name with _
 for -, beside policies and trusted_proxies. A flag goes before its environment
 variable, and that before the file.`,
 		Example: `  tokenledger serve
   tokenledger serve --nats-listen 127.0.0.1:7603
+  tokenledger serve --nats-cluster nats://10.0.0.1:7604,nats://10.0.0.2:7604,nats://10.0.0.3:7604 --nats-cluster-listen 10.0.0.1:7604 --nats-listen 10.0.0.1:7603 --nats-credentials nats/nodes/l1
+  tokenledger serve --roles verifier --nats tls://10.0.0.1:7603,tls://10.0.0.2:7603,tls://10.0.0.3:7603 --nats-credentials nats/nodes/v1
   tokenledger serve --roles verifier --nats nats://127.0.0.1:7603 --nats-key /path/to/verifier.nk --data ./v2 --verify-addr 127.0.0.1:7611 --metrics-addr 127.0.0.1:7612`,
 		Args: cobra.NoArgs,
 	}
@@ -53,7 +66,11 @@ variable, and that before the file.`,
 	}{
 		{setting{name: "roles", help: "what the node is: ledger, verifier, or both"}, &s.roles},
 		{setting{name: "name", help: "the node's name among the others; by default one that the data folder keeps"}, &s.name},
-		{setting{name: "nats", help: "URL of the log, for a verifier without a ledger"}, &s.nats},
+		{setting{name: "nats", help: "URLs of the log, with commas between them: for a verifier without a ledger, or a ledger whose log is on servers of your own"}, &s.nats},
+		{setting{name: "nats-cluster", help: "route URLs of the three or five ledgers that keep the log together, this one's included, as in nats://10.0.0.1:7604"}, &s.natsCluster},
+		{setting{name: "nats-cluster-listen", help: "host:port where the other ledgers of --nats-cluster reach this one"}, &s.natsClusterListen},
+		{setting{name: "nats-credentials", help: "folder of this node that tokenledger nats init made: key, certificate and members"}, &s.natsCredentials},
+		{setting{name: "nats-replicas", help: "copies of a log that is begun on servers of your own: 1, 3 or 5 (default 3)"}, &s.natsReplicas},
 		{setting{name: "nats-key", help: "file of the key to connect to the log with: a copy of verifier.nk from the ledger's data folder"}, &s.natsKey},
 		{setting{name: "nats-listen", help: "host:port where verifiers in other processes reach this ledger's log; without it nothing listens"}, &s.natsListen},
 		{setting{name: "api-addr", help: "host:port of the API"}, &s.apiAddr},
@@ -114,6 +131,8 @@ func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config
 	cfg := node.Config{
 		Data: string(e.dataDir), Roles: splitList(string(s.roles)), Name: string(s.name),
 		NATS: string(s.nats), NATSKey: string(s.natsKey), NATSListen: string(s.natsListen),
+		NATSCluster: splitList(string(s.natsCluster)), NATSClusterListen: string(s.natsClusterListen),
+		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),
 		APIAddr: string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
 		Lease: time.Duration(s.lease), SecretPrefix: string(s.secretPrefix),
 		Policies: file.Policies, TrustedProxies: file.TrustedProxies,
@@ -130,3 +149,23 @@ func splitList(s string) []string {
 	}
 	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
 }
+
+// count is a flag's value that is a number above zero; zero stands for none.
+type count int
+
+func (n *count) Set(s string) error {
+	got, err := strconv.Atoi(s)
+	if err != nil || got <= 0 {
+		return errors.New("want a number above zero")
+	}
+	*n = count(got)
+	return nil
+}
+
+func (n *count) String() string {
+	if *n == 0 {
+		return "" // help then names no default
+	}
+	return strconv.Itoa(int(*n))
+}
+func (*count) Type() string { return "number" }

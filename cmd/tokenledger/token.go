@@ -85,15 +85,16 @@ type tokenAnswer struct {
 	SecretShown bool      `json:"secret_already_shown"`
 }
 
-// changed prints the answer to a command that changed a token.
-func (e *env) changed(a *answer, done string) error {
+// changed prints the answer to a command that changed a token, with the receipt
+// where one was waited for.
+func (e *env) changed(a *answer, done string, r *api.Receipt) error {
 	var got tokenAnswer
 	if err := json.Unmarshal(a.body, &got); err != nil {
 		return err
 	}
 	e.replayed(a)
 	return e.show(a.body, func() {
-		e.printf("%s at position %d\n\n", done, got.Position)
+		e.printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
 		e.drawToken(got.Token)
 	})
 }

@@ -11,12 +11,14 @@ func newTokenScopeCmd(e *env) *cobra.Command {
 	var (
 		inherit, admin bool
 		version        versionFlags
+		wait           waitFlags
 		key            keyFlag
 	)
 	c := &cobra.Command{
 		Use: "scope ID SCOPE...", Short: "Replace what a token may do",
 		Long: `Replaces a token's scopes with those that are named, or with --inherit by all
-that its account has.`,
+that its account has. With --wait the command ends when no node goes by the old
+ones any more; it exits with 6 where that takes longer.`,
 		Example: `  tokenledger token scope tok_01jd3qk8z5n0v7m2x4c6b8a9ef view:site/3 write:site/4`,
 		Args: func(c *cobra.Command, args []string) error {
 			if inherit {
@@ -35,6 +37,9 @@ that its account has.`,
 				return err
 			}
 			if err := version.check(); err != nil {
+				return err
+			}
+			if err := wait.check(c.Flags()); err != nil {
 				return err
 			}
 			if len(scopes) == 0 && !inherit {
@@ -65,19 +70,23 @@ that its account has.`,
 				}
 				body = map[string]any{"inherit": true}
 			}
-			a, err := ledger.do(c.Context(), request{
+			a, got, err := wait.change(c.Context(), ledger, request{
 				method: http.MethodPatch, path: []string{"v1", "tokens", id}, body: body, key: key, ifMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err
 			}
-			return e.changed(a, "changed")
+			if err := e.changed(a, "changed", got.Receipt); err != nil {
+				return err
+			}
+			return wait.unproven(e, got, "change")
 		},
 	}
 	flags := c.Flags()
 	flags.BoolVar(&inherit, "inherit", false, "it may do all that its account may, now and later; instead of scopes")
 	declareAdmin(flags, &admin)
 	version.declare(flags)
+	wait.declare(flags, false)
 	key.declare(flags)
 	return c
 }
@@ -88,6 +97,7 @@ func newTokenEditCmd(e *env) *cobra.Command {
 		expires         span
 		limits          constraintFlags
 		version         versionFlags
+		wait            waitFlags
 		key             keyFlag
 	)
 	c := &cobra.Command{
@@ -102,6 +112,9 @@ constraint away, as in --cidr "".`,
 				return err
 			}
 			if err := version.check(); err != nil {
+				return err
+			}
+			if err := wait.check(c.Flags()); err != nil {
 				return err
 			}
 			flags, body := c.Flags(), map[string]any{}
@@ -155,13 +168,16 @@ constraint away, as in --cidr "".`,
 				}
 				body["constraints"] = seen.Constraints
 			}
-			a, err := ledger.do(c.Context(), request{
+			a, got, err := wait.change(c.Context(), ledger, request{
 				method: http.MethodPatch, path: []string{"v1", "tokens", id}, body: body, key: key, ifMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err
 			}
-			return e.changed(a, "changed")
+			if err := e.changed(a, "changed", got.Receipt); err != nil {
+				return err
+			}
+			return wait.unproven(e, got, "change")
 		},
 	}
 	flags := c.Flags()
@@ -171,6 +187,7 @@ constraint away, as in --cidr "".`,
 	flags.StringVar(&at, "expires-at", "", "when it ends, as in 2031-12-31T18:00:00Z")
 	limits.declare(flags)
 	version.declare(flags)
+	wait.declare(flags, false)
 	key.declare(flags)
 	return c
 }

@@ -14,13 +14,6 @@ func newTokenSuspendCmd(e *env) *cobra.Command {
 	})
 }
 
-func newTokenRevokeCmd(e *env) *cobra.Command {
-	return e.ending(ending{
-		verb: "revoke", done: "revoked", what: "revocation", short: "End a token for ever",
-		arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"}, complete: e.tokens(unended),
-	})
-}
-
 func newTokenResumeCmd(e *env) *cobra.Command {
 	var key keyFlag
 	c := &cobra.Command{
@@ -35,15 +28,15 @@ func newTokenResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.changed(a, "resumed")
+			return e.changed(a, "resumed", nil)
 		},
 	}
 	key.declare(c.Flags())
 	return c
 }
 
-// ending is a command that takes something away, and by default waits until
-// every node has applied that.
+// ending is a command that takes something away, and by default waits until no
+// node answers as before any more.
 type ending struct {
 	verb, done, what, short string
 	arg                     string
@@ -60,9 +53,10 @@ func (e *env) ending(n ending) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use: n.verb + " ID", Short: n.short,
-		Long: n.short + `, and wait until every node has applied it. Where that takes
-longer than --wait, the ` + n.what + ` stands all the same: the command then names the
-nodes that are outstanding and exits with 6.`,
+		Long: n.short + `, and wait until no node accepts it any more: each has applied the
+` + n.what + `, or cannot answer without asking for it first. A node that is cut off is
+waited out. Where that takes longer than --wait, the ` + n.what + ` stands all the
+same: the command then names the nodes that are outstanding and exits with 6.`,
 		Args: takes(n.arg), ValidArgsFunction: e.first(n.complete),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := n.check(args[0])
@@ -73,21 +67,39 @@ nodes that are outstanding and exits with 6.`,
 			if reason != "" {
 				r.body = map[string]any{"reason": reason}
 			}
-			if err := wait.apply(c.Flags(), &r); err != nil {
+			if err := wait.check(c.Flags()); err != nil {
 				return err
 			}
-			a, err := e.command(c, &key, r)
-			if err != nil {
-				return err
-			}
-			return wait.report(e, a, n.done, n.what)
+			return e.end(c, r, &wait, &key, n.done, n.what)
 		},
 	}
 	flags := c.Flags()
 	flags.StringVar(&reason, "reason", "", "why; do not name people, the log cannot forget")
-	wait.declare(flags)
+	wait.declare(flags, true)
 	key.declare(flags)
 	return c
+}
+
+// end sends a request that takes something away, and says what became of it.
+func (e *env) end(c *cobra.Command, r request, wait *waitFlags, key *keyFlag, done, what string) (err error) {
+	if r.key, err = key.key(); err != nil {
+		return err
+	}
+	ledger, err := e.ledger(c.Context())
+	if err != nil {
+		return err
+	}
+	a, got, err := wait.change(c.Context(), ledger, r)
+	if err != nil {
+		return err
+	}
+	e.replayed(a)
+	if err := e.show(a.body, func() {
+		e.printf("%s at position %d%s\n", done, got.Position, effect(got.Receipt, "no node accepts it any more"))
+	}); err != nil {
+		return err
+	}
+	return wait.unproven(e, got, what)
 }
 
 // command sends a request that changes something.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 
 	"github.com/spf13/cobra"
@@ -12,12 +13,14 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 	var (
 		grace, ifVersion = "", uint64(0)
 		only             bool
+		wait             waitFlags
 		key              keyFlag
 	)
 	c := &cobra.Command{
 		Use: "rotate ID", Short: "Give a token a new secret, and show it once",
 		Long: `Gives a token a new secret, shown now and never again. The old one works for the
-time of --grace, but never longer than the token.`,
+time of --grace, but never longer than the token. With --grace 0s the command
+then waits until no node accepts the old one any more, as revoke does.`,
 		Example: `  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 24h
   tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s --secret-only > new.token   # it leaked`,
 		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
@@ -33,6 +36,10 @@ time of --grace, but never longer than the token.`,
 					return inputf(`--grace: want a length of time such as "0s", "1h" or "7d"`)
 				}
 				r.body = map[string]any{"grace": d.String()}
+				wait.on = d == 0 // else it works on for longer than anybody waits
+			}
+			if err := wait.check(c.Flags()); err != nil {
+				return err
 			}
 			if ifVersion != 0 {
 				r.ifMatch = (&versionFlags{}).ifMatch(ifVersion)
@@ -48,13 +55,29 @@ time of --grace, but never longer than the token.`,
 			if err != nil {
 				return err
 			}
-			return e.secret(a, "rotated", only)
+			if err := e.secret(a, "rotated", only); err != nil || !wait.on {
+				return err
+			}
+			// The secret is shown already: nothing that follows can lose it.
+			var got proven
+			if err := json.Unmarshal(a.body, &got); err != nil {
+				return err
+			}
+			got.Receipt, err = ledger.await(c.Context(), got.Position, wait.length(), nil)
+			if err != nil {
+				return err
+			}
+			if got.Receipt.Complete {
+				e.note("tokenledger: rotated%s.", effect(got.Receipt, inForce))
+			}
+			return wait.unproven(e, got, "rotation")
 		},
 	}
 	flags := c.Flags()
 	flags.StringVar(&grace, "grace", "", "how long the old secret works, as in 24h; by default an hour")
 	flags.Uint64Var(&ifVersion, "if-version", 0, "rotate it only where this is its version")
 	declareOnly(flags, &only)
+	wait.declare(flags, false)
 	key.declare(flags)
 	return c
 }

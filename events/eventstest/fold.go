@@ -121,6 +121,19 @@ func (s State) Command(key events.CommandKey) (events.Done, bool) {
 	return events.Done{}, false
 }
 
+// Receipt returns the receipt that covers a position: of several the one that
+// covers least, and of those the latest.
+func (s State) Receipt(at events.Position) (events.Receipt, bool) {
+	var best events.Receipt
+	for _, e := range s.log {
+		r, ok := e.Change.(*events.ReceiptIssued)
+		if ok && r.Covers >= at && (best.Covers == 0 || r.Covers <= best.Covers) {
+			best = events.Receipt{ReceiptIssued: *r, Position: e.at, Issued: e.Time}
+		}
+	}
+	return best, best.Covers > 0
+}
+
 // Policy returns the policy.
 func (s State) Policy() events.PolicyState {
 	var p events.PolicyState

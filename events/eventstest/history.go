@@ -73,6 +73,7 @@ func (h *historian) step() {
 	}
 	choices := []choice{
 		{3, h.changePolicy},
+		{4, h.issueReceipt},
 		{14, h.changeAccount},
 	}
 	if len(h.accounts) < mostAccounts {
@@ -174,6 +175,27 @@ func (h *historian) changePolicy() {
 	h.event(events.PolicyName, &events.PolicySet{Policy: events.Policy{
 		MaxLife: life, DefaultLife: h.rng.Int64N(life + 1), MaxGrace: h.rng.Int64N(40 * 86400),
 	}})
+}
+
+// issueReceipt covers what has happened so far, or less than an earlier one
+// did: ledgers do not wait for each other.
+func (h *historian) issueReceipt() {
+	c := &events.ReceiptIssued{
+		Covers: events.Position(1 + h.rng.IntN(len(h.Messages))), Ledger: pick(h.rng, []string{"ledger-1", "ledger-2"}),
+		Barrier: events.LeaseSeq(1 + h.rng.Uint64N(1000)), Lease: 30_000, Asked: h.now, Took: events.Milliseconds(h.rng.Int64N(31_000)),
+		Nodes: []events.NodeReceipt{},
+	}
+	for i := range h.rng.IntN(4) {
+		n := events.NodeReceipt{
+			Holder: events.Holder{Node: fmt.Sprintf("verifier-%d", i), Instance: "a1b2c3"}, At: h.now,
+			How: pick(h.rng, []events.NodeStop{events.StopApplied, events.StopGivenUp, events.StopExpired}),
+		}
+		if n.How == events.StopExpired && h.chance(50) {
+			n.Stale = map[string]time.Time{"track": h.now.Add(time.Minute)}
+		}
+		c.Nodes = append(c.Nodes, n)
+	}
+	h.event(events.ReceiptName, c)
 }
 
 // cutoff is a time that some tokens were made before: since the last few

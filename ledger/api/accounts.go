@@ -30,9 +30,9 @@ type accountOutput struct {
 	Replayed string `header:"Idempotency-Replayed" doc:"true where an earlier request with the same key did it"`
 	Status   int
 	Body     struct {
-		Account  Account      `json:"account"`
-		Position uint64       `json:"position" doc:"of the event in the log"`
-		Nodes    *Propagation `json:"propagation,omitempty"`
+		Account  Account  `json:"account"`
+		Position uint64   `json:"position" doc:"of the event in the log"`
+		Receipt  *Receipt `json:"receipt,omitempty" doc:"where the request waited: since when the change is in force on every node"`
 	}
 }
 
@@ -54,6 +54,7 @@ type grantInput struct {
 	AccountPath
 	Keyed
 	Conditional
+	Waiting
 	Body struct {
 		Grants []string `json:"grants" maxItems:"64" doc:"replaces all of them"`
 	}
@@ -97,8 +98,12 @@ func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error)
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
+	wait, err := parseWait(in.Wait)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
 	r, err := a.ledger.Grant(ctx, callerFrom(ctx), in.Key, in.ID, seen, in.Body.Grants)
-	return a.accountResult(ctx, r, err, seen != 0)
+	return a.provenAccount(ctx, r, err, seen != 0, wait)
 }
 
 func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*accountOutput, error) {
@@ -111,9 +116,14 @@ func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*acc
 		reason = in.Body.Reason
 	}
 	r, err := a.ledger.SuspendAccount(ctx, callerFrom(ctx), in.Key, in.ID, reason)
-	out, err := a.accountResult(ctx, r, err, false)
+	return a.provenAccount(ctx, r, err, false, wait)
+}
+
+// provenAccount is what provenToken is for tokens.
+func (a *api) provenAccount(ctx context.Context, r ledger.AccountResult, err error, ifMatch bool, wait time.Duration) (*accountOutput, error) {
+	out, err := a.accountResult(ctx, r, err, ifMatch)
 	if err == nil {
-		out.Body.Nodes = a.propagate(ctx, r.Position, wait)
+		out.Body.Receipt = a.prove(ctx, r.Position, wait, &out.Position)
 	}
 	return out, err
 }

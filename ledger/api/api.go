@@ -82,9 +82,12 @@ func build(cfg Config) (http.Handler, huma.API) {
 	a := &api{ledger: cfg.Ledger, log: cfg.Logger}
 	a.tokenRoutes(described)
 	a.accountRoutes(described)
+	a.revocationRoutes(described)
+	a.receiptRoutes(described)
 	a.nodeRoutes(described)
 	describeReplays(described.OpenAPI())
-	return &front{api: a, mux: mux, authenticate: cfg.Authenticate}, described
+	describePositions(described.OpenAPI())
+	return &front{api: a, mux: mux, authenticate: cfg.Authenticate, behind: behind{ledger: cfg.Ledger}}, described
 }
 
 // describeReplays adds what a request is answered with that made something
@@ -106,6 +109,7 @@ type front struct {
 	api          *api
 	mux          *http.ServeMux
 	authenticate func(ctx context.Context, token, address string) (ledger.Caller, error)
+	behind       behind
 }
 
 type contextKey int
@@ -123,11 +127,19 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithValue(r.Context(), requestKey, id)
 
 	if !strings.HasPrefix(r.URL.Path, "/openapi") {
+		if p := f.behind.wait(ctx, r); p != nil {
+			p.write(w, id)
+			return
+		}
+		// What is answered rests on no less; an answer that knows better says
+		// so itself.
+		at := position(f.api.ledger.Position())
 		caller, p := f.caller(ctx, r)
 		if p != nil {
 			p.write(w, id)
 			return
 		}
+		w.Header().Set(positionHeader, at)
 		ctx = context.WithValue(ctx, callerKey, caller)
 	}
 	r = r.WithContext(ctx)
@@ -214,7 +226,7 @@ func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Pr
 	case errors.Is(err, ErrUnauthenticated):
 		return ledger.Caller{}, problem("unauthenticated", "the token is unknown, expired or revoked")
 	case err != nil:
-		return ledger.Caller{}, problem("unavailable", "this node cannot tell now whether the token is good; see its log")
+		return ledger.Caller{}, problem("unavailable", "this node has no lease: it has not heard from the log for too long, and cannot tell whether the token is still good; nothing was changed")
 	}
 	return caller, nil
 }

@@ -67,6 +67,11 @@ func start(t testing.TB) *server {
 		done <- nil
 		t.Fatalf("the node did not start: %v", err)
 	}
+	for end := time.Now().Add(patience); n.Verifier().Lease() <= 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the node gets no lease")
+		}
+	}
 	raw, err := os.ReadFile(filepath.Join(dir, "root.token"))
 	if err != nil {
 		t.Fatal(err)

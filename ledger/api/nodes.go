@@ -11,18 +11,34 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// Node is a verifier as clients see it.
+// Node is a verifier as clients see it: one process.
 type Node struct {
-	Name     string    `json:"name"`
-	Position uint64    `json:"position" doc:"last applied"`
-	Lag      uint64    `json:"lag" doc:"events that this ledger has applied and the verifier has not"`
-	Ready    bool      `json:"ready" doc:"it answers checks"`
-	Why      string    `json:"why,omitempty" doc:"why it does not"`
-	AgeMS    int64     `json:"age_ms" doc:"how old its knowledge of the log's end was when it reported; -1 while it has none"`
-	Version  string    `json:"version" doc:"of its program"`
-	Epoch    string    `json:"epoch" doc:"of the log that it reads"`
-	Address  string    `json:"verify_address" doc:"where it answers checks"`
-	HeardAt  time.Time `json:"heard_at" doc:"when it last reported"`
+	Name     string `json:"name"`
+	Instance string `json:"instance" doc:"of its process; drawn when that started"`
+	State    string `json:"state" enum:"serving,not_ready,silent,gone" doc:"serving: it answers checks; not_ready: it says that it does not; silent: it was not heard of for a lease, and may answer until lease_until; gone: it answers nothing any more"`
+	Position uint64 `json:"position" doc:"last applied"`
+	Lag      uint64 `json:"lag" doc:"events that this ledger has applied and the verifier has not"`
+	Ready    bool   `json:"ready" doc:"it answers checks"`
+	Why      string `json:"why,omitempty" doc:"why it does not"`
+	Warning  string `json:"warning,omitempty" doc:"what an operator should look at"`
+	AgeMS    int64  `json:"age_ms" doc:"how old its knowledge of the log's end was when it reported; -1 while it has none"`
+	LeaseMS  int64  `json:"lease_left_ms" doc:"for how long it might answer without hearing from the log, when it reported"`
+	// Until is the ledger's own bound.
+	Until     *time.Time       `json:"lease_until,omitempty" doc:"when it has no lease any more at the latest if it renews no more, as this ledger knows"`
+	Digest    *Digest          `json:"digest,omitempty" doc:"what its index holds; nodes with another digest at the same position differ"`
+	StaleMS   map[string]int64 `json:"stale_ms,omitempty" doc:"permission -> for how long it goes on to answer for that one past its lease"`
+	Roles     []string         `json:"roles,omitempty"`
+	Version   string           `json:"version" doc:"of its program"`
+	Epoch     string           `json:"epoch" doc:"of the log that it reads"`
+	Address   string           `json:"verify_address" doc:"where it answers checks"`
+	HeardAt   *time.Time       `json:"heard_at,omitempty" doc:"when it last reported; absent where this ledger knows it by its renewals alone"`
+	RenewedAt *time.Time       `json:"renewed_at,omitempty" doc:"when its last renewal of its lease was read"`
+}
+
+// Digest stands for the content of an index at a position.
+type Digest struct {
+	Position uint64 `json:"position"`
+	Digest   string `json:"digest" doc:"16 hexadecimal digits"`
 }
 
 type nodeList struct {
@@ -33,7 +49,7 @@ type nodeList struct {
 }
 
 func (a *api) nodeRoutes(h huma.API) {
-	huma.Register(h, operation("nodes")(http.MethodGet, "/v1/nodes", "list-nodes", "List the verifiers that have reported since the ledger started", http.StatusOK), a.listNodes)
+	huma.Register(h, operation("nodes")(http.MethodGet, "/v1/nodes", "list-nodes", "List the verifiers, by what they report and by their leases", http.StatusOK), a.listNodes)
 }
 
 func (a *api) listNodes(ctx context.Context, _ *struct{}) (*nodeList, error) {
@@ -45,41 +61,27 @@ func (a *api) listNodes(ctx context.Context, _ *struct{}) (*nodeList, error) {
 	out := &nodeList{Position: uint64(at)}
 	out.Body.Items = make([]Node, len(list))
 	for i, n := range list {
-		out.Body.Items[i] = Node{
-			Name: n.Name, Position: uint64(n.Position), Lag: lag(at, n.Position), Ready: n.Ready, Why: n.Why,
-			AgeMS: n.AgeMS, Version: n.Version, Epoch: n.Epoch, Address: n.Address, HeardAt: n.Heard,
-		}
+		out.Body.Items[i] = showNode(n, at)
 	}
 	return out, nil
 }
 
-// propagate waits until the verifiers have applied a position, where the
-// request asked for that.
-func (a *api) propagate(ctx context.Context, at events.Position, wait time.Duration) *Propagation {
-	if wait == 0 {
-		return nil
+func showNode(n ledger.Node, at events.Position) Node {
+	out := Node{
+		Name: n.Name, Instance: n.Instance, State: string(n.State), Position: uint64(n.Position), Lag: lag(at, n.Position),
+		Ready: n.Ready, Why: n.Why, Warning: n.Warning, AgeMS: n.AgeMS, LeaseMS: n.LeaseMS, Until: instant(n.Until),
+		Roles: n.Roles, Version: n.Version, Epoch: n.Epoch, Address: n.Address, HeardAt: instant(n.Heard), RenewedAt: instant(n.Renewed),
 	}
-	ctx, cancel := context.WithTimeout(ctx, wait)
-	defer cancel()
-	list, all := a.ledger.WaitNodes(ctx, at)
-	out := &Propagation{Complete: all, Nodes: make([]NodeApplied, len(list))}
-	for i, n := range list {
-		out.Nodes[i] = NodeApplied{Name: n.Name, Position: uint64(n.Position), AppliedAt: instant(n.Applied)}
+	if n.Digest.Position > 0 {
+		out.Digest = &Digest{Position: uint64(n.Digest.Position), Digest: n.Digest.Digest.String()}
+	}
+	for permission, ms := range n.Stale {
+		if out.StaleMS == nil {
+			out.StaleMS = map[string]int64{}
+		}
+		out.StaleMS[permission] = int64(ms)
 	}
 	return out
-}
-
-// parseWait reads how long a request wants to wait.
-func parseWait(s string) (time.Duration, error) {
-	if s == "" {
-		return 0, nil
-	}
-	const most = time.Minute
-	d, err := ParseDuration(s)
-	if err != nil || d < 0 || d > most {
-		return 0, &ledger.FieldError{Field: "wait", Problem: "is a time of up to one minute, as in 10s"}
-	}
-	return d, nil
 }
 
 func lag(end, at events.Position) uint64 {

@@ -98,8 +98,16 @@ func TestOperations(t *testing.T) {
 			t.Fatalf("%s: status %d, want %d, of %v: %s", line, a.status, status, statuses, a.raw)
 		}
 		after := s.end()
-		if moved := after - before; moved != 0 && moved != 1 || (moved == 1) != changes {
-			t.Fatalf("%s: the log went from %d to %d", line, before, after)
+		want := before
+		if changes {
+			want++
+		}
+		changed := want
+		if a.at("receipt", "position") != nil && a.at("receipt", "position").(float64) > float64(before) {
+			want++ // the receipt is an event, too
+		}
+		if after != want {
+			t.Fatalf("%s: the log went from %d to %d, want %d", line, before, after, want)
 		}
 		if got := a.header.Get("Ledger-Position"); changes && got != fmt.Sprint(after) {
 			t.Errorf("%s: Ledger-Position %s, want %d", line, got, after)
@@ -109,22 +117,22 @@ func TestOperations(t *testing.T) {
 		if a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" || a.header.Get("X-Request-Id") == "" {
 			t.Errorf("%s: headers %v", line, a.header)
 		}
-		if changes && a.at("position") != float64(after) {
-			t.Errorf("%s: position %v in the body, want %d", line, a.at("position"), after)
+		if changes && a.at("position") != float64(changed) {
+			t.Errorf("%s: position %v in the body, want %d", line, a.at("position"), changed)
 		}
 		return a
 	}
 	type account struct {
-		Account  api.Account `json:"account"`
-		Position uint64      `json:"position"`
-		Nodes    *api.Propagation
+		Account  api.Account  `json:"account"`
+		Position uint64       `json:"position"`
+		Receipt  *api.Receipt `json:"receipt"`
 	}
 	type token struct {
-		Token       api.Token        `json:"token"`
-		Secret      string           `json:"secret"`
-		Position    uint64           `json:"position"`
-		SecretShown bool             `json:"secret_already_shown"`
-		Nodes       *api.Propagation `json:"propagation"`
+		Token       api.Token    `json:"token"`
+		Secret      string       `json:"secret"`
+		Position    uint64       `json:"position"`
+		SecretShown bool         `json:"secret_already_shown"`
+		Receipt     *api.Receipt `json:"receipt"`
 	}
 	etag := func(v uint64) string { return fmt.Sprintf(`"%d"`, v) }
 
@@ -146,7 +154,7 @@ func TestOperations(t *testing.T) {
 		t.Errorf("granted %+v, ETag %s", made.Account, a.header.Get("ETag"))
 	}
 	a = ask("POST /v1/accounts/"+id+"/suspend?wait=10s", m{"reason": "away"}, 200, true)
-	if a.text("account", "state") != "suspended" || a.text("account", "reason") != "away" || a.at("propagation", "complete") != true {
+	if a.text("account", "state") != "suspended" || a.text("account", "reason") != "away" || a.at("receipt", "complete") != true {
 		t.Errorf("suspended: %s", a.raw)
 	}
 	if a = ask("POST /v1/accounts/alice/suspend", nil, 200, false); a.text("account", "reason") != "away" {
@@ -212,7 +220,7 @@ func TestOperations(t *testing.T) {
 		t.Errorf("rotated again: %v", again.header)
 	}
 	ask("POST "+at+"/rotate", nil, 200, true)
-	if a = ask("POST "+at+"/suspend", m{"reason": "odd"}, 200, true); a.text("token", "state") != "suspended" || a.text("token", "reason") != "odd" || a.at("propagation") != nil {
+	if a = ask("POST "+at+"/suspend", m{"reason": "odd"}, 200, true); a.text("token", "state") != "suspended" || a.text("token", "reason") != "odd" || a.at("receipt") != nil {
 		t.Errorf("suspended: %s", a.raw)
 	}
 	if a = ask("POST "+at+"/resume", nil, 200, true); a.text("token", "state") != "active" {
@@ -221,8 +229,36 @@ func TestOperations(t *testing.T) {
 	a = ask("POST "+at+"/revoke?wait=10s", m{"reason": "lost"}, 200, true)
 	var revoked token
 	a.into(t, &revoked)
-	if revoked.Token.State != "revoked" || revoked.Token.RevokedAt == nil || !revoked.Nodes.Complete || len(revoked.Nodes.Nodes) != 1 || revoked.Nodes.Nodes[0].AppliedAt == nil {
+	if revoked.Token.State != "revoked" || revoked.Token.RevokedAt == nil || !revoked.Receipt.Complete || revoked.Receipt.Covers != revoked.Position || revoked.Receipt.Position != revoked.Position+1 ||
+		len(revoked.Receipt.Nodes) != 1 || revoked.Receipt.Nodes[0].How != "applied" || revoked.Receipt.Nodes[0].At == nil {
 		t.Errorf("revoked: %s", a.raw)
+	}
+	a = ask(fmt.Sprintf("GET /v1/receipts/%d", revoked.Position), nil, 200, false)
+	var receipt api.Receipt
+	if a.into(t, &receipt); receipt.Position != revoked.Receipt.Position || receipt.Covers != revoked.Position || receipt.IssuedAt == nil || receipt.TookMS != revoked.Receipt.TookMS {
+		t.Errorf("the receipt: %s", a.raw)
+	}
+	// Whatever takes something away can be waited for.
+	spare := ask("POST /v1/tokens", m{"account": "alice", "app": "spare", "scopes": []string{"view:site/1"}}, 201, true).text("token", "id")
+	for _, again := range []struct {
+		line string
+		body any
+	}{
+		{"PATCH /v1/tokens/" + spare + "?wait=10s", m{"app": "spare"}},
+		{"POST /v1/tokens/" + spare + "/rotate?wait=10s", m{"grace": "0s"}},
+		{"POST /v1/tokens/" + spare + "/suspend?wait=10s", nil},
+		{"PUT /v1/accounts/alice/grants?wait=10s", m{"grants": []string{"view:site/*", "write:site/1"}}},
+		{"POST /v1/revocations?wait=10s", m{"app": "spare", "reason": "over"}},
+	} {
+		a := ask(again.line, again.body, 200, true)
+		if a.at("receipt", "complete") != true || a.at("receipt", "covers") != a.at("position") {
+			t.Errorf("%s: %s", again.line, a.raw)
+		}
+	}
+	a = ask("POST /v1/revocations", m{"account": "alice", "dry_run": true}, 200, false)
+	var many api.Revocations
+	if a.into(t, &many); many.Revoked != 1 || many.Already != 2 || !many.DryRun || len(many.Tokens) != 1 {
+		t.Errorf("dry run: %s", a.raw)
 	}
 	if a = ask("POST "+at+"/revoke", nil, 200, false); a.header.Get("Ledger-Position") != fmt.Sprint(revoked.Position) || a.header.Get("ETag") != etag(revoked.Position) {
 		t.Errorf("revoked again: %v", a.header)
@@ -233,7 +269,7 @@ func TestOperations(t *testing.T) {
 		Items []api.Node `json:"items"`
 	}
 	a = ask("GET /v1/nodes", nil, 200, false)
-	if a.into(t, &nodes); len(nodes.Items) != 1 || !nodes.Items[0].Ready || nodes.Items[0].Lag != 0 || nodes.Items[0].Address == "" {
+	if a.into(t, &nodes); len(nodes.Items) != 1 || !nodes.Items[0].Ready || nodes.Items[0].Lag != 0 || nodes.Items[0].Address == "" || nodes.Items[0].State != "serving" || nodes.Items[0].Instance == "" || nodes.Items[0].RenewedAt == nil {
 		t.Errorf("nodes: %s", a.raw)
 	}
 

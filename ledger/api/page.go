@@ -36,10 +36,10 @@ func (p Page) after(list string, filter any) (string, error) {
 		return "", bad
 	}
 	last := string(b[filterHash:])
-	if list == "tokens" {
-		_, err = events.ParseTokenID(last)
-	} else {
+	if list == "accounts" {
 		_, err = events.ParseAccountID(last)
+	} else {
+		_, err = events.ParseTokenID(last)
 	}
 	if err != nil {
 		return "", bad

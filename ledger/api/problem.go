@@ -27,6 +27,7 @@ type Problem struct {
 	Code      string         `json:"code" doc:"the type's short name, for programs"`
 	RequestID string         `json:"request_id,omitempty"`
 	Version   uint64         `json:"version,omitempty" doc:"current version of what was to be changed, where it changed in the meantime"`
+	Receipt   *Receipt       `json:"receipt,omitempty" doc:"how far the receipt is that was asked for and is not complete yet"`
 	Errors    []FieldProblem `json:"errors,omitempty"`
 
 	allow string // methods that the path has, for the header
@@ -79,6 +80,7 @@ func problem(code, detail string) *Problem {
 func problemFor(err error, ifMatch bool) *Problem {
 	var conflict *ledger.ConflictError
 	var field *ledger.FieldError
+	var missing *ledger.NoReceiptError
 	switch {
 	case errors.As(err, &conflict):
 		p := problem("conflict", err.Error())
@@ -86,6 +88,10 @@ func problemFor(err error, ifMatch bool) *Problem {
 			p = problem("stale", err.Error())
 		}
 		p.Version = uint64(conflict.Current)
+		return p
+	case errors.As(err, &missing):
+		p := problem("not_found", err.Error())
+		p.Receipt = showReceipt(missing.Proof)
 		return p
 	case errors.As(err, &field):
 		p := problem("invalid_request", err.Error())
@@ -127,12 +133,14 @@ func inPath(err error) error { return &located{err, "path.id"} }
 func location(err error, field *ledger.FieldError) string {
 	var other *located
 	switch {
+	case errors.As(err, &other) && (field.Field == "account" || field.Field == "cursor"):
+		return other.at
 	case field.Field == "If-Match":
 		return "header.If-Match"
+	case field.Field == "position":
+		return "path.position"
 	case field.Field == "cursor", field.Field == "wait", field.Field == "state", field.Field == "site":
 		return "query." + field.Field
-	case field.Field == "account" && errors.As(err, &other):
-		return other.at
 	}
 	return "body." + field.Field
 }

@@ -56,21 +56,8 @@ type tokenBody struct {
 	Position uint64 `json:"position" doc:"of the event in the log"`
 	// SecretShown stands in the answer to a retry that came too late.
 	SecretShown bool `json:"secret_already_shown,omitempty" doc:"the secret was shown to an earlier request with this key and is not known any more; rotate the token"`
-	// Nodes is there where the request waited for them.
-	Nodes *Propagation `json:"propagation,omitempty"`
-}
-
-// Propagation says which verifiers have applied a change.
-type Propagation struct {
-	Complete bool          `json:"complete" doc:"every verifier that this ledger has heard of has applied it"`
-	Nodes    []NodeApplied `json:"nodes"`
-}
-
-// NodeApplied is one verifier's part in it.
-type NodeApplied struct {
-	Name      string     `json:"name"`
-	Position  uint64     `json:"position" doc:"last applied"`
-	AppliedAt *time.Time `json:"applied_at,omitempty" doc:"when it was seen to have applied the change"`
+	// Receipt is there where the request waited.
+	Receipt *Receipt `json:"receipt,omitempty" doc:"where the request waited: since when the change is in force on every node"`
 }
 
 type tokenOutput struct {
@@ -97,9 +84,9 @@ type Conditional struct {
 	IfMatch string `header:"If-Match" maxLength:"64" doc:"ETag of the version that is to be changed"`
 }
 
-// Waiting is what a request that ends something may carry.
+// Waiting is what a request that takes something away may carry.
 type Waiting struct {
-	Wait string `query:"wait" maxLength:"32" doc:"how long to wait for the verifiers to apply it, as in 10s" example:"10s"`
+	Wait string `query:"wait" maxLength:"32" doc:"how long to wait until no node answers as before any more, as in 10s; two minutes at most" example:"45s"`
 }
 
 type createInput struct {
@@ -120,6 +107,7 @@ type editInput struct {
 	TokenPath
 	Keyed
 	Conditional
+	Waiting
 	Body struct {
 		Scopes      *[]string    `json:"scopes,omitempty" maxItems:"64"`
 		Inherit     *bool        `json:"inherit,omitempty"`
@@ -135,6 +123,7 @@ type rotateInput struct {
 	TokenPath
 	Keyed
 	Conditional
+	Waiting
 	Body *struct {
 		Grace *Duration `json:"grace,omitempty" doc:"how long the old secret lives; an hour where it is absent"`
 	}
@@ -209,6 +198,10 @@ func (a *api) editToken(ctx context.Context, in *editInput) (*tokenOutput, error
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
+	wait, err := parseWait(in.Wait)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
 	b := in.Body
 	constraints, err := b.Constraints.read()
 	if err != nil {
@@ -218,11 +211,15 @@ func (a *api) editToken(ctx context.Context, in *editInput) (*tokenOutput, error
 		Scopes: b.Scopes, Inherit: b.Inherit, App: b.App, Device: b.Device,
 		Expires: b.ExpiresAt, ExpiresIn: b.ExpiresIn.std(), Constraints: constraints,
 	})
-	return a.tokenResult(ctx, r, err, seen != 0)
+	return a.provenToken(ctx, r, err, seen != 0, wait)
 }
 
 func (a *api) rotateToken(ctx context.Context, in *rotateInput) (*tokenOutput, error) {
 	id, seen, err := a.target(in.ID, in.IfMatch)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	wait, err := parseWait(in.Wait)
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
@@ -231,7 +228,7 @@ func (a *api) rotateToken(ctx context.Context, in *rotateInput) (*tokenOutput, e
 		grace = in.Body.Grace.std()
 	}
 	r, err := a.ledger.Rotate(ctx, callerFrom(ctx), in.Key, id, seen, grace)
-	return a.tokenResult(ctx, r, err, seen != 0)
+	return a.provenToken(ctx, r, err, seen != 0, wait)
 }
 
 func (a *api) suspendToken(ctx context.Context, in *endInput) (*tokenOutput, error) {
@@ -254,9 +251,15 @@ func (a *api) endToken(ctx context.Context, in *endInput,
 		return nil, a.fault(ctx, err, false)
 	}
 	r, err := end(ctx, callerFrom(ctx), in.Key, id, in.reason())
-	out, err := a.tokenResult(ctx, r, err, false)
+	return a.provenToken(ctx, r, err, false, wait)
+}
+
+// provenToken is the result of a command that took something away, once that is
+// in force everywhere, where the request wants to wait for that.
+func (a *api) provenToken(ctx context.Context, r ledger.TokenResult, err error, ifMatch bool, wait time.Duration) (*tokenOutput, error) {
+	out, err := a.tokenResult(ctx, r, err, ifMatch)
 	if err == nil {
-		out.Body.Nodes = a.propagate(ctx, r.Position, wait)
+		out.Body.Receipt = a.prove(ctx, r.Position, wait, &out.Position)
 	}
 	return out, err
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tokenledger/tokenledger/events"
 )
 
 // takeDir makes dir ready for a server, and keeps others out of it until
@@ -37,3 +39,36 @@ func takeDir(dir string) (release func(), err error) {
 	}
 	return func() { f.Close() }, nil
 }
+
+// checkKind refuses a folder whose streams a server of the other kind keeps. To
+// a cluster, streams that it did not make are left over from something, and it
+// deletes them; a server alone would take one copy for the whole.
+func checkKind(dir string, clustered bool) error {
+	store := filepath.Join(dir, server.JetStreamStoreDir)
+	has := func(elem ...string) (bool, error) {
+		_, err := os.Stat(filepath.Join(append([]string{store}, elem...)...))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	meta, err := has(systemAccount, "_js_", "_meta_")
+	if err != nil {
+		return err
+	}
+	stream, err := has(ledgerAccount, "streams", events.StreamName)
+	if err != nil {
+		return err
+	}
+	switch {
+	case clustered && stream && !meta:
+		return fmt.Errorf("%s has a log that one ledger kept alone, and a cluster would delete it: start it as before, without a cluster, or restore its backup into one", dir)
+	case !clustered && meta:
+		return fmt.Errorf("%s has a cluster's copy of a log: start it as a member of the cluster, as before", dir)
+	}
+	return nil
+}
+
+// systemAccount is the server's own; its folder holds what the servers of a
+// cluster agree on.
+const systemAccount = "$SYS"

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -41,18 +42,25 @@ type Config struct {
 	Dir string
 	// Listen is the host:port that verifiers in other processes connect to,
 	// once [Server.Listen] is called; port 0 picks a free one. Empty means that
-	// nothing listens. There is no encryption: an address that others can reach
-	// needs a protected network.
+	// nothing listens. Without Credentials there is no encryption: an address
+	// that others can reach needs a protected network.
 	Listen string
 	// MaxStore is the size in bytes that all streams together may reserve.
 	// Zero means DefaultMaxStore.
 	MaxStore int64
-	// LedgerKey is what Connect signs with. Required. The server is told its
-	// public half only.
+	// LedgerKey is what Connect signs with. Required without Credentials. The
+	// server is told its public half only.
 	LedgerKey Key
 	// VerifierKey is the public key that verifiers connect with. Required when
-	// Listen is set; empty means that no verifier can connect.
+	// Listen is set and there are no Credentials; empty means that no verifier
+	// can connect.
 	VerifierKey string
+	// Credentials take the place of both keys: each member connects with its
+	// own, over TLS, and shows a certificate.
+	Credentials *Credentials
+	// Cluster makes the server one of several. It needs Credentials. Nil means
+	// that it is alone.
+	Cluster *Cluster
 	// Logger receives the server's warnings and errors. Nil discards them.
 	Logger *slog.Logger
 }
@@ -63,6 +71,13 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Credentials != nil && c.LedgerKey.Public() == "" {
+		c.LedgerKey = c.Credentials.Key
+	}
+	if c.Cluster != nil && c.Listen == "" {
+		// It has to listen for clients to connect to the other servers.
+		c.Listen = "127.0.0.1:0"
 	}
 	return c
 }
@@ -85,9 +100,23 @@ func (c Config) validate() error {
 		if _, _, err := splitListen(c.Listen); err != nil {
 			problems = append(problems, err)
 		}
-		if c.VerifierKey == "" {
+		if c.VerifierKey == "" && c.Credentials == nil {
 			problem("VerifierKey is required to listen: nobody could connect")
 		}
+	}
+	if c.Credentials != nil {
+		if c.VerifierKey != "" {
+			problem("VerifierKey is set beside Credentials: verifiers have keys of their own there")
+		}
+		if c.Credentials.Role != RoleLedger || c.LedgerKey.Public() != c.Credentials.Key.Public() {
+			problem("Credentials are not those of a ledger")
+		}
+	}
+	if c.Cluster != nil {
+		if c.Credentials == nil {
+			problem("Cluster needs Credentials")
+		}
+		problems = append(problems, c.Cluster.validate())
 	}
 	if c.VerifierKey != "" {
 		if !nkeys.IsValidPublicUserKey(c.VerifierKey) {
@@ -121,10 +150,14 @@ type Server struct {
 	log    *slog.Logger
 	key    Key
 	listen string // host:port, empty where nothing is to listen
+	// Whether it is one of several, and whether it speaks TLS.
+	clustered, encrypted bool
+
 	failed chan error
 	down   chan struct{} // closed when the server has stopped and its folder is free
 
 	mu       sync.Mutex
+	cfg      Config       // guarded by mu
 	stopping bool         // guarded by mu
 	conns    []*nats.Conn // guarded by mu; made by Connect, drained by Shutdown
 }
@@ -157,7 +190,14 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkListen(cfg.Listen); err != nil {
+	err = checkKind(cfg.Dir, cfg.Cluster != nil)
+	if err == nil {
+		err = checkListen(cfg.Listen)
+	}
+	if err == nil && cfg.Cluster != nil {
+		err = checkListen(cfg.Cluster.Listen)
+	}
+	if err != nil {
 		release()
 		return nil, err
 	}
@@ -171,8 +211,12 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		log:    cfg.Logger,
 		key:    cfg.LedgerKey,
 		listen: cfg.Listen,
-		failed: make(chan error, 1),
-		down:   make(chan struct{}),
+		cfg:    cfg,
+
+		clustered: cfg.Cluster != nil,
+		encrypted: cfg.Credentials != nil,
+		failed:    make(chan error, 1),
+		down:      make(chan struct{}),
 	}
 	log := &serverLog{log: cfg.Logger, failed: s.failed, starting: true}
 	ns.SetLoggerV2(log, false, false, false)
@@ -195,10 +239,19 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		}()
 		return nil, ctx.Err()
 	}
+	warnings := log.started
 	select {
 	case err = <-s.failed:
 	default:
-		err = s.checkLoaded(ctx, cfg.Dir, log.started())
+		if cfg.Cluster != nil {
+			// Which streams there are is for the cluster to say, and it has not
+			// come together yet. A copy that cannot be loaded is made anew from
+			// the others, and whoever begins a log asks them all first.
+			warnings()
+			err = s.listening(ctx, cfg.Cluster.Listen)
+		} else {
+			err = s.checkLoaded(ctx, cfg.Dir, warnings())
+		}
 	}
 	if err != nil {
 		ns.Shutdown()
@@ -206,6 +259,23 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// listening waits until the server listens for clients and for the other
+// servers, which it begins in the background.
+func (s *Server) listening(ctx context.Context, listen string) error {
+	for {
+		if s.ns.ReadyForConnections(10 * time.Millisecond) {
+			return nil
+		}
+		select {
+		case err := <-s.failed:
+			return explain(err, listen)
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
+		}
+	}
 }
 
 // checkListen reports an address that the server could not listen on, before
@@ -235,22 +305,8 @@ func explain(err error, listen string) error {
 
 func options(cfg Config) (*server.Options, error) {
 	opts := &server.Options{}
-	// JetStream for an account that is not the default one can be switched on
-	// in configuration text only.
-	if err := opts.ProcessConfigString(accountsConfig); err != nil {
+	if err := opts.ProcessConfigString(accountsText(users(cfg))); err != nil {
 		return nil, err
-	}
-	account := func(name string) *server.Account {
-		i := slices.IndexFunc(opts.Accounts, func(a *server.Account) bool { return a.Name == name })
-		return opts.Accounts[i]
-	}
-	opts.Nkeys = []*server.NkeyUser{{
-		Nkey: cfg.LedgerKey.Public(), Account: account(ledgerAccount), Permissions: ledgerPermissions(),
-	}}
-	if cfg.VerifierKey != "" {
-		opts.Nkeys = append(opts.Nkeys, &server.NkeyUser{
-			Nkey: cfg.VerifierKey, Account: account(verifierAccount), Permissions: verifierPermissions(),
-		})
 	}
 
 	// A name of its own for each run: servers tell each other apart by it.
@@ -258,9 +314,10 @@ func options(cfg Config) (*server.Options, error) {
 	opts.NoSigs = true // signals are the command's
 	opts.NoLog = true  // the logger is set by hand
 	opts.DisableJetStreamBanner = true
+	opts.ReconnectErrorReports = server.DEFAULT_CONNECT_ERROR_REPORTS // not at every try
 	opts.MaxPayload = maxPayload
 
-	opts.JetStream = true
+	opts.JetStream = cfg.Cluster == nil || !cfg.Cluster.Hold
 	opts.StoreDir = cfg.Dir
 	opts.JetStreamMaxStore = cfg.MaxStore
 	opts.JetStreamMaxMemory = maxMemory
@@ -269,6 +326,14 @@ func options(cfg Config) (*server.Options, error) {
 	opts.SyncAlways = true
 
 	opts.DontListen = true // before Listen
+	if cfg.Credentials != nil {
+		opts.TLS, opts.TLSVerify, opts.TLSConfig = true, true, cfg.Credentials.serverTLS()
+	}
+	if cfg.Cluster != nil {
+		if err := cfg.Cluster.options(opts, cfg.Credentials); err != nil {
+			return nil, err
+		}
+	}
 	if cfg.Listen == "" {
 		return opts, nil
 	}
@@ -281,6 +346,18 @@ func options(cfg Config) (*server.Options, error) {
 	}
 	opts.Host, opts.Port = host, port
 	return opts, nil
+}
+
+// users are the keys that may connect.
+func users(cfg Config) []user {
+	if cfg.Credentials != nil {
+		return cfg.Credentials.Members.users()
+	}
+	users := []user{ledgerUser(cfg.LedgerKey.Public(), "")}
+	if cfg.VerifierKey != "" {
+		users = append(users, verifierUser(cfg.VerifierKey, ""))
+	}
+	return users
 }
 
 // checkLoaded returns an error when a stream is on disk that the server does
@@ -367,8 +444,16 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 // Listen lets verifiers in other processes connect, where the configuration has
 // an address for them. It is called once, when the log is known to be whole: a
 // verifier that has read nothing yet takes what it is given for all there is.
+//
+// In a cluster it does nothing, because the server listens from the start: the
+// others need it for their majority before it has read anything itself. What a
+// verifier reads there proves nothing either way, since a server that is cut off
+// goes on to answer from what it has. A verifier answers checks only under a
+// lease, and gets one only through a write that a majority committed and a
+// barrier read behind it, whose floor no log that was cut short or begun anew can
+// reach: a ledger whose index is past the log's end refuses it and writes none.
 func (s *Server) Listen() error {
-	if s.listen == "" {
+	if s.listen == "" || s.clustered {
 		return nil
 	}
 	s.ns.AcceptLoop(make(chan struct{}))
@@ -399,6 +484,9 @@ func (s *Server) URL() string {
 	addr := s.ns.Addr()
 	if addr == nil {
 		return ""
+	}
+	if s.encrypted {
+		return "tls://" + addr.String()
 	}
 	return "nats://" + addr.String()
 }

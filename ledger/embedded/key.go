@@ -150,6 +150,15 @@ func (k Key) Public() string {
 	return k.b.public
 }
 
+// Sign signs data with the key (Ed25519), as whoever has the public half can
+// verify.
+func (k Key) Sign(data []byte) ([]byte, error) {
+	if k.b == nil {
+		return nil, errors.New("sign: no key")
+	}
+	return k.b.pair.Sign(data)
+}
+
 // Option signs the server's challenge with the key.
 func (k Key) Option() nats.Option {
 	if k.b == nil {

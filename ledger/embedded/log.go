@@ -3,6 +3,7 @@ package embedded
 import (
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -51,6 +52,10 @@ func (l *serverLog) Fatalf(format string, args ...any) {
 func (l *serverLog) Errorf(format string, args ...any) {
 	err := newServerError(format, args)
 	l.hear(err.msg)
+	if ordinary(err.msg) {
+		l.log.Info("log server reports", "err", err)
+		return
+	}
 	l.log.Error("log server reports an error", "err", err)
 	// After these the server runs on without storing anything, and says so
 	// nowhere else.
@@ -65,7 +70,19 @@ func (l *serverLog) Errorf(format string, args ...any) {
 func (l *serverLog) Warnf(format string, args ...any) {
 	msg := newServerError(format, args).msg
 	l.hear(msg)
+	if ordinary(msg) {
+		l.log.Debug("log server reports", "err", msg)
+		return
+	}
 	l.log.Warn("log server warns", "err", msg)
+}
+
+// ordinary reports what happens whenever servers of a cluster come and go.
+func ordinary(msg string) bool {
+	return slices.ContainsFunc([]string{
+		"Error trying to connect to route", "Error flushing", "Waiting for routing to be established",
+		"Metalayer blocking snapshot", "JetStream has not established contact with a meta leader",
+	}, func(part string) bool { return strings.Contains(msg, part) })
 }
 
 func (l *serverLog) Noticef(string, ...any) {}

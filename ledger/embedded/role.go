@@ -2,9 +2,9 @@ package embedded
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -17,93 +17,211 @@ const (
 	verifierAccount = "VERIFIER"
 )
 
-// Where the server's answers to a role arrive.
+// Where the server's answers to a role arrive. A verifier with a key of its
+// own has an inbox of its own, the last one followed by its name.
 const (
-	ledgerInbox   = "_INBOX_ledger"
-	verifierInbox = "_INBOX_verifier"
+	ledgerInbox    = "_INBOX_ledger"
+	verifierInbox  = "_INBOX_verifier"
+	ownInboxPrefix = "_INBOX_v_"
 )
 
-// What a verifier may ask of the stream.
+// SnapshotBucket is the object store that holds snapshots of the index, and
+// SnapshotStream the stream behind it.
 const (
-	streamInfo      = "$JS.API.STREAM.INFO." + events.StreamName
-	directGet       = "$JS.API.DIRECT.GET." + events.StreamName
-	directGetFilter = directGet + ".>" // the last event of a subject
+	SnapshotBucket = "SNAPSHOTS"
+	SnapshotStream = "OBJ_" + SnapshotBucket
 )
 
-// accountsConfig shares what a verifier needs, and no more, between the
-// accounts.
+// What a verifier may ask of a stream.
+const (
+	streamInfo = "$JS.API.STREAM.INFO." + events.StreamName
+	directGet  = "$JS.API.DIRECT.GET."
+)
+
+// share is a subject that the account VERIFIER has from the account LEDGER.
+type share struct {
+	subject string
+	// stream: messages come from LEDGER. Otherwise it is a service: requests go
+	// there, and answers to the account that asked.
+	stream bool
+	// many: a request has more than one answer.
+	many bool
+	// why is for whoever reads the configuration of an external server.
+	why string
+}
+
+// shares is what a verifier needs, and no more.
 //
 // Verifiers have no leave to publish $JS.API.INFO. It is imported because the
 // server otherwise adds an import of all of $JS.API to every account, and a
 // request would be answered twice, first with "JetStream not enabled".
 //
-// A report (node.status) is imported as a service and not as a stream: a
-// stream would carry the reply subject that a verifier chose into the ledger's
-// account.
-//
-// The threshold is for how long the server remembers where to send an answer.
-var accountsConfig = fmt.Sprintf(`
-accounts {
-  %[1]s {
-    jetstream: enabled
-    exports [
-      {service: "$JS.API.INFO", accounts: [%[2]s], threshold: "30s"}
-      {service: %[3]q, accounts: [%[2]s], threshold: "30s"}
-      {service: %[4]q, accounts: [%[2]s], threshold: "30s", response: stream}
-      {service: %[5]q, accounts: [%[2]s], threshold: "30s"}
-      {service: %[6]q, accounts: [%[2]s], threshold: "30s"}
-      {stream: %[7]q, accounts: [%[2]s]}
-    ]
-  }
-  %[2]s {
-    imports [
-      {service: {account: %[1]s, subject: "$JS.API.INFO"}}
-      {service: {account: %[1]s, subject: %[3]q}}
-      {service: {account: %[1]s, subject: %[4]q}}
-      {service: {account: %[1]s, subject: %[5]q}}
-      {service: {account: %[1]s, subject: %[6]q}}
-      {stream: {account: %[1]s, subject: %[7]q}}
-    ]
-  }
-}`, ledgerAccount, verifierAccount,
-	streamInfo, directGet, directGetFilter, events.NodeSubjectFilter, events.TailFilter)
+// A report (node.status) and a renewal (lease.node) are imported as services
+// and not as streams: a stream would carry the reply subject that a verifier
+// chose into the ledger's account, and the acknowledgement of a renewal would be
+// published there.
+var shares = []share{
+	{subject: "$JS.API.INFO", why: "imported so that the server does not import all of $JS.API; nobody may publish it"},
+	{subject: streamInfo, why: "the log's last position"},
+	{subject: directGet + events.StreamName, many: true, why: "events of the log"},
+	{subject: directGet + events.StreamName + ".>"},
+	{subject: directGet + events.LeaseStreamName, many: true, why: "renewals and barriers"},
+	{subject: directGet + events.LeaseStreamName + ".>"},
+	{subject: directGet + SnapshotStream, many: true, why: "snapshots of the index"},
+	{subject: directGet + SnapshotStream + ".>"},
+	{subject: events.RenewalSubjectFilter, why: "a verifier's renewals of its lease"},
+	{subject: events.NodeSubjectFilter, why: "a verifier's reports of what it has applied"},
+	{subject: events.TailFilter, stream: true, why: "what is appended to the log, as it is"},
+	{subject: events.LeaseTailFilter, stream: true},
+}
 
-func ledgerPermissions() *server.Permissions {
-	return &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{
+// grant is what a role may do with the bus.
+type grant struct {
+	publish, subscribe []string
+}
+
+func ledgerGrant() grant {
+	return grant{
+		publish: []string{
 			events.SubjectFilter,
+			events.LeaseFilter,
 			"node.>",
 			"$JS.API.>",
 			"$JS.ACK.>", // consumers: acknowledgements
 			"$JS.FC.>",  // consumers: flow control
 			"$KV.>",
-		}},
-		Subscribe: &server.SubjectPermission{Allow: []string{
+			"$O." + SnapshotBucket + ".>",
+		},
+		subscribe: []string{
 			ledgerInbox + ".>",
 			events.SubjectFilter,
 			events.TailFilter,
+			events.LeaseFilter,
+			events.LeaseTailFilter,
 			"node.>",
 			"$KV.>",
+			"$O." + SnapshotBucket + ".>",
 			"$JS.EVENT.>", // who changed or deleted a stream
-		}},
+		},
 	}
 }
 
-// verifierPermissions lets a verifier read and report. It may not make a
-// consumer, which can deliver into subjects that it may not publish to.
-func verifierPermissions() *server.Permissions {
-	return &server.Permissions{
-		Publish: &server.SubjectPermission{Allow: []string{
-			streamInfo,
-			directGet,
-			directGetFilter,
-			events.NodeSubjectFilter,
-		}},
-		Subscribe: &server.SubjectPermission{Allow: []string{
-			verifierInbox + ".>",
-			events.TailFilter,
-		}},
+// verifierGrant lets a verifier read and report. It may not make a consumer,
+// which can deliver into subjects that it may not publish to. With a name it
+// renews and reports as that verifier only, and no other verifier reads its
+// answers; without one it is whichever it says.
+func verifierGrant(name string) grant {
+	who := name
+	if name == "" {
+		who = "*"
 	}
+	g := grant{
+		publish: []string{streamInfo},
+		subscribe: []string{
+			inboxOf(name) + ".>",
+			events.TailFilter,
+			events.LeaseTailFilter,
+		},
+	}
+	for _, stream := range []string{events.StreamName, events.LeaseStreamName, SnapshotStream} {
+		g.publish = append(g.publish, directGet+stream, directGet+stream+".>")
+	}
+	g.publish = append(g.publish, events.RenewalSubjectPrefix+who, events.NodeSubjectPrefix+who)
+	return g
+}
+
+// inboxOf is where answers to a verifier arrive.
+func inboxOf(name string) string {
+	if name == "" {
+		return verifierInbox
+	}
+	return ownInboxPrefix + name
+}
+
+// user is a key that may connect.
+type user struct {
+	key     string // public half
+	account string
+	name    string // of the member; empty for a key that several share
+	grant   grant
+}
+
+func ledgerUser(key, name string) user { return user{key, ledgerAccount, name, ledgerGrant()} }
+
+func verifierUser(key, name string) user {
+	return user{key, verifierAccount, name, verifierGrant(name)}
+}
+
+// accountsText is the configuration of who may do what, for the server in this
+// process and for others: JetStream for an account that is not the default one
+// can be switched on in configuration text only.
+//
+// The threshold is for how long the server remembers where to send an answer.
+func accountsText(users []user) string {
+	var b strings.Builder
+	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	account := func(name string) {
+		line("    users: [")
+		for _, u := range users {
+			if u.account != name {
+				continue
+			}
+			who := u.name
+			if who == "" {
+				who = "shared"
+			}
+			line("      { # %s", who)
+			line("        nkey: %s", u.key)
+			line("        permissions: {")
+			line("          publish: [%s]", quoteAll(u.grant.publish))
+			line("          subscribe: [%s]", quoteAll(u.grant.subscribe))
+			line("        }")
+			line("      }")
+		}
+		line("    ]")
+	}
+	line("accounts: {")
+	line("  %s: {", ledgerAccount)
+	line("    jetstream: enabled")
+	line("    exports: [")
+	for _, s := range shares {
+		if s.why != "" {
+			line("      # %s", s.why)
+		}
+		switch {
+		case s.stream:
+			line("      {stream: %q, accounts: [%s]}", s.subject, verifierAccount)
+		case s.many:
+			line("      {service: %q, accounts: [%s], threshold: \"30s\", response: stream}", s.subject, verifierAccount)
+		default:
+			line("      {service: %q, accounts: [%s], threshold: \"30s\"}", s.subject, verifierAccount)
+		}
+	}
+	line("    ]")
+	account(ledgerAccount)
+	line("  }")
+	line("  %s: {", verifierAccount)
+	line("    imports: [")
+	for _, s := range shares {
+		kind := "service"
+		if s.stream {
+			kind = "stream"
+		}
+		line("      {%s: {account: %s, subject: %q}}", kind, ledgerAccount, s.subject)
+	}
+	line("    ]")
+	account(verifierAccount)
+	line("  }")
+	line("}")
+	return b.String()
+}
+
+func quoteAll(subjects []string) string {
+	quoted := make([]string, len(subjects))
+	for i, s := range subjects {
+		quoted[i] = fmt.Sprintf("%q", s)
+	}
+	return strings.Join(quoted, ", ")
 }
 
 // LedgerOptions are the client options of a connection as the ledger.
@@ -111,7 +229,8 @@ func LedgerOptions(key Key) []nats.Option {
 	return clientOptions(key, "tokenledger ledger", ledgerInbox)
 }
 
-// VerifierOptions are the client options of a connection as a verifier.
+// VerifierOptions are the client options of a connection with the key that
+// verifiers share. One with a key of its own has [Credentials.Options].
 func VerifierOptions(key Key) []nats.Option {
 	return clientOptions(key, "tokenledger verifier", verifierInbox)
 }

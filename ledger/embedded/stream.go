@@ -20,9 +20,12 @@ var (
 	ErrStreamExists = errors.New("stream " + events.StreamName + " exists")
 	// ErrNoStream reports that there is no stream LEDGER.
 	ErrNoStream = errors.New("there is no stream " + events.StreamName)
-	// ErrDrifted reports that the stream's settings are not those that the
+	// ErrDrifted reports that a stream's settings are not those that the
 	// promises rest on.
-	ErrDrifted = errors.New("stream " + events.StreamName + " has other settings than it must have")
+	ErrDrifted = errors.New("the stream has other settings than it must have")
+	// ErrNoLeader reports that a replicated stream has no leader, so that nothing
+	// can be appended and what is read may be old.
+	ErrNoLeader = errors.New("the stream has no leader: a majority of its servers is needed")
 	// ErrDamaged reports that the stream lacks positions that it has had.
 	ErrDamaged = errors.New("stream " + events.StreamName + " is damaged")
 )
@@ -47,6 +50,9 @@ type StreamLimits struct {
 	// Epoch names this life of the stream; a restore starts a new one.
 	// Required.
 	Epoch string
+	// Lease is that of the stream LEASES, see [LeaseLimits]. Zero means
+	// DefaultLease.
+	Lease time.Duration
 }
 
 func (l StreamLimits) withDefaults() StreamLimits {
@@ -121,8 +127,8 @@ var freeSettings = map[string]bool{
 	"Metadata":       true, // the epoch is checked by itself; the server adds to it
 }
 
-// CreateStream makes the stream, empty. There must be none: a log that starts
-// empty by accident has forgotten its revocations.
+// CreateStream makes the stream, empty, and that of its leases. There must be
+// no log: one that starts empty by accident has forgotten its revocations.
 func CreateStream(ctx context.Context, js jetstream.JetStream, limits StreamLimits) (StreamInfo, error) {
 	limits = limits.withDefaults()
 	if err := limits.validate(); err != nil {
@@ -147,6 +153,11 @@ func CreateStream(ctx context.Context, js jetstream.JetStream, limits StreamLimi
 	case err != nil:
 		return StreamInfo{}, fmt.Errorf("create stream: %w", err)
 	}
+	// A crash here leaves a log without leases, and the next ledger that opens
+	// it makes them.
+	if _, err := EnsureLeases(ctx, js, LeaseLimits{Epoch: limits.Epoch, Lease: limits.Lease, Replicas: limits.Replicas}); err != nil {
+		return StreamInfo{}, fmt.Errorf("create stream: %w", err)
+	}
 	return OpenStream(ctx, js)
 }
 
@@ -165,8 +176,11 @@ func OpenStream(ctx context.Context, js jetstream.JetStream) (StreamInfo, error)
 		return StreamInfo{}, fmt.Errorf("open stream: %w", err)
 	}
 	info := stream.CachedInfo() // js.Stream has just asked for it
-	if diffs := drift(info.Config); len(diffs) > 0 {
-		return StreamInfo{}, fmt.Errorf("open stream: %w: %s", ErrDrifted, strings.Join(diffs, "; "))
+	if info.Cluster != nil && info.Cluster.Leader == "" {
+		return StreamInfo{}, fmt.Errorf("open stream %s: %w", events.StreamName, ErrNoLeader)
+	}
+	if diffs := logDrift(info.Config); len(diffs) > 0 {
+		return StreamInfo{}, fmt.Errorf("open stream %s: %w: %s", events.StreamName, ErrDrifted, strings.Join(diffs, "; "))
 	}
 	if faults := damage(info.State); len(faults) > 0 {
 		return StreamInfo{}, fmt.Errorf("open stream: %w: %s", ErrDamaged, strings.Join(faults, "; "))
@@ -178,13 +192,21 @@ func OpenStream(ctx context.Context, js jetstream.JetStream) (StreamInfo, error)
 	}, nil
 }
 
-// drift names each setting that is not as it must be.
-func drift(have jetstream.StreamConfig) []string {
-	want := settings(StreamLimits{MaxBytes: have.MaxBytes, Replicas: have.Replicas})
-	var diffs []string
-	differ := func(name string, have, want any) {
-		diffs = append(diffs, fmt.Sprintf("%s is %s, want %s", name, show(have), show(want)))
+// logDrift names each setting of the log that is not as it must be.
+func logDrift(have jetstream.StreamConfig) []string {
+	diffs := drift(have, settings(StreamLimits{MaxBytes: have.MaxBytes, Replicas: have.Replicas}))
+	if have.MaxBytes <= 0 {
+		diffs = append(diffs, "max_bytes is not set, want a limit below the disk's size")
 	}
+	if have.Metadata[epochKey] == "" {
+		diffs = append(diffs, "metadata has no "+epochKey)
+	}
+	return diffs
+}
+
+// drift names each setting that is not as wanted.
+func drift(have, want jetstream.StreamConfig) []string {
+	var diffs []string
 	h, w := reflect.ValueOf(have), reflect.ValueOf(want)
 	for i := range h.NumField() {
 		field := h.Type().Field(i)
@@ -194,14 +216,8 @@ func drift(have jetstream.StreamConfig) []string {
 		a, b := h.Field(i).Interface(), w.Field(i).Interface()
 		if !reflect.DeepEqual(a, b) {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
-			differ(name, a, b)
+			diffs = append(diffs, fmt.Sprintf("%s is %s, want %s", name, show(a), show(b)))
 		}
-	}
-	if have.MaxBytes <= 0 {
-		diffs = append(diffs, "max_bytes is not set, want a limit below the disk's size")
-	}
-	if have.Metadata[epochKey] == "" {
-		diffs = append(diffs, "metadata has no "+epochKey)
 	}
 	return diffs
 }

@@ -214,7 +214,9 @@ func flipBit(t *testing.T, file string, at int64, bit int) {
 
 // TestFlippedBitInLog flips a bit of a stored revocation. A verifier that has
 // read nothing yet, and waits for the log, must not take the token for good,
-// whichever way the log's server deals with the damage.
+// whichever way the log's server deals with the damage (I8). Where it cuts the
+// damage off, the ledger's index knows of what is gone; where that is lost too,
+// the last barrier does.
 func TestFlippedBitInLog(t *testing.T) {
 	seed, _ := seeded(t)
 	h := newPast(t)
@@ -223,18 +225,32 @@ func TestFlippedBitInLog(t *testing.T) {
 			if testing.Short() && i != j {
 				continue // each of both once
 			}
-			t.Run(v.place+", left "+left.how, func(t *testing.T) {
-				t.Parallel()
-				rng := rand.New(rand.NewPCG(seed, uint64(10*i+j)))
-				h.flipped(t, rng, left.folder, v)
-			})
+			for lost, what := range []string{"", ", and the index lost"} {
+				if lost > 0 && v.place == "last message" && left.how != "in peace" {
+					// The crash came before a barrier named the event, and the
+					// server leaves it out as if it had never been: of the one
+					// copy that there was, nothing is left to tell of it. A
+					// receipt is given only behind a barrier.
+					continue
+				}
+				t.Run(v.place+", left "+left.how+what, func(t *testing.T) {
+					t.Parallel()
+					rng := rand.New(rand.NewPCG(seed, uint64(20*i+2*j+lost)))
+					h.flipped(t, rng, left.folder, v, lost > 0)
+				})
+			}
 		}
 	}
 }
 
-func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim) {
+func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, indexLost bool) {
 	data := filepath.Join(t.TempDir(), "ledger")
 	copyTree(t, folder, data)
+	if indexLost {
+		if err := os.RemoveAll(filepath.Join(data, "index")); err != nil {
+			t.Fatal(err)
+		}
+	}
 	file, at := findStored(t, data, v.stored)
 	at += int64(rng.IntN(len(v.stored)))
 	bit := rng.IntN(8)

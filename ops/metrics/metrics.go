@@ -24,6 +24,7 @@ type Source struct {
 	Checks        func() map[string]uint64 // checks by the reason they ended in
 	Applied       func() uint64            // position of the last applied event
 	Lease         func() time.Duration     // what is left of it
+	Stale         func() uint64            // checks answered past the lease, where that is configured
 	Ready         func() error             // why checks are refused, nil if not
 }
 
@@ -48,13 +49,14 @@ var (
 	descChecks  = prometheus.NewDesc("tokenledger_verify_total", "Checks by the reason they ended in.", []string{"reason"}, nil)
 	descApplied = prometheus.NewDesc("tokenledger_index_applied_seq", "Position of the last event applied to the index.", nil, nil)
 	descLease   = prometheus.NewDesc("tokenledger_lease_seconds", "How much longer checks are answered without hearing from the log.", nil, nil)
+	descStale   = prometheus.NewDesc("tokenledger_verify_stale_total", "Checks answered past the lease, for permissions that are configured so.", nil, nil)
 	descReady   = prometheus.NewDesc("tokenledger_ready", "1 while checks are answered.", nil, nil)
 	descBuild   = prometheus.NewDesc("tokenledger_build_info", "Version of the program.", []string{"version"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descReady, descBuild} {
+	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descReady, descBuild} {
 		ch <- d
 	}
 }
@@ -70,6 +72,7 @@ func (s Source) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstMetric(descApplied, prometheus.GaugeValue, float64(s.Applied()))
 	ch <- prometheus.MustNewConstMetric(descLease, prometheus.GaugeValue, max(0, s.Lease().Seconds()))
+	ch <- prometheus.MustNewConstMetric(descStale, prometheus.CounterValue, float64(s.Stale()))
 	ch <- prometheus.MustNewConstMetric(descReady, prometheus.GaugeValue, ready)
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, s.Version)
 }

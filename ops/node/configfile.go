@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/parsers/yaml"
@@ -23,6 +24,9 @@ type File struct {
 	Flags          map[string]string
 	Policies       map[string]proxy.Policy
 	TrustedProxies []netip.Prefix
+	// Stale: permission -> how long past its lease the node goes on to answer
+	// for it.
+	Stale map[string]time.Duration
 }
 
 // ReadFile reads a configuration file in YAML. Keys that are neither in flags
@@ -57,6 +61,11 @@ func ReadFile(path string, flags []string) (File, error) {
 			if len(k.Strings(key)) == 0 {
 				bad("trusted_proxies: want a list of networks")
 			}
+		case key == "stale":
+			var err error
+			if f.Stale, err = staleTimes(raw[key]); err != nil {
+				bad("stale: %w", err)
+			}
 		case slices.Contains(flags, name):
 			value, ok := flagValue(raw[key])
 			if !ok {
@@ -67,10 +76,28 @@ func ReadFile(path string, flags []string) (File, error) {
 			}
 			f.Flags[name] = value
 		default:
-			bad("%s is not known; known are %s, policies and trusted_proxies", events.Quote(key), strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"))
+			bad("%s is not known; known are %s, policies, stale and trusted_proxies", events.Quote(key), strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"))
 		}
 	}
 	return f, errors.Join(problems...)
+}
+
+// staleTimes reads a map from permissions to times.
+func staleTimes(v any) (map[string]time.Duration, error) {
+	entries, ok := v.(map[string]any)
+	if !ok || len(entries) == 0 {
+		return nil, errors.New("want permissions and times, as in track: 5m")
+	}
+	out := map[string]time.Duration{}
+	for permission, v := range entries {
+		text, ok := v.(string)
+		d, err := time.ParseDuration(text)
+		if !ok || err != nil || d <= 0 {
+			return nil, fmt.Errorf("%s: want a time such as 5m", events.Quote(permission))
+		}
+		out[permission] = d
+	}
+	return out, nil
 }
 
 // flagValue returns what a flag would be given, a list's entries with commas

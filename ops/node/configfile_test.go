@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
@@ -44,6 +45,7 @@ policies:
 trusted_proxies:
   - 10.0.0.0/8
   - fd00::/8
+stale: {track: 5m, view: 90s}
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -59,6 +61,10 @@ trusted_proxies:
 	}
 	if nets := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}; !reflect.DeepEqual(got.TrustedProxies, nets) {
 		t.Errorf("trusted proxies %v", got.TrustedProxies)
+	}
+
+	if want := map[string]time.Duration{"track": 5 * time.Minute, "view": 90 * time.Second}; !maps.Equal(got.Stale, want) {
+		t.Errorf("stale %v, want %v", got.Stale, want)
 	}
 
 	if got, err := readFile(t, ""); err != nil || len(got.Flags) != 0 || got.Policies != nil || got.TrustedProxies != nil {
@@ -92,6 +98,11 @@ func TestReadFileRefused(t *testing.T) {
 		{"a network that is none", "trusted_proxies: [10.0.0.0]", []string{"trusted_proxies", `"10.0.0.0"`}},
 		{"text for networks", "trusted_proxies: 10.0.0.0/8", []string{"trusted_proxies", "want a list"}},
 		{"no networks", "trusted_proxies: []", []string{"trusted_proxies", "want a list"}},
+		{"text for stale", "stale: 5m", []string{"stale", "track: 5m"}},
+		{"nothing for stale", "stale:", []string{"stale"}},
+		{"a number for a time", "stale: {track: 5}", []string{"stale", `"track"`, "5m"}},
+		{"a time that is none", "stale: {track: soon}", []string{"stale", `"track"`}},
+		{"no time at all", "stale: {track: 0s}", []string{"stale", `"track"`}},
 		{"a number among networks", "trusted_proxies: [1]", []string{"trusted_proxies"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -18,6 +18,8 @@
 //	root.token       secret of the first token, 0600; delete it once others exist
 //	ledger.nk        key of the ledger's connection, 0600
 //	verifier.nk      key that verifiers in other processes connect with, 0600
+//	ledger.pub       public half of ledger.nk; beside a copy of verifier.nk it
+//	                 lets a new verifier begin with a snapshot
 //	name             the node's name among the others
 //	run.json         where the running process listens
 //

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -22,6 +23,7 @@ const (
 	fileRoot     = "root.token"
 	fileLedgerNK = "ledger.nk"
 	fileVerifier = "verifier.nk"
+	fileSigner   = "ledger.pub"
 	fileName     = "name"
 	fileRun      = "run.json"
 )
@@ -59,41 +61,63 @@ func (f *folder) release() error { return f.lock.Close() }
 
 func (f *folder) file(name string) string { return filepath.Join(f.path, name) }
 
-// began is what ledger.json says.
-type began struct {
+// note is what ledger.json says.
+type note struct {
 	Epoch string `json:"epoch"`
+	// Beginning says that this node is beginning the log, which others keep
+	// too, and is not done.
+	Beginning bool `json:"beginning,omitempty"`
+}
+
+// note returns what ledger.json says of the log of this folder, and whether
+// there is one.
+func (f *folder) note() (n note, ok bool, err error) {
+	raw, err := os.ReadFile(f.file(fileLedger))
+	if errors.Is(err, os.ErrNotExist) {
+		return n, false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &n)
+	}
+	if err == nil && n.Epoch == "" {
+		err = errors.New("it names no epoch")
+	}
+	if err != nil {
+		return n, false, fmt.Errorf("%s cannot be read: %w; restore it from a backup", f.file(fileLedger), err)
+	}
+	return n, true, nil
 }
 
 // began returns the epoch of the log that was begun in this folder, and whether
 // one was.
 func (f *folder) began() (epoch string, ok bool, err error) {
-	var b began
-	raw, err := os.ReadFile(f.file(fileLedger))
-	if errors.Is(err, os.ErrNotExist) {
-		return "", false, nil
+	n, ok, err := f.note()
+	if err != nil || !ok || n.Beginning {
+		return "", false, err
 	}
-	if err == nil {
-		err = json.Unmarshal(raw, &b)
-	}
-	if err == nil && b.Epoch == "" {
-		err = errors.New("it names no epoch")
-	}
-	if err != nil {
-		return "", false, fmt.Errorf("%s cannot be read: %w; restore it from a backup", f.file(fileLedger), err)
-	}
-	return b.Epoch, true, nil
+	return n.Epoch, true, nil
 }
 
 // hasIndex reports whether the folder has an index that something was applied
 // to.
 func (f *folder) hasIndex() bool {
-	_, err := os.Stat(filepath.Join(f.file(dirIndex), "MANIFEST"))
-	return err == nil
+	folders, _, err := beside(f.file(dirIndex))
+	return err != nil || slices.ContainsFunc(folders, func(dir string) bool {
+		_, err := os.Stat(filepath.Join(dir, "MANIFEST"))
+		return err == nil
+	})
 }
 
 // begin records that the log was begun.
-func (f *folder) begin(epoch string) error {
-	raw, err := json.Marshal(began{Epoch: epoch})
+func (f *folder) begin(epoch string) error { return f.writeNote(note{Epoch: epoch}) }
+
+// beginning records that this node is about to begin the log.
+func (f *folder) beginning(epoch string) error {
+	return f.writeNote(note{Epoch: epoch, Beginning: true})
+}
+
+func (f *folder) writeNote(n note) error {
+	raw, err := json.Marshal(n)
 	if err != nil {
 		return err
 	}

@@ -11,11 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"github.com/oklog/ulid/v2"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
@@ -24,6 +23,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/metrics"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier"
+	"github.com/tokenledger/tokenledger/verifier/lease"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
@@ -46,6 +46,17 @@ type Config struct {
 	// NATSListen is where other nodes reach this one's log. Empty means that
 	// nothing listens.
 	NATSListen string
+	// NATSCluster are the route URLs of all ledgers that keep the log together,
+	// this one's included, and NATSClusterListen is where the others reach this
+	// one. Empty means that this ledger keeps the log alone, or uses NATS.
+	NATSCluster       []string
+	NATSClusterListen string
+	// NATSCredentials is the folder that nats init made for this node. Required
+	// in a cluster; elsewhere it takes the place of NATSKey.
+	NATSCredentials string
+	// NATSReplicas is how many copies of the log there are to be on servers of
+	// one's own. Zero means DefaultNATSReplicas.
+	NATSReplicas int
 
 	// Addresses to listen on, as host:port; port 0 picks one. Empty means the
 	// default.
@@ -64,6 +75,10 @@ type Config struct {
 	// loopback.
 	TrustedProxies []netip.Prefix
 
+	// Stale: permission -> how long past its lease the node goes on to answer
+	// for it. None means that it answers nothing.
+	Stale map[string]time.Duration
+
 	Version string
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
@@ -75,6 +90,9 @@ const (
 	DefaultVerifyAddr  = "127.0.0.1:7601"
 	DefaultMetricsAddr = "127.0.0.1:7602"
 )
+
+// DefaultNATSReplicas is how many copies of the log servers of one's own keep.
+const DefaultNATSReplicas = 3
 
 func (c Config) withDefaults() Config {
 	if len(c.Roles) == 0 {
@@ -113,16 +131,7 @@ func (c Config) Validate() error {
 			bad("roles: %s is not a role; known are %s and %s", events.Quote(r), RoleLedger, RoleVerifier)
 		}
 	}
-	switch {
-	case c.has(RoleLedger) && c.NATS != "":
-		bad("nats: a ledger keeps the log itself; leave --nats out, or run with --roles verifier")
-	case !c.has(RoleLedger) && c.NATS == "":
-		bad("nats: a verifier without a ledger needs the URL of the log, as in --nats nats://127.0.0.1:7603")
-	case !c.has(RoleLedger) && c.NATSKey == "":
-		bad("nats-key: name the file of the key to connect with; a ledger that listens writes it to verifier.nk in its data folder")
-	case !c.has(RoleLedger) && c.NATSListen != "":
-		bad("nats-listen: only a ledger has a log that others could reach")
-	}
+	c.validateLog(bad)
 	if c.Name != "" {
 		if err := checkName(c.Name); err != nil {
 			bad("name: %w", err)
@@ -158,11 +167,14 @@ type Node struct {
 	name   string
 	format events.Format
 	folder *folder
-	server *embedded.Server // nil without the role ledger
-	conn   *nats.Conn
-	index  *index
-	ledger *ledger.Ledger // nil without the role ledger
-	verify *verifier.Verifier
+	logParts
+	index   *index
+	fetched atomic.Int64  // bytes of a snapshot that were read
+	holder  events.Holder // who this process is to the others
+	lease   *lease.Keeper
+	parts   *background
+	ledger  *ledger.Ledger // nil without the role ledger
+	verify  *verifier.Verifier
 
 	apiListener, verifyListener, metricsListener net.Listener
 
@@ -180,12 +192,20 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	creds, err := cfg.credentials()
+	if err != nil {
+		return nil, err
+	}
 	f, err := takeFolder(cfg.Data)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, format: format, folder: f, ready: make(chan struct{})}
-	if n.name = cfg.Name; n.name == "" {
+	n := &Node{cfg: cfg, log: cfg.Logger, format: format, folder: f, logParts: logParts{creds: creds}, ready: make(chan struct{})}
+	n.name = cfg.Name
+	if creds != nil {
+		n.name = creds.Name
+	}
+	if n.name == "" {
 		if n.name, err = f.name(); err != nil {
 			return nil, errors.Join(err, f.release())
 		}
@@ -205,13 +225,17 @@ func (n *Node) Verifier() *verifier.Verifier { return n.verify }
 // Position returns the position that the node has applied.
 func (n *Node) Position() events.Position { return n.index.Position() }
 
+// writeTimeout is how long an answer may take. The longest wait for a receipt is
+// two minutes, and a revocation of many tokens may work a minute before that.
+const writeTimeout = 4 * time.Minute
+
 // shutdownTimeout is how long requests under way may take to end.
 const shutdownTimeout = 8 * time.Second
 
 // Run runs the node until ctx ends or a part fails, and gives the data folder
 // back. A port that is taken is said before anything is begun; then the parts
-// start in order of need, and stop in reverse: listeners, then the index, then
-// the connection to the log, then the log.
+// start in order of need, and stop in reverse: listeners, then the lease, then
+// the index, then the connection to the log, then the log.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.folder.release()) }()
 
@@ -224,11 +248,10 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.closeLog()) }()
 
-	follower, err := follow.New(follow.Config{Conn: n.conn, Logger: n.log})
-	if err != nil {
-		return err
-	}
-	n.index = newIndex(n.folder.file(dirIndex), follower, n.log)
+	n.index = newIndex(indexConfig{
+		Name: n.name, Dir: n.folder.file(dirIndex), Fetch: n.fetchSnapshot, Logger: n.log,
+		Follow: func() (*follow.Follower, error) { return follow.New(follow.Config{Conn: n.conn, Logger: n.log}) },
+	})
 	// The index outlives ctx: requests that are under way still need it.
 	indexCtx, stopIndex := context.WithCancel(context.WithoutCancel(ctx))
 	indexDone := make(chan error, 1)
@@ -237,152 +260,56 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		stopIndex()
 		err = errors.Join(err, <-indexDone)
 	}()
-	if n.verify, err = verifier.New(verifier.Config{Index: n.index, Format: n.format, Lease: n.cfg.Lease, Logger: n.log}); err != nil {
+	n.parts = newBackground(ctx)
+	defer func() { err = errors.Join(err, n.parts.end()) }()
+	if err := n.keepLease(); err != nil {
 		return err
 	}
-	return n.serve(ctx)
-}
-
-// openLog starts the log or connects to it.
-func (n *Node) openLog(ctx context.Context) error {
-	if !n.cfg.has(RoleLedger) {
-		key, err := embedded.LoadKey(n.cfg.NATSKey)
-		if err != nil {
-			return fmt.Errorf("key for the log: %w", err)
-		}
-		opts := append(embedded.VerifierOptions(key), nats.RetryOnFailedConnect(true))
-		opts = append(opts, n.connectionLog()...)
-		if n.conn, err = nats.Connect(n.cfg.NATS, opts...); err != nil {
-			return fmt.Errorf("connect to the log at %s: %w", n.cfg.NATS, err)
-		}
-		return nil
-	}
-	ledgerKey, err := embedded.LoadOrCreateKey(n.folder.file(fileLedgerNK))
-	if err != nil {
+	if n.verify, err = verifier.New(verifier.Config{
+		Index: n.index, Lease: n.lease, Stale: n.cfg.Stale, Format: n.format, Logger: n.log,
+	}); err != nil {
 		return err
 	}
-	verifierKey, err := embedded.LoadOrCreateKey(n.folder.file(fileVerifier))
-	if err != nil {
-		return err
-	}
-	n.server, err = embedded.Start(ctx, embedded.Config{
-		Dir: n.folder.file(dirLog), Listen: n.cfg.NATSListen,
-		LedgerKey: ledgerKey, VerifierKey: verifierKey.Public(), Logger: n.log,
-	})
-	var address *net.OpError
-	if errors.As(err, &address) {
-		return fmt.Errorf("%w; name another address with --nats-listen", err)
-	}
-	if err != nil {
-		return err
-	}
-	if n.conn, err = n.server.Connect(n.connectionLog()...); err != nil {
-		return errors.Join(err, n.closeLog())
-	}
-	if err := n.openStream(ctx); err != nil {
-		return errors.Join(err, n.closeLog())
-	}
-	return nil
-}
-
-// connectionLog says what becomes of the connection to the log: once each, not
-// at every try.
-func (n *Node) connectionLog() []nats.Option {
-	var mu sync.Mutex
-	last := ""
-	say := func(level slog.Level, text string, err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		now := fmt.Sprint(text, err)
-		if now != last {
-			n.log.Log(context.Background(), level, text, "url", n.cfg.NATS, "err", err)
-		}
-		last = now
-	}
-	return []nats.Option{
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { say(slog.LevelWarn, "cannot connect to the log", err) }),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if errors.Is(err, nats.ErrSlowConsumer) {
-				return // what was dropped is fetched
-			}
-			say(slog.LevelWarn, "the log's server refused something", err)
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { say(slog.LevelInfo, "connected to the log again", nil) }),
-	}
-}
-
-// openStream opens the stream, or creates it where this folder never had one.
-func (n *Node) openStream(ctx context.Context) error {
-	js, err := jetstream.New(n.conn)
-	if err != nil {
-		return err
-	}
-	epoch, begun, err := n.folder.began()
-	if err != nil {
-		return err
-	}
-	info, err := embedded.OpenStream(ctx, js)
-	switch {
-	case err == nil && begun && info.Epoch != epoch:
-		return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup", ErrLogGone, n.folder.path, info.Epoch, epoch)
-	case err == nil:
-		return nil
-	case !errors.Is(err, embedded.ErrNoStream):
-		return err
-	case begun, n.folder.hasIndex():
-		return fmt.Errorf("%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data", ErrLogGone, n.folder.path)
-	}
-	_, total, err := diskSpace(n.folder.path)
-	if err != nil {
-		return err
-	}
-	// The hard stop is for a disk that others fill too; what is left of it is
-	// watched besides.
-	most := min(int64(total/5*4), embedded.DefaultMaxBytes)
-	_, err = embedded.CreateStream(ctx, js, embedded.StreamLimits{MaxBytes: most, Epoch: strings.ToLower(ulid.Make().String())})
+	n.parts.run("report", n.report)
+	err = n.serve(ctx)
+	n.giveUpLease() // nothing is answered any more
 	return err
-}
-
-func (n *Node) closeLog() error {
-	if n.server == nil {
-		n.conn.Close()
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
-	defer cancel()
-	return n.server.Shutdown(ctx)
 }
 
 // openLedger opens the write side, once this node has read the whole log, and
 // begins the log where it is new.
 func (n *Node) openLedger(ctx context.Context) error {
-	js, err := jetstream.New(n.conn)
-	if err != nil {
-		return err
-	}
-	info, err := embedded.OpenStream(ctx, js)
+	info, err := n.awaitStream(ctx)
 	if err != nil {
 		return err
 	}
 	if err := n.catchUp(ctx, info.Last); err != nil {
 		return err
 	}
+	if err := n.checkFloor(ctx, info.Epoch); err != nil {
+		return err
+	}
 	// Past this point the log goes on from all that this node knows of it, and
 	// others may read it.
-	if err := n.server.Listen(); err != nil {
-		return err
+	if n.server != nil {
+		if err := n.server.listen(); err != nil {
+			return err
+		}
 	}
 	_, begun, err := n.folder.began()
 	if err != nil {
 		return err
 	}
-	var settle time.Duration
-	if begun { // verifiers of an earlier time have to find back first
-		settle = 3 * reportEvery
+	barriers, err := n.keepBarriers(info.Epoch, n.leases.Lease)
+	if err != nil {
+		return err
 	}
 	n.ledger, err = ledger.Open(ctx, ledger.Config{
-		Conn: n.conn, View: n.index, Epoch: info.Epoch, Format: n.format, Room: n.folder.room, Settle: settle, Logger: n.log,
+		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Room: n.folder.room, Logger: n.log,
 	})
+	if err == nil {
+		err = n.publishSnapshots()
+	}
 	if err != nil || begun {
 		return err
 	}
@@ -405,12 +332,25 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 	const patience = 15 * time.Second // without any progress
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
+	fetched := int64(0)
 	for began, last, said := time.Now(), events.Position(0), time.Now(); ; {
 		at := n.index.Position()
+		if now := n.fetched.Load(); now != fetched {
+			began, fetched = time.Now(), now
+		}
 		_, fresh := n.index.FreshAsOf()
 		switch {
 		case at > end:
-			return fmt.Errorf("%w: it ends at position %d, and this node's index has position %d; restore it from a backup", ErrLogGone, end, at)
+			// Others may have written since the end was asked for.
+			info, err := n.endOf(ctx)
+			if err != nil {
+				return err
+			}
+			if at > info.Last {
+				return fmt.Errorf("%w: it ends at position %d, and this node's index has position %d; restore it from a backup", ErrLogGone, info.Last, at)
+			}
+			end = info.Last
+			continue
 		case fresh && at == end:
 			return nil
 		case at != last:
@@ -428,6 +368,23 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// endOf asks for the log's end. A leader that has just been elected may answer
+// with an old one for a moment.
+func (n *Node) endOf(ctx context.Context) (embedded.StreamInfo, error) {
+	js, err := jetstream.New(n.conn)
+	if err != nil {
+		return embedded.StreamInfo{}, err
+	}
+	info, err := embedded.OpenStream(ctx, js)
+	for deadline := time.Now().Add(goneAfter); n.cfg.replicated() && (err != nil || info.Last < n.index.Position()) && time.Now().Before(deadline); {
+		if !pause(ctx, askEvery) {
+			return info, ctx.Err()
+		}
+		info, err = embedded.OpenStream(ctx, js)
+	}
+	return info, err
 }
 
 // atFault reports whether the index stopped for what the log is. Waiting mends
@@ -485,7 +442,7 @@ func (n *Node) serve(ctx context.Context) error {
 	start := func(l net.Listener, h http.Handler) {
 		s := &http.Server{
 			Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
-			WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+			WriteTimeout: writeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 			ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
 		}
 		servers = append(servers, s)
@@ -505,14 +462,18 @@ func (n *Node) serve(ctx context.Context) error {
 	opened := make(chan error, 1)
 	parts.Go(func() {
 		if n.cfg.has(RoleLedger) {
-			opened <- n.openLedger(ctx)
+			err := n.openLedger(ctx)
+			if err == nil {
+				n.awaitLease(ctx)
+			}
+			opened <- err
 			return
 		}
 		opened <- nil
 	})
 	var serverFailed <-chan error
 	if n.server != nil {
-		serverFailed = n.server.Failed()
+		serverFailed = n.server.failed
 	}
 	var err error
 	for running := true; running; {
@@ -527,12 +488,11 @@ func (n *Node) serve(ctx context.Context) error {
 				start(n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Logger: n.log}))
 			}
 			n.announce()
-			if n.cfg.has(RoleVerifier) {
-				parts.Go(func() { n.report(ctx) })
-			}
 		case <-ctx.Done():
 			running = false
 		case err = <-failed:
+			running = false
+		case err = <-n.parts.failed:
 			running = false
 		case err = <-serverFailed:
 			err = fmt.Errorf("the log's server failed: %w", err)
@@ -617,6 +577,7 @@ func (n *Node) opsHandler() http.Handler {
 			return uint64(n.index.Position())
 		},
 		Lease: n.verify.Lease,
+		Stale: n.verify.StaleCount,
 		Ready: n.unready,
 	})
 }

@@ -250,7 +250,7 @@ func TestValidate(t *testing.T) {
 		{"an unknown role", node.Config{Data: "d", Roles: []string{"console"}}, []string{"roles:", `"console"`, "ledger and verifier"}},
 		{"a role in capitals", node.Config{Data: "d", Roles: []string{"Ledger"}}, []string{"roles:"}},
 		{"an empty role", node.Config{Data: "d", Roles: []string{""}}, []string{"roles:"}},
-		{"a ledger with another log", node.Config{Data: "d", NATS: "nats://127.0.0.1:4222"}, []string{"nats:", "--roles verifier"}},
+		{"a ledger on servers of others", node.Config{Data: "d", NATS: "nats://127.0.0.1:4222"}, []string{"nats-credentials:", "nats init"}},
 		{"a verifier without a log", node.Config{Data: "d", Roles: verifier}, []string{"nats:"}},
 		{"a verifier without a key", node.Config{Data: "d", Roles: verifier, NATS: "nats://127.0.0.1:4222"}, []string{"nats-key:", "verifier.nk"}},
 		{"a verifier whose log others could reach", node.Config{Data: "d", Roles: verifier, NATS: "n", NATSKey: "k", NATSListen: ":0"}, []string{"nats-listen:"}},

@@ -3,21 +3,21 @@ package node
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"net"
 	"os"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
-	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
-// reportEvery is how often a verifier reports where nothing changes.
+// reportEvery is how often a node reports where nothing changes.
 const reportEvery = time.Second
 
-// report tells the ledger what this verifier has applied: at every change, and
-// once a second.
-func (n *Node) report(ctx context.Context) {
+// report tells the ledgers what this node has applied: at every change, and
+// once a second. A ledger reports too, because it checks its callers' tokens.
+func (n *Node) report(ctx context.Context) error {
 	for ctx.Err() == nil {
 		at := n.index.Position()
 		r := n.nodeReport(at)
@@ -27,20 +27,29 @@ func (n *Node) report(ctx context.Context) {
 			_ = n.conn.Publish(events.NodeSubjectPrefix+n.name, b)
 		}
 		step, cancel := context.WithTimeout(ctx, reportEvery)
-		if n.index.WaitApplied(step, at+1) != nil {
+		switch err := n.index.WaitApplied(step, at+1); {
+		case errors.Is(err, errOpening):
+			pause(step, 10*time.Millisecond) // a receipt may wait for what it holds
+		case err != nil:
 			<-step.Done() // stopped or nothing new: report again in a second
 		}
 		cancel()
 	}
+	return nil
 }
 
 func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
+	index, _ := n.index.Statements()
 	r := ledger.NodeReport{
-		Name: n.name, Position: at, AgeMS: -1, Version: n.cfg.Version,
-		Epoch: n.index.Epoch(), Address: n.addrs.Verify,
+		Name: n.name, Instance: n.holder.Instance, Roles: n.cfg.Roles, Position: at, Digest: index,
+		LeaseMS: max(0, n.verify.Lease().Milliseconds()), Version: n.cfg.Version,
+		Epoch: n.index.Epoch(), Address: address(n.verifyListener),
 	}
-	if asOf, ok := n.index.FreshAsOf(); ok {
-		r.AgeMS = (follow.Boottime() - asOf).Milliseconds()
+	for permission, d := range n.cfg.Stale {
+		if r.Stale == nil {
+			r.Stale = map[string]events.Milliseconds{}
+		}
+		r.Stale[permission] = events.InMilliseconds(d)
 	}
 	if err := n.unready(); err != nil {
 		r.Why = err.Error()
@@ -52,27 +61,29 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 
 // unready returns why the node does not answer checks, nil where it does.
 func (n *Node) unready() error {
-	if n.verify.Lease() > 0 {
-		return nil
-	}
 	if err := n.index.Err(); err != nil {
 		return err
 	}
-	return fmt.Errorf("the log was not heard of within the lease of %s", n.cfg.Lease)
+	return n.lease.Err()
 }
 
 func (n *Node) addresses() Addresses {
-	a := Addresses{PID: os.Getpid(), Name: n.name, Metrics: "http://" + n.metricsListener.Addr().String()}
-	if n.apiListener != nil {
-		a.API = "http://" + n.apiListener.Addr().String()
-	}
-	if n.verifyListener != nil {
-		a.Verify = "http://" + n.verifyListener.Addr().String()
+	a := Addresses{
+		PID: os.Getpid(), Name: n.name,
+		API: address(n.apiListener), Verify: address(n.verifyListener), Metrics: address(n.metricsListener),
 	}
 	if n.server != nil {
-		a.NATS = n.server.URL()
+		a.NATS = n.server.url()
 	}
 	return a
+}
+
+// address returns the URL of a listener, empty where there is none.
+func address(l net.Listener) string {
+	if l == nil {
+		return ""
+	}
+	return "http://" + l.Addr().String()
 }
 
 // writeRun writes run.json, by which programs on this machine find the node.

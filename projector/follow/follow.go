@@ -56,7 +56,7 @@ type Config struct {
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 	// Boottime tells the time by a clock that also counts while the machine is
-	// suspended. Nil means CLOCK_BOOTTIME; see [Boottime].
+	// suspended. Nil means [Boottime].
 	Boottime func() time.Duration
 }
 

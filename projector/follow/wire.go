@@ -29,6 +29,7 @@ const (
 	subjectHeader     = "Nats-Subject"
 	sequenceHeader    = "Nats-Sequence"
 	sizeHeader        = "Nats-Msg-Size"
+	pendingHeader     = "Nats-Num-Pending"
 	statusHeader      = "Status"
 	descriptionHeader = "Description"
 )

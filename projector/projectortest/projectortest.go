@@ -32,12 +32,19 @@ type Reader interface {
 	Policy() events.PolicyState
 	Command(events.CommandKey) (events.Done, error)
 	LineEnd(line string) events.Position
+	Receipt(at events.Position) (*events.Receipt, error)
 }
 
 // Index is a Reader that follows a log.
 type Index interface {
 	Reader
 	Apply(context.Context, []events.Message) error
+	// Digest is the same for every index that holds the same, whatever way it
+	// came there, and differs for others. Mark is what it was at the last
+	// multiple of [projector.MarkEvery], and DigestAt what it was at others.
+	Digest() (events.Position, events.IndexDigest)
+	Mark() (events.Position, events.IndexDigest)
+	DigestAt(events.Position) (events.IndexDigest, bool)
 	// Dump writes all that is stored in one form, for comparing.
 	Dump(io.Writer) error
 	Close() error
@@ -72,6 +79,7 @@ func Compare(want eventstest.State, got Reader) error {
 		c.same(fmt.Sprintf("LineEnd(%s)", line), end, got.LineEnd(line), nil)
 	}
 	c.same("Policy()", want.Policy(), got.Policy(), nil)
+	c.receipts()
 	c.absent()
 	const most = 5
 	if n := len(c.problems); n > most {
@@ -119,6 +127,20 @@ func (c *comparison) record(d events.Digest) {
 		got = projector.Record{Token: got.Token, Account: got.Account, State: got.State, Created: got.Created}
 	}
 	c.same(what, want, got, nil)
+}
+
+// receipts compares the receipt of every position.
+func (c *comparison) receipts() {
+	for at := events.Position(0); at <= c.want.Position()+1; at++ {
+		want, ok := c.want.Receipt(at)
+		got, err := c.got.Receipt(at)
+		if !ok {
+			c.notFound(fmt.Sprintf("Receipt(%d)", at), err)
+			return // nothing covers what comes later either
+		}
+		c.same(fmt.Sprintf("Receipt(%d)", at), &want, got, err)
+		at = max(at, want.Covers) // all up to there have the same one
+	}
 }
 
 // CompareFound reports where what an index found of a secret differs from what
@@ -209,6 +231,7 @@ func Run(t *testing.T, open func(t testing.TB, dir string) Index) {
 	t.Run("Absent", h.absent)
 	t.Run("Restart", h.restart)
 	t.Run("DumpKnowsNoBatches", h.dump)
+	t.Run("Digest", h.digest)
 	t.Run("Gap", h.gap)
 }
 
@@ -371,6 +394,41 @@ func (h *harness) dump(t *testing.T) {
 	}
 	if !bytes.Equal(dump(t, whole), dump(t, parts)) {
 		t.Errorf("%s: the dump depends on the batches", run)
+	}
+}
+
+// digest follows a history in two ways, and looks at the digest after each
+// event.
+func (h *harness) digest(t *testing.T) {
+	run := eventstest.History(8, 2*int(projector.MarkEvery)+40)
+	index := h.open(t, t.TempDir())
+	defer closeIndex(t, index)
+	digests := make([]events.IndexDigest, 1, len(run.Messages)+1) // by position
+	seen := map[events.IndexDigest]events.Position{0: 0}
+	for i := range run.Messages {
+		apply(t, index, run.Messages[i:i+1])
+		at, d := index.Digest()
+		if other, twice := seen[d]; at != events.Position(i+1) || twice {
+			t.Fatalf("%s: Digest() = %d, %s after %d events, and the digest was that at %d", run, at, d, i+1, other)
+		}
+		seen[d], digests = at, append(digests, d)
+		mark := at / projector.MarkEvery * projector.MarkEvery
+		if m, d := index.Mark(); m != mark || d != digests[mark] {
+			t.Fatalf("%s: Mark() = %d, %s at %d; want %d, %s", run, m, d, at, mark, digests[mark])
+		}
+	}
+	whole := h.follow(t, run.Messages)
+	if at, d := whole.Digest(); int(at) != len(run.Messages) || d != digests[at] {
+		t.Errorf("%s: in one go the digest at %d is %s, and one by one %s", run, at, d, digests[at])
+	}
+	for at := range events.Position(len(run.Messages) + 2) {
+		d, ok := whole.DigestAt(at)
+		if must := at%projector.MarkEvery == 0 || int(at) == len(run.Messages); must && !ok {
+			t.Errorf("%s: DigestAt(%d) = false", run, at)
+		}
+		if ok && (int(at) >= len(digests) || d != digests[at]) {
+			t.Errorf("%s: DigestAt(%d) = %s, and one by one it was another", run, at, d)
+		}
 	}
 }
 

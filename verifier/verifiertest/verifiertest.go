@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -14,13 +15,17 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/verifier"
+	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
 // Options change what a node is made of.
 type Options struct {
 	Dir    string        // of the index; empty means one that goes with the test
 	Lease  time.Duration // zero means the default
-	Logger *slog.Logger  // nil discards
+	Stale  map[string]time.Duration
+	Logger *slog.Logger // nil discards
+	// MinWait is how long the node waits for a position. Zero means the default.
+	MinWait time.Duration
 	// Boottime replaces the node's clock of leases.
 	Boottime func() time.Duration
 }
@@ -30,12 +35,59 @@ type Node struct {
 	Log      *eventstest.Log
 	Index    *projector.Projector
 	Verifier *verifier.Verifier
+	Lease    *Lease
 	Clock    *Clock
 
 	t testing.TB
 }
 
-// Start returns a node that has applied the log and knows that it is all of it.
+// Lease is a lease as the test has it.
+type Lease struct {
+	For      time.Duration // that a renewal gives
+	boottime func() time.Duration
+
+	mu    sync.Mutex
+	held  bool            // guarded by mu
+	until time.Duration   // guarded by mu
+	least events.Position // guarded by mu
+}
+
+// Renew gives the lease that follows from a renewal sent at a time, for an index
+// that holds a position. An older renewal changes nothing.
+func (l *Lease) Renew(sent time.Duration, least events.Position) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.held || sent+l.For > l.until {
+		l.held, l.until = true, sent+l.For
+	}
+	l.least = max(l.least, least)
+}
+
+// GiveUp ends the lease as if there never was one.
+func (l *Lease) GiveUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = false
+}
+
+// Left returns what is left of the lease.
+func (l *Lease) Left() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.held {
+		return lease.NoLease
+	}
+	return l.until - l.boottime()
+}
+
+// Least returns the position that the index has to hold.
+func (l *Lease) Least() events.Position {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.least
+}
+
+// Start returns a node that has applied the log, and has a lease.
 // The time is the log's.
 func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	t.Helper()
@@ -56,8 +108,12 @@ func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	if o.Boottime == nil {
 		o.Boottime = n.Clock.Boottime
 	}
+	if o.Lease == 0 {
+		o.Lease = verifier.DefaultLease
+	}
+	n.Lease = &Lease{For: o.Lease, boottime: o.Boottime}
 	n.Verifier, err = verifier.New(verifier.Config{
-		Index: p, Lease: o.Lease, Logger: o.Logger, Now: n.Clock.Now, Boottime: o.Boottime,
+		Index: p, Lease: n.Lease, Stale: o.Stale, MinWait: o.MinWait, Logger: o.Logger, Now: n.Clock.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -66,12 +122,11 @@ func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	return n
 }
 
-// Follow applies what the log has and the index lacks, and proves the index
-// fresh.
+// Follow applies what the log has and the index lacks, and renews the lease.
 func (n *Node) Follow() {
 	n.t.Helper()
 	n.Apply(n.Log.Messages[n.Index.Position():])
-	n.Index.Fresh(n.Clock.Boottime(), n.Log.End())
+	n.Lease.Renew(n.Clock.Boottime(), n.Log.End())
 }
 
 // Apply applies messages.

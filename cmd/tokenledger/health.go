@@ -1,0 +1,106 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ops/node"
+)
+
+// mostHealth is the longest reason that is read.
+const mostHealth = 4 << 10
+
+func newHealthCmd(e *env) *cobra.Command {
+	var (
+		address text
+		live    bool
+	)
+	c := &cobra.Command{
+		Use: "health", Short: "Ask the node on this machine whether it is ready", Args: takes(),
+		Long: `Asks the node that runs on the data folder whether it answers checks, or with
+--live only whether it runs. Exits with 0 where it is so; else with 6, and says
+why. It asks once and needs no token.
+
+It is for what watches processes and can only run a program, such as the health
+check of a container whose image holds nothing else.`,
+		Example: `  tokenledger health
+  tokenledger health --live --metrics-addr 127.0.0.1:7612 --timeout 2s`,
+		RunE: func(c *cobra.Command, _ []string) error {
+			base, from, err := e.findMetrics(string(address))
+			if err != nil {
+				return err
+			}
+			return e.health(c.Context(), base, from, live)
+		},
+	}
+	flags := c.Flags()
+	e.declare(flags, setting{name: "metrics-addr", help: "host:port of the node's metrics and health, as serve was given it; by default that of the node that runs on the data folder, else " + node.DefaultMetricsAddr}, &address)
+	flags.BoolVar(&live, "live", false, "ask only whether it runs")
+	return c
+}
+
+// findMetrics returns where a node's health is told, and how that is known. An
+// address that serve takes says it, but for port 0: which one that became, the
+// data folder knows.
+func (e *env) findMetrics(address string) (base *url.URL, from string, err error) {
+	given := ""
+	if address != "" {
+		_, port, err := net.SplitHostPort(address)
+		if err != nil || port == "" {
+			return nil, "", inputf("--metrics-addr: %s is not host:port, such as %s", quote(address), node.DefaultMetricsAddr)
+		}
+		if port != "0" {
+			given = "http://" + address
+		}
+	}
+	return e.find("--metrics-addr", text(given), func(a node.Addresses) string { return a.Metrics }, "http://"+node.DefaultMetricsAddr)
+}
+
+// health asks for one answer. An address such as 0.0.0.0 or [::], on which a
+// node listens everywhere, is dialled as this machine's loopback.
+func (e *env) health(ctx context.Context, base *url.URL, from string, live bool) error {
+	path, good := "readyz", "ready"
+	if live {
+		path, good = "livez", "live"
+	}
+	c := e.client("the node", base, from)
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.timeout))
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(path).String(), nil)
+	if err != nil {
+		return err
+	}
+	resp, err := c.http.Do(req)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return failf(exitUnavailable, "timeout", "the node at %s, from %s, did not answer within %s", base, from, e.timeout.String())
+	case err != nil:
+		return c.unanswered(err).failure
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, mostHealth))
+	if err != nil {
+		return c.unanswered(err).failure
+	}
+	said := string(bytes.TrimSpace(body))
+	switch reason, unready := strings.CutPrefix(said, "not ready: "); {
+	case resp.StatusCode == http.StatusOK && said == "ok":
+		b, err := encode(map[string]bool{good: true})
+		if err != nil {
+			return err
+		}
+		return e.show(b, func() { e.printf("%s\n", good) })
+	case resp.StatusCode == http.StatusServiceUnavailable && unready:
+		return failf(exitUnavailable, "not_ready", "the node at %s is not ready: %s", base, reason)
+	}
+	return failf(exitUnavailable, "foreign_answer", "what answers at %s, from %s, is not a node: it answered %d and nothing of ours", base, from, resp.StatusCode)
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+)
+
+func newNATSCmd(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "nats",
+		Short: "Make keys and certificates for the nodes of a cluster",
+	}
+	c.AddCommand(newNATSInitCmd(e))
+	return c
+}
+
+// issuedNode is a node with credentials, as it is printed. None of it is
+// secret.
+type issuedNode struct {
+	embedded.Member
+	Folder string `json:"folder"`
+	New    bool   `json:"new"`
+}
+
+type issuedNodes struct {
+	Items []issuedNode `json:"items"`
+}
+
+func newNATSInitCmd(e *env) *cobra.Command {
+	var ledgers, verifiers []string
+	c := &cobra.Command{
+		Use:   "init DIR",
+		Short: "Make an authority, and a key and a certificate for each node",
+		Long: `Makes in DIR the keys and certificates with which nodes know each other: an
+authority of its own (ca.crt, ca.key), the list of who may connect (members.json),
+for each node a folder nodes/NAME to copy to its machine, and nats.conf for those
+who run NATS servers of their own.
+
+A ledger names the hosts by which others reach it, without ports. A verifier has
+a name alone; its key is good for renewing its own lease and reporting in its own
+name. The node takes its name from here.
+
+Run it again with more names to add them: keys and certificates that are there
+stay as they are, members.json and nats.conf are written anew. Copy members.json
+to the folders of the ledgers; they read it again by themselves. Nothing is
+overwritten otherwise. ca.key can sign in whoever has it: keep DIR off the nodes.`,
+		Example: `  tokenledger nats init ./nats --ledger l1=10.0.0.1 --ledger l2=10.0.0.2 --ledger l3=10.0.0.3,l3.example.org --verifier v1 --verifier v2
+  tokenledger nats init ./nats --verifier v3`,
+		Args: takes("DIR"),
+		RunE: func(c *cobra.Command, args []string) error {
+			requests, err := initRequests(ledgers, verifiers)
+			if err != nil {
+				return usagef(c, "%s", plain(err))
+			}
+			dir := args[0]
+			before, _ := embedded.LoadMembers(filepath.Join(dir, "members.json")) // what is wrong with them, Issue says
+			members, err := embedded.Issue(dir, requests)
+			switch {
+			case errors.Is(err, embedded.ErrIssued):
+				return failf(exitConflict, "conflict", "%s", plain(err))
+			case errors.Is(err, embedded.ErrRequest):
+				return usagef(c, "%s", plain(err))
+			case err != nil:
+				return err
+			}
+			var out issuedNodes
+			for i, m := range members {
+				out.Items = append(out.Items, issuedNode{
+					Member: m, Folder: filepath.Join(dir, "nodes", m.Name), New: i >= len(before),
+				})
+			}
+			body, err := encode(out)
+			if err != nil {
+				return err
+			}
+			return e.show(body, func() {
+				g := e.grid("NAME", "ROLE", "HOSTS", "FOLDER", "NEW")
+				for _, n := range out.Items {
+					state := "no"
+					if n.New {
+						state = "yes"
+					}
+					g.row(n.Name, string(n.Role), strings.Join(n.Hosts, ","), n.Folder, state)
+				}
+				g.end()
+				switch {
+				case len(members) == len(before):
+					e.note("all of them had credentials already, and nothing was changed")
+				case len(before) > 0:
+					e.note("copy %s to the folders of the ledgers; they read it again by themselves", filepath.Join(dir, "members.json"))
+				default:
+					e.note("copy each folder to its node, and keep %s off all of them", filepath.Join(dir, "ca.key"))
+				}
+			})
+		},
+	}
+	flags := c.Flags()
+	flags.StringArrayVar(&ledgers, "ledger", nil, "a ledger and its hosts: NAME=HOST[,HOST...]; can be repeated")
+	flags.StringArrayVar(&verifiers, "verifier", nil, "a verifier's name; can be repeated")
+	return c
+}
+
+// initRequests reads the flags of nats init.
+func initRequests(ledgers, verifiers []string) ([]embedded.Request, error) {
+	var requests []embedded.Request
+	for _, l := range ledgers {
+		name, hosts, ok := strings.Cut(l, "=")
+		if !ok {
+			return nil, errors.New("--ledger " + quote(l) + ": want NAME=HOST[,HOST...], as in l1=10.0.0.1")
+		}
+		requests = append(requests, embedded.Request{Name: name, Role: embedded.RoleLedger, Hosts: splitList(hosts)})
+	}
+	for _, v := range verifiers {
+		requests = append(requests, embedded.Request{Name: v, Role: embedded.RoleVerifier})
+	}
+	if len(requests) == 0 {
+		return nil, errors.New("name at least one node, with --ledger or --verifier")
+	}
+	return requests, nil
+}

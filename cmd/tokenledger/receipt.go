@@ -1,0 +1,119 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+func newReceiptCmd(e *env) *cobra.Command {
+	c := &cobra.Command{Use: "receipt", Short: "Look at the proof that a change is in force on every node"}
+	c.AddCommand(newReceiptShowCmd(e))
+	return c
+}
+
+func newReceiptShowCmd(e *env) *cobra.Command {
+	var wait waitFlags
+	c := &cobra.Command{
+		Use: "show POSITION", Short: "Show the first receipt that covers a position of the log",
+		Long: `Shows the first receipt that covers a position of the log: since when no node
+answers any more as if the events up to there had not happened, and how each came
+to that. Every command that changes something prints its position.
+
+Exits with 3 where there is no receipt yet; with --wait it is waited for, and 6
+says that it did not come in time.`,
+		Example: `  tokenledger receipt show 42 --wait 1m`,
+		Args:    takes("a position of the log"), ValidArgsFunction: cobra.NoFileCompletions,
+		RunE: func(c *cobra.Command, args []string) error {
+			at, err := strconv.ParseUint(args[0], 10, 64)
+			if err != nil || at == 0 {
+				return inputf("%s is not a position; commands that change something print theirs, as in 42", quote(args[0]))
+			}
+			if err := wait.check(c.Flags()); err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			r := request{method: http.MethodGet, path: []string{"v1", "receipts", strconv.FormatUint(at, 10)}}
+			first := wait.length()
+			if e.watched() {
+				first = min(first, firstWait)
+			}
+			if first > 0 {
+				r.query, r.linger = url.Values{"wait": {first.String()}}, first
+			}
+			a, err := ledger.do(c.Context(), r)
+			var f *failure
+			if wait.on && errors.As(err, &f) && f.receipt() != nil {
+				if rest := wait.length() - first; rest > 0 {
+					stop := e.watch(f.receipt())
+					r.query, r.linger = url.Values{"wait": {rest.String()}}, rest
+					a, err = ledger.do(c.Context(), r)
+					stop()
+				}
+				if !errors.As(err, &f) {
+					f = nil
+				}
+				if r := f.receipt(); r != nil {
+					return failf(exitUnavailable, "not_in_time", "no receipt covers position %d yet. Waiting for %s", at, waitingFor(r, 0))
+				}
+			}
+			if err != nil {
+				return err
+			}
+			var got api.Receipt
+			if err := json.Unmarshal(a.body, &got); err != nil {
+				return err
+			}
+			return e.show(a.body, func() { e.drawReceipt(got) })
+		},
+	}
+	wait.declare(c.Flags(), false)
+	return c
+}
+
+// drawReceipt prints a receipt for people.
+func (e *env) drawReceipt(r api.Receipt) {
+	const exact = "2006-01-02 15:04:05.000"
+	instant := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		return t.In(e.zone).Format(exact)
+	}
+	g := e.grid()
+	g.fact("covers", "every event up to position "+strconv.FormatUint(r.Covers, 10))
+	recorded := "no"
+	if r.Position > 0 {
+		recorded = "at position " + strconv.FormatUint(r.Position, 10)
+	}
+	g.fact("recorded", recorded)
+	g.fact("asked", instant(&r.AskedAt))
+	g.fact("took", took(time.Duration(r.TookMS)*time.Millisecond))
+	g.fact("longest lease", (time.Duration(r.LeaseMS) * time.Millisecond).String())
+	g.fact("barrier", strconv.FormatUint(r.Barrier, 10))
+	g.end()
+	if len(r.Nodes) == 0 {
+		e.printf("\nNo node could answer.\n")
+		return
+	}
+	e.printf("\n")
+	g = e.grid("NODE", "INSTANCE", "STOPPED BY", "AT", "STALE UNTIL")
+	for _, n := range r.Nodes {
+		how := map[string]string{"applied": "applying it", "given_up": "giving up its lease", "lease_ended": "the end of its lease"}[n.How]
+		if how == "" {
+			how = n.How
+		}
+		g.row(n.Name, n.Instance, how, instant(n.At), e.staleUntil(n.StaleUntil))
+	}
+	g.end()
+}

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+// Waits: by default long enough for a node that is cut off to be waited out at
+// the default lease, and the longest is the API's.
+const (
+	defaultWait = 45 * time.Second
+	longestWait = 2 * time.Minute
+	// firstWait is how long the wait is at first, where somebody watches.
+	firstWait = time.Second
+)
+
+// waitFlags say how long to wait until a change is in force on every node.
+type waitFlags struct {
+	wait span
+	none bool
+	on   bool // wait where no flag says otherwise
+}
+
+func (w *waitFlags) declare(flags *pflag.FlagSet, on bool) {
+	w.on = on
+	help := "wait until no node answers as before any more, up to 2m"
+	if !on {
+		help += "; by default this is not waited for"
+	} else {
+		w.wait = span(defaultWait)
+	}
+	flags.Var(&w.wait, "wait", help)
+	flags.BoolVar(&w.none, "no-wait", false, "do not wait for the nodes")
+}
+
+// check reads the flags.
+func (w *waitFlags) check(flags *pflag.FlagSet) error {
+	given := flags.Changed("wait")
+	switch {
+	case w.none && given:
+		return inputf("--wait and --no-wait contradict each other")
+	case time.Duration(w.wait) > longestWait:
+		return inputf("--wait: the longest is 2m")
+	}
+	w.on = (w.on || given) && !w.none
+	if w.on && w.wait == 0 {
+		w.wait = span(defaultWait)
+	}
+	return nil
+}
+
+// length returns how long to wait, 0 for not at all.
+func (w *waitFlags) length() time.Duration {
+	if !w.on {
+		return 0
+	}
+	return time.Duration(w.wait)
+}
+
+// proven is the part of an answer that waits are about.
+type proven struct {
+	Position uint64       `json:"position"`
+	Receipt  *api.Receipt `json:"receipt"`
+}
+
+// change sends a request that takes something away, and waits until it is in
+// force everywhere, where that is wanted. A person who watches sees what is
+// waited for.
+func (w *waitFlags) change(ctx context.Context, ledger *client, r request) (*answer, proven, error) {
+	wait := w.length()
+	first := wait
+	if ledger.env.watched() {
+		first = min(wait, firstWait)
+	}
+	if first > 0 {
+		if r.query == nil {
+			r.query = url.Values{}
+		}
+		r.query.Set("wait", first.String())
+		r.linger = first
+	}
+	var got proven
+	a, err := ledger.do(ctx, r)
+	if err != nil {
+		return nil, got, err
+	}
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		return nil, got, err
+	}
+	if got.Receipt != nil && !got.Receipt.Complete && first < wait {
+		more, err := ledger.await(ctx, got.Position, wait-first, got.Receipt)
+		switch {
+		case ctx.Err() != nil:
+			return nil, got, failf(exitInterrupted, "interrupted", "interrupted; the change itself stands, at position %d", got.Position)
+		case err != nil:
+			ledger.env.trace("the receipt cannot be asked for: %s", plain(err))
+		default:
+			got.Receipt = more
+		}
+	}
+	return a, got, nil
+}
+
+// await waits for the receipt that covers a position, and returns it or how far
+// it is. What is known of it before is shown to whoever watches.
+func (c *client) await(ctx context.Context, position uint64, wait time.Duration, known *api.Receipt) (*api.Receipt, error) {
+	stop := c.env.watch(known)
+	defer stop()
+	a, err := c.do(ctx, request{
+		method: http.MethodGet, path: []string{"v1", "receipts", strconv.FormatUint(position, 10)},
+		query: url.Values{"wait": {wait.String()}}, linger: wait,
+	})
+	var f *failure
+	if errors.As(err, &f) {
+		if r := f.receipt(); r != nil {
+			return r, nil
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r api.Receipt
+	return &r, json.Unmarshal(a.body, &r)
+}
+
+// receipt returns how far a receipt is that the API does not have yet, nil where
+// the failure is another.
+func (f *failure) receipt() *api.Receipt {
+	var p api.Problem
+	if f == nil || f.code != "not_found" || json.Unmarshal(f.problem, &p) != nil {
+		return nil
+	}
+	return p.Receipt
+}
+
+// watched reports whether a person sees standard error, and not a program.
+func (e *env) watched() bool {
+	if e.output != asTable {
+		return false
+	}
+	switch f := e.stderr.(type) {
+	case *os.File:
+		return term.IsTerminal(int(f.Fd()))
+	case interface{ IsTerminal() bool }:
+		return f.IsTerminal()
+	}
+	return false
+}
+
+// watch says on a line of its own what is waited for, until stop is called.
+func (e *env) watch(r *api.Receipt) (stop func()) {
+	if r == nil || !e.watched() {
+		return func() {}
+	}
+	const line = "\r\x1b[K" // from its begin, and nothing behind it
+	over, done := make(chan struct{}), make(chan struct{})
+	begun := time.Now()
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			_, _ = io.WriteString(e.stderr, line+"waiting for "+clean(waitingFor(r, time.Since(begun))))
+			select {
+			case <-over:
+				_, _ = io.WriteString(e.stderr, line)
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() {
+		close(over)
+		<-done
+	}
+}
+
+// waitingFor says which nodes a wait is for and until when, some time after r was
+// answered. Times are the ledger's; only their distance counts here.
+func waitingFor(r *api.Receipt, since time.Duration) string {
+	answered := r.AskedAt.Add(time.Duration(r.TookMS)*time.Millisecond + since)
+	left := func(t *time.Time) string {
+		if t == nil {
+			return ""
+		}
+		d := max(0, t.Sub(answered)).Round(time.Second)
+		return fmt.Sprintf("in %d s at the latest", int(d.Seconds()))
+	}
+	var nodes []string
+	for _, n := range r.Nodes {
+		if n.How == "waiting" {
+			nodes = append(nodes, n.Name+": its lease ends "+left(n.Latest))
+		}
+	}
+	switch {
+	case len(nodes) > 0:
+		return shortenWith("; ", nodes)
+	case r.Latest != nil:
+		return "nodes that this ledger may not know of: it is over " + left(r.Latest)
+	}
+	return "a barrier in the log"
+}
+
+func shortenWith(between string, list []string) string {
+	const most = 3
+	if len(list) <= most+1 {
+		return strings.Join(list, between)
+	}
+	return strings.Join(list[:most], between) + fmt.Sprintf("%sand %d more", between, len(list)-most)
+}
+
+// inForce is what a receipt proves of a change that leaves something.
+const inForce = "in force on every node"
+
+// stops counts how the nodes of a receipt stopped, as in "4 of 5 applied, 1 lease
+// ended".
+func stops(r *api.Receipt) string {
+	if len(r.Nodes) == 0 {
+		return "no node could answer"
+	}
+	count := map[string]int{}
+	for _, n := range r.Nodes {
+		count[n.How]++
+	}
+	parts := []string{fmt.Sprintf("%d of %d applied", count["applied"], len(r.Nodes))}
+	for _, how := range []struct{ how, text string }{{"given_up", "gave up"}, {"lease_ended", "by the end of its lease"}} {
+		if n := count[how.how]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, how.text))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// effect says in a clause what a receipt proves.
+func effect(r *api.Receipt, outcome string) string {
+	if r == nil {
+		return ""
+	}
+	after := took(time.Duration(r.TookMS) * time.Millisecond)
+	if !r.Complete {
+		return fmt.Sprintf("; not on every node after %s (%s)", after, stops(r))
+	}
+	recorded := fmt.Sprintf("receipt at position %d", r.Position)
+	if r.Position == 0 {
+		recorded = "the receipt is not recorded"
+	}
+	return fmt.Sprintf("; %s, after %s (%s; %s)", outcome, after, stops(r), recorded)
+}
+
+// unproven returns the failure of a wait that did not come to its end, nil where
+// it did. What names the change.
+func (w *waitFlags) unproven(e *env, got proven, what string) error {
+	if !w.on {
+		return nil
+	}
+	r := got.Receipt
+	if r == nil {
+		return failf(exitUnavailable, "not_confirmed", "the %s itself stands, but the ledger did not say whether it is in force on all nodes", what)
+	}
+	if r.Complete {
+		e.stale(r)
+		return nil
+	}
+	text := fmt.Sprintf("the %s itself stands, at position %d, but it is not in force on every node yet", what, got.Position)
+	if waiting := waitingFor(r, 0); waiting != "" {
+		text += ". Waiting for " + waiting
+	}
+	return failf(exitUnavailable, "not_in_time", "%s. 'tokenledger receipt show %d --wait 1m' waits on", text, got.Position)
+}
+
+// stale says which nodes go on to answer for some permissions.
+func (e *env) stale(r *api.Receipt) {
+	for _, n := range r.Nodes {
+		for _, permission := range slices.Sorted(maps.Keys(n.StaleUntil)) {
+			e.note("tokenledger: %s is configured to go on answering for %s without the log; it may do so as before until %s.",
+				clean(n.Name), clean(permission), n.StaleUntil[permission].In(e.zone).Format("2006-01-02 15:04:05"))
+		}
+	}
+}
+
+// staleUntil lists permissions with the times until which they are answered for.
+func (e *env) staleUntil(list map[string]time.Time) string {
+	var out []string
+	for _, permission := range slices.Sorted(maps.Keys(list)) {
+		out = append(out, permission+" "+list[permission].In(e.zone).Format("2006-01-02 15:04:05"))
+	}
+	return strings.Join(out, ", ")
+}

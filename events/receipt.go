@@ -1,0 +1,82 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// ReceiptName is what events of receipts are about.
+const ReceiptName = "receipt"
+
+// ReceiptIssued records the proof that every event up to a position is in force
+// on every node: none answers any more as if it had not happened.
+type ReceiptIssued struct {
+	Covers Position `json:"covers"`
+	// Ledger is the name of the node that waited.
+	Ledger string `json:"ledger"`
+	// Barrier is where the barrier stands that the proof rests on.
+	Barrier LeaseSeq `json:"barrier"`
+	// Lease is the longest that a lease can be.
+	Lease Milliseconds `json:"lease_ms"`
+	// Asked is when the wait began, and Took how long it was, by the ledger's
+	// clock.
+	Asked time.Time    `json:"asked_at"`
+	Took  Milliseconds `json:"took_ms"`
+	// Nodes are those that could have held a lease from before the barrier.
+	Nodes []NodeReceipt `json:"nodes"`
+}
+
+// NodeReceipt is one node's part in a receipt.
+type NodeReceipt struct {
+	Holder
+	How NodeStop  `json:"how"`
+	At  time.Time `json:"at"` // by the ledger's clock
+	// Stale are permissions that the node was configured to answer for past its
+	// lease, with the latest time until which it may go on without the events
+	// that the receipt covers. Nothing else is answered so.
+	Stale map[string]time.Time `json:"stale_until,omitempty"`
+}
+
+// NodeStop is why a node cannot answer as before any more. Values are stored
+// and never reused.
+type NodeStop string
+
+// Why a node cannot answer as before.
+const (
+	StopApplied NodeStop = "applied"     // it reported to have applied the position
+	StopGivenUp NodeStop = "given_up"    // it gave its lease up
+	StopExpired NodeStop = "lease_ended" // every lease that it can have had is over
+)
+
+// Kind returns [KindReceiptIssued].
+func (*ReceiptIssued) Kind() Kind { return KindReceiptIssued }
+
+func (c *ReceiptIssued) validate() error {
+	problems := []error{CheckNodeName(c.Ledger)}
+	if c.Covers == 0 || c.Barrier == 0 {
+		problems = append(problems, errors.New("a receipt names the position that it covers, and its barrier"))
+	}
+	if c.Lease <= 0 || c.Took < 0 || c.Asked.IsZero() {
+		problems = append(problems, errors.New("a receipt names the lease, and since when and how long was waited"))
+	}
+	for _, n := range c.Nodes {
+		problems = append(problems, CheckNodeName(n.Node), checkInstance(n.Instance))
+		for permission := range n.Stale {
+			problems = append(problems, checkPermission(permission))
+		}
+		switch n.How {
+		case StopApplied, StopGivenUp, StopExpired:
+		default:
+			problems = append(problems, fmt.Errorf("%w way to stop %s", ErrUnknown, Quote(string(n.How))))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// Receipt is a receipt that the log holds.
+type Receipt struct {
+	ReceiptIssued
+	Position Position  `json:"position"` // of its own event
+	Issued   time.Time `json:"issued_at"`
+}

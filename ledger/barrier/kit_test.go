@@ -1,0 +1,204 @@
+package barrier_test
+
+import (
+	"context"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds what a test waits for; nothing is expected to take so long.
+const patience = 20 * time.Second
+
+// lease is long enough that none ends while a test does not say so.
+const lease = 30 * time.Second
+
+// kit is a ledger's keeper on a real stream of leases. What it has applied, and
+// the clock of boot time, are for the test to say.
+type kit struct {
+	*barrier.Keeper
+	t      testing.TB
+	log    *ledgertest.Log
+	link   *ledgertest.Link
+	leases *ledgertest.Leases
+	index  *index
+	boot   *boot
+	stop   func()
+}
+
+func newKit(t testing.TB) *kit {
+	t.Helper()
+	log := ledgertest.Start(t)
+	return start(t, log, "ledger-1", &boot{now: 1000 * time.Second})
+}
+
+// start starts another ledger's keeper on the same stream.
+func start(t testing.TB, log *ledgertest.Log, name string, clock *boot) *kit {
+	t.Helper()
+	k := &kit{t: t, log: log, leases: log.Leases(), index: newIndex(), boot: clock}
+	link, conn := log.Link()
+	k.link = link
+	stream, err := barrier.NewStream(conn, 300*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Keeper, err = barrier.New(barrier.Config{
+		Stream: stream, Leases: k.leases, Index: k.index, Lease: lease, Epoch: log.Epoch, Ledger: name,
+		Boottime: clock.Now, Logger: ledgertest.Logger(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var parts sync.WaitGroup
+	k.leases.FromFirst()
+	parts.Go(func() {
+		if err := k.leases.Run(ctx, k.Keeper); err != nil {
+			t.Error(err)
+		}
+	})
+	parts.Go(func() {
+		if err := k.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	var once sync.Once
+	k.stop = func() {
+		once.Do(func() {
+			link.Rule(nil)
+			link.Release()
+			cancel()
+			parts.Wait()
+		})
+	}
+	t.Cleanup(k.stop)
+	return k
+}
+
+// until waits until ok, which is asked again and again.
+func (k *kit) until(what string, ok func() bool) {
+	k.t.Helper()
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			k.t.Fatalf("waiting for %s: %+v, holders %+v", what, k.Stats(), k.Holders())
+		}
+	}
+}
+
+// knows waits until the keeper knows of n holders.
+func (k *kit) knows(n int) {
+	k.t.Helper()
+	k.until("holders", func() bool { return len(k.Holders()) == n })
+}
+
+// fenced waits until a wait has its barrier, and all before that is read.
+func (k *kit) fenced(p *barrier.Pending) {
+	k.t.Helper()
+	k.until("the barrier", func() bool { return p.Proof().Barrier > 0 })
+}
+
+// pass moves the clock on, and lets the keeper look at it.
+func (k *kit) pass(d time.Duration) {
+	k.boot.pass(d)
+	k.Report(events.Holder{Node: "nobody", Instance: "x"}, k.log.Epoch, 0)
+}
+
+// over fails the test unless a wait is over, and soon.
+func (k *kit) over(p *barrier.Pending) barrier.Proof {
+	k.t.Helper()
+	select {
+	case <-p.Done():
+	case <-time.After(patience):
+		k.t.Fatalf("the wait is not over: %+v", p.Proof())
+	}
+	proof := p.Proof()
+	if !proof.Complete {
+		k.t.Fatalf("the wait was given up: %+v", proof)
+	}
+	return proof
+}
+
+// open fails the test where a wait is over.
+func (k *kit) open(p *barrier.Pending) barrier.Proof {
+	k.t.Helper()
+	select {
+	case <-p.Done():
+		k.t.Fatalf("the wait is over: %+v", p.Proof())
+	default:
+	}
+	return p.Proof()
+}
+
+// index is what a node has applied, as the test says.
+type index struct {
+	mu      sync.Mutex
+	at      events.Position
+	changed chan struct{}
+}
+
+func newIndex() *index { return &index{changed: make(chan struct{})} }
+
+func (x *index) apply(at events.Position) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.at = at
+	close(x.changed)
+	x.changed = make(chan struct{})
+}
+
+func (x *index) Position() events.Position {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.at
+}
+
+func (x *index) WaitApplied(ctx context.Context, at events.Position) error {
+	for {
+		x.mu.Lock()
+		have, changed := x.at, x.changed
+		x.mu.Unlock()
+		if have >= at {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// boot is a clock of boot time that stands still but for what the test says.
+type boot struct {
+	mu  sync.Mutex
+	now time.Duration
+}
+
+func (b *boot) Now() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.now
+}
+
+func (b *boot) pass(d time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.now += d
+}
+
+// how prints how each node of a proof stopped.
+func how(p barrier.Proof) map[string]events.NodeStop {
+	out := map[string]events.NodeStop{}
+	for _, n := range p.Nodes {
+		out[n.Node] = n.How
+	}
+	return out
+}

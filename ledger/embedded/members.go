@@ -1,0 +1,296 @@
+package embedded
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nkeys"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Role is what a member may do with the log.
+type Role string
+
+// The roles.
+const (
+	RoleLedger   Role = "ledger"
+	RoleVerifier Role = "verifier"
+)
+
+// Member is a node that may connect. Nothing of it is secret.
+type Member struct {
+	Name string `json:"name"`
+	Role Role   `json:"role"`
+	// Key is the public half of what it signs with.
+	Key string `json:"key"`
+	// Hosts are the names and addresses by which others reach it; a verifier
+	// has none, because nobody connects to it.
+	Hosts []string `json:"hosts,omitempty"`
+	// Certificate is the SHA-256 of its certificate's public key, in
+	// hexadecimal. The servers of a cluster let only ledgers' in.
+	Certificate string `json:"certificate"`
+}
+
+// Members are all nodes that may connect.
+type Members []Member
+
+// Named returns the member with a name.
+func (ms Members) Named(name string) (Member, bool) {
+	return ms.find(func(m Member) bool { return m.Name == name })
+}
+
+func (ms Members) find(is func(Member) bool) (Member, bool) {
+	if i := slices.IndexFunc(ms, is); i >= 0 {
+		return ms[i], true
+	}
+	return Member{}, false
+}
+
+// Ledgers returns the names of the ledgers, sorted.
+func (ms Members) Ledgers() []string {
+	var names []string
+	for _, m := range ms {
+		if m.Role == RoleLedger {
+			names = append(names, m.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (ms Members) users() []user {
+	var users []user
+	for _, m := range ms {
+		switch m.Role {
+		case RoleLedger:
+			users = append(users, ledgerUser(m.Key, m.Name))
+		case RoleVerifier:
+			users = append(users, verifierUser(m.Key, m.Name))
+		}
+	}
+	return users
+}
+
+// pins are the certificates that may be a server's.
+func (ms Members) pins() map[string]struct{} {
+	pins := make(map[string]struct{})
+	for _, m := range ms {
+		if m.Role == RoleLedger {
+			pins[m.Certificate] = struct{}{}
+		}
+	}
+	return pins
+}
+
+func (ms Members) validate() error {
+	var problems []error
+	names, keys := map[string]bool{}, map[string]bool{}
+	for _, m := range ms {
+		bad := func(format string, args ...any) {
+			problems = append(problems, fmt.Errorf("member %s: "+format, append([]any{events.Quote(m.Name)}, args...)...))
+		}
+		if err := events.CheckNodeName(m.Name); err != nil {
+			bad("%w", err)
+		}
+		if m.Role != RoleLedger && m.Role != RoleVerifier {
+			bad("its role is neither %s nor %s", RoleLedger, RoleVerifier)
+		}
+		// A seed given by mistake must not reach an error text.
+		if !nkeys.IsValidPublicUserKey(m.Key) {
+			bad("its key is not the public half of a user key")
+		}
+		if raw, err := hex.DecodeString(m.Certificate); err != nil || len(raw) != sha256.Size {
+			bad("its certificate is not a SHA-256 in hexadecimal")
+		}
+		if names[m.Name] || keys[m.Key] {
+			bad("another one has its name or key")
+		}
+		names[m.Name], keys[m.Key] = true, true
+	}
+	return errors.Join(problems...)
+}
+
+// Names in a folder of credentials.
+const (
+	fileCA      = "ca.crt"
+	fileCAKey   = "ca.key"
+	fileMembers = "members.json"
+	fileKey     = "node.nk"
+	fileCert    = "tls.crt"
+	fileCertKey = "tls.key"
+	fileConf    = "nats.conf"
+	dirNodes    = "nodes"
+)
+
+type membersFile struct {
+	Members Members `json:"members"`
+}
+
+// LoadMembers reads the file of members at path.
+func LoadMembers(path string) (Members, error) {
+	ms, err := loadMembers(path)
+	if err != nil {
+		return nil, fmt.Errorf("members file %s: %w", path, err)
+	}
+	return ms, nil
+}
+
+func loadMembers(path string) (Members, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&0o022 != 0 && runtime.GOOS != "windows" {
+		return nil, fmt.Errorf("others can write it (mode %04o), and it says who may connect: look at it, then set mode 0600", mode)
+	}
+	var file membersFile
+	d := json.NewDecoder(f)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&file); err != nil {
+		return nil, errors.New("it is not what nats init writes: restore it, or run nats init")
+	}
+	if len(file.Members) == 0 {
+		return nil, errors.New("it names nobody")
+	}
+	return file.Members, file.Members.validate()
+}
+
+// Credentials are what one node connects with: its key, its certificate and
+// the others that it deals with. Like the key in them they do not print.
+type Credentials struct {
+	Member
+	Key     Key
+	Members Members
+	// Dir is the folder that they were read from.
+	Dir string
+
+	cert tls.Certificate
+	ca   *x509.CertPool
+}
+
+// LoadCredentials reads the folder of one node that [Issue] wrote.
+func LoadCredentials(dir string) (*Credentials, error) {
+	c, err := loadCredentials(dir)
+	if err != nil {
+		return nil, fmt.Errorf("credentials in %s: %w", dir, err)
+	}
+	return c, nil
+}
+
+func loadCredentials(dir string) (*Credentials, error) {
+	c := &Credentials{Dir: dir}
+	var err error
+	if c.Key, err = LoadKey(filepath.Join(dir, fileKey)); err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: name the folder of this node, one of those under nodes that tokenledger nats init wrote", err)
+		}
+		return nil, err
+	}
+	if c.Members, err = LoadMembers(c.membersPath()); err != nil {
+		return nil, err
+	}
+	var ok bool
+	if c.Member, ok = c.Members.find(func(m Member) bool { return m.Key == c.Key.Public() }); !ok {
+		return nil, fmt.Errorf("%s does not name the node whose key is in %s: copy both from the same run of nats init", fileMembers, fileKey)
+	}
+	if err := closedToOthers(filepath.Join(dir, fileCertKey)); err != nil {
+		return nil, err
+	}
+	if c.cert, err = tls.LoadX509KeyPair(filepath.Join(dir, fileCert), filepath.Join(dir, fileCertKey)); err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	pem, err := os.ReadFile(filepath.Join(dir, fileCA))
+	if err != nil {
+		return nil, err
+	}
+	c.ca = x509.NewCertPool()
+	if !c.ca.AppendCertsFromPEM(bytes.TrimSpace(pem)) {
+		return nil, fmt.Errorf("%s holds no certificate", fileCA)
+	}
+	if _, err := c.cert.Leaf.Verify(x509.VerifyOptions{Roots: c.ca, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+		return nil, fmt.Errorf("certificate: %w", err)
+	}
+	if fingerprint(c.cert.Leaf) != c.Certificate {
+		return nil, fmt.Errorf("%s is not the certificate that %s names for %s: copy both from the same run of nats init", fileCert, fileMembers, c.Name)
+	}
+	return c, nil
+}
+
+func closedToOthers(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
+		return fmt.Errorf("%s: others can read it (mode %04o): make new credentials if they may have, then set mode 0600", path, mode)
+	}
+	return nil
+}
+
+// ReadMembers reads the list of members again.
+func (c *Credentials) ReadMembers() (Members, error) { return LoadMembers(c.membersPath()) }
+
+func (c *Credentials) membersPath() string { return filepath.Join(c.Dir, fileMembers) }
+
+// fingerprint is the SHA-256 of a certificate's public key, as the server
+// compares it.
+func fingerprint(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}
+
+// Credentials are passed by pointer, which keeps the key of the certificate from
+// being printed where fmt does not reach these.
+
+func (c *Credentials) Format(s fmt.State, _ rune)   { io.WriteString(s, "[credentials]") }
+func (c *Credentials) LogValue() slog.Value         { return slog.StringValue("[credentials]") }
+func (c *Credentials) MarshalText() ([]byte, error) { return []byte("[credentials]"), nil }
+
+// clientTLS is for a connection to a server, which has to show a certificate
+// for its host.
+func (c *Credentials) clientTLS() *tls.Config {
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		RootCAs:      c.ca,
+		Certificates: []tls.Certificate{c.cert},
+	}
+}
+
+// serverTLS is for a listener, and for the connections that a server of a
+// cluster makes to the others: both sides show a certificate.
+func (c *Credentials) serverTLS() *tls.Config {
+	t := c.clientTLS()
+	t.ClientAuth = tls.RequireAndVerifyClientCert
+	t.ClientCAs = c.ca
+	return t
+}
+
+// Options are the client options of a connection as the member that c is, over
+// TLS.
+func (c *Credentials) Options() []nats.Option {
+	inbox := ledgerInbox
+	if c.Role == RoleVerifier {
+		inbox = inboxOf(c.Name)
+	}
+	return append(clientOptions(c.Key, "tokenledger "+string(c.Role)+" "+c.Name, inbox), nats.Secure(c.clientTLS()))
+}

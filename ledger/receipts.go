@@ -1,0 +1,309 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/barrier"
+)
+
+// Proof says that no node answers any more as if the events up to a position
+// had not happened; or how far that is, where it is not complete.
+type Proof struct {
+	barrier.Proof
+	// Receipt is where the proof is recorded, 0 where it is not (yet).
+	Receipt events.Position
+	Issued  time.Time
+}
+
+// NoReceiptError is an [ErrNotFound] that says how far a receipt is.
+type NoReceiptError struct{ Proof Proof }
+
+func (e *NoReceiptError) Error() string {
+	return fmt.Sprintf("no receipt covers position %d yet; ask with ?wait=30s to wait for one", e.Proof.Covers)
+}
+
+// Unwrap makes the error [ErrNotFound].
+func (e *NoReceiptError) Unwrap() error { return ErrNotFound }
+
+// Prove waits until no node answers any more as if the events up to a position
+// had not happened, and the proof is recorded, or until ctx ends. The wait goes
+// on when ctx ends, and what it proves is recorded all the same. The position
+// has to be one that this process has applied.
+//
+// A proof that could not be recorded is one all the same.
+func (l *Ledger) Prove(ctx context.Context, covers events.Position) Proof {
+	if r, err := l.cfg.View.Receipt(covers); err == nil {
+		return recorded(r)
+	}
+	p := l.receipts.begin(covers)
+	if p == nil {
+		return Proof{Proof: barrier.Proof{Covers: covers, Asked: l.cfg.Now().UTC()}}
+	}
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+	}
+	return p.proof()
+}
+
+// Receipt returns the first receipt that covers a position. Where there is none
+// it waits for one until ctx ends, and then returns a [*NoReceiptError].
+func (l *Ledger) Receipt(ctx context.Context, c Caller, covers events.Position, wait bool) (Proof, error) {
+	if err := l.may(c, readReceipts); err != nil {
+		return Proof{}, err
+	}
+	if covers == 0 {
+		return Proof{}, invalid("position", "counts from 1")
+	}
+	if r, err := l.cfg.View.Receipt(covers); err == nil {
+		return recorded(r), nil
+	} else if !errors.Is(err, ErrNotFound) {
+		return Proof{}, unavailable(err)
+	}
+	if wait {
+		if err := l.cfg.View.WaitApplied(ctx, covers); err == nil {
+			if p := l.Prove(ctx, covers); p.Complete {
+				return p, nil
+			}
+		}
+	}
+	if at := l.cfg.View.Position(); at < covers {
+		return Proof{}, fmt.Errorf("event at position %d: %w; this node has applied the log up to %d", covers, ErrNotFound, at)
+	}
+	e := &NoReceiptError{Proof: Proof{Proof: barrier.Proof{Covers: covers, Asked: l.cfg.Now().UTC()}}}
+	if p := l.receipts.find(covers); p != nil {
+		e.Proof = p.proof()
+	}
+	return Proof{}, e
+}
+
+// recorded is the proof that a receipt records.
+func recorded(r *events.Receipt) Proof {
+	p := Proof{Receipt: r.Position, Issued: r.Issued, Proof: barrier.Proof{
+		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(), Asked: r.Asked, Took: r.Took.Duration(),
+	}}
+	for _, n := range r.Nodes {
+		p.Nodes = append(p.Nodes, barrier.Node{Holder: n.Holder, How: n.How, At: n.At, Stale: n.Stale})
+	}
+	return p
+}
+
+// receipts records what waits prove.
+type receipts struct {
+	l      *Ledger
+	ctx    context.Context // ends with the ledger
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu      sync.Mutex
+	pending map[events.Position]*pendingReceipt // guarded by mu; covers -> on its way
+	flying  *receiptEvent                       // guarded by mu; being appended
+	next    *receiptEvent                       // guarded by mu; the one after that
+	last    recordedAt                          // guarded by mu; the one that covers most
+}
+
+// pendingReceipt is a proof on its way to being recorded.
+type pendingReceipt struct {
+	wait *barrier.Pending
+	done chan struct{} // closed when it is recorded, or will not be
+
+	// Set before done is closed: where the receipt stands, 0 where it does not.
+	at     events.Position
+	issued time.Time
+}
+
+// receiptEvent is one receipt on its way into the log.
+type receiptEvent struct {
+	proof barrier.Proof
+	done  chan struct{}
+	// Set before done is closed.
+	at  recordedAt
+	err error
+}
+
+type recordedAt struct {
+	covers, at events.Position
+	issued     time.Time
+}
+
+func newReceipts(l *Ledger) *receipts {
+	r := &receipts{l: l, pending: map[events.Position]*pendingReceipt{}}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	return r
+}
+
+func (r *receipts) close() {
+	r.mu.Lock()
+	r.cancel()
+	r.mu.Unlock()
+	r.work.Wait()
+}
+
+// begin begins a wait for a position, or returns the one that is on its way. It
+// returns nil where nobody could prove anything.
+func (r *receipts) begin(covers events.Position) *pendingReceipt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.pending[covers]; p != nil {
+		return p
+	}
+	if r.l.cfg.Barriers == nil || r.ctx.Err() != nil {
+		return nil
+	}
+	p := &pendingReceipt{wait: r.l.cfg.Barriers.Begin(covers), done: make(chan struct{})}
+	r.pending[covers] = p
+	r.work.Go(func() { r.follow(covers, p) })
+	return p
+}
+
+func (r *receipts) find(covers events.Position) *pendingReceipt {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.pending[covers]
+}
+
+// proof returns what is proven so far.
+func (p *pendingReceipt) proof() Proof {
+	out := Proof{Proof: p.wait.Proof()}
+	select {
+	case <-p.done:
+		out.Receipt, out.Issued = p.at, p.issued
+	default:
+	}
+	return out
+}
+
+// follow sees a wait through to its receipt.
+func (r *receipts) follow(covers events.Position, p *pendingReceipt) {
+	defer func() {
+		r.mu.Lock()
+		delete(r.pending, covers)
+		r.mu.Unlock()
+		close(p.done)
+	}()
+	select {
+	case <-p.wait.Done():
+	case <-r.ctx.Done():
+		return
+	}
+	if !p.wait.Proof().Complete {
+		return
+	}
+	at, err := r.record(p.wait.Widest())
+	if err != nil {
+		r.l.log.Warn("a receipt was not recorded; what it proves stands", "position", covers, "err", err)
+		return
+	}
+	p.at, p.issued = at.at, at.issued
+}
+
+// record records a proof, or finds that a receipt records as much. Proofs that
+// come while one is being appended share the next.
+func (r *receipts) record(proof barrier.Proof) (recordedAt, error) {
+	r.mu.Lock()
+	if r.last.covers >= proof.Covers {
+		defer r.mu.Unlock()
+		return r.last, nil
+	}
+	rec := r.flying
+	switch {
+	case rec == nil:
+		rec = &receiptEvent{proof: proof, done: make(chan struct{})}
+		r.flying = rec
+		r.work.Go(r.append)
+	case rec.proof.Covers >= proof.Covers: // it says as much
+	case r.next == nil:
+		rec = &receiptEvent{proof: proof, done: make(chan struct{})}
+		r.next = rec
+	default:
+		if rec = r.next; rec.proof.Covers < proof.Covers {
+			rec.proof = proof
+		}
+	}
+	r.mu.Unlock()
+	<-rec.done
+	return rec.at, rec.err
+}
+
+// append appends receipts one after another while there are any.
+func (r *receipts) append() {
+	for {
+		r.mu.Lock()
+		rec := r.flying
+		r.mu.Unlock()
+		if rec == nil {
+			return
+		}
+		rec.at, rec.err = r.l.appendReceipt(r.ctx, rec.proof)
+		r.mu.Lock()
+		if rec.err == nil {
+			r.last = rec.at
+		}
+		r.flying, r.next = r.next, nil
+		r.mu.Unlock()
+		close(rec.done)
+	}
+}
+
+// appendReceipt appends the event of a receipt. It hangs on no condition: what a
+// receipt says stays true whatever comes between.
+func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Proof) (recordedAt, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
+	defer cancel()
+	if err := l.room(true); err != nil {
+		return recordedAt{}, err
+	}
+	change := &events.ReceiptIssued{
+		Covers: proof.Covers, Ledger: l.cfg.Barriers.Ledger(), Barrier: proof.Barrier, Lease: events.InMilliseconds(proof.Lease),
+		Asked: proof.Asked, Took: events.InMilliseconds(proof.Took), Nodes: []events.NodeReceipt{},
+	}
+	for _, n := range proof.Nodes {
+		change.Nodes = append(change.Nodes, events.NodeReceipt{Holder: n.Holder, How: n.How, At: n.At, Stale: n.Stale})
+	}
+	now := l.cfg.Now().UTC().Round(0)
+	e := &events.Event{ID: events.NewEventID(now), Epoch: l.cfg.Epoch, Time: now, About: events.ReceiptName, Change: change}
+	data, err := events.Encode(e)
+	if err != nil {
+		return recordedAt{}, err
+	}
+	msg := &nats.Msg{Subject: e.Subject(), Data: data}
+	for unsure := false; ; {
+		at, err := l.publishReceipt(ctx, msg, e.ID)
+		if err == nil {
+			// Whoever asks this node for it next finds it.
+			_ = l.cfg.View.WaitApplied(ctx, at)
+			return recordedAt{covers: proof.Covers, at: at, issued: now}, nil
+		}
+		var refused *jetstream.APIError
+		if errors.As(err, &refused) && !unsure {
+			return recordedAt{}, unavailable(err)
+		}
+		// A lost reply looks like a lost event. The same id makes the stream
+		// tell the position of the one that it has.
+		unsure = true
+		select {
+		case <-ctx.Done():
+			return recordedAt{}, unavailable(err)
+		case <-time.After(settleWait):
+		}
+	}
+}
+
+func (l *Ledger) publishReceipt(ctx context.Context, msg *nats.Msg, id events.EventID) (events.Position, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
+	defer cancel()
+	ack, err := l.js.PublishMsg(ctx, msg,
+		jetstream.WithMsgID(string(id)), jetstream.WithExpectStream(events.StreamName), jetstream.WithRetryAttempts(0))
+	if err != nil {
+		return 0, err
+	}
+	return events.Position(ack.Sequence), nil
+}

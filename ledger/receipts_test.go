@@ -1,0 +1,302 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+)
+
+// receipts lists the receipts in the log.
+func (k *kit) receiptsIn() []*events.ReceiptIssued {
+	k.t.Helper()
+	var out []*events.ReceiptIssued
+	for _, e := range k.log.Events() {
+		if r, ok := e.Change.(*events.ReceiptIssued); ok {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// prove waits for a proof that has to come.
+func (k *kit) prove(covers events.Position) ledger.Proof {
+	k.t.Helper()
+	ctx, cancel := context.WithTimeout(k.t.Context(), patience)
+	defer cancel()
+	p := k.Prove(ctx, covers)
+	if !p.Complete {
+		k.t.Fatalf("position %d is not in force: %+v", covers, p)
+	}
+	return p
+}
+
+// A revocation is in force everywhere when its wait is over, and the receipt is
+// in the log, where every process finds it.
+func TestReceipt(t *testing.T) {
+	k := newKit(t)
+	for _, name := range []string{"verifier-1", "verifier-2"} {
+		k.log.Node(name, lease).Follow(t)
+	}
+	k.knows(2)
+	_, tok := k.alice()
+	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "lost")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := k.prove(r.Position)
+	if p.Receipt <= r.Position || p.Covers != r.Position || p.Barrier == 0 || len(p.Nodes) != 2 || p.Nodes[0].How != events.StopApplied || p.Nodes[1].Node != "verifier-2" || p.Nodes[1].At.IsZero() {
+		t.Errorf("proof = %+v", p)
+	}
+	e := k.event(p.Receipt, events.ReceiptName, events.KindReceiptIssued)
+	got := e.Change.(*events.ReceiptIssued)
+	if got.Covers != r.Position || got.Ledger != "ledger-1" || got.Lease.Duration() != lease || len(got.Nodes) != 2 || got.Barrier != p.Barrier {
+		t.Errorf("the log has %+v", got)
+	}
+	k.unchanged(func() {
+		for _, at := range []events.Position{1, r.Position} {
+			again, err := k.Receipt(t.Context(), k.root, at, false)
+			if err != nil || again.Receipt > p.Receipt || !again.Complete || len(again.Nodes) != 2 && at == r.Position {
+				t.Errorf("receipt for %d = %+v, %v", at, again, err)
+			}
+		}
+		if again := k.prove(r.Position); again.Receipt != p.Receipt {
+			t.Errorf("the wait once more gives the receipt at %d, want %d", again.Receipt, p.Receipt)
+		}
+	})
+	k.crash()
+	if again, err := k.Receipt(t.Context(), k.root, r.Position, false); err != nil || again.Receipt != p.Receipt || again.Took.Milliseconds() != p.Took.Milliseconds() {
+		t.Errorf("after a restart %+v, %v", again, err)
+	}
+	k.unchanged(func() {
+		if again := k.prove(r.Position); again.Receipt != p.Receipt {
+			t.Errorf("a wait after a restart gives the receipt at %d, want %d", again.Receipt, p.Receipt)
+		}
+	})
+}
+
+func TestReceiptRefused(t *testing.T) {
+	k := newKit(t)
+	end := k.view.Position()
+	for name, tt := range map[string]struct {
+		caller ledger.Caller
+		at     events.Position
+		want   error
+	}{
+		"nobody":           {ledger.Caller{}, 1, ledger.ErrForbidden},
+		"viewer":           {ledger.Caller{Scopes: []events.Scope{{Permission: "view", Type: "site", ID: "*"}}}, 1, ledger.ErrForbidden},
+		"position 0":       {k.root, 0, ledger.ErrInvalid},
+		"none yet":         {k.root, end, ledger.ErrNotFound},
+		"past the end":     {k.root, end + 1, ledger.ErrNotFound},
+		"far past the end": {k.root, 1 << 63, ledger.ErrNotFound},
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, wait := range []bool{false, true} {
+			if wait && name == "none yet" {
+				continue // it begins a wait, which may be over at once
+			}
+			if _, err := k.Receipt(ctx, tt.caller, tt.at, wait); !errors.Is(err, tt.want) {
+				t.Errorf("%s, waiting %t: %v, want %v", name, wait, err, tt.want)
+			}
+		}
+	}
+	auditor := ledger.Caller{Scopes: []events.Scope{events.Audit}}
+	if _, err := k.Receipt(t.Context(), auditor, end, true); err != nil {
+		t.Errorf("an auditor that waits: %v", err)
+	}
+}
+
+// 200 revocations at once share barriers and receipts.
+func TestReceiptsShared(t *testing.T) {
+	k := newKit(t)
+	k.log.Node("verifier-1", lease).Follow(t)
+	k.knows(1)
+	k.account("alice", "view:site/*")
+	const n = 200
+	tokens := make([]events.TokenID, n)
+	for i := range tokens {
+		tokens[i] = k.token("alice", "view:site/1").Token.ID
+	}
+	k.prove(k.view.Position())
+	barriers, receipts := k.barriers.Stats().Barriers, len(k.receiptsIn())
+	atOnce(n, func(i int) {
+		r, err := k.Revoke(t.Context(), k.root, "", tokens[i], "")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if p := k.Prove(ctx, r.Position); !p.Complete || p.Receipt == 0 || p.Covers < r.Position {
+			t.Errorf("revocation at %d: %+v", r.Position, p)
+		}
+	})
+	barriers, receipts = k.barriers.Stats().Barriers-barriers, len(k.receiptsIn())-receipts
+	t.Logf("%d barriers and %d receipts for %d revocations", barriers, receipts, n)
+	if barriers > n/2 || receipts > n/2 {
+		t.Errorf("%d barriers and %d receipts for %d revocations", barriers, receipts, n)
+	}
+
+	// Those that one report ends have one receipt.
+	last := k.log.Node("verifier-2", lease)
+	last.Join(1)
+	k.knows(2)
+	var positions []events.Position
+	for range 50 {
+		_, tok := k.account("x"+string(rune('a'+len(positions)/26))+string(rune('a'+len(positions)%26)), "view:site/1"), k.token("alice", "view:site/1")
+		positions = append(positions, tok.Position)
+	}
+	k.until("the other to report all", func() bool { return k.barriers.Holders()[0].Applied >= k.view.Position() })
+	receipts = len(k.receiptsIn())
+	var waits sync.WaitGroup
+	for _, at := range positions {
+		waits.Go(func() { k.prove(at) })
+	}
+	k.until("all to wait", func() bool { return k.barriers.Stats().Open == len(positions) })
+	last.Report(1 << 40)
+	waits.Wait()
+	if got := len(k.receiptsIn()) - receipts; got != 1 {
+		t.Errorf("%d receipts for waits that were over together, want 1", got)
+	}
+}
+
+// The process dies between the wait and the receipt: whoever asks the next one
+// gets another.
+func TestCrashBeforeReceipt(t *testing.T) {
+	k := newKit(t, resigned)
+	_, tok := k.alice()
+	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.link.Rule(ledgertest.First(1000, ledgertest.Lose, ledgertest.Append))
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	p := k.Prove(ctx, r.Position)
+	if !p.Complete || p.Receipt != 0 {
+		t.Errorf("without a receipt: %+v", p)
+	}
+	k.crash()
+	k.link.Rule(nil)
+	if got := k.receiptsIn(); len(got) != 0 {
+		t.Fatalf("%d receipts are in the log", len(got))
+	}
+	if _, err := k.Receipt(t.Context(), k.root, r.Position, false); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("after the crash: %v, want ErrNotFound", err)
+	}
+	// A process that has just begun knows of nobody from before: the stream is
+	// whole, so there was nobody.
+	if again := k.prove(r.Position); again.Receipt == 0 {
+		t.Errorf("again: %+v", again)
+	}
+}
+
+// The answer to the receipt's append is lost, or the append itself: it stands in
+// the log once.
+func TestReceiptAppendFaults(t *testing.T) {
+	for name, match := range map[string]func(ledgertest.Message) bool{"lost": ledgertest.Append, "answer lost": ledgertest.Appended} {
+		t.Run(name, func(t *testing.T) {
+			k := newKit(t, impatient)
+			_, tok := k.alice()
+			k.link.Rule(ledgertest.First(1, ledgertest.Lose, match))
+			p := k.prove(tok.Position)
+			if got := k.receiptsIn(); len(got) != 1 || p.Receipt == 0 || k.link.Lost() != 1 {
+				t.Errorf("%d receipts in the log, the proof %+v", len(got), p)
+			}
+		})
+	}
+	t.Run("no room", func(t *testing.T) {
+		full := errors.New("the disk is full")
+		var mu sync.Mutex
+		why := error(nil)
+		k := newKit(t, func(c *ledger.Config) {
+			c.Room = func(bool) error { mu.Lock(); defer mu.Unlock(); return why }
+		})
+		_, tok := k.alice()
+		mu.Lock()
+		why = full
+		mu.Unlock()
+		if p := k.prove(tok.Position); p.Receipt != 0 {
+			t.Errorf("recorded at %d", p.Receipt)
+		}
+	})
+}
+
+// Whoever asked may go: the receipt comes all the same.
+func TestReceiptInTheBackground(t *testing.T) {
+	k := newKit(t)
+	v := k.log.Node("verifier-1", lease)
+	v.Join(1)
+	k.knows(1)
+	_, tok := k.alice()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	p := k.Prove(ctx, tok.Position)
+	if p.Complete || len(p.Nodes) != 1 || p.Nodes[0].How != "" || p.Nodes[0].Latest.Sub(p.Asked) < lease-5*time.Second || p.Latest.IsZero() {
+		t.Errorf("in time: %+v", p)
+	}
+	var missing *ledger.NoReceiptError
+	if _, err := k.Receipt(t.Context(), k.root, tok.Position, false); !errors.As(err, &missing) || len(missing.Proof.Nodes) != 1 {
+		t.Errorf("meanwhile: %v", err)
+	}
+	// Nobody waits now, and the node is cut off: its lease has to end.
+	k.pass(lease)
+	if _, err := k.Receipt(t.Context(), k.root, tok.Position, false); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("before its lease is over: %v", err)
+	}
+	k.pass(barrier.Margin(lease))
+	k.until("the receipt", func() bool { return len(k.receiptsIn()) == 1 })
+	got, err := k.Receipt(t.Context(), k.root, tok.Position, true)
+	if err != nil || len(got.Nodes) != 1 || got.Nodes[0].How != events.StopExpired || got.Took < lease {
+		t.Errorf("receipt = %+v, %v", got, err)
+	}
+}
+
+// Nobody keeps barriers: nothing is ever proven, and nobody waits.
+func TestNoBarriers(t *testing.T) {
+	k := newKit(t, func(c *ledger.Config) { c.Barriers = nil })
+	if p := k.Prove(t.Context(), 1); p.Complete {
+		t.Errorf("proof = %+v", p)
+	}
+	if _, err := k.Receipt(t.Context(), k.root, 1, true); !errors.Is(err, ledger.ErrNotFound) {
+		t.Errorf("Receipt = %v", err)
+	}
+}
+
+// Nodes that are cut off end the wait as early as is safe, and no earlier; the
+// list says which.
+func TestReceiptOfCutOffNode(t *testing.T) {
+	k := newKit(t)
+	k.log.Node("well", lease).Follow(t)
+	cut := k.log.Node("cut", lease)
+	cut.Join(1)
+	k.knows(2)
+	_, tok := k.alice()
+	done := make(chan ledger.Proof, 1)
+	go func() { done <- k.Prove(t.Context(), tok.Position) }()
+	k.until("the wait", func() bool { return k.barriers.Stats().Open == 1 })
+	k.pass(lease)
+	select {
+	case p := <-done:
+		t.Fatalf("over while a lease may be in force: %+v", p)
+	default:
+	}
+	k.pass(barrier.Margin(lease))
+	select {
+	case p := <-done:
+		i := slices.IndexFunc(p.Nodes, func(n barrier.Node) bool { return n.Node == "cut" })
+		if !p.Complete || len(p.Nodes) != 2 || p.Nodes[i].How != events.StopExpired || p.Took < lease || p.Took > lease+time.Second {
+			t.Errorf("proof = %+v", p)
+		}
+	case <-time.After(patience):
+		t.Fatal("the wait is not over")
+	}
+}

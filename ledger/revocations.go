@@ -1,0 +1,396 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// RevokeMany asks to end all tokens that match every field that is given.
+type RevokeMany struct {
+	Account string    // id or login
+	App     string    // as the token names it
+	Scope   string    // what the token may do, by its own scopes or by what it inherits
+	Before  time.Time // made before it
+
+	Reason string
+	// IncludeSelf lets the caller's own token be among them.
+	IncludeSelf bool
+	// DryRun changes nothing.
+	DryRun bool
+	// Prove begins to wait for the proof as soon as there is something to
+	// prove; [Ledger.Prove] with the result's position returns it.
+	Prove bool
+	// After goes on behind a token where an earlier request stopped.
+	After events.TokenID
+}
+
+// RevokedMany is what became of it.
+type RevokedMany struct {
+	// Position that the answer rests on: what is revoked is so from there on.
+	Position events.Position
+	Matched  int // tokens that match and were looked at
+	Revoked  int // of them, ended by this request; by a dry run, those that would be
+	Already  int // of them, ended before
+	// Tokens are some of those that were revoked.
+	Tokens []events.TokenID
+	// Spared says that the caller's own token matches and was left.
+	Spared bool
+	// At names the one event that ended all of them, 0 where each was ended by
+	// one of its own, or none was.
+	At events.Position
+	// Uncounted says that there are more than were counted. All are revoked.
+	Uncounted bool
+	// Next is where another request has to go on, empty where this one came to
+	// the end.
+	Next     events.TokenID
+	Replayed bool
+}
+
+// Bounds of one request. What is left is for the next one.
+const (
+	mostRevoked  = 10_000           // tokens that are ended one by one
+	mostListed   = 100              // in the answer
+	bulkTime     = 30 * time.Second // for looking at tokens and ending them
+	mostCounted  = 1000             // of those that one event has ended
+	bulkPage     = 500
+	bulkAtOnce   = 16
+	clocksDiffer = 10 * time.Minute // at most, between ledgers
+)
+
+// RevokeMany ends tokens together. All of an account's, or all that were made
+// before a time, end by one event; else each by one of its own. A request that
+// is sent again goes on with those that are left.
+func (l *Ledger) RevokeMany(ctx context.Context, c Caller, key string, r RevokeMany) (RevokedMany, error) {
+	out, err := l.revokeMany(ctx, c, key, r)
+	if err != nil {
+		return out, fmt.Errorf("revoke tokens: %w", err)
+	}
+	return out, nil
+}
+
+func (l *Ledger) revokeMany(ctx context.Context, c Caller, key string, r RevokeMany) (RevokedMany, error) {
+	if err := l.may(c, manageTokens); err != nil {
+		return RevokedMany{}, err
+	}
+	b := &bulk{Ledger: l, caller: c, key: key, r: r, began: l.cfg.Now()}
+	if err := b.prepare(ctx); err != nil {
+		return RevokedMany{}, err
+	}
+	switch {
+	case r.DryRun:
+		b.out.Position = l.Position()
+		return b.out, b.each(ctx, b.live, nil)
+	case r.App == "" && r.Scope == "":
+		return b.out, b.together(ctx)
+	}
+	b.out.Position = l.Position()
+	return b.out, b.each(ctx, b.live, b.revoke)
+}
+
+// bulk is one request on its way.
+type bulk struct {
+	*Ledger
+	caller  Caller
+	key     string
+	r       RevokeMany
+	began   time.Time
+	account events.AccountID // empty for any
+	scope   events.Scope     // zero for any
+	upTo    events.Position  // 0 for tokens made at any
+	out     RevokedMany
+}
+
+func (b *bulk) prepare(ctx context.Context) error {
+	r := b.r
+	if r.Account == "" && r.App == "" && r.Scope == "" && r.Before.IsZero() {
+		return fmt.Errorf("%w: name at least one of account, app, scope and created_before; nothing that ends every token there is goes without", ErrInvalid)
+	}
+	if r.Before.After(b.began) {
+		return invalid("created_before", "is in the future")
+	}
+	if err := checkChange(&events.TokenRevoked{Reason: r.Reason}); err != nil {
+		return err
+	}
+	if r.Scope != "" {
+		list, err := b.checkScopes("scope", []string{r.Scope})
+		if err != nil {
+			return err
+		}
+		b.scope = list[0]
+	}
+	if r.Account != "" {
+		var err error
+		if b.account, err = b.resolve(ctx, r.Account); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// request is what a retry has to match.
+func (b *bulk) request(about string) any {
+	r := b.r
+	return []any{"revoke many", b.account, r.App, r.Scope, r.Before, r.Reason, r.IncludeSelf, about}
+}
+
+// matches reports whether a token is one of those that are meant.
+func (b *bulk) matches(t *events.Token) bool {
+	switch {
+	case b.account != "" && t.Account != b.account,
+		b.r.App != "" && t.App != b.r.App,
+		!b.r.Before.IsZero() && !t.Created.Before(b.r.Before),
+		b.upTo > 0 && t.CreatedIn > b.upTo:
+		return false
+	case b.scope == (events.Scope{}):
+		return true
+	}
+	scopes := t.Scopes
+	if t.Inherit {
+		a, err := b.cfg.View.Account(t.Account)
+		if err != nil {
+			return false
+		}
+		scopes = a.Grants
+	}
+	return b.cfg.Model.AnyCovers(scopes, b.scope)
+}
+
+// live reports whether a token has not ended for ever.
+func (b *bulk) live(t *events.Token) bool { return t.State != events.Revoked && !b.cutOff(t) }
+
+// each looks at every token that matches, for as long as there is time, and
+// counts it: as revoked where wanted says so, and as having ended before where
+// not. Those that are wanted go to end, a page at a time.
+func (b *bulk) each(ctx context.Context, wanted func(*events.Token) bool, end func(context.Context, []*events.Token) error) error {
+	deadline := b.began.Add(bulkTime)
+	for after := b.r.After; ; {
+		page, more, err := b.cfg.View.Tokens(b.account, nil, after, bulkPage)
+		if err != nil {
+			return unavailable(err)
+		}
+		var list []*events.Token
+		for _, t := range page {
+			after = t.ID
+			if !b.matches(t) {
+				continue
+			}
+			b.out.Matched++
+			b.out.Position = max(b.out.Position, t.Version)
+			switch {
+			case !wanted(t):
+				b.out.Already++
+			case t.ID == b.caller.Token && !b.r.IncludeSelf:
+				b.out.Spared = true
+			default:
+				list = append(list, t)
+			}
+		}
+		if end != nil {
+			if err := end(ctx, list); err != nil {
+				return err
+			}
+		} else {
+			b.count(list)
+		}
+		if !more {
+			b.out.Next = ""
+			return nil
+		}
+		b.out.Next = after
+		switch {
+		case ctx.Err() != nil, b.cfg.Now().After(deadline),
+			end != nil && b.out.Revoked+bulkPage > mostRevoked,
+			b.upTo > 0 && b.out.Matched >= mostCounted:
+			return nil
+		}
+	}
+}
+
+func (b *bulk) count(list []*events.Token) {
+	b.out.Revoked += len(list)
+	for _, t := range list {
+		if len(b.out.Tokens) < mostListed {
+			b.out.Tokens = append(b.out.Tokens, t.ID)
+		}
+	}
+}
+
+// revoke ends tokens one by one, some at once.
+func (b *bulk) revoke(ctx context.Context, list []*events.Token) error {
+	var (
+		mu    sync.Mutex
+		work  sync.WaitGroup
+		slots = make(chan struct{}, bulkAtOnce)
+		first error
+	)
+	for _, t := range list {
+		mu.Lock()
+		stop := first != nil || ctx.Err() != nil
+		mu.Unlock()
+		if stop {
+			break
+		}
+		slots <- struct{}{}
+		work.Go(func() {
+			defer func() { <-slots }()
+			out, err := b.revokeOne(ctx, t.ID)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				first = err
+				return
+			}
+			b.out.Position = max(b.out.Position, out.position)
+			b.count([]*events.Token{t})
+		})
+	}
+	work.Wait()
+	if first == nil && ctx.Err() != nil {
+		first = unavailable(ctx.Err())
+	}
+	if first != nil {
+		return fmt.Errorf("%d tokens were revoked, and more are left; send the same request again to go on: %w", b.out.Revoked, first)
+	}
+	slices.Sort(b.out.Tokens)
+	return nil
+}
+
+// revokeOne ends one token, on a key of its own under the request's.
+func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error) {
+	key := b.key
+	if key != "" {
+		key += "\x00" + string(id)
+	}
+	return b.run(ctx, command{
+		caller: b.caller, key: key, request: b.request(string(id)), noun: events.NounToken, about: string(id), ending: true,
+		decide: func() (events.Change, error) {
+			t, err := b.token(id)
+			if err != nil || t.State == events.Revoked {
+				return nil, err
+			}
+			return &events.TokenRevoked{Reason: b.r.Reason}, nil
+		},
+	})
+}
+
+// together ends all of an account's tokens, or all that are older than a time,
+// by one event.
+func (b *bulk) together(ctx context.Context) error {
+	before := b.r.Before
+	if before.IsZero() {
+		before = b.began.UTC().Round(0)
+	}
+	var cut time.Time // what was cut off before
+	change := func() (events.Change, error) {
+		if b.account == "" {
+			cut = b.cfg.View.Policy().TokensBefore
+			return &events.PolicyTokensRevoked{Before: before, Reason: b.r.Reason}, nil
+		}
+		a, err := b.cfg.View.Account(b.account)
+		if err != nil {
+			return nil, foreign(err, "account %s", b.account)
+		}
+		cut = later(a.TokensBefore, b.cfg.View.Policy().TokensBefore)
+		return &events.AccountTokensRevoked{Before: before, Reason: b.r.Reason}, nil
+	}
+	c := command{
+		caller: b.caller, key: b.key, request: b.request(""), noun: events.NounPolicy, about: events.PolicyName, ending: true,
+		decide: func() (events.Change, error) {
+			if err := b.spareSelf(before); err != nil {
+				return nil, err
+			}
+			what, err := change()
+			if err != nil || !cut.Before(before) {
+				return nil, err
+			}
+			return what, checkChange(what)
+		},
+	}
+	if b.account != "" {
+		c.noun, c.about = events.NounAccount, string(b.account)
+	}
+	out, err := b.run(ctx, c)
+	if err != nil {
+		return err
+	}
+	at := out.position
+	if at == 0 {
+		at = b.Position() // all had ended before
+	}
+	b.out.At, b.out.Position, b.out.Replayed = out.position, at, out.replayed
+	if b.r.Before.IsZero() && out.position != 0 {
+		if err := b.stragglers(ctx, before, at); err != nil {
+			return err
+		}
+	}
+	if b.r.Prove {
+		b.receipts.begin(b.out.Position)
+	}
+	if out.replayed {
+		cut = time.Time{} // as far as can be told now
+	}
+	b.upTo = at
+	rests := b.out.Position
+	err = b.each(ctx, func(t *events.Token) bool {
+		if a, err := b.cfg.View.Account(t.Account); b.account == "" && err == nil && t.Created.Before(a.TokensBefore) {
+			return false
+		}
+		return out.position != 0 && !t.Created.Before(cut) && (t.State != events.Revoked || t.Version > at)
+	}, nil)
+	b.out.Position = rests
+	b.out.Uncounted, b.out.Next = b.out.Next != "", ""
+	return err
+}
+
+// spareSelf refuses an event that would end the caller's own token, which one
+// event cannot leave out.
+func (b *bulk) spareSelf(before time.Time) error {
+	if b.r.IncludeSelf || b.caller.Token == "" {
+		return nil
+	}
+	t, err := b.token(b.caller.Token)
+	if err != nil {
+		return err
+	}
+	if (b.account == "" || t.Account == b.account) && t.Created.Before(before) && b.live(t) {
+		return invalid("include_self", "is not set, and your own token is among them; set it, or use a token that is not")
+	}
+	return nil
+}
+
+// stragglers ends those of the account's tokens that stand before the event at a
+// position and say that they were made after it: the clock of the ledger that
+// made them was ahead. A token's id has the time of that clock, too, so only the
+// latest have to be looked at.
+func (b *bulk) stragglers(ctx context.Context, before time.Time, at events.Position) error {
+	after := events.NewTokenID(before.Add(-clocksDiffer), "")
+	for {
+		page, more, err := b.cfg.View.Tokens(b.account, nil, after, bulkPage)
+		if err != nil {
+			return unavailable(err)
+		}
+		for _, t := range page {
+			after = t.ID
+			if t.CreatedIn >= at || t.Created.Before(before) || t.State == events.Revoked {
+				continue
+			}
+			if t.ID == b.caller.Token && !b.r.IncludeSelf {
+				b.out.Spared = true
+				continue
+			}
+			out, err := b.revokeOne(ctx, t.ID)
+			if err != nil {
+				return err
+			}
+			b.out.Position = max(b.out.Position, out.position)
+		}
+		if !more {
+			return nil
+		}
+	}
+}

@@ -1,0 +1,378 @@
+package node
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+)
+
+// A log that several keep is begun once, by one of them. Nobody can tell a log
+// that was never begun from one whose copies were lost by asking the log's
+// servers: when the disks of a majority are gone, those that come back empty
+// agree that there is no stream. So each ledger keeps a note of its own of the
+// log that it has known (ledger.json), and the log is begun only when all
+// ledgers are there and each says that it has known none.
+//
+// The one with the first name begins it. It notes the epoch before, and that it
+// is beginning, so that it goes on after a crash, with the same epoch and the
+// same first token.
+
+// beganSubject is where ledgers ask each other what was begun. Verifiers reach
+// neither it nor the answers.
+const beganSubject = "node.began"
+
+// beganAnswers stands before the subject that an answer goes to. Ledgers may
+// not publish to each other's inboxes.
+const beganAnswers = "node.began.answer."
+
+// beganReport is what a ledger answers.
+type beganReport struct {
+	Name string `json:"name"`
+	// Epoch is that of the log that it has known or is beginning, empty where
+	// there is none.
+	Epoch string `json:"epoch,omitempty"`
+	// Beginning says that it is beginning it.
+	Beginning bool `json:"beginning,omitempty"`
+	// Empty says that it keeps no copy: its disk is new, and its store closed.
+	Empty bool `json:"empty,omitempty"`
+}
+
+// knows reports whether the ledger has known a log that was begun.
+func (r beganReport) knows() bool { return r.Epoch != "" && !r.Beginning }
+
+const (
+	// askEvery is how often ledgers that wait for a log ask for it and for each
+	// other.
+	askEvery = 500 * time.Millisecond
+	// sayEvery is how often it is said what is waited for.
+	sayEvery = 5 * time.Second
+	// goneAfter is for how long a log that was known has to be missing, with a
+	// leader there to say so, before it counts as gone: servers that have just
+	// come together may not have read all that they keep.
+	goneAfter = 10 * time.Second
+	// wholeWithin is for how long a ledger's own copy is waited for.
+	wholeWithin = time.Minute
+)
+
+// awaitStream opens the stream of a log that others keep too, and begins it
+// where all ledgers agree that there was none. It waits for a majority of the
+// log's servers for as long as that takes.
+func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
+	js, err := jetstream.New(n.conn)
+	if err != nil {
+		return embedded.StreamInfo{}, err
+	}
+	if !n.cfg.replicated() {
+		return embedded.OpenStream(ctx, js)
+	}
+	if n.answering, err = n.conn.Subscribe(beganSubject, n.answerBegan); err != nil {
+		return embedded.StreamInfo{}, fmt.Errorf("tell other ledgers what was begun here: %w", err)
+	}
+	w := waiting{n: n, js: js, said: time.Now()}
+	for n.server != nil && n.server.held() {
+		if err := w.join(ctx); err != nil {
+			return embedded.StreamInfo{}, err
+		}
+		if !pause(ctx, askEvery) {
+			return embedded.StreamInfo{}, ctx.Err()
+		}
+	}
+	w.wrong, w.why = time.Time{}, nil
+	for {
+		info, done, err := w.once(ctx)
+		if done || err != nil {
+			return info, err
+		}
+		if !pause(ctx, askEvery) {
+			return info, ctx.Err()
+		}
+	}
+}
+
+// waiting is a ledger that waits for its log.
+type waiting struct {
+	n     *Node
+	js    jetstream.JetStream
+	said  time.Time
+	wrong time.Time // since when the log is not as it was known; zero while it is, or nothing is known
+	why   error     // what was last found wrong
+
+	opened time.Time // when the log first was as it has to be
+}
+
+// join opens this ledger's empty store once it is known that it should be empty:
+// because no ledger has known a log, or because most have one, and this one's
+// disk is new. Between the two lies the loss of a majority: those whose disks
+// are new could outvote the ledgers that have something left, and make them
+// delete it, or take the one that has the least for the truth.
+func (w *waiting) join(ctx context.Context) error {
+	n := w.n
+	own, ok, err := n.began()
+	if err != nil || !ok {
+		return err
+	}
+	answers, err := n.askBegan(ctx)
+	if err != nil {
+		w.say("the other ledgers cannot be asked", "err", err)
+		return nil
+	}
+	answers[n.name] = own
+	members, missing := n.ledgers(), n.missing(answers)
+	var begun, known []string
+	for _, name := range members {
+		if answers[name].knows() {
+			known = append(known, name)
+			if !answers[name].Empty {
+				begun = append(begun, name)
+			}
+		}
+	}
+	switch {
+	case len(begun) > len(members)/2:
+		n.log.Info("this ledger's store is empty, and most ledgers have the log: it gets a copy of theirs", "from", strings.Join(begun, ","))
+	case len(missing) > 0:
+		if w.why != nil && time.Since(w.wrong) >= goneAfter {
+			return w.why // whoever is missing now has refused
+		}
+		w.say("waiting for all ledgers, to begin the log or to get a copy of it", "missing", strings.Join(missing, ","))
+		return nil
+	case len(begun) > 0:
+		return w.lasting(fmt.Errorf("%w: of %d ledgers only %s has a copy, and a copy that is alone may lack events that were acknowledged: "+
+			"stop all ledgers, and restore the log from a backup", ErrLogGone, len(members), strings.Join(begun, ", ")))
+	case len(known) > 0:
+		return w.lasting(fmt.Errorf("%w: %s had one, and no ledger has a copy; restore it from a backup", ErrLogGone, strings.Join(known, ", ")))
+	}
+	return n.server.openStore(ctx)
+}
+
+// missing returns who has not answered.
+func (n *Node) missing(answers map[string]beganReport) []string {
+	return slices.DeleteFunc(n.ledgers(), func(name string) bool {
+		_, ok := answers[name]
+		return ok
+	})
+}
+
+// once tries to open the log, and to begin it. An error is one that waiting
+// does not mend.
+func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
+	n := w.n
+	// Without a leader there is nobody to answer.
+	ask, cancelAsk := context.WithTimeout(ctx, time.Second)
+	defer cancelAsk()
+	info, err := embedded.OpenStream(ask, w.js)
+	step, cancel := context.WithTimeout(ctx, 4*time.Second)
+	defer cancel()
+	if err == nil {
+		err = w.adopt(step, info)
+		if err == nil {
+			return info, w.whole(ask), nil
+		}
+	}
+	switch {
+	case errors.Is(err, ErrLogGone), errors.Is(err, embedded.ErrDrifted), errors.Is(err, embedded.ErrOtherLease):
+		return info, false, err
+	case errors.Is(err, embedded.ErrDamaged):
+		return info, false, w.lasting(err)
+	case errors.Is(err, errLeasesGone):
+		return info, false, nil // it was said
+	case !errors.Is(err, embedded.ErrNoStream):
+		w.wrong = time.Time{}
+		w.say("the log does not answer: a majority of its servers is needed", "err", err)
+		return info, false, nil
+	}
+
+	own, known, err := n.began()
+	if err != nil || !known {
+		return info, false, err
+	}
+	if own.knows() {
+		return info, false, w.lasting(n.logGone())
+	}
+	answers, err := n.askBegan(step)
+	if err != nil {
+		w.say("the other ledgers cannot be asked", "err", err)
+		return info, false, nil
+	}
+	answers[n.name] = own
+	first := ""
+	for _, name := range slices.Sorted(maps.Keys(answers)) {
+		a := answers[name]
+		switch {
+		case a.knows():
+			return info, false, w.lasting(fmt.Errorf("%w: ledger %s has known it (epoch %s), and no server has it: a majority of the copies is lost, and beginning anew would forget every revocation; "+
+				"stop all ledgers and restore the log from a backup", ErrLogGone, name, a.Epoch))
+		case a.Beginning && first == "":
+			first = name // what one has begun to begin, it ends
+		}
+	}
+	w.wrong = time.Time{}
+	if missing := n.missing(answers); len(missing) > 0 {
+		w.say("waiting for all ledgers, to begin the log", "missing", strings.Join(missing, ","))
+		return info, false, nil
+	}
+	if first == "" {
+		first = n.ledgers()[0]
+	}
+	if first != n.name {
+		w.say("waiting for another ledger to begin the log", "name", first)
+		return info, false, nil
+	}
+	if own.Epoch == "" {
+		own.Epoch = newEpoch()
+		if err := n.folder.beginning(own.Epoch); err != nil {
+			return info, false, err
+		}
+	}
+	n.log.Info("beginning the log", "epoch", own.Epoch, "replicas", n.cfg.replicas())
+	// A creation that timed out may still happen; then the next try opens it.
+	if err := n.createStream(step, w.js, own.Epoch); err != nil {
+		w.say("the log cannot be begun yet", "err", err)
+	}
+	return info, false, nil
+}
+
+// whole reports whether this ledger's own copy of the log is. One that is ready
+// makes up for another one that is stopped: whoever restarts ledgers one after
+// the other has to wait for that only. It is not waited for without end, because
+// the log itself is there.
+func (w *waiting) whole(ctx context.Context) bool {
+	if w.n.server == nil {
+		return true
+	}
+	if w.opened.IsZero() {
+		w.opened = time.Now()
+	}
+	current, err := embedded.Current(ctx, w.js, w.n.name)
+	switch {
+	case err == nil && current:
+		return true
+	case time.Since(w.opened) > wholeWithin:
+		w.n.log.Warn("this ledger's copy of the log is not whole yet; stop no other ledger before it is", "err", err)
+		return true
+	}
+	w.say("waiting until this ledger's copy of the log is whole", "err", err)
+	return false
+}
+
+// adopt checks that the log is the one that was known here, or notes it where
+// none was.
+func (w *waiting) adopt(ctx context.Context, info embedded.StreamInfo) error {
+	own, known, err := w.n.began()
+	switch {
+	case err != nil:
+		return err
+	case !known:
+		return errOpening
+	case own.Epoch != "" && info.Epoch != own.Epoch:
+		return w.n.otherLog(info.Epoch, own.Epoch)
+	}
+	if err := w.n.openLeases(ctx, w.js, info); err != nil {
+		return err
+	}
+	if own.Beginning {
+		return nil // it is noted when the first token is in the log
+	}
+	return w.n.folder.begin(info.Epoch)
+}
+
+// lasting returns err once it has held for a while, nil before.
+func (w *waiting) lasting(err error) error {
+	if w.wrong.IsZero() {
+		w.wrong = time.Now()
+	}
+	w.why = err
+	if time.Since(w.wrong) < goneAfter {
+		return nil
+	}
+	return err
+}
+
+// say tells what is waited for, now and then.
+func (w *waiting) say(text string, args ...any) {
+	if time.Since(w.said) >= sayEvery {
+		w.said = time.Now()
+		w.n.log.Info(text, args...)
+	}
+}
+
+// ledgers are the names of all ledgers, sorted. Without a list of members this
+// is the only one.
+func (n *Node) ledgers() []string {
+	if n.creds == nil {
+		return []string{n.name}
+	}
+	return n.creds.Members.Ledgers()
+}
+
+// began returns what was begun here. While the index is not open, it is not
+// known whether it holds events of a log that ledger.json does not name.
+func (n *Node) began() (report beganReport, known bool, err error) {
+	report.Name = n.name
+	report.Empty = n.server != nil && n.server.held()
+	note, ok, err := n.folder.note()
+	if err != nil {
+		return report, false, err
+	}
+	if ok {
+		report.Epoch, report.Beginning = note.Epoch, note.Beginning
+		return report, true, nil
+	}
+	if n.index.Err() != nil {
+		return report, false, nil
+	}
+	if n.index.Position() > 0 {
+		report.Epoch = n.index.Epoch()
+	}
+	return report, true, nil
+}
+
+// answerBegan tells another ledger what was begun here.
+func (n *Node) answerBegan(m *nats.Msg) {
+	report, known, err := n.began()
+	if err != nil || !known {
+		return // it counts as missing
+	}
+	if b, err := json.Marshal(report); err == nil {
+		_ = m.Respond(b) // what is lost is asked again
+	}
+}
+
+// askBegan asks all ledgers what was begun there, and returns what those said
+// that could be reached: name -> answer.
+func (n *Node) askBegan(ctx context.Context) (map[string]beganReport, error) {
+	inbox := beganAnswers + rand.Text()
+	sub, err := n.conn.SubscribeSync(inbox)
+	if err != nil {
+		return nil, err
+	}
+	defer sub.Unsubscribe()
+	if err := n.conn.PublishRequest(beganSubject, inbox, nil); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	answers := map[string]beganReport{}
+	for len(answers) < len(n.ledgers()) {
+		m, err := sub.NextMsgWithContext(ctx)
+		if err != nil {
+			break // the others are missing
+		}
+		var report beganReport
+		if json.Unmarshal(m.Data, &report) == nil && report.Name != "" {
+			answers[report.Name] = report
+		}
+	}
+	return answers, nil
+}

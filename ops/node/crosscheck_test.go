@@ -1,0 +1,182 @@
+package node
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// at is a statement.
+func at(p events.Position, d events.IndexDigest) events.Statement {
+	return events.Statement{Position: p, Digest: d}
+}
+
+// known are a node's own digests.
+func known(own ...events.Statement) func(events.Position) (events.IndexDigest, bool) {
+	return func(p events.Position) (events.IndexDigest, bool) {
+		for _, s := range own {
+			if s.Position == p {
+				return s.Digest, true
+			}
+		}
+		return 0, false
+	}
+}
+
+func TestCrossCheck(t *testing.T) {
+	type said struct {
+		node        string
+		index, mark events.Statement
+	}
+	mine := known(at(0, 0), at(256, 0xa), at(300, 0xb), at(310, 0xc))
+	for _, tt := range []struct {
+		name          string
+		said          []said
+		want          action
+		names         []string
+		at            events.Position
+		agree, differ int
+	}{
+		{"nobody", nil, carryOn, nil, 0, 0, 0},
+		{"one agrees", []said{{"a", at(300, 0xb), at(256, 0xa)}}, carryOn, nil, 0, 1, 0},
+		{"one agrees at the mark", []said{{"a", at(400, 1), at(256, 0xa)}}, carryOn, nil, 0, 1, 0},
+		{"one is elsewhere", []said{{"a", at(299, 1), at(512, 2)}}, carryOn, nil, 0, 0, 0},
+		{"one is empty", []said{{"a", at(0, 0), at(0, 0)}}, carryOn, nil, 0, 0, 0},
+		{"one is empty and says otherwise", []said{{"a", at(0, 7), at(0, 7)}}, carryOn, nil, 0, 0, 0},
+		{"one differs", []said{{"a", at(300, 1), at(256, 1)}}, doubt, []string{"a"}, 300, 0, 1},
+		{"one differs at the mark", []said{{"a", at(299, 1), at(256, 1)}}, doubt, []string{"a"}, 256, 0, 1},
+		{"one differs since the mark", []said{{"a", at(300, 1), at(256, 0xa)}}, doubt, []string{"a"}, 300, 0, 1},
+		{"two against", []said{{"a", at(310, 1), at(256, 1)}, {"b", at(300, 1), at(256, 1)}}, doubt, []string{"a", "b"}, 300, 0, 2},
+		{"one with, one against", []said{{"a", at(300, 1), at(256, 1)}, {"b", at(300, 0xb), at(256, 0xa)}}, accuse, []string{"a"}, 300, 1, 1},
+		{"one with, two against", []said{{"a", at(300, 1), at(256, 1)}, {"b", at(300, 2), at(256, 1)}, {"c", at(300, 0xb), at(256, 0xa)}}, doubt, []string{"a", "b"}, 300, 1, 2},
+		{"two with, two against", []said{
+			{"a", at(300, 1), at(256, 1)}, {"b", at(300, 1), at(256, 1)}, {"c", at(300, 0xb), at(256, 0xa)}, {"d", at(310, 0xc), at(256, 0xa)},
+		}, accuse, []string{"a", "b"}, 300, 2, 2},
+		{"one against, one elsewhere", []said{{"a", at(300, 1), at(256, 1)}, {"b", at(299, 1), at(512, 1)}}, doubt, []string{"a"}, 300, 0, 1},
+		{"the newest counts", []said{{"a", at(300, 1), at(256, 1)}, {"a", at(310, 0xc), at(256, 0xa)}}, carryOn, nil, 0, 1, 0},
+		{"the newest counts, though it is worse", []said{{"a", at(300, 0xb), at(256, 0xa)}, {"a", at(310, 1), at(256, 0xa)}}, doubt, []string{"a"}, 310, 0, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var c crossCheck
+			for _, s := range tt.said {
+				c.hear(s.node, s.index, s.mark)
+			}
+			f := c.judge(mine)
+			if f.action != tt.want || !slices.Equal(f.names, tt.names) || f.at != tt.at || f.agree != tt.agree || f.differ != tt.differ {
+				t.Errorf("judge = %+v, want action %d, names %v at %d, %d with and %d against", f, tt.want, tt.names, tt.at, tt.agree, tt.differ)
+			}
+			if own, _ := mine(tt.at); f.differ > 0 && f.mine != own {
+				t.Errorf("own digest %s, want %s", f.mine, own)
+			}
+		})
+	}
+}
+
+// TestCrossCheckRemembers: who is accused is accused once, and who was proved
+// wrong has no say until it agrees.
+func TestCrossCheckRemembers(t *testing.T) {
+	var c crossCheck
+	mine := known(at(1, 1), at(2, 2), at(3, 3), at(4, 4))
+	say := func(node string, p events.Position, d events.IndexDigest) action {
+		c.hear(node, at(p, d), at(0, 0))
+		return c.judge(mine).action
+	}
+	steps := []struct {
+		node string
+		at   events.Position
+		says events.IndexDigest
+		want action
+	}{
+		{"a", 1, 1, carryOn},
+		{"b", 1, 9, accuse},
+		{"b", 1, 9, carryOn}, // said
+		{"b", 2, 9, carryOn},
+		{"b", 3, 3, carryOn},
+		{"b", 4, 9, accuse}, // it agreed meanwhile
+		{"a", 4, 9, doubt},
+	}
+	for i, s := range steps {
+		if got := say(s.node, s.at, s.says); got != s.want {
+			t.Fatalf("step %d: action %d, want %d", i+1, got, s.want)
+		}
+	}
+	c.acquit([]string{"a", "b", "nobody"})
+	for _, node := range []string{"a", "b"} {
+		for p := range events.Position(4) {
+			if got := say(node, p+1, 9); got != carryOn {
+				t.Errorf("%s was proved wrong and differs at %d: action %d", node, p+1, got)
+			}
+		}
+	}
+	if got := say("c", 4, 9); got != doubt {
+		t.Errorf("another one differs: action %d, want %d", got, doubt)
+	}
+	if got := say("a", 4, 4); got != accuse {
+		t.Errorf("one agrees again, and so has a say: action %d, want %d", got, accuse)
+	}
+	if got := say("a", 4, 9); got != doubt {
+		t.Errorf("it differs once more: action %d, want %d", got, doubt)
+	}
+}
+
+// TestCrossCheckIsTheMajoritys: over random statements of sound and broken
+// nodes, a node in the majority never doubts itself, one outside always does,
+// and the order of the nodes' names does not matter.
+func TestCrossCheckIsTheMajoritys(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 1))
+	for range 5000 {
+		nodes := 2 + rng.IntN(6)
+		digests := make([]events.IndexDigest, nodes)
+		for i := range digests {
+			if rng.IntN(3) == 0 {
+				digests[i] = events.IndexDigest(1 + rng.IntN(3))
+			}
+		}
+		names := rng.Perm(nodes)
+		for me := range nodes {
+			var c crossCheck
+			same, differ := 0, 0
+			for _, other := range rng.Perm(nodes) {
+				if other == me {
+					continue
+				}
+				c.hear(fmt.Sprint(names[other]), at(5, digests[other]), at(0, 0))
+				if digests[other] == digests[me] {
+					same++
+				} else {
+					differ++
+				}
+			}
+			want := carryOn
+			switch {
+			case differ == 0:
+			case same+1 > differ:
+				want = accuse
+			default:
+				want = doubt
+			}
+			if f := c.judge(known(at(5, digests[me]))); f.action != want || f.agree != same || f.differ != differ {
+				t.Fatalf("seed %d: %v, node %d: %+v, want action %d", seed, digests, me, f, want)
+			}
+		}
+	}
+}
+
+// TestCrossCheckIsBounded listens to so many and no more.
+func TestCrossCheckIsBounded(t *testing.T) {
+	var c crossCheck
+	for i := range 2 * mostClaims {
+		c.hear(fmt.Sprint(i), at(1, 1), at(0, 0))
+	}
+	if len(c.others) != mostClaims {
+		t.Errorf("%d nodes are remembered, want %d", len(c.others), mostClaims)
+	}
+	if f := c.judge(known(at(1, 1))); f.agree != mostClaims {
+		t.Errorf("%d agree", f.agree)
+	}
+}

@@ -1,0 +1,65 @@
+package node_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/ops/node"
+)
+
+// TestLeasesGone removes the stream of leases while the ledger is stopped. Who
+// holds a lease is then not known to anybody but its holder, so the ledger that
+// comes back lets every lease end before it gives a receipt (I3).
+func TestLeasesGone(t *testing.T) {
+	const lease = 3 * time.Second
+	cfg := node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, NATSListen: "127.0.0.1:0", Lease: lease}
+	ledger := start(t, cfg)
+	v := start(t, node.Config{
+		Data: t.TempDir(), Roles: []string{node.RoleVerifier}, Lease: lease, Name: "v",
+		NATS: ledger.Addresses().NATS, NATSKey: ledger.file("verifier.nk"),
+	})
+	id, secret := ledger.token("root", "audit")
+	eventually(t, "the verifier knows the token", func() bool { return v.reason(secret, "audit") == "allowed" })
+	ledger.stop()
+	if err := os.RemoveAll(filepath.Join(cfg.Data, "log", "jetstream", "LEDGER", "streams", "LEASES")); err != nil {
+		t.Fatal(err)
+	}
+	cfg.NATSListen = "127.0.0.1:0" // where the verifier cannot find it
+	stopped := time.Now()
+	ledger = start(t, cfg)
+	done := ledger.must("POST", "/v1/tokens/"+id+"/revoke?wait=1m", nil)["receipt"].(m)
+	if got := v.reason(secret, "audit"); done["complete"] != true || got == "allowed" {
+		t.Errorf("%s after the ledger stopped there is the receipt %v, and the verifier says %s", time.Since(stopped), done, got)
+	}
+}
+
+// TestLogBehindBarrier takes a log that ends before a position that a barrier
+// names, and an index that is lost: the ledger refuses (I1).
+func TestLogBehindBarrier(t *testing.T) {
+	cfg := node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}}
+	ledger := start(t, cfg)
+	streams := filepath.Join(cfg.Data, "log", "jetstream", "LEDGER", "streams")
+	old := t.TempDir()
+	ledger.stop()
+	copyFolder(t, filepath.Join(streams, "LEDGER"), old)
+
+	ledger = start(t, cfg)
+	id, _ := ledger.token("root", "audit")
+	if done := ledger.must("POST", "/v1/tokens/"+id+"/revoke?wait=1m", nil)["receipt"].(m); done["complete"] != true {
+		t.Fatalf("no receipt: %v", done)
+	}
+	ledger.stop()
+	for _, gone := range []string{filepath.Join(streams, "LEDGER"), filepath.Join(cfg.Data, "index")} {
+		if err := os.RemoveAll(gone); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyFolder(t, old, filepath.Join(streams, "LEDGER"))
+	if err := fails(t, cfg); !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), "as a barrier says") {
+		t.Errorf("Run = %v, want ErrLogGone because of the barrier", err)
+	}
+}

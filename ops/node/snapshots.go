@@ -1,0 +1,99 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nkeys"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/projector/snapshot"
+)
+
+// errNoSigner reports that it is not known who may sign a snapshot.
+var errNoSigner = errors.New("it is not known which ledger may sign a snapshot: copy ledger.pub with verifier.nk, or use the credentials of nats init")
+
+// signers returns the public keys of those that may sign snapshots.
+func (n *Node) signers() ([]string, error) {
+	if n.creds != nil {
+		var keys []string
+		for _, m := range n.creds.Members {
+			if m.Role == embedded.RoleLedger {
+				keys = append(keys, m.Key)
+			}
+		}
+		return keys, nil
+	}
+	path := n.folder.file(fileSigner)
+	if n.cfg.NATSKey != "" {
+		path = filepath.Join(filepath.Dir(n.cfg.NATSKey), fileSigner)
+	}
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, errNoSigner
+	}
+	if err != nil {
+		return nil, err
+	}
+	key := strings.TrimSpace(string(raw))
+	if !nkeys.IsValidPublicUserKey(key) {
+		return nil, errNoSigner
+	}
+	return []string{key}, nil
+}
+
+// fetchSnapshot makes a new index's folder of the newest snapshot, so that only
+// what came after it is read from the log.
+func (n *Node) fetchSnapshot(ctx context.Context, dir string) error {
+	keys, err := n.signers()
+	if err != nil {
+		return err
+	}
+	said := time.Now()
+	h, err := snapshot.InstallLatest(ctx, &snapshot.Store{Conn: n.conn}, dir, snapshot.Options{
+		Wanted: snapshot.Wanted{Keys: keys}, Reserve: indexReserve, Logger: n.log,
+		Progress: func(done, total int64) {
+			n.fetched.Store(done)
+			if time.Since(said) > time.Second {
+				said = time.Now()
+				n.log.Info("reading a snapshot of the index", "bytes", done, "of", total)
+			}
+		},
+	})
+	if err == nil {
+		n.log.Info("index begins with a snapshot", "position", h.Position, "records", h.Records)
+	}
+	return err
+}
+
+// publishSnapshots writes a snapshot of this ledger's index now and then. Where
+// nobody could tell who signed it, none is written: a log on servers of others,
+// without credentials.
+func (n *Node) publishSnapshots() error {
+	p, err := n.publisher(0)
+	if err != nil || p == nil {
+		return err
+	}
+	n.parts.run("publish snapshots", p.Run)
+	return nil
+}
+
+// publisher returns what writes a snapshot after so many events, nil where none
+// can be signed.
+func (n *Node) publisher(every events.Position) (*snapshot.Publisher, error) {
+	key := n.signer
+	if n.creds != nil {
+		key = n.creds.Key
+	}
+	if key.Public() == "" {
+		return nil, nil
+	}
+	return snapshot.NewPublisher(snapshot.PublisherConfig{
+		Conn: n.conn, Index: n.index.Projector, Sign: key.Sign, Replicas: n.cfg.replicas(), Events: every, Logger: n.log,
+	})
+}

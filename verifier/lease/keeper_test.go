@@ -1,0 +1,847 @@
+package lease
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector/follow"
+)
+
+const (
+	epoch      = "01jd3qk8z5n0v7m2x4c6b8a9ef"
+	otherEpoch = "01jd3qk8z5n0v7m2x4c6b8a9eg"
+)
+
+// bench is a keeper with a stream of leases, a ledger, an index and a clock that
+// the test has in its hand. It is used inside a bubble of synctest.
+type bench struct {
+	*Keeper
+	t      *testing.T
+	cancel context.CancelFunc
+	done   chan struct{}
+	jump   atomic.Int64 // by which boot time is ahead of the bubble's
+	still  atomic.Int64 // boot time where it stands still; 0 where it goes
+	began  time.Time
+
+	mu       sync.Mutex
+	change   chan struct{}         // closed at the next change of what follows
+	stored   []events.LeaseMessage // the stream
+	begin    events.LeaseSeq       // where reading is to begin; 0 for nowhere
+	again    bool                  // it was told so
+	holdBack bool                  // nothing is read
+	upTo     events.LeaseSeq       // read
+	lose     error                 // to be reported by the reading
+	fate     func(r *events.Renewal) fate
+	barriers bool // a ledger answers a joining renewal
+	index    benchIndex
+}
+
+// fate is what becomes of a renewal.
+type fate struct {
+	lost  bool          // it is not stored
+	mute  bool          // it is stored and not acknowledged
+	takes time.Duration // before it is stored
+	back  time.Duration // before its acknowledgement is there
+	wrong int           // by how much the acknowledgement is wrong
+}
+
+type benchIndex struct {
+	position events.Position
+	epoch    string
+	fresh    bool
+	err      error
+}
+
+func newBench(t *testing.T, change ...func(*Config)) *bench {
+	b := &bench{
+		t: t, change: make(chan struct{}), done: make(chan struct{}), began: time.Now(), barriers: true,
+		index: benchIndex{position: 5, epoch: epoch, fresh: true},
+	}
+	cfg := Config{
+		Publisher: b, Leases: (*benchLeases)(b), Index: (*benchIndexFace)(b),
+		Holder: events.Holder{Node: "node", Instance: "me"}, Boottime: b.boottime,
+		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	k, err := NewKeeper(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Keeper = k
+	return b
+}
+
+func (b *bench) run() *bench {
+	ctx, cancel := context.WithCancel(context.Background())
+	b.cancel = cancel
+	go func() {
+		defer close(b.done)
+		if err := b.Run(ctx); err != nil {
+			b.t.Errorf("Run = %v", err)
+		}
+	}()
+	synctest.Wait()
+	return b
+}
+
+func (b *bench) end() {
+	b.cancel()
+	<-b.done
+}
+
+func (b *bench) boottime() time.Duration {
+	if still := b.still.Load(); still != 0 {
+		return time.Duration(still)
+	}
+	return time.Since(b.began) + time.Duration(b.jump.Load())
+}
+
+func (b *bench) do(what func()) {
+	b.mu.Lock()
+	what()
+	close(b.change)
+	b.change = make(chan struct{})
+	b.mu.Unlock()
+	synctest.Wait()
+}
+
+func (b *bench) storeLocked(subject string, data []byte) events.LeaseSeq {
+	at := events.LeaseSeq(len(b.stored) + 1)
+	b.stored = append(b.stored, events.LeaseMessage{Seq: at, Subject: subject, Data: data})
+	close(b.change)
+	b.change = make(chan struct{})
+	return at
+}
+
+// barrier stores a barrier.
+func (b *bench) barrier(floor events.Position, change ...func(*events.Barrier)) {
+	b.do(func() { b.barrierLocked(floor, change...) })
+}
+
+func (b *bench) barrierLocked(floor events.Position, change ...func(*events.Barrier)) {
+	m := &events.Barrier{Epoch: epoch, Floor: floor, Lease: 60_000, Ledger: "ledger"}
+	for _, f := range change {
+		f(m)
+	}
+	data, err := m.Encode()
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	b.storeLocked(events.BarrierSubject, data)
+}
+
+// Publish is the stream's.
+func (b *bench) Publish(ctx context.Context, subject string, data []byte) (events.LeaseSeq, error) {
+	r, _, err := events.DecodeLease(events.LeaseMessage{Subject: subject, Data: data})
+	if err != nil || r == nil {
+		b.t.Errorf("published %s: %v", data, err)
+		return 0, errors.New("refused")
+	}
+	b.mu.Lock()
+	var f fate
+	if b.fate != nil {
+		f = b.fate(r)
+	}
+	b.mu.Unlock()
+	time.Sleep(f.takes)
+	if f.lost {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	b.mu.Lock()
+	at := b.storeLocked(subject, data)
+	if r.Joining && b.barriers {
+		b.barrierLocked(b.index.position)
+	}
+	b.mu.Unlock()
+	if f.mute {
+		<-ctx.Done()
+		return 0, ctx.Err()
+	}
+	if pause(ctx, f.back); ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	return at + events.LeaseSeq(f.wrong), nil
+}
+
+// renewals returns the renewals that are stored.
+func (b *bench) renewals() (list []*events.Renewal) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, m := range b.stored {
+		if r, _, _ := events.DecodeLease(m); r != nil {
+			list = append(list, r)
+		}
+	}
+	return list
+}
+
+// benchLeases reads the stream.
+type benchLeases bench
+
+func (l *benchLeases) From(seq events.LeaseSeq) {
+	go (*bench)(l).tell(func() { l.begin, l.again = seq, true })
+}
+
+func (b *bench) tell(what func()) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	what()
+	close(b.change)
+	b.change = make(chan struct{})
+}
+
+func (l *benchLeases) Exists(events.LeaseSeq) {}
+
+func (l *benchLeases) Run(ctx context.Context, h follow.LeaseHandler) error {
+	for {
+		l.mu.Lock()
+		change := l.change
+		var do func()
+		switch {
+		case l.lose != nil:
+			err := l.lose
+			l.lose, l.begin = nil, 0
+			do = func() { h.LeasesLost(err) }
+		case l.again:
+			l.again = false
+			at := l.begin
+			l.upTo = at - 1
+			do = func() { h.LeasesBegin(at, at == 1) }
+		case l.begin > 0 && !l.holdBack && int(l.upTo) < len(l.stored):
+			m := l.stored[l.upTo]
+			l.upTo++
+			do = func() { h.LeaseRead(m) }
+		}
+		l.mu.Unlock()
+		if do != nil {
+			do()
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-change:
+		}
+	}
+}
+
+type benchIndexFace bench
+
+func (x *benchIndexFace) look() benchIndex {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.index
+}
+
+func (x *benchIndexFace) Position() events.Position        { return x.look().position }
+func (x *benchIndexFace) Epoch() string                    { return x.look().epoch }
+func (x *benchIndexFace) FreshAsOf() (time.Duration, bool) { return 0, x.look().fresh }
+func (x *benchIndexFace) Err() error                       { return x.look().err }
+
+func (x *benchIndexFace) WaitApplied(ctx context.Context, at events.Position) error {
+	for {
+		x.mu.Lock()
+		change, done, err := x.change, x.index.position >= at, x.index.err
+		x.mu.Unlock()
+		if done || err != nil {
+			return err
+		}
+		select {
+		case <-change:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// sleep lets time pass.
+func (b *bench) sleep(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+func (b *bench) wantLeft(what string, want time.Duration) {
+	b.t.Helper()
+	if got := b.Left(); got != want {
+		b.t.Errorf("%s: %v left, want %v", what, got, want)
+	}
+	if err := b.Err(); (err == nil) != (want > 0) {
+		b.t.Errorf("%s: Err = %v", what, err)
+	}
+}
+
+func bubble(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, f)
+}
+
+// TestKeeperJoins has no lease before a barrier stands behind its renewal.
+func TestKeeperJoins(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.barriers = false
+		b.wantLeft("before it runs", NoLease)
+		b.barrier(5) // which stands before the renewal
+		b.run()
+		defer b.end()
+		b.sleep(500 * time.Millisecond)
+		b.wantLeft("without a barrier behind", NoLease)
+		if err := b.Err(); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "barrier") {
+			t.Errorf("Err = %v", err)
+		}
+		// It asks again, once a second, and the lease counts from the last of
+		// those that the barrier is behind.
+		b.sleep(2 * time.Second)
+		list := b.renewals()
+		if len(list) != 3 || !list[0].Joining || !list[2].Joining || list[2].Number != 3 {
+			t.Errorf("%d renewals: %+v", len(list), list)
+		}
+		b.barrier(5)
+		b.wantLeft("with a barrier", 29500*time.Millisecond)
+		if b.Least() != 5 {
+			t.Errorf("Least = %d", b.Least())
+		}
+		b.sleep(5 * time.Second)
+		if list = b.renewals(); list[len(list)-1].Joining {
+			t.Error("it still asks for a barrier")
+		}
+	})
+}
+
+// TestKeeperPace renews in time, and says what it should.
+func TestKeeperPace(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t, func(c *Config) {
+			c.Stale = map[string]time.Duration{"track": time.Minute}
+			c.Version = "1.2"
+			c.Statements = func() (index, mark events.Statement) {
+				return events.Statement{Position: 5, Digest: 7}, events.Statement{Position: 4, Digest: 6}
+			}
+		})
+		b.run()
+		defer b.end()
+		for range 60 {
+			if left := b.Left(); left < 25*time.Second || left > 30*time.Second {
+				t.Fatalf("%v left", left)
+			}
+			b.sleep(time.Second)
+		}
+		list := b.renewals()
+		if len(list) != 13 {
+			t.Errorf("%d renewals in a minute", len(list))
+		}
+		for i, r := range list {
+			want := events.Renewal{
+				Holder: events.Holder{Node: "node", Instance: "me"}, Number: uint64(i + 1), Epoch: epoch, Joining: i == 0, Lease: 30_000,
+				Stale: map[string]events.Milliseconds{"track": 60_000}, Version: "1.2",
+				Index: events.Statement{Position: 5, Digest: 7}, Mark: events.Statement{Position: 4, Digest: 6},
+			}
+			if fmt.Sprintf("%+v", *r) != fmt.Sprintf("%+v", want) {
+				t.Errorf("renewal %d is %+v, want %+v", i, *r, want)
+			}
+		}
+		if s := b.Status(); s.Renewals != 13 || s.Failures+s.Lost != 0 || s.Holder.Node != "node" || s.Left != b.Left() || s.Least != 5 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestKeeperOtherLease takes the shorter of its own lease and the log's.
+func TestKeeperOtherLease(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.barriers = false
+		b.run()
+		defer b.end()
+		b.barrier(5, func(m *events.Barrier) { m.Lease = 12_000 })
+		b.wantLeft("with a log of short leases", 12*time.Second)
+	})
+}
+
+// TestKeeperCountsFromSending holds I11: what a renewal took on its way is not
+// added to the lease, and neither is what an acknowledgement took.
+func TestKeeperCountsFromSending(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.fate = func(*events.Renewal) fate { return fate{takes: time.Second, back: 900 * time.Millisecond} }
+		b.run()
+		defer b.end()
+		b.sleep(1900 * time.Millisecond)
+		b.wantLeft("after a slow renewal", 30*time.Second-1900*time.Millisecond)
+		b.sleep(5 * time.Second) // it was sent after five seconds
+		b.wantLeft("after another", 30*time.Second-1900*time.Millisecond)
+	})
+}
+
+// TestKeeperNoAcknowledgement gives a renewal up after two seconds, and sends
+// another. A renewal that is stored and not acknowledged gives no lease.
+func TestKeeperNoAcknowledgement(t *testing.T) {
+	for _, f := range []fate{{lost: true}, {mute: true}, {back: 3 * time.Second}} {
+		bubble(t, func(t *testing.T) {
+			b := newBench(t)
+			b.fate = func(r *events.Renewal) fate {
+				if r.Number <= 2 {
+					return f
+				}
+				return fate{}
+			}
+			b.run()
+			defer b.end()
+			b.sleep(4*time.Second - 1)
+			b.wantLeft("with two renewals lost", NoLease)
+			b.sleep(1)
+			b.wantLeft("with the third", 30*time.Second)
+			if s := b.Status(); s.Failures != 2 || s.Renewals != 1 {
+				t.Errorf("%+v: %+v", f, s)
+			}
+		})
+	}
+}
+
+// TestKeeperCutOff holds I11: the lease ends by its own clock and is back soon
+// after the log is.
+func TestKeeperCutOff(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(10 * time.Second)
+		b.wantLeft("with the third renewal", 30*time.Second)
+		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
+		b.sleep(30*time.Second - 1)
+		b.wantLeft("in its last nanosecond", 1)
+		b.sleep(1)
+		b.wantLeft("at its end", 0)
+		b.sleep(time.Hour)
+		b.wantLeft("an hour later", -time.Hour)
+		if err := b.Err(); !strings.Contains(err.Error(), "not acknowledged") {
+			t.Errorf("Err = %v", err)
+		}
+		b.do(func() { b.fate = nil })
+		b.sleep(3 * time.Second)
+		if left := b.Left(); left < 27*time.Second {
+			t.Errorf("three seconds after the log is back %v are left", left)
+		}
+	})
+}
+
+// TestKeeperPaused lets the process stand still between sending and being
+// acknowledged: boot time goes on, and the lease with it.
+func TestKeeperPaused(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.fate = func(r *events.Renewal) fate {
+			if r.Number == 1 {
+				b.jump.Add(int64(40 * time.Second))
+			}
+			return fate{}
+		}
+		b.run()
+		defer b.end()
+		// The first renewal is acknowledged too late to be of use, and the next
+		// one is due.
+		b.sleep(time.Second)
+		if left := b.Left(); left < 29*time.Second {
+			t.Errorf("after a pause: %v left", left)
+		}
+		b.jump.Add(int64(28*time.Second + 1))
+		if left := b.Left(); left > time.Second || left <= 0 {
+			t.Errorf("after a pause that is shorter than the lease: %v left", left)
+		}
+		b.jump.Add(int64(time.Minute))
+		if left := b.Left(); left > 0 {
+			t.Errorf("after one that is longer: %v left", left)
+		}
+	})
+	bubble(t, func(t *testing.T) { // and only the first renewal
+		b := newBench(t)
+		b.fate = func(r *events.Renewal) fate {
+			if r.Number == 1 {
+				b.jump.Add(int64(40 * time.Second))
+				return fate{}
+			}
+			return fate{lost: true}
+		}
+		b.run()
+		defer b.end()
+		if left := b.Left(); left != -10*time.Second {
+			t.Errorf("a lease that was over before it came: %v left", left)
+		}
+	})
+}
+
+// TestKeeperWallClock holds I11: an hour of any other clock than boot time
+// changes nothing.
+func TestKeeperWallClock(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(time.Second)
+		left := b.Left()
+		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
+		b.still.Store(int64(b.boottime()))
+		b.sleep(time.Hour)
+		b.wantLeft("an hour of the calendar later", left)
+	})
+}
+
+// TestKeeperFloor holds I3: behind a barrier there is no lease before what it
+// asks for is applied, and the lease of before runs on to its end.
+func TestKeeperFloor(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(time.Second)
+		b.barrier(8)
+		b.wantLeft("after the barrier", 29*time.Second)
+		b.sleep(29*time.Second - 1)
+		b.wantLeft("before its end", 1)
+		b.sleep(1 + 4*time.Second)
+		b.wantLeft("after its end", -4*time.Second)
+		b.do(func() { b.index.position = 7 })
+		b.wantLeft("with less than the barrier asks for", -4*time.Second)
+		b.do(func() { b.index.position = 9 })
+		b.wantLeft("with what it asks for", 26*time.Second) // of the renewal at 30 s
+		if b.Least() != 8 {
+			t.Errorf("Least = %d, want 8", b.Least())
+		}
+	})
+}
+
+// TestKeeperIndexGoesBack holds I5: an index that holds less than one before it
+// did is not answered from.
+func TestKeeperIndexGoesBack(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.do(func() { b.index.position = 50 })
+		b.barrier(6)
+		b.do(func() { b.index.position = 20 })
+		b.barrier(7)
+		if b.Least() != 50 {
+			t.Errorf("Least = %d, want 50", b.Least())
+		}
+		if err := b.Err(); err == nil || !strings.Contains(err.Error(), "position 20") {
+			t.Errorf("Err = %v", err)
+		}
+		b.do(func() { b.index.position = 50 })
+		if err := b.Err(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestKeeperGap keeps the lease that it has where its reading has a gap, and
+// gets no other before a barrier behind its next renewal.
+func TestKeeperGap(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(time.Second)
+		b.barriers = false
+		b.do(func() { b.lose = follow.ErrGap })
+		b.wantLeft("after the gap", 29*time.Second)
+		b.sleep(100 * time.Millisecond)
+		list := b.renewals()
+		if len(list) != 2 || !list[1].Joining {
+			t.Fatalf("%d renewals, the last %+v", len(list), list[len(list)-1])
+		}
+		b.sleep(10 * time.Second)
+		b.wantLeft("without a barrier", 18900*time.Millisecond)
+		b.barrier(5)
+		if left := b.Left(); left < 29*time.Second {
+			t.Errorf("with a barrier: %v left", left)
+		}
+		if s := b.Status(); s.Lost != 1 {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// TestKeeperUnread gets no lease from a renewal up to which it has not read.
+func TestKeeperUnread(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(time.Second)
+		b.do(func() { b.holdBack = true })
+		b.sleep(31 * time.Second)
+		if left := b.Left(); left > 0 {
+			t.Errorf("with nothing read for longer than a lease: %v left", left)
+		}
+		if err := b.Err(); !strings.Contains(err.Error(), "not read") {
+			t.Errorf("Err = %v", err)
+		}
+		b.do(func() { b.holdBack = false })
+		if left := b.Left(); left < 25*time.Second {
+			t.Errorf("with all read: %v left", left)
+		}
+	})
+}
+
+// TestKeeperOtherStream finds another message where its renewal should stand, as
+// when the stream was cut back and went on out of sight.
+func TestKeeperOtherStream(t *testing.T) {
+	for _, wrong := range []int{-1, 1} { // read already, and not yet
+		bubble(t, func(t *testing.T) {
+			b := newBench(t)
+			b.run()
+			defer b.end()
+			b.sleep(6 * time.Second)
+			b.do(func() {
+				b.fate = func(r *events.Renewal) fate {
+					if r.Number == 3 {
+						return fate{wrong: wrong}
+					}
+					return fate{}
+				}
+			})
+			b.sleep(4*time.Second - 1)
+			b.sleep(1)
+			b.barrier(5)
+			if s := b.Status(); s.Lost != 1 || s.Renewals < 3 {
+				t.Errorf("wrong by %d: %+v, want the reading to begin anew", wrong, s)
+			}
+			b.wantLeft("with the renewal of before", 25*time.Second)
+			b.sleep(time.Second)
+			list := b.renewals()
+			if last := list[len(list)-1]; !last.Joining || last.Number != 4 || b.Left() <= 28*time.Second {
+				t.Errorf("wrong by %d: %v left, joined with %+v", wrong, b.Left(), last)
+			}
+		})
+	}
+}
+
+// TestKeeperUnreadable takes what it cannot read for a new condition, unless it
+// is what another node asks for.
+func TestKeeperUnreadable(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(time.Second)
+		b.do(func() { b.storeLocked("lease.node.other", []byte("garbage")) })
+		if s := b.Status(); s.Lost != 0 {
+			t.Errorf("another node's renewal: %+v", s)
+		}
+		for i, m := range []events.LeaseMessage{
+			{Subject: events.BarrierSubject, Data: []byte("garbage")},
+			{Subject: events.BarrierSubject, Data: []byte(`{"form":2}`)},
+			{Subject: "lease.somethingnew", Data: []byte(`{"form":1}`)},
+		} {
+			b.do(func() { b.storeLocked(m.Subject, m.Data) })
+			if s := b.Status(); s.Lost != uint64(i+1) {
+				t.Errorf("%s %s: %+v", m.Subject, m.Data, s)
+			}
+			b.sleep(time.Second)
+		}
+		b.sleep(time.Second)
+		if b.Left() <= 25*time.Second {
+			t.Errorf("%v left", b.Left())
+		}
+	})
+}
+
+// TestKeeperOtherEpoch gives its lease up where the ledgers' log is another one
+// than its index's.
+func TestKeeperOtherEpoch(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(time.Second)
+		b.barrier(5, func(m *events.Barrier) { m.Epoch = otherEpoch })
+		b.wantLeft("with a barrier of another epoch", NoLease)
+		list := b.renewals()
+		if last := list[len(list)-1]; last.Lease != 0 || last.Number != 2 {
+			t.Errorf("the ledgers are told %+v", last)
+		}
+		if err := b.Err(); !strings.Contains(err.Error(), otherEpoch) {
+			t.Errorf("Err = %v", err)
+		}
+		b.sleep(time.Minute)
+		if n := len(b.renewals()); n != len(list) {
+			t.Errorf("%d renewals more", n-len(list))
+		}
+		b.do(func() { b.index = benchIndex{epoch: otherEpoch, position: 3, fresh: true}; b.barriers = false })
+		b.sleep(time.Second)
+		b.barrier(3, func(m *events.Barrier) { m.Epoch = otherEpoch })
+		if left := b.Left(); left < 29*time.Second {
+			t.Errorf("with the index of that epoch: %v left, %v", left, b.Err())
+		}
+
+		// And back, as the ledgers' log is.
+		b.barrier(3)
+		b.wantLeft("with a barrier of the first epoch", NoLease)
+		b.barrier(4, func(m *events.Barrier) { m.Epoch = otherEpoch })
+		b.sleep(time.Second)
+		b.barrier(4, func(m *events.Barrier) { m.Epoch = otherEpoch })
+		b.do(func() { b.index.position = 5 })
+		if left := b.Left(); left < 28*time.Second {
+			t.Errorf("with barriers of its epoch again: %v left, %v", left, b.Err())
+		}
+	})
+}
+
+// TestKeeperIndex asks for nothing before the index has held the whole log, and
+// gives the lease up where it fails, so nobody has to wait for this node.
+func TestKeeperIndex(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.index.fresh = false
+		b.run()
+		defer b.end()
+		b.sleep(time.Minute)
+		b.wantLeft("with an index that is behind", NoLease)
+		if n := len(b.renewals()); n != 0 {
+			t.Errorf("%d renewals", n)
+		}
+		b.do(func() { b.index.fresh = true })
+		b.sleep(time.Second)
+		b.wantLeft("with one that is not", 29*time.Second+look)
+
+		b.do(func() { b.index.err = errors.New("broken") })
+		if err := b.Err(); err == nil || !strings.Contains(err.Error(), "broken") {
+			t.Errorf("Err = %v", err)
+		}
+		b.sleep(10 * time.Second)
+		b.wantLeft("with one that failed", NoLease)
+		list := b.renewals()
+		if last := list[len(list)-1]; len(list) < 2 || last.Lease != 0 {
+			t.Errorf("the ledgers are told %+v", last)
+		}
+		b.sleep(time.Minute)
+		if n := len(b.renewals()); n != len(list) {
+			t.Errorf("%d renewals more", n-len(list))
+		}
+		b.do(func() { b.index.err = nil })
+		b.sleep(time.Second)
+		if left := b.Left(); left < 29*time.Second {
+			t.Errorf("with one that is well again: %v left", left)
+		}
+		list = b.renewals()
+		if last := list[len(list)-1]; !last.Joining {
+			t.Errorf("it joins with %+v", last)
+		}
+	})
+}
+
+// TestKeeperGivesUp holds I3: what tells the ledgers leaves after the node has
+// stopped to answer.
+func TestKeeperGivesUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(5*time.Second - 1)
+		b.do(func() {
+			b.fate = func(r *events.Renewal) fate {
+				if r.Lease == 0 && b.Left() != NoLease {
+					t.Errorf("the ledgers are told with %v left", b.Left())
+				}
+				return fate{lost: r.Lease > 0} // one is on its way
+			}
+		})
+		b.sleep(1)
+		if err := b.GiveUp(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.wantLeft("given up", NoLease)
+		list := b.renewals()
+		if last := list[len(list)-1]; last.Lease != 0 || last.Number != 3 {
+			t.Errorf("the ledgers are told %+v", last)
+		}
+		b.do(func() { b.fate = nil })
+		if err := b.renew(t.Context(), b.cfg.Lease); err == nil { // one that was due
+			t.Error("a renewal leaves after the lease was given up")
+		}
+		b.sleep(time.Minute)
+		if n := len(b.renewals()); n != len(list) {
+			t.Errorf("%d renewals more", n-len(list))
+		}
+		b.wantLeft("later", NoLease)
+		if err := b.Err(); !strings.Contains(err.Error(), "stops") {
+			t.Errorf("Err = %v", err)
+		}
+	})
+	bubble(t, func(t *testing.T) { // with nobody there to be told
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
+		if err := b.GiveUp(t.Context()); err == nil {
+			t.Error("GiveUp: no error")
+		}
+		b.wantLeft("given up", NoLease)
+	})
+}
+
+// TestKeeperObserver is given the renewals of all.
+func TestKeeperObserver(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		var seen []string
+		var mu sync.Mutex
+		b := newBench(t, func(c *Config) {
+			c.OnRenewal = func(r *events.Renewal) {
+				mu.Lock()
+				defer mu.Unlock()
+				seen = append(seen, r.Holder.String())
+			}
+		})
+		b.run()
+		other := &events.Renewal{Holder: events.Holder{Node: "other", Instance: "it"}, Number: 1, Lease: 1000}
+		data, err := other.Encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.do(func() { b.storeLocked(other.Subject(), data) })
+		b.end()
+		if got := strings.Join(seen, " "); got != "node/me other/it" {
+			t.Errorf("seen %s", got)
+		}
+	})
+}
+
+func TestNewKeeperRefuses(t *testing.T) {
+	_, err := NewKeeper(Config{Lease: time.Second, Every: time.Second, Holder: events.Holder{Node: "a b"}})
+	for _, want := range []string{"Publisher", "Leases", "Index", "sooner", "node name", "instance"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("NewKeeper = %v, want %s named", err, want)
+		}
+	}
+	if a, b := NewInstance(), NewInstance(); a == b {
+		t.Errorf("two instances by the name %s", a)
+	}
+	if _, err := (&events.Renewal{Holder: events.Holder{Node: "n", Instance: NewInstance()}, Number: 1}).Encode(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCheckAllocates nothing: every check asks.
+func TestCheckAllocates(t *testing.T) {
+	k, err := NewKeeper(Config{Publisher: &bench{}, Leases: &benchLeases{}, Index: &benchIndexFace{}, Holder: events.Holder{Node: "n", Instance: "i"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.until.Store(int64(time.Hour))
+	if n := testing.AllocsPerRun(100, func() { _, _ = k.Left(), k.Least() }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
