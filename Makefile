@@ -39,11 +39,18 @@ fuzz: ## Fuzz every target for FUZZTIME=5s, one after another
 bench: ## Run the benchmarks COUNT=6 times (BENCH=., BASE=main to compare)
 	BASE='$(BASE)' BENCH='$(BENCH)' COUNT=$(COUNT) ops/ci/bench $(PKG:./...=)
 
+model: ## Explore larger worlds of leases and barriers, for some minutes
+	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep
+
 generate: ## Write the generated files anew
 	go generate ./...
 
-demo: ## One ledger, three verifiers and a client, in one process
-	go run ./cmd/tokenledger demo
+compose: build ## Run what docker-compose.yml says, without Docker (needs root)
+	@ops/ci/deps compose
+	go -C ops/deploy/composetest test -count=1 $(GOTESTFLAGS) ./...
+
+demo: build ## One ledger, three verifiers and a client, in one process
+	bin/tokenledger demo
 
 clean: ## Remove what make build made
 	rm -rf bin
@@ -59,11 +66,13 @@ gofumpt:
 
 vet:
 	go vet ./...
+	go -C ops/deploy/composetest vet ./...
 
 staticcheck:
 	$(tool) staticcheck ./...
+	go -C ops/deploy/composetest tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...
 
 current:
 	ops/ci/current
 
-.PHONY: help build test race check fmt fuzz bench generate demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test race check fmt fuzz bench model generate compose demo clean deps gofumpt vet staticcheck current
