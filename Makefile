@@ -15,6 +15,8 @@ FUZZTIME    ?= 5s
 BENCH       ?= .
 COUNT       ?= 6
 BASE        ?=
+MINUTES     ?= 10
+SEED        ?= 0
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +43,9 @@ bench: ## Run the benchmarks COUNT=6 times (BENCH=., BASE=main to compare)
 
 model: ## Explore larger worlds of leases and barriers, for some minutes
 	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep
+
+chaos: deps ## Faults on real clusters, mixed at random for MINUTES=10 (SEED=0)
+	go test ./ops/clustertest -chaos -chaos.minutes=$(MINUTES) -seed=$(SEED) -v -timeout=3h $(GOTESTFLAGS)
 
 generate: ## Write the generated files anew
 	go generate ./...
@@ -75,4 +80,4 @@ staticcheck:
 current:
 	ops/ci/current
 
-.PHONY: help build test race check fmt fuzz bench model generate compose demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test race check fmt fuzz bench chaos model generate compose demo clean deps gofumpt vet staticcheck current

@@ -90,6 +90,15 @@ type Decision struct {
 // OK reports whether the check was allowed.
 func (d Decision) OK() bool { return d.Reason == Allowed }
 
+// complain logs why the index cannot be read: once a second, since every check
+// finds the same.
+func (v *Verifier) complain(err error) {
+	now := time.Now().Unix()
+	if said := v.said.Load(); said != now && v.said.CompareAndSwap(said, now) {
+		v.cfg.Logger.Error("index cannot be read; denying", "err", err)
+	}
+}
+
 // Check decides whether a secret is good for what the request needs.
 func (v *Verifier) Check(secret string, r Request) Decision {
 	d := v.decide(secret, &r)
@@ -153,7 +162,7 @@ func (v *Verifier) judge(digest events.Digest, r *Request) Decision {
 		err = v.cfg.Index.Err() // one that stopped goes on being readable
 	}
 	if err != nil {
-		v.cfg.Logger.Error("index cannot be read; denying", "err", err)
+		v.complain(err)
 		d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
 		return d
 	}

@@ -152,6 +152,7 @@ type Verifier struct {
 	cfg    Config
 	counts [reasons]atomic.Uint64
 	stale  atomic.Uint64
+	said   atomic.Int64 // second at which it was last logged that the index cannot be read
 }
 
 // New returns a verifier. It does no I/O.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -147,6 +148,15 @@ func (f *folder) write(name string, content []byte) error {
 		return err
 	}
 	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// keep makes sure that a file has a content. Where it has, nothing is written: a
+// node starts on a full disk, too.
+func (f *folder) keep(name string, content []byte) error {
+	if have, err := os.ReadFile(f.file(name)); err == nil && bytes.Equal(have, content) {
+		return nil
+	}
+	return f.write(name, content)
 }
 
 // rootSecret returns the secret in root.token, making one where the file is

@@ -159,7 +159,7 @@ func (n *Node) startServer(ctx context.Context) error {
 			return err
 		}
 		cfg.VerifierKey = verifier.Public()
-		if err := n.folder.write(fileSigner, []byte(cfg.LedgerKey.Public()+"\n")); err != nil {
+		if err := n.folder.keep(fileSigner, []byte(cfg.LedgerKey.Public()+"\n")); err != nil {
 			return err
 		}
 		n.signer = cfg.LedgerKey

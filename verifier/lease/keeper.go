@@ -549,7 +549,11 @@ func (k *Keeper) showLocked(ctx context.Context) {
 		k.cfg.Logger.InfoContext(ctx, "lease in force", "left", until-now, "position", least)
 		k.inForce = true
 	case !inForce && k.inForce:
-		k.cfg.Logger.WarnContext(ctx, "lease is over; checks are refused", "err", k.why)
+		level := slog.LevelWarn
+		if k.stopped {
+			level = slog.LevelInfo
+		}
+		k.cfg.Logger.Log(ctx, level, "lease is over; checks are refused", "err", k.why)
 		k.inForce = false
 	}
 }
