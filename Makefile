@@ -41,6 +41,9 @@ fuzz: ## Fuzz every target for FUZZTIME=5s, one after another
 bench: ## Run the benchmarks COUNT=6 times (BENCH=., BASE=main to compare)
 	BASE='$(BASE)' BENCH='$(BENCH)' COUNT=$(COUNT) ops/ci/bench $(PKG:./...=)
 
+worlds: ## Explore small worlds of leases and barriers, without the race detector
+	go test -count=1 ./ops/leasemodel
+
 model: ## Explore larger worlds of leases and barriers, for some minutes
 	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep
 
