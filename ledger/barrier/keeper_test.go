@@ -238,8 +238,9 @@ func TestShare(t *testing.T) {
 	for _, p := range append(rest, first) {
 		k.over(p)
 	}
-	if wrote := k.Stats().Barriers - before; wrote > 2 { // one where the first was held for too long
-		t.Errorf("%d barriers, want 2", wrote)
+	// One, two, or a few where barriers come between that are due by themselves.
+	if wrote := k.Stats().Barriers - before; wrote > 5 {
+		t.Errorf("%d barriers for %d waits, want 2", wrote, n+1)
 	}
 	if w := rest[0].Widest(); w.Covers != 2000+n-1 {
 		t.Errorf("the widest proof covers %d, want %d", w.Covers, 2000+n-1)

@@ -152,19 +152,22 @@ func roleTests(t *testing.T, b bus) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := kv.PutString(testContext(t), "usr_1", "alice"); err != nil {
-		t.Fatal(err)
-	}
+	led(t, func() error {
+		_, err := kv.PutString(testContext(t), "usr_1", "alice")
+		return err
+	})
 	store, err := js.CreateObjectStore(testContext(t), jetstream.ObjectStoreConfig{Bucket: SnapshotBucket, MaxBytes: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.PutBytes(testContext(t), "index", []byte("snapshot")); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.CreateConsumer(testContext(t), "LEDGER", jetstream.ConsumerConfig{Durable: "own"}); err != nil {
-		t.Fatal(err)
-	}
+	led(t, func() error {
+		_, err := store.PutBytes(testContext(t), "index", []byte("snapshot"))
+		return err
+	})
+	led(t, func() error {
+		_, err := js.CreateConsumer(testContext(t), "LEDGER", jetstream.ConsumerConfig{Durable: "own"})
+		return err
+	})
 	state := func() (states []string) {
 		for name := range js.StreamNames(testContext(t)).Name() {
 			s, err := js.Stream(testContext(t), name)
@@ -187,6 +190,18 @@ func roleTests(t *testing.T, b bus) {
 	t.Run("ledger", func(t *testing.T) { ledgerMayAskAll(t, b) })
 	if got := mustPublish(t, js, "ledger.token.aa.revoked", "two"); got != 2 {
 		t.Errorf("the next event has position %d, want 2", got)
+	}
+}
+
+// led tries again while a stream that was just made has no leader.
+func led(t *testing.T, try func() error) {
+	t.Helper()
+	err := try()
+	for (errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrNoStreamResponse)) && t.Context().Err() == nil {
+		err = try()
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
