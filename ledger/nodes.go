@@ -22,7 +22,6 @@ type NodeReport struct {
 	Position events.Position `json:"position"`       // last applied
 	Ready    bool            `json:"ready"`          // answers checks
 	Why      string          `json:"why,omitempty"`  // it does not
-	AgeMS    int64           `json:"age_ms"`         // how old its knowledge of the log is; -1 while it has none
 	LeaseMS  int64           `json:"lease_left_ms"`  // for how long it may answer without hearing from the log
 	Version  string          `json:"version"`        // of the program
 	Epoch    string          `json:"epoch"`          // of the log it reads
@@ -128,7 +127,7 @@ func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 		for _, k := range l.cfg.Barriers.Holders() {
 			n := all[k.Holder]
 			if n == nil {
-				n = &Node{NodeReport: NodeReport{Name: k.Node, Instance: k.Instance, Position: k.Applied, AgeMS: -1, Epoch: l.cfg.Epoch}}
+				n = &Node{NodeReport: NodeReport{Name: k.Node, Instance: k.Instance, Position: k.Applied, Epoch: l.cfg.Epoch}}
 				all[k.Holder] = n
 			}
 			n.Renewed, n.Until = k.Renewed, k.Until

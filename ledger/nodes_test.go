@@ -52,7 +52,7 @@ func TestNodes(t *testing.T) {
 	nc := k.log.Conn()
 	k.untilStates()
 	full := ledger.NodeReport{
-		Name: "b", Instance: "i1", Position: 3, Ready: true, AgeMS: 7, LeaseMS: 25_000, Version: "v1", Epoch: k.log.Epoch, Address: "http://b",
+		Name: "b", Instance: "i1", Position: 3, Ready: true, LeaseMS: 25_000, Version: "v1", Epoch: k.log.Epoch, Address: "http://b",
 		Digest: events.Statement{Position: 3, Digest: 0xfe}, Stale: map[string]events.Milliseconds{"track": 1000}, Roles: []string{"verifier"},
 	}
 	report(t, nc, "b", full)

@@ -21,7 +21,6 @@ type Node struct {
 	Ready    bool   `json:"ready" doc:"it answers checks"`
 	Why      string `json:"why,omitempty" doc:"why it does not"`
 	Warning  string `json:"warning,omitempty" doc:"what an operator should look at"`
-	AgeMS    int64  `json:"age_ms" doc:"how old its knowledge of the log's end was when it reported; -1 while it has none"`
 	LeaseMS  int64  `json:"lease_left_ms" doc:"for how long it might answer without hearing from the log, when it reported"`
 	// Until is the ledger's own bound.
 	Until     *time.Time       `json:"lease_until,omitempty" doc:"when it has no lease any more at the latest if it renews no more, as this ledger knows"`
@@ -69,7 +68,7 @@ func (a *api) listNodes(ctx context.Context, _ *struct{}) (*nodeList, error) {
 func showNode(n ledger.Node, at events.Position) Node {
 	out := Node{
 		Name: n.Name, Instance: n.Instance, State: string(n.State), Position: uint64(n.Position), Lag: lag(at, n.Position),
-		Ready: n.Ready, Why: n.Why, Warning: n.Warning, AgeMS: n.AgeMS, LeaseMS: n.LeaseMS, Until: instant(n.Until),
+		Ready: n.Ready, Why: n.Why, Warning: n.Warning, LeaseMS: n.LeaseMS, Until: instant(n.Until),
 		Roles: n.Roles, Version: n.Version, Epoch: n.Epoch, Address: n.Address, HeardAt: instant(n.Heard), RenewedAt: instant(n.Renewed),
 	}
 	if n.Digest.Position > 0 {
