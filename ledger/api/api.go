@@ -11,6 +11,7 @@ import (
 	"path"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -155,6 +156,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(w, id)
 		return
 	}
+	// The request is here. A deadline for reading that passes while the answer is
+	// waited for would look as if the client had gone, and end the wait.
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not every writer in a test has one
 	f.mux.ServeHTTP(w, r)
 }
 

@@ -168,7 +168,8 @@ func operation(tag string) func(method, path, id, summary string, status int) hu
 		return huma.Operation{
 			Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag},
 			DefaultStatus: status, MaxBodyBytes: maxBody,
-			Errors: []int{400, 401, 403, 404, 409, 412, 413, 415, 422, 503},
+			BodyReadTimeout: -1, // the body is here already; see front.ServeHTTP
+			Errors:          []int{400, 401, 403, 404, 409, 412, 413, 415, 422, 503},
 		}
 	}
 }

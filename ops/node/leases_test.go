@@ -8,6 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
@@ -61,5 +66,44 @@ func TestLogBehindBarrier(t *testing.T) {
 	copyFolder(t, old, filepath.Join(streams, "LEDGER"))
 	if err := fails(t, cfg); !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), "as a barrier says") {
 		t.Errorf("Run = %v, want ErrLogGone because of the barrier", err)
+	}
+}
+
+// TestLongWait waits for a receipt longer than a request may take to be read: a
+// process that nobody hears of may hold a lease, and is waited out.
+func TestLongWait(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a lease")
+	}
+	t.Parallel()
+	const lease = 17 * time.Second // the API reads a request for 15
+	cfg := node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, NATSListen: "127.0.0.1:0", Lease: lease}
+	ledger := start(t, cfg)
+	id, _ := ledger.token("root", "audit")
+	key, err := embedded.LoadKey(ledger.file("verifier.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nats.Connect(ledger.Addresses().NATS, embedded.VerifierOptions(key)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ghost := events.Renewal{Holder: events.Holder{Node: "ghost", Instance: "a"}, Number: 1, Lease: events.InMilliseconds(lease)}
+	data, err := ghost.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := js.Publish(t.Context(), ghost.Subject(), data); err != nil {
+		t.Fatal(err)
+	}
+	done := ledger.must("POST", "/v1/tokens/"+id+"/revoke?wait=1m", m{"reason": "lost"})["receipt"].(m)
+	if how := stops(done)["ghost"]; done["complete"] != true || how != "lease_ended" || time.Since(began) < lease {
+		t.Errorf("after %s of a lease of %s: %v", time.Since(began), lease, done)
 	}
 }

@@ -578,6 +578,6 @@ func (n *Node) opsHandler() http.Handler {
 		},
 		Lease: n.verify.Lease,
 		Stale: n.verify.StaleCount,
-		Ready: n.unready,
+		Ready: n.unopened,
 	})
 }

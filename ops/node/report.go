@@ -67,6 +67,23 @@ func (n *Node) unready() error {
 	return n.lease.Err()
 }
 
+// errOpeningLedger is why a ledger is not ready though it has a lease.
+var errOpeningLedger = errors.New("the ledger is being opened")
+
+// unopened returns why the node does not do all that it is for, nil where it
+// does: a ledger is ready when its API is.
+func (n *Node) unopened() error {
+	select {
+	case <-n.ready:
+	default:
+		if err := n.unready(); err != nil || !n.cfg.has(RoleLedger) {
+			return err
+		}
+		return errOpeningLedger
+	}
+	return n.unready()
+}
+
 func (n *Node) addresses() Addresses {
 	a := Addresses{
 		PID: os.Getpid(), Name: n.name,
