@@ -1,0 +1,113 @@
+package clustertest
+
+import (
+	"testing"
+	"time"
+)
+
+// breakage is a program that is broken on purpose.
+type breakage struct {
+	name  string
+	edits []Edit
+	want  []string // invariants that it violates
+}
+
+// breakages are what TestBroken tries. The first two are part of the short form.
+var breakages = []breakage{
+	{
+		"the verifier ignores its lease",
+		[]Edit{{"verifier/decision.go", "past := v.past(r)\n", "past := v.past(r) + 24*time.Hour\n"}},
+		[]string{"I3", "I11"},
+	},
+	{
+		"the ledger waits for no barrier",
+		[]Edit{{"ledger/barrier/machine.go", "	if !m.rest(w) {\n		return false, 0\n	}\n	// Whoever", "	if true {\n		return true, 0\n	}\n	// Whoever"}},
+		[]string{"I3"},
+	},
+	{
+		"the ledger waits for no lease",
+		[]Edit{{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen\n	known,"}},
+		[]string{"I3"},
+	},
+	{
+		"the ledger waits for half a lease",
+		[]Edit{
+			{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen + m.lease/2\n	known,"},
+		},
+		[]string{"I3"},
+	},
+	{
+		"a node's silence counts as consent",
+		[]Edit{{"ledger/barrier/machine.go", "		default:\n			over, wake = false, min(wake, ends)\n", "		default:\n"}},
+		[]string{"I3"},
+	},
+	{
+		"a lease needs no reading of the log",
+		[]Edit{
+			{"verifier/lease/machine.go", "if !t.known || m.applied < t.floor {", "if !t.known {"},
+			{"verifier/lease/machine.go", "		m.least = max(m.least, t.floor)\n", ""},
+		},
+		[]string{"I3"},
+	},
+	{
+		"a suspended account's tokens work on",
+		[]Edit{{"verifier/decision.go", "		return AccountSuspended\n", "		return Allowed\n"}},
+		[]string{"I3", "I4"},
+	},
+	{
+		"keys of earlier commands are not looked for",
+		[]Edit{{"ledger/append.go", "	if key == \"\" {\n		return outcome{}, nil\n	}\n	done, err", "	if true {\n		return outcome{}, nil\n	}\n	done, err"}},
+		[]string{"I2"},
+	},
+	{
+		"the answer names another position",
+		[]Edit{{"ledger/append.go", "return outcome{position: at, event: e.ID, about: c.about, kind: change.Kind()}, nil", "return outcome{position: at + 1, event: e.ID, about: c.about, kind: change.Kind()}, nil"}},
+		[]string{"I1"},
+	},
+}
+
+// TestBroken holds the suite itself to something: programs that are broken on
+// purpose, each in one line, have to be caught, and the one that is not broken
+// must not be.
+func TestBroken(t *testing.T) {
+	together(t)
+	list := breakages[:2]
+	if *chaosFlag {
+		list = append(breakages, breakage{name: "nothing is broken"})
+	}
+	for _, b := range list {
+		t.Run(b.name, func(t *testing.T) {
+			c := newCampaign(t, Options{Ledgers: 1, Verifiers: 2, Lease: shortLease, Program: Build(t, b.edits...)})
+			v := c.anyVerifier()
+			c.hold(v, true, true)
+			end := c.cut(v)
+			cut := c.load.Now()
+			c.load.Proofs(t, 10)
+			for c.load.Now() < cut+c.lease+time.Second {
+				c.load.Proofs(t, 1)
+			}
+			end()
+			c.Heal()
+			c.load.Proofs(t, 10)
+			c.load.End()
+			log := c.ReadLog(t)
+			record := c.load.Record()
+			found := append(record.Violations(), record.LogViolations(log, rootAccount(t, log))...)
+			caught := map[string]int{}
+			for _, violation := range found {
+				if caught[violation.Invariant]++; caught[violation.Invariant] == 1 {
+					t.Log(violation)
+				}
+			}
+			t.Logf("violations by invariant: %v", caught)
+			for _, invariant := range b.want {
+				if caught[invariant] == 0 {
+					t.Errorf("%s is not found to be violated", invariant)
+				}
+			}
+			if len(b.want) == 0 && len(found) > 0 {
+				t.Errorf("%d violations where nothing is broken", len(found))
+			}
+		})
+	}
+}

@@ -1,0 +1,322 @@
+package clustertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptrace"
+	"regexp"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// campaign is a cluster under load, to which one thing after another is done.
+type campaign struct {
+	*Cluster
+	load  *Load
+	rng   *rand.Rand
+	lease time.Duration
+	told  map[string]bool // violations that were reported
+}
+
+// newCampaign starts a cluster and a load on it.
+func newCampaign(t *testing.T, o Options) *campaign {
+	t.Helper()
+	seed, rng := seeded(t)
+	if o.Program == "" {
+		o.Program = *programFlag
+	}
+	c := &campaign{Cluster: Start(t, o), rng: rng, lease: o.Lease, told: map[string]bool{}}
+	if c.lease == 0 {
+		c.lease = 30 * time.Second
+	}
+	c.load = Begin(t, c.Cluster, LoadOptions{Seed: seed, Clients: 14, Wait: 2*c.lease + 3*time.Second})
+	c.load.Proofs(t, 5)
+	t.Logf("%d ledgers and %d verifiers are under load after %s", len(c.Ledgers()), len(c.Verifiers()), c.load.Now().Round(time.Millisecond))
+	return c
+}
+
+// fault does one thing to the cluster, mends it, and holds what clients saw to
+// the invariants.
+func (c *campaign) fault(t *testing.T, name string, do func(t *testing.T)) {
+	t.Helper()
+	mended := false
+	t.Run(name, func(t *testing.T) {
+		c.Journal.Note("test", "---- %s", name)
+		began, before := c.load.Now(), c.load.Tally()
+		do(t)
+		c.recover(t)
+		mended = true
+		c.audit(t)
+		after := c.load.Tally()
+		t.Logf("%s in %s: %d commands acknowledged, %d proved, %d given up, %d times refused; checks: %d allowed, %d denied, %d refused",
+			name, (c.load.Now() - began).Round(100*time.Millisecond),
+			after.Done-before.Done, after.Proved-before.Proved, after.Unknown-before.Unknown, after.Refusals-before.Refusals,
+			after.Allowed-before.Allowed, after.Denied-before.Denied, after.Unavailable-before.Unavailable)
+		if after.Allowed == before.Allowed || after.Denied == before.Denied || after.Proved == before.Proved {
+			t.Error("nothing was allowed, denied or proved, so this shows nothing")
+		}
+	})
+	if !mended {
+		c.audit(t)
+		t.Fatal("the cluster did not find back to what it was; what comes after would show nothing")
+	}
+}
+
+// recover ends every fault and waits until all is as it was.
+func (c *campaign) recover(t *testing.T) {
+	t.Helper()
+	c.Heal()
+	began := c.load.Now()
+	for _, n := range c.Nodes {
+		if n.Process().Over() {
+			n.Start(t)
+		}
+	}
+	for _, n := range c.Nodes {
+		n.WaitReady(t)
+	}
+	ready := c.load.Now()
+	c.load.Proofs(t, 3)
+	for _, way := range c.Bypasses(t) {
+		t.Errorf("a connection goes past the relays, so what was cut off was not: %s", way)
+	}
+	t.Logf("all nodes ready %s after the end of it, proofs come after %s more", (ready - began).Round(time.Millisecond), (c.load.Now() - ready).Round(time.Millisecond))
+}
+
+// audit reports what the history shows so far.
+func (c *campaign) audit(t *testing.T) {
+	t.Helper()
+	c.show(t, c.load.Record().Violations())
+	for text, n := range c.load.Problems() {
+		t.Errorf("%d times: %s", n, text)
+	}
+	c.load.forgive()
+}
+
+// show reports violations, each once, and not without end.
+func (c *campaign) show(t testing.TB, found []Violation) {
+	t.Helper()
+	const most = 8
+	fresh := 0
+	for _, v := range found {
+		if c.told[v.String()] {
+			continue
+		}
+		c.told[v.String()] = true
+		if fresh++; fresh <= most {
+			t.Errorf("VIOLATION of %s", v)
+		}
+	}
+	if fresh > most {
+		t.Errorf("... and %d more", fresh-most)
+	}
+}
+
+// forgive forgets the problems, which were reported.
+func (l *Load) forgive() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.problems)
+}
+
+// secretShape is what every secret looks like.
+var secretShape = regexp.MustCompile(`tl[us]_[0-9A-Za-z]{38}`)
+
+// finish ends the load and holds the log and every index to what clients saw.
+func (c *campaign) finish(t *testing.T) {
+	t.Helper()
+	c.load.End()
+	// What was waited for when its client left is recorded all the same, before
+	// the receipt of what comes after it.
+	for _, l := range c.Ledgers() {
+		a, err := Send(t.Context(), Request{
+			Method: http.MethodPost, URL: l.API + "/v1/accounts", Secret: c.Root(t),
+			Body: map[string]any{"login": "last." + l.Name, "kind": "user", "grants": []string{}},
+		})
+		if err == nil && a.Status == http.StatusCreated {
+			a, err = Send(t.Context(), Request{Method: http.MethodPost, URL: l.API + "/v1/accounts/" + a.About() + "/suspend?wait=60s", Secret: c.Root(t)})
+		}
+		if _, ok := a.Proof(); err != nil || !ok {
+			t.Errorf("at the end, through %s: %v, %s", l.Name, err, a)
+		}
+	}
+	last := c.level(t)
+	log := c.ReadLog(t)
+	if len(log) != int(last) {
+		t.Errorf("the log has %d events, and every node is at %d", len(log), last)
+	}
+	c.digests(t, last)
+	for _, n := range slices.Backward(c.Nodes) { // the log goes last
+		n.Stop(t)
+	}
+	record := c.load.Record()
+	c.show(t, record.Violations())
+	c.show(t, record.LogViolations(log, rootAccount(t, log)))
+	c.CompareIndexes(t, log)
+	if leak := secretShape.FindString(c.Journal.tail(0)); leak != "" {
+		t.Errorf("I13: a node wrote a secret: %s...", leak[:8])
+	}
+	for _, what := range []string{"DATA RACE", "panic:", "fatal error:"} {
+		for _, n := range c.Nodes {
+			if c.Journal.has(n.Name, 0, what) {
+				t.Errorf("%s wrote %q", n.Name, what)
+			}
+		}
+	}
+	tally := c.load.Tally()
+	t.Logf("%d events in the log; %d commands acknowledged, %d proved, %d given up; %d checks recorded, %d of them allowed",
+		len(log), tally.Done, tally.Proved, tally.Unknown, len(record.Checks), tally.Allowed)
+}
+
+// level waits until every node has applied the whole log, and returns where it
+// ends.
+func (c *campaign) level(t *testing.T) events.Position {
+	t.Helper()
+	root := c.Root(t)
+	for {
+		last := events.Position(c.Last(t, events.StreamName))
+		for _, n := range c.Nodes {
+			n.Until(t, fmt.Sprintf("it has applied position %d", last), func() error {
+				a, err := n.Check(t.Context(), root)
+				if err == nil && (a.Status != http.StatusOK || a.Position < last) {
+					err = errors.New(a.String())
+				}
+				return err
+			})
+		}
+		// A ledger may still be recording receipts.
+		c.sleep(t, 300*time.Millisecond)
+		if events.Position(c.Last(t, events.StreamName)) == last {
+			return last
+		}
+	}
+}
+
+// digests waits until every ledger lists every node as one that serves from a
+// position, and compares what they say of their indexes.
+func (c *campaign) digests(t *testing.T, at events.Position) {
+	t.Helper()
+	type listed struct {
+		Name   string `json:"name"`
+		State  string `json:"state"`
+		Digest struct {
+			Position events.Position `json:"position"`
+			Digest   string          `json:"digest"`
+		} `json:"digest"`
+	}
+	for _, l := range c.Ledgers() {
+		var by map[string][]string // digest -> nodes
+		l.Until(t, fmt.Sprintf("it lists every node at position %d", at), func() error {
+			var list struct {
+				Items []listed `json:"items"`
+			}
+			by = map[string][]string{}
+			a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: l.API + "/v1/nodes", Secret: c.Root(t), Into: &list})
+			if err != nil || a.Status != http.StatusOK {
+				return fmt.Errorf("%w, %s", err, a)
+			}
+			for _, n := range list.Items {
+				if n.State == "serving" && n.Digest.Position == at {
+					by[n.Digest.Digest] = append(by[n.Digest.Digest], n.Name)
+				}
+			}
+			if n := len(slices.Concat(slices.Collect(maps.Values(by))...)); n != len(c.Nodes) {
+				return fmt.Errorf("it lists %d: %+v", n, list.Items)
+			}
+			return nil
+		})
+		if len(by) != 1 {
+			t.Errorf("I6: at position %d nodes have different indexes: %v", at, by)
+		}
+	}
+}
+
+func rootAccount(t *testing.T, log []events.Message) events.AccountID {
+	t.Helper()
+	for _, m := range log {
+		if e, err := events.DecodeMessage(m); err == nil && e.Change.Kind() == events.KindAccountCreated {
+			return events.AccountID(e.About)
+		}
+	}
+	t.Fatal("the log has no account")
+	return ""
+}
+
+// cut notes that nodes are cut off from the log from now on. What it returns
+// ends that: it has to be called before they are not any more.
+func (c *campaign) cut(nodes ...*Node) (end func()) {
+	from := c.load.Now()
+	return func() {
+		to := c.load.Now()
+		for _, n := range nodes {
+			c.load.Cut(Outage{Node: n.Name, Lease: c.lease, From: from, To: to})
+		}
+	}
+}
+
+// waitRefusing waits until a node says that it does not know.
+func (c *campaign) waitRefusing(t *testing.T, n *Node) {
+	t.Helper()
+	began := c.load.Now()
+	n.Until(t, "it refuses", func() error {
+		if ready, _ := n.Ready(t.Context()); ready {
+			return errors.New("it is ready")
+		}
+		return nil
+	})
+	_, why := n.Ready(t.Context())
+	t.Logf("%s refuses after %s: %s", n.Name, (c.load.Now() - began).Round(time.Millisecond), why)
+}
+
+// inFlight begins checks of what was proved to be taken and returns when nodes
+// have them all, answered or not. What it returns waits for the answers.
+func (c *campaign) inFlight(t *testing.T, n *Node, checks int) (answered func()) {
+	t.Helper()
+	c.load.mu.Lock()
+	ended := slices.Clone(c.load.ended[max(0, len(c.load.ended)-checks):])
+	c.load.mu.Unlock()
+	var sent, done sync.WaitGroup
+	for _, e := range ended {
+		sent.Add(1)
+		var once sync.Once
+		ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{
+			WroteRequest: func(httptrace.WroteRequestInfo) { once.Do(sent.Done) },
+		})
+		done.Go(func() {
+			c.load.Ask(ctx, n, e.token, e.need)
+			once.Do(sent.Done) // it was never sent
+		})
+	}
+	sent.Wait()
+	return done.Wait
+}
+
+// follower returns a ledger that does not lead the log.
+func (c *campaign) follower(t *testing.T) *Node {
+	t.Helper()
+	leader := c.Leader(t, events.StreamName)
+	list := slices.DeleteFunc(c.Ledgers(), func(n *Node) bool { return n == leader })
+	return list[c.rng.IntN(len(list))]
+}
+
+// any returns one of the verifiers.
+func (c *campaign) anyVerifier() *Node {
+	list := c.Verifiers()
+	return list[c.rng.IntN(len(list))]
+}
+
+// pause waits for a random time.
+func (c *campaign) pause(ctx context.Context, most time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Duration(c.rng.Int64N(int64(most)))):
+	}
+}

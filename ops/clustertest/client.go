@@ -1,0 +1,171 @@
+package clustertest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// web carries the kit's requests. Limits of time are the callers'.
+var web = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second}}
+
+// Request is a request to a node.
+type Request struct {
+	Method string
+	URL    string
+	Secret string          // of the token that it is sent with; empty for none
+	Key    string          // for idempotency; empty for none
+	Least  events.Position // that the answer has to rest on; 0 for none
+	Body   any             // as JSON; nil for none
+	Into   any             // what the answer is read into besides; nil for nothing
+}
+
+// Answer is what a node says, good or bad.
+type Answer struct {
+	Status int
+	Header http.Header
+
+	Token struct {
+		ID string `json:"id"`
+	} `json:"token"`
+	Account json.RawMessage `json:"account"` // an object from the API, an id from a verifier
+	Secret  string          `json:"secret"`
+
+	Position events.Position `json:"position"`
+
+	Receipt *Receipt `json:"receipt"`
+
+	Allowed bool   `json:"allowed"`
+	Reason  string `json:"reason"`
+
+	Code   string `json:"code"` // of a problem
+	Detail string `json:"detail"`
+
+	Items []json.RawMessage `json:"items"` // of a list
+}
+
+// Receipt is since when a change is in force, and on which nodes.
+type Receipt struct {
+	Complete bool            `json:"complete"`
+	Covers   events.Position `json:"covers"`
+	Position events.Position `json:"position"`
+	Nodes    []struct {
+		Name string `json:"name"`
+		How  string `json:"how"`
+	} `json:"nodes"`
+}
+
+// How returns how each process of a node came to stop, by its name.
+func (r *Receipt) How(node string) (ways []string) {
+	for _, n := range r.Nodes {
+		if n.Name == node {
+			ways = append(ways, n.How)
+		}
+	}
+	return ways
+}
+
+// About returns the id of what a command changed.
+func (a Answer) About() string {
+	var account struct {
+		ID string `json:"id"`
+	}
+	if a.Token.ID != "" || json.Unmarshal(a.Account, &account) != nil {
+		return a.Token.ID
+	}
+	return account.ID
+}
+
+// Proof returns the position up to which the answer says that no node can
+// answer any more as if the events had not happened, and false where it does not
+// say that.
+func (a Answer) Proof() (events.Position, bool) {
+	if a.Receipt == nil || !a.Receipt.Complete {
+		return 0, false
+	}
+	return a.Receipt.Covers, true
+}
+
+// String leaves secrets out.
+func (a Answer) String() string {
+	s := fmt.Sprintf("status %d, position %d", a.Status, a.Position)
+	for _, more := range []string{a.Code, a.Reason, a.Detail} {
+		if more != "" {
+			s += ", " + more
+		}
+	}
+	if a.Receipt != nil {
+		s += fmt.Sprintf(", receipt %+v", *a.Receipt)
+	}
+	return s
+}
+
+// Send sends a request once. An error means that no answer came.
+func Send(ctx context.Context, r Request) (Answer, error) {
+	var content io.Reader
+	if r.Body != nil {
+		b, err := json.Marshal(r.Body)
+		if err != nil {
+			return Answer{}, err
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, r.URL, content)
+	if err != nil {
+		return Answer{}, err
+	}
+	if content != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if r.Secret != "" {
+		req.Header.Set("Authorization", "Bearer "+r.Secret)
+	}
+	if r.Key != "" {
+		req.Header.Set("Idempotency-Key", r.Key)
+	}
+	if r.Least != 0 {
+		req.Header.Set("Ledger-Min-Position", fmt.Sprint(r.Least))
+	}
+	resp, err := web.Do(req)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return Answer{}, err
+	}
+	a := Answer{Status: resp.StatusCode, Header: resp.Header}
+	if err := json.Unmarshal(b, &a); err != nil {
+		return a, fmt.Errorf("%s %s: status %d, and the body cannot be read: %w", r.Method, r.URL, resp.StatusCode, err)
+	}
+	if r.Into != nil {
+		return a, json.Unmarshal(b, r.Into)
+	}
+	return a, nil
+}
+
+// Check asks a node about a secret.
+func (n *Node) Check(ctx context.Context, secret string, need ...string) (Answer, error) {
+	return Send(ctx, Request{Method: http.MethodPost, URL: n.Verify + "/v1/verify", Body: map[string]any{"token": secret, "need": need}})
+}
+
+// getJSON reads what stands at a URL.
+func getJSON(ctx context.Context, url string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := web.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(into)
+}

@@ -1,0 +1,509 @@
+package clustertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/ops/addrtest"
+)
+
+// Options say what a cluster is made of.
+type Options struct {
+	// Ledgers is how many nodes keep the log: one or three. Zero means three.
+	Ledgers int
+	// Verifiers is how many nodes only verify.
+	Verifiers int
+	// Lease is given to every node. Zero leaves the default.
+	Lease time.Duration
+	// Program is what runs. Empty means what [Build] makes without edits.
+	Program string
+	// Disks are what nodes keep their data on, by name. Others use a folder of
+	// the test's.
+	Disks map[string]*Disk
+	// Env is added to every node's environment.
+	Env []string
+}
+
+// Cluster is a number of nodes, each a process of its own, with relays on every
+// way between two of them. Any goroutine may ask it things.
+type Cluster struct {
+	Journal *Journal
+	Nodes   []*Node // the ledgers first: l1, l2, ... v1, v2, ...
+
+	options Options
+	owner   testing.TB // whose end is the end of all processes
+	creds   string     // folder that nats init wrote; empty with one ledger
+	links   map[link][]*Relay
+
+	mu   sync.Mutex
+	root string // guarded by mu; the first token's secret
+}
+
+// link is the way from a node to another.
+type link struct{ from, to string }
+
+// Node is a member of a cluster: its folder and addresses, and the processes
+// that use them one after another. Any goroutine may ask it things; one starts
+// and ends its processes.
+type Node struct {
+	Name   string
+	Ledger bool // it keeps the log and serves the API
+
+	Data string // folder, as the node sees it
+	// URLs, which stay the same over restarts. API is empty where the node is no
+	// ledger.
+	API, Verify, Metrics string
+
+	// Shift moves the clocks of time since the machine started in the processes
+	// that are started from now on.
+	Shift time.Duration
+
+	cluster *Cluster
+	clients way   // of clients to its log, if it is a ledger
+	routes  way   // of the other ledgers
+	disk    *Disk // nil for none
+	args    []string
+
+	mu      sync.Mutex
+	process *Process // guarded by mu; the latest, nil before the first
+	lives   int      // guarded by mu; processes so far
+}
+
+// Start starts a cluster and waits until every node answers checks. When the
+// test fails, its log has what the nodes wrote.
+func Start(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	c := New(t, o)
+	for _, n := range c.Nodes {
+		n.Start(t)
+		if n.Ledger && c.creds == "" {
+			n.WaitReady(t) // it makes the key of the others
+		}
+	}
+	for _, n := range c.Nodes {
+		n.WaitReady(t)
+	}
+	return c
+}
+
+// New returns a cluster whose nodes are not started.
+func New(t testing.TB, o Options) *Cluster {
+	t.Helper()
+	if _, err := sockets(); err != nil {
+		t.Skipf("NOT TESTED: what becomes of a cluster under faults: %v", err)
+	}
+	if o.Ledgers == 0 {
+		o.Ledgers = 3
+	}
+	if o.Program == "" {
+		o.Program = Build(t)
+	}
+	c := &Cluster{Journal: NewJournal(), options: o, owner: t, links: map[link][]*Relay{}}
+	t.Cleanup(func() { c.report(t) })
+	for i := range o.Ledgers {
+		n := c.add(t, fmt.Sprintf("l%d", i+1))
+		n.Ledger = true
+		n.API = "http://" + addrtest.Free(t)
+		for _, w := range []*way{&n.clients, &n.routes} {
+			w.door = addrtest.Free(t)
+			_, port, _ := net.SplitHostPort(w.door)
+			w.behind = net.JoinHostPort("127.0.1."+n.Name[1:], port)
+		}
+	}
+	for i := range o.Verifiers {
+		c.add(t, fmt.Sprintf("v%d", i+1))
+	}
+	for _, n := range c.Ledgers() {
+		c.open(t, n, n.clients)
+		c.open(t, n, n.routes)
+	}
+	if o.Ledgers > 1 {
+		c.issue(t)
+	}
+	for _, n := range c.Nodes {
+		n.args = c.serve(n)
+	}
+	return c
+}
+
+func (c *Cluster) add(t testing.TB, name string) *Node {
+	t.Helper()
+	n := &Node{
+		Name: name, cluster: c, disk: c.options.Disks[name],
+		Verify: "http://" + addrtest.Free(t), Metrics: "http://" + addrtest.Free(t),
+	}
+	n.Data = filepath.Join(t.TempDir(), name)
+	if n.disk != nil {
+		n.Data = filepath.Join(n.disk.mount, name)
+	}
+	c.Nodes = append(c.Nodes, n)
+	return n
+}
+
+// A way is how a ledger's log is reached: the door, where all are told to go,
+// and the address behind it, where the ledger listens. The servers of a cluster
+// tell each other where the others are, and that is the door again, so nobody
+// finds another way in.
+type way struct {
+	door, behind string // host:port
+}
+
+// open opens a way to a ledger. It lets nobody in but the nodes, each by a relay
+// of its own, and the test.
+func (c *Cluster) open(t testing.TB, to *Node, w way) {
+	t.Helper()
+	relays := map[string]*Relay{tester: newRelay(w.behind)}
+	for _, from := range c.Nodes {
+		r := newRelay(w.behind)
+		relays[from.Name] = r
+		if from != to {
+			l := link{from.Name, to.Name}
+			c.links[l] = append(c.links[l], r)
+		}
+	}
+	d := openDoor(t, w.door, func(conn net.Conn) *Relay { return relays[c.dialer(conn)] })
+	t.Cleanup(func() {
+		for _, r := range relays {
+			r.end()
+		}
+		d.close()
+	})
+}
+
+// tester is the name of the test's own process among the nodes.
+const tester = "test"
+
+// dialer returns the name of the node that made a connection, empty where none
+// did.
+func (c *Cluster) dialer(conn net.Conn) string {
+	inode := socketOf(conn.RemoteAddr(), conn.LocalAddr())
+	for _, n := range c.Nodes {
+		if p := n.current(); p != nil && holds(p.PID(), inode) {
+			return n.Name
+		}
+	}
+	if holds(os.Getpid(), inode) {
+		return tester
+	}
+	return ""
+}
+
+// issue makes every node's key and certificate.
+func (c *Cluster) issue(t testing.TB) {
+	t.Helper()
+	c.creds = filepath.Join(t.TempDir(), "credentials")
+	args := []string{"nats", "init", c.creds}
+	for _, n := range c.Nodes {
+		if n.Ledger {
+			args = append(args, "--ledger", n.Name+"=127.0.0.1")
+		} else {
+			args = append(args, "--verifier", n.Name)
+		}
+	}
+	p := Run(t, Command{Name: "init", Path: c.options.Program, Args: args, Journal: c.Journal})
+	if code := p.Wait(t); code != 0 {
+		t.Fatalf("tokenledger nats init ended with exit status %d:\n%s", code, c.Journal.tail(20))
+	}
+}
+
+// serve returns a node's arguments.
+func (c *Cluster) serve(n *Node) []string {
+	bare := func(url string) string { return strings.TrimPrefix(url, "http://") }
+	args := []string{
+		"serve", "--data", n.Data, "--name", n.Name,
+		"--verify-addr", bare(n.Verify), "--metrics-addr", bare(n.Metrics),
+	}
+	if c.options.Lease != 0 {
+		args = append(args, "--lease", c.options.Lease.String())
+	}
+	var clients, routes []string
+	for _, l := range c.Ledgers() {
+		clients = append(clients, "nats://"+l.clients.door)
+		routes = append(routes, "nats://"+l.routes.door)
+	}
+	switch {
+	case !n.Ledger:
+		args = append(args, "--roles", "verifier", "--nats", strings.Join(clients, ","))
+	case c.creds == "":
+		args = append(args, "--nats-listen", n.clients.behind)
+	default:
+		args = append(args, "--nats-listen", n.clients.behind, "--nats-cluster", strings.Join(routes, ","), "--nats-cluster-listen", n.routes.behind)
+	}
+	if n.Ledger {
+		args = append(args, "--api-addr", bare(n.API))
+	}
+	switch {
+	case c.creds != "":
+		args = append(args, "--nats-credentials", filepath.Join(c.creds, "nodes", n.Name))
+	case !n.Ledger:
+		args = append(args, "--nats-key", filepath.Join(c.Nodes[0].Data, "verifier.nk"))
+	}
+	return args
+}
+
+// report shows what the nodes wrote where the test failed.
+func (c *Cluster) report(t testing.TB) {
+	const most = 400
+	path := filepath.Join(t.ArtifactDir(), "journal.log")
+	if err := os.WriteFile(path, []byte(c.Journal.tail(0)), 0o600); err != nil {
+		t.Logf("the journal is lost: %v", err)
+	}
+	if t.Failed() {
+		t.Logf("the last %d lines of what the nodes wrote (all of it: go test -artifacts, journal.log):\n%s", most, c.Journal.tail(most))
+	}
+}
+
+// Node returns the node with a name.
+func (c *Cluster) Node(name string) *Node {
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	panic("clustertest: no node " + name)
+}
+
+// Ledgers returns the nodes that keep the log.
+func (c *Cluster) Ledgers() []*Node {
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return !n.Ledger })
+}
+
+// Verifiers returns the nodes that only verify.
+func (c *Cluster) Verifiers() []*Node {
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return n.Ledger })
+}
+
+// Root returns the secret of the first token, which may do everything.
+func (c *Cluster) Root(t testing.TB) string {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.root == "" {
+		Eventually(t, "a ledger has written the first token's secret", func() bool {
+			for _, n := range c.Ledgers() {
+				if b, err := os.ReadFile(n.File("root.token")); err == nil && len(b) > 0 {
+					c.root = strings.TrimSpace(string(b))
+				}
+			}
+			return c.root != ""
+		})
+	}
+	return c.root
+}
+
+// Hold keeps back everything that travels from one node to another, on every
+// connection between them.
+func (c *Cluster) Hold(from, to *Node) {
+	c.Journal.Note("test", "hold %s -> %s", from.Name, to.Name)
+	for _, r := range c.links[link{from.Name, to.Name}] {
+		r.Hold(Forth)
+	}
+	for _, r := range c.links[link{to.Name, from.Name}] {
+		r.Hold(Back)
+	}
+}
+
+// Split keeps back everything that travels between nodes of two groups.
+func (c *Cluster) Split(a, b []*Node) {
+	for _, x := range a {
+		for _, y := range b {
+			c.Hold(x, y)
+			c.Hold(y, x)
+		}
+	}
+}
+
+// Others returns the nodes that are not among those named.
+func (c *Cluster) Others(but ...*Node) []*Node {
+	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return slices.Contains(but, n) })
+}
+
+// Sever breaks every connection between two nodes, and each new one.
+func (c *Cluster) Sever(a, b *Node) {
+	c.Journal.Note("test", "sever %s and %s", a.Name, b.Name)
+	for _, l := range []link{{a.Name, b.Name}, {b.Name, a.Name}} {
+		for _, r := range c.links[l] {
+			r.Sever()
+		}
+	}
+}
+
+// Delay has everything that travels from one node to another arrive later.
+func (c *Cluster) Delay(from, to *Node, d time.Duration) {
+	c.Journal.Note("test", "delay %s -> %s by %s", from.Name, to.Name, d)
+	for _, r := range c.links[link{from.Name, to.Name}] {
+		r.Delay(Forth, d)
+	}
+	for _, r := range c.links[link{to.Name, from.Name}] {
+		r.Delay(Back, d)
+	}
+}
+
+// Heal ends what was done to the ways between nodes.
+func (c *Cluster) Heal() {
+	c.Journal.Note("test", "heal")
+	for _, relays := range c.links {
+		for _, r := range relays {
+			r.Mend()
+			for w := range ways {
+				r.Delay(w, 0)
+				r.Pass(w)
+			}
+		}
+	}
+}
+
+// Bypasses returns the connections of nodes to the log that do not go through a
+// relay: what was cut off then was not.
+func (c *Cluster) Bypasses(t testing.TB) []string {
+	t.Helper()
+	list, err := sockets()
+	if err != nil {
+		t.Logf("NOT TESTED: that nodes are connected through relays alone: %v", err)
+		return nil
+	}
+	var found []string
+	for _, s := range list {
+		for _, to := range c.Ledgers() {
+			if r := s.remote.String(); r != to.clients.behind && r != to.routes.behind {
+				continue
+			}
+			for _, from := range c.Others(to) {
+				if p := from.current(); p != nil && holds(p.PID(), s.inode) {
+					found = append(found, fmt.Sprintf("%s -> %s at %s", from.Name, to.Name, s.remote))
+				}
+			}
+		}
+	}
+	return found
+}
+
+// Start starts the node's next process and does not wait for it.
+func (n *Node) Start(t testing.TB) *Process {
+	t.Helper()
+	if p := n.current(); p != nil && !p.Over() {
+		t.Fatalf("%s runs already", n.Name)
+	}
+	if n.disk != nil {
+		n.disk.free(t)
+	}
+	c := n.cluster
+	p := Run(t, Command{
+		Name: n.Name, Path: c.options.Program, Args: n.args, Env: c.options.Env,
+		Disk: n.disk, Shift: n.Shift, Journal: c.Journal, Owner: c.owner,
+	})
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.process = p
+	n.lives++
+	return p
+}
+
+// Process returns the node's latest process, nil before the first.
+func (n *Node) Process() *Process { return n.current() }
+
+func (n *Node) current() *Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
+// Life returns how many processes the node has had.
+func (n *Node) Life() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.lives
+}
+
+// File returns where a file of the data folder is. Where that is on a disk, the
+// node has to run or to be frozen.
+func (n *Node) File(name ...string) string {
+	path := filepath.Join(append([]string{n.Data}, name...)...)
+	if p := n.current(); p != nil {
+		return p.File(path)
+	}
+	return path
+}
+
+// Kill ends the node's process at once.
+func (n *Node) Kill(t testing.TB) { t.Helper(); n.current().Kill(t) }
+
+// Freeze stops the node's process where it stands.
+func (n *Node) Freeze(t testing.TB) { t.Helper(); n.current().Freeze(t) }
+
+// Thaw lets the node's process go on.
+func (n *Node) Thaw(t testing.TB) { t.Helper(); n.current().Thaw(t) }
+
+// Stop asks the node's process to end, which it has to do in peace.
+func (n *Node) Stop(t testing.TB) {
+	t.Helper()
+	if code := n.current().Terminate(t); code != 0 {
+		t.Errorf("%s ended with exit status %d", n.Name, code)
+	}
+}
+
+// Ready returns what the node says of its health: false and why where it does
+// not answer checks.
+func (n *Node) Ready(ctx context.Context) (bool, string) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Metrics+"/readyz", nil)
+	if err != nil {
+		return false, err.Error()
+	}
+	resp, err := web.Do(req)
+	if err != nil {
+		return false, err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return false, err.Error()
+	}
+	return resp.StatusCode == http.StatusOK, strings.TrimSpace(string(b))
+}
+
+// WaitReady waits until the node answers checks, and fails the test where its
+// process ends before.
+func (n *Node) WaitReady(t testing.TB) {
+	t.Helper()
+	n.Until(t, "it is ready", func() error {
+		if ready, why := n.Ready(t.Context()); !ready {
+			return errors.New(why)
+		}
+		return nil
+	})
+}
+
+// Until waits until something holds of the node, and fails the test where its
+// process ends before, or where that takes too long.
+func (n *Node) Until(t testing.TB, what string, holds func() error) {
+	t.Helper()
+	deadline := time.Now().Add(Patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		over := n.current().Over() // asked first: what it did last may be what is waited for
+		err := holds()
+		switch {
+		case err == nil:
+			return
+		case over:
+			t.Fatalf("%s: waiting until %s: its process ended: %s", n.Name, what, n.current().cmd.ProcessState)
+		case time.Now().After(deadline):
+			t.Fatalf("%s: after %s still not: %s: %v", n.Name, Patience, what, err)
+		}
+		<-tick.C
+	}
+}

@@ -1,0 +1,580 @@
+package clustertest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// LoadOptions say what a load does.
+type LoadOptions struct {
+	Seed uint64
+	// Clients is how many goroutines change things. Zero means 8.
+	Clients int
+	// Checkers is how many goroutines ask each node. Zero means 2.
+	Checkers int
+	// Pause is between two checks of one goroutine. Zero means 5 ms.
+	Pause time.Duration
+	// Wait is for how long a client waits for proof. Zero means 12 s.
+	Wait time.Duration
+}
+
+// Load is clients that change things all the time through any ledger, and
+// others that ask every node about it. All of it is recorded.
+type Load struct {
+	*History
+
+	cluster *Cluster
+	options LoadOptions
+	root    string // secret that commands are sent with
+	run     string // part of all keys
+	waits   map[string]bool
+
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	done, proved, unknown, refusals atomic.Int64 // commands
+	allowed, denied, unavailable    atomic.Int64 // checks
+	alarm                           func(format string, args ...any)
+
+	mu       sync.Mutex
+	live     []*Token       // guarded by mu, like all below; tokens that are good, as far as their clients know
+	ended    []ending       // tokens that something was taken from, latest last
+	problems map[string]int // answers that nobody should get -> how often
+}
+
+// ending is a token and what it was good for before something was taken from it.
+type ending struct {
+	token *Token
+	need  events.Scope
+}
+
+// Begin starts a load on a cluster that is ready. It goes on until the test ends
+// or [Load.End].
+func Begin(t testing.TB, c *Cluster, o LoadOptions) *Load {
+	t.Helper()
+	def := func(n *int, value int) {
+		if *n == 0 {
+			*n = value
+		}
+	}
+	def(&o.Clients, 8)
+	def(&o.Checkers, 2)
+	if o.Pause == 0 {
+		o.Pause = 5 * time.Millisecond
+	}
+	if o.Wait == 0 {
+		o.Wait = 12 * time.Second
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l := &Load{
+		History: NewHistory(c.Journal.began), cluster: c, options: o, root: c.Root(t), run: fmt.Sprintf("%x", o.Seed),
+		waits: c.waits(t), cancel: cancel, problems: map[string]int{},
+		alarm: func(format string, args ...any) { c.Journal.Note("load", format, args...) },
+	}
+	for i := range o.Clients {
+		client := &client{load: l, name: fmt.Sprintf("c%d", i), rng: rand.New(rand.NewPCG(o.Seed, uint64(i)+100))}
+		l.wg.Go(func() { client.work(ctx) })
+	}
+	for i, n := range c.Nodes {
+		for j := range o.Checkers {
+			rng := rand.New(rand.NewPCG(o.Seed, uint64(1000+100*i+j)))
+			l.wg.Go(func() { l.check(ctx, n, rng) })
+		}
+	}
+	t.Cleanup(l.End)
+	return l
+}
+
+// End ends the load and returns when all of it has stopped.
+func (l *Load) End() {
+	l.cancel()
+	l.wg.Wait()
+}
+
+// Tally is how much a load has done.
+type Tally struct {
+	Done, Proved, Unknown        int64 // commands; Unknown were given up
+	Refusals                     int64 // answers that a command cannot be done now
+	Allowed, Denied, Unavailable int64 // checks
+}
+
+// Tally returns how much the load has done.
+func (l *Load) Tally() Tally {
+	return Tally{
+		l.done.Load(), l.proved.Load(), l.unknown.Load(), l.refusals.Load(),
+		l.allowed.Load(), l.denied.Load(), l.unavailable.Load(),
+	}
+}
+
+// Problems returns answers to commands that nobody should get, and how often
+// they came.
+func (l *Load) Problems() map[string]int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return maps.Clone(l.problems)
+}
+
+// Proofs waits until so many more commands are proved to be in force.
+func (l *Load) Proofs(t testing.TB, n int64) {
+	t.Helper()
+	want := l.proved.Load() + n
+	Eventually(t, fmt.Sprintf("%d more commands are proved", n), func() bool { return l.proved.Load() >= want })
+}
+
+// Commands waits until so many more commands are acknowledged.
+func (l *Load) Commands(t testing.TB, n int64) {
+	t.Helper()
+	want := l.done.Load() + n
+	Eventually(t, fmt.Sprintf("%d more commands are acknowledged", n), func() bool { return l.done.Load() >= want })
+}
+
+// offer makes a token one that checks ask about.
+func (l *Load) offer(t *Token) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live = append(l.live, t)
+}
+
+// withdraw notes that something is being taken from tokens.
+func (l *Load) withdraw(gone bool, list ...ending) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.ended = append(l.ended, list...)
+	const most = 4000
+	if n := len(l.ended) - most; n > 0 {
+		l.ended = slices.Delete(l.ended, 0, n)
+	}
+	if gone {
+		for _, e := range list {
+			if i := slices.Index(l.live, e.token); i >= 0 {
+				l.live = slices.Delete(l.live, i, i+1)
+			}
+		}
+	}
+}
+
+// pick returns what to ask about: mostly what was taken lately, and else what is
+// good, most of that young.
+func (l *Load) pick(rng *rand.Rand) (ending, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	late := func(n int) int { return n - 1 - min(rng.IntN(n), rng.IntN(n), rng.IntN(n)) }
+	if n := len(l.ended); n > 0 && rng.IntN(10) < 6 {
+		if rng.IntN(4) > 0 {
+			return l.ended[n-1-rng.IntN(min(n, 24))], true
+		}
+		return l.ended[rng.IntN(n)], true
+	}
+	if n := len(l.live); n > 0 {
+		return ending{l.live[late(n)], scope(1 + rng.IntN(sites))}, true
+	}
+	return ending{}, false
+}
+
+// check asks a node time and again.
+func (l *Load) check(ctx context.Context, n *Node, rng *rand.Rand) {
+	tick := time.NewTicker(l.options.Pause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if about, ok := l.pick(rng); ok {
+			l.Ask(ctx, n, about.token, about.need)
+		}
+	}
+}
+
+// checkTimeout is for how long a check waits for its answer: long, so that
+// checks are under way at a node that stands still.
+const checkTimeout = 20 * time.Second
+
+// Ask asks a node about a token and records it.
+func (l *Load) Ask(ctx context.Context, n *Node, token *Token, need events.Scope) Check {
+	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
+	defer cancel()
+	c := Check{Node: n.Name, Token: token, Need: need, Verdict: Silent, Began: l.Now()}
+	a, err := n.Check(ctx, token.Secret, need.String())
+	c.Ended, c.Position = l.Now(), a.Position
+	switch {
+	case err != nil:
+		return c // nobody answered
+	case a.Status == http.StatusServiceUnavailable:
+		c.Verdict = Unavailable
+		l.unavailable.Add(1)
+	case a.Status != http.StatusOK:
+		l.problem("%s answered a check with %s", n.Name, a)
+		return c
+	case a.Allowed:
+		c.Verdict = Allowed
+		l.allowed.Add(1)
+	default:
+		c.Verdict = Denied
+		l.denied.Add(1)
+	}
+	l.Checked(c)
+	return c
+}
+
+func (l *Load) problem(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	l.alarm("%s", text)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.problems[text]++
+}
+
+// sites is how many sites tokens are for.
+const sites = 6
+
+func scope(site int) events.Scope {
+	list, err := events.ParseScopes([]string{fmt.Sprintf("view:site/%d", site)})
+	if err != nil {
+		panic(err) // the text is ours
+	}
+	return list[0]
+}
+
+// waits returns which commands can be waited for, by the name of the operation.
+func (c *Cluster) waits(t testing.TB) map[string]bool {
+	t.Helper()
+	type operation struct {
+		ID         string `json:"operationId"`
+		Parameters []struct {
+			Name string `json:"name"`
+		} `json:"parameters"`
+	}
+	var d struct {
+		Paths map[string]map[string]operation `json:"paths"`
+	}
+	if err := getJSON(t.Context(), c.Ledgers()[0].API+"/openapi.json", &d); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]bool{}
+	for _, methods := range d.Paths {
+		for _, o := range methods {
+			for _, p := range o.Parameters {
+				if p.Name == "wait" {
+					out[o.ID] = true
+				}
+			}
+		}
+	}
+	if len(out) == 0 {
+		t.Fatal("no command can be waited for")
+	}
+	return out
+}
+
+// client changes what is its own, one command after another. One goroutine uses
+// it.
+type client struct {
+	load     *Load
+	name     string
+	rng      *rand.Rand
+	made     int // commands
+	accounts []*account
+	seen     events.Position // the highest that an answer named
+}
+
+// account is what a client knows of an account of its own.
+type account struct {
+	id        string
+	suspended bool
+	lost      bool // nobody knows what it is like
+	tokens    []*holding
+}
+
+// holding is what a client knows of a token of its own.
+type holding struct {
+	*Token
+	scopes    []events.Scope
+	suspended bool
+	lost      bool // nobody knows what it is like
+}
+
+func (c *client) work(ctx context.Context) {
+	for ctx.Err() == nil {
+		c.step(ctx)
+	}
+}
+
+// tokens returns the tokens of accounts that are not suspended.
+func (c *client) tokens(wanted func(*holding) bool) (list []choice) {
+	for _, a := range c.accounts {
+		if a.suspended || a.lost {
+			continue
+		}
+		for _, h := range a.tokens {
+			if !h.lost && wanted(h) {
+				list = append(list, choice{a, h})
+			}
+		}
+	}
+	return list
+}
+
+type choice struct {
+	account *account
+	token   *holding
+}
+
+// step carries one command out.
+func (c *client) step(ctx context.Context) {
+	usable := slices.DeleteFunc(slices.Clone(c.accounts), func(a *account) bool { return a.lost })
+	if len(usable) < 2 {
+		c.createAccount(ctx)
+		return
+	}
+	for _, a := range usable {
+		if a.suspended && c.rng.IntN(2) == 0 {
+			c.account(ctx, a, "resume", events.KindAccountResumed)
+			return
+		}
+	}
+	open := slices.DeleteFunc(usable, func(a *account) bool { return a.suspended })
+	active := c.tokens(func(h *holding) bool { return !h.suspended })
+	if len(open) > 0 && len(active) < 3 {
+		c.createToken(ctx, open[c.rng.IntN(len(open))])
+		return
+	}
+	if len(active) == 0 {
+		return // its accounts are suspended; the next step may resume one
+	}
+	pick := active[c.rng.IntN(len(active))]
+	switch roll := c.rng.IntN(100); {
+	case roll < 35:
+		c.createToken(ctx, open[c.rng.IntN(len(open))])
+	case roll < 65:
+		c.token(ctx, pick, "revoke", events.KindTokenRevoked)
+	case roll < 75:
+		c.token(ctx, pick, "suspend", events.KindTokenSuspended)
+	case roll < 87:
+		c.narrow(ctx, pick)
+	case roll < 91:
+		c.account(ctx, pick.account, "suspend", events.KindAccountSuspended)
+	default:
+		if stopped := c.tokens(func(h *holding) bool { return h.suspended }); len(stopped) > 0 {
+			c.token(ctx, stopped[c.rng.IntN(len(stopped))], "resume", events.KindTokenResumed)
+		}
+	}
+}
+
+func (c *client) createAccount(ctx context.Context) {
+	change := Change{Kind: events.KindAccountCreated, Scopes: allSites()}
+	body := map[string]any{"login": fmt.Sprintf("%s.%s-%d", c.load.run, c.name, c.made), "kind": "user", "grants": events.ScopeStrings(change.Scopes)}
+	if change, a := c.do(ctx, change, "", http.MethodPost, "/v1/accounts", body); change.Outcome == Done {
+		c.accounts = append(c.accounts, &account{id: a.About()})
+	}
+}
+
+func allSites() []events.Scope {
+	list, err := events.ParseScopes([]string{"admin:site/*"})
+	if err != nil {
+		panic(err) // the text is ours
+	}
+	return list
+}
+
+func (c *client) createToken(ctx context.Context, a *account) {
+	h := &holding{}
+	for site := range sites {
+		h.scopes = append(h.scopes, scope(site+1))
+	}
+	change, answer := c.do(ctx, Change{Kind: events.KindTokenCreated, Scopes: h.scopes}, "", http.MethodPost, "/v1/tokens",
+		map[string]any{"account": a.id, "app": "load", "scopes": events.ScopeStrings(h.scopes)})
+	if change.Outcome != Done || answer.Secret == "" {
+		return // a secret that no answer showed is nobody's
+	}
+	digest, ok := events.DefaultFormat.DigestOf(answer.Secret)
+	if !ok {
+		c.load.problem("%s made a token whose secret is none", change.Ledger)
+		return
+	}
+	h.Token = &Token{ID: answer.About(), Account: a.id, Secret: answer.Secret, Digest: digest}
+	a.tokens = append(a.tokens, h)
+	c.load.offer(h.Token)
+}
+
+// token suspends, resumes or revokes a token.
+func (c *client) token(ctx context.Context, pick choice, verb string, kind events.Kind) {
+	h := pick.token
+	operation := verb + "-token"
+	taken := ending{h.Token, h.scopes[c.rng.IntN(len(h.scopes))]}
+	if verb != "resume" {
+		c.load.withdraw(verb == "revoke", taken)
+	} else {
+		operation = ""
+	}
+	change, _ := c.do(ctx, Change{Kind: kind, About: h.ID}, operation, http.MethodPost, "/v1/tokens/"+h.ID+"/"+verb, nil)
+	switch {
+	case change.Outcome != Done:
+		h.lost = true
+	case verb == "revoke":
+		pick.account.tokens = slices.DeleteFunc(pick.account.tokens, func(o *holding) bool { return o == h })
+	default:
+		h.suspended = verb == "suspend"
+	}
+	c.sharp(ctx, change, taken)
+}
+
+// narrow takes one of a token's sites away, or gives all back.
+func (c *client) narrow(ctx context.Context, pick choice) {
+	h := pick.token
+	operation := "edit-token"
+	var scopes []events.Scope
+	var taken ending
+	if len(h.scopes) > 2 {
+		i := c.rng.IntN(len(h.scopes))
+		taken = ending{h.Token, h.scopes[i]}
+		scopes = slices.Delete(slices.Clone(h.scopes), i, i+1)
+		c.load.withdraw(false, taken)
+	} else {
+		operation = ""
+		for site := range sites {
+			scopes = append(scopes, scope(site+1))
+		}
+	}
+	change, _ := c.do(ctx, Change{Kind: events.KindTokenScoped, About: h.ID, Scopes: scopes}, operation,
+		http.MethodPatch, "/v1/tokens/"+h.ID, map[string]any{"scopes": events.ScopeStrings(scopes)})
+	if change.Outcome != Done {
+		h.lost = true
+		return
+	}
+	h.scopes = scopes
+	if taken.token != nil {
+		c.sharp(ctx, change, taken)
+	}
+}
+
+// account suspends or resumes an account, with all of its tokens.
+func (c *client) account(ctx context.Context, a *account, verb string, kind events.Kind) {
+	operation := verb + "-account"
+	var taken []ending
+	if verb == "suspend" {
+		for _, h := range a.tokens {
+			if !h.suspended && !h.lost {
+				taken = append(taken, ending{h.Token, h.scopes[c.rng.IntN(len(h.scopes))]})
+			}
+		}
+		c.load.withdraw(false, taken...)
+	} else {
+		operation = ""
+	}
+	change, _ := c.do(ctx, Change{Kind: kind, About: a.id}, operation, http.MethodPost, "/v1/accounts/"+a.id+"/"+verb, nil)
+	if change.Outcome != Done {
+		a.lost = true
+		return
+	}
+	a.suspended = verb == "suspend"
+	c.sharp(ctx, change, taken...)
+}
+
+// sharp asks every node about what was just proved to be taken, at once: a
+// moment later would be easier on them.
+func (c *client) sharp(ctx context.Context, change Change, taken ...ending) {
+	if change.Proved == 0 || len(taken) == 0 {
+		return
+	}
+	// A node that stands still must not keep the client.
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, n := range c.load.cluster.Nodes {
+		e := taken[c.rng.IntN(len(taken))]
+		wg.Go(func() { c.load.Ask(ctx, n, e.token, e.need) })
+	}
+	wg.Wait()
+}
+
+// do carries a command out: it is sent to any ledger, and again, until it is
+// acknowledged or the client gives it up. operation names it where it can be
+// waited for and the client may want to.
+func (c *client) do(ctx context.Context, change Change, operation, method, path string, body any) (Change, Answer) {
+	c.made++
+	change.Client, change.Key = c.name, fmt.Sprintf("%s-%s-%d", c.load.run, c.name, c.made)
+	change.Outcome, change.Began = Unknown, c.load.Now()
+	if c.load.waits[operation] && c.rng.IntN(3) > 0 {
+		change.Waited = true
+		path += "?wait=" + c.load.options.Wait.String()
+	}
+	patient := c.rng.IntN(8) > 0 // else it gives up soon, and what becomes of the command stays open
+	ledgers := c.load.cluster.Ledgers()
+	number := c.load.Begin(change)
+	var last Answer
+	for ctx.Err() == nil && (change.Tries == 0 || patient || change.Tries < 2) {
+		change.Tries++
+		n := ledgers[c.rng.IntN(len(ledgers))]
+		change.Ledger = n.Name
+		a, err := c.try(ctx, n, Request{
+			Method: method, URL: n.API + path, Secret: c.load.root, Key: change.Key, Least: c.seen, Body: body,
+		})
+		last = a
+		switch {
+		case err != nil:
+		case a.Status == http.StatusOK || a.Status == http.StatusCreated:
+			change.Outcome, change.Position = Done, a.Position
+			if at, ok := a.Proof(); ok && change.Waited {
+				change.Proved = at
+			}
+			if change.About == "" {
+				change.About = a.About()
+			}
+			c.seen = max(c.seen, a.Position)
+		case a.Status == http.StatusServiceUnavailable:
+			c.load.refusals.Add(1)
+		default:
+			// Every command is one that can be done.
+			c.load.problem("%s, try %d: %s %s of %s: %s", n.Name, change.Tries, method, path, change.Kind, a)
+			if change.Tries == 1 {
+				change.Outcome = Refused
+			}
+		}
+		if change.Outcome != Unknown {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(20+c.rng.IntN(80)) * time.Millisecond):
+		}
+	}
+	change.Ended = c.load.Now()
+	switch {
+	case change.Outcome == Done:
+		c.load.done.Add(1)
+		if change.Proved > 0 {
+			c.load.proved.Add(1)
+		}
+	default:
+		c.load.unknown.Add(1)
+	}
+	c.load.History.End(number, change)
+	return change, last
+}
+
+// try sends a request once.
+func (c *client) try(ctx context.Context, n *Node, r Request) (Answer, error) {
+	if p := n.Process(); p == nil || p.Over() {
+		return Answer{}, fmt.Errorf("%s does not run", n.Name)
+	}
+	limit := 4*time.Second + c.load.options.Wait
+	if c.rng.IntN(20) == 0 {
+		// So little patience that the next try may meet this one in the ledger.
+		limit = time.Duration(c.rng.IntN(8000)) * time.Microsecond
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	return Send(ctx, r)
+}

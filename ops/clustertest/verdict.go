@@ -1,0 +1,295 @@
+package clustertest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+)
+
+// Violation is something that a history shows and that must not be.
+type Violation struct {
+	// Invariant names what is violated, as in I3.
+	Invariant string
+	Text      string
+}
+
+func (v Violation) String() string { return v.Invariant + ": " + v.Text }
+
+// violations collects them.
+type violations []Violation
+
+func (v *violations) add(invariant, format string, args ...any) {
+	*v = append(*v, Violation{invariant, fmt.Sprintf(format, args...)})
+}
+
+// Violations returns what the record shows by itself, without the log:
+//
+//   - I3: a check that began after a command's proof, and was answered as if the
+//     command had not happened: allowed where the command forbids it, or from a
+//     position before the one that was proved.
+//   - I5: a node that answered from a position, and later from an earlier one,
+//     also over restarts.
+//   - I11: a node that allowed something when it had been cut off from the log
+//     for longer than its lease.
+func (r Record) Violations() []Violation {
+	var found violations
+	r.checkForbidden(&found)
+	r.checkProved(&found)
+	r.checkBackwards(&found)
+	r.checkOutages(&found)
+	return found
+}
+
+// checkForbidden reports checks that were allowed although a command was proved
+// to forbid them before they began. It goes by the commands alone and believes
+// no position that a node names.
+func (r Record) checkForbidden(found *violations) {
+	about := map[string][]Change{} // token or account -> what was done to it
+	for _, c := range r.Changes {
+		if c.About != "" {
+			about[c.About] = append(about[c.About], c)
+		}
+	}
+	for _, check := range r.Checks {
+		if check.Verdict != Allowed {
+			continue
+		}
+		for _, id := range []string{check.Token.ID, check.Token.Account} {
+			for _, c := range about[id] {
+				if c.Proved == 0 || c.Ended >= check.Began || !c.forbids(check.Need) || undone(about[id], c, check) {
+					continue
+				}
+				found.add("I3", "%s; before it began, this was proved: %s", check, c)
+			}
+		}
+	}
+}
+
+// forbids reports whether a token must not be allowed something once the command
+// has happened, and before another.
+func (c Change) forbids(need events.Scope) bool {
+	switch c.Kind {
+	case events.KindTokenRevoked, events.KindTokenSuspended, events.KindAccountSuspended:
+		return true
+	case events.KindTokenScoped, events.KindAccountGranted:
+		return !events.Matomo.AnyCovers(c.Scopes, need)
+	}
+	return false
+}
+
+// undone reports whether a later command may have allowed again what c forbids,
+// by the time that the check ended.
+func undone(all []Change, c Change, check Check) bool {
+	for _, later := range all {
+		var allows bool
+		switch c.Kind {
+		case events.KindTokenSuspended:
+			allows = later.Kind == events.KindTokenResumed
+		case events.KindAccountSuspended:
+			allows = later.Kind == events.KindAccountResumed
+		case events.KindTokenScoped, events.KindAccountGranted:
+			allows = later.Kind == c.Kind && !later.forbids(check.Need)
+		}
+		if !allows || later.Began > check.Ended || later.Outcome == Refused {
+			continue
+		}
+		if later.Outcome == Unknown || later.Position > c.Position {
+			return true
+		}
+	}
+	return false
+}
+
+// checkProved reports answers from a position before one that was proved to be
+// in force everywhere when the check began. That holds of every answer, whatever
+// the command was and whatever the check is about.
+func (r Record) checkProved(found *violations) {
+	proofs := slices.DeleteFunc(slices.Clone(r.Changes), func(c Change) bool { return c.Proved == 0 })
+	slices.SortFunc(proofs, func(a, b Change) int { return cmp.Compare(a.Ended, b.Ended) })
+	highest := make([]Change, len(proofs)) // of the proofs up to each
+	for i, p := range proofs {
+		highest[i] = p
+		if i > 0 && highest[i-1].Proved > p.Proved {
+			highest[i] = highest[i-1]
+		}
+	}
+	for _, check := range r.Checks {
+		if !check.Verdict.answered() {
+			continue
+		}
+		n := sort.Search(len(proofs), func(i int) bool { return proofs[i].Ended >= check.Began })
+		if n > 0 && check.Position < highest[n-1].Proved {
+			found.add("I3", "%s; before it began, position %d was proved: %s", check, highest[n-1].Proved, highest[n-1])
+		}
+	}
+}
+
+func (v Verdict) answered() bool { return v == Allowed || v == Denied }
+
+// checkBackwards reports a node that answered from an earlier position in a
+// check that began after another had ended.
+func (r Record) checkBackwards(found *violations) {
+	nodes := map[string][]Check{}
+	for _, c := range r.Checks {
+		if c.Verdict.answered() {
+			nodes[c.Node] = append(nodes[c.Node], c)
+		}
+	}
+	for _, name := range slices.Sorted(mapKeys(nodes)) {
+		begun := nodes[name]
+		slices.SortFunc(begun, func(a, b Check) int { return cmp.Compare(a.Began, b.Began) })
+		ended := slices.Clone(begun)
+		slices.SortFunc(ended, func(a, b Check) int { return cmp.Compare(a.Ended, b.Ended) })
+		var highest Check // of those that ended before the one at hand began
+		next := 0
+		for _, c := range begun {
+			for ; next < len(ended) && ended[next].Ended < c.Began; next++ {
+				if ended[next].Position > highest.Position {
+					highest = ended[next]
+				}
+			}
+			if c.Position < highest.Position {
+				found.add("I5", "%s; before that, %s", c, highest)
+			}
+		}
+	}
+}
+
+func mapKeys[K comparable, V any](m map[K]V) func(yield func(K) bool) {
+	return func(yield func(K) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// checkOutages reports checks that were answered past the lease of a node that
+// was cut off. The lease was asked for before the cut, so it is over a lease
+// after the cut, however the rest went.
+func (r Record) checkOutages(found *violations) {
+	for _, o := range r.Outages {
+		for _, c := range r.Checks {
+			if c.Node == o.Node && c.Verdict.answered() && c.Began > o.From+o.Lease && c.Ended < o.To {
+				found.add("I11", "%s; it was cut off at %s, and its lease is %s", c, o.From.Round(time.Millisecond), o.Lease)
+			}
+		}
+	}
+}
+
+// LogViolations holds a record to the log as it is in the end, and the log to
+// itself. root is the account that sent the commands; others are commands that
+// were sent besides.
+//
+//   - I1: a command that was acknowledged is in the log, at its position.
+//   - I2: no command is in the log twice, and none that was refused.
+//   - I4: an answer is what follows from the log up to the position that it
+//     names.
+func (r Record) LogViolations(log []events.Message, root events.AccountID) []Violation {
+	var found violations
+	checkCommands(&found, r.Changes, log, root)
+	r.checkAnswers(&found, log)
+	return found
+}
+
+func checkCommands(found *violations, changes []Change, log []events.Message, root events.AccountID) {
+	type place struct {
+		at events.Position
+		e  *events.Event
+	}
+	first := map[events.CommandKey]place{}
+	at := map[events.Position]*events.Event{}
+	for i, m := range log {
+		if m.Position != events.Position(i+1) {
+			found.add("I7", "message %d of the log is at position %d", i+1, m.Position)
+		}
+		e, err := events.DecodeMessage(m)
+		if err != nil {
+			found.add("I1", "position %d of the log cannot be read: %v", m.Position, err)
+			continue
+		}
+		at[m.Position] = e
+		if e.Key == "" {
+			continue
+		}
+		if twin, ok := first[e.Key]; ok {
+			found.add("I2", "positions %d and %d are one command, a doubled %s of %s", twin.at, m.Position, e.Change.Kind(), e.About)
+			continue
+		}
+		first[e.Key] = place{m.Position, e}
+	}
+	for _, c := range changes {
+		key := events.NewCommandKey(root, c.Key)
+		p, there := first[key]
+		switch {
+		case c.Outcome == Refused && there:
+			found.add("I2", "%s; it stands at position %d", c, p.at)
+		case c.Outcome == Unknown && there && p.e.Change.Kind() != c.Kind:
+			found.add("I2", "%s; at position %d it became a %s", c, p.at, p.e.Change.Kind())
+		case c.Outcome != Done:
+		case at[c.Position] == nil:
+			found.add("I1", "%s; the log ends at position %d", c, len(log))
+		case at[c.Position].Key != key:
+			found.add("I1", "%s; that position holds a %s of %s, and its own is %d", c, at[c.Position].Change.Kind(), at[c.Position].About, p.at)
+		case at[c.Position].Change.Kind() != c.Kind || at[c.Position].About != c.About:
+			found.add("I1", "%s; that position holds a %s of %s", c, at[c.Position].Change.Kind(), at[c.Position].About)
+		}
+	}
+}
+
+// checkAnswers compares each answer with what the reference says of the log up
+// to the answer's position.
+func (r Record) checkAnswers(found *violations, log []events.Message) {
+	type question struct {
+		token *Token
+		need  string
+	}
+	asked := map[question][]Check{}
+	for _, c := range r.Checks {
+		if c.Verdict.answered() {
+			q := question{c.Token, c.Need.String()}
+			asked[q] = append(asked[q], c)
+		}
+	}
+	// What concerns a token, so that the reference has little to read.
+	about := map[string][]events.Message{} // id -> its messages
+	var policy []events.Message
+	for _, m := range log {
+		e, err := events.DecodeMessage(m)
+		switch {
+		case err != nil: // said elsewhere
+		case strings.HasPrefix(m.Subject, events.SubjectRoot+"."+string(events.NounPolicy)+"."):
+			policy = append(policy, m)
+		default:
+			about[e.About] = append(about[e.About], m)
+		}
+	}
+	now := time.Now() // no token of a history ends by itself
+	for q, checks := range asked {
+		part := slices.Concat(policy, about[q.token.ID], about[q.token.Account])
+		slices.SortFunc(part, func(a, b events.Message) int { return cmp.Compare(a.Position, b.Position) })
+		state := eventstest.Fold(part)
+		allowed := make([]bool, len(part)+1) // after so many messages of the part
+		for i, m := range part {
+			use, ok := state.Until(m.Position).Use(q.token.Digest, now)
+			allowed[i+1] = ok && use.Covers(events.Matomo, checks[0].Need)
+		}
+		for _, c := range checks {
+			if int(c.Position) > len(log) {
+				found.add("I4", "%s; the log ends at position %d", c, len(log))
+				continue
+			}
+			n := sort.Search(len(part), func(i int) bool { return part[i].Position > c.Position })
+			if (c.Verdict == Allowed) != allowed[n] {
+				found.add("I4", "%s; the log up to there says allowed: %t", c, allowed[n])
+			}
+		}
+	}
+}
