@@ -83,4 +83,4 @@ staticcheck:
 current:
 	ops/ci/current
 
-.PHONY: help build test race check fmt fuzz bench chaos model generate compose demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test race check fmt fuzz bench chaos worlds model generate compose demo clean deps gofumpt vet staticcheck current
