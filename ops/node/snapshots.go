@@ -55,7 +55,7 @@ func (n *Node) fetchSnapshot(ctx context.Context, dir string) error {
 		return err
 	}
 	said := time.Now()
-	h, err := snapshot.InstallLatest(ctx, &snapshot.Store{Conn: n.conn}, dir, snapshot.Options{
+	_, err = snapshot.InstallLatest(ctx, &snapshot.Store{Conn: n.conn}, dir, snapshot.Options{
 		Wanted: snapshot.Wanted{Keys: keys}, Reserve: indexReserve, Logger: n.log,
 		Progress: func(done, total int64) {
 			n.fetched.Store(done)
@@ -65,9 +65,6 @@ func (n *Node) fetchSnapshot(ctx context.Context, dir string) error {
 			}
 		},
 	})
-	if err == nil {
-		n.log.Info("index begins with a snapshot", "position", h.Position, "records", h.Records)
-	}
 	return err
 }
 
