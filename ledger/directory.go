@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -23,7 +25,10 @@ const directoryBucket = "DIRECTORY"
 //
 //	login.<digest of the login in lower case> -> reservation
 //	account.<id>                              -> person
-type directory struct{ kv jetstream.KeyValue }
+type directory struct {
+	kv   jetstream.KeyValue
+	conn *nats.Conn
+}
 
 // person is what the directory knows of an account.
 type person struct {
@@ -34,7 +39,7 @@ func openDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (*
 	for {
 		kv, err := tryDirectory(ctx, js, max(1, replicas))
 		if err == nil {
-			return &directory{kv: kv}, nil
+			return &directory{kv: kv, conn: js.Conn()}, nil
 		}
 		// Of several ledgers that make it at once, the server leaves some without
 		// an answer, as it does while a replicated log has no leader.
@@ -97,27 +102,67 @@ func (d *directory) describe(ctx context.Context, id events.AccountID, p person)
 // holder returns who has a login.
 func (d *directory) holder(ctx context.Context, login string) (reservation, error) {
 	var r reservation
-	e, err := d.kv.Get(ctx, loginKey(login))
+	b, err := d.get(ctx, loginKey(login))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return r, fmt.Errorf("account with this login: %w", ErrNotFound)
 	}
 	if err != nil {
 		return r, unavailable(err)
 	}
-	return r, json.Unmarshal(e.Value(), &r)
+	return r, json.Unmarshal(b, &r)
 }
 
 // person returns what is known of an account, nothing where it was erased.
 func (d *directory) person(ctx context.Context, id events.AccountID) (person, error) {
 	var p person
-	e, err := d.kv.Get(ctx, accountKey(id))
+	b, err := d.get(ctx, accountKey(id))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return p, nil
 	}
 	if err != nil {
 		return p, unavailable(err)
 	}
-	return p, json.Unmarshal(e.Value(), &p)
+	return p, json.Unmarshal(b, &p)
+}
+
+// get reads a key, [jetstream.ErrKeyNotFound] where there is none. A copy that
+// lags may not have it yet, so that is the leader's to say.
+func (d *directory) get(ctx context.Context, key string) ([]byte, error) {
+	e, err := d.kv.Get(ctx, key)
+	if err == nil {
+		return e.Value(), nil
+	}
+	if !errors.Is(err, jetstream.ErrKeyNotFound) {
+		return nil, err
+	}
+	question, err := json.Marshal(map[string]string{"last_by_subj": "$KV." + directoryBucket + "." + key})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, directoryTry)
+	defer cancel()
+	m, err := d.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+directoryBucket, question)
+	if err != nil {
+		return nil, fmt.Errorf("ask for a login or an account's description: %w", err)
+	}
+	var got struct {
+		Error   *jetstream.APIError `json:"error"`
+		Message struct {
+			Header []byte `json:"hdrs"` // of a deletion alone
+			Data   []byte `json:"data"`
+		} `json:"message"`
+	}
+	if err := json.Unmarshal(m.Data, &got); err != nil {
+		return nil, err
+	}
+	const noMessage = 10037 // JSNoMessageFoundErr, for which the client has no name
+	switch {
+	case got.Error != nil && got.Error.ErrorCode == noMessage, bytes.Contains(got.Message.Header, []byte("KV-Operation")):
+		return nil, jetstream.ErrKeyNotFound
+	case got.Error != nil:
+		return nil, got.Error
+	}
+	return got.Message.Data, nil
 }
 
 // loginKey does not contain the login: keys are subjects, and may be listed.

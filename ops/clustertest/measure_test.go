@@ -245,6 +245,26 @@ func TestMeasure(t *testing.T) {
 			t.Errorf("%d revocations at once took %d barriers, want fewer", len(tokens), barriers)
 		}
 	})
+	t.Run("what was made is found", func(t *testing.T) {
+		d := d.in(t)
+		const times = 400
+		missed := 0
+		for i := range times {
+			login := fmt.Sprintf("found-%d", i)
+			made := d.must(d.Ledgers()[i%3], http.MethodPost, "/v1/accounts", map[string]any{"login": login, "kind": "user", "grants": []string{}})
+			for _, l := range d.Ledgers() {
+				a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: l.API + "/v1/accounts/" + login, Secret: d.root, Least: made.Position})
+				if err != nil || a.Status != http.StatusOK {
+					if missed++; missed == 1 {
+						t.Errorf("I5: account %s, made through %s at position %d, by its login through %s: %v, %s", login, d.Ledgers()[i%3].Name, made.Position, l.Name, err, a)
+					}
+				}
+			}
+		}
+		if missed > 0 {
+			t.Errorf("I5: %d of %d lookups by login did not find an account that was made before", missed, 3*times)
+		}
+	})
 	t.Run("the last token", func(t *testing.T) {
 		d := d.in(t)
 		account := d.makeAccount("alone")
