@@ -14,11 +14,14 @@ import (
 // most is the longest part of an input that an error repeats.
 const most = 80
 
-// repeats reports whether an error holds more than that of what was read.
+// repeats reports whether an error holds more than that of what was read. What
+// stands around the part that it holds may look like the input, too, so some more
+// is let pass.
 func repeats(err error, input string) bool {
+	const around = 40
 	text := err.Error()
-	for i := 0; i+most < len(text); i++ {
-		if strings.Contains(input, text[i:i+most+1]) {
+	for i := 0; i+most+around < len(text); i++ {
+		if strings.Contains(input, text[i:i+most+around+1]) {
 			return true
 		}
 	}
