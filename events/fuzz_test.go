@@ -81,7 +81,9 @@ func FuzzScope(f *testing.F) {
 			t.Fatalf("ParseScope(%q) = %v; by its grammar it is one: %t", in, err, want)
 		}
 		if err != nil {
-			if !errors.Is(err, events.ErrBadScope) || repeats(err, in) {
+			// Of a long input a part is printed, a byte of it as \x00 at most.
+			const longest = 4*most + 120
+			if !errors.Is(err, events.ErrBadScope) || len(err.Error()) > longest {
 				t.Errorf("ParseScope's error is not ErrBadScope or repeats its input: %v", err)
 			}
 			return
