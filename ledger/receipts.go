@@ -218,7 +218,7 @@ func (r *receipts) record(proof barrier.Proof) (recordedAt, error) {
 	case rec == nil:
 		rec = &receiptEvent{proof: proof, done: make(chan struct{})}
 		r.flying = rec
-		r.work.Go(r.append)
+		r.work.Go(func() { r.append(rec) })
 	case rec.proof.Covers >= proof.Covers: // it says as much
 	case r.next == nil:
 		rec = &receiptEvent{proof: proof, done: make(chan struct{})}
@@ -233,23 +233,21 @@ func (r *receipts) record(proof barrier.Proof) (recordedAt, error) {
 	return rec.at, rec.err
 }
 
-// append appends receipts one after another while there are any.
-func (r *receipts) append() {
-	for {
-		r.mu.Lock()
-		rec := r.flying
-		r.mu.Unlock()
-		if rec == nil {
-			return
-		}
+// append appends receipts one after another while there are any. Whether there
+// is another is decided where the one before is taken away: between the two,
+// somebody else would begin.
+func (r *receipts) append(rec *receiptEvent) {
+	for rec != nil {
 		rec.at, rec.err = r.l.appendReceipt(r.ctx, rec.proof)
 		r.mu.Lock()
 		if rec.err == nil {
 			r.last = rec.at
 		}
-		r.flying, r.next = r.next, nil
+		next := r.next
+		r.flying, r.next = next, nil
 		r.mu.Unlock()
 		close(rec.done)
+		rec = next
 	}
 }
 

@@ -300,3 +300,28 @@ func TestReceiptOfCutOffNode(t *testing.T) {
 		t.Fatal("the wait is not over")
 	}
 }
+
+// TestReceiptsBackToBack lets waits end just when the receipt of others has been
+// appended: who finds none under way begins one, and nobody else does.
+func TestReceiptsBackToBack(t *testing.T) {
+	k := newKit(t)
+	k.log.Node("verifier-1", lease).Follow(t)
+	k.knows(1)
+	const callers, rounds = 4, 60
+	var all sync.WaitGroup
+	for range callers {
+		all.Go(func() {
+			for range rounds {
+				tok, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "root", Scopes: []string{"audit"}})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if p := k.Prove(t.Context(), tok.Position); !p.Complete || p.Receipt == 0 {
+					t.Errorf("position %d: %+v", tok.Position, p)
+				}
+			}
+		})
+	}
+	all.Wait()
+}
