@@ -307,7 +307,7 @@ func TestReceiptsBackToBack(t *testing.T) {
 	k := newKit(t)
 	k.log.Node("verifier-1", lease).Follow(t)
 	k.knows(1)
-	const callers, rounds = 4, 60
+	const callers, rounds = 24, 60
 	var all sync.WaitGroup
 	for range callers {
 		all.Go(func() {
