@@ -287,11 +287,12 @@ func TestStoreIsDamaged(t *testing.T) {
 	fetched("a chunk is another", i)
 
 	// Descriptions that are none.
+	patient := &snapshot.Store{Conn: store.Conn}
 	for _, meta := range []string{"", "{", `{"name":"index-a"}`, `{"name":"index-b","nuid":"a","size":1,"chunks":1,"metadata":{"tokenledger-position":"1"}}`} {
 		if _, err := js.Publish(t.Context(), "$O.SNAPSHOTS.M.aW5kZXgtYQ==", []byte(meta)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.Latest(t.Context()); !errors.Is(err, snapshot.ErrDamaged) {
+		if _, err := patient.Latest(t.Context()); !errors.Is(err, snapshot.ErrDamaged) {
 			t.Errorf("description %q: Latest = %v, want ErrDamaged", meta, err)
 		}
 	}
