@@ -205,7 +205,7 @@ func TestReplacedWhileRead(t *testing.T) {
 	p := opened(t, run.Messages[:10])
 	publisher := b.publisher(p, key)
 	published(t, publisher)
-	source := &gone{Source: &snapshot.Store{Conn: b.conn("verifier"), Timeout: 40 * time.Millisecond, Tries: 2}, times: 2, meanwhile: func() {
+	source := &gone{Source: &snapshot.Store{Conn: b.conn("verifier"), Timeout: 400 * time.Millisecond, Tries: 2}, times: 2, meanwhile: func() {
 		for range 2 {
 			at := p.Position()
 			applied(t, p, run.Messages[at:at+10])
@@ -227,7 +227,8 @@ func TestStoreIsDamaged(t *testing.T) {
 	store := &snapshot.Store{Conn: b.conn("verifier"), Timeout: 40 * time.Millisecond, Tries: 2}
 	publisher := b.publisher(p, key)
 	published(t, publisher)
-	i := b.latest(store)
+	patient := &snapshot.Store{Conn: store.Conn}
+	i := b.latest(patient)
 	if i.Chunks < 4 {
 		t.Fatalf("%d chunks show little", i.Chunks)
 	}
@@ -287,7 +288,6 @@ func TestStoreIsDamaged(t *testing.T) {
 	fetched("a chunk is another", i)
 
 	// Descriptions that are none.
-	patient := &snapshot.Store{Conn: store.Conn}
 	for _, meta := range []string{"", "{", `{"name":"index-a"}`, `{"name":"index-b","nuid":"a","size":1,"chunks":1,"metadata":{"tokenledger-position":"1"}}`} {
 		if _, err := js.Publish(t.Context(), "$O.SNAPSHOTS.M.aW5kZXgtYQ==", []byte(meta)); err != nil {
 			t.Fatal(err)
