@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -14,8 +15,6 @@ import (
 	"sync"
 	"testing"
 	"time"
-
-	"github.com/tokenledger/tokenledger/ops/addrtest"
 )
 
 // Options say what a cluster is made of.
@@ -70,6 +69,7 @@ type Node struct {
 	Shift time.Duration
 
 	cluster *Cluster
+	host    string
 	clients way   // of clients to its log, if it is a ledger
 	routes  way   // of the other ledgers
 	disk    *Disk // nil for none
@@ -111,18 +111,16 @@ func New(t testing.TB, o Options) *Cluster {
 	}
 	c := &Cluster{Journal: NewJournal(), options: o, owner: t, links: map[link][]*Relay{}}
 	t.Cleanup(func() { c.report(t) })
+	network := takeNetwork(t)
 	for i := range o.Ledgers {
-		n := c.add(t, fmt.Sprintf("l%d", i+1))
+		n := c.add(t, fmt.Sprintf("l%d", i+1), network.host(1+i))
 		n.Ledger = true
-		n.API = "http://" + addrtest.Free(t)
-		for _, w := range []*way{&n.clients, &n.routes} {
-			w.door = addrtest.Free(t)
-			_, port, _ := net.SplitHostPort(w.door)
-			w.behind = net.JoinHostPort("127.0.1."+n.Name[1:], port)
-		}
+		n.API = "http://" + net.JoinHostPort(n.host, "7600")
+		n.clients = way{net.JoinHostPort(n.host, "7603"), net.JoinHostPort(network.host(101+i), "7603")}
+		n.routes = way{net.JoinHostPort(n.host, "7604"), net.JoinHostPort(network.host(101+i), "7604")}
 	}
 	for i := range o.Verifiers {
-		c.add(t, fmt.Sprintf("v%d", i+1))
+		c.add(t, fmt.Sprintf("v%d", i+1), network.host(51+i))
 	}
 	for _, n := range c.Ledgers() {
 		c.open(t, n, n.clients)
@@ -137,11 +135,34 @@ func New(t testing.TB, o Options) *Cluster {
 	return c
 }
 
-func (c *Cluster) add(t testing.TB, name string) *Node {
+// network is a part of loopback that one cluster has for itself. A port of a node
+// that is dead for a while is then taken by nobody else.
+type network struct{ a, b int }
+
+// takeNetwork returns a network that nobody has, for as long as the test lasts.
+func takeNetwork(t testing.TB) network {
+	t.Helper()
+	for range 100 {
+		n := network{1 + rand.IntN(254), rand.IntN(256)}
+		// Whoever else looks for one finds this taken.
+		l, err := net.Listen("tcp", net.JoinHostPort(n.host(254), "7600"))
+		if err == nil {
+			t.Cleanup(func() { _ = l.Close() })
+			return n
+		}
+	}
+	t.Fatal("no network of loopback can be had")
+	return network{}
+}
+
+// host returns an address of the network.
+func (n network) host(i int) string { return fmt.Sprintf("127.%d.%d.%d", n.a, n.b, i) }
+
+func (c *Cluster) add(t testing.TB, name, host string) *Node {
 	t.Helper()
 	n := &Node{
-		Name: name, cluster: c, disk: c.options.Disks[name],
-		Verify: "http://" + addrtest.Free(t), Metrics: "http://" + addrtest.Free(t),
+		Name: name, cluster: c, host: host, disk: c.options.Disks[name],
+		Verify: "http://" + net.JoinHostPort(host, "7601"), Metrics: "http://" + net.JoinHostPort(host, "7602"),
 	}
 	n.Data = filepath.Join(t.TempDir(), name)
 	if n.disk != nil {
@@ -206,7 +227,7 @@ func (c *Cluster) issue(t testing.TB) {
 	args := []string{"nats", "init", c.creds}
 	for _, n := range c.Nodes {
 		if n.Ledger {
-			args = append(args, "--ledger", n.Name+"=127.0.0.1")
+			args = append(args, "--ledger", n.Name+"="+n.host)
 		} else {
 			args = append(args, "--verifier", n.Name)
 		}
