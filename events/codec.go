@@ -2,6 +2,7 @@ package events
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -52,6 +53,10 @@ func Encode(e *Event) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode event: %w", err)
 	}
+	var crit []string
+	if n, ok := e.Change.(narrowing); ok {
+		crit = n.critical()
+	}
 	b, err := marshal(envelope{
 		SpecVersion: "1.0",
 		ID:          e.ID,
@@ -60,7 +65,7 @@ func Encode(e *Event) ([]byte, error) {
 		Time:        e.Time.UTC(),
 		Subject:     e.About,
 		ContentType: "application/json",
-		Data:        payload{Actor: e.Actor, Key: e.Key, Digest: e.Digest, Change: change},
+		Data:        payload{Actor: e.Actor, Key: e.Key, Digest: e.Digest, Crit: crit, Change: change},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode event: %w", err)
@@ -143,20 +148,31 @@ func DecodeMessage(m Message) (*Event, error) {
 	return e, nil
 }
 
-// knownFields: kind -> names of its change's fields.
+// knownFields: kind -> paths of its change's fields, as in constraints.rate.
 var knownFields = func() map[Kind]map[string]bool {
 	out := make(map[Kind]map[string]bool, len(kinds))
 	for k, mk := range kinds {
-		names := map[string]bool{}
-		t := reflect.TypeOf(mk()).Elem()
-		for i := range t.NumField() {
-			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
-			names[name] = true
-		}
-		out[k] = names
+		out[k] = map[string]bool{}
+		addFields(out[k], "", reflect.TypeOf(mk()).Elem())
 	}
 	return out
 }()
+
+// addFields adds the paths of a struct's fields, and of those of its structs
+// that have no text of their own.
+func addFields(into map[string]bool, at string, t reflect.Type) {
+	for i := range t.NumField() {
+		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		into[at+name] = true
+		inner := t.Field(i).Type
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct && !inner.Implements(reflect.TypeFor[encoding.TextMarshaler]()) {
+			addFields(into, at+name+".", inner)
+		}
+	}
+}
 
 // Check reports what cannot be so in a change, as [Encode] would.
 func Check(c Change) error { return c.validate() }
@@ -180,6 +196,10 @@ func (e *Event) validate() error {
 	}
 	if e.Actor.Token != "" {
 		_, err := ParseTokenID(string(e.Actor.Token))
+		problems = append(problems, err)
+	}
+	if e.Actor.Session != "" {
+		_, err := ParseSessionID(string(e.Actor.Session))
 		problems = append(problems, err)
 	}
 	problems = append(problems, checkLabel("the actor's address", e.Actor.Address))

@@ -125,3 +125,38 @@ func TestClonesShareNothing(t *testing.T) {
 		t.Error("a clone of no constraints is some")
 	}
 }
+
+func TestConstraintsWithin(t *testing.T) {
+	nets := func(list ...string) (out []netip.Prefix) {
+		for _, s := range list {
+			out = append(out, netip.MustParsePrefix(s))
+		}
+		return out
+	}
+	for name, test := range map[string]struct {
+		inner, outer *events.Constraints
+		want         bool
+	}{
+		"none in none":           {nil, nil, true},
+		"some in none":           {&events.Constraints{Rate: 1}, nil, true},
+		"none in some":           {nil, &events.Constraints{Rate: 1}, false},
+		"none in empty":          {nil, &events.Constraints{}, true},
+		"empty in some":          {&events.Constraints{}, &events.Constraints{HeaderOnly: true}, false},
+		"a network in a wider":   {&events.Constraints{CIDRs: nets("10.1.0.0/16")}, &events.Constraints{CIDRs: nets("10.0.0.0/8", "192.0.2.0/24")}, true},
+		"a wider network":        {&events.Constraints{CIDRs: nets("10.0.0.0/8")}, &events.Constraints{CIDRs: nets("10.1.0.0/16")}, false},
+		"one network outside":    {&events.Constraints{CIDRs: nets("10.1.0.0/16", "11.0.0.0/8")}, &events.Constraints{CIDRs: nets("10.0.0.0/8")}, false},
+		"v6 is not in v4":        {&events.Constraints{CIDRs: nets("::/0")}, &events.Constraints{CIDRs: nets("0.0.0.0/0")}, false},
+		"fewer methods":          {&events.Constraints{Methods: []string{"GET"}}, &events.Constraints{Methods: []string{"GET", "HEAD"}}, true},
+		"another method":         {&events.Constraints{Methods: []string{"GET", "POST"}}, &events.Constraints{Methods: []string{"GET"}}, false},
+		"an origin, and a rate":  {&events.Constraints{Origins: []string{"https://a.org"}}, &events.Constraints{Origins: []string{"https://a.org"}, Rate: 5}, false},
+		"another audience":       {&events.Constraints{Audience: []string{"b"}}, &events.Constraints{Audience: []string{"a"}}, false},
+		"a slower rate":          {&events.Constraints{Rate: 4}, &events.Constraints{Rate: 5}, true},
+		"a faster rate":          {&events.Constraints{Rate: 6}, &events.Constraints{Rate: 5}, false},
+		"also in a URL":          {&events.Constraints{Rate: 5}, &events.Constraints{HeaderOnly: true}, false},
+		"more of another, in it": {&events.Constraints{HeaderOnly: true, Rate: 5, Methods: []string{"GET"}}, &events.Constraints{HeaderOnly: true}, true},
+	} {
+		if got := test.inner.Within(test.outer); got != test.want {
+			t.Errorf("%s: %t, want %t", name, got, test.want)
+		}
+	}
+}

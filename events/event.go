@@ -5,8 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -35,6 +33,7 @@ const PolicyName = "policy"
 type Actor struct {
 	Account AccountID `json:"account,omitempty"`
 	Token   TokenID   `json:"token,omitempty"`
+	Session SessionID `json:"session,omitempty"` // where a person signed in, and no token
 	Address string    `json:"address,omitempty"` // of the client, without port
 }
 
@@ -83,6 +82,7 @@ const (
 	KindAccountResumed       Kind = "tokenledger.account.resumed.v1"
 	KindAccountTokensRevoked Kind = "tokenledger.account.tokens_revoked.v1"
 	KindAccountErased        Kind = "tokenledger.account.erased.v1"
+	KindAccountProofChanged  Kind = "tokenledger.account.proof_changed.v1"
 
 	KindPolicySet           Kind = "tokenledger.policy.set.v1"
 	KindPolicyTokensRevoked Kind = "tokenledger.policy.tokens_revoked.v1"
@@ -106,6 +106,7 @@ var kinds = map[Kind]func() Change{
 	KindAccountResumed:       func() Change { return new(AccountResumed) },
 	KindAccountTokensRevoked: func() Change { return new(AccountTokensRevoked) },
 	KindAccountErased:        func() Change { return new(AccountErased) },
+	KindAccountProofChanged:  func() Change { return new(AccountProofChanged) },
 	KindPolicySet:            func() Change { return new(PolicySet) },
 	KindPolicyTokensRevoked:  func() Change { return new(PolicyTokensRevoked) },
 	KindReceiptIssued:        func() Change { return new(ReceiptIssued) },
@@ -151,6 +152,14 @@ type Change interface {
 	validate() error
 }
 
+// narrowing is a change with fields that came later and take something away. A
+// reader that does not know one of them would accept what the change forbids,
+// so those that are set are named in the event as critical.
+type narrowing interface {
+	// critical returns paths of such fields, as in constraints.rate.
+	critical() []string
+}
+
 // TokenCreated begins a token's life.
 type TokenCreated struct {
 	Account AccountID `json:"account"`
@@ -183,20 +192,6 @@ const FormHex32 SecretForm = "hex32"
 
 // SchemeSHA256 is SHA-256 of the whole secret.
 const SchemeSHA256 = "sha256"
-
-// Constraints narrow where and how a token may be used. Empty lists allow all.
-type Constraints struct {
-	CIDRs      []netip.Prefix `json:"cidrs,omitempty"`       // of the client's address
-	Origins    []string       `json:"origins,omitempty"`     // of the page, as in https://example.org
-	Methods    []string       `json:"methods,omitempty"`     // of the HTTP request, in capitals
-	Audience   []string       `json:"audience,omitempty"`    // names of the policies that may be asked
-	HeaderOnly bool           `json:"header_only,omitempty"` // refused where it travelled in a URL
-}
-
-// Empty reports whether c constrains nothing.
-func (c *Constraints) Empty() bool {
-	return c == nil || len(c.CIDRs) == 0 && len(c.Origins) == 0 && len(c.Methods) == 0 && len(c.Audience) == 0 && !c.HeaderOnly
-}
 
 // TokenScoped replaces a token's scopes. Every change of scopes is of this
 // kind, also where the same command changed other things.
@@ -284,35 +279,46 @@ type AccountTokensRevoked struct {
 // directory. It ends the account: none of its tokens works again.
 type AccountErased struct{}
 
+// AccountProofChanged says that something changed by which a person proves to be
+// the account's, or that sessions were ended. What it is now is not in the log.
+type AccountProofChanged struct {
+	Proof Proof `json:"proof"`
+}
+
+// Proof is something that a person proves to be an account's by. Values are
+// stored and never reused.
+type Proof string
+
+// What can change about the proof of a person.
+const (
+	ProofInvited             Proof = "invited"               // an invitation to set a password was made
+	ProofPassword            Proof = "password"              // a password was set
+	ProofSecondFactor        Proof = "second_factor"         // a second factor was confirmed
+	ProofSecondFactorRemoved Proof = "second_factor_removed" // it was taken away
+	ProofRecoveryCodes       Proof = "recovery_codes"        // new recovery codes were made
+	ProofRecoveryCodeUsed    Proof = "recovery_code_used"    // one was used up
+	ProofSessionsEnded       Proof = "sessions_ended"        // by somebody else than their own person
+)
+
 // PolicySet replaces the policy.
 type PolicySet struct {
 	Policy Policy `json:"policy"`
-}
-
-// Policy is what holds for every token.
-type Policy struct {
-	// MaxLife is the longest that a token may live, in seconds. Zero means
-	// that it may live for ever.
-	MaxLife int64 `json:"max_life_s"`
-	// DefaultLife is how long a token lives whose maker does not say, in
-	// seconds. Zero means as long as MaxLife allows.
-	DefaultLife int64 `json:"default_life_s"`
-	// MaxGrace is the longest that an old secret may live after a rotation,
-	// in seconds.
-	MaxGrace int64 `json:"max_grace_s"`
-}
-
-// DefaultPolicy is what a new ledger starts with.
-var DefaultPolicy = Policy{
-	MaxLife:     365 * 24 * 3600,
-	DefaultLife: 365 * 24 * 3600,
-	MaxGrace:    30 * 24 * 3600,
 }
 
 // PolicyTokensRevoked ends every token that was made before a time, whoever's.
 type PolicyTokensRevoked struct {
 	Before time.Time `json:"before"`
 	Reason string    `json:"reason,omitempty"`
+}
+
+func (c *TokenCreated) critical() []string { return c.Constraints.critical("") }
+func (c *TokenEdited) critical() []string  { return c.Constraints.critical("") }
+
+func (c *TokenScoped) critical() []string {
+	if c.Edit == nil {
+		return nil
+	}
+	return c.Edit.Constraints.critical("edit.")
 }
 
 // Kind returns [KindTokenCreated].
@@ -356,6 +362,9 @@ func (*AccountTokensRevoked) Kind() Kind { return KindAccountTokensRevoked }
 
 // Kind returns [KindAccountErased].
 func (*AccountErased) Kind() Kind { return KindAccountErased }
+
+// Kind returns [KindAccountProofChanged].
+func (*AccountProofChanged) Kind() Kind { return KindAccountProofChanged }
 
 // Kind returns [KindPolicySet].
 func (*PolicySet) Kind() Kind { return KindPolicySet }
@@ -419,10 +428,9 @@ func (c *AccountResumed) validate() error       { return nil }
 func (c *AccountTokensRevoked) validate() error { return checkCutoff(c.Before, c.Reason) }
 func (c *AccountErased) validate() error        { return nil }
 
-func (c *PolicySet) validate() error {
-	p := c.Policy
-	if p.MaxLife < 0 || p.DefaultLife < 0 || p.MaxGrace < 0 || p.MaxLife > 0 && p.DefaultLife > p.MaxLife {
-		return errors.New("a policy's times are not negative, and its default life is not past its longest")
+func (c *AccountProofChanged) validate() error {
+	if !isWord(string(c.Proof)) || LooksSecret(string(c.Proof)) {
+		return errors.New("a change of proof names what changed")
 	}
 	return nil
 }
@@ -496,43 +504,4 @@ func checkCutoff(before time.Time, reason string) error {
 		return errors.New("a revocation of all before a time names the time")
 	}
 	return checkLabel("reason", reason)
-}
-
-// Validate reports what is wrong with constraints. None is valid.
-func (c *Constraints) Validate() error {
-	if c == nil {
-		return nil
-	}
-	var problems []error
-	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
-	for name, n := range map[string]int{
-		"cidrs": len(c.CIDRs), "origins": len(c.Origins), "methods": len(c.Methods), "audience": len(c.Audience),
-	} {
-		if n > maxNarrow {
-			bad("%s has %d entries, and %d are the most", name, n, maxNarrow)
-		}
-	}
-	for _, p := range c.CIDRs {
-		if !p.IsValid() || p != p.Masked() {
-			bad("%s is not a network; bits are set past its prefix", Quote(p.String()))
-		}
-	}
-	for _, o := range c.Origins {
-		u, err := url.Parse(o)
-		if err != nil || len(o) > maxEntry || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" ||
-			o != u.Scheme+"://"+u.Host || o != strings.ToLower(o) {
-			bad("%s is not an origin; write it as https://example.org, in lower case", Quote(o))
-		}
-	}
-	for _, m := range c.Methods {
-		if m == "" || len(m) > 32 || strings.ContainsFunc(m, func(r rune) bool { return r < 'A' || r > 'Z' }) {
-			bad("%s is not an HTTP method in capitals", Quote(m))
-		}
-	}
-	for _, a := range c.Audience {
-		if !isResourceID(a) || LooksSecret(a) {
-			bad("%s is not the name of an audience", Quote(a))
-		}
-	}
-	return errors.Join(problems...)
 }

@@ -102,8 +102,23 @@ var goldens = map[string]*events.Event{
 	"tokenledger.account.resumed.v1":        golden(&events.AccountResumed{}),
 	"tokenledger.account.tokens_revoked.v1": golden(&events.AccountTokensRevoked{Before: goldenTime, Reason: "stolen laptop"}),
 	"tokenledger.account.erased.v1":         golden(&events.AccountErased{}),
-	"tokenledger.policy.set.v1":             golden(&events.PolicySet{Policy: events.DefaultPolicy}),
-	"tokenledger.policy.tokens_revoked.v1":  golden(&events.PolicyTokensRevoked{Before: goldenTime, Reason: "restored from a backup"}),
+	"tokenledger.account.proof_changed.v1":  golden(&events.AccountProofChanged{Proof: events.ProofPassword}),
+	"tokenledger.policy.set.v1": golden(&events.PolicySet{Policy: events.Policy{
+		MaxLife: 31536000, DefaultLife: 31536000, MaxGrace: 2592000,
+	}}),
+	"tokenledger.policy.set.v1-everything": golden(&events.PolicySet{Policy: events.Policy{
+		MaxLife: 31536000, DefaultLife: 86400, MaxGrace: 2592000, WarnBefore: 1209600,
+		Makers: events.MakersSiteAdmins, PlainRefused: true, PlainUntil: goldenTime, URLRefused: true,
+		TokenSignIn: true, SessionIdle: 600, SessionLife: 3600,
+	}}),
+	"tokenledger.token.created.v1-rate": golden(&events.TokenCreated{
+		Account: goldenAccount, Scopes: scopes("view:site/3"), Secret: goldenSecret(5), Constraints: &events.Constraints{Rate: 10},
+	}),
+	"tokenledger.token.scoped.v1-edit": golden(&events.TokenScoped{
+		Scopes: scopes("view:site/3"), Edit: &events.TokenEdited{Constraints: &events.Constraints{Rate: 10}},
+	}),
+	"tokenledger.token.edited.v1-rate":     golden(&events.TokenEdited{Constraints: &events.Constraints{Rate: 10}}),
+	"tokenledger.policy.tokens_revoked.v1": golden(&events.PolicyTokensRevoked{Before: goldenTime, Reason: "restored from a backup"}),
 	"tokenledger.receipt.issued.v1": golden(&events.ReceiptIssued{
 		Covers: 1234, Ledger: "ledger-1", Barrier: 77, Lease: 30_000, Asked: goldenTime, Took: 30_412,
 		Nodes: []events.NodeReceipt{

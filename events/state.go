@@ -106,15 +106,3 @@ func (a *Account) Clone() *Account {
 	c.Grants = slices.Clone(a.Grants)
 	return &c
 }
-
-// Clone returns a copy that shares nothing with c.
-func (c *Constraints) Clone() *Constraints {
-	if c == nil {
-		return nil
-	}
-	return &Constraints{
-		CIDRs:   slices.Clone(c.CIDRs),
-		Origins: slices.Clone(c.Origins), Methods: slices.Clone(c.Methods), Audience: slices.Clone(c.Audience),
-		HeaderOnly: c.HeaderOnly,
-	}
-}

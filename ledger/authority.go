@@ -2,18 +2,26 @@ package ledger
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Caller is who asks: the account and token that authenticated, and what they
-// may do together.
+// Caller is who asks: a token of an account, or a person who signed in.
 type Caller struct {
 	Account events.AccountID
-	Token   events.TokenID
+	Token   events.TokenID   // of two, either this
+	Session events.SessionID // or this is set
+	// Proved is when the person last proved to be who they are, zero for tokens.
+	Proved  time.Time
 	Address string         // of the client, without port
 	Scopes  []events.Scope // effective: the token's within the account's
+	// Inherit says that the scopes are all that the account has.
+	Inherit bool
+	// Constraints are the token's, nil for none.
+	Constraints *events.Constraints
 }
 
 func (c Caller) actor() events.Actor {
@@ -55,6 +63,27 @@ func (l *Ledger) may(c Caller, op operation) error {
 	}
 	return fmt.Errorf("%w: to %s needs the permission %s, which this token does not have", ErrForbidden, op, needs[0])
 }
+
+// RecentProof is how recent the proof of a person has to be for what makes or
+// widens a right.
+const RecentProof = 5 * time.Minute
+
+// ErrProof reports a session whose person has to prove again who they are. The
+// error is a [*ProofError].
+var ErrProof = errors.New("proof of the person is needed")
+
+// ProofError says how recent the proof has to be.
+type ProofError struct {
+	What   string // that was asked for, as in "make a token"
+	MaxAge time.Duration
+}
+
+func (e *ProofError) Error() string {
+	return fmt.Sprintf("%s: to %s, enter password or second factor again; it is good for %s", ErrProof, e.What, e.MaxAge)
+}
+
+// Unwrap makes the error [ErrProof].
+func (e *ProofError) Unwrap() error { return ErrProof }
 
 // hashRequest returns the hash of what a command asks.
 func hashRequest(request any) (events.RequestHash, error) {

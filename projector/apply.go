@@ -248,7 +248,7 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 		if st.ended == nil {
 			st.ended = map[events.Digest]Record{}
 		}
-		st.ended[old.Digest] = recordOf(t, old.Until, SecretSuperseded)
+		st.ended[old.Digest] = recordOf(t, old, SecretSuperseded)
 	}
 	t.Secrets = slots
 	return nil
@@ -299,6 +299,7 @@ func (s *stage) changeAccount(e *events.Event, at events.Position) error {
 		a.TokensBefore = later(a.TokensBefore, c.Before)
 	case *events.AccountErased:
 		a.Erased = true
+	case *events.AccountProofChanged: // what changed is not in the log
 	default:
 		return impossible("no rule for this kind")
 	}
@@ -468,7 +469,7 @@ func (w *writer) putToken(st *stagedToken) {
 		state = SecretRevoked
 	}
 	for _, slot := range t.Secrets {
-		w.putRecord(slot.Digest, recordOf(t, slot.Until, state))
+		w.putRecord(slot.Digest, recordOf(t, slot, state))
 	}
 	for digest, r := range st.ended {
 		w.putRecord(digest, r)
@@ -476,10 +477,11 @@ func (w *writer) putToken(st *stagedToken) {
 }
 
 // recordOf returns what a check needs to know of a token's secret.
-func recordOf(t *events.Token, until time.Time, state RecordState) Record {
+func recordOf(t *events.Token, slot events.SecretSlot, state RecordState) Record {
 	return Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: state, Inherit: t.Inherit,
-		Created: t.Created, Expires: t.Expires, Until: until,
+		Plain:   slot.Form == events.FormHex32,
+		Created: t.Created, Expires: t.Expires, Until: slot.Until,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
 	}
 }

@@ -182,6 +182,7 @@ func alive(f projector.Found, now time.Time) bool {
 	over := func(end time.Time) bool { return !end.IsZero() && !now.Before(end) }
 	return f.Record.State == projector.SecretLive && !over(f.Record.Expires) && !over(f.Record.Until) &&
 		!f.Account.Suspended && !f.Account.Erased &&
+		!(f.Record.Plain && (f.Policy.PlainRefused || over(f.Policy.PlainUntil))) &&
 		!f.Record.Created.Before(f.Account.TokensBefore) && !f.Record.Created.Before(f.Policy.TokensBefore)
 }
 

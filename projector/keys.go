@@ -159,7 +159,7 @@ func getJSON(tx *badger.Txn, key []byte, into any) (bool, error) {
 
 // indexForm is the form of what an index holds. It stands first in the cursor;
 // the forms before 2 had none there, and a position begins with a zero.
-const indexForm = 2
+const indexForm = 3
 
 // cursor says how far the log has been applied, and what the index holds then.
 type cursor struct {
@@ -210,6 +210,8 @@ type Record struct {
 	App     string // label of the token
 	State   RecordState
 	Inherit bool
+	// Plain says that the secret has neither prefix nor checksum.
+	Plain bool
 	// Created is when the token was made; cut-offs compare with it.
 	Created time.Time
 	// Expires is when the token ends, zero if never.
@@ -238,6 +240,7 @@ const (
 	recordFixed    = 3 + 4*8 + 2*16 + 1
 	flagInherit    = 1
 	flagConstraint = 2
+	flagPlain      = 4
 )
 
 // append writes the stored form: version, state, flags, four times or positions
@@ -249,6 +252,9 @@ func (r *Record) append(b []byte) ([]byte, error) {
 	}
 	if !r.Constraints.Empty() {
 		flags |= flagConstraint
+	}
+	if r.Plain {
+		flags |= flagPlain
 	}
 	b = append(b, recordVersion, byte(r.State), flags)
 	for _, t := range []time.Time{r.Created, r.Expires, r.Until} {
@@ -295,7 +301,7 @@ func parseRecord(b []byte) (Record, error) {
 	if b[0] != recordVersion {
 		return Record{}, fmt.Errorf("record of version %d, and %d is known", b[0], recordVersion)
 	}
-	r := Record{State: RecordState(b[1]), Inherit: b[2]&flagInherit != 0}
+	r := Record{State: RecordState(b[1]), Inherit: b[2]&flagInherit != 0, Plain: b[2]&flagPlain != 0}
 	constrained := b[2]&flagConstraint != 0
 	b = b[3:]
 	for _, t := range []*time.Time{&r.Created, &r.Expires, &r.Until} {

@@ -32,6 +32,8 @@ const (
 	WrongAudience           // the policy is not one that the token is for
 	InURL                   // the token travelled in a URL and must not
 	Scope                   // the token or its account lacks a scope that is needed
+	PlainRefused            // the policy does not take secrets without prefix and checksum any more
+	RateLimited             // the token has had its requests for now
 	reasons
 )
 
@@ -39,6 +41,7 @@ var reasonNames = [reasons]string{
 	"allowed", "unavailable", "malformed", "unknown", "expired", "suspended", "revoked", "superseded",
 	"account_suspended", "account_erased",
 	"wrong_address", "wrong_origin", "wrong_method", "wrong_audience", "in_url", "insufficient_scope",
+	"plain_refused", "rate_limited",
 }
 
 // String returns the reason's name, as logs and metrics have it.
@@ -48,7 +51,7 @@ func (r Reason) String() string { return reasonNames[r] }
 // told.
 func (r Reason) Public() string {
 	switch r {
-	case Allowed, Unavailable, Scope:
+	case Allowed, Unavailable, Scope, RateLimited:
 		return r.String()
 	}
 	return "invalid_token"
@@ -79,8 +82,17 @@ type Decision struct {
 	Scopes []events.Scope
 	// Lacking is the first scope that was needed and is not there.
 	Lacking events.Scope
+	// Inherit says that the token has all that its account has.
+	Inherit bool
+	// Constraints are the token's, nil for none. They are not to be changed.
+	Constraints *events.Constraints
 	// Expires is when the token ends, zero if never.
 	Expires time.Time
+	// Warn says that the end is so near that the client is to be told.
+	Warn bool
+	// Retry is after how long a request is let through again, where the token
+	// has had its requests for now.
+	Retry time.Duration
 	// Stale says that the lease was over, and Age for how long: what is needed
 	// may be answered for all the same. See [Config.Stale].
 	Stale bool
@@ -102,6 +114,13 @@ func (v *Verifier) complain(err error) {
 // Check decides whether a secret is good for what the request needs.
 func (v *Verifier) Check(secret string, r Request) Decision {
 	d := v.decide(secret, &r)
+	// Last, and once: what is refused for another reason is not counted.
+	if d.OK() && d.Constraints != nil && d.Constraints.Rate > 0 {
+		var ok bool
+		if d.Retry, ok = v.rates.take(d.Token, d.Constraints.Rate, v.cfg.Now()); !ok {
+			d.Reason, d.Scopes = RateLimited, nil
+		}
+	}
 	v.counts[d.Reason].Add(1)
 	if d.Stale {
 		v.stale.Add(1)
@@ -174,6 +193,10 @@ func (v *Verifier) judge(digest events.Digest, r *Request) Decision {
 	if d.Reason = v.state(&found); d.Reason != Allowed {
 		return d
 	}
+	if found.Policy.URLRefused && r.InURL {
+		d.Reason = InURL
+		return d
+	}
 	if d.Reason = constrained(rec.Constraints, r); d.Reason != Allowed {
 		return d
 	}
@@ -183,6 +206,8 @@ func (v *Verifier) judge(digest events.Digest, r *Request) Decision {
 			return d
 		}
 	}
+	d.Inherit, d.Constraints = rec.Inherit, rec.Constraints
+	d.Warn = found.Policy.Warns(v.cfg.Now(), rec.Expires)
 	d.Scopes = account.Grants
 	if !rec.Inherit {
 		d.Scopes = v.cfg.Model.Intersect(rec.Scopes, account.Grants)
@@ -207,6 +232,8 @@ func (v *Verifier) state(f *projector.Found) Reason {
 		return Suspended
 	case account.Suspended:
 		return AccountSuspended
+	case rec.Plain && f.Policy.PlainEnded(now):
+		return PlainRefused
 	case rec.State != projector.SecretLive:
 		return Unavailable // a state of a newer version's
 	}

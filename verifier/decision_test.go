@@ -328,7 +328,7 @@ func TestCounts(t *testing.T) {
 	n.Verifier.Check("", verifier.Request{})
 	n.Verifier.Check(n.Log.Secret().Reveal(), verifier.Request{})
 	got := n.Verifier.Counts()
-	if got["malformed"] != 2 || got["unknown"] != 1 || got["allowed"] != 0 || len(got) != int(verifier.Scope)+1 {
+	if got["malformed"] != 2 || got["unknown"] != 1 || got["allowed"] != 0 || len(got) != int(verifier.RateLimited)+1 {
 		t.Errorf("Counts() = %v, want two malformed, one unknown, and every reason there", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/strictjson"
@@ -44,6 +45,8 @@ type CheckAnswer struct {
 	Scopes   []events.Scope   `json:"scopes,omitempty"`
 	Lacking  string           `json:"lacking,omitempty"` // scope that was needed
 	Position events.Position  `json:"position"`
+	// Expires is when an allowed token ends, absent if never.
+	Expires time.Time `json:"expires_at,omitzero"`
 	// Stale says that the node's lease was over, and that it is configured to
 	// answer for what is needed all the same, for a while.
 	Stale bool `json:"stale,omitempty"`
@@ -61,33 +64,13 @@ const (
 func (v *Verifier) Handler() http.Handler { return http.HandlerFunc(v.serve) }
 
 func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store")
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		refuse(w, http.StatusMethodNotAllowed, "method", "The method does not fit the path", "send POST")
-		return
-	}
-	if typ, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || typ != "application/json" {
-		refuse(w, http.StatusUnsupportedMediaType, "media_type", "The body is not JSON", "send Content-Type: application/json")
-		return
-	}
-	least, err := minPosition(r.Header)
-	if err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", err.Error())
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	if errors.As(err, &tooLarge) {
-		refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", "the body is over 65536 bytes")
+	least, body, ok := receive(w, r, maxBody)
+	if !ok {
 		return
 	}
 	var req CheckRequest
-	if err == nil {
-		err = decodeStrict(body, &req)
-	}
-	if err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object of the fields token, need, address, origin, method, audience, in_url and explain")
+	if err := decodeCheck(body, &req); err != nil {
+		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object of the fields "+checkFields)
 		return
 	}
 	check, err := v.read(&req)
@@ -115,7 +98,62 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 	default:
 		v.showPosition(w, d.Position)
 	}
+	d.Warning(w.Header())
 	answer(w, http.StatusOK, "application/json", d.answer(req.Explain))
+}
+
+// checkFields are the fields of a check, for errors.
+const checkFields = "token, need, address, origin, method, audience, in_url and explain"
+
+// receive returns the body of a request, most bytes at most, and the position
+// that the request asks for. Where ok is false it has refused the request.
+func receive(w http.ResponseWriter, r *http.Request, most int64) (least events.Position, body []byte, ok bool) {
+	w.Header().Set("Cache-Control", "no-store")
+	if r.Method != http.MethodPost {
+		w.Header().Set("Allow", http.MethodPost)
+		refuse(w, http.StatusMethodNotAllowed, "method", "The method does not fit the path", "send POST")
+		return 0, nil, false
+	}
+	if !isJSON(r.Header.Get("Content-Type")) {
+		refuse(w, http.StatusUnsupportedMediaType, "media_type", "The body is not JSON", "send Content-Type: application/json")
+		return 0, nil, false
+	}
+	least, err := minPosition(r.Header)
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", err.Error())
+		return 0, nil, false
+	}
+	body, err = readBody(w, r, most)
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", fmt.Sprintf("the body is over %d bytes", most))
+	case err != nil:
+		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body does not come whole")
+	}
+	return least, body, err == nil
+}
+
+// isJSON reports whether a media type is JSON's, with any parameters.
+func isJSON(typ string) bool {
+	if typ == "application/json" {
+		return true // as nearly all say it
+	}
+	typ, _, err := mime.ParseMediaType(typ)
+	return err == nil && typ == "application/json"
+}
+
+// readBody reads a body of most bytes at most. A small one is read into as much
+// memory as its sender says that it needs; of a large one memory is taken as it
+// comes.
+func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
+	limited := http.MaxBytesReader(w, r.Body, most)
+	if r.ContentLength < 0 || r.ContentLength > maxBody {
+		return io.ReadAll(limited)
+	}
+	body := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(limited, body)
+	return body, err
 }
 
 // minPosition returns the position that a request wants its answer to rest on, 0
@@ -189,6 +227,20 @@ func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
 	return false
 }
 
+// ExpiresHeader tells when a token ends, on answers to its checks shortly before.
+const ExpiresHeader = "Ledger-Token-Expires"
+
+// Warning tells what a client of the check is to know in time: that the token
+// ends soon, or after how many seconds it may come again.
+func (d Decision) Warning(h http.Header) {
+	switch {
+	case d.OK() && d.Warn:
+		h.Set(ExpiresHeader, d.Expires.UTC().Format(time.RFC3339))
+	case d.Reason == RateLimited:
+		h.Set("Retry-After", strconv.Itoa(int((d.Retry+time.Second-1)/time.Second)))
+	}
+}
+
 func (d Decision) answer(explain bool) CheckAnswer {
 	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position, Stale: d.Stale}
 	if explain {
@@ -196,6 +248,7 @@ func (d Decision) answer(explain bool) CheckAnswer {
 	}
 	if d.OK() || d.Reason == Scope || explain {
 		a.TokenID, a.App, a.Account, a.Scopes = d.Token, d.App, d.Account, d.Scopes
+		a.Expires = d.Expires
 	}
 	if d.Reason == Scope {
 		a.Lacking = d.Lacking.String()
@@ -234,6 +287,24 @@ func Bearer(h http.Header) (secret string, found bool) {
 		return "", true
 	}
 	return rest, true
+}
+
+// decodeCheck reads the body of a check.
+func decodeCheck(body []byte, into *CheckRequest) error {
+	if plainCheck(body, into) {
+		return nil
+	}
+	*into = CheckRequest{}
+	return decodeStrict(body, into)
+}
+
+// decodeBatch reads the body of many checks.
+func decodeBatch(body []byte, into *BatchRequest) error {
+	if plainBatch(body, into) {
+		return nil
+	}
+	*into = BatchRequest{}
+	return decodeStrict(body, into)
 }
 
 // decodeStrict reads one JSON object whose fields are all known, once each.

@@ -19,7 +19,7 @@ import (
 // permissions and the constraints written out once more.
 func expect(s eventstest.State, d events.Digest, r verifier.Request, now time.Time) (allowed, lacks bool) {
 	use, ok := s.Use(d, now)
-	if !ok || !meets(use.Constraints, r) {
+	if !ok || !meets(use.Constraints, r) || use.URLRefused && r.InURL {
 		return false, false
 	}
 	for _, need := range r.Need {

@@ -99,16 +99,12 @@ func (c Config) validate() error {
 // lease: a renewal can say no more.
 const mostStale = 24 * time.Hour
 
-// putsCode are permissions that cover little and change what every visitor's
-// browser runs.
-var putsCode = []string{"tagmanager_write", "tagmanager_publish_live_container", "tagmanager_use_custom_templates"}
-
 // CheckStale reports what is wrong with a choice of permissions that are
 // answered for past the lease's end.
 //
 // Whoever holds a revoked token may go on for that long at a node that is cut
 // off. So only a permission may be chosen with which little can be done
-// meanwhile: one on a resource that covers no other but view and read. Superuser
+// meanwhile: one on a resource that covers no other but those that only read. Superuser
 // and admin could make themselves at home in that time, audit and mint are above
 // resources too, write and those that put code on pages leave something behind.
 func CheckStale(m *events.Model, stale map[string]time.Duration) error {
@@ -117,23 +113,20 @@ func CheckStale(m *events.Model, stale map[string]time.Duration) error {
 		wrong := func(format string, a ...any) {
 			errs = append(errs, fmt.Errorf("stale: %s: %s", events.Quote(permission), fmt.Sprintf(format, a...)))
 		}
-		on := func(permission string) events.Scope {
-			return events.Scope{Permission: permission, Type: "site", ID: "*"}
-		}
 		switch {
 		case m.Check(events.Scope{Permission: permission}) == nil:
 			wrong("a permission above all resources is never answered for without a lease")
 			continue
-		case m.Check(on(permission)) != nil:
+		case m.Check(m.On(permission)) != nil:
 			wrong("unknown permission; known are %s", strings.Join(m.Permissions(), ", "))
 			continue
-		case slices.Contains(putsCode, permission):
+		case m.Lasting(permission):
 			wrong("a permission to put code on pages is never answered for without a lease")
 			continue
 		}
 		for _, other := range m.Permissions() {
-			if other != permission && other != "view" && other != "read" && m.Covers(on(permission), on(other)) {
-				wrong("it covers %s; only what covers no more than view and read may be answered for without a lease", other)
+			if other != permission && !m.Reads(other) && m.Covers(m.On(permission), m.On(other)) {
+				wrong("it covers %s; only what covers no more than what reads may be answered for without a lease", other)
 				break
 			}
 		}
@@ -152,6 +145,7 @@ type Verifier struct {
 	cfg    Config
 	counts [reasons]atomic.Uint64
 	stale  atomic.Uint64
+	rates  rates
 	said   atomic.Int64 // second at which it was last logged that the index cannot be read
 }
 

@@ -259,6 +259,7 @@ type Secret struct {
 	Until time.Time
 	// Superseded says that a second rotation ended it at once.
 	Superseded bool
+	Plain      bool // it has neither prefix nor checksum
 }
 
 // Secret returns whose a secret is: it stays with the first token that was
@@ -269,7 +270,7 @@ func (s State) Secret(d events.Digest) (Secret, bool) {
 		if !ok || given.Digest != d {
 			continue
 		}
-		secret := Secret{Token: events.TokenID(e.About), Given: e.at}
+		secret := Secret{Token: events.TokenID(e.About), Given: e.at, Plain: given.Form == events.FormHex32}
 		rotations := 0
 		for _, later := range s.log[i+1:] {
 			r, ok := later.Change.(*events.TokenRotated)
@@ -291,6 +292,7 @@ type Use struct {
 	Token       events.Token
 	Account     events.Account
 	Constraints *events.Constraints
+	URLRefused  bool // by the policy
 }
 
 // Use returns what a secret is good for at a time, and false where it is good
@@ -308,10 +310,12 @@ func (s State) Use(d events.Digest, now time.Time) (Use, bool) {
 		return Use{}, false
 	case secret.Superseded, over(secret.Until):
 		return Use{}, false
+	case secret.Plain && s.Policy().PlainRefused, secret.Plain && over(s.Policy().PlainUntil):
+		return Use{}, false
 	case a.Suspended, a.Erased, t.Created.Before(a.TokensBefore), t.Created.Before(s.Policy().TokensBefore):
 		return Use{}, false
 	}
-	return Use{Token: t, Account: a, Constraints: t.Constraints}, true
+	return Use{Token: t, Account: a, Constraints: t.Constraints, URLRefused: s.Policy().URLRefused}, true
 }
 
 // Covers reports whether the use includes a scope: the account has it now, and

@@ -156,8 +156,10 @@ func (h *historian) changeAccount() {
 		c = &events.AccountSuspended{Reason: h.label()}
 	case roll < 85:
 		c = &events.AccountResumed{}
-	case roll < 95:
+	case roll < 92:
 		c = &events.AccountTokensRevoked{Before: h.cutoff(), Reason: h.label()}
+	case roll < 95:
+		c = &events.AccountProofChanged{Proof: events.ProofPassword}
 	default:
 		c = &events.AccountErased{}
 		h.accounts = slices.DeleteFunc(h.accounts, func(a events.AccountID) bool { return a == id })
@@ -172,9 +174,18 @@ func (h *historian) changePolicy() {
 		return
 	}
 	life := h.rng.Int64N(400 * 86400)
-	h.event(events.PolicyName, &events.PolicySet{Policy: events.Policy{
+	p := events.Policy{
 		MaxLife: life, DefaultLife: h.rng.Int64N(life + 1), MaxGrace: h.rng.Int64N(40 * 86400),
-	}})
+		Makers:       pick(h.rng, []events.Makers{"", events.MakersAll, events.MakersSiteAdmins, events.MakersSuperusers}),
+		PlainRefused: h.chance(10), URLRefused: h.chance(30), TokenSignIn: h.chance(20),
+	}
+	if h.chance(50) {
+		p.WarnBefore, p.SessionIdle, p.SessionLife = h.rng.Int64N(40*86400), h.rng.Int64N(3600), 3600+h.rng.Int64N(86400)
+	}
+	if h.chance(30) {
+		p.PlainUntil = h.expiry()
+	}
+	h.event(events.PolicyName, &events.PolicySet{Policy: p})
 }
 
 // issueReceipt covers what has happened so far, or less than an earlier one
@@ -334,6 +345,9 @@ func (h *historian) constraints() *events.Constraints {
 	}
 	if h.chance(30) {
 		c.Audience = []string{"reporting"}
+	}
+	if h.chance(20) {
+		c.Rate = events.MaxRate // what is checked against it goes by no clock
 	}
 	return c
 }

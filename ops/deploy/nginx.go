@@ -164,6 +164,10 @@ server {
 {{- end}}
         auth_request_set $ledger_deny $upstream_http_x_ledger_deny;
         auth_request_set $ledger_challenge $upstream_http_www_authenticate;
+        auth_request_set $ledger_retry $upstream_http_retry_after;
+        auth_request_set $ledger_expires $upstream_http_ledger_token_expires;
+        # Sent while the token's end is near, and left out where empty.
+        add_header Ledger-Token-Expires $ledger_expires always;
         # These pages are for refusals; the application's own go out as they are.
         proxy_intercept_errors off;
         error_page 403 = @tokenledger_denied;
@@ -222,6 +226,11 @@ server {
         default_type application/problem+json;
         add_header Cache-Control no-store always;
         add_header WWW-Authenticate $ledger_challenge always;
+        add_header Retry-After $ledger_retry always;
+        # auth_request knows no 429.
+        if ($ledger_deny = rate_limited) {
+            return 429 '{"title":"The token has had its requests for now","status":429,"code":"rate_limited"}';
+        }
         return 403 '{"title":"The token may not do this","status":403,"code":"$ledger_deny"}';
     }
 

@@ -176,7 +176,7 @@ func recordOf(s eventstest.State, secret eventstest.Secret) projector.Record {
 	t, _ := s.Token(secret.Token)
 	r := projector.Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: projector.SecretLive, Inherit: t.Inherit,
-		Created: t.Created, Expires: storable(t.Expires), Until: storable(secret.Until),
+		Created: t.Created, Expires: storable(t.Expires), Until: storable(secret.Until), Plain: secret.Plain,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
 	}
 	switch t.State {

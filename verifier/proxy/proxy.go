@@ -180,6 +180,8 @@ func (v verdict) judged(twice, has503 bool) verdict {
 		v.status, v.deny = http.StatusOK, ""
 	case verifier.Scope:
 		v.status, v.scope = http.StatusForbidden, v.d.Lacking.String()
+	case verifier.RateLimited:
+		v.status = http.StatusForbidden
 	case verifier.Unavailable:
 		v.status = http.StatusForbidden
 		if has503 {
@@ -198,6 +200,7 @@ func (v verdict) writeNginx(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", "0")
+	v.d.Warning(h)
 	for _, name := range Identity {
 		h.Set(name, "")
 	}

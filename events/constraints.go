@@ -1,0 +1,129 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// MaxRate is the most requests a second that a token can be held to.
+const MaxRate = 100_000
+
+// Constraints narrow where and how a token may be used. Empty lists allow all.
+type Constraints struct {
+	CIDRs      []netip.Prefix `json:"cidrs,omitempty"`       // of the client's address
+	Origins    []string       `json:"origins,omitempty"`     // of the page, as in https://example.org
+	Methods    []string       `json:"methods,omitempty"`     // of the HTTP request, in capitals
+	Audience   []string       `json:"audience,omitempty"`    // names of the policies that may be asked
+	HeaderOnly bool           `json:"header_only,omitempty"` // refused where it travelled in a URL
+	// Rate is how many requests a second each verifier lets through, 0 for any
+	// number. A second's worth may come at once.
+	Rate int `json:"rate,omitempty"`
+}
+
+// Empty reports whether c constrains nothing.
+func (c *Constraints) Empty() bool {
+	return c == nil || len(c.CIDRs) == 0 && len(c.Origins) == 0 && len(c.Methods) == 0 && len(c.Audience) == 0 && !c.HeaderOnly && c.Rate == 0
+}
+
+// Within reports whether whatever c lets through outer lets through too. None
+// constrains nothing.
+func (c *Constraints) Within(outer *Constraints) bool {
+	switch {
+	case outer.Empty():
+		return true
+	case c == nil:
+		return false
+	}
+	return subset(c.CIDRs, outer.CIDRs, contains) &&
+		subset(c.Origins, outer.Origins, same) &&
+		subset(c.Methods, outer.Methods, same) &&
+		subset(c.Audience, outer.Audience, same) &&
+		(c.HeaderOnly || !outer.HeaderOnly) &&
+		(outer.Rate == 0 || c.Rate > 0 && c.Rate <= outer.Rate)
+}
+
+// subset reports whether each entry of inner is in one of outer's, where an
+// empty list stands for all there are.
+func subset[T any](inner, outer []T, in func(outer, inner T) bool) bool {
+	if len(outer) == 0 {
+		return true
+	}
+	for _, i := range inner {
+		if !slices.ContainsFunc(outer, func(o T) bool { return in(o, i) }) {
+			return false
+		}
+	}
+	return len(inner) > 0
+}
+
+func same(a, b string) bool { return a == b }
+
+// contains reports whether a network lies in another.
+func contains(outer, inner netip.Prefix) bool {
+	return outer.Bits() <= inner.Bits() && outer.Contains(inner.Addr())
+}
+
+// Clone returns a copy that shares nothing with c.
+func (c *Constraints) Clone() *Constraints {
+	if c == nil {
+		return nil
+	}
+	d := *c
+	d.CIDRs, d.Origins = slices.Clone(c.CIDRs), slices.Clone(c.Origins)
+	d.Methods, d.Audience = slices.Clone(c.Methods), slices.Clone(c.Audience)
+	return &d
+}
+
+// critical returns what a reader that ignores it would let through.
+func (c *Constraints) critical(at string) []string {
+	if c == nil || c.Rate == 0 {
+		return nil
+	}
+	return []string{at + "constraints.rate"}
+}
+
+// Validate reports what is wrong with constraints. None is valid.
+func (c *Constraints) Validate() error {
+	if c == nil {
+		return nil
+	}
+	var problems []error
+	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+	for name, n := range map[string]int{
+		"cidrs": len(c.CIDRs), "origins": len(c.Origins), "methods": len(c.Methods), "audience": len(c.Audience),
+	} {
+		if n > maxNarrow {
+			bad("%s has %d entries, and %d are the most", name, n, maxNarrow)
+		}
+	}
+	for _, p := range c.CIDRs {
+		if !p.IsValid() || p != p.Masked() {
+			bad("%s is not a network; bits are set past its prefix", Quote(p.String()))
+		}
+	}
+	for _, o := range c.Origins {
+		u, err := url.Parse(o)
+		if err != nil || len(o) > maxEntry || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" ||
+			o != u.Scheme+"://"+u.Host || o != strings.ToLower(o) {
+			bad("%s is not an origin; write it as https://example.org, in lower case", Quote(o))
+		}
+	}
+	for _, m := range c.Methods {
+		if m == "" || len(m) > 32 || strings.ContainsFunc(m, func(r rune) bool { return r < 'A' || r > 'Z' }) {
+			bad("%s is not an HTTP method in capitals", Quote(m))
+		}
+	}
+	for _, a := range c.Audience {
+		if !isResourceID(a) || LooksSecret(a) {
+			bad("%s is not the name of an audience", Quote(a))
+		}
+	}
+	if c.Rate < 0 || c.Rate > MaxRate {
+		bad("rate is %d; want 1 to %d requests a second, or 0 for any number", c.Rate, MaxRate)
+	}
+	return errors.Join(problems...)
+}

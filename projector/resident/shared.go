@@ -1,0 +1,108 @@
+package resident
+
+import (
+	"slices"
+	"sync/atomic"
+)
+
+// shared holds values that many records have in common. A record holds a
+// value's number; 0 stands for none. A value is never changed, and the collector
+// keeps it for a reader that still has it after its number was given to another.
+type shared[T any] struct {
+	dir atomic.Pointer[[]atomic.Pointer[T]]
+
+	// What only the writer knows.
+	byKey map[string]uint32 // stored form -> number
+	kept  []keptValue       // by number
+	free  []uint32          // numbers without a value
+	bytes int64             // about what all of it takes
+}
+
+type keptValue struct {
+	key   string
+	users uint32 // records that hold its number
+}
+
+func (s *shared[T]) init() {
+	s.byKey = map[string]uint32{}
+	s.kept = make([]keptValue, 1)
+	s.dir.Store(new(make([]atomic.Pointer[T], 1)))
+}
+
+// at returns a value, nil where the number has none.
+func (s *shared[T]) at(n uint32) *T {
+	if dir := *s.dir.Load(); int(n) < len(dir) {
+		return dir[n].Load()
+	}
+	return nil
+}
+
+// use returns the number of the value whose stored form is key, and counts one
+// user more. It calls parse for a form that it does not know.
+func (s *shared[T]) use(key []byte, parse func([]byte) (*T, error)) (uint32, error) {
+	if n, ok := s.byKey[string(key)]; ok {
+		s.kept[n].users++
+		return n, nil
+	}
+	v, err := parse(key)
+	if err != nil {
+		return 0, err
+	}
+	n := s.add(string(key))
+	s.kept[n].users = 1
+	s.set(n, v)
+	return n, nil
+}
+
+// add gives a number to a key.
+func (s *shared[T]) add(key string) uint32 {
+	n := uint32(len(s.kept))
+	if last := len(s.free) - 1; last >= 0 {
+		n, s.free = s.free[last], s.free[:last]
+	} else {
+		s.kept = append(s.kept, keptValue{})
+		if old := *s.dir.Load(); int(n) == len(old) {
+			dir := make([]atomic.Pointer[T], 2*len(old))
+			for i := range old {
+				dir[i].Store(old[i].Load())
+			}
+			s.dir.Store(&dir)
+		}
+	}
+	s.kept[n].key = key
+	s.byKey[key] = n
+	s.bytes += s.cost(key)
+	return n
+}
+
+func (s *shared[T]) set(n uint32, v *T) { (*s.dir.Load())[n].Store(v) }
+
+// drop counts one user less, and forgets the value with the last one.
+func (s *shared[T]) drop(n uint32) {
+	if n == 0 {
+		return
+	}
+	kept := &s.kept[n]
+	if kept.users--; kept.users > 0 {
+		return
+	}
+	s.bytes -= s.cost(kept.key)
+	delete(s.byKey, kept.key)
+	*kept = keptValue{}
+	s.set(n, nil)
+	s.free = append(s.free, n)
+}
+
+// cost is about what a value takes: its stored form twice, once more as strings
+// and slices, and what stands around it here.
+func (*shared[T]) cost(key string) int64 { return 200 + 4*int64(len(key)) }
+
+// numbers returns the numbers in use, for tests.
+func (s *shared[T]) numbers() []uint32 {
+	var out []uint32
+	for _, n := range s.byKey {
+		out = append(out, n)
+	}
+	slices.Sort(out)
+	return out
+}

@@ -1,0 +1,200 @@
+package resident
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Answer says what a table knows of a digest.
+type Answer uint8
+
+// The answers.
+const (
+	Absent    Answer = iota // there is no such secret
+	Held                    // it was found
+	Elsewhere               // it may be where the rest is kept
+)
+
+// Found is what a check needs to know of a secret. Times are nanoseconds of Unix
+// time, 0 for none.
+type Found struct {
+	Token                   [16]byte
+	Created, Expires, Until int64
+	Version                 events.Position
+	State, Flags            uint8
+	App                     string
+	Scopes                  *events.ScopeSet
+	Constraints             *events.Constraints // nil for none
+	Account                 *Account            // nil where it was never set
+	Policy                  *events.PolicyState // nil where it was never set
+	Position                events.Position     // that all of this is of
+}
+
+// Account is an account with its grants made ready for checks. It is never
+// changed.
+type Account struct {
+	*events.Account
+	Grants *events.ScopeSet
+}
+
+// NewAccount returns what a table holds of an account, which must not change
+// any more.
+func NewAccount(a *events.Account) *Account {
+	return &Account{Account: a, Grants: events.NewScopeSet(a.Grants)}
+}
+
+// Table holds secrets. One goroutine at a time updates it; any may read.
+type Table struct {
+	limit int64
+	parse Parse
+
+	// A reader goes without a lock: it notes the sequence, reads, and starts
+	// over where the sequence went on meanwhile. All that readers and writers
+	// share is read and written atomically, so what is read in between may be of
+	// two instants, and is then not used.
+	seq atomic.Uint64 // odd during an update
+	mu  sync.RWMutex  // held by an update, and by readers that had no luck
+
+	position atomic.Uint64
+	policy   atomic.Pointer[events.PolicyState]
+
+	shards  [shardCount]shard
+	records records
+	away    atomic.Pointer[filter] // digests that are held elsewhere; nil while there are none
+
+	accounts    shared[Account]
+	apps        shared[string]
+	scopes      shared[events.ScopeSet]
+	constraints shared[events.Constraints]
+
+	ended     int64  // guarded by mu; secrets held that ended
+	hand      uint32 // guarded by mu; the record at which the search for one of them goes on
+	slotBytes int64  // guarded by mu; what all hash tables take
+	stats     counts
+}
+
+// Parse reads stored forms.
+type Parse struct {
+	Scopes      func([]byte) ([]events.Scope, error)
+	Constraints func([]byte) (*events.Constraints, error)
+}
+
+// counts are what Stats tells.
+type counts struct{ held, ended, away, bytes atomic.Int64 }
+
+// Stats says what a table holds.
+type Stats struct {
+	Secrets int64 // held
+	Ended   int64 // of those, the ones that ended
+	Away    int64 // secrets held elsewhere
+	Bytes   int64 // taken
+	Limit   int64
+}
+
+// New returns an empty table that takes up to limit bytes. What accounts take is
+// not counted: they are held anyway.
+func New(limit int64, parse Parse) *Table {
+	t := &Table{limit: limit, parse: parse}
+	t.accounts.init()
+	t.apps.init()
+	t.scopes.init()
+	t.constraints.init()
+	t.records.dir.Store(new([]*chunk))
+	t.stats.bytes.Store(t.size())
+	return t
+}
+
+// Stats may be called at any time.
+func (t *Table) Stats() Stats {
+	return Stats{
+		Secrets: t.stats.held.Load(), Ended: t.stats.ended.Load(), Away: t.stats.away.Load(),
+		Bytes: t.stats.bytes.Load(), Limit: t.limit,
+	}
+}
+
+// Position returns what was last set.
+func (t *Table) Position() events.Position { return events.Position(t.position.Load()) }
+
+// tries is how often a reader starts over before it waits for the writer.
+const tries = 32
+
+// Find looks a digest up. Where the answer is not [Held], only the policy and
+// the position of f are set.
+func (t *Table) Find(d *events.Digest, f *Found) Answer {
+	k := keyOf(d)
+	for range tries {
+		seq := t.seq.Load()
+		if seq&1 != 0 {
+			continue
+		}
+		a := t.read(&k, f)
+		if t.seq.Load() == seq {
+			return a
+		}
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return t.read(&k, f)
+}
+
+// key is a digest as numbers.
+type key [4]uint64
+
+func keyOf(d *events.Digest) key {
+	return key{
+		binary.LittleEndian.Uint64(d[0:]), binary.LittleEndian.Uint64(d[8:]),
+		binary.LittleEndian.Uint64(d[16:]), binary.LittleEndian.Uint64(d[24:]),
+	}
+}
+
+// read may run beside an update: then what it returns is of no use, but it
+// returns.
+func (t *Table) read(k *key, f *Found) Answer {
+	f.Position = events.Position(t.position.Load())
+	f.Policy = t.policy.Load()
+	r := t.lookup(k)
+	if r == nil {
+		if away := t.away.Load(); away != nil && away.has(k) {
+			return Elsewhere
+		}
+		return Absent
+	}
+	binary.LittleEndian.PutUint64(f.Token[:], r.load(wordToken))
+	binary.LittleEndian.PutUint64(f.Token[8:], r.load(wordToken+1))
+	f.Created, f.Expires, f.Until = int64(r.load(wordCreated)), int64(r.load(wordExpires)), int64(r.load(wordUntil))
+	state, refs, more := r.load(wordState), r.load(wordRefs), r.load(wordRefs+1)
+	f.Version, f.State, f.Flags = events.Position(state&maxVersion), uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
+	f.Account, f.Scopes = t.accounts.at(uint32(refs)), t.scopes.at(uint32(refs>>32))
+	f.Constraints = t.constraints.at(uint32(more))
+	f.App = ""
+	if app := t.apps.at(uint32(more >> 32)); app != nil {
+		f.App = *app
+	}
+	return Held
+}
+
+// lookup returns the record of a digest, nil where none is held.
+func (t *Table) lookup(k *key) *record {
+	s := t.shards[k.shard()].slots.Load()
+	if s == nil {
+		return nil
+	}
+	tag := k.tag()
+	at := tag & s.mask
+	for range s.entries { // as many as there are: beside an update there may be no free one
+		e := atomic.LoadUint64(&s.entries[at])
+		if e == 0 {
+			return nil
+		}
+		if uint32(e>>32) == tag {
+			if r := t.records.at(uint32(e) - 1); r != nil && r.is(k) {
+				return r
+			}
+		}
+		at = (at + 1) & s.mask
+	}
+	return nil
+}
