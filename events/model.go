@@ -51,6 +51,7 @@ type Model struct {
 	admin   string
 	reads   []string
 	lasting []string
+	bits    permissionBits // for [ScopeSet]
 }
 
 // globals are the permissions without a resource.
@@ -160,6 +161,7 @@ func NewModel(spec ModelSpec) (*Model, error) {
 	if err := errors.Join(problems...); err != nil {
 		return nil, err
 	}
+	m.bits = newPermissionBits(m.Permissions())
 	return m, nil
 }
 

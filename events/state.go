@@ -34,6 +34,8 @@ type Token struct {
 
 	State  TokenState `json:"state"`
 	Reason string     `json:"reason,omitempty"` // of the suspension or revocation
+	// StoppedBy is the account that suspended it, while it is suspended.
+	StoppedBy AccountID `json:"stopped_by,omitempty"`
 
 	Created   time.Time `json:"created_at"`
 	CreatedBy Actor     `json:"created_by"`

@@ -13,13 +13,23 @@ import (
 type CreateAccount struct {
 	Login  string
 	Kind   string // user or service
+	Owner  string // id or login of a user, for a service account; empty for none
 	Grants []string
+	Person // a user's
+}
+
+// Person is what can be erased of an account, besides its login. It is kept
+// apart from the log.
+type Person struct {
+	Name string
+	Mail string
 }
 
 // Account is an account as the ledger shows it.
 type Account struct {
 	*events.Account
 	Login string // empty where it was erased
+	Person
 }
 
 // AccountResult is what became of a command on an account.
@@ -32,10 +42,13 @@ type AccountResult struct {
 // CreateAccount makes an account. Its login is reserved first, so that two
 // accounts never share one.
 func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r CreateAccount) (AccountResult, error) {
-	if err := l.may(c, manageAccounts); err != nil {
+	if err := l.may(c, MakeAccount, target{}); err != nil {
 		return AccountResult{}, err
 	}
 	if err := checkLogin(r.Login); err != nil {
+		return AccountResult{}, err
+	}
+	if err := r.Person.check(events.AccountKind(r.Kind)); err != nil {
 		return AccountResult{}, err
 	}
 	grants, err := l.checkScopes("grants", r.Grants)
@@ -46,6 +59,11 @@ func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r Crea
 	if err := checkChange(change); err != nil {
 		return AccountResult{}, invalid("kind", "is user or service")
 	}
+	if r.Owner != "" {
+		if change.Owner, err = l.owner(ctx, change.Type, r.Owner); err != nil {
+			return AccountResult{}, err
+		}
+	}
 	request := []any{"create account", r}
 	commandKey := events.NewCommandKey(c.Account, key)
 	id := events.NewAccountID(l.cfg.Now(), events.ShardFor(commandKey))
@@ -55,7 +73,7 @@ func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r Crea
 	case err != nil:
 		return AccountResult{}, fmt.Errorf("create account: %w", err)
 	case done.position == 0:
-		id, reserved = l.reserve(ctx, r.Login, id, commandKey)
+		id, reserved = l.reserve(ctx, r.Login, id, commandKey, r.Person)
 	}
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id),
@@ -93,7 +111,7 @@ func (l *Ledger) before(key events.CommandKey, request any) (outcome, error) {
 // returns the id that the account is to have: that of an earlier reservation
 // whose command died before its event, where it was this command's or is old
 // enough that its event cannot come any more.
-func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey) (events.AccountID, error) {
+func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey, p Person) (events.AccountID, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
 	held, err := l.directory.reserve(ctx, login, reservation{Account: id, Key: key})
@@ -113,7 +131,7 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 		}
 		id = held.Account
 	}
-	return id, l.directory.describe(ctx, id, person{Login: login})
+	return id, l.directory.describe(ctx, id, person{Login: login, Name: p.Name, Mail: p.Mail})
 }
 
 var errTaken = fmt.Errorf("%w: the login is taken", ErrExists)
@@ -136,14 +154,14 @@ func (l *Ledger) Grant(ctx context.Context, c Caller, key, account string, seen 
 	if err != nil {
 		return AccountResult{}, err
 	}
-	return l.changeAccount(ctx, c, key, account, seen, false, []any{"grant", account, grants}, func(*events.Account) events.Change {
+	return l.changeAccount(ctx, c, GrantAccount, key, account, seen, false, []any{"grant", account, grants}, func(*events.Account) events.Change {
 		return &events.AccountGranted{Grants: grants}
 	})
 }
 
 // SuspendAccount stops all of an account's tokens, in one event.
 func (l *Ledger) SuspendAccount(ctx context.Context, c Caller, key, account, reason string) (AccountResult, error) {
-	return l.changeAccount(ctx, c, key, account, 0, true, []any{"suspend account", account, reason}, func(a *events.Account) events.Change {
+	return l.changeAccount(ctx, c, StopAccount, key, account, 0, true, []any{"suspend account", account, reason}, func(a *events.Account) events.Change {
 		if a.Suspended {
 			return nil
 		}
@@ -153,7 +171,7 @@ func (l *Ledger) SuspendAccount(ctx context.Context, c Caller, key, account, rea
 
 // ResumeAccount ends an account's suspension.
 func (l *Ledger) ResumeAccount(ctx context.Context, c Caller, key, account string) (AccountResult, error) {
-	return l.changeAccount(ctx, c, key, account, 0, false, []any{"resume account", account}, func(a *events.Account) events.Change {
+	return l.changeAccount(ctx, c, StopAccount, key, account, 0, false, []any{"resume account", account}, func(a *events.Account) events.Change {
 		if !a.Suspended {
 			return nil
 		}
@@ -161,13 +179,101 @@ func (l *Ledger) ResumeAccount(ctx context.Context, c Caller, key, account strin
 	})
 }
 
-func (l *Ledger) changeAccount(ctx context.Context, c Caller, key, account string, seen Precondition, ending bool, request any, plan func(*events.Account) events.Change) (AccountResult, error) {
-	if err := l.may(c, manageAccounts); err != nil {
-		return AccountResult{}, err
+// EditAccount asks to change an account. Nil fields stay as they are.
+type EditAccount struct {
+	Owner       *string // id or login, empty for none
+	SelfService *bool
+}
+
+// EditAccount changes a service account's owner, or whether an account manages
+// its own tokens.
+func (l *Ledger) EditAccount(ctx context.Context, c Caller, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
+	if r == (EditAccount{}) {
+		return AccountResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
-	id, err := l.resolve(ctx, account)
+	id, err := l.resolveFor(ctx, c, ChangeAccount, account)
 	if err != nil {
 		return AccountResult{}, err
+	}
+	if err := l.mayAccount(c, ChangeAccount, id); err != nil {
+		return AccountResult{}, fmt.Errorf("change account %s: %w", id, err)
+	}
+	change := &events.AccountEdited{SelfService: r.SelfService}
+	if r.Owner != nil {
+		change.Owner = new(events.AccountID)
+	}
+	if r.Owner != nil && *r.Owner != "" {
+		a, err := l.cfg.View.Account(id)
+		if err != nil {
+			return AccountResult{}, foreign(err, "account %s", id)
+		}
+		if *change.Owner, err = l.owner(ctx, a.Kind, *r.Owner); err != nil {
+			return AccountResult{}, err
+		}
+	}
+	return l.changeAccount(ctx, c, ChangeAccount, key, account, seen, false, []any{"edit account", account, r}, func(*events.Account) events.Change {
+		return change
+	})
+}
+
+// owner returns who is to own an account of a kind. A user owns and is not
+// owned, so no account is its own owner, near or far.
+func (l *Ledger) owner(ctx context.Context, kind events.AccountKind, account string) (events.AccountID, error) {
+	if kind != events.ServiceAccount {
+		return "", invalid("owner", "is for service accounts; a user has none")
+	}
+	id, err := l.resolve(ctx, account)
+	var field *FieldError
+	if errors.As(err, &field) {
+		return "", invalid("owner", "%s", field.Problem)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return "", invalid("owner", "is not an account that exists")
+	}
+	if err != nil {
+		return "", err
+	}
+	switch a, err := l.cfg.View.Account(id); {
+	case err != nil:
+		return "", foreign(err, "account %s", id)
+	case a.Kind != events.UserAccount:
+		return "", invalid("owner", "is a service account; only a user owns one")
+	case a.Erased:
+		return "", invalid("owner", "is erased")
+	}
+	return id, nil
+}
+
+// mayAccount is [Ledger.may] for an operation on an account.
+func (l *Ledger) mayAccount(c Caller, op Operation, id events.AccountID) error {
+	a, err := l.cfg.View.Account(id)
+	if err != nil {
+		return foreign(err, "account %s", id)
+	}
+	return l.may(c, op, target{account: a})
+}
+
+// Allow returns the account, by id or login, that the caller may do an operation
+// on. It is also for those who carry out operations beside the ledger.
+func (l *Ledger) Allow(ctx context.Context, c Caller, op Operation, account string) (*events.Account, error) {
+	id, err := l.resolveFor(ctx, c, op, account)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.mayAccount(c, op, id); err != nil {
+		return nil, err
+	}
+	a, err := l.cfg.View.Account(id)
+	return a, err
+}
+
+func (l *Ledger) changeAccount(ctx context.Context, c Caller, op Operation, key, account string, seen Precondition, ending bool, request any, plan func(*events.Account) events.Change) (AccountResult, error) {
+	id, err := l.resolveFor(ctx, c, op, account)
+	if err != nil {
+		return AccountResult{}, err
+	}
+	if err := l.mayAccount(c, op, id); err != nil {
+		return AccountResult{}, fmt.Errorf("change account %s: %w", id, err)
 	}
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id), ending: ending,
@@ -175,6 +281,9 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, key, account strin
 			a, err := l.cfg.View.Account(id)
 			if err != nil {
 				return nil, foreign(err, "account %s", id)
+			}
+			if err := l.may(c, op, target{account: a}); err != nil {
+				return nil, err
 			}
 			if seen == 0 && !ending {
 				seen = a.Version
@@ -189,8 +298,8 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, key, account strin
 			if change == nil {
 				return nil, nil
 			}
-			if id == c.Account && ending {
-				return nil, fmt.Errorf("%w: an account cannot suspend itself; nobody might be left to resume it", ErrForbidden)
+			if id == c.Account {
+				return nil, fmt.Errorf("%w: an account cannot do this to itself; another with the permission %s has to, so that one is always left", ErrForbidden, events.Superuser)
 			}
 			return change, checkChange(change)
 		},
@@ -203,27 +312,27 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, key, account strin
 
 // GetAccount returns one account, by id or login.
 func (l *Ledger) GetAccount(ctx context.Context, c Caller, account string) (Account, error) {
-	if err := l.may(c, readAccounts); err != nil {
-		return Account{}, err
-	}
-	id, err := l.resolve(ctx, account)
+	a, err := l.Allow(ctx, c, SeeAccount, account)
 	if err != nil {
 		return Account{}, err
-	}
-	a, err := l.cfg.View.Account(id)
-	if err != nil {
-		return Account{}, foreign(err, "account %s", id)
 	}
 	return l.describe(ctx, a)
 }
 
-// ListAccounts returns up to limit accounts in order of id, from after the
-// given id on, and whether there are more.
-func (l *Ledger) ListAccounts(ctx context.Context, c Caller, after events.AccountID, limit int) ([]Account, bool, error) {
-	if err := l.may(c, readAccounts); err != nil {
-		return nil, false, err
+// AccountFilter selects accounts. Empty fields select all.
+type AccountFilter struct {
+	Kind string // user or service
+}
+
+// ListAccounts returns up to limit accounts that the caller may see, in order of
+// id, from after the given id on, and whether there are more.
+func (l *Ledger) ListAccounts(ctx context.Context, c Caller, f AccountFilter, after events.AccountID, limit int) ([]Account, bool, error) {
+	if f.Kind != "" && f.Kind != string(events.UserAccount) && f.Kind != string(events.ServiceAccount) {
+		return nil, false, invalid("kind", "is user or service")
 	}
-	list, more := l.cfg.View.Accounts(after, limit)
+	list, more := l.accounts(func(a *events.Account) bool {
+		return (f.Kind == "" || f.Kind == string(a.Kind)) && l.sees(c, target{account: a})
+	}, after, limit)
 	out := make([]Account, len(list))
 	for i, a := range list {
 		var err error
@@ -234,9 +343,31 @@ func (l *Ledger) ListAccounts(ctx context.Context, c Caller, after events.Accoun
 	return out, more, nil
 }
 
+// accounts returns up to limit accounts that are wanted, and whether there are
+// more.
+func (l *Ledger) accounts(wanted func(*events.Account) bool, after events.AccountID, limit int) (out []*events.Account, more bool) {
+	const page = 1000
+	for {
+		list, rest := l.cfg.View.Accounts(after, page)
+		for _, a := range list {
+			after = a.ID
+			if !wanted(a) {
+				continue
+			}
+			if len(out) == limit {
+				return out, true
+			}
+			out = append(out, a)
+		}
+		if !rest {
+			return out, false
+		}
+	}
+}
+
 func (l *Ledger) describe(ctx context.Context, a *events.Account) (Account, error) {
 	p, err := l.directory.person(ctx, a.ID)
-	return Account{Account: a, Login: p.Login}, err
+	return Account{Account: a, Login: p.Login, Person: Person{Name: p.Name, Mail: p.Mail}}, err
 }
 
 func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult, error) {
@@ -254,6 +385,17 @@ func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult,
 		return AccountResult{}, fmt.Errorf("stored at position %d, but the account's login cannot be read: %w", at, err)
 	}
 	return AccountResult{Account: shown, Position: at, Replayed: out.replayed}, nil
+}
+
+// resolveFor is resolve for an operation. A caller who may not know of every
+// account gets the same answer for one that does not exist as for one that is
+// not theirs.
+func (l *Ledger) resolveFor(ctx context.Context, c Caller, op Operation, account string) (events.AccountID, error) {
+	id, err := l.resolve(ctx, account)
+	if errors.Is(err, ErrNotFound) && !l.seesAll(c) {
+		return "", refusal(ruleFor(op), false)
+	}
+	return id, err
 }
 
 // resolve turns an id or a login into the id of an account that exists.

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -116,6 +117,15 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 		}
 		return outcome{position: at, event: e.ID, about: c.about, kind: change.Kind()}, nil
 	}
+}
+
+// hashRequest returns the hash of what a command asks.
+func hashRequest(request any) (events.RequestHash, error) {
+	b, err := json.Marshal(request)
+	if err != nil {
+		return "", err
+	}
+	return events.HashRequest(b), nil
 }
 
 // room returns [ErrUnavailable] where the log has no room for an append.

@@ -43,7 +43,7 @@ func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
 	if first, _ := l.cfg.View.Accounts("", 1); len(first) > 0 {
 		return nil
 	}
-	id, err := l.reserve(ctx, rootLogin, events.NewAccountID(l.cfg.Now(), events.ShardFor(key)), key)
+	id, err := l.reserve(ctx, rootLogin, events.NewAccountID(l.cfg.Now(), events.ShardFor(key)), key, Person{})
 	if err != nil {
 		return err
 	}

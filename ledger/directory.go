@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -9,16 +8,19 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
-// directoryBucket holds what can be erased: the names of people.
-const directoryBucket = "DIRECTORY"
+// DirectoryBucket holds what can be erased: the names of people, and what package
+// signin keeps of them.
+const (
+	DirectoryBucket      = "DIRECTORY"
+	DirectoryDescription = "logins of accounts, and what people prove to be theirs by; erasable"
+)
 
 // directory keeps the logins of accounts, apart from the log, which cannot
 // forget.
@@ -26,44 +28,26 @@ const directoryBucket = "DIRECTORY"
 //	login.<digest of the login in lower case> -> reservation
 //	account.<id>                              -> person
 type directory struct {
-	kv   jetstream.KeyValue
-	conn *nats.Conn
+	bucket *bucket.Bucket
+	kv     jetstream.KeyValue // the bucket's own
 }
 
 // person is what the directory knows of an account.
 type person struct {
 	Login string `json:"login"`
+	Name  string `json:"name,omitempty"`
+	Mail  string `json:"mail,omitempty"`
 }
 
 func openDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (*directory, error) {
-	for {
-		kv, err := tryDirectory(ctx, js, max(1, replicas))
-		if err == nil {
-			return &directory{kv: kv, conn: js.Conn()}, nil
-		}
-		// Of several ledgers that make it at once, the server leaves some without
-		// an answer, as it does while a replicated log has no leader.
-		if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, jetstream.ErrBucketExists) {
-			return nil, fmt.Errorf("open the directory of logins: %w", err)
-		}
+	b, err := bucket.Open(ctx, js, bucket.Config{
+		Name: DirectoryBucket, Description: DirectoryDescription, Replicas: replicas,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open the directory of logins: %w", err)
 	}
+	return &directory{bucket: b, kv: b.KV}, nil
 }
-
-func tryDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (jetstream.KeyValue, error) {
-	ctx, cancel := context.WithTimeout(ctx, directoryTry)
-	defer cancel()
-	kv, err := js.KeyValue(ctx, directoryBucket)
-	if errors.Is(err, jetstream.ErrBucketNotFound) {
-		return js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
-			Bucket: directoryBucket, Description: "logins of accounts; erasable",
-			History: 1, Storage: jetstream.FileStorage, Replicas: replicas,
-		})
-	}
-	return kv, err
-}
-
-// directoryTry is how long one try to open the directory may take.
-const directoryTry = 2 * time.Second
 
 // reservation says who has a login.
 type reservation struct {
@@ -125,6 +109,25 @@ func (d *directory) person(ctx context.Context, id events.AccountID) (person, er
 	return p, json.Unmarshal(b, &p)
 }
 
+// erase deletes what is known of an account. Its login may be another's then.
+func (d *directory) erase(ctx context.Context, id events.AccountID) error {
+	p, err := d.person(ctx, id)
+	if err != nil {
+		return err
+	}
+	if p.Login != "" {
+		switch held, err := d.holder(ctx, p.Login); {
+		case err == nil && held.Account == id:
+			if err := d.bucket.Remove(ctx, loginKey(p.Login)); err != nil {
+				return err
+			}
+		case err != nil && !errors.Is(err, ErrNotFound):
+			return err
+		}
+	}
+	return d.bucket.Remove(ctx, accountKey(id))
+}
+
 // get reads a key, [jetstream.ErrKeyNotFound] where there is none. A copy that
 // lags may not have it yet, so that is the leader's to say.
 func (d *directory) get(ctx context.Context, key string) ([]byte, error) {
@@ -135,34 +138,11 @@ func (d *directory) get(ctx context.Context, key string) ([]byte, error) {
 	if !errors.Is(err, jetstream.ErrKeyNotFound) {
 		return nil, err
 	}
-	question, err := json.Marshal(map[string]string{"last_by_subj": "$KV." + directoryBucket + "." + key})
-	if err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, directoryTry)
-	defer cancel()
-	m, err := d.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET.KV_"+directoryBucket, question)
-	if err != nil {
-		return nil, fmt.Errorf("ask for a login or an account's description: %w", err)
-	}
-	var got struct {
-		Error   *jetstream.APIError `json:"error"`
-		Message struct {
-			Header []byte `json:"hdrs"` // of a deletion alone
-			Data   []byte `json:"data"`
-		} `json:"message"`
-	}
-	if err := json.Unmarshal(m.Data, &got); err != nil {
-		return nil, err
-	}
-	const noMessage = 10037 // JSNoMessageFoundErr, for which the client has no name
-	switch {
-	case got.Error != nil && got.Error.ErrorCode == noMessage, bytes.Contains(got.Message.Header, []byte("KV-Operation")):
+	found, err := d.bucket.Get(ctx, key)
+	if errors.Is(err, bucket.ErrNotFound) {
 		return nil, jetstream.ErrKeyNotFound
-	case got.Error != nil:
-		return nil, got.Error
 	}
-	return got.Message.Data, nil
+	return found.Value, err
 }
 
 // loginKey does not contain the login: keys are subjects, and may be listed.

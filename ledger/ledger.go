@@ -68,6 +68,8 @@ type View interface {
 	Receipt(at events.Position) (*events.Receipt, error)
 	Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error)
 	Accounts(after events.AccountID, limit int) ([]*events.Account, bool)
+	// DigestTaken reports whether a token has, or ever had, a secret of a digest.
+	DigestTaken(d events.Digest) (bool, error)
 }
 
 // Config says what the ledger works with.
@@ -92,6 +94,9 @@ type Config struct {
 	// Zero means 20 seconds, which covers the death of a replicated log's
 	// leader.
 	CommandTimeout time.Duration
+	// Forget delete what is known of an account's person elsewhere. Each may be
+	// called again for the same account.
+	Forget []func(context.Context, events.AccountID) error
 	// Barriers tells when an event is in force on every node. It runs beside
 	// the ledger. Nil means that nothing is ever proven: every wait ends at
 	// once, and not complete.

@@ -2,7 +2,10 @@ package ledger
 
 import (
 	"context"
+	"math"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -19,10 +22,7 @@ type Token struct {
 
 // GetToken returns one token.
 func (l *Ledger) GetToken(c Caller, id events.TokenID) (Token, error) {
-	if err := l.may(c, readTokens); err != nil {
-		return Token{}, err
-	}
-	t, err := l.token(id)
+	t, _, err := l.aim(c, SeeToken, id)
 	if err != nil {
 		return Token{}, err
 	}
@@ -32,36 +32,46 @@ func (l *Ledger) GetToken(c Caller, id events.TokenID) (Token, error) {
 // TokenFilter selects tokens. Empty fields select all.
 type TokenFilter struct {
 	Account string // id or login
-	Site    string // tokens with a scope on this site or on all of them
-	State   string // active, suspended, revoked or expired
+	Site    string // id of a site, short for Resource site/ID
+	// Resource is type/id: tokens that may do something on it, or on all of
+	// its type.
+	Resource string
+	State    string // active, suspended, revoked or expired
+	// Expiring selects active tokens that end within this time. Zero selects
+	// all.
+	Expiring time.Duration
 }
 
-// ListTokens returns up to limit tokens in order of id, from after the given id
-// on, and whether there are more.
+// ListTokens returns up to limit tokens that the caller may see, in order of id,
+// from after the given id on, and whether there are more.
 func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after events.TokenID, limit int) ([]Token, bool, error) {
-	if err := l.may(c, readTokens); err != nil {
+	wanted, err := l.filter(f)
+	if err != nil {
 		return nil, false, err
 	}
-	var account events.AccountID
-	if f.Account != "" {
-		var err error
-		if account, err = l.resolve(ctx, f.Account); err != nil {
-			return nil, false, err
-		}
-	}
-	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
-		return nil, false, invalid("state", "is one of active, suspended, revoked, expired")
-	}
-	if f.Site != "" {
-		if err := l.cfg.Model.Check(events.Scope{Permission: "view", Type: "site", ID: f.Site}); err != nil || f.Site == "*" {
-			return nil, false, invalid("site", "is a number without leading zeros")
-		}
-	}
-	list, more, err := l.cfg.View.Tokens(account, func(t *events.Token) bool {
-		return (f.State == "" || f.State == l.stateOf(t)) && (f.Site == "" || l.concerns(t, f.Site))
-	}, after, limit)
+	accounts, err := l.lookIn(ctx, c, f.Account)
 	if err != nil {
-		return nil, false, unavailable(err)
+		return nil, false, err
+	}
+	keep := func(t *events.Token) bool {
+		if !wanted(t) {
+			return false
+		}
+		a, err := l.cfg.View.Account(t.Account)
+		return err == nil && l.sees(c, tokenTarget(t, a))
+	}
+	var list []*events.Token
+	more := false
+	for _, account := range accounts {
+		some, rest, err := l.cfg.View.Tokens(account, keep, after, limit)
+		if err != nil {
+			return nil, false, unavailable(err)
+		}
+		list, more = append(list, some...), more || rest
+	}
+	slices.SortFunc(list, func(a, b *events.Token) int { return strings.Compare(string(a.ID), string(b.ID)) })
+	if len(list) > limit {
+		list, more = list[:limit], true
 	}
 	out := make([]Token, len(list))
 	for i, t := range list {
@@ -70,11 +80,74 @@ func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after 
 	return out, more, nil
 }
 
-// concerns reports whether a token can do something on a site.
-func (l *Ledger) concerns(t *events.Token, site string) bool {
-	return slices.ContainsFunc(l.effective(t), func(s events.Scope) bool {
-		return s == events.Superuser || s.Type == "site" && (s.ID == site || s.ID == "*")
+// lookIn returns the accounts whose tokens a list goes through: one that is
+// named, the caller's own and those that it owns, or "" for all.
+func (l *Ledger) lookIn(ctx context.Context, c Caller, account string) ([]events.AccountID, error) {
+	everywhere := l.seesAll(c) || l.administers(c)
+	if account != "" {
+		id, err := l.resolveFor(ctx, c, SeeAccount, account)
+		if err == nil && !everywhere {
+			err = l.mayAccount(c, SeeAccount, id)
+		}
+		return []events.AccountID{id}, err
+	}
+	if everywhere {
+		return []events.AccountID{""}, nil
+	}
+	out := []events.AccountID{c.Account}
+	if l.manages(c) {
+		owned, _ := l.accounts(func(a *events.Account) bool { return a.Owner == c.Account }, "", math.MaxInt)
+		for _, a := range owned {
+			out = append(out, a.ID)
+		}
+	}
+	return out, nil
+}
+
+// administers reports whether the caller has admin on something.
+func (l *Ledger) administers(c Caller) bool {
+	return slices.ContainsFunc(c.Scopes, func(s events.Scope) bool {
+		return l.cfg.Model.Admin() != "" && s.Type != "" && l.cfg.Model.Covers(s, events.Scope{Permission: l.cfg.Model.Admin(), Type: s.Type, ID: s.ID})
 	})
+}
+
+// filter returns what selects tokens.
+func (l *Ledger) filter(f TokenFilter) (func(*events.Token) bool, error) {
+	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
+		return nil, invalid("state", "is one of active, suspended, revoked, expired")
+	}
+	if f.Expiring < 0 {
+		return nil, invalid("expiring", "is negative")
+	}
+	field, resource := "resource", f.Resource
+	if f.Site != "" {
+		if f.Resource != "" {
+			return nil, invalid("site", "and resource cannot both be given")
+		}
+		field, resource = "site", "site/"+f.Site
+	}
+	typ, id, _ := strings.Cut(resource, "/")
+	if resource != "" {
+		if err := l.cfg.Model.CheckResource(typ, id); err != nil {
+			return nil, invalid(field, "%s", err)
+		}
+	}
+	return func(t *events.Token) bool {
+		return (f.State == "" || f.State == l.stateOf(t)) &&
+			(resource == "" || l.concerns(t, typ, id)) &&
+			(f.Expiring == 0 || l.expiresWithin(t, f.Expiring))
+	}, nil
+}
+
+// concerns reports whether a token can do something on a resource.
+func (l *Ledger) concerns(t *events.Token, typ, id string) bool {
+	return slices.ContainsFunc(l.effective(t), func(s events.Scope) bool {
+		return s == events.Superuser || s.Type == typ && (s.ID == id || s.ID == "*")
+	})
+}
+
+func (l *Ledger) expiresWithin(t *events.Token, d time.Duration) bool {
+	return l.stateOf(t) == string(events.Active) && !t.Expires.IsZero() && t.Expires.Sub(l.cfg.Now()) <= d
 }
 
 // stateOf returns a token's state as its owner sees it.

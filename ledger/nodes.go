@@ -114,7 +114,7 @@ func (n *nodes) list(keep time.Duration) map[events.Holder]heard {
 // this ledger started, and those whose renewals it has read. A process that is
 // gone is listed while no other has its name, and not for ever.
 func (l *Ledger) Nodes(c Caller) ([]Node, error) {
-	if err := l.may(c, readNodes); err != nil {
+	if err := l.may(c, SeeNodes, target{}); err != nil {
 		return nil, err
 	}
 	now := l.cfg.Now()

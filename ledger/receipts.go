@@ -57,7 +57,7 @@ func (l *Ledger) Prove(ctx context.Context, covers events.Position) Proof {
 // Receipt returns the first receipt that covers a position. Where there is none
 // it waits for one until ctx ends, and then returns a [*NoReceiptError].
 func (l *Ledger) Receipt(ctx context.Context, c Caller, covers events.Position, wait bool) (Proof, error) {
-	if err := l.may(c, readReceipts); err != nil {
+	if err := l.may(c, SeeReceipts, target{}); err != nil {
 		return Proof{}, err
 	}
 	if covers == 0 {

@@ -14,6 +14,7 @@ import (
 type RevokeMany struct {
 	Account string    // id or login
 	App     string    // as the token names it
+	Device  string    // likewise
 	Scope   string    // what the token may do, by its own scopes or by what it inherits
 	Before  time.Time // made before it
 
@@ -74,9 +75,6 @@ func (l *Ledger) RevokeMany(ctx context.Context, c Caller, key string, r RevokeM
 }
 
 func (l *Ledger) revokeMany(ctx context.Context, c Caller, key string, r RevokeMany) (RevokedMany, error) {
-	if err := l.may(c, manageTokens); err != nil {
-		return RevokedMany{}, err
-	}
 	b := &bulk{Ledger: l, caller: c, key: key, r: r, began: l.cfg.Now()}
 	if err := b.prepare(ctx); err != nil {
 		return RevokedMany{}, err
@@ -85,7 +83,7 @@ func (l *Ledger) revokeMany(ctx context.Context, c Caller, key string, r RevokeM
 	case r.DryRun:
 		b.out.Position = l.Position()
 		return b.out, b.each(ctx, b.live, nil)
-	case r.App == "" && r.Scope == "":
+	case b.asOne():
 		return b.out, b.together(ctx)
 	}
 	b.out.Position = l.Position()
@@ -105,10 +103,13 @@ type bulk struct {
 	out     RevokedMany
 }
 
+// asOne reports whether one event can end all that match.
+func (b *bulk) asOne() bool { return b.r.App == "" && b.r.Device == "" && b.r.Scope == "" }
+
 func (b *bulk) prepare(ctx context.Context) error {
 	r := b.r
-	if r.Account == "" && r.App == "" && r.Scope == "" && r.Before.IsZero() {
-		return fmt.Errorf("%w: name at least one of account, app, scope and created_before; nothing that ends every token there is goes without", ErrInvalid)
+	if r.Account == "" && b.asOne() && r.Before.IsZero() {
+		return fmt.Errorf("%w: name at least one of account, app, device, scope and created_before; nothing that ends every token there is goes without", ErrInvalid)
 	}
 	if r.Before.After(b.began) {
 		return invalid("created_before", "is in the future")
@@ -123,41 +124,54 @@ func (b *bulk) prepare(ctx context.Context) error {
 		}
 		b.scope = list[0]
 	}
-	if r.Account != "" {
-		var err error
-		if b.account, err = b.resolve(ctx, r.Account); err != nil {
+	return b.permit(ctx)
+}
+
+// permit settles whose tokens are looked at, and whether the caller may.
+func (b *bulk) permit(ctx context.Context) error {
+	c := b.caller
+	var err error
+	switch {
+	case b.r.Account != "":
+		if b.account, err = b.resolveFor(ctx, c, RevokeTokens, b.r.Account); err != nil {
 			return err
 		}
+		if !b.asOne() && b.administers(c) {
+			break // of the account's tokens, those that the caller may revoke
+		}
+		return b.mayAccount(c, RevokeTokens, b.account)
+	case b.asOne() || b.is(c, bySuperuser, target{}):
+		return b.Ledger.may(c, RevokeOfAll, target{})
+	case !b.administers(c):
+		b.account = c.Account // to others it has no relation
+		return b.mayAccount(c, RevokeTokens, b.account)
 	}
-	return nil
+	// An admin of some resources: by the proof that the rule for an account asks.
+	return b.recent(c, RevokeTokens)
 }
 
 // request is what a retry has to match.
 func (b *bulk) request(about string) any {
 	r := b.r
-	return []any{"revoke many", b.account, r.App, r.Scope, r.Before, r.Reason, r.IncludeSelf, about}
+	return []any{"revoke many", b.account, r.App, r.Device, r.Scope, r.Before, r.Reason, r.IncludeSelf, about}
 }
 
-// matches reports whether a token is one of those that are meant.
+// matches reports whether a token is one of those that are meant, and the caller
+// may end it.
 func (b *bulk) matches(t *events.Token) bool {
-	switch {
-	case b.account != "" && t.Account != b.account,
-		b.r.App != "" && t.App != b.r.App,
-		!b.r.Before.IsZero() && !t.Created.Before(b.r.Before),
-		b.upTo > 0 && t.CreatedIn > b.upTo:
+	if b.account != "" && t.Account != b.account ||
+		b.r.App != "" && t.App != b.r.App ||
+		b.r.Device != "" && t.Device != b.r.Device ||
+		!b.r.Before.IsZero() && !t.Created.Before(b.r.Before) ||
+		b.upTo > 0 && t.CreatedIn > b.upTo {
 		return false
-	case b.scope == (events.Scope{}):
-		return true
 	}
-	scopes := t.Scopes
-	if t.Inherit {
-		a, err := b.cfg.View.Account(t.Account)
-		if err != nil {
-			return false
-		}
-		scopes = a.Grants
+	a, err := b.cfg.View.Account(t.Account)
+	if err != nil {
+		return false
 	}
-	return b.cfg.Model.AnyCovers(scopes, b.scope)
+	on := tokenTarget(t, a)
+	return (b.scope == events.Scope{} || b.cfg.Model.AnyCovers(on.scopes, b.scope)) && b.Ledger.may(b.caller, RevokeToken, on) == nil
 }
 
 // live reports whether a token has not ended for ever.
@@ -269,7 +283,7 @@ func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error
 	return b.run(ctx, command{
 		caller: b.caller, key: key, request: b.request(string(id)), noun: events.NounToken, about: string(id), ending: true,
 		decide: func() (events.Change, error) {
-			t, err := b.token(id)
+			t, _, err := b.aim(b.caller, RevokeToken, id)
 			if err != nil || t.State == events.Revoked {
 				return nil, err
 			}

@@ -8,18 +8,15 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// liveAccount returns an account whose tokens can work.
-func (l *Ledger) liveAccount(id events.AccountID) (*events.Account, error) {
-	a, err := l.cfg.View.Account(id)
+// live returns [ErrEnded] where an account's tokens cannot work.
+func live(a *events.Account) error {
 	switch {
-	case err != nil:
-		return nil, foreign(err, "account %s", id)
 	case a.Erased:
-		return nil, fmt.Errorf("%w: account %s is erased", ErrEnded, id)
+		return fmt.Errorf("%w: account %s is erased", ErrEnded, a.ID)
 	case a.Suspended:
-		return nil, fmt.Errorf("%w: account %s is suspended; resume it first", ErrEnded, id)
+		return fmt.Errorf("%w: account %s is suspended; resume it first", ErrEnded, a.ID)
 	}
-	return a, nil
+	return nil
 }
 
 // within returns [ErrForbidden] where scopes go beyond what the account has.

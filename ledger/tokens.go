@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,7 +15,7 @@ const defaultGrace = time.Hour
 
 // CreateToken asks for a new token.
 type CreateToken struct {
-	Account string // id or login
+	Account string // id or login; empty for the caller's own
 	App     string
 	Device  string
 	Scopes  []string
@@ -24,6 +25,9 @@ type CreateToken struct {
 	Constraints *events.Constraints
 	// Form asks for another shape of the secret than the ledger's own.
 	Form events.SecretForm
+	// SecretDigest is that of a secret that the client made itself, and so
+	// cannot lose with the answer. Nil asks the ledger to make one.
+	SecretDigest *events.Digest
 }
 
 // TokenResult is what became of a command on a token.
@@ -45,16 +49,33 @@ type Precondition = events.Position
 
 // Create makes a token and its secret.
 func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken) (TokenResult, error) {
-	if err := l.may(c, manageTokens); err != nil {
-		return TokenResult{}, err
-	}
 	scopes, err := l.parseScopes(r.Scopes, r.Inherit)
 	if err != nil {
 		return TokenResult{}, err
 	}
-	account, err := l.resolve(ctx, r.Account)
+	if r.SecretDigest != nil && r.Form != "" {
+		return TokenResult{}, invalid("format", "is for secrets that the ledger makes; leave it out beside secret_digest")
+	}
+	if r.Account == "" {
+		r.Account = string(c.Account)
+	}
+	account, err := l.resolveFor(ctx, c, MakeToken, r.Account)
 	if err != nil {
 		return TokenResult{}, err
+	}
+	allowed := func() (*events.Account, error) {
+		a, err := l.cfg.View.Account(account)
+		if err != nil {
+			return nil, foreign(err, "account %s", account)
+		}
+		on := target{account: a, scopes: scopes, inherit: r.Inherit}
+		if r.Inherit {
+			on.scopes = a.Grants
+		}
+		return a, l.may(c, MakeToken, on)
+	}
+	if _, err := allowed(); err != nil {
+		return TokenResult{}, fmt.Errorf("create token: %w", err)
 	}
 	now := l.cfg.Now()
 	var secret events.Secret
@@ -69,8 +90,11 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 			return later(a.TokensBefore, l.cfg.View.Policy().TokensBefore)
 		},
 		decide: func() (events.Change, error) {
-			a, err := l.liveAccount(account)
+			a, err := allowed()
 			if err != nil {
+				return nil, err
+			}
+			if err := live(a); err != nil {
 				return nil, err
 			}
 			if err := l.within(a, scopes); err != nil {
@@ -80,8 +104,10 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 			if err != nil {
 				return nil, err
 			}
-			var kept events.SecretRecord
-			secret, kept = l.newSecret(a.Kind, r.Form)
+			kept, err := l.secretFor(a.Kind, r, &secret)
+			if err != nil {
+				return nil, err
+			}
 			change := &events.TokenCreated{
 				Account: account, App: r.App, Device: r.Device, Scopes: scopes, Inherit: r.Inherit,
 				Expires: expires, Constraints: r.Constraints, Secret: kept,
@@ -92,16 +118,42 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("create token: %w", err)
 	}
-	return l.made(out, secret)
+	if r.SecretDigest == nil {
+		return l.made(out, secret)
+	}
+	got, err := l.result(out)
+	if err == nil && len(got.Token.Secrets) == 0 && got.Token.State != events.Revoked {
+		err = fmt.Errorf("create token: %w", errDigestTaken) // by a token that was made at the same time
+	}
+	return got, err
 }
+
+// secretFor makes a secret, or takes the digest of the client's own, and returns
+// what the log keeps of it.
+func (l *Ledger) secretFor(kind events.AccountKind, r CreateToken, secret *events.Secret) (events.SecretRecord, error) {
+	if r.SecretDigest == nil {
+		var kept events.SecretRecord
+		*secret, kept = l.newSecret(kind, r.Form)
+		return kept, nil
+	}
+	taken, err := l.cfg.View.DigestTaken(*r.SecretDigest)
+	switch {
+	case err != nil:
+		return events.SecretRecord{}, unavailable(err)
+	case taken:
+		return events.SecretRecord{}, errDigestTaken
+	}
+	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: *r.SecretDigest}, nil
+}
+
+var errDigestTaken = fmt.Errorf("%w: another token has, or had, a secret of this digest; make a new secret", ErrExists)
 
 // Rotate gives a token a new secret, of the same form. The old one lives for grace more, an hour
 // where it is nil, but never longer than the token.
 func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
 	var secret events.Secret
-	out, err := l.changeToken(ctx, c, key, id, seen, []any{"rotate", id, grace}, &secret, func(t *events.Token) (events.Change, error) {
-		a, err := l.liveAccount(t.Account)
-		if err != nil {
+	out, err := l.changeToken(ctx, c, RotateToken, key, id, seen, []any{"rotate", id, grace}, &secret, func(t *events.Token, a *events.Account) (events.Change, error) {
+		if err := live(a); err != nil {
 			return nil, err
 		}
 		now := l.cfg.Now()
@@ -146,22 +198,28 @@ func (l *Ledger) Edit(ctx context.Context, c Caller, key string, id events.Token
 	if r.Expires != nil && r.ExpiresIn != nil {
 		return TokenResult{}, invalid("expires_in", "and expires_at cannot both be given")
 	}
-	out, err := l.changeToken(ctx, c, key, id, seen, []any{"edit", id, r}, nil, func(t *events.Token) (events.Change, error) {
+	out, err := l.changeToken(ctx, c, ChangeToken, key, id, seen, []any{"edit", id, r}, nil, func(t *events.Token, a *events.Account) (events.Change, error) {
 		edit, err := l.planEdit(r)
 		if err != nil {
 			return nil, err
 		}
 		if r.Scopes == nil && r.Inherit == nil {
-			return edit, checkChange(edit)
+			if err := checkChange(edit); err != nil {
+				return nil, err
+			}
+			return edit, l.mayWiden(c, t, a, edit, nil)
 		}
-		change, err := l.planScopes(t, r)
+		change, err := l.planScopes(t, a, r)
 		if err != nil {
 			return nil, err
 		}
 		if *edit != (events.TokenEdited{}) {
 			change.Edit = edit
 		}
-		return change, checkChange(change)
+		if err := checkChange(change); err != nil {
+			return nil, err
+		}
+		return change, l.mayWiden(c, t, a, edit, change)
 	})
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("change %s: %w", id, err)
@@ -189,7 +247,28 @@ func (l *Ledger) planEdit(r EditToken) (*events.TokenEdited, error) {
 	return edit, nil
 }
 
-func (l *Ledger) planScopes(t *events.Token, r EditToken) (*events.TokenScoped, error) {
+// mayWiden returns nil where a change takes away alone, or the caller may make
+// the token what it would be.
+func (l *Ledger) mayWiden(c Caller, t *events.Token, a *events.Account, edit *events.TokenEdited, scoped *events.TokenScoped) error {
+	before, after := tokenTarget(t, a), *t
+	if scoped != nil {
+		after.Scopes, after.Inherit = scoped.Scopes, scoped.Inherit
+	}
+	if edit.Expires != nil {
+		after.Expires = *edit.Expires
+	}
+	if edit.Constraints != nil {
+		after.Constraints = edit.Constraints
+	}
+	on := tokenTarget(&after, a)
+	longer := !t.Expires.IsZero() && (after.Expires.IsZero() || after.Expires.After(t.Expires))
+	if longer || on.inherit && !before.inherit || len(l.cfg.Model.Missing(before.scopes, on.scopes)) > 0 || !after.Constraints.Within(t.Constraints) {
+		return l.may(c, WidenToken, on)
+	}
+	return nil
+}
+
+func (l *Ledger) planScopes(t *events.Token, a *events.Account, r EditToken) (*events.TokenScoped, error) {
 	inherit := t.Inherit
 	switch {
 	case r.Inherit != nil:
@@ -208,8 +287,7 @@ func (l *Ledger) planScopes(t *events.Token, r EditToken) (*events.TokenScoped, 
 	if err != nil {
 		return nil, err
 	}
-	a, err := l.liveAccount(t.Account)
-	if err != nil {
+	if err := live(a); err != nil {
 		return nil, err
 	}
 	return &events.TokenScoped{Scopes: scopes, Inherit: inherit}, l.within(a, scopes)
@@ -217,7 +295,7 @@ func (l *Ledger) planScopes(t *events.Token, r EditToken) (*events.TokenScoped, 
 
 // Suspend stops a token until it is resumed.
 func (l *Ledger) Suspend(ctx context.Context, c Caller, key string, id events.TokenID, reason string) (TokenResult, error) {
-	return l.end(ctx, c, key, id, "suspend", func(t *events.Token) events.Change {
+	return l.end(ctx, c, SuspendToken, key, id, "suspend", func(t *events.Token) events.Change {
 		if t.State == events.Suspended {
 			return nil
 		}
@@ -227,9 +305,13 @@ func (l *Ledger) Suspend(ctx context.Context, c Caller, key string, id events.To
 
 // Resume ends a suspension.
 func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.TokenID) (TokenResult, error) {
-	out, err := l.changeToken(ctx, c, key, id, 0, []any{"resume", id}, nil, func(t *events.Token) (events.Change, error) {
+	out, err := l.changeToken(ctx, c, ResumeToken, key, id, 0, []any{"resume", id}, nil, func(t *events.Token, a *events.Account) (events.Change, error) {
 		if t.State == events.Active {
 			return nil, nil
+		}
+		// What a superuser stopped is not for its account to start again.
+		if !l.is(c, bySuperuser, target{}) && t.StoppedBy != c.Account && t.StoppedBy != t.Account {
+			return nil, fmt.Errorf("%w: to resume a token that account %s suspended needs that account, or the permission %s", ErrForbidden, t.StoppedBy, events.Superuser)
 		}
 		return &events.TokenResumed{}, nil
 	})
@@ -242,7 +324,7 @@ func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.Tok
 // Revoke ends a token for ever. Revoking a revoked token changes nothing and
 // succeeds.
 func (l *Ledger) Revoke(ctx context.Context, c Caller, key string, id events.TokenID, reason string) (TokenResult, error) {
-	return l.end(ctx, c, key, id, "revoke", func(t *events.Token) events.Change {
+	return l.end(ctx, c, RevokeToken, key, id, "revoke", func(t *events.Token) events.Change {
 		if t.State == events.Revoked {
 			return nil
 		}
@@ -252,14 +334,14 @@ func (l *Ledger) Revoke(ctx context.Context, c Caller, key string, id events.Tok
 
 // end takes something away from a token. It never loses to a conflict: what has
 // come between does not make it less meant.
-func (l *Ledger) end(ctx context.Context, c Caller, key string, id events.TokenID, verb string, plan func(*events.Token) events.Change, reason string) (TokenResult, error) {
-	if err := l.may(c, manageTokens); err != nil {
-		return TokenResult{}, err
+func (l *Ledger) end(ctx context.Context, c Caller, op Operation, key string, id events.TokenID, verb string, plan func(*events.Token) events.Change, reason string) (TokenResult, error) {
+	if _, _, err := l.aim(c, op, id); err != nil {
+		return TokenResult{}, fmt.Errorf("%s %s: %w", verb, id, err)
 	}
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: []any{verb, id, reason}, noun: events.NounToken, about: string(id), ending: true,
 		decide: func() (events.Change, error) {
-			t, err := l.token(id)
+			t, _, err := l.aim(c, op, id)
 			if err != nil {
 				return nil, err
 			}
@@ -281,14 +363,16 @@ func (l *Ledger) end(ctx context.Context, c Caller, key string, id events.TokenI
 
 // changeToken runs a command that gives way to whatever changed the token in
 // the meantime. The secret is where plan puts the one that it makes, if it does.
-func (l *Ledger) changeToken(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, request any, secret *events.Secret, plan func(*events.Token) (events.Change, error)) (outcome, error) {
-	if err := l.may(c, manageTokens); err != nil {
+func (l *Ledger) changeToken(ctx context.Context, c Caller, op Operation, key string, id events.TokenID, seen Precondition, request any, secret *events.Secret, plan func(*events.Token, *events.Account) (events.Change, error)) (outcome, error) {
+	// Also before a retry is answered with what an earlier command did: its
+	// caller may have been another token of the account, which may do more.
+	if _, _, err := l.aim(c, op, id); err != nil {
 		return outcome{}, err
 	}
 	return l.run(ctx, command{
 		caller: c, key: key, request: request, noun: events.NounToken, about: string(id), secret: secret,
 		decide: func() (events.Change, error) {
-			t, err := l.token(id)
+			t, a, err := l.aim(c, op, id)
 			if err != nil {
 				return nil, err
 			}
@@ -301,7 +385,7 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, key string, id event
 			if t.State == events.Revoked {
 				return nil, endedError(t)
 			}
-			return plan(t)
+			return plan(t, a)
 		},
 	})
 }
@@ -329,6 +413,23 @@ func (l *Ledger) result(out outcome) (TokenResult, error) {
 		at = t.Version
 	}
 	return TokenResult{Token: l.show(t), Position: at, Replayed: out.replayed}, nil
+}
+
+// aim returns the token that an operation is about, and its account, where the
+// caller may do it.
+func (l *Ledger) aim(c Caller, op Operation, id events.TokenID) (*events.Token, *events.Account, error) {
+	t, err := l.token(id)
+	if errors.Is(err, ErrNotFound) && !l.seesAll(c) {
+		return nil, nil, refusal(ruleFor(op), false)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := l.cfg.View.Account(t.Account)
+	if err != nil {
+		return nil, nil, foreign(err, "account %s", t.Account)
+	}
+	return t, a, l.may(c, op, tokenTarget(t, a))
 }
 
 func (l *Ledger) token(id events.TokenID) (*events.Token, error) {

@@ -197,11 +197,11 @@ func (s *stage) changeToken(e *events.Event, at events.Position) error {
 	case *events.TokenRotated:
 		return s.rotate(st, e, c)
 	case *events.TokenSuspended:
-		t.State, t.Reason = events.Suspended, c.Reason
+		t.State, t.Reason, t.StoppedBy = events.Suspended, c.Reason, e.Actor.Account
 	case *events.TokenResumed:
-		t.State, t.Reason = events.Active, ""
+		t.State, t.Reason, t.StoppedBy = events.Active, "", ""
 	case *events.TokenRevoked:
-		t.State, t.Reason, t.Revoked = events.Revoked, c.Reason, e.Time
+		t.State, t.Reason, t.Revoked, t.StoppedBy = events.Revoked, c.Reason, e.Time, ""
 	default:
 		return impossible("no rule for this kind")
 	}

@@ -44,6 +44,15 @@ func (p *Projector) Receipt(at events.Position) (*events.Receipt, error) {
 	return nil, err
 }
 
+// DigestTaken reports whether a token has, or ever had, a secret of a digest.
+func (p *Projector) DigestTaken(d events.Digest) (taken bool, err error) {
+	err = p.view(func(tx *badger.Txn) error {
+		taken, err = get(tx, digestKey(d), func([]byte) error { return nil })
+		return err
+	})
+	return taken, err
+}
+
 // LineEnd returns the last position of a line of subjects, 0 where it has no
 // event yet. A command reads it before it reads what it decides on: then an
 // append that expects it fails where that has changed since.

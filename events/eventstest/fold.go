@@ -231,12 +231,12 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 			break
 		}
 		if stop, ok := e.Change.(*events.TokenSuspended); ok {
-			t.State, t.Reason = events.Suspended, stop.Reason
+			t.State, t.Reason, t.StoppedBy = events.Suspended, stop.Reason, e.Actor.Account
 			break
 		}
 	}
 	if e, ok := last[*events.TokenRevoked](all); ok {
-		t.State, t.Reason, t.Revoked = events.Revoked, e.Reason, end.Time
+		t.State, t.Reason, t.Revoked, t.StoppedBy = events.Revoked, e.Reason, end.Time, ""
 	}
 	for _, e := range slices.Backward(all) {
 		r, gives := gives(e)

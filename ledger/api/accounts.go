@@ -162,7 +162,7 @@ func (a *api) listAccounts(ctx context.Context, in *Page) (*accountList, error) 
 		return nil, a.fault(ctx, err, false)
 	}
 	at := a.ledger.Position()
-	list, more, err := a.ledger.ListAccounts(ctx, callerFrom(ctx), events.AccountID(after), in.Limit)
+	list, more, err := a.ledger.ListAccounts(ctx, callerFrom(ctx), ledger.AccountFilter{}, events.AccountID(after), in.Limit)
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}

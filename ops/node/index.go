@@ -511,13 +511,43 @@ func (x *index) Err() error {
 }
 
 // Tokens lists tokens.
-func (x *index) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error) {
-	more := false
-	list, err := use(x, func(p *projector.Projector) (list []*events.Token, err error) {
-		list, more, err = p.Tokens(account, keep, after, limit)
-		return list, err
-	})
-	return list, more, err
+func (x *index) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) (list []*events.Token, more bool, err error) {
+	type page struct {
+		tokens []*events.Token
+		more   bool
+	}
+	for {
+		// Not with keep: it may ask the index in turn, while somebody waits to
+		// exchange it.
+		got, err := use(x, func(p *projector.Projector) (g page, err error) {
+			g.tokens, g.more, err = p.Tokens(account, nil, after, pageOfTokens)
+			return g, err
+		})
+		if err != nil {
+			return nil, false, err
+		}
+		for _, t := range got.tokens {
+			after = t.ID
+			if keep != nil && !keep(t) {
+				continue
+			}
+			if len(list) == limit {
+				return list, true, nil
+			}
+			list = append(list, t)
+		}
+		if !got.more {
+			return list, false, nil
+		}
+	}
+}
+
+// pageOfTokens is how many tokens are read while the index is held.
+const pageOfTokens = 500
+
+// DigestTaken reports whether a token has, or ever had, a secret of a digest.
+func (x *index) DigestTaken(d events.Digest) (bool, error) {
+	return use(x, func(p *projector.Projector) (bool, error) { return p.DigestTaken(d) })
 }
 
 // Accounts lists accounts.

@@ -543,7 +543,7 @@ func (n *Node) authenticate(_ context.Context, token, address string) (ledger.Ca
 	}
 	switch d := n.verify.Check(token, r); d.Reason {
 	case verifier.Allowed:
-		return ledger.Caller{Account: d.Account, Token: d.Token, Address: address, Scopes: d.Scopes}, nil
+		return ledger.Caller{Account: d.Account, Token: d.Token, Address: address, Scopes: d.Scopes, Inherit: d.Inherit}, nil
 	case verifier.Unavailable:
 		return ledger.Caller{}, ledger.ErrUnavailable
 	}

@@ -2,19 +2,30 @@ package resident
 
 import "unsafe"
 
-// size is how many bytes are taken, the filter's share included before there is
-// one.
+// size is how many bytes are taken.
 func (t *Table) size() int64 {
-	return int64(unsafe.Sizeof(*t)) + t.records.bytes() + t.slotBytes +
-		t.apps.bytes + t.scopes.bytes + t.constraints.bytes + t.filterBytes()
+	n := t.takenBytes()
+	if f := t.away.Load(); f != nil {
+		n += f.bytes()
+	}
+	return n
 }
 
-// filterBytes is the filter's share of the limit.
-func (t *Table) filterBytes() int64 { return max(blockBytes, t.limit/16) }
+// takenBytes is what all but the filter takes.
+func (t *Table) takenBytes() int64 {
+	return int64(unsafe.Sizeof(*t)) + t.records.bytes() + t.slotBytes + t.apps.bytes + t.scopes.bytes + t.constraints.bytes
+}
+
+// mostFilter bounds the filter: a hundred million digests have 20 bits each.
+const mostFilter = 256 << 20
+
+// filterBytes is the filter's share of the limit. It is kept free until there is
+// a filter.
+func (t *Table) filterBytes() int64 { return min(max(blockBytes, t.limit/16), mostFilter) }
 
 // full reports whether a digest more would take the table past its limit.
 func (t *Table) full(k *key) bool {
-	return t.size()+t.records.growth()+t.shards[k.shard()].growth() > t.limit
+	return t.takenBytes()+t.filterBytes()+t.records.growth()+t.shards[k.shard()].growth() > t.limit
 }
 
 // steps is how many records are looked at for one that can go: a writer has
@@ -37,7 +48,7 @@ func (t *Table) makeRoom(k *key) bool {
 			continue
 		}
 		gone := r.key()
-		t.sendAway(&gone, r)
+		t.sendAway(&gone, t.hand, r)
 		if !t.full(k) {
 			return true
 		}
@@ -45,26 +56,26 @@ func (t *Table) makeRoom(k *key) bool {
 	return false
 }
 
-// sendAway notes that a secret is held elsewhere. Its record r is nil where the
+// sendAway notes that a secret is held elsewhere. Its record, n, is nil where the
 // table holds none.
-func (t *Table) sendAway(k *key, r *record) {
+func (t *Table) sendAway(k *key, n uint32, r *record) {
 	f := t.away.Load()
 	if f == nil {
 		f = newFilter(t.filterBytes())
 		t.away.Store(f)
 	}
-	if !f.has(k) {
+	if r != nil || !f.has(k) {
 		f.add(k)
+		t.stats.away.Add(1)
 	}
-	t.stats.away.Add(1)
 	if r == nil {
 		return
 	}
+	t.shards[k.shard()].remove(k.tag(), n)
 	t.forget(r)
 	for word := range recordWords {
 		r.store(word, 0)
 	}
-	n := t.shards[k.shard()].remove(k)
 	t.records.free = append(t.records.free, n)
 	t.stats.held.Add(-1)
 }

@@ -37,13 +37,13 @@ type Found struct {
 // changed.
 type Account struct {
 	*events.Account
-	Grants *events.ScopeSet
+	Granted *events.ScopeSet // its grants
 }
 
 // NewAccount returns what a table holds of an account, which must not change
 // any more.
 func NewAccount(a *events.Account) *Account {
-	return &Account{Account: a, Grants: events.NewScopeSet(a.Grants)}
+	return &Account{Account: a, Granted: events.NewScopeSet(a.Grants)}
 }
 
 // Table holds secrets. One goroutine at a time updates it; any may read.
@@ -155,7 +155,7 @@ func keyOf(d *events.Digest) key {
 func (t *Table) read(k *key, f *Found) Answer {
 	f.Position = events.Position(t.position.Load())
 	f.Policy = t.policy.Load()
-	r := t.lookup(k)
+	_, r := t.lookup(k)
 	if r == nil {
 		if away := t.away.Load(); away != nil && away.has(k) {
 			return Elsewhere
@@ -176,25 +176,25 @@ func (t *Table) read(k *key, f *Found) Answer {
 	return Held
 }
 
-// lookup returns the record of a digest, nil where none is held.
-func (t *Table) lookup(k *key) *record {
+// lookup returns the record of a digest and its number, nil where none is held.
+func (t *Table) lookup(k *key) (uint32, *record) {
 	s := t.shards[k.shard()].slots.Load()
 	if s == nil {
-		return nil
+		return 0, nil
 	}
 	tag := k.tag()
 	at := tag & s.mask
 	for range s.entries { // as many as there are: beside an update there may be no free one
 		e := atomic.LoadUint64(&s.entries[at])
 		if e == 0 {
-			return nil
+			break
 		}
-		if uint32(e>>32) == tag {
-			if r := t.records.at(uint32(e) - 1); r != nil && r.is(k) {
-				return r
+		if n := uint32(e) - 1; uint32(e>>32) == tag {
+			if r := t.records.at(n); r != nil && r.is(k) {
+				return n, r
 			}
 		}
 		at = (at + 1) & s.mask
 	}
-	return nil
+	return 0, nil
 }

@@ -60,9 +60,9 @@ func (t *Table) account(id [16]byte) uint32 {
 func (w Writer) Put(s *Secret) error {
 	t := w.t
 	k := keyOf(&s.Digest)
-	r := t.lookup(&k)
+	n, r := t.lookup(&k)
 	if s.Version > maxVersion || r == nil && t.full(&k) && (s.Ended || !t.makeRoom(&k)) {
-		t.sendAway(&k, r)
+		t.sendAway(&k, n, r)
 		return nil
 	}
 	scopes, err := t.scopes.use(s.Scopes, func(b []byte) (*events.ScopeSet, error) {
@@ -83,7 +83,7 @@ func (w Writer) Put(s *Secret) error {
 		app, _ = t.apps.use(s.App, func(b []byte) (*string, error) { return new(string(b)), nil }) // no error
 	}
 	if r == nil {
-		n := t.records.take()
+		n = t.records.take()
 		r = t.records.at(n)
 		for i, word := range k {
 			r.store(wordDigest+i, word)

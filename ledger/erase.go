@@ -1,0 +1,78 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"net/mail"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// EraseAccount ends an account for ever and deletes what is known of its person:
+// login, name, mail and what they proved to be theirs by. The trail keeps the
+// account's id and what it did. It may be called again where it did not come to
+// its end.
+func (l *Ledger) EraseAccount(ctx context.Context, c Caller, key, account string, seen Precondition) (AccountResult, error) {
+	id, err := l.resolveFor(ctx, c, EraseAccount, account)
+	if err != nil {
+		return AccountResult{}, err
+	}
+	a, err := l.cfg.View.Account(id)
+	if err != nil {
+		return AccountResult{}, foreign(err, "account %s", id)
+	}
+	if err := l.may(c, EraseAccount, target{account: a}); err != nil {
+		return AccountResult{}, fmt.Errorf("erase account %s: %w", id, err)
+	}
+	var done AccountResult
+	if a.Erased {
+		done = AccountResult{Account: Account{Account: a}, Position: a.Version}
+	} else {
+		done, err = l.changeAccount(ctx, c, EraseAccount, key, string(id), seen, true, []any{"erase account", id}, func(*events.Account) events.Change {
+			return &events.AccountErased{}
+		})
+		if err != nil {
+			return done, err
+		}
+	}
+	// The account is ended by now, so nothing below can be used any more.
+	for _, forget := range append([]func(context.Context, events.AccountID) error{l.directory.erase}, l.cfg.Forget...) {
+		if err := forget(ctx, id); err != nil {
+			return done, fmt.Errorf("the account has ended at position %d, but not everything that is known of its person is deleted yet; send the request again: %w", done.Position, unavailable(err))
+		}
+	}
+	done.Account.Login, done.Account.Person = "", Person{}
+	return done, nil
+}
+
+// Longest texts about a person, in bytes.
+const (
+	maxName = 200
+	maxMail = 254 // RFC 5321 section 4.5.3.1.3, without the angle brackets
+)
+
+// check reports what is wrong with what is said of a person. It does not repeat
+// it.
+func (p Person) check(kind events.AccountKind) error {
+	switch {
+	case p.Mail != "" && kind == events.ServiceAccount:
+		return invalid("mail", "is for users; a service account has none")
+	case len(p.Name) > maxName:
+		return invalid("name", "is %d bytes long, and %d are the most", len(p.Name), maxName)
+	case !utf8.ValidString(p.Name) || strings.ContainsFunc(p.Name, func(r rune) bool { return !unicode.IsPrint(r) }):
+		return invalid("name", "holds a control or other unprintable character")
+	case events.LooksSecret(p.Name):
+		return invalid("name", "holds a secret; treat it as leaked if others saw it")
+	case p.Mail == "":
+		return nil
+	case len(p.Mail) > maxMail:
+		return invalid("mail", "is %d bytes long, and %d are the most", len(p.Mail), maxMail)
+	}
+	if a, err := mail.ParseAddress(p.Mail); err != nil || a.Address != p.Mail {
+		return invalid("mail", "is not one address, as in ann@example.org")
+	}
+	return nil
+}

@@ -1,0 +1,57 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// PolicyResult is what became of a command on the policy.
+type PolicyResult struct {
+	Policy   events.PolicyState
+	Position events.Position
+	Replayed bool
+}
+
+// Policy returns the policy in force.
+func (l *Ledger) Policy(c Caller) (events.PolicyState, error) {
+	return l.cfg.View.Policy(), l.may(c, SeePolicy, target{})
+}
+
+// SetPolicy replaces the policy. What it takes away, it takes from tokens and
+// sessions that exist, at the next check; longest lives are for those that are
+// made from now on.
+func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
+	if err := l.may(c, SetPolicy, target{}); err != nil {
+		return PolicyResult{}, err
+	}
+	change := &events.PolicySet{Policy: p}
+	if err := checkChange(change); err != nil {
+		return PolicyResult{}, err
+	}
+	out, err := l.run(ctx, command{
+		caller: c, key: key, request: []any{"set policy", p}, noun: events.NounPolicy, about: events.PolicyName,
+		decide: func() (events.Change, error) {
+			now := l.cfg.View.Policy()
+			if seen == 0 {
+				seen = now.Version
+			}
+			if now.Version != seen {
+				return nil, &ConflictError{About: events.PolicyName, Current: now.Version}
+			}
+			if now.Policy == p {
+				return nil, nil
+			}
+			return change, nil
+		},
+	})
+	if err != nil {
+		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
+	}
+	got := PolicyResult{Policy: l.cfg.View.Policy(), Position: out.position, Replayed: out.replayed}
+	if got.Position == 0 {
+		got.Position = got.Policy.Version
+	}
+	return got, nil
+}
