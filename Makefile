@@ -38,7 +38,7 @@ fmt: ## Format the Go files
 fuzz: ## Fuzz every target for FUZZTIME=5s, one after another
 	FUZZTIME=$(FUZZTIME) ops/ci/fuzz $(PKG)
 
-bench: ## Run the benchmarks COUNT=6 times (BENCH=., BASE=main to compare)
+bench: ## Run the benchmarks COUNT=6 times, benchstat at the end (BENCH=., BASE=main)
 	BASE='$(BASE)' BENCH='$(BENCH)' COUNT=$(COUNT) ops/ci/bench $(PKG:./...=)
 
 worlds: ## Explore small worlds of leases and barriers, without the race detector

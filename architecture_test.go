@@ -40,6 +40,7 @@ var rooms = map[string][]string{
 // stays a change to that folder.
 var guests = []guest{
 	{library: "github.com/danielgtaylor/huma", home: "ledger/api"},
+	{library: "github.com/pquerna/otp", home: "ledger/signin", tests: true},
 	{library: "github.com/nats-io/nats-server", home: "ledger/embedded", tests: true},
 }
 
@@ -234,6 +235,10 @@ func TestArrowsAreSeen(t *testing.T) {
 		{"ops/clustertest/cluster.go", nats, ""},
 		{"ops/node/node.go", nats, "only ledger/embedded may import github.com/nats-io/nats-server"},
 		{"ops/node/node.go", "github.com/nats-io/nats-server-exporter", ""},
+
+		{"ledger/signin/code.go", "github.com/pquerna/otp/totp", ""},
+		{"ledger/api/people_test.go", "github.com/pquerna/otp/totp", ""},
+		{"cmd/tokenledger/login.go", "github.com/pquerna/otp/totp", "only ledger/signin may import github.com/pquerna/otp"},
 
 		{"util/util.go", "fmt", "no rule says what util may import"},
 		{"tokenledger.go", "fmt", "no rule says what . may import"},

@@ -196,7 +196,7 @@ func (l *Ledger) EditAccount(ctx context.Context, c Caller, key, account string,
 		return AccountResult{}, err
 	}
 	if err := l.mayAccount(c, ChangeAccount, id); err != nil {
-		return AccountResult{}, fmt.Errorf("change account %s: %w", id, err)
+		return AccountResult{}, err // without the id, as of an account that does not exist
 	}
 	change := &events.AccountEdited{SelfService: r.SelfService}
 	if r.Owner != nil {
@@ -247,6 +247,9 @@ func (l *Ledger) owner(ctx context.Context, kind events.AccountKind, account str
 // mayAccount is [Ledger.may] for an operation on an account.
 func (l *Ledger) mayAccount(c Caller, op Operation, id events.AccountID) error {
 	a, err := l.cfg.View.Account(id)
+	if errors.Is(err, ErrNotFound) && !l.seesAll(c) {
+		return refusal(ruleFor(op), false)
+	}
 	if err != nil {
 		return foreign(err, "account %s", id)
 	}
@@ -273,7 +276,7 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, op Operation, key,
 		return AccountResult{}, err
 	}
 	if err := l.mayAccount(c, op, id); err != nil {
-		return AccountResult{}, fmt.Errorf("change account %s: %w", id, err)
+		return AccountResult{}, err // without the id, as of an account that does not exist
 	}
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id), ending: ending,
@@ -288,7 +291,7 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, op Operation, key,
 			if seen == 0 && !ending {
 				seen = a.Version
 			}
-			if !ending && a.Version != seen {
+			if seen != 0 && a.Version != seen {
 				return nil, &ConflictError{About: string(id), Current: a.Version}
 			}
 			if a.Erased {
@@ -416,6 +419,10 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 	if err := checkLogin(account); err != nil {
 		return "", invalid("account", "is neither an id nor a login")
 	}
+	// A time of its own: the client gives a request without one too little where
+	// the log is slow.
+	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
+	defer cancel()
 	held, err := l.directory.holder(ctx, account)
 	if err != nil {
 		return "", err

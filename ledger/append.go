@@ -163,9 +163,9 @@ func (l *Ledger) append(ctx context.Context, e *events.Event, end events.Positio
 	}
 	msg := &nats.Msg{Subject: e.Subject(), Data: data}
 	for unsure := false; ; {
-		ack, err := l.publish(ctx, msg, e.ID, end, filter)
+		at, err := l.group.publish(ctx, &try{msg: msg, id: e.ID, end: end, filter: filter})
 		if err == nil {
-			return events.Position(ack.Sequence), nil
+			return at, nil
 		}
 		var refused *jetstream.APIError
 		switch {
@@ -191,18 +191,6 @@ func (l *Ledger) append(ctx context.Context, e *events.Event, end events.Positio
 		case <-time.After(settleWait):
 		}
 	}
-}
-
-// publish is one try of an append. It has a time of its own: an answer that is
-// lost must not use up the command's.
-func (l *Ledger) publish(ctx context.Context, msg *nats.Msg, id events.EventID, end events.Position, filter string) (*jetstream.PubAck, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
-	defer cancel()
-	return l.js.PublishMsg(ctx, msg,
-		jetstream.WithMsgID(string(id)),
-		jetstream.WithExpectStream(events.StreamName),
-		jetstream.WithExpectLastSequenceForSubject(uint64(end), filter),
-		jetstream.WithRetryAttempts(0))
 }
 
 // settle looks at the first event on the line after end. It is e's own, and e

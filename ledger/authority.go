@@ -215,7 +215,7 @@ func (l *Ledger) recent(c Caller, op Operation) error {
 // mayGrow reports what keeps a caller from an operation by which something can
 // do more than before.
 func (l *Ledger) mayGrow(c Caller, r rule, as []relation, on target) error {
-	policy, self := l.cfg.View.Policy(), l.selfService(c, on)
+	policy, self := l.cfg.View.Policy(), l.selfService(on)
 	fits := func(by relation) bool {
 		switch policy.Makers {
 		case events.MakersSuperusers:
@@ -226,10 +226,10 @@ func (l *Ledger) mayGrow(c Caller, r rule, as []relation, on target) error {
 		return by == bySuperuser || by == byAdmin || self
 	}
 	switch {
-	case !slices.ContainsFunc(as, fits) && self:
+	case !slices.ContainsFunc(as, fits) && makersNeed[policy.Makers] != "":
 		return fmt.Errorf("%w: to %s, the policy asks for %s", ErrForbidden, r.op, makersNeed[policy.Makers])
 	case !slices.ContainsFunc(as, fits):
-		return fmt.Errorf("%w: to %s, the account's self-service would have to be on; it is off, so ask a superuser", ErrForbidden, r.op)
+		return fmt.Errorf("%w: to %s, the self-service of the account, and of its owner, would have to be on; it is off, so ask a superuser", ErrForbidden, r.op)
 	case c.Session == "" && !l.manages(c):
 		return fmt.Errorf("%w: to %s, a token needs the permission %s", ErrForbidden, r.op, events.Mint)
 	}
@@ -243,15 +243,15 @@ var makersNeed = map[events.Makers]string{
 }
 
 // selfService reports whether an account manages its own tokens, and its owner
-// those of it.
-func (l *Ledger) selfService(c Caller, on target) bool {
+// those of it. What an owner may not do, the tokens of what it owns may not.
+func (l *Ledger) selfService(on target) bool {
 	if on.account == nil || !on.account.SelfService {
 		return false
 	}
-	if on.account.ID == c.Account {
+	if on.account.Owner == "" {
 		return true
 	}
-	owner, err := l.cfg.View.Account(c.Account)
+	owner, err := l.cfg.View.Account(on.account.Owner)
 	return err == nil && owner.SelfService
 }
 

@@ -25,7 +25,7 @@ func (l *Ledger) EraseAccount(ctx context.Context, c Caller, key, account string
 		return AccountResult{}, foreign(err, "account %s", id)
 	}
 	if err := l.may(c, EraseAccount, target{account: a}); err != nil {
-		return AccountResult{}, fmt.Errorf("erase account %s: %w", id, err)
+		return AccountResult{}, err // without the id, as of an account that does not exist
 	}
 	var done AccountResult
 	if a.Erased {
@@ -70,6 +70,8 @@ func (p Person) check(kind events.AccountKind) error {
 		return nil
 	case len(p.Mail) > maxMail:
 		return invalid("mail", "is %d bytes long, and %d are the most", len(p.Mail), maxMail)
+	case strings.ContainsFunc(p.Mail, func(r rune) bool { return r > unicode.MaxASCII }):
+		return invalid("mail", "holds letters beyond ASCII, which may look like others; write its domain as xn--...")
 	}
 	if a, err := mail.ParseAddress(p.Mail); err != nil || a.Address != p.Mail {
 		return invalid("mail", "is not one address, as in ann@example.org")

@@ -157,6 +157,7 @@ type Ledger struct {
 	stream    jetstream.Stream
 	directory *directory
 	answers   *answers
+	group     *group
 	nodes     *nodes
 	receipts  *receipts
 }
@@ -186,13 +187,18 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if cfg.Barriers != nil {
 		report = cfg.Barriers.Report
 	}
-	nodes, err := watchNodes(cfg.Conn, cfg.Now, report)
+	nodes, err := watchNodes(cfg.Conn, cfg.Now, report, func(r NodeReport) {
+		if cfg.otherModel(r) {
+			cfg.Logger.Warn("a node decides by another permission model than this ledger; start all with the same", "name", r.Name, "model", r.Model, "here", cfg.Model.Digest())
+		}
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, answers: newAnswers(cfg.Now), nodes: nodes,
+		group: newGroup(cfg, js, stream.CachedInfo().Config),
 	}
 	l.receipts = newReceipts(l)
 	return l, nil

@@ -18,6 +18,9 @@ type Token struct {
 	Effective []events.Scope
 	// Ended says why the token is not accepted now, empty where it is.
 	Ended string
+	// EndsSoon says that it is accepted now, and ends within the time that the
+	// policy warns of.
+	EndsSoon bool
 }
 
 // GetToken returns one token.
@@ -178,6 +181,8 @@ func (l *Ledger) show(t *events.Token) Token {
 	if shown.Ended != "" {
 		shown.Effective = nil
 	}
+	policy := l.cfg.View.Policy()
+	shown.EndsSoon = shown.Ended == "" && policy.Warns(l.cfg.Now(), t.Expires)
 	return shown
 }
 

@@ -32,7 +32,10 @@ type NodeReport struct {
 	// Stale are permissions that it goes on to answer for past its lease, and
 	// for how long.
 	Stale map[string]events.Milliseconds `json:"stale_ms,omitempty"`
-	Roles []string                       `json:"roles,omitempty"`
+	// Model is the digest of the permission model that it decides by, empty
+	// where it does not say. See [events.Model.Digest].
+	Model string   `json:"model,omitempty"`
+	Roles []string `json:"roles,omitempty"`
 }
 
 // Node is a verifier as the ledger knows it: one process.
@@ -63,6 +66,7 @@ type nodes struct {
 	sub    *nats.Subscription
 	now    func() time.Time
 	report func(events.Holder, string, events.Position) // takes what waits rest on
+	first  func(NodeReport)                             // takes the first report of a process
 
 	mu    sync.Mutex
 	known map[events.Holder]heard // guarded by mu
@@ -77,8 +81,8 @@ type heard struct {
 // names.
 const mostNodes = 4096
 
-func watchNodes(nc *nats.Conn, now func() time.Time, report func(events.Holder, string, events.Position)) (*nodes, error) {
-	n := &nodes{now: now, report: report, known: map[events.Holder]heard{}}
+func watchNodes(nc *nats.Conn, now func() time.Time, report func(events.Holder, string, events.Position), first func(NodeReport)) (*nodes, error) {
+	n := &nodes{now: now, report: report, first: first, known: map[events.Holder]heard{}}
 	sub, err := nc.Subscribe(events.NodeSubjectFilter, n.heard)
 	n.sub = sub
 	return n, err
@@ -94,9 +98,14 @@ func (n *nodes) heard(m *nats.Msg) {
 	h := events.Holder{Node: r.Name, Instance: r.Instance}
 	n.report(h, r.Epoch, r.Position)
 	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, known := n.known[h]; known || len(n.known) < mostNodes {
+	_, known := n.known[h]
+	keep := known || len(n.known) < mostNodes
+	if keep {
 		n.known[h] = heard{r, n.now()}
+	}
+	n.mu.Unlock()
+	if keep && !known {
+		n.first(r)
 	}
 }
 
@@ -149,6 +158,8 @@ func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 			n.Warning = "several processes have this name; give each node its own with --name"
 		case n.Epoch != "" && n.Epoch != l.cfg.Epoch:
 			n.Warning = "it reads another log (epoch " + events.Quote(n.Epoch) + ")"
+		case l.cfg.otherModel(n.NodeReport):
+			n.Warning = "it decides by another permission model (" + events.Quote(n.Model) + ") than this ledger (" + l.cfg.Model.Digest() + "); start all nodes with the same model"
 		}
 		list = append(list, *n)
 	}
@@ -159,6 +170,12 @@ func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 		return strings.Compare(a.Instance, b.Instance)
 	})
 	return list, nil
+}
+
+// otherModel reports whether a verifier decides by another model than commands
+// are checked by.
+func (c Config) otherModel(r NodeReport) bool {
+	return r.Model != "" && r.Model != c.Model.Digest()
 }
 
 // judge sets the node's state by when it was last heard of.

@@ -26,6 +26,9 @@ func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Preco
 	if err := l.may(c, SetPolicy, target{}); err != nil {
 		return PolicyResult{}, err
 	}
+	if p.PlainUntil.Year() > lastYear {
+		return PolicyResult{}, invalid("plain_until", "is past the year %d", lastYear)
+	}
 	change := &events.PolicySet{Policy: p}
 	if err := checkChange(change); err != nil {
 		return PolicyResult{}, err

@@ -65,6 +65,9 @@ func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
 	return at, l.checkExpiry(now, at, "expires_in")
 }
 
+// lastYear bounds times: later ones are no number of nanoseconds.
+const lastYear = 2261
+
 func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 	longest := time.Duration(l.cfg.View.Policy().MaxLife) * time.Second
 	switch {
@@ -72,8 +75,8 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 		return invalid(field, "is not in the future")
 	case longest > 0 && at.Sub(now) > longest:
 		return invalid(field, "is more than %s away, the longest that the policy allows", humanDuration(longest))
-	case at.Year() > 2261:
-		return invalid(field, "is past the year 2261")
+	case at.Year() > lastYear:
+		return invalid(field, "is past the year %d", lastYear)
 	}
 	return nil
 }

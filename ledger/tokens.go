@@ -75,7 +75,7 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 		return a, l.may(c, MakeToken, on)
 	}
 	if _, err := allowed(); err != nil {
-		return TokenResult{}, fmt.Errorf("create token: %w", err)
+		return TokenResult{}, err // as of an account that does not exist
 	}
 	now := l.cfg.Now()
 	var secret events.Secret
@@ -119,7 +119,7 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 		return TokenResult{}, fmt.Errorf("create token: %w", err)
 	}
 	if r.SecretDigest == nil {
-		return l.made(out, secret)
+		return l.made(c, out, secret)
 	}
 	got, err := l.result(out)
 	if err == nil && len(got.Token.Secrets) == 0 && got.Token.State != events.Revoked {
@@ -176,7 +176,7 @@ func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.Tok
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("rotate %s: %w", id, err)
 	}
-	return l.made(out, secret)
+	return l.made(c, out, secret)
 }
 
 // EditToken asks to change a token. Nil fields stay as they are.
@@ -309,8 +309,9 @@ func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.Tok
 		if t.State == events.Active {
 			return nil, nil
 		}
-		// What a superuser stopped is not for its account to start again.
-		if !l.is(c, bySuperuser, target{}) && t.StoppedBy != c.Account && t.StoppedBy != t.Account {
+		// What another stopped is not for its account to start again, nor what its
+		// account stopped for an admin.
+		if !l.is(c, bySuperuser, target{}) && t.StoppedBy != c.Account {
 			return nil, fmt.Errorf("%w: to resume a token that account %s suspended needs that account, or the permission %s", ErrForbidden, t.StoppedBy, events.Superuser)
 		}
 		return &events.TokenResumed{}, nil
@@ -390,15 +391,19 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, op Operation, key st
 	})
 }
 
-// made is the result of a command that made a secret.
-func (l *Ledger) made(out outcome, secret events.Secret) (TokenResult, error) {
+// made is the result of a command that made a secret. A retry is not shown it
+// where the token can do more than its caller by now.
+func (l *Ledger) made(c Caller, out outcome, secret events.Secret) (TokenResult, error) {
 	r, err := l.result(out)
 	if err != nil {
 		return r, err
 	}
 	r.Made, r.Secret = true, secret
 	if out.replayed {
-		r.Secret, _ = l.answers.find(out.event)
+		r.Secret = events.Secret{}
+		if a, err := l.cfg.View.Account(r.Token.Account); err == nil && l.ceiling(c, tokenTarget(r.Token.Token, a)) == nil {
+			r.Secret, _ = l.answers.find(out.event)
+		}
 	}
 	return r, nil
 }

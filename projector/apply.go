@@ -27,9 +27,10 @@ type stage struct {
 	lines    map[string]events.Position
 	digests  map[events.Digest]bool // those that a token of this batch took
 
-	was    tally                       // of commands and receipts that are overwritten
-	checks map[events.AccountID]uint64 // of the accounts that were written
-	rule   tally                       // of the policy that was written
+	was     tally                       // of commands and receipts that are overwritten
+	secrets []storedSecret              // that were written
+	checks  map[events.AccountID]uint64 // of the accounts that were written
+	rule    tally                       // of the policy that was written
 }
 
 type stagedToken struct {
@@ -406,6 +407,7 @@ func (s *stage) write(tx *badger.Txn) error {
 	if w.err != nil {
 		return w.err
 	}
+	s.secrets = w.secrets
 	c := &s.cursor
 	c.tally = s.base.cursor.tally
 	c.tally.join(w.tally)
@@ -422,9 +424,10 @@ func (s *stage) write(tx *badger.Txn) error {
 // writer puts records into a transaction and sums up their check values. After
 // an error it does nothing.
 type writer struct {
-	tx    *badger.Txn
-	tally tally
-	err   error
+	tx      *badger.Txn
+	tally   tally
+	secrets []storedSecret // that were put
+	err     error
 }
 
 // put writes a record and returns its check value.
@@ -453,6 +456,7 @@ func (w *writer) putRecord(d events.Digest, r Record) {
 		w.err = errors.Join(w.err, err)
 	}
 	w.put(digestKey(d), value)
+	w.secrets = append(w.secrets, storedSecret{d, value})
 }
 
 func (w *writer) putToken(st *stagedToken) {

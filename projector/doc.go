@@ -25,6 +25,12 @@
 //	l/<line>                  -> last position of a line of subjects
 //	r/<position>              -> events.Receipt that covers the position and all before it
 //
+// # Memory
+//
+// With [Config.Resident] a table in memory (package resident) answers
+// [Projector.Find]. It is filled when the index is opened, and changes with the
+// position. Badger answers for what has no room there, and says the same.
+//
 // # Digest
 //
 // The cursor keeps a digest of all other records, which every transaction

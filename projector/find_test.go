@@ -41,9 +41,9 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		return func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.mem.take(s)
-			close(p.advanced)
-			p.advanced = make(chan struct{})
+			if err := p.takeLocked(s); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 
@@ -61,8 +61,8 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		runtime.Gosched()
 	}
 	rest()
-	if r := <-got; r.err != nil || r.Position != log.End() || r.Record.Version != log.End() {
-		t.Errorf("Find = version %d at position %d, %v; want both %d", r.Record.Version, r.Position, r.err, log.End())
+	if r := <-got; r.err != nil || r.Position != log.End() || r.Version != log.End() {
+		t.Errorf("Find = version %d at position %d, %v; want both %d", r.Version, r.Position, r.err, log.End())
 	}
 
 	// Where memory will never follow, it does not wait for it.
@@ -70,6 +70,6 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 	stopped := errors.New("stopped for the test")
 	p.Stop(stopped)
 	if f, err := p.Find(secret.Digest()); !errors.Is(err, stopped) {
-		t.Errorf("Find after Stop = version %d at position %d, %v; want an error", f.Record.Version, f.Position, err)
+		t.Errorf("Find after Stop = version %d at position %d, %v; want an error", f.Version, f.Position, err)
 	}
 }

@@ -145,7 +145,7 @@ func judge(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Pr
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := f.Record
+	r := f.Record()
 	times := []time.Time{r.Created, r.Expires, r.Expires.Add(-1), r.Until, r.Until.Add(-1)}
 	for range 2 {
 		times = append(times, r.Created.Add(time.Duration(rng.Int64N(int64(30*24*time.Hour)))))
@@ -179,11 +179,12 @@ func judge(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Pr
 
 // alive decides as a check does.
 func alive(f projector.Found, now time.Time) bool {
+	r := f.Record()
 	over := func(end time.Time) bool { return !end.IsZero() && !now.Before(end) }
-	return f.Record.State == projector.SecretLive && !over(f.Record.Expires) && !over(f.Record.Until) &&
+	return r.State == projector.SecretLive && !over(r.Expires) && !over(r.Until) &&
 		!f.Account.Suspended && !f.Account.Erased &&
-		!(f.Record.Plain && (f.Policy.PlainRefused || over(f.Policy.PlainUntil))) &&
-		!f.Record.Created.Before(f.Account.TokensBefore) && !f.Record.Created.Before(f.Policy.TokensBefore)
+		!(r.Plain && (f.Policy.PlainRefused || over(f.Policy.PlainUntil))) &&
+		!r.Created.Before(f.Account.TokensBefore) && !r.Created.Before(f.Policy.TokensBefore)
 }
 
 // TestTransactionTooBig: a batch that Badger cannot take at once is taken in

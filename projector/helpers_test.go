@@ -56,12 +56,19 @@ func open(t testing.TB, dir string) *projector.Projector {
 
 func openWith(t testing.TB, cfg projector.Config) *projector.Projector {
 	t.Helper()
+	if cfg.Resident == 0 {
+		cfg.Resident = limits[rand.IntN(len(limits))]
+	}
 	p, err := projector.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return p
 }
+
+// limits are of what is resident: nothing, some and all. An index is to answer
+// the same whatever it is, so one is drawn for each that is opened.
+var limits = []int64{0, 150 << 10, 1 << 40}
 
 // opened opens an index that follows a log, and closes it in the end.
 func opened(t testing.TB, messages []events.Message) *projector.Projector {

@@ -8,6 +8,7 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
 // Lookup returns the record of a secret. A digest that was never seen is
@@ -45,18 +46,80 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 }
 
 // Found is what a check needs to know of a secret, all of it as of one position.
-type Found struct {
-	Record   Record
-	Account  *events.Account // the token's; not to be changed
-	Policy   events.PolicyState
-	Position events.Position
+// Its account and its policy are always there.
+type Found resident.Found
+
+// Is reports whether the secret is in a state.
+func (f *Found) Is(s RecordState) bool { return RecordState(f.State) == s }
+
+// Inherit reports whether the token has all that its account has.
+func (f *Found) Inherit() bool { return f.Flags&flagInherit != 0 }
+
+// Plain reports whether the secret has neither prefix nor checksum.
+func (f *Found) Plain() bool { return f.Flags&flagPlain != 0 }
+
+// Record returns what was found as [Projector.Lookup] does.
+func (f *Found) Record() Record {
+	return Record{
+		Token: events.TokenIDFrom(f.Token), Account: f.Account.ID, App: f.App,
+		State: RecordState(f.State), Inherit: f.Inherit(), Plain: f.Plain(),
+		Created: fromNanos(f.Created), Expires: fromNanos(f.Expires), Until: fromNanos(f.Until),
+		Scopes: f.Scopes.List(), Constraints: f.Constraints, Version: f.Version,
+	}
+}
+
+// foundOf is the reverse of Record.
+func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Position) Found {
+	f := Found{
+		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
+		Version: r.Version, State: uint8(r.State), App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
+		Account: resident.NewAccount(a), Policy: p, Position: at,
+	}
+	if r.Inherit {
+		f.Flags |= flagInherit
+	}
+	if r.Plain {
+		f.Flags |= flagPlain
+	}
+	return f
 }
 
 // Find returns what a check needs to know of a secret. A check that took the
 // token from one place in the log and its account from another could say yes
 // where no state of the log ever did. With [ErrNotFound] comes the position at
-// which there was no such secret.
+// which there was no such secret. Any other error means that the index does not
+// answer, as does one that has stopped.
 func (p *Projector) Find(d events.Digest) (Found, error) {
+	if f, known, err := p.FindResident(d); known {
+		return f, err
+	}
+	return p.findStored(d)
+}
+
+// FindResident is Find from memory alone. Where that does not know the secret,
+// and does not know that there is none, it returns false. It takes no lock and
+// allocates nothing, and may be called when the index is closed, which is then
+// the error.
+func (p *Projector) FindResident(d events.Digest) (f Found, known bool, err error) {
+	if p.table == nil {
+		return f, false, nil
+	}
+	answer := p.table.Find(&d, (*resident.Found)(&f))
+	switch {
+	case answer == resident.Elsewhere:
+		return Found{}, false, nil
+	case p.stopped.Load():
+		return Found{}, true, fmt.Errorf("the index has stopped: %w", p.Err())
+	case answer == resident.Absent:
+		return Found{Position: f.Position}, true, ErrNotFound
+	case f.Account == nil:
+		return Found{}, true, p.orphan(events.TokenIDFrom(f.Token))
+	}
+	return f, true, nil
+}
+
+// findStored is Find from Badger.
+func (p *Projector) findStored(d events.Digest) (Found, error) {
 	for {
 		before := p.Position()
 		r, err := p.Lookup(d)
@@ -64,28 +127,32 @@ func (p *Projector) Find(d events.Digest) (Found, error) {
 			return Found{}, err
 		}
 		p.mu.RLock()
-		f := Found{Record: r, Account: p.mem.accounts[r.Account], Policy: p.mem.policy, Position: p.mem.cursor.position}
+		account, policy, at := p.mem.accounts[r.Account], p.mem.policy, p.mem.cursor.position
 		failed, advanced := p.failed, p.advanced
 		p.mu.RUnlock()
 		switch {
-		case f.Position != before: // the record may be older than the rest
-		case r.Version > f.Position:
+		case failed != nil:
+			return Found{}, fmt.Errorf("the index has stopped: %w", failed)
+		case at != before: // the record may be older than the rest
+		case r.Version > at:
 			// The record is newer than the rest: its commit is in Badger and
 			// will be in memory next.
-			if failed != nil {
-				return Found{}, fmt.Errorf("the index has stopped: %w", failed)
-			}
 			<-advanced
 		case err != nil:
-			return Found{Position: f.Position}, err
-		case f.Account == nil:
-			err := fmt.Errorf("%w: the account of token %s is missing", ErrCorrupt, r.Token)
-			p.fail(err)
-			return Found{}, err
+			return Found{Position: at}, err
+		case account == nil:
+			return Found{}, p.orphan(r.Token)
 		default:
-			return f, nil
+			return foundOf(&r, account, &policy, at), nil
 		}
 	}
+}
+
+// orphan stops the projector over a token without an account.
+func (p *Projector) orphan(id events.TokenID) error {
+	err := fmt.Errorf("%w: the account of token %s is missing", ErrCorrupt, id)
+	p.fail(err)
+	return err
 }
 
 // Account returns an account. The caller must not change it.

@@ -235,6 +235,9 @@ const (
 	SecretSuperseded RecordState = 4 // its token has newer ones, and its grace was cut short
 )
 
+// ended reports whether a secret is good for nothing any more, and for ever.
+func (s RecordState) ended() bool { return s == SecretRevoked || s == SecretSuperseded }
+
 const (
 	recordVersion  = 1
 	recordFixed    = 3 + 4*8 + 2*16 + 1
@@ -294,49 +297,93 @@ func takeText(b []byte) (text, rest []byte, err error) {
 
 var errShort = errors.New("record cut short")
 
-func parseRecord(b []byte) (Record, error) {
+// recordParts are a stored record's, as they stand there.
+type recordParts struct {
+	state          RecordState
+	flags          byte
+	times          [3]int64 // created, expires, until
+	version        events.Position
+	token, account [16]byte
+	app            []byte
+	scopes         []byte // their number, and each as length and text
+	constraints    []byte // as JSON; empty for none
+}
+
+// splitRecord reads all but the scopes and the constraints.
+func splitRecord(b []byte) (f recordParts, err error) {
 	if len(b) < recordFixed {
-		return Record{}, errShort
+		return f, errShort
 	}
 	if b[0] != recordVersion {
-		return Record{}, fmt.Errorf("record of version %d, and %d is known", b[0], recordVersion)
+		return f, fmt.Errorf("record of version %d, and %d is known", b[0], recordVersion)
 	}
-	r := Record{State: RecordState(b[1]), Inherit: b[2]&flagInherit != 0, Plain: b[2]&flagPlain != 0}
-	constrained := b[2]&flagConstraint != 0
+	f.state, f.flags = RecordState(b[1]), b[2]
 	b = b[3:]
-	for _, t := range []*time.Time{&r.Created, &r.Expires, &r.Until} {
+	for i := range f.times {
 		n := int64(binary.BigEndian.Uint64(b))
-		if *t = fromNanos(n); nanos(*t) != n {
-			return Record{}, errors.New("record holds a time that is never written")
+		if n < 0 || n >= pastNanos {
+			return f, errors.New("record holds a time that is never written")
 		}
+		f.times[i] = n
 		b = b[8:]
 	}
-	r.Version = events.Position(binary.BigEndian.Uint64(b))
-	r.Token = events.TokenIDFrom([16]byte(b[8:24]))
-	r.Account = events.AccountIDFrom([16]byte(b[24:40]))
-	text, b, err := takeText(b[40:])
-	if err != nil || len(b) == 0 {
-		return Record{}, errShort
+	f.version = events.Position(binary.BigEndian.Uint64(b))
+	f.token, f.account = [16]byte(b[8:24]), [16]byte(b[24:40])
+	if f.app, b, err = takeText(b[40:]); err != nil || len(b) == 0 {
+		return f, errShort
 	}
-	r.App = string(text)
-	r.Scopes = make([]events.Scope, b[0])
-	b = b[1:]
-	for i := range r.Scopes {
-		if text, b, err = takeText(b); err != nil {
-			return Record{}, err
-		}
-		if err := r.Scopes[i].UnmarshalText(text); err != nil {
-			return Record{}, err
+	rest := b[1:]
+	for range b[0] {
+		if _, rest, err = takeText(rest); err != nil {
+			return f, err
 		}
 	}
-	if constrained {
-		r.Constraints = new(events.Constraints)
-		if err := json.Unmarshal(b, r.Constraints); err != nil {
+	f.scopes = b[:len(b)-len(rest)]
+	if f.flags&flagConstraint != 0 {
+		if f.constraints = rest; len(rest) == 0 {
+			return f, errShort
+		}
+	}
+	return f, nil
+}
+
+func parseRecord(b []byte) (Record, error) {
+	f, err := splitRecord(b)
+	if err != nil {
+		return Record{}, err
+	}
+	r := Record{
+		Token: events.TokenIDFrom(f.token), Account: events.AccountIDFrom(f.account), App: string(f.app),
+		State: f.state, Inherit: f.flags&flagInherit != 0, Plain: f.flags&flagPlain != 0,
+		Created: fromNanos(f.times[0]), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), Version: f.version,
+	}
+	if r.Scopes, err = parseScopes(f.scopes); err != nil {
+		return Record{}, err
+	}
+	if len(f.constraints) > 0 {
+		if r.Constraints, err = parseConstraints(f.constraints); err != nil {
 			return Record{}, err
 		}
 	}
 	return r, nil
 }
+
+// parseScopes reads the scopes of a record, which splitRecord has measured.
+func parseScopes(b []byte) ([]events.Scope, error) {
+	list := make([]events.Scope, b[0])
+	b = b[1:]
+	for i := range list {
+		var text []byte
+		text, b, _ = takeText(b)
+		if err := list[i].UnmarshalText(text); err != nil {
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// pastNanos is the first instant that is not stored.
+var pastNanos = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 
 // nanos is t in nanoseconds of Unix time, with 0 for the zero time. Times past
 // the year 2261, which do not fit, stand for never. Those before 1970 are the
@@ -350,6 +397,10 @@ func nanos(t time.Time) int64 {
 	}
 	return max(1, t.UnixNano())
 }
+
+// TimeOf returns the time of what [Found] has: nanoseconds of Unix time, 0 for
+// none.
+func TimeOf(n int64) time.Time { return fromNanos(n) }
 
 func fromNanos(n int64) time.Time {
 	if n == 0 {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
 var (
@@ -52,6 +54,10 @@ type Config struct {
 	// Keep is a position that [Projector.DigestAt] answers for once it was
 	// applied, however long ago. Zero means none.
 	Keep events.Position
+	// Resident is how many bytes the table in memory may take that checks are
+	// answered from (package resident). What finds no room there is read from
+	// Badger, as everything is where this is zero.
+	Resident int64
 	// ScrubRate is how many bytes a second [Projector.Scrub] reads. Zero means
 	// 8 MiB.
 	ScrubRate int
@@ -82,6 +88,9 @@ func (c Config) validate() error {
 	if c.Batch < 1 {
 		return errors.New("projector: Batch is negative")
 	}
+	if c.Resident < 0 {
+		return errors.New("projector: Resident is negative")
+	}
 	if c.ScrubRate < 1 {
 		return errors.New("projector: ScrubRate is negative")
 	}
@@ -93,6 +102,10 @@ type Projector struct {
 	cfg  Config
 	lock *os.File // keeps the folder for this process
 	db   *badger.DB
+	// table is what checks are answered from, nil where nothing is resident. It
+	// changes while mu is held.
+	table   *resident.Table
+	stopped atomic.Bool // failed is set; for checks, which take no lock
 
 	mu       sync.RWMutex
 	mem      *memory       // guarded by mu; replaced in part by each commit
@@ -153,6 +166,11 @@ func (p *Projector) open() error {
 	}
 	if p.mem, err = load(db); err != nil {
 		return errors.Join(err, db.Close())
+	}
+	if p.cfg.Resident > 0 {
+		if p.table, err = fill(db, p.mem, p.cfg.Resident); err != nil {
+			return errors.Join(err, db.Close())
+		}
 	}
 	p.db = db
 	return nil
@@ -342,11 +360,23 @@ func (p *Projector) applyOnce(batch []events.Message) error {
 	// them.
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	return p.takeLocked(s)
+}
+
+// takeLocked makes what checks see what it is once the stage is committed.
+func (p *Projector) takeLocked(s *stage) error {
+	var err error
+	if p.table != nil {
+		// It was just written, so it can be read.
+		if err = s.show(p.table); err != nil {
+			p.failLocked(err)
+		}
+	}
 	p.mem.take(s)
 	p.rememberLocked()
 	close(p.advanced)
 	p.advanced = make(chan struct{})
-	return nil
+	return err
 }
 
 // Fresh records that at asked, on the clock of boot time, the log ended at end.
@@ -382,8 +412,13 @@ func (p *Projector) Stop(reason error) { p.fail(reason) }
 func (p *Projector) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.failLocked(err)
+}
+
+func (p *Projector) failLocked(err error) {
 	if p.failed == nil {
 		p.failed = err
+		p.stopped.Store(true)
 		close(p.advanced) // waiters learn of it
 		p.advanced = make(chan struct{})
 	}

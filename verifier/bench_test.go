@@ -26,7 +26,7 @@ func many(b *testing.B, n int) (*verifier.Verifier, []string) {
 		_, secret := l.Token(account, "view:site/1", "view:site/2")
 		secrets[i] = secret.Reveal()
 	}
-	return verifiertest.Start(b, l, verifiertest.Options{}).Verifier, secrets
+	return verifiertest.Start(b, l, verifiertest.Options{Resident: 1 << 40}).Verifier, secrets
 }
 
 const tokens = 100_000

@@ -72,14 +72,10 @@ type Request struct {
 type Decision struct {
 	Reason   Reason
 	Position events.Position // that it rests on
-	// Token is the token's id and Account its account's, empty where no token
-	// was found. They are for the node's own log where the check was not
-	// allowed.
-	Token   events.TokenID
+	// Account is the token's account, empty where no token was found. It, and
+	// the token's id, are for the node's own log where the check was not allowed.
 	Account events.AccountID
 	App     string // label of the token
-	// Scopes are the token's effective ones, where it was allowed.
-	Scopes []events.Scope
 	// Lacking is the first scope that was needed and is not there.
 	Lacking events.Scope
 	// Inherit says that the token has all that its account has.
@@ -97,6 +93,32 @@ type Decision struct {
 	// may be answered for all the same. See [Config.Stale].
 	Stale bool
 	Age   time.Duration
+
+	// What Token and Scopes are made of, once somebody asks.
+	token   [16]byte
+	scopes  *events.ScopeSet // the token's own, as Inherit says
+	granted *events.ScopeSet // its account's
+	model   *events.Model
+}
+
+// Token returns the token's id, empty where none was found.
+func (d *Decision) Token() events.TokenID {
+	if d.Account == "" {
+		return ""
+	}
+	return events.TokenIDFrom(d.token)
+}
+
+// Scopes returns the token's effective scopes, none where it was not allowed.
+// They are not to be changed.
+func (d *Decision) Scopes() []events.Scope {
+	switch {
+	case !d.OK() || d.granted == nil:
+		return nil
+	case d.Inherit:
+		return d.granted.List()
+	}
+	return d.model.Intersect(d.scopes.List(), d.granted.List())
 }
 
 // OK reports whether the check was allowed.
@@ -111,14 +133,15 @@ func (v *Verifier) complain(err error) {
 	}
 }
 
-// Check decides whether a secret is good for what the request needs.
-func (v *Verifier) Check(secret string, r Request) Decision {
-	d := v.decide(secret, &r)
+// Check decides whether a secret is good for what the request needs. It
+// allocates nothing where the token has no rate and is resident.
+func (v *Verifier) Check(secret string, r Request) (d Decision) {
+	v.decide(secret, &r, &d)
 	// Last, and once: what is refused for another reason is not counted.
 	if d.OK() && d.Constraints != nil && d.Constraints.Rate > 0 {
 		var ok bool
-		if d.Retry, ok = v.rates.take(d.Token, d.Constraints.Rate, v.cfg.Now()); !ok {
-			d.Reason, d.Scopes = RateLimited, nil
+		if d.Retry, ok = v.rates.take(d.token, d.Constraints.Rate, v.cfg.Now); !ok {
+			d.Reason = RateLimited
 		}
 	}
 	v.counts[d.Reason].Add(1)
@@ -128,32 +151,36 @@ func (v *Verifier) Check(secret string, r Request) Decision {
 	return d
 }
 
-func (v *Verifier) decide(secret string, r *Request) Decision {
+func (v *Verifier) decide(secret string, r *Request, d *Decision) {
 	digest, ok := v.cfg.Format.DigestOf(secret)
 	if !ok {
-		return Decision{Reason: Malformed}
-	}
-	past := v.past(r)
-	if v.cfg.Lease.Left() <= -past {
-		return Decision{Reason: Unavailable, Position: v.cfg.Index.Position()}
+		d.Reason = Malformed
+		return
 	}
 	const most = 16
 	for try := 1; ; try++ {
-		d := v.judge(digest, r)
+		v.judge(digest, r, d)
 		if d.Reason == Unavailable {
-			return d
+			return
 		}
-		// A lease that ran out while this was decided says nothing.
-		left, behind := v.cfg.Lease.Left(), d.Position < v.cfg.Lease.Least()
+		// A lease that ran out while this was decided says nothing. One that was
+		// over before and is in force now was renewed in between, and the
+		// position says whether what was read is good for the new one.
+		if v.cfg.Lease.InForce() && d.Position >= v.cfg.Lease.Least() {
+			return
+		}
+		left, past := v.cfg.Lease.Left(), v.past(r)
+		behind := d.Position < v.cfg.Lease.Least()
 		switch {
 		case left <= -past, behind && (try == most || v.cfg.Index.Position() <= d.Position):
-			d.Reason, d.Scopes = Unavailable, nil
+			d.Reason = Unavailable
 		case behind:
+			*d = Decision{}
 			continue // the index went on meanwhile, and a newer lease is for that
 		case left <= 0:
 			d.Stale, d.Age = true, -left
 		}
-		return d
+		return
 	}
 }
 
@@ -171,76 +198,72 @@ func (v *Verifier) past(r *Request) time.Duration {
 }
 
 // judge decides by what the index holds.
-func (v *Verifier) judge(digest events.Digest, r *Request) Decision {
+func (v *Verifier) judge(digest events.Digest, r *Request, d *Decision) {
 	found, err := v.cfg.Index.Find(digest)
-	d := Decision{Position: found.Position}
-	if errors.Is(err, events.ErrNotFound) {
-		d.Reason, err = Unknown, nil
-	}
-	if err == nil {
-		err = v.cfg.Index.Err() // one that stopped goes on being readable
-	}
+	d.Position = found.Position
 	if err != nil {
-		v.complain(err)
-		d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
-		return d
+		if d.Reason = Unknown; !errors.Is(err, events.ErrNotFound) {
+			if v.cfg.Lease.InForce() { // else it is no news, as when the node starts
+				v.complain(err)
+			}
+			d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
+		}
+		return
 	}
-	if d.Reason == Unknown {
-		return d
+	d.Account, d.App, d.token = found.Account.ID, found.App, found.Token
+	d.Expires = projector.TimeOf(found.Expires)
+	var now time.Time // asked for where it matters: a clock costs as much as the search
+	if found.Expires != 0 || found.Until != 0 || found.Plain() {
+		now = v.cfg.Now()
 	}
-	rec, account := &found.Record, found.Account
-	d.Token, d.Account, d.App, d.Expires = rec.Token, rec.Account, rec.App, rec.Expires
-	if d.Reason = v.state(&found); d.Reason != Allowed {
-		return d
+	if d.Reason = state(&found, now); d.Reason != Allowed {
+		return
 	}
 	if found.Policy.URLRefused && r.InURL {
 		d.Reason = InURL
-		return d
+		return
 	}
-	if d.Reason = constrained(rec.Constraints, r); d.Reason != Allowed {
-		return d
+	if d.Reason = constrained(found.Constraints, r); d.Reason != Allowed {
+		return
 	}
-	for _, need := range r.Need {
-		if !v.cfg.Model.AnyCovers(account.Grants, need) || !rec.Inherit && !v.cfg.Model.AnyCovers(rec.Scopes, need) {
-			d.Reason, d.Lacking = Scope, need
-			return d
+	d.Inherit, d.Constraints = found.Inherit(), found.Constraints
+	d.scopes, d.granted, d.model = found.Scopes, found.Account.Granted, v.cfg.Model
+	for i := range r.Need {
+		need := &r.Need[i]
+		if !d.granted.Covers(d.model, need) || !d.Inherit && !d.scopes.Covers(d.model, need) {
+			d.Reason, d.Lacking = Scope, *need
+			return
 		}
 	}
-	d.Inherit, d.Constraints = rec.Inherit, rec.Constraints
-	d.Warn = found.Policy.Warns(v.cfg.Now(), rec.Expires)
-	d.Scopes = account.Grants
-	if !rec.Inherit {
-		d.Scopes = v.cfg.Model.Intersect(rec.Scopes, account.Grants)
-	}
-	return d
+	d.Warn = found.Policy.Warns(now, d.Expires)
 }
 
 // state returns why a secret is not accepted whatever it is for, Allowed where
 // it is.
-func (v *Verifier) state(f *projector.Found) Reason {
-	now, rec, account := v.cfg.Now(), &f.Record, f.Account
+func state(f *projector.Found, now time.Time) Reason {
+	made, account := projector.TimeOf(f.Created), f.Account
 	switch {
-	case rec.State == projector.SecretRevoked, rec.Created.Before(account.TokensBefore), rec.Created.Before(f.Policy.TokensBefore):
+	case f.Is(projector.SecretRevoked), made.Before(account.TokensBefore), made.Before(f.Policy.TokensBefore):
 		return Revoked
 	case account.Erased:
 		return AccountErased
-	case past(rec.Expires, now):
+	case past(f.Expires, now):
 		return Expired
-	case rec.State == projector.SecretSuperseded, past(rec.Until, now):
+	case f.Is(projector.SecretSuperseded), past(f.Until, now):
 		return Superseded
-	case rec.State == projector.SecretSuspended:
+	case f.Is(projector.SecretSuspended):
 		return Suspended
 	case account.Suspended:
 		return AccountSuspended
-	case rec.Plain && f.Policy.PlainEnded(now):
+	case f.Plain() && f.Policy.PlainEnded(now):
 		return PlainRefused
-	case rec.State != projector.SecretLive:
+	case !f.Is(projector.SecretLive):
 		return Unavailable // a state of a newer version's
 	}
 	return Allowed
 }
 
-func past(end, now time.Time) bool { return !end.IsZero() && !now.Before(end) }
+func past(end int64, now time.Time) bool { return end != 0 && !now.Before(projector.TimeOf(end)) }
 
 // constrained returns the first constraint that the request does not meet.
 func constrained(c *events.Constraints, r *Request) Reason {

@@ -55,7 +55,7 @@ func TestReasons(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.Change(string(account), &events.AccountTokensRevoked{Before: made.Record.Created.Add(after)})
+		l.Change(string(account), &events.AccountTokensRevoked{Before: made.Record().Created.Add(after)})
 	}
 	constrained := func(c events.Constraints) func(verifier.Request) func() {
 		return func(r verifier.Request) func() {
@@ -276,8 +276,8 @@ func TestReasons(t *testing.T) {
 		if want := l.End(); d.Reason != verifier.Malformed && d.Position != want {
 			t.Errorf("%s: position %d, want %d", tt.name, d.Position, want)
 		}
-		if !d.OK() && d.Scopes != nil {
-			t.Errorf("%s: refused, with scopes %v", tt.name, d.Scopes)
+		if !d.OK() && d.Scopes() != nil {
+			t.Errorf("%s: refused, with scopes %v", tt.name, d.Scopes())
 		}
 	}
 	for r := range verifier.Scope + 1 {
@@ -479,11 +479,11 @@ func TestScopesAreTheEffectiveOnes(t *testing.T) {
 		l.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes(tt.scopes...), Inherit: tt.inherit})
 		n.Follow()
 		d := n.Verifier.Check(secret.Reveal(), verifier.Request{})
-		if got := events.ScopeStrings(d.Scopes); !d.OK() || !slices.Equal(got, tt.want) {
+		if got := events.ScopeStrings(d.Scopes()); !d.OK() || !slices.Equal(got, tt.want) {
 			t.Errorf("grants %v, scopes %v, inherit %t: %s %v, want %v", tt.grants, tt.scopes, tt.inherit, d.Reason, got, tt.want)
 		}
-		if d.Token != id || d.Account != account {
-			t.Errorf("decision about %s of %s, want %s of %s", d.Token, d.Account, id, account)
+		if d.Token() != id || d.Account != account {
+			t.Errorf("decision about %s of %s, want %s of %s", d.Token(), d.Account, id, account)
 		}
 	}
 }

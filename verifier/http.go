@@ -216,6 +216,9 @@ func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
 		refuse(w, http.StatusForbidden, "forbidden", "The token may not do this", "to explain needs the permission audit, which this token does not have")
 	case Unavailable:
 		v.unavailable(w)
+	case RateLimited:
+		d.Warning(w.Header())
+		refuse(w, http.StatusTooManyRequests, "rate_limited", "The token has had its requests for now", "the token that is to explain is held to a number of requests a second; wait as long as Retry-After says")
 	default:
 		challenge := `Bearer realm="tokenledger"`
 		if found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
@@ -247,7 +250,7 @@ func (d Decision) answer(explain bool) CheckAnswer {
 		a.Reason = d.Reason.String()
 	}
 	if d.OK() || d.Reason == Scope || explain {
-		a.TokenID, a.App, a.Account, a.Scopes = d.Token, d.App, d.Account, d.Scopes
+		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App, d.Account, d.Scopes()
 		a.Expires = d.Expires
 	}
 	if d.Reason == Scope {

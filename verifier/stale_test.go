@@ -160,11 +160,11 @@ type racingLease struct {
 	during func()
 }
 
-func (r *racingLease) Left() time.Duration {
-	if r.looks++; r.looks == 2 {
+func (r *racingLease) InForce() bool {
+	if r.looks++; r.looks == 1 {
 		r.during()
 	}
-	return r.Lease.Left()
+	return r.Lease.InForce()
 }
 
 // TestStaleAnswer says in the HTTP answer that it is stale.
@@ -236,6 +236,8 @@ func TestMinPosition(t *testing.T) {
 // TestMinPositionComes waits for the position, and answers from it.
 func TestMinPositionComes(t *testing.T) {
 	d := newDesk(t)
+	// In memory, since Badger has goroutines outside of the bubble.
+	d.Node = verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{Resident: 1 << 20})
 	_, _, secret := d.token("superuser")
 	at := d.Log.End()
 	synctest.Test(t, func(t *testing.T) {

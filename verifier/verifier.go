@@ -20,19 +20,20 @@ import (
 type Index interface {
 	// Find returns what is known of a secret, all of it as of one position.
 	// Where there is no such secret the error is [events.ErrNotFound], and the
-	// position is there.
+	// position is there. Any other error is why the index does not answer; one
+	// that stopped does not.
 	Find(events.Digest) (projector.Found, error)
 	// Position returns the position of the last applied event.
 	Position() events.Position
 	// WaitApplied returns nil once the event at a position is applied.
 	WaitApplied(ctx context.Context, at events.Position) error
-	// Err returns why the index does not go on, nil while it does.
-	Err() error
 }
 
 // Lease says for how long checks may be answered, and from what. A check asks
-// for it before and after it has decided, and asks for Least last.
+// for it after it has decided, and asks for Least last.
 type Lease interface {
+	// InForce reports whether Left would return more than zero, in less time.
+	InForce() bool
 	// Left returns for how much longer. Less than zero is for how long the lease
 	// is over, and the least there is stands for none that could be gone on
 	// from: see [lease.NoLease].
@@ -121,7 +122,7 @@ func CheckStale(m *events.Model, stale map[string]time.Duration) error {
 			wrong("unknown permission; known are %s", strings.Join(m.Permissions(), ", "))
 			continue
 		case m.Lasting(permission):
-			wrong("a permission to put code on pages is never answered for without a lease")
+			wrong("what it is used for goes on working afterwards; it is never answered for without a lease")
 			continue
 		}
 		for _, other := range m.Permissions() {

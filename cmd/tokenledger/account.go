@@ -17,20 +17,25 @@ func newAccountCmd(e *env) *cobra.Command {
 	c := &cobra.Command{Use: "account", Short: "Make, look at and change accounts"}
 	c.AddCommand(
 		newAccountCreateCmd(e), newAccountListCmd(e), newAccountShowCmd(e),
-		newAccountGrantCmd(e), newAccountSuspendCmd(e), newAccountResumeCmd(e),
+		newAccountGrantCmd(e), newAccountSuspendCmd(e), newAccountResumeCmd(e), newAccountInviteCmd(e),
+		newAccountEditCmd(e), newAccountEraseCmd(e),
 	)
 	return c
 }
 
 func newAccountCreateCmd(e *env) *cobra.Command {
 	var (
-		kind   string
-		grants []string
-		key    keyFlag
+		kind, owner, name, mail string
+		grants                  []string
+		key                     keyFlag
 	)
 	c := &cobra.Command{
 		Use: "create LOGIN", Short: "Make an account", Args: takes("a login"),
-		Example: `  tokenledger account create shop --kind service --grant view:site/3,track:site/3`,
+		Long: `Makes an account. Login, --name and --mail are kept apart from the log, from where
+they can be erased. A service account may be owned by a user, who manages its
+tokens.`,
+		Example: `  tokenledger account create shop --kind service --owner anna --grant view:site/3,track:site/3
+  tokenledger account create anna --kind user --name 'Anna Ek' --mail anna@example.org --grant admin:site/3`,
 		RunE: func(c *cobra.Command, args []string) error {
 			grants, err := scopeList("--grant", grants)
 			if err != nil {
@@ -46,6 +51,11 @@ func newAccountCreateCmd(e *env) *cobra.Command {
 			if len(grants) > 0 {
 				body["grants"] = grants
 			}
+			for field, value := range map[string]string{"owner": owner, "name": name, "mail": mail} {
+				if value != "" {
+					body[field] = value
+				}
+			}
 			a, err := e.command(c, &key, request{method: http.MethodPost, path: []string{"v1", "accounts"}, body: body})
 			if err != nil {
 				return err
@@ -56,15 +66,20 @@ func newAccountCreateCmd(e *env) *cobra.Command {
 	flags := c.Flags()
 	flags.StringVar(&kind, "kind", "", "user, for a person, or service")
 	flags.StringSliceVar(&grants, "grant", nil, "what it may do, as in admin:site/3; again or with commas for more")
+	flags.StringVar(&owner, "owner", "", "user who owns a service account: id or login")
+	flags.StringVar(&name, "name", "", "of the person or service")
+	flags.StringVar(&mail, "mail", "", "of the person")
 	key.declare(flags)
 	c.ValidArgsFunction = cobra.NoFileCompletions
 	e.completeFlag(c, "kind", oneOf("user", "service"))
-	e.completeFlag(c, "grant", scopeCompletion)
+	e.completeFlag(c, "owner", e.accounts)
+	e.completeFlag(c, "grant", e.scopes)
 	return c
 }
 
 func newAccountListCmd(e *env) *cobra.Command {
 	var pages pageFlags
+	var kind string
 	c := &cobra.Command{
 		Use: "list", Short: "List accounts", Args: takes(),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -74,10 +89,12 @@ func newAccountListCmd(e *env) *cobra.Command {
 					return []string{a.ID, a.Login, a.Kind, a.State, shorten(a.Grants), e.when(a.CreatedAt)}
 				},
 			}
-			return list(c, e, request{path: []string{"v1", "accounts"}}, pages, g)
+			return list(c, e, request{path: []string{"v1", "accounts"}, query: query("kind", kind)}, pages, g)
 		},
 	}
+	c.Flags().StringVar(&kind, "kind", "", "only those that are user or service")
 	pages.declare(c.Flags())
+	e.completeFlag(c, "kind", oneOf("user", "service"))
 	return c
 }
 
@@ -126,7 +143,7 @@ longer.`,
 			}
 			return takes(accountArg, "its new grants, as in view:site/3, or --none...")(c, args)
 		},
-		ValidArgsFunction: e.first(e.accounts, scopeCompletion),
+		ValidArgsFunction: e.first(e.accounts, e.scopes),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, err := accountName(args[0])
 			if err != nil {
@@ -236,7 +253,10 @@ func (e *env) drawAccount(a api.Account) {
 	g := e.grid()
 	g.fact("id", a.ID)
 	g.fact("login", a.Login)
+	g.fact("name", a.Name)
+	g.fact("mail", a.Mail)
 	g.fact("kind", a.Kind)
+	g.fact("owner", a.Owner)
 	state := a.State
 	if a.Reason != "" {
 		state += " (" + a.Reason + ")"
@@ -247,6 +267,10 @@ func (e *env) drawAccount(a api.Account) {
 		grants = "nothing"
 	}
 	g.fact("may do", grants)
+	if !a.SelfService {
+		g.fact("self-service", "off")
+	}
+	g.fact("tokens revoked", e.until(a.TokensBefore))
 	g.fact("created", e.when(a.CreatedAt))
 	g.fact("changed", e.when(a.ChangedAt))
 	g.fact("version", strconv.FormatUint(a.Version, 10))

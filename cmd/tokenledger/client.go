@@ -18,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
@@ -54,8 +55,14 @@ type client struct {
 	owner  string // where the secret was found
 }
 
-// ledger returns a client of the ledger's API, with the caller's own token.
+// ledger returns a client of the ledger's API, with the caller's own token, or
+// the session of login where there is none.
 func (e *env) ledger(ctx context.Context) (*client, error) {
+	if !e.hasToken() {
+		if _, err := e.readSession(); !errors.Is(err, errSignedOut) {
+			return e.person(ctx)
+		}
+	}
 	base, from, err := e.find("--server", e.server, func(a node.Addresses) string { return a.API }, defaultServer)
 	if err != nil {
 		return nil, err
@@ -117,10 +124,17 @@ func (e *env) client(what string, base *url.URL, from string) *client {
 // signIn adds the caller's own token to what the client sends.
 func (c *client) signIn(ctx context.Context) (err error) {
 	c.secret, c.owner, err = c.env.credential(ctx)
-	if err == nil && c.base.Scheme == "http" && !loopback(c.base.Hostname()) {
-		c.env.note("tokenledger: your token travels unencrypted to %s; use https.", c.base.Host)
+	if err == nil {
+		c.warnPlain("your token")
 	}
 	return err
+}
+
+// warnPlain says that something travels unencrypted, where it does.
+func (c *client) warnPlain(what string) {
+	if c.base.Scheme == "http" && !loopback(c.base.Hostname()) {
+		c.env.note("tokenledger: %s travels unencrypted to %s; use https.", what, c.base.Host)
+	}
 }
 
 func loopback(host string) bool {
@@ -147,8 +161,8 @@ type answer struct {
 	tries    int
 }
 
-// do sends a request until it is answered, or there is no point in trying on.
-func (c *client) do(ctx context.Context, r request) (*answer, error) {
+// send sends a request until it is answered, or there is no point in trying on.
+func (c *client) send(ctx context.Context, r request) (*answer, error) {
 	var body []byte
 	if r.body != nil {
 		var err error
@@ -319,6 +333,8 @@ func (c *client) failure(status int, p *api.Problem, raw []byte) *failure {
 		}
 	}
 	switch {
+	case p.Code == "unauthenticated" && events.IsSessionSecret(c.secret):
+		f.text += " with 'tokenledger login'"
 	case p.Code == "unauthenticated" && c.owner != "":
 		f.text += ". The token is from " + c.owner
 	case p.Code == "stale":
@@ -338,7 +354,7 @@ func exitFor(status int) exitCode {
 		return exitNotFound
 	case http.StatusConflict, http.StatusPreconditionFailed:
 		return exitConflict
-	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return exitUnavailable
 	}
 	return exitError

@@ -45,15 +45,27 @@ func (e *env) completeFlag(c *cobra.Command, flag string, with completer) {
 // oneOf completes one of a few words.
 func oneOf(words ...string) completer { return cobra.FixedCompletions(words, noFiles) }
 
-// scopeCompletion completes a scope's permission and type.
-func scopeCompletion(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+// scopes completes a scope's permission and type. Which model the ledger has is
+// not asked: it is Matomo's, unless the variable of serve --model names another
+// that is built in.
+func (e *env) scopes(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	model, err := events.ModelNamed(e.vars[setting{name: "model"}.variable()])
+	if err != nil {
+		model = events.Matomo
+	}
 	var out []cobra.Completion
-	for _, p := range events.Matomo.Permissions() {
-		if s := (events.Scope{Permission: p}); events.Matomo.Check(s) == nil {
+	for _, p := range model.Permissions() {
+		if s := (events.Scope{Permission: p}); model.Check(s) == nil {
 			out = append(out, p)
 			continue
 		}
-		out = append(out, p+":site/")
+		for _, typ := range model.Types() {
+			if typ == events.AnyType {
+				out = append(out, p+":")
+			} else {
+				out = append(out, p+":"+typ+"/")
+			}
+		}
 	}
 	return out, noFiles | cobra.ShellCompDirectiveNoSpace
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,9 +34,13 @@ type env struct {
 	dataDir   text
 	server    text
 	tokenFile text
-	output    format
-	timeout   span
-	verbose   bool
+	// sessionFile keeps the session of login; lines is standard input, once a
+	// line of it was read.
+	sessionFile text
+	lines       *bufio.Reader
+	output      format
+	timeout     span
+	verbose     bool
 
 	problems map[*pflag.Flag]error // what is wrong with their environment variables
 	began    bool                  // a command has begun; what went wrong before is usage
@@ -60,6 +65,8 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 	e.declare(flags, setting{name: "data", help: "data folder"}, &e.dataDir)
 	e.declare(flags, setting{name: "server", help: "URL of the ledger's API; by default the one that runs on the data folder, else " + defaultServer}, &e.server)
 	e.declare(flags, setting{name: "token-file", help: "file that holds the secret of your own token, - for standard input; by default root.token in the data folder"}, &e.tokenFile)
+	e.sessionFile = text(e.defaultSessionFile())
+	e.declare(flags, setting{name: "session-file", help: "file that holds the session of login, which is sent where there is no token"}, &e.sessionFile)
 	e.declare(flags, setting{name: "output", short: "o", help: "form of the output: table, json, jsonl or yaml"}, &e.output)
 	e.declare(flags, setting{name: "timeout", help: "longest that a request may take, with all its retries"}, &e.timeout)
 	flags.BoolVarP(&e.verbose, "verbose", "v", false, "say what is sent where, and the ids of requests that failed")
@@ -138,7 +145,7 @@ func (e *env) refuseSecrets(args []string) error {
 
 // nearSecret matches a secret that was cut off or mistyped, whose checksum
 // does not tell it any more. Most of it is still secret.
-var nearSecret = regexp.MustCompile(`tl[us]_[0-9A-Za-z]{20}`)
+var nearSecret = regexp.MustCompile(`tl[usxi]_[0-9A-Za-z]{20}`)
 
 // digest matches a run of hexadecimal characters that is longer than a secret
 // of theirs, as in the names of folders.

@@ -58,13 +58,21 @@ func list[T any](c *cobra.Command, e *env, r request, p pageFlags, g gridOf[T]) 
 	if err := p.check(c.Flags()); err != nil {
 		return err
 	}
-	ctx := c.Context()
-	ledger, err := e.ledger(ctx)
+	ledger, err := e.ledger(c.Context())
 	if err != nil {
 		return err
 	}
+	return listFrom(c, e, ledger, r, p, g)
+}
+
+// listFrom is list with a client that is there already.
+func listFrom[T any](c *cobra.Command, e *env, ledger *client, r request, p pageFlags, g gridOf[T]) error {
+	if err := p.check(c.Flags()); err != nil {
+		return err
+	}
+	ctx := c.Context()
 	var got page
-	err = ledger.pages(ctx, r, p, func(some page) error {
+	err := ledger.pages(ctx, r, p, func(some page) error {
 		if e.output == asLines {
 			for _, item := range some.Items {
 				if err := e.show(item, nil); err != nil {

@@ -192,6 +192,14 @@ func (e *env) whenPtr(t *time.Time) string {
 	return e.when(*t)
 }
 
+// until prints that something holds for all before a time.
+func (e *env) until(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return "all that were made before " + e.when(*t)
+}
+
 // took prints how long something took.
 func took(d time.Duration) string {
 	if d < time.Second {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pquerna/otp/totp"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -27,6 +28,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("TZ", "UTC")
 			env.Setenv("GORACE", "atexit_sleep_ms=0") // the race detector would wait a second at each exit
+			env.Setenv("XDG_CONFIG_HOME", filepath.Join(env.WorkDir, "config"))
 			env.Setenv("TOKENLEDGER_DATA", filepath.Join(env.WorkDir, "data"))
 			for _, part := range []string{"API", "VERIFY", "METRICS"} {
 				env.Setenv("TOKENLEDGER_"+part+"_ADDR", "127.0.0.1:0")
@@ -34,7 +36,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "json": cmdJSON,
+			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "json": cmdJSON, "totp": cmdTOTP,
 		},
 	})
 }
@@ -62,6 +64,18 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// cmdTOTP writes the code that an app shows now into a file:
+//
+//	totp $SECRET code
+func cmdTOTP(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: totp SECRET FILE")
+	}
+	code, err := totp.GenerateCode(args[0], time.Now())
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), []byte(code+"\n"), 0o600))
 }
 
 // cmdWaitFile waits until a file is there and, where its name says that it is

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier"
 )
@@ -25,14 +26,15 @@ type serveSettings struct {
 	natsReplicas                    count
 	apiAddr, verifyAddr, metricsAdr text
 	lease                           span
-	secretPrefix, logFormat         text
+	resident                        size
+	secretPrefix, model, logFormat  text
 }
 
 func newServeCmd(e *env) *cobra.Command {
 	s := serveSettings{
 		roles:   text(strings.Join([]string{node.RoleLedger, node.RoleVerifier}, ",")),
 		apiAddr: node.DefaultAPIAddr, verifyAddr: node.DefaultVerifyAddr, metricsAdr: node.DefaultMetricsAddr,
-		lease: span(verifier.DefaultLease), secretPrefix: "tl", logFormat: "text",
+		lease: span(verifier.DefaultLease), resident: node.DefaultResident, secretPrefix: "tl", model: "matomo", logFormat: "text",
 	}
 	var config text
 	c := &cobra.Command{
@@ -49,8 +51,9 @@ tokenledger nats init made for it. The log is begun once all of them are there,
 by one of them, and that one writes root.token.
 
 Every setting can also stand in the configuration file, under its name with _
-for -, beside policies and trusted_proxies. A flag goes before its environment
-variable, and that before the file.`,
+for -, beside policies, trusted_proxies and stale, and a permission model of your
+own under model. A flag goes before its environment variable, and that before the
+file.`,
 		Example: `  tokenledger serve
   tokenledger serve --nats-listen 127.0.0.1:7603
   tokenledger serve --nats-cluster nats://10.0.0.1:7604,nats://10.0.0.2:7604,nats://10.0.0.3:7604 --nats-cluster-listen 10.0.0.1:7604 --nats-listen 10.0.0.1:7603 --nats-credentials nats/nodes/l1
@@ -77,7 +80,9 @@ variable, and that before the file.`,
 		{setting{name: "verify-addr", help: "host:port where checks are answered"}, &s.verifyAddr},
 		{setting{name: "metrics-addr", help: "host:port of metrics and health"}, &s.metricsAdr},
 		{setting{name: "lease", help: "how long checks are answered without hearing from the log"}, &s.lease},
+		{setting{name: "resident", help: "memory that the table of secrets may take, from which checks are answered: about 110 bytes each; what finds no room is read from the disk, with 0 all"}, &s.resident},
 		{setting{name: "secret-prefix", help: "what secrets begin with: this and u_ or s_"}, &s.secretPrefix},
+		{setting{name: "model", help: "permission model, the same on all nodes: matomo or plain; the configuration file may describe another"}, &s.model},
 		{setting{name: "log-format", help: "form of the log on standard error: text or json"}, &s.logFormat},
 	} {
 		e.declare(flags, d.setting, d.value)
@@ -111,9 +116,12 @@ func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config
 		if file, err = node.ReadFile(path, names); err != nil {
 			return node.Config{}, err
 		}
+		if said(e, c, "model") {
+			file.Model = nil
+		}
 		for name, value := range file.Flags {
 			f := c.Flag(name)
-			if f.Changed || e.vars[setting{name: name}.variable()] != "" {
+			if said(e, c, name) {
 				continue
 			}
 			if err := f.Value.Set(value); err != nil {
@@ -128,17 +136,29 @@ func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config
 	if !ok {
 		return node.Config{}, failf(exitUsage, "usage", "--log-format is text or json, not %s", quote(string(s.logFormat)))
 	}
+	model := file.Model
+	if model == nil {
+		var err error
+		if model, err = events.ModelNamed(string(s.model)); err != nil {
+			return node.Config{}, failf(exitUsage, "usage", "--model: %s", err)
+		}
+	}
 	cfg := node.Config{
 		Data: string(e.dataDir), Roles: splitList(string(s.roles)), Name: string(s.name),
 		NATS: string(s.nats), NATSKey: string(s.natsKey), NATSListen: string(s.natsListen),
 		NATSCluster: splitList(string(s.natsCluster)), NATSClusterListen: string(s.natsClusterListen),
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),
 		APIAddr: string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
-		Lease: time.Duration(s.lease), SecretPrefix: string(s.secretPrefix),
-		Policies: file.Policies, TrustedProxies: file.TrustedProxies,
+		Lease: time.Duration(s.lease), Resident: s.resident.limit(), SecretPrefix: string(s.secretPrefix),
+		Policies: file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
 		Version: buildVersion().Version, Logger: slog.New(handler()),
 	}
 	return cfg, cfg.Validate()
+}
+
+// said reports whether a flag or its environment variable was given.
+func said(e *env, c *cobra.Command, name string) bool {
+	return c.Flag(name).Changed || e.vars[setting{name: name}.variable()] != ""
 }
 
 // splitList reads a list with commas.
@@ -148,6 +168,47 @@ func splitList(s string) []string {
 		list[i] = strings.TrimSpace(list[i])
 	}
 	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
+}
+
+// size is a flag's value that is a number of bytes, as in 2GiB.
+type size int64
+
+var sizeUnits = []struct {
+	name  string
+	shift int
+}{{"KiB", 10}, {"MiB", 20}, {"GiB", 30}}
+
+func (n *size) Set(s string) error {
+	digits, shift := s, 0
+	for _, u := range sizeUnits {
+		if d, ok := strings.CutSuffix(s, u.name); ok {
+			digits, shift = d, u.shift
+		}
+	}
+	got, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 50-shift)
+	if err != nil {
+		return errors.New(`want a number of bytes such as "512MiB" or "2GiB"`)
+	}
+	*n = size(got << shift)
+	return nil
+}
+
+func (n *size) String() string {
+	for _, u := range slices.Backward(sizeUnits) {
+		if *n != 0 && *n%(1<<u.shift) == 0 {
+			return strconv.FormatInt(int64(*n)>>u.shift, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(*n), 10)
+}
+func (*size) Type() string { return "size" }
+
+// limit is the size where zero stands for nothing at all.
+func (n size) limit() int64 {
+	if n == 0 {
+		return -1
+	}
+	return int64(n)
 }
 
 // count is a flag's value that is a number above zero; zero stands for none.

@@ -24,14 +24,16 @@ func newTokenCmd(e *env) *cobra.Command {
 }
 
 func newTokenListCmd(e *env) *cobra.Command {
-	var account, site, state string
+	var account, site, resource, state string
+	var expiring span
 	var pages pageFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List tokens", Args: takes(),
 		Example: `  tokenledger token list --site 3 --state active
+  tokenledger token list --expiring 14d
   tokenledger token list --account shop --all -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			r := request{path: []string{"v1", "tokens"}, query: query("account", account, "site", site, "state", state)}
+			r := request{path: []string{"v1", "tokens"}, query: query("account", account, "site", site, "resource", resource, "state", state, "expiring", expiring.String())}
 			g := gridOf[api.Token]{
 				header: []string{"ID", "ACCOUNT", "STATE", "APP", "DEVICE", "SCOPES", "EXPIRES"},
 				row: func(t api.Token) []string {
@@ -44,6 +46,8 @@ func newTokenListCmd(e *env) *cobra.Command {
 	flags := c.Flags()
 	flags.StringVar(&account, "account", "", "only this account's: id or login")
 	flags.StringVar(&site, "site", "", "only those that may do something on this site")
+	flags.StringVar(&resource, "resource", "", "only those that may do something on this resource, as in site/3")
+	flags.Var(&expiring, "expiring", "only those that work and end within this time, as in 14d")
 	flags.StringVar(&state, "state", "", "only those that are active, suspended, revoked or expired")
 	pages.declare(flags)
 	e.completeFlag(c, "account", e.accounts)
@@ -146,6 +150,7 @@ func (e *env) drawToken(t api.Token) {
 		state += " (" + t.Reason + ")"
 	}
 	g.fact("state", state)
+	g.fact("suspended by", t.StoppedBy)
 	g.fact("app", t.App)
 	g.fact("device", t.Device)
 	scopes := strings.Join(t.Scopes, ", ")
@@ -158,7 +163,11 @@ func (e *env) drawToken(t api.Token) {
 		effective = "nothing"
 	}
 	g.fact("may do now", effective)
-	g.fact("expires", e.whenPtr(t.ExpiresAt))
+	expires := e.whenPtr(t.ExpiresAt)
+	if t.ExpiresSoon {
+		expires += ", soon"
+	}
+	g.fact("expires", expires)
 	if c := t.Constraints; c != nil {
 		g.fact("from networks", strings.Join(c.CIDRs, ", "))
 		g.fact("from pages", strings.Join(c.Origins, ", "))
@@ -166,6 +175,9 @@ func (e *env) drawToken(t api.Token) {
 		g.fact("audience", strings.Join(c.Audience, ", "))
 		if c.HeaderOnly {
 			g.fact("in URLs", "refused")
+		}
+		if c.Rate > 0 {
+			g.fact("rate", strconv.Itoa(c.Rate)+" requests a second")
 		}
 	}
 	created := e.when(t.CreatedAt)

@@ -16,12 +16,15 @@ func newTokenCreateCmd(e *env) *cobra.Command {
 		expires              span
 		limits               constraintFlags
 		only, admin          bool
+		own                  ownSecret
 		key                  keyFlag
 	)
 	c := &cobra.Command{
 		Use: "create", Short: "Make a token, and show its secret once", Args: takes(),
 		Long: `Makes a token. Its secret is shown now, on standard output, and never again:
-the ledger keeps a digest of it alone.
+the ledger keeps a digest of it alone. With --own-secret this program makes the
+secret, or reads it, and the ledger never sees it: an answer that is lost on its
+way then loses nothing. Without --account the token is of your own account.
 
 --app and --device are labels that stay in the log for ever: do not name people.`,
 		Example: `  tokenledger token create --account shop --app report --scope view:site/3,view:site/4 --expires-in 90d
@@ -33,14 +36,18 @@ the ledger keeps a digest of it alone.
 				return err
 			}
 			switch {
-			case account == "":
-				return usagef(c, "say whose token it is with --account, an id or a login")
 			case inherit && len(scopes) > 0:
 				return inputf("--inherit takes all that the account has; leave --scope out")
 			case !inherit && len(scopes) == 0:
 				return usagef(c, "say what the token may do with --scope, as in --scope view:site/3, or --inherit")
 			}
-			body := map[string]any{"account": account, "app": app, "device": device, "inherit": inherit}
+			if err := own.check(e, hex, only); err != nil {
+				return err
+			}
+			body := map[string]any{"app": app, "device": device, "inherit": inherit}
+			if account != "" {
+				body["account"] = account
+			}
 			if len(scopes) > 0 {
 				body["scopes"] = scopes
 			}
@@ -69,7 +76,8 @@ the ledger keeps a digest of it alone.
 			if err != nil {
 				return err
 			}
-			if inherit {
+			switch {
+			case inherit && account != "":
 				name, err := accountName(account)
 				if err == nil {
 					err = ledger.confirmInherit(c.Context(), admin, name)
@@ -77,6 +85,11 @@ the ledger keeps a digest of it alone.
 				if err != nil {
 					return err
 				}
+			case inherit && !admin:
+				return failf(exitUsage, "needs_confirmation", "the token would inherit all that your account has, which may be admin or superuser. Name the account with --account to have that looked at, or add --yes-admin if it is meant to")
+			}
+			if own.from != "" {
+				return own.create(c.Context(), ledger, body, account, key, only)
 			}
 			a, err := ledger.do(c.Context(), request{method: http.MethodPost, path: []string{"v1", "tokens"}, body: body, key: key})
 			if err != nil {
@@ -86,7 +99,7 @@ the ledger keeps a digest of it alone.
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&account, "account", "", "whose token it is: id or login")
+	flags.StringVar(&account, "account", "", "whose token it is: id or login; by default your own")
 	flags.StringVar(&app, "app", "", "what uses it, as in \"mobile app\"")
 	flags.StringVar(&device, "device", "", "where, as in \"phone\"")
 	flags.StringSliceVar(&scopes, "scope", nil, "what it may do, as in view:site/3; again or with commas for more")
@@ -94,11 +107,12 @@ the ledger keeps a digest of it alone.
 	flags.Var(&expires, "expires-in", "how long it lives, as in 90d; by default as the policy says")
 	limits.declare(flags)
 	flags.BoolVar(&hex, "hex32", false, "a secret of 32 hexadecimal characters, for clients that accept nothing else")
+	own.declare(flags)
 	declareOnly(flags, &only)
 	declareAdmin(flags, &admin)
 	key.declare(flags)
 	e.completeFlag(c, "account", e.accounts)
-	e.completeFlag(c, "scope", scopeCompletion)
+	e.completeFlag(c, "scope", e.scopes)
 	return c
 }
 
@@ -114,6 +128,7 @@ func declareAdmin(flags *pflag.FlagSet, admin *bool) {
 type constraintFlags struct {
 	cidrs, origins, methods, audience []string
 	headerOnly                        bool
+	rate                              uint
 }
 
 func (f *constraintFlags) declare(flags *pflag.FlagSet) {
@@ -122,6 +137,7 @@ func (f *constraintFlags) declare(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.methods, "method", nil, "HTTP method that it may be used with; likewise")
 	flags.StringSliceVar(&f.audience, "audience", nil, "policy that may accept it; likewise")
 	flags.BoolVar(&f.headerOnly, "header-only", false, "refuse it in URLs")
+	flags.UintVar(&f.rate, "rate", 0, "most requests a second that each verifier lets through; 0 for any number")
 }
 
 // constraints are a token's, by the API's names. Those that this program does
@@ -162,12 +178,17 @@ func (f *constraintFlags) change(flags *pflag.FlagSet, c constraints) error {
 			c["header_only"] = true
 		}
 	}
+	if flags.Changed("rate") {
+		if delete(c, "rate"); f.rate > 0 {
+			c["rate"] = f.rate
+		}
+	}
 	return nil
 }
 
 // changed reports whether a flag of constraints was given.
 func (f *constraintFlags) changed(flags *pflag.FlagSet) bool {
-	for _, name := range []string{"cidr", "origin", "method", "audience", "header-only"} {
+	for _, name := range []string{"cidr", "origin", "method", "audience", "header-only", "rate"} {
 		if flags.Changed(name) {
 			return true
 		}

@@ -26,7 +26,7 @@ ones any more; it exits with 6 where that takes longer.`,
 			}
 			return takes("the token's ID", "its new scopes, as in view:site/3, or --inherit...")(c, args)
 		},
-		ValidArgsFunction: e.first(e.tokens(unended), scopeCompletion),
+		ValidArgsFunction: e.first(e.tokens(unended), e.scopes),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {

@@ -16,13 +16,14 @@ import (
 
 // manyFlags say which tokens are to be revoked together.
 type manyFlags struct {
-	account, app, scope, before string
-	dry, yes, self              bool
+	account, app, device, scope, before string
+	dry, yes, self                      bool
 }
 
 func (m *manyFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&m.account, "account", "", "in place of an ID: all tokens of this account, id or login")
 	flags.StringVar(&m.app, "app", "", "in place of an ID: all tokens that name this app")
+	flags.StringVar(&m.device, "device", "", "in place of an ID: all tokens that name this device")
 	flags.StringVar(&m.scope, "scope", "", "in place of an ID: all tokens that may do this, as in admin:site/3; wider ones too, up to superuser")
 	flags.StringVar(&m.before, "created-before", "", "in place of an ID: all tokens that were made before, as in 2031-12-31T18:00:00Z")
 	flags.BoolVar(&m.dry, "dry-run", false, "with one of these: change nothing, and say what would be")
@@ -32,7 +33,7 @@ func (m *manyFlags) declare(flags *pflag.FlagSet) {
 
 // given reports whether a flag selects tokens.
 func (m *manyFlags) given(flags *pflag.FlagSet) bool {
-	for _, name := range []string{"account", "app", "scope", "created-before"} {
+	for _, name := range []string{"account", "app", "device", "scope", "created-before"} {
 		if flags.Changed(name) {
 			return true
 		}
@@ -47,6 +48,7 @@ func (m *manyFlags) body(flags *pflag.FlagSet, reason string) (body map[string]a
 	for _, f := range []struct{ flag, field, value, words string }{
 		{"account", "account", m.account, "of account "},
 		{"app", "app", m.app, "of app "},
+		{"device", "device", m.device, "of device "},
 		{"scope", "scope", m.scope, "that may do "},
 		{"created-before", "created_before", m.before, "made before "},
 	} {
@@ -86,7 +88,7 @@ func newTokenRevokeCmd(e *env) *cobra.Command {
 		key    keyFlag
 	)
 	c := &cobra.Command{
-		Use: "revoke ID | --account A | --app X | --scope S | --created-before T", Short: "End a token, or many, for ever",
+		Use: "revoke ID | --account A | --app X | --device D | --scope S | --created-before T", Short: "End a token, or many, for ever",
 		Long: `Ends a token for ever, and waits until no node accepts it any more: each has
 applied the revocation, or cannot answer without asking for it first. A node
 that is cut off is waited out. Where that takes longer than --wait, the
@@ -94,7 +96,7 @@ revocation stands all the same: the command then names the nodes that are
 outstanding and exits with 6.
 
 In place of an ID, flags select the tokens that match all of them: of an account,
-of an app, that may do something, or that were made before some time. --dry-run
+of an app, of a device, that may do something, or that were made before some time. --dry-run
 says how many that are, and --yes revokes them. Your own token is left out, or
 the command refused, unless --include-self is there.`,
 		Example: `  tokenledger token revoke tok_01jd3qk8z5n0v7m2x4c6b8a9ef --reason 'laptop stolen'
@@ -107,7 +109,7 @@ the command refused, unless --include-self is there.`,
 			case selects:
 				return nil
 			case len(args) == 0:
-				return usagef(c, "tokenledger token revoke needs the token's ID, or one of --account, --app, --scope and --created-before")
+				return usagef(c, "tokenledger token revoke needs the token's ID, or one of --account, --app, --device, --scope and --created-before")
 			}
 			return takes("the token's ID")(c, args)
 		},
@@ -139,7 +141,7 @@ the command refused, unless --include-self is there.`,
 	wait.declare(flags, true)
 	key.declare(flags)
 	e.completeFlag(c, "account", e.accounts)
-	e.completeFlag(c, "scope", scopeCompletion)
+	e.completeFlag(c, "scope", e.scopes)
 	return c
 }
 

@@ -78,7 +78,7 @@ sends your own token too, which needs the permission audit.`,
 	flags.StringVar(&origin, "origin", "", "page that sent it, as in https://example.org")
 	flags.StringVar(&method, "method", "", "HTTP method that it was sent with")
 	flags.BoolVar(&explain, "explain", false, "say exactly why; needs the permission audit")
-	e.completeFlag(c, "need", scopeCompletion)
+	e.completeFlag(c, "need", e.scopes)
 	return c
 }
 

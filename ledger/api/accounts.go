@@ -13,15 +13,21 @@ import (
 
 // Account is an account as clients see it.
 type Account struct {
-	ID        string    `json:"id" example:"acc_01jd3qk8z5n0v7m2x4c6b8a9ef"`
-	Login     string    `json:"login,omitempty" doc:"absent where it was erased"`
-	Kind      string    `json:"kind" enum:"user,service"`
-	State     string    `json:"state" enum:"active,suspended,erased"`
-	Reason    string    `json:"reason,omitempty" doc:"of the suspension"`
-	Grants    []string  `json:"grants" doc:"scopes that it has"`
-	CreatedAt time.Time `json:"created_at"`
-	ChangedAt time.Time `json:"changed_at"`
-	Version   uint64    `json:"version" doc:"position of the last event about it; its ETag"`
+	ID     string   `json:"id" example:"acc_01jd3qk8z5n0v7m2x4c6b8a9ef"`
+	Login  string   `json:"login,omitempty" doc:"absent where it was erased"`
+	Name   string   `json:"name,omitempty" doc:"of the person or service; kept apart from the log"`
+	Mail   string   `json:"mail,omitempty" doc:"of the person; kept apart from the log"`
+	Kind   string   `json:"kind" enum:"user,service"`
+	Owner  string   `json:"owner,omitempty" doc:"id of the user who owns the service account, and manages its tokens"`
+	State  string   `json:"state" enum:"active,suspended,erased"`
+	Reason string   `json:"reason,omitempty" doc:"of the suspension"`
+	Grants []string `json:"grants" doc:"scopes that it has"`
+	// SelfService is on for new accounts.
+	SelfService  bool       `json:"self_service" doc:"it makes, widens, rotates and resumes tokens of its own, and its owner does"`
+	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token of it that was made before is revoked"`
+	CreatedAt    time.Time  `json:"created_at"`
+	ChangedAt    time.Time  `json:"changed_at"`
+	Version      uint64     `json:"version" doc:"position of the last event about it; its ETag"`
 }
 
 type accountOutput struct {
@@ -46,8 +52,34 @@ type createAccountInput struct {
 	Body struct {
 		Login  string   `json:"login" maxLength:"100" doc:"letters and digits of ASCII and . _ - + @; kept apart from the log"`
 		Kind   string   `json:"kind" enum:"user,service"`
+		Owner  string   `json:"owner,omitempty" minLength:"1" maxLength:"128" doc:"id or login of the user who owns it; for service accounts"`
 		Grants []string `json:"grants,omitempty" maxItems:"64" doc:"as in admin:site/3"`
+		Name   string   `json:"name,omitempty" maxLength:"200" doc:"of the person or service; kept apart from the log"`
+		Mail   string   `json:"mail,omitempty" maxLength:"254" doc:"of the person; kept apart from the log"`
 	}
+}
+
+type editAccountInput struct {
+	AccountPath
+	Keyed
+	Conditional
+	Body struct {
+		Owner       *string `json:"owner,omitempty" maxLength:"128" doc:"id or login of the user who owns it; empty for none"`
+		SelfService *bool   `json:"self_service,omitempty"`
+	}
+}
+
+type eraseAccountInput struct {
+	AccountPath
+	Keyed
+	Conditional
+	Waiting
+	Body *Nothing
+}
+
+type listAccountsInput struct {
+	Page
+	Kind string `query:"kind" enum:"user,service"`
 }
 
 type grantInput struct {
@@ -72,6 +104,7 @@ type suspendAccountInput struct {
 type resumeAccountInput struct {
 	AccountPath
 	Keyed
+	Body *Nothing
 }
 
 func (a *api) accountRoutes(h huma.API) {
@@ -79,18 +112,47 @@ func (a *api) accountRoutes(h huma.API) {
 	huma.Register(h, op(http.MethodPost, "/v1/accounts", "create-account", "Make an account", http.StatusCreated), a.createAccount)
 	huma.Register(h, op(http.MethodGet, "/v1/accounts", "list-accounts", "List accounts", http.StatusOK), a.listAccounts)
 	huma.Register(h, op(http.MethodGet, "/v1/accounts/{id}", "get-account", "Show an account", http.StatusOK), a.getAccount)
+	huma.Register(h, op(http.MethodPatch, "/v1/accounts/{id}", "edit-account", "Change an account's owner or self-service", http.StatusOK), a.editAccount)
 	huma.Register(h, op(http.MethodPut, "/v1/accounts/{id}/grants", "grant", "Replace an account's grants", http.StatusOK), a.grant)
 	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/suspend", "suspend-account", "Stop all of an account's tokens until it is resumed", http.StatusOK), a.suspendAccount)
 	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/resume", "resume-account", "Let a suspended account's tokens work again", http.StatusOK), a.resumeAccount)
+	erase := op(http.MethodPost, "/v1/accounts/{id}/erase", "erase-account", "End an account for ever, and forget its person", http.StatusOK)
+	erase.Description = `Ends the account and all of its tokens, and deletes its login, name, mail and what its person proved to be theirs by. The log keeps the account's id and what it did. Where the answer is 503 the account may have ended and not all be deleted yet: the same request goes on.`
+	huma.Register(h, erase, a.eraseAccount)
 }
 
 func (a *api) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
-	r, err := a.ledger.CreateAccount(ctx, callerFrom(ctx), in.Key, ledger.CreateAccount{Login: in.Body.Login, Kind: in.Body.Kind, Grants: in.Body.Grants})
+	b := in.Body
+	r, err := a.ledger.CreateAccount(ctx, callerFrom(ctx), in.Key, ledger.CreateAccount{
+		Login: b.Login, Kind: b.Kind, Owner: b.Owner, Grants: b.Grants, Person: ledger.Person{Name: b.Name, Mail: b.Mail},
+	})
 	out, err := a.accountResult(ctx, r, err, false)
 	if err == nil && !r.Replayed {
 		out.Status = http.StatusCreated
 	}
 	return out, err
+}
+
+func (a *api) editAccount(ctx context.Context, in *editAccountInput) (*accountOutput, error) {
+	seen, err := parseETag(in.IfMatch)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	r, err := a.ledger.EditAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen, ledger.EditAccount{Owner: in.Body.Owner, SelfService: in.Body.SelfService})
+	return a.accountResult(ctx, r, err, seen != 0)
+}
+
+func (a *api) eraseAccount(ctx context.Context, in *eraseAccountInput) (*accountOutput, error) {
+	seen, err := parseETag(in.IfMatch)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	wait, err := parseWait(in.Wait)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
+	r, err := a.ledger.EraseAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen)
+	return a.provenAccount(ctx, r, err, seen != 0, wait)
 }
 
 func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error) {
@@ -156,13 +218,14 @@ type accountList struct {
 	}
 }
 
-func (a *api) listAccounts(ctx context.Context, in *Page) (*accountList, error) {
-	after, err := in.after("accounts", nil)
+func (a *api) listAccounts(ctx context.Context, in *listAccountsInput) (*accountList, error) {
+	filter, caller := ledger.AccountFilter{Kind: in.Kind}, callerFrom(ctx)
+	after, err := in.after("accounts", callersOwn(caller, filter))
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
 	at := a.ledger.Position()
-	list, more, err := a.ledger.ListAccounts(ctx, callerFrom(ctx), ledger.AccountFilter{}, events.AccountID(after), in.Limit)
+	list, more, err := a.ledger.ListAccounts(ctx, caller, filter, events.AccountID(after), in.Limit)
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
@@ -172,7 +235,7 @@ func (a *api) listAccounts(ctx context.Context, in *Page) (*accountList, error) 
 		out.Body.Items[i] = showAccount(got)
 	}
 	if more {
-		out.Body.NextCursor = cursor("accounts", nil, string(list[len(list)-1].ID))
+		out.Body.NextCursor = cursor("accounts", callersOwn(caller, filter), string(list[len(list)-1].ID))
 	}
 	return out, nil
 }
@@ -195,7 +258,7 @@ func showAccount(a ledger.Account) Account {
 		state = "suspended"
 	}
 	return Account{
-		ID: string(a.ID), Login: a.Login, Kind: string(a.Kind), State: state, Reason: a.Reason,
-		Grants: events.ScopeStrings(a.Grants), CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
+		ID: string(a.ID), Login: a.Login, Name: a.Name, Mail: a.Mail, Kind: string(a.Kind), Owner: string(a.Owner), State: state, Reason: a.Reason,
+		Grants: events.ScopeStrings(a.Grants), SelfService: a.SelfService, TokensBefore: instant(a.TokensBefore), CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
 	}
 }

@@ -16,24 +16,38 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
 // ErrUnauthenticated reports a token that is not accepted.
 var ErrUnauthenticated = errors.New("token is not accepted")
 
+// RateLimitedError reports a good token that has had its requests for now.
+type RateLimitedError struct {
+	After time.Duration // until it is accepted again
+}
+
+func (e *RateLimitedError) Error() string { return "token has had its requests for now" }
+
 // Config says what the API serves.
 type Config struct {
 	Ledger *ledger.Ledger // required to serve; not to describe
 	// Authenticate returns who sent a token: [ErrUnauthenticated] where it is
-	// not accepted, [ledger.ErrUnavailable] where that cannot be known now.
+	// not accepted, [*RateLimitedError] where it is not for a moment, and
+	// [ledger.ErrUnavailable] where that cannot be known now.
 	Authenticate func(ctx context.Context, token, address string) (ledger.Caller, error)
+	// SignIn lets people in, and knows who sent the secret of a session. Required
+	// to serve; not to describe.
+	SignIn *signin.SignIn
 	// Logger receives faults. Nil discards them.
 	Logger *slog.Logger
 }
 
 type api struct {
 	ledger *ledger.Ledger
+	people *signin.SignIn
 	log    *slog.Logger
 }
 
@@ -80,12 +94,14 @@ func build(cfg Config) (http.Handler, huma.API) {
 
 	mux := http.NewServeMux()
 	described := humago.New(mux, c)
-	a := &api{ledger: cfg.Ledger, log: cfg.Logger}
+	a := &api{ledger: cfg.Ledger, people: cfg.SignIn, log: cfg.Logger}
 	a.tokenRoutes(described)
 	a.accountRoutes(described)
+	a.policyRoutes(described)
 	a.revocationRoutes(described)
 	a.receiptRoutes(described)
 	a.nodeRoutes(described)
+	a.peopleRoutes(described)
 	describeReplays(described.OpenAPI())
 	describePositions(described.OpenAPI())
 	return &front{api: a, mux: mux, authenticate: cfg.Authenticate, behind: behind{ledger: cfg.Ledger}}, described
@@ -118,6 +134,7 @@ type contextKey int
 const (
 	callerKey contextKey = iota
 	requestKey
+	addressKey
 )
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -126,6 +143,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	ctx := context.WithValue(r.Context(), requestKey, id)
+	ctx = context.WithValue(ctx, addressKey, remoteAddress(r))
 
 	if !strings.HasPrefix(r.URL.Path, "/openapi") {
 		if p := f.behind.wait(ctx, r); p != nil {
@@ -135,13 +153,15 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// What is answered rests on no less; an answer that knows better says
 		// so itself.
 		at := position(f.api.ledger.Position())
-		caller, p := f.caller(ctx, r)
-		if p != nil {
-			p.write(w, id)
-			return
+		if !opens(r) {
+			caller, p := f.caller(ctx, r)
+			if p != nil {
+				p.write(w, id)
+				return
+			}
+			ctx = context.WithValue(ctx, callerKey, caller)
 		}
 		w.Header().Set(positionHeader, at)
-		ctx = context.WithValue(ctx, callerKey, caller)
 	}
 	r = r.WithContext(ctx)
 	if p := f.route(r); p != nil {
@@ -221,18 +241,54 @@ func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Pr
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return ledger.Caller{}, problem("unauthenticated", "want one header, Authorization: Bearer <secret>")
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = ""
+	if events.IsSessionSecret(token) {
+		return f.session(ctx, r, token)
 	}
-	caller, err := f.authenticate(ctx, token, host)
+	caller, err := f.authenticate(ctx, token, addressFrom(ctx))
+	var limited *RateLimitedError
 	switch {
+	case errors.As(err, &limited):
+		p := problem("rate_limited", "the token's constraints hold it to a number of requests a second; nothing was done, wait as long as Retry-After says")
+		p.after = limited.After
+		return ledger.Caller{}, p
 	case errors.Is(err, ErrUnauthenticated):
 		return ledger.Caller{}, problem("unauthenticated", "the token is unknown, expired or revoked")
 	case err != nil:
 		return ledger.Caller{}, problem("unavailable", "this node has no lease: it has not heard from the log for too long, and cannot tell whether the token is still good; nothing was changed")
 	}
 	return caller, nil
+}
+
+// session returns who sent the secret of a session. What changes something rests
+// on a session that was not ended in the meantime.
+func (f *front) session(ctx context.Context, r *http.Request, secret string) (ledger.Caller, *Problem) {
+	if f.api.people == nil {
+		return ledger.Caller{}, problem("unauthenticated", "this node takes no sessions")
+	}
+	changes := r.Method != http.MethodGet && r.Method != http.MethodHead
+	caller, err := f.api.people.Authenticate(ctx, secret, addressFrom(ctx), changes)
+	switch {
+	case err == nil:
+		return caller, nil
+	case errors.Is(err, signin.ErrNoSession), errors.Is(err, ledger.ErrUnavailable):
+		return ledger.Caller{}, problemFor(err, false)
+	}
+	f.api.log.ErrorContext(ctx, "cannot look at a session", "request_id", requestID(ctx), "err", err)
+	return ledger.Caller{}, problem("internal", "")
+}
+
+// remoteAddress returns the client's address, without port.
+func remoteAddress(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	return host
+}
+
+func addressFrom(ctx context.Context) string {
+	address, _ := ctx.Value(addressKey).(string)
+	return address
 }
 
 func requestID(ctx context.Context) string {

@@ -11,8 +11,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// Duration is a length of time in a request: a number of seconds, or text as in
-// "90d", "36h" or "15m".
+// Duration is a length of time: in a request a number of seconds, or text as in
+// "90d", "36h" or "15m"; in an answer such text.
 type Duration time.Duration
 
 // Schema describes both forms.
@@ -38,6 +38,23 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	}
 	*d = Duration(time.Duration(seconds) * time.Second)
 	return nil
+}
+
+// MarshalJSON writes text, whole days as days.
+func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
+
+func (d Duration) String() string {
+	const day = 24 * time.Hour
+	if n := time.Duration(d); n >= day && n%day == 0 {
+		return strconv.FormatInt(int64(n/day), 10) + "d"
+	}
+	s := time.Duration(d).String()
+	for _, zero := range []string{"m0s", "h0m"} { // "36h0m0s" is "36h"
+		if strings.HasSuffix(s, zero) {
+			s = s[:len(s)-2]
+		}
+	}
+	return s
 }
 
 var errDuration = errors.New(`a length of time is a number of seconds, or text as in "90d", "36h", "15m"`)

@@ -296,3 +296,12 @@ func (c conn) closeWrite() {
 		c.t.Fatal(err)
 	}
 }
+
+func mustJSON(t testing.TB, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -36,9 +36,12 @@ func (p Page) after(list string, filter any) (string, error) {
 		return "", bad
 	}
 	last := string(b[filterHash:])
-	if list == "accounts" {
+	switch list {
+	case "accounts":
 		_, err = events.ParseAccountID(last)
-	} else {
+	case "sessions":
+		_, err = events.ParseSessionID(last)
+	default:
 		_, err = events.ParseTokenID(last)
 	}
 	if err != nil {
@@ -47,10 +50,14 @@ func (p Page) after(list string, filter any) (string, error) {
 	return last, nil
 }
 
+// callersOwn is the filter of a list that is another for each account: its
+// cursors are not good for anybody else.
+func callersOwn(c ledger.Caller, filter any) any { return []any{c.Account, filter} }
+
 func hashFilter(list string, filter any) []byte {
 	b, err := json.Marshal([]any{list, filter})
 	if err != nil {
-		panic(err) // filters are strings
+		panic(err) // filters are plain values
 	}
 	sum := sha256.Sum256(b)
 	return sum[:filterHash]

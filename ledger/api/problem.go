@@ -7,11 +7,13 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
 // problemBase is where problems are described, one heading a code.
@@ -30,7 +32,9 @@ type Problem struct {
 	Receipt   *Receipt       `json:"receipt,omitempty" doc:"how far the receipt is that was asked for and is not complete yet"`
 	Errors    []FieldProblem `json:"errors,omitempty"`
 
-	allow string // methods that the path has, for the header
+	allow string        // methods that the path has, for the header
+	after time.Duration // when to try again, for the header; zero for soon
+	age   time.Duration // of the proof that is wanted, for the header
 }
 
 // FieldProblem is what is wrong with one part of a request.
@@ -52,22 +56,27 @@ var titles = map[string]struct {
 	status int
 	title  string
 }{
-	"invalid_request":   {http.StatusUnprocessableEntity, "The request cannot be carried out as it stands"},
-	"malformed_request": {http.StatusBadRequest, "The request cannot be read"},
-	"unauthenticated":   {http.StatusUnauthorized, "The token is missing or not accepted"},
-	"forbidden":         {http.StatusForbidden, "The token may not do this"},
-	"not_found":         {http.StatusNotFound, "There is no such thing"},
-	"method":            {http.StatusMethodNotAllowed, "The method does not fit the path"},
-	"not_acceptable":    {http.StatusNotAcceptable, "Answers are JSON"},
-	"exists":            {http.StatusConflict, "It exists already"},
-	"ended":             {http.StatusConflict, "It has ended"},
-	"conflict":          {http.StatusConflict, "It changed in the meantime"},
-	"stale":             {http.StatusPreconditionFailed, "It is not the version that If-Match names"},
-	"body_too_large":    {http.StatusRequestEntityTooLarge, "The body is too large"},
-	"media_type":        {http.StatusUnsupportedMediaType, "The body is not JSON"},
-	"key_reused":        {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
-	"internal":          {http.StatusInternalServerError, "The server failed"},
-	"unavailable":       {http.StatusServiceUnavailable, "The node cannot do this now"},
+	"invalid_request":        {http.StatusUnprocessableEntity, "The request cannot be carried out as it stands"},
+	"malformed_request":      {http.StatusBadRequest, "The request cannot be read"},
+	"unauthenticated":        {http.StatusUnauthorized, "The token is missing or not accepted"},
+	"forbidden":              {http.StatusForbidden, "The token may not do this"},
+	"not_found":              {http.StatusNotFound, "There is no such thing"},
+	"method":                 {http.StatusMethodNotAllowed, "The method does not fit the path"},
+	"not_acceptable":         {http.StatusNotAcceptable, "Answers are JSON"},
+	"exists":                 {http.StatusConflict, "It exists already"},
+	"ended":                  {http.StatusConflict, "It has ended"},
+	"conflict":               {http.StatusConflict, "It changed in the meantime"},
+	"stale":                  {http.StatusPreconditionFailed, "It is not the version that If-Match names"},
+	"body_too_large":         {http.StatusRequestEntityTooLarge, "The body is too large"},
+	"media_type":             {http.StatusUnsupportedMediaType, "The body is not JSON"},
+	"key_reused":             {http.StatusUnprocessableEntity, "The idempotency key belongs to another request"},
+	"sign_in_failed":         {http.StatusUnauthorized, "The sign-in is not accepted"},
+	"second_factor_required": {http.StatusUnauthorized, "A code of the second factor has to come with the password"},
+	"proof_required":         {http.StatusUnauthorized, "The person has to prove again who they are"},
+	"too_many_attempts":      {http.StatusTooManyRequests, "Too many attempts failed"},
+	"rate_limited":           {http.StatusTooManyRequests, "The token has had its requests for now"},
+	"internal":               {http.StatusInternalServerError, "The server failed"},
+	"unavailable":            {http.StatusServiceUnavailable, "The node cannot do this now"},
 }
 
 func problem(code, detail string) *Problem {
@@ -81,7 +90,27 @@ func problemFor(err error, ifMatch bool) *Problem {
 	var conflict *ledger.ConflictError
 	var field *ledger.FieldError
 	var missing *ledger.NoReceiptError
+	var tooMany *signin.TooManyError
+	var proof *ledger.ProofError
 	switch {
+	case errors.As(err, &tooMany):
+		p := problem("too_many_attempts", err.Error())
+		p.after = tooMany.After
+		return p
+	case errors.As(err, &proof):
+		p := problem("proof_required", err.Error())
+		p.age = proof.MaxAge
+		return p
+	case errors.Is(err, signin.ErrFailed):
+		return problem("sign_in_failed", err.Error())
+	case errors.Is(err, signin.ErrSecondFactor):
+		return problem("second_factor_required", err.Error())
+	case errors.Is(err, signin.ErrNoSession):
+		return problem("unauthenticated", "the session is unknown, or has ended; sign in again")
+	case errors.Is(err, signin.ErrBusy):
+		p := problem("unavailable", err.Error())
+		p.after = signin.BusyWait
+		return p
 	case errors.As(err, &conflict):
 		p := problem("conflict", err.Error())
 		if ifMatch {
@@ -139,7 +168,8 @@ func location(err error, field *ledger.FieldError) string {
 		return "header.If-Match"
 	case field.Field == "position":
 		return "path.position"
-	case field.Field == "cursor", field.Field == "wait", field.Field == "state", field.Field == "site":
+	case field.Field == "cursor", field.Field == "wait", field.Field == "state", field.Field == "site", field.Field == "all",
+		field.Field == "resource", field.Field == "expiring":
 		return "query." + field.Field
 	}
 	return "body." + field.Field
@@ -223,13 +253,24 @@ func setChallenge(h http.Header, p *Problem) {
 			challenge += `, error="invalid_token"`
 		}
 		h.Set("WWW-Authenticate", challenge)
+	case "sign_in_failed", "second_factor_required": // RFC 9110 section 15.5.2 wants one
+		h.Set("WWW-Authenticate", `Bearer realm="tokenledger"`)
+	case "proof_required": // RFC 9470 section 3
+		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="tokenledger", error="insufficient_user_authentication", error_description="a more recent proof of the person is needed", max_age="%d"`, int(p.age.Seconds())))
+	case "too_many_attempts", "rate_limited":
+		h.Set("Retry-After", seconds(p.after))
 	case "forbidden":
 		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="insufficient_scope"`)
 	case "method":
 		h.Set("Allow", p.allow)
 	case "unavailable":
-		h.Set("Retry-After", "1")
+		h.Set("Retry-After", seconds(max(p.after, time.Second)))
 	}
+}
+
+// seconds is a length of time for Retry-After, rounded up.
+func seconds(d time.Duration) string {
+	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }
 
 func instance(requestID string) string { return fmt.Sprintf("urn:tokenledger:request:%s", requestID) }

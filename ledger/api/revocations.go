@@ -17,6 +17,7 @@ type revokeManyInput struct {
 	Body struct {
 		Account       string     `json:"account,omitempty" minLength:"1" maxLength:"128" doc:"tokens of this account: id or login"`
 		App           string     `json:"app,omitempty" minLength:"1" maxLength:"100" doc:"tokens that name this app"`
+		Device        string     `json:"device,omitempty" minLength:"1" maxLength:"100" doc:"tokens that name this device"`
 		Scope         string     `json:"scope,omitempty" minLength:"1" maxLength:"200" doc:"tokens that may do this, by a scope of their own or one that they inherit: a wider one counts, superuser too" example:"admin:site/3"`
 		CreatedBefore *time.Time `json:"created_before,omitempty" doc:"tokens that were made before"`
 		Reason        string     `json:"reason,omitempty" maxLength:"100" doc:"do not name people, the log cannot forget"`
@@ -50,9 +51,9 @@ type revokeManyOutput struct {
 
 func (a *api) revocationRoutes(h huma.API) {
 	op := operation("tokens")(http.MethodPost, "/v1/revocations", "revoke-tokens", "End many tokens for ever", http.StatusOK)
-	op.Description = `Ends every token that matches all that is named; at least one of account, app, scope and created_before is.
+	op.Description = `Ends every token that matches all that is named; at least one of account, app, device, scope and created_before is.
 
-All of an account's tokens, or all that were made before a time, end by one event, however many they are. With app or scope each token ends by an event of its own: up to 10,000 in a request, which takes half a minute at most; next_cursor says that there are more. A request that is sent again goes on with those that are left.`
+All of an account's tokens, or all that were made before a time, end by one event, however many they are. With app, device or scope each token ends by an event of its own: up to 10,000 in a request, which takes half a minute at most; next_cursor says that there are more. A request that is sent again goes on with those that are left.`
 	huma.Register(h, op, a.revokeMany)
 }
 
@@ -63,7 +64,7 @@ func (a *api) revokeMany(ctx context.Context, in *revokeManyInput) (*revokeManyO
 	}
 	b := in.Body
 	r := ledger.RevokeMany{
-		Account: b.Account, App: b.App, Scope: b.Scope, Reason: b.Reason,
+		Account: b.Account, App: b.App, Device: b.Device, Scope: b.Scope, Reason: b.Reason,
 		IncludeSelf: b.IncludeSelf, DryRun: b.DryRun, Prove: wait > 0 && !b.DryRun,
 	}
 	if b.CreatedBefore != nil {
@@ -72,13 +73,14 @@ func (a *api) revokeMany(ctx context.Context, in *revokeManyInput) (*revokeManyO
 			return nil, a.fault(ctx, &ledger.FieldError{Field: "created_before", Problem: "is not a time in this era"}, false)
 		}
 	}
-	filter := []any{r.Account, r.App, r.Scope, r.Before}
-	after, err := Page{Cursor: b.Cursor}.after("revocations", filter)
+	filter := []any{r.Account, r.App, r.Device, r.Scope, r.Before}
+	caller := callerFrom(ctx)
+	after, err := Page{Cursor: b.Cursor}.after("revocations", callersOwn(caller, filter))
 	if err != nil {
 		return nil, a.fault(ctx, &located{err, "body.cursor"}, false)
 	}
 	r.After = events.TokenID(after)
-	got, err := a.ledger.RevokeMany(ctx, callerFrom(ctx), in.Key, r)
+	got, err := a.ledger.RevokeMany(ctx, caller, in.Key, r)
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
@@ -91,7 +93,7 @@ func (a *api) revokeMany(ctx context.Context, in *revokeManyInput) (*revokeManyO
 		out.Body.Tokens[i] = string(id)
 	}
 	if got.Next != "" {
-		out.Body.NextCursor = cursor("revocations", filter, string(got.Next))
+		out.Body.NextCursor = cursor("revocations", callersOwn(caller, filter), string(got.Next))
 	}
 	if !b.DryRun {
 		out.Body.Receipt = a.prove(ctx, got.Position, wait, &out.Position)

@@ -20,10 +20,12 @@ type Token struct {
 	Device      string       `json:"device,omitempty"`
 	State       string       `json:"state" enum:"active,suspended,revoked,expired,account suspended"`
 	Reason      string       `json:"reason,omitempty" doc:"of the suspension or revocation"`
+	StoppedBy   string       `json:"stopped_by,omitempty" doc:"id of the account that suspended it, while it is suspended"`
 	Scopes      []string     `json:"scopes" doc:"its own"`
 	Inherit     bool         `json:"inherit" doc:"it has everything that its account has"`
 	Effective   []string     `json:"effective_scopes" doc:"what it may do now: its scopes within its account's grants"`
 	ExpiresAt   *time.Time   `json:"expires_at,omitempty"`
+	ExpiresSoon bool         `json:"expires_soon,omitempty" doc:"it works, and ends within the policy's warn_before"`
 	Constraints *Constraints `json:"constraints,omitempty"`
 	CreatedAt   time.Time    `json:"created_at"`
 	CreatedBy   *Actor       `json:"created_by,omitempty"`
@@ -37,6 +39,7 @@ type Token struct {
 type Actor struct {
 	Account string `json:"account,omitempty"`
 	Token   string `json:"token,omitempty"`
+	Session string `json:"session,omitempty" doc:"where a person had signed in"`
 	Address string `json:"address,omitempty"`
 }
 
@@ -47,6 +50,7 @@ type Constraints struct {
 	Methods    []string `json:"methods,omitempty" maxItems:"64" doc:"HTTP methods that it may be used with" example:"[\"GET\"]"`
 	Audience   []string `json:"audience,omitempty" maxItems:"64" doc:"names of the policies that may accept it"`
 	HeaderOnly bool     `json:"header_only,omitempty" doc:"refuse it in a URL"`
+	Rate       int      `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"most requests a second that each verifier lets through; any number where it is absent"`
 }
 
 // tokenBody is the answer to a command.
@@ -89,10 +93,14 @@ type Waiting struct {
 	Wait string `query:"wait" maxLength:"32" doc:"how long to wait until no node answers as before any more, as in 10s; two minutes at most" example:"45s"`
 }
 
+// Nothing is the body of a request that says all in its path. It may be left
+// out, and no field in it is known.
+type Nothing struct{}
+
 type createInput struct {
 	Keyed
 	Body struct {
-		Account     string       `json:"account" maxLength:"128" doc:"id or login"`
+		Account     string       `json:"account,omitempty" minLength:"1" maxLength:"128" doc:"id or login; the caller's own where it is absent"`
 		App         string       `json:"app,omitempty" maxLength:"100" doc:"what uses it, as in \"mobile app\""`
 		Device      string       `json:"device,omitempty" maxLength:"100" doc:"where, as in \"phone\"; do not name people, the log cannot forget"`
 		Scopes      []string     `json:"scopes,omitempty" maxItems:"64" doc:"as in view:site/3"`
@@ -100,6 +108,7 @@ type createInput struct {
 		ExpiresIn   *Duration    `json:"expires_in,omitempty" doc:"as the policy says where it is absent"`
 		Constraints *Constraints `json:"constraints,omitempty"`
 		Format      string       `json:"format,omitempty" enum:"standard,hex32" doc:"hex32: 32 hexadecimal characters, for clients that accept nothing else"`
+		Digest      string       `json:"secret_digest,omitempty" minLength:"64" maxLength:"64" pattern:"^[0-9a-f]{64}$" doc:"SHA-256 of a secret that the client made, in lower-case hexadecimal"`
 	}
 }
 
@@ -141,6 +150,7 @@ type endInput struct {
 type resumeInput struct {
 	TokenPath
 	Keyed
+	Body *Nothing
 }
 
 func (in endInput) reason() string {
@@ -152,7 +162,9 @@ func (in endInput) reason() string {
 
 func (a *api) tokenRoutes(h huma.API) {
 	op := operation("tokens")
-	huma.Register(h, op(http.MethodPost, "/v1/tokens", "create-token", "Make a token", http.StatusCreated), a.createToken)
+	create := op(http.MethodPost, "/v1/tokens", "create-token", "Make a token", http.StatusCreated)
+	create.Description = createDescription
+	huma.Register(h, create, a.createToken)
 	huma.Register(h, op(http.MethodGet, "/v1/tokens", "list-tokens", "List tokens", http.StatusOK), a.listTokens)
 	huma.Register(h, op(http.MethodGet, "/v1/tokens/{id}", "get-token", "Show a token", http.StatusOK), a.getToken)
 	huma.Register(h, op(http.MethodPatch, "/v1/tokens/{id}", "edit-token", "Change a token's scopes, labels, expiry or constraints", http.StatusOK), a.editToken)
@@ -174,6 +186,10 @@ func operation(tag string) func(method, path, id, summary string, status int) hu
 	}
 }
 
+const createDescription = `Makes a token. The answer has its secret, once.
+
+A client that must not lose the answer makes the secret itself, keeps it, and sends its SHA-256 as secret_digest; the answer then has no secret. Such a secret is checked for its form at every use, and works only where it is of the form of the ledger's own: a prefix, tlu_ for users and tls_ for service accounts (u_ and s_ behind another stem where the ledger is configured so), 32 random characters of 0-9, A-Z and a-z, and 6 for the checksum: the CRC-32 (IEEE) of all that stands before it, as a number to the base 62 with the digits 0-9, A-Z, a-z in this order, filled up with 0 on the left. The digest is of the whole. The ledger never sees the secret, and so cannot tell one that is badly made: draw the 32 characters from a cryptographic source.`
+
 // secretForms: format of a request -> form of the secret.
 var secretForms = map[string]events.SecretForm{"hex32": events.FormHex32}
 
@@ -183,9 +199,13 @@ func (a *api) createToken(ctx context.Context, in *createInput) (*tokenOutput, e
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
+	digest, err := readDigest(b.Digest)
+	if err != nil {
+		return nil, a.fault(ctx, err, false)
+	}
 	r, err := a.ledger.Create(ctx, callerFrom(ctx), in.Key, ledger.CreateToken{
 		Account: b.Account, App: b.App, Device: b.Device, Scopes: b.Scopes, Inherit: b.Inherit,
-		ExpiresIn: b.ExpiresIn.std(), Constraints: constraints, Form: secretForms[b.Format],
+		ExpiresIn: b.ExpiresIn.std(), Constraints: constraints, Form: secretForms[b.Format], SecretDigest: digest,
 	})
 	out, err := a.tokenResult(ctx, r, err, false)
 	if err == nil && !r.Replayed {
@@ -295,9 +315,11 @@ func (a *api) getToken(ctx context.Context, in *TokenPath) (*getOutput, error) {
 
 type listTokensInput struct {
 	Page
-	Account string `query:"account" maxLength:"128" doc:"id or login"`
-	Site    string `query:"site" maxLength:"16" doc:"tokens that may do something on this site"`
-	State   string `query:"state" enum:"active,suspended,revoked,expired"`
+	Account  string `query:"account" maxLength:"128" doc:"id or login"`
+	Site     string `query:"site" maxLength:"16" doc:"tokens that may do something on this site; short for resource=site/ID"`
+	Resource string `query:"resource" maxLength:"100" doc:"type/id: tokens that may do something on it, or on all of its type" example:"site/3"`
+	State    string `query:"state" enum:"active,suspended,revoked,expired"`
+	Expiring string `query:"expiring" maxLength:"32" doc:"tokens that work, and end within this time" example:"14d"`
 }
 
 type tokenList struct {
@@ -309,13 +331,21 @@ type tokenList struct {
 }
 
 func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*tokenList, error) {
-	filter := ledger.TokenFilter{Account: in.Account, Site: in.Site, State: in.State}
-	after, err := in.after("tokens", filter)
+	filter := ledger.TokenFilter{Account: in.Account, Site: in.Site, Resource: in.Resource, State: in.State}
+	if in.Expiring != "" {
+		d, err := ParseDuration(in.Expiring)
+		if err != nil || d <= 0 {
+			return nil, a.fault(ctx, &ledger.FieldError{Field: "expiring", Problem: "is a time from now on, as in 14d"}, false)
+		}
+		filter.Expiring = d
+	}
+	caller := callerFrom(ctx)
+	after, err := in.after("tokens", callersOwn(caller, filter))
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
 	at := a.ledger.Position()
-	list, more, err := a.ledger.ListTokens(ctx, callerFrom(ctx), filter, events.TokenID(after), in.Limit)
+	list, more, err := a.ledger.ListTokens(ctx, caller, filter, events.TokenID(after), in.Limit)
 	if err != nil {
 		return nil, a.fault(ctx, inQuery(err), false)
 	}
@@ -325,7 +355,7 @@ func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*tokenList, 
 		out.Body.Items[i] = showToken(t)
 	}
 	if more {
-		out.Body.NextCursor = cursor("tokens", filter, string(list[len(list)-1].ID))
+		out.Body.NextCursor = cursor("tokens", callersOwn(caller, filter), string(list[len(list)-1].ID))
 	}
 	return out, nil
 }
@@ -357,16 +387,16 @@ func (a *api) tokenResult(ctx context.Context, r ledger.TokenResult, err error, 
 func showToken(t ledger.Token) Token {
 	out := Token{
 		ID: string(t.ID), Account: string(t.Account), App: t.App, Device: t.Device,
-		State: string(t.State), Reason: t.Reason,
+		State: string(t.State), Reason: t.Reason, StoppedBy: string(t.StoppedBy),
 		Scopes: events.ScopeStrings(t.Scopes), Inherit: t.Inherit, Effective: events.ScopeStrings(t.Effective),
-		ExpiresAt: instant(t.Expires), Constraints: showConstraints(t.Constraints),
+		ExpiresAt: instant(t.Expires), ExpiresSoon: t.EndsSoon, Constraints: showConstraints(t.Constraints),
 		CreatedAt: t.Created, ChangedAt: t.Changed, RevokedAt: instant(t.Revoked), Version: uint64(t.Version),
 	}
 	if t.Ended != "" {
 		out.State = t.Ended
 	}
 	if by := t.CreatedBy; by != (events.Actor{}) {
-		out.CreatedBy = &Actor{Account: string(by.Account), Token: string(by.Token), Address: by.Address}
+		out.CreatedBy = &Actor{Account: string(by.Account), Token: string(by.Token), Session: string(by.Session), Address: by.Address}
 	}
 	for _, s := range t.Secrets {
 		if !s.Until.IsZero() {
@@ -380,7 +410,7 @@ func showConstraints(c *events.Constraints) *Constraints {
 	if c.Empty() {
 		return nil
 	}
-	out := &Constraints{Origins: c.Origins, Methods: c.Methods, Audience: c.Audience, HeaderOnly: c.HeaderOnly}
+	out := &Constraints{Origins: c.Origins, Methods: c.Methods, Audience: c.Audience, HeaderOnly: c.HeaderOnly, Rate: c.Rate}
 	for _, p := range c.CIDRs {
 		out.CIDRs = append(out.CIDRs, p.String())
 	}
@@ -392,7 +422,7 @@ func (c *Constraints) read() (*events.Constraints, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &events.Constraints{Origins: c.Origins, Methods: c.Methods, Audience: c.Audience, HeaderOnly: c.HeaderOnly}
+	out := &events.Constraints{Origins: c.Origins, Methods: c.Methods, Audience: c.Audience, HeaderOnly: c.HeaderOnly, Rate: c.Rate}
 	for _, s := range c.CIDRs {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
@@ -401,6 +431,18 @@ func (c *Constraints) read() (*events.Constraints, error) {
 		out.CIDRs = append(out.CIDRs, p)
 	}
 	return out, nil
+}
+
+// readDigest reads the digest of a client's own secret, nil where there is none.
+func readDigest(s string) (*events.Digest, error) {
+	if s == "" {
+		return nil, nil
+	}
+	d := new(events.Digest)
+	if d.UnmarshalText([]byte(s)) != nil || *d == (events.Digest{}) {
+		return nil, &ledger.FieldError{Field: "secret_digest", Problem: "is not the SHA-256 of a secret, in 64 lower-case hexadecimal digits"}
+	}
+	return d, nil
 }
 
 // instant returns nil for the zero time.

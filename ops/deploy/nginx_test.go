@@ -89,6 +89,8 @@ func TestWriteAccepts(t *testing.T) {
 		"scope":            func(n *deploy.Nginx) { n.Policy = "need/view:site/3" },
 		"scope on all":     func(n *deploy.Nginx) { n.Policy = "need/admin:site/*" },
 		"scope of no site": func(n *deploy.Nginx) { n.Policy = "need/superuser" },
+		// Which scopes there are, the model of the verifier says.
+		"scope of another model": func(n *deploy.Nginx) { n.Policy = "need/read:bucket/my-files.2" },
 	}
 	for name, change := range tests {
 		n := valid()
@@ -157,7 +159,7 @@ func TestWriteRefuses(t *testing.T) {
 		refused("verifier", s)
 	}
 	for _, s := range []string{
-		"need", "need/", "need/view", "need/view:site", "need/view:site/", "need/view:site/03", "need/view:site/3/4", "need/fly:site/3", "need/view:page/3", "need/superuser:site/3",
+		"need", "need/", "need/view:", "need/view:site", "need/view:site/", "need/view:site/3/4", "need/view:site/..", "need/View:site/3", "need/view:/3", "need/view:site/3 ",
 		"site/", "site/3", "any/view:site/3", "Site", "../any", "site?x", strings.Repeat("a", 65),
 	} {
 		refused("policy", s)

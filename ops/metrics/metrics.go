@@ -25,7 +25,16 @@ type Source struct {
 	Applied       func() uint64            // position of the last applied event
 	Lease         func() time.Duration     // what is left of it
 	Stale         func() uint64            // checks answered past the lease, where that is configured
+	Resident      func() Resident          // what checks find in memory
 	Ready         func() error             // why checks are refused, nil if not
+}
+
+// Resident is what checks find in memory.
+type Resident struct {
+	Secrets int64 // of tokens, those that ended included
+	Away    int64 // secrets that are on the disk alone
+	Bytes   int64 // taken
+	Limit   int64
 }
 
 // Handler serves /metrics, /livez and /readyz.
@@ -51,12 +60,16 @@ var (
 	descLease   = prometheus.NewDesc("tokenledger_lease_seconds", "How much longer checks are answered without hearing from the log.", nil, nil)
 	descStale   = prometheus.NewDesc("tokenledger_verify_stale_total", "Checks answered past the lease, for permissions that are configured so.", nil, nil)
 	descReady   = prometheus.NewDesc("tokenledger_ready", "1 while checks are answered.", nil, nil)
+	descHeld    = prometheus.NewDesc("tokenledger_resident_tokens", "Secrets of tokens that checks find in memory, those that ended included.", nil, nil)
+	descAway    = prometheus.NewDesc("tokenledger_resident_away_tokens", "Secrets of tokens that checks have to read from the disk, because memory has no room for them.", nil, nil)
+	descBytes   = prometheus.NewDesc("tokenledger_resident_bytes", "Memory taken by the secrets that are there.", nil, nil)
+	descLimit   = prometheus.NewDesc("tokenledger_resident_limit_bytes", "Memory that they may take.", nil, nil)
 	descBuild   = prometheus.NewDesc("tokenledger_build_info", "Version of the program.", []string{"version"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descReady, descBuild} {
+	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descHeld, descAway, descBytes, descLimit, descReady, descBuild} {
 		ch <- d
 	}
 }
@@ -73,6 +86,11 @@ func (s Source) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descApplied, prometheus.GaugeValue, float64(s.Applied()))
 	ch <- prometheus.MustNewConstMetric(descLease, prometheus.GaugeValue, max(0, s.Lease().Seconds()))
 	ch <- prometheus.MustNewConstMetric(descStale, prometheus.CounterValue, float64(s.Stale()))
+	r := s.Resident()
+	ch <- prometheus.MustNewConstMetric(descHeld, prometheus.GaugeValue, float64(r.Secrets))
+	ch <- prometheus.MustNewConstMetric(descAway, prometheus.GaugeValue, float64(r.Away))
+	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.GaugeValue, float64(r.Bytes))
+	ch <- prometheus.MustNewConstMetric(descLimit, prometheus.GaugeValue, float64(r.Limit))
 	ch <- prometheus.MustNewConstMetric(descReady, prometheus.GaugeValue, ready)
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, s.Version)
 }

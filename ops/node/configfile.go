@@ -27,6 +27,9 @@ type File struct {
 	// Stale: permission -> how long past its lease the node goes on to answer
 	// for it.
 	Stale map[string]time.Duration
+	// Model is the permission model that is described there, nil where there is
+	// none. A built-in one that is named there is among the flags.
+	Model *events.Model
 }
 
 // ReadFile reads a configuration file in YAML. Keys that are neither in flags
@@ -66,6 +69,11 @@ func ReadFile(path string, flags []string) (File, error) {
 			if f.Stale, err = staleTimes(raw[key]); err != nil {
 				bad("stale: %w", err)
 			}
+		case key == "model" && isMap(raw[key]):
+			var err error
+			if f.Model, err = describedModel(raw[key]); err != nil {
+				bad("model: %w", err)
+			}
 		case slices.Contains(flags, name):
 			value, ok := flagValue(raw[key])
 			if !ok {
@@ -80,6 +88,21 @@ func ReadFile(path string, flags []string) (File, error) {
 		}
 	}
 	return f, errors.Join(problems...)
+}
+
+// isMap reports whether something is described, and not just named.
+func isMap(v any) bool {
+	_, ok := v.(map[string]any)
+	return ok
+}
+
+// describedModel reads the description of a permission model.
+func describedModel(v any) (*events.Model, error) {
+	var spec events.ModelSpec
+	if err := strictly(v, &spec); err != nil {
+		return nil, err
+	}
+	return events.NewModel(spec)
 }
 
 // staleTimes reads a map from permissions to times.

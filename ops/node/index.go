@@ -14,6 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
 // indexConfig says where the node's index is and how it is filled.
@@ -35,6 +36,9 @@ type indexConfig struct {
 	// ScrubRate is how many bytes a second that reads. Zero means the
 	// projector's own.
 	ScrubRate int
+	// Resident is how many bytes the table in memory may take that checks are
+	// answered from. Zero means that there is none.
+	Resident int64
 	// Free returns how many bytes of a folder's disk are free. Nil means to ask
 	// the system.
 	Free func(dir string) (uint64, error)
@@ -80,6 +84,10 @@ type index struct {
 	why   error           // guarded by mu; why there is none
 	fence error           // guarded by mu; why the one there is does not answer
 	floor events.Position // guarded by mu; how far one that was withdrawn had come
+
+	// quick is the projector that answers now, for checks; nil where the locked
+	// way has to say whether there is one. Stored while mu is held.
+	quick atomic.Pointer[projector.Projector]
 }
 
 // errOpening is why there is no projector yet.
@@ -236,7 +244,7 @@ func (x *index) open(ctx context.Context, dir string, b birth) (*generation, err
 		return nil, err
 	}
 	g.p, err = projector.Open(projector.Config{
-		Dir: dir, Reserve: indexReserve, Keep: b.keep, ScrubRate: x.cfg.ScrubRate, Logger: x.log,
+		Dir: dir, Reserve: indexReserve, Keep: b.keep, ScrubRate: x.cfg.ScrubRate, Resident: x.cfg.Resident, Logger: x.log,
 	})
 	if err != nil {
 		return nil, err
@@ -331,6 +339,7 @@ func (x *index) serve(g *generation) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.now, x.why = g, nil
+	x.quick.Store(nil)
 }
 
 // withdraw takes the projector away from those who use it and says why. The next
@@ -342,6 +351,7 @@ func (x *index) withdraw(why error) {
 		x.floor = max(x.floor, x.now.p.Position())
 	}
 	x.now, x.why = nil, fmt.Errorf("the index is stopped: %w", why)
+	x.quick.Store(nil)
 }
 
 // close ends what feeds a projector that nobody uses any more, and closes it. On
@@ -372,6 +382,7 @@ func (x *index) Fence(reason error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.fence = fmt.Errorf("the index is not to be trusted: %w", reason)
+	x.quick.Store(nil)
 }
 
 // Unfence lets the index answer again.
@@ -428,9 +439,19 @@ func (x *index) Lookup(d events.Digest) (projector.Record, error) {
 	return use(x, func(p *projector.Projector) (projector.Record, error) { return p.Lookup(d) })
 }
 
-// Find returns what a check needs to know of a secret.
+// Find returns what a check needs to know of a secret. Where that is in memory
+// it takes no lock.
 func (x *index) Find(d events.Digest) (projector.Found, error) {
-	return use(x, func(p *projector.Projector) (projector.Found, error) { return p.Find(d) })
+	if p := x.quick.Load(); p != nil {
+		// It answered all the while if it does so still.
+		if f, known, err := p.FindResident(d); known && x.quick.Load() == p {
+			return f, err
+		}
+	}
+	return use(x, func(p *projector.Projector) (projector.Found, error) {
+		x.quick.Store(p)
+		return p.Find(d)
+	})
 }
 
 // Account returns an account.
@@ -483,6 +504,9 @@ func (x *index) Statements() (index, mark events.Statement) {
 	})
 	return b.index, b.mark
 }
+
+// Resident says what checks find in memory.
+func (x *index) Resident() resident.Stats { return peek(x, (*projector.Projector).Resident) }
 
 // Projector returns the projector for who reads it for long, as for a snapshot.
 // It may be closed meanwhile, which ends the reading. Nil means that there is

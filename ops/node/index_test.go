@@ -74,7 +74,7 @@ func newBench(t *testing.T, messages []events.Message) *bench {
 		t.Fatal(err)
 	}
 	b.cfg = indexConfig{
-		Name: "me", Dir: b.dir, Scrub: -1, ScrubRate: 1 << 40,
+		Name: "me", Dir: b.dir, Scrub: -1, ScrubRate: 1 << 40, Resident: 1 << 20,
 		Logger: slog.New(slog.NewTextHandler(b.lines, nil)),
 		Follow: func() (*follow.Follower, error) {
 			return follow.New(follow.Config{Conn: b.conn, Poll: 20 * time.Millisecond, GapTimeout: 200 * time.Millisecond})

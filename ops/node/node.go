@@ -20,6 +20,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ledger/signin"
 	"github.com/tokenledger/tokenledger/ops/metrics"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier"
@@ -67,6 +68,10 @@ type Config struct {
 	// Lease is how long checks are answered without hearing from the log. Zero
 	// means [verifier.DefaultLease].
 	Lease time.Duration
+	// Resident is how many bytes the table in memory may take that checks are
+	// answered from. Zero means [DefaultResident], less than zero that all checks
+	// are answered from the disk.
+	Resident int64
 	// SecretPrefix is what secrets begin with. Empty means "tl".
 	SecretPrefix string
 	// Policies are what proxies may ask about, besides the built-in ones.
@@ -75,6 +80,9 @@ type Config struct {
 	// loopback.
 	TrustedProxies []netip.Prefix
 
+	// Model is the order of permissions, the same on all nodes. Nil means
+	// [events.Matomo].
+	Model *events.Model
 	// Stale: permission -> how long past its lease the node goes on to answer
 	// for it. None means that it answers nothing.
 	Stale map[string]time.Duration
@@ -90,6 +98,10 @@ const (
 	DefaultVerifyAddr  = "127.0.0.1:7601"
 	DefaultMetricsAddr = "127.0.0.1:7602"
 )
+
+// DefaultResident is how many bytes the table of secrets in memory may take:
+// enough for fifteen million.
+const DefaultResident = 2 << 30
 
 // DefaultNATSReplicas is how many copies of the log servers of one's own keep.
 const DefaultNATSReplicas = 3
@@ -109,6 +121,12 @@ func (c Config) withDefaults() Config {
 	def(&c.SecretPrefix, "tl")
 	if c.Lease == 0 {
 		c.Lease = verifier.DefaultLease
+	}
+	if c.Resident == 0 {
+		c.Resident = DefaultResident
+	}
+	if c.Model == nil {
+		c.Model = events.Matomo
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -143,9 +161,7 @@ func (c Config) Validate() error {
 	if _, err := events.NewFormat(c.SecretPrefix); err != nil {
 		bad("secret-prefix: %w", err)
 	}
-	if err := proxy.Validate(c.Policies, events.Matomo); err != nil {
-		problems = append(problems, err)
-	}
+	problems = append(problems, proxy.Validate(c.Policies, c.Model), verifier.CheckStale(c.Model, c.Stale))
 	return errors.Join(problems...)
 }
 
@@ -166,6 +182,7 @@ type Node struct {
 	log    *slog.Logger
 	name   string
 	format events.Format
+	model  string // digest of the permission model
 	folder *folder
 	logParts
 	index   *index
@@ -174,6 +191,7 @@ type Node struct {
 	lease   *lease.Keeper
 	parts   *background
 	ledger  *ledger.Ledger // nil without the role ledger
+	people  *signin.SignIn // likewise
 	verify  *verifier.Verifier
 
 	apiListener, verifyListener, metricsListener net.Listener
@@ -200,7 +218,7 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, format: format, folder: f, logParts: logParts{creds: creds}, ready: make(chan struct{})}
+	n := &Node{cfg: cfg, log: cfg.Logger, format: format, model: cfg.Model.Digest(), folder: f, logParts: logParts{creds: creds}, ready: make(chan struct{})}
 	n.name = cfg.Name
 	if creds != nil {
 		n.name = creds.Name
@@ -250,7 +268,8 @@ func (n *Node) Run(ctx context.Context) (err error) {
 
 	n.index = newIndex(indexConfig{
 		Name: n.name, Dir: n.folder.file(dirIndex), Fetch: n.fetchSnapshot, Logger: n.log,
-		Follow: func() (*follow.Follower, error) { return follow.New(follow.Config{Conn: n.conn, Logger: n.log}) },
+		Resident: max(0, n.cfg.Resident),
+		Follow:   func() (*follow.Follower, error) { return follow.New(follow.Config{Conn: n.conn, Logger: n.log}) },
 	})
 	// The index outlives ctx: requests that are under way still need it.
 	indexCtx, stopIndex := context.WithCancel(context.WithoutCancel(ctx))
@@ -266,7 +285,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	if n.verify, err = verifier.New(verifier.Config{
-		Index: n.index, Lease: n.lease, Stale: n.cfg.Stale, Format: n.format, Logger: n.log,
+		Index: n.index, Lease: n.lease, Stale: n.cfg.Stale, Format: n.format, Model: n.cfg.Model, Logger: n.log,
 	}); err != nil {
 		return err
 	}
@@ -305,8 +324,12 @@ func (n *Node) openLedger(ctx context.Context) error {
 		return err
 	}
 	n.ledger, err = ledger.Open(ctx, ledger.Config{
-		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Room: n.folder.room, Logger: n.log,
+		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Model: n.cfg.Model, Room: n.folder.room, Logger: n.log,
+		Forget: []func(context.Context, events.AccountID) error{n.forget},
 	})
+	if err == nil {
+		err = n.openSignIn(ctx)
+	}
 	if err == nil {
 		err = n.publishSnapshots()
 	}
@@ -485,7 +508,7 @@ func (n *Node) serve(ctx context.Context) error {
 			}
 			opened = nil
 			if n.ledger != nil {
-				start(n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Logger: n.log}))
+				start(n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, SignIn: n.people, Logger: n.log}))
 			}
 			n.announce()
 		case <-ctx.Done():
@@ -531,7 +554,7 @@ func (n *Node) announce() {
 	if err := n.writeRun(); err != nil {
 		n.log.Warn("cannot write where this node listens", "err", err)
 	}
-	n.log.Info("ready", "name", n.name, "api", n.addrs.API, "verify", n.addrs.Verify, "metrics", n.addrs.Metrics, "nats", n.addrs.NATS)
+	n.log.Info("ready", "name", n.name, "api", n.addrs.API, "verify", n.addrs.Verify, "metrics", n.addrs.Metrics, "nats", n.addrs.NATS, "model", n.model)
 	close(n.ready)
 }
 
@@ -543,7 +566,9 @@ func (n *Node) authenticate(_ context.Context, token, address string) (ledger.Ca
 	}
 	switch d := n.verify.Check(token, r); d.Reason {
 	case verifier.Allowed:
-		return ledger.Caller{Account: d.Account, Token: d.Token, Address: address, Scopes: d.Scopes, Inherit: d.Inherit}, nil
+		return ledger.Caller{Account: d.Account, Token: d.Token(), Address: address, Scopes: d.Scopes(), Inherit: d.Inherit}, nil
+	case verifier.RateLimited:
+		return ledger.Caller{}, &api.RateLimitedError{After: d.Retry}
 	case verifier.Unavailable:
 		return ledger.Caller{}, ledger.ErrUnavailable
 	}
@@ -559,6 +584,7 @@ func (n *Node) verifyHandler() (http.Handler, error) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/v1/verify", n.verify.Handler())
+	mux.Handle("/v1/verify/batch", n.verify.BatchHandler())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.EscapedPath(), proxy.Prefix) {
 			proxies.ServeHTTP(w, r)
@@ -578,6 +604,10 @@ func (n *Node) opsHandler() http.Handler {
 		},
 		Lease: n.verify.Lease,
 		Stale: n.verify.StaleCount,
+		Resident: func() metrics.Resident {
+			r := n.index.Resident()
+			return metrics.Resident{Secrets: r.Secrets, Away: r.Away, Bytes: r.Bytes, Limit: r.Limit}
+		},
 		Ready: n.unopened,
 	})
 }

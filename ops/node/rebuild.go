@@ -353,6 +353,7 @@ func (x *index) exchange(old, new *generation) bool {
 		return false
 	}
 	x.now = new
+	x.quick.Store(nil)
 	return true
 }
 

@@ -43,7 +43,7 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 	r := ledger.NodeReport{
 		Name: n.name, Instance: n.holder.Instance, Roles: n.cfg.Roles, Position: at, Digest: index,
 		LeaseMS: max(0, n.verify.Lease().Milliseconds()), Version: n.cfg.Version,
-		Epoch: n.index.Epoch(), Address: address(n.verifyListener),
+		Epoch: n.index.Epoch(), Address: address(n.verifyListener), Model: n.model,
 	}
 	for permission, d := range n.cfg.Stale {
 		if r.Stale == nil {

@@ -146,18 +146,23 @@ func (c *comparison) receipts() {
 // CompareFound reports where what an index found of a secret differs from what
 // follows from the log up to the position that it names.
 func CompareFound(want eventstest.State, d events.Digest, got projector.Found, err error) error {
-	c := comparison{want: want, got: lookedUp{record: got.Record, err: err}}
+	c := comparison{want: want}
 	c.same("position", want.Position(), got.Position, nil)
 	secret, ok := want.Secret(d)
 	if !ok {
 		c.notFound("Find", err)
 		return errors.Join(c.problems...)
 	}
+	if err != nil {
+		return errors.Join(append(c.problems, err)...)
+	}
+	c.got = lookedUp{record: got.Record()}
 	c.record(d)
 	t, _ := want.Token(secret.Token)
 	a, _ := want.Account(t.Account)
-	c.same("Find's account", &a, got.Account, nil)
-	c.same("Find's policy", want.Policy(), got.Policy, nil)
+	c.same("Find's account", &a, got.Account.Account, nil)
+	c.same("Find's grants", a.Grants, got.Account.Granted.List(), nil)
+	c.same("Find's policy", want.Policy(), *got.Policy, nil)
 	return errors.Join(c.problems...)
 }
 
@@ -165,10 +170,9 @@ func CompareFound(want eventstest.State, d events.Digest, got projector.Found, e
 type lookedUp struct {
 	Reader
 	record projector.Record
-	err    error
 }
 
-func (l lookedUp) Lookup(events.Digest) (projector.Record, error) { return l.record, l.err }
+func (l lookedUp) Lookup(events.Digest) (projector.Record, error) { return l.record, nil }
 
 // recordOf returns what the record of a secret says that no second rotation
 // ended.

@@ -42,7 +42,8 @@ type Rule struct {
 var reads = []string{http.MethodGet, http.MethodHead, http.MethodOptions}
 
 // Builtin are the policies that every verifier has, unless its configuration
-// defines others under their names.
+// defines others under their names. One that the permission model has no scopes
+// for is left out, as site is where there are no sites: no proxy can name it.
 //
 //	any    any good token
 //	site   /site/<id>/...: view on the site to read, write for the rest

@@ -66,8 +66,11 @@ func New(cfg Config) (*Handler, error) {
 		return nil, err
 	}
 	h := &Handler{verifier: cfg.Verifier, policies: map[string]Policy{}, trusted: cfg.Trusted, log: cfg.Logger}
+	model := cfg.Verifier.Model()
 	for name, p := range Builtin {
-		h.policies[name] = p
+		if Validate(map[string]Policy{name: p}, model) == nil {
+			h.policies[name] = p
+		}
 	}
 	for name, p := range cfg.Policies {
 		h.policies[name] = p
@@ -106,7 +109,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if _, known := h.policies[name]; !known && name != needPolicy {
 			name = events.Quote(name) // anything may stand in a path
 		}
-		h.log.Debug("refused", "policy", name, "deny", v.deny, "reason", v.d.Reason.String(), "token_id", v.d.Token)
+		h.log.Debug("refused", "policy", name, "deny", v.deny, "reason", v.d.Reason.String(), "token_id", v.d.Token())
 	}
 	v.writeNginx(w)
 }
@@ -205,10 +208,10 @@ func (v verdict) writeNginx(w http.ResponseWriter) {
 		h.Set(name, "")
 	}
 	if v.deny == "" {
-		h.Set(HeaderToken, string(v.d.Token))
+		h.Set(HeaderToken, string(v.d.Token()))
 		h.Set(HeaderAccount, string(v.d.Account))
 		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold what a header may not
-		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes), " "))
+		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes()), " "))
 		h.Set(HeaderSite, siteOf(v.need))
 		w.WriteHeader(v.status)
 		return

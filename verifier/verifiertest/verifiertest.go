@@ -4,7 +4,9 @@ package verifiertest
 
 import (
 	"crypto/sha256"
+	"flag"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,11 +25,29 @@ type Options struct {
 	Dir    string        // of the index; empty means one that goes with the test
 	Lease  time.Duration // zero means the default
 	Stale  map[string]time.Duration
-	Logger *slog.Logger // nil discards
+	Model  *events.Model // nil means the default
+	Logger *slog.Logger  // nil discards
 	// MinWait is how long the node waits for a position. Zero means the default.
 	MinWait time.Duration
+	// Resident is how many bytes of secrets the index keeps in memory, less than
+	// zero for none. Zero means as [Main] says, and outside of it a mebibyte.
+	Resident int64
 	// Boottime replaces the node's clock of leases.
 	Boottime func() time.Duration
+}
+
+// resident is what Options.Resident is by default.
+var resident int64 = 1 << 20
+
+// Main runs a package's tests twice: with an index that keeps everything in
+// memory, and with one that keeps nothing there. Benchmarks run once.
+func Main(m *testing.M) {
+	code := m.Run()
+	if f := flag.Lookup("test.bench"); f == nil || f.Value.String() == "" {
+		resident = -1
+		code = max(code, m.Run())
+	}
+	os.Exit(code)
 }
 
 // Node is a verifier, its index and the log that the index is fed from.
@@ -80,6 +100,9 @@ func (l *Lease) Left() time.Duration {
 	return l.until - l.boottime()
 }
 
+// InForce reports whether anything is left of the lease.
+func (l *Lease) InForce() bool { return l.Left() > 0 }
+
 // Least returns the position that the index has to hold.
 func (l *Lease) Least() events.Position {
 	l.mu.Lock()
@@ -94,7 +117,10 @@ func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	p, err := projector.Open(projector.Config{Dir: o.Dir, Logger: o.Logger})
+	if o.Resident == 0 {
+		o.Resident = resident
+	}
+	p, err := projector.Open(projector.Config{Dir: o.Dir, Resident: max(0, o.Resident), Logger: o.Logger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +139,7 @@ func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	}
 	n.Lease = &Lease{For: o.Lease, boottime: o.Boottime}
 	n.Verifier, err = verifier.New(verifier.Config{
-		Index: p, Lease: n.Lease, Stale: o.Stale, MinWait: o.MinWait, Logger: o.Logger, Now: n.Clock.Now,
+		Index: p, Lease: n.Lease, Stale: o.Stale, Model: o.Model, MinWait: o.MinWait, Logger: o.Logger, Now: n.Clock.Now,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+func newAccountEditCmd(e *env) *cobra.Command {
+	var (
+		owner   string
+		none    bool
+		self    onOff
+		version versionFlags
+		key     keyFlag
+	)
+	c := &cobra.Command{
+		Use: "edit ID|LOGIN", Short: "Change who owns an account, or whether it manages its own tokens",
+		Long: `Changes what is named, and leaves the rest. The owner of a service account is a
+user, who manages its tokens. Where self-service is off, neither the account nor
+its owner makes or widens tokens of it; they still see and end them.`,
+		Example: `  tokenledger account edit shop --owner anna
+  tokenledger account edit shop --no-owner --self-service=off`,
+		Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := accountName(args[0])
+			if err != nil {
+				return err
+			}
+			body := map[string]any{}
+			switch {
+			case none && c.Flags().Changed("owner"):
+				return inputf("--owner and --no-owner contradict each other")
+			case none:
+				body["owner"] = ""
+			case c.Flags().Changed("owner") && owner == "":
+				return inputf("--owner is empty; --no-owner takes the owner away")
+			case owner != "":
+				body["owner"] = owner
+			}
+			if c.Flags().Changed("self-service") {
+				body["self_service"] = bool(self)
+			}
+			if len(body) == 0 {
+				return usagef(c, "name something to change")
+			}
+			if err := version.check(); err != nil {
+				return err
+			}
+			key, err := key.key()
+			if err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			var seen api.Account
+			if err := ledger.get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
+				return err
+			}
+			a, err := ledger.do(c.Context(), request{
+				method: http.MethodPatch, path: []string{"v1", "accounts", seen.ID}, body: body, key: key, ifMatch: version.ifMatch(seen.Version),
+			})
+			if err != nil {
+				return err
+			}
+			return e.changedAccount(a, "changed", nil)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&owner, "owner", "", "user who is to own it: id or login")
+	flags.BoolVar(&none, "no-owner", false, "nobody owns it any more")
+	self.declare(flags, "self-service", "whether it manages its own tokens, and its owner does: on or off")
+	version.declare(flags)
+	key.declare(flags)
+	e.completeFlag(c, "owner", e.accounts)
+	e.completeFlag(c, "self-service", oneOf("on", "off"))
+	return c
+}
+
+func newAccountEraseCmd(e *env) *cobra.Command {
+	var (
+		yes     bool
+		version versionFlags
+		wait    waitFlags
+		key     keyFlag
+	)
+	c := &cobra.Command{
+		Use: "erase ID|LOGIN", Short: "End an account for ever, and forget its person",
+		Long: `Ends an account and all of its tokens, deletes its login, name, mail and what its
+person signs in with, and waits until no node accepts one of its tokens any more.
+The log keeps the account's id and what it did. There is no way back, so the
+login has to be typed, or given on standard input, unless --yes is there.
+
+Where the command was interrupted, give it again with the account's id.`,
+		Example: `  tokenledger account erase anna
+  tokenledger account erase acc_01jd3qk8z5n0v7m2x4c6b8a9ef --yes`,
+		Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := accountName(args[0])
+			if err != nil {
+				return err
+			}
+			if err := version.check(); err != nil {
+				return err
+			}
+			if err := wait.check(c.Flags()); err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			var seen api.Account
+			if err := ledger.get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
+				return err
+			}
+			if !yes && seen.State != "erased" {
+				if err := e.confirmErase(seen); err != nil {
+					return err
+				}
+			}
+			r := request{method: http.MethodPost, path: []string{"v1", "accounts", seen.ID, "erase"}}
+			if seen.State != "erased" { // else it goes on with what was begun
+				r.ifMatch = version.ifMatch(seen.Version)
+			}
+			return e.end(c, r, &wait, &key, "erased", "erasure")
+		},
+	}
+	flags := c.Flags()
+	flags.BoolVar(&yes, "yes", false, "do not ask for the login")
+	version.declare(flags)
+	wait.declare(flags, true)
+	key.declare(flags)
+	return c
+}
+
+// confirmErase has the account's login typed.
+func (e *env) confirmErase(a api.Account) error {
+	if e.terminal() != nil {
+		_, _ = e.stderr.Write([]byte("This ends the account " + clean(a.Login) + " and all of its tokens, for ever. Its login again: "))
+	}
+	typed := ""
+	if e.tokenFile != "-" { // else standard input is spoken for
+		var err error
+		if typed, err = e.line(); err != nil {
+			typed = ""
+		}
+	}
+	if !strings.EqualFold(strings.TrimSpace(typed), a.Login) || a.Login == "" {
+		return failf(exitUsage, "needs_confirmation", "the account %s and all of its tokens would end, for ever. Give its login on standard input, or add --yes, if that is meant", clean(a.Login))
+	}
+	return nil
+}

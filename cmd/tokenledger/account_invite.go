@@ -1,0 +1,56 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newAccountInviteCmd(e *env) *cobra.Command {
+	var only, reset bool
+	c := &cobra.Command{
+		Use: "invite ID|LOGIN", Short: "Make an invitation for a person to set a password",
+		Long: `Makes an invitation, shown once, with which a person sets a password: the first,
+or another where it was forgotten. It is good for 72 hours, once, and ends the
+one before. Whoever has it can become that person: hand it over where nobody
+else reads it.`,
+		Example: `  tokenledger account invite anna@example.org`,
+		Args:    takes(accountArg), ValidArgsFunction: e.first(e.accounts),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := accountName(args[0])
+			if err != nil {
+				return err
+			}
+			ledger, err := e.ledger(c.Context())
+			if err != nil {
+				return err
+			}
+			a, err := ledger.do(c.Context(), request{
+				method: http.MethodPost, path: []string{"v1", "accounts", name, "invite"}, body: map[string]any{"reset_second_factor": reset},
+			})
+			if err != nil {
+				return err
+			}
+			var got struct {
+				Invitation string    `json:"invitation"`
+				Expires    time.Time `json:"expires_at"`
+			}
+			if err := json.Unmarshal(a.body, &got); err != nil {
+				return err
+			}
+			if only {
+				return e.print([]byte(got.Invitation), "\n")
+			}
+			return e.show(a.body, func() {
+				e.printf("The invitation, shown now and never again, good until %s:\n%s\n", e.when(got.Expires), got.Invitation)
+				e.note("It is taken up with 'tokenledger password --invitation'.")
+			})
+		},
+	}
+	flags := c.Flags()
+	flags.BoolVar(&only, "secret-only", false, "print the invitation and nothing else on standard output, whatever --output says")
+	flags.BoolVar(&reset, "reset-second-factor", false, "taking it up also takes the second factor away, for a person who has lost it")
+	return c
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+func newSessionCmd(e *env) *cobra.Command {
+	c := &cobra.Command{Use: "session", Short: "Look at and end sessions of people"}
+	c.AddCommand(newSessionListCmd(e), newSessionShowCmd(e), newSessionProveCmd(e), newSessionEndCmd(e))
+	return c
+}
+
+func newSessionListCmd(e *env) *cobra.Command {
+	var (
+		account   string
+		everybody bool
+		pages     pageFlags
+	)
+	c := &cobra.Command{
+		Use: "list", Short: "List sessions", Args: takes(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if everybody && account != "" {
+				return inputf("--everybody and --account contradict each other")
+			}
+			ledger, err := e.person(c.Context())
+			if err != nil {
+				return err
+			}
+			q := query("account", account)
+			if everybody {
+				q.Set("all", "true")
+			}
+			g := gridOf[api.Session]{
+				header: []string{"ID", "ACCOUNT", "METHODS", "ADDRESS", "OPENED", "USED", "ENDS", ""},
+				row: func(s api.Session) []string {
+					mark := ""
+					if s.Current {
+						mark = "this one"
+					}
+					return []string{s.ID, s.Account, strings.Join(s.Methods, ","), s.Address, e.when(s.CreatedAt), e.when(s.SeenAt), e.when(s.ExpiresAt), mark}
+				},
+			}
+			return listFrom(c, e, ledger, request{path: []string{"v1", "sessions"}, query: q}, pages, g)
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&account, "account", "", "of this account, by id or login; by default your own")
+	flags.BoolVar(&everybody, "everybody", false, "of all accounts")
+	pages.declare(flags)
+	e.completeFlag(c, "account", e.accounts)
+	return c
+}
+
+func newSessionShowCmd(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "show", Short: "Show who is signed in here", Args: takes(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ledger, err := e.person(c.Context())
+			if err != nil {
+				return err
+			}
+			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "session"}})
+			if err != nil {
+				return err
+			}
+			return e.showSession(a)
+		},
+	}
+}
+
+func newSessionProveCmd(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use: "prove", Short: "Prove again who is there, which is good for five minutes", Args: takes(),
+		RunE: func(c *cobra.Command, _ []string) error {
+			ledger, err := e.person(c.Context())
+			if err != nil {
+				return err
+			}
+			a, err := ledger.prove(c.Context())
+			if err != nil {
+				return err
+			}
+			return e.showSession(a)
+		},
+	}
+}
+
+// showSession prints the caller's session.
+func (e *env) showSession(a *answer) error {
+	var got struct {
+		Session api.Session `json:"session"`
+		Scopes  []string    `json:"scopes"`
+	}
+	if err := json.Unmarshal(a.body, &got); err != nil {
+		return err
+	}
+	return e.show(a.body, func() {
+		g := e.grid()
+		g.fact("id", got.Session.ID)
+		g.fact("account", got.Session.Account)
+		g.fact("methods", strings.Join(got.Session.Methods, ", "))
+		g.fact("opened from", got.Session.Address)
+		g.fact("opened", e.when(got.Session.CreatedAt))
+		g.fact("proved", e.whenPtr(got.Session.ProvedAt))
+		g.fact("ends unused", e.when(got.Session.IdleUntil))
+		g.fact("ends", e.when(got.Session.ExpiresAt))
+		may := strings.Join(got.Scopes, ", ")
+		if may == "" {
+			may = "nothing"
+		}
+		g.fact("may do", may)
+		g.end()
+	})
+}
+
+func newSessionEndCmd(e *env) *cobra.Command {
+	var (
+		all     bool
+		account string
+	)
+	c := &cobra.Command{
+		Use: "end [ID]", Short: "End a session, or all of an account",
+		Example: `  tokenledger session end ses_01jd3qk8z5n0v7m2x4c6b8a9ef
+  tokenledger session end --all
+  tokenledger session end --all --account anna`,
+		Args: func(c *cobra.Command, args []string) error {
+			if all {
+				return takes()(c, args)
+			}
+			return takes("the session's ID, or --all")(c, args)
+		},
+		RunE: func(c *cobra.Command, args []string) error {
+			r := request{method: http.MethodPost, path: []string{"v1", "sessions", "end"}, key: newKey()}
+			switch {
+			case !all && account != "":
+				return inputf("--account goes with --all")
+			case all:
+				r.body = map[string]any{"account": account}
+			default:
+				if _, err := events.ParseSessionID(args[0]); err != nil {
+					return inputf("%s", err)
+				}
+				r.path = []string{"v1", "sessions", args[0], "end"}
+			}
+			ledger, err := e.person(c.Context())
+			if err != nil {
+				return err
+			}
+			a, err := ledger.do(c.Context(), r)
+			if err != nil {
+				return err
+			}
+			return e.show(a.body, func() { e.printf("ended\n") })
+		},
+	}
+	flags := c.Flags()
+	flags.BoolVar(&all, "all", false, "all sessions, this one included")
+	flags.StringVar(&account, "account", "", "with --all: of this account, by id or login; by default your own")
+	e.completeFlag(c, "account", e.accounts)
+	return c
+}

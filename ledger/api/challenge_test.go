@@ -1,0 +1,72 @@
+package api
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/signin"
+)
+
+// TestChallenges holds the answers to those who have not proved enough to what
+// the standards say of their headers.
+func TestChallenges(t *testing.T) {
+	for _, tt := range []struct {
+		err          error
+		status       int
+		code         string
+		header, want string
+	}{
+		{
+			// RFC 9470 section 3.
+			fmt.Errorf("x: %w", &ledger.ProofError{What: "make a token", MaxAge: 5 * time.Minute}), 401, "proof_required", "WWW-Authenticate",
+			`Bearer realm="tokenledger", error="insufficient_user_authentication", error_description="a more recent proof of the person is needed", max_age="300"`,
+		},
+		{signin.ErrFailed, 401, "sign_in_failed", "WWW-Authenticate", `Bearer realm="tokenledger"`},
+		{signin.ErrSecondFactor, 401, "second_factor_required", "WWW-Authenticate", `Bearer realm="tokenledger"`},
+		{signin.ErrNoSession, 401, "unauthenticated", "WWW-Authenticate", `Bearer realm="tokenledger", error="invalid_token"`},
+		{&signin.TooManyError{After: 90*time.Second + 1}, 429, "too_many_attempts", "Retry-After", "91"},
+		{signin.ErrBusy, 503, "unavailable", "Retry-After", "2"},
+		{ledger.ErrUnavailable, 503, "unavailable", "Retry-After", "1"},
+	} {
+		p := problemFor(tt.err, false)
+		w := httptest.NewRecorder()
+		p.write(w, "id")
+		if got := w.Header().Get(tt.header); w.Code != tt.status || p.Code != tt.code || got != tt.want {
+			t.Errorf("%v: %d %s, %s: %s; want %d %s, %s", tt.err, w.Code, p.Code, tt.header, got, tt.status, tt.code, tt.want)
+		}
+	}
+}
+
+// TestOpen lets two requests through without anybody, however they are spelt.
+func TestOpen(t *testing.T) {
+	for line, want := range map[string]bool{
+		"POST /v1/session":            true,
+		"POST /v1/password":           true,
+		"POST /v1/session?x=1":        true,
+		"GET /v1/session":             false,
+		"PUT /v1/password":            false,
+		"POST /v1/session/end":        false,
+		"POST /v1/session/":           false,
+		"POST /v1%2fsession":          false,
+		"POST /v1/./session":          false,
+		"POST /v1/session/../session": false,
+		"POST /V1/session":            false,
+		"post /v1/session":            false,
+	} {
+		var method, target string
+		if _, err := fmt.Sscanf(line, "%s %s", &method, &target); err != nil {
+			t.Fatal(err)
+		}
+		r, err := http.NewRequest(method, "http://example.org"+target, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := opens(r); got != want {
+			t.Errorf("%s is open: %t, want %t", line, got, want)
+		}
+	}
+}

@@ -1,0 +1,192 @@
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// A stream of one copy syncs every message to disk by itself, so appends that
+// come one by one wait for one another's disk. Those that wait anyhow are sent
+// as one atomic batch, which is synced a few times as a whole (NATS ADR-50). A
+// replicated stream batches in Raft, and needs none of this.
+const (
+	leastGroup = 10 // messages below which a batch costs more than it saves
+	mostGroup  = 256
+)
+
+// group sends appends together.
+type group struct {
+	conn    *nats.Conn
+	js      jetstream.JetStream
+	timeout time.Duration // of a try
+	batches bool          // whether batches are worth it, and allowed
+
+	mu      sync.Mutex
+	waiting []*try // guarded by mu
+	busy    bool   // guarded by mu; a goroutine is sending
+}
+
+func newGroup(cfg Config, js jetstream.JetStream, stream jetstream.StreamConfig) *group {
+	return &group{conn: cfg.Conn, js: js, timeout: cfg.TryTimeout, batches: stream.Replicas <= 1 && stream.AllowAtomicPublish}
+}
+
+// try is one append that is tried once.
+type try struct {
+	msg    *nats.Msg
+	id     events.EventID
+	end    events.Position // of the line, which the append is conditional on
+	filter string          // of the line
+	done   chan struct{}   // closed once at or err is set
+	at     events.Position
+	err    error
+}
+
+// publish tries an append once, alone or with others. Where ctx ends first, the
+// append may still come.
+func (g *group) publish(ctx context.Context, t *try) (events.Position, error) {
+	t.done = make(chan struct{})
+	if !g.batches {
+		g.alone(ctx, t)
+		return t.at, t.err
+	}
+	g.mu.Lock()
+	g.waiting = append(g.waiting, t)
+	if !g.busy {
+		g.busy = true
+		go g.run()
+	}
+	g.mu.Unlock()
+	select {
+	case <-t.done:
+		return t.at, t.err
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+// run sends what waits until nothing does.
+func (g *group) run() {
+	for list := g.next(); len(list) > 0; list = g.next() {
+		g.send(list)
+	}
+}
+
+// send sends appends as one batch. One that cannot be refuses all, and the log
+// does not say which: then each half is tried, and few are tried alone.
+func (g *group) send(list []*try) {
+	if len(list) >= leastGroup {
+		if !g.together(list) {
+			half := len(list) / 2
+			g.send(list[:half])
+			g.send(list[half:])
+		}
+		return
+	}
+	var sent sync.WaitGroup
+	for _, t := range list {
+		sent.Go(func() { g.alone(context.Background(), t) })
+	}
+	sent.Wait()
+}
+
+// next takes what is to be sent next: of each line one append, since the second
+// would be conditional on the first. Where nothing waits it ends the sending.
+func (g *group) next() (list []*try) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	lines := map[string]bool{}
+	var rest []*try
+	for _, t := range g.waiting {
+		if lines[t.filter] || len(list) == mostGroup {
+			rest = append(rest, t)
+			continue
+		}
+		lines[t.filter] = true
+		list = append(list, t)
+	}
+	g.waiting, g.busy = rest, len(list) > 0
+	return list
+}
+
+// alone tries an append by itself. It has a time of its own: an answer that is
+// lost must not use up the command's.
+func (g *group) alone(ctx context.Context, t *try) {
+	defer close(t.done)
+	ctx, cancel := context.WithTimeout(ctx, g.timeout)
+	defer cancel()
+	ack, err := g.js.PublishMsg(ctx, t.msg,
+		jetstream.WithMsgID(string(t.id)),
+		jetstream.WithExpectStream(events.StreamName),
+		jetstream.WithExpectLastSequenceForSubject(uint64(t.end), t.filter),
+		jetstream.WithRetryAttempts(0))
+	if err != nil {
+		t.err = err
+		return
+	}
+	t.at = events.Position(ack.Sequence)
+}
+
+// together sends appends as one batch. It returns false where the log refused it.
+func (g *group) together(list []*try) bool {
+	ack, err := g.batch(list)
+	if err == nil && ack.Error != nil {
+		return false
+	}
+	if err == nil && ack.Count != len(list) {
+		err = fmt.Errorf("of %d messages in a batch the log has %d", len(list), ack.Count)
+	}
+	for i, t := range list {
+		if t.err = err; err == nil {
+			t.at = events.Position(ack.Sequence - uint64(len(list)-1-i))
+		}
+		close(t.done)
+	}
+	return true
+}
+
+// batchAck is what a batch is answered with.
+type batchAck struct {
+	Error    *jetstream.APIError `json:"error"`
+	Sequence uint64              `json:"seq"` // of the last message
+	Count    int                 `json:"count"`
+}
+
+func (g *group) batch(list []*try) (batchAck, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), g.timeout)
+	defer cancel()
+	id := rand.Text()
+	for i, t := range list {
+		m := &nats.Msg{Subject: t.msg.Subject, Data: t.msg.Data, Header: nats.Header{
+			"Nats-Batch-Id":                         {id},
+			"Nats-Batch-Sequence":                   {strconv.Itoa(i + 1)},
+			jetstream.MsgIDHeader:                   {string(t.id)},
+			jetstream.ExpectedStreamHeader:          {events.StreamName},
+			jetstream.ExpectedLastSubjSeqHeader:     {strconv.FormatUint(uint64(t.end), 10)},
+			jetstream.ExpectedLastSubjSeqSubjHeader: {t.filter},
+		}}
+		if i < len(list)-1 {
+			if err := g.conn.PublishMsg(m); err != nil {
+				return batchAck{}, err
+			}
+			continue
+		}
+		m.Header.Set("Nats-Batch-Commit", "1")
+		answer, err := g.conn.RequestMsgWithContext(ctx, m)
+		if err != nil {
+			return batchAck{}, err
+		}
+		var ack batchAck
+		return ack, json.Unmarshal(answer.Data, &ack)
+	}
+	return batchAck{}, nil
+}

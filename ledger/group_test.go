@@ -1,0 +1,92 @@
+package ledger_test
+
+import (
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// TestGroups has many callers append at once to a stream of one copy: each gets
+// the position of its own event, and most events come in batches.
+func TestGroups(t *testing.T) {
+	k := newKit(t)
+	k.account("alice", "view:site/*")
+	before := k.Position()
+	const callers = 400
+	var results [callers]ledger.TokenResult
+	var errs [callers]error
+	atOnce(callers, func(i int) {
+		results[i], errs[i] = k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}})
+	})
+	js, err := jetstream.New(k.cfg.Conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), events.StreamName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	together := 0
+	seen := map[events.Position]bool{}
+	for i, r := range results {
+		if errs[i] != nil {
+			t.Fatal(errs[i])
+		}
+		if seen[r.Position] || r.Position <= before || r.Position > before+callers {
+			t.Fatalf("position %d, of another or not of these", r.Position)
+		}
+		seen[r.Position] = true
+		m, err := stream.GetMsg(t.Context(), uint64(r.Position))
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := events.Decode(m.Data)
+		if err != nil || e.About != string(r.Token.ID) {
+			t.Fatalf("position %d holds an event about %s, want %s (%v)", r.Position, e.About, r.Token.ID, err)
+		}
+		if m.Header.Get("Nats-Batch-Id") != "" {
+			together++
+		}
+	}
+	t.Logf("%d of %d came in batches", together, callers)
+	if together < callers/4 {
+		t.Errorf("%d of %d came in batches, want most", together, callers)
+	}
+}
+
+// TestGroupWithARival has callers append together of whom two want the same
+// version: one of the two is told so, and it takes nobody else along.
+func TestGroupWithARival(t *testing.T) {
+	k := newKit(t)
+	const callers = 60
+	_, first := k.alice()
+	ids := []events.TokenID{first.Token.ID, first.Token.ID}
+	for len(ids) < callers {
+		ids = append(ids, k.token("alice", "view:site/1").Token.ID)
+	}
+	for range 5 {
+		var seen [callers]events.Position
+		var errs [callers]error
+		for i, id := range ids {
+			got, err := k.GetToken(k.root, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen[i] = got.Version
+		}
+		atOnce(callers, func(i int) {
+			errs[i] = second(k.Edit(t.Context(), k.root, "", ids[i], seen[i], ledger.EditToken{App: ptr("x")}))
+		})
+		if (errs[0] == nil) == (errs[1] == nil) {
+			t.Errorf("of two that want one version: %v and %v", errs[0], errs[1])
+		}
+		for i, err := range errs[2:] {
+			if err != nil {
+				t.Errorf("caller %d: %v", i+2, err)
+			}
+		}
+	}
+}

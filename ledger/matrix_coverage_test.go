@@ -1,0 +1,92 @@
+package ledger_test
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// note remembers what a cell is to the table.
+func (m *matrix) note(c who, x cell) {
+	whole := x.on.account == "" && x.on.token == ""
+	for _, column := range columns {
+		held := m.is(c, column.name, x.on)
+		// What is about no account, or about no token, tells others by what they are
+		// elsewhere.
+		switch {
+		case column.name == "admin" && x.on.token == "" && !x.on.toMake:
+			held = has(c.scopes, "admin:site/3") && !has(c.scopes, "superuser")
+		case column.name == "itself" && x.on.toMake:
+			held = c.account == x.on.account
+		case whole && column.name == "account", whole && column.name == "owner":
+			held = c.account != "" && c.manages() && (column.name == "account" || c.account == "olga")
+		case whole && column.name == "itself":
+			held = c.token != ""
+		}
+		m.seen[fmt.Sprintf("%s, %s: %t", x.op, column.name, held)] = true
+	}
+	if c.session {
+		m.seen[fmt.Sprintf("%s, a person's proof: %t", x.op, c.proved)] = true
+	} else {
+		m.seen[fmt.Sprintf("%s, a token's mint: %t", x.op, has(c.scopes, "mint"))] = true
+	}
+}
+
+// complete holds the cells to authority.md: each operation was tried by callers
+// of whom each column holds, and of whom it does not, and the reference has the
+// table as it stands there.
+func (m *matrix) complete() {
+	m.t.Helper()
+	b, err := os.ReadFile("authority.md")
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var head []string
+	left := maps.Clone(table)
+	for line := range strings.Lines(string(b)) {
+		if !strings.HasPrefix(line, "|") || strings.HasPrefix(line, "|--") {
+			continue
+		}
+		fields := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range fields {
+			fields[i] = strings.TrimSpace(fields[i])
+		}
+		if head == nil {
+			head = fields
+			continue
+		}
+		op := fields[0]
+		said, known := left[op]
+		if !known {
+			m.t.Errorf("the matrix does not have %q", op)
+			continue
+		}
+		delete(left, op)
+		for i, column := range head[1:] {
+			mark := fields[i+1] != ""
+			for _, held := range []bool{true, false} {
+				if at := fmt.Sprintf("%s, %s: %t", op, column, held); !m.seen[at] {
+					m.t.Errorf("no cell was %s", at)
+				}
+			}
+			has := slices.Contains(strings.Fields(said.by), column) || column == "a person's proof" && said.proof || column == "a token's mint" && said.mint
+			if has != mark {
+				m.t.Errorf("%s, %s: authority.md says %t, the reference %t", op, column, mark, has)
+			}
+		}
+	}
+	for op := range left {
+		m.t.Errorf("authority.md does not have %q", op)
+	}
+	for _, o := range []string{allowed, forbidden, noProof, notFound, ended} {
+		if m.ends[o] < 100 {
+			m.t.Errorf("%d cells ended with %s; that shows little", m.ends[o], o)
+		}
+		delete(m.ends, o)
+	}
+	for o, n := range m.ends {
+		m.t.Errorf("%d cells ended otherwise: %s", n, o)
+	}
+}

@@ -1,0 +1,327 @@
+package ledger_test
+
+import (
+	"slices"
+	"strings"
+)
+
+// The reference below is authority.md in plain words, for Matomo's permissions.
+// It knows nothing of package ledger.
+
+// who is a caller.
+type who struct {
+	name    string
+	account string // login, empty for nobody
+	token   string // name of the token, empty where a person signed in
+	session bool   // it came by a session: a person's, or one that the token began
+	proved  bool   // the person did, within five minutes
+	scopes  []string
+	inherit bool // the scopes are all that the account has
+}
+
+// thing is what a command is about. The zero one is the ledger as a whole.
+type thing struct {
+	account string // login
+	token   string // name, empty for an account and for a token that is to be made
+	// scopes are a token's own, or all of its account's where it inherits.
+	scopes    []string
+	inherit   bool
+	toMake    bool   // a token that is to be made
+	missing   bool   // there is no such token or account
+	revoked   bool   // it is a token that has ended
+	stoppedBy string // login of the account that suspended it
+}
+
+// holdings is what an account has.
+type holdings struct {
+	grants      []string
+	owner       string
+	selfService bool
+}
+
+// rules are what the answers depend on besides.
+type rules struct {
+	accounts map[string]holdings
+	makers   string // the policy's token_makers
+}
+
+// answer is how a command may end. Of an allowed one there is none.
+type answer struct {
+	outcome string
+	names   []string // what the error has to name
+}
+
+const (
+	allowed   = "allowed"
+	forbidden = "forbidden"
+	noProof   = "proof needed"
+	notFound  = "not found"
+	ended     = "ended"
+)
+
+// row is a line of the table.
+type row struct {
+	by    string
+	proof bool // a person's has to be recent
+	mint  bool // a token needs it
+}
+
+var table = map[string]row{
+	"make a token":                              {"superuser admin owner account", true, true},
+	"see a token":                               {"superuser admin owner account itself audit", false, false},
+	"widen a token":                             {"superuser admin owner account", true, true},
+	"narrow or relabel a token":                 {"superuser admin owner account", false, false},
+	"rotate a token":                            {"superuser admin owner account", true, true},
+	"suspend a token":                           {"superuser admin owner account", false, false},
+	"resume a token":                            {"superuser admin owner account", true, true},
+	"revoke a token":                            {"superuser admin owner account itself", false, false},
+	"revoke all tokens of an account":           {"superuser owner account", true, false},
+	"revoke tokens of all accounts":             {"superuser", true, false},
+	"see an account":                            {"superuser owner account itself audit", false, false},
+	"make an account":                           {"superuser", true, false},
+	"change an account's grants":                {"superuser", true, false},
+	"change an account's owner or self-service": {"superuser", true, false},
+	"suspend or resume an account":              {"superuser", false, false},
+	"erase an account":                          {"superuser", true, false},
+	"invite a person to set a password":         {"superuser", true, false},
+	"see an account's sessions":                 {"superuser account", false, false},
+	"end an account's sessions":                 {"superuser account", false, false},
+	"see the policy":                            {"anyone", false, false},
+	"set the policy":                            {"superuser", true, false},
+	"see nodes":                                 {"superuser audit", false, false},
+	"see receipts":                              {"superuser audit", false, false},
+}
+
+// columns of the table, and what a refusal calls each.
+var columns = []struct{ name, called string }{
+	{"superuser", "the permission superuser"},
+	{"admin", "admin on all that the token is confined to"},
+	{"owner", "to own the account"},
+	{"account", "to be of the account"},
+	{"itself", "to be the token itself"},
+	{"audit", "the permission audit"},
+	{"anyone", "a token or a session"},
+}
+
+// covers reports whether who has a scope may do another.
+func covers(have, need string) bool {
+	if have == "superuser" || have == need {
+		return true
+	}
+	permission, resource, _ := strings.Cut(have, ":")
+	needed, on, _ := strings.Cut(need, ":")
+	if resource == "" || on == "" {
+		return false
+	}
+	typ, id, _ := strings.Cut(resource, "/")
+	onType, onID, _ := strings.Cut(on, "/")
+	if typ != onType || id != "*" && id != onID {
+		return false
+	}
+	return permission == needed || slices.Contains(map[string][]string{
+		"view":  {"read"},
+		"write": {"read", "view", "track", "tagmanager_write"},
+		"admin": {"read", "view", "track", "tagmanager_write", "write", "tagmanager_publish_live_container", "tagmanager_use_custom_templates"},
+	}[permission], needed)
+}
+
+// has reports whether one of a list covers a scope.
+func has(list []string, need string) bool {
+	return slices.ContainsFunc(list, func(have string) bool { return covers(have, need) })
+}
+
+// hasAll reports whether a list covers all of another.
+func hasAll(list, need []string) bool {
+	return !slices.ContainsFunc(need, func(n string) bool { return !has(list, n) })
+}
+
+// person reports whether the caller is a person who signed in.
+func (c who) person() bool { return c.token == "" && c.session }
+
+// manages reports whether the caller manages more than itself.
+func (c who) manages() bool { return c.person() || has(c.scopes, "mint") }
+
+// is reports whether the caller is what a column says to a thing.
+func (r rules) is(c who, column string, t thing) bool {
+	switch column {
+	case "superuser":
+		return has(c.scopes, "superuser")
+	case "audit":
+		return has(c.scopes, "audit")
+	case "anyone":
+		return c.account != ""
+	case "account":
+		return t.account != "" && t.account == c.account && c.manages()
+	case "owner":
+		return t.account != "" && r.accounts[t.account].owner != "" && r.accounts[t.account].owner == c.account && c.manages()
+	case "itself":
+		if t.token != "" {
+			return t.token == c.token
+		}
+		return !t.toMake && t.account != "" && t.account == c.account
+	case "admin":
+		return (t.token != "" || t.toMake) && r.administers(c, t.scopes)
+	}
+	panic("no such column: " + column)
+}
+
+// administers reports whether the caller has admin on every resource that scopes
+// are confined to.
+func (r rules) administers(c who, scopes []string) bool {
+	for _, s := range scopes {
+		_, resource, confined := strings.Cut(s, ":")
+		if !confined || !has(c.scopes, "admin:"+resource) {
+			return false
+		}
+	}
+	return len(scopes) > 0
+}
+
+// sees reports whether the caller may know of a thing.
+func (r rules) sees(c who, t thing) bool {
+	op := "see an account"
+	if t.token != "" {
+		op = "see a token"
+	}
+	t.toMake = false // its account, then
+	return !t.missing && len(r.relations(c, op, t)) > 0
+}
+
+// relations lists by which columns of a row the caller may.
+func (r rules) relations(c who, op string, t thing) []string {
+	var out []string
+	for _, column := range strings.Fields(table[op].by) {
+		if r.is(c, column, t) {
+			out = append(out, column)
+		}
+	}
+	return out
+}
+
+// may returns how an operation ends by the table and the rules below it.
+func (r rules) may(c who, op string, t thing) []answer {
+	rule := table[op]
+	if t.missing && (has(c.scopes, "superuser") || has(c.scopes, "audit")) {
+		return []answer{{outcome: notFound}}
+	}
+	by := r.relations(c, op, t)
+	if t.missing || len(by) == 0 {
+		var names []string
+		for _, column := range columns {
+			if slices.Contains(strings.Fields(rule.by), column.name) {
+				names = append(names, column.called)
+			}
+		}
+		return []answer{{forbidden, names}}
+	}
+	if rule.mint {
+		if a := r.grow(c, by, t); a.outcome != "" {
+			return []answer{a}
+		}
+	}
+	if rule.proof && c.session && !c.proved {
+		return []answer{{noProof, []string{"enter password or second factor again"}}}
+	}
+	return nil
+}
+
+// grow says what keeps the caller from making, widening, rotating or resuming.
+func (r rules) grow(c who, by []string, t thing) answer {
+	self := r.accounts[t.account].selfService
+	if owner := r.accounts[t.account].owner; owner != "" && !r.accounts[owner].selfService {
+		self = false
+	}
+	passes := slices.ContainsFunc(by, func(column string) bool {
+		switch column {
+		case "superuser":
+			return true
+		case "admin":
+			return r.makers != "superusers"
+		}
+		return r.makers == "all" && self
+	})
+	switch {
+	case !passes && r.makers != "all":
+		return answer{forbidden, []string{"the policy asks for"}}
+	case !passes:
+		return answer{forbidden, []string{"self-service"}}
+	case !c.session && !has(c.scopes, "mint"):
+		return answer{forbidden, []string{"mint"}}
+	case has(c.scopes, "superuser"):
+		return answer{}
+	case c.account == t.account && c.inherit:
+		return answer{}
+	case t.inherit:
+		return answer{forbidden, []string{"all that its account has", "superuser"}}
+	}
+	for _, s := range t.scopes {
+		if !has(c.scopes, s) {
+			return answer{forbidden, []string{s, "which you do not have"}}
+		}
+	}
+	return answer{}
+}
+
+// within says what a token would have that its account has not.
+func (r rules) within(t thing) []answer {
+	if hasAll(r.accounts[t.account].grants, t.scopes) {
+		return nil
+	}
+	return []answer{{forbidden, []string{"never more than its account"}}}
+}
+
+// make returns how the making of a token ends.
+func (r rules) make(c who, t thing) []answer {
+	answers := r.may(c, "make a token", t)
+	if refused(answers) {
+		return answers
+	}
+	return append(answers, r.within(t)...)
+}
+
+// edit returns how a change of a token ends, and whether it is a widening.
+func (r rules) edit(c who, before, after thing, longer, looser bool) (answers []answer, widens bool) {
+	widens = longer || looser || after.inherit && !before.inherit || !hasAll(before.scopes, after.scopes)
+	answers = r.may(c, "narrow or relabel a token", before)
+	if refused(answers) {
+		return answers, widens
+	}
+	if before.revoked {
+		answers = append(answers, answer{outcome: ended})
+	}
+	answers = append(answers, r.within(after)...)
+	if widens {
+		answers = append(answers, r.may(c, "widen a token", after)...)
+	}
+	return answers, widens
+}
+
+// change returns how another operation on a token ends.
+func (r rules) change(c who, op string, t thing) []answer {
+	answers := r.may(c, op, t)
+	if refused(answers) {
+		return answers
+	}
+	if t.revoked && op != "see a token" && op != "revoke a token" {
+		answers = append(answers, answer{outcome: ended})
+	}
+	if op == "resume a token" && t.stoppedBy != "" && t.stoppedBy != c.account && !has(c.scopes, "superuser") {
+		answers = append(answers, answer{forbidden, []string{"superuser", "needs that account"}})
+	}
+	return answers
+}
+
+// changeAccount returns how an operation on an account ends. For those that nobody does
+// to their own account, own is true.
+func (r rules) changeAccount(c who, op string, t thing, own bool) []answer {
+	answers := r.may(c, op, t)
+	if !refused(answers) && own && t.account == c.account {
+		answers = append(answers, answer{forbidden, []string{"superuser", "itself"}})
+	}
+	return answers
+}
+
+// refused reports whether the caller may not, whatever the state and the proof.
+func refused(answers []answer) bool {
+	return slices.ContainsFunc(answers, func(a answer) bool { return a.outcome == forbidden || a.outcome == notFound })
+}

@@ -1,0 +1,350 @@
+package ledger_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
+
+// newSeed returns the seed of a random test, and prints it.
+func newSeed(t *testing.T) uint64 {
+	t.Helper()
+	seed := *seedFlag
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d; -seed=%[1]d runs it again", seed)
+	return seed
+}
+
+// matrix tries commands and compares how each ends with what the reference says.
+type matrix struct {
+	*world
+	ctx    context.Context
+	skip   func(op string) bool
+	tries  int // cells, and those that were left out
+	cells  int
+	ends   map[string]int // outcome -> cells
+	failed int
+	seen   map[string]bool // row, column and whether it held -> tried
+}
+
+// TestAuthorityMatrix tries every command and query as everybody on everything,
+// and what makes or widens rights under every policy. Short runs try some.
+func TestAuthorityMatrix(t *testing.T) {
+	m := &matrix{world: newWorld(t), ctx: t.Context(), ends: map[string]int{}, seen: map[string]bool{}}
+	rng := rand.New(rand.NewPCG(newSeed(t), 1))
+	m.skip = func(op string) bool {
+		switch {
+		case testing.Short():
+			return rng.IntN(20) > 0
+		case m.makers != "all" && !table[op].mint:
+			return rng.IntN(20) > 0 // the policy is not about these
+		}
+		return false
+	}
+	m.log.Node("verifier-1", lease).Follow(t)
+	m.knows(1)
+	m.prove(m.Position()) // a receipt to ask for
+	for _, makers := range []events.Makers{events.MakersAll, events.MakersSiteAdmins, events.MakersSuperusers} {
+		policy := events.DefaultPolicy
+		policy.Makers = makers
+		if _, err := m.SetPolicy(m.ctx, m.root, "", 0, policy); err != nil {
+			t.Fatal(err)
+		}
+		m.makers = string(makers)
+		for _, c := range matrixCallers {
+			m.onTokens(c.who, c.proof)
+			m.making(c.who, c.proof)
+			m.onAccounts(c.who, c.proof)
+			m.onAll(c.who, c.proof)
+		}
+		for _, name := range m.order {
+			if s := m.tokens[name]; !s.missing && !s.revoked {
+				itself := who{name: "itself", account: s.account, token: name}
+				m.onToken(itself, 0, name)
+			}
+		}
+	}
+	t.Logf("%d cells: %v", m.cells, m.ends)
+	if !testing.Short() {
+		m.complete()
+	}
+}
+
+// cell is one command as one caller on one thing.
+type cell struct {
+	op    string // row of the table
+	does  string
+	on    thing
+	want  []answer
+	still bool // it changes nothing where it is allowed
+	// run carries the command out on the token or account of a name.
+	run func(c ledger.Caller, name string) error
+	// named are what the thing is called, and unknown what nothing is.
+	named, unknown string
+}
+
+// try runs a cell, and reports whether it changed something.
+func (m *matrix) try(c who, proof time.Duration, x cell) bool {
+	m.t.Helper()
+	m.note(c, x)
+	m.tries++
+	if m.skip(x.op) {
+		return false
+	}
+	as, _ := m.caller(c, proof)
+	before := m.log.End()
+	err := x.run(as, x.named)
+	after := m.log.End()
+	got := outcome(err)
+	m.cells++
+	m.ends[got]++
+	bad := func(format string, args ...any) {
+		m.t.Helper()
+		if m.failed++; m.failed < 30 {
+			m.t.Errorf("policy %s: %s as %s (%s) on %s%s of %s: %s", m.makers, x.does, c.name, c.token, x.named, x.on.token, x.on.account, fmt.Sprintf(format, args...))
+		}
+	}
+	if got == allowed {
+		if len(x.want) > 0 {
+			bad("it is allowed, want %v", x.want)
+		} else if !x.still && after == before {
+			bad("nothing is in the log")
+		}
+		return true
+	}
+	if after != before {
+		bad("ended with %v, and the log went from %d to %d", err, before, after)
+	}
+	if !slices.ContainsFunc(x.want, func(a answer) bool {
+		return a.outcome == got && !slices.ContainsFunc(a.names, func(n string) bool { return !strings.Contains(err.Error(), n) })
+	}) {
+		bad("ended with %v, want %v", err, x.want)
+	}
+	// What the caller may not know of reads like what does not exist.
+	delegates := x.op == "make a token" && has(c.scopes, "admin:site/3")
+	if got == forbidden && x.named != "" && !delegates && !m.sees(c, x.on) {
+		again := x.run(as, x.unknown)
+		if again == nil || strings.ReplaceAll(err.Error(), x.named, "X") != strings.ReplaceAll(again.Error(), x.unknown, "X") {
+			bad("it reads\n%v\nand of nothing\n%v", err, again)
+		}
+		for login, id := range m.ids {
+			if login == x.on.account && x.named != string(id) && strings.Contains(err.Error(), string(id)) {
+				bad("the refusal names the account: %v", err)
+			}
+		}
+	}
+	return false
+}
+
+// outcome sorts an error as the reference does.
+func outcome(err error) string {
+	for _, o := range []struct {
+		err  error
+		name string
+	}{{ledger.ErrForbidden, forbidden}, {ledger.ErrProof, noProof}, {ledger.ErrNotFound, notFound}, {ledger.ErrEnded, ended}} {
+		if errors.Is(err, o.err) {
+			return o.name
+		}
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return allowed
+}
+
+func (m *matrix) onTokens(c who, proof time.Duration) {
+	for _, name := range m.order {
+		m.onToken(c, proof, name)
+	}
+}
+
+// onToken tries all that can be done to a token.
+func (m *matrix) onToken(c who, proof time.Duration, name string) {
+	_, c = m.caller(c, proof)
+	s, on := m.tokens[name], m.thing(name)
+	changed := func(op, does string, want []answer, still bool, run func(ledger.Caller, events.TokenID) error) bool {
+		return m.try(c, proof, cell{
+			op: op, does: does, on: on, want: want, still: still, named: string(m.made(name)), unknown: string(unknownToken),
+			run: func(as ledger.Caller, id string) error { return run(as, events.TokenID(id)) },
+		})
+	}
+	// spent makes the next command have a new token.
+	spent := func(changed bool) {
+		if changed && !on.missing && !on.revoked {
+			delete(m.have, name)
+		}
+	}
+	edit := func(does string, after thing, longer, looser bool, r ledger.EditToken) {
+		want, widens := m.edit(c, on, after, longer, looser)
+		op := "narrow or relabel a token"
+		if widens {
+			op = "widen a token"
+		}
+		spent(changed(op, does, want, false, func(as ledger.Caller, id events.TokenID) error {
+			return second(m.Edit(m.ctx, as, "", id, 0, r))
+		}))
+	}
+	changed("see a token", "see", m.change(c, "see a token", on), true, func(as ledger.Caller, id events.TokenID) error {
+		return second(m.GetToken(as, id))
+	})
+	edit("relabel", on, false, false, ledger.EditToken{App: ptr("matrix")})
+	edit("shorten", on, false, false, ledger.EditToken{ExpiresIn: ptr(24 * time.Hour)})
+	edit("constrain", on, false, false, ledger.EditToken{Constraints: &events.Constraints{Methods: []string{"GET"}, HeaderOnly: true}})
+	edit("prolong", on, true, false, ledger.EditToken{ExpiresIn: ptr(60 * 24 * time.Hour)})
+	edit("free from constraints", on, false, true, ledger.EditToken{Constraints: &events.Constraints{}})
+	edit("relabel and prolong", on, true, false, ledger.EditToken{App: ptr("matrix"), ExpiresIn: ptr(60 * 24 * time.Hour)})
+	for does, list := range map[string][]string{"narrow": s.narrow, "widen": s.widen, "widen beyond the account": {"view:site/5"}} {
+		if list != nil && !on.missing {
+			edit(does, m.with(on, list), false, false, ledger.EditToken{Scopes: &list})
+		}
+	}
+	if !on.missing {
+		edit("let inherit", m.with(on, nil), false, false, ledger.EditToken{Inherit: ptr(true)})
+		if s.narrow != nil {
+			edit("narrow and prolong", m.with(on, s.narrow), true, false, ledger.EditToken{Scopes: &s.narrow, ExpiresIn: ptr(60 * 24 * time.Hour)})
+		}
+	}
+	changed("rotate a token", "rotate", m.change(c, "rotate a token", on), false, func(as ledger.Caller, id events.TokenID) error {
+		return second(m.Rotate(m.ctx, as, "", id, 0, nil))
+	})
+	spent(changed("resume a token", "resume", m.change(c, "resume a token", on), s.stoppedBy == "", func(as ledger.Caller, id events.TokenID) error {
+		return second(m.Resume(m.ctx, as, "", id))
+	}) && s.stoppedBy != "")
+	spent(changed("suspend a token", "suspend", m.change(c, "suspend a token", on), s.stoppedBy != "", func(as ledger.Caller, id events.TokenID) error {
+		return second(m.Suspend(m.ctx, as, "", id, ""))
+	}))
+	spent(changed("revoke a token", "revoke", m.change(c, "revoke a token", on), s.revoked, func(as ledger.Caller, id events.TokenID) error {
+		return second(m.Revoke(m.ctx, as, "", id, ""))
+	}))
+}
+
+// making tries to make tokens of every account.
+func (m *matrix) making(c who, proof time.Duration) {
+	_, c = m.caller(c, proof)
+	for _, login := range m.logins() {
+		for _, list := range [][]string{{"view:site/3"}, {"view:site/4"}, {"view:site/3", "view:site/4"}, {"admin:site/3"}, {"mint"}, {"superuser"}, {"audit"}, nil} {
+			t := m.with(thing{account: login, toMake: true}, list)
+			m.try(c, proof, cell{
+				op: "make a token", does: fmt.Sprint("make ", list), on: t, want: m.make(c, t), named: login, unknown: "no-one",
+				run: func(as ledger.Caller, account string) error {
+					return second(m.Create(m.ctx, as, "", ledger.CreateToken{Account: account, App: "matrix", Scopes: list, Inherit: list == nil}))
+				},
+			})
+		}
+	}
+}
+
+// onAccounts tries all that can be done to an account, by its login and by its
+// id.
+func (m *matrix) onAccounts(c who, proof time.Duration) {
+	_, c = m.caller(c, proof)
+	for i, login := range append(m.logins(), "no-one") {
+		on, id := thing{account: login, scopes: m.accounts[login].grants}, m.ids[login]
+		if login == "no-one" {
+			on, id = thing{missing: true}, unknownAccount
+		}
+		name, unknown := login, "nobody-else"
+		if i%2 == 1 {
+			name, unknown = string(id), string(unknownAccount)
+		}
+		change := func(op, does string, own, still bool, run func(as ledger.Caller, account string) error) bool {
+			return m.try(c, proof, cell{op: op, does: does, on: on, want: m.changeAccount(c, op, on, own), still: still, named: name, unknown: unknown, run: run})
+		}
+		allow := func(op ledger.Operation) {
+			change(string(op), string(op), false, true, func(as ledger.Caller, account string) error {
+				return second(m.Allow(m.ctx, as, op, account))
+			})
+		}
+		change("see an account", "see", false, true, func(as ledger.Caller, account string) error {
+			return second(m.GetAccount(m.ctx, as, account))
+		})
+		allow("invite a person to set a password")
+		allow("see an account's sessions")
+		allow("end an account's sessions")
+		change("change an account's grants", "grant", true, false, func(as ledger.Caller, account string) error {
+			return second(m.Grant(m.ctx, as, "", account, 0, m.accounts[login].grants))
+		})
+		change("change an account's owner or self-service", "edit", true, false, func(as ledger.Caller, account string) error {
+			return second(m.EditAccount(m.ctx, as, "", account, 0, ledger.EditAccount{SelfService: ptr(m.accounts[login].selfService)}))
+		})
+		stopped := change("suspend or resume an account", "suspend", true, false, func(as ledger.Caller, account string) error {
+			return second(m.SuspendAccount(m.ctx, as, "", account, ""))
+		})
+		resumed := change("suspend or resume an account", "resume", false, !stopped, func(as ledger.Caller, account string) error {
+			return second(m.ResumeAccount(m.ctx, as, "", account))
+		})
+		if stopped && !resumed {
+			another := m.root
+			if login == "root" {
+				another = m.signedIn("chief")
+			}
+			if _, err := m.ResumeAccount(m.ctx, another, "", name); err != nil {
+				m.t.Fatal(err)
+			}
+		}
+		for _, dry := range []bool{true, false} {
+			change("revoke all tokens of an account", fmt.Sprintf("revoke all, dry: %t", dry), false, dry, func(as ledger.Caller, account string) error {
+				return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{Account: account, Before: m.longAgo(), DryRun: dry}))
+			})
+		}
+		m.erasing(c, proof, on, name, unknown)
+	}
+}
+
+// erasing tries to erase an account, and where that is allowed one made for it.
+func (m *matrix) erasing(c who, proof time.Duration, on thing, name, unknown string) {
+	want := m.changeAccount(c, "erase an account", on, true)
+	m.try(c, proof, cell{op: "erase an account", does: "erase", on: on, want: want, named: name, unknown: unknown, run: func(as ledger.Caller, account string) error {
+		if len(want) == 0 {
+			account = fmt.Sprintf("spare%d", m.tries)
+			if _, err := m.CreateAccount(m.ctx, m.root, "", ledger.CreateAccount{Login: account, Kind: "user"}); err != nil {
+				return err
+			}
+		}
+		return second(m.EraseAccount(m.ctx, as, "", account, 0))
+	}})
+}
+
+// longAgo returns a time before all tokens, another one each time.
+func (m *matrix) longAgo() time.Time {
+	return time.Date(2001, time.January, 1, 0, 0, m.tries, 0, time.UTC)
+}
+
+// onAll tries what is about no token or account.
+func (m *matrix) onAll(c who, proof time.Duration) {
+	_, c = m.caller(c, proof)
+	try := func(op string, still bool, run func(ledger.Caller) error) {
+		m.try(c, proof, cell{op: op, does: op, want: m.may(c, op, thing{}), still: still, run: func(as ledger.Caller, _ string) error { return run(as) }})
+	}
+	try("make an account", false, func(as ledger.Caller) error {
+		return second(m.CreateAccount(m.ctx, as, "", ledger.CreateAccount{Login: fmt.Sprintf("new%d", m.tries), Kind: "user"}))
+	})
+	try("revoke tokens of all accounts", false, func(as ledger.Caller) error {
+		return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{Before: m.longAgo()}))
+	})
+	try("revoke tokens of all accounts", true, func(as ledger.Caller) error { return m.AllowAll(as, ledger.RevokeOfAll) })
+	try("see the policy", true, func(as ledger.Caller) error { return second(m.Policy(as)) })
+	try("set the policy", true, func(as ledger.Caller) error {
+		return second(m.SetPolicy(m.ctx, as, "", 0, m.view.Policy().Policy))
+	})
+	try("set the policy", false, func(as ledger.Caller) error {
+		p := m.view.Policy().Policy
+		p.WarnBefore++
+		return second(m.SetPolicy(m.ctx, as, "", 0, p))
+	})
+	try("see nodes", true, func(as ledger.Caller) error { return second(m.Nodes(as)) })
+	try("see receipts", true, func(as ledger.Caller) error { return second(m.Receipt(m.ctx, as, 1, false)) })
+}

@@ -1,0 +1,295 @@
+package ledger_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// world is a ledger with accounts and tokens of every kind that authority.md
+// tells apart, and what the reference has to know of them.
+type world struct {
+	*kit
+	rules
+	ids    map[string]events.AccountID // login -> id
+	tokens map[string]*spec            // name -> what is made of it
+	order  []string                    // names of tokens that commands are tried on
+	have   map[string]events.TokenID   // name -> the one that there is now
+}
+
+// spec says how a token is to be.
+type spec struct {
+	account   string
+	scopes    []string // none: it inherits
+	narrow    []string // fewer
+	widen     []string // more, and within its account's grants
+	stoppedBy string
+	revoked   bool
+	missing   bool
+}
+
+// matrixAccounts are the accounts but for root, which has superuser.
+var matrixAccounts = []struct {
+	login, kind, owner string
+	selfService        bool
+	grants             []string
+}{
+	{"chief", "user", "", true, []string{"superuser"}},
+	{"sitead", "user", "", true, []string{"admin:site/3", "mint"}},
+	{"warden", "user", "", false, []string{"admin:site/3", "mint"}},
+	{"alice", "user", "", true, []string{"mint", "view:site/4", "write:site/3"}},
+	{"idle", "user", "", false, []string{"mint", "view:site/3"}},
+	{"olga", "user", "", true, []string{"mint", "view:site/3"}},
+	{"svc", "service", "olga", true, []string{"mint", "view:site/3", "view:site/4"}},
+	{"mute", "service", "olga", false, []string{"mint", "view:site/3"}},
+	{"bot", "service", "idle", true, []string{"mint", "view:site/3"}},
+	{"bob", "user", "", true, []string{"superuser"}},
+	{"carol", "user", "", true, []string{"view:site/3"}},
+	{"reviewer", "user", "", true, []string{"audit"}},
+}
+
+// matrixTokens are the tokens that commands are tried on.
+var matrixTokens = []struct {
+	name string
+	spec
+}{
+	{"alice.view", spec{account: "alice", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"view:site/3", "view:site/4"}}},
+	{"alice.both", spec{account: "alice", scopes: []string{"view:site/3", "view:site/4"}, narrow: []string{"view:site/3"}, widen: []string{"view:site/4", "write:site/3"}}},
+	{"alice.mint", spec{account: "alice", scopes: []string{"mint", "write:site/3"}, narrow: []string{"view:site/3"}, widen: []string{"mint", "view:site/4", "write:site/3"}}},
+	{"alice.all", spec{account: "alice", narrow: []string{"view:site/3"}}},
+	{"svc.view", spec{account: "svc", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"view:site/3", "view:site/4"}}},
+	{"svc.other", spec{account: "svc", scopes: []string{"view:site/4"}, narrow: []string{"read:site/4"}, widen: []string{"view:site/3", "view:site/4"}}},
+	{"svc.all", spec{account: "svc", narrow: []string{"view:site/3"}}},
+	{"mute.view", spec{account: "mute", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"mint", "view:site/3"}}},
+	{"bot.view", spec{account: "bot", scopes: []string{"read:site/3"}, widen: []string{"view:site/3"}}},
+	{"idle.view", spec{account: "idle", scopes: []string{"read:site/3"}, widen: []string{"view:site/3"}}},
+	{"warden.view", spec{account: "warden", scopes: []string{"view:site/3"}, widen: []string{"write:site/3"}}},
+	{"sitead.view", spec{account: "sitead", scopes: []string{"view:site/3"}, widen: []string{"admin:site/3"}}},
+	{"bob.three", spec{account: "bob", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"write:site/3"}}},
+	{"bob.both", spec{account: "bob", scopes: []string{"view:site/3", "view:site/4"}, narrow: []string{"view:site/3"}, widen: []string{"view:site/3", "write:site/4"}}},
+	{"bob.super", spec{account: "bob", scopes: []string{"superuser"}, narrow: []string{"view:site/3"}}},
+	{"bob.audit", spec{account: "bob", scopes: []string{"audit"}, widen: []string{"audit", "view:site/3"}}},
+	{"bob.mint", spec{account: "bob", scopes: []string{"mint", "view:site/3"}, narrow: []string{"view:site/3"}, widen: []string{"mint", "write:site/3"}}},
+	{"bob.all", spec{account: "bob", narrow: []string{"view:site/3"}}},
+	{"carol.all", spec{account: "carol", narrow: []string{"read:site/3"}}},
+	{"chief.super", spec{account: "chief", scopes: []string{"superuser"}}},
+	{"reviewer.audit", spec{account: "reviewer", scopes: []string{"audit"}}},
+	{"root.view", spec{account: "root", scopes: []string{"view:site/3"}}},
+
+	{"alice.stopped by alice", spec{account: "alice", scopes: []string{"view:site/3"}, stoppedBy: "alice"}},
+	{"alice.stopped by sitead", spec{account: "alice", scopes: []string{"view:site/3"}, stoppedBy: "sitead"}},
+	{"alice.stopped by root", spec{account: "alice", scopes: []string{"view:site/3"}, stoppedBy: "root"}},
+	{"svc.stopped by olga", spec{account: "svc", scopes: []string{"view:site/3"}, stoppedBy: "olga"}},
+	{"svc.stopped by svc", spec{account: "svc", scopes: []string{"view:site/3"}, stoppedBy: "svc"}},
+	{"bob.stopped by bob", spec{account: "bob", scopes: []string{"view:site/3"}, stoppedBy: "bob"}},
+	{"alice.revoked", spec{account: "alice", scopes: []string{"view:site/3"}, revoked: true}},
+	{"bob.revoked", spec{account: "bob", scopes: []string{"view:site/3"}, revoked: true}},
+	{"no token", spec{missing: true}},
+}
+
+// matrixCallers are the callers, besides each token itself. A token's name says
+// that it, or a session that it began, is the caller.
+var matrixCallers = []struct {
+	who
+	proof time.Duration // how long ago the person proved who they are
+}{
+	{who: who{name: "superuser's token", account: "root", token: "root"}},
+	{who: who{name: "superuser, recent proof", account: "chief", session: true}, proof: fresh},
+	{who: who{name: "superuser, old proof", account: "chief", session: true}, proof: stale},
+	{who: who{name: "session of a superuser's token", account: "chief", token: "chief.caller", session: true}},
+	{who: who{name: "site admin's token", account: "sitead", token: "sitead.plain"}},
+	{who: who{name: "site admin's token with mint", account: "sitead", token: "sitead.mint"}},
+	{who: who{name: "site admin's token that inherits", account: "sitead", token: "sitead.all"}},
+	{who: who{name: "site admin, recent proof", account: "sitead", session: true}, proof: fresh},
+	{who: who{name: "site admin, old proof", account: "sitead", session: true}, proof: stale},
+	{who: who{name: "site admin without self-service", account: "warden", session: true}, proof: fresh},
+	{who: who{name: "token with mint of a site admin without self-service", account: "warden", token: "warden.mint"}},
+	{who: who{name: "owner, recent proof", account: "olga", session: true}, proof: fresh},
+	{who: who{name: "owner, old proof", account: "olga", session: true}, proof: stale},
+	{who: who{name: "owner's token with mint", account: "olga", token: "olga.mint"}},
+	{who: who{name: "owner's token", account: "olga", token: "olga.plain"}},
+	{who: who{name: "owner without self-service", account: "idle", session: true}, proof: fresh},
+	{who: who{name: "token with mint of an owner without self-service", account: "idle", token: "idle.mint"}},
+	{who: who{name: "user, recent proof", account: "alice", session: true}, proof: fresh},
+	{who: who{name: "user, old proof", account: "alice", session: true}, proof: stale},
+	{who: who{name: "user's token with mint", account: "alice", token: "alice.narrow"}},
+	{who: who{name: "user's token", account: "alice", token: "alice.embed"}},
+	{who: who{name: "user's token that inherits", account: "alice", token: "alice.whole"}},
+	{who: who{name: "session of a user's token with mint", account: "alice", token: "alice.narrow", session: true}},
+	{who: who{name: "session of a user's token", account: "alice", token: "alice.embed", session: true}},
+	{who: who{name: "service account's token with mint", account: "svc", token: "svc.mint"}},
+	{who: who{name: "service account's token", account: "svc", token: "svc.plain"}},
+	{who: who{name: "token with mint of a service account without self-service", account: "mute", token: "mute.mint"}},
+	{who: who{name: "token with mint of a service account whose owner is without self-service", account: "bot", token: "bot.mint"}},
+	{who: who{name: "auditor's token", account: "reviewer", token: "reviewer.caller"}},
+	{who: who{name: "auditor", account: "reviewer", session: true}, proof: fresh},
+	{who: who{name: "nobody"}},
+}
+
+// callerTokens are the tokens of matrixCallers.
+var callerTokens = map[string][]string{
+	"chief.caller":    {"superuser"},
+	"sitead.plain":    {"admin:site/3"},
+	"sitead.mint":     {"admin:site/3", "mint"},
+	"sitead.all":      nil,
+	"warden.mint":     {"admin:site/3", "mint"},
+	"olga.mint":       {"mint", "view:site/3"},
+	"olga.plain":      {"view:site/3"},
+	"idle.mint":       {"mint", "view:site/3"},
+	"alice.narrow":    {"mint", "view:site/3"},
+	"alice.embed":     {"view:site/3"},
+	"alice.whole":     nil,
+	"svc.mint":        {"mint", "view:site/3"},
+	"svc.plain":       {"view:site/3"},
+	"mute.mint":       {"mint", "view:site/3"},
+	"bot.mint":        {"mint", "view:site/3"},
+	"reviewer.caller": {"audit"},
+}
+
+// Five minutes are the limit. A slow machine may take some of them.
+const (
+	fresh = 2 * time.Minute
+	stale = 5*time.Minute + time.Second
+)
+
+// newWorld makes all of it.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{
+		kit: newKit(t), ids: map[string]events.AccountID{}, tokens: map[string]*spec{}, have: map[string]events.TokenID{},
+		rules: rules{accounts: map[string]holdings{"root": {grants: []string{"superuser"}, selfService: true}}, makers: "all"},
+	}
+	w.large = true
+	w.ids["root"], w.have["root"] = w.root.Account, w.root.Token
+	w.tokens["root"] = &spec{account: "root", scopes: []string{"superuser"}}
+	for _, a := range matrixAccounts {
+		r, err := w.CreateAccount(t.Context(), w.root, "", ledger.CreateAccount{Login: a.login, Kind: a.kind, Owner: a.owner, Grants: a.grants})
+		if err == nil && !a.selfService {
+			_, err = w.EditAccount(t.Context(), w.root, "", a.login, 0, ledger.EditAccount{SelfService: ptr(false)})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.ids[a.login] = r.Account.ID
+		w.accounts[a.login] = holdings{a.grants, a.owner, a.selfService}
+	}
+	for _, x := range matrixTokens {
+		s := x.spec
+		w.tokens[x.name] = &s
+		w.order = append(w.order, x.name)
+	}
+	for _, c := range matrixCallers {
+		if c.token != "" && c.token != "root" {
+			w.tokens[c.token] = &spec{account: c.account, scopes: callerTokens[c.token]}
+			w.made(c.token)
+		}
+	}
+	return w
+}
+
+// made returns the token of a name. Where the last one was changed there is a new
+// one.
+func (w *world) made(name string) events.TokenID {
+	w.t.Helper()
+	s := w.tokens[name]
+	if s.missing {
+		return unknownToken
+	}
+	if id := w.have[name]; id != "" {
+		return id
+	}
+	r, err := w.Create(w.t.Context(), w.root, "", ledger.CreateToken{
+		Account: s.account, App: "matrix", Scopes: s.scopes, Inherit: s.scopes == nil,
+		ExpiresIn: ptr(30 * 24 * time.Hour), Constraints: &events.Constraints{Methods: []string{"GET"}},
+	})
+	if err == nil && s.stoppedBy != "" {
+		_, err = w.Suspend(w.t.Context(), w.signedIn(s.stoppedBy), "", r.Token.ID, "")
+	}
+	if err == nil && s.revoked {
+		_, err = w.Revoke(w.t.Context(), w.root, "", r.Token.ID, "")
+	}
+	if err != nil {
+		w.t.Fatalf("make %s: %v", name, err)
+	}
+	w.have[name] = r.Token.ID
+	return r.Token.ID
+}
+
+// Ids of nothing in the log.
+var (
+	unknownToken   = events.NewTokenID(eventstest.Start, "")
+	unknownAccount = events.NewAccountID(eventstest.Start, "")
+	someSession    = events.NewSessionID(eventstest.Start)
+)
+
+// signedIn is the person of an account, or a token that may as much.
+func (w *world) signedIn(login string) ledger.Caller {
+	return ledger.Caller{
+		Account: w.ids[login], Session: someSession, Proved: w.now.Now(), Address: "192.0.2.9",
+		Scopes: eventstest.Scopes(w.accounts[login].grants...), Inherit: true,
+	}
+}
+
+// effective is what a token may do.
+func (w *world) effective(name string) ([]string, bool) {
+	if s := w.tokens[name]; s.scopes != nil {
+		return s.scopes, false
+	}
+	return w.accounts[w.tokens[name].account].grants, true
+}
+
+// caller is somebody who asks, to the ledger and to the reference.
+func (w *world) caller(c who, proof time.Duration) (ledger.Caller, who) {
+	switch {
+	case c.account == "":
+		return ledger.Caller{}, c
+	case c.token != "":
+		c.scopes, c.inherit = w.effective(c.token)
+	default:
+		c.scopes, c.inherit, c.proved = w.accounts[c.account].grants, true, proof == fresh
+	}
+	as := ledger.Caller{Account: w.ids[c.account], Address: "192.0.2.9", Scopes: eventstest.Scopes(c.scopes...), Inherit: c.inherit}
+	if c.token != "" {
+		as.Token = w.made(c.token)
+	}
+	if c.session {
+		as.Session = someSession
+	}
+	if proof != 0 {
+		as.Proved = w.now.Now().Add(-proof)
+	}
+	return as, c
+}
+
+// thing is a token as the reference sees it.
+func (w *world) thing(name string) thing {
+	s := w.tokens[name]
+	if s.missing {
+		return thing{token: name, missing: true}
+	}
+	t := thing{account: s.account, token: name, revoked: s.revoked, stoppedBy: s.stoppedBy}
+	t.scopes, t.inherit = w.effective(name)
+	return t
+}
+
+// logins lists the accounts in order of making.
+func (w *world) logins() []string {
+	out := []string{"root"}
+	for _, a := range matrixAccounts {
+		out = append(out, a.login)
+	}
+	return out
+}
+
+// with returns a thing with other scopes, none meaning that it inherits.
+func (w *world) with(t thing, list []string) thing {
+	t.scopes, t.inherit = slices.Clone(list), list == nil
+	if t.inherit {
+		t.scopes = w.accounts[t.account].grants
+	}
+	return t
+}

@@ -1,0 +1,224 @@
+package ledger_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// TestListsShowWhatMaySee compares lists with the reference, for every caller.
+func TestListsShowWhatMaySee(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range w.order {
+		w.made(name)
+	}
+	names := map[events.TokenID]string{}
+	for name, id := range w.have {
+		names[id] = name
+	}
+	for _, x := range matrixCallers {
+		as, c := w.caller(x.who, x.proof)
+		var want []string
+		for name := range w.have {
+			if w.sees(c, w.thing(name)) {
+				want = append(want, name)
+			}
+		}
+		slices.Sort(want)
+		for _, size := range []int{3, 1000} {
+			var got []string
+			for after, more := events.TokenID(""), true; more; {
+				var list []ledger.Token
+				var err error
+				if list, more, err = w.ListTokens(t.Context(), as, ledger.TokenFilter{}, after, size); err != nil {
+					t.Fatal(err)
+				}
+				for _, tok := range list {
+					got, after = append(got, names[tok.ID]), tok.ID
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Errorf("%s (%s), %d at once: is shown\n%q, want\n%q", c.name, c.token, size, got, want)
+			}
+		}
+		var accounts, wanted []string
+		list, _, err := w.ListAccounts(t.Context(), as, ledger.AccountFilter{}, "", 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range list {
+			accounts = append(accounts, a.Login)
+		}
+		for login := range w.accounts {
+			if w.sees(c, thing{account: login}) {
+				wanted = append(wanted, login)
+			}
+		}
+		slices.Sort(accounts)
+		slices.Sort(wanted)
+		if !slices.Equal(accounts, wanted) {
+			t.Errorf("%s (%s): is shown the accounts %q, want %q", c.name, c.token, accounts, wanted)
+		}
+	}
+}
+
+// TestRevokeManyTakesWhatMayEnd revokes by app, by scope and by account, as
+// everybody. Those tokens end that the caller might end one by one.
+func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
+	w := newWorld(t)
+	var names []string
+	for _, name := range w.order {
+		if s := w.tokens[name]; !s.missing && !s.revoked {
+			w.made(name)
+			names = append(names, name)
+		}
+	}
+	named := map[events.TokenID]string{}
+	for name, id := range w.have {
+		named[id] = name
+	}
+	for _, x := range matrixCallers {
+		as, c := w.caller(x.who, x.proof)
+		for _, account := range []string{"", "alice", "svc", "bob", "carol"} {
+			for _, r := range []ledger.RevokeMany{{App: "matrix"}, {Scope: "view:site/4"}, {Scope: "view:site/3", App: "matrix"}} {
+				r.Account, r.DryRun, r.IncludeSelf = account, true, true
+				// By the rule for all of an account's tokens; who has admin on something is
+				// asked for the proof alone, and takes what is confined to it.
+				whose := account
+				if account == "" {
+					whose = c.account
+				}
+				want := w.may(c, "revoke all tokens of an account", thing{account: whose})
+				if has(c.scopes, "admin:site/3") {
+					want = nil
+					if c.session && !c.proved {
+						want = []answer{{outcome: noProof}}
+					}
+				}
+				got, err := w.RevokeMany(t.Context(), as, "", r)
+				switch {
+				case len(want) > 0:
+					if outcome(err) != want[0].outcome {
+						t.Errorf("%s (%s), %+v: %v, want %s", c.name, c.token, r, err, want[0].outcome)
+					}
+					continue
+				case err != nil:
+					t.Errorf("%s (%s), %+v: %v", c.name, c.token, r, err)
+					continue
+				}
+				var takes, wanted []string
+				for _, id := range got.Tokens {
+					takes = append(takes, named[id])
+				}
+				for name, id := range w.have {
+					on := w.thing(name)
+					if (id != w.root.Token || r.App == "") && (account == "" || on.account == account) && (r.Scope == "" || has(on.scopes, r.Scope)) &&
+						len(w.may(c, "revoke a token", on)) == 0 && (has(c.scopes, "admin:site/3") || on.account == whose) {
+						wanted = append(wanted, name)
+					}
+				}
+				slices.Sort(takes)
+				slices.Sort(wanted)
+				if !slices.Equal(takes, wanted) || got.Matched != len(wanted) {
+					t.Errorf("%s (%s), %+v: takes %d:\n%q, want\n%q", c.name, c.token, r, got.Matched, takes, wanted)
+				}
+			}
+		}
+	}
+	// And it ends what it says, and no more.
+	as, _ := w.caller(who{account: "sitead", token: "sitead.plain"}, 0)
+	got, err := w.RevokeMany(t.Context(), as, "", ledger.RevokeMany{App: "matrix"})
+	if err != nil || got.Revoked == 0 {
+		t.Fatalf("RevokeMany = %+v, %v", got, err)
+	}
+	for _, name := range names {
+		tok, err := w.GetToken(w.root, w.have[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		confined := w.administers(who{scopes: []string{"admin:site/3"}}, w.thing(name).scopes)
+		if (tok.State == events.Revoked) != confined {
+			t.Errorf("%s is %s; its being confined to site 3 is %t", name, tok.State, confined)
+		}
+	}
+}
+
+// TestKeyOfAnother sends a command again with the key that a token of the same
+// account sent it with, which may do more.
+func TestKeyOfAnother(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	account := k.account("alice", "admin:site/3", "mint", "view:site/4")
+	k.account("bob", "view:site/3", "view:site/4")
+	person := ledger.Caller{Account: account, Session: someSession, Proved: k.now.Now(), Scopes: eventstest.Scopes("admin:site/3", "mint", "view:site/4"), Inherit: true}
+	token := func(scopes ...string) ledger.Caller {
+		r := k.token("alice", scopes...)
+		return ledger.Caller{Account: account, Token: r.Token.ID, Scopes: eventstest.Scopes(scopes...)}
+	}
+	narrow, plain, reader := token("mint", "view:site/3"), token("admin:site/3"), token("view:site/3", "view:site/4")
+	for i, tt := range []struct {
+		name string
+		by   ledger.Caller
+		r    ledger.CreateToken
+	}{
+		{"more scopes", person, ledger.CreateToken{Scopes: []string{"admin:site/3"}}},
+		{"another site", person, ledger.CreateToken{Scopes: []string{"view:site/4"}}},
+		{"all", person, ledger.CreateToken{Inherit: true}},
+		{"by a token", token("admin:site/3", "mint"), ledger.CreateToken{Scopes: []string{"admin:site/3"}}},
+		{"of another account", token("admin:site/3", "mint"), ledger.CreateToken{Account: "bob", Scopes: []string{"view:site/3"}}},
+	} {
+		key := fmt.Sprint("key", i)
+		first, err := k.Create(ctx, tt.by, key, tt.r)
+		if err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		if again, err := k.Create(ctx, tt.by, key, tt.r); err != nil || !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() {
+			t.Errorf("%s: the same caller again = %+v, %v; want the same answer", tt.name, again, err)
+		}
+		rotated, err := k.Rotate(ctx, person, key+" rotate", first.Token.ID, 0, nil)
+		if tt.r.Account == "" && err != nil {
+			t.Fatalf("%s: %v", tt.name, err)
+		}
+		for name, c := range map[string]ledger.Caller{"narrow": narrow, "without mint": plain, "reader": reader} {
+			k.unchanged(func() {
+				again, err := k.Create(ctx, c, key, tt.r)
+				if !errors.Is(err, ledger.ErrForbidden) || again.Secret != (events.Secret{}) {
+					t.Errorf("%s: made again by a token that is %s = %v, %v; want ErrForbidden", tt.name, name, again.Token, err)
+				}
+				if rotated.Made {
+					again, err = k.Rotate(ctx, c, key+" rotate", first.Token.ID, 0, nil)
+					if !errors.Is(err, ledger.ErrForbidden) || again.Secret != (events.Secret{}) {
+						t.Errorf("%s: rotated again by a token that is %s = %v, %v; want ErrForbidden", tt.name, name, again.Token, err)
+					}
+				}
+			})
+		}
+	}
+
+	// A token that was widened since may do more than whoever may make what it was.
+	for name, widen := range map[string]ledger.EditToken{"scopes": {Scopes: &[]string{"admin:site/3"}}, "inherit": {Inherit: ptr(true)}} {
+		r := ledger.CreateToken{Scopes: []string{"view:site/3"}}
+		first, err := k.Create(ctx, person, "widened "+name, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := k.Create(ctx, narrow, "widened "+name, r); err != nil || again.Secret.Reveal() != first.Secret.Reveal() {
+			t.Errorf("before: %v; want the same answer", err)
+		}
+		if _, err := k.Edit(ctx, person, "", first.Token.ID, 0, widen); err != nil {
+			t.Fatal(err)
+		}
+		if again, err := k.Create(ctx, narrow, "widened "+name, r); again.Secret != (events.Secret{}) {
+			t.Errorf("widened by %s: a narrower token is shown the secret (%v)", name, err)
+		}
+		if again, err := k.Create(ctx, person, "widened "+name, r); err != nil || again.Secret.Reveal() != first.Secret.Reveal() {
+			t.Errorf("widened by %s: its maker is not shown the secret: %v", name, err)
+		}
+	}
+}

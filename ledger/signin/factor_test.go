@@ -1,0 +1,309 @@
+package signin_test
+
+import (
+	"errors"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/signin"
+)
+
+func TestSecondFactor(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	id := k.person("anna", good)
+	_, c := n.must("anna", good, "")
+
+	e, err := n.AddSecondFactor(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(e.URI)
+	if err != nil || u.Scheme != "otpauth" || u.Host != "totp" || u.Path != "/tokenledger:anna" || u.Query().Get("secret") != e.Secret ||
+		u.Query().Get("issuer") != "tokenledger" || u.Query().Get("digits") != "6" || u.Query().Get("period") != "30" || u.Query().Get("algorithm") != "SHA1" {
+		t.Errorf("the address for apps is %s (%v)", e.URI, err)
+	}
+	// It counts only once it is confirmed.
+	if _, err := n.enter("anna", good, "", home); err != nil {
+		t.Errorf("before it is confirmed: %v", err)
+	}
+	wrong := "000000"
+	if wrong == k.code(e.Secret) {
+		wrong = "000001"
+	}
+	_, err = n.Confirm(t.Context(), c, wrong)
+	field(t, "a wrong code", err, "code", wrong)
+	recovery, err := n.Confirm(t.Context(), c, k.code(e.Secret))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(recovery) != 10 {
+		t.Fatalf("%d recovery codes, want 10", len(recovery))
+	}
+	for _, code := range recovery {
+		if !regexp.MustCompile(`^[0-9a-z]{4}(-[0-9a-z]{4}){3}$`).MatchString(code) {
+			t.Errorf("a recovery code is %q", code)
+		}
+	}
+	if _, err := n.Confirm(t.Context(), c, k.code(e.Secret)); !errors.Is(err, ledger.ErrInvalid) {
+		t.Errorf("confirmed twice: %v", err)
+	}
+
+	if _, err := n.enter("anna", good, "", home); !errors.Is(err, signin.ErrSecondFactor) {
+		t.Errorf("without a code: %v", err)
+	}
+	_, err = n.enter("anna", good+"!", "", home)
+	same(t, "a bad password without a code", err)
+	_, err = n.enter("anna", good, k.code(e.Secret), home)
+	same(t, "the code that it was confirmed by", err)
+	k.now.advance(30 * time.Second)
+	code := k.code(e.Secret)
+	_, err = n.enter("anna", good+"!", code, home)
+	same(t, "a bad password with a code", err)
+	o, err := n.enter("anna", good, code[:3]+" "+code[3:], home)
+	if err != nil {
+		t.Fatalf("the code, though it came with a bad password before: %v", err)
+	}
+	if got := strings.Join(o.Session.Methods, " "); got != "pwd otp mfa" {
+		t.Errorf("methods are %q", got)
+	}
+	_, err = n.enter("anna", good, code, home)
+	same(t, "a code again", err)
+
+	// A code may be one step off, and time goes one way.
+	k.now.advance(2 * time.Minute)
+	late := k.code(e.Secret)
+	k.now.advance(30 * time.Second)
+	n.must("anna", good, late)
+	k.now.advance(2 * time.Minute)
+	late = k.code(e.Secret)
+	k.now.advance(time.Minute)
+	_, err = n.enter("anna", good, late, home)
+	same(t, "a code two steps off", err)
+	old := k.code(e.Secret)
+	k.now.advance(30 * time.Second)
+	n.must("anna", good, k.code(e.Secret))
+	_, err = n.enter("anna", good, old, home)
+	same(t, "a code before the last", err)
+
+	// Recovery codes, each once, however they are typed.
+	n.must("anna", good, recovery[0])
+	_, err = n.enter("anna", good, recovery[0], home)
+	same(t, "a recovery code again", err)
+	n.must("anna", good, strings.ToUpper(strings.ReplaceAll(recovery[1], "-", " ")))
+	if got := k.proofs(id); got != "invited password second_factor recovery_code_used recovery_code_used" {
+		t.Errorf("the trail says %q", got)
+	}
+	// The record has no recovery code.
+	for _, code := range recovery {
+		if e, err := k.bucket("DIRECTORY").Get(t.Context(), "credential."+string(id)); err != nil || strings.Contains(string(e.Value()), strings.ReplaceAll(code, "-", "")) {
+			t.Errorf("a recovery code is stored as it is (%v)", err)
+		}
+	}
+
+	// New ones end the old; taking the factor away ends all.
+	k.now.advance(time.Hour) // the failures are forgotten
+	_, c = n.must("anna", good, k.code(e.Secret))
+	fresh, err := n.RenewRecovery(t.Context(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = n.enter("anna", good, recovery[2], home)
+	same(t, "a recovery code that was replaced", err)
+	err = n.RemoveSecondFactor(t.Context(), c, recovery[2])
+	same(t, "removal by a code that was replaced", err)
+	if err := n.RemoveSecondFactor(t.Context(), c, fresh[0]); err != nil {
+		t.Fatal(err)
+	}
+	n.must("anna", good, "")
+	if err := n.RemoveSecondFactor(t.Context(), c, fresh[1]); !errors.Is(err, ledger.ErrInvalid) {
+		t.Errorf("removed twice: %v", err)
+	}
+	if _, err := n.RenewRecovery(t.Context(), c); !errors.Is(err, ledger.ErrInvalid) {
+		t.Errorf("recovery codes for no second factor: %v", err)
+	}
+	if got := k.proofs(id); !strings.HasSuffix(got, " recovery_codes second_factor_removed") {
+		t.Errorf("the trail says %q", got)
+	}
+}
+
+// TestCodeOnce sends one code, and one recovery code, to several ledgers at once.
+func TestCodeOnce(t *testing.T) {
+	k := start(t, 3)
+	k.person("anna", good)
+	_, c := k.node[0].must("anna", good, "")
+	secret, recovery := k.factor(k.node[0], c)
+	for round := range 20 {
+		code := k.code(secret)
+		if round%2 == 1 {
+			code = recovery[round/2]
+		}
+		errs := make([]error, len(k.node))
+		atOnce(len(k.node), func(i int) { _, errs[i] = k.node[i].enter("anna", good, code, home) })
+		won := 0
+		for _, err := range errs {
+			if err == nil {
+				won++
+			} else {
+				same(t, "the same code elsewhere", err)
+			}
+		}
+		if won != 1 {
+			t.Fatalf("round %d: %d ledgers took one code: %v", round, won, errs)
+		}
+		k.now.advance(10 * time.Minute) // failures are forgotten, and the code is another
+	}
+}
+
+// TestRecentProof lets what needs a recent proof through for five minutes.
+func TestRecentProof(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good, "superuser")
+	o, c := n.must("anna", good, "")
+	secret, recovery := k.factor(n, c)
+	needs := map[string]func(c ledger.Caller) error{
+		"add":     func(c ledger.Caller) error { _, err := n.AddSecondFactor(t.Context(), c); return err },
+		"confirm": func(c ledger.Caller) error { _, err := n.Confirm(t.Context(), c, "1"); return err },
+		"remove":  func(c ledger.Caller) error { return n.RemoveSecondFactor(t.Context(), c, "1") },
+		"codes": func(c ledger.Caller) error {
+			made, err := n.RenewRecovery(t.Context(), c)
+			if err == nil {
+				recovery = made
+			}
+			return err
+		},
+		"invite": func(c ledger.Caller) error { _, err := n.Invite(t.Context(), c, "anna", false); return err },
+	}
+	recent := func() {
+		t.Helper()
+		for what, do := range needs {
+			if err := do(n.caller(o)); errors.Is(err, ledger.ErrProof) {
+				t.Errorf("%s with a recent proof: %v", what, err)
+			}
+		}
+	}
+	stale := func() {
+		t.Helper()
+		for what, do := range needs {
+			var p *ledger.ProofError
+			if err := do(n.caller(o)); !errors.As(err, &p) || p.MaxAge != 5*time.Minute {
+				t.Errorf("%s without a recent proof: %v", what, err)
+			}
+		}
+	}
+	k.now.advance(4 * time.Minute)
+	recent()
+	k.now.advance(2 * time.Minute)
+	stale()
+	prove := func(p signin.Proof) error {
+		_, err := n.Prove(t.Context(), n.caller(o), p)
+		return err
+	}
+	field(t, "no proof at all", prove(signin.Proof{}), "password", "")
+	same(t, "a bad password", prove(signin.Proof{Password: []byte(good + "!")}))
+	same(t, "a bad code", prove(signin.Proof{Code: "1"}))
+	same(t, "a good password and a bad code", prove(signin.Proof{Password: []byte(good), Code: "1"}))
+	stale()
+	for _, p := range []func() signin.Proof{
+		func() signin.Proof { return signin.Proof{Password: []byte(good)} },
+		func() signin.Proof { return signin.Proof{Code: k.code(secret)} },
+		func() signin.Proof { return signin.Proof{Code: recovery[0]} },
+	} {
+		if err := prove(p()); err != nil {
+			t.Fatal(err)
+		}
+		recent()
+		k.now.advance(6 * time.Minute)
+		stale()
+	}
+	// A token never is a person.
+	token := ledger.Caller{Account: k.root.Account, Token: k.root.Token, Scopes: k.root.Scopes}
+	for what, do := range needs {
+		if err := do(token); what != "invite" && !errors.Is(err, ledger.ErrForbidden) {
+			t.Errorf("%s by a token: %v, want ErrForbidden", what, err)
+		}
+	}
+	if _, err := n.Prove(t.Context(), token, signin.Proof{Password: []byte(good)}); !errors.Is(err, ledger.ErrForbidden) {
+		t.Errorf("a token proves a person: %v", err)
+	}
+}
+
+// TestGuessedProof limits guesses at a password or a code through a session.
+func TestGuessedProof(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	_, c := n.must("anna", good, "")
+	for what, guess := range map[string]func(c ledger.Caller) error{
+		"prove": func(c ledger.Caller) error {
+			_, err := n.Prove(t.Context(), c, signin.Proof{Password: []byte("x")})
+			return err
+		},
+		"change": func(c ledger.Caller) error { return n.ChangePassword(t.Context(), c, []byte("x"), []byte(good)) },
+	} {
+		c := c
+		c.Address = map[string]string{"prove": "192.0.2.1", "change": "192.0.2.2"}[what]
+		stopped := 0
+		for range 20 {
+			var many *signin.TooManyError
+			if err := guess(c); errors.As(err, &many) {
+				stopped++
+			} else {
+				same(t, what, err)
+			}
+		}
+		if stopped != 12 {
+			t.Errorf("%s: %d of 20 guesses were stopped, want 12", what, stopped)
+		}
+	}
+}
+
+// TestCrashBeforeEvent loses the event of each change: nobody signs in by a
+// credential that the trail does not know of, and then each event is there once.
+func TestCrashBeforeEvent(t *testing.T) {
+	k := start(t, 2)
+	n := k.node[0]
+	id := k.person("anna", good)
+	_, c := n.must("anna", good, "")
+	lost := errors.New("the log is gone")
+	for _, other := range k.node {
+		other.trail.before = func() error { return lost }
+	}
+	const next = "plinth otter quaver"
+	if err := n.ChangePassword(t.Context(), c, []byte(good), []byte(next)); !errors.Is(err, lost) {
+		t.Errorf("the change = %v, want the fault", err)
+	}
+	if got := k.proofs(id); got != "invited password" {
+		t.Errorf("the trail says %q", got)
+	}
+	if _, err := n.enter("anna", next, "", home); !errors.Is(err, lost) {
+		t.Errorf("sign-in by what the trail does not know of: %v", err)
+	}
+	_, err := n.enter("anna", good, "", home)
+	same(t, "the old password", err)
+	for _, other := range k.node {
+		other.trail.before = nil
+	}
+	atOnce(2, func(i int) {
+		if _, err := k.node[i].enter("anna", next, "", home); err != nil {
+			t.Errorf("once the log is back: %v", err)
+		}
+	})
+	if got := k.proofs(id); got != "invited password password" {
+		t.Errorf("the trail says %q, want the change once", got)
+	}
+	if _, still := k.stored(id)["due"]; still {
+		t.Error("the event is still noted as due")
+	}
+	for _, e := range k.log.Events() {
+		if c, ok := e.Change.(*events.AccountProofChanged); ok && c.Proof == events.ProofPassword && e.Actor.Account != id {
+			t.Errorf("the change was by %+v", e.Actor)
+		}
+	}
+}

@@ -1,0 +1,143 @@
+package signin
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/crypto/argon2"
+
+	"github.com/tokenledger/tokenledger/ledger"
+)
+
+// Cost is how much work a hash is (argon2id, RFC 9106 section 3.1).
+type Cost struct {
+	Memory  uint32 // KiB
+	Passes  uint32
+	Threads uint8
+}
+
+// DefaultCost is what OWASP recommends at least: 19 MiB, two passes, one thread.
+var DefaultCost = Cost{Memory: 19 << 10, Passes: 2, Threads: 1}
+
+// Bounds of the parameters in a record, so that a damaged one costs no more.
+var mostCost = Cost{Memory: 1 << 20, Passes: 16, Threads: 16}
+
+// ErrBusy reports that too many hashes wait. It is a [ledger.ErrUnavailable]:
+// nothing was done.
+var ErrBusy = fmt.Errorf("%w: too many people sign in at once; nothing was done", ledger.ErrUnavailable)
+
+const (
+	saltLength = 16 // bytes
+	hashLength = 32 // bytes
+	// mostWaiting is how many wait for their hash at most. Past it the wait
+	// would be longer than anybody waits, and cost more than the hash.
+	mostWaiting = 16
+)
+
+// hasher makes and checks hashes, few at once.
+type hasher struct {
+	cost    Cost
+	running chan struct{} // holds a value for each that runs
+	waiting atomic.Int32
+	done    atomic.Uint64
+	dummy   string // nobody's, for whom there is no hash
+}
+
+func newHasher(cost Cost) *hasher {
+	h := &hasher{cost: cost, running: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	// Nobody has a password whose hash is random.
+	h.dummy = h.format(cost, random(saltLength), random(hashLength))
+	return h
+}
+
+// argon does the work of one hash. It waits for its turn, and not where too many
+// wait.
+func (h *hasher) argon(ctx context.Context, cost Cost, password, salt []byte) ([]byte, error) {
+	defer h.waiting.Add(-1)
+	if int(h.waiting.Add(1)) > mostWaiting+cap(h.running) {
+		return nil, ErrBusy
+	}
+	select {
+	case h.running <- struct{}{}:
+	case <-ctx.Done():
+		return nil, unavailable(ctx.Err())
+	}
+	defer func() { <-h.running }()
+	h.done.Add(1)
+	return argon2.IDKey(password, salt, cost.Passes, cost.Memory, cost.Threads, hashLength), nil
+}
+
+// hash returns a password's PHC string.
+func (h *hasher) hash(ctx context.Context, password []byte) (string, error) {
+	salt := random(saltLength)
+	sum, err := h.argon(ctx, h.cost, password, salt)
+	if err != nil {
+		return "", err
+	}
+	return h.format(h.cost, salt, sum), nil
+}
+
+// check reports whether a password is that of a PHC string, and whether the
+// string has other parameters than today's. An empty string is nobody's, and
+// costs the same.
+func (h *hasher) check(ctx context.Context, phc string, password []byte) (ok, old bool, err error) {
+	nobody := phc == ""
+	if nobody {
+		phc = h.dummy
+	}
+	cost, salt, want, err := parsePHC(phc)
+	if err != nil {
+		return false, false, err
+	}
+	got, err := h.argon(ctx, cost, password, salt)
+	if err != nil {
+		return false, false, err
+	}
+	ok = subtle.ConstantTimeCompare(got, want) == 1 && !nobody
+	return ok, ok && cost != h.cost, nil
+}
+
+var phcEncoding = base64.RawStdEncoding.Strict()
+
+func (h *hasher) format(c Cost, salt, sum []byte) string {
+	return fmt.Sprintf("$argon2id$v=%d$m=%d,t=%d,p=%d$%s$%s", argon2.Version, c.Memory, c.Passes, c.Threads,
+		phcEncoding.EncodeToString(salt), phcEncoding.EncodeToString(sum))
+}
+
+var errBadHash = errors.New("the record of a password is damaged; invite the person anew")
+
+func parsePHC(s string) (c Cost, salt, sum []byte, err error) {
+	part := strings.Split(s, "$")
+	if len(part) != 6 || part[0] != "" || part[1] != "argon2id" || part[2] != fmt.Sprintf("v=%d", argon2.Version) {
+		return c, nil, nil, errBadHash
+	}
+	if _, err := fmt.Sscanf(part[3], "m=%d,t=%d,p=%d", &c.Memory, &c.Passes, &c.Threads); err != nil {
+		return c, nil, nil, errBadHash
+	}
+	if c.Memory == 0 || c.Passes == 0 || c.Threads == 0 || c.Memory > mostCost.Memory || c.Passes > mostCost.Passes || c.Threads > mostCost.Threads {
+		return c, nil, nil, errBadHash
+	}
+	salt, err1 := phcEncoding.DecodeString(part[4])
+	sum, err2 := phcEncoding.DecodeString(part[5])
+	if err1 != nil || err2 != nil || len(salt) < 8 || len(sum) != hashLength {
+		return c, nil, nil, errBadHash
+	}
+	return c, salt, sum, nil
+}
+
+func random(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b) // does not fail
+	return b
+}
+
+// BusyWait is when whoever got [ErrBusy] may try again.
+const BusyWait = 2 * time.Second

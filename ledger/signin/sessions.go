@@ -1,0 +1,398 @@
+package signin
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/bucket"
+)
+
+// session is the record of a session.
+type session struct {
+	ID         events.SessionID `json:"id"`
+	Account    events.AccountID `json:"account"`
+	Created    time.Time        `json:"created"`
+	Seen       time.Time        `json:"seen"`
+	Proved     time.Time        `json:"proved_at,omitzero"` // zero for a session that a token opened
+	Methods    []string         `json:"methods"`
+	Generation uint64           `json:"generation,omitempty"` // of the credential
+	Address    string           `json:"address,omitempty"`    // that it was opened from
+	Token      events.TokenID   `json:"token,omitempty"`      // that opened it
+}
+
+// Session is a session as its person sees it.
+type Session struct {
+	ID      events.SessionID
+	Account events.AccountID
+	Created time.Time
+	Seen    time.Time // to the minute
+	Proved  time.Time // when the person last proved to be who they are; zero for never
+	Expires time.Time // when it ends whatever is done with it
+	Idle    time.Time // when it ends if nothing is done with it
+	Methods []string  // of the proof (RFC 8176)
+	Address string    // that it was opened from
+	Token   events.TokenID
+}
+
+// Opened is a session that was just opened. The secret is shown once.
+type Opened struct {
+	Secret  events.Secret
+	Session Session
+}
+
+// Bounds of what is kept.
+const (
+	// seenEvery is how often it is written down that a session was used, more
+	// often where sessions may rest for a few minutes only.
+	seenEvery = time.Minute
+	// mostSessions is how many an account has at most; past it the oldest end.
+	mostSessions = 100
+)
+
+func sessionKey(d events.Digest, account events.AccountID, id events.SessionID) string {
+	return hex.EncodeToString(d[:]) + "." + string(account) + "." + string(id)
+}
+
+// open stores a new session.
+func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
+	secret := events.NewSessionSecret()
+	b, err := json.Marshal(r)
+	if err != nil {
+		return Opened{}, err
+	}
+	if err := s.makeRoom(ctx, r.Account); err != nil {
+		return Opened{}, err
+	}
+	if _, err := s.sessions.Put(ctx, sessionKey(secret.Digest(), r.Account, r.ID), b, 0); err != nil {
+		return Opened{}, unavailable(err)
+	}
+	s.log.InfoContext(ctx, "signed in", "account_id", r.Account, "session_id", r.ID, "token_id", r.Token, "methods", r.Methods, "address", r.Address)
+	return Opened{Secret: secret, Session: s.show(r)}, nil
+}
+
+// makeRoom ends an account's oldest sessions where it has too many.
+func (s *SignIn) makeRoom(ctx context.Context, account events.AccountID) error {
+	ids, err := s.sessionIDs(ctx, account)
+	if err != nil {
+		return err
+	}
+	for i := 0; i <= len(ids)-mostSessions; i++ {
+		if err := s.sessions.Remove(ctx, "*."+string(account)+"."+ids[i]); err != nil {
+			return unavailable(err)
+		}
+	}
+	return nil
+}
+
+// sessionIDs lists an account's sessions in order of id, which is that of time.
+func (s *SignIn) sessionIDs(ctx context.Context, account events.AccountID) ([]string, error) {
+	keys, err := s.sessions.Keys(ctx, "*."+string(account)+".*")
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	for i, key := range keys {
+		keys[i] = key[strings.LastIndexByte(key, '.')+1:]
+	}
+	slices.Sort(keys)
+	return keys, nil
+}
+
+// read returns the record under a key, which may have "*" for what is not known.
+func (s *SignIn) read(ctx context.Context, key string) (r session, e bucket.Entry, err error) {
+	e, err = s.sessions.Get(ctx, key)
+	if errors.Is(err, bucket.ErrNotFound) {
+		return r, e, ErrNoSession
+	}
+	if err != nil {
+		return r, e, unavailable(err)
+	}
+	if err := json.Unmarshal(e.Value, &r); err != nil {
+		return r, e, fmt.Errorf("read a session: %w", err)
+	}
+	return r, e, nil
+}
+
+// Authenticate returns who sent a session's secret, or [ErrNoSession]. Where the
+// request changes something, the session is first written back, which fails
+// where it was ended in the meantime and where this ledger is cut off.
+func (s *SignIn) Authenticate(ctx context.Context, secret, address string, changes bool) (ledger.Caller, error) {
+	if err := s.ready(); err != nil {
+		return ledger.Caller{}, err
+	}
+	parsed, err := events.ParseSessionSecret(secret)
+	if err != nil {
+		return ledger.Caller{}, ErrNoSession
+	}
+	d := parsed.Digest()
+	for {
+		r, e, err := s.read(ctx, hex.EncodeToString(d[:])+".*.*")
+		if err != nil {
+			return ledger.Caller{}, err
+		}
+		c, _, err := s.credential(ctx, r.Account)
+		if err != nil {
+			return ledger.Caller{}, err
+		}
+		caller, err := s.caller(r, c.Generation, address)
+		if err != nil {
+			return caller, err
+		}
+		now, policy := s.now(), s.cfg.View.Policy()
+		if !changes && now.Sub(r.Seen) < min(seenEvery, policy.Idle()/4) {
+			return caller, nil
+		}
+		r.Seen = now
+		switch err := s.write(ctx, e, r); {
+		case err == nil:
+			return caller, nil
+		case errors.Is(err, bucket.ErrChanged) && ctx.Err() == nil:
+			continue // by another request of the same session, or it was ended
+		case !changes:
+			return caller, nil // it is used all the same
+		default:
+			return ledger.Caller{}, unavailable(err)
+		}
+	}
+}
+
+// write stores a session that was read before.
+func (s *SignIn) write(ctx context.Context, e bucket.Entry, r session) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	_, err = s.sessions.Put(ctx, e.Key, b, e.Revision)
+	return err
+}
+
+// caller returns what a session may do now, or [ErrNoSession] where it is over.
+func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Caller, error) {
+	a, err := s.person(r.Account)
+	if errors.Is(err, errNotAPerson) {
+		return ledger.Caller{}, ErrNoSession
+	}
+	if err != nil {
+		return ledger.Caller{}, err
+	}
+	now, policy := s.now(), s.cfg.View.Policy()
+	switch {
+	case r.Generation != generation,
+		!now.Before(r.Created.Add(policy.Life())),
+		!now.Before(r.Seen.Add(policy.Idle())),
+		r.Created.Before(a.TokensBefore), r.Created.Before(policy.TokensBefore):
+		return ledger.Caller{}, ErrNoSession
+	}
+	c := ledger.Caller{Account: r.Account, Session: r.ID, Token: r.Token, Proved: r.Proved, Address: address, Scopes: a.Grants, Inherit: true}
+	if r.Token == "" {
+		return c, nil
+	}
+	if !policy.TokenSignIn {
+		return ledger.Caller{}, ErrNoSession
+	}
+	t, err := s.cfg.View.Token(r.Token)
+	switch {
+	case errors.Is(err, events.ErrNotFound):
+		return ledger.Caller{}, ErrNoSession
+	case err != nil:
+		return ledger.Caller{}, unavailable(err)
+	case t.Account != r.Account, t.State != events.Active, !t.Expires.IsZero() && !now.Before(t.Expires),
+		t.Created.Before(a.TokensBefore), t.Created.Before(policy.TokensBefore),
+		!mayOpen(t.Constraints, address):
+		return ledger.Caller{}, ErrNoSession
+	}
+	c.Proved, c.Inherit = time.Time{}, t.Inherit
+	if !t.Inherit {
+		c.Scopes = s.cfg.Model.Intersect(t.Scopes, a.Grants)
+	}
+	return c, nil
+}
+
+// mayOpen reports whether a token with constraints may act through a session
+// from an address.
+func mayOpen(c *events.Constraints, address string) bool {
+	if c == nil {
+		return true
+	}
+	if len(c.Origins) > 0 || len(c.Methods) > 0 || len(c.Audience) > 0 || c.Rate > 0 {
+		return false
+	}
+	a, err := netip.ParseAddr(address)
+	return len(c.CIDRs) == 0 || err == nil && slices.ContainsFunc(c.CIDRs, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+}
+
+func (s *SignIn) show(r session) Session {
+	policy := s.cfg.View.Policy()
+	return Session{
+		ID: r.ID, Account: r.Account, Created: r.Created, Seen: r.Seen, Proved: r.Proved,
+		Expires: r.Created.Add(policy.Life()), Idle: r.Seen.Add(policy.Idle()),
+		Methods: r.Methods, Address: r.Address, Token: r.Token,
+	}
+}
+
+// Current returns the caller's own session.
+func (s *SignIn) Current(ctx context.Context, c ledger.Caller) (Session, error) {
+	r, _, err := s.own(ctx, c)
+	return s.show(r), err
+}
+
+// own reads the caller's session.
+func (s *SignIn) own(ctx context.Context, c ledger.Caller) (session, bucket.Entry, error) {
+	if c.Session == "" {
+		return session{}, bucket.Entry{}, fmt.Errorf("%w: this is for sessions, and the caller is a token; sign in first", ledger.ErrForbidden)
+	}
+	return s.read(ctx, "*."+string(c.Account)+"."+string(c.Session))
+}
+
+// List returns sessions in order of id, from after the given one on, and whether
+// there are more: the caller's, or those of another account, or of all where
+// everybody is true, which are for superusers.
+func (s *SignIn) List(ctx context.Context, c ledger.Caller, account string, everybody bool, after events.SessionID, limit int) ([]Session, bool, error) {
+	of := events.AccountID("*")
+	if everybody {
+		if err := s.cfg.Directory.AllowAll(c, ledger.SeeSessions); err != nil {
+			return nil, false, err
+		}
+	} else {
+		if account == "" {
+			account = string(c.Account)
+		}
+		a, err := s.cfg.Directory.Allow(ctx, c, ledger.SeeSessions, account)
+		if err != nil {
+			return nil, false, err
+		}
+		of = a.ID
+	}
+	ids, err := s.sessionIDs(ctx, of)
+	if err != nil {
+		return nil, false, err
+	}
+	var out []Session
+	for _, id := range ids {
+		if id <= string(after) {
+			continue
+		}
+		r, _, err := s.read(ctx, "*."+string(of)+"."+id)
+		if errors.Is(err, ErrNoSession) {
+			continue // it ended just now
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		live, err := s.lives(ctx, r)
+		if err != nil {
+			return nil, false, err
+		}
+		if !live {
+			continue
+		}
+		if len(out) == limit {
+			return out, true, nil
+		}
+		out = append(out, s.show(r))
+	}
+	return out, false, nil
+}
+
+// lives reports whether a session is accepted, from the address that it was
+// opened from.
+func (s *SignIn) lives(ctx context.Context, r session) (bool, error) {
+	c, _, err := s.credential(ctx, r.Account)
+	if err != nil {
+		return false, err
+	}
+	_, err = s.caller(r, c.Generation, r.Address)
+	if errors.Is(err, ErrNoSession) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// End ends one session, the caller's own where the id is empty. It is over for
+// every ledger when End returns. A session that is not for the caller to end is
+// [ledger.ErrNotFound], like one that does not exist.
+func (s *SignIn) End(ctx context.Context, c ledger.Caller, id events.SessionID) error {
+	if id == "" {
+		if c.Session == "" {
+			return fmt.Errorf("%w: the caller is a token and has no session to end", ledger.ErrForbidden)
+		}
+		id = c.Session
+	}
+	unknown := fmt.Errorf("session %s: %w", id, ledger.ErrNotFound)
+	r, _, err := s.read(ctx, "*.*."+string(id))
+	if errors.Is(err, ErrNoSession) {
+		return unknown
+	}
+	if err != nil {
+		return err
+	}
+	if id != c.Session {
+		_, err := s.cfg.Directory.Allow(ctx, c, ledger.EndSessions, string(r.Account))
+		if errors.Is(err, ledger.ErrForbidden) {
+			return unknown
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if r.Account != c.Account {
+		// First, so that nobody ends what is not theirs without a trace.
+		if err := s.note(ctx, r.Account, c, events.ProofSessionsEnded); err != nil {
+			return err
+		}
+	}
+	if err := s.sessions.Remove(ctx, "*."+string(r.Account)+"."+string(id)); err != nil {
+		return unavailable(err)
+	}
+	s.log.InfoContext(ctx, "session ended", "account_id", r.Account, "session_id", id, "by", c.Account)
+	return nil
+}
+
+// note appends an event about an account's credential, which does not change.
+func (s *SignIn) note(ctx context.Context, id events.AccountID, by ledger.Caller, what events.Proof) error {
+	_, err := s.cfg.Trail.RecordProof(ctx, by, newDue(by, what).ID, id, what)
+	return err
+}
+
+// EndAll ends all sessions of an account, empty for the caller's own. They are
+// over for every ledger when it returns without an error.
+func (s *SignIn) EndAll(ctx context.Context, c ledger.Caller, account string) error {
+	if account == "" {
+		account = string(c.Account)
+	}
+	a, err := s.cfg.Directory.Allow(ctx, c, ledger.EndSessions, account)
+	if err != nil {
+		return err
+	}
+	id := a.ID
+	next := func(c *credential) error {
+		c.Generation++
+		return nil
+	}
+	if id == c.Account {
+		_, err = s.edit(ctx, id, next)
+	} else {
+		_, err = s.alter(ctx, id, c, events.ProofSessionsEnded, next)
+	}
+	if err != nil {
+		return err
+	}
+	s.log.InfoContext(ctx, "all sessions ended", "account_id", id, "by", c.Account)
+	s.sweep(ctx, id)
+	return nil
+}
+
+// sweep removes an account's sessions that its generation has ended already.
+func (s *SignIn) sweep(ctx context.Context, id events.AccountID) {
+	if err := s.sessions.Remove(ctx, "*."+string(id)+".*"); err != nil {
+		s.log.WarnContext(ctx, "records of ended sessions are left", "account_id", id, "err", err)
+	}
+}

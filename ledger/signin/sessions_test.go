@@ -1,0 +1,441 @@
+package signin_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/signin"
+)
+
+// TestSessionEnds ends sessions in all the ways there are; each is over on every
+// ledger at its next request.
+func TestSessionEnds(t *testing.T) {
+	k := start(t, 2)
+	a, b := k.node[0], k.node[1]
+	id := k.person("anna", good, "view:site/1")
+	k.person("ben", good)
+	ctx := t.Context()
+	for what, end := range map[string]func(o signin.Opened, c ledger.Caller) error{
+		"by itself": func(_ signin.Opened, c ledger.Caller) error { return b.End(ctx, c, "") },
+		"by its id": func(o signin.Opened, _ ledger.Caller) error {
+			_, c := b.must("anna", good, "")
+			return b.End(ctx, c, o.Session.ID)
+		},
+		"by a superuser":   func(o signin.Opened, _ ledger.Caller) error { return b.End(ctx, k.root, o.Session.ID) },
+		"all":              func(_ signin.Opened, c ledger.Caller) error { return b.EndAll(ctx, c, "") },
+		"all by login":     func(_ signin.Opened, c ledger.Caller) error { return b.EndAll(ctx, c, "ANNA") },
+		"all by superuser": func(signin.Opened, ledger.Caller) error { return b.EndAll(ctx, k.root, "anna") },
+		"password changed": func(signin.Opened, ledger.Caller) error {
+			_, c := b.must("anna", good, "")
+			return b.ChangePassword(ctx, c, []byte(good), []byte(good))
+		},
+		"password reset":    func(signin.Opened, ledger.Caller) error { k.password(id, good); return nil },
+		"idle":              func(signin.Opened, ledger.Caller) error { k.now.advance(30 * time.Minute); return nil },
+		"account suspended": func(signin.Opened, ledger.Caller) error { k.append(string(id), &events.AccountSuspended{}); return nil },
+	} {
+		o, c := a.must("anna", good, "")
+		other, _ := a.must("ben", good, "")
+		k.accepted(o)
+		if err := end(o, c); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		k.refused(o)
+		if what != "idle" {
+			k.accepted(other)
+		}
+		if what == "account suspended" {
+			k.append(string(id), &events.AccountResumed{})
+		}
+	}
+	// What ended all tokens of an account, or of all, ends its sessions too.
+	o, _ := a.must("anna", good, "")
+	other, _ := a.must("ben", good, "")
+	k.append(string(id), &events.AccountTokensRevoked{Before: k.now.Now().Add(time.Second).UTC().Round(0)})
+	k.refused(o)
+	k.accepted(other)
+	k.append(events.PolicyName, &events.PolicyTokensRevoked{Before: k.now.Now().Add(time.Second).UTC().Round(0)})
+	k.refused(other)
+	k.now.advance(2 * time.Second)
+	o, _ = a.must("anna", good, "")
+	k.accepted(o)
+	k.append(string(id), &events.AccountErased{})
+	k.refused(o)
+	if got := strings.Count(k.proofs(id), "sessions_ended"); got != 2 {
+		t.Errorf("the trail tells %d times that a superuser ended sessions, want 2: %s", got, k.proofs(id))
+	}
+}
+
+// TestPasswordChange keeps the session that did it.
+func TestPasswordChange(t *testing.T) {
+	k := start(t, 2)
+	a, b := k.node[0], k.node[1]
+	id := k.person("anna", good)
+	mine, c := a.must("anna", good, "")
+	other, _ := b.must("anna", good, "")
+	ctx := t.Context()
+	const next = "plinth otter quaver"
+	same(t, "a bad old password", a.ChangePassword(ctx, c, []byte(next), []byte(next)))
+	field(t, "a short one", a.ChangePassword(ctx, c, []byte(good), []byte("short1234")), "new", "short1234")
+	field(t, "the login", a.ChangePassword(ctx, c, []byte(good), []byte("it is anna and nobody else")), "new", "it is anna")
+	k.accepted(other)
+	k.now.advance(6 * time.Minute) // no recent proof is needed: the old password is one
+	c = a.caller(mine)
+	if err := a.ChangePassword(ctx, c, []byte(good), []byte(next)); err != nil {
+		t.Fatal(err)
+	}
+	k.accepted(mine)
+	k.refused(other)
+	_, err := a.enter("anna", good, "", home)
+	same(t, "the old password", err)
+	b.must("anna", next, "")
+	if now := b.caller(mine); !now.Proved.After(c.Proved) {
+		t.Error("the change is no recent proof")
+	}
+	if got := k.proofs(id); got != "invited password password" {
+		t.Errorf("the trail says %q", got)
+	}
+}
+
+// TestSessionTimes moves the clock, as the policy counts.
+func TestSessionTimes(t *testing.T) {
+	k := start(t, 2)
+	n := k.node[0]
+	k.person("anna", good)
+	o, _ := n.must("anna", good, "")
+	if got := o.Session.Idle.Sub(o.Session.Seen); got != 30*time.Minute {
+		t.Errorf("it may rest for %s", got)
+	}
+	if got := o.Session.Expires.Sub(o.Session.Created); got != 12*time.Hour {
+		t.Errorf("it may last for %s", got)
+	}
+	// In use on either ledger it goes on, until its end.
+	for passed := time.Duration(0); passed < 12*time.Hour-20*time.Minute; passed += 20 * time.Minute {
+		k.now.advance(20 * time.Minute)
+		if _, err := k.node[int(passed/time.Minute)/20%2].Authenticate(t.Context(), o.Secret.Reveal(), home, passed%time.Hour == 0); err != nil {
+			t.Fatalf("after %s: %v", passed, err)
+		}
+	}
+	k.now.advance(19 * time.Minute)
+	k.accepted(o)
+	k.now.advance(time.Minute)
+	k.refused(o)
+
+	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLife = 10, 60 })
+	o, _ = n.must("anna", good, "")
+	for range 5 {
+		k.now.advance(9 * time.Second)
+		k.accepted(o) // a use is written down soon enough
+	}
+	k.now.advance(11 * time.Second)
+	k.refused(o)
+	o, _ = n.must("anna", good, "")
+	k.accepted(o)
+	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLife = 1, 1 }) // acts on those that there are
+	k.now.advance(2 * time.Second)
+	k.refused(o)
+}
+
+// TestSeen writes down at most once a minute that a session only reads, and every
+// time that it changes something.
+func TestSeen(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	o, _ := n.must("anna", good, "")
+	revision := func() uint64 {
+		t.Helper()
+		kv := k.bucket("SESSIONS")
+		st, err := kv.Status(t.Context())
+		if err != nil || st.TTL() != 30*24*time.Hour || st.History() != 1 {
+			t.Fatalf("the bucket keeps %s and %d values (%v)", st.TTL(), st.History(), err)
+		}
+		keys, err := kv.Keys(t.Context())
+		if err != nil || len(keys) != 1 {
+			t.Fatalf("keys %q, %v", keys, err)
+		}
+		d := o.Secret.Digest()
+		digest, _ := d.MarshalText()
+		if !strings.HasPrefix(keys[0], string(digest)+".") {
+			t.Error("the key is not the secret's digest")
+		}
+		e, err := kv.Get(t.Context(), keys[0])
+		if err != nil || strings.Contains(string(e.Value()), o.Secret.Reveal()) {
+			t.Fatalf("%v; or the record holds the secret", err)
+		}
+		return e.Revision()
+	}
+	authenticate := func(changes bool) {
+		t.Helper()
+		if _, err := n.Authenticate(t.Context(), o.Secret.Reveal(), home, changes); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := revision()
+	for range 10 {
+		authenticate(false)
+	}
+	if revision() != first {
+		t.Error("reading wrote the session back")
+	}
+	k.now.advance(time.Minute)
+	authenticate(false)
+	if revision() == first {
+		t.Error("after a minute it is not written down that the session is used")
+	}
+	first = revision()
+	authenticate(true)
+	if revision() == first {
+		t.Error("a change did not write the session back")
+	}
+	// Many at once do not stand in each other's way.
+	errs := make([]error, 20)
+	atOnce(len(errs), func(i int) { _, errs[i] = n.Authenticate(context.Background(), o.Secret.Reveal(), home, true) })
+	if err := errors.Join(errs...); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestList(t *testing.T) {
+	k := start(t, 2)
+	n := k.node[0]
+	anna := k.person("anna", good)
+	ben := k.person("ben", good)
+	var made []events.SessionID
+	var c ledger.Caller
+	for range 5 {
+		var o signin.Opened
+		o, c = k.node[1].must("anna", good, "")
+		made = append(made, o.Session.ID)
+		k.now.advance(time.Millisecond) // ids are in order of time
+	}
+	k.node[1].must("ben", good, "")
+	count := func(c ledger.Caller, account string, everybody bool) int {
+		t.Helper()
+		list, more, err := n.List(t.Context(), c, account, everybody, "", 100)
+		if err != nil || more {
+			t.Fatalf("List = %v, %t", err, more)
+		}
+		return len(list)
+	}
+	for _, account := range []string{"", string(anna), "Anna"} {
+		if got := count(c, account, false); got != 5 {
+			t.Errorf("anna has %d sessions by %q", got, account)
+		}
+	}
+	if own, others, all := count(k.root, "", false), count(k.root, "ben", false), count(k.root, "", true); own != 0 || others != 1 || all != 6 {
+		t.Errorf("a superuser's token sees %d of its own, %d of ben and %d in all", own, others, all)
+	}
+	var seen []events.SessionID
+	for after := events.SessionID(""); ; {
+		list, more, err := n.List(t.Context(), c, "", false, after, 2)
+		if err != nil || len(list) > 2 {
+			t.Fatal(err)
+		}
+		for _, s := range list {
+			seen = append(seen, s.ID)
+		}
+		if !more {
+			break
+		}
+		after = seen[len(seen)-1]
+	}
+	if len(seen) != len(made) {
+		t.Fatalf("pages have %q, want %q", seen, made)
+	}
+	for i, id := range made {
+		if seen[i] != id {
+			t.Errorf("pages have %q, want %q", seen, made)
+		}
+	}
+	// Others' sessions are not for everybody: neither to see nor to end.
+	_, bc := n.must("ben", good, "")
+	for _, err := range []error{
+		second(n.List(t.Context(), bc, "anna", false, "", 1)), second(n.List(t.Context(), bc, string(anna), false, "", 1)),
+		second(n.List(t.Context(), bc, "nobody", false, "", 1)), second(n.List(t.Context(), bc, "", true, "", 1)),
+		n.EndAll(t.Context(), bc, "anna"), n.EndAll(t.Context(), bc, "nobody"),
+	} {
+		if !errors.Is(err, ledger.ErrForbidden) || !strings.Contains(err.Error(), "superuser") {
+			t.Errorf("ben: %v, want ErrForbidden that names the permission", err)
+		}
+	}
+	for _, id := range []events.SessionID{made[0], events.NewSessionID(k.now.Now())} {
+		if err := n.End(t.Context(), bc, id); !errors.Is(err, ledger.ErrNotFound) {
+			t.Errorf("ben ends another's session: %v, want ErrNotFound", err)
+		}
+	}
+	if err := n.End(t.Context(), k.root, ""); !errors.Is(err, ledger.ErrForbidden) {
+		t.Errorf("a token ends its own session: %v", err)
+	}
+	// What is over is not listed.
+	if err := n.EndAll(t.Context(), k.root, string(ben)); err != nil {
+		t.Fatal(err)
+	}
+	if got := count(k.root, "", true); got != 5 {
+		t.Errorf("%d sessions are left, want 5", got)
+	}
+	k.now.advance(31 * time.Minute)
+	if got := count(k.root, "", true); got != 0 {
+		t.Errorf("%d sessions are left after they rested, want none", got)
+	}
+}
+
+// TestManySessions ends the oldest of an account that has too many.
+func TestManySessions(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	var first, second, last signin.Opened
+	for i := range 101 {
+		o, _ := n.must("anna", good, "")
+		k.now.advance(time.Millisecond)
+		switch i {
+		case 0:
+			first = o
+		case 1:
+			second = o
+		}
+		last = o
+	}
+	k.refused(first)
+	k.accepted(second)
+	k.accepted(last)
+}
+
+func second[A, B any](_ A, _ B, err error) error { return err }
+
+// TestTokenSignIn opens sessions with tokens, where the policy lets it.
+func TestTokenSignIn(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	ctx := t.Context()
+	id := k.account("anna", "user", "admin:site/1", "view:site/2")
+	robot := k.account("robot", "service", "view:site/1")
+	secrets := map[string]events.TokenID{} // stands for the verifier
+	n.cfg.Token = func(_ context.Context, secret, address string) (ledger.Caller, error) {
+		id, known := secrets[secret]
+		if !known {
+			return ledger.Caller{}, errors.New("not accepted")
+		}
+		tok, err := n.view.Token(id)
+		if err != nil {
+			return ledger.Caller{}, err
+		}
+		return ledger.Caller{Account: tok.Account, Token: tok.ID, Address: address}, nil
+	}
+	n.reopen()
+	make := func(secret string, account events.AccountID, r ledger.CreateToken) events.TokenID {
+		t.Helper()
+		r.Account = string(account)
+		got, err := n.ledger.Create(ctx, k.root, "", r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets[secret] = got.Token.ID
+		return got.Token.ID
+	}
+	tok := make("one", id, ledger.CreateToken{Scopes: []string{"view:site/1"}})
+	make("all", id, ledger.CreateToken{Inherit: true})
+	make("robot", robot, ledger.CreateToken{Scopes: []string{"view:site/1"}})
+	make("post", id, ledger.CreateToken{Scopes: []string{"view:site/1"}, Constraints: &events.Constraints{Methods: []string{"POST"}}})
+	make("home", id, ledger.CreateToken{Scopes: []string{"view:site/1"}, Constraints: &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix(home + "/32")}}})
+
+	for secret := range secrets {
+		if _, err := n.SignInToken(ctx, secret, home); !errors.Is(err, ledger.ErrForbidden) || !strings.Contains(err.Error(), "token_sign_in") {
+			t.Errorf("%s: %v, want a refusal that names the policy", secret, err)
+		}
+	}
+	k.policy(func(p *events.Policy) { p.TokenSignIn = true })
+	for _, secret := range []string{"unknown", "robot", "post"} {
+		_, err := n.SignInToken(ctx, secret, home)
+		same(t, secret, err)
+	}
+	_, err := n.SignInToken(ctx, "home", abroad)
+	same(t, "a token from elsewhere", err)
+
+	one, err := n.SignInToken(ctx, "one", home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := n.caller(one)
+	if c.Account != id || c.Inherit || !c.Proved.IsZero() || len(c.Scopes) != 1 || c.Scopes[0].String() != "view:site/1" || one.Session.Token != tok {
+		t.Errorf("the caller is %+v", c)
+	}
+	_, err = n.Prove(ctx, c, signin.Proof{Password: []byte(good)})
+	for what, err := range map[string]error{
+		"prove":    err,
+		"password": n.ChangePassword(ctx, c, []byte(good), []byte(good)),
+		"factor":   n.RemoveSecondFactor(ctx, c, "1"),
+	} {
+		if !errors.Is(err, ledger.ErrForbidden) {
+			t.Errorf("%s in a token's session: %v, want ErrForbidden", what, err)
+		}
+	}
+	all, err := n.SignInToken(ctx, "all", home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := n.caller(all); !c.Inherit || len(c.Scopes) != 2 {
+		t.Errorf("the caller is %+v", c)
+	}
+	near, err := n.SignInToken(ctx, "home", home)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := n.Authenticate(ctx, near.Secret.Reveal(), abroad, false); !errors.Is(err, signin.ErrNoSession) {
+		t.Errorf("from outside of the token's networks: %v", err)
+	}
+	k.accepted(near)
+	// It follows its token, and its account.
+	k.append(string(id), &events.AccountGranted{Grants: []events.Scope{events.MustScope("view:site/2")}})
+	if c := n.caller(one); len(c.Scopes) != 0 {
+		t.Errorf("after the account lost it the session has %v", c.Scopes)
+	}
+	k.append(string(tok), &events.TokenSuspended{})
+	k.refused(one)
+	k.append(string(tok), &events.TokenResumed{})
+	k.accepted(one)
+	k.append(string(tok), &events.TokenRevoked{})
+	k.refused(one)
+	k.accepted(all)
+	k.policy(func(p *events.Policy) { p.TokenSignIn = false })
+	k.refused(all)
+	// A secret of a token is none of a session, and the other way round.
+	if _, err := n.Authenticate(ctx, events.DefaultFormat.NewSecret(events.UserAccount).Reveal(), home, false); !errors.Is(err, signin.ErrNoSession) {
+		t.Errorf("a token in the place of a session: %v", err)
+	}
+	if _, err := n.Authenticate(ctx, events.NewSessionSecret().Reveal(), home, false); !errors.Is(err, signin.ErrNoSession) {
+		t.Errorf("a session that nobody opened: %v", err)
+	}
+}
+
+// TestChangeMeanwhile changes the password while a sign-in with the old one waits
+// for its hash on another ledger.
+func TestChangeMeanwhile(t *testing.T) {
+	k := start(t, 2)
+	a, b := k.node[0], k.node[1]
+	k.person("anna", good)
+	_, c := b.must("anna", good, "")
+	release := a.HoldHashes()
+	late := make(chan error, 1)
+	go func() {
+		_, err := a.SignIn.SignIn(context.Background(), signin.Attempt{Login: "anna", Password: []byte(good), Address: home})
+		late <- err
+	}()
+	for end := time.Now().Add(patience); a.Waiting() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the sign-in does not come to its hash")
+		}
+	}
+	err := b.ChangePassword(t.Context(), c, []byte(good), []byte("plinth otter quaver"))
+	release()
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "the password that was changed meanwhile", <-late)
+}

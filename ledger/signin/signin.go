@@ -1,0 +1,341 @@
+package signin
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/bucket"
+)
+
+var (
+	// ErrFailed reports a sign-in, or another proof, that was not accepted. Why
+	// is told to nobody.
+	ErrFailed = errors.New("login, password, code or invitation is not accepted")
+	// ErrSecondFactor reports a good password without the code that has to come
+	// with it.
+	ErrSecondFactor = errors.New("this account has a second factor; send its code, or a recovery code, with the password")
+	// ErrNoSession reports a session's secret that is not accepted.
+	ErrNoSession = errors.New("session is not accepted")
+)
+
+// View is what is asked of the projection in this process. An absent record is
+// [events.ErrNotFound].
+type View interface {
+	Account(id events.AccountID) (*events.Account, error)
+	Token(id events.TokenID) (*events.Token, error)
+	Policy() events.PolicyState
+}
+
+// Directory knows the logins of accounts and who may do what with them; see
+// [ledger.Ledger].
+type Directory interface {
+	FindLogin(ctx context.Context, login string) (events.AccountID, error)
+	LoginOf(ctx context.Context, account events.AccountID) (string, error)
+	Allow(ctx context.Context, c ledger.Caller, op ledger.Operation, account string) (*events.Account, error)
+	AllowAll(c ledger.Caller, op ledger.Operation) error
+}
+
+// Trail appends the events of what happens to credentials, each once by its key.
+type Trail interface {
+	RecordProof(ctx context.Context, c ledger.Caller, key string, account events.AccountID, what events.Proof) (events.Position, error)
+}
+
+// Config says what people sign in to.
+type Config struct {
+	Conn      *nats.Conn // required; owned by the caller
+	View      View       // required
+	Directory Directory  // required
+	Trail     Trail      // required
+
+	// Token returns who sent a token's secret, for sessions that a token opens.
+	// Nil means that none does.
+	Token func(ctx context.Context, secret, address string) (ledger.Caller, error)
+	// Ready reports whether this node may answer, which takes its lease. Nil
+	// means that it always may.
+	Ready func() bool
+	// Model is the order of permissions. Nil means [events.Matomo].
+	Model *events.Model
+	// Cost is how much work the hash of a password is. The zero value means
+	// [DefaultCost].
+	Cost Cost
+	// Logger receives who signed in and who failed to, by account and address.
+	// Nil discards it.
+	Logger *slog.Logger
+	// Now tells the time. Nil means time.Now.
+	Now func() time.Time
+}
+
+func (c Config) withDefaults() Config {
+	if c.Token == nil {
+		c.Token = func(context.Context, string, string) (ledger.Caller, error) { return ledger.Caller{}, ErrFailed }
+	}
+	if c.Ready == nil {
+		c.Ready = func() bool { return true }
+	}
+	if c.Model == nil {
+		c.Model = events.Matomo
+	}
+	if c.Cost == (Cost{}) {
+		c.Cost = DefaultCost
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return c
+}
+
+func (c Config) validate() error {
+	var problems []error
+	for name, missing := range map[string]bool{"Conn": c.Conn == nil, "View": c.View == nil, "Directory": c.Directory == nil, "Trail": c.Trail == nil} {
+		if missing {
+			problems = append(problems, fmt.Errorf("signin: %s is required", name))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+// SignIn lets people in.
+type SignIn struct {
+	cfg       Config
+	log       *slog.Logger
+	directory *bucket.Bucket
+	sessions  *bucket.Bucket
+	hashes    *hasher
+	attempts  *attempts
+}
+
+// sessionTTL is after how long the record of a session goes by itself, the
+// longest that a session may be.
+const sessionTTL = events.MaxSessionLife
+
+// Open prepares sign-in on a log that exists, and makes its buckets where they
+// are missing.
+func Open(ctx context.Context, cfg Config) (*SignIn, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(cfg.Conn)
+	if err != nil {
+		return nil, fmt.Errorf("open sign-in: %w", err)
+	}
+	stream, err := js.Stream(ctx, events.StreamName)
+	if err != nil {
+		return nil, fmt.Errorf("open sign-in: %w", err)
+	}
+	replicas := stream.CachedInfo().Config.Replicas
+	s := &SignIn{cfg: cfg, log: cfg.Logger, hashes: newHasher(cfg.Cost), attempts: newAttempts(cfg.Now)}
+	if s.directory, err = bucket.Open(ctx, js, bucket.Config{Name: ledger.DirectoryBucket, Description: ledger.DirectoryDescription, Replicas: replicas}); err != nil {
+		return nil, fmt.Errorf("open sign-in: %w", err)
+	}
+	if s.sessions, err = bucket.Open(ctx, js, bucket.Config{Name: "SESSIONS", Description: "sessions of people who signed in", Replicas: replicas, TTL: sessionTTL}); err != nil {
+		return nil, fmt.Errorf("open sign-in: %w", err)
+	}
+	return s, nil
+}
+
+// Stats are counts since the start.
+type Stats struct {
+	Hashes uint64 // of passwords that were made or checked
+}
+
+// Stats returns what was done so far.
+func (s *SignIn) Stats() Stats { return Stats{Hashes: s.hashes.done.Load()} }
+
+// Attempt is what a person sends to sign in.
+type Attempt struct {
+	Login    string
+	Password []byte // cleared when it has been looked at
+	Code     string // of the second factor, or a recovery code; empty for none
+	Address  string // of the client, without port
+}
+
+// Methods by which a person proved to be who they are (RFC 8176 section 2).
+const (
+	amrPassword = "pwd"
+	amrCode     = "otp"
+	amrBoth     = "mfa"
+)
+
+// SignIn opens a session. It returns [ErrFailed] whatever is wrong,
+// [ErrSecondFactor] where the password is good and a code is missing, a
+// [*TooManyError] after too many failures, and [ErrBusy].
+func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
+	defer clear(a.Password)
+	if err := s.ready(); err != nil {
+		return Opened{}, err
+	}
+	id, err := s.cfg.Directory.FindLogin(ctx, a.Login)
+	counted := string(id)
+	if errors.Is(err, ledger.ErrNotFound) {
+		sum := sha256.Sum256([]byte(fold(a.Login)))
+		id, counted = nobody, hex.EncodeToString(sum[:])
+	} else if err != nil {
+		return Opened{}, err
+	}
+	c, _, err := s.credential(ctx, id)
+	if err != nil {
+		return Opened{}, err
+	}
+	try, err := s.attempts.begin(counted, a.Address, c.knows(id, a.Address))
+	if err != nil {
+		return Opened{}, err
+	}
+	methods, c, err := s.prove(ctx, id, c, a)
+	if !errors.Is(err, ErrFailed) {
+		try.forgive()
+	}
+	if err != nil {
+		s.log.InfoContext(ctx, "sign-in failed", "account_id", id, "address", a.Address, "err", err)
+		return Opened{}, err
+	}
+	now := s.now()
+	return s.open(ctx, session{
+		ID: events.NewSessionID(now), Account: id, Created: now, Seen: now, Proved: now,
+		Methods: methods, Generation: c.Generation, Address: a.Address,
+	})
+}
+
+// prove checks what a person sent against the account's credential, and uses its
+// code up.
+func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a Attempt) ([]string, credential, error) {
+	phc := c.Password
+	if _, err := s.person(id); err != nil {
+		if !errors.Is(err, errNotAPerson) {
+			return nil, c, err
+		}
+		phc = ""
+	}
+	password, err := prepare("password", a.Password)
+	if err != nil {
+		return nil, c, err // the same for every login
+	}
+	defer clear(password)
+	ok, old, err := s.hashes.check(ctx, phc, password)
+	switch {
+	case err != nil:
+		return nil, c, err
+	case !ok:
+		return nil, c, ErrFailed
+	case c.SecondFactor != nil && a.Code == "":
+		return nil, c, ErrSecondFactor
+	}
+	if err := s.record(ctx, id, c); err != nil {
+		return nil, c, err
+	}
+	fresh := ""
+	if old {
+		if fresh, err = s.hashes.hash(ctx, password); err != nil {
+			return nil, c, err
+		}
+	}
+	methods := []string{amrPassword}
+	recovered := false
+	c, err = s.edit(ctx, id, func(c *credential) error {
+		if c.Password != phc {
+			return ErrFailed // it was changed meanwhile
+		}
+		if fresh != "" {
+			c.Password = fresh
+		}
+		methods, recovered = []string{amrPassword}, false
+		if c.SecondFactor != nil {
+			used := c.use(a.Code, s.now())
+			if used == byNothing {
+				return ErrFailed
+			}
+			methods = append(methods, amrCode, amrBoth)
+			if recovered = used == byRecovery; recovered {
+				c.Due = append(c.Due, newDue(ledger.Caller{Account: id, Address: a.Address}, events.ProofRecoveryCodeUsed))
+			}
+		} else if fresh == "" && len(c.Known) > 0 && c.Known[0] == addressDigest(id, a.Address) {
+			return errAsItIs
+		}
+		c.meet(id, a.Address)
+		return nil
+	})
+	if err == nil && recovered {
+		err = s.record(ctx, id, c)
+	}
+	return methods, c, err
+}
+
+// errNotAPerson reports an account that nobody signs in to now.
+var errNotAPerson = errors.New("account is not a person's that can sign in")
+
+// person returns the account of a person who may sign in now.
+func (s *SignIn) person(id events.AccountID) (*events.Account, error) {
+	a, err := s.cfg.View.Account(id)
+	switch {
+	case errors.Is(err, events.ErrNotFound):
+		return nil, errNotAPerson
+	case err != nil:
+		return nil, unavailable(err)
+	case a.Kind != events.UserAccount || a.Suspended || a.Erased:
+		return nil, errNotAPerson
+	}
+	return a, nil
+}
+
+// SignInToken opens a session for the holder of a token, where the policy lets
+// tokens do so: it has what the token has, ends with it, and proves nobody. A
+// token that is narrowed by more than networks opens none, since a session could
+// not be narrowed as it is.
+func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opened, error) {
+	if err := s.ready(); err != nil {
+		return Opened{}, err
+	}
+	if !s.cfg.View.Policy().TokenSignIn {
+		return Opened{}, fmt.Errorf("%w: the policy lets no token open a session (token_sign_in); sign in with login and password", ledger.ErrForbidden)
+	}
+	try, err := s.attempts.begin("", address, false)
+	if err != nil {
+		return Opened{}, err
+	}
+	caller, err := s.cfg.Token(ctx, secret, address)
+	if errors.Is(err, ledger.ErrUnavailable) {
+		try.forgive()
+		return Opened{}, err
+	}
+	if err != nil {
+		return Opened{}, ErrFailed
+	}
+	now := s.now()
+	c, _, err := s.credential(ctx, caller.Account)
+	if err != nil {
+		try.forgive()
+		return Opened{}, err
+	}
+	r := session{
+		ID: events.NewSessionID(now), Account: caller.Account, Created: now, Seen: now,
+		Methods: []string{}, Generation: c.Generation, Address: address, Token: caller.Token,
+	}
+	if _, err := s.caller(r, c.Generation, address); err != nil {
+		return Opened{}, ErrFailed
+	}
+	try.forgive()
+	return s.open(ctx, r)
+}
+
+// ready refuses while this node has no lease.
+func (s *SignIn) ready() error {
+	if !s.cfg.Ready() {
+		return fmt.Errorf("%w: this node has no lease", ledger.ErrUnavailable)
+	}
+	return nil
+}
+
+func (s *SignIn) now() time.Time { return s.cfg.Now().UTC().Round(0) }

@@ -1,0 +1,337 @@
+package signin_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/signin"
+)
+
+func TestSignIn(t *testing.T) {
+	k := start(t, 2)
+	id := k.person("Anna@example.org", good, "admin:site/3")
+	for i, n := range k.node {
+		for _, login := range []string{"Anna@example.org", "anna@EXAMPLE.org"} {
+			o, err := n.enter(login, good, "", home)
+			if err != nil {
+				t.Fatalf("ledger %d: %v", i, err)
+			}
+			if !events.IsSessionSecret(o.Secret.Reveal()) || events.DefaultFormat.Shape(o.Secret.Reveal()) {
+				t.Error("the secret of a session is shaped like a token's")
+			}
+			k.accepted(o)
+			c := k.node[1-i].caller(o)
+			if c.Account != id || c.Session != o.Session.ID || c.Token != "" || c.Proved.IsZero() || !c.Inherit || len(c.Scopes) != 1 || c.Scopes[0].String() != "admin:site/3" {
+				t.Errorf("the caller is %+v", c)
+			}
+			if got := strings.Join(o.Session.Methods, " "); got != "pwd" || o.Session.Account != id || o.Session.Address != home {
+				t.Errorf("the session is %+v", o.Session)
+			}
+		}
+	}
+	if got := k.proofs(id); got != "invited password" {
+		t.Errorf("the trail says %q", got)
+	}
+}
+
+// TestFailuresLookTheSame tries all that can be wrong: one answer, one hash.
+func TestFailuresLookTheSame(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	k.account("fresh", "user")
+	k.account("robot", "service", "view:site/1")
+	suspended := k.person("sleepy", good)
+	k.append(string(suspended), &events.AccountSuspended{})
+	erased := k.person("gone", good)
+	k.append(string(erased), &events.AccountErased{})
+
+	for i, tt := range []struct{ what, login, password string }{
+		{"bad password", "anna", good + "!"},
+		{"empty login", "", good},
+		{"unknown login", "nobody", good},
+		{"no login at all", "acc_01jd3qk8z5n0v7m2x4c6b8a9ef", good},
+		{"login that looks the same", "аnna", good}, // its first letter is Cyrillic
+		{"no password yet", "fresh", good},
+		{"service account", "robot", good},
+		{"suspended", "sleepy", good},
+		{"erased", "gone", good},
+	} {
+		before := n.Stats().Hashes
+		_, err := n.enter(tt.login, tt.password, "", "192.0.2."+string(rune('1'+i)))
+		same(t, tt.what, err)
+		if did := n.Stats().Hashes - before; did != 1 {
+			t.Errorf("%s: %d hashes, want 1", tt.what, did)
+		}
+	}
+	before := n.Stats().Hashes
+	if _, err := n.enter("anna", good, "", home); err != nil || n.Stats().Hashes-before != 1 {
+		t.Errorf("a good sign-in: %v, %d hashes", err, n.Stats().Hashes-before)
+	}
+	for _, secret := range []string{good, "anna", "sleepy", "robot"} {
+		if strings.Contains(n.logged.String(), secret) {
+			t.Errorf("the log holds %q", secret)
+		}
+	}
+	if !strings.Contains(n.logged.String(), home) || !strings.Contains(n.logged.String(), "signed in") {
+		t.Error("the log does not say who signed in from where")
+	}
+}
+
+// TestOverlong refuses what nobody typed before any work is done.
+func TestOverlong(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	before := n.Stats().Hashes
+	for _, login := range []string{"anna", "nobody"} {
+		for _, password := range []string{strings.Repeat("a", 1<<20), strings.Repeat("é", 129), strings.Repeat("\u0301", 600), "", "a\x00b", "\xff\xfe"} {
+			_, err := n.enter(login, password, "", home)
+			field(t, login, err, "password", password)
+		}
+	}
+	if _, err := n.enter(strings.Repeat("a", 1<<20), good, "", home); !errors.Is(err, signin.ErrFailed) {
+		t.Errorf("a login of 1 MiB: %v", err)
+	}
+	if did := n.Stats().Hashes - before; did != 1 {
+		t.Errorf("%d hashes, want that of the long login alone", did)
+	}
+}
+
+// TestNormal takes what the same person types on another system for the same.
+func TestNormal(t *testing.T) {
+	k := start(t, 1)
+	k.person("anna", "Ångström quaver plinth") // Å as one code point
+	for _, tt := range []struct {
+		typed string
+		ok    bool
+	}{
+		{"A\u030angstro\u0308m quaver plinth", true},
+		{"Ångström\u00a0quaver\u3000plinth", true},
+		{"ångström quaver plinth", false},
+		{"Ångström quaver plinth ", false},
+	} {
+		if _, err := k.node[0].enter("anna", tt.typed, "", home); (err == nil) != tt.ok {
+			t.Errorf("%q: %v, want accepted %t", tt.typed, err, tt.ok)
+		}
+	}
+}
+
+// TestRehash makes the hash anew when its parameters are not today's, once.
+func TestRehash(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	id := k.person("anna", good)
+	before, _ := k.stored(id)["password"].(string)
+	n.cfg.Cost = signin.Cost{Memory: 128, Passes: 2, Threads: 1}
+	n.reopen()
+	if _, err := n.enter("anna", good+"?", "", home); !errors.Is(err, signin.ErrFailed) {
+		t.Fatal(err)
+	}
+	if now := k.stored(id)["password"]; now != before {
+		t.Error("a bad password changed the hash")
+	}
+	for i, want := range []uint64{2, 1} {
+		hashes := n.Stats().Hashes
+		n.must("anna", good, "")
+		if did := n.Stats().Hashes - hashes; did != want {
+			t.Errorf("sign-in %d: %d hashes, want %d", i, did, want)
+		}
+	}
+	if now, _ := k.stored(id)["password"].(string); !strings.HasPrefix(before, "$argon2id$v=19$m=64,t=1,p=1$") || !strings.HasPrefix(now, "$argon2id$v=19$m=128,t=2,p=1$") {
+		t.Errorf("the hash began as %.30s and is %.30s", before, now)
+	}
+}
+
+// TestFlood lets a few wait for their hash, whoever else comes.
+func TestFlood(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	before := n.Stats().Hashes
+	release := n.HoldHashes()
+	const people = 200
+	errs := make(chan error, people)
+	for i := range people {
+		go func() {
+			_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: "user" + hex(i), Password: []byte(good), Address: "2001:db8:" + hex(i) + "::1"})
+			errs <- err
+		}()
+	}
+	for range people - n.MostAtOnce() {
+		if err := <-errs; !errors.Is(err, signin.ErrBusy) || !errors.Is(err, ledger.ErrUnavailable) {
+			t.Errorf("one too many: %v, want ErrBusy", err)
+		}
+	}
+	release()
+	for range n.MostAtOnce() {
+		same(t, "one that waited", <-errs)
+	}
+	if did := int(n.Stats().Hashes - before); did != n.MostAtOnce() {
+		t.Errorf("%d hashes, want those of the %d that waited", did, n.MostAtOnce())
+	}
+	// Who was sent away has not failed, and the next has room.
+	if _, err := n.enter("anna", good, "", home); err != nil {
+		t.Errorf("after the flood: %v", err)
+	}
+}
+
+// TestLease refuses all while the node has no lease.
+func TestLease(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	o, _ := n.must("anna", good, "")
+	i, err := n.Invite(t.Context(), k.root, "anna", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.ready = false
+	before := n.Stats().Hashes
+	_, err1 := n.enter("anna", good, "", home)
+	_, err2 := n.Authenticate(t.Context(), o.Secret.Reveal(), home, false)
+	_, err3 := n.Redeem(t.Context(), i.Secret.Reveal(), []byte(good), home)
+	_, err4 := n.SignInToken(t.Context(), "x", home)
+	for i, err := range []error{err1, err2, err3, err4} {
+		if !errors.Is(err, ledger.ErrUnavailable) {
+			t.Errorf("%d: %v, want ErrUnavailable", i, err)
+		}
+	}
+	if n.Stats().Hashes != before {
+		t.Error("a node without a lease made hashes")
+	}
+	n.ready = true
+	k.accepted(o)
+}
+
+// TestAttempts hammers an account from everywhere.
+func TestAttempts(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	n.must("anna", good, "") // the owner is known at home
+	limited := func(login, address string) (*signin.TooManyError, bool) {
+		before := n.Stats().Hashes
+		_, err := n.enter(login, "not the password of anybody", "", address)
+		var many *signin.TooManyError
+		if errors.As(err, &many) {
+			if n.Stats().Hashes != before {
+				t.Error("an attempt past the limit cost a hash")
+			}
+			return many, true
+		}
+		same(t, "a bad password", err)
+		return nil, false
+	}
+	// One address at one account, known or not: eight, whether the login exists.
+	for _, login := range []string{"anna", "ANNA", "nobody"} {
+		count, address := 0, abroad
+		if login == "nobody" {
+			address = "198.51.100.8"
+		}
+		for range 20 {
+			many, stop := limited(login, address)
+			if stop {
+				if many.After <= 0 || many.After > 5*time.Minute {
+					t.Errorf("try again in %s", many.After)
+				}
+				break
+			}
+			count++
+		}
+		if want := map[string]int{"anna": 8, "ANNA": 0, "nobody": 8}[login]; count != want {
+			t.Errorf("%s: %d failures of one address are let through, want %d", login, count, want)
+		}
+	}
+	// From ever new networks: 40 in all, and the same for a login that is none.
+	for _, login := range []string{"anna", "nobody"} {
+		count := 0
+		for i := range 100 {
+			if _, stop := limited(login, "2001:db8:1:"+hex(i)+"::1"); !stop {
+				count++
+			}
+		}
+		if count != 40-8 {
+			t.Errorf("%s: %d failures of strangers are let through, want 32 after the eight of before", login, count)
+		}
+	}
+	// Strangers are shut out, whatever they send; the owner at home is not.
+	var many *signin.TooManyError
+	if _, err := n.enter("anna", good, "", "203.0.113.9"); !errors.As(err, &many) {
+		t.Errorf("a stranger with the password: %v, want too many attempts", err)
+	}
+	for range 50 {
+		n.must("anna", good, "")
+	}
+	// Past an hour a few more are let through.
+	k.now.advance(time.Hour)
+	count := 0
+	for i := range 100 {
+		if _, stop := limited("anna", "2001:db8:2:"+hex(i)+"::1"); !stop {
+			count++
+		}
+	}
+	if count < 6 || count > 7 {
+		t.Errorf("%d failures of strangers are let through after an hour, want one in ten minutes", count)
+	}
+	// One address at ever new logins.
+	count = 0
+	for i := range 100 {
+		if _, stop := limited("user"+hex(i), "203.0.113.77"); !stop {
+			count++
+		}
+	}
+	if count != 30 {
+		t.Errorf("%d failures of one address are let through, want 30", count)
+	}
+	// All of one customer's IPv6 network is one address.
+	count = 0
+	for i := range 100 {
+		if _, stop := limited("other"+hex(i), "2001:db8:aaaa:bbbb::"+hex(i)); !stop {
+			count++
+		}
+	}
+	if count != 30 {
+		t.Errorf("%d failures of one network are let through, want 30", count)
+	}
+}
+
+// TestGuessedCodes counts codes that are wrong like passwords that are.
+func TestGuessedCodes(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	_, c := n.must("anna", good, "")
+	k.factor(n, c)
+	stopped := false
+	for i := range 20 {
+		_, err := n.enter("anna", good, "000000", abroad)
+		var many *signin.TooManyError
+		if stopped = errors.As(err, &many); stopped {
+			if i != 8 {
+				t.Errorf("%d guesses of a code are let through, want 8", i)
+			}
+			break
+		}
+		same(t, "a guessed code", err)
+	}
+	if !stopped {
+		t.Error("codes can be guessed for ever")
+	}
+	// A password without its code is no failure.
+	for range 20 {
+		if _, err := n.enter("anna", good, "", "198.51.100.99"); !errors.Is(err, signin.ErrSecondFactor) {
+			t.Fatalf("a password without its code: %v", err)
+		}
+	}
+}
+
+func hex(i int) string {
+	const digits = "0123456789abcdef"
+	return string([]byte{digits[i>>8&15], digits[i>>4&15], digits[i&15]})
+}

@@ -1,0 +1,260 @@
+package ledger_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/verifier"
+)
+
+// fill appends tokens that were made a while ago, and waits until the index has
+// them. It returns their secrets.
+func (k *kit) fill(tokens []*events.TokenCreated) []events.Secret {
+	k.t.Helper()
+	k.large = true
+	made := k.now.Now().Add(-time.Hour).UTC().Round(0)
+	out := make([]events.Secret, len(tokens))
+	k.log.Fill(len(tokens), func(i int) *events.Event {
+		out[i] = events.DefaultFormat.NewSecret(events.UserAccount)
+		tokens[i].Secret = events.SecretRecord{Scheme: events.SchemeSHA256, Digest: out[i].Digest()}
+		return &events.Event{
+			ID: events.NewEventID(made), Epoch: k.log.Epoch, Time: made, About: string(events.NewTokenID(made, "")),
+			Change: tokens[i],
+		}
+	})
+	ctx, cancel := context.WithTimeout(k.t.Context(), 4*patience)
+	defer cancel()
+	if err := k.view.WaitApplied(ctx, k.log.End()); err != nil {
+		k.t.Fatal(err)
+	}
+	return out
+}
+
+// TestOneEventForAll takes something from an account with very many tokens. One
+// event does it, for each of them, at the next check.
+func TestOneEventForAll(t *testing.T) {
+	tokens := 100_000
+	if testing.Short() {
+		tokens = 2000
+	}
+	k := newKit(t)
+	account := k.account("alice", "admin:site/3", "view:site/4")
+	other := k.account("bob", "admin:site/3")
+	list := make([]*events.TokenCreated, tokens)
+	for i := range list {
+		list[i] = &events.TokenCreated{Account: account, Scopes: eventstest.Scopes("view:site/4", "write:site/3")}
+		if i%2 == 1 {
+			list[i].Scopes, list[i].Inherit = nil, true
+		}
+	}
+	secrets := k.fill(append(list, &events.TokenCreated{Account: other, Scopes: eventstest.Scopes("write:site/3")}))
+	v := k.verifier()
+	rng := rand.New(rand.NewPCG(newSeed(t), 3))
+	sample := []int{0, 1, tokens - 2, tokens - 1}
+	for range 1000 {
+		sample = append(sample, rng.IntN(tokens))
+	}
+	// may counts the tokens of the sample that may do something.
+	may := func(scope string) (n int) {
+		for _, i := range sample {
+			if v.Check(secrets[i].Reveal(), verifier.Request{Need: eventstest.Scopes(scope)}).OK() {
+				n++
+			}
+		}
+		return n
+	}
+	all := len(sample)
+	for _, step := range []struct {
+		name         string
+		do           func() error
+		write3       int // of the sample that may write:site/3 then
+		view3, view4 int
+	}{
+		{"nothing", nil, all, all, all},
+		{"demote", func() error {
+			return second(k.Grant(t.Context(), k.root, "", "alice", 0, []string{"view:site/3"}))
+		}, 0, all, 0},
+		{"promote", func() error {
+			return second(k.Grant(t.Context(), k.root, "", "alice", 0, []string{"admin:site/3", "view:site/4"}))
+		}, all, all, all},
+		{"suspend", func() error { return second(k.SuspendAccount(t.Context(), k.root, "", "alice", "")) }, 0, 0, 0},
+		{"resume", func() error { return second(k.ResumeAccount(t.Context(), k.root, "", "alice")) }, all, all, all},
+		{"revoke what is older than two hours", func() error {
+			return second(k.RevokeMany(t.Context(), k.root, "", ledger.RevokeMany{Account: "alice", Before: k.now.Now().Add(-2 * time.Hour)}))
+		}, all, all, all},
+		{"revoke what is older than a minute", func() error {
+			return second(k.RevokeMany(t.Context(), k.root, "", ledger.RevokeMany{Account: "alice", Before: k.now.Now().Add(-time.Minute)}))
+		}, 0, 0, 0},
+	} {
+		before := k.log.End()
+		if step.do != nil {
+			if err := step.do(); err != nil {
+				t.Fatalf("%s: %v", step.name, err)
+			}
+			if after := k.log.End(); after != before+1 {
+				t.Errorf("%s: the log went from %d to %d, want one event", step.name, before, after)
+			}
+		}
+		if a, b, c := may("write:site/3"), may("view:site/3"), may("view:site/4"); a != step.write3 || b != step.view3 || c != step.view4 {
+			t.Errorf("%s: of %d tokens %d may write:site/3, %d view:site/3 and %d view:site/4; want %d, %d and %d", step.name, all, a, b, c, step.write3, step.view3, step.view4)
+		}
+		if !v.Check(secrets[tokens].Reveal(), verifier.Request{Need: eventstest.Scopes("write:site/3")}).OK() {
+			t.Errorf("%s: another account's token is refused", step.name)
+		}
+	}
+}
+
+// page is what a caller gets of a list at once.
+type page struct {
+	ids  []string
+	more bool
+}
+
+// TestPagesTellNothing lists tokens among many that the caller may not see, and in
+// a ledger that has none but those that it may. The pages are the same.
+func TestPagesTellNothing(t *testing.T) {
+	const foreign = 5000
+	strangers := foreign
+	if testing.Short() {
+		strangers = 500
+	}
+	rng := rand.New(rand.NewPCG(newSeed(t), 4))
+	crowded, alone := newKit(t), newKit(t)
+	// Accounts of the same logins, in each ledger with ids of its own.
+	grants := map[string][]string{"alice": {"mint", "view:site/3"}, "sitead": {"admin:site/3"}, "bob": {"superuser"}, "carol": {"view:site/3"}}
+	ids := map[*kit]map[string]events.AccountID{}
+	for _, k := range []*kit{crowded, alone} {
+		ids[k] = map[string]events.AccountID{}
+		for login, list := range grants {
+			ids[k][login] = k.account(login, list...)
+		}
+		r, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{Login: "svc", Kind: "service", Owner: "alice", Grants: []string{"view:site/4"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[k]["svc"] = r.Account.ID
+	}
+	type token struct {
+		id, app, login string
+		scopes         []events.Scope // none: it inherits
+	}
+	callers := map[string]ledger.Caller{
+		"alice":          {Session: someSession, Scopes: eventstest.Scopes("mint", "view:site/3"), Inherit: true},
+		"alice's token":  {Scopes: eventstest.Scopes("mint", "view:site/3")},
+		"site admin":     {Session: someSession, Scopes: eventstest.Scopes("admin:site/3"), Inherit: true},
+		"token of admin": {Scopes: eventstest.Scopes("admin:site/3")},
+	}
+	logins := map[string]string{"alice": "alice", "alice's token": "alice", "site admin": "sitead", "token of admin": "sitead"}
+	sees := map[string]func(token) bool{}
+	own := func(t token) bool { return t.login == "alice" || t.login == "svc" }
+	confined := func(t token) bool {
+		if t.scopes == nil {
+			return t.login == "carol" || t.login == "sitead" // theirs are on site 3 alone
+		}
+		return !slices.ContainsFunc(t.scopes, func(s events.Scope) bool { return s.Type != "site" || s.ID != "3" })
+	}
+	sees["alice"], sees["alice's token"] = own, own
+	sees["site admin"] = func(t token) bool { return confined(t) || t.login == "sitead" }
+	sees["token of admin"] = confined
+
+	kinds := []token{
+		{login: "bob", scopes: eventstest.Scopes("view:site/4")},
+		{login: "bob", scopes: eventstest.Scopes("view:site/3", "view:site/4")},
+		{login: "bob", scopes: eventstest.Scopes("superuser")},
+		{login: "bob", scopes: eventstest.Scopes("audit", "view:site/3")},
+		{login: "bob"},
+	}
+	shown := []token{
+		{login: "bob", scopes: eventstest.Scopes("view:site/3")},
+		{login: "alice", scopes: eventstest.Scopes("view:site/3")},
+		{login: "svc", scopes: eventstest.Scopes("view:site/4")},
+		{login: "carol"},
+		{login: "sitead"},
+	}
+	made := eventstest.Start
+	var tokens []token
+	for i := range strangers + 60 {
+		one := pick(rng, kinds)
+		if i%(strangers/60+1) == 0 || i >= strangers {
+			one = pick(rng, shown)
+		}
+		made = made.Add(time.Duration(rng.IntN(1000)) * time.Millisecond)
+		one.id, one.app = string(events.NewTokenID(made, "")), fmt.Sprint("app", rng.IntN(3))
+		tokens = append(tokens, one)
+	}
+	put := func(k *kit, list []token) {
+		k.large = true
+		k.log.Fill(len(list), func(i int) *events.Event {
+			return &events.Event{
+				ID: events.NewEventID(made), Epoch: k.log.Epoch, Time: made, About: list[i].id,
+				Change: &events.TokenCreated{
+					Account: ids[k][list[i].login], App: list[i].app, Scopes: list[i].scopes, Inherit: list[i].scopes == nil,
+					Secret: events.SecretRecord{Scheme: events.SchemeSHA256, Digest: events.DefaultFormat.NewSecret(events.UserAccount).Digest()},
+				},
+			}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+		defer cancel()
+		if err := k.view.WaitApplied(ctx, k.log.End()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put(crowded, tokens)
+	put(alone, slices.DeleteFunc(slices.Clone(tokens), func(t token) bool { return !own(t) && !confined(t) && t.login != "sitead" }))
+
+	pages := func(k *kit, name string, f ledger.TokenFilter, size int) []page {
+		c := callers[name]
+		c.Account = ids[k][logins[name]]
+		if c.Session == "" {
+			c.Token = unknownToken
+		}
+		var out []page
+		for after := events.TokenID(""); ; {
+			list, more, err := k.ListTokens(t.Context(), c, f, after, size)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			p := page{more: more}
+			for _, got := range list {
+				p.ids, after = append(p.ids, string(got.ID)), got.ID
+			}
+			if out = append(out, p); !more || len(list) == 0 {
+				return out
+			}
+		}
+	}
+	for name, see := range sees {
+		var want []string
+		for _, one := range tokens {
+			if see(one) {
+				want = append(want, one.id)
+			}
+		}
+		slices.Sort(want)
+		for _, size := range []int{1, 7, len(want) - 1, len(want), len(want) + 1, 1000} {
+			for _, f := range []ledger.TokenFilter{{}, {Site: "3"}, {State: "active"}, {State: "revoked"}} {
+				among, only := pages(crowded, name, f, size), pages(alone, name, f, size)
+				if fmt.Sprint(among) != fmt.Sprint(only) {
+					t.Errorf("%s, %+v, %d at once: among others\n%v\nand alone\n%v", name, f, size, among, only)
+				}
+				var got []string
+				for i, p := range among {
+					got = append(got, p.ids...)
+					if p.more != (i < len(among)-1) || p.more && len(p.ids) != size {
+						t.Errorf("%s, %+v: page %d has %d of %d, more: %t", name, f, i, len(p.ids), size, p.more)
+					}
+				}
+				if f == (ledger.TokenFilter{}) && !slices.Equal(got, want) {
+					t.Errorf("%s sees %d tokens, want %d", name, len(got), len(want))
+				}
+			}
+		}
+	}
+}

@@ -1,0 +1,186 @@
+package bench
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+)
+
+// httpInstance is an HTTP server on loopback that says of a token whether it is
+// good, over connections that are kept. The client is a few lines over the
+// connection itself, so that the figure is the server's and the system's.
+type httpInstance struct {
+	server *http.Server
+	addr   string
+	path   string
+	good   []byte // what stands in an answer that allows
+	failed chan error
+}
+
+func serveHTTP(h http.Handler, path string) (*httpInstance, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	i := &httpInstance{
+		server: &http.Server{Handler: h}, // a connection may wait long for its turn
+		addr:   l.Addr().String(), path: path,
+		good: []byte(`{"allowed":true`), failed: make(chan error, 1),
+	}
+	go func() { i.failed <- i.server.Serve(l) }()
+	return i, nil
+}
+
+// startHTTP serves the product's own handler, over the index that is there.
+func startHTTP(_ context.Context, s *stand) (instance, error) {
+	p, ok := s.ready[productID].(*product)
+	if !ok {
+		return nil, errors.New("tokenledger did not start before it")
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/v1/verify", p.verifier.Handler())
+	mux.Handle("/v1/verify/batch", p.verifier.BatchHandler())
+	return serveHTTP(mux, "/v1/verify")
+}
+
+// startHTTPMap serves the least that answers the same question: a body in JSON,
+// a map, an answer in JSON (the form of RFC 7662 section 2.2, with our names).
+func startHTTPMap(ctx context.Context, s *stand) (instance, error) {
+	m, ok := s.ready["map"].(mapInstance)
+	if !ok {
+		started, err := startMap(ctx, s)
+		if err != nil {
+			return nil, err
+		}
+		m = started.(mapInstance)
+	}
+	sites := make(map[string]int, sites)
+	for i, scopes := range siteScopes("view") {
+		sites[scopes[0].String()] = i
+	}
+	return serveHTTP(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			Token string   `json:"token"`
+			Need  []string `json:"need"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || len(body.Need) != 1 {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		token, known := sites[body.Need[0]]
+		allowed, _ := m.check(query{body.Token, token}) // a map does not fail
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(struct {
+			Allowed bool `json:"allowed"`
+		}{allowed && known})
+	}), "/")
+}
+
+func (i *httpInstance) facts() (facts, error) { return facts{}, nil }
+
+func (i *httpInstance) stop() error {
+	err := i.server.Close()
+	if failed := <-i.failed; !errors.Is(failed, http.ErrServerClosed) {
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+func (i *httpInstance) session() (checker, error) { return i.dial(i.path) }
+
+func (i *httpInstance) dial(path string) (*httpSession, error) {
+	c, err := net.Dial("tcp", i.addr)
+	if err != nil {
+		return nil, err
+	}
+	return &httpSession{
+		c: c, r: bufio.NewReaderSize(c, 64<<10), good: i.good,
+		head: "POST " + path + " HTTP/1.1\r\nHost: " + i.addr + "\r\nContent-Type: application/json\r\nContent-Length: ",
+	}, nil
+}
+
+// httpSession is one kept connection.
+type httpSession struct {
+	c         net.Conn
+	r         *bufio.Reader
+	head      string
+	body, out []byte
+	good      []byte
+}
+
+func (s *httpSession) close() error { return s.c.Close() }
+
+func appendCheck(b []byte, q query) []byte {
+	b = append(b, `{"token":"`...)
+	b = append(b, q.secret...)
+	b = append(b, `","need":["view:site/`...)
+	b = strconv.AppendInt(b, int64(site(q.token)), 10)
+	return append(b, `"]}`...)
+}
+
+func (s *httpSession) check(q query) (bool, error) {
+	s.body = appendCheck(s.body[:0], q)
+	answer, err := s.ask()
+	return bytes.Contains(answer, s.good), err
+}
+
+// checkMany asks several questions at once, and returns how many are allowed.
+func (s *httpSession) checkMany(w *workload, first, n int) (int, error) {
+	s.body = append(s.body[:0], `{"checks":[`...)
+	for i := range n {
+		if i > 0 {
+			s.body = append(s.body, ',')
+		}
+		s.body = appendCheck(s.body, w.at((first+i)%w.len()))
+	}
+	s.body = append(s.body, "]}"...)
+	answer, err := s.ask()
+	return bytes.Count(answer, s.good), err
+}
+
+// ask sends the body and reads the answer's, which is valid until the next one.
+func (s *httpSession) ask() ([]byte, error) {
+	s.out = append(s.out[:0], s.head...)
+	s.out = strconv.AppendInt(s.out, int64(len(s.body)), 10)
+	s.out = append(append(s.out, "\r\n\r\n"...), s.body...)
+	if _, err := s.c.Write(s.out); err != nil {
+		return nil, fmt.Errorf("ask over HTTP: %w", err)
+	}
+	length, status := -1, 0
+	for first := true; ; first = false {
+		line, err := s.r.ReadSlice('\n')
+		if err != nil {
+			return nil, fmt.Errorf("read the answer over HTTP: %w", err)
+		}
+		line = bytes.TrimRight(line, "\r\n")
+		if first {
+			if f := bytes.Fields(line); len(f) > 1 {
+				status, _ = strconv.Atoi(string(f[1]))
+			}
+			continue
+		}
+		if len(line) == 0 {
+			break
+		}
+		if name, value, ok := bytes.Cut(line, []byte(": ")); ok && bytes.EqualFold(name, []byte("Content-Length")) {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if status != http.StatusOK || length < 0 {
+		return nil, fmt.Errorf("ask over HTTP: status %d, length %d", status, length)
+	}
+	if cap(s.body) < length {
+		s.body = make([]byte, length)
+	}
+	_, err := io.ReadFull(s.r, s.body[:length])
+	return s.body[:length], err
+}

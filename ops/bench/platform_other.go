@@ -1,0 +1,31 @@
+//go:build !linux
+
+package bench
+
+import (
+	"io/fs"
+	"runtime"
+	"syscall"
+	"time"
+)
+
+func procAttr(user) *syscall.SysProcAttr { return nil }
+
+// processorTime is not known here, nor what follows from it.
+func processorTime([]int) time.Duration { return 0 }
+
+func family(pid int) []int { return []int{pid} }
+
+// residentBytes returns the heap's size, for want of better.
+func residentBytes() int64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func allocated(info fs.FileInfo) int64 { return info.Size() }
+
+// stolen is not known here.
+func stolen() (all, others float64) { return 0, 0 }
+
+func machine() Machine { return baseMachine() }

@@ -1,0 +1,155 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/verifier"
+)
+
+// Load says how long it took to fill a contender, and to start it again.
+type Load struct {
+	Events  int           `json:"events"`
+	Fill    time.Duration `json:"fill_ns"`
+	Restart time.Duration `json:"restart_ns"`
+}
+
+// product is a verifier over a real index.
+type product struct {
+	tokens   *population
+	dir      string
+	index    *projector.Projector
+	verifier *verifier.Verifier
+	load     Load
+	need     [sites][]events.Scope
+}
+
+// heldLease is a lease that was renewed a moment ago, as that of a node that is
+// well is. It reads the clock that a node's lease is measured by.
+type heldLease struct{ until, least atomic.Int64 }
+
+func (l *heldLease) InForce() bool {
+	return follow.BoottimeBefore(time.Duration(l.until.Load()))
+}
+
+func (l *heldLease) Left() time.Duration    { return time.Duration(l.until.Load()) - follow.Boottime() }
+func (l *heldLease) Least() events.Position { return events.Position(l.least.Load()) }
+
+// resident is how much memory the index may take for tokens: enough for all of
+// any size that is measured.
+const resident = 16 << 30
+
+func openIndex(dir string) (*projector.Projector, error) {
+	return projector.Open(projector.Config{Dir: dir, Resident: resident})
+}
+
+func startProduct(ctx context.Context, s *stand) (_ instance, err error) {
+	p := &product{tokens: s.tokens, dir: s.dir, need: siteScopes("view")}
+	if p.index, err = openIndex(s.dir); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.index.Close())
+		}
+	}()
+	total, began, said := s.tokens.events(), time.Now(), time.Now()
+	if err := s.tokens.each(ctx, func(batch []events.Message) error {
+		if time.Since(said) > progressEvery {
+			said = time.Now()
+			at := int(p.index.Position())
+			s.say("folded %d of %d events, %.0f a second", at, total, float64(at)/time.Since(began).Seconds())
+		}
+		return p.index.Apply(ctx, batch)
+	}); err != nil {
+		return nil, fmt.Errorf("fold: %w", err)
+	}
+	p.load = Load{Events: total, Fill: time.Since(began)}
+	if at := p.index.Position(); int(at) != total {
+		return nil, fmt.Errorf("the index is at position %d after %d events", at, total)
+	}
+	return p, nil
+}
+
+// reopen closes the index and opens it again, as a restart does. What stays in
+// memory is then what a node that was started has.
+func (p *product) reopen() (err error) {
+	if err := p.index.Close(); err != nil {
+		return err
+	}
+	p.index = nil
+	settle()
+	began := time.Now()
+	if p.index, err = openIndex(p.dir); err != nil {
+		return err
+	}
+	p.load.Restart = time.Since(began)
+	l := new(heldLease)
+	l.until.Store(int64(follow.Boottime() + 1000*time.Hour))
+	l.least.Store(int64(p.index.Position()))
+	p.verifier, err = verifier.New(verifier.Config{Index: p.index, Lease: l})
+	return err
+}
+
+func (p *product) session() (checker, error) { return productSession{p}, nil }
+
+type productSession struct{ *product }
+
+func (s productSession) check(q query) (bool, error) {
+	d := s.verifier.Check(q.secret, verifier.Request{Need: s.need[q.token%sites]})
+	if d.Reason == verifier.Unavailable {
+		return false, errors.New("the verifier is not available")
+	}
+	return d.OK(), nil
+}
+
+func (productSession) close() error { return nil }
+
+func (p *product) revoke(ctx context.Context, first, n int) error {
+	batch := make([]events.Message, n)
+	for i := range batch {
+		m, err := p.tokens.revocation(p.index.Position()+1+events.Position(i), first+i)
+		if err != nil {
+			return err
+		}
+		batch[i] = m
+	}
+	return p.index.Apply(ctx, batch)
+}
+
+func (p *product) facts() (facts, error) {
+	disk, err := sizeOf(p.dir)
+	return facts{disk: disk, load: p.load}, err
+}
+
+func (p *product) stop() error {
+	if p.index == nil {
+		return nil
+	}
+	return p.index.Close()
+}
+
+// sizeOf returns how many bytes the files of a folder have on disk. Badger makes
+// files larger than what it has written.
+func sizeOf(dir string) (total int64, err error) {
+	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // compacted away meanwhile
+		}
+		total += allocated(info)
+		return err
+	})
+	return total, err
+}
