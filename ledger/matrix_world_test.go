@@ -50,6 +50,7 @@ var matrixAccounts = []struct {
 	{"bob", "user", "", true, []string{"superuser"}},
 	{"carol", "user", "", true, []string{"view:site/3"}},
 	{"reviewer", "user", "", true, []string{"audit"}},
+	{"bare", "user", "", true, nil},
 }
 
 // matrixTokens are the tokens that commands are tried on.
@@ -76,6 +77,7 @@ var matrixTokens = []struct {
 	{"bob.mint", spec{account: "bob", scopes: []string{"mint", "view:site/3"}, narrow: []string{"view:site/3"}, widen: []string{"mint", "write:site/3"}}},
 	{"bob.all", spec{account: "bob", narrow: []string{"view:site/3"}}},
 	{"carol.all", spec{account: "carol", narrow: []string{"read:site/3"}}},
+	{"bare.all", spec{account: "bare"}},
 	{"chief.super", spec{account: "chief", scopes: []string{"superuser"}}},
 	{"reviewer.audit", spec{account: "reviewer", scopes: []string{"audit"}}},
 	{"root.view", spec{account: "root", scopes: []string{"view:site/3"}}},

@@ -41,6 +41,9 @@ func TestListsShowWhatMaySee(t *testing.T) {
 				for _, tok := range list {
 					got, after = append(got, names[tok.ID]), tok.ID
 				}
+				if more && len(list) != size {
+					t.Fatalf("%s (%s): a page has %d of %d tokens, and says that there are more", c.name, c.token, len(list), size)
+				}
 			}
 			slices.Sort(got)
 			if !slices.Equal(got, want) {

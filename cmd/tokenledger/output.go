@@ -141,7 +141,11 @@ func yamlValue(d *json.Decoder) (*yaml.Node, error) {
 		node.Kind, node.Value = yaml.ScalarNode, t.String()
 		return node, nil
 	default:
-		return node, node.Encode(t) // quotes a string that reads as something else
+		err := node.Encode(t) // quotes a string that reads as something else
+		if text, ok := t.(string); ok && strings.ContainsFunc(text, unicode.IsControl) {
+			node.Style = yaml.DoubleQuotedStyle // a block that begins with a tab cannot be read
+		}
+		return node, err
 	}
 }
 

@@ -94,7 +94,7 @@ func TestFormsSayTheSame(t *testing.T) {
 func anyJSON(depth int) *rapid.Generator[any] {
 	kinds := []*rapid.Generator[any]{
 		rapid.Custom(func(t *rapid.T) any { return rapid.String().Draw(t, "string") }),
-		rapid.SampledFrom([]any{nil, true, false, "yes", "no", "null", "~", "1", "0x1", "1e3", "2031-01-02", "- x", "a: b", "#", "", " x ", "\u009b", "\u2028", "x\ny", "=", "<<"}),
+		rapid.SampledFrom([]any{nil, true, false, "yes", "no", "null", "~", "1", "0x1", "1e3", "2031-01-02", "- x", "a: b", "#", "", " x ", "\u009b", "\u2028", "x\ny", "\t\n", "=", "<<"}),
 		rapid.Custom(func(t *rapid.T) any { return float64(rapid.Int32().Draw(t, "number")) }),
 		rapid.Custom(func(t *rapid.T) any { return rapid.Float64Range(-1e15, 1e15).Draw(t, "fraction") }),
 	}

@@ -357,8 +357,17 @@ func TestOthersThings(t *testing.T) {
 		{line: "POST /v1/revocations", body: `{"account":"{account}","dry_run":true}`},
 	}
 	things := [][2]string{ // the first of each does not exist
-		{"{token}", noToken}, {"{token}", w.id["alice"]}, {"{token}", w.id["revoked"]}, {"{token}", w.id["stopped"]}, {"{token}", w.id["shop"]},
-		{"{account}", noAccount}, {"{account}", "nobody"}, {"{account}", "alice"}, {"{account}", w.account["alice"]}, {"{account}", "shop"}, {"{account}", w.account["gone"]},
+		{"{token}", noToken},
+		{"{token}", w.id["alice"]},
+		{"{token}", w.id["revoked"]},
+		{"{token}", w.id["stopped"]},
+		{"{token}", w.id["shop"]},
+		{"{account}", noAccount},
+		{"{account}", "nobody"},
+		{"{account}", "alice"},
+		{"{account}", w.account["alice"]},
+		{"{account}", "shop"},
+		{"{account}", w.account["gone"]},
 	}
 	before := w.end()
 	for _, caller := range []string{"quiet.mint", "robot", "shop"} {

@@ -10,7 +10,7 @@ import (
 // openSignIn lets people in, by the ledger that is open.
 func (n *Node) openSignIn(ctx context.Context) (err error) {
 	n.people, err = signin.Open(ctx, signin.Config{
-		Conn: n.conn, View: n.index, Directory: n.ledger, Trail: n.ledger, Token: n.authenticate,
+		Conn: n.conn, View: n.index, Directory: n.ledger, Trail: n.ledger, Token: n.authenticate, Model: n.cfg.Model,
 		Ready: func() bool { return n.verify.Lease() > 0 }, Logger: n.log,
 	})
 	return err
