@@ -16,9 +16,11 @@
 //
 // # Stores
 //
-// Events, in the stream LEDGER. Login names, in the key-value bucket DIRECTORY,
-// from which they can be erased. Secrets are stored nowhere; for ten minutes
-// they are remembered in memory, so that a retry gets the same answer.
+// Events, in the stream LEDGER. Logins, names and mails, in the key-value bucket
+// DIRECTORY, from which they can be erased; package signin keeps there what
+// people prove to be theirs by, and their sessions in the bucket SESSIONS.
+// Secrets are stored nowhere; for ten minutes they are remembered in memory, so
+// that a retry gets the same answer.
 //
 // # Refusals
 //

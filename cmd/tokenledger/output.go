@@ -141,11 +141,13 @@ func yamlValue(d *json.Decoder) (*yaml.Node, error) {
 		node.Kind, node.Value = yaml.ScalarNode, t.String()
 		return node, nil
 	default:
-		err := node.Encode(t) // quotes a string that reads as something else
 		if text, ok := t.(string); ok && strings.ContainsFunc(text, unicode.IsControl) {
-			node.Style = yaml.DoubleQuotedStyle // a block that begins with a tab cannot be read
+			// Encode writes it as a block, which cannot be read where it begins
+			// with a tab.
+			*node = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}
+			return node, nil
 		}
-		return node, err
+		return node, node.Encode(t) // quotes a string that reads as something else
 	}
 }
 

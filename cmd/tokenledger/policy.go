@@ -199,6 +199,9 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 			policy[field(name)] = d.String()
 		}
 	}
+	if flags.Changed("max-life") && !flags.Changed("default-life") && longer(policy["default_life"], policy["max_life"]) {
+		delete(policy, "default_life") // which then is as long as a token may live
+	}
 	for name, value := range p.on {
 		if flags.Changed(name) {
 			policy[field(name)] = bool(*value)
@@ -213,6 +216,16 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 			policy["plain_until"] = at
 		}
 	}
+}
+
+// longer reports whether one of a policy's lengths of time is more than another.
+func longer(a, b any) bool {
+	read := func(v any) time.Duration {
+		s, _ := v.(string)
+		d, _ := api.ParseDuration(s) // absent, or written by this program or by the API
+		return d
+	}
+	return read(b) > 0 && read(a) > read(b)
 }
 
 // policyLength reads a length of time, or 0.

@@ -3,6 +3,7 @@ package signin
 import (
 	"strings"
 	"sync"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -80,7 +81,7 @@ const longestPiece = 26
 func uncommon(folded, login string) int {
 	least := utf8.RuneCountInString(folded)
 	for _, s := range []string{folded, unleet(folded), strings.ReplaceAll(unleet(folded), "i", "l")} {
-		least = min(least, left(s, login))
+		least = min(least, left(s, login), left(joined(s), login))
 	}
 	return least
 }
@@ -103,6 +104,16 @@ func left(s, login string) int {
 		}
 	}
 	return best[len(runes)]
+}
+
+// joined leaves out what stands between words.
+func joined(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
+			return -1
+		}
+		return r
+	}, s)
 }
 
 // unleet puts letters in the place of the digits and signs that stand for them.
