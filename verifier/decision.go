@@ -159,7 +159,7 @@ func (v *Verifier) decide(secret string, r *Request, d *Decision) {
 	}
 	const most = 16
 	for try := 1; ; try++ {
-		v.judge(digest, r, d)
+		v.judge(digest, len(secret) == plainLength, r, d)
 		if d.Reason == Unavailable {
 			return
 		}
@@ -197,8 +197,12 @@ func (v *Verifier) past(r *Request) time.Duration {
 	return least
 }
 
+// plainLength is that of secrets without prefix and checksum. That a token's
+// secret is one is not always in the log: a client may have made it.
+const plainLength = 32
+
 // judge decides by what the index holds.
-func (v *Verifier) judge(digest events.Digest, r *Request, d *Decision) {
+func (v *Verifier) judge(digest events.Digest, plain bool, r *Request, d *Decision) {
 	found, err := v.cfg.Index.Find(digest)
 	d.Position = found.Position
 	if err != nil {
@@ -213,10 +217,11 @@ func (v *Verifier) judge(digest events.Digest, r *Request, d *Decision) {
 	d.Account, d.App, d.token = found.Account.ID, found.App, found.Token
 	d.Expires = projector.TimeOf(found.Expires)
 	var now time.Time // asked for where it matters: a clock costs as much as the search
-	if found.Expires != 0 || found.Until != 0 || found.Plain() {
+	plain = plain || found.Plain()
+	if found.Expires != 0 || found.Until != 0 || plain {
 		now = v.cfg.Now()
 	}
-	if d.Reason = state(&found, now); d.Reason != Allowed {
+	if d.Reason = state(&found, plain, now); d.Reason != Allowed {
 		return
 	}
 	if found.Policy.URLRefused && r.InURL {
@@ -240,7 +245,7 @@ func (v *Verifier) judge(digest events.Digest, r *Request, d *Decision) {
 
 // state returns why a secret is not accepted whatever it is for, Allowed where
 // it is.
-func state(f *projector.Found, now time.Time) Reason {
+func state(f *projector.Found, plain bool, now time.Time) Reason {
 	made, account := projector.TimeOf(f.Created), f.Account
 	switch {
 	case f.Is(projector.SecretRevoked), made.Before(account.TokensBefore), made.Before(f.Policy.TokensBefore):
@@ -255,7 +260,7 @@ func state(f *projector.Found, now time.Time) Reason {
 		return Suspended
 	case account.Suspended:
 		return AccountSuspended
-	case f.Plain() && f.Policy.PlainEnded(now):
+	case plain && f.Policy.PlainEnded(now):
 		return PlainRefused
 	case !f.Is(projector.SecretLive):
 		return Unavailable // a state of a newer version's

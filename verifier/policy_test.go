@@ -20,11 +20,14 @@ func (d *desk) set(p events.Policy) {
 }
 
 // plain makes a token with a secret of the old form.
-func (d *desk) plain() string {
+func (d *desk) plain() string { return d.plainAs(events.FormHex32) }
+
+// plainAs makes one whose event says that its form is another.
+func (d *desk) plainAs(form events.SecretForm) string {
 	d.t.Helper()
 	secret := events.NewHexSecret()
 	rec := eventstest.SecretRecord(secret.Digest())
-	rec.Form = events.FormHex32
+	rec.Form = form
 	d.Log.Change(string(d.Log.TokenID()), &events.TokenCreated{
 		Account: d.Log.Account("superuser"), Scopes: eventstest.Scopes("superuser"), Secret: rec,
 	})
@@ -44,6 +47,15 @@ func (d *desk) ask(what string, r verifier.CheckRequest, want verifier.Reason) *
 		d.t.Errorf("%s: it is not counted as %s", what, want)
 	}
 	return w
+}
+
+// TestPlainSecretOfAClient is one that the ledger has only seen the digest of.
+func TestPlainSecretOfAClient(t *testing.T) {
+	d := newDesk(t)
+	check := verifier.CheckRequest{Token: d.plainAs("")}
+	d.ask("without a policy", check, verifier.Allowed)
+	d.set(events.Policy{PlainRefused: true})
+	d.ask("refused", check, verifier.PlainRefused)
 }
 
 // TestPlainSecrets are refused from the event or from the instant on that the
