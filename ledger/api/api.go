@@ -37,12 +37,21 @@ type Config struct {
 	// Authenticate returns who sent a token: [ErrUnauthenticated] where it is
 	// not accepted, [*RateLimitedError] where it is not for a moment, and
 	// [ledger.ErrUnavailable] where that cannot be known now.
-	Authenticate func(ctx context.Context, token, address string) (ledger.Caller, error)
+	Authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
 	// SignIn lets people in, and knows who sent the secret of a session. Required
 	// to serve; not to describe.
 	SignIn *signin.SignIn
 	// Logger receives faults. Nil discards them.
 	Logger *slog.Logger
+}
+
+// Credential is a token that came with a request, and what its constraints may
+// ask about.
+type Credential struct {
+	Token   string
+	Address string // of the client, without port
+	Method  string // of the request
+	Origin  string // of the page, empty where none is said
 }
 
 type api struct {
@@ -125,7 +134,7 @@ func describeReplays(d *huma.OpenAPI) {
 type front struct {
 	api          *api
 	mux          *http.ServeMux
-	authenticate func(ctx context.Context, token, address string) (ledger.Caller, error)
+	authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
 	behind       behind
 }
 
@@ -244,7 +253,11 @@ func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Pr
 	if events.IsSessionSecret(token) {
 		return f.session(ctx, r, token)
 	}
-	caller, err := f.authenticate(ctx, token, addressFrom(ctx))
+	origin := ""
+	if all := r.Header.Values("Origin"); len(all) == 1 {
+		origin = all[0]
+	}
+	caller, err := f.authenticate(ctx, Credential{Token: token, Address: addressFrom(ctx), Method: r.Method, Origin: origin})
 	var limited *RateLimitedError
 	switch {
 	case errors.As(err, &limited):

@@ -435,6 +435,33 @@ func TestOwnSecret(t *testing.T) {
 	}
 }
 
+// TestConstrainedCaller asks the API itself with a token for GET and one page.
+func TestConstrainedCaller(t *testing.T) {
+	w := settle(t)
+	made := w.must("POST /v1/tokens", m{
+		"account": w.account["bob"], "scopes": []string{"view:site/2"},
+		"constraints": m{"methods": []string{"GET"}, "origins": []string{"https://example.org"}},
+	})
+	by, from := "Authorization: Bearer "+made.text("secret"), "Origin: https://example.org"
+	path := "/v1/tokens/" + made.text("token", "id")
+	for _, tt := range []struct {
+		line   string
+		header []string
+		status int
+	}{
+		{"GET " + path, h(by, from), 200},
+		{"GET " + path, h(by), 401},
+		{"GET " + path, h(by, "Origin: https://example.com"), 401},
+		{"GET " + path, h(by, from, "Origin: https://example.com"), 401},
+		{"POST " + path + "/suspend", h(by, from), 401},
+		{"POST " + path + "/revoke", h(by, from), 401},
+	} {
+		if a := w.do(tt.line, nil, tt.header...); a.status != tt.status {
+			t.Errorf("%s with %q: %d, want %d", tt.line, tt.header[1:], a.status, tt.status)
+		}
+	}
+}
+
 // TestRevokeTwice ends a token twice, and by two ways. The second changes
 // nothing and says when the first did.
 func TestRevokeTwice(t *testing.T) {

@@ -55,7 +55,7 @@ func handler(t testing.TB) (http.Handler, *ledgertest.Log) {
 	if _, err := l.CreateAccount(context.Background(), root, "", ledger.CreateAccount{Login: "alice", Kind: "user", Grants: []string{"view:site/*"}}); err != nil {
 		t.Fatal(err)
 	}
-	return api.New(api.Config{Ledger: l, Authenticate: func(context.Context, string, string) (ledger.Caller, error) { return root, nil }}), log
+	return api.New(api.Config{Ledger: l, Authenticate: func(context.Context, api.Credential) (ledger.Caller, error) { return root, nil }}), log
 }
 
 // FuzzCreateToken sends bodies to POST /v1/tokens. Each answer is one that is

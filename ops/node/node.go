@@ -559,14 +559,14 @@ func (n *Node) announce() {
 }
 
 // authenticate tells the API who sent a token.
-func (n *Node) authenticate(_ context.Context, token, address string) (ledger.Caller, error) {
-	r := verifier.Request{}
-	if a, err := netip.ParseAddr(address); err == nil {
+func (n *Node) authenticate(_ context.Context, c api.Credential) (ledger.Caller, error) {
+	r := verifier.Request{Method: c.Method, Origin: c.Origin}
+	if a, err := netip.ParseAddr(c.Address); err == nil {
 		r.Address = a
 	}
-	switch d := n.verify.Check(token, r); d.Reason {
+	switch d := n.verify.Check(c.Token, r); d.Reason {
 	case verifier.Allowed:
-		return ledger.Caller{Account: d.Account, Token: d.Token(), Address: address, Scopes: d.Scopes(), Inherit: d.Inherit}, nil
+		return ledger.Caller{Account: d.Account, Token: d.Token(), Address: c.Address, Scopes: d.Scopes(), Inherit: d.Inherit}, nil
 	case verifier.RateLimited:
 		return ledger.Caller{}, &api.RateLimitedError{After: d.Retry}
 	case verifier.Unavailable:
