@@ -44,6 +44,9 @@ bench: ## Run the benchmarks COUNT=6 times, benchstat at the end (BENCH=., BASE=
 worlds: ## Explore small worlds of leases and barriers, without the race detector
 	go test -count=1 ./ops/leasemodel
 
+matrix: ## Try every command as everybody on everything, without the race detector
+	go test -count=1 ./ledger -run 'Matrix|OneEventForAll|NeverMore'
+
 model: ## Explore larger worlds of leases and barriers, for some minutes
 	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep
 
@@ -83,4 +86,4 @@ staticcheck:
 current:
 	ops/ci/current
 
-.PHONY: help build test race check fmt fuzz bench chaos worlds model generate compose demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test race check fmt fuzz bench chaos worlds matrix model generate compose demo clean deps gofumpt vet staticcheck current

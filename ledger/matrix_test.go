@@ -41,13 +41,14 @@ type matrix struct {
 }
 
 // TestAuthorityMatrix tries every command and query as everybody on everything,
-// and what makes or widens rights under every policy. Short runs try some.
+// and what makes or widens rights under every policy. Short runs, and those under
+// the race detector, try some.
 func TestAuthorityMatrix(t *testing.T) {
 	m := &matrix{world: newWorld(t), ctx: t.Context(), ends: map[string]int{}, seen: map[string]bool{}}
 	rng := rand.New(rand.NewPCG(newSeed(t), 1))
 	m.skip = func(op string) bool {
 		switch {
-		case testing.Short():
+		case testing.Short() || racing:
 			return rng.IntN(20) > 0
 		case m.makers != "all" && !table[op].mint:
 			return rng.IntN(20) > 0 // the policy is not about these
@@ -78,7 +79,7 @@ func TestAuthorityMatrix(t *testing.T) {
 		}
 	}
 	t.Logf("%d cells: %v", m.cells, m.ends)
-	if !testing.Short() {
+	if !testing.Short() && !racing {
 		m.complete()
 	}
 }

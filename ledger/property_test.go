@@ -79,7 +79,7 @@ func TestNeverMore(t *testing.T) {
 		t.Fatal(err)
 	}
 	steps := 250
-	if testing.Short() {
+	if testing.Short() || racing {
 		steps = 60
 	}
 	for range steps {

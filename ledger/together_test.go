@@ -41,7 +41,7 @@ func (k *kit) fill(tokens []*events.TokenCreated) []events.Secret {
 // event does it, for each of them, at the next check.
 func TestOneEventForAll(t *testing.T) {
 	tokens := 100_000
-	if testing.Short() {
+	if testing.Short() || racing {
 		tokens = 2000
 	}
 	k := newKit(t)
@@ -122,7 +122,7 @@ type page struct {
 func TestPagesTellNothing(t *testing.T) {
 	const foreign = 5000
 	strangers := foreign
-	if testing.Short() {
+	if testing.Short() || racing {
 		strangers = 500
 	}
 	rng := rand.New(rand.NewPCG(newSeed(t), 4))

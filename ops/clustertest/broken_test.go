@@ -16,7 +16,7 @@ type breakage struct {
 var breakages = []breakage{
 	{
 		"the verifier ignores its lease",
-		[]Edit{{"verifier/decision.go", "past := v.past(r)\n", "past := v.past(r) + 24*time.Hour\n"}},
+		[]Edit{{"verifier/decision.go", "if v.cfg.Lease.InForce() && d.Position >=", "if d.Position >="}},
 		[]string{"I3", "I11"},
 	},
 	{

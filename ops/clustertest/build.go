@@ -58,8 +58,8 @@ func Build(t testing.TB, edits ...Edit) string {
 		return path
 	}
 	root := moduleRoot(t)
-	dir := filepath.Join(builds.dir, fmt.Sprint(len(builds.made)))
-	if err := os.Mkdir(dir, 0o700); err != nil {
+	dir, err := os.MkdirTemp(builds.dir, "")
+	if err != nil {
 		t.Fatal(err)
 	}
 	program := filepath.Join(dir, "tokenledger")
