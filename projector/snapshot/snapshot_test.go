@@ -232,7 +232,7 @@ func TestRefused(t *testing.T) {
 		"no header":               {[]byte("hello\n"), snapshot.ErrMalformed},
 		"a later form":            {set("form", 2), snapshot.ErrUnknown},
 		"no form":                 {with(func(p *parts) { delete(p.header, "form") }), snapshot.ErrUnknown},
-		"another index":           {set("index", 3), snapshot.ErrUnknown},
+		"another index":           {set("index", projector.Form+1), snapshot.ErrUnknown},
 		"position 0":              {set("position", 0), snapshot.ErrMalformed},
 		"no epoch":                {set("epoch", ""), snapshot.ErrMalformed},
 		"another epoch":           {set("epoch", eventstest.NewLog(1).Epoch()), snapshot.ErrUnwanted},
