@@ -10,7 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"strings"
-	"unsafe"
 )
 
 // ErrBadSecret reports a string that cannot be a secret: wrong length, prefix,
@@ -225,24 +224,6 @@ func sumOf(c uint32) (sum [sumLength]byte) {
 		c /= 62
 	}
 	return sum
-}
-
-// hasSum reports whether s ends in 32 base62 characters and the checksum of all
-// that stands before it.
-func hasSum(s string) bool {
-	if len(s) > maxSecret {
-		return false
-	}
-	at := len(s) - sumLength
-	for i := at - randomLength; i < len(s); i++ {
-		if !isAlnum(s[i]) {
-			return false
-		}
-	}
-	// A copy on the stack would move to the heap: crc32 calls through a
-	// variable. It only reads.
-	sum := sumOf(crc32.ChecksumIEEE(unsafe.Slice(unsafe.StringData(s), at)))
-	return string(sum[:]) == s[at:]
 }
 
 func isHex(s string) bool {

@@ -68,7 +68,7 @@ func openWith(t testing.TB, cfg projector.Config) *projector.Projector {
 
 // limits are of what is resident: nothing, some and all. An index is to answer
 // the same whatever it is, so one is drawn for each that is opened.
-var limits = []int64{0, 150 << 10, 1 << 40}
+var limits = []int64{0, 134 << 10, 1 << 40}
 
 // opened opens an index that follows a log, and closes it in the end.
 func opened(t testing.TB, messages []events.Message) *projector.Projector {

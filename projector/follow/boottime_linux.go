@@ -36,43 +36,80 @@ func clock(id uintptr) time.Duration {
 	return time.Duration(ts.Nano())
 }
 
-// BoottimeBefore reports whether [Boottime] is before an instant, mostly with
-// one system call: CLOCK_BOOTTIME counts suspend too, and runs slower than
-// CLOCK_MONOTONIC_RAW by a tenth and 500 millionths at most, which is as far as
-// the kernel slews (adjtimex(2), tick and freq). So the time since both were read
-// together tells how late it can be at most. Where that is not before the
-// instant, both are read again.
+// BoottimeBefore reports whether [Boottime] is before an instant, mostly without
+// a system call. It reads the time of day and CLOCK_MONOTONIC, which are slewed
+// alike: their difference changes where a person or a time server sets the time
+// of day, and where the machine was suspended, which the kernel adds to it and to
+// CLOCK_BOOTTIME in one step (timekeeping_inject_sleeptime). While it is what it
+// was when Boottime was last read, within a tenth of a second, there was no
+// suspend, and what passed by CLOCK_MONOTONIC tells how late it can be at most.
+// Else, and where that is not before the instant, Boottime is read again.
 func BoottimeBefore(end time.Duration) bool {
-	boot := clock(unix.CLOCK_BOOTTIME)
+	now, ok := read()
 	a := anchor.Load()
-	stale := a == nil || boot < a.boot || boot-a.boot > keepAnchor
-	if a != nil && boot >= a.boot && a.latest(boot) < end {
+	fits := ok && a != nil && a.fits(now)
+	if fits && a.latest(now) < end {
 		return true
 	}
-	now := Boottime() // after boot: what passed in between counts twice
-	if stale {
-		anchor.Store(&anchored{boot, now})
+	own := Boottime() // after now: what passed in between counts twice
+	if ok && !fits {
+		anchor.Store(&anchored{now, own})
 	}
-	return now < end
+	return own < end
 }
 
-// anchored are both clocks, read together.
-type anchored struct{ boot, own time.Duration }
+// clocks are what a process can read without a system call, the one after the
+// other.
+type clocks struct {
+	wall time.Duration // the time of day, since 1970
+	mono time.Duration // CLOCK_MONOTONIC, since some instant
+}
+
+// read reads, and reports whether [time.Time] had room for both: it has from
+// 1885 to 2157, and 32 bits of seconds are well within that.
+func read() (r clocks, ok bool) {
+	now := time.Now()
+	return clocks{time.Duration(now.UnixNano()), now.Sub(start)}, sound(now) && sound(start)
+}
+
+func sound(t time.Time) bool { return uint64(t.Unix()) < 1<<32 }
+
+var start = time.Now()
+
+// anchored is Boottime at the time of a reading or later.
+type anchored struct {
+	clocks
+	own time.Duration
+}
 
 // anchor is what BoottimeBefore last read.
 var anchor atomic.Pointer[anchored]
 
 const (
-	// keepAnchor is for how long an anchor that has not been enough is kept: a
-	// new one would not be either.
-	keepAnchor = time.Second
+	// keepAnchor is for how long an anchor is good, by CLOCK_MONOTONIC. Setting
+	// the time of day back by as much as the machine was suspended hides that, if
+	// both happen within it.
+	keepAnchor = 100 * time.Millisecond
+	// apart is by how much the clocks of two readings may seem to part: they are
+	// read one after the other.
+	apart = 100 * time.Microsecond
 	// inexact is by how much Boottime may go back, twice.
 	inexact = 2 * time.Millisecond
 )
 
-// latest returns how late it is at most by Boottime when CLOCK_BOOTTIME shows
-// boot.
-func (a *anchored) latest(boot time.Duration) time.Duration {
-	passed := boot - a.boot
-	return a.own + passed + passed/8 + inexact
+// fits reports whether the machine was not suspended between the anchor and now,
+// and whether that is not long.
+func (a *anchored) fits(now clocks) bool {
+	passed := now.mono - a.mono
+	parted := now.wall - a.wall - passed
+	return passed >= 0 && passed < keepAnchor && -apart < parted && parted < apart
+}
+
+// latest returns how late it was at most by Boottime when the time of day was
+// read. CLOCK_MONOTONIC_RAW can be ahead of CLOCK_MONOTONIC by an eighth at most:
+// the kernel slews by no more than a ninth of the former (adjtimex(2), tick and
+// freq). What the clocks seem to have parted by may have been suspend.
+func (a *anchored) latest(now clocks) time.Duration {
+	passed := now.mono - a.mono
+	return a.own + passed + passed/8 + apart + inexact
 }

@@ -2,6 +2,7 @@ package follow
 
 import (
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -24,69 +25,203 @@ func TestBoottimeBefore(t *testing.T) {
 	}
 }
 
-// TestAnchorIsNeverLate runs clocks beside each other at random: Boottime may be
-// a tenth faster than CLOCK_BOOTTIME, or slower, counts suspend in whole
-// milliseconds and may show a millisecond less than it did. What an anchor says
-// is the latest is never before what Boottime shows.
-func TestAnchorIsNeverLate(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
-	near := 0
-	for range 10_000 {
-		boot := time.Duration(rng.Int64N(int64(1000 * time.Hour)))
-		own := boot + time.Duration(rng.Int64N(int64(time.Hour)))
-		shown := func() time.Duration { return own - time.Duration(rng.Int64N(int64(time.Millisecond)+1)) }
-		// Between the two readings time may pass.
-		a := anchored{boot: boot}
-		pass := func(most time.Duration) {
-			d := time.Duration(rng.Int64N(int64(most)))
-			boot += d
-			switch rng.IntN(3) {
-			case 0: // suspended
-				own += d.Truncate(time.Millisecond)
-			default: // a kernel slews by a tenth and 500 millionths at most
-				own += time.Duration(float64(d) / (0.8995 + 0.201*rng.Float64()))
-			}
+// machine is a machine's clocks: what passes by each, and what is done to them.
+type machine struct {
+	*rand.Rand
+	raw, mono, slept, wall time.Duration
+	set                    bool // the time of day was set since that was last asked
+}
+
+// pass lets time pass while the kernel slews, by a tenth and 500 millionths at
+// most.
+func (m *machine) pass(d time.Duration) {
+	slewed := time.Duration(float64(d) * (0.8995 + 0.201*m.Float64()))
+	m.raw += d
+	m.mono += slewed
+	m.wall += slewed
+}
+
+// upTo is a time of a random order of size.
+func (m *machine) upTo(most time.Duration) time.Duration {
+	return time.Duration(float64(most) * m.Float64() / float64(uint64(1)<<m.IntN(24)))
+}
+
+// exact is what Boottime shows: suspend in whole milliseconds, and a millisecond
+// less now and then.
+func (m *machine) exact() time.Duration {
+	return m.raw + m.slept.Truncate(time.Millisecond) - time.Duration(m.Int64N(2))*time.Millisecond
+}
+
+// happen does something of what happens to machines.
+func (m *machine) happen() {
+	switch m.IntN(8) {
+	case 0: // suspend
+		d := m.upTo(time.Minute)
+		m.slept += d
+		m.wall += d
+	case 1: // the time of day is set
+		d := m.upTo(time.Hour)
+		if m.IntN(2) == 0 {
+			d = -d
 		}
-		pass(time.Millisecond)
-		a.own = shown()
-		for range 1 + rng.IntN(4) {
-			pass(1 << rng.IntN(37)) // a nanosecond to a minute
-		}
-		latest, now := a.latest(boot), shown()
-		if latest < now {
-			t.Fatalf("it is %s, and at the latest %s is said", now, latest)
-		}
-		if latest-now < time.Second {
-			near++
-		}
-	}
-	if near < 100 {
-		t.Errorf("only %d times it was near", near)
+		m.wall += d
+		m.set = true
+	default:
+		m.pass(m.upTo(time.Second))
 	}
 }
 
-// TestBoottimeBeforeWithOldAnchors sets anchors that are long ago, or of another
-// boot, and expects the clocks to be read anew.
+// look reads the time of day and CLOCK_MONOTONIC. It returns what Boottime was
+// when it read the first, for much may happen in between.
+func (m *machine) look() (r clocks, then time.Duration) {
+	r.wall = m.wall
+	then = m.exact()
+	switch m.IntN(20) {
+	case 0:
+		m.happen()
+	case 1:
+		m.pass(m.upTo(2 * apart))
+	default:
+		m.pass(30)
+	}
+	r.mono = m.mono
+	return r, then
+}
+
+// TestAnchorIsNeverLate lets random things happen to a machine's clocks. What an
+// anchor says is the latest is never before what Boottime showed, unless the time
+// of day was set, and then only where that hides a suspend.
+func TestAnchorIsNeverLate(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	m := &machine{Rand: rand.New(rand.NewPCG(seed, 1)), mono: time.Hour, wall: 1000 * time.Hour}
+	var fit, moved, near, hidden int
+	for range 100_000 {
+		m.raw += time.Duration(m.Int64N(int64(time.Hour)))
+		m.set = false
+		var a anchored
+		a.clocks, _ = m.look()
+		for range m.IntN(2) {
+			m.happen()
+		}
+		a.own = m.exact()
+		for range 1 + m.IntN(4) {
+			before := m.raw + m.slept
+			m.happen()
+			now, then := m.look()
+			if !a.fits(now) {
+				continue
+			}
+			fit++
+			if m.raw+m.slept-before > time.Microsecond {
+				moved++
+			}
+			latest := a.latest(now)
+			switch {
+			case latest < then && m.set:
+				hidden++
+			case latest < then:
+				t.Fatalf("it was %s, and at the latest %s is said", then, latest)
+			case latest-then < 5*time.Millisecond:
+				near++
+			}
+		}
+	}
+	t.Logf("%d readings fit, %d after a while, %d were near, %d were hidden by setting the time of day", fit, moved, near, hidden)
+	if fit < 10_000 || moved < 1000 || near < 1000 {
+		t.Error("too few readings fit")
+	}
+	if hidden*1000 > fit {
+		t.Error("setting the time of day hides suspend too often")
+	}
+}
+
+// TestAnchorAndSuspend says what an anchor takes for suspend.
+func TestAnchorAndSuspend(t *testing.T) {
+	a := anchored{clocks{wall: 1000 * time.Hour, mono: time.Hour}, 2 * time.Hour}
+	for what, c := range map[string]struct {
+		wall, mono time.Duration // that pass
+		fits       bool
+	}{
+		"nothing":                            {0, 0, true},
+		"a while":                            {50 * time.Millisecond, 50 * time.Millisecond, true},
+		"a suspend of a second":              {time.Second, 0, false},
+		"a suspend of a millisecond":         {time.Millisecond, 0, false},
+		"a day put back":                     {-24 * time.Hour, time.Millisecond, false},
+		"a suspend that is put back":         {time.Millisecond, time.Millisecond, true}, // what cannot be seen
+		"a tenth of a second":                {100 * time.Millisecond, 100 * time.Millisecond, false},
+		"a suspend put back, and a while":    {100 * time.Millisecond, 100 * time.Millisecond, false},
+		"a clock that went back":             {-time.Second, -time.Second, false},
+		"held up between the readings":       {0, time.Millisecond, false},
+		"held up between the anchor's":       {2 * time.Millisecond, time.Millisecond, false},
+		"held up for less than is tolerated": {0, 99 * time.Microsecond, true},
+	} {
+		if got := a.fits(clocks{a.wall + c.wall, a.mono + c.mono}); got != c.fits {
+			t.Errorf("%s: fits = %t, want %t", what, got, c.fits)
+		}
+	}
+}
+
+// TestSoundTimes has readings be of use only where Go reads CLOCK_MONOTONIC too.
+func TestSoundTimes(t *testing.T) {
+	for year, want := range map[int]bool{1: false, 1884: false, 1969: false, 1970: true, 2026: true, 2105: true, 2158: false, 2300: false} {
+		if got := sound(time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC)); got != want {
+			t.Errorf("sound(%d) = %t, want %t", year, got, want)
+		}
+	}
+}
+
+// TestBoottimeBeforeWithOldAnchors sets anchors that are long ago, of another
+// boot or from before a suspend, and expects the clocks to be read anew.
 func TestBoottimeBeforeWithOldAnchors(t *testing.T) {
 	defer anchor.Store(nil)
-	for what, a := range map[string]*anchored{
-		"none":          nil,
-		"long ago":      {boot: clock(unix.CLOCK_BOOTTIME) - time.Hour, own: Boottime() - time.Hour},
-		"in the future": {boot: clock(unix.CLOCK_BOOTTIME) + time.Hour, own: Boottime() - time.Hour},
-		"far too early": {boot: 0, own: 0},
+	for what, change := range map[string]func(a *anchored){
+		"long ago":         func(a *anchored) { a.wall -= time.Hour; a.mono -= time.Hour; a.own -= time.Hour },
+		"in the future":    func(a *anchored) { a.wall += time.Hour; a.mono += time.Hour; a.own -= time.Hour },
+		"before a suspend": func(a *anchored) { a.wall -= time.Hour; a.own -= time.Hour },
+		"before a setting": func(a *anchored) { a.wall += time.Hour; a.own -= time.Hour },
+		"empty":            func(a *anchored) { *a = anchored{} },
 	} {
-		anchor.Store(a)
+		set := func() {
+			now, ok := read()
+			if !ok {
+				t.Fatal("this machine's time of day is of no use")
+			}
+			a := anchored{now, Boottime()}
+			change(&a)
+			anchor.Store(&a)
+		}
+		set()
 		now := Boottime()
 		if BoottimeBefore(now - 2*time.Millisecond) {
 			t.Errorf("%s: before an instant that is over", what)
 		}
-		anchor.Store(a)
+		if a := anchor.Load(); a.own < now-2*time.Millisecond {
+			t.Errorf("%s: the anchor was kept", what)
+		}
+		set()
 		if !BoottimeBefore(now + time.Minute) {
 			t.Errorf("%s: not before an instant in a minute", what)
 		}
 	}
+}
+
+// TestBoottimeBeforeAtOnce has many ask at once, for the race detector.
+func TestBoottimeBeforeAtOnce(t *testing.T) {
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 2000 {
+				if i%100 == 0 {
+					anchor.Store(nil)
+				}
+				if end := Boottime(); BoottimeBefore(end-2*time.Millisecond) || !BoottimeBefore(end+time.Minute) {
+					t.Error("wrong answer")
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func BenchmarkBoottime(b *testing.B) {
@@ -100,5 +235,13 @@ func BenchmarkBoottimeBefore(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		BoottimeBefore(far)
+	}
+}
+
+// BenchmarkSystemCall is what a check would take for its clock at least if it
+// asked the kernel.
+func BenchmarkSystemCall(b *testing.B) {
+	for b.Loop() {
+		clock(unix.CLOCK_BOOTTIME)
 	}
 }

@@ -16,7 +16,8 @@
 //
 // Every secret, those that ended too, 96 bytes each, and 8 bytes for each slot
 // of the hash table, of which three quarters are in use at most. The hash table
-// is 1024 small ones that grow one at a time; records never move. A secret's
+// is 1024 small ones that grow one at a time; records never move. On Linux, those
+// of a table that is not small stand outside the heap, in huge pages. A secret's
 // account, scopes, constraints and label are held once for all that have the
 // same, counted, and forgotten with the last of them.
 //

@@ -57,9 +57,10 @@ type chunk [chunkRecords]record
 
 // records are in chunks that never move. One is known by its number.
 type records struct {
-	dir  atomic.Pointer[[]*chunk]
-	used uint32   // numbers ever given out
-	free []uint32 // numbers given back
+	dir     atomic.Pointer[[]*chunk]
+	used    uint32   // numbers ever given out
+	free    []uint32 // numbers given back
+	outside *outside // most chunks' memory
 }
 
 // at returns a record, nil where the number was not given out when the reader
@@ -82,7 +83,7 @@ func (r *records) take() uint32 {
 	n := r.used
 	r.used++
 	if dir := *r.dir.Load(); int(n>>chunkShift) == len(dir) {
-		dir = append(dir, new(chunk)) // a reader that has the shorter one does not see it
+		dir = append(dir, r.outside.chunk(len(dir))) // a reader that has the shorter one does not see it
 		r.dir.Store(&dir)
 	}
 	return n

@@ -103,6 +103,7 @@ func New(limit int64, parse Parse) *Table {
 	t.scopes.init()
 	t.constraints.init()
 	t.records.dir.Store(new([]*chunk))
+	t.records.outside = new(outside)
 	t.stats.bytes.Store(t.size())
 	return t
 }
@@ -131,7 +132,7 @@ func (t *Table) Find(d *events.Digest, f *Found) Answer {
 			continue
 		}
 		a := t.read(&k, f)
-		if t.seq.Load() == seq {
+		if t.seq.Load() == seq { // t, and so its memory, is there until here
 			return a
 		}
 	}

@@ -313,7 +313,8 @@ func TestPutFails(t *testing.T) {
 	}
 }
 
-// TestNoAllocations guards the way of every check.
+// TestNoAllocations guards the way of every check. Under the race detector it only
+// sees that there are all answers.
 func TestNoAllocations(t *testing.T) {
 	rng := seeded(t)
 	table := New(300<<10, forms)
@@ -334,7 +335,7 @@ func TestNoAllocations(t *testing.T) {
 		d := digestOf(at)
 		at++
 		answers[table.Find(&d, &f)]++
-	}); n != 0 {
+	}); n != 0 && !racing {
 		t.Errorf("%v allocations a search", n)
 	}
 	t.Log(answers)

@@ -242,8 +242,9 @@ func (k *Keeper) Left() time.Duration {
 	return until - k.cfg.Boottime()
 }
 
-// InForce reports whether [Keeper.Left] would return more than zero. While much
-// is left it takes one system call, and Left takes four.
+// InForce reports whether [Keeper.Left] would return more than zero, or would
+// have when it was called. While much is left it seldom takes a system call, and
+// Left takes four.
 func (k *Keeper) InForce() bool {
 	until := time.Duration(k.until.Load())
 	return until != NoLease && k.cfg.before(until)

@@ -1,0 +1,8 @@
+//go:build !linux
+
+package resident
+
+// newArena returns nil: all records are in the heap.
+func newArena() *arena { return nil }
+
+func freeArena(*arena) {}
