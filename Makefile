@@ -45,7 +45,7 @@ worlds: ## Explore small worlds of leases and barriers, without the race detecto
 	go test -count=1 ./ops/leasemodel
 
 matrix: ## Try every command as everybody on everything, without the race detector
-	go test -count=1 ./ledger -run 'Matrix|OneEventForAll|NeverMore'
+	go test -count=1 ./ledger -run 'Matrix|OneEventForAll|NeverMore|LargeAccount'
 
 model: ## Explore larger worlds of leases and barriers, for some minutes
 	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep

@@ -237,7 +237,7 @@ func TestRevokeManyPages(t *testing.T) {
 // TestLargeAccount ends 100,000 tokens, by one event each time.
 func TestLargeAccount(t *testing.T) {
 	n := 100_000
-	if testing.Short() {
+	if testing.Short() || racing {
 		n = 2000
 	}
 	k := newKit(t)

@@ -228,8 +228,16 @@ func (n *Node) Follow(t testing.TB) {
 			case <-ctx.Done():
 				return
 			case m := <-tail:
-				if meta, err := parseTail(m); err == nil {
-					last = max(last, meta)
+				// Of many that came meanwhile, only the last is news.
+				for waiting := true; waiting; {
+					if at, err := parseTail(m); err == nil {
+						last = max(last, at)
+					}
+					select {
+					case m = <-tail:
+					default:
+						waiting = false
+					}
 				}
 				n.Report(last)
 			case <-again.C:
