@@ -311,8 +311,15 @@ func TestOperations(t *testing.T) {
 	var nodes struct {
 		Items []api.Node `json:"items"`
 	}
-	a = ask("GET /v1/nodes", nil, 200, false)
-	if a.into(t, &nodes); len(nodes.Items) != 1 || !nodes.Items[0].Ready || nodes.Items[0].Lag != 0 || nodes.Items[0].Address == "" || nodes.Items[0].State != "serving" || nodes.Items[0].Instance == "" || nodes.Items[0].RenewedAt == nil {
+	// The node reports what it has applied a moment after it has.
+	for end := time.Now().Add(patience); ; {
+		a = ask("GET /v1/nodes", nil, 200, false)
+		a.into(t, &nodes)
+		if len(nodes.Items) != 1 || nodes.Items[0].Lag == 0 || time.Now().After(end) {
+			break
+		}
+	}
+	if len(nodes.Items) != 1 || !nodes.Items[0].Ready || nodes.Items[0].Lag != 0 || nodes.Items[0].Address == "" || nodes.Items[0].State != "serving" || nodes.Items[0].Instance == "" || nodes.Items[0].RenewedAt == nil {
 		t.Errorf("nodes: %s", a.raw)
 	}
 

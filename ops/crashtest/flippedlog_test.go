@@ -3,6 +3,7 @@ package crashtest
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -257,7 +258,14 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 	flipBit(t, file, at, bit)
 	t.Logf("flipped bit %d of byte %d of %s", bit, at, filepath.Base(file))
 
-	ledger := newLedger(t, settings{Data: data, NATSListen: addrtest.Free(t)})
+	// An address of its own: whether anybody listens there is asked below, and
+	// another test's server must not be taken for this one's.
+	_, port, err := net.SplitHostPort(addrtest.Free(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	listen := fmt.Sprintf("127.%d.%d.%d:%s", 1+rng.IntN(254), rng.IntN(256), 1+rng.IntN(254), port)
+	ledger := newLedger(t, settings{Data: data, NATSListen: listen})
 	verifier := newVerifier(t, "verifier", newLink(t, ledger), settings{Data: filepath.Join(t.TempDir(), "verifier")})
 	waiting := verifier.run()
 	stopWatching := v.neverAccepted(t, ledger, verifier)

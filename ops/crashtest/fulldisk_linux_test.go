@@ -67,6 +67,15 @@ func (f *filler) leave(bytes int64) {
 	}
 }
 
+// empty gives all space back, also where the process that has the disk has ended.
+func (f *filler) empty() {
+	f.t.Helper()
+	if err := f.file.Truncate(0); err != nil {
+		f.t.Fatal(err)
+	}
+	f.size = 0
+}
+
 // close lets go of the disk, so that it can be mounted anew.
 func (f *filler) close() {
 	f.t.Helper()
@@ -231,15 +240,22 @@ func TestDiskFilledAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Logf("filled after %d commands; %d were acknowledged since", was, w.acked.Load()-was)
+		f.empty()
+		w.refused.Store(0)
+		// It may also have died just now, of a page that it had begun to write.
+		if err := poll(patience, func() (bool, error) {
+			status, _ := p.readyz()
+			return p.over() || status == http.StatusOK, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
 		if p.over() {
 			t.Logf("the process ended: %s", p.cmd.ProcessState)
 			f.close()
 			p = ledger.start()
 			f = newFiller(t, p)
+			p.waitReady()
 		}
-		f.leave(1 << 30)
-		w.refused.Store(0)
-		p.waitReady()
 	}
 	if err := end(); err != nil {
 		t.Fatal(err)
