@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -149,74 +151,73 @@ func TestScrubEnds(t *testing.T) {
 // right, or is refused, or cannot be found; and a scrub finds the damage.
 func TestFlipsUnderARunningIndex(t *testing.T) {
 	t.Parallel()
-	seed, rng := seeded(t)
-	run := eventstest.History(rng.Uint64(), 240)
-	dir := t.TempDir()
-	for from := 0; from < len(run.Messages); from += 80 {
-		p := open(t, dir)
-		applied(t, p, run.Messages[from:from+80])
-		closed(t, p) // which writes a table
-	}
-	saved := save(t, dir)
-	right := map[events.Digest]projector.Record{}
-	sound := opened(t, run.Messages)
-	for _, d := range run.Digests {
-		if r, err := sound.Lookup(d); err == nil {
-			right[d] = r
-		}
-	}
 	rounds := 250
 	if testing.Short() {
 		rounds = 60
 	}
-	wrong, refused, missing, harmless := 0, 0, 0, 0
-	for range rounds {
-		at := saved.restore(t)
-		p := openWith(t, projector.Config{Dir: at, ScrubRate: fast})
-		var tables []string
-		for name := range saved {
-			if strings.HasSuffix(name, ".sst") {
-				tables = append(tables, name)
+	inChild(t, func(t *testing.T, seed uint64, each steps) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		run := eventstest.History(rng.Uint64(), 240)
+		dir := t.TempDir()
+		for from := 0; from < len(run.Messages); from += 80 {
+			p := open(t, dir)
+			applied(t, p, run.Messages[from:from+80])
+			closed(t, p) // which writes a table
+		}
+		saved := save(t, dir)
+		right := map[events.Digest]projector.Record{}
+		sound := opened(t, run.Messages)
+		for _, d := range run.Digests {
+			if r, err := sound.Lookup(d); err == nil {
+				right[d] = r
 			}
 		}
-		name := tables[rng.IntN(len(tables))]
-		place, bit := rng.IntN(len(saved[name].data)), rng.IntN(8)
-		flip(t, filepath.Join(at, name), place, bit)
-		noticed := false
-		for d, want := range right {
-			r, err := p.Lookup(d)
-			switch {
-			case errors.Is(err, projector.ErrCorrupt):
-				noticed = true
-				refused++
-			case errors.Is(err, projector.ErrNotFound):
-				noticed = true
-				missing++
-			case err != nil:
-				t.Errorf("Lookup = %v", err)
-			case r.State != want.State || r.Version != want.Version || len(r.Scopes) != len(want.Scopes) || r.Token != want.Token:
-				wrong++
-				t.Errorf("seed %d: bit %d of byte %d of %s: Lookup = %+v, want %+v", seed, bit, place, name, r, want)
+		refused, missing, harmless := 0, 0, 0
+		each(rounds, func(round int) {
+			rng := rand.New(rand.NewPCG(seed, uint64(2+round)))
+			at := saved.restore(t)
+			p := openWith(t, projector.Config{Dir: at, ScrubRate: fast})
+			var tables []string
+			for _, name := range slices.Sorted(maps.Keys(saved)) {
+				if strings.HasSuffix(name, ".sst") {
+					tables = append(tables, name)
+				}
 			}
-		}
-		if !noticed {
-			harmless++
-		}
-		if err := p.Scrub(t.Context()); !errors.Is(err, projector.ErrCorrupt) {
-			t.Errorf("seed %d: bit %d of byte %d of %s: Scrub = %v, want ErrCorrupt", seed, bit, place, name, err)
-		}
-		if p.Err() == nil {
-			t.Errorf("seed %d: bit %d of byte %d of %s: it goes on", seed, bit, place, name)
-		}
-		closed(t, p)
-		if t.Failed() {
-			return
-		}
-		if err := os.RemoveAll(at); err != nil {
-			t.Fatal(err)
-		}
-	}
-	t.Logf("%d flips: %d reads refused, %d found nothing, %d flips changed no answer", rounds, refused, missing, harmless)
+			name := tables[rng.IntN(len(tables))]
+			place, bit := rng.IntN(len(saved[name].data)), rng.IntN(8)
+			flip(t, filepath.Join(at, name), place, bit)
+			noticed := false
+			for d, want := range right {
+				r, err := p.Lookup(d)
+				switch {
+				case errors.Is(err, projector.ErrCorrupt):
+					noticed = true
+					refused++
+				case errors.Is(err, projector.ErrNotFound):
+					noticed = true
+					missing++
+				case err != nil:
+					t.Errorf("Lookup = %v", err)
+				case r.State != want.State || r.Version != want.Version || len(r.Scopes) != len(want.Scopes) || r.Token != want.Token:
+					t.Errorf("seed %d: bit %d of byte %d of %s: Lookup = %+v, want %+v", seed, bit, place, name, r, want)
+				}
+			}
+			if !noticed {
+				harmless++
+			}
+			if err := p.Scrub(t.Context()); !errors.Is(err, projector.ErrCorrupt) {
+				t.Errorf("seed %d: bit %d of byte %d of %s: Scrub = %v, want ErrCorrupt", seed, bit, place, name, err)
+			}
+			if p.Err() == nil {
+				t.Errorf("seed %d: bit %d of byte %d of %s: it goes on", seed, bit, place, name)
+			}
+			closed(t, p)
+			if err := os.RemoveAll(at); err != nil {
+				t.Fatal(err)
+			}
+		})
+		t.Logf("%d reads refused, %d found nothing, %d flips changed no answer", refused, missing, harmless)
+	})
 }
 
 // TestEveryByteOfATable turns over a bit of each byte of a table, one after
@@ -224,38 +225,49 @@ func TestFlipsUnderARunningIndex(t *testing.T) {
 // error like others.
 func TestEveryByteOfATable(t *testing.T) {
 	t.Parallel()
-	seed, rng := seeded(t)
-	log := eventstest.NewLog(seed)
-	account := log.Account("admin:site/*")
-	dir := t.TempDir()
-	right := map[events.Digest]projector.RecordState{}
-	for range 2 { // a table of what is alive, and one of what became of it
-		p := open(t, dir)
-		for range 4 {
-			token, secret := log.Token(account, "view:site/1")
-			right[secret.Digest()] = projector.SecretLive
-			if len(right)%2 == 0 {
-				log.Revoke(token)
-				right[secret.Digest()] = projector.SecretRevoked
+	inChild(t, func(t *testing.T, seed uint64, each steps) {
+		log := eventstest.NewLog(seed)
+		account := log.Account("admin:site/*")
+		dir := t.TempDir()
+		right := map[events.Digest]projector.RecordState{}
+		for range 2 { // a table of what is alive, and one of what became of it
+			p := open(t, dir)
+			for range 4 {
+				token, secret := log.Token(account, "view:site/1")
+				right[secret.Digest()] = projector.SecretLive
+				if len(right)%2 == 0 {
+					log.Revoke(token)
+					right[secret.Digest()] = projector.SecretRevoked
+				}
+			}
+			applied(t, p, log.Messages[p.Position():])
+			closed(t, p)
+		}
+		p := openWith(t, projector.Config{Dir: dir, ScrubRate: fast})
+		defer closed(t, p)
+		tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+		if err != nil || len(tables) != 2 {
+			t.Fatal(tables, err)
+		}
+		type place struct {
+			name string
+			at   int
+		}
+		var places []place
+		for _, name := range tables {
+			info, err := os.Stat(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for at := range int(info.Size()) {
+				places = append(places, place{name, at})
 			}
 		}
-		applied(t, p, log.Messages[p.Position():])
-		closed(t, p)
-	}
-	p := openWith(t, projector.Config{Dir: dir, ScrubRate: fast})
-	defer closed(t, p)
-	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
-	if err != nil || len(tables) != 2 {
-		t.Fatal(tables, err)
-	}
-	panics := 0
-	for _, name := range tables {
-		info, err := os.Stat(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for at := range int(info.Size()) {
-			bit := rng.IntN(8)
+		panics, tried := 0, 0
+		each(len(places), func(step int) {
+			tried++
+			name, at := places[step].name, places[step].at
+			bit := rand.New(rand.NewPCG(seed, uint64(2+step))).IntN(8)
 			flip(t, name, at, bit)
 			for d, want := range right {
 				r, err := p.Lookup(d)
@@ -275,12 +287,12 @@ func TestEveryByteOfATable(t *testing.T) {
 				}
 			}
 			flip(t, name, at, bit)
+		})
+		if panics == 0 && tried > len(places)/2 {
+			t.Error("Badger panicked over nothing, so this shows little")
 		}
-	}
-	if panics == 0 {
-		t.Error("Badger panicked over nothing, so this shows little")
-	}
-	t.Logf("%d panics", panics)
+		t.Logf("%d bytes, %d panics", tried, panics)
+	})
 }
 
 // TestCloseWaitsForReaders closes an index while all of it is being read.
