@@ -95,6 +95,14 @@ func Decode(b []byte) (*Event, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes, and %d are the most", ErrMalformed, len(b), MaxSize)
 	}
+	if e := decodePlain(b); e != nil {
+		return e, nil
+	}
+	return decodeAny(b)
+}
+
+// decodeAny reads whatever an event may look like.
+func decodeAny(b []byte) (*Event, error) {
 	var env envelope
 	if err := json.Unmarshal(b, &env); err != nil {
 		return nil, fmt.Errorf("%w: %s", ErrMalformed, jsonProblem(err))
@@ -142,8 +150,8 @@ func DecodeMessage(m Message) (*Event, error) {
 	if err != nil {
 		return nil, fmt.Errorf("event at position %d: %w", m.Position, err)
 	}
-	if want := e.Subject(); m.Subject != want {
-		return nil, fmt.Errorf("event at position %d: %w: it stands under subject %s and belongs under %q", m.Position, ErrMalformed, Quote(m.Subject), want)
+	if !e.under(m.Subject) {
+		return nil, fmt.Errorf("event at position %d: %w: it stands under subject %s and belongs under %q", m.Position, ErrMalformed, Quote(m.Subject), e.Subject())
 	}
 	return e, nil
 }

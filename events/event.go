@@ -124,11 +124,13 @@ func Kinds() []Kind {
 
 // split returns a kind's noun and verb, empty where k is not a kind's name.
 func (k Kind) split() (noun Noun, verb string) {
-	part := strings.Split(string(k), ".")
-	if len(part) != 4 {
+	_, rest, _ := strings.Cut(string(k), ".")
+	first, rest, _ := strings.Cut(rest, ".")
+	verb, version, ok := strings.Cut(rest, ".")
+	if !ok || strings.Contains(version, ".") {
 		return "", ""
 	}
-	return Noun(part[1]), part[2]
+	return Noun(first), verb
 }
 
 // Verb returns what happened in one word, as in "revoked".
@@ -481,6 +483,9 @@ func checkScopes(scopes []Scope) error {
 		return fmt.Errorf("%w: %d scopes, and %d are the most", ErrBadScope, len(scopes), MaxScopes)
 	}
 	for _, s := range scopes {
+		if s.wellFormed() && !LooksSecret(s.ID) {
+			continue
+		}
 		switch same, err := ParseScope(s.String()); {
 		case err != nil:
 			return err // JSON's null becomes the empty scope unasked

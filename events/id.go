@@ -80,12 +80,12 @@ func (id AccountID) Time() time.Time {
 
 // TokenIDFrom returns the id that [TokenID.Bytes] gave b for.
 func TokenIDFrom(b [16]byte) TokenID {
-	return TokenID(tokenPrefix + strings.ToLower(ulid.ULID(b).String()))
+	return TokenID(textOf(tokenPrefix, b))
 }
 
 // AccountIDFrom returns the id that [AccountID.Bytes] gave b for.
 func AccountIDFrom(b [16]byte) AccountID {
-	return AccountID(accountPrefix + strings.ToLower(ulid.ULID(b).String()))
+	return AccountID(textOf(accountPrefix, b))
 }
 
 // ShardFor returns the shard that the holder of an idempotency key makes new
@@ -95,9 +95,8 @@ func ShardFor(key CommandKey) string {
 	if key == "" {
 		return ""
 	}
-	const alphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 	a, b := hexNibbles(key)
-	return string([]byte{alphabet[a%32], alphabet[b%32]})
+	return string([]byte{ulidAlphabet[a%32], ulidAlphabet[b%32]})
 }
 
 // hexNibbles folds a command key's first four hexadecimal digits into two
@@ -118,29 +117,63 @@ func newID(prefix string, now time.Time, shard string) string {
 	if _, err := io.ReadFull(rand.Reader, u[6:]); err != nil {
 		panic(err) // crypto/rand does not fail
 	}
-	s := strings.ToLower(u.String())
+	s := textOf(prefix, u)
 	if shard != "" {
 		s = s[:len(s)-2] + shard
 	}
-	return prefix + s
+	return s
 }
 
 func checkID(s, prefix, what string) error {
 	switch {
+	case len(s) == idLength && s[:len(prefix)] == prefix && validULID(s[len(prefix):]):
+		return nil
 	case LooksSecret(s):
 		return fmt.Errorf("%w: this is a secret where %s belongs; treat it as leaked if others saw it", ErrBadID, what)
-	case len(s) == idLength && !strings.HasPrefix(s, prefix) && validULID(s[4:]):
+	case len(s) == idLength && validULID(s[4:]):
 		return fmt.Errorf("%w: an id that starts with %s where %s belongs, which starts with %s", ErrBadID, s[:4], what, prefix)
-	case len(s) != idLength || !strings.HasPrefix(s, prefix) || !validULID(s[4:]):
-		return fmt.Errorf("%w: %s is %s and %d characters", ErrBadID, what, prefix, ulid.EncodedSize)
 	}
-	return nil
+	return fmt.Errorf("%w: %s is %s and %d characters", ErrBadID, what, prefix, ulid.EncodedSize)
 }
 
-// validULID reports whether s is a ULID in the one spelling that is used here.
+// ulidAlphabet is Crockford's base 32 in lower case.
+const ulidAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
+
+// inULID says of each byte whether it is of the alphabet.
+var inULID = func() (in [256]bool) {
+	for _, c := range []byte(ulidAlphabet) {
+		in[c] = true
+	}
+	return in
+}()
+
+// validULID reports whether s is a ULID in the one spelling that is used here:
+// 26 digits of 128 bits, so the first is at most 7.
 func validULID(s string) bool {
-	u, err := ulid.ParseStrict(s)
-	return err == nil && strings.ToLower(u.String()) == s
+	if len(s) != ulid.EncodedSize || s[0] > '7' {
+		return false
+	}
+	for i := range len(s) {
+		if !inULID[s[i]] {
+			return false
+		}
+	}
+	return true
+}
+
+// textOf returns a prefix and a ULID in lower case.
+func textOf(prefix string, u ulid.ULID) string {
+	var b [idLength]byte
+	copy(b[:], prefix)
+	if err := u.MarshalTextTo(b[len(prefix):]); err != nil {
+		panic(err) // it is as long as the text
+	}
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return string(b[:])
 }
 
 func idBytes(s string) [16]byte {

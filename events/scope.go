@@ -52,6 +52,12 @@ func ParseScope(s string) (Scope, error) {
 	return Scope{Permission: permission, Type: typ, ID: id}, nil
 }
 
+// wellFormed reports whether ParseScope would make s of its printed form.
+func (s *Scope) wellFormed() bool {
+	return isWord(s.Permission) &&
+		(s.Type == "" && s.ID == "" || isWord(s.Type) && (s.ID == "*" || isResourceID(s.ID)))
+}
+
 // MustScope is ParseScope for constants and tests.
 func MustScope(s string) Scope {
 	sc, err := ParseScope(s)

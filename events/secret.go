@@ -62,14 +62,33 @@ func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:
 
 // UnmarshalText reads what MarshalText wrote.
 func (d *Digest) UnmarshalText(b []byte) error {
-	if len(b) != hex.EncodedLen(len(d)) || strings.ToLower(string(b)) != string(b) {
-		return errors.New("a SHA-256 digest is 64 lower-case hexadecimal digits")
-	}
-	if _, err := hex.Decode(d[:], b); err != nil {
+	if len(b) != hex.EncodedLen(len(d)) || !d.read(string(b)) {
 		return errors.New("a SHA-256 digest is 64 lower-case hexadecimal digits")
 	}
 	return nil
 }
+
+// read reads 64 lower-case hexadecimal digits.
+func (d *Digest) read(s string) bool {
+	bad := byte(0)
+	for i := range d {
+		high, low := nibbles[s[2*i]], nibbles[s[2*i+1]]
+		d[i] = high<<4 | low&0xf
+		bad |= high | low
+	}
+	return bad < 0x10
+}
+
+// nibbles are the values of the lower-case hexadecimal digits, and 0xff.
+var nibbles = func() (n [256]byte) {
+	for c := range n {
+		n[c] = 0xff
+	}
+	for i, c := range []byte("0123456789abcdef") {
+		n[c] = byte(i)
+	}
+	return n
+}()
 
 // Secret is what a client sends. It keeps its text behind a pointer to a string
 // because fmt cannot reach Format on a Secret held in an unexported field. It

@@ -62,6 +62,26 @@ func (e *Event) Subject() string {
 	return SubjectRoot + "." + string(noun) + "." + shardOf(e.About) + "." + verb
 }
 
+// under reports whether e's subject is s.
+func (e *Event) under(s string) bool {
+	noun, verb := e.Change.Kind().split()
+	for _, part := range []string{SubjectRoot, string(noun)} {
+		rest, ok := strings.CutPrefix(s, part)
+		if !ok || rest == "" || rest[0] != '.' {
+			return false
+		}
+		s = rest[1:]
+	}
+	if !noun.single() {
+		rest, ok := strings.CutPrefix(s, shardOf(e.About))
+		if !ok || rest == "" || rest[0] != '.' {
+			return false
+		}
+		s = rest[1:]
+	}
+	return s == verb
+}
+
 // ShardFilter returns the wildcard subject that matches every event of the
 // shard that id falls in, which is what an append is conditional on. An empty
 // id stands for the policy or the receipts, which have a single line of events.
