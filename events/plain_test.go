@@ -29,7 +29,7 @@ const (
 	plainHead = `{"specversion":"1.0","id":"evt_01k5y8z3v0c6q2h4m7n9p1r3t5","source":"/tokenledger/01k5y8z3v0ep0chep0chep0che",`
 	plainType = `"datacontenttype":"application/json","data":{"actor":{"account":"acc_01k5y8z3v00123456789abcdef","token":"tok_01k5y8z3v0actactactactacta","address":"2001:db8::7"},`
 	plainTok  = `"subject":"tok_01k5y8z3v0a1b2c3d4e5f6g7h8",`
-	seedTime = `"time":"2026-03-04T05:06:07.891234567Z",`
+	seedTime  = `"time":"2026-03-04T05:06:07.891234567Z",`
 	secret64  = `0405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20212223`
 )
 

@@ -72,11 +72,23 @@ func (s Scope) String() string {
 	if s.Type == "" {
 		return s.Permission
 	}
-	return s.Permission + ":" + s.Type + "/" + s.ID
+	return string(s.Append(make([]byte, 0, len(s.Permission)+len(s.Type)+len(s.ID)+2)))
+}
+
+// Append appends what String returns.
+func (s Scope) Append(b []byte) []byte {
+	b = append(b, s.Permission...)
+	if s.Type == "" {
+		return b
+	}
+	b = append(b, ':')
+	b = append(b, s.Type...)
+	b = append(b, '/')
+	return append(b, s.ID...)
 }
 
 // MarshalText writes the scope as [ParseScope] reads it.
-func (s Scope) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+func (s Scope) MarshalText() ([]byte, error) { return s.Append(nil), nil }
 
 // UnmarshalText is [ParseScope].
 func (s *Scope) UnmarshalText(b []byte) error {

@@ -13,14 +13,14 @@ import (
 // Token returns a token, [ErrNotFound] where there is none.
 func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 	t := new(events.Token)
-	return t, p.record(tokenKey(id), t)
+	return t, p.record(tokenKey(id), func(b []byte) error { return parseToken(b, t) })
 }
 
 // Command returns what became of a command, [ErrNotFound] where none with the
 // key was applied.
 func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
 	var d events.Done
-	return d, p.record(commandKey(key), &d)
+	return d, p.record(commandKey(key), func(b []byte) error { return parseDone(b, &d) })
 }
 
 // Receipt returns the receipt that covers a position: of several the one that
@@ -99,7 +99,7 @@ func allTokens(tx *badger.Txn, after events.TokenID, visit func(*events.Token) e
 	}
 	return each(tx, []byte(prefixToken), start, func(_, value []byte) error {
 		t := new(events.Token)
-		if err := json.Unmarshal(value, t); err != nil {
+		if err := parseToken(value, t); err != nil {
 			return errors.Join(ErrCorrupt, err)
 		}
 		return visit(t)
@@ -114,7 +114,7 @@ func ownedTokens(tx *badger.Txn, account events.AccountID, after events.TokenID,
 	prefix := ownedPrefix(account)
 	return each(tx, prefix, start, func(key, _ []byte) error {
 		t := new(events.Token)
-		found, err := getJSON(tx, tokenKey(events.TokenIDFrom([16]byte(key[len(prefix):]))), t)
+		found, err := get(tx, tokenKey(events.TokenIDFrom([16]byte(key[len(prefix):]))), func(b []byte) error { return parseToken(b, t) })
 		switch {
 		case err != nil:
 			return err
@@ -145,11 +145,11 @@ func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Accou
 	return list, more
 }
 
-// record reads one record that is stored as JSON.
-func (p *Projector) record(key []byte, into any) error {
+// record reads one record.
+func (p *Projector) record(key []byte, parse func([]byte) error) error {
 	found := false
 	err := p.view(func(tx *badger.Txn) (err error) {
-		found, err = getJSON(tx, key, into)
+		found, err = get(tx, key, parse)
 		return err
 	})
 	if err == nil && !found {

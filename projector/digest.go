@@ -27,9 +27,10 @@ func (t *tally) add(check uint64) { t.sum, t.records = t.sum+check, t.records+1 
 func (t *tally) join(o tally)     { t.sum, t.records = t.sum+o.sum, t.records+o.records }
 func (t *tally) leave(o tally)    { t.sum, t.records = t.sum-o.sum, t.records-o.records }
 
-// MarkEvery is the distance of marks: a batch ends at each multiple of it, on
-// every node, so that nodes that are at different positions have one to compare
-// their indexes at.
+// MarkEvery is the distance of marks: no transaction goes on past a multiple of
+// it that it does not end at one, so that the cursor can say what the digest was
+// at the last one, on every node; and nodes that are at different positions have
+// one to compare their indexes at.
 const MarkEvery events.Position = 256
 
 // markOf returns the last mark up to a position.
@@ -121,7 +122,8 @@ func (p *Projector) Records() uint64 {
 
 // DigestAt returns what the digest was at a position. It knows the last 64
 // marks, the positions at which the last 512 batches ended and [Config.Keep], as
-// far as this process was there, besides what [Projector.Digest] and
+// far as this process was there (a node that catches up goes past some marks),
+// besides what [Projector.Digest] and
 // [Projector.Mark] say.
 func (p *Projector) DigestAt(at events.Position) (events.IndexDigest, bool) {
 	p.mu.RLock()
@@ -135,19 +137,6 @@ func (p *Projector) DigestAt(at events.Position) (events.IndexDigest, bool) {
 		return d, true
 	}
 	return p.past.commits.at(at)
-}
-
-// batch returns how many of the messages may be in one transaction.
-func (c Config) batch(messages []events.Message) int {
-	n := min(len(messages), c.Batch)
-	first := messages[0].Position
-	if toMark := MarkEvery - (first-1)%MarkEvery; events.Position(n) > toMark {
-		n = int(toMark)
-	}
-	if c.Keep >= first && events.Position(n) > c.Keep-first+1 {
-		n = int(c.Keep - first + 1)
-	}
-	return n
 }
 
 // appendLine writes the stored form of a line's last position.

@@ -30,8 +30,13 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		at := log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("admin:site/1")})
 		var s *stage
 		if err := p.db.View(func(tx *badger.Txn) error {
-			s = newStage(tx, p.mem)
-			return s.apply(log.Messages[at-1])
+			s = newStage(tx, p.mem, p.table)
+			m := log.Messages[at-1]
+			e, err := events.DecodeMessage(m)
+			if err != nil {
+				return err
+			}
+			return s.apply(m, e)
 		}); err != nil {
 			t.Fatal(err)
 		}

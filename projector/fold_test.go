@@ -428,3 +428,30 @@ func TestFindIsOfOnePosition(t *testing.T) {
 	}
 	t.Logf("%d positions were seen", len(seen))
 }
+
+// TestCatchingUp folds a history in transactions that go past marks, and one
+// event after another: the bytes are the same.
+func TestCatchingUp(t *testing.T) {
+	t.Parallel()
+	seed, rng := seeded(t)
+	run := eventstest.History(rng.Uint64(), 3000)
+	few := openWith(t, projector.Config{Dir: t.TempDir(), Resident: 1 << 20})
+	defer closed(t, few)
+	for some := range slices.Chunk(run.Messages, 1+rng.IntN(300)) {
+		applied(t, few, some)
+	}
+	for _, most := range []int{0, 1, 700} {
+		all := openWith(t, projector.Config{Dir: t.TempDir(), Batch: most, Resident: 1 << 20, Keep: 1234})
+		applied(t, all, run.Messages)
+		if !bytes.Equal(dump(t, all), dump(t, few)) {
+			t.Errorf("seed %d: in transactions of %d events at most it comes out otherwise", seed, most)
+		}
+		if _, ok := all.DigestAt(1234); !ok {
+			t.Error("the digest was not kept")
+		}
+		if err := projectortest.Compare(eventstest.Fold(run.Messages), all); err != nil {
+			t.Errorf("seed %d: %v", seed, err)
+		}
+		closed(t, all)
+	}
+}

@@ -46,7 +46,7 @@ var (
 type Config struct {
 	// Dir is the index's folder, which is made where it is missing. Required.
 	Dir string
-	// Batch is the most events in one transaction. Zero means 512.
+	// Batch is the most events in one transaction. Zero means 8192.
 	Batch int
 	// Reserve is how much disk space has to stay free, in bytes. Zero means
 	// 64 MiB, which is more than Badger writes before it is asked again.
@@ -67,7 +67,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Batch == 0 {
-		c.Batch = 512
+		c.Batch = 8192
 	}
 	if c.Reserve == 0 {
 		c.Reserve = 64 << 20
@@ -141,7 +141,6 @@ func Open(cfg Config) (*Projector, error) {
 	}
 	p := &Projector{cfg: cfg, lock: lock, advanced: make(chan struct{})}
 	p.past.marks.most, p.past.commits.most = keptMarks, keptCommits
-	p.tasks.closing = make(chan struct{})
 	if err := p.open(); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open index %s: %w", cfg.Dir, err)
@@ -201,8 +200,9 @@ func badgerOptions(cfg Config) badger.Options {
 // error is then [ErrDiskFull], the files stay as a crash would leave them, and
 // Close may be called again.
 func (p *Projector) Close() error {
+	p.tasks.cancel()
 	p.fail(errClosed)
-	p.tasks.end()
+	p.tasks.running.Wait()
 	if err := p.checkSpace(); errors.Is(err, ErrDiskFull) {
 		return fmt.Errorf("close index: %w", err)
 	}
@@ -212,12 +212,13 @@ func (p *Projector) Close() error {
 var errClosed = errors.New("index is closed")
 
 // tasks are what reads the index for long. Each begins with begin, and ends soon
-// after closing is closed.
+// after cancel.
 type tasks struct {
 	mu      sync.Mutex
-	closed  bool // guarded by mu; no other one begins
+	closed  bool                            // guarded by mu; no other one begins
+	next    int                             // guarded by mu
+	cancels map[int]context.CancelCauseFunc // guarded by mu
 	running sync.WaitGroup
-	closing chan struct{}
 }
 
 // begin returns a context that ends with ctx or when the index is closed, and
@@ -228,32 +229,31 @@ func (t *tasks) begin(ctx context.Context) (context.Context, func(), error) {
 	if t.closed {
 		return nil, nil, errClosed
 	}
-	t.running.Add(1)
 	ctx, cancel := context.WithCancelCause(ctx)
-	over := make(chan struct{})
-	t.running.Go(func() {
-		select {
-		case <-t.closing:
-			cancel(errClosed)
-		case <-over:
-		}
-	})
+	t.next++
+	n := t.next
+	if t.cancels == nil {
+		t.cancels = map[int]context.CancelCauseFunc{}
+	}
+	t.cancels[n] = cancel
+	t.running.Add(1)
 	return ctx, func() {
-		close(over)
 		cancel(nil)
+		t.mu.Lock()
+		delete(t.cancels, n)
+		t.mu.Unlock()
 		t.running.Done()
 	}, nil
 }
 
-// end ends all tasks and waits for them.
-func (t *tasks) end() {
+// cancel has all tasks end, and no other one begin.
+func (t *tasks) cancel() {
 	t.mu.Lock()
-	if !t.closed {
-		t.closed = true
-		close(t.closing)
+	defer t.mu.Unlock()
+	t.closed = true
+	for _, cancel := range t.cancels {
+		cancel(errClosed)
 	}
-	t.mu.Unlock()
-	t.running.Wait()
 }
 
 // PutAside renames an index's folder out of the way, so that the next [Open]
@@ -306,77 +306,6 @@ func (p *Projector) Cursor() (events.Position, []byte) {
 	}
 	anchor := p.mem.cursor.anchor
 	return p.mem.cursor.position, anchor[:]
-}
-
-// Apply folds messages with consecutive positions into the index. After an
-// error the index is as it was before some of them, it does not advance again,
-// and every proof of freshness is void.
-func (p *Projector) Apply(_ context.Context, batch []events.Message) error {
-	for len(batch) > 0 {
-		n := p.cfg.batch(batch)
-		if err := p.applyOnce(batch[:n]); err != nil {
-			p.fail(err)
-			return fmt.Errorf("apply: %w", err)
-		}
-		batch = batch[n:]
-	}
-	return nil
-}
-
-// applyOnce applies a batch in one transaction, or in halves where one is too
-// small for it.
-func (p *Projector) applyOnce(batch []events.Message) error {
-	if err := p.Err(); err != nil {
-		return err
-	}
-	if err := p.checkSpace(); err != nil {
-		return err
-	}
-	var s *stage
-	err := p.db.View(func(tx *badger.Txn) error {
-		s = newStage(tx, p.mem)
-		for _, m := range batch {
-			if err := s.apply(m); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	err = p.db.Update(s.write)
-	if errors.Is(err, badger.ErrTxnTooBig) && len(batch) > 1 {
-		half := len(batch) / 2
-		if err := p.applyOnce(batch[:half]); err != nil {
-			return err
-		}
-		return p.applyOnce(batch[half:])
-	}
-	if err != nil {
-		return fmt.Errorf("write index: %w", err)
-	}
-	// Past this point the events are in the index, and every later check sees
-	// them.
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.takeLocked(s)
-}
-
-// takeLocked makes what checks see what it is once the stage is committed.
-func (p *Projector) takeLocked(s *stage) error {
-	var err error
-	if p.table != nil {
-		// It was just written, so it can be read.
-		if err = s.show(p.table); err != nil {
-			p.failLocked(err)
-		}
-	}
-	p.mem.take(s)
-	p.rememberLocked()
-	close(p.advanced)
-	p.advanced = make(chan struct{})
-	return err
 }
 
 // Fresh records that at asked, on the clock of boot time, the log ended at end.

@@ -38,7 +38,7 @@ type Config struct {
 	// Run ends.
 	Conn *nats.Conn
 
-	// Batch is the most messages that are handed over at once. Zero means 1000.
+	// Batch is the most messages that are handed over at once. Zero means 4096.
 	Batch int
 	// Tail is how many messages of the tail may wait while the handler works.
 	// Past it they are dropped, which the connection reports as a slow
@@ -63,7 +63,7 @@ type Config struct {
 // withDefaults returns c with zero values replaced.
 func (c Config) withDefaults() Config {
 	if c.Batch == 0 {
-		c.Batch = 1000
+		c.Batch = 4096
 	}
 	if c.Tail == 0 {
 		c.Tail = 8192

@@ -36,7 +36,7 @@ type LeasesConfig struct {
 	// [Config.Conn].
 	Conn *nats.Conn
 
-	// Batch is the most messages that are asked for at once. Zero means 1000.
+	// Batch is the most messages that are asked for at once. Zero means 4096.
 	Batch int
 	// Tail is how many messages of the tail may wait. Zero means 8192.
 	Tail int

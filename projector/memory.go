@@ -1,0 +1,84 @@
+package projector
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// memory is what the projector keeps beside Badger: few, and read by every
+// check. What a pointer in it points to is never changed.
+type memory struct {
+	cursor   cursor
+	policy   events.PolicyState
+	accounts map[events.AccountID]*events.Account
+	lines    map[string]events.Position // last position of each line of subjects
+
+	checks map[events.AccountID]uint64 // check values of the accounts' records
+	rule   tally                       // of the policy's record; empty where there is none
+}
+
+// take makes the memory what it is once the stage is committed.
+func (m *memory) take(s *stage) {
+	m.cursor, m.policy = s.cursor, s.currentPolicy()
+	for id, a := range s.accounts {
+		m.accounts[id] = a
+	}
+	for id, check := range s.checks {
+		m.checks[id] = check
+	}
+	if s.policy != nil {
+		m.rule = s.rule
+	}
+	for line, at := range s.lines {
+		m.lines[line] = at
+	}
+}
+
+// load reads the memory back from the index.
+func load(db *badger.DB) (*memory, error) {
+	m := &memory{
+		accounts: map[events.AccountID]*events.Account{},
+		lines:    map[string]events.Position{},
+		checks:   map[events.AccountID]uint64{},
+	}
+	err := db.View(func(tx *badger.Txn) error {
+		if _, err := get(tx, []byte(keyCursor), func(b []byte) (err error) {
+			m.cursor, err = parseCursor(b)
+			return err
+		}); err != nil {
+			return err
+		}
+		policy, found, err := read(tx, []byte(keyPolicy), func(b []byte) error { return json.Unmarshal(b, &m.policy) })
+		if err != nil {
+			return err
+		}
+		if found {
+			m.rule.add(policy.check)
+		}
+		if err := each(tx, []byte(prefixAccount), nil, func(key, value []byte) error {
+			a := new(events.Account)
+			if err := json.Unmarshal(value, a); err != nil {
+				return err
+			}
+			m.accounts[a.ID] = a
+			m.checks[a.ID] = checkValue(key, value)
+			return nil
+		}); err != nil {
+			return err
+		}
+		return each(tx, []byte(prefixLine), nil, func(key, value []byte) error {
+			at, err := parseLine(value)
+			m.lines[string(key[len(prefixLine):])] = at
+			return err
+		})
+	})
+	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForm) {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return m, err
+}

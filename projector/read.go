@@ -1,0 +1,110 @@
+package projector
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+)
+
+// stored is what is known of a record besides its value.
+type stored struct {
+	check uint64 // its check value
+	// txn is the number of Badger's transaction that wrote it. Records that are
+	// written together have the same one.
+	txn uint64
+}
+
+// read reads the value of key and hands it to use, which must not keep it. It
+// returns false where there is none.
+//
+// Badger panics over some damage that came after it opened a table; here that
+// is an error like any other.
+func read(tx *badger.Txn, key []byte, use func(value []byte) error) (s stored, found bool, err error) {
+	defer recovered(&err)
+	item, err := tx.Get(key)
+	if errors.Is(err, badger.ErrKeyNotFound) {
+		return stored{}, false, nil
+	}
+	if err == nil {
+		s.txn = item.Version()
+		err = item.Value(func(sealed []byte) error {
+			value, err := unseal(key, sealed)
+			if err != nil {
+				return err
+			}
+			s.check = binary.BigEndian.Uint64(sealed[len(value):])
+			return use(value)
+		})
+	}
+	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForm) {
+		err = fmt.Errorf("%w: read %.2q: %w", ErrCorrupt, key, err)
+	}
+	return s, err == nil, err
+}
+
+// written returns the number of the transaction that wrote a record.
+func written(tx *badger.Txn, key []byte) (txn uint64, found bool, err error) {
+	defer recovered(&err)
+	item, err := tx.Get(key)
+	switch {
+	case errors.Is(err, badger.ErrKeyNotFound):
+		return 0, false, nil
+	case err != nil:
+		return 0, false, fmt.Errorf("%w: read %.2q: %w", ErrCorrupt, key, err)
+	}
+	return item.Version(), true, nil
+}
+
+// recovered turns a panic of Badger's into an error.
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("%w: reading it failed: %.200s", ErrCorrupt, fmt.Sprint(r))
+	}
+}
+
+// get reads the value of key and hands it to use, which must not keep it. It
+// returns false where there is none.
+func get(tx *badger.Txn, key []byte, use func(value []byte) error) (bool, error) {
+	_, found, err := read(tx, key, use)
+	return found, err
+}
+
+// each visits the records under a prefix in order of key, from start if given,
+// until visit returns an error. Key and value are valid only during the visit.
+func each(tx *badger.Txn, prefix, start []byte, visit func(key, value []byte) error) error {
+	opt := badger.DefaultIteratorOptions
+	opt.Prefix = prefix
+	opt.PrefetchValues = false // they stand beside their keys
+	it := tx.NewIterator(opt)
+	defer it.Close()
+	if start == nil {
+		start = prefix
+	}
+	for err := guarded(func() error { it.Seek(start); return nil }); ; err = guarded(func() error { it.Next(); return nil }) {
+		if err != nil || !it.ValidForPrefix(prefix) {
+			return err
+		}
+		key := it.Item().Key()
+		var sealed []byte // the item's own until it moves on
+		if err := guarded(func() error {
+			return it.Item().Value(func(b []byte) error { sealed = b; return nil })
+		}); err != nil {
+			return err
+		}
+		value, err := unseal(key, sealed)
+		if err != nil {
+			return err
+		}
+		if err := visit(key, value); err != nil {
+			return err
+		}
+	}
+}
+
+// guarded calls what panics over some damage.
+func guarded(f func() error) (err error) {
+	defer recovered(&err)
+	return f()
+}

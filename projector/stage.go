@@ -1,0 +1,385 @@
+package projector
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector/resident"
+)
+
+// stage holds what a batch of events changes until it is written as one
+// transaction.
+type stage struct {
+	tx       *badger.Txn     // reads the index as it was before the batch
+	base     *memory         // likewise, what is kept in memory
+	table    *resident.Table // what it holds is as of before the batch, too; nil for none
+	cursor   cursor
+	last     []byte              // stored event at the cursor's position
+	policy   *events.PolicyState // nil while unchanged
+	tokens   map[events.TokenID]*stagedToken
+	accounts map[events.AccountID]*events.Account
+	commands map[events.CommandKey]events.Done
+	receipts map[events.Position]*events.Receipt // covered position -> receipt
+	lines    map[string]events.Position
+	digests  map[events.Digest]bool // those that a token of this batch took
+
+	found   resident.Found              // where digests are looked up
+	was     tally                       // of commands and receipts that are overwritten
+	secrets []storedSecret              // that were written
+	checks  map[events.AccountID]uint64 // of the accounts that were written
+	rule    tally                       // of the policy that was written
+}
+
+type stagedToken struct {
+	token *events.Token
+	made  bool // by this batch
+	// ended are the secrets that a rotation ended before their grace, as they
+	// were then: what comes after must not depend on where a batch is cut.
+	ended map[events.Digest]Record
+	was   tally // of the token and its secrets in the index
+}
+
+func newStage(tx *badger.Txn, base *memory, table *resident.Table) *stage {
+	return &stage{
+		tx: tx, base: base, table: table, cursor: base.cursor,
+		tokens:   map[events.TokenID]*stagedToken{},
+		accounts: map[events.AccountID]*events.Account{},
+		commands: map[events.CommandKey]events.Done{},
+		receipts: map[events.Position]*events.Receipt{},
+		lines:    map[string]events.Position{},
+		digests:  map[events.Digest]bool{},
+		checks:   map[events.AccountID]uint64{},
+	}
+}
+
+// apply folds one message, which was decoded, into the stage. An error leaves the
+// stage unusable.
+func (s *stage) apply(m events.Message, e *events.Event) error {
+	if m.Position != s.cursor.position+1 {
+		return fmt.Errorf("%w: position %d came after %d", ErrGap, m.Position, s.cursor.position)
+	}
+	if s.cursor.epoch != "" && e.Epoch != s.cursor.epoch {
+		return fmt.Errorf("%w: the event at position %d belongs to epoch %s, and all before it to %s", ErrImpossible, m.Position, e.Epoch, s.cursor.epoch)
+	}
+	line, err := events.Line(m.Subject)
+	if err != nil {
+		return err
+	}
+	if err := s.change(e, m.Position); err != nil {
+		return fmt.Errorf("event at position %d (%s %s): %w", m.Position, e.Change.Kind(), e.About, err)
+	}
+	if e.Key != "" {
+		if _, staged := s.commands[e.Key]; !staged {
+			if err := s.overwrite(commandKey(e.Key)); err != nil {
+				return err
+			}
+		}
+		s.commands[e.Key] = events.Done{Position: m.Position, Event: e.ID, About: e.About, Kind: e.Change.Kind(), Digest: e.Digest}
+	}
+	s.lines[line] = m.Position
+	s.cursor.position, s.cursor.epoch, s.last = m.Position, e.Epoch, m.Data
+	return nil
+}
+
+// overwrite notes that a record, which may be in the index, will be written
+// anew.
+func (s *stage) overwrite(key []byte) error {
+	old, found, err := read(s.tx, key, func([]byte) error { return nil })
+	if found {
+		s.was.add(old.check)
+	}
+	return err
+}
+
+func (s *stage) change(e *events.Event, at events.Position) error {
+	switch c := e.Change.(type) {
+	case *events.PolicySet:
+		p := s.currentPolicy()
+		p.Policy, p.Version = c.Policy, at
+		s.policy = &p
+		return nil
+	case *events.PolicyTokensRevoked:
+		p := s.currentPolicy()
+		p.TokensBefore, p.Version = later(p.TokensBefore, c.Before), at
+		s.policy = &p
+		return nil
+	case *events.TokenCreated:
+		return s.createToken(e, c, at)
+	case *events.AccountCreated:
+		return s.createAccount(e, c, at)
+	case *events.ReceiptIssued:
+		return s.keepReceipt(e, c, at)
+	}
+	if e.Change.Kind().Noun() == events.NounAccount {
+		return s.changeAccount(e, at)
+	}
+	return s.changeToken(e, at)
+}
+
+// keepReceipt keeps the latest of the receipts that cover as much.
+func (s *stage) keepReceipt(e *events.Event, c *events.ReceiptIssued, at events.Position) error {
+	if c.Covers >= at {
+		return impossible("it covers position %d, which comes after it", c.Covers)
+	}
+	if _, staged := s.receipts[c.Covers]; !staged {
+		if err := s.overwrite(receiptKey(c.Covers)); err != nil {
+			return err
+		}
+	}
+	s.receipts[c.Covers] = &events.Receipt{ReceiptIssued: *c, Position: at, Issued: e.Time}
+	return nil
+}
+
+func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.Position) error {
+	id := events.TokenID(e.About)
+	switch t, err := s.token(id); {
+	case err != nil:
+		return err
+	case t != nil:
+		return impossible("the token exists since position %d", t.token.CreatedIn)
+	}
+	switch a, err := s.account(c.Account); {
+	case err != nil:
+		return err
+	case a == nil:
+		return impossible("its account does not exist")
+	}
+	t := &events.Token{
+		ID: id, Account: c.Account, App: c.App, Device: c.Device,
+		Scopes: c.Scopes, Inherit: c.Inherit, Expires: c.Expires, Constraints: c.Constraints,
+		State:   events.Active,
+		Created: e.Time, CreatedBy: e.Actor, CreatedIn: at, Changed: e.Time, Version: at,
+	}
+	if t.Constraints.Empty() {
+		t.Constraints = nil
+	}
+	taken, err := s.digestTaken(c.Secret.Digest)
+	if err != nil {
+		return err
+	}
+	// A digest belongs to the first token that had it, for ever. Commands in
+	// two shards cannot see each other, so two tokens with one digest can
+	// stand in the log; the later one has no secret, and nothing else happens.
+	if !taken {
+		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form}}
+		s.digests[c.Secret.Digest] = true
+	}
+	s.tokens[id] = &stagedToken{token: t, made: true}
+	return nil
+}
+
+func (s *stage) changeToken(e *events.Event, at events.Position) error {
+	st, err := s.token(events.TokenID(e.About))
+	if err != nil {
+		return err
+	}
+	if st == nil {
+		return impossible("the token does not exist")
+	}
+	t := st.token
+	if t.State == events.Revoked {
+		return impossible("the token is revoked since position %d", t.Version)
+	}
+	t.Version, t.Changed = at, e.Time
+	switch c := e.Change.(type) {
+	case *events.TokenScoped:
+		t.Scopes, t.Inherit = c.Scopes, c.Inherit
+		if c.Edit != nil {
+			edit(t, c.Edit)
+		}
+	case *events.TokenEdited:
+		edit(t, c)
+	case *events.TokenRotated:
+		return s.rotate(st, e, c)
+	case *events.TokenSuspended:
+		t.State, t.Reason, t.StoppedBy = events.Suspended, c.Reason, e.Actor.Account
+	case *events.TokenResumed:
+		t.State, t.Reason, t.StoppedBy = events.Active, "", ""
+	case *events.TokenRevoked:
+		t.State, t.Reason, t.Revoked, t.StoppedBy = events.Revoked, c.Reason, e.Time, ""
+	default:
+		return impossible("no rule for this kind")
+	}
+	return nil
+}
+
+func edit(t *events.Token, c *events.TokenEdited) {
+	if c.App != nil {
+		t.App = *c.App
+	}
+	if c.Device != nil {
+		t.Device = *c.Device
+	}
+	if c.Expires != nil {
+		t.Expires = *c.Expires
+	}
+	if c.Constraints != nil {
+		t.Constraints = c.Constraints
+		if t.Constraints.Empty() {
+			t.Constraints = nil
+		}
+	}
+}
+
+// rotate puts the new secret first. The one before it lives until the event
+// says; an older one ends here.
+func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated) error {
+	taken, err := s.digestTaken(c.Secret.Digest)
+	if err != nil {
+		return err
+	}
+	t := st.token
+	var slots []events.SecretSlot
+	if !taken { // as in createToken, a digest stays with its first token
+		slots = append(slots, events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form})
+		s.digests[c.Secret.Digest] = true
+	}
+	for i, old := range t.Secrets {
+		if i == 0 && old.Until.IsZero() {
+			old.Until = c.Until
+			slots = append(slots, old)
+			continue
+		}
+		if st.ended == nil {
+			st.ended = map[events.Digest]Record{}
+		}
+		st.ended[old.Digest] = recordOf(t, old, SecretSuperseded)
+	}
+	t.Secrets = slots
+	return nil
+}
+
+func (s *stage) createAccount(e *events.Event, c *events.AccountCreated, at events.Position) error {
+	id := events.AccountID(e.About)
+	switch a, err := s.account(id); {
+	case err != nil:
+		return err
+	case a != nil:
+		return impossible("the account exists")
+	}
+	s.accounts[id] = &events.Account{
+		ID: id, Kind: c.Type, Owner: c.Owner, Grants: c.Grants, SelfService: true,
+		Created: e.Time, Changed: e.Time, Version: at,
+	}
+	return nil
+}
+
+func (s *stage) changeAccount(e *events.Event, at events.Position) error {
+	a, err := s.account(events.AccountID(e.About))
+	if err != nil {
+		return err
+	}
+	if a == nil {
+		return impossible("the account does not exist")
+	}
+	if a.Erased {
+		return impossible("the account is erased since position %d", a.Version)
+	}
+	a.Version, a.Changed = at, e.Time
+	switch c := e.Change.(type) {
+	case *events.AccountGranted:
+		a.Grants = c.Grants
+	case *events.AccountEdited:
+		if c.Owner != nil {
+			a.Owner = *c.Owner
+		}
+		if c.SelfService != nil {
+			a.SelfService = *c.SelfService
+		}
+	case *events.AccountSuspended:
+		a.Suspended, a.Reason = true, c.Reason
+	case *events.AccountResumed:
+		a.Suspended, a.Reason = false, ""
+	case *events.AccountTokensRevoked:
+		a.TokensBefore = later(a.TokensBefore, c.Before)
+	case *events.AccountErased:
+		a.Erased = true
+	case *events.AccountProofChanged: // what changed is not in the log
+	default:
+		return impossible("no rule for this kind")
+	}
+	return nil
+}
+
+func (s *stage) currentPolicy() events.PolicyState {
+	if s.policy != nil {
+		return *s.policy
+	}
+	return s.base.policy
+}
+
+// token returns the staged token, reading it from the index at first. It
+// returns nil where there is none.
+func (s *stage) token(id events.TokenID) (*stagedToken, error) {
+	if t, ok := s.tokens[id]; ok {
+		return t, nil
+	}
+	t := new(events.Token)
+	old, found, err := read(s.tx, tokenKey(id), func(b []byte) error { return parseToken(b, t) })
+	if err != nil || !found {
+		return nil, err
+	}
+	st := &stagedToken{token: t}
+	st.was.add(old.check)
+	for _, slot := range t.Secrets {
+		secret, found, err := read(s.tx, digestKey(slot.Digest), func([]byte) error { return nil })
+		switch {
+		case err != nil:
+			return nil, err
+		case !found || secret.txn != old.txn:
+			return nil, apart(id)
+		}
+		st.was.add(secret.check)
+	}
+	s.tokens[id] = st
+	return st, nil
+}
+
+// apart reports a token and a secret of it that were not written together, as
+// they always are: one of them is an old version, which came to light where the
+// new one cannot be found.
+func apart(id events.TokenID) error {
+	return fmt.Errorf("%w: token %s and its secret are of different times", ErrCorrupt, id)
+}
+
+func (s *stage) account(id events.AccountID) (*events.Account, error) {
+	if a, ok := s.accounts[id]; ok {
+		return a, nil
+	}
+	a, ok := s.base.accounts[id]
+	if !ok {
+		return nil, nil
+	}
+	a = a.Clone()
+	s.accounts[id] = a
+	return a, nil
+}
+
+func (s *stage) digestTaken(d events.Digest) (bool, error) {
+	if s.digests[d] {
+		return true, nil
+	}
+	if s.table != nil {
+		switch s.table.Find(&d, &s.found) {
+		case resident.Absent:
+			return false, nil
+		case resident.Held:
+			return true, nil
+		}
+	}
+	return get(s.tx, digestKey(d), func([]byte) error { return nil })
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
+func impossible(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrImpossible, fmt.Sprintf(format, args...))
+}

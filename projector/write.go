@@ -1,0 +1,140 @@
+package projector
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// write puts what the stage holds into a transaction.
+func (s *stage) write(tx *badger.Txn) error {
+	w := writer{tx: tx}
+	gone := s.was
+	for id, a := range s.accounts {
+		if a.Version <= s.base.cursor.position {
+			continue // it was only looked at
+		}
+		s.checks[id] = w.putJSON(accountKey(id), a)
+		if old, ok := s.base.checks[id]; ok {
+			gone.add(old)
+		}
+	}
+	for k, done := range s.commands {
+		w.put(commandKey(k), appendDone(nil, &done))
+	}
+	for covers, r := range s.receipts {
+		w.putJSON(receiptKey(covers), r)
+	}
+	for line, at := range s.lines {
+		key := lineKey(line)
+		w.put(key, appendLine(nil, at))
+		if old, ok := s.base.lines[line]; ok {
+			gone.add(checkValue(key, appendLine(nil, old)))
+		}
+	}
+	if s.policy != nil {
+		s.rule = tally{sum: w.putJSON([]byte(keyPolicy), s.policy), records: 1}
+		gone.join(s.base.rule)
+	}
+	for _, st := range s.tokens {
+		if st.token.Version > s.base.cursor.position {
+			w.putToken(st)
+			gone.join(st.was)
+		}
+	}
+	if w.err != nil {
+		return w.err
+	}
+	s.secrets = w.secrets
+	c := &s.cursor
+	c.anchor = sha256.Sum256(s.last)
+	c.tally = s.base.cursor.tally
+	c.tally.join(w.tally)
+	c.tally.leave(gone)
+	if at := markOf(c.position); at == c.position {
+		c.mark = c.tally.sum
+	} else if at > s.base.cursor.position {
+		return fmt.Errorf("a batch went from %d past the mark at %d to %d", s.base.cursor.position, at, c.position)
+	}
+	key := []byte(keyCursor)
+	return tx.Set(key, seal(key, c.append(nil)))
+}
+
+// writer puts records into a transaction and sums up their check values. After
+// an error it does nothing.
+type writer struct {
+	tx      *badger.Txn
+	tally   tally
+	secrets []storedSecret // that were put
+	err     error
+}
+
+// put writes a record and returns its check value.
+func (w *writer) put(key, value []byte) uint64 {
+	if w.err != nil {
+		return 0
+	}
+	sealed := seal(key, value)
+	check := binary.BigEndian.Uint64(sealed[len(sealed)-8:])
+	w.err = w.tx.Set(key, sealed)
+	w.tally.add(check)
+	return check
+}
+
+func (w *writer) putJSON(key []byte, v any) uint64 {
+	b, err := json.Marshal(v)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+	}
+	return w.put(key, b)
+}
+
+func (w *writer) putRecord(d events.Digest, r Record) {
+	value, err := r.append(nil)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+	}
+	w.put(digestKey(d), value)
+	w.secrets = append(w.secrets, storedSecret{d, value})
+}
+
+func (w *writer) putToken(st *stagedToken) {
+	t := st.token
+	value, err := appendToken(nil, t)
+	if err != nil {
+		w.err = errors.Join(w.err, err)
+	}
+	w.put(tokenKey(t.ID), value)
+	if st.made {
+		w.put(ownedKey(t.Account, t.ID), nil)
+	}
+	state := SecretLive
+	switch t.State {
+	case events.Suspended:
+		state = SecretSuspended
+	case events.Revoked:
+		state = SecretRevoked
+	}
+	for _, slot := range t.Secrets {
+		w.putRecord(slot.Digest, recordOf(t, slot, state))
+	}
+	for digest, r := range st.ended {
+		w.putRecord(digest, r)
+	}
+}
+
+// recordOf returns what a check needs to know of a token's secret.
+func recordOf(t *events.Token, slot events.SecretSlot, state RecordState) Record {
+	return Record{
+		Token: t.ID, Account: t.Account, App: t.App, State: state, Inherit: t.Inherit,
+		Plain:   slot.Form == events.FormHex32,
+		Created: t.Created, Expires: t.Expires, Until: slot.Until,
+		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
+	}
+}
