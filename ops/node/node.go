@@ -340,11 +340,30 @@ func (n *Node) openLedger(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := n.ledger.Bootstrap(ctx, root); err != nil {
+	if err := n.bootstrap(ctx, root); err != nil {
 		return err
 	}
 	n.log.Info("log begun", "epoch", info.Epoch, "root_token", n.folder.file(fileRoot))
 	return n.folder.begin(info.Epoch)
+}
+
+// bootstrap writes the log's first events. A log of several copies that was made a
+// moment ago may still be choosing its leader, so it is asked again for a while:
+// what was done is left out.
+func (n *Node) bootstrap(ctx context.Context, root events.Secret) error {
+	const patience, pause = 30 * time.Second, 200 * time.Millisecond
+	for began := time.Now(); ; {
+		err := n.ledger.Bootstrap(ctx, root)
+		if !errors.Is(err, ledger.ErrUnavailable) || time.Since(began) > patience {
+			return err
+		}
+		n.log.Warn("log cannot be begun yet", "err", err)
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
+	}
 }
 
 // catchUp waits until the index holds the log and the log is known to be the
