@@ -27,7 +27,10 @@ const (
 const schemeSHA256 = 1
 
 func digestKey(d events.Digest) []byte {
-	k := make([]byte, 0, len(prefixDigest)+1+len(d))
+	return appendDigestKey(make([]byte, 0, len(prefixDigest)+1+len(d)), d)
+}
+
+func appendDigestKey(k []byte, d events.Digest) []byte {
 	k = append(k, prefixDigest...)
 	k = append(k, schemeSHA256)
 	return append(k, d[:]...)

@@ -20,6 +20,7 @@ type memory struct {
 
 	checks map[events.AccountID]uint64 // check values of the accounts' records
 	rule   tally                       // of the policy's record; empty where there is none
+	newest newest                      // of the tokens' ids
 }
 
 // take makes the memory what it is once the stage is committed.
@@ -37,6 +38,11 @@ func (m *memory) take(s *stage) {
 	for line, at := range s.lines {
 		m.lines[line] = at
 	}
+	for id, st := range s.tokens {
+		if st.made {
+			m.newest.add(id)
+		}
+	}
 }
 
 // load reads the memory back from the index.
@@ -46,7 +52,10 @@ func load(db *badger.DB) (*memory, error) {
 		lines:    map[string]events.Position{},
 		checks:   map[events.AccountID]uint64{},
 	}
-	err := db.View(func(tx *badger.Txn) error {
+	err := db.View(func(tx *badger.Txn) (err error) {
+		if m.newest, err = loadNewest(tx, mostNewest); err != nil {
+			return err
+		}
 		if _, err := get(tx, []byte(keyCursor), func(b []byte) (err error) {
 			m.cursor, err = parseCursor(b)
 			return err

@@ -38,7 +38,7 @@ type stagedToken struct {
 	made  bool // by this batch
 	// ended are the secrets that a rotation ended before their grace, as they
 	// were then: what comes after must not depend on where a batch is cut.
-	ended map[events.Digest]Record
+	ended map[events.Digest]*Record
 	was   tally // of the token and its secrets in the index
 }
 
@@ -244,7 +244,7 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 			continue
 		}
 		if st.ended == nil {
-			st.ended = map[events.Digest]Record{}
+			st.ended = map[events.Digest]*Record{}
 		}
 		st.ended[old.Digest] = recordOf(t, old, SecretSuperseded)
 	}
@@ -316,6 +316,9 @@ func (s *stage) currentPolicy() events.PolicyState {
 func (s *stage) token(id events.TokenID) (*stagedToken, error) {
 	if t, ok := s.tokens[id]; ok {
 		return t, nil
+	}
+	if exists, sure := s.base.newest.has(id); sure && !exists {
+		return nil, nil
 	}
 	t := new(events.Token)
 	old, found, err := read(s.tx, tokenKey(id), func(b []byte) error { return parseToken(b, t) })

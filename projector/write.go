@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
@@ -70,12 +69,13 @@ func (s *stage) write(tx *badger.Txn) error {
 // an error it does nothing.
 type writer struct {
 	tx      *badger.Txn
+	arena   arena
 	tally   tally
 	secrets []storedSecret // that were put
 	err     error
 }
 
-// put writes a record and returns its check value.
+// put writes a record and returns its check value. It keeps both.
 func (w *writer) put(key, value []byte) uint64 {
 	if w.err != nil {
 		return 0
@@ -89,30 +89,41 @@ func (w *writer) put(key, value []byte) uint64 {
 
 func (w *writer) putJSON(key []byte, v any) uint64 {
 	b, err := json.Marshal(v)
-	if err != nil {
-		w.err = errors.Join(w.err, err)
-	}
+	w.fail(err)
 	return w.put(key, b)
 }
 
-func (w *writer) putRecord(d events.Digest, r Record) {
-	value, err := r.append(nil)
-	if err != nil {
-		w.err = errors.Join(w.err, err)
+func (w *writer) fail(err error) {
+	if w.err == nil {
+		w.err = err
 	}
-	w.put(digestKey(d), value)
+}
+
+// value returns a value with room for its check value.
+func (w *writer) value(b []byte) []byte {
+	n := len(b)
+	return w.arena.keep(append(b, make([]byte, 8)...))[:n]
+}
+
+func (w *writer) putRecord(d events.Digest, r *Record) {
+	key := w.arena.keep(appendDigestKey(w.arena.begin(), d))
+	value, err := r.append(w.arena.begin())
+	w.fail(err)
+	value = w.value(value)
+	w.put(key, value)
 	w.secrets = append(w.secrets, storedSecret{d, value})
 }
 
 func (w *writer) putToken(st *stagedToken) {
 	t := st.token
-	value, err := appendToken(nil, t)
-	if err != nil {
-		w.err = errors.Join(w.err, err)
-	}
-	w.put(tokenKey(t.ID), value)
+	id, account := t.ID.Bytes(), t.Account.Bytes()
+	key := w.arena.keep(appendID(append(w.arena.begin(), prefixToken...), id))
+	value, err := appendToken(w.arena.begin(), t)
+	w.fail(err)
+	w.put(key, w.value(value))
 	if st.made {
-		w.put(ownedKey(t.Account, t.ID), nil)
+		key := w.arena.keep(appendID(appendID(append(w.arena.begin(), prefixOwned...), account), id))
+		w.put(key, w.value(w.arena.begin()))
 	}
 	state := SecretLive
 	switch t.State {
@@ -130,8 +141,8 @@ func (w *writer) putToken(st *stagedToken) {
 }
 
 // recordOf returns what a check needs to know of a token's secret.
-func recordOf(t *events.Token, slot events.SecretSlot, state RecordState) Record {
-	return Record{
+func recordOf(t *events.Token, slot events.SecretSlot, state RecordState) *Record {
+	return &Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: state, Inherit: t.Inherit,
 		Plain:   slot.Form == events.FormHex32,
 		Created: t.Created, Expires: t.Expires, Until: slot.Until,

@@ -95,10 +95,11 @@ func (p *population) digest(i int) events.Digest {
 	return sha256.Sum256(p.secret(b[:0], i))
 }
 
-// id returns 16 bytes that are an id's: the time it was made at, and chance.
+// id returns 16 bytes that are an id's: the time it was made at, one a millisecond,
+// and chance.
 func (p *population) id(domain, i int) (b [16]byte) {
 	draw := p.draw(domain, i)
-	binary.BigEndian.PutUint64(b[:], uint64(begin.UnixMilli())<<16)
+	binary.BigEndian.PutUint64(b[:], uint64(begin.UnixMilli()+int64(i))<<16)
 	binary.BigEndian.PutUint16(b[6:], uint16(draw.Uint64()))
 	binary.BigEndian.PutUint64(b[8:], draw.Uint64())
 	return b

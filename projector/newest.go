@@ -1,0 +1,81 @@
+package projector
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// newest holds the highest of all token ids. An id begins with the time it was
+// made at, so a token that is created nearly always has a higher one than nearly
+// all before it: whether it exists is then known without asking Badger, which
+// takes longest where the answer is no.
+type newest struct {
+	ids map[[16]byte]struct{}
+	// from is where the ids begin: every token's id from there on is among them.
+	from [16]byte
+	most int // ids that are held
+}
+
+// mostNewest bounds how many ids are held, and so by how many others a token's
+// creation may be overtaken.
+const mostNewest = 1 << 16
+
+// loadNewest reads the higher half of what may be held.
+func loadNewest(tx *badger.Txn, most int) (n newest, err error) {
+	defer recovered(&err)
+	n = newest{ids: map[[16]byte]struct{}{}, most: most}
+	opt := badger.DefaultIteratorOptions
+	opt.Reverse, opt.PrefetchValues = true, false
+	it := tx.NewIterator(opt)
+	defer it.Close()
+	prefix := []byte(prefixToken)
+	for it.Seek(append(bytes.Clone(prefix), 0xff)); it.ValidForPrefix(prefix); it.Next() {
+		id := it.Item().Key()[len(prefix):]
+		if len(id) != len(n.from) {
+			return n, fmt.Errorf("%w: a token's id of %d bytes", ErrCorrupt, len(id))
+		}
+		n.ids[[16]byte(id)] = struct{}{}
+		if len(n.ids) >= most/2 {
+			n.from = [16]byte(id)
+			break
+		}
+	}
+	return n, nil
+}
+
+// has reports whether a token exists; sure is false where that is not known here.
+func (n *newest) has(id events.TokenID) (exists, sure bool) {
+	b := id.Bytes()
+	if bytes.Compare(b[:], n.from[:]) < 0 {
+		return false, false
+	}
+	_, exists = n.ids[b]
+	return exists, true
+}
+
+// add adds a token's id.
+func (n *newest) add(id events.TokenID) {
+	b := id.Bytes()
+	if bytes.Compare(b[:], n.from[:]) < 0 {
+		return
+	}
+	n.ids[b] = struct{}{}
+	if len(n.ids) <= n.most {
+		return
+	}
+	all := make([][16]byte, 0, len(n.ids))
+	for b := range n.ids {
+		all = append(all, b)
+	}
+	slices.SortFunc(all, func(a, b [16]byte) int { return bytes.Compare(a[:], b[:]) })
+	lower := all[:len(all)/2]
+	for _, b := range lower {
+		delete(n.ids, b)
+	}
+	n.from = all[len(lower)]
+}
