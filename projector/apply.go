@@ -14,59 +14,146 @@ import (
 // error the index is as it was before some of them, it does not advance again,
 // and every proof of freshness is void.
 func (p *Projector) Apply(_ context.Context, batch []events.Message) error {
-	d := decodeAhead(batch)
-	defer d.stop()
-	for at := 0; at < len(batch); {
-		n, err := p.applyOnce(d, at, p.cfg.Batch)
-		if err != nil {
-			p.fail(err)
-			return fmt.Errorf("apply: %w", err)
-		}
-		at += n
+	f := folding{p: p, d: decodeAhead(batch), most: p.cfg.Batch}
+	defer f.end()
+	if err := f.run(); err != nil {
+		p.fail(err)
+		return fmt.Errorf("apply: %w", err)
 	}
 	return nil
 }
 
-// applyOnce applies messages from a place in the batch on, most at most, in one
-// transaction, or in smaller ones where that is too small for them. It returns
-// how many it applied.
-func (p *Projector) applyOnce(d *decoding, at, most int) (int, error) {
-	if err := p.Err(); err != nil {
-		return 0, err
-	}
-	if err := p.checkSpace(); err != nil {
-		return 0, err
-	}
-	n := p.cfg.cut(d.messages[at:], most)
-	var s *stage
-	err := p.db.View(func(tx *badger.Txn) error {
-		s = newStage(tx, p.mem, p.table)
-		for i := at; i < at+n; i++ {
-			e, err := d.event(i)
-			if err == nil {
-				err = s.apply(d.messages[i], e)
-			}
-			if err != nil {
+// folding is one call of Apply. While a transaction is written, the next one is
+// made of what follows.
+type folding struct {
+	p    *Projector
+	d    *decoding
+	at   int // messages that are applied, or on their way
+	most int // messages in one transaction
+	// tx sees the index without what is on its way, which is in flight's stage.
+	tx     *badger.Txn
+	flight *flight
+}
+
+// flight is a transaction that is being written.
+type flight struct {
+	s    *stage
+	n    int        // messages in it
+	done chan error // what became of it
+}
+
+func (f *folding) run() error {
+	for f.at < len(f.d.messages) || f.flight != nil {
+		if f.at == len(f.d.messages) {
+			if err := f.land(); err != nil { // which may go back
 				return err
 			}
+			continue
 		}
-		return nil
-	})
-	if err != nil {
-		return 0, err
+		if f.tx == nil {
+			f.tx = f.p.db.NewTransaction(true)
+		}
+		n := f.p.cfg.cut(f.d.messages[f.at:], f.most)
+		s, err := f.stage(n)
+		switch landed := f.land(); {
+		case landed != nil:
+			return landed
+		case f.tx == nil: // it was too big, and so would this one be
+			continue
+		case errors.Is(err, badger.ErrTxnTooBig) && n > 1:
+			f.most = n / 2
+			f.drop()
+			continue
+		case err != nil:
+			return err
+		}
+		f.send(s, n)
 	}
-	err = p.db.Update(s.write)
+	return nil
+}
+
+// stage makes what is to be written of the next n messages.
+func (f *folding) stage(n int) (*stage, error) {
+	if err := f.p.Err(); err != nil {
+		return nil, err
+	}
+	if err := f.p.checkSpace(); err != nil {
+		return nil, err
+	}
+	var before *stage
+	if f.flight != nil {
+		before = f.flight.s
+	}
+	s := newStage(f.tx, f.p.mem, f.p.table, before)
+	for i := f.at; i < f.at+n; i++ {
+		e, err := f.d.event(i)
+		if err == nil {
+			err = s.apply(f.d.messages[i], e)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := s.write(f.tx); err != nil {
+		return nil, fmt.Errorf("write index: %w", err)
+	}
+	return s, nil
+}
+
+// send begins to write what was staged.
+func (f *folding) send(s *stage, n int) {
+	s.before = nil // it has landed, so all of it is in what s is based on
+	f.at += n
+	done := make(chan error, 1)
+	f.flight = &flight{s: s, n: n, done: done}
+	tx := f.tx
+	f.tx = nil
+	if f.at < len(f.d.messages) {
+		// Before the other one is sent: Badger has a transaction that begins later
+		// wait until it is written.
+		f.tx = f.p.db.NewTransaction(true)
+	}
+	tx.CommitWith(func(err error) { done <- err })
+}
+
+// land waits until what is on its way is written. Where that was too much for one
+// transaction, it is begun again with fewer messages, and what was staged behind
+// it is dropped.
+func (f *folding) land() error {
+	if f.flight == nil {
+		return nil
+	}
+	landed := f.flight
+	err := <-landed.done
+	f.flight = nil
 	switch {
-	case errors.Is(err, badger.ErrTxnTooBig) && n > 1:
-		return p.applyOnce(d, at, n/2)
+	case errors.Is(err, badger.ErrTxnTooBig) && landed.n > 1:
+		f.at, f.most = f.at-landed.n, landed.n/2
+		f.drop()
+		return nil
 	case err != nil:
-		return 0, fmt.Errorf("write index: %w", err)
+		return fmt.Errorf("write index: %w", err)
 	}
 	// Past this point the events are in the index, and every later check sees
 	// them.
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return n, p.takeLocked(s)
+	f.p.mu.Lock()
+	defer f.p.mu.Unlock()
+	return f.p.takeLocked(landed.s)
+}
+
+func (f *folding) drop() {
+	if f.tx != nil {
+		f.tx.Discard()
+		f.tx = nil
+	}
+}
+
+func (f *folding) end() {
+	if f.flight != nil { // after an error; whether it is written is no matter
+		<-f.flight.done
+	}
+	f.drop()
+	f.d.stop()
 }
 
 // mostBytes is about how much of the log a transaction takes. What it writes is

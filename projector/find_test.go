@@ -30,7 +30,7 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		at := log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("admin:site/1")})
 		var s *stage
 		if err := p.db.View(func(tx *badger.Txn) error {
-			s = newStage(tx, p.mem, p.table)
+			s = newStage(tx, p.mem, p.table, nil)
 			m := log.Messages[at-1]
 			e, err := events.DecodeMessage(m)
 			if err != nil {

@@ -55,7 +55,7 @@ type storedSecret struct {
 func (s *stage) show(t *resident.Table) (err error) {
 	t.Update(func(w resident.Writer) {
 		for _, a := range s.accounts {
-			if a.Version > s.base.cursor.position { // else it was only looked at
+			if a.Version > s.from.position { // else it was only looked at
 				w.SetAccount(a)
 			}
 		}

@@ -13,9 +13,13 @@ import (
 // stage holds what a batch of events changes until it is written as one
 // transaction.
 type stage struct {
-	tx       *badger.Txn     // reads the index as it was before the batch
-	base     *memory         // likewise, what is kept in memory
-	table    *resident.Table // what it holds is as of before the batch, too; nil for none
+	tx    *badger.Txn     // reads the index as it was before the batch
+	base  *memory         // likewise, what is kept in memory
+	table *resident.Table // what it holds is as of base; nil for none
+	// before is the stage that is written just before this one and is not in tx,
+	// base and table yet, or was not when this one began. Nil for none.
+	before   *stage
+	from     cursor // where it begins
 	cursor   cursor
 	last     []byte              // stored event at the cursor's position
 	policy   *events.PolicyState // nil while unchanged
@@ -30,6 +34,7 @@ type stage struct {
 	was     tally                       // of commands and receipts that are overwritten
 	secrets []storedSecret              // that were written
 	checks  map[events.AccountID]uint64 // of the accounts that were written
+	issued  map[events.Position]uint64  // check values of the receipts that were written
 	rule    tally                       // of the policy that was written
 }
 
@@ -39,12 +44,13 @@ type stagedToken struct {
 	// ended are the secrets that a rotation ended before their grace, as they
 	// were then: what comes after must not depend on where a batch is cut.
 	ended map[events.Digest]*Record
-	was   tally // of the token and its secrets in the index
+	was   tally // of the token and its secrets before this batch
+	is    tally // and after it, once it was written
 }
 
-func newStage(tx *badger.Txn, base *memory, table *resident.Table) *stage {
-	return &stage{
-		tx: tx, base: base, table: table, cursor: base.cursor,
+func newStage(tx *badger.Txn, base *memory, table *resident.Table, before *stage) *stage {
+	s := &stage{
+		tx: tx, base: base, table: table, before: before, from: base.cursor,
 		tokens:   map[events.TokenID]*stagedToken{},
 		accounts: map[events.AccountID]*events.Account{},
 		commands: map[events.CommandKey]events.Done{},
@@ -52,7 +58,13 @@ func newStage(tx *badger.Txn, base *memory, table *resident.Table) *stage {
 		lines:    map[string]events.Position{},
 		digests:  map[events.Digest]bool{},
 		checks:   map[events.AccountID]uint64{},
+		issued:   map[events.Position]uint64{},
 	}
+	if before != nil {
+		s.from = before.cursor
+	}
+	s.cursor = s.from
+	return s
 }
 
 // apply folds one message, which was decoded, into the stage. An error leaves the
@@ -73,7 +85,7 @@ func (s *stage) apply(m events.Message, e *events.Event) error {
 	}
 	if e.Key != "" {
 		if _, staged := s.commands[e.Key]; !staged {
-			if err := s.overwrite(commandKey(e.Key)); err != nil {
+			if err := s.overwriteCommand(e.Key); err != nil {
 				return err
 			}
 		}
@@ -84,8 +96,28 @@ func (s *stage) apply(m events.Message, e *events.Event) error {
 	return nil
 }
 
-// overwrite notes that a record, which may be in the index, will be written
-// anew.
+// overwriteCommand notes that a command's record will be written, perhaps anew.
+func (s *stage) overwriteCommand(k events.CommandKey) error {
+	if s.before != nil {
+		if done, ok := s.before.commands[k]; ok {
+			s.was.add(checkValue(commandKey(k), appendDone(nil, &done)))
+			return nil
+		}
+	}
+	return s.overwrite(commandKey(k))
+}
+
+// overwriteReceipt is the same for a receipt.
+func (s *stage) overwriteReceipt(covers events.Position) error {
+	if s.before != nil {
+		if check, ok := s.before.issued[covers]; ok {
+			s.was.add(check)
+			return nil
+		}
+	}
+	return s.overwrite(receiptKey(covers))
+}
+
 func (s *stage) overwrite(key []byte) error {
 	old, found, err := read(s.tx, key, func([]byte) error { return nil })
 	if found {
@@ -125,7 +157,7 @@ func (s *stage) keepReceipt(e *events.Event, c *events.ReceiptIssued, at events.
 		return impossible("it covers position %d, which comes after it", c.Covers)
 	}
 	if _, staged := s.receipts[c.Covers]; !staged {
-		if err := s.overwrite(receiptKey(c.Covers)); err != nil {
+		if err := s.overwriteReceipt(c.Covers); err != nil {
 			return err
 		}
 	}
@@ -305,8 +337,11 @@ func (s *stage) changeAccount(e *events.Event, at events.Position) error {
 }
 
 func (s *stage) currentPolicy() events.PolicyState {
-	if s.policy != nil {
+	switch {
+	case s.policy != nil:
 		return *s.policy
+	case s.before != nil:
+		return s.before.currentPolicy()
 	}
 	return s.base.policy
 }
@@ -316,6 +351,13 @@ func (s *stage) currentPolicy() events.PolicyState {
 func (s *stage) token(id events.TokenID) (*stagedToken, error) {
 	if t, ok := s.tokens[id]; ok {
 		return t, nil
+	}
+	if s.before != nil {
+		if t, ok := s.before.tokens[id]; ok {
+			st := &stagedToken{token: t.token.Clone(), was: t.is}
+			s.tokens[id] = st
+			return st, nil
+		}
 	}
 	if exists, sure := s.base.newest.has(id); sure && !exists {
 		return nil, nil
@@ -352,7 +394,13 @@ func (s *stage) account(id events.AccountID) (*events.Account, error) {
 	if a, ok := s.accounts[id]; ok {
 		return a, nil
 	}
-	a, ok := s.base.accounts[id]
+	a, ok := (*events.Account)(nil), false
+	if s.before != nil {
+		a, ok = s.before.accounts[id]
+	}
+	if !ok {
+		a, ok = s.base.accounts[id]
+	}
 	if !ok {
 		return nil, nil
 	}
@@ -362,7 +410,7 @@ func (s *stage) account(id events.AccountID) (*events.Account, error) {
 }
 
 func (s *stage) digestTaken(d events.Digest) (bool, error) {
-	if s.digests[d] {
+	if s.digests[d] || s.before != nil && s.before.digests[d] {
 		return true, nil
 	}
 	if s.table != nil {

@@ -16,11 +16,11 @@ func (s *stage) write(tx *badger.Txn) error {
 	w := writer{tx: tx}
 	gone := s.was
 	for id, a := range s.accounts {
-		if a.Version <= s.base.cursor.position {
+		if a.Version <= s.from.position {
 			continue // it was only looked at
 		}
 		s.checks[id] = w.putJSON(accountKey(id), a)
-		if old, ok := s.base.checks[id]; ok {
+		if old, ok := s.accountCheck(id); ok {
 			gone.add(old)
 		}
 	}
@@ -28,22 +28,22 @@ func (s *stage) write(tx *badger.Txn) error {
 		w.put(commandKey(k), appendDone(nil, &done))
 	}
 	for covers, r := range s.receipts {
-		w.putJSON(receiptKey(covers), r)
+		s.issued[covers] = w.putJSON(receiptKey(covers), r)
 	}
 	for line, at := range s.lines {
 		key := lineKey(line)
 		w.put(key, appendLine(nil, at))
-		if old, ok := s.base.lines[line]; ok {
+		if old, ok := s.lineBefore(line); ok {
 			gone.add(checkValue(key, appendLine(nil, old)))
 		}
 	}
 	if s.policy != nil {
 		s.rule = tally{sum: w.putJSON([]byte(keyPolicy), s.policy), records: 1}
-		gone.join(s.base.rule)
+		gone.join(s.ruleBefore())
 	}
 	for _, st := range s.tokens {
-		if st.token.Version > s.base.cursor.position {
-			w.putToken(st)
+		if st.is = st.was; st.token.Version > s.from.position {
+			st.is = w.putToken(st)
 			gone.join(st.was)
 		}
 	}
@@ -53,16 +53,46 @@ func (s *stage) write(tx *badger.Txn) error {
 	s.secrets = w.secrets
 	c := &s.cursor
 	c.anchor = sha256.Sum256(s.last)
-	c.tally = s.base.cursor.tally
+	c.tally = s.from.tally
 	c.tally.join(w.tally)
 	c.tally.leave(gone)
 	if at := markOf(c.position); at == c.position {
 		c.mark = c.tally.sum
-	} else if at > s.base.cursor.position {
-		return fmt.Errorf("a batch went from %d past the mark at %d to %d", s.base.cursor.position, at, c.position)
+	} else if at > s.from.position {
+		return fmt.Errorf("a batch went from %d past the mark at %d to %d", s.from.position, at, c.position)
 	}
 	key := []byte(keyCursor)
 	return tx.Set(key, seal(key, c.append(nil)))
+}
+
+// accountCheck returns the check value of an account's record before the batch.
+func (s *stage) accountCheck(id events.AccountID) (check uint64, ok bool) {
+	if s.before != nil {
+		check, ok = s.before.checks[id]
+	}
+	if !ok {
+		check, ok = s.base.checks[id]
+	}
+	return check, ok
+}
+
+// lineBefore returns a line's last position before the batch.
+func (s *stage) lineBefore(line string) (at events.Position, ok bool) {
+	if s.before != nil {
+		at, ok = s.before.lines[line]
+	}
+	if !ok {
+		at, ok = s.base.lines[line]
+	}
+	return at, ok
+}
+
+// ruleBefore returns the tally of the policy's record before the batch.
+func (s *stage) ruleBefore() tally {
+	if s.before != nil && s.before.policy != nil {
+		return s.before.rule
+	}
+	return s.base.rule
 }
 
 // writer puts records into a transaction and sums up their check values. After
@@ -105,22 +135,24 @@ func (w *writer) value(b []byte) []byte {
 	return w.arena.keep(append(b, make([]byte, 8)...))[:n]
 }
 
-func (w *writer) putRecord(d events.Digest, r *Record) {
+func (w *writer) putRecord(d events.Digest, r *Record) (check uint64) {
 	key := w.arena.keep(appendDigestKey(w.arena.begin(), d))
 	value, err := r.append(w.arena.begin())
 	w.fail(err)
 	value = w.value(value)
-	w.put(key, value)
 	w.secrets = append(w.secrets, storedSecret{d, value})
+	return w.put(key, value)
 }
 
-func (w *writer) putToken(st *stagedToken) {
+// putToken writes a token and its secrets. It returns the tally of those records
+// that the next change of the token will overwrite.
+func (w *writer) putToken(st *stagedToken) (is tally) {
 	t := st.token
 	id, account := t.ID.Bytes(), t.Account.Bytes()
 	key := w.arena.keep(appendID(append(w.arena.begin(), prefixToken...), id))
 	value, err := appendToken(w.arena.begin(), t)
 	w.fail(err)
-	w.put(key, w.value(value))
+	is.add(w.put(key, w.value(value)))
 	if st.made {
 		key := w.arena.keep(appendID(appendID(append(w.arena.begin(), prefixOwned...), account), id))
 		w.put(key, w.value(w.arena.begin()))
@@ -133,11 +165,12 @@ func (w *writer) putToken(st *stagedToken) {
 		state = SecretRevoked
 	}
 	for _, slot := range t.Secrets {
-		w.putRecord(slot.Digest, recordOf(t, slot, state))
+		is.add(w.putRecord(slot.Digest, recordOf(t, slot, state)))
 	}
 	for digest, r := range st.ended {
 		w.putRecord(digest, r)
 	}
+	return is
 }
 
 // recordOf returns what a check needs to know of a token's secret.
