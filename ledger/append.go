@@ -243,10 +243,11 @@ func (l *Ledger) lineEnd(ctx context.Context, filter string) (events.Position, e
 }
 
 // wrongLastSequence reports a refused condition. JetStream has two codes for
-// it: one of a single server and one of a replicated stream.
+// it: one of a single server and one of a replicated stream. What is known to be
+// refused is not sent, and has an error of this package's.
 func wrongLastSequence(err error) bool {
 	var api *jetstream.APIError
-	return errors.As(err, &api) &&
+	return errors.Is(err, errStale) || errors.As(err, &api) &&
 		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 

@@ -1,9 +1,14 @@
 package ledger_test
 
 import (
+	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
@@ -20,19 +25,81 @@ func BenchmarkCreate(b *testing.B) {
 	}
 }
 
-// BenchmarkCreateAtOnce makes tokens from many callers.
+// BenchmarkCreateAtOnce makes tokens from many callers: with batches, as on a
+// stream of one copy, and on one that does not allow them, where each append is
+// synced by itself. It reports how many appends share a batch: those that are in
+// none count as one each.
 func BenchmarkCreateAtOnce(b *testing.B) {
-	k := newKit(b)
-	k.account("alice", "view:site/*")
-	b.ReportAllocs()
-	b.SetParallelism(16)
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			if _, err := k.Create(b.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}); err != nil {
-				b.Error(err)
-			}
+	for _, callers := range []int{16, 64, 256} {
+		for _, grouped := range []bool{false, true} {
+			b.Run(fmt.Sprintf("callers=%d/grouped=%t", callers, grouped), func(b *testing.B) {
+				k := newKit(b, func(c *ledger.Config) {
+					if !grouped {
+						noBatches(b, c.Conn)
+					}
+				})
+				k.account("alice", "view:site/*")
+				first := k.Position() + 1
+				var left atomic.Int64
+				left.Store(int64(b.N))
+				b.ResetTimer()
+				atOnce(callers, func(int) {
+					for left.Add(-1) >= 0 {
+						if _, err := k.Create(b.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+				b.StopTimer()
+				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commands/s")
+				b.ReportMetric(float64(b.N)/float64(appends(b, k, first)), "commands/append")
+			})
 		}
-	})
+	}
+}
+
+// noBatches has the log's stream refuse batches.
+func noBatches(b *testing.B, conn *nats.Conn) {
+	b.Helper()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	stream, err := js.Stream(b.Context(), events.StreamName)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cfg := stream.CachedInfo().Config
+	cfg.AllowAtomicPublish = false
+	if _, err := js.UpdateStream(b.Context(), cfg); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// appends returns how many batches, and messages in none, there are from a
+// position on.
+func appends(b *testing.B, k *kit, from events.Position) int {
+	b.Helper()
+	js, err := jetstream.New(k.cfg.Conn)
+	if err != nil {
+		b.Fatal(err)
+	}
+	stream, err := js.Stream(b.Context(), events.StreamName)
+	if err != nil {
+		b.Fatal(err)
+	}
+	n := 0
+	for at := from; at <= k.Position(); at++ {
+		m, err := stream.GetMsg(b.Context(), uint64(at))
+		if err != nil {
+			b.Fatal(err)
+		}
+		if in := m.Header.Get("Nats-Batch-Sequence"); in == "" || in == "1" {
+			n++
+		}
+	}
+	return n
 }
 
 // BenchmarkRevokeProven ends tokens one after another, each until no node accepts

@@ -20,7 +20,7 @@ import (
 // as one atomic batch, which is synced a few times as a whole (NATS ADR-50). A
 // replicated stream batches in Raft, and needs none of this.
 const (
-	leastGroup = 10 // messages below which a batch costs more than it saves
+	leastGroup = 20 // messages below which a batch costs more than it saves
 	mostGroup  = 256
 )
 
@@ -34,10 +34,18 @@ type group struct {
 	mu      sync.Mutex
 	waiting []*try // guarded by mu
 	busy    bool   // guarded by mu; a goroutine is sending
+
+	// line -> position of the last append from here. One whose line has moved on
+	// is known to be refused, and would have a whole batch refused with it. Owned
+	// by the goroutine that is sending.
+	ends map[string]events.Position
 }
 
 func newGroup(cfg Config, js jetstream.JetStream, stream jetstream.StreamConfig) *group {
-	return &group{conn: cfg.Conn, js: js, timeout: cfg.TryTimeout, batches: stream.Replicas <= 1 && stream.AllowAtomicPublish}
+	return &group{
+		conn: cfg.Conn, js: js, timeout: cfg.TryTimeout, batches: stream.Replicas <= 1 && stream.AllowAtomicPublish,
+		ends: map[string]events.Position{},
+	}
 }
 
 // try is one append that is tried once.
@@ -78,6 +86,11 @@ func (g *group) publish(ctx context.Context, t *try) (events.Position, error) {
 func (g *group) run() {
 	for list := g.next(); len(list) > 0; list = g.next() {
 		g.send(list)
+		for _, t := range list {
+			if t.err == nil {
+				g.ends[t.filter] = t.at
+			}
+		}
 	}
 }
 
@@ -100,13 +113,19 @@ func (g *group) send(list []*try) {
 }
 
 // next takes what is to be sent next: of each line one append, since the second
-// would be conditional on the first. Where nothing waits it ends the sending.
+// would be conditional on the first. It refuses those whose line has moved on.
+// Where nothing waits it ends the sending.
 func (g *group) next() (list []*try) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	lines := map[string]bool{}
 	var rest []*try
 	for _, t := range g.waiting {
+		if g.ends[t.filter] > t.end {
+			t.err = errStale
+			close(t.done)
+			continue
+		}
 		if lines[t.filter] || len(list) == mostGroup {
 			rest = append(rest, t)
 			continue
