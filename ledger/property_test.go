@@ -16,7 +16,7 @@ import (
 // endless is a lease that never ends.
 type endless struct{}
 
-func (endless) InForce() bool          { return true }
+func (endless) InForce() (int64, bool) { return 0, true }
 func (endless) Left() time.Duration    { return time.Hour }
 func (endless) Least() events.Position { return 0 }
 
@@ -122,7 +122,7 @@ func (c *chaos) anybody() ledger.Caller {
 			s = c.secret // root's own token may have been narrowed, or ended
 		}
 		if d := c.verify.Check(s.Reveal(), verifier.Request{}); d.OK() {
-			return ledger.Caller{Account: d.Account, Token: d.Token(), Scopes: d.Scopes(), Inherit: d.Inherit}
+			return ledger.Caller{Account: d.Account(), Token: d.Token(), Scopes: d.Scopes(), Inherit: d.Inherit}
 		}
 		c.refill()
 	}

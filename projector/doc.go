@@ -6,7 +6,8 @@
 // Records and the cursor that covers them commit in one transaction, so after
 // any crash the index equals some prefix of the log. Applying the log again,
 // from anywhere, on any node, in batches of any size, gives the same keys and
-// values. What was ended is overwritten with its end and never deleted, so that
+// values. A transaction is made while the one before it is written; it is
+// committed, and seen, after that one. What was ended is overwritten with its end and never deleted, so that
 // no old version of a record can come back to life.
 //
 // # Keys
@@ -18,10 +19,10 @@
 //	                             digest of all other records, their number, digest at the last mark, epoch
 //	p                         -> policy
 //	d/<scheme><digest>        -> Record: what a check needs
-//	t/<token>                 -> events.Token
+//	t/<token>                 -> events.Token, in a form of its own (tokenform.go)
 //	a/<account>               -> events.Account
 //	o/<account><token>        -> nothing; lists an account's tokens
-//	k/<command key>           -> events.Done
+//	k/<command key>           -> events.Done, likewise
 //	l/<line>                  -> last position of a line of subjects
 //	r/<position>              -> events.Receipt that covers the position and all before it
 //
@@ -36,7 +37,7 @@
 // The cursor keeps a digest of all other records, which every transaction
 // brings up to date: at one position of one log it is the same on every node.
 // Nodes compare theirs where they are at the same position, or at the last mark,
-// which is every 256th. [Projector.Scrub] reads the whole index and compares
+// which is every 256th (a node that catches up goes past some). [Projector.Scrub] reads the whole index and compares
 // what is there with what the digest says.
 //
 // # Refusals

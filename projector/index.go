@@ -73,7 +73,7 @@ func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Posi
 	f := Found{
 		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
 		Version: r.Version, State: uint8(r.State), App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
-		Account: resident.NewAccount(a), Policy: p, Position: at,
+		Account: resident.NewAccount(a), Policy: resident.NewPolicy(p), Position: at,
 	}
 	if r.Inherit {
 		f.Flags |= flagInherit
@@ -112,7 +112,7 @@ func (p *Projector) FindResident(d events.Digest) (f Found, known bool, err erro
 		return Found{}, true, fmt.Errorf("the index has stopped: %w", p.Err())
 	case answer == resident.Absent:
 		return Found{Position: f.Position}, true, ErrNotFound
-	case f.Account == nil:
+	case f.Account.Account == nil:
 		return Found{}, true, p.orphan(events.TokenIDFrom(f.Token))
 	}
 	return f, true, nil

@@ -3,6 +3,7 @@ package verifier
 import (
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -36,12 +37,14 @@ type BatchAnswer struct {
 func (v *Verifier) BatchHandler() http.Handler { return http.HandlerFunc(v.serveBatch) }
 
 func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
-	least, body, ok := receive(w, r, maxBatchBody)
+	x := newExchange()
+	defer x.done()
+	least, ok := x.receive(w, r, maxBatchBody)
 	if !ok {
 		return
 	}
 	var req BatchRequest
-	if err := decodeBatch(body, &req); err != nil {
+	if err := decodeBatch(x.in, &req); err != nil {
 		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object with a list checks, each an object of the fields "+checkFields)
 		return
 	}
@@ -50,9 +53,10 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	checks, explain := make([]Request, len(req.Checks)), false
+	room := make([]events.Scope, len(req.Checks)) // for one that is needed by each
 	for i := range req.Checks {
 		var err error
-		if checks[i], err = v.read(&req.Checks[i]); err != nil {
+		if checks[i], err = v.read(&req.Checks[i], room[i:i:i+1]); err != nil {
 			refuse(w, http.StatusUnprocessableEntity, "invalid_request", "The request cannot be carried out as it stands", fmt.Sprintf("checks[%d]: %s", i, err))
 			return
 		}
@@ -65,7 +69,9 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 	if explain && !v.mayExplain(w, r) {
 		return
 	}
-	out, asked := BatchAnswer{Answers: make([]CheckAnswer, len(checks))}, false
+	var at events.Position
+	asked := false
+	x.out = append(x.out, `{"answers":[`...)
 	for i := range checks {
 		d := v.Check(req.Checks[i].Token, checks[i])
 		switch {
@@ -76,14 +82,18 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		case d.Position < least:
 			v.behind(w, least)
 			return
-		case !asked || d.Position < out.Position:
-			out.Position, asked = d.Position, true
+		case !asked || d.Position < at:
+			at, asked = d.Position, true
 		}
-		out.Answers[i] = d.answer(req.Checks[i].Explain)
+		if i > 0 {
+			x.out = append(x.out, ',')
+		}
+		x.out = d.appendAnswer(x.out, req.Checks[i].Explain)
 	}
 	if !asked {
-		out.Position = v.Position()
+		at = v.Position()
 	}
-	v.showPosition(w, out.Position)
-	answer(w, http.StatusOK, "application/json", out)
+	x.out = append(x.out, `],"position":`...)
+	x.out = append(strconv.AppendUint(x.out, uint64(at), 10), '}')
+	x.send(w, at)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
 // Reason is why a check ended as it did, exactly.
@@ -72,10 +73,7 @@ type Request struct {
 type Decision struct {
 	Reason   Reason
 	Position events.Position // that it rests on
-	// Account is the token's account, empty where no token was found. It, and
-	// the token's id, are for the node's own log where the check was not allowed.
-	Account events.AccountID
-	App     string // label of the token
+	App      string          // label of the token
 	// Lacking is the first scope that was needed and is not there.
 	Lacking events.Scope
 	// Inherit says that the token has all that its account has.
@@ -94,19 +92,29 @@ type Decision struct {
 	Stale bool
 	Age   time.Duration
 
-	// What Token and Scopes are made of, once somebody asks.
+	// What Token, Account and Scopes are made of, once somebody asks.
 	token   [16]byte
+	account *events.Account  // nil where no token was found
 	scopes  *events.ScopeSet // the token's own, as Inherit says
 	granted *events.ScopeSet // its account's
 	model   *events.Model
 }
 
-// Token returns the token's id, empty where none was found.
+// Token returns the token's id, empty where none was found. It, and the account,
+// are for the node's own log where the check was not allowed.
 func (d *Decision) Token() events.TokenID {
-	if d.Account == "" {
+	if d.account == nil {
 		return ""
 	}
 	return events.TokenIDFrom(d.token)
+}
+
+// Account returns the token's account, empty where no token was found.
+func (d *Decision) Account() events.AccountID {
+	if d.account == nil {
+		return ""
+	}
+	return d.account.ID
 }
 
 // Scopes returns the token's effective scopes, none where it was not allowed.
@@ -118,7 +126,7 @@ func (d *Decision) Scopes() []events.Scope {
 	case d.Inherit:
 		return d.granted.List()
 	}
-	return d.model.Intersect(d.scopes.List(), d.granted.List())
+	return d.scopes.Meet(d.model, d.granted)
 }
 
 // OK reports whether the check was allowed.
@@ -159,14 +167,25 @@ func (v *Verifier) decide(secret string, r *Request, d *Decision) {
 	}
 	const most = 16
 	for try := 1; ; try++ {
-		v.judge(digest, len(secret) == plainLength, r, d)
-		if d.Reason == Unavailable {
-			return
+		found, err := v.cfg.Index.Find(digest)
+		// From here on nothing is asked of the index. A lease that runs out while
+		// this is decided says nothing; one that was over before and is in force
+		// now was renewed in between, and the position says whether what was found
+		// is good for the new one.
+		now, inForce := v.cfg.Lease.InForce()
+		d.Position = found.Position
+		switch {
+		case err == nil:
+			v.judge(&found, len(secret) == plainLength, now, r, d)
+		case err == events.ErrNotFound || errors.Is(err, events.ErrNotFound): // the first is quick
+			d.Reason = Unknown
+		default:
+			if inForce { // else it is no news, as when the node starts
+				v.complain(err)
+			}
+			d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
 		}
-		// A lease that ran out while this was decided says nothing. One that was
-		// over before and is in force now was renewed in between, and the
-		// position says whether what was read is good for the new one.
-		if v.cfg.Lease.InForce() && d.Position >= v.cfg.Lease.Least() {
+		if d.Reason == Unavailable || inForce && d.Position >= v.cfg.Lease.Least() {
 			return
 		}
 		left, past := v.cfg.Lease.Left(), v.past(r)
@@ -201,56 +220,45 @@ func (v *Verifier) past(r *Request) time.Duration {
 // secret is one is not always in the log: a client may have made it.
 const plainLength = 32
 
-// judge decides by what the index holds.
-func (v *Verifier) judge(digest events.Digest, plain bool, r *Request, d *Decision) {
-	found, err := v.cfg.Index.Find(digest)
-	d.Position = found.Position
-	if err != nil {
-		if d.Reason = Unknown; !errors.Is(err, events.ErrNotFound) {
-			if v.cfg.Lease.InForce() { // else it is no news, as when the node starts
-				v.complain(err)
-			}
-			d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
-		}
+// judge decides by what was found. The time of day is now where the lease told
+// it, which is more than 0.
+func (v *Verifier) judge(f *projector.Found, plain bool, now int64, r *Request, d *Decision) {
+	d.account, d.App, d.token = f.Account.Account, f.App, f.Token
+	d.Expires = projector.TimeOf(f.Expires)
+	plain = plain || f.Plain()
+	// A clock costs as much as the search.
+	if (now == 0 || v.ownClock) && (f.Expires != 0 || f.Until != 0 || plain) {
+		now = resident.Instant(v.cfg.Now())
+	}
+	if d.Reason = state(f, plain, now); d.Reason != Allowed {
 		return
 	}
-	d.Account, d.App, d.token = found.Account.ID, found.App, found.Token
-	d.Expires = projector.TimeOf(found.Expires)
-	var now time.Time // asked for where it matters: a clock costs as much as the search
-	plain = plain || found.Plain()
-	if found.Expires != 0 || found.Until != 0 || plain {
-		now = v.cfg.Now()
-	}
-	if d.Reason = state(&found, plain, now); d.Reason != Allowed {
-		return
-	}
-	if found.Policy.URLRefused && r.InURL {
+	if f.Policy.URLRefused && r.InURL {
 		d.Reason = InURL
 		return
 	}
-	if d.Reason = constrained(found.Constraints, r); d.Reason != Allowed {
+	if d.Reason = constrained(f.Constraints, r); d.Reason != Allowed {
 		return
 	}
-	d.Inherit, d.Constraints = found.Inherit(), found.Constraints
-	d.scopes, d.granted, d.model = found.Scopes, found.Account.Granted, v.cfg.Model
+	d.Inherit, d.Constraints = f.Inherit(), f.Constraints
+	d.scopes, d.granted, d.model = f.Scopes, f.Account.Granted, v.cfg.Model
 	for i := range r.Need {
-		need := &r.Need[i]
-		if !d.granted.Covers(d.model, need) || !d.Inherit && !d.scopes.Covers(d.model, need) {
-			d.Reason, d.Lacking = Scope, *need
+		need := d.model.Ask(&r.Need[i])
+		if !d.granted.Covers(&need) || !d.Inherit && !d.scopes.Covers(&need) {
+			d.Reason, d.Lacking = Scope, r.Need[i]
 			return
 		}
 	}
-	d.Warn = found.Policy.Warns(now, d.Expires)
+	d.Warn = f.Policy.WarnBefore > 0 && f.Expires != 0 && f.Expires-now <= f.Policy.WarnBefore*int64(time.Second)
 }
 
 // state returns why a secret is not accepted whatever it is for, Allowed where
 // it is.
-func state(f *projector.Found, plain bool, now time.Time) Reason {
-	made, account := projector.TimeOf(f.Created), f.Account
+func state(f *projector.Found, plain bool, now int64) Reason {
 	switch {
-	case f.Is(projector.SecretRevoked), made.Before(account.TokensBefore), made.Before(f.Policy.TokensBefore):
+	case f.Is(projector.SecretRevoked), f.Created < f.Account.Before, f.Created < f.Policy.Before:
 		return Revoked
-	case account.Erased:
+	case !f.Account.Good && f.Account.Erased:
 		return AccountErased
 	case past(f.Expires, now):
 		return Expired
@@ -258,9 +266,9 @@ func state(f *projector.Found, plain bool, now time.Time) Reason {
 		return Superseded
 	case f.Is(projector.SecretSuspended):
 		return Suspended
-	case account.Suspended:
+	case !f.Account.Good:
 		return AccountSuspended
-	case plain && f.Policy.PlainEnded(now):
+	case plain && f.Policy.PlainEnded(time.Unix(0, now)):
 		return PlainRefused
 	case !f.Is(projector.SecretLive):
 		return Unavailable // a state of a newer version's
@@ -268,7 +276,7 @@ func state(f *projector.Found, plain bool, now time.Time) Reason {
 	return Allowed
 }
 
-func past(end int64, now time.Time) bool { return end != 0 && !now.Before(projector.TimeOf(end)) }
+func past(end, now int64) bool { return end != 0 && now >= end }
 
 // constrained returns the first constraint that the request does not meet.
 func constrained(c *events.Constraints, r *Request) Reason {

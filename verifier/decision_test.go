@@ -482,8 +482,8 @@ func TestScopesAreTheEffectiveOnes(t *testing.T) {
 		if got := events.ScopeStrings(d.Scopes()); !d.OK() || !slices.Equal(got, tt.want) {
 			t.Errorf("grants %v, scopes %v, inherit %t: %s %v, want %v", tt.grants, tt.scopes, tt.inherit, d.Reason, got, tt.want)
 		}
-		if d.Token() != id || d.Account != account {
-			t.Errorf("decision about %s of %s, want %s of %s", d.Token(), d.Account, id, account)
+		if d.Token() != id || d.Account() != account {
+			t.Errorf("decision about %s of %s, want %s of %s", d.Token(), d.Account(), id, account)
 		}
 	}
 }

@@ -19,7 +19,7 @@ type given struct {
 	least events.Position
 }
 
-func (g *given) InForce() bool          { return g.left > 0 }
+func (g *given) InForce() (int64, bool) { return 0, g.left > 0 }
 func (g *given) Left() time.Duration    { return g.left }
 func (g *given) Least() events.Position { return g.least }
 

@@ -10,6 +10,7 @@ import (
 	"mime"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,16 +65,19 @@ const (
 func (v *Verifier) Handler() http.Handler { return http.HandlerFunc(v.serve) }
 
 func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
-	least, body, ok := receive(w, r, maxBody)
+	x := newExchange()
+	defer x.done()
+	least, ok := x.receive(w, r, maxBody)
 	if !ok {
 		return
 	}
-	var req CheckRequest
-	if err := decodeCheck(body, &req); err != nil {
+	req := &x.ask
+	req.Need = x.texts[:0]
+	if err := decodeCheck(x.in, req); err != nil {
 		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object of the fields "+checkFields)
 		return
 	}
-	check, err := v.read(&req)
+	check, err := v.read(req, x.scopes[:0])
 	if err != nil {
 		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "The request cannot be carried out as it stands", err.Error())
 		return
@@ -86,52 +90,54 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d := v.Check(req.Token, check)
+	at := d.Position
 	switch {
 	case d.Reason == Unavailable:
 		v.unavailable(w)
 		return
 	case d.Reason == Malformed:
-		v.showPosition(w, v.Position()) // no index was asked
-	case d.Position < least:
+		at = v.Position() // no index was asked
+	case at < least:
 		v.behind(w, least) // what was waited for is withdrawn
 		return
-	default:
-		v.showPosition(w, d.Position)
 	}
 	d.Warning(w.Header())
-	answer(w, http.StatusOK, "application/json", d.answer(req.Explain))
+	x.out = d.appendAnswer(x.out, req.Explain)
+	x.send(w, at)
 }
 
 // checkFields are the fields of a check, for errors.
 const checkFields = "token, need, address, origin, method, audience, in_url and explain"
 
-// receive returns the body of a request, most bytes at most, and the position
-// that the request asks for. Where ok is false it has refused the request.
-func receive(w http.ResponseWriter, r *http.Request, most int64) (least events.Position, body []byte, ok bool) {
-	w.Header().Set("Cache-Control", "no-store")
+// receive reads the body of a request into x.in, most bytes at most, and returns
+// the position that the request asks for. Where ok is false it has refused the
+// request.
+func (x *exchange) receive(w http.ResponseWriter, r *http.Request, most int64) (least events.Position, ok bool) {
+	w.Header()["Cache-Control"] = noStore
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
 		refuse(w, http.StatusMethodNotAllowed, "method", "The method does not fit the path", "send POST")
-		return 0, nil, false
+		return 0, false
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
 		refuse(w, http.StatusUnsupportedMediaType, "media_type", "The body is not JSON", "send Content-Type: application/json")
-		return 0, nil, false
+		return 0, false
 	}
 	least, err := minPosition(r.Header)
 	if err != nil {
 		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", err.Error())
-		return 0, nil, false
+		return 0, false
 	}
-	body, err = readBody(w, r, most)
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", fmt.Sprintf("the body is over %d bytes", most))
-	case err != nil:
-		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body does not come whole")
+	if err := x.readBody(w, r, most); err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", fmt.Sprintf("the body is over %d bytes", most))
+		} else {
+			refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body does not come whole")
+		}
+		return 0, false
 	}
-	return least, body, err == nil
+	return least, true
 }
 
 // isJSON reports whether a media type is JSON's, with any parameters.
@@ -146,20 +152,20 @@ func isJSON(typ string) bool {
 // readBody reads a body of most bytes at most. A small one is read into as much
 // memory as its sender says that it needs; of a large one memory is taken as it
 // comes.
-func readBody(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	limited := http.MaxBytesReader(w, r.Body, most)
-	if r.ContentLength < 0 || r.ContentLength > maxBody {
-		return io.ReadAll(limited)
+func (x *exchange) readBody(w http.ResponseWriter, r *http.Request, most int64) (err error) {
+	if n := r.ContentLength; n >= 0 && n <= min(most, maxBody) {
+		x.in = slices.Grow(x.in, int(n))[:n]
+		_, err = io.ReadFull(r.Body, x.in)
+		return err
 	}
-	body := make([]byte, r.ContentLength)
-	_, err := io.ReadFull(limited, body)
-	return body, err
+	x.in, err = io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	return err
 }
 
 // minPosition returns the position that a request wants its answer to rest on, 0
 // where it names none.
 func minPosition(h http.Header) (events.Position, error) {
-	values := h.Values(MinPositionHeader)
+	values := h[MinPositionHeader]
 	if len(values) == 0 {
 		return 0, nil
 	}
@@ -244,27 +250,10 @@ func (d Decision) Warning(h http.Header) {
 	}
 }
 
-func (d Decision) answer(explain bool) CheckAnswer {
-	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position, Stale: d.Stale}
-	if explain {
-		a.Reason = d.Reason.String()
-	}
-	if d.OK() || d.Reason == Scope || explain {
-		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App, d.Account, d.Scopes()
-		a.Expires = d.Expires
-	}
-	if d.Reason == Scope {
-		a.Lacking = d.Lacking.String()
-	}
-	return a
-}
-
-// read checks a request's fields.
-func (v *Verifier) read(req *CheckRequest) (Request, error) {
-	need, err := events.ParseScopes(req.Need)
-	if err == nil {
-		err = v.cfg.Model.CheckAll(need)
-	}
+// read checks a request's fields. What is needed it puts into room, as far as
+// that goes.
+func (v *Verifier) read(req *CheckRequest, room []events.Scope) (Request, error) {
+	need, err := v.scopes(req.Need, room)
 	if err != nil {
 		return Request{}, errors.New("need: " + strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
@@ -275,6 +264,22 @@ func (v *Verifier) read(req *CheckRequest) (Request, error) {
 		}
 	}
 	return r, nil
+}
+
+// scopes reads what is needed into its one form.
+func (v *Verifier) scopes(list []string, room []events.Scope) ([]events.Scope, error) {
+	if len(list) == 1 { // as nearly all ask, and nothing is to be sorted
+		s, err := events.ParseScope(list[0])
+		if err == nil {
+			err = v.cfg.Model.Check(s)
+		}
+		return append(room, s), err
+	}
+	need, err := events.ParseScopes(list)
+	if err == nil {
+		err = v.cfg.Model.CheckAll(need)
+	}
+	return need, err
 }
 
 // Bearer returns the secret of an Authorization header. Found is false where
@@ -294,7 +299,7 @@ func Bearer(h http.Header) (secret string, found bool) {
 
 // decodeCheck reads the body of a check.
 func decodeCheck(body []byte, into *CheckRequest) error {
-	if plainCheck(body, into) {
+	if plainCheck(string(body), into) {
 		return nil
 	}
 	*into = CheckRequest{}
@@ -303,7 +308,7 @@ func decodeCheck(body []byte, into *CheckRequest) error {
 
 // decodeBatch reads the body of many checks.
 func decodeBatch(body []byte, into *BatchRequest) error {
-	if plainBatch(body, into) {
+	if plainBatch(string(body), into) {
 		return nil
 	}
 	*into = BatchRequest{}
@@ -322,22 +327,18 @@ func decodeStrict(body []byte, into any) error {
 
 // refuse answers with a problem (RFC 9457).
 func refuse(w http.ResponseWriter, status int, code, title, detail string) {
-	answer(w, status, "application/problem+json", struct {
+	b, err := json.Marshal(struct {
 		Type   string `json:"type"`
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
 		Code   string `json:"code"`
 	}{"https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#" + code, title, status, detail, code})
-}
-
-func answer(w http.ResponseWriter, status int, typ string, v any) {
-	b, err := json.Marshal(v)
 	if err != nil {
 		b = []byte("{}")
 	}
 	h := w.Header()
-	h.Set("Content-Type", typ)
+	h.Set("Content-Type", "application/problem+json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(status)

@@ -6,19 +6,19 @@ package verifier
 // printable ASCII without escapes, no null. Whatever else there is, it gives up,
 // and the strict reader decides; it refuses nothing.
 type plainReader struct {
-	b  []byte
+	s  string // what is read are parts of it
 	at int
 }
 
 // plainCheck reads a body of POST /v1/verify.
-func plainCheck(body []byte, into *CheckRequest) bool {
-	r := plainReader{b: body}
+func plainCheck(body string, into *CheckRequest) bool {
+	r := plainReader{s: body}
 	return r.check(into) && r.end()
 }
 
 // plainBatch reads a body of POST /v1/verify/batch.
-func plainBatch(body []byte, into *BatchRequest) bool {
-	r := plainReader{b: body}
+func plainBatch(body string, into *BatchRequest) bool {
+	r := plainReader{s: body}
 	name, ok := "", r.next('{')
 	if ok {
 		name, ok = r.text()
@@ -65,7 +65,7 @@ func (r *plainReader) check(c *CheckRequest) bool {
 			c.Token, ok = r.text()
 			bit = 1 << 0
 		case "need":
-			c.Need, ok = r.texts()
+			c.Need, ok = r.texts(c.Need)
 			bit = 1 << 1
 		case "address":
 			c.Address, ok = r.text()
@@ -96,8 +96,8 @@ func (r *plainReader) check(c *CheckRequest) bool {
 }
 
 func (r *plainReader) space() {
-	for r.at < len(r.b) {
-		switch r.b[r.at] {
+	for r.at < len(r.s) {
+		switch r.s[r.at] {
 		case ' ', '\t', '\n', '\r':
 			r.at++
 		default:
@@ -109,7 +109,7 @@ func (r *plainReader) space() {
 // next skips space, and c where it comes next.
 func (r *plainReader) next(c byte) bool {
 	r.space()
-	if r.at < len(r.b) && r.b[r.at] == c {
+	if r.at < len(r.s) && r.s[r.at] == c {
 		r.at++
 		return true
 	}
@@ -119,17 +119,17 @@ func (r *plainReader) next(c byte) bool {
 // end reports whether nothing but space is left.
 func (r *plainReader) end() bool {
 	r.space()
-	return r.at == len(r.b)
+	return r.at == len(r.s)
 }
 
 func (r *plainReader) text() (string, bool) {
 	if !r.next('"') {
 		return "", false
 	}
-	for i := r.at; i < len(r.b); i++ {
-		switch c := r.b[i]; {
+	for i := r.at; i < len(r.s); i++ {
+		switch c := r.s[i]; {
 		case c == '"':
-			s := string(r.b[r.at:i])
+			s := r.s[r.at:i]
 			r.at = i + 1
 			return s, true
 		case c < ' ' || c > '~' || c == '\\':
@@ -139,11 +139,14 @@ func (r *plainReader) text() (string, bool) {
 	return "", false
 }
 
-func (r *plainReader) texts() ([]string, bool) {
+// texts reads a list, into the memory of one that there is where it has any.
+func (r *plainReader) texts(out []string) ([]string, bool) {
 	if !r.next('[') {
 		return nil, false
 	}
-	out := []string{}
+	if out = out[:0]; out == nil {
+		out = []string{}
+	}
 	for first := true; ; first = false {
 		if r.next(']') {
 			return out, true
@@ -162,7 +165,7 @@ func (r *plainReader) texts() ([]string, bool) {
 func (r *plainReader) truth() (value, ok bool) {
 	r.space()
 	for _, word := range []string{"true", "false"} {
-		if end := r.at + len(word); end <= len(r.b) && string(r.b[r.at:end]) == word {
+		if end := r.at + len(word); end <= len(r.s) && r.s[r.at:end] == word {
 			r.at = end
 			return word == "true", true
 		}

@@ -62,6 +62,47 @@ func TestNoCheckMixesPrefixes(t *testing.T) {
 	})
 }
 
+// TestAccountOfThePosition suspends and resumes an account under checks, and in
+// the end cuts its tokens off: each decision is what the position that it names
+// has, which is suspended after every other event.
+func TestAccountOfThePosition(t *testing.T) {
+	l := eventstest.NewLog(1)
+	account := l.Account("superuser")
+	_, secret := l.Token(account, "superuser")
+	n := verifiertest.Start(t, l, verifiertest.Options{})
+	begin := n.Index.Position()
+	for range 400 {
+		l.Change(string(account), &events.AccountSuspended{})
+		l.Change(string(account), &events.AccountResumed{})
+	}
+	end := l.Change(string(account), &events.AccountTokensRevoked{Before: n.Clock.Now().AddDate(1, 0, 0)})
+	var seen [workers]map[verifier.Reason]int
+	for i := range seen {
+		seen[i] = map[verifier.Reason]int{}
+	}
+	whileApplied(func() {
+		for messages := l.Messages[begin:]; len(messages) > 0; messages = messages[1:] {
+			n.Apply(messages[:1])
+		}
+	}, func(worker int) {
+		d := n.Verifier.Check(secret.Reveal(), verifier.Request{})
+		want := verifier.Allowed
+		switch {
+		case d.Position >= end:
+			want = verifier.Revoked
+		case (d.Position-begin)%2 == 1:
+			want = verifier.AccountSuspended
+		}
+		if seen[worker][d.Reason]++; d.Reason != want {
+			t.Errorf("%s at position %d, want %s", d.Reason, d.Position, want)
+		}
+	})
+	t.Log(seen)
+	if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Revoked || d.Position != end {
+		t.Errorf("%s at position %d in the end, want revoked at %d", d.Reason, d.Position, end)
+	}
+}
+
 // TestRevokedIsRevokedForAll revokes tokens one after another under checks of
 // all of them: once the position covers a token's end, no check says yes.
 func TestRevokedIsRevokedForAll(t *testing.T) {

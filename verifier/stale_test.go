@@ -160,7 +160,7 @@ type racingLease struct {
 	during func()
 }
 
-func (r *racingLease) InForce() bool {
+func (r *racingLease) InForce() (int64, bool) {
 	if r.looks++; r.looks == 1 {
 		r.during()
 	}

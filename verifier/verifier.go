@@ -30,10 +30,12 @@ type Index interface {
 }
 
 // Lease says for how long checks may be answered, and from what. A check asks
-// for it after it has decided, and asks for Least last.
+// for it after it has read the index, and asks for Least last.
 type Lease interface {
-	// InForce reports whether Left would return more than zero, in less time.
-	InForce() bool
+	// InForce reports whether Left would return more than zero, in less time. With
+	// it comes the time of day where it was read for that, after InForce was
+	// called: nanoseconds of Unix time, more than 0. Else it is 0.
+	InForce() (now int64, yes bool)
 	// Left returns for how much longer. Less than zero is for how long the lease
 	// is over, and the least there is stands for none that could be gone on
 	// from: see [lease.NoLease].
@@ -57,7 +59,8 @@ type Config struct {
 	Format events.Format
 	// Model is the order of permissions. Nil means [events.Matomo].
 	Model *events.Model
-	// Now tells the time that expiry is measured by. Nil means time.Now.
+	// Now tells the time that expiry is measured by. Nil means time.Now, or what
+	// the lease read of the time of day.
 	Now func() time.Time
 	// Logger receives what an operator should see. Nil discards it.
 	Logger *slog.Logger
@@ -143,20 +146,22 @@ const DefaultLease = lease.DefaultLease
 
 // Verifier decides. Any number of goroutines may ask it.
 type Verifier struct {
-	cfg    Config
-	counts [reasons]atomic.Uint64
-	stale  atomic.Uint64
-	rates  rates
-	said   atomic.Int64 // second at which it was last logged that the index cannot be read
+	cfg      Config
+	ownClock bool // expiry is measured by another clock than the lease's time of day
+	counts   [reasons]atomic.Uint64
+	stale    atomic.Uint64
+	rates    rates
+	said     atomic.Int64 // second at which it was last logged that the index cannot be read
 }
 
 // New returns a verifier. It does no I/O.
 func New(cfg Config) (*Verifier, error) {
+	ownClock := cfg.Now != nil
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	return &Verifier{cfg: cfg}, nil
+	return &Verifier{cfg: cfg, ownClock: ownClock}, nil
 }
 
 // Counts returns how many checks ended in each reason, by the reason's name.

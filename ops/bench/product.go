@@ -17,7 +17,9 @@ import (
 
 // Load says how long it took to fill a contender, and to start it again.
 type Load struct {
-	Events  int           `json:"events"`
+	Events int `json:"events"`
+	// Lives is how many events a second were folded of whole lives of tokens.
+	Lives   float64       `json:"lives_per_second"`
 	Fill    time.Duration `json:"fill_ns"`
 	Restart time.Duration `json:"restart_ns"`
 }
@@ -36,7 +38,7 @@ type product struct {
 // well is. It reads the clock that a node's lease is measured by.
 type heldLease struct{ until, least atomic.Int64 }
 
-func (l *heldLease) InForce() bool {
+func (l *heldLease) InForce() (int64, bool) {
 	return follow.BoottimeBefore(time.Duration(l.until.Load()))
 }
 
@@ -61,18 +63,24 @@ func startProduct(ctx context.Context, s *stand) (_ instance, err error) {
 			err = errors.Join(err, p.index.Close())
 		}
 	}()
-	total, began, said := s.tokens.events(), time.Now(), time.Now()
+	total, said := s.tokens.events(), time.Now()
+	if p.load.Lives, err = s.tokens.foldLives(ctx, s.dir+"-lives"); err != nil {
+		return nil, err
+	}
 	if err := s.tokens.each(ctx, func(batch []events.Message) error {
 		if time.Since(said) > progressEvery {
 			said = time.Now()
 			at := int(p.index.Position())
-			s.say("folded %d of %d events, %.0f a second", at, total, float64(at)/time.Since(began).Seconds())
+			s.say("folded %d of %d events, %.0f a second", at, total, float64(at)/p.load.Fill.Seconds())
 		}
-		return p.index.Apply(ctx, batch)
+		began := time.Now() // without what it takes to make the events
+		err := p.index.Apply(ctx, batch)
+		p.load.Fill += time.Since(began)
+		return err
 	}); err != nil {
 		return nil, fmt.Errorf("fold: %w", err)
 	}
-	p.load = Load{Events: total, Fill: time.Since(began)}
+	p.load.Events = total
 	if at := p.index.Position(); int(at) != total {
 		return nil, fmt.Errorf("the index is at position %d after %d events", at, total)
 	}

@@ -16,7 +16,7 @@ type breakage struct {
 var breakages = []breakage{
 	{
 		"the verifier ignores its lease",
-		[]Edit{{"verifier/decision.go", "if v.cfg.Lease.InForce() && d.Position >=", "if d.Position >="}},
+		[]Edit{{"verifier/decision.go", "if d.Reason == Unavailable || inForce && d.Position >=", "if d.Position >="}},
 		[]string{"I3", "I11"},
 	},
 	{

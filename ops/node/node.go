@@ -585,7 +585,7 @@ func (n *Node) authenticate(_ context.Context, c api.Credential) (ledger.Caller,
 	}
 	switch d := n.verify.Check(c.Token, r); d.Reason {
 	case verifier.Allowed:
-		return ledger.Caller{Account: d.Account, Token: d.Token(), Address: c.Address, Scopes: d.Scopes(), Inherit: d.Inherit}, nil
+		return ledger.Caller{Account: d.Account(), Token: d.Token(), Address: c.Address, Scopes: d.Scopes(), Inherit: d.Inherit}, nil
 	case verifier.RateLimited:
 		return ledger.Caller{}, &api.RateLimitedError{After: d.Retry}
 	case verifier.Unavailable:
@@ -601,15 +601,19 @@ func (n *Node) verifyHandler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux := http.NewServeMux()
-	mux.Handle("/v1/verify", n.verify.Handler())
+	const single = "/v1/verify"
+	checks, mux := n.verify.Handler(), http.NewServeMux()
+	mux.Handle(single, checks)
 	mux.Handle("/v1/verify/batch", n.verify.BatchHandler())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.EscapedPath(), proxy.Prefix) {
+		switch path := r.URL.EscapedPath(); {
+		case path == single: // as most ask, and the mux would do the same at a cost
+			checks.ServeHTTP(w, r)
+		case strings.HasPrefix(path, proxy.Prefix):
 			proxies.ServeHTTP(w, r)
-			return
+		default:
+			mux.ServeHTTP(w, r)
 		}
-		mux.ServeHTTP(w, r)
 	}), nil
 }
 

@@ -44,18 +44,24 @@ func clock(id uintptr) time.Duration {
 // was when Boottime was last read, within a tenth of a second, there was no
 // suspend, and what passed by CLOCK_MONOTONIC tells how late it can be at most.
 // Else, and where that is not before the instant, Boottime is read again.
-func BoottimeBefore(end time.Duration) bool {
-	now, ok := read()
+//
+// It returns what it read of the time of day too, in nanoseconds of Unix time, 0
+// where that was before 1970 or after 2105: who needs both saves one reading.
+func BoottimeBefore(end time.Duration) (now int64, before bool) {
+	c, ok := read()
+	if ok {
+		now = int64(c.wall)
+	}
 	a := anchor.Load()
-	fits := ok && a != nil && a.fits(now)
-	if fits && a.latest(now) < end {
-		return true
+	fits := ok && a != nil && a.fits(c)
+	if fits && a.latest(c) < end {
+		return now, true
 	}
-	own := Boottime() // after now: what passed in between counts twice
+	own := Boottime() // after c: what passed in between counts twice
 	if ok && !fits {
-		anchor.Store(&anchored{now, own})
+		anchor.Store(&anchored{c, own})
 	}
-	return own < end
+	return now, own < end
 }
 
 // clocks are what a process can read without a system call, the one after the

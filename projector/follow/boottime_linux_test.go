@@ -13,15 +13,36 @@ import (
 // from it.
 func TestBoottimeBefore(t *testing.T) {
 	for range 200 {
-		if end := Boottime() - 2*time.Millisecond; BoottimeBefore(end) {
+		if end := Boottime() - 2*time.Millisecond; before(end) {
 			t.Fatalf("it is before an instant that is over; the anchor is %+v", *anchor.Load())
 		}
-		if !BoottimeBefore(Boottime() + time.Minute) {
+		if !before(Boottime() + time.Minute) {
 			t.Fatal("it is not before an instant in a minute")
 		}
 	}
 	if n := testing.AllocsPerRun(1000, func() { BoottimeBefore(time.Duration(1<<62 - 1)) }); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+func before(end time.Duration) bool {
+	_, yes := BoottimeBefore(end)
+	return yes
+}
+
+// TestTimeOfDay holds what BoottimeBefore tells of it between two other readings,
+// whether or not it had to look at the exact clock.
+func TestTimeOfDay(t *testing.T) {
+	for i := range 200 {
+		end := Boottime() + time.Duration(i%2)*time.Minute
+		if i%10 == 0 {
+			anchor.Store(nil)
+		}
+		from := time.Now().UnixNano()
+		now, _ := BoottimeBefore(end)
+		if to := time.Now().UnixNano(); now < from || now > to {
+			t.Fatalf("it was %d, and not between %d and %d", now, from, to)
+		}
 	}
 }
 
@@ -193,14 +214,14 @@ func TestBoottimeBeforeWithOldAnchors(t *testing.T) {
 		}
 		set()
 		now := Boottime()
-		if BoottimeBefore(now - 2*time.Millisecond) {
+		if before(now - 2*time.Millisecond) {
 			t.Errorf("%s: before an instant that is over", what)
 		}
 		if a := anchor.Load(); a.own < now-2*time.Millisecond {
 			t.Errorf("%s: the anchor was kept", what)
 		}
 		set()
-		if !BoottimeBefore(now + time.Minute) {
+		if !before(now + time.Minute) {
 			t.Errorf("%s: not before an instant in a minute", what)
 		}
 	}
@@ -215,7 +236,7 @@ func TestBoottimeBeforeAtOnce(t *testing.T) {
 				if i%100 == 0 {
 					anchor.Store(nil)
 				}
-				if end := Boottime(); BoottimeBefore(end-2*time.Millisecond) || !BoottimeBefore(end+time.Minute) {
+				if end := Boottime(); before(end-2*time.Millisecond) || !before(end+time.Minute) {
 					t.Error("wrong answer")
 				}
 			}

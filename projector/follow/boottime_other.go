@@ -11,5 +11,6 @@ var start = time.Now()
 // [Config.Boottime] a better clock there.
 func Boottime() time.Duration { return time.Since(start) }
 
-// BoottimeBefore reports whether [Boottime] is before an instant.
-func BoottimeBefore(end time.Duration) bool { return Boottime() < end }
+// BoottimeBefore reports whether [Boottime] is before an instant. Elsewhere it
+// returns the time of day too; here it does not read that.
+func BoottimeBefore(end time.Duration) (now int64, before bool) { return 0, Boottime() < end }

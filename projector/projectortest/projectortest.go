@@ -21,6 +21,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
 // Reader is what an index answers.
@@ -162,7 +163,10 @@ func CompareFound(want eventstest.State, d events.Digest, got projector.Found, e
 	a, _ := want.Account(t.Account)
 	c.same("Find's account", &a, got.Account.Account, nil)
 	c.same("Find's grants", a.Grants, got.Account.Granted.List(), nil)
-	c.same("Find's policy", want.Policy(), *got.Policy, nil)
+	c.same("whether Find's account is good", !a.Suspended && !a.Erased, got.Account.Good, nil)
+	c.same("before when Find's account ends tokens", resident.Instant(a.TokensBefore), got.Account.Before, nil)
+	c.same("Find's policy", want.Policy(), got.Policy.PolicyState, nil)
+	c.same("before when Find's policy ends tokens", resident.Instant(want.Policy().TokensBefore), got.Policy.Before, nil)
 	return errors.Join(c.problems...)
 }
 

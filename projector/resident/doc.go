@@ -14,12 +14,16 @@
 //
 // # What is held
 //
-// Every secret, those that ended too, 96 bytes each, and 8 bytes for each slot
-// of the hash table, of which three quarters are in use at most. The hash table
-// is 1024 small ones that grow one at a time; records never move. On Linux, those
-// of a table that is not small stand outside the heap, in huge pages. A secret's
-// account, scopes, constraints and label are held once for all that have the
-// same, counted, and forgotten with the last of them.
+// Every secret, those that ended too, up to 67 million of them, 96 bytes each, and
+// 4 bytes for each slot of the hash table, of which three quarters are in use at
+// most. The hash table is 1024 small ones that grow one at a time; records never
+// move. On Linux, those of a table that is not small stand outside the heap, in
+// huge pages. A secret's scopes, constraints and label are held once for all that
+// have the same, counted, and forgotten with the last of them.
+//
+// Accounts are never forgotten. What a check needs of one is in a cell of 32
+// bytes beside its grants, which are held once for all accounts that have the
+// same; the account itself is only pointed to.
 //
 // # Limit
 //

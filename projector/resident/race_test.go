@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -23,8 +24,9 @@ func TestOneInstant(t *testing.T) {
 	put := func(round int) {
 		table.Update(func(w Writer) {
 			a := account(0)
-			a.Reason = fmt.Sprint(round)
-			p := &events.PolicyState{Version: events.Position(round)}
+			a.Reason, a.Suspended, a.TokensBefore = fmt.Sprint(round), round%2 == 1, time.Unix(1, int64(round))
+			a.Grants = []events.Scope{{Permission: "view", Type: "site", ID: fmt.Sprint(round)}}
+			p := &events.PolicyState{Version: events.Position(round), TokensBefore: a.TokensBefore}
 			for i := range uint64(secrets) {
 				if rng.IntN(4) == 0 && round > 0 {
 					continue
@@ -45,9 +47,9 @@ func TestOneInstant(t *testing.T) {
 					w.SetPosition(events.Position(round))
 				}
 			}
-			if p := table.Position(); p != events.Position(round) {
+			if table.Position() != events.Position(round) {
 				w.SetAccount(a)
-				w.SetPolicy(&events.PolicyState{Version: events.Position(round)})
+				w.SetPolicy(p)
 				w.SetPosition(events.Position(round))
 			}
 		})
@@ -87,6 +89,11 @@ func TestOneInstant(t *testing.T) {
 					f.State != uint8(n) || f.Flags != uint8(n)&127 || f.App != text || f.Scopes.List()[0].ID != fmt.Sprint(n+1) ||
 					f.Constraints.Methods[0] != text || f.Account.Reason != fmt.Sprint(f.Position) || f.Version > f.Position {
 					t.Errorf("at %d: %+v of several states", f.Position, f)
+					return
+				}
+				if at := int64(f.Position); f.Account.Good != (at%2 == 0) || f.Account.Before != 1e9+at ||
+					f.Account.Granted.List()[0].ID != fmt.Sprint(at) || f.Policy.Before != 1e9+at {
+					t.Errorf("at %d: account %+v or policy %+v of another state", at, f.Account, f.Policy)
 					return
 				}
 			}

@@ -89,6 +89,12 @@ func (r *records) take() uint32 {
 	return n
 }
 
+// home is where the record of a number is looked for. Only the writer calls it.
+func (r *records) home(n uint32) uint32 { return homeOf(r.at(n).load(wordDigest + 1)) }
+
+// spent reports whether there is no number to give out.
+func (r *records) spent() bool { return len(r.free) == 0 && r.used > mostNumber }
+
 // growth is how many bytes the next take will take.
 func (r *records) growth() int64 {
 	if len(r.free) > 0 || int(r.used>>chunkShift) < len(*r.dir.Load()) {

@@ -25,7 +25,7 @@ func (t *Table) filterBytes() int64 { return min(max(blockBytes, t.limit/16), mo
 
 // full reports whether a digest more would take the table past its limit.
 func (t *Table) full(k *key) bool {
-	return t.takenBytes()+t.filterBytes()+t.records.growth()+t.shards[k.shard()].growth() > t.limit
+	return t.records.spent() || t.takenBytes()+t.filterBytes()+t.records.growth()+t.shards[k.shard()].growth() > t.limit
 }
 
 // steps is how many records are looked at for one that can go: a writer has
@@ -71,7 +71,7 @@ func (t *Table) sendAway(k *key, n uint32, r *record) {
 	if r == nil {
 		return
 	}
-	t.shards[k.shard()].remove(k.tag(), n)
+	t.shards[k.shard()].remove(k, n, &t.records)
 	t.forget(r)
 	for word := range recordWords {
 		r.store(word, 0)

@@ -28,22 +28,9 @@ type Found struct {
 	App                     string
 	Scopes                  *events.ScopeSet
 	Constraints             *events.Constraints // nil for none
-	Account                 *Account            // nil where it was never set
-	Policy                  *events.PolicyState // nil where it was never set
-	Position                events.Position     // that all of this is of
-}
-
-// Account is an account with its grants made ready for checks. It is never
-// changed.
-type Account struct {
-	*events.Account
-	Granted *events.ScopeSet // its grants
-}
-
-// NewAccount returns what a table holds of an account, which must not change
-// any more.
-func NewAccount(a *events.Account) *Account {
-	return &Account{Account: a, Granted: events.NewScopeSet(a.Grants)}
+	Account                 Account
+	Policy                  *Policy         // nil where it was never set
+	Position                events.Position // that all of this is of
 }
 
 // Table holds secrets. One goroutine at a time updates it; any may read.
@@ -59,13 +46,13 @@ type Table struct {
 	mu  sync.RWMutex  // held by an update, and by readers that had no luck
 
 	position atomic.Uint64
-	policy   atomic.Pointer[events.PolicyState]
+	policy   atomic.Pointer[Policy]
 
 	shards  [shardCount]shard
 	records records
 	away    atomic.Pointer[filter] // digests that are held elsewhere; nil while there are none
 
-	accounts    shared[Account]
+	accounts    accounts
 	apps        shared[string]
 	scopes      shared[events.ScopeSet]
 	constraints shared[events.Constraints]
@@ -168,7 +155,7 @@ func (t *Table) read(k *key, f *Found) Answer {
 	f.Created, f.Expires, f.Until = int64(r.load(wordCreated)), int64(r.load(wordExpires)), int64(r.load(wordUntil))
 	state, refs, more := r.load(wordState), r.load(wordRefs), r.load(wordRefs+1)
 	f.Version, f.State, f.Flags = events.Position(state&maxVersion), uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
-	f.Account, f.Scopes = t.accounts.at(uint32(refs)), t.scopes.at(uint32(refs>>32))
+	f.Account, f.Scopes = t.accounts.read(uint32(refs)), t.scopes.at(uint32(refs>>32))
 	f.Constraints = t.constraints.at(uint32(more))
 	f.App = ""
 	if app := t.apps.at(uint32(more >> 32)); app != nil {
@@ -184,13 +171,13 @@ func (t *Table) lookup(k *key) (uint32, *record) {
 		return 0, nil
 	}
 	tag := k.tag()
-	at := tag & s.mask
+	at := k.home() & s.mask
 	for range s.entries { // as many as there are: beside an update there may be no free one
-		e := atomic.LoadUint64(&s.entries[at])
+		e := atomic.LoadUint32(&s.entries[at])
 		if e == 0 {
 			break
 		}
-		if n := uint32(e) - 1; uint32(e>>32) == tag {
+		if n := numberOf(e); e>>tagShift<<tagShift == tag {
 			if r := t.records.at(n); r != nil && r.is(k) {
 				return n, r
 			}

@@ -78,7 +78,7 @@ func differs(got *Found, want *Secret) string {
 	case g.Token != want.Token, g.Created != want.Created, g.Expires != want.Expires, g.Until != want.Until,
 		g.Version != want.Version, g.State != want.State, g.Flags != want.Flags, g.App != string(want.App):
 		return fmt.Sprintf("%+v, want %+v", g, *want)
-	case g.Account == nil || g.Account.ID.Bytes() != want.Account:
+	case g.Account.Account == nil || g.Account.ID.Bytes() != want.Account:
 		return fmt.Sprintf("account %v, want %v", g.Account, want.Account)
 	case !slices.Equal(g.Scopes.List(), list):
 		return fmt.Sprintf("scopes %v, want %v", g.Scopes.List(), list)
@@ -171,23 +171,23 @@ func consistent(t testing.TB, table *Table) {
 	users := [3]map[uint32]uint32{{}, {}, {}}
 	ended, held := int64(0), 0
 	seen := map[uint32]bool{}
-	var slotBytes int64
+	var bytes int64
 	for i := range table.shards {
 		s := table.shards[i].slots.Load()
 		if s == nil {
 			continue
 		}
-		slotBytes += int64(len(s.entries)) * 8
+		bytes += int64(len(s.entries)) * slotBytes
 		count := uint32(0)
 		for _, e := range s.entries {
 			if e == 0 {
 				continue
 			}
 			count++
-			n := uint32(e) - 1
+			n := numberOf(e)
 			r := table.records.at(n)
 			k := r.key()
-			if _, found := table.lookup(&k); found != r || seen[n] || k.shard() != uint64(i) || k.tag() != uint32(e>>32) {
+			if _, found := table.lookup(&k); found != r || seen[n] || k.shard() != uint64(i) || k.tag()|(n+1) != e {
 				t.Fatalf("record %d is not found, or stands in a wrong slot or in two", n)
 			}
 			seen[n] = true
@@ -203,9 +203,9 @@ func consistent(t testing.TB, table *Table) {
 			t.Fatalf("hash table %d has %d slots in use of %d, and counts %d", i, count, len(s.entries), table.shards[i].count)
 		}
 	}
-	if ended != table.ended || held+len(table.records.free) != int(table.records.used) || slotBytes != table.slotBytes {
+	if ended != table.ended || held+len(table.records.free) != int(table.records.used) || bytes != table.slotBytes {
 		t.Fatalf("%d ended, and %d are counted; %d held and %d free of %d; %d bytes of slots, and %d are counted",
-			ended, table.ended, held, len(table.records.free), table.records.used, slotBytes, table.slotBytes)
+			ended, table.ended, held, len(table.records.free), table.records.used, bytes, table.slotBytes)
 	}
 	check := func(what string, want map[uint32]uint32, kept []keptValue, numbers []uint32) {
 		delete(want, 0)

@@ -40,21 +40,10 @@ func (t *Table) Update(change func(w Writer)) {
 func (w Writer) SetPosition(at events.Position) { w.t.position.Store(uint64(at)) }
 
 // SetPolicy sets the policy, which must not change any more.
-func (w Writer) SetPolicy(p *events.PolicyState) { w.t.policy.Store(p) }
+func (w Writer) SetPolicy(p *events.PolicyState) { w.t.policy.Store(NewPolicy(p)) }
 
 // SetAccount sets an account, which must not change any more.
-func (w Writer) SetAccount(a *events.Account) {
-	id := a.ID.Bytes()
-	w.t.accounts.set(w.t.account(id), NewAccount(a))
-}
-
-// account returns an account's number. Accounts are never forgotten.
-func (t *Table) account(id [16]byte) uint32 {
-	if n, ok := t.accounts.byKey[string(id[:])]; ok {
-		return n
-	}
-	return t.accounts.add(string(id[:]))
-}
+func (w Writer) SetAccount(a *events.Account) { w.t.accounts.set(a) }
 
 // Put sets what is known of a secret. After an error the table is as it was.
 func (w Writer) Put(s *Secret) error {
@@ -88,7 +77,7 @@ func (w Writer) Put(s *Secret) error {
 		for i, word := range k {
 			r.store(wordDigest+i, word)
 		}
-		t.slotBytes += t.shards[k.shard()].add(k.tag(), n)
+		t.slotBytes += t.shards[k.shard()].add(&k, n, &t.records)
 		t.stats.held.Add(1)
 		if f := t.away.Load(); f != nil && f.has(&k) && t.stats.away.Load() > 0 {
 			t.stats.away.Add(-1) // it was elsewhere, or the filter errs
@@ -107,7 +96,7 @@ func (w Writer) Put(s *Secret) error {
 	r.store(wordExpires, uint64(s.Expires))
 	r.store(wordUntil, uint64(s.Until))
 	r.store(wordState, uint64(s.Version)|uint64(flags)<<flagsShift|uint64(s.State)<<stateShift)
-	r.store(wordRefs, uint64(t.account(s.Account))|uint64(scopes)<<32)
+	r.store(wordRefs, uint64(t.accounts.number(s.Account))|uint64(scopes)<<32)
 	r.store(wordRefs+1, uint64(constraints)|uint64(app)<<32)
 	return nil
 }

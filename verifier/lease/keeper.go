@@ -109,7 +109,7 @@ type Config struct {
 	// Boottime tells the time by a clock that also counts while the machine is
 	// suspended. Nil means [follow.Boottime].
 	Boottime func() time.Duration
-	before   func(end time.Duration) bool // reports whether Boottime is before an instant
+	before   func(end time.Duration) (now int64, yes bool) // is Boottime before an instant? See [follow.BoottimeBefore]
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 }
@@ -126,7 +126,7 @@ func (c Config) withDefaults() Config {
 			return events.Statement{Position: c.Index.Position()}, events.Statement{}
 		}
 	}
-	c.before = func(end time.Duration) bool { return c.Boottime() < end }
+	c.before = func(end time.Duration) (int64, bool) { return 0, c.Boottime() < end }
 	if c.Boottime == nil {
 		c.Boottime, c.before = follow.Boottime, follow.BoottimeBefore
 	}
@@ -244,10 +244,14 @@ func (k *Keeper) Left() time.Duration {
 
 // InForce reports whether [Keeper.Left] would return more than zero, or would
 // have when it was called. While much is left it seldom takes a system call, and
-// Left takes four.
-func (k *Keeper) InForce() bool {
+// Left takes four. With it comes what was read of the time of day after it was
+// called: nanoseconds of Unix time, or 0 where it was not read.
+func (k *Keeper) InForce() (now int64, yes bool) {
 	until := time.Duration(k.until.Load())
-	return until != NoLease && k.cfg.before(until)
+	if until == NoLease {
+		return 0, false
+	}
+	return k.cfg.before(until)
 }
 
 // Least returns the position that the index has to hold for the lease to be of

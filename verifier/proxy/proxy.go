@@ -209,7 +209,7 @@ func (v verdict) writeNginx(w http.ResponseWriter) {
 	}
 	if v.deny == "" {
 		h.Set(HeaderToken, string(v.d.Token()))
-		h.Set(HeaderAccount, string(v.d.Account))
+		h.Set(HeaderAccount, string(v.d.Account()))
 		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold what a header may not
 		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes()), " "))
 		h.Set(HeaderSite, siteOf(v.need))

@@ -100,8 +100,9 @@ func (l *Lease) Left() time.Duration {
 	return l.until - l.boottime()
 }
 
-// InForce reports whether anything is left of the lease.
-func (l *Lease) InForce() bool { return l.Left() > 0 }
+// InForce reports whether anything is left of the lease. It does not read the
+// time of day.
+func (l *Lease) InForce() (int64, bool) { return 0, l.Left() > 0 }
 
 // Least returns the position that the index has to hold.
 func (l *Lease) Least() events.Position {

@@ -1,0 +1,34 @@
+package resident
+
+import "testing"
+
+// TestLastNumber: a slot has room for the last number that is given out, under
+// every tag, and what comes then is not held.
+func TestLastNumber(t *testing.T) {
+	for tag := range uint64(1 << tagBits) {
+		k := key{1: tag << (64 - tagBits)}
+		for _, n := range []uint32{0, 1, mostNumber - 1, mostNumber} {
+			e := k.tag() | (n + 1)
+			if e == 0 || numberOf(e) != n || e>>tagShift<<tagShift != k.tag() || uint64(e>>tagShift) != tag {
+				t.Fatalf("record %d with tag %d stands as %x", n, tag, e)
+			}
+		}
+	}
+	table := New(unlimited, forms)
+	for _, used := range []uint32{mostNumber, mostNumber + 1} {
+		table.records.used = used
+		if table.records.spent() != (used > mostNumber) {
+			t.Errorf("after %d numbers it is said that there are no more: %t", used, table.records.spent())
+		}
+	}
+	s := &Secret{Digest: digestOf(1)}
+	table.Update(func(w Writer) {
+		if err := w.Put(s); err != nil {
+			t.Fatal(err)
+		}
+	})
+	var f Found
+	if a := table.Find(&s.Digest, &f); a != Elsewhere {
+		t.Errorf("one too many: %d", a)
+	}
+}
