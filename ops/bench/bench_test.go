@@ -83,8 +83,13 @@ func TestRun(t *testing.T) {
 	if got := s.result(Cell{Kind: Revoked, Spread: Uniform, Threads: 1}, "jwt-eddsa"); got == nil || got.Skipped == "" {
 		t.Error("a JWT that was revoked has figures, and is good until it expires")
 	}
-	if len(s.HTTP) == 0 || s.HTTP[0].PerSecond <= 0 {
-		t.Errorf("over HTTP: %+v", s.HTTP)
+	if len(s.HTTP) != 9 {
+		t.Errorf("over HTTP: %d results, want 9", len(s.HTTP))
+	}
+	for _, h := range s.HTTP {
+		if h.PerSecond <= 0 || h.Alone <= 0 || h.Share <= 0 || h.P50 <= 0 || h.P99 < h.P50 {
+			t.Errorf("over HTTP: %+v", h)
+		}
 	}
 	var b strings.Builder
 	if err := errors.Join(r.WriteMarkdown(&b), r.WriteChart(&b)); err != nil {

@@ -1,13 +1,11 @@
 package bench
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -93,25 +91,31 @@ func (i *httpInstance) stop() error {
 	return err
 }
 
-func (i *httpInstance) session() (checker, error) { return i.dial(i.path) }
+func (i *httpInstance) session() (checker, error) { return i.dial(1) }
 
-func (i *httpInstance) dial(path string) (*httpSession, error) {
+// dial opens a connection for requests of so many checks each.
+func (i *httpInstance) dial(batch int) (*httpSession, error) {
+	path := i.path
+	if batch > 1 {
+		path += "/batch"
+	}
 	c, err := net.Dial("tcp", i.addr)
 	if err != nil {
 		return nil, err
 	}
 	return &httpSession{
-		c: c, r: bufio.NewReaderSize(c, 64<<10), good: i.good,
+		c: c, in: make([]byte, 128<<10), good: i.good,
 		head: "POST " + path + " HTTP/1.1\r\nHost: " + i.addr + "\r\nContent-Type: application/json\r\nContent-Length: ",
 	}, nil
 }
 
-// httpSession is one kept connection.
+// httpSession is one kept connection. It sends a question in one piece, and reads
+// an answer as it comes, in one piece nearly always.
 type httpSession struct {
 	c         net.Conn
-	r         *bufio.Reader
 	head      string
 	body, out []byte
+	in        []byte // as large as an answer can be
 	good      []byte
 }
 
@@ -131,8 +135,13 @@ func (s *httpSession) check(q query) (bool, error) {
 	return bytes.Contains(answer, s.good), err
 }
 
-// checkMany asks several questions at once, and returns how many are allowed.
-func (s *httpSession) checkMany(w *workload, first, n int) (int, error) {
+// askAbout asks several questions at once, and returns the answer, which is valid
+// until the next one.
+func (s *httpSession) askAbout(w *workload, first, n int) ([]byte, error) {
+	if n == 1 {
+		s.body = appendCheck(s.body[:0], w.at(first))
+		return s.ask()
+	}
 	s.body = append(s.body[:0], `{"checks":[`...)
 	for i := range n {
 		if i > 0 {
@@ -141,8 +150,7 @@ func (s *httpSession) checkMany(w *workload, first, n int) (int, error) {
 		s.body = appendCheck(s.body, w.at((first+i)%w.len()))
 	}
 	s.body = append(s.body, "]}"...)
-	answer, err := s.ask()
-	return bytes.Count(answer, s.good), err
+	return s.ask()
 }
 
 // ask sends the body and reads the answer's, which is valid until the next one.
@@ -153,34 +161,46 @@ func (s *httpSession) ask() ([]byte, error) {
 	if _, err := s.c.Write(s.out); err != nil {
 		return nil, fmt.Errorf("ask over HTTP: %w", err)
 	}
-	length, status := -1, 0
-	for first := true; ; first = false {
-		line, err := s.r.ReadSlice('\n')
-		if err != nil {
+	return s.answer()
+}
+
+// What is looked for in the head of an answer, as net/http writes it.
+var (
+	statusOK    = []byte("HTTP/1.1 200 ")
+	lengthField = []byte("\r\nContent-Length: ")
+	endOfHead   = []byte("\r\n\r\n")
+)
+
+// answer reads an answer and returns its body.
+func (s *httpSession) answer() ([]byte, error) {
+	head, whole := 0, 0 // lengths, once they are known
+	for n := 0; whole == 0 || n < whole; {
+		if n == len(s.in) {
+			return nil, fmt.Errorf("an answer over HTTP has more than %d bytes", n)
+		}
+		more, err := s.c.Read(s.in[n:])
+		if n += more; err != nil {
 			return nil, fmt.Errorf("read the answer over HTTP: %w", err)
 		}
-		line = bytes.TrimRight(line, "\r\n")
-		if first {
-			if f := bytes.Fields(line); len(f) > 1 {
-				status, _ = strconv.Atoi(string(f[1]))
-			}
-			continue
-		}
-		if len(line) == 0 {
-			break
-		}
-		if name, value, ok := bytes.Cut(line, []byte(": ")); ok && bytes.EqualFold(name, []byte("Content-Length")) {
-			if length, err = strconv.Atoi(string(value)); err != nil {
+		if end := bytes.Index(s.in[:n], endOfHead); end >= 0 && whole == 0 {
+			head = end + len(endOfHead)
+			length, err := lengthOf(s.in[:head])
+			if err != nil {
 				return nil, err
 			}
+			whole = head + length
 		}
 	}
-	if status != http.StatusOK || length < 0 {
-		return nil, fmt.Errorf("ask over HTTP: status %d, length %d", status, length)
+	return s.in[head:whole], nil
+}
+
+// lengthOf returns the length of the body that follows a head.
+func lengthOf(head []byte) (int, error) {
+	_, after, ok := bytes.Cut(head, lengthField)
+	digits, _, _ := bytes.Cut(after, []byte("\r"))
+	length, err := strconv.Atoi(string(digits))
+	if !ok || err != nil || length < 0 || !bytes.HasPrefix(head, statusOK) {
+		return 0, fmt.Errorf("an answer over HTTP is not 200 with a length: %q", head)
 	}
-	if cap(s.body) < length {
-		s.body = make([]byte, length)
-	}
-	_, err := io.ReadFull(s.r, s.body[:length])
-	return s.body[:length], err
+	return length, nil
 }

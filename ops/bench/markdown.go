@@ -176,8 +176,9 @@ func (m *markdown) product(s *Size, cells []Cell) {
 	for _, c := range s.Contenders {
 		if l := c.Load; c.ID == productID && l.Fill > 0 {
 			m.line("")
-			m.line("Its index was folded from %d events in %s, %s events/s, and opened again in %s.",
+			m.line("Its index was folded from %d events, most of which make tokens, in %s, %s events/s, and opened again in %s.",
 				l.Events, seconds(l.Fill), rate(float64(l.Events)/l.Fill.Seconds()), seconds(l.Restart))
+			m.line("Of whole lives (create, scope, rotate, revoke; %d lives side by side) %s events/s were folded.", livesApart, rate(l.Lives))
 		}
 	}
 }
@@ -190,9 +191,11 @@ func (m *markdown) http(s *Size) {
 	m.line("### tokenledger over HTTP, kept connections, client on the same cores")
 	var rows [][]string
 	for _, h := range s.HTTP {
-		rows = append(rows, []string{fmt.Sprintf("%d a request", h.Batch), fmt.Sprint(h.Connections), rate(h.PerSecond), ns(h.P50), ns(h.P99)})
+		rows = append(rows, []string{fmt.Sprintf("%d a request", h.Batch), fmt.Sprint(h.Connections), rate(h.PerSecond), ns(h.P50), ns(h.P99), rate(h.Alone), fmt.Sprintf("%.0f %%", 100*h.Share)})
 	}
-	m.table([]string{"checks", "connections", "checks/s", "p50 of a request", "p99 of a request"}, rows)
+	m.table([]string{"checks", "connections", "checks/s", "p50 of a request", "p99 of a request", "net/http alone", "share of it"}, rows)
+	m.line("")
+	m.line("net/http alone reads each request and gives the same answer to all, by turns with tokenledger: it is the limit. Shares are of one round, medians.")
 }
 
 func (m *markdown) versions(r *Report) {

@@ -132,32 +132,7 @@ func (p *population) events() int {
 
 // each hands on, in batches, the events that make the population: accounts with
 // view and track on every site, tokens with view and track on one, revocations.
-// The next batch is made while the last one is worked on.
 func (p *population) each(ctx context.Context, take func([]events.Message) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	made := make(chan []events.Message, 4)
-	var failed error // set before made is closed
-	go func() {
-		defer close(made)
-		failed = p.produce(func(batch []events.Message) error {
-			select {
-			case made <- batch:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-	}()
-	for batch := range made {
-		if err := take(batch); err != nil {
-			return err
-		}
-	}
-	return failed
-}
-
-func (p *population) produce(hand func([]events.Message) error) error {
 	var batch []events.Message
 	at := events.Position(0)
 	add := func(about string, c events.Change) error {
@@ -169,9 +144,12 @@ func (p *population) produce(hand func([]events.Message) error) error {
 		if batch = append(batch, m); len(batch) < batchSize {
 			return nil
 		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		full := batch
 		batch = make([]events.Message, 0, batchSize)
-		return hand(full)
+		return take(full)
 	}
 	grants := []events.Scope{events.MustScope("view:site/*"), events.MustScope("track:site/*")}
 	for a := range (p.all() + perAccount - 1) / perAccount {
@@ -194,7 +172,7 @@ func (p *population) produce(hand func([]events.Message) error) error {
 			return err
 		}
 	}
-	return hand(batch)
+	return take(batch)
 }
 
 // siteScopes returns, for each site, permissions on it.

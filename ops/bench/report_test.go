@@ -16,7 +16,7 @@ func invented(sizes ...int) *Report {
 	r := &Report{Machine: Machine{Processor: "a <fast> one", Cores: 2, System: "Linux", Go: "go1"}, Duration: time.Second, Rounds: rounds, ClockCost: 40, Stolen: 0.12}
 	cfg := Config{Threads: []int{1, 2}}
 	for _, n := range sizes {
-		s := Size{Tokens: n, HTTP: []HTTPResult{{Connections: 8, Batch: 16, PerSecond: 77_000, P50: 123_000, P99: 456_000}}}
+		s := Size{Tokens: n, HTTP: []HTTPResult{{Connections: 8, Batch: 16, PerSecond: 77_000, P50: 123_000, P99: 456_000, Alone: 91_000, Share: 0.846}}}
 		for i, c := range contenders {
 			l := Contender{ID: c.ID, Name: c.Name, Version: "v1.2.3"}
 			if c.ID == "redis" {
@@ -52,7 +52,7 @@ func TestMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := b.String()
-	want := []string{"## 10k tokens", "## 1M tokens", "a <fast> one, 2 cores", "had 12 % of", "5000 events in 1.0 s", "opened again in 70 ms", "| 16 a request", "77 k", "accepts it until it expires", "2.0 (1.5 to 2.5)", "apt-get install redis-server"}
+	want := []string{"## 10k tokens", "## 1M tokens", "a <fast> one, 2 cores", "had 12 % of", "5000 events, most of which make tokens, in 1.0 s", "opened again in 70 ms", "| 16 a request", "77 k", "91 k", "85 %", "accepts it until it expires", "2.0 (1.5 to 2.5)", "apt-get install redis-server"}
 	for _, c := range contenders {
 		want = append(want, "| "+c.Name)
 	}

@@ -1,0 +1,79 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Lives of tokens that are folded: four events each, and the events of so many
+// lives lie between those of one.
+const (
+	lives      = 50_000
+	livesApart = 1000
+)
+
+// lives returns a log of whole lives of tokens: created, scoped, rotated and
+// revoked.
+func (p *population) lives(n int) ([]events.Message, error) {
+	var log []events.Message
+	add := func(about string, c events.Change) error {
+		m, err := p.message(events.Position(len(log)+1), about, c)
+		log = append(log, m)
+		return err
+	}
+	secret := func(i int) events.SecretRecord {
+		return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: p.digest(i)}
+	}
+	wide, narrow := siteScopes("view", "track"), siteScopes("view")
+	account := p.account(0)
+	if err := add(string(account), &events.AccountCreated{Type: events.UserAccount, Grants: []events.Scope{events.MustScope("admin:site/*")}}); err != nil {
+		return nil, err
+	}
+	stages := []func(i int) events.Change{
+		func(i int) events.Change {
+			return &events.TokenCreated{Account: account, App: "app", Scopes: wide[i%sites], Expires: end, Secret: secret(2 * i)}
+		},
+		func(i int) events.Change { return &events.TokenScoped{Scopes: narrow[i%sites]} },
+		func(i int) events.Change {
+			return &events.TokenRotated{Secret: secret(2*i + 1), Until: begin.Add(time.Hour)}
+		},
+		func(int) events.Change { return &events.TokenRevoked{} },
+	}
+	for from := 0; from < n; from += livesApart {
+		for _, stage := range stages {
+			for i := from; i < min(from+livesApart, n); i++ {
+				if err := add(string(p.token(i)), stage(i)); err != nil {
+					return nil, err
+				}
+			}
+		}
+	}
+	return log, nil
+}
+
+// foldLives folds whole lives into an index of its own, and returns how many
+// events a second that were.
+func (p *population) foldLives(ctx context.Context, dir string) (perSecond float64, err error) {
+	log, err := p.lives(lives)
+	if err != nil {
+		return 0, err
+	}
+	settle()
+	index, err := openIndex(dir)
+	if err != nil {
+		return 0, err
+	}
+	began := time.Now()
+	for batch := range slices.Chunk(log, batchSize) {
+		if err := index.Apply(ctx, batch); err != nil {
+			return 0, errors.Join(fmt.Errorf("fold lives: %w", err), index.Close())
+		}
+	}
+	took := time.Since(began)
+	return float64(len(log)) / took.Seconds(), index.Close()
+}
