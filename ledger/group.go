@@ -20,11 +20,13 @@ import (
 // as one atomic batch, which is synced a few times as a whole (NATS ADR-50). A
 // replicated stream batches in Raft, and needs none of this.
 const (
-	leastGroup = 20 // messages below which a batch costs more than it saves
+	leastGroup = 20 // appends below which a batch costs more than it saves
 	mostGroup  = 256
 )
 
-// group sends appends together.
+// group sends appends. While few are on their way, each goes by itself, at once.
+// Where more come, they wait for those, and then go together; and what comes
+// beside a batch is the next one.
 type group struct {
 	conn    *nats.Conn
 	js      jetstream.JetStream
@@ -32,19 +34,19 @@ type group struct {
 	batches bool          // whether batches are worth it, and allowed
 
 	mu      sync.Mutex
-	waiting []*try // guarded by mu
-	busy    bool   // guarded by mu; a goroutine is sending
-
+	waiting []*try          // guarded by mu; in the order that they came
+	singles int             // guarded by mu; on their way by themselves
+	batch   bool            // guarded by mu; one is on its way
+	lines   map[string]bool // guarded by mu; lines with an append on its way
 	// line -> position of the last append from here. One whose line has moved on
-	// is known to be refused, and would have a whole batch refused with it. Owned
-	// by the goroutine that is sending.
-	ends map[string]events.Position
+	// is known to be refused, and would have a whole batch refused with it.
+	ends map[string]events.Position // guarded by mu
 }
 
 func newGroup(cfg Config, js jetstream.JetStream, stream jetstream.StreamConfig) *group {
 	return &group{
 		conn: cfg.Conn, js: js, timeout: cfg.TryTimeout, batches: stream.Replicas <= 1 && stream.AllowAtomicPublish,
-		ends: map[string]events.Position{},
+		lines: map[string]bool{}, ends: map[string]events.Position{},
 	}
 }
 
@@ -69,10 +71,7 @@ func (g *group) publish(ctx context.Context, t *try) (events.Position, error) {
 	}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, t)
-	if !g.busy {
-		g.busy = true
-		go g.run()
-	}
+	g.sendLocked()
 	g.mu.Unlock()
 	select {
 	case <-t.done:
@@ -82,16 +81,69 @@ func (g *group) publish(ctx context.Context, t *try) (events.Position, error) {
 	}
 }
 
-// run sends what waits until nothing does.
-func (g *group) run() {
-	for list := g.next(); len(list) > 0; list = g.next() {
-		g.send(list)
+// sendLocked sends what may be sent now.
+func (g *group) sendLocked() {
+	if g.holdLocked() {
+		return // whatever lands sends the next
+	}
+	list := g.nextLocked()
+	switch {
+	case len(list) >= leastGroup:
+		g.batch = true
+		go func() {
+			g.send(list)
+			g.landed(list, func() { g.batch = false })
+		}()
+	default:
 		for _, t := range list {
-			if t.err == nil {
-				g.ends[t.filter] = t.at
-			}
+			g.singles++
+			go func() {
+				g.alone(context.Background(), t)
+				g.landed([]*try{t}, func() { g.singles-- })
+			}()
 		}
 	}
+}
+
+// holdLocked reports whether what waits has to go on waiting: for a batch, or for
+// those by themselves where all together are too many for that.
+func (g *group) holdLocked() bool {
+	return g.batch || g.singles > 0 && g.singles+len(g.waiting) > leastGroup
+}
+
+// nextLocked takes what is to be sent next: of each line one append, since the
+// second would be conditional on the first. It refuses those whose line has moved
+// on.
+func (g *group) nextLocked() (list []*try) {
+	var rest []*try
+	for _, t := range g.waiting {
+		switch {
+		case g.ends[t.filter] > t.end:
+			t.err = errStale
+			close(t.done)
+		case g.lines[t.filter] || len(list) == mostGroup:
+			rest = append(rest, t)
+		default:
+			g.lines[t.filter] = true
+			list = append(list, t)
+		}
+	}
+	g.waiting = rest
+	return list
+}
+
+// landed notes what became of appends, and sends what waited for them.
+func (g *group) landed(list []*try, over func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	over()
+	for _, t := range list {
+		delete(g.lines, t.filter)
+		if t.err == nil {
+			g.ends[t.filter] = t.at
+		}
+	}
+	g.sendLocked()
 }
 
 // send sends appends as one batch. One that cannot be refuses all, and the log
@@ -110,31 +162,6 @@ func (g *group) send(list []*try) {
 		sent.Go(func() { g.alone(context.Background(), t) })
 	}
 	sent.Wait()
-}
-
-// next takes what is to be sent next: of each line one append, since the second
-// would be conditional on the first. It refuses those whose line has moved on.
-// Where nothing waits it ends the sending.
-func (g *group) next() (list []*try) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	lines := map[string]bool{}
-	var rest []*try
-	for _, t := range g.waiting {
-		if g.ends[t.filter] > t.end {
-			t.err = errStale
-			close(t.done)
-			continue
-		}
-		if lines[t.filter] || len(list) == mostGroup {
-			rest = append(rest, t)
-			continue
-		}
-		lines[t.filter] = true
-		list = append(list, t)
-	}
-	g.waiting, g.busy = rest, len(list) > 0
-	return list
 }
 
 // alone tries an append by itself. It has a time of its own: an answer that is
@@ -157,7 +184,7 @@ func (g *group) alone(ctx context.Context, t *try) {
 
 // together sends appends as one batch. It returns false where the log refused it.
 func (g *group) together(list []*try) bool {
-	ack, err := g.batch(list)
+	ack, err := g.publishBatch(list)
 	if err == nil && ack.Error != nil {
 		return false
 	}
@@ -180,7 +207,7 @@ type batchAck struct {
 	Count    int                 `json:"count"`
 }
 
-func (g *group) batch(list []*try) (batchAck, error) {
+func (g *group) publishBatch(list []*try) (batchAck, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), g.timeout)
 	defer cancel()
 	id := rand.Text()

@@ -1,7 +1,9 @@
 package projector_test
 
 import (
+	"crypto/sha256"
 	"errors"
+	"strconv"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
@@ -164,5 +166,54 @@ func rewriteTogether(t *testing.T, dir string, change func([]byte) []byte, keys 
 	})
 	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestFloodOfStrangers: where not everything is resident, secrets that there
+// never were are refused without the disk all the same, but for a few in a
+// thousand; and those that are resident are found as ever.
+func TestFloodOfStrangers(t *testing.T) {
+	t.Parallel()
+	log := eventstest.NewLog(1)
+	account := log.Account("admin:site/*")
+	digests := make([]events.Digest, 3000)
+	for i := range digests {
+		_, secret := log.Token(account, "view:site/1")
+		digests[i] = secret.Digest()
+	}
+	p := openWith(t, projector.Config{Dir: t.TempDir(), Resident: 256 << 10})
+	defer closed(t, p)
+	applied(t, p, log.Messages)
+	stats := p.Resident()
+	if stats.Away < 500 || stats.Secrets < 500 {
+		t.Fatalf("%d secrets are held and %d are not; that shows little", stats.Secrets, stats.Away)
+	}
+	const flood = 100_000
+	asked := 0
+	for i := range flood {
+		_, known, err := p.FindResident(sha256.Sum256([]byte(strconv.Itoa(i))))
+		if !known {
+			asked++
+		} else if !errors.Is(err, projector.ErrNotFound) {
+			t.Fatalf("a stranger is %v", err)
+		}
+	}
+	held := int64(0)
+	for _, d := range digests {
+		if _, known, err := p.FindResident(d); err != nil {
+			t.Fatal(err)
+		} else if known {
+			held++
+		}
+		if _, err := p.Find(d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d of %d strangers would be looked for on the disk", asked, flood)
+	if asked > flood/200 {
+		t.Errorf("%d of %d strangers ask the disk, want fewer than one in 200", asked, flood)
+	}
+	if held != stats.Secrets {
+		t.Errorf("%d secrets are found in memory, and %d are said to be there", held, stats.Secrets)
 	}
 }
