@@ -144,10 +144,15 @@ func (v *Verifier) complain(err error) {
 // Check decides whether a secret is good for what the request needs. It
 // allocates nothing where the token has no rate and is resident.
 func (v *Verifier) Check(secret string, r Request) (d Decision) {
-	v.decide(secret, &r, &d)
+	digest, ok := v.cfg.Format.DigestOf(secret)
+	if !ok { // garbage is to cost least
+		v.counts[Malformed].Add(1)
+		d.Reason = Malformed
+		return d
+	}
+	v.decide(digest, len(secret) == plainLength, &r, &d)
 	// Last, and once: what is refused for another reason is not counted.
 	if d.OK() && d.Constraints != nil && d.Constraints.Rate > 0 {
-		var ok bool
 		if d.Retry, ok = v.rates.take(d.token, d.Constraints.Rate, v.cfg.Now); !ok {
 			d.Reason = RateLimited
 		}
@@ -159,12 +164,7 @@ func (v *Verifier) Check(secret string, r Request) (d Decision) {
 	return d
 }
 
-func (v *Verifier) decide(secret string, r *Request, d *Decision) {
-	digest, ok := v.cfg.Format.DigestOf(secret)
-	if !ok {
-		d.Reason = Malformed
-		return
-	}
+func (v *Verifier) decide(digest events.Digest, plain bool, r *Request, d *Decision) {
 	const most = 16
 	for try := 1; ; try++ {
 		found, err := v.cfg.Index.Find(digest)
@@ -176,7 +176,7 @@ func (v *Verifier) decide(secret string, r *Request, d *Decision) {
 		d.Position = found.Position
 		switch {
 		case err == nil:
-			v.judge(&found, len(secret) == plainLength, now, r, d)
+			v.judge(&found, plain, now, r, d)
 		case err == events.ErrNotFound || errors.Is(err, events.ErrNotFound): // the first is quick
 			d.Reason = Unknown
 		default:
