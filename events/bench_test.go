@@ -2,7 +2,6 @@ package events_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
@@ -33,13 +32,8 @@ func BenchmarkCovers(b *testing.B) {
 
 // BenchmarkDecode reads the events of a token's life, and events of every kind.
 func BenchmarkDecode(b *testing.B) {
-	life := eventstest.NewLog(1)
-	token, _ := life.Token(life.Account("admin:site/*"), "view:site/1", "track:site/2")
-	life.Change(string(token), &events.TokenScoped{Scopes: eventstest.Scopes("view:site/1")})
-	life.Rotate(token, life.Now().Add(time.Hour))
-	life.Revoke(token)
 	for what, messages := range map[string][]events.Message{
-		"life": life.Messages[1:], "every kind": eventstest.History(1, 1000).Messages,
+		"life": eventstest.Lives(1).Messages[1:], "every kind": eventstest.History(1, 1000).Messages,
 	} {
 		b.Run(what, func(b *testing.B) {
 			b.ReportAllocs()

@@ -13,28 +13,10 @@ import (
 )
 
 // BenchmarkRebuild makes an index anew from a log on disk, as a node does whose
-// index is gone: 50,000 lives of tokens (create, scope, rotate, revoke; a thousand
-// side by side) are fetched from the server and folded. It closes and opens the
-// index besides, as a node that is started again does.
+// index is gone: 50,000 lives of tokens are fetched from the server and folded. It
+// closes and opens the index besides, as a node that is started again does.
 func BenchmarkRebuild(b *testing.B) {
-	const lives, apart = 50_000, 1000
-	source := eventstest.NewLog(1)
-	account := source.Account("admin:site/*")
-	for range lives / apart {
-		ids := make([]events.TokenID, apart)
-		for i := range ids {
-			ids[i], _ = source.Token(account, "view:site/1", "track:site/2")
-		}
-		for _, id := range ids {
-			source.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("view:site/1")})
-		}
-		for _, id := range ids {
-			source.Rotate(id, source.Now().Add(time.Hour))
-		}
-		for _, id := range ids {
-			source.Revoke(id)
-		}
-	}
+	source := eventstest.Lives(50_000)
 	n := len(source.Messages)
 	log := ledgertest.Start(b)
 	log.Fill(n, func(i int) *events.Event {

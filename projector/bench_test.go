@@ -2,7 +2,6 @@ package projector_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
@@ -10,24 +9,7 @@ import (
 
 // BenchmarkApply folds whole lives of tokens: create, scope, rotate, revoke.
 func BenchmarkApply(b *testing.B) {
-	log := eventstest.NewLog(1)
-	account := log.Account("admin:site/*")
-	// A thousand lives at a time, so that the four events of one lie apart.
-	for done := 0; done < b.N; done += 1000 {
-		ids := make([]events.TokenID, min(1000, b.N-done))
-		for i := range ids {
-			ids[i], _ = log.Token(account, "view:site/1", "track:site/2")
-		}
-		for _, id := range ids {
-			log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("view:site/1")})
-		}
-		for _, id := range ids {
-			log.Rotate(id, log.Now().Add(time.Hour))
-		}
-		for _, id := range ids {
-			log.Revoke(id)
-		}
-	}
+	log := eventstest.Lives(b.N)
 	p := open(b, b.TempDir())
 	defer closed(b, p)
 	b.ReportAllocs()

@@ -52,12 +52,7 @@ func TestDamagedTables(t *testing.T) {
 	t.Parallel()
 	seed, rng := seeded(t)
 	run := eventstest.History(rng.Uint64(), 240)
-	dir := t.TempDir()
-	for from := 0; from < len(run.Messages); from += 80 {
-		p := open(t, dir)
-		applied(t, p, run.Messages[from:from+80])
-		closed(t, p) // which writes a table
-	}
+	dir := inTables(t, run)
 	whole := dump(t, opened(t, run.Messages))
 	saved := save(t, dir)
 	tables := 0

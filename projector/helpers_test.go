@@ -238,3 +238,16 @@ func (s snapshot) flipped(name string, at int, bit uint) snapshot {
 	out[name] = file
 	return out
 }
+
+// inTables returns the folder of an index whose records stand in several tables, a
+// later version of one in a later table.
+func inTables(t testing.TB, run *eventstest.Run) string {
+	t.Helper()
+	dir := t.TempDir()
+	for some := range slices.Chunk(run.Messages, 80) {
+		p := open(t, dir)
+		applied(t, p, some)
+		closed(t, p) // which writes a table
+	}
+	return dir
+}

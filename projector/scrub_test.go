@@ -158,12 +158,7 @@ func TestFlipsUnderARunningIndex(t *testing.T) {
 	inChild(t, func(t *testing.T, seed uint64, each steps) {
 		rng := rand.New(rand.NewPCG(seed, 1))
 		run := eventstest.History(rng.Uint64(), 240)
-		dir := t.TempDir()
-		for from := 0; from < len(run.Messages); from += 80 {
-			p := open(t, dir)
-			applied(t, p, run.Messages[from:from+80])
-			closed(t, p) // which writes a table
-		}
+		dir := inTables(t, run)
 		saved := save(t, dir)
 		right := map[events.Digest]projector.Record{}
 		sound := opened(t, run.Messages)
