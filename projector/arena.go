@@ -2,15 +2,22 @@ package projector
 
 // arena gives out memory for the many small records of one transaction. Badger
 // keeps keys and values until it has written them, so none of it is used twice.
-type arena struct{ free []byte }
+type arena struct {
+	free []byte
+	next int // size of the next chunk: most transactions are of one event
+}
 
-const arenaChunk = 64 << 10
+const (
+	firstChunk = 4 << 10
+	mostChunk  = 64 << 10
+)
 
 // begin returns an empty slice to append one record's key or value to.
 func (a *arena) begin() []byte {
 	const enough = 2 << 10 // for most; what is longer moves as it grows
 	if cap(a.free) < enough {
-		a.free = make([]byte, 0, arenaChunk)
+		a.next = min(max(firstChunk, 4*a.next), mostChunk)
+		a.free = make([]byte, 0, a.next)
 	}
 	return a.free[:0]
 }

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -137,6 +138,7 @@ func (a answer) text(path ...string) string {
 // into reads the body into a type, whose fields have to be all that there is.
 func (a answer) into(t testing.TB, v any) {
 	t.Helper()
+	reflect.ValueOf(v).Elem().SetZero() // else what is absent would be what was there before
 	d := json.NewDecoder(bytes.NewReader(a.raw))
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); err != nil {

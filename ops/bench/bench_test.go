@@ -53,6 +53,7 @@ func TestRun(t *testing.T) {
 		t.Fatalf("%d sizes, want 1 with %d contenders", len(r.Sizes), len(contenders))
 	}
 	s := &r.Sizes[0]
+	flowed := 0.0
 	for _, c := range s.Contenders {
 		if c.Missing != "" {
 			t.Logf("******** NOT TESTED: %s: %s ********", c.ID, c.Missing)
@@ -70,10 +71,13 @@ func TestRun(t *testing.T) {
 			if got.Mean <= 0 || got.PerSecond <= 0 || got.Ratio <= 0 || got.Singles == 0 || got.P99 < got.P50 || got.P999 < got.P99 {
 				t.Errorf("%s, %s: %+v", c.ID, cell, *got)
 			}
-			if cell.Flow > 0 && got.Flowed <= 0 {
-				t.Errorf("%s, %s: no revocation was applied meanwhile", c.ID, cell)
+			if cell.Flow > 0 {
+				flowed += got.Flowed
 			}
 		}
+	}
+	if flowed <= 0 { // of one contender there may be none in so short a while
+		t.Error("no revocation was applied while checks were measured")
 	}
 	for _, cell := range cfg.cells() {
 		if got := s.result(cell, productID); got == nil || got.Skipped != "" {

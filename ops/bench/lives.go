@@ -10,10 +10,10 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Lives of tokens that are folded: four events each, and the events of so many
-// lives lie between those of one.
+// Lives of tokens that are folded, at most: four events each, and the events of so
+// many lives lie between those of one.
 const (
-	lives      = 50_000
+	mostLives  = 50_000
 	livesApart = 1000
 )
 
@@ -59,7 +59,7 @@ func (p *population) lives(n int) ([]events.Message, error) {
 // foldLives folds whole lives into an index of its own, and returns how many
 // events a second that were.
 func (p *population) foldLives(ctx context.Context, dir string) (perSecond float64, err error) {
-	log, err := p.lives(lives)
+	log, err := p.lives(min(mostLives, p.size))
 	if err != nil {
 		return 0, err
 	}
