@@ -68,7 +68,7 @@ func startProduct(ctx context.Context, s *stand) (_ instance, err error) {
 		return nil, err
 	}
 	if err := s.tokens.each(ctx, func(batch []events.Message) error {
-		if time.Since(said) > progressEvery {
+		if time.Since(said) > progressEvery && p.load.Fill > 0 {
 			said = time.Now()
 			at := int(p.index.Position())
 			s.say("folded %d of %d events, %.0f a second", at, total, float64(at)/p.load.Fill.Seconds())
