@@ -486,12 +486,10 @@ func checkScopes(scopes []Scope) error {
 		if s.wellFormed() && !LooksSecret(s.ID) {
 			continue
 		}
-		switch same, err := ParseScope(s.String()); {
-		case err != nil:
+		if _, err := ParseScope(s.String()); err != nil {
 			return err // JSON's null becomes the empty scope unasked
-		case same != s || LooksSecret(s.ID):
-			return fmt.Errorf("%w %s: its parts are not a permission, a type and an id", ErrBadScope, Quote(s.String()))
 		}
+		return fmt.Errorf("%w %s: its parts are not a permission, a type and an id", ErrBadScope, Quote(s.String()))
 	}
 	return nil
 }

@@ -131,11 +131,11 @@ func (r *plainReader) created() (*TokenCreated, bool) {
 }
 
 func (r *plainReader) secret(before string) (s SecretRecord, ok bool) {
-	if !r.skip(before + `"scheme":"` + SchemeSHA256 + `","digest":"`) {
+	if !r.skip(before) {
 		return s, false
 	}
 	s.Scheme = SchemeSHA256
-	digest, ok := r.text(``)
+	digest, ok := r.text(`"scheme":"` + SchemeSHA256 + `","digest":"`)
 	if !ok || len(digest) != hex.EncodedLen(len(s.Digest)) || !s.Digest.read(digest) {
 		return s, false
 	}

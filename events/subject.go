@@ -54,32 +54,22 @@ func (n Noun) single() bool { return n == NounPolicy || n == NounReceipt }
 
 // Subject returns where e is published: ledger.token.<shard>.<verb>,
 // ledger.account.<shard>.<verb>, ledger.policy.<verb> or ledger.receipt.<verb>.
-func (e *Event) Subject() string {
+func (e *Event) Subject() string { return string(e.appendSubject(nil)) }
+
+func (e *Event) appendSubject(b []byte) []byte {
 	noun, verb := e.Change.Kind().split()
-	if noun.single() {
-		return SubjectRoot + "." + string(noun) + "." + verb
+	b = append(b, SubjectRoot+"."...)
+	b = append(append(b, noun...), '.')
+	if !noun.single() {
+		b = append(append(b, shardOf(e.About)...), '.')
 	}
-	return SubjectRoot + "." + string(noun) + "." + shardOf(e.About) + "." + verb
+	return append(b, verb...)
 }
 
-// under reports whether e's subject is s.
+// under reports whether e's subject is s, without allocating.
 func (e *Event) under(s string) bool {
-	noun, verb := e.Change.Kind().split()
-	for _, part := range []string{SubjectRoot, string(noun)} {
-		rest, ok := strings.CutPrefix(s, part)
-		if !ok || rest == "" || rest[0] != '.' {
-			return false
-		}
-		s = rest[1:]
-	}
-	if !noun.single() {
-		rest, ok := strings.CutPrefix(s, shardOf(e.About))
-		if !ok || rest == "" || rest[0] != '.' {
-			return false
-		}
-		s = rest[1:]
-	}
-	return s == verb
+	var b [64]byte
+	return string(e.appendSubject(b[:0])) == s
 }
 
 // ShardFilter returns the wildcard subject that matches every event of the

@@ -102,7 +102,7 @@ func (f *folding) stage(n int) (*stage, error) {
 
 // send begins to write what was staged.
 func (f *folding) send(s *stage, n int) {
-	s.before = nil // it has landed, so all of it is in what s is based on
+	s.before = new(stage) // it has landed, so all of it is in what s is based on
 	f.at += n
 	done := make(chan error, 1)
 	f.flight = &flight{s: s, n: n, done: done}
@@ -133,6 +133,11 @@ func (f *folding) land() error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("write index: %w", err)
+	}
+	for id, st := range landed.s.tokens { // readers need not wait for this
+		if st.made {
+			f.p.mem.newest.add(id)
+		}
 	}
 	// Past this point the events are in the index, and every later check sees
 	// them.

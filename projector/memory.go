@@ -20,7 +20,7 @@ type memory struct {
 
 	checks map[events.AccountID]uint64 // check values of the accounts' records
 	rule   tally                       // of the policy's record; empty where there is none
-	newest newest                      // of the tokens' ids
+	newest newest                      // of the tokens' ids; only whoever applies asks it
 }
 
 // take makes the memory what it is once the stage is committed.
@@ -37,11 +37,6 @@ func (m *memory) take(s *stage) {
 	}
 	for line, at := range s.lines {
 		m.lines[line] = at
-	}
-	for id, st := range s.tokens {
-		if st.made {
-			m.newest.add(id)
-		}
 	}
 }
 

@@ -17,7 +17,7 @@ type stage struct {
 	base  *memory         // likewise, what is kept in memory
 	table *resident.Table // what it holds is as of base; nil for none
 	// before is the stage that is written just before this one and is not in tx,
-	// base and table yet, or was not when this one began. Nil for none.
+	// base and table yet, or was not when this one began; an empty one for none.
 	before   *stage
 	from     cursor // where it begins
 	cursor   cursor
@@ -60,11 +60,22 @@ func newStage(tx *badger.Txn, base *memory, table *resident.Table, before *stage
 		checks:   map[events.AccountID]uint64{},
 		issued:   map[events.Position]uint64{},
 	}
-	if before != nil {
+	if before == nil {
+		s.before = new(stage)
+	} else {
 		s.from = before.cursor
 	}
 	s.cursor = s.from
 	return s
+}
+
+// lastly returns what a key has in the stage before, or else in what that one is
+// based on.
+func lastly[K comparable, V any](before, base map[K]V, k K) (v V, ok bool) {
+	if v, ok = before[k]; !ok {
+		v, ok = base[k]
+	}
+	return v, ok
 }
 
 // apply folds one message, which was decoded, into the stage. An error leaves the
@@ -98,22 +109,18 @@ func (s *stage) apply(m events.Message, e *events.Event) error {
 
 // overwriteCommand notes that a command's record will be written, perhaps anew.
 func (s *stage) overwriteCommand(k events.CommandKey) error {
-	if s.before != nil {
-		if done, ok := s.before.commands[k]; ok {
-			s.was.add(checkValue(commandKey(k), appendDone(nil, &done)))
-			return nil
-		}
+	if done, ok := s.before.commands[k]; ok {
+		s.was.add(checkValue(commandKey(k), appendDone(nil, &done)))
+		return nil
 	}
 	return s.overwrite(commandKey(k))
 }
 
 // overwriteReceipt is the same for a receipt.
 func (s *stage) overwriteReceipt(covers events.Position) error {
-	if s.before != nil {
-		if check, ok := s.before.issued[covers]; ok {
-			s.was.add(check)
-			return nil
-		}
+	if check, ok := s.before.issued[covers]; ok {
+		s.was.add(check)
+		return nil
 	}
 	return s.overwrite(receiptKey(covers))
 }
@@ -340,8 +347,8 @@ func (s *stage) currentPolicy() events.PolicyState {
 	switch {
 	case s.policy != nil:
 		return *s.policy
-	case s.before != nil:
-		return s.before.currentPolicy()
+	case s.before.policy != nil:
+		return *s.before.policy
 	}
 	return s.base.policy
 }
@@ -352,12 +359,10 @@ func (s *stage) token(id events.TokenID) (*stagedToken, error) {
 	if t, ok := s.tokens[id]; ok {
 		return t, nil
 	}
-	if s.before != nil {
-		if t, ok := s.before.tokens[id]; ok {
-			st := &stagedToken{token: t.token.Clone(), was: t.is}
-			s.tokens[id] = st
-			return st, nil
-		}
+	if t, ok := s.before.tokens[id]; ok {
+		st := &stagedToken{token: t.token.Clone(), was: t.is}
+		s.tokens[id] = st
+		return st, nil
 	}
 	if exists, sure := s.base.newest.has(id); sure && !exists {
 		return nil, nil
@@ -394,13 +399,7 @@ func (s *stage) account(id events.AccountID) (*events.Account, error) {
 	if a, ok := s.accounts[id]; ok {
 		return a, nil
 	}
-	a, ok := (*events.Account)(nil), false
-	if s.before != nil {
-		a, ok = s.before.accounts[id]
-	}
-	if !ok {
-		a, ok = s.base.accounts[id]
-	}
+	a, ok := lastly(s.before.accounts, s.base.accounts, id)
 	if !ok {
 		return nil, nil
 	}
@@ -410,7 +409,7 @@ func (s *stage) account(id events.AccountID) (*events.Account, error) {
 }
 
 func (s *stage) digestTaken(d events.Digest) (bool, error) {
-	if s.digests[d] || s.before != nil && s.before.digests[d] {
+	if s.digests[d] || s.before.digests[d] {
 		return true, nil
 	}
 	if s.table != nil {

@@ -20,7 +20,7 @@ func (s *stage) write(tx *badger.Txn) error {
 			continue // it was only looked at
 		}
 		s.checks[id] = w.putJSON(accountKey(id), a)
-		if old, ok := s.accountCheck(id); ok {
+		if old, ok := lastly(s.before.checks, s.base.checks, id); ok {
 			gone.add(old)
 		}
 	}
@@ -33,7 +33,7 @@ func (s *stage) write(tx *badger.Txn) error {
 	for line, at := range s.lines {
 		key := lineKey(line)
 		w.put(key, appendLine(nil, at))
-		if old, ok := s.lineBefore(line); ok {
+		if old, ok := lastly(s.before.lines, s.base.lines, line); ok {
 			gone.add(checkValue(key, appendLine(nil, old)))
 		}
 	}
@@ -65,31 +65,9 @@ func (s *stage) write(tx *badger.Txn) error {
 	return tx.Set(key, seal(key, c.append(nil)))
 }
 
-// accountCheck returns the check value of an account's record before the batch.
-func (s *stage) accountCheck(id events.AccountID) (check uint64, ok bool) {
-	if s.before != nil {
-		check, ok = s.before.checks[id]
-	}
-	if !ok {
-		check, ok = s.base.checks[id]
-	}
-	return check, ok
-}
-
-// lineBefore returns a line's last position before the batch.
-func (s *stage) lineBefore(line string) (at events.Position, ok bool) {
-	if s.before != nil {
-		at, ok = s.before.lines[line]
-	}
-	if !ok {
-		at, ok = s.base.lines[line]
-	}
-	return at, ok
-}
-
 // ruleBefore returns the tally of the policy's record before the batch.
 func (s *stage) ruleBefore() tally {
-	if s.before != nil && s.before.policy != nil {
+	if s.before.policy != nil {
 		return s.before.rule
 	}
 	return s.base.rule
