@@ -47,6 +47,9 @@ worlds: ## Explore small worlds of leases and barriers, without the race detecto
 matrix: ## Try every command as everybody on everything, without the race detector
 	go test -count=1 ./ledger -run 'Matrix|OneEventForAll|NeverMore|LargeAccount'
 
+allocations: ## What checks allocate, which the race detector hides
+	go test -count=1 ./events ./projector/... ./verifier/... -run 'Alloc|NoDisk|BoottimeBefore|Nothing|Exchange'
+
 model: ## Explore larger worlds of leases and barriers, for some minutes
 	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep
 
@@ -86,4 +89,4 @@ staticcheck:
 current:
 	ops/ci/current
 
-.PHONY: help build test race check fmt fuzz bench chaos worlds matrix model generate compose demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test race check fmt fuzz bench chaos worlds matrix allocations model generate compose demo clean deps gofumpt vet staticcheck current
