@@ -78,20 +78,26 @@ func TestNeverMore(t *testing.T) {
 	if _, err := c.EditAccount(t.Context(), c.root, "", "svc", 0, ledger.EditAccount{Owner: ptr("alice")}); err != nil {
 		t.Fatal(err)
 	}
-	steps := 250
+	// How many of the commands are refused depends on who is left with power, and
+	// is between a third and nearly all; those that were carried out are counted.
+	carry := 150
 	if testing.Short() || racing {
-		steps = 60
+		carry = 25
 	}
-	for range steps {
+	tries := 0
+	for ; c.carried < carry && tries < 100*carry; tries++ {
 		before := c.log.End()
 		did := c.step()
+		if c.log.End() == before {
+			continue // it is as it was checked last
+		}
 		c.held(before, did)
 		if t.Failed() {
 			return
 		}
 	}
-	t.Logf("%d of %d commands were carried out, %d made or widened, %d checks", c.carried, steps, c.grew, c.checks)
-	if c.carried < steps/4 || c.grew < steps/20 {
+	t.Logf("%d of %d commands were carried out, %d made or widened, %d checks", c.carried, tries, c.grew, c.checks)
+	if c.carried < carry || c.grew == 0 {
 		t.Error("that shows little")
 	}
 }
