@@ -33,7 +33,7 @@ type BatchAnswer struct {
 // request, and so does one that cannot be answered now; nothing is told of the
 // others then. The answers may rest on different positions, all of them on
 // [MinPositionHeader] at least. What Handler says in headers about one token
-// (that it ends soon, or when it may come again) is not said here.
+// (that it ends soon, or when it may come again) stands in its answer alone.
 func (v *Verifier) BatchHandler() http.Handler { return http.HandlerFunc(v.serveBatch) }
 
 func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {

@@ -89,6 +89,36 @@ func TestBatch(t *testing.T) {
 	}
 }
 
+// TestBatchTellsOfEachToken that it ends soon, or when it may come again.
+func TestBatchTellsOfEachToken(t *testing.T) {
+	d := newDesk(t)
+	id, _, secret := d.token("view:site/3")
+	_, _, other := d.token("view:site/3")
+	end := d.Log.Now().Add(time.Hour).Truncate(time.Second)
+	d.Log.Change(string(id), &events.TokenEdited{Expires: &end, Constraints: &events.Constraints{Rate: 1}})
+	d.set(events.DefaultPolicy)
+	w := d.postBatch(batchOf(verifier.CheckRequest{Token: secret}, verifier.CheckRequest{Token: secret}, verifier.CheckRequest{Token: other}))
+	var got verifier.BatchAnswer
+	if err := json.Unmarshal(w.Body.Bytes(), &got); err != nil || w.Code != 200 || len(got.Answers) != 3 {
+		t.Fatalf("%d %s (%v), want 200 and 3 answers", w.Code, w.Body, err)
+	}
+	for i, want := range []verifier.CheckAnswer{
+		{Allowed: true, Reason: "allowed", ExpiresSoon: true},
+		{Reason: "rate_limited", RetryAfter: 1},
+		{Allowed: true, Reason: "allowed"},
+	} {
+		a := got.Answers[i]
+		if a.Allowed != want.Allowed || a.Reason != want.Reason || a.ExpiresSoon != want.ExpiresSoon || a.RetryAfter != want.RetryAfter {
+			t.Errorf("answer %d: %+v, want %+v", i, a, want)
+		}
+	}
+	for _, name := range []string{verifier.ExpiresHeader, "Retry-After"} {
+		if is := w.Header().Get(name); is != "" {
+			t.Errorf("%s of all is %q, and is one token's", name, is)
+		}
+	}
+}
+
 func TestBatchRefuses(t *testing.T) {
 	d := newDesk(t)
 	_, _, secret := d.token("view:site/3")

@@ -48,9 +48,14 @@ type CheckAnswer struct {
 	Position events.Position  `json:"position"`
 	// Expires is when an allowed token ends, absent if never.
 	Expires time.Time `json:"expires_at,omitzero"`
+	// ExpiresSoon says that this is so near that the policy has clients told of it.
+	ExpiresSoon bool `json:"expires_soon,omitempty"`
 	// Stale says that the node's lease was over, and that it is configured to
 	// answer for what is needed all the same, for a while.
 	Stale bool `json:"stale,omitempty"`
+	// RetryAfter is in how many seconds a token that has had its requests for now
+	// is let through again, at least 1 then.
+	RetryAfter int `json:"retry_after_s,omitempty"`
 }
 
 // Headers that say which position an answer rests on, and which one the question
@@ -246,9 +251,12 @@ func (d Decision) Warning(h http.Header) {
 	case d.OK() && d.Warn:
 		h.Set(ExpiresHeader, d.Expires.UTC().Format(time.RFC3339))
 	case d.Reason == RateLimited:
-		h.Set("Retry-After", strconv.Itoa(int((d.Retry+time.Second-1)/time.Second)))
+		h.Set("Retry-After", strconv.Itoa(d.retryAfter()))
 	}
 }
+
+// retryAfter returns in how many seconds the token is let through again.
+func (d *Decision) retryAfter() int { return int((d.Retry + time.Second - 1) / time.Second) }
 
 // read checks a request's fields. What is needed it puts into room, as far as
 // that goes.

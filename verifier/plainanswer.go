@@ -90,8 +90,15 @@ func (d *Decision) appendAnswer(b []byte, explain bool) []byte {
 		b = append(b, `,"expires_at":"`...)
 		b = append(d.Expires.AppendFormat(b, time.RFC3339Nano), '"') // a record's times are in years that JSON can tell
 	}
+	if d.OK() && d.Warn {
+		b = append(b, `,"expires_soon":true`...)
+	}
 	if d.Stale {
 		b = append(b, `,"stale":true`...)
+	}
+	if d.Reason == RateLimited {
+		b = append(b, `,"retry_after_s":`...)
+		b = strconv.AppendInt(b, int64(d.retryAfter()), 10)
 	}
 	return append(b, '}')
 }

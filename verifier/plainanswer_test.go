@@ -3,6 +3,7 @@ package verifier
 import (
 	"bytes"
 	"encoding/json"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -16,7 +17,7 @@ import (
 
 // told is what a client is told of a decision, for encoding/json to write.
 func told(d *Decision, explain bool) CheckAnswer {
-	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position, Stale: d.Stale}
+	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position, Stale: d.Stale, ExpiresSoon: d.OK() && d.Warn}
 	if explain {
 		a.Reason = d.Reason.String()
 	}
@@ -26,6 +27,9 @@ func told(d *Decision, explain bool) CheckAnswer {
 	}
 	if d.Reason == Scope {
 		a.Lacking = d.Lacking.String()
+	}
+	if d.Reason == RateLimited {
+		a.RetryAfter = int(math.Ceil(d.Retry.Seconds()))
 	}
 	return a
 }
@@ -80,6 +84,7 @@ func TestAnswerIsJSON(t *testing.T) {
 		d := Decision{
 			Reason: Reason(rng.IntN(int(reasons))), Position: events.Position(rng.Uint64() >> rng.IntN(64)),
 			App: label(), Lacking: scope(), Inherit: rng.IntN(2) == 0, Stale: rng.IntN(4) == 0,
+			Warn: rng.IntN(2) == 0, Retry: time.Duration(1 + rng.Int64N(int64(10*time.Second))),
 			scopes: set(), granted: set(), model: events.Matomo,
 		}
 		if rng.IntN(2) == 0 {
@@ -126,6 +131,7 @@ func FuzzAnswer(f *testing.F) {
 		d := Decision{
 			Reason: Reason(reason % uint8(reasons)), Position: events.Position(position), account: &events.Account{ID: events.AccountID(account)}, App: app,
 			Lacking: s, Inherit: flags&1 != 0, Stale: flags&2 != 0, Expires: projector.TimeOf(expires),
+			Warn: flags&8 != 0, Retry: time.Duration(position % 1e11),
 			scopes: events.NewScopeSet(list), granted: events.NewScopeSet(append(list, events.Superuser)), model: events.Matomo,
 		}
 		copy(d.token[:], app)

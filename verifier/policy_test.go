@@ -124,6 +124,9 @@ func TestWarning(t *testing.T) {
 		if got := w.Header().Values(verifier.ExpiresHeader); !slices.Equal(got, expect) {
 			t.Errorf("%s: warned with %v, want %v", what, got, expect)
 		}
+		if told := strings.Contains(w.Body.String(), `"expires_soon":true`); told != is {
+			t.Errorf("%s: answered %s, want expires_soon: %t", what, w.Body, is)
+		}
 	}
 	const before = 14 * 24 * time.Hour
 	warned("without a policy", secret, nil, verifier.Allowed, false)
@@ -189,7 +192,7 @@ func TestRateLimited(t *testing.T) {
 	d.ask("two", good, verifier.Allowed)
 	for range 3 {
 		w := d.ask("three", good, verifier.RateLimited)
-		if want := `{"allowed":false,"reason":"rate_limited","position":` + encode(d.Log.End()) + `}`; w.Body.String() != want || w.Header().Get("Retry-After") != "1" {
+		if want := `{"allowed":false,"reason":"rate_limited","position":` + encode(d.Log.End()) + `,"retry_after_s":1}`; w.Body.String() != want || w.Header().Get("Retry-After") != "1" {
 			t.Errorf("too many: %s, Retry-After %q; want %s and 1", w.Body, w.Header().Get("Retry-After"), want)
 		}
 	}

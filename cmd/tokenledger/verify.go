@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -93,6 +94,10 @@ func (e *env) verdict(a *answer) error {
 		Scopes   []string `json:"scopes"`
 		Lacking  string   `json:"lacking"`
 		Position uint64   `json:"position"`
+
+		ExpiresAt   *time.Time `json:"expires_at"`
+		ExpiresSoon bool       `json:"expires_soon"`
+		RetryAfter  int        `json:"retry_after_s"`
 	}
 	if err := json.Unmarshal(a.body, &got); err != nil {
 		return err
@@ -107,11 +112,19 @@ func (e *env) verdict(a *answer) error {
 		} else {
 			g.fact("allowed", "no: "+got.Reason)
 		}
+		if got.RetryAfter > 0 {
+			g.fact("again in", strconv.Itoa(got.RetryAfter)+" s")
+		}
 		g.fact("lacking", got.Lacking)
 		g.fact("token", got.Token)
 		g.fact("account", got.Account)
 		g.fact("app", got.App)
 		g.fact("may do", strings.Join(got.Scopes, ", "))
+		expires := e.whenPtr(got.ExpiresAt)
+		if got.ExpiresSoon {
+			expires += ", soon"
+		}
+		g.fact("expires", expires)
 		g.fact("as of position", strconv.FormatUint(got.Position, 10))
 		g.end()
 	})
