@@ -272,10 +272,7 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 	p := ledger.start()
 	open := false // to others
 	if err := poll(patience, func() (bool, error) {
-		if conn, err := net.Dial("tcp", ledger.settings.NATSListen); err == nil {
-			_ = conn.Close()
-			open = true
-		}
+		open = open || greets(ledger.settings.NATSListen)
 		return p.over() || waiting.out.has("is missing from the log"), nil
 	}); err != nil {
 		t.Errorf("neither does the ledger refuse to start nor does the verifier stop at the gap: %v", err)
@@ -319,6 +316,22 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 			}
 		}
 	}
+}
+
+// greets reports whether a log's server is at an address: it speaks first. The
+// ledger takes the address for an instant before it begins anything, to say
+// whether it is free, and speaks to nobody then.
+func greets(addr string) bool {
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return false
+	}
+	n, _ := conn.Read(make([]byte, 1))
+	return n > 0
 }
 
 // neverAccepted asks all nodes about a revoked token, time and again, until the
