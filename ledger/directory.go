@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -61,14 +62,26 @@ func (d *directory) reserve(ctx context.Context, login string, r reservation) (r
 	if err != nil {
 		return r, err
 	}
-	_, err = d.kv.Create(ctx, loginKey(login), b)
-	if errors.Is(err, jetstream.ErrKeyExists) {
-		return d.holder(ctx, login)
+	for {
+		_, err := d.kv.Create(ctx, loginKey(login), b)
+		if err == nil {
+			return r, nil
+		}
+		if !errors.Is(err, jetstream.ErrKeyExists) {
+			return r, unavailable(err)
+		}
+		// Nobody may have it all the same: it was let go in between, or it is on its
+		// way to the log's copies, where nobody can read it yet.
+		held, err := d.holder(ctx, login)
+		if !errors.Is(err, ErrNotFound) {
+			return held, err
+		}
+		select {
+		case <-ctx.Done():
+			return r, unavailable(ctx.Err())
+		case <-time.After(settleWait):
+		}
 	}
-	if err != nil {
-		return r, unavailable(err)
-	}
-	return r, nil
 }
 
 // describe records what is known of an account.

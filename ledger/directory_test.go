@@ -1,0 +1,56 @@
+package ledger_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+)
+
+// TestLoginLetGoMeanwhile takes a login that is somebody's when it is asked for,
+// and nobody's when it is looked who that is: so it is while a reservation is on
+// its way to the log's copies, too.
+func TestLoginLetGoMeanwhile(t *testing.T) {
+	t.Parallel()
+	k := newKit(t)
+	js, err := jetstream.New(k.log.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "KV_DIRECTORY")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(t.Context(), "DIRECTORY")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Somebody's, but no account's.
+	const login = "$KV.DIRECTORY.login."
+	taken := ""
+	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+		switch {
+		case m.Answer:
+		case strings.HasPrefix(m.Subject, login) && taken == "":
+			taken = strings.TrimPrefix(m.Subject, "$KV.DIRECTORY.")
+			if _, err := kv.Create(t.Context(), taken, []byte(`{"account":"`+string(k.root.Account)+`"}`)); err != nil {
+				t.Error(err)
+			}
+		case strings.Contains(m.Subject, ".DIRECT.GET.KV_DIRECTORY."+login):
+			if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("$KV.DIRECTORY."+taken)); err != nil {
+				t.Error(err)
+			}
+		}
+		return ledgertest.Pass
+	})
+	a, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{Login: "carol", Kind: "user"})
+	if err != nil || a.Account.Login != "carol" {
+		t.Fatalf("CreateAccount = %+v, %v, want carol", a.Account, err)
+	}
+	if taken == "" {
+		t.Error("nobody had the login, so this shows nothing")
+	}
+}
