@@ -285,7 +285,7 @@ func wantAllDenied(t *testing.T, nc *nats.Conn, errs <-chan error, what string, 
 				t.Errorf("the server said %v", err)
 			}
 			delete(left, subject)
-		case <-time.After(2 * time.Second):
+		case <-time.After(patience):
 			// The server refuses in order, and has answered the flush.
 			for s := range left {
 				t.Errorf("%s to %s was not refused", what, s)
