@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"io"
 	"net/http"
 	"strings"
 
@@ -120,7 +122,7 @@ Where the command was interrupted, give it again with the account's id.`,
 				return err
 			}
 			if !yes && seen.State != "erased" {
-				if err := e.confirmErase(seen); err != nil {
+				if err := e.confirmErase(c.Context(), seen); err != nil {
 					return err
 				}
 			}
@@ -140,15 +142,22 @@ Where the command was interrupted, give it again with the account's id.`,
 }
 
 // confirmErase has the account's login typed.
-func (e *env) confirmErase(a api.Account) error {
-	if e.terminal() != nil {
-		_, _ = e.stderr.Write([]byte("This ends the account " + clean(a.Login) + " and all of its tokens, for ever. Its login again: "))
-	}
+func (e *env) confirmErase(ctx context.Context, a api.Account) error {
 	typed := ""
 	if e.tokenFile != "-" { // else standard input is spoken for
+		at := e.terminal()
+		if at != nil {
+			_, _ = io.WriteString(e.stderr, "This ends the account "+clean(a.Login)+" and all of its tokens, for ever. Its login again: ")
+		}
 		var err error
-		if typed, err = e.line(); err != nil {
+		if typed, err = interruptible(ctx, e.line); err != nil {
 			typed = ""
+			if at != nil { // nobody typed Enter
+				_, _ = io.WriteString(e.stderr, "\n")
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 	if !strings.EqualFold(strings.TrimSpace(typed), a.Login) || a.Login == "" {

@@ -10,8 +10,6 @@ import (
 	"runtime"
 	"strings"
 	"unicode/utf8"
-
-	"golang.org/x/term"
 )
 
 // rootFile is the name of the first credential in the data folder.
@@ -67,42 +65,30 @@ func (e *env) credential(ctx context.Context) (secret, from string, err error) {
 	return secret, path, nil
 }
 
-// readSecret reads a secret from standard input: without echo where that is a
-// terminal.
+// readSecret reads a secret from standard input: a line without echo where that
+// is a terminal, and else all that there is.
 func (e *env) readSecret(ctx context.Context) (string, error) {
-	read := func() ([]byte, error) { return io.ReadAll(io.LimitReader(e.stdin, longestSecret+1)) }
-	if f, ok := e.stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
-		before, err := term.GetState(int(f.Fd()))
-		if err != nil {
+	var text string
+	if e.terminal() != nil {
+		var err error
+		if text, err = e.ask(ctx, "secret"); err != nil {
 			return "", err
 		}
-		defer term.Restore(int(f.Fd()), before) // an interrupt leaves the echo off
-		_, _ = io.WriteString(e.stderr, "Secret: ")
-		defer io.WriteString(e.stderr, "\n")
-		read = func() ([]byte, error) { return term.ReadPassword(int(f.Fd())) }
-	}
-	type result struct {
-		b   []byte
-		err error
-	}
-	done := make(chan result, 1)
-	go func() { // a read cannot be interrupted; the program ends instead
-		b, err := read()
-		done <- result{b, err}
-	}()
-	select {
-	case <-ctx.Done():
-		return "", ctx.Err()
-	case r := <-done:
-		if r.err != nil && !errors.Is(r.err, io.EOF) {
-			return "", inputf("cannot read a secret from standard input: %s", plain(r.err))
+	} else {
+		b, err := interruptible(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(e.stdin, longestSecret+1)) })
+		if ctx.Err() != nil {
+			return "", ctx.Err()
 		}
-		secret, err := parseSecret(string(r.b))
 		if err != nil {
-			return "", inputf("standard input %s", err)
+			return "", inputf("cannot read a secret from standard input: %s", plain(err))
 		}
-		return secret, nil
+		text = string(b)
 	}
+	secret, err := parseSecret(text)
+	if err != nil {
+		return "", inputf("standard input %s", err)
+	}
+	return secret, nil
 }
 
 // parseSecret takes one trailing newline away, and refuses what cannot be sent.

@@ -28,41 +28,69 @@ func (e *env) terminal() *os.File {
 // ask reads one thing that is not for others to see: from the terminal, without
 // echo, and else as the next line of standard input.
 func (e *env) ask(ctx context.Context, what string) (string, error) {
-	read := e.line
-	if f := e.terminal(); f != nil {
-		before, err := term.GetState(int(f.Fd()))
+	f := e.terminal()
+	if f != nil {
+		show, err := hideTyping(f)
 		if err != nil {
-			return "", err
+			return "", inputf("cannot ask for the %s at this terminal, which would show it: %s", what, plain(err))
 		}
-		defer term.Restore(int(f.Fd()), before) // an interrupt leaves the echo off
+		defer show()
+		// From here on nothing that is typed is shown, however fast.
 		_, _ = io.WriteString(e.stderr, strings.ToUpper(what[:1])+what[1:]+": ")
 		defer io.WriteString(e.stderr, "\n")
-		read = func() (string, error) {
-			b, err := term.ReadPassword(int(f.Fd()))
-			return string(b), err
-		}
 	}
+	text, err := interruptible(ctx, e.line)
+	if f != nil {
+		text = rubOut(text)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil && !errors.Is(err, io.EOF):
+		return "", inputf("cannot read the %s from standard input: %s", what, plain(err))
+	case text == "":
+		return "", inputf("standard input has no line with the %s", what)
+	}
+	return text, nil
+}
+
+// interruptible reads standard input, until ctx ends at most. The read itself goes
+// on then, for nobody: the program ends.
+func interruptible[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	type result struct {
-		text string
-		err  error
+		got T
+		err error
 	}
 	done := make(chan result, 1)
-	go func() { // a read cannot be interrupted; the program ends instead
-		text, err := read()
-		done <- result{text, err}
+	go func() {
+		got, err := read()
+		done <- result{got, err}
 	}()
 	select {
 	case <-ctx.Done():
-		return "", ctx.Err()
+		var none T
+		return none, ctx.Err()
 	case r := <-done:
-		switch {
-		case r.err != nil && !errors.Is(r.err, io.EOF):
-			return "", inputf("cannot read the %s from standard input: %s", what, plain(r.err))
-		case r.text == "":
-			return "", inputf("standard input has no line with the %s", what)
-		}
-		return r.text, nil
+		return r.got, r.err
 	}
+}
+
+// rubOut takes back what was typed before a backspace. Terminals do that
+// themselves, but for the one of two keys for it that they are not set to.
+func rubOut(typed string) string {
+	if !strings.ContainsRune(typed, '\b') {
+		return typed // whatever its bytes are
+	}
+	var kept []rune
+	for _, r := range typed {
+		switch {
+		case r != '\b':
+			kept = append(kept, r)
+		case len(kept) > 0:
+			kept = kept[:len(kept)-1]
+		}
+	}
+	return string(kept)
 }
 
 // askNew is ask for a new password: twice, where a person types it.

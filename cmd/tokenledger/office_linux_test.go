@@ -1,0 +1,295 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/pquerna/otp/totp"
+	"go.uber.org/goleak"
+
+	"github.com/tokenledger/tokenledger/ledger/bucket"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/node"
+)
+
+// Passwords that nothing is wrong with.
+const (
+	goodPassword  = "otter plinth quaver"
+	otherPassword = "plinth otter quaver"
+)
+
+// office is a node, and who works with it.
+type office struct {
+	t        *testing.T
+	url      string // of the node's API, seen through what notes the requests
+	root     string // file of the first token
+	sessions *bucket.Bucket
+
+	mu    sync.Mutex
+	asked []asked // guarded by mu
+}
+
+// asked is a request that the node got, and its answer.
+type asked struct {
+	what   string // method and path
+	key    string // idempotency key
+	status int
+}
+
+func openOffice(t *testing.T) *office {
+	t.Helper()
+	leaveNothing(t)
+	dir := t.TempDir()
+	n, err := node.New(node.Config{
+		Data: dir, NATSListen: "127.0.0.1:0", APIAddr: "127.0.0.1:0", VerifyAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the node ended with %v", err)
+		}
+	})
+	select {
+	case <-n.Ready():
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the node did not start: %v", err)
+	}
+
+	o := &office{t: t, root: filepath.Join(dir, rootFile)}
+	to, err := url.Parse(n.Addresses().API)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true}
+	front := httptest.NewServer(&httputil.ReverseProxy{
+		Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) },
+		ModifyResponse: func(r *http.Response) error {
+			o.mu.Lock()
+			defer o.mu.Unlock()
+			o.asked = append(o.asked, asked{r.Request.Method + " " + r.Request.URL.Path, r.Request.Header.Get("Idempotency-Key"), r.StatusCode})
+			return nil
+		},
+	})
+	t.Cleanup(front.Close)
+	o.url = front.URL
+
+	key, err := embedded.LoadKey(filepath.Join(dir, "ledger.nk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := nats.Connect(n.Addresses().NATS, embedded.LedgerOptions(key)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	js, err := jetstream.New(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.sessions, err = bucket.Open(ctx, js, bucket.Config{Name: "SESSIONS"}); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// leaveNothing fails a test that leaves goroutines behind.
+func leaveNothing(t *testing.T) {
+	others := goleak.IgnoreCurrent()
+	t.Cleanup(func() {
+		if !t.Failed() { // else some may wait for what does not come
+			goleak.VerifyNone(t, others)
+		}
+	})
+}
+
+// since returns the requests that changed something from the n-th on, and how
+// many there were.
+func (o *office) since(n int) ([]asked, int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	changes := slices.DeleteFunc(slices.Clone(o.asked[n:]), func(a asked) bool { return strings.HasPrefix(a.what, http.MethodGet) })
+	return changes, len(o.asked)
+}
+
+// employee is a person with a home of her own.
+type employee struct {
+	*office
+	t     *testing.T
+	home  string
+	login string
+	id    string // of the account
+}
+
+// hire makes a person's account, with goodPassword, and sits her down at an empty
+// home.
+func (o *office) hire(t *testing.T, login string, grants ...string) *employee {
+	t.Helper()
+	p := &employee{office: o, t: t, home: t.TempDir(), login: login}
+	args := []string{"account", "create", login, "--kind", "user", "-o", "json", "--token-file", o.root}
+	for _, g := range grants {
+		args = append(args, "--grant", g)
+	}
+	var made struct{ Account struct{ ID string } }
+	p.reads(&made, args...)
+	p.id = made.Account.ID
+	invitation := p.must("", "account", "invite", login, "--secret-only", "--token-file", o.root)
+	p.must(invitation+goodPassword+"\n", "password", "--invitation")
+	return p
+}
+
+func (p *employee) environ() []string {
+	return []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + p.home, "TZ=UTC", "GORACE=atexit_sleep_ms=0",
+		"TOKENLEDGER_SERVER=" + p.url, "TOKENLEDGER_DATA=" + filepath.Join(p.home, "data"),
+	}
+}
+
+// sits starts the program at a terminal.
+func (p *employee) sits(args ...string) *seat {
+	p.t.Helper()
+	return sit(p.t, false, p.environ(), args...)
+}
+
+// runs runs the program without a terminal.
+func (p *employee) runs(stdin string, args ...string) outcome {
+	p.t.Helper()
+	var out, errs bytes.Buffer
+	ctx, cancel := context.WithDeadline(context.Background(), limitOf(p.t))
+	defer cancel()
+	code := run(ctx, args, strings.NewReader(stdin), &out, &errs, p.environ())
+	return outcome{code, out.String(), errs.String()}
+}
+
+// must is runs where nothing goes wrong, and returns standard output.
+func (p *employee) must(stdin string, args ...string) string {
+	p.t.Helper()
+	o := p.runs(stdin, args...)
+	if o.want(p.t, exitOK); p.t.Failed() {
+		p.t.FailNow()
+	}
+	return o.out
+}
+
+// reads is must for a command whose JSON is wanted.
+func (p *employee) reads(v any, args ...string) {
+	p.t.Helper()
+	if err := json.Unmarshal([]byte(p.must("", args...)), v); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// signsIn opens a session, without a terminal.
+func (p *employee) signsIn() {
+	p.t.Helper()
+	p.must(goodPassword+"\n", "login", "--login", p.login)
+}
+
+// signedIn reports whether the home has a session that the ledger takes.
+func (p *employee) signedIn() bool {
+	p.t.Helper()
+	o := p.runs("", "session", "show")
+	return o.code == int(exitOK) && strings.Contains(o.out, p.id)
+}
+
+// opens reports whether a password is hers.
+func (p *employee) opens(password string) bool {
+	p.t.Helper()
+	return p.runs(password+"\n", "login", "--login", p.login, "--session-file", filepath.Join(p.t.TempDir(), "session")).code == int(exitOK)
+}
+
+// tokens returns how many tokens her account has.
+func (p *employee) tokens() int {
+	p.t.Helper()
+	var list struct{ Items []json.RawMessage }
+	p.reads(&list, "token", "list", "--account", p.login, "-o", "json", "--token-file", p.root)
+	return len(list.Items)
+}
+
+// state returns the state of her account.
+func (p *employee) state() string {
+	p.t.Helper()
+	var a struct{ State string }
+	p.reads(&a, "account", "show", p.id, "-o", "json", "--token-file", p.root)
+	return a.State
+}
+
+// waits has the person away for so long that the proof of her session is not
+// recent any more. It is the record that gets older.
+func (p *employee) waits() {
+	p.t.Helper()
+	ctx, cancel := context.WithDeadline(context.Background(), limitOf(p.t))
+	defer cancel()
+	entry, err := p.sessions.Get(ctx, "*."+p.id+".*")
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	const field = "proved_at"
+	record := map[string]any{}
+	if err := json.Unmarshal(entry.Value, &record); err != nil || record[field] == nil {
+		p.t.Fatalf("the session's record has no %s: %v", field, err)
+	}
+	record[field] = time.Now().Add(-time.Hour).UTC()
+	b, err := json.Marshal(record)
+	if err == nil {
+		_, err = p.sessions.Put(ctx, entry.Key, b, entry.Revision)
+	}
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// app is a person's app for codes.
+type app struct {
+	secret string
+	last   int64 // step of the last code
+}
+
+// code returns a code that was not used, as a person may type it. Two in a row
+// are good at once.
+func (a *app) code(t *testing.T) string {
+	t.Helper()
+	const period = 30
+	a.last = max(a.last+1, time.Now().Unix()/period)
+	code, err := totp.GenerateCode(a.secret, time.Unix(a.last*period, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code[:3] + " " + code[3:]
+}
+
+// unseen fails the test where the terminal shows anything but what it is to show,
+// or what the program wrote has a word that was typed.
+func (s *seat) unseen(screen string, typed ...string) {
+	s.t.Helper()
+	if got := s.screen.String(); got != screen {
+		s.t.Errorf("the terminal shows %q, want %q", got, screen)
+	}
+	for _, word := range strings.Fields(strings.Join(typed, " ")) {
+		if strings.Contains(s.out.String()+s.errs.String(), word) {
+			s.t.Errorf("the output has %q, which was typed at a prompt: %q, %q", word, s.out, s.errs)
+		}
+	}
+}

@@ -1,0 +1,271 @@
+package main
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func secondFactor(t *testing.T, o *office) {
+	p := o.hire(t, "factor-anna")
+	p.signsIn()
+	s := p.sits("second-factor", "add")
+	s.asked("Code that the app shows: ")
+	s.out.wait(t, "\naddress")
+	a := &app{secret: strings.Fields(s.out.String())[1]}
+	s.types(a.code(t) + "\n")
+	s.ends(exitOK)
+	s.unseen("")
+	lines := strings.Split(strings.TrimSpace(s.out.String()), "\n")
+	if len(lines) != 2+1+10 || !strings.HasPrefix(lines[2], "The recovery codes") {
+		t.Fatalf("standard output %q, want the app's secret and ten recovery codes", s.out)
+	}
+	if o := p.runs(goodPassword+"\n", "login", "--login", p.login); o.code != int(exitUsage) {
+		t.Errorf("signed in without a code: %+v", o)
+	}
+
+	// A recovery code, with other spaces than it was shown with.
+	recovery := strings.ReplaceAll(lines[3], "-", " ")
+	s = p.sits("second-factor", "remove")
+	s.answers("Code, or a recovery code: ", recovery)
+	s.ends(exitOK)
+	s.unseen("", recovery)
+	if s.out.String() != "removed\n" || !p.opens(goodPassword) {
+		t.Errorf("standard output %q, want the factor to be gone", s.out)
+	}
+}
+
+// secondFactorNoCode goes away before the factor counts.
+func secondFactorNoCode(t *testing.T, o *office) {
+	p := o.hire(t, "factor-ben")
+	p.signsIn()
+	for key, want := range map[string]exitCode{ctrlC: exitInterrupted, ctrlD: exitUsage, "\n": exitUsage, "1\n": exitUsage} {
+		s := p.sits("second-factor", "add")
+		s.asked("Code that the app shows: ")
+		s.types(key)
+		s.ends(want)
+		s.unseen("")
+	}
+	if !p.opens(goodPassword) {
+		t.Error("there is a second factor")
+	}
+}
+
+const provePrompt = "Password, or code of the second factor: "
+
+// create is a command that needs a recent proof of the person.
+var create = []string{"token", "create", "--scope", "view:site/1", "--secret-only"}
+
+func proof(t *testing.T, o *office) {
+	p := o.hire(t, "proof-anna", "view:site/1")
+	p.signsIn()
+	p.waits()
+	_, before := o.since(0)
+	s := p.sits(create...)
+	s.errs.wait(t, "tokenledger: proof of the person is needed: to make a token, ")
+	s.answers(provePrompt, goodPassword)
+	s.ends(exitOK)
+	s.unseen("", goodPassword)
+	p.provedOnce(before)
+	if secret := s.out.String(); !strings.HasPrefix(secret, "tlu_") || strings.Count(secret, "\n") != 1 {
+		t.Errorf("standard output %q, want the secret alone", secret)
+	}
+
+	// The proof is good for what follows.
+	s = p.sits(create...)
+	s.ends(exitOK)
+	if strings.Contains(s.errs.String(), provePrompt) || p.tokens() != 2 {
+		t.Errorf("standard error %q, and %d tokens, want 2 of them and nothing asked", s.errs, p.tokens())
+	}
+}
+
+// provedOnce wants one token to be there, by one command that was sent twice with
+// a proof between.
+func (p *employee) provedOnce(before int) {
+	p.t.Helper()
+	got, _ := p.since(before)
+	whats := make([]string, len(got))
+	for i, a := range got {
+		whats[i] = a.what
+	}
+	want := []string{"POST /v1/tokens", "POST /v1/session/prove", "POST /v1/tokens"}
+	if !slices.Equal(whats, want) {
+		p.t.Fatalf("the ledger was asked for %v, want %v", got, want)
+	}
+	if got[0].status != http.StatusUnauthorized || got[1].status != http.StatusOK || got[2].status/100 != 2 {
+		p.t.Errorf("the answers are %v", got)
+	}
+	if got[0].key == "" || got[2].key != got[0].key {
+		p.t.Errorf("the idempotency keys are %q and %q, want one", got[0].key, got[2].key)
+	}
+	if n := p.tokens(); n != 1 {
+		p.t.Errorf("%d tokens, want 1", n)
+	}
+}
+
+func proofByCode(t *testing.T, o *office) {
+	for _, spaced := range []bool{true, false} {
+		p := o.hire(t, map[bool]string{true: "proof-code-anna", false: "proof-code-ben"}[spaced], "view:site/1")
+		p.signsIn()
+		var made struct{ Secret string }
+		p.reads(&made, "second-factor", "add", "-o", "json")
+		a := &app{secret: made.Secret}
+		p.must(a.code(t)+"\n", "second-factor", "confirm")
+		p.waits()
+		_, before := o.since(0)
+		s := p.sits(create...)
+		s.asked(provePrompt)
+		code := a.code(t)
+		if !spaced {
+			code = strings.ReplaceAll(code, " ", "")
+		}
+		s.types(code + "\n")
+		s.ends(exitOK)
+		s.unseen("", code)
+		p.provedOnce(before)
+	}
+}
+
+func proofFails(t *testing.T, o *office) {
+	p := o.hire(t, "proof-ben", "view:site/1")
+	p.signsIn()
+	p.waits()
+	for typed, want := range map[string]struct {
+		code exitCode
+		says string
+	}{
+		otherPassword + "\n": {exitNotAllowed, "not accepted"},
+		"123 456\n":          {exitNotAllowed, "not accepted"},
+		"\n":                 {exitUsage, "no line with the password, or code of the second factor"},
+		ctrlD:                {exitUsage, "no line with the password, or code of the second factor"},
+	} {
+		s := p.sits(create...)
+		s.asked(provePrompt)
+		s.types(typed)
+		s.ends(want.code, want.says)
+		s.unseen("", strings.TrimSpace(typed))
+		if s.out.String() != "" {
+			t.Errorf("standard output %q, want none", s.out)
+		}
+	}
+	if n := p.tokens(); n != 0 {
+		t.Errorf("%d tokens, want none", n)
+	}
+}
+
+func proofInterrupted(t *testing.T, o *office) {
+	p := o.hire(t, "proof-cleo", "view:site/1")
+	p.signsIn()
+	p.waits()
+	s := p.sits(create...)
+	s.asked(provePrompt)
+	s.types(ctrlC)
+	s.ends(exitInterrupted, "interrupted")
+	s.unseen("")
+	// Nothing was done, so there is nothing to find out.
+	if strings.Contains(s.errs.String(), "--idempotency-key") || p.tokens() != 0 {
+		t.Errorf("standard error %q, and %d tokens, want none", s.errs, p.tokens())
+	}
+}
+
+func proofWithoutTerminal(t *testing.T, o *office) {
+	p := o.hire(t, "proof-dora", "view:site/1")
+	p.signsIn()
+	p.waits()
+	_, before := o.since(0)
+	p.runs(goodPassword+"\n", create...).want(t, exitNotAllowed, "Run 'tokenledger session prove' first.")
+	if got, _ := o.since(before); len(got) != 1 {
+		t.Errorf("the ledger was asked for %v, want one request", got)
+	}
+	p.must(goodPassword+"\n", "session", "prove")
+	p.must("", create...)
+	if n := p.tokens(); n != 1 {
+		t.Errorf("%d tokens, want 1", n)
+	}
+}
+
+func sessionProve(t *testing.T, o *office) {
+	p := o.hire(t, "prove-anna", "view:site/1")
+	p.signsIn()
+	p.waits()
+	s := p.sits("session", "prove")
+	s.answers(provePrompt, goodPassword)
+	s.ends(exitOK)
+	s.unseen("", goodPassword)
+	p.must("", create...)
+}
+
+const erasePrompt = "Its login again: "
+
+func erase(t *testing.T, o *office) {
+	p := o.hire(t, "Erase-Anna")
+	s := p.sits("account", "erase", p.id, "--token-file", o.root)
+	s.errs.wait(t, "This ends the account Erase-Anna and all of its tokens, for ever. "+erasePrompt)
+	s.types("erase-anno" + backspace + "a\n") // which is no secret, and shown
+	s.ends(exitOK)
+	if !strings.HasPrefix(s.out.String(), "erased at position ") || !strings.HasPrefix(s.screen.String(), "erase-anno") {
+		t.Errorf("standard output %q, and the terminal shows %q", s.out, s.screen)
+	}
+	if got := p.state(); got != "erased" {
+		t.Errorf("the account is %s", got)
+	}
+}
+
+func eraseAnother(t *testing.T, o *office) {
+	p := o.hire(t, "erase-ben")
+	_, before := o.since(0)
+	for _, typed := range []string{"erase-anna\n", "y\n", "\n", ctrlD, p.id + "\n", "erase-be" + ctrlD + ctrlD, strings.Repeat("erase-ben", 1000) + "\n"} {
+		s := p.sits("account", "erase", p.login, "--token-file", o.root)
+		s.errs.wait(t, erasePrompt)
+		s.types(typed)
+		s.ends(exitUsage, "Give its login on standard input, or add --yes")
+	}
+	if got, _ := o.since(before); len(got) > 0 || p.state() != "active" {
+		t.Errorf("the ledger was asked for %v, and the account is %s", got, p.state())
+	}
+}
+
+func eraseInterrupted(t *testing.T, o *office) {
+	p := o.hire(t, "erase-cleo")
+	_, before := o.since(0)
+	s := p.sits("account", "erase", p.login, "--token-file", o.root)
+	s.errs.wait(t, erasePrompt)
+	s.types(p.login + ctrlC)
+	s.ends(exitInterrupted, erasePrompt+"\ntokenledger: interrupted.\n")
+	if got, _ := o.since(before); len(got) > 0 || p.state() != "active" {
+		t.Errorf("the ledger was asked for %v, and the account is %s", got, p.state())
+	}
+}
+
+// eraseProve types a login that is seen, and then a password that is not.
+func eraseProve(t *testing.T, o *office) {
+	boss := o.hire(t, "erase-boss", "superuser")
+	boss.signsIn()
+	boss.waits()
+	p := o.hire(t, "erase-dora")
+	s := boss.sits("account", "erase", p.login)
+	s.errs.wait(t, erasePrompt)
+	s.types(p.login + "\n")
+	s.answers(provePrompt, goodPassword)
+	s.ends(exitOK)
+	s.unseen(p.login+"\r\n", goodPassword)
+	if got := p.state(); got != "erased" {
+		t.Errorf("the account is %s", got)
+	}
+}
+
+// eraseSpokenFor has the token read from the terminal, where no login is then
+// asked for.
+func eraseSpokenFor(t *testing.T, o *office) {
+	p := o.hire(t, "erase-emil")
+	boss := o.hire(t, "erase-chef", "superuser")
+	secret := strings.TrimSpace(p.must("", "token", "create", "--account", boss.login, "--scope", "superuser", "--yes-admin", "--secret-only", "--token-file", o.root))
+	s := p.sits("account", "erase", p.login, "--token-file", "-")
+	s.answers("Secret: ", secret)
+	s.ends(exitUsage, "add --yes")
+	s.unseen("", secret)
+	if strings.Contains(s.errs.String(), erasePrompt) || p.state() != "active" {
+		t.Errorf("standard error %q, and the account is %s", s.errs, p.state())
+	}
+}
