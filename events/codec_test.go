@@ -124,6 +124,12 @@ func TestDecodeRefuses(t *testing.T) {
 		{"edit with a bad constraint", goldens["tokenledger.token.edited.v1"], map[string]string{"data.change.constraints.methods": `["get"]`}, events.ErrMalformed},
 		{"account of no kind", goldens["tokenledger.account.created.v1"], map[string]string{"data.change.kind": `"robot"`}, events.ErrMalformed},
 		{"owner that is a token", goldens["tokenledger.account.edited.v1"], map[string]string{"data.change.owner": quoted(goldenToken)}, events.ErrMalformed},
+		{"change of nothing of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `[]`}, events.ErrMalformed},
+		{"change of a person out of order", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["name","mail"]`}, events.ErrMalformed},
+		{"change of a person listed twice", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["mail","mail"]`}, events.ErrMalformed},
+		{"change of something else of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["mail","name","phone"]`}, events.ErrUnknown},
+		{"change of null of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `[null]`}, events.ErrUnknown},
+		{"text as what changed of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `"name"`}, events.ErrMalformed},
 		{"cut-off without time", goldens["tokenledger.account.tokens_revoked.v1"], map[string]string{"data.change.before": ""}, events.ErrMalformed},
 		{"cut-off of all without time", goldens["tokenledger.policy.tokens_revoked.v1"], map[string]string{"data.change.before": "null"}, events.ErrMalformed},
 		{"negative life", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_life_s": "-1"}, events.ErrMalformed},
@@ -215,6 +221,9 @@ func TestEncodeRefuses(t *testing.T) {
 		},
 		"zero network": func(e *events.Event) {
 			e.Change = &events.TokenEdited{Constraints: &events.Constraints{CIDRs: make([]netip.Prefix, 1)}}
+		},
+		"name of a person": func(e *events.Event) {
+			e.About, e.Change = goldenAccount, &events.AccountEdited{Person: []events.PersonField{"Anna Ek"}}
 		},
 		"expiry in year 10000": func(e *events.Event) {
 			e.Change = &events.TokenEdited{Expires: new(time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC))}
@@ -443,6 +452,8 @@ func TestHistoryHasEverything(t *testing.T) {
 				count("rotated twice within grace", e.Time.Before(rotated[e.About]))
 				count("rotated while suspended", states[e.About] == "suspended")
 				rotated[e.About] = c.Until
+			case *events.AccountEdited:
+				count("person changed", c.Person != nil)
 			case *events.TokenSuspended:
 				count("suspended again", states[e.About] == "suspended")
 			}
@@ -468,7 +479,7 @@ func TestHistoryHasEverything(t *testing.T) {
 	}
 	for _, what := range []string{
 		"clock went back", "command key", "digest given again", "created in an erased account", "created in a suspended account",
-		"rotated twice within grace", "rotated while suspended", "suspended again",
+		"rotated twice within grace", "rotated while suspended", "suspended again", "person changed",
 	} {
 		if cases[what] == 0 {
 			t.Errorf("no history has the case: %s", what)

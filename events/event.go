@@ -42,7 +42,8 @@ type Actor struct {
 // log keeps nothing that they typed.
 type CommandKey string
 
-// RequestHash tells a retried request from another one under the same key.
+// RequestHash tells a retried request from another one under the same key. The
+// ledger keys it, so that the log does not let anybody try out what was asked.
 type RequestHash string
 
 // NewCommandKey returns the key that an account's idempotency key stands for.
@@ -256,11 +257,24 @@ type AccountGranted struct {
 }
 
 // AccountEdited changes an account's owner or its right to manage its own
-// tokens. What is absent stays.
+// tokens, or says what changed of its person. What is absent stays.
 type AccountEdited struct {
 	Owner       *AccountID `json:"owner,omitempty"`
 	SelfService *bool      `json:"self_service,omitempty"`
+	// Person lists what changed, each once, in order of the alphabet. What it is
+	// now is not here but in the directory, from where it can be erased.
+	Person []PersonField `json:"person,omitempty"`
 }
+
+// PersonField is something that the directory knows of an account's person.
+// Values are stored and never reused.
+type PersonField string
+
+// What can change of a person.
+const (
+	PersonMail PersonField = "mail"
+	PersonName PersonField = "name"
+)
 
 // AccountSuspended stops all of an account's tokens until it is resumed.
 type AccountSuspended struct {
@@ -419,10 +433,11 @@ func (c *AccountCreated) validate() error {
 func (c *AccountGranted) validate() error { return checkScopes(c.Grants) }
 
 func (c *AccountEdited) validate() error {
-	if c.Owner == nil {
-		return nil
+	var owner AccountID
+	if c.Owner != nil {
+		owner = *c.Owner
 	}
-	return checkOwner(*c.Owner)
+	return errors.Join(checkOwner(owner), checkPerson(c.Person))
 }
 
 func (c *AccountSuspended) validate() error     { return checkLabel("reason", c.Reason) }
@@ -500,6 +515,22 @@ func checkOwner(owner AccountID) error {
 	}
 	_, err := ParseAccountID(string(owner))
 	return err
+}
+
+// checkPerson reports what is no list of what changed of a person.
+func checkPerson(list []PersonField) error {
+	if list != nil && len(list) == 0 {
+		return errors.New("a change of a person names what changed")
+	}
+	for i, f := range list {
+		if f != PersonMail && f != PersonName {
+			return fmt.Errorf("%w field of a person %s", ErrUnknown, Quote(string(f)))
+		}
+		if i > 0 && f <= list[i-1] {
+			return errors.New("what changed of a person is listed once each, in order")
+		}
+	}
+	return nil
 }
 
 func checkCutoff(before time.Time, reason string) error {

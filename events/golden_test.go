@@ -95,9 +95,12 @@ var goldens = map[string]*events.Event{
 	"tokenledger.account.created.v1-service": golden(&events.AccountCreated{
 		Type: events.ServiceAccount, Owner: goldenOwner, Grants: scopes("track:site/*"),
 	}),
-	"tokenledger.account.granted.v1":        golden(&events.AccountGranted{Grants: scopes("admin:site/1", "audit")}),
-	"tokenledger.account.edited.v1":         golden(&events.AccountEdited{Owner: new(events.AccountID(goldenOwner)), SelfService: new(false)}),
-	"tokenledger.account.edited.v1-orphan":  golden(&events.AccountEdited{Owner: new(events.AccountID(""))}),
+	"tokenledger.account.granted.v1":       golden(&events.AccountGranted{Grants: scopes("admin:site/1", "audit")}),
+	"tokenledger.account.edited.v1":        golden(&events.AccountEdited{Owner: new(events.AccountID(goldenOwner)), SelfService: new(false)}),
+	"tokenledger.account.edited.v1-orphan": golden(&events.AccountEdited{Owner: new(events.AccountID(""))}),
+	"tokenledger.account.edited.v1-person": golden(&events.AccountEdited{
+		Person: []events.PersonField{events.PersonMail, events.PersonName},
+	}),
 	"tokenledger.account.suspended.v1":      golden(&events.AccountSuspended{Reason: "on leave"}),
 	"tokenledger.account.resumed.v1":        golden(&events.AccountResumed{}),
 	"tokenledger.account.tokens_revoked.v1": golden(&events.AccountTokensRevoked{Before: goldenTime, Reason: "stolen laptop"}),

@@ -87,16 +87,28 @@ func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r Crea
 			return change, l.vacant(id)
 		},
 	})
+	if err == nil && out.replayed {
+		err = l.stayErased(ctx, id)
+	}
 	if err != nil {
 		return AccountResult{}, fmt.Errorf("create account: %w", err)
 	}
 	return l.accountResult(ctx, out)
 }
 
+// stayErased deletes what a command may have described while another one, with
+// the same key, made the account and it was erased.
+func (l *Ledger) stayErased(ctx context.Context, id events.AccountID) error {
+	if a, err := l.cfg.View.Account(id); err != nil || !a.Erased {
+		return nil
+	}
+	return l.directory.erase(ctx, id)
+}
+
 // before returns what a command with the same key did, or why a command that
 // makes something would be refused whatever it is.
 func (l *Ledger) before(key events.CommandKey, request any) (outcome, error) {
-	hash, err := hashRequest(request)
+	hash, err := l.hashRequest(request)
 	if err != nil {
 		return outcome{}, err
 	}
@@ -123,15 +135,15 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 		if !ours && l.cfg.Now().Sub(held.Account.Time()) < 2*l.cfg.CommandTimeout {
 			return id, errTaken
 		}
-		if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(held.Account))); err != nil {
-			return id, err
-		}
-		if err := l.vacant(held.Account); err != nil {
-			return id, err
-		}
 		id = held.Account
 	}
-	return id, l.directory.describe(ctx, id, person{Login: login, Name: p.Name, Mail: p.Mail})
+	return id, l.directory.describe(ctx, id, person{Login: login, Name: p.Name, Mail: p.Mail}, func() error {
+		// Another command with the same key, or login, may have made the account.
+		if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(id))); err != nil {
+			return err
+		}
+		return l.vacant(id)
+	})
 }
 
 var errTaken = fmt.Errorf("%w: the login is taken", ErrExists)
@@ -179,71 +191,6 @@ func (l *Ledger) ResumeAccount(ctx context.Context, c Caller, key, account strin
 	})
 }
 
-// EditAccount asks to change an account. Nil fields stay as they are.
-type EditAccount struct {
-	Owner       *string // id or login, empty for none
-	SelfService *bool
-}
-
-// EditAccount changes a service account's owner, or whether an account manages
-// its own tokens.
-func (l *Ledger) EditAccount(ctx context.Context, c Caller, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
-	if r == (EditAccount{}) {
-		return AccountResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
-	}
-	id, err := l.resolveFor(ctx, c, ChangeAccount, account)
-	if err != nil {
-		return AccountResult{}, err
-	}
-	if err := l.mayAccount(c, ChangeAccount, id); err != nil {
-		return AccountResult{}, err // without the id, as of an account that does not exist
-	}
-	change := &events.AccountEdited{SelfService: r.SelfService}
-	if r.Owner != nil {
-		change.Owner = new(events.AccountID)
-	}
-	if r.Owner != nil && *r.Owner != "" {
-		a, err := l.cfg.View.Account(id)
-		if err != nil {
-			return AccountResult{}, foreign(err, "account %s", id)
-		}
-		if *change.Owner, err = l.owner(ctx, a.Kind, *r.Owner); err != nil {
-			return AccountResult{}, err
-		}
-	}
-	return l.changeAccount(ctx, c, ChangeAccount, key, account, seen, false, []any{"edit account", account, r}, func(*events.Account) events.Change {
-		return change
-	})
-}
-
-// owner returns who is to own an account of a kind. A user owns and is not
-// owned, so no account is its own owner, near or far.
-func (l *Ledger) owner(ctx context.Context, kind events.AccountKind, account string) (events.AccountID, error) {
-	if kind != events.ServiceAccount {
-		return "", invalid("owner", "is for service accounts; a user has none")
-	}
-	id, err := l.resolve(ctx, account)
-	var field *FieldError
-	if errors.As(err, &field) {
-		return "", invalid("owner", "%s", field.Problem)
-	}
-	if errors.Is(err, ErrNotFound) {
-		return "", invalid("owner", "is not an account that exists")
-	}
-	if err != nil {
-		return "", err
-	}
-	switch a, err := l.cfg.View.Account(id); {
-	case err != nil:
-		return "", foreign(err, "account %s", id)
-	case a.Kind != events.UserAccount:
-		return "", invalid("owner", "is a service account; only a user owns one")
-	case a.Erased:
-		return "", invalid("owner", "is erased")
-	}
-	return id, nil
-}
-
 // mayAccount is [Ledger.may] for an operation on an account.
 func (l *Ledger) mayAccount(c Caller, op Operation, id events.AccountID) error {
 	a, err := l.cfg.View.Account(id)
@@ -271,12 +218,21 @@ func (l *Ledger) Allow(ctx context.Context, c Caller, op Operation, account stri
 }
 
 func (l *Ledger) changeAccount(ctx context.Context, c Caller, op Operation, key, account string, seen Precondition, ending bool, request any, plan func(*events.Account) events.Change) (AccountResult, error) {
-	id, err := l.resolveFor(ctx, c, op, account)
+	out, err := l.runOnAccount(ctx, c, op, key, account, seen, ending, request, plan)
 	if err != nil {
 		return AccountResult{}, err
 	}
+	return l.accountResult(ctx, out)
+}
+
+// runOnAccount carries out a command on an account that exists.
+func (l *Ledger) runOnAccount(ctx context.Context, c Caller, op Operation, key, account string, seen Precondition, ending bool, request any, plan func(*events.Account) events.Change) (outcome, error) {
+	id, err := l.resolveFor(ctx, c, op, account)
+	if err != nil {
+		return outcome{}, err
+	}
 	if err := l.mayAccount(c, op, id); err != nil {
-		return AccountResult{}, err // without the id, as of an account that does not exist
+		return outcome{}, err // without the id, as of an account that does not exist
 	}
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id), ending: ending,
@@ -308,9 +264,9 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, op Operation, key,
 		},
 	})
 	if err != nil {
-		return AccountResult{}, fmt.Errorf("change account %s: %w", id, err)
+		return outcome{}, fmt.Errorf("change account %s: %w", id, err)
 	}
-	return l.accountResult(ctx, out)
+	return out, nil
 }
 
 // GetAccount returns one account, by id or login.

@@ -2,6 +2,8 @@ package ledger
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -64,7 +66,7 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 	var hash events.RequestHash
 	if key != "" {
 		var err error
-		if hash, err = hashRequest(c.request); err != nil {
+		if hash, err = l.hashRequest(c.request); err != nil {
 			return outcome{}, err
 		}
 	}
@@ -119,13 +121,16 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 	}
 }
 
-// hashRequest returns the hash of what a command asks.
-func hashRequest(request any) (events.RequestHash, error) {
+// hashRequest returns the hash of what a command asks: logins, names and mails
+// too, none of which the hash tells without the key.
+func (l *Ledger) hashRequest(request any) (events.RequestHash, error) {
 	b, err := json.Marshal(request)
 	if err != nil {
 		return "", err
 	}
-	return events.HashRequest(b), nil
+	mac := hmac.New(sha256.New, l.requestKey)
+	mac.Write(b)
+	return events.HashRequest(mac.Sum(nil)), nil
 }
 
 // room returns [ErrUnavailable] where the log has no room for an append.

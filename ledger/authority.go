@@ -47,7 +47,7 @@ const (
 	SeeAccount    Operation = "see an account"
 	MakeAccount   Operation = "make an account"
 	GrantAccount  Operation = "change an account's grants"
-	ChangeAccount Operation = "change an account's owner or self-service"
+	ChangeAccount Operation = "change an account's owner, self-service, name or mail"
 	StopAccount   Operation = "suspend or resume an account"
 	EraseAccount  Operation = "erase an account"
 	InvitePerson  Operation = "invite a person to set a password"

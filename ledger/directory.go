@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -28,16 +29,23 @@ const (
 //
 //	login.<digest of the login in lower case> -> reservation
 //	account.<id>                              -> person
+//	request-key                               -> random bytes, see requestKey
 type directory struct {
 	bucket *bucket.Bucket
 	kv     jetstream.KeyValue // the bucket's own
 }
 
-// person is what the directory knows of an account.
+// person is what the directory knows of an account. A record is made before the
+// account is, and only changed from then on until it is removed: what was erased
+// is not written again.
 type person struct {
 	Login string `json:"login"`
 	Name  string `json:"name,omitempty"`
 	Mail  string `json:"mail,omitempty"`
+	// Positions of the events that name and mail are from, zero where they are as
+	// the account was made with.
+	NameAt events.Position `json:"name_at,omitempty"`
+	MailAt events.Position `json:"mail_at,omitempty"`
 }
 
 func openDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (*directory, error) {
@@ -84,16 +92,73 @@ func (d *directory) reserve(ctx context.Context, login string, r reservation) (r
 	}
 }
 
-// describe records what is known of an account.
-func (d *directory) describe(ctx context.Context, id events.AccountID, p person) error {
-	b, err := json.Marshal(p)
-	if err != nil {
-		return err
+// describe records what is known of an account that is about to be made. It
+// leaves all as it is, and returns the error, where made returns one. A record
+// that changes after made was asked is not written over.
+func (d *directory) describe(ctx context.Context, id events.AccountID, p person, made func() error) error {
+	_, err := d.change(ctx, id, func(was *person, _ bool) error {
+		*was = p
+		return made()
+	})
+	return err
+}
+
+// errNoRecord reports an account that the directory knows nothing of: it was
+// erased, or the directory is not the log's.
+var errNoRecord = errors.New("the directory has no record of the account")
+
+// edit puts those of name and mail that are not nil in the place of what is from
+// an earlier event than theirs, at a position. It returns what the directory
+// knows then, or errNoRecord.
+func (d *directory) edit(ctx context.Context, id events.AccountID, at events.Position, name, mail *string) (person, error) {
+	return d.change(ctx, id, func(p *person, found bool) error {
+		if !found {
+			return errNoRecord
+		}
+		if name != nil && at > p.NameAt {
+			p.Name, p.NameAt = *name, at
+		}
+		if mail != nil && at > p.MailAt {
+			p.Mail, p.MailAt = *mail, at
+		}
+		return nil
+	})
+}
+
+// change writes what f makes of an account's record, nothing where f returns an
+// error. Where the record changed meanwhile, or went, f is asked again.
+func (d *directory) change(ctx context.Context, id events.AccountID, f func(p *person, found bool) error) (person, error) {
+	for {
+		var was person
+		e, err := d.bucket.Get(ctx, accountKey(id))
+		found := err == nil
+		if err != nil && !errors.Is(err, bucket.ErrNotFound) {
+			return was, unavailable(err)
+		}
+		if found {
+			if err := json.Unmarshal(e.Value, &was); err != nil {
+				return was, fmt.Errorf("read the directory's record of %s: %w", id, err)
+			}
+		}
+		p := was
+		if err := f(&p, found); err != nil || found && p == was {
+			return p, err
+		}
+		b, err := json.Marshal(p)
+		if err != nil {
+			return p, err
+		}
+		// After an error that leaves it open whether the record was written, the
+		// write may still come: on the same condition.
+		_, err = d.bucket.Put(ctx, accountKey(id), b, e.Revision)
+		if errors.Is(err, bucket.ErrChanged) {
+			continue
+		}
+		if err != nil {
+			return p, unavailable(err)
+		}
+		return p, nil
 	}
-	if _, err := d.kv.Put(ctx, accountKey(id), b); err != nil {
-		return unavailable(err)
-	}
-	return nil
 }
 
 // holder returns who has a login.
@@ -139,6 +204,35 @@ func (d *directory) erase(ctx context.Context, id events.AccountID) error {
 		}
 	}
 	return d.bucket.Remove(ctx, accountKey(id))
+}
+
+// requestKey returns what hashes of requests are keyed with, and makes it where
+// there is none. A bucket that was made a moment ago may have no leader yet.
+func (d *directory) requestKey(ctx context.Context) ([]byte, error) {
+	for {
+		key, err := d.tryRequestKey(ctx)
+		if err == nil {
+			return key, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, unavailable(err)
+		case <-time.After(settleWait):
+		}
+	}
+}
+
+// tryRequestKey is [bucket.ErrChanged] where another ledger was faster.
+func (d *directory) tryRequestKey(ctx context.Context) ([]byte, error) {
+	const name = "request-key"
+	e, err := d.bucket.Get(ctx, name)
+	if !errors.Is(err, bucket.ErrNotFound) {
+		return e.Value, err
+	}
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // it never fails
+	_, err = d.bucket.Put(ctx, name, key, 0)
+	return key, err
 }
 
 // get reads a key, [jetstream.ErrKeyNotFound] where there is none. A copy that

@@ -18,7 +18,9 @@
 //
 // Events, in the stream LEDGER. Logins, names and mails, in the key-value bucket
 // DIRECTORY, from which they can be erased; package signin keeps there what
-// people prove to be theirs by, and their sessions in the bucket SESSIONS.
+// people prove to be theirs by, and their sessions in the bucket SESSIONS. The
+// log's hashes of requests are keyed with random bytes that are in DIRECTORY
+// alone, so the log does not let anybody try out what was asked.
 // Secrets are stored nowhere; for ten minutes they are remembered in memory, so
 // that a retry gets the same answer.
 //

@@ -54,12 +54,14 @@ const (
 	maxMail = 254 // RFC 5321 section 4.5.3.1.3, without the angle brackets
 )
 
+var errServiceMail = invalid("mail", "is for users; a service account has none")
+
 // check reports what is wrong with what is said of a person. It does not repeat
 // it.
 func (p Person) check(kind events.AccountKind) error {
 	switch {
 	case p.Mail != "" && kind == events.ServiceAccount:
-		return invalid("mail", "is for users; a service account has none")
+		return errServiceMail
 	case len(p.Name) > maxName:
 		return invalid("name", "is %d bytes long, and %d are the most", len(p.Name), maxName)
 	case !utf8.ValidString(p.Name) || strings.ContainsFunc(p.Name, func(r rune) bool { return !unicode.IsPrint(r) }):

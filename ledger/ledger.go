@@ -156,10 +156,13 @@ type Ledger struct {
 	js        jetstream.JetStream
 	stream    jetstream.Stream
 	directory *directory
-	answers   *answers
-	group     *group
-	nodes     *nodes
-	receipts  *receipts
+	// requestKey keys the hashes of requests. It is in the directory alone, so
+	// that whoever has the log cannot try out what a request may have asked.
+	requestKey []byte
+	answers    *answers
+	group      *group
+	nodes      *nodes
+	receipts   *receipts
 }
 
 // Open prepares the ledger on a stream that exists, and makes the directory's
@@ -183,6 +186,10 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
+	requestKey, err := dir.requestKey(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("open ledger: read the key of requests: %w", err)
+	}
 	report := func(events.Holder, string, events.Position) {}
 	if cfg.Barriers != nil {
 		report = cfg.Barriers.Report
@@ -197,7 +204,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	}
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
-		directory: dir, answers: newAnswers(cfg.Now), nodes: nodes,
+		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
 		group: newGroup(cfg, js, stream.CachedInfo().Config),
 	}
 	l.receipts = newReceipts(l)

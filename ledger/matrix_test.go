@@ -278,8 +278,8 @@ func (m *matrix) onAccounts(c who, proof time.Duration) {
 		change("change an account's grants", "grant", true, false, func(as ledger.Caller, account string) error {
 			return second(m.Grant(m.ctx, as, "", account, 0, m.accounts[login].grants))
 		})
-		change("change an account's owner or self-service", "edit", true, false, func(as ledger.Caller, account string) error {
-			return second(m.EditAccount(m.ctx, as, "", account, 0, ledger.EditAccount{SelfService: ptr(m.accounts[login].selfService)}))
+		change("change an account's owner, self-service, name or mail", "edit", true, false, func(as ledger.Caller, account string) error {
+			return second(m.EditAccount(m.ctx, as, "", account, 0, ledger.EditAccount{SelfService: ptr(m.accounts[login].selfService), Name: ptr(login)}))
 		})
 		stopped := change("suspend or resume an account", "suspend", true, false, func(as ledger.Caller, account string) error {
 			return second(m.SuspendAccount(m.ctx, as, "", account, ""))

@@ -7,41 +7,38 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
 func newAccountEditCmd(e *env) *cobra.Command {
 	var (
-		owner   string
-		none    bool
-		self    onOff
-		version versionFlags
-		key     keyFlag
+		owner, name, mail textFlag
+		self              onOff
+		version           versionFlags
+		key               keyFlag
 	)
 	c := &cobra.Command{
-		Use: "edit ID|LOGIN", Short: "Change who owns an account, or whether it manages its own tokens",
+		Use: "edit ID|LOGIN", Short: "Change an account's owner, name or mail, or whether it manages its own tokens",
 		Long: `Changes what is named, and leaves the rest. The owner of a service account is a
 user, who manages its tokens. Where self-service is off, neither the account nor
-its owner makes or widens tokens of it; they still see and end them.`,
+its owner makes or widens tokens of it; they still see and end them. Name and
+mail are kept apart from the log, which has only that they changed.`,
 		Example: `  tokenledger account edit shop --owner anna
-  tokenledger account edit shop --no-owner --self-service=off`,
+  tokenledger account edit shop --no-owner --self-service=off
+  tokenledger account edit anna --name 'Anna Berg' --no-mail`,
 		Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
 		RunE: func(c *cobra.Command, args []string) error {
-			name, err := accountName(args[0])
+			account, err := accountName(args[0])
 			if err != nil {
 				return err
 			}
 			body := map[string]any{}
-			switch {
-			case none && c.Flags().Changed("owner"):
-				return inputf("--owner and --no-owner contradict each other")
-			case none:
-				body["owner"] = ""
-			case c.Flags().Changed("owner") && owner == "":
-				return inputf("--owner is empty; --no-owner takes the owner away")
-			case owner != "":
-				body["owner"] = owner
+			for _, f := range []*textFlag{&owner, &name, &mail} {
+				if err := f.into(body, c.Flags()); err != nil {
+					return err
+				}
 			}
 			if c.Flags().Changed("self-service") {
 				body["self_service"] = bool(self)
@@ -61,7 +58,7 @@ its owner makes or widens tokens of it; they still see and end them.`,
 				return err
 			}
 			var seen api.Account
-			if err := ledger.get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
+			if err := ledger.get(c.Context(), []string{"v1", "accounts", account}, &seen); err != nil {
 				return err
 			}
 			a, err := ledger.do(c.Context(), request{
@@ -74,14 +71,43 @@ its owner makes or widens tokens of it; they still see and end them.`,
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&owner, "owner", "", "user who is to own it: id or login")
-	flags.BoolVar(&none, "no-owner", false, "nobody owns it any more")
+	owner.declare(flags, "owner", "user who is to own it: id or login", "nobody owns it any more")
+	name.declare(flags, "name", "of the person or service", "it has no name any more")
+	mail.declare(flags, "mail", "of the person", "it has no mail any more")
 	self.declare(flags, "self-service", "whether it manages its own tokens, and its owner does: on or off")
 	version.declare(flags)
 	key.declare(flags)
 	e.completeFlag(c, "owner", e.accounts)
 	e.completeFlag(c, "self-service", oneOf("on", "off"))
 	return c
+}
+
+// textFlag is a field that a flag changes, and another one, with no- before its
+// name, takes away.
+type textFlag struct {
+	field string
+	value string
+	none  bool
+}
+
+func (t *textFlag) declare(flags *pflag.FlagSet, field, usage, without string) {
+	t.field = field
+	flags.StringVar(&t.value, field, "", usage)
+	flags.BoolVar(&t.none, "no-"+field, false, without)
+}
+
+// into puts the field into a request's body, where it is to change.
+func (t *textFlag) into(body map[string]any, flags *pflag.FlagSet) error {
+	given := flags.Changed(t.field)
+	switch {
+	case t.none && given:
+		return inputf("--%s and --no-%s contradict each other", t.field, t.field)
+	case given && t.value == "":
+		return inputf("--%s is empty; --no-%s takes the %s away", t.field, t.field, t.field)
+	case t.none || given:
+		body[t.field] = t.value
+	}
+	return nil
 }
 
 func newAccountEraseCmd(e *env) *cobra.Command {

@@ -151,6 +151,9 @@ func (h *historian) changeAccount() {
 		if h.chance(60) {
 			edit.SelfService = new(h.chance(50))
 		}
+		if h.chance(30) {
+			edit.Person = pick(h.rng, [][]events.PersonField{{events.PersonMail}, {events.PersonName}, {events.PersonMail, events.PersonName}})
+		}
 		c = edit
 	case roll < 65:
 		c = &events.AccountSuspended{Reason: h.label()}

@@ -66,6 +66,8 @@ type editAccountInput struct {
 	Body struct {
 		Owner       *string `json:"owner,omitempty" maxLength:"128" doc:"id or login of the user who owns it; empty for none"`
 		SelfService *bool   `json:"self_service,omitempty"`
+		Name        *string `json:"name,omitempty" maxLength:"200" doc:"of the person or service, empty for none; kept apart from the log"`
+		Mail        *string `json:"mail,omitempty" maxLength:"254" doc:"of the person, empty for none; kept apart from the log"`
 	}
 }
 
@@ -112,7 +114,9 @@ func (a *api) accountRoutes(h huma.API) {
 	huma.Register(h, op(http.MethodPost, "/v1/accounts", "create-account", "Make an account", http.StatusCreated), a.createAccount)
 	huma.Register(h, op(http.MethodGet, "/v1/accounts", "list-accounts", "List accounts", http.StatusOK), a.listAccounts)
 	huma.Register(h, op(http.MethodGet, "/v1/accounts/{id}", "get-account", "Show an account", http.StatusOK), a.getAccount)
-	huma.Register(h, op(http.MethodPatch, "/v1/accounts/{id}", "edit-account", "Change an account's owner or self-service", http.StatusOK), a.editAccount)
+	edit := op(http.MethodPatch, "/v1/accounts/{id}", "edit-account", "Change an account's owner, self-service, name or mail", http.StatusOK)
+	edit.Description = `Changes what the body names. Of name and mail the log has that they changed, not what they are. Where the answer is 503 the log may say so already and they be as before: the same request with the same Idempotency-Key goes on.`
+	huma.Register(h, edit, a.editAccount)
 	huma.Register(h, op(http.MethodPut, "/v1/accounts/{id}/grants", "grant", "Replace an account's grants", http.StatusOK), a.grant)
 	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/suspend", "suspend-account", "Stop all of an account's tokens until it is resumed", http.StatusOK), a.suspendAccount)
 	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/resume", "resume-account", "Let a suspended account's tokens work again", http.StatusOK), a.resumeAccount)
@@ -138,7 +142,9 @@ func (a *api) editAccount(ctx context.Context, in *editAccountInput) (*accountOu
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
-	r, err := a.ledger.EditAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen, ledger.EditAccount{Owner: in.Body.Owner, SelfService: in.Body.SelfService})
+	r, err := a.ledger.EditAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen, ledger.EditAccount{
+		Owner: in.Body.Owner, SelfService: in.Body.SelfService, Name: in.Body.Name, Mail: in.Body.Mail,
+	})
 	return a.accountResult(ctx, r, err, seen != 0)
 }
 

@@ -192,11 +192,29 @@ func TestOperations(t *testing.T) {
 	if ben.text("account", "name") != "Ben Ôtre" || ben.text("account", "mail") != "ben@example.org" {
 		t.Errorf("made %s", ben.raw)
 	}
+	rename := m{"name": "Ben Lind", "mail": "lind@example.org"}
+	a = ask("PATCH /v1/accounts/ben", rename, 200, true, "If-Match: "+ben.header.Get("ETag"), "Idempotency-Key: rename")
+	if a.text("account", "name") != "Ben Lind" || a.text("account", "mail") != "lind@example.org" || a.header.Get("ETag") != etag(uint64(a.at("position").(float64))) {
+		t.Errorf("renamed: %s", a.raw)
+	}
+	if a = ask("PATCH /v1/accounts/ben", m{"mail": ""}, 200, true, "If-Match: "+a.header.Get("ETag")); a.text("account", "name") != "Ben Lind" || a.at("account", "mail") != nil {
+		t.Errorf("without a mail: %s", a.raw)
+	}
+	ben = ask("GET /v1/accounts/ben", nil, 200, false)
+	if ben.text("name") != "Ben Lind" || ben.at("mail") != nil || ben.header.Get("ETag") != a.header.Get("ETag") {
+		t.Errorf("shown: %s", ben.raw)
+	}
+	if a = ask("PATCH /v1/accounts/ben", rename, 200, false, "Idempotency-Key: rename"); a.header.Get("Idempotency-Replayed") != "true" || a.at("account", "mail") != nil {
+		t.Errorf("renamed again: %s", a.raw)
+	}
+	if a = ask("GET /v1/accounts?kind=user", nil, 200, false); a.at("items").([]any)[1].(m)["name"] != "Ben Lind" {
+		t.Errorf("listed: %s", a.raw)
+	}
 	a = ask("POST /v1/accounts/ben/erase?wait=10s", m{}, 200, true, "If-Match: "+ben.header.Get("ETag"), "Idempotency-Key: erase")
 	if a.text("account", "state") != "erased" || a.at("account", "login") != nil || a.at("account", "mail") != nil || a.at("account", "name") != nil || a.at("receipt", "complete") != true {
 		t.Errorf("erased: %s", a.raw)
 	}
-	if again := ask("POST /v1/accounts/"+ben.text("account", "id")+"/erase", nil, 200, false); again.at("position") != a.at("position") {
+	if again := ask("POST /v1/accounts/"+ben.text("id")+"/erase", nil, 200, false); again.at("position") != a.at("position") {
 		t.Errorf("erased again: %s", again.raw)
 	}
 	policy := ask("GET /v1/policy", nil, 200, false)
