@@ -135,10 +135,18 @@ func checkChange(c events.Change) error {
 // oneLine puts a joined error on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// humanDuration prints whole days as days.
+// humanDuration prints whole days, hours and minutes as such.
 func humanDuration(d time.Duration) string {
-	if d >= 24*time.Hour && d%(24*time.Hour) == 0 {
-		return fmt.Sprintf("%d days", d/(24*time.Hour))
+	for _, unit := range []struct {
+		name string
+		is   time.Duration
+	}{{"day", 24 * time.Hour}, {"hour", time.Hour}, {"minute", time.Minute}} {
+		switch {
+		case d == unit.is:
+			return "1 " + unit.name
+		case d > unit.is && d%unit.is == 0:
+			return fmt.Sprintf("%d %ss", d/unit.is, unit.name)
+		}
 	}
 	return d.String()
 }
