@@ -7,8 +7,11 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// rootLogin is the login of the first account.
+// rootLogin is the login of the first account, and rootKey what it was reserved
+// with: a second try is led to the login that the first one reserved.
 const rootLogin = "root"
+
+var rootKey = events.NewCommandKey("", "bootstrap")
 
 // Bootstrap writes a new log's first events: the policy, the account root with
 // the permission superuser, and its token, whose secret is root. Each step is
@@ -38,12 +41,10 @@ func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
 }
 
 func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
-	// The key leads a second try to the login that the first one reserved.
-	key := events.NewCommandKey("", "bootstrap")
 	if first, _ := l.cfg.View.Accounts("", 1); len(first) > 0 {
 		return nil
 	}
-	id, err := l.reserve(ctx, rootLogin, events.NewAccountID(l.cfg.Now(), events.ShardFor(key)), key, Person{})
+	id, err := l.reserve(ctx, rootLogin, events.NewAccountID(l.cfg.Now(), events.ShardFor(rootKey)), rootKey, Person{})
 	if err != nil {
 		return err
 	}
@@ -70,7 +71,7 @@ func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {
 		noun: events.NounToken, about: string(events.NewTokenID(l.cfg.Now(), "")),
 		decide: func() (events.Change, error) {
 			return &events.TokenCreated{
-				Account: owner, App: "root", Scopes: []events.Scope{events.Superuser}, Secret: record(root),
+				Account: owner, App: rootLogin, Scopes: []events.Scope{events.Superuser}, Secret: record(root),
 			}, nil
 		},
 	})

@@ -82,13 +82,7 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: []any{"create", r}, secret: &secret,
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
-		notBefore: func() time.Time {
-			a, err := l.cfg.View.Account(account)
-			if err != nil {
-				return time.Time{}
-			}
-			return later(a.TokensBefore, l.cfg.View.Policy().TokensBefore)
-		},
+		notBefore: func() time.Time { return l.tokensBefore(account) },
 		decide: func() (events.Change, error) {
 			a, err := allowed()
 			if err != nil {
@@ -126,6 +120,16 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 		err = fmt.Errorf("create token: %w", errDigestTaken) // by a token that was made at the same time
 	}
 	return got, err
+}
+
+// tokensBefore is the time that an account's tokens must not be made before to be
+// accepted, zero for any.
+func (l *Ledger) tokensBefore(account events.AccountID) time.Time {
+	a, err := l.cfg.View.Account(account)
+	if err != nil {
+		return time.Time{}
+	}
+	return later(a.TokensBefore, l.cfg.View.Policy().TokensBefore)
 }
 
 // secretFor makes a secret, or takes the digest of the client's own, and returns

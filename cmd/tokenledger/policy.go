@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -259,7 +260,7 @@ func (o *onOff) Set(s string) error {
 	case "off", "false":
 		*o = false
 	default:
-		return strconv.ErrSyntax
+		return errors.New("want on or off")
 	}
 	return nil
 }

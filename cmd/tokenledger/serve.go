@@ -28,6 +28,7 @@ type serveSettings struct {
 	lease                           span
 	resident                        size
 	secretPrefix, model, logFormat  text
+	recoverRoot                     onOff
 }
 
 func newServeCmd(e *env) *cobra.Command {
@@ -49,6 +50,9 @@ the route URLs of all (--nats-cluster), the address among them that is its own
 (--nats-cluster-listen), one for verifiers (--nats-listen), and the folder that
 tokenledger nats init made for it. The log is begun once all of them are there,
 by one of them, and that one writes root.token.
+
+Where the first token is lost, or nobody has superuser any more, one start of one
+ledger with --recover-root writes another one to root.token.
 
 Every setting can also stand in the configuration file, under its name with _
 for -, beside policies, trusted_proxies and stale, and a permission model of your
@@ -84,9 +88,12 @@ file.`,
 		{setting{name: "secret-prefix", help: "what secrets begin with: this and u_ or s_"}, &s.secretPrefix},
 		{setting{name: "model", help: "permission model, the same on all nodes: matomo or plain; the configuration file may describe another"}, &s.model},
 		{setting{name: "log-format", help: "form of the log on standard error: text or json"}, &s.logFormat},
+		{setting{name: "recover-root", help: "for one start of a ledger, when nobody has superuser any more: make a new token that has, and write its secret to root.token, unless that file's has"}, &s.recoverRoot},
 	} {
 		e.declare(flags, d.setting, d.value)
 	}
+	recoverRoot := flags.Lookup("recover-root")
+	recoverRoot.NoOptDefVal, recoverRoot.DefValue = "on", ""
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := s.read(e, c, string(config))
 		if err != nil {
@@ -144,7 +151,7 @@ func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config
 		}
 	}
 	cfg := node.Config{
-		Data: string(e.dataDir), Roles: splitList(string(s.roles)), Name: string(s.name),
+		Data: string(e.dataDir), Roles: splitList(string(s.roles)), Name: string(s.name), RecoverRoot: bool(s.recoverRoot),
 		NATS: string(s.nats), NATSKey: string(s.natsKey), NATSListen: string(s.natsListen),
 		NATSCluster: splitList(string(s.natsCluster)), NATSClusterListen: string(s.natsClusterListen),
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),

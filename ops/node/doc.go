@@ -15,7 +15,8 @@
 //	ledger.json      says that a log was begun here, and its epoch
 //	log/             the log's files (role ledger)
 //	index/           the index; can be deleted while the node is stopped
-//	root.token       secret of the first token, 0600; delete it once others exist
+//	root.token       secret of the first token, or of the one that was recovered last,
+//	                 0600; delete it once others exist
 //	ledger.nk        key of the ledger's connection, 0600
 //	verifier.nk      key that verifiers in other processes connect with, 0600
 //	ledger.pub       public half of ledger.nk; beside a copy of verifier.nk it

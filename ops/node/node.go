@@ -40,6 +40,11 @@ type Config struct {
 	Roles []string // none means both
 	Name  string   // among the others; empty means one that the data folder keeps
 
+	// RecoverRoot lets a ledger that has started make a token with superuser and
+	// write its secret to root.token, unless that file's is one. It is for when
+	// nobody has superuser any more, and for one start.
+	RecoverRoot bool
+
 	// NATS is the URL of the log, and NATSKey the file of the key to connect
 	// with. Required without the role ledger, which has the log itself.
 	NATS    string
@@ -150,6 +155,9 @@ func (c Config) Validate() error {
 		}
 	}
 	c.validateLog(bad)
+	if c.RecoverRoot && !c.has(RoleLedger) {
+		bad("recover-root: a verifier cannot write to the log; start a ledger with it")
+	}
 	if c.Name != "" {
 		if err := checkName(c.Name); err != nil {
 			bad("name: %w", err)
@@ -333,37 +341,13 @@ func (n *Node) openLedger(ctx context.Context) error {
 	if err == nil {
 		err = n.publishSnapshots()
 	}
-	if err != nil || begun {
-		return err
+	if err == nil && !begun {
+		err = n.beginLog(ctx, info.Epoch)
 	}
-	root, err := n.folder.rootSecret(n.format)
-	if err != nil {
-		return err
+	if err == nil && n.cfg.RecoverRoot {
+		err = n.recoverRoot(ctx)
 	}
-	if err := n.bootstrap(ctx, root); err != nil {
-		return err
-	}
-	n.log.Info("log begun", "epoch", info.Epoch, "root_token", n.folder.file(fileRoot))
-	return n.folder.begin(info.Epoch)
-}
-
-// bootstrap writes the log's first events. A log of several copies that was made a
-// moment ago may still be choosing its leader, so it is asked again for a while:
-// what was done is left out.
-func (n *Node) bootstrap(ctx context.Context, root events.Secret) error {
-	const patience, pause = 30 * time.Second, 200 * time.Millisecond
-	for began := time.Now(); ; {
-		err := n.ledger.Bootstrap(ctx, root)
-		if !errors.Is(err, ledger.ErrUnavailable) || time.Since(began) > patience {
-			return err
-		}
-		n.log.Warn("log cannot be begun yet", "err", err)
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(pause):
-		}
-	}
+	return err
 }
 
 // catchUp waits until the index holds the log and the log is known to be the
