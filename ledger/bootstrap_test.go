@@ -48,21 +48,28 @@ func TestBootstrap(t *testing.T) {
 	}
 }
 
+// life is how many appends a ledger's process still lives for.
+type life int
+
+var errDead = errors.New("dead")
+
+// ends has a ledger die of the append after its last one.
+func (l *life) ends(c *ledger.Config) {
+	c.Room = func(bool) error {
+		if *l--; *l < 0 {
+			return errDead
+		}
+		return nil
+	}
+}
+
 // TestBootstrapResumes lets the process die before each of its appends, and
 // begin again.
 func TestBootstrapResumes(t *testing.T) {
-	dead := errors.New("dead")
-	lives := 0 // appends that this process lives for
-	k := newEmptyKit(t, func(c *ledger.Config) {
-		c.Room = func(bool) error {
-			if lives--; lives < 0 {
-				return dead
-			}
-			return nil
-		}
-	})
+	lives := life(0)
+	k := newEmptyKit(t, lives.ends)
 	for stored := range events.Position(3) {
-		if err := k.Bootstrap(t.Context(), k.secret); !errors.Is(err, dead) {
+		if err := k.Bootstrap(t.Context(), k.secret); !errors.Is(err, errDead) {
 			t.Fatalf("Bootstrap = %v, want it to die", err)
 		}
 		if end := k.log.End(); end != stored {

@@ -69,6 +69,19 @@ func (k *kit) deputy() ledger.Caller {
 	return ledger.Caller{Account: id, Token: t.Token.ID, Scopes: []events.Scope{events.Superuser}}
 }
 
+// depose suspends root, and erases it too.
+func (k *kit) depose(erase bool) {
+	k.t.Helper()
+	deputy := k.deputy()
+	_, err := k.SuspendAccount(k.t.Context(), deputy, "", "root", "")
+	if err == nil && erase {
+		_, err = k.EraseAccount(k.t.Context(), deputy, "", "root", 0)
+	}
+	if err != nil {
+		k.t.Fatal(err)
+	}
+}
+
 // byHand appends an event as those can who have the log's own key.
 func (k *kit) byHand(about string, c events.Change) {
 	k.t.Helper()
@@ -263,30 +276,14 @@ func TestRecoverRootResumes(t *testing.T) {
 	for _, erased := range []bool{false, true} {
 		for _, same := range []bool{false, true} {
 			t.Run(fmt.Sprintf("erased %v, same secret %v", erased, same), func(t *testing.T) {
-				dead := errors.New("dead")
-				lives := 100 // appends that this process lives for
-				k := newKit(t, func(c *ledger.Config) {
-					c.Room = func(bool) error {
-						if lives--; lives < 0 {
-							return dead
-						}
-						return nil
-					}
-				})
 				const takes = 2
-				deputy := k.deputy()
-				if _, err := k.SuspendAccount(t.Context(), deputy, "", "root", ""); err != nil {
-					t.Fatal(err)
-				}
-				if erased {
-					if _, err := k.EraseAccount(t.Context(), deputy, "", "root", 0); err != nil {
-						t.Fatal(err)
-					}
-				}
+				lives := life(100)
+				k := newKit(t, lives.ends)
+				k.depose(erased)
 				begin, secret := k.log.End(), events.DefaultFormat.NewSecret(events.ServiceAccount)
 				lives = 0
 				for stored := range takes {
-					if _, err := k.RecoverRoot(t.Context(), "node-1", secret); !errors.Is(err, dead) {
+					if _, err := k.RecoverRoot(t.Context(), "node-1", secret); !errors.Is(err, errDead) {
 						t.Fatalf("RecoverRoot = %v, want it to die", err)
 					}
 					if end := k.log.End(); end != begin+events.Position(stored) {
@@ -315,10 +312,7 @@ func TestRecoverRootResumes(t *testing.T) {
 func TestRecoverRootLosesReplies(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, impatient)
-	deputy := k.deputy()
-	if _, err := k.SuspendAccount(t.Context(), deputy, "", "root", ""); err != nil {
-		t.Fatal(err)
-	}
+	k.depose(false)
 	n := 0
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
 		if ledgertest.Appended(m) {
@@ -412,15 +406,7 @@ func TestRecoverRootTogether(t *testing.T) {
 			t.Parallel()
 			const n = 4
 			k := newKit(t)
-			deputy := k.deputy()
-			if _, err := k.SuspendAccount(t.Context(), deputy, "", "root", ""); err != nil {
-				t.Fatal(err)
-			}
-			if erased {
-				if _, err := k.EraseAccount(t.Context(), deputy, "", "root", 0); err != nil {
-					t.Fatal(err)
-				}
-			}
+			k.depose(erased)
 			begin := k.log.End()
 			var ledgers [n]*ledger.Ledger
 			for i := range ledgers {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -24,7 +23,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
-	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/nodetest"
 )
 
 // Passwords that nothing is wrong with.
@@ -54,29 +53,7 @@ type asked struct {
 func openOffice(t *testing.T) *office {
 	t.Helper()
 	leaveNothing(t)
-	dir := t.TempDir()
-	n, err := node.New(node.Config{
-		Data: dir, NATSListen: "127.0.0.1:0", APIAddr: "127.0.0.1:0", VerifyAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- n.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("the node ended with %v", err)
-		}
-	})
-	select {
-	case <-n.Ready():
-	case err := <-ended:
-		ended <- nil
-		t.Fatalf("the node did not start: %v", err)
-	}
+	n, dir := nodetest.Start(t)
 
 	o := &office{t: t, root: filepath.Join(dir, rootFile)}
 	to, err := url.Parse(n.Addresses().API)
@@ -109,7 +86,7 @@ func openOffice(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.sessions, err = bucket.Open(ctx, js, bucket.Config{Name: "SESSIONS"}); err != nil {
+	if o.sessions, err = bucket.Open(t.Context(), js, bucket.Config{Name: "SESSIONS"}); err != nil {
 		t.Fatal(err)
 	}
 	return o

@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -26,6 +25,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/nodetest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -45,29 +45,7 @@ type server struct {
 
 func start(t testing.TB) *server {
 	t.Helper()
-	dir := t.TempDir()
-	n, err := node.New(node.Config{
-		Data: dir, NATSListen: "127.0.0.1:0", APIAddr: "127.0.0.1:0", VerifyAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
-		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-done; err != nil {
-			t.Errorf("the node ended with %v", err)
-		}
-	})
-	select {
-	case <-n.Ready():
-	case err := <-done:
-		done <- nil
-		t.Fatalf("the node did not start: %v", err)
-	}
+	n, dir := nodetest.Start(t)
 	for end := time.Now().Add(patience); n.Verifier().Lease() <= 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the node gets no lease")

@@ -1,0 +1,41 @@
+// Package nodetest runs a whole node in a test's process.
+package nodetest
+
+import (
+	"context"
+	"log/slog"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/ops/node"
+)
+
+// Start runs a node until the test ends, and returns it once it listens: on
+// loopback, for verifiers too. It keeps what it has in a folder of the test,
+// whose name is returned.
+func Start(t testing.TB) (n *node.Node, dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	n, err := node.New(node.Config{
+		Data: dir, NATSListen: "127.0.0.1:0", APIAddr: "127.0.0.1:0", VerifyAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
+		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("the node ended with %v", err)
+		}
+	})
+	select {
+	case <-n.Ready():
+	case err := <-ended:
+		ended <- nil
+		t.Fatalf("the node did not start: %v", err)
+	}
+	return n, dir
+}
