@@ -204,8 +204,12 @@ func (l *Ledger) may(c Caller, op Operation, on target) error {
 }
 
 // recent returns [ErrProof] where a session's person has not proved who they are
-// a short time ago.
+// a short time ago, and [ErrForbidden] where a token opened it: that has no person
+// who could.
 func (l *Ledger) recent(c Caller, op Operation) error {
+	if c.Session != "" && c.Proved.IsZero() {
+		return fmt.Errorf("%w: to %s takes a person who signed in with a password, and a token opened this session", ErrForbidden, op)
+	}
 	if c.Session != "" && l.cfg.Now().Sub(c.Proved) > RecentProof {
 		return &ProofError{What: string(op), MaxAge: RecentProof}
 	}

@@ -219,6 +219,9 @@ func (r rules) may(c who, op string, t thing) []answer {
 			return []answer{a}
 		}
 	}
+	if rule.proof && c.session && c.token != "" {
+		return []answer{{forbidden, []string{"a person who signed in with a password"}}}
+	}
 	if rule.proof && c.session && !c.proved {
 		return []answer{{noProof, []string{"enter password or second factor again"}}}
 	}
