@@ -255,8 +255,9 @@ func (d Decision) Warning(h http.Header) {
 	}
 }
 
-// retryAfter returns in how many seconds the token is let through again.
-func (d *Decision) retryAfter() int { return int((d.Retry + time.Second - 1) / time.Second) }
+// retryAfter returns in how many seconds the token is let through again, at least
+// 1.
+func (d *Decision) retryAfter() int { return max(1, int((d.Retry+time.Second-1)/time.Second)) }
 
 // read checks a request's fields. What is needed it puts into room, as far as
 // that goes.

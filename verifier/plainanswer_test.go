@@ -29,7 +29,7 @@ func told(d *Decision, explain bool) CheckAnswer {
 		a.Lacking = d.Lacking.String()
 	}
 	if d.Reason == RateLimited {
-		a.RetryAfter = int(math.Ceil(d.Retry.Seconds()))
+		a.RetryAfter = max(1, int(math.Ceil(d.Retry.Seconds())))
 	}
 	return a
 }

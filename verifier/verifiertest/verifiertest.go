@@ -40,10 +40,15 @@ type Options struct {
 var resident int64 = 1 << 20
 
 // Main runs a package's tests twice: with an index that keeps everything in
-// memory, and with one that keeps nothing there. Benchmarks run once.
+// memory, and with one that keeps nothing there. Benchmarks, fuzzing and lists of
+// tests run once.
 func Main(m *testing.M) {
 	code := m.Run()
-	if f := flag.Lookup("test.bench"); f == nil || f.Value.String() == "" {
+	set := func(name string) bool {
+		f := flag.Lookup(name)
+		return f != nil && f.Value.String() != ""
+	}
+	if !set("test.bench") && !set("test.fuzz") && !set("test.list") {
 		resident = -1
 		code = max(code, m.Run())
 	}
