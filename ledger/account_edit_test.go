@@ -147,7 +147,7 @@ func TestEditPersonRefused(t *testing.T) {
 		{"oneself, as a person", herself, "anna", 0, name("Anna"), ledger.ErrForbidden, "to change an account's owner, self-service, name or mail needs the permission superuser"},
 		{"no permission", nobody, "anna", 0, name("Anna"), ledger.ErrForbidden, "superuser"},
 		{"no permission, bad name", nobody, "anna", 0, name("a\nb"), ledger.ErrForbidden, "superuser"},
-		{"superuser who has not proved who they are", ledger.Caller{Account: nobody.Account, Session: herself.Session, Scopes: k.root.Scopes}, "anna", 0, name("Anna"), ledger.ErrProof, ""},
+		{"superuser who has not proved who they are", ledger.Caller{Account: nobody.Account, Session: herself.Session, Proved: k.now.Now().Add(-time.Hour), Scopes: k.root.Scopes}, "anna", 0, name("Anna"), ledger.ErrProof, ""},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			k.unchanged(func() {

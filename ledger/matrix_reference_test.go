@@ -219,10 +219,18 @@ func (r rules) may(c who, op string, t thing) []answer {
 			return []answer{a}
 		}
 	}
-	if rule.proof && c.session && c.token != "" {
-		return []answer{{forbidden, []string{"a person who signed in with a password"}}}
+	if rule.proof {
+		return unproved(c)
 	}
-	if rule.proof && c.session && !c.proved {
+	return nil
+}
+
+// unproved says what keeps the caller from what asks for a recent proof.
+func unproved(c who) []answer {
+	switch {
+	case c.session && c.token != "":
+		return []answer{{forbidden, []string{"a person who signed in with a password"}}}
+	case c.session && !c.proved:
 		return []answer{{noProof, []string{"enter password or second factor again"}}}
 	}
 	return nil

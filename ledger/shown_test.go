@@ -99,10 +99,7 @@ func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 				}
 				want := w.may(c, "revoke all tokens of an account", thing{account: whose})
 				if has(c.scopes, "admin:site/3") {
-					want = nil
-					if c.session && !c.proved {
-						want = []answer{{outcome: noProof}}
-					}
+					want = unproved(c)
 				}
 				got, err := w.RevokeMany(t.Context(), as, "", r)
 				switch {
