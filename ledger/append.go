@@ -89,6 +89,10 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 		}
 		change, err := c.decide()
 		if err != nil || change == nil {
+			// What it saw may be what the same command did a moment ago.
+			if done, err := l.earlier(key, hash); err != nil || done.position != 0 {
+				return done, err
+			}
 			return outcome{about: c.about}, err
 		}
 		if err := l.room(c.ending); err != nil {
