@@ -31,7 +31,7 @@ func TestCutOff(t *testing.T) {
 	s := start(t)
 	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
 	id, _ := s.token("alice", "view:site/1")
-	const length = 3 * time.Second
+	const length = 8 * time.Second // and 2 s for the node that lives to apply
 	s.lease("away", length)
 	var a answer
 	var nodes struct{ Items []api.Node }
@@ -55,7 +55,7 @@ func TestCutOff(t *testing.T) {
 		Position uint64       `json:"position"`
 		Receipt  *api.Receipt `json:"receipt"`
 	}
-	a = s.must("POST /v1/tokens/"+id+"/revoke?wait=50ms", nil)
+	a = s.must("POST /v1/tokens/"+id+"/revoke?wait=2s", nil)
 	a.into(t, &revoked)
 	r := revoked.Receipt
 	if r.Complete || r.Position != 0 || r.Covers != revoked.Position || r.Latest == nil || len(r.Nodes) != 2 || r.Nodes[0].Name != "away" || r.Nodes[0].How != "waiting" || r.Nodes[0].Latest == nil || r.Nodes[1].How != "applied" {
