@@ -163,7 +163,7 @@ func TestTwoAreKept(t *testing.T) {
 		}
 	}
 	// The one before the last can still be read, and those before it not.
-	slow := &snapshot.Store{Conn: store.Conn, Timeout: 40 * time.Millisecond, Tries: 2}
+	slow := &snapshot.Store{Conn: store.Conn, Timeout: 4 * time.Second, Tries: 2}
 	for n, i := range before {
 		err := slow.Fetch(t.Context(), i, io.Discard)
 		if n >= 4 && err != nil || n < 4 && !errors.Is(err, snapshot.ErrGone) {
@@ -205,7 +205,7 @@ func TestReplacedWhileRead(t *testing.T) {
 	p := opened(t, run.Messages[:10])
 	publisher := b.publisher(p, key)
 	published(t, publisher)
-	source := &gone{Source: &snapshot.Store{Conn: b.conn("verifier"), Timeout: 400 * time.Millisecond, Tries: 2}, times: 2, meanwhile: func() {
+	source := &gone{Source: &snapshot.Store{Conn: b.conn("verifier"), Timeout: 4 * time.Second, Tries: 2}, times: 2, meanwhile: func() {
 		for range 2 {
 			at := p.Position()
 			applied(t, p, run.Messages[at:at+10])
