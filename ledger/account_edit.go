@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -75,12 +74,8 @@ func (l *Ledger) editPerson(ctx context.Context, out outcome, r EditAccount) (Ac
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.CommandTimeout)
 	defer cancel()
 	shown, err := l.tryEditPerson(ctx, out, r)
-	for errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case <-time.After(settleWait):
-			shown, err = l.tryEditPerson(ctx, out, r)
-		}
+	for errors.Is(err, ErrUnavailable) && pause(ctx) {
+		shown, err = l.tryEditPerson(ctx, out, r)
 	}
 	if errors.Is(err, errNoRecord) {
 		err = unavailable(err) // trying longer would not help

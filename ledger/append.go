@@ -194,10 +194,8 @@ func (l *Ledger) append(ctx context.Context, e *events.Event, end events.Positio
 		if settled {
 			return at, err
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return 0, fmt.Errorf("%w: the log did not answer, so it is unknown whether the change was stored; send the same request with the same Idempotency-Key to find out", ErrUnavailable)
-		case <-time.After(settleWait):
 		}
 	}
 }
@@ -229,10 +227,8 @@ func (l *Ledger) catchUp(ctx context.Context, filter string) error {
 		if err == nil {
 			return l.WaitApplied(ctx, end)
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return fmt.Errorf("%w: nothing was changed: %w", ErrUnavailable, err)
-		case <-time.After(settleWait):
 		}
 	}
 }
@@ -261,6 +257,16 @@ func wrongLastSequence(err error) bool {
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
+
+// pause waits for settleWait, and reports whether ctx goes on.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(settleWait):
+		return true
+	}
+}
 
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -44,9 +44,16 @@ func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
 	if first, _ := l.cfg.View.Accounts("", 1); len(first) > 0 {
 		return nil
 	}
-	id, err := l.reserve(ctx, rootLogin, events.NewAccountID(l.cfg.Now(), events.ShardFor(rootKey)), rootKey, Person{})
+	_, err := l.makeRoot(ctx, rootLogin, rootKey)
+	return err
+}
+
+// makeRoot makes a service account with superuser, whose login is reserved with a
+// key that no caller can have.
+func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandKey) (events.AccountID, error) {
+	id, err := l.reserve(ctx, login, events.NewAccountID(l.cfg.Now(), events.ShardFor(key)), key, Person{})
 	if err != nil {
-		return err
+		return "", err
 	}
 	_, err = l.run(ctx, command{
 		noun: events.NounAccount, about: string(id),
@@ -54,7 +61,7 @@ func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
 			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, l.vacant(id)
 		},
 	})
-	return err
+	return id, err
 }
 
 func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {

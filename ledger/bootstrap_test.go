@@ -100,19 +100,24 @@ func TestBootstrapCancelled(t *testing.T) {
 	k.begun()
 }
 
-// TestBootstrapLosesReplies loses every second answer on the way.
-func TestBootstrapLosesReplies(t *testing.T) {
-	t.Parallel()
-	k := newEmptyKit(t, impatient)
+// everySecondAnswer loses the first answer to an append, the third, and so on.
+func everySecondAnswer() ledgertest.Rule {
 	n := 0
-	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+	return func(m ledgertest.Message) ledgertest.Fate {
 		if ledgertest.Appended(m) {
 			if n++; n%2 == 1 {
 				return ledgertest.Lose
 			}
 		}
 		return ledgertest.Pass
-	})
+	}
+}
+
+// TestBootstrapLosesReplies loses every second answer on the way.
+func TestBootstrapLosesReplies(t *testing.T) {
+	t.Parallel()
+	k := newEmptyKit(t, impatient)
+	k.link.Rule(everySecondAnswer())
 	if err := k.Bootstrap(t.Context(), k.secret); err != nil {
 		t.Fatal(err)
 	}

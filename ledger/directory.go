@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -84,10 +83,8 @@ func (d *directory) reserve(ctx context.Context, login string, r reservation) (r
 		if !errors.Is(err, ErrNotFound) {
 			return held, err
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return r, unavailable(ctx.Err())
-		case <-time.After(settleWait):
 		}
 	}
 }
@@ -214,10 +211,8 @@ func (d *directory) requestKey(ctx context.Context) ([]byte, error) {
 		if err == nil {
 			return key, nil
 		}
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return nil, unavailable(err)
-		case <-time.After(settleWait):
 		}
 	}
 }

@@ -287,10 +287,8 @@ func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Proof) (record
 		// A lost reply looks like a lost event. The same id makes the stream
 		// tell the position of the one that it has.
 		unsure = true
-		select {
-		case <-ctx.Done():
+		if !pause(ctx) {
 			return recordedAt{}, unavailable(err)
-		case <-time.After(settleWait):
 		}
 	}
 }

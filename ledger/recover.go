@@ -121,21 +121,6 @@ func (l *Ledger) reigns(ctx context.Context, id events.AccountID) (bool, error) 
 	return !a.Erased && !a.Suspended && l.cfg.Model.AnyCovers(a.Grants, events.Superuser), nil
 }
 
-// makeRoot makes an account with superuser.
-func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandKey) (events.AccountID, error) {
-	id, err := l.reserve(ctx, login, events.NewAccountID(l.cfg.Now(), events.ShardFor(key)), key, Person{})
-	if err != nil {
-		return "", err
-	}
-	_, err = l.run(ctx, command{
-		noun: events.NounAccount, about: string(id),
-		decide: func() (events.Change, error) {
-			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, l.vacant(id)
-		},
-	})
-	return id, err
-}
-
 // recoveredToken makes the token whose secret is root, once.
 func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, node string, root events.Secret) (events.TokenID, error) {
 	digest := root.Digest()

@@ -313,15 +313,7 @@ func TestRecoverRootLosesReplies(t *testing.T) {
 	t.Parallel()
 	k := newKit(t, impatient)
 	k.depose(false)
-	n := 0
-	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
-		if ledgertest.Appended(m) {
-			if n++; n%2 == 1 {
-				return ledgertest.Lose
-			}
-		}
-		return ledgertest.Pass
-	})
+	k.link.Rule(everySecondAnswer())
 	if _, kinds := k.recovered(); strings.Join(kinds, ", ") != "account created, token created" {
 		t.Errorf("it took %q", kinds)
 	}
@@ -330,21 +322,15 @@ func TestRecoverRootLosesReplies(t *testing.T) {
 // TestRecoverRootReserved finds the login that is next reserved by a command that
 // died long ago: what it recovers with is found again all the same.
 func TestRecoverRootReserved(t *testing.T) {
-	dead := errors.New("dead")
 	k := newKit(t)
 	deputy := k.deputy()
 	if _, err := k.EraseAccount(t.Context(), deputy, "", "root", 0); err != nil {
 		t.Fatal(err)
 	}
-	rooms := 0
-	k.cfg.Room = func(bool) error { // the first look is before the login is reserved
-		if rooms++; rooms > 1 {
-			return dead
-		}
-		return nil
-	}
+	lives := life(1) // the first look is before the login is reserved
+	lives.ends(&k.cfg)
 	k.restart()
-	if _, err := k.CreateAccount(t.Context(), deputy, "", ledger.CreateAccount{Login: "root-2", Kind: "service"}); !errors.Is(err, dead) {
+	if _, err := k.CreateAccount(t.Context(), deputy, "", ledger.CreateAccount{Login: "root-2", Kind: "service"}); !errors.Is(err, errDead) {
 		t.Fatalf("CreateAccount = %v, want it to die", err)
 	}
 	k.cfg.Room = nil

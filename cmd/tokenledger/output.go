@@ -198,6 +198,14 @@ func (e *env) whenPtr(t *time.Time) string {
 	return e.when(*t)
 }
 
+// expiry prints when a token expires, nothing where it never does.
+func (e *env) expiry(t *time.Time, soon bool) string {
+	if soon {
+		return e.whenPtr(t) + ", soon"
+	}
+	return e.whenPtr(t)
+}
+
 // until prints that something holds for all before a time.
 func (e *env) until(t *time.Time) string {
 	if t == nil {

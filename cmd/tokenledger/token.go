@@ -163,11 +163,7 @@ func (e *env) drawToken(t api.Token) {
 		effective = "nothing"
 	}
 	g.fact("may do now", effective)
-	expires := e.whenPtr(t.ExpiresAt)
-	if t.ExpiresSoon {
-		expires += ", soon"
-	}
-	g.fact("expires", expires)
+	g.fact("expires", e.expiry(t.ExpiresAt, t.ExpiresSoon))
 	if c := t.Constraints; c != nil {
 		g.fact("from networks", strings.Join(c.CIDRs, ", "))
 		g.fact("from pages", strings.Join(c.Origins, ", "))

@@ -120,11 +120,7 @@ func (e *env) verdict(a *answer) error {
 		g.fact("account", got.Account)
 		g.fact("app", got.App)
 		g.fact("may do", strings.Join(got.Scopes, ", "))
-		expires := e.whenPtr(got.ExpiresAt)
-		if got.ExpiresSoon {
-			expires += ", soon"
-		}
-		g.fact("expires", expires)
+		g.fact("expires", e.expiry(got.ExpiresAt, got.ExpiresSoon))
 		g.fact("as of position", strconv.FormatUint(got.Position, 10))
 		g.end()
 	})

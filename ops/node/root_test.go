@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -85,7 +86,7 @@ func TestRecoverRoot(t *testing.T) {
 		}
 	}
 	toRoot := func(method, verb string, body any) func(*running, string) {
-		return by(method, "/v1/accounts/root"+"/"+verb, body)
+		return by(method, path.Join("/v1/accounts/root", verb), body)
 	}
 	both := func(a, b func(*running, string)) func(*running, string) {
 		return func(r *running, deputy string) { a(r, deputy); b(r, deputy) }
