@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -8,12 +9,59 @@ import (
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Token returns a token, [ErrNotFound] where there is none.
+// Token returns a token, [ErrNotFound] where there is none. An old version of it,
+// which its secret's record tells, is [ErrCorrupt].
 func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
-	t := new(events.Token)
-	return t, p.record(tokenKey(id), func(b []byte) error { return parseToken(b, t) })
+	for newest := events.Position(0); ; {
+		t := new(events.Token)
+		if err := p.record(tokenKey(id), func(b []byte) error { return parseToken(b, t) }); err != nil {
+			return nil, err
+		}
+		if t.State == events.Revoked {
+			return t, nil
+		}
+		// What is in Badger will be in memory next.
+		if err := p.WaitApplied(context.Background(), t.Version); err != nil {
+			return nil, err
+		}
+		at, err := p.versionOf(t)
+		switch {
+		case errors.Is(err, ErrNotFound), err == nil && (at < t.Version || t.Version < newest):
+			err = apart(id)
+			p.fail(err)
+			return nil, err
+		case err != nil:
+			return nil, err
+		case at == t.Version:
+			return t, nil
+		}
+		newest = at // it has changed since it was read
+	}
+}
+
+// versionOf returns the newest version of a token, whose secrets are as they were
+// read.
+func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
+	if len(t.Secrets) == 0 {
+		p.mu.RLock()
+		defer p.mu.RUnlock()
+		return p.mem.bare[t.ID], nil
+	}
+	d := t.Secrets[0].Digest
+	if p.table != nil {
+		var f resident.Found
+		switch p.table.Find(&d, &f) {
+		case resident.Held:
+			return f.Version, nil
+		case resident.Absent:
+			return 0, ErrNotFound
+		}
+	}
+	r, err := p.Lookup(d)
+	return r.Version, err
 }
 
 // Command returns what became of a command, [ErrNotFound] where none with the
@@ -64,7 +112,8 @@ func (p *Projector) LineEnd(line string) events.Position {
 
 // Tokens returns up to limit tokens in order of id, from after the given id on,
 // and whether there are more. An empty account stands for all; keep, unless it
-// is nil, reports whether a token is wanted.
+// is nil, reports whether a token is wanted. It is for showing tokens: unlike
+// [Projector.Token], it takes the versions that Badger finds.
 func (p *Projector) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) (list []*events.Token, more bool, err error) {
 	err = p.view(func(tx *badger.Txn) error {
 		visit := func(t *events.Token) error {

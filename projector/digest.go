@@ -139,10 +139,12 @@ func (p *Projector) DigestAt(at events.Position) (events.IndexDigest, bool) {
 	return p.past.commits.at(at)
 }
 
-// appendLine writes the stored form of a line's last position.
-func appendLine(b []byte, at events.Position) []byte { return strconv.AppendUint(b, uint64(at), 10) }
+// appendPosition writes the stored form of a position that stands alone.
+func appendPosition(b []byte, at events.Position) []byte {
+	return strconv.AppendUint(b, uint64(at), 10)
+}
 
-func parseLine(b []byte) (events.Position, error) {
+func parsePosition(b []byte) (events.Position, error) {
 	n, err := strconv.ParseUint(string(b), 10, 64)
 	return events.Position(n), err
 }

@@ -16,13 +16,15 @@
 // every read.
 //
 //	c                         -> cursor: form of the index, position, SHA-256 of the event there,
-//	                             digest of all other records, their number, digest at the last mark, epoch
+//	                             digest of all other records, their number, digest at the last mark,
+//	                             digest of the secrets' records alone, epoch
 //	p                         -> policy
 //	d/<scheme><digest>        -> Record: what a check needs
 //	t/<token>                 -> events.Token, in a form of its own (tokenform.go)
 //	a/<account>               -> events.Account
 //	o/<account><token>        -> nothing; lists an account's tokens
 //	k/<command key>           -> events.Done, likewise
+//	b/<token>                 -> last event that found or left a token without a secret
 //	l/<line>                  -> last position of a line of subjects
 //	r/<position>              -> events.Receipt that covers the position and all before it
 //
@@ -31,6 +33,11 @@
 // With [Config.Resident] a table in memory (package resident) answers
 // [Projector.Find]. It is filled when the index is opened, and changes with the
 // position. Badger answers for what has no room there, and says the same.
+//
+// Without it too, 8 MiB at most say for each range of digests what its records sum
+// up to. So an old version of a record that comes to light, because the part of a
+// table rots that leads to the new one, is not taken for it: not by a check, and
+// not by the next change of its token. Lists do not look ([Projector.Tokens]).
 //
 // # Digest
 //

@@ -26,20 +26,22 @@ type Head struct {
 	Anchor   [32]byte // SHA-256 of the stored event at Position
 	Digest   events.IndexDigest
 	Mark     events.IndexDigest // at the last mark
+	Secrets  events.IndexDigest // of the secrets' records alone
 	Records  uint64             // without the cursor
 }
 
 func (c cursor) head() Head {
 	return Head{
 		Form: indexForm, Epoch: c.epoch, Position: c.position, Anchor: c.anchor,
-		Digest: events.IndexDigest(c.tally.sum), Mark: events.IndexDigest(c.mark), Records: c.tally.records,
+		Digest: events.IndexDigest(c.tally.sum), Mark: events.IndexDigest(c.mark),
+		Secrets: events.IndexDigest(c.secrets), Records: c.tally.records,
 	}
 }
 
 func (h Head) cursor() cursor {
 	return cursor{
 		position: h.Position, anchor: h.Anchor, epoch: h.Epoch,
-		tally: tally{sum: uint64(h.Digest), records: h.Records}, mark: uint64(h.Mark),
+		tally: tally{sum: uint64(h.Digest), records: h.Records}, mark: uint64(h.Mark), secrets: uint64(h.Secrets),
 	}
 }
 

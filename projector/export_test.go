@@ -48,6 +48,9 @@ func (p *Projector) Recount() (d events.IndexDigest, records uint64, err error) 
 	return d, records, err
 }
 
+// Dir returns the index's folder.
+func (p *Projector) Dir() string { return p.cfg.Dir }
+
 // Raw returns the Badger behind an index.
 func (p *Projector) Raw() *badger.DB { return p.db }
 

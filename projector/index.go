@@ -15,34 +15,27 @@ import (
 // [ErrNotFound]. An error that is [ErrCorrupt] also stops the projector: where
 // one record is wrong, others may be.
 //
-// Where a byte of a table turns over while Badger has it open, the newest
-// version of a record can become one that cannot be found, and an older one
-// come to light that is whole: a revoked token alive. So a record counts only
-// together with its token's, which was written in the same transaction.
+// The record of a secret that has not ended is the newest there is (see sums),
+// which takes reading its neighbours too.
 func (p *Projector) Lookup(d events.Digest) (Record, error) {
 	var r Record
-	key := digestKey(d)
 	found := false
 	err := p.view(func(tx *badger.Txn) (err error) {
-		secret, ok, err := read(tx, key, func(b []byte) (err error) {
-			if r, err = parseRecord(b); err != nil {
-				err = fmt.Errorf("%w: %w", ErrCorrupt, err)
-			}
-			return err
+		found, err = get(tx, digestKey(d), func(b []byte) (err error) {
+			r, err = parseRecord(b)
+			return damaged(err)
 		})
-		if found = ok; err != nil || !ok || r.State == SecretSuperseded || r.State == SecretRevoked {
-			return err // these are good for nothing, and for ever
-		}
-		token, ok, err := written(tx, tokenKey(r.Token))
-		if err == nil && (!ok || token != secret.txn) {
-			err = apart(r.Token)
-		}
 		return err
 	})
-	if err == nil && !found {
-		err = ErrNotFound
+	switch {
+	case err != nil:
+		return r, err
+	case !found:
+		return r, ErrNotFound
+	case r.State.ended(): // it is good for nothing, and for ever
+		return r, nil
 	}
-	return r, err
+	return p.confirmed(d)
 }
 
 // Found is what a check needs to know of a secret, all of it as of one position.

@@ -18,6 +18,7 @@ const (
 	prefixCommand = "k/"
 	prefixLine    = "l/"
 	prefixReceipt = "r/"
+	prefixBare    = "b/"
 	keyCursor     = "c"
 	keyPolicy     = "p"
 )
@@ -26,8 +27,10 @@ const (
 // scheme have a space of their own. Stored; never reused.
 const schemeSHA256 = 1
 
+const digestKeyLen = len(prefixDigest) + 1 + len(events.Digest{})
+
 func digestKey(d events.Digest) []byte {
-	return appendDigestKey(make([]byte, 0, len(prefixDigest)+1+len(d)), d)
+	return appendDigestKey(make([]byte, 0, digestKeyLen), d)
 }
 
 func appendDigestKey(k []byte, d events.Digest) []byte {
@@ -36,9 +39,22 @@ func appendDigestKey(k []byte, d events.Digest) []byte {
 	return append(k, d[:]...)
 }
 
+// digestIn returns the digest that is in a key of a secret's record.
+func digestIn(key []byte) (events.Digest, error) {
+	if len(key) != digestKeyLen {
+		return events.Digest{}, fmt.Errorf("%w: a secret's key has %d bytes", ErrCorrupt, len(key))
+	}
+	return events.Digest(key[len(prefixDigest)+1:]), nil
+}
+
 func tokenKey(id events.TokenID) []byte {
 	b := id.Bytes()
 	return append([]byte(prefixToken), b[:]...)
+}
+
+func bareKey(id events.TokenID) []byte {
+	b := id.Bytes()
+	return append([]byte(prefixBare), b[:]...)
 }
 
 func accountKey(id events.AccountID) []byte {
@@ -90,7 +106,7 @@ func checkValue(key, value []byte) uint64 {
 
 // indexForm is the form of what an index holds. It stands first in the cursor;
 // the forms before 2 had none there, and a position begins with a zero.
-const indexForm = 4
+const indexForm = 5
 
 // cursor says how far the log has been applied, and what the index holds then.
 type cursor struct {
@@ -99,9 +115,10 @@ type cursor struct {
 	epoch    string   // of every event so far; empty before the first
 	tally    tally    // of every record but this one
 	mark     uint64   // sum of the tally at the last mark
+	secrets  uint64   // sum of the check values of all secrets' records
 }
 
-const cursorFixed = 1 + 8 + 32 + 3*8
+const cursorFixed = 1 + 8 + 32 + 4*8
 
 func (c cursor) append(b []byte) []byte {
 	b = append(b, indexForm)
@@ -110,6 +127,7 @@ func (c cursor) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, c.tally.sum)
 	b = binary.BigEndian.AppendUint64(b, c.tally.records)
 	b = binary.BigEndian.AppendUint64(b, c.mark)
+	b = binary.BigEndian.AppendUint64(b, c.secrets)
 	return append(b, c.epoch...)
 }
 
@@ -130,6 +148,7 @@ func parseCursor(b []byte) (cursor, error) {
 	b = b[8+len(c.anchor):]
 	c.tally = tally{sum: binary.BigEndian.Uint64(b), records: binary.BigEndian.Uint64(b[8:])}
 	c.mark = binary.BigEndian.Uint64(b[16:])
-	c.epoch = string(b[24:])
+	c.secrets = binary.BigEndian.Uint64(b[24:])
+	c.epoch = string(b[32:])
 	return c, nil
 }

@@ -17,9 +17,13 @@ type memory struct {
 	policy   events.PolicyState
 	accounts map[events.AccountID]*events.Account
 	lines    map[string]events.Position // last position of each line of subjects
+	// bare holds of tokens without a secret, which were given only those of others
+	// (there are very few), the last event that found or left them so.
+	bare map[events.TokenID]events.Position
 
 	checks map[events.AccountID]uint64 // check values of the accounts' records
 	rule   tally                       // of the policy's record; empty where there is none
+	sums   sums                        // of the secrets' records
 	newest newest                      // of the tokens' ids; only whoever applies asks it
 }
 
@@ -38,6 +42,12 @@ func (m *memory) take(s *stage) {
 	for line, at := range s.lines {
 		m.lines[line] = at
 	}
+	for id, at := range s.bare {
+		m.bare[id] = at
+	}
+	for _, c := range s.sums {
+		m.sums.add(c)
+	}
 }
 
 // load reads the memory back from the index.
@@ -45,6 +55,7 @@ func load(db *badger.DB) (*memory, error) {
 	m := &memory{
 		accounts: map[events.AccountID]*events.Account{},
 		lines:    map[string]events.Position{},
+		bare:     map[events.TokenID]events.Position{},
 		checks:   map[events.AccountID]uint64{},
 	}
 	err := db.View(func(tx *badger.Txn) (err error) {
@@ -62,7 +73,7 @@ func load(db *badger.DB) (*memory, error) {
 			return err
 		}
 		if found {
-			m.rule.add(policy.check)
+			m.rule.add(policy)
 		}
 		if err := each(tx, []byte(prefixAccount), nil, func(key, value []byte) error {
 			a := new(events.Account)
@@ -75,8 +86,19 @@ func load(db *badger.DB) (*memory, error) {
 		}); err != nil {
 			return err
 		}
+		if err := each(tx, []byte(prefixBare), nil, func(key, value []byte) error {
+			id := key[len(prefixBare):]
+			if len(id) != 16 {
+				return fmt.Errorf("a token's id of %d bytes", len(id))
+			}
+			at, err := parsePosition(value)
+			m.bare[events.TokenIDFrom([16]byte(id))] = at
+			return err
+		}); err != nil {
+			return err
+		}
 		return each(tx, []byte(prefixLine), nil, func(key, value []byte) error {
-			at, err := parseLine(value)
+			at, err := parsePosition(value)
 			m.lines[string(key[len(prefixLine):])] = at
 			return err
 		})

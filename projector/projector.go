@@ -166,10 +166,8 @@ func (p *Projector) open() error {
 	if p.mem, err = load(db); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	if p.cfg.Resident > 0 {
-		if p.table, err = fill(db, p.mem, p.cfg.Resident); err != nil {
-			return errors.Join(err, db.Close())
-		}
+	if p.table, err = fill(db, p.mem, p.cfg.Resident); err != nil {
+		return errors.Join(err, db.Close())
 	}
 	p.db = db
 	return nil

@@ -8,53 +8,31 @@ import (
 	"github.com/dgraph-io/badger/v4"
 )
 
-// stored is what is known of a record besides its value.
-type stored struct {
-	check uint64 // its check value
-	// txn is the number of Badger's transaction that wrote it. Records that are
-	// written together have the same one.
-	txn uint64
-}
-
-// read reads the value of key and hands it to use, which must not keep it. It
-// returns false where there is none.
+// read reads the value of key, hands it to use, which must not keep it, and
+// returns its check value. It returns false where there is none.
 //
 // Badger panics over some damage that came after it opened a table; here that
 // is an error like any other.
-func read(tx *badger.Txn, key []byte, use func(value []byte) error) (s stored, found bool, err error) {
+func read(tx *badger.Txn, key []byte, use func(value []byte) error) (check uint64, found bool, err error) {
 	defer recovered(&err)
 	item, err := tx.Get(key)
 	if errors.Is(err, badger.ErrKeyNotFound) {
-		return stored{}, false, nil
+		return 0, false, nil
 	}
 	if err == nil {
-		s.txn = item.Version()
 		err = item.Value(func(sealed []byte) error {
 			value, err := unseal(key, sealed)
 			if err != nil {
 				return err
 			}
-			s.check = binary.BigEndian.Uint64(sealed[len(value):])
+			check = binary.BigEndian.Uint64(sealed[len(value):])
 			return use(value)
 		})
 	}
 	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForm) {
 		err = fmt.Errorf("%w: read %.2q: %w", ErrCorrupt, key, err)
 	}
-	return s, err == nil, err
-}
-
-// written returns the number of the transaction that wrote a record.
-func written(tx *badger.Txn, key []byte) (txn uint64, found bool, err error) {
-	defer recovered(&err)
-	item, err := tx.Get(key)
-	switch {
-	case errors.Is(err, badger.ErrKeyNotFound):
-		return 0, false, nil
-	case err != nil:
-		return 0, false, fmt.Errorf("%w: read %.2q: %w", ErrCorrupt, key, err)
-	}
-	return item.Version(), true, nil
+	return check, err == nil, err
 }
 
 // recovered turns a panic of Badger's into an error.
@@ -101,6 +79,14 @@ func each(tx *badger.Txn, prefix, start []byte, visit func(key, value []byte) er
 			return err
 		}
 	}
+}
+
+// damaged says of a stored form that cannot be read what that means.
+func damaged(err error) error {
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+	}
+	return err
 }
 
 // guarded calls what panics over some damage.

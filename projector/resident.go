@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -74,15 +73,16 @@ func (s *stage) show(t *resident.Table) (err error) {
 	return err
 }
 
-// fill returns a table of what is in the index. Every record's check value is
-// verified, and that it was written together with its token's, as Lookup does.
-// What it returns is [ErrCorrupt] where that is not so.
-func fill(db *badger.DB, m *memory, limit int64) (*resident.Table, error) {
-	table := resident.New(limit, residentForms)
+// fill reads all secrets, verifies each one's check value and that they are those
+// the cursor speaks of, and makes the sums and, with a limit, a table of them.
+// The error is [ErrCorrupt] where something is not so.
+func fill(db *badger.DB, m *memory, limit int64) (table *resident.Table, err error) {
 	tx := db.NewTransaction(false)
 	defer tx.Discard()
-	pairs, err := tokenTxns(tx)
-	if err == nil {
+	if limit == 0 {
+		err = m.fill(tx, func(*resident.Secret) error { return nil })
+	} else {
+		table = resident.New(limit, residentForms)
 		table.Update(func(w resident.Writer) {
 			for _, a := range m.accounts {
 				w.SetAccount(a)
@@ -90,20 +90,20 @@ func fill(db *badger.DB, m *memory, limit int64) (*resident.Table, error) {
 			policy := m.policy
 			w.SetPolicy(&policy)
 			w.SetPosition(m.cursor.position)
-			err = fillSecrets(tx, w, pairs)
+			err = m.fill(tx, w.Put)
 		})
 	}
 	if err != nil && !isCorrupt(err) {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		err = damaged(err)
 	}
 	return table, err
 }
 
-// fillSecrets reads the secrets by the first byte of their digests, several
-// bytes at a time.
-func fillSecrets(tx *badger.Txn, w resident.Writer, pairs pairSet) error {
+// fill reads the secrets by the first byte of their digests, several bytes at a
+// time. One at a time is put.
+func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 	var (
-		mu      sync.Mutex // held to change the table
+		mu      sync.Mutex // held to put, and to sum up
 		workers sync.WaitGroup
 		firsts  = make(chan byte, 256)
 		failed  = make(chan error, 256)
@@ -112,22 +112,16 @@ func fillSecrets(tx *badger.Txn, w resident.Writer, pairs pairSet) error {
 		firsts <- byte(first)
 	}
 	close(firsts)
-	one := func(key, sealed []byte, txn uint64) error {
-		value, err := unseal(key, sealed)
+	one := func(key, value []byte) error {
+		d, err := digestIn(key)
 		if err != nil {
 			return err
 		}
-		d := key[len(prefixDigest)+1:]
-		if len(d) != len(events.Digest{}) {
-			return fmt.Errorf("%w: a digest of %d bytes", ErrCorrupt, len(d))
-		}
-		s, err := residentSecret(events.Digest(d), value)
-		if err == nil && !s.Ended && !pairs.has(s.Token, txn) {
-			return apart(events.TokenIDFrom(s.Token))
-		}
+		s, err := residentSecret(d, value)
 		if err == nil {
 			mu.Lock()
-			err = w.Put(s)
+			m.sums.add(sumChange{rangeOf(&d), checkValue(key, value)})
+			err = put(s)
 			mu.Unlock()
 		}
 		return err
@@ -135,7 +129,7 @@ func fillSecrets(tx *badger.Txn, w resident.Writer, pairs pairSet) error {
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for first := range firsts {
-				if err := walk(tx, append([]byte(prefixDigest), schemeSHA256, first), one); err != nil {
+				if err := each(tx, append([]byte(prefixDigest), schemeSHA256, first), nil, one); err != nil {
 					failed <- err
 					return
 				}
@@ -144,80 +138,12 @@ func fillSecrets(tx *badger.Txn, w resident.Writer, pairs pairSet) error {
 	}
 	workers.Wait()
 	close(failed)
-	return <-failed
-}
-
-// walk visits the records under a prefix, still sealed, with the numbers of the
-// transactions that wrote them. Key and value are valid only during the visit.
-func walk(tx *badger.Txn, prefix []byte, visit func(key, sealed []byte, txn uint64) error) (err error) {
-	defer recovered(&err)
-	opt := badger.DefaultIteratorOptions
-	opt.Prefix = prefix
-	opt.PrefetchValues = false // they stand beside their keys
-	it := tx.NewIterator(opt)
-	defer it.Close()
-	for it.Rewind(); it.ValidForPrefix(prefix); it.Next() {
-		item := it.Item()
-		if err := item.Value(func(sealed []byte) error { return visit(item.Key(), sealed, item.Version()) }); err != nil {
-			return err
-		}
+	if err := <-failed; err != nil {
+		return err
+	}
+	if m.sums.all != m.cursor.secrets {
+		return fmt.Errorf("%w: at position %d its secrets have the digest %s, and should have %s", ErrCorrupt, m.cursor.position,
+			events.IndexDigest(m.sums.all), events.IndexDigest(m.cursor.secrets))
 	}
 	return nil
-}
-
-// pairSet holds which transaction wrote each token: a hash of both, in a hash
-// table with linear probing. That two of them are alike is as likely as that a
-// damaged record matches its check value.
-type pairSet struct {
-	slots []uint64 // 0 is a free one
-	used  int
-}
-
-// tokenTxns reads which transaction wrote each token.
-func tokenTxns(tx *badger.Txn) (pairSet, error) {
-	p := pairSet{slots: make([]uint64, 1024)}
-	err := walk(tx, []byte(prefixToken), func(key, _ []byte, txn uint64) error {
-		if len(key) != len(prefixToken)+16 {
-			return fmt.Errorf("%w: a token's key has %d bytes", ErrCorrupt, len(key))
-		}
-		p.add(pairHash([16]byte(key[len(prefixToken):]), txn))
-		return nil
-	})
-	return p, err
-}
-
-func pairHash(token [16]byte, txn uint64) uint64 {
-	var d xxhash.Digest
-	d.ResetWithSeed(txn)
-	_, _ = d.Write(token[:])
-	return max(1, d.Sum64())
-}
-
-// slot returns where a hash stands, or would.
-func (p *pairSet) slot(h uint64) *uint64 {
-	mask := uint64(len(p.slots) - 1)
-	at := h & mask
-	for p.slots[at] != 0 && p.slots[at] != h {
-		at = (at + 1) & mask
-	}
-	return &p.slots[at]
-}
-
-func (p *pairSet) add(h uint64) {
-	if 2*p.used >= len(p.slots) {
-		old := p.slots
-		p.slots = make([]uint64, 2*len(old))
-		for _, h := range old {
-			if h != 0 {
-				*p.slot(h) = h
-			}
-		}
-	}
-	*p.slot(h) = h
-	p.used++
-}
-
-func (p *pairSet) has(token [16]byte, txn uint64) bool {
-	h := pairHash(token, txn)
-	return *p.slot(h) == h
 }

@@ -171,7 +171,10 @@ func TestFlipsUnderARunningIndex(t *testing.T) {
 		each(rounds, func(round int) {
 			rng := rand.New(rand.NewPCG(seed, uint64(2+round)))
 			at := saved.restore(t)
-			p := openWith(t, projector.Config{Dir: at, ScrubRate: fast})
+			p, err := projector.Open(projector.Config{Dir: at, ScrubRate: fast, Resident: limits[round%len(limits)]})
+			if err != nil {
+				t.Fatal(err)
+			}
 			var tables []string
 			for _, name := range slices.Sorted(maps.Keys(saved)) {
 				if strings.HasSuffix(name, ".sst") {
@@ -195,6 +198,9 @@ func TestFlipsUnderARunningIndex(t *testing.T) {
 					t.Errorf("Lookup = %v", err)
 				case r.State != want.State || r.Version != want.Version || len(r.Scopes) != len(want.Scopes) || r.Token != want.Token:
 					t.Errorf("seed %d: bit %d of byte %d of %s: Lookup = %+v, want %+v", seed, bit, place, name, r, want)
+				}
+				if token, err := p.Token(want.Token); err == nil && token.Version < want.Version {
+					t.Errorf("seed %d: bit %d of byte %d of %s: Token = %+v, want version %d", seed, bit, place, name, token, want.Version)
 				}
 			}
 			if !noticed {

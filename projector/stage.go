@@ -28,9 +28,11 @@ type stage struct {
 	commands map[events.CommandKey]events.Done
 	receipts map[events.Position]*events.Receipt // covered position -> receipt
 	lines    map[string]events.Position
+	bare     map[events.TokenID]events.Position
 	digests  map[events.Digest]bool // those that a token of this batch took
 
 	found   resident.Found              // where digests are looked up
+	sums    []sumChange                 // of what was written
 	was     tally                       // of commands and receipts that are overwritten
 	secrets []storedSecret              // that were written
 	checks  map[events.AccountID]uint64 // of the accounts that were written
@@ -43,9 +45,17 @@ type stagedToken struct {
 	made  bool // by this batch
 	// ended are the secrets that a rotation ended before their grace, as they
 	// were then: what comes after must not depend on where a batch is cut.
-	ended map[events.Digest]*Record
-	was   tally // of the token and its secrets before this batch
-	is    tally // and after it, once it was written
+	ended  map[events.Digest]*Record
+	bareIn events.Position // last event of this batch that found or left it without a secret
+	was    written         // before this batch
+	is     written         // and after it, once it was written
+}
+
+// written is what is stored of a token and will be overwritten by its next change.
+type written struct {
+	token   uint64      // check value of its record
+	secrets []sumChange // and of those of its secrets
+	bare    tally       // of the record that says it has no secret
 }
 
 func newStage(tx *badger.Txn, base *memory, table *resident.Table, before *stage) *stage {
@@ -56,6 +66,7 @@ func newStage(tx *badger.Txn, base *memory, table *resident.Table, before *stage
 		commands: map[events.CommandKey]events.Done{},
 		receipts: map[events.Position]*events.Receipt{},
 		lines:    map[string]events.Position{},
+		bare:     map[events.TokenID]events.Position{},
 		digests:  map[events.Digest]bool{},
 		checks:   map[events.AccountID]uint64{},
 		issued:   map[events.Position]uint64{},
@@ -128,7 +139,7 @@ func (s *stage) overwriteReceipt(covers events.Position) error {
 func (s *stage) overwrite(key []byte) error {
 	old, found, err := read(s.tx, key, func([]byte) error { return nil })
 	if found {
-		s.was.add(old.check)
+		s.was.add(old)
 	}
 	return err
 }
@@ -202,11 +213,14 @@ func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.P
 	// A digest belongs to the first token that had it, for ever. Commands in
 	// two shards cannot see each other, so two tokens with one digest can
 	// stand in the log; the later one has no secret, and nothing else happens.
-	if !taken {
+	st := &stagedToken{token: t, made: true}
+	if taken {
+		st.bareIn = at
+	} else {
 		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form}}
 		s.digests[c.Secret.Digest] = true
 	}
-	s.tokens[id] = &stagedToken{token: t, made: true}
+	s.tokens[id] = st
 	return nil
 }
 
@@ -223,6 +237,17 @@ func (s *stage) changeToken(e *events.Event, at events.Position) error {
 		return impossible("the token is revoked since position %d", t.Version)
 	}
 	t.Version, t.Changed = at, e.Time
+	bare := len(t.Secrets) == 0
+	err = s.alter(st, e)
+	if bare || len(t.Secrets) == 0 {
+		st.bareIn = at
+	}
+	return err
+}
+
+// alter makes of a token that is not revoked what an event says.
+func (s *stage) alter(st *stagedToken, e *events.Event) error {
+	t := st.token
 	switch c := e.Change.(type) {
 	case *events.TokenScoped:
 		t.Scopes, t.Inherit = c.Scopes, c.Inherit
@@ -372,20 +397,53 @@ func (s *stage) token(id events.TokenID) (*stagedToken, error) {
 	if err != nil || !found {
 		return nil, err
 	}
-	st := &stagedToken{token: t}
-	st.was.add(old.check)
+	st := &stagedToken{token: t, was: written{token: old}}
+	bare, has := s.base.bare[id]
+	if has {
+		st.was.bare.add(checkValue(bareKey(id), appendPosition(nil, bare)))
+	}
+	if len(t.Secrets) == 0 && bare != t.Version {
+		return nil, apart(id)
+	}
 	for _, slot := range t.Secrets {
-		secret, found, err := read(s.tx, digestKey(slot.Digest), func([]byte) error { return nil })
-		switch {
-		case err != nil:
+		check, err := s.secretOf(t, slot.Digest)
+		if err != nil {
 			return nil, err
-		case !found || secret.txn != old.txn:
-			return nil, apart(id)
 		}
-		st.was.add(secret.check)
+		st.was.secrets = append(st.was.secrets, sumChange{rangeOf(&slot.Digest), check})
 	}
 	s.tokens[id] = st
 	return st, nil
+}
+
+// secretOf returns the check value of a secret's record, which is the newest
+// there is and was written together with its token as it was read.
+func (s *stage) secretOf(t *events.Token, d events.Digest) (check uint64, err error) {
+	check, found, err := read(s.tx, digestKey(d), func(b []byte) error {
+		r, err := splitRecord(b)
+		if err == nil && r.version != t.Version {
+			err = apart(t.ID)
+		}
+		return err
+	})
+	if err == nil && !found {
+		err = apart(t.ID)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if s.table != nil && s.table.Find(&d, &s.found) == resident.Held {
+		if s.found.Version != t.Version {
+			err = apart(t.ID)
+		}
+		return check, err
+	}
+	in := rangeOf(&d)
+	sum, err := eachInRange(s.tx, in, func(_, _ []byte) error { return nil })
+	if err == nil && sum != s.base.sums.of(in) {
+		err = notAll(in)
+	}
+	return check, err
 }
 
 // apart reports a token and a secret of it that were not written together, as

@@ -32,9 +32,9 @@ func (s *stage) write(tx *badger.Txn) error {
 	}
 	for line, at := range s.lines {
 		key := lineKey(line)
-		w.put(key, appendLine(nil, at))
+		w.put(key, appendPosition(nil, at))
 		if old, ok := lastly(s.before.lines, s.base.lines, line); ok {
-			gone.add(checkValue(key, appendLine(nil, old)))
+			gone.add(checkValue(key, appendPosition(nil, old)))
 		}
 	}
 	if s.policy != nil {
@@ -44,14 +44,29 @@ func (s *stage) write(tx *badger.Txn) error {
 	for _, st := range s.tokens {
 		if st.is = st.was; st.token.Version > s.from.position {
 			st.is = w.putToken(st)
-			gone.join(st.was)
+			if !st.made {
+				gone.add(st.was.token)
+			}
+			if st.is.bare = st.was.bare; st.bareIn > s.from.position {
+				gone.join(st.was.bare)
+				st.is.bare = w.putBare(st)
+				s.bare[st.token.ID] = st.bareIn
+			}
+			for _, c := range st.was.secrets {
+				gone.add(c.by)
+				w.sums = append(w.sums, sumChange{c.in, -c.by})
+			}
 		}
 	}
 	if w.err != nil {
 		return w.err
 	}
-	s.secrets = w.secrets
+	s.secrets, s.sums = w.secrets, w.sums
 	c := &s.cursor
+	c.secrets = s.from.secrets
+	for _, change := range s.sums {
+		c.secrets += change.by
+	}
 	c.anchor = sha256.Sum256(s.last)
 	c.tally = s.from.tally
 	c.tally.join(w.tally)
@@ -80,6 +95,7 @@ type writer struct {
 	arena   arena
 	tally   tally
 	secrets []storedSecret // that were put
+	sums    []sumChange    // what that does to the sums
 	err     error
 }
 
@@ -118,19 +134,20 @@ func (w *writer) putRecord(d events.Digest, r *Record) (check uint64) {
 	value, err := r.append(w.arena.begin())
 	w.fail(err)
 	value = w.value(value)
+	check = w.put(key, value)
 	w.secrets = append(w.secrets, storedSecret{d, value})
-	return w.put(key, value)
+	w.sums = append(w.sums, sumChange{rangeOf(&d), check})
+	return check
 }
 
-// putToken writes a token and its secrets. It returns the tally of those records
-// that the next change of the token will overwrite.
-func (w *writer) putToken(st *stagedToken) (is tally) {
+// putToken writes a token and its secrets.
+func (w *writer) putToken(st *stagedToken) (is written) {
 	t := st.token
 	id, account := t.ID.Bytes(), t.Account.Bytes()
 	key := w.arena.keep(appendID(append(w.arena.begin(), prefixToken...), id))
 	value, err := appendToken(w.arena.begin(), t)
 	w.fail(err)
-	is.add(w.put(key, w.value(value)))
+	is.token = w.put(key, w.value(value))
 	if st.made {
 		key := w.arena.keep(appendID(appendID(append(w.arena.begin(), prefixOwned...), account), id))
 		w.put(key, w.value(w.arena.begin()))
@@ -143,11 +160,18 @@ func (w *writer) putToken(st *stagedToken) (is tally) {
 		state = SecretRevoked
 	}
 	for _, slot := range t.Secrets {
-		is.add(w.putRecord(slot.Digest, recordOf(t, slot, state)))
+		check := w.putRecord(slot.Digest, recordOf(t, slot, state))
+		is.secrets = append(is.secrets, sumChange{rangeOf(&slot.Digest), check})
 	}
 	for digest, r := range st.ended {
 		w.putRecord(digest, r)
 	}
+	return is
+}
+
+// putBare says of a token up to where it had no secret.
+func (w *writer) putBare(st *stagedToken) (is tally) {
+	is.add(w.put(bareKey(st.token.ID), appendPosition(nil, st.bareIn)))
 	return is
 }
 

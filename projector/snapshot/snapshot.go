@@ -49,7 +49,8 @@ type Header struct {
 	Position events.Position    `json:"position"`
 	Anchor   anchor             `json:"anchor"` // SHA-256 of the event at Position
 	Digest   events.IndexDigest `json:"digest"`
-	Mark     events.IndexDigest `json:"mark"` // digest at the last mark
+	Mark     events.IndexDigest `json:"mark"`    // digest at the last mark
+	Secrets  events.IndexDigest `json:"secrets"` // digest of the secrets alone
 	Records  uint64             `json:"records"`
 	Made     time.Time          `json:"made_at"` // by the ledger's clock
 }
@@ -71,7 +72,7 @@ func (a *anchor) UnmarshalText(b []byte) error {
 func (h Header) head() projector.Head {
 	return projector.Head{
 		Form: h.Index, Epoch: h.Epoch, Position: h.Position, Anchor: h.Anchor,
-		Digest: h.Digest, Mark: h.Mark, Records: h.Records,
+		Digest: h.Digest, Mark: h.Mark, Secrets: h.Secrets, Records: h.Records,
 	}
 }
 
@@ -100,7 +101,7 @@ func write(ctx context.Context, p *projector.Projector, w io.Writer, sign func([
 		}
 		h = Header{
 			Form: form, Index: head.Form, Epoch: head.Epoch, Position: head.Position, Anchor: head.Anchor,
-			Digest: head.Digest, Mark: head.Mark, Records: head.Records, Made: time.Now().UTC().Truncate(time.Second),
+			Digest: head.Digest, Mark: head.Mark, Secrets: head.Secrets, Records: head.Records, Made: time.Now().UTC().Truncate(time.Second),
 		}
 		line, err := json.Marshal(h)
 		if err != nil {

@@ -1,0 +1,246 @@
+package projector_test
+
+import (
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/dgraph-io/badger/v4"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/projector"
+)
+
+// TestOldVersionsTogether brings back old versions of a token, its secret and the
+// cursor, each one whole and several at once, as damage to the part of a table does
+// that says where records stand. Nothing in Badger tells them from the newest.
+// Whoever asks is refused, or told what holds now, and nothing goes on from them.
+func TestOldVersionsTogether(t *testing.T) {
+	t.Parallel()
+	log := eventstest.NewLog(11)
+	account := log.Account("admin:site/*")
+	var ids []events.TokenID
+	var secrets []events.Secret
+	for range 2000 { // more than the smaller limit has room for
+		id, secret := log.Token(account, "view:site/1", "write:site/1")
+		ids, secrets = append(ids, id), append(secrets, secret)
+	}
+	saved := followed(t, log.Messages)
+	for what, change := range map[string]func(*eventstest.Log, events.TokenID){
+		"revoked": func(l *eventstest.Log, id events.TokenID) { l.Revoke(id) },
+		"narrowed": func(l *eventstest.Log, id events.TokenID) {
+			l.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("view:site/1")})
+		},
+		"rotated twice": func(l *eventstest.Log, id events.TokenID) { l.Rotate(id, l.Now()); l.Rotate(id, l.Now()) },
+	} {
+		for _, limit := range limits {
+			for _, n := range []int{0, len(ids) - 1} { // with the smaller limit, one is in memory and the other is not
+				p, err := projector.Open(projector.Config{Dir: saved.restore(t), Resident: limit})
+				if err != nil {
+					t.Fatal(err)
+				}
+				log := *log
+				log.Messages = slices.Clip(log.Messages)
+				id, digest := ids[n], secrets[n].Digest()
+				secret, token := projector.DigestKey(digest), projector.TokenKey(id)
+				old, cursor := remember(t, p, secret, token), remember(t, p, projector.CursorKey)
+				change(&log, id)
+				applied(t, p, log.Messages[p.Position():])
+				dir := p.Dir()
+				closed(t, p)
+				now := save(t, dir)
+				next := log
+				next.Change(string(id), &events.TokenEdited{App: new("again")})
+				for back, values := range map[string]map[string][]byte{
+					"the secret": {string(secret): old[string(secret)]},
+					"the token":  {string(token): old[string(token)]},
+					"both":       old,
+					"both and the cursor": {
+						string(secret): old[string(secret)], string(token): old[string(token)],
+						string(projector.CursorKey): cursor[string(projector.CursorKey)],
+					},
+				} {
+					for asked, ask := range map[string]func(*projector.Projector) (events.Position, error){
+						"Lookup": func(p *projector.Projector) (events.Position, error) {
+							r, err := p.Lookup(digest)
+							return r.Version, err
+						},
+						"Find": func(p *projector.Projector) (events.Position, error) {
+							f, err := p.Find(digest)
+							return f.Version, err
+						},
+						"Token": func(p *projector.Projector) (events.Position, error) {
+							token, err := p.Token(id)
+							if err != nil {
+								return 0, err
+							}
+							return token.Version, nil
+						},
+						"Apply": func(p *projector.Projector) (events.Position, error) {
+							if what == "rotated twice" && back == "the secret" {
+								return log.End(), nil // which is not the token's any more
+							}
+							return 0, p.Apply(t.Context(), next.Messages[len(log.Messages):])
+						},
+					} {
+						p, err := projector.Open(projector.Config{Dir: now.restore(t), Resident: limit})
+						if err != nil {
+							t.Fatal(err)
+						}
+						bringBack(t, p, values)
+						version, err := ask(p)
+						if !errors.Is(err, projector.ErrCorrupt) && (err != nil || version != log.End()) {
+							t.Errorf("token %d %s, %d bytes resident, %s came back: %s = version %d, %v; want %d or ErrCorrupt",
+								n, what, limit, back, asked, version, err, log.End())
+						}
+						closed(t, p)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestConfirmedWhileItChanges looks a secret up, from Badger, while it changes
+// all the time.
+func TestConfirmedWhileItChanges(t *testing.T) {
+	t.Parallel()
+	log := eventstest.NewLog(13)
+	id, secret := log.Token(log.Account("admin:site/*"), "view:site/1")
+	p, err := projector.Open(projector.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, p)
+	applied(t, p, log.Messages)
+	for range 1000 {
+		log.Change(string(id), &events.TokenSuspended{})
+		log.Change(string(id), &events.TokenResumed{})
+	}
+	done := make(chan error, 1)
+	go func() {
+		var err error
+		for at := p.Position(); err == nil && at < log.End(); at++ {
+			err = p.Apply(t.Context(), log.Messages[at:at+1])
+		}
+		done <- err
+	}()
+	looked := 0
+	for last := events.Position(0); last < log.End(); looked++ {
+		r, err := p.Lookup(secret.Digest())
+		if err != nil || r.Version < last {
+			t.Fatalf("Lookup = version %d, %v, after version %d", r.Version, err, last)
+		}
+		token, err := p.Token(id)
+		if err != nil || token.Version < r.Version {
+			t.Fatalf("Token = %+v, %v, after version %d", token, err, r.Version)
+		}
+		last = token.Version
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	t.Logf("looked %d times", looked)
+}
+
+// remember returns what is stored under keys.
+func remember(t *testing.T, p *projector.Projector, keys ...[]byte) map[string][]byte {
+	t.Helper()
+	values := map[string][]byte{}
+	if err := p.Raw().View(func(tx *badger.Txn) error {
+		for _, key := range keys {
+			item, err := tx.Get(key)
+			if err != nil {
+				return err
+			}
+			if values[string(key)], err = item.ValueCopy(nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return values
+}
+
+// bringBack has values be found again, in the place of newer ones.
+func bringBack(t *testing.T, p *projector.Projector, values map[string][]byte) {
+	t.Helper()
+	if err := p.Raw().Update(func(tx *badger.Txn) error {
+		for key, value := range values {
+			if err := tx.Set([]byte(key), value); err != nil {
+				return err
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOldTokensWithoutSecret brings back an old version of a token from when it
+// had no secret, because what it was given were others' secrets.
+func TestOldTokensWithoutSecret(t *testing.T) {
+	t.Parallel()
+	for what, bare := range map[string]func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID{
+		"made so": func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID {
+			id := l.TokenID()
+			l.Change(string(id), &events.TokenCreated{Account: account, Scopes: eventstest.Scopes("view:site/1"), Secret: taken})
+			return id
+		},
+		"rotated so": func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID {
+			id, _ := l.Token(account, "view:site/1")
+			for range 2 { // the first one leaves the old secret for a while
+				l.Change(string(id), &events.TokenRotated{Secret: taken, Until: l.Now().Add(time.Hour)})
+			}
+			return id
+		},
+	} {
+		for asked, ask := range map[string]func(*projector.Projector, events.TokenID, *eventstest.Log) error{
+			"Token": func(p *projector.Projector, id events.TokenID, _ *eventstest.Log) error {
+				_, err := p.Token(id)
+				return err
+			},
+			"Apply": func(p *projector.Projector, id events.TokenID, l *eventstest.Log) error {
+				l.Revoke(id)
+				return p.Apply(t.Context(), l.Messages[p.Position():])
+			},
+		} {
+			for _, reopened := range []bool{false, true} {
+				log := eventstest.NewLog(12)
+				account := log.Account("admin:site/*")
+				_, taken := log.Token(account, "view:site/1")
+				id := bare(log, account, eventstest.SecretRecord(taken.Digest()))
+				dir := t.TempDir()
+				p := open(t, dir)
+				applied(t, p, log.Messages)
+				reopen := func() {
+					if reopened {
+						closed(t, p)
+						p = open(t, dir)
+					}
+				}
+				reopen()
+				if token, err := p.Token(id); err != nil || len(token.Secrets) != 0 {
+					t.Fatalf("%s: %+v, %v; want a token without a secret", what, token, err)
+				}
+				old := remember(t, p, projector.TokenKey(id))
+				secret := log.Rotate(id, log.Now())
+				applied(t, p, log.Messages[p.Position():])
+				if r, err := p.Lookup(secret.Digest()); err != nil || r.State != projector.SecretLive {
+					t.Fatalf("%s: Lookup = %+v, %v; want a live secret", what, r, err)
+				}
+				counted(t, p)
+				reopen()
+				bringBack(t, p, old)
+				if err := ask(p, id, log); !errors.Is(err, projector.ErrCorrupt) {
+					t.Errorf("%s: %s = %v, want ErrCorrupt", what, asked, err)
+				}
+				closed(t, p)
+			}
+		}
+	}
+}
