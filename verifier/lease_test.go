@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -185,14 +189,38 @@ func TestIndexFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	digest := secret.Digest()
-	record := append([]byte("d/\x01"), digest[:]...)
+	// rot turns over a bit of the secret's record in the table that stands in dir.
+	rot := func(dir string) error {
+		digest := secret.Digest()
+		tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+		if err != nil || len(tables) != 1 {
+			return fmt.Errorf("tables %q: %w", tables, err)
+		}
+		f, err := os.OpenFile(tables[0], os.O_RDWR, 0)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = f.Close() }()
+		b, err := io.ReadAll(f)
+		if err != nil {
+			return err
+		}
+		at := bytes.Index(b, digest[len(digest)-8:]) // of a key, a table may hold no more than the end
+		if at < 0 {
+			return errors.New("the table does not have the secret")
+		}
+		at += 40 // into the record, which stands behind its key
+		_, err = f.WriteAt([]byte{b[at] ^ 1}, int64(at))
+		return err
+	}
 	id := account.Bytes()
 	ofAccount := append([]byte("a/"), id[:]...)
 	tests := []struct {
-		name   string
-		damage func(tx *badger.Txn) error
-		stop   func(n *verifiertest.Node)
+		name    string
+		damage  func(tx *badger.Txn) error // before the index is opened
+		rot     bool                       // while it is open
+		stop    func(n *verifiertest.Node)
+		corrupt bool
 	}{
 		{name: "stopped", stop: func(n *verifiertest.Node) { n.Index.Stop(errors.New("for the test")) }},
 		{name: "a message that cannot be", stop: func(n *verifiertest.Node) {
@@ -201,20 +229,8 @@ func TestIndexFails(t *testing.T) {
 		{name: "a gap", stop: func(n *verifiertest.Node) {
 			_ = n.Index.Apply(t.Context(), []events.Message{{Position: l.End() + 2}})
 		}},
-		{name: "a flipped bit", damage: func(tx *badger.Txn) error {
-			item, err := tx.Get(record)
-			if err != nil {
-				return err
-			}
-			value, err := item.ValueCopy(nil)
-			if err != nil {
-				return err
-			}
-			value[1] ^= 4 // the state
-			return tx.Set(record, value)
-		}},
-		{name: "a record cut short", damage: func(tx *badger.Txn) error { return tx.Set(record, nil) }},
-		{name: "no account", damage: func(tx *badger.Txn) error { return tx.Delete(ofAccount) }},
+		{name: "a bit that flips while it runs", corrupt: true, rot: true},
+		{name: "no account", corrupt: true, damage: func(tx *badger.Txn) error { return tx.Delete(ofAccount) }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -229,10 +245,15 @@ func TestIndexFails(t *testing.T) {
 				damage(t, dir, tt.damage)
 			}
 			var logged bytes.Buffer
-			// What is resident was read at the start, which finds the damage.
+			// What is resident was read at the start, before the damage.
 			n := verifiertest.Start(t, l, verifiertest.Options{Dir: dir, Resident: -1, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 			if tt.stop != nil {
 				tt.stop(n)
+			}
+			if tt.rot {
+				if err := rot(dir); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
 				t.Errorf("%s, want %s", d.Reason, verifier.Unavailable)
@@ -241,12 +262,12 @@ func TestIndexFails(t *testing.T) {
 			if d := n.Verifier.Check(other.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
 				t.Errorf("another token: %s, want %s", d.Reason, verifier.Unavailable)
 			}
-			if tt.damage != nil && !strings.Contains(logged.String(), "index cannot be read") {
+			if tt.corrupt && !strings.Contains(logged.String(), "index cannot be read") {
 				t.Errorf("the log does not say it:\n%s", logged.String())
 			}
 			if err := n.Index.Err(); err == nil {
 				t.Error("the index goes on")
-			} else if tt.damage != nil && !errors.Is(err, projector.ErrCorrupt) {
+			} else if tt.corrupt && !errors.Is(err, projector.ErrCorrupt) {
 				t.Errorf("the index stopped with %v, want ErrCorrupt", err)
 			}
 			n.Lease.Renew(n.Clock.Boottime(), l.End())
