@@ -29,11 +29,11 @@ func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 		}
 		at, err := p.versionOf(t)
 		switch {
-		case errors.Is(err, ErrNotFound), err == nil && (at < t.Version || t.Version < newest):
+		case err != nil:
+			return nil, err
+		case at < t.Version || t.Version < newest:
 			err = apart(id)
 			p.fail(err)
-			return nil, err
-		case err != nil:
 			return nil, err
 		case at == t.Version:
 			return t, nil
@@ -43,25 +43,31 @@ func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 }
 
 // versionOf returns the newest version of a token, whose secrets are as they were
-// read.
+// read; 0 where it has none that could be.
 func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
+	if at, known := p.heldVersion(t); known {
+		return at, nil
+	}
+	r, err := p.Lookup(t.Secrets[0].Digest)
+	if errors.Is(err, ErrNotFound) {
+		return 0, nil
+	}
+	return r.Version, err
+}
+
+// heldVersion is versionOf from memory alone, which may not know.
+func (p *Projector) heldVersion(t *events.Token) (at events.Position, known bool) {
 	if len(t.Secrets) == 0 {
 		p.mu.RLock()
 		defer p.mu.RUnlock()
-		return p.mem.bare[t.ID], nil
+		return p.mem.bare[t.ID], true
 	}
-	d := t.Secrets[0].Digest
-	if p.table != nil {
-		var f resident.Found
-		switch p.table.Find(&d, &f) {
-		case resident.Held:
-			return f.Version, nil
-		case resident.Absent:
-			return 0, ErrNotFound
-		}
+	if p.table == nil {
+		return 0, false
 	}
-	r, err := p.Lookup(d)
-	return r.Version, err
+	var f resident.Found
+	answer := p.table.Find(&t.Secrets[0].Digest, &f)
+	return f.Version, answer != resident.Elsewhere
 }
 
 // Command returns what became of a command, [ErrNotFound] where none with the
@@ -112,15 +118,23 @@ func (p *Projector) LineEnd(line string) events.Position {
 
 // Tokens returns up to limit tokens in order of id, from after the given id on,
 // and whether there are more. An empty account stands for all; keep, unless it
-// is nil, reports whether a token is wanted. It is for showing tokens: unlike
-// [Projector.Token], it takes the versions that Badger finds.
+// is nil, reports whether a token is wanted. What it returns is as [Projector.Token]
+// says. A token that is not wanted may be so because an old version of it was read:
+// that is noticed where its secret is in memory.
 func (p *Projector) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) (list []*events.Token, more bool, err error) {
 	err = p.view(func(tx *badger.Txn) error {
-		visit := func(t *events.Token) error {
-			if keep != nil && !keep(t) {
-				return nil
+		visit := func(t *events.Token) (err error) {
+			wanted := keep == nil || keep(t)
+			if at, known := p.heldVersion(t); t.State != events.Revoked && (known && at != t.Version || !known && wanted) {
+				if t, err = p.Token(t.ID); err != nil {
+					return err
+				}
+				wanted = keep == nil || keep(t)
 			}
-			if len(list) == limit {
+			switch {
+			case !wanted:
+				return nil
+			case len(list) == limit:
 				more = true
 				return errStop
 			}

@@ -37,7 +37,7 @@
 // Without it too, 8 MiB at most say for each range of digests what its records sum
 // up to. So an old version of a record that comes to light, because the part of a
 // table rots that leads to the new one, is not taken for it: not by a check, and
-// not by the next change of its token. Lists do not look ([Projector.Tokens]).
+// not by the next change of its token.
 //
 // # Digest
 //

@@ -78,6 +78,17 @@ func TestOldVersionsTogether(t *testing.T) {
 							}
 							return token.Version, nil
 						},
+						"Tokens": func(p *projector.Projector) (events.Position, error) {
+							keep := func(token *events.Token) bool { return token.ID == id }
+							if limit == 1<<40 { // also of what an old version of is not wanted
+								keep = func(token *events.Token) bool { return token.Version == log.End() }
+							}
+							list, more, err := p.Tokens(account, keep, "", 1)
+							if err != nil || more || len(list) != 1 || list[0].ID != id {
+								return 0, err
+							}
+							return list[0].Version, nil
+						},
 						"Apply": func(p *projector.Projector) (events.Position, error) {
 							if what == "rotated twice" && back == "the secret" {
 								return log.End(), nil // which is not the token's any more
