@@ -5,17 +5,60 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/projector"
 )
+
+// resident runs a benchmark with nothing and with all held in memory.
+func resident(b *testing.B, bench func(b *testing.B, cfg projector.Config)) {
+	for name, limit := range map[string]int64{"none": 0, "all": 1 << 40} {
+		b.Run("resident="+name, func(b *testing.B) { bench(b, projector.Config{Dir: b.TempDir(), Resident: limit}) })
+	}
+}
+
+func started(b *testing.B, cfg projector.Config) *projector.Projector {
+	b.Helper()
+	p, err := projector.Open(cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
 
 // BenchmarkApply folds whole lives of tokens: create, scope, rotate, revoke.
 func BenchmarkApply(b *testing.B) {
-	log := eventstest.Lives(b.N)
-	p := open(b, b.TempDir())
-	defer closed(b, p)
-	b.ReportAllocs()
-	b.ResetTimer()
-	applied(b, p, log.Messages)
-	b.ReportMetric(float64(len(log.Messages))/b.Elapsed().Seconds(), "events/s")
+	resident(b, func(b *testing.B, cfg projector.Config) {
+		log := eventstest.Lives(b.N)
+		p := started(b, cfg)
+		defer closed(b, p)
+		b.ReportAllocs()
+		b.ResetTimer()
+		applied(b, p, log.Messages)
+		b.ReportMetric(float64(len(log.Messages))/b.Elapsed().Seconds(), "events/s")
+	})
+}
+
+// BenchmarkChange changes tokens that have long been in the index, in batches.
+func BenchmarkChange(b *testing.B) {
+	resident(b, func(b *testing.B, cfg projector.Config) {
+		log := eventstest.NewLog(1)
+		account := log.Account("admin:site/*")
+		ids := make([]events.TokenID, benchTokens)
+		for i := range ids {
+			ids[i], _ = log.Token(account, "view:site/1", "track:site/2")
+		}
+		p := started(b, cfg)
+		applied(b, p, log.Messages)
+		closed(b, p)
+		p = started(b, cfg)
+		defer closed(b, p)
+		before := len(log.Messages)
+		for i := range b.N {
+			log.Change(string(ids[i*7919%len(ids)]), &events.TokenEdited{App: new("again")})
+		}
+		b.ReportAllocs()
+		b.ResetTimer()
+		applied(b, p, log.Messages[before:])
+	})
 }
 
 // tokens returns the folder of an index of so many live tokens, and their
@@ -66,7 +109,10 @@ func BenchmarkLookupMiss(b *testing.B) {
 
 func BenchmarkOpen(b *testing.B) {
 	dir, _ := tokens(b, benchTokens)
-	for b.Loop() {
-		closed(b, open(b, dir))
-	}
+	resident(b, func(b *testing.B, cfg projector.Config) {
+		cfg.Dir = dir
+		for b.Loop() {
+			closed(b, started(b, cfg))
+		}
+	})
 }

@@ -34,7 +34,7 @@
 // [Projector.Find]. It is filled when the index is opened, and changes with the
 // position. Badger answers for what has no room there, and says the same.
 //
-// Without it too, 8 MiB at most say for each range of digests what its records sum
+// Without it too, 32 MiB at most say for each range of digests what its records sum
 // up to. So an old version of a record that comes to light, because the part of a
 // table rots that leads to the new one, is not taken for it: not by a check, and
 // not by the next change of its token.

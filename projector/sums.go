@@ -24,11 +24,12 @@ type sums struct {
 	all   uint64                               // of every range
 }
 
-// A range is all digests that begin with the same 20 bits: at ten million tokens
-// there are some ten or twenty in each, and all sums take 8 MiB.
+// A range is all digests that begin with the same 22 bits: at ten million tokens
+// there are some three to five in each, among a million tokens most are alone. All
+// sums take 32 MiB; those of a thousand tokens, half of one.
 const (
-	sumParts = 12
-	sumPart  = 8
+	sumParts = 16
+	sumPart  = 6
 	sumBits  = sumParts + sumPart
 )
 
@@ -71,7 +72,7 @@ type sumChange struct {
 // the visit.
 func eachInRange(tx *badger.Txn, r sumRange, visit func(key, value []byte) error) (sum uint64, err error) {
 	start := r.start()
-	// All but the last of its bytes is the same in every key of the range.
+	// All but the last of its bytes are the same in every key of the range.
 	err = each(tx, start[:len(start)-1], start, func(key, value []byte) error {
 		d, err := digestIn(key)
 		switch {
@@ -123,9 +124,7 @@ func (p *Projector) confirmed(d events.Digest) (r Record, err error) {
 		if err := p.WaitApplied(context.Background(), c.position); err != nil {
 			return Record{}, err
 		}
-		p.mu.RLock()
-		now, want := p.mem.cursor.position, p.mem.sums.of(in)
-		p.mu.RUnlock()
+		now, want := p.sumOf(in)
 		switch {
 		case sum == want && found:
 			return r, nil
@@ -135,6 +134,13 @@ func (p *Projector) confirmed(d events.Digest) (r Record, err error) {
 			return Record{}, err
 		}
 	}
+}
+
+// sumOf returns the sum of a range and the position that it is of.
+func (p *Projector) sumOf(in sumRange) (events.Position, uint64) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.mem.cursor.position, p.mem.sums.of(in)
 }
 
 // notAll reports a range that does not add up.

@@ -1,6 +1,7 @@
 package projector_test
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
 // TestOldVersionsTogether brings back old versions of a token, its secret and the
@@ -112,6 +114,78 @@ func TestOldVersionsTogether(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestNeighbours puts many secrets into few ranges, next to each other and at both
+// ends of them, and changes them: each is found as it is, and what comes back of
+// one speaks against all of its range.
+func TestNeighbours(t *testing.T) {
+	t.Parallel()
+	seed, rng := seeded(t)
+	log := eventstest.NewLog(seed)
+	account := log.Account("admin:site/*")
+	ids := map[events.Digest]events.TokenID{}
+	var digests []events.Digest
+	for range 300 {
+		var d events.Digest // the first 22 bits are a range's
+		d[1], d[2] = byte(rng.IntN(2)), byte(rng.IntN(4)<<6|rng.IntN(2)*0x3f)
+		for i := 3; i < len(d); i++ {
+			d[i] = [...]byte{0, 0xff, byte(rng.Uint32())}[rng.IntN(3)]
+		}
+		if ids[d] != "" {
+			continue
+		}
+		id := log.TokenID()
+		log.Change(string(id), &events.TokenCreated{
+			Account: account, Scopes: eventstest.Scopes("view:site/1"), Secret: eventstest.SecretRecord(d),
+		})
+		ids[d], digests = id, append(digests, d)
+	}
+	revoked := map[events.TokenID]bool{}
+	for range 400 {
+		id := ids[digests[rng.IntN(len(digests))]]
+		switch n := rng.IntN(4); {
+		case revoked[id]:
+		case n == 0:
+			log.Revoke(id)
+			revoked[id] = true
+		default:
+			log.Change(string(id), &events.TokenEdited{App: new("x")})
+		}
+	}
+	p, err := projector.Open(projector.Config{Dir: t.TempDir(), Batch: 16})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closed(t, p)
+	applied(t, p, log.Messages)
+	state := eventstest.Fold(log.Messages)
+	for _, d := range digests {
+		f, err := p.Find(d)
+		if err := projectortest.CompareFound(state, d, f, err); err != nil {
+			t.Errorf("%x: %v", d, err)
+		}
+	}
+	live := slices.DeleteFunc(slices.Clone(digests), func(d events.Digest) bool { return revoked[ids[d]] })
+	slices.SortFunc(live, func(a, b events.Digest) int { return bytes.Compare(a[:], b[:]) })
+	for i, d := range live[1:] {
+		neighbour := live[i]
+		if d[1] != neighbour[1] || d[2]>>2 != neighbour[2]>>2 {
+			continue
+		}
+		old := remember(t, p, projector.DigestKey(d))
+		log.Revoke(ids[d])
+		applied(t, p, log.Messages[p.Position():])
+		if _, err := p.Lookup(neighbour); err != nil {
+			t.Errorf("Lookup of a neighbour = %v", err)
+		}
+		bringBack(t, p, old)
+		if r, err := p.Lookup(neighbour); !errors.Is(err, projector.ErrCorrupt) {
+			t.Errorf("an old version came back: Lookup of a neighbour = %+v, %v; want ErrCorrupt", r, err)
+		}
+		return
+	}
+	t.Error("no two live secrets are in one range")
 }
 
 // TestConfirmedWhileItChanges looks a secret up, from Badger, while it changes
