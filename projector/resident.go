@@ -118,13 +118,14 @@ func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 			return err
 		}
 		s, err := residentSecret(d, value)
-		if err == nil {
-			mu.Lock()
-			m.sums.add(sumChange{rangeOf(&d), checkValue(key, value)})
-			err = put(s)
-			mu.Unlock()
+		if err != nil {
+			return err
 		}
-		return err
+		change := sumChange{rangeOf(&d), checkValue(key, value)}
+		mu.Lock()
+		defer mu.Unlock()
+		m.sums.add(change)
+		return put(s)
 	}
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
