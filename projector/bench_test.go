@@ -15,20 +15,11 @@ func resident(b *testing.B, bench func(b *testing.B, cfg projector.Config)) {
 	}
 }
 
-func started(b *testing.B, cfg projector.Config) *projector.Projector {
-	b.Helper()
-	p, err := projector.Open(cfg)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return p
-}
-
 // BenchmarkApply folds whole lives of tokens: create, scope, rotate, revoke.
 func BenchmarkApply(b *testing.B) {
 	resident(b, func(b *testing.B, cfg projector.Config) {
 		log := eventstest.Lives(b.N)
-		p := started(b, cfg)
+		p := openAs(b, cfg)
 		defer closed(b, p)
 		b.ReportAllocs()
 		b.ResetTimer()
@@ -46,10 +37,10 @@ func BenchmarkChange(b *testing.B) {
 		for i := range ids {
 			ids[i], _ = log.Token(account, "view:site/1", "track:site/2")
 		}
-		p := started(b, cfg)
+		p := openAs(b, cfg)
 		applied(b, p, log.Messages)
 		closed(b, p)
-		p = started(b, cfg)
+		p = openAs(b, cfg)
 		defer closed(b, p)
 		before := len(log.Messages)
 		for i := range b.N {
@@ -112,7 +103,7 @@ func BenchmarkOpen(b *testing.B) {
 	resident(b, func(b *testing.B, cfg projector.Config) {
 		cfg.Dir = dir
 		for b.Loop() {
-			closed(b, started(b, cfg))
+			closed(b, openAs(b, cfg))
 		}
 	})
 }

@@ -68,14 +68,14 @@ func checkTables(dir string) (end uint64, err error) {
 	defer func() { _ = f.Close() }()
 	manifest, _, err := badger.ReplayManifestFile(f, 0, badger.DefaultOptions(dir))
 	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return 0, damaged(err)
 	}
 	for id := range manifest.Tables {
 		name := table.NewFilename(id, dir)
 		b, err := os.ReadFile(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EIO):
-			return 0, fmt.Errorf("%w: %w", ErrCorrupt, err)
+			return 0, damaged(err)
 		case err != nil:
 			return 0, err
 		}

@@ -59,6 +59,12 @@ func openWith(t testing.TB, cfg projector.Config) *projector.Projector {
 	if cfg.Resident == 0 {
 		cfg.Resident = limits[rand.IntN(len(limits))]
 	}
+	return openAs(t, cfg)
+}
+
+// openAs opens an index with as much resident as is said, nothing too.
+func openAs(t testing.TB, cfg projector.Config) *projector.Projector {
+	t.Helper()
 	p, err := projector.Open(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -57,6 +57,14 @@ func bareKey(id events.TokenID) []byte {
 	return append([]byte(prefixBare), b[:]...)
 }
 
+// tokenIn returns the id that a key consists of, behind its prefix.
+func tokenIn(id []byte) ([16]byte, error) {
+	if len(id) != 16 {
+		return [16]byte{}, fmt.Errorf("%w: a token's id of %d bytes", ErrCorrupt, len(id))
+	}
+	return [16]byte(id), nil
+}
+
 func accountKey(id events.AccountID) []byte {
 	b := id.Bytes()
 	return append([]byte(prefixAccount), b[:]...)

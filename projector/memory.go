@@ -3,7 +3,6 @@ package projector
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -87,12 +86,11 @@ func load(db *badger.DB) (*memory, error) {
 			return err
 		}
 		if err := each(tx, []byte(prefixBare), nil, func(key, value []byte) error {
-			id := key[len(prefixBare):]
-			if len(id) != 16 {
-				return fmt.Errorf("a token's id of %d bytes", len(id))
+			id, err := tokenIn(key[len(prefixBare):])
+			if err != nil {
+				return err
 			}
-			at, err := parsePosition(value)
-			m.bare[events.TokenIDFrom([16]byte(id))] = at
+			m.bare[events.TokenIDFrom(id)], err = parsePosition(value)
 			return err
 		}); err != nil {
 			return err
@@ -104,7 +102,7 @@ func load(db *badger.DB) (*memory, error) {
 		})
 	})
 	if err != nil && !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrForm) {
-		err = fmt.Errorf("%w: %w", ErrCorrupt, err)
+		err = damaged(err)
 	}
 	return m, err
 }

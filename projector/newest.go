@@ -2,7 +2,6 @@ package projector
 
 import (
 	"bytes"
-	"fmt"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -35,13 +34,13 @@ func loadNewest(tx *badger.Txn, most int) (n newest, err error) {
 	defer it.Close()
 	prefix := []byte(prefixToken)
 	for it.Seek(append(bytes.Clone(prefix), 0xff)); it.ValidForPrefix(prefix); it.Next() {
-		id := it.Item().Key()[len(prefix):]
-		if len(id) != len(n.from) {
-			return n, fmt.Errorf("%w: a token's id of %d bytes", ErrCorrupt, len(id))
+		id, err := tokenIn(it.Item().Key()[len(prefix):])
+		if err != nil {
+			return n, err
 		}
-		n.ids[[16]byte(id)] = struct{}{}
+		n.ids[id] = struct{}{}
 		if len(n.ids) >= most/2 {
-			n.from = [16]byte(id)
+			n.from = id
 			break
 		}
 	}

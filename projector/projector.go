@@ -161,7 +161,7 @@ func (p *Projector) open() error {
 		if errors.Is(err, syscall.ENOSPC) {
 			return fmt.Errorf("%w: %w", ErrDiskFull, err)
 		}
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return damaged(err)
 	}
 	if p.mem, err = load(db); err != nil {
 		return errors.Join(err, db.Close())

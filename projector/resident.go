@@ -104,6 +104,7 @@ func fill(db *badger.DB, m *memory, limit int64) (table *resident.Table, err err
 func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 	var (
 		mu      sync.Mutex // held to put, and to sum up
+		all     uint64     // what the records sum up to
 		workers sync.WaitGroup
 		firsts  = make(chan byte, 256)
 		failed  = make(chan error, 256)
@@ -125,6 +126,7 @@ func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 		mu.Lock()
 		defer mu.Unlock()
 		m.sums.add(change)
+		all += change.by
 		return put(s)
 	}
 	for range runtime.GOMAXPROCS(0) {
@@ -142,9 +144,9 @@ func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 	if err := <-failed; err != nil {
 		return err
 	}
-	if m.sums.all != m.cursor.secrets {
+	if all != m.cursor.secrets {
 		return fmt.Errorf("%w: at position %d its secrets have the digest %s, and should have %s", ErrCorrupt, m.cursor.position,
-			events.IndexDigest(m.sums.all), events.IndexDigest(m.cursor.secrets))
+			events.IndexDigest(all), events.IndexDigest(m.cursor.secrets))
 	}
 	return nil
 }

@@ -84,7 +84,7 @@ func (s *scrub) run(ctx context.Context) error {
 		c, err = parseCursor(b)
 		return err
 	}); err != nil {
-		return fmt.Errorf("%w: %w", ErrCorrupt, err)
+		return damaged(err)
 	}
 	s.did.Position = c.position
 	var found tally

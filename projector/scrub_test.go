@@ -171,10 +171,7 @@ func TestFlipsUnderARunningIndex(t *testing.T) {
 		each(rounds, func(round int) {
 			rng := rand.New(rand.NewPCG(seed, uint64(2+round)))
 			at := saved.restore(t)
-			p, err := projector.Open(projector.Config{Dir: at, ScrubRate: fast, Resident: limits[round%len(limits)]})
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := openAs(t, projector.Config{Dir: at, ScrubRate: fast, Resident: limits[round%len(limits)]})
 			var tables []string
 			for _, name := range slices.Sorted(maps.Keys(saved)) {
 				if strings.HasSuffix(name, ".sst") {

@@ -19,10 +19,7 @@ import (
 // light that are whole: a revoked token alive. Nothing in the tables can tell,
 // for it may be hidden as well, and a compaction makes it last. So what tells is
 // here, outside them: a record from Badger counts only where its range adds up.
-type sums struct {
-	parts [1 << sumParts]*[1 << sumPart]uint64 // nil where it is all zeros
-	all   uint64                               // of every range
-}
+type sums [1 << sumParts]*[1 << sumPart]uint64 // nil where it is all zeros
 
 // A range is all digests that begin with the same 22 bits: at ten million tokens
 // there are some three to five in each, among a million tokens most are alone. All
@@ -47,19 +44,18 @@ func (r sumRange) start() []byte {
 }
 
 func (s *sums) of(r sumRange) uint64 {
-	if part := s.parts[r>>sumPart]; part != nil {
+	if part := s[r>>sumPart]; part != nil {
 		return part[r%(1<<sumPart)]
 	}
 	return 0
 }
 
 func (s *sums) add(c sumChange) {
-	part := &s.parts[c.in>>sumPart]
+	part := &s[c.in>>sumPart]
 	if *part == nil {
 		*part = new([1 << sumPart]uint64)
 	}
 	(*part)[c.in%(1<<sumPart)] += c.by
-	s.all += c.by
 }
 
 // sumChange is what is added to the sum of a range, modulo 2^64.
