@@ -71,10 +71,15 @@ func (p *Projector) heldVersion(t *events.Token) (at events.Position, known bool
 }
 
 // Command returns what became of a command, [ErrNotFound] where none with the
-// key was applied.
+// key was applied. What it did is seen everywhere then.
 func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
 	var d events.Done
-	return d, p.record(commandKey(key), func(b []byte) error { return parseDone(b, &d) })
+	err := p.record(commandKey(key), func(b []byte) error { return parseDone(b, &d) })
+	if err == nil {
+		// What is in Badger will be in memory next.
+		err = p.WaitApplied(context.Background(), d.Position)
+	}
+	return d, err
 }
 
 // Receipt returns the receipt that covers a position: of several the one that
