@@ -289,16 +289,18 @@ func (k *three) reign() {
 	k.t.Helper()
 	l1 := k.nodes["l1"]
 	l1.eventually("POST", "/v1/accounts", m{"login": "deputy", "kind": "user", "grants": []string{"superuser"}})
-	var at events.Position
 	secrets := map[string]bool{}
 	for _, name := range threeNames {
-		at = max(at, k.nodes[name].Position())
 		secrets[k.nodes[name].root] = true
 	}
 	if len(secrets) != len(threeNames) || secrets[""] {
 		k.t.Errorf("%d ledgers have a root.token of their own: %v", len(secrets), secrets[""])
 	}
 	for _, name := range threeNames {
+		var at events.Position // what the one before changed, too
+		for _, other := range threeNames {
+			at = max(at, k.nodes[other].Position())
+		}
 		eventually(k.t, name+" has the log", func() bool { return k.nodes[name].Position() >= at })
 		k.nodes[name].reigns()
 	}
