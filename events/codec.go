@@ -35,6 +35,7 @@ type envelope struct {
 
 type payload struct {
 	Actor  Actor           `json:"actor"`
+	Rests  Rests           `json:"rests,omitempty"`
 	Key    CommandKey      `json:"key,omitempty"`
 	Digest RequestHash     `json:"request,omitempty"`
 	Crit   []string        `json:"crit,omitempty"` // fields of change that a reader has to know
@@ -65,7 +66,7 @@ func Encode(e *Event) ([]byte, error) {
 		Time:        e.Time.UTC(),
 		Subject:     e.About,
 		ContentType: "application/json",
-		Data:        payload{Actor: e.Actor, Key: e.Key, Digest: e.Digest, Crit: crit, Change: change},
+		Data:        payload{Actor: e.Actor, Rests: e.Rests, Key: e.Key, Digest: e.Digest, Crit: crit, Change: change},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("encode event: %w", err)
@@ -132,7 +133,7 @@ func decodeAny(b []byte) (*Event, error) {
 	}
 	e := &Event{
 		ID: env.ID, Epoch: epoch, Time: env.Time, About: env.Subject,
-		Actor: env.Data.Actor, Key: env.Data.Key, Digest: env.Data.Digest, Change: change,
+		Actor: env.Data.Actor, Rests: env.Data.Rests, Key: env.Data.Key, Digest: env.Data.Digest, Change: change,
 	}
 	if err := e.validate(); err != nil {
 		if errors.Is(err, ErrUnknown) {
@@ -210,7 +211,10 @@ func (e *Event) validate() error {
 		_, err := ParseSessionID(string(e.Actor.Session))
 		problems = append(problems, err)
 	}
-	problems = append(problems, checkLabel("the actor's address", e.Actor.Address))
+	if e.Actor.Opened != 0 && e.Actor.Session == "" {
+		problems = append(problems, errors.New("the actor has no session, but a position at which it was opened"))
+	}
+	problems = append(problems, checkLabel("the actor's address", e.Actor.Address), e.Rests.validate(e.About))
 	if e.Key != "" && (len(e.Key) != 32 || !isHex(string(e.Key))) || e.Digest != "" && (len(e.Digest) != 32 || !isHex(string(e.Digest))) {
 		problems = append(problems, errors.New("key and request are 32 hexadecimal digits"))
 	}
@@ -231,6 +235,10 @@ func (e *Event) checkAbout() error {
 	case NounReceipt:
 		if e.About != ReceiptName {
 			err = errors.New("an event of a receipt is about receipts")
+		}
+	case NounLog:
+		if e.About != LogName {
+			err = errors.New("an event of the log is about the log")
 		}
 	}
 	return err

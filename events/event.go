@@ -19,9 +19,13 @@ type Event struct {
 	Time  time.Time // by the writer's clock; order is by position, never by time
 	// About is the id of the token or account that changed, "policy" for
 	// changes of policy, and "receipt" for receipts.
-	About  string
-	Actor  Actor
-	Key    CommandKey  // empty where the caller gave no idempotency key
+	About string
+	Actor Actor
+	// Rests names the records that the command was decided on, besides the one
+	// that the event is about. An event with an actor takes effect only while
+	// each of them still has that version.
+	Rests  Rests
+	Key    CommandKey  // empty if the caller gave no idempotency key
 	Digest RequestHash // of the request, empty without a key
 	Change Change
 }
@@ -33,8 +37,11 @@ const PolicyName = "policy"
 type Actor struct {
 	Account AccountID `json:"account,omitempty"`
 	Token   TokenID   `json:"token,omitempty"`
-	Session SessionID `json:"session,omitempty"` // where a person signed in, and no token
-	Address string    `json:"address,omitempty"` // of the client, without port
+	Session SessionID `json:"session,omitempty"` // set if the caller sent a session's secret, not a token's
+	// Opened is the position that the ledger had applied when it opened the
+	// session. Zero without a session.
+	Opened  Position `json:"opened,omitempty"`
+	Address string   `json:"address,omitempty"` // of the client, without port
 }
 
 // CommandKey stands for an idempotency key: a digest of the key and of the
@@ -75,6 +82,7 @@ const (
 	KindTokenSuspended Kind = "tokenledger.token.suspended.v1"
 	KindTokenResumed   Kind = "tokenledger.token.resumed.v1"
 	KindTokenRevoked   Kind = "tokenledger.token.revoked.v1"
+	KindTokenUnchanged Kind = "tokenledger.token.unchanged.v1"
 
 	KindAccountCreated       Kind = "tokenledger.account.created.v1"
 	KindAccountGranted       Kind = "tokenledger.account.granted.v1"
@@ -84,11 +92,16 @@ const (
 	KindAccountTokensRevoked Kind = "tokenledger.account.tokens_revoked.v1"
 	KindAccountErased        Kind = "tokenledger.account.erased.v1"
 	KindAccountProofChanged  Kind = "tokenledger.account.proof_changed.v1"
+	KindAccountSessionEnded  Kind = "tokenledger.account.session_ended.v1"
+	KindAccountUnchanged     Kind = "tokenledger.account.unchanged.v1"
 
 	KindPolicySet           Kind = "tokenledger.policy.set.v1"
 	KindPolicyTokensRevoked Kind = "tokenledger.policy.tokens_revoked.v1"
+	KindPolicyUnchanged     Kind = "tokenledger.policy.unchanged.v1"
 
 	KindReceiptIssued Kind = "tokenledger.receipt.issued.v1"
+
+	KindLogConfirmed Kind = "tokenledger.log.confirmed.v1"
 )
 
 // kinds makes an empty change of each kind, to decode into.
@@ -111,6 +124,11 @@ var kinds = map[Kind]func() Change{
 	KindPolicySet:            func() Change { return new(PolicySet) },
 	KindPolicyTokensRevoked:  func() Change { return new(PolicyTokensRevoked) },
 	KindReceiptIssued:        func() Change { return new(ReceiptIssued) },
+	KindTokenUnchanged:       func() Change { return new(TokenUnchanged) },
+	KindAccountSessionEnded:  func() Change { return new(AccountSessionEnded) },
+	KindAccountUnchanged:     func() Change { return new(AccountUnchanged) },
+	KindPolicyUnchanged:      func() Change { return new(PolicyUnchanged) },
+	KindLogConfirmed:         func() Change { return new(LogConfirmed) },
 }
 
 // Kinds lists every kind in order of name.
@@ -213,11 +231,11 @@ type TokenEdited struct {
 	Constraints *Constraints `json:"constraints,omitempty"`
 }
 
-// TokenRotated gives a token a new secret. The secret before it dies at Until,
-// and the one before that, if it still lives, at once.
+// TokenRotated gives a token a new secret. The secret before it ends at Until,
+// or with this event if Until is zero. Older secrets end with this event.
 type TokenRotated struct {
 	Secret SecretRecord `json:"secret"`
-	Until  time.Time    `json:"until"`
+	Until  time.Time    `json:"until,omitzero"`
 }
 
 // TokenSuspended stops a token until it is resumed.
@@ -284,10 +302,10 @@ type AccountSuspended struct {
 // AccountResumed ends an account's suspension.
 type AccountResumed struct{}
 
-// AccountTokensRevoked ends every token of the account that was made before a
-// time.
+// AccountTokensRevoked ends every token of the account that was created before
+// a time, or at a lower position than this event if Before is zero.
 type AccountTokensRevoked struct {
-	Before time.Time `json:"before"`
+	Before time.Time `json:"before,omitzero"`
 	Reason string    `json:"reason,omitempty"`
 }
 
@@ -299,6 +317,15 @@ type AccountErased struct{}
 // the account's, or that sessions were ended. What it is now is not in the log.
 type AccountProofChanged struct {
 	Proof Proof `json:"proof"`
+	// EndsSessions ends every session of the account that was opened at a
+	// lower position than this event, except Kept.
+	EndsSessions bool      `json:"ends_sessions,omitempty"`
+	Kept         SessionID `json:"kept,omitempty"` // empty for none
+}
+
+// AccountSessionEnded ends one session of the account.
+type AccountSessionEnded struct {
+	Session SessionID `json:"session"`
 }
 
 // Proof is something that a person proves to be an account's by. Values are
@@ -321,9 +348,10 @@ type PolicySet struct {
 	Policy Policy `json:"policy"`
 }
 
-// PolicyTokensRevoked ends every token that was made before a time, whoever's.
+// PolicyTokensRevoked ends every token of every account that was created before
+// a time, or at a lower position than this event if Before is zero.
 type PolicyTokensRevoked struct {
-	Before time.Time `json:"before"`
+	Before time.Time `json:"before,omitzero"`
 	Reason string    `json:"reason,omitempty"`
 }
 
@@ -382,6 +410,9 @@ func (*AccountErased) Kind() Kind { return KindAccountErased }
 // Kind returns [KindAccountProofChanged].
 func (*AccountProofChanged) Kind() Kind { return KindAccountProofChanged }
 
+// Kind returns [KindAccountSessionEnded].
+func (*AccountSessionEnded) Kind() Kind { return KindAccountSessionEnded }
+
 // Kind returns [KindPolicySet].
 func (*PolicySet) Kind() Kind { return KindPolicySet }
 
@@ -412,12 +443,7 @@ func (c *TokenEdited) validate() error {
 	return errors.Join(checkLabel("app", app), checkLabel("device", device), c.Constraints.Validate())
 }
 
-func (c *TokenRotated) validate() error {
-	if c.Until.IsZero() {
-		return errors.New("a rotation says until when the old secret lives")
-	}
-	return c.Secret.validate()
-}
+func (c *TokenRotated) validate() error { return c.Secret.validate() }
 
 func (c *TokenSuspended) validate() error { return checkLabel("reason", c.Reason) }
 func (c *TokenResumed) validate() error   { return nil }
@@ -442,17 +468,29 @@ func (c *AccountEdited) validate() error {
 
 func (c *AccountSuspended) validate() error     { return checkLabel("reason", c.Reason) }
 func (c *AccountResumed) validate() error       { return nil }
-func (c *AccountTokensRevoked) validate() error { return checkCutoff(c.Before, c.Reason) }
+func (c *AccountTokensRevoked) validate() error { return checkLabel("reason", c.Reason) }
 func (c *AccountErased) validate() error        { return nil }
 
 func (c *AccountProofChanged) validate() error {
 	if !isWord(string(c.Proof)) || LooksSecret(string(c.Proof)) {
 		return errors.New("a change of proof names what changed")
 	}
-	return nil
+	if c.Kept == "" {
+		return nil
+	}
+	if !c.EndsSessions {
+		return errors.New("a change of proof keeps a session only if it ends the others")
+	}
+	_, err := ParseSessionID(string(c.Kept))
+	return err
 }
 
-func (c *PolicyTokensRevoked) validate() error { return checkCutoff(c.Before, c.Reason) }
+func (c *AccountSessionEnded) validate() error {
+	_, err := ParseSessionID(string(c.Session))
+	return err
+}
+
+func (c *PolicyTokensRevoked) validate() error { return checkLabel("reason", c.Reason) }
 
 func (r SecretRecord) validate() error {
 	if r.Scheme != SchemeSHA256 {
@@ -531,11 +569,4 @@ func checkPerson(list []PersonField) error {
 		}
 	}
 	return nil
-}
-
-func checkCutoff(before time.Time, reason string) error {
-	if before.IsZero() {
-		return errors.New("a revocation of all before a time names the time")
-	}
-	return checkLabel("reason", reason)
 }

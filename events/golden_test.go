@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ const (
 	goldenToken   = "tok_01k5y8z3v0a1b2c3d4e5f6g7h8"
 	goldenAccount = "acc_01k5y8z3v0zyxwvtsrqpnmkjhg"
 	goldenOwner   = "acc_01k5y8z3v00123456789abcdef"
+	goldenSession = "ses_01k5y8z3v0s3ss10ns3ss10nse"
 	goldenEpoch   = "01k5y8z3v0ep0chep0chep0che"
 )
 
@@ -33,15 +35,27 @@ var goldenTime = time.Date(2026, time.March, 4, 5, 6, 7, 891_234_567, time.UTC)
 func golden(c events.Change) *events.Event {
 	about := map[events.Noun]string{
 		events.NounToken: goldenToken, events.NounAccount: goldenAccount, events.NounPolicy: events.PolicyName,
-		events.NounReceipt: events.ReceiptName,
+		events.NounReceipt: events.ReceiptName, events.NounLog: events.LogName,
 	}
-	return &events.Event{
+	e := &events.Event{
 		ID: goldenEvent, Epoch: goldenEpoch, Time: goldenTime, About: about[c.Kind().Noun()],
-		Actor:  events.Actor{Account: goldenOwner, Token: "tok_01k5y8z3v0actactactactacta", Address: "2001:db8::7"},
+		Actor: events.Actor{Account: goldenOwner, Token: "tok_01k5y8z3v0actactactactacta", Address: "2001:db8::7"},
+		Rests: events.Rests{
+			{About: goldenOwner, Version: 7}, {About: events.PolicyName}, {About: "tok_01k5y8z3v0actactactactacta", Version: 1234},
+		},
 		Key:    events.NewCommandKey(goldenOwner, "a retry has the same"),
 		Digest: events.HashRequest([]byte(`{"what":"was asked"}`)),
 		Change: c,
 	}
+	e.Rests = slices.DeleteFunc(e.Rests, func(r events.Rest) bool { return r.About == e.About })
+	return e
+}
+
+// bySession makes a person who signed in the actor of an event.
+func bySession(e *events.Event) *events.Event {
+	e.Actor = events.Actor{Account: goldenOwner, Session: goldenSession, Opened: 99, Address: "192.0.2.7"}
+	e.Rests = events.Rests{{About: goldenOwner, Version: 7}}
+	return e
 }
 
 func goldenSecret(n byte) events.SecretRecord {
@@ -106,6 +120,20 @@ var goldens = map[string]*events.Event{
 	"tokenledger.account.tokens_revoked.v1": golden(&events.AccountTokensRevoked{Before: goldenTime, Reason: "stolen laptop"}),
 	"tokenledger.account.erased.v1":         golden(&events.AccountErased{}),
 	"tokenledger.account.proof_changed.v1":  golden(&events.AccountProofChanged{Proof: events.ProofPassword}),
+	"tokenledger.account.proof_changed.v1-ends": golden(&events.AccountProofChanged{
+		Proof: events.ProofPassword, EndsSessions: true, Kept: goldenSession,
+	}),
+	"tokenledger.account.session_ended.v1":        bySession(golden(&events.AccountSessionEnded{Session: goldenSession})),
+	"tokenledger.account.unchanged.v1":            golden(&events.AccountUnchanged{Command: "resume"}),
+	"tokenledger.account.tokens_revoked.v1-until": golden(&events.AccountTokensRevoked{Reason: "stolen laptop"}),
+	"tokenledger.policy.tokens_revoked.v1-until":  golden(&events.PolicyTokensRevoked{}),
+	"tokenledger.policy.unchanged.v1":             golden(&events.PolicyUnchanged{Command: "set"}),
+	"tokenledger.token.unchanged.v1":              golden(&events.TokenUnchanged{Command: "revoke"}),
+	"tokenledger.token.rotated.v1-now":            golden(&events.TokenRotated{Secret: goldenSecret(6)}),
+	"tokenledger.log.confirmed.v1": {
+		ID: goldenEvent, Epoch: goldenEpoch, Time: goldenTime, About: events.LogName,
+		Change: &events.LogConfirmed{Ledger: "ledger-1"},
+	},
 	"tokenledger.policy.set.v1": golden(&events.PolicySet{Policy: events.Policy{
 		MaxLife: 31536000, DefaultLife: 31536000, MaxGrace: 2592000,
 	}}),

@@ -37,7 +37,7 @@ func (r *plainReader) envelope(e *Event) bool {
 		return false
 	}
 	e.ID, e.Epoch, e.Time, e.About = EventID(id), epoch, at, about
-	if !r.actor(&e.Actor) {
+	if !r.actor(&e.Actor) || !r.rests(&e.Rests) {
 		return false
 	}
 	if key, ok := r.text(`,"key":"`); ok {
@@ -67,6 +67,8 @@ func (r *plainReader) actor(a *Actor) bool {
 			a.Token = TokenID(v)
 		} else if v, ok := r.text(`"session":"`); ok && a.Session == "" && a.Address == "" {
 			a.Session = SessionID(v)
+		} else if v, ok := r.number(`"opened":`); ok && v != 0 && a.Opened == 0 && a.Address == "" {
+			a.Opened = v
 		} else if v, ok := r.free(`"address":"`); ok && a.Address == "" {
 			a.Address = v
 		} else {
@@ -74,6 +76,50 @@ func (r *plainReader) actor(a *Actor) bool {
 		}
 	}
 	return true
+}
+
+// rests reads the records that an event rests on, if it names any. Names that do
+// not rise are left to the general reader.
+func (r *plainReader) rests(list *Rests) bool {
+	if !r.skip(`,"rests":{`) {
+		return true
+	}
+	*list = make(Rests, 0, 4)
+	for !r.skip(`}`) {
+		if len(*list) > 0 && !r.skip(`,`) {
+			return false
+		}
+		about, ok1 := r.text(`"`)
+		version, ok2 := r.number(`:`)
+		n := len(*list)
+		if !ok1 || !ok2 || n == maxRests || n > 0 && (*list)[n-1].About >= about {
+			return false
+		}
+		*list = append(*list, Rest{About: about, Version: version})
+	}
+	return len(*list) > 0
+}
+
+// number reads a whole number without sign, exponent or leading zeros. Any other
+// is left standing.
+func (r *plainReader) number(before string) (Position, bool) {
+	rest, ok := strings.CutPrefix(r.rest, before)
+	if !ok {
+		return 0, false
+	}
+	digits := 0
+	var n Position
+	for digits < len(rest) && rest[digits] >= '0' && rest[digits] <= '9' {
+		n = 10*n + Position(rest[digits]-'0')
+		digits++
+	}
+	const most = 18 // digits, which fit for sure
+	if digits == 0 || digits > most || rest[0] == '0' && digits > 1 ||
+		digits == len(rest) || rest[digits] != ',' && rest[digits] != '}' {
+		return 0, false
+	}
+	r.rest = rest[digits:]
+	return n, true
 }
 
 // change reads a change with its closing brace, nil where it is not plain.
@@ -91,10 +137,10 @@ func (r *plainReader) change(k Kind) Change {
 		c = scoped
 	case KindTokenRotated:
 		rotated := new(TokenRotated)
-		var ok1, ok2 bool
+		var ok1 bool
 		rotated.Secret, ok1 = r.secret(`"secret":{`)
-		rotated.Until, ok2 = r.time(`,"until":"`)
-		c, ok = rotated, ok1 && ok2
+		rotated.Until, _ = r.time(`,"until":"`)
+		c, ok = rotated, ok1
 	case KindTokenSuspended:
 		suspended := new(TokenSuspended)
 		suspended.Reason, _ = r.free(`"reason":"`)

@@ -68,8 +68,14 @@ type Account struct {
 	Suspended   bool        `json:"suspended,omitempty"`
 	Reason      string      `json:"reason,omitempty"` // of the suspension
 	Erased      bool        `json:"erased,omitempty"`
-	// TokensBefore ends every token that was made before it.
+	// TokensBefore ends every token that was created before it.
 	TokensBefore time.Time `json:"tokens_before,omitzero"`
+	// TokensUntil ends every token whose CreatedIn is lower. Zero ends none.
+	TokensUntil Position `json:"tokens_until,omitempty"`
+	// SessionsFrom ends every session that was opened at a lower position,
+	// except SessionKept. Zero ends none.
+	SessionsFrom Position  `json:"sessions_from,omitempty"`
+	SessionKept  SessionID `json:"session_kept,omitempty"`
 
 	Created time.Time `json:"created_at"`
 	Changed time.Time `json:"changed_at"`
@@ -79,9 +85,11 @@ type Account struct {
 // PolicyState is what follows from the events about policy.
 type PolicyState struct {
 	Policy
-	// TokensBefore ends every token that was made before it.
+	// TokensBefore ends every token that was created before it.
 	TokensBefore time.Time `json:"tokens_before,omitzero"`
-	Version      Position  `json:"version"`
+	// TokensUntil ends every token whose CreatedIn is lower. Zero ends none.
+	TokensUntil Position `json:"tokens_until,omitempty"`
+	Version     Position `json:"version"`
 }
 
 // Done is what became of a command that carried an idempotency key.

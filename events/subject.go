@@ -47,13 +47,15 @@ const (
 	NounAccount Noun = "account"
 	NounPolicy  Noun = "policy"
 	NounReceipt Noun = "receipt"
+	NounLog     Noun = "log"
 )
 
 // single reports whether a noun has one line of events, and no shards.
-func (n Noun) single() bool { return n == NounPolicy || n == NounReceipt }
+func (n Noun) single() bool { return n == NounPolicy || n == NounReceipt || n == NounLog }
 
 // Subject returns where e is published: ledger.token.<shard>.<verb>,
-// ledger.account.<shard>.<verb>, ledger.policy.<verb> or ledger.receipt.<verb>.
+// ledger.account.<shard>.<verb>, ledger.policy.<verb>, ledger.receipt.<verb> or
+// ledger.log.<verb>.
 func (e *Event) Subject() string { return string(e.appendSubject(nil)) }
 
 func (e *Event) appendSubject(b []byte) []byte {
