@@ -422,6 +422,7 @@ func TestHistoryHasEverything(t *testing.T) {
 	for seed := range uint64(10) {
 		run := eventstest.History(seed, 300)
 		t.Log(run)
+		state := eventstest.Fold(run.Messages)
 		given := map[events.Digest]bool{}
 		rotated := map[string]time.Time{}
 		states := map[string]string{}
@@ -439,6 +440,10 @@ func TestHistoryHasEverything(t *testing.T) {
 				if is {
 					cases[what]++
 				}
+			}
+			if why, void := state.Void(m.Position); void {
+				why, _, _ = strings.Cut(why, " of ")
+				count("void: "+why, true)
 			}
 			count("clock went back", e.Time.Before(clock))
 			count("command key", e.Key != "")
@@ -485,6 +490,9 @@ func TestHistoryHasEverything(t *testing.T) {
 	for _, what := range []string{
 		"clock went back", "command key", "digest given again", "created in an erased account", "created in a suspended account",
 		"rotated twice within grace", "rotated while suspended", "suspended again", "person changed",
+		"void: it rests on an older version", "void: its actor's account has ended", "void: it does not name its actor's account",
+		"void: its actor's session has ended", "void: its actor's session has ended with others", "void: its actor's token has ended",
+		"void: its actor's token has expired", "void: its actor's token has ended with others", "void: it does not name its actor's token",
 	} {
 		if cases[what] == 0 {
 			t.Errorf("no history has the case: %s", what)

@@ -3,6 +3,7 @@ package eventstest
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -12,7 +13,9 @@ import (
 // State answers what follows from a log. It keeps the events alone.
 type State struct {
 	log []entry
-	err error
+	// about -> the events that took effect, in order
+	records map[string][]entry
+	err     error
 }
 
 // entry is an event and where it stands.
@@ -20,21 +23,141 @@ type entry struct {
 	at events.Position
 	*events.Event
 	subject string
+	void    string // why it had no effect; empty if it had
 }
 
 // Fold returns what follows from messages. It takes them on trust but for
-// their encoding: whether each event could be is for the index to judge.
+// their encoding and for what their actors were allowed: whether each event
+// could be is for the index to judge.
 func Fold(messages []events.Message) State {
 	var s State
 	for _, m := range messages {
-		e, err := events.DecodeMessage(m)
-		if err != nil {
-			s.err = errors.Join(s.err, err)
-			continue
-		}
-		s.log = append(s.log, entry{at: m.Position, Event: e, subject: m.Subject})
+		s.Add(m)
 	}
 	return s
+}
+
+// Add goes on to the state after one more message.
+func (s *State) Add(m events.Message) {
+	e, err := events.DecodeMessage(m)
+	if err != nil {
+		s.err = errors.Join(s.err, err)
+		return
+	}
+	added := entry{at: m.Position, Event: e, subject: m.Subject, void: s.whyVoid(e)}
+	s.log = append(s.log, added)
+	if added.void == "" {
+		if s.records == nil {
+			s.records = map[string][]entry{}
+		}
+		s.records[e.About] = append(s.records[e.About], added)
+	}
+}
+
+// whyVoid returns why an event that comes next has no effect, empty if it has.
+func (s State) whyVoid(e *events.Event) string {
+	for _, r := range e.Rests {
+		if s.version(r.About) != r.Version {
+			return "it rests on an older version of " + r.About
+		}
+	}
+	if e.Actor.Account == "" {
+		return ""
+	}
+	named := func(about string) bool {
+		_, ok := e.Rests.Version(about)
+		return ok || about == e.About
+	}
+	a, ok := s.Account(e.Actor.Account)
+	switch {
+	case !ok:
+		return "its actor's account does not exist"
+	case a.Suspended || a.Erased:
+		return "its actor's account has ended"
+	case !named(string(a.ID)):
+		return "it does not name its actor's account"
+	}
+	if e.Actor.Session != "" {
+		for _, end := range s.took() {
+			if c, ok := end.Change.(*events.AccountSessionEnded); ok && c.Session == e.Actor.Session {
+				return "its actor's session has ended"
+			}
+		}
+		if e.Actor.Opened < a.SessionsFrom && e.Actor.Session != a.SessionKept {
+			return "its actor's session has ended with others"
+		}
+	}
+	if e.Actor.Token == "" {
+		return ""
+	}
+	t, ok := s.Token(e.Actor.Token)
+	p := s.Policy()
+	switch {
+	case !ok || t.Account != a.ID:
+		return "its actor's token does not exist in its account"
+	case t.State != events.Active:
+		return "its actor's token has ended"
+	case !t.Expires.IsZero() && !e.Time.Before(t.Expires):
+		return "its actor's token has expired"
+	case t.Created.Before(a.TokensBefore), t.Created.Before(p.TokensBefore), t.CreatedIn < a.TokensUntil, t.CreatedIn < p.TokensUntil:
+		return "its actor's token has ended with others"
+	case !named(string(t.ID)):
+		return "it does not name its actor's token"
+	}
+	return ""
+}
+
+// version returns the version of a record, zero if it does not exist.
+func (s State) version(about string) events.Position {
+	all := s.about(about)
+	if len(all) == 0 {
+		return 0
+	}
+	return all[len(all)-1].at
+}
+
+// Void returns why the event at a position had no effect, and false if it had or
+// there is none.
+func (s State) Void(at events.Position) (string, bool) {
+	for _, e := range s.log {
+		if e.at == at {
+			return e.void, e.void != ""
+		}
+	}
+	return "", false
+}
+
+// Voids lists the positions of events that had no effect.
+func (s State) Voids() []events.Position {
+	var out []events.Position
+	for _, e := range s.log {
+		if e.void != "" {
+			out = append(out, e.at)
+		}
+	}
+	return out
+}
+
+// SessionsEnded lists the sessions that ended one by one, in order of their ends.
+func (s State) SessionsEnded() []events.SessionID {
+	var out []events.SessionID
+	for _, e := range s.took() {
+		if c, ok := e.Change.(*events.AccountSessionEnded); ok && !slices.Contains(out, c.Session) {
+			out = append(out, c.Session)
+		}
+	}
+	return out
+}
+
+// took returns the events that had an effect.
+func (s State) took() iter.Seq2[int, entry] {
+	return func(yield func(int, entry) bool) {
+		for i, e := range s.log {
+			if e.void == "" && !yield(i, e) {
+				return
+			}
+		}
+	}
 }
 
 // Err returns which messages could not be decoded, nil where all could.
@@ -42,8 +165,21 @@ func (s State) Err() error { return s.err }
 
 // Until returns what followed from the log up to a position.
 func (s State) Until(at events.Position) State {
-	n, _ := slices.BinarySearchFunc(s.log, at+1, func(e entry, at events.Position) int { return int(e.at) - int(at) })
-	return State{log: s.log[:n], err: s.err}
+	n := until(s.log, at)
+	out := State{log: s.log[:n], records: map[string][]entry{}, err: s.err}
+	for about, all := range s.records {
+		if n := until(all, at); n > 0 {
+			out.records[about] = all[:n:n]
+		}
+	}
+	out.log = out.log[:n:n]
+	return out
+}
+
+// until returns how many of the entries stand at a position or before it.
+func until(list []entry, at events.Position) int {
+	n, _ := slices.BinarySearchFunc(list, at+1, func(e entry, at events.Position) int { return int(e.at) - int(at) })
+	return n
 }
 
 // Position returns the position of the last event, 0 where there is none.
@@ -57,7 +193,7 @@ func (s State) Position() events.Position {
 // Tokens lists every token, in order of making.
 func (s State) Tokens() []events.TokenID {
 	var out []events.TokenID
-	for _, e := range s.log {
+	for _, e := range s.took() {
 		if _, ok := e.Change.(*events.TokenCreated); ok {
 			out = append(out, events.TokenID(e.About))
 		}
@@ -68,7 +204,7 @@ func (s State) Tokens() []events.TokenID {
 // Accounts lists every account, in order of making.
 func (s State) Accounts() []events.AccountID {
 	var out []events.AccountID
-	for _, e := range s.log {
+	for _, e := range s.took() {
 		if _, ok := e.Change.(*events.AccountCreated); ok {
 			out = append(out, events.AccountID(e.About))
 		}
@@ -79,7 +215,7 @@ func (s State) Accounts() []events.AccountID {
 // Digests lists the digest of every secret that a token was given, each once.
 func (s State) Digests() []events.Digest {
 	var out []events.Digest
-	for _, e := range s.log {
+	for _, e := range s.took() {
 		if r, ok := gives(e); ok && !slices.Contains(out, r.Digest) {
 			out = append(out, r.Digest)
 		}
@@ -90,7 +226,7 @@ func (s State) Digests() []events.Digest {
 // Keys lists the key of every command that had one.
 func (s State) Keys() []events.CommandKey {
 	var out []events.CommandKey
-	for _, e := range s.log {
+	for _, e := range s.took() {
 		if e.Key != "" {
 			out = append(out, e.Key)
 		}
@@ -114,7 +250,7 @@ func (s State) Lines() map[string]events.Position {
 // Command returns what became of the command with a key.
 func (s State) Command(key events.CommandKey) (events.Done, bool) {
 	for _, e := range slices.Backward(s.log) {
-		if key != "" && e.Key == key {
+		if key != "" && e.Key == key && e.void == "" {
 			return events.Done{Position: e.at, Event: e.ID, About: e.About, Kind: e.Change.Kind(), Digest: e.Digest}, true
 		}
 	}
@@ -125,7 +261,7 @@ func (s State) Command(key events.CommandKey) (events.Done, bool) {
 // covers least, and of those the latest.
 func (s State) Receipt(at events.Position) (events.Receipt, bool) {
 	var best events.Receipt
-	for _, e := range s.log {
+	for _, e := range s.took() {
 		r, ok := e.Change.(*events.ReceiptIssued)
 		if ok && r.Covers >= at && (best.Covers == 0 || r.Covers <= best.Covers) {
 			best = events.Receipt{ReceiptIssued: *r, Position: e.at, Issued: e.Time}
@@ -173,6 +309,9 @@ func (s State) Account(id events.AccountID) (events.Account, bool) {
 		}
 		if cut, ok := e.Change.(*events.AccountTokensRevoked); ok {
 			a.TokensBefore = latest(a.TokensBefore, cut.Before)
+		}
+		if end, ok := e.Change.(*events.AccountProofChanged); ok && end.EndsSessions {
+			a.SessionsFrom, a.SessionKept = e.at, end.Kept
 		}
 	}
 	for _, e := range slices.Backward(all) {
@@ -265,7 +404,7 @@ type Secret struct {
 // Secret returns whose a secret is: it stays with the first token that was
 // given it.
 func (s State) Secret(d events.Digest) (Secret, bool) {
-	for i, e := range s.log {
+	for i, e := range s.took() {
 		given, ok := gives(e)
 		if !ok || given.Digest != d {
 			continue
@@ -274,7 +413,7 @@ func (s State) Secret(d events.Digest) (Secret, bool) {
 		rotations := 0
 		for _, later := range s.log[i+1:] {
 			r, ok := later.Change.(*events.TokenRotated)
-			if !ok || later.About != e.About {
+			if !ok || later.About != e.About || later.void != "" {
 				continue
 			}
 			if rotations++; rotations == 1 {
@@ -324,15 +463,9 @@ func (u Use) Covers(m *events.Model, need events.Scope) bool {
 	return m.AnyCovers(u.Account.Grants, need) && (u.Token.Inherit || m.AnyCovers(u.Token.Scopes, need))
 }
 
-// about returns the events about one token, account or the policy.
+// about returns the events that changed one token, account or the policy.
 func (s State) about(about string) []entry {
-	var out []entry
-	for _, e := range s.log {
-		if e.About == about {
-			out = append(out, e)
-		}
-	}
-	return out
+	return slices.DeleteFunc(slices.Clone(s.records[about]), func(e entry) bool { return events.Keeps(e.Change) })
 }
 
 // gives returns the digest of the secret that an event gives its token.

@@ -2,6 +2,7 @@ package eventstest
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -35,7 +36,8 @@ func (r *Run) String() string {
 // twice within its grace, or to a secret of its own; what is suspended is
 // suspended again, rotated and edited; a token is made for an account that is
 // suspended or has just been erased; the writers' clocks go back; tokens expire
-// in 1970, now, and after the last year that an index can hold.
+// in 1970, now, and after the last year that an index can hold. Actors have
+// ended, or changed behind the decision, so that some events have no effect.
 func History(seed uint64, n int) *Run {
 	h := &historian{Log: NewLog(seed), run: &Run{Seed: seed}}
 	for len(h.Messages) < n {
@@ -50,6 +52,8 @@ func History(seed uint64, n int) *Run {
 type historian struct {
 	*Log
 	run      *Run
+	state    State
+	sessions []events.Actor     // people who signed in
 	alive    []events.TokenID   // not revoked
 	accounts []events.AccountID // not erased
 	erased   []events.AccountID
@@ -108,33 +112,93 @@ func (h *historian) tick() {
 	h.Advance(time.Duration(h.rng.Int64N(int64(2 * time.Hour))))
 }
 
-// event appends a change with an actor and, often, a command's key.
-func (h *historian) event(about string, c events.Change) {
-	e := events.Event{About: about, Change: c, Time: h.now}
-	if h.chance(80) {
-		e.Actor.Account = pick(h.rng, h.run.Accounts)
-		if len(h.run.Tokens) > 0 && h.chance(50) {
-			e.Actor.Token = pick(h.rng, h.run.Tokens)
-		}
-		e.Actor.Address = pick(h.rng, []string{"", "192.0.2.7", "2001:db8::7"})
-	}
-	if h.chance(30) {
+// event appends a change with an actor and, often, a command's key. It reports
+// whether the change had an effect.
+func (h *historian) event(about string, c events.Change) bool {
+	e := events.Event{About: about, Change: c, Time: h.now, Actor: h.actor()}
+	e.Rests = h.rests(&e)
+	key := h.chance(30)
+	if key {
 		e.Key = events.NewCommandKey(e.Actor.Account, fmt.Sprintf("%s/%d", h.epoch, h.rng.Uint64()))
 		e.Digest = events.HashRequest([]byte(about))
+	}
+	at := h.Add(e)
+	h.state.Add(h.Messages[at-1])
+	_, void := h.state.Void(at)
+	if key && !void {
 		h.run.Keys = append(h.run.Keys, e.Key)
 	}
-	h.Add(e)
+	return !void
+}
+
+// actor is nobody, a person or a token. Many of them have not ended.
+func (h *historian) actor() (a events.Actor) {
+	defer func() {
+		if a.Account != "" {
+			a.Address = pick(h.rng, []string{"", "192.0.2.7", "2001:db8::7"})
+		}
+	}()
+	switch roll := h.rng.IntN(100); {
+	case roll < 30 || len(h.run.Accounts) == 0:
+		return a
+	case roll < 55 && len(h.run.Tokens) > 0:
+		id := pick(h.rng, h.run.Tokens)
+		if len(h.alive) > 0 && h.chance(80) {
+			id = pick(h.rng, h.alive)
+		}
+		t, _ := h.state.Token(id)
+		return events.Actor{Account: t.Account, Token: id}
+	case roll < 70 && len(h.sessions) > 0:
+		return pick(h.rng, h.sessions)
+	}
+	a = events.Actor{Account: pick(h.rng, h.run.Accounts)}
+	if len(h.accounts) > 0 && h.chance(80) {
+		a.Account = pick(h.rng, h.accounts)
+	}
+	if h.chance(30) {
+		a.Session, a.Opened = events.SessionID(h.ulid("ses_")), h.End()
+		h.sessions = append(h.sessions, a)
+	}
+	return a
+}
+
+// rests names what the event's command was decided on, now and then wrongly.
+func (h *historian) rests(e *events.Event) events.Rests {
+	if e.Actor.Account == "" {
+		return nil
+	}
+	names := map[string]bool{string(e.Actor.Account): true, events.PolicyName: h.chance(50)}
+	if e.Actor.Token != "" {
+		names[string(e.Actor.Token)] = true
+	}
+	if len(h.accounts) > 0 && h.chance(30) {
+		names[string(pick(h.rng, h.accounts))] = true
+	}
+	names[e.About] = false
+	var out events.Rests
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if !names[name] || h.chance(3) {
+			continue
+		}
+		version := h.state.version(name)
+		if version > 0 && h.chance(3) {
+			version--
+		}
+		out = append(out, events.Rest{About: name, Version: version})
+	}
+	return out
 }
 
 func (h *historian) createAccount() {
 	id := events.AccountID(h.ulid("acc_"))
-	h.run.Accounts = append(h.run.Accounts, id)
 	c := &events.AccountCreated{Type: events.UserAccount, Grants: h.scopes()}
 	if len(h.accounts) > 0 && h.chance(30) {
 		c.Type, c.Owner = events.ServiceAccount, pick(h.rng, h.accounts)
 	}
-	h.accounts = append(h.accounts, id)
-	h.event(string(id), c)
+	if h.event(string(id), c) {
+		h.run.Accounts = append(h.run.Accounts, id)
+		h.accounts = append(h.accounts, id)
+	}
 }
 
 func (h *historian) changeAccount() {
@@ -159,21 +223,48 @@ func (h *historian) changeAccount() {
 		c = &events.AccountSuspended{Reason: h.label()}
 	case roll < 85:
 		c = &events.AccountResumed{}
-	case roll < 92:
+	case roll < 88:
 		c = &events.AccountTokensRevoked{Before: h.cutoff(), Reason: h.label()}
+	case roll < 92:
+		c = h.changeProof()
 	case roll < 95:
-		c = &events.AccountProofChanged{Proof: events.ProofPassword}
+		c = h.endSession()
+	case roll < 97:
+		c = &events.AccountUnchanged{Command: h.label()}
 	default:
 		c = &events.AccountErased{}
+	}
+	if h.event(string(id), c) && c.Kind() == events.KindAccountErased {
 		h.accounts = slices.DeleteFunc(h.accounts, func(a events.AccountID) bool { return a == id })
 		h.erased = append(h.erased, id)
 	}
-	h.event(string(id), c)
+}
+
+func (h *historian) changeProof() *events.AccountProofChanged {
+	c := &events.AccountProofChanged{Proof: events.ProofPassword, EndsSessions: h.chance(70)}
+	if c.EndsSessions && len(h.sessions) > 0 && h.chance(50) {
+		c.Kept = pick(h.rng, h.sessions).Session
+	}
+	return c
+}
+
+func (h *historian) endSession() *events.AccountSessionEnded {
+	if len(h.sessions) > 0 && h.chance(90) {
+		return &events.AccountSessionEnded{Session: pick(h.rng, h.sessions).Session}
+	}
+	return &events.AccountSessionEnded{Session: events.SessionID(h.ulid("ses_"))}
 }
 
 func (h *historian) changePolicy() {
-	if h.chance(20) {
+	switch roll := h.rng.IntN(100); {
+	case roll < 20:
 		h.event(events.PolicyName, &events.PolicyTokensRevoked{Before: h.cutoff(), Reason: h.label()})
+		return
+	case roll < 30:
+		h.event(events.PolicyName, &events.PolicyUnchanged{Command: h.label()})
+		return
+	case roll < 40:
+		h.event(events.LogName, &events.LogConfirmed{Ledger: pick(h.rng, []string{"", "ledger-1"})})
 		return
 	}
 	life := h.rng.Int64N(400 * 86400)
@@ -220,8 +311,6 @@ func (h *historian) cutoff() time.Time {
 
 func (h *historian) createToken() {
 	id := h.TokenID()
-	h.run.Tokens = append(h.run.Tokens, id)
-	h.alive = append(h.alive, id)
 	account := pick(h.rng, h.accounts)
 	if len(h.erased) > 0 && h.chance(3) {
 		account = pick(h.rng, h.erased) // erased while the token was being made
@@ -236,7 +325,10 @@ func (h *historian) createToken() {
 	if h.chance(30) {
 		c.Constraints = h.constraints()
 	}
-	h.event(string(id), c)
+	if h.event(string(id), c) {
+		h.run.Tokens = append(h.run.Tokens, id)
+		h.alive = append(h.alive, id)
+	}
 }
 
 func (h *historian) changeToken() {
@@ -255,13 +347,19 @@ func (h *historian) changeToken() {
 		c = &events.TokenRotated{Secret: h.secret(), Until: h.grace()}
 	case roll < 76:
 		c = &events.TokenSuspended{Reason: h.label()}
-	case roll < 88:
+	case roll < 86:
 		c = &events.TokenResumed{}
+	case roll < 89:
+		if len(h.run.Tokens) > 0 && h.chance(50) {
+			id = pick(h.rng, h.run.Tokens) // revoked, perhaps
+		}
+		c = &events.TokenUnchanged{Command: h.label()}
 	default:
 		c = &events.TokenRevoked{Reason: h.label()}
+	}
+	if h.event(string(id), c) && c.Kind() == events.KindTokenRevoked {
 		h.alive = slices.DeleteFunc(h.alive, func(t events.TokenID) bool { return t == id })
 	}
-	h.event(string(id), c)
 }
 
 func (h *historian) edit() *events.TokenEdited {
