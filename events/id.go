@@ -65,6 +65,10 @@ func ParseEventID(s string) (EventID, error) {
 	return EventID(s), checkID(s, eventPrefix, "an event id")
 }
 
+// IsTokenID reports whether a record's id names a token. It does not check the
+// rest of the id.
+func IsTokenID(id string) bool { return strings.HasPrefix(id, tokenPrefix) }
+
 // Bytes returns the id as 16 bytes, for keys. The id must be valid.
 func (id TokenID) Bytes() [16]byte { return idBytes(string(id)) }
 

@@ -101,7 +101,7 @@ func checkRecord(about string) error {
 	var err error
 	switch {
 	case about == PolicyName:
-	case strings.HasPrefix(about, tokenPrefix):
+	case IsTokenID(about):
 		_, err = ParseTokenID(about)
 	default:
 		_, err = ParseAccountID(about)

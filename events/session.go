@@ -15,3 +15,9 @@ func NewSessionID(now time.Time) SessionID { return SessionID(newID(sessionPrefi
 func ParseSessionID(s string) (SessionID, error) {
 	return SessionID(s), checkID(s, sessionPrefix, "a session id")
 }
+
+// Bytes returns the id as 16 bytes, for keys. The id must be valid.
+func (id SessionID) Bytes() [16]byte { return idBytes(string(id)) }
+
+// SessionIDFrom returns the id that [SessionID.Bytes] gave b for.
+func SessionIDFrom(b [16]byte) SessionID { return SessionID(textOf(sessionPrefix, b)) }

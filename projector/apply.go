@@ -139,6 +139,7 @@ func (f *folding) land() error {
 			f.p.mem.newest.add(id)
 		}
 	}
+	f.p.mem.takeActors(landed.s)
 	// Past this point the events are in the index, and every later check sees
 	// them.
 	f.p.mu.Lock()

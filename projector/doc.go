@@ -27,6 +27,16 @@
 //	b/<token>                 -> last event that found or left a token without a secret
 //	l/<line>                  -> last position of a line of subjects
 //	r/<position>              -> events.Receipt that covers the position and all before it
+//	s/<session>               -> position of the event that ended the session
+//	v/<position>              -> why the event there had no effect
+//
+// # Events without effect
+//
+// An event with an actor takes effect only if the actor had not ended at a lower
+// position, and if the records that the event rests on still have the versions
+// that it names. Otherwise the event is void: it moves the cursor and the end of
+// its line, and changes nothing else. [Projector.Void] says so. The rule uses the log alone,
+// so every node decides alike.
 //
 // # Memory
 //

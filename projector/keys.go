@@ -19,6 +19,8 @@ const (
 	prefixLine    = "l/"
 	prefixReceipt = "r/"
 	prefixBare    = "b/"
+	prefixSession = "s/"
+	prefixVoid    = "v/"
 	keyCursor     = "c"
 	keyPolicy     = "p"
 )
@@ -90,6 +92,15 @@ func receiptKey(covers events.Position) []byte {
 	return binary.BigEndian.AppendUint64([]byte(prefixReceipt), uint64(covers))
 }
 
+func sessionKey(id events.SessionID) []byte {
+	b := id.Bytes()
+	return append([]byte(prefixSession), b[:]...)
+}
+
+func voidKey(at events.Position) []byte {
+	return binary.BigEndian.AppendUint64([]byte(prefixVoid), uint64(at))
+}
+
 // seal appends the check value to a stored value.
 func seal(key, value []byte) []byte {
 	return binary.BigEndian.AppendUint64(value, checkValue(key, value))
@@ -114,7 +125,7 @@ func checkValue(key, value []byte) uint64 {
 
 // indexForm is the form of what an index holds. It stands first in the cursor;
 // the forms before 2 had none there, and a position begins with a zero.
-const indexForm = 5
+const indexForm = 6
 
 // cursor says how far the log has been applied, and what the index holds then.
 type cursor struct {

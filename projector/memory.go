@@ -1,8 +1,11 @@
 package projector
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"maps"
 
 	"github.com/dgraph-io/badger/v4"
 
@@ -24,6 +27,10 @@ type memory struct {
 	rule   tally                       // of the policy's record; empty where there is none
 	sums   sums                        // of the secrets' records
 	newest newest                      // of the tokens' ids; only whoever applies asks it
+
+	sessions map[events.SessionID]events.Position // those that ended, and where
+	voids    map[events.Position]string           // events without effect, and why
+	actors   map[events.TokenID]actor             // some tokens that acted; only whoever applies asks it
 }
 
 // take makes the memory what it is once the stage is committed.
@@ -47,6 +54,8 @@ func (m *memory) take(s *stage) {
 	for _, c := range s.sums {
 		m.sums.add(c)
 	}
+	maps.Copy(m.sessions, s.sessions)
+	maps.Copy(m.voids, s.voids)
 }
 
 // load reads the memory back from the index.
@@ -56,6 +65,9 @@ func load(db *badger.DB) (*memory, error) {
 		lines:    map[string]events.Position{},
 		bare:     map[events.TokenID]events.Position{},
 		checks:   map[events.AccountID]uint64{},
+		sessions: map[events.SessionID]events.Position{},
+		voids:    map[events.Position]string{},
+		actors:   map[events.TokenID]actor{},
 	}
 	err := db.View(func(tx *badger.Txn) (err error) {
 		if m.newest, err = loadNewest(tx, mostNewest); err != nil {
@@ -95,6 +107,9 @@ func load(db *badger.DB) (*memory, error) {
 		}); err != nil {
 			return err
 		}
+		if err := m.loadEnds(tx); err != nil {
+			return err
+		}
 		return each(tx, []byte(prefixLine), nil, func(key, value []byte) error {
 			at, err := parsePosition(value)
 			m.lines[string(key[len(prefixLine):])] = at
@@ -105,4 +120,26 @@ func load(db *badger.DB) (*memory, error) {
 		err = damaged(err)
 	}
 	return m, err
+}
+
+// loadEnds reads which sessions ended and which events had no effect.
+func (m *memory) loadEnds(tx *badger.Txn) error {
+	err := each(tx, []byte(prefixSession), nil, func(key, value []byte) error {
+		if len(key) != len(prefixSession)+16 {
+			return fmt.Errorf("%w: a session's key has %d bytes", ErrCorrupt, len(key))
+		}
+		at, err := parsePosition(value)
+		m.sessions[events.SessionIDFrom([16]byte(key[len(prefixSession):]))] = at
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return each(tx, []byte(prefixVoid), nil, func(key, value []byte) error {
+		if len(key) != len(prefixVoid)+8 {
+			return fmt.Errorf("%w: a void event's key has %d bytes", ErrCorrupt, len(key))
+		}
+		m.voids[events.Position(binary.BigEndian.Uint64(key[len(prefixVoid):]))] = string(value)
+		return nil
+	})
 }

@@ -29,7 +29,10 @@ type stage struct {
 	receipts map[events.Position]*events.Receipt // covered position -> receipt
 	lines    map[string]events.Position
 	bare     map[events.TokenID]events.Position
-	digests  map[events.Digest]bool // those that a token of this batch took
+	digests  map[events.Digest]bool               // those that a token of this batch took
+	sessions map[events.SessionID]events.Position // that this batch ended
+	voids    map[events.Position]string           // events of this batch without effect
+	actors   map[events.TokenID]actor             // tokens that acted and were read from the index
 
 	found   resident.Found              // where digests are looked up
 	sums    []sumChange                 // of what was written
@@ -70,6 +73,9 @@ func newStage(tx *badger.Txn, base *memory, table *resident.Table, before *stage
 		digests:  map[events.Digest]bool{},
 		checks:   map[events.AccountID]uint64{},
 		issued:   map[events.Position]uint64{},
+		sessions: map[events.SessionID]events.Position{},
+		voids:    map[events.Position]string{},
+		actors:   map[events.TokenID]actor{},
 	}
 	if before == nil {
 		s.before = new(stage)
@@ -102,10 +108,18 @@ func (s *stage) apply(m events.Message, e *events.Event) error {
 	if err != nil {
 		return err
 	}
-	if err := s.change(e, m.Position); err != nil {
+	void, err := s.whyVoid(e)
+	switch {
+	case err != nil:
+	case void != "":
+		s.voids[m.Position] = void
+	default:
+		err = s.change(e, m.Position)
+	}
+	if err != nil {
 		return fmt.Errorf("event at position %d (%s %s): %w", m.Position, e.Change.Kind(), e.About, err)
 	}
-	if e.Key != "" {
+	if e.Key != "" && void == "" {
 		if _, staged := s.commands[e.Key]; !staged {
 			if err := s.overwriteCommand(e.Key); err != nil {
 				return err
@@ -145,6 +159,9 @@ func (s *stage) overwrite(key []byte) error {
 }
 
 func (s *stage) change(e *events.Event, at events.Position) error {
+	if events.Keeps(e.Change) {
+		return nil
+	}
 	switch c := e.Change.(type) {
 	case *events.PolicySet:
 		p := s.currentPolicy()
@@ -362,20 +379,39 @@ func (s *stage) changeAccount(e *events.Event, at events.Position) error {
 	case *events.AccountErased:
 		a.Erased = true
 	case *events.AccountProofChanged: // what changed is not in the log
+		if c.EndsSessions {
+			a.SessionsFrom, a.SessionKept = at, c.Kept
+		}
+	case *events.AccountSessionEnded:
+		return s.endSession(c.Session, at)
 	default:
 		return impossible("no rule for this kind")
 	}
 	return nil
 }
 
-func (s *stage) currentPolicy() events.PolicyState {
+// endSession keeps where a session ended first.
+func (s *stage) endSession(id events.SessionID, at events.Position) error {
+	if _, staged := s.sessions[id]; staged {
+		return nil
+	}
+	if _, ended := lastly(s.before.sessions, s.base.sessions, id); !ended {
+		s.sessions[id] = at
+	}
+	return nil
+}
+
+func (s *stage) currentPolicy() events.PolicyState { return *s.policyNow() }
+
+// policyNow returns the policy for reading.
+func (s *stage) policyNow() *events.PolicyState {
 	switch {
 	case s.policy != nil:
-		return *s.policy
+		return s.policy
 	case s.before.policy != nil:
-		return *s.before.policy
+		return s.before.policy
 	}
-	return s.base.policy
+	return &s.base.policy
 }
 
 // token returns the staged token, reading it from the index at first. It
@@ -389,6 +425,16 @@ func (s *stage) token(id events.TokenID) (*stagedToken, error) {
 		s.tokens[id] = st
 		return st, nil
 	}
+	st, err := s.load(id)
+	if st != nil {
+		s.tokens[id] = st
+	}
+	return st, err
+}
+
+// load reads a token that neither this stage nor the one before has. It returns
+// nil where there is none.
+func (s *stage) load(id events.TokenID) (*stagedToken, error) {
 	if exists, sure := s.base.newest.has(id); sure && !exists {
 		return nil, nil
 	}
@@ -412,7 +458,6 @@ func (s *stage) token(id events.TokenID) (*stagedToken, error) {
 		}
 		st.was.secrets = append(st.was.secrets, sumChange{rangeOf(&slot.Digest), check})
 	}
-	s.tokens[id] = st
 	return st, nil
 }
 

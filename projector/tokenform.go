@@ -77,6 +77,7 @@ func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	for _, at := range [...]time.Time{t.Created, t.Changed, t.Expires, t.Revoked} {
 		b = appendTime(b, at)
 	}
+	b = binary.AppendUvarint(b, uint64(t.CreatedBy.Opened))
 	b = binary.AppendUvarint(b, uint64(t.CreatedIn))
 	b = binary.AppendUvarint(b, uint64(t.Version))
 	b = appendScopes(b, t.Scopes)
@@ -123,6 +124,7 @@ func parseToken(b []byte, t *events.Token) error {
 	t.CreatedBy.Session, t.CreatedBy.Address = events.SessionID(r.text()), r.text()
 	t.App, t.Device, t.Reason = r.text(), r.text(), r.text()
 	t.Created, t.Changed, t.Expires, t.Revoked = r.time(), r.time(), r.time(), r.time()
+	t.CreatedBy.Opened = events.Position(r.uvarint())
 	t.CreatedIn, t.Version = events.Position(r.uvarint()), events.Position(r.uvarint())
 	t.Scopes = r.scopes()
 	for range r.byte() {

@@ -37,6 +37,12 @@ func (s *stage) write(tx *badger.Txn) error {
 			gone.add(checkValue(key, appendPosition(nil, old)))
 		}
 	}
+	for id, at := range s.sessions {
+		w.put(sessionKey(id), appendPosition(nil, at))
+	}
+	for at, why := range s.voids {
+		w.put(voidKey(at), []byte(why))
+	}
 	if s.policy != nil {
 		s.rule = tally{sum: w.putJSON([]byte(keyPolicy), s.policy), records: 1}
 		gone.join(s.ruleBefore())

@@ -119,12 +119,11 @@ func (s State) version(about string) events.Position {
 // Void returns why the event at a position had no effect, and false if it had or
 // there is none.
 func (s State) Void(at events.Position) (string, bool) {
-	for _, e := range s.log {
-		if e.at == at {
-			return e.void, e.void != ""
-		}
+	n := until(s.log, at)
+	if n == 0 || s.log[n-1].at != at {
+		return "", false
 	}
-	return "", false
+	return s.log[n-1].void, s.log[n-1].void != ""
 }
 
 // Voids lists the positions of events that had no effect.
