@@ -61,10 +61,10 @@ var unchanged = map[Noun]func(command string) Change{
 // found nothing to do.
 func Unchanged(n Noun, command string) Change { return unchanged[n](command) }
 
-// Keeps reports whether a change leaves every record as it is.
-func Keeps(c Change) bool {
-	switch c.(type) {
-	case *TokenUnchanged, *AccountUnchanged, *PolicyUnchanged, *LogConfirmed:
+// Keeps reports whether events of a kind leave every record as it is.
+func (k Kind) Keeps() bool {
+	switch k {
+	case KindTokenUnchanged, KindAccountUnchanged, KindPolicyUnchanged, KindLogConfirmed:
 		return true
 	}
 	return false

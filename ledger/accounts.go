@@ -42,6 +42,10 @@ type AccountResult struct {
 // CreateAccount makes an account. Its login is reserved first, so that two
 // accounts never share one.
 func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r CreateAccount) (AccountResult, error) {
+	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.createAccount(ctx, c, key, r) })
+}
+
+func (l *Ledger) createAccount(ctx context.Context, c Caller, key string, r CreateAccount) (AccountResult, error) {
 	if err := l.may(c, MakeAccount, target{}); err != nil {
 		return AccountResult{}, err
 	}
@@ -76,8 +80,11 @@ func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r Crea
 		id, reserved = l.reserve(ctx, r.Login, id, commandKey, r.Person)
 	}
 	out, err := l.run(ctx, command{
-		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id),
-		decide: func() (events.Change, error) {
+		name: "create", caller: c, key: key, request: request, noun: events.NounAccount, about: string(id),
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
+			if err := l.may(c, MakeAccount, target{}); err != nil {
+				return nil, err
+			}
 			// A login that is taken is no answer yet: this command itself may
 			// have taken it before, which its key tells.
 			if reserved != nil {
@@ -87,13 +94,27 @@ func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r Crea
 			return change, l.vacant(id)
 		},
 	})
-	if err == nil && out.replayed {
+	switch {
+	case err == nil && out.replayed:
 		err = l.stayErased(ctx, id)
+	case reserved == nil && (errors.Is(err, ErrCallerEnded) || errors.Is(err, ErrForbidden)):
+		l.release(ctx, id)
 	}
 	if err != nil {
 		return AccountResult{}, fmt.Errorf("create account: %w", err)
 	}
 	return l.accountResult(ctx, out)
+}
+
+// release gives up the login and the description of an account that will not be
+// made, because its command was refused after it had reserved them.
+func (l *Ledger) release(ctx context.Context, id events.AccountID) {
+	if l.vacant(id) != nil {
+		return
+	}
+	if err := l.directory.erase(ctx, id); err != nil {
+		l.log.WarnContext(ctx, "the login of an account that was not made stays reserved for a while", "account_id", id, "err", err)
+	}
 }
 
 // stayErased deletes what a command may have described while another one, with
@@ -166,14 +187,16 @@ func (l *Ledger) Grant(ctx context.Context, c Caller, key, account string, seen 
 	if err != nil {
 		return AccountResult{}, err
 	}
-	return l.changeAccount(ctx, c, GrantAccount, key, account, seen, false, []any{"grant", account, grants}, func(*events.Account) events.Change {
+	asked := accountChange{op: GrantAccount, name: "grant", key: key, account: account, seen: seen, request: []any{"grant", account, grants}}
+	return l.changeAccount(ctx, c, asked, func(*events.Account) events.Change {
 		return &events.AccountGranted{Grants: grants}
 	})
 }
 
 // SuspendAccount stops all of an account's tokens, in one event.
 func (l *Ledger) SuspendAccount(ctx context.Context, c Caller, key, account, reason string) (AccountResult, error) {
-	return l.changeAccount(ctx, c, StopAccount, key, account, 0, true, []any{"suspend account", account, reason}, func(a *events.Account) events.Change {
+	asked := accountChange{op: StopAccount, name: "suspend", key: key, account: account, ending: true, request: []any{"suspend account", account, reason}}
+	return l.changeAccount(ctx, c, asked, func(a *events.Account) events.Change {
 		if a.Suspended {
 			return nil
 		}
@@ -183,7 +206,8 @@ func (l *Ledger) SuspendAccount(ctx context.Context, c Caller, key, account, rea
 
 // ResumeAccount ends an account's suspension.
 func (l *Ledger) ResumeAccount(ctx context.Context, c Caller, key, account string) (AccountResult, error) {
-	return l.changeAccount(ctx, c, StopAccount, key, account, 0, false, []any{"resume account", account}, func(a *events.Account) events.Change {
+	asked := accountChange{op: StopAccount, name: "resume", key: key, account: account, request: []any{"resume account", account}}
+	return l.changeAccount(ctx, c, asked, func(a *events.Account) events.Change {
 		if !a.Suspended {
 			return nil
 		}
@@ -217,34 +241,49 @@ func (l *Ledger) Allow(ctx context.Context, c Caller, op Operation, account stri
 	return a, err
 }
 
-func (l *Ledger) changeAccount(ctx context.Context, c Caller, op Operation, key, account string, seen Precondition, ending bool, request any, plan func(*events.Account) events.Change) (AccountResult, error) {
-	out, err := l.runOnAccount(ctx, c, op, key, account, seen, ending, request, plan)
-	if err != nil {
-		return AccountResult{}, err
-	}
-	return l.accountResult(ctx, out)
+// accountChange is what a command asks of an account that exists.
+type accountChange struct {
+	op      Operation
+	name    string // as in "suspend"
+	key     string
+	account string // id or login
+	seen    Precondition
+	ending  bool // takes something away, and goes on whatever comes between
+	request any  // what a retry has to match
+}
+
+func (l *Ledger) changeAccount(ctx context.Context, c Caller, asked accountChange, plan func(*events.Account) events.Change) (AccountResult, error) {
+	return settled(ctx, l, func(l *Ledger) (AccountResult, error) {
+		out, err := l.runOnAccount(ctx, c, asked, plan)
+		if err != nil {
+			return AccountResult{}, err
+		}
+		return l.accountResult(ctx, out)
+	})
 }
 
 // runOnAccount carries out a command on an account that exists.
-func (l *Ledger) runOnAccount(ctx context.Context, c Caller, op Operation, key, account string, seen Precondition, ending bool, request any, plan func(*events.Account) events.Change) (outcome, error) {
-	id, err := l.resolveFor(ctx, c, op, account)
+func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked accountChange, plan func(*events.Account) events.Change) (outcome, error) {
+	id, err := l.resolveFor(ctx, c, asked.op, asked.account)
 	if err != nil {
 		return outcome{}, err
 	}
-	if err := l.mayAccount(c, op, id); err != nil {
+	if err := l.mayAccount(c, asked.op, id); err != nil {
 		return outcome{}, err // without the id, as of an account that does not exist
 	}
+	seen := asked.seen
 	out, err := l.run(ctx, command{
-		caller: c, key: key, request: request, noun: events.NounAccount, about: string(id), ending: ending,
-		decide: func() (events.Change, error) {
+		name: asked.name, caller: c, key: asked.key, request: asked.request,
+		noun: events.NounAccount, about: string(id), ending: asked.ending,
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
 			a, err := l.cfg.View.Account(id)
 			if err != nil {
 				return nil, foreign(err, "account %s", id)
 			}
-			if err := l.may(c, op, target{account: a}); err != nil {
+			if err := l.may(c, asked.op, target{account: a}); err != nil {
 				return nil, err
 			}
-			if seen == 0 && !ending {
+			if seen == 0 && !asked.ending {
 				seen = a.Version
 			}
 			if seen != 0 && a.Version != seen {

@@ -27,6 +27,7 @@ var (
 
 // command is one command on its way: what it is about, and how it is decided.
 type command struct {
+	name   string // as in "revoke"
 	caller Caller
 	key    string // idempotency key, empty for none
 	// request is what a retry has to match: the command and all that it asks.
@@ -40,89 +41,161 @@ type command struct {
 	// notBefore is the earliest time that the event may bear, nil for any: what
 	// was made before some time may be revoked, and clocks differ.
 	notBefore func() time.Time
-	// decide looks at the current state and returns what is to happen, nil
-	// where nothing has to. It is called again where the state has moved on.
-	decide func() (events.Change, error)
+	// decide looks at the current state, through the ledger that it is given,
+	// and returns what is to happen, nil if nothing has to. It is called again
+	// if the state has moved on. The caller is as it is now.
+	decide func(l *Ledger, c Caller) (events.Change, error)
 }
 
 // outcome is where a command stands in the log.
 type outcome struct {
-	position events.Position // 0 where nothing had to happen
+	position events.Position // of its event
 	event    events.EventID
 	about    string
 	replayed bool // an earlier command with the same key did it
 	kind     events.Kind
 }
 
-// run carries a command out: decide, append, wait until this process has
-// applied it. The event keeps its id over all tries, which is how a lost reply
-// is told from a lost event.
+// changed reports whether the command changed something.
+func (o outcome) changed() bool { return o.kind != "" && !o.kind.Keeps() }
+
+// run carries a command out: decide, append, wait until this process has applied
+// the event, and see that it had an effect. A command that finds nothing to do
+// appends an event as well, so that this answer too rests on what the quorum has
+// committed, and so that its key is remembered.
 func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 	// Whoever asked may hang up; what was begun is finished all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.CommandTimeout)
 	defer cancel()
 
-	key := events.NewCommandKey(c.caller.Account, c.key)
-	var hash events.RequestHash
-	if key != "" {
+	r := running{l: l, c: c, key: events.NewCommandKey(c.caller.Account, c.key)}
+	if r.key != "" {
 		var err error
-		if hash, err = l.hashRequest(c.request); err != nil {
+		if r.hash, err = l.hashRequest(c.request); err != nil {
 			return outcome{}, err
 		}
 	}
-	now := l.cfg.Now()
-	e := &events.Event{
-		ID: events.NewEventID(now), Epoch: l.cfg.Epoch, Time: now.UTC().Round(0),
-		About: c.about, Actor: c.caller.actor(), Key: key, Digest: hash,
-	}
-	filter := events.ShardFilter(c.noun, c.about)
-	line, err := events.Line(filter)
-	if err != nil {
+	r.filter = events.ShardFilter(c.noun, c.about)
+	var err error
+	if r.line, err = events.Line(r.filter); err != nil {
 		return outcome{}, err
 	}
+	r.id = events.NewEventID(l.cfg.Now())
 	for {
-		// The line's end is read before the state that is decided on: if an
-		// event comes between, the append fails, and never the other way.
-		end := l.cfg.View.LineEnd(line)
-		if done, err := l.earlier(key, hash); err != nil || done.position != 0 {
+		done, again, err := r.try(ctx)
+		if !again {
 			return done, err
 		}
-		change, err := c.decide()
-		if err != nil || change == nil {
-			// What it saw may be what the same command did a moment ago.
-			if done, err := l.earlier(key, hash); err != nil || done.position != 0 {
-				return done, err
-			}
-			return outcome{about: c.about}, err
+		if ctx.Err() != nil {
+			return outcome{}, fmt.Errorf("%w: nothing was changed: what the command rests on went on changing: %w", ErrUnavailable, ctx.Err())
 		}
-		if err := l.room(c.ending); err != nil {
-			return outcome{}, err
-		}
-		e.Change = change
-		if c.notBefore != nil {
-			e.Time = later(now, c.notBefore()).UTC().Round(0)
-		}
-		if key != "" && c.secret != nil {
-			// Before the event: a retry may find it while its answer is lost.
-			l.answers.keep(e.ID, *c.secret)
-		}
-		at, err := l.append(ctx, e, end, filter)
-		if errors.Is(err, errStale) {
-			if err := l.catchUp(ctx, filter); err != nil {
-				return outcome{}, err
-			}
-			continue
-		}
-		if err != nil {
-			return outcome{}, err
-		}
-		// Past this point the event is durable. A crash below loses only the
-		// reply.
-		if err := l.WaitApplied(ctx, at); err != nil {
-			return outcome{}, fmt.Errorf("stored at position %d, but this node does not see it yet: %w", at, err)
-		}
-		return outcome{position: at, event: e.ID, about: c.about, kind: change.Kind()}, nil
 	}
+}
+
+// running is a command that is being tried.
+type running struct {
+	l      *Ledger
+	c      command
+	key    events.CommandKey
+	hash   events.RequestHash
+	filter string // of the line's subjects
+	line   string
+	// id is the event's. It stays while it is not known that the event is in the
+	// log, which is how a lost reply is told from a lost event.
+	id        events.EventID
+	confirmed bool // the quorum confirmed a state that is applied here
+}
+
+// try decides and appends once. It returns again if the state has moved on.
+func (r *running) try(ctx context.Context) (done outcome, again bool, err error) {
+	// The line's end is read before the state that is decided on: if an
+	// event comes between, the append fails, and never the other way.
+	end := r.l.cfg.View.LineEnd(r.line)
+	if done, err := r.l.earlier(r.key, r.hash); err != nil || done.position != 0 {
+		return r.replay(ctx, done, err)
+	}
+	with, seen := r.l.reading()
+	caller, err := with.current(r.c.caller)
+	var change events.Change
+	if err == nil {
+		change, err = r.c.decide(with, caller)
+	}
+	if err != nil {
+		// What it saw may be what the same command did a moment ago.
+		if done, err := r.l.earlier(r.key, r.hash); err != nil || done.position != 0 {
+			return r.replay(ctx, done, err)
+		}
+		return outcome{about: r.c.about}, false, err
+	}
+	if seen.torn {
+		return outcome{}, true, nil
+	}
+	if change == nil {
+		change = events.Unchanged(r.c.noun, r.c.name)
+	}
+	if err := r.l.room(r.c.ending); err != nil {
+		return outcome{}, false, err
+	}
+	return r.append(ctx, r.event(change, seen), end)
+}
+
+// replay answers with what an earlier command with the same key did, on a state
+// that holds everything acknowledged before.
+func (r *running) replay(ctx context.Context, done outcome, err error) (outcome, bool, error) {
+	if r.confirmed {
+		return done, false, err
+	}
+	if errors.Is(err, ErrUnavailable) {
+		return done, false, err
+	}
+	r.confirmed = true
+	if _, err := r.l.confirm(ctx); err != nil {
+		return outcome{}, false, err
+	}
+	return outcome{}, true, nil
+}
+
+// event makes the command's event from a decision.
+func (r *running) event(change events.Change, seen *recorder) *events.Event {
+	now := r.l.cfg.Now()
+	if r.c.notBefore != nil {
+		now = later(now, r.c.notBefore())
+	}
+	return &events.Event{
+		ID: r.id, Epoch: r.l.cfg.Epoch, Time: now.UTC().Round(0), About: r.c.about,
+		Actor: r.c.caller.actor(), Rests: seen.rests(r.c.about), Key: r.key, Digest: r.hash, Change: change,
+	}
+}
+
+// append appends a decision's event and sees what became of it.
+func (r *running) append(ctx context.Context, e *events.Event, end events.Position) (outcome, bool, error) {
+	if r.key != "" && r.c.secret != nil {
+		// Before the event: a retry may find it while its answer is lost.
+		r.l.answers.keep(e.ID, *r.c.secret)
+	}
+	at, err := r.l.append(ctx, e, end, r.filter)
+	if errors.Is(err, errStale) {
+		return outcome{}, true, r.l.catchUp(ctx, r.filter)
+	}
+	if err != nil {
+		return outcome{}, false, err
+	}
+	// Past this point the event is durable. A crash below loses only the
+	// reply.
+	if err := r.l.WaitApplied(ctx, at); err != nil {
+		return outcome{}, false, fmt.Errorf("stored at position %d, but this node does not see it yet: %w", at, err)
+	}
+	_, void, err := r.l.cfg.View.Void(at)
+	if err != nil {
+		return outcome{}, false, fmt.Errorf("stored at position %d, but this node cannot tell whether it had an effect: %w", at, unavailable(err))
+	}
+	if void {
+		// What it rested on had changed before it, perhaps the caller's end. It
+		// had no effect and never will, so the next try is another event.
+		r.id = events.NewEventID(r.l.cfg.Now())
+		return outcome{}, true, nil
+	}
+	return outcome{position: at, event: e.ID, about: r.c.about, kind: e.Change.Kind()}, false, nil
 }
 
 // hashRequest returns the hash of what a command asks: logins, names and mails

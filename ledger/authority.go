@@ -16,7 +16,14 @@ type Caller struct {
 	// Token is the one that authenticated, or that the session was begun with.
 	// It is empty where a person signed in.
 	Token   events.TokenID
+	// Secret is the digest of the token's secret that was sent, or that the
+	// session was opened with. Zero stands for any of the token's.
+	Secret  events.Digest
 	Session events.SessionID // empty where a token authenticated
+	// Opened is the position that the ledger had applied when it opened the
+	// session, and Began when that was, by its clock.
+	Opened events.Position
+	Began  time.Time
 	// Proved is when the person last proved to be who they are, zero for tokens.
 	Proved  time.Time
 	Address string         // of the client, without port
@@ -26,7 +33,7 @@ type Caller struct {
 }
 
 func (c Caller) actor() events.Actor {
-	return events.Actor{Account: c.Account, Token: c.Token, Session: c.Session, Address: c.Address}
+	return events.Actor{Account: c.Account, Token: c.Token, Session: c.Session, Opened: c.Opened, Address: c.Address}
 }
 
 // Operation is a command or a query, as the table of who may do what has it.

@@ -30,7 +30,7 @@ func (l *Ledger) Bootstrap(ctx context.Context, root events.Secret) error {
 func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
 	_, err := l.run(ctx, command{
 		noun: events.NounPolicy, about: events.PolicyName,
-		decide: func() (events.Change, error) {
+		decide: func(l *Ledger, _ Caller) (events.Change, error) {
 			if l.cfg.View.Policy().Version != 0 {
 				return nil, nil
 			}
@@ -57,7 +57,7 @@ func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandK
 	}
 	_, err = l.run(ctx, command{
 		noun: events.NounAccount, about: string(id),
-		decide: func() (events.Change, error) {
+		decide: func(l *Ledger, _ Caller) (events.Change, error) {
 			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, l.vacant(id)
 		},
 	})
@@ -76,7 +76,7 @@ func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {
 	}
 	_, err = l.run(ctx, command{
 		noun: events.NounToken, about: string(events.NewTokenID(l.cfg.Now(), "")),
-		decide: func() (events.Change, error) {
+		decide: func(l *Ledger, _ Caller) (events.Change, error) {
 			return &events.TokenCreated{
 				Account: owner, App: rootLogin, Scopes: []events.Scope{events.Superuser}, Secret: record(root),
 			}, nil

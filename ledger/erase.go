@@ -16,6 +16,10 @@ import (
 // account's id and what it did. It may be called again where it did not come to
 // its end.
 func (l *Ledger) EraseAccount(ctx context.Context, c Caller, key, account string, seen Precondition) (AccountResult, error) {
+	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, seen) })
+}
+
+func (l *Ledger) eraseAccount(ctx context.Context, c Caller, key, account string, seen Precondition) (AccountResult, error) {
 	id, err := l.resolveFor(ctx, c, EraseAccount, account)
 	if err != nil {
 		return AccountResult{}, err
@@ -29,9 +33,16 @@ func (l *Ledger) EraseAccount(ctx context.Context, c Caller, key, account string
 	}
 	var done AccountResult
 	if a.Erased {
+		if c, err = l.current(c); err == nil {
+			_, err = l.confirm(ctx)
+		}
+		if err != nil {
+			return done, err
+		}
 		done = AccountResult{Account: Account{Account: a}, Position: a.Version}
 	} else {
-		done, err = l.changeAccount(ctx, c, EraseAccount, key, string(id), seen, true, []any{"erase account", id}, func(*events.Account) events.Change {
+		asked := accountChange{op: EraseAccount, name: "erase", key: key, account: string(id), seen: seen, ending: true, request: []any{"erase account", id}}
+		done, err = l.changeAccount(ctx, c, asked, func(*events.Account) events.Change {
 			return &events.AccountErased{}
 		})
 		if err != nil {

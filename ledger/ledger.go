@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -70,6 +71,11 @@ type View interface {
 	Accounts(after events.AccountID, limit int) ([]*events.Account, bool)
 	// DigestTaken reports whether a token has, or ever had, a secret of a digest.
 	DigestTaken(d events.Digest) (bool, error)
+	// Void returns why the event at a position had no effect, and false if it
+	// had one. The position has to be applied.
+	Void(at events.Position) (why string, void bool, err error)
+	// SessionEnded reports whether a session was ended by an event of its own.
+	SessionEnded(id events.SessionID) (bool, error)
 }
 
 // Config says what the ledger works with.
@@ -163,6 +169,10 @@ type Ledger struct {
 	group      *group
 	nodes      *nodes
 	receipts   *receipts
+	confirms   *confirmer
+	work       *sync.WaitGroup // what goes on in the background
+	ctx        context.Context // ends with the ledger
+	cancel     context.CancelFunc
 }
 
 // Open prepares the ledger on a stream that exists, and makes the directory's
@@ -205,8 +215,10 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
-		group: newGroup(cfg, js, stream.CachedInfo().Config),
+		group:    newGroup(cfg, js, stream.CachedInfo().Config),
+		confirms: new(confirmer), work: new(sync.WaitGroup),
 	}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	l.receipts = newReceipts(l)
 	return l, nil
 }
@@ -215,7 +227,9 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 // reports. What a wait would have proven is not recorded; whoever asks again
 // begins another.
 func (l *Ledger) Close() error {
+	l.cancel()
 	l.receipts.close()
+	l.work.Wait()
 	return l.nodes.close()
 }
 

@@ -42,9 +42,9 @@ func (l *Ledger) AllowAll(c Caller, op Operation) error { return l.may(c, op, ta
 // to be who they are, once by its key. Of an erased account nothing is recorded.
 func (l *Ledger) RecordProof(ctx context.Context, c Caller, key string, account events.AccountID, what events.Proof) (events.Position, error) {
 	out, err := l.run(ctx, command{
-		caller: c, key: key, request: []any{"record proof", account, what}, noun: events.NounAccount, about: string(account),
-		ending: what == events.ProofSessionsEnded,
-		decide: func() (events.Change, error) {
+		name: "record proof", caller: c, key: key, request: []any{"record proof", account, what},
+		noun: events.NounAccount, about: string(account), ending: what == events.ProofSessionsEnded,
+		decide: func(l *Ledger, _ Caller) (events.Change, error) {
 			a, err := l.cfg.View.Account(account)
 			if err != nil {
 				return nil, foreign(err, "account %s", account)

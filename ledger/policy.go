@@ -23,6 +23,10 @@ func (l *Ledger) Policy(c Caller) (events.PolicyState, error) {
 // sessions that exist, at the next check; longest lives are for those that are
 // made from now on.
 func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
+	return settled(ctx, l, func(l *Ledger) (PolicyResult, error) { return l.setPolicy(ctx, c, key, seen, p) })
+}
+
+func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
 	if err := l.may(c, SetPolicy, target{}); err != nil {
 		return PolicyResult{}, err
 	}
@@ -34,8 +38,11 @@ func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Preco
 		return PolicyResult{}, err
 	}
 	out, err := l.run(ctx, command{
-		caller: c, key: key, request: []any{"set policy", p}, noun: events.NounPolicy, about: events.PolicyName,
-		decide: func() (events.Change, error) {
+		name: "set", caller: c, key: key, request: []any{"set policy", p}, noun: events.NounPolicy, about: events.PolicyName,
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
+			if err := l.may(c, SetPolicy, target{}); err != nil {
+				return nil, err
+			}
 			now := l.cfg.View.Policy()
 			if seen == 0 {
 				seen = now.Version
@@ -53,8 +60,5 @@ func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Preco
 		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
 	}
 	got := PolicyResult{Policy: l.cfg.View.Policy(), Position: out.position, Replayed: out.replayed}
-	if got.Position == 0 {
-		got.Position = got.Policy.Version
-	}
 	return got, nil
 }

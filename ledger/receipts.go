@@ -7,9 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 )
@@ -266,40 +263,11 @@ func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Proof) (record
 	for _, n := range proof.Nodes {
 		change.Nodes = append(change.Nodes, events.NodeReceipt{Holder: n.Holder, How: n.How, At: n.At, Stale: n.Stale})
 	}
-	now := l.cfg.Now().UTC().Round(0)
-	e := &events.Event{ID: events.NewEventID(now), Epoch: l.cfg.Epoch, Time: now, About: events.ReceiptName, Change: change}
-	data, err := events.Encode(e)
+	at, now, err := l.appendOwn(ctx, events.ReceiptName, change)
 	if err != nil {
 		return recordedAt{}, err
 	}
-	msg := &nats.Msg{Subject: e.Subject(), Data: data}
-	for unsure := false; ; {
-		at, err := l.publishReceipt(ctx, msg, e.ID)
-		if err == nil {
-			// Whoever asks this node for it next finds it.
-			_ = l.cfg.View.WaitApplied(ctx, at)
-			return recordedAt{covers: proof.Covers, at: at, issued: now}, nil
-		}
-		var refused *jetstream.APIError
-		if errors.As(err, &refused) && !unsure {
-			return recordedAt{}, unavailable(err)
-		}
-		// A lost reply looks like a lost event. The same id makes the stream
-		// tell the position of the one that it has.
-		unsure = true
-		if !pause(ctx) {
-			return recordedAt{}, unavailable(err)
-		}
-	}
-}
-
-func (l *Ledger) publishReceipt(ctx context.Context, msg *nats.Msg, id events.EventID) (events.Position, error) {
-	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
-	defer cancel()
-	ack, err := l.js.PublishMsg(ctx, msg,
-		jetstream.WithMsgID(string(id)), jetstream.WithExpectStream(events.StreamName), jetstream.WithRetryAttempts(0))
-	if err != nil {
-		return 0, err
-	}
-	return events.Position(ack.Sequence), nil
+	// The next caller who asks this node for the receipt finds it.
+	_ = l.cfg.View.WaitApplied(ctx, at)
+	return recordedAt{covers: proof.Covers, at: at, issued: now}, nil
 }

@@ -134,7 +134,7 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 		key: key, request: []any{"recover root", account},
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey("", key)))),
 		notBefore: func() time.Time { return l.tokensBefore(account) },
-		decide: func() (events.Change, error) {
+		decide: func(l *Ledger, _ Caller) (events.Change, error) {
 			switch reigns, err := l.reigns(ctx, account); {
 			case err != nil:
 				return nil, err

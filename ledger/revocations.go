@@ -76,18 +76,32 @@ func (l *Ledger) RevokeMany(ctx context.Context, c Caller, key string, r RevokeM
 
 func (l *Ledger) revokeMany(ctx context.Context, c Caller, key string, r RevokeMany) (RevokedMany, error) {
 	b := &bulk{Ledger: l, caller: c, key: key, r: r, began: l.cfg.Now()}
-	if err := b.prepare(ctx); err != nil {
+	if err := b.check(); err != nil {
 		return RevokedMany{}, err
 	}
+	// What matches is looked for in a state that holds every token whose making
+	// was acknowledged before this request.
+	at, err := l.confirm(ctx)
+	if err != nil {
+		return RevokedMany{}, err
+	}
+	if b.caller, err = l.current(c); err != nil {
+		return RevokedMany{}, err
+	}
+	if err := b.permit(ctx); err != nil {
+		return RevokedMany{}, err
+	}
+	b.out.Position = at
 	switch {
 	case r.DryRun:
-		b.out.Position = l.Position()
 		return b.out, b.each(ctx, b.live, nil)
 	case b.asOne():
 		return b.out, b.together(ctx)
 	}
-	b.out.Position = l.Position()
-	return b.out, b.each(ctx, b.live, b.revoke)
+	if err := b.each(ctx, b.live, b.revoke); err != nil {
+		return b.out, err
+	}
+	return b.out, b.revokeSelf(ctx)
 }
 
 // bulk is one request on its way.
@@ -106,7 +120,8 @@ type bulk struct {
 // asOne reports whether one event can end all that match.
 func (b *bulk) asOne() bool { return b.r.App == "" && b.r.Device == "" && b.r.Scope == "" }
 
-func (b *bulk) prepare(ctx context.Context) error {
+// check reports what is wrong with the request, whatever the state.
+func (b *bulk) check() error {
 	r := b.r
 	if r.Account == "" && b.asOne() && r.Before.IsZero() {
 		return fmt.Errorf("%w: name at least one of account, app, device, scope and created_before; nothing that ends every token there is goes without", ErrInvalid)
@@ -124,7 +139,7 @@ func (b *bulk) prepare(ctx context.Context) error {
 		}
 		b.scope = list[0]
 	}
-	return b.permit(ctx)
+	return nil
 }
 
 // permit settles whose tokens are looked at, and whether the caller may.
@@ -200,6 +215,7 @@ func (b *bulk) each(ctx context.Context, wanted func(*events.Token) bool, end fu
 				b.out.Already++
 			case t.ID == b.caller.Token && !b.r.IncludeSelf:
 				b.out.Spared = true
+			case t.ID == b.caller.Token && end != nil: // last of all, see revokeSelf
 			default:
 				list = append(list, t)
 			}
@@ -274,6 +290,19 @@ func (b *bulk) revoke(ctx context.Context, list []*events.Token) error {
 	return nil
 }
 
+// revokeSelf ends the caller's own token, if it is among those that are meant,
+// once all others have ended. From then on the caller may end nothing more.
+func (b *bulk) revokeSelf(ctx context.Context) error {
+	if !b.r.IncludeSelf || b.caller.Token == "" || b.out.Next != "" {
+		return nil
+	}
+	t, err := b.token(b.caller.Token)
+	if err != nil || !b.matches(t) || !b.live(t) {
+		return err
+	}
+	return b.revoke(ctx, []*events.Token{t})
+}
+
 // revokeOne ends one token, on a key of its own under the request's.
 func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error) {
 	key := b.key
@@ -281,9 +310,10 @@ func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error
 		key += "\x00" + string(id)
 	}
 	return b.run(ctx, command{
-		caller: b.caller, key: key, request: b.request(string(id)), noun: events.NounToken, about: string(id), ending: true,
-		decide: func() (events.Change, error) {
-			t, _, err := b.aim(b.caller, RevokeToken, id)
+		name: "revoke", caller: b.caller, key: key, request: b.request(string(id)),
+		noun: events.NounToken, about: string(id), ending: true,
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
+			t, _, err := l.aim(c, RevokeToken, id)
 			if err != nil || t.State == events.Revoked {
 				return nil, err
 			}
@@ -300,25 +330,32 @@ func (b *bulk) together(ctx context.Context) error {
 		before = b.began.UTC().Round(0)
 	}
 	var cut time.Time // what was cut off before
-	change := func() (events.Change, error) {
+	change := func(l *Ledger, c Caller) (events.Change, error) {
 		if b.account == "" {
-			cut = b.cfg.View.Policy().TokensBefore
+			if err := l.may(c, RevokeOfAll, target{}); err != nil {
+				return nil, err
+			}
+			cut = l.cfg.View.Policy().TokensBefore
 			return &events.PolicyTokensRevoked{Before: before, Reason: b.r.Reason}, nil
 		}
-		a, err := b.cfg.View.Account(b.account)
+		if err := l.mayAccount(c, RevokeTokens, b.account); err != nil {
+			return nil, err
+		}
+		a, err := l.cfg.View.Account(b.account)
 		if err != nil {
 			return nil, foreign(err, "account %s", b.account)
 		}
-		cut = later(a.TokensBefore, b.cfg.View.Policy().TokensBefore)
+		cut = later(a.TokensBefore, l.cfg.View.Policy().TokensBefore)
 		return &events.AccountTokensRevoked{Before: before, Reason: b.r.Reason}, nil
 	}
 	c := command{
-		caller: b.caller, key: b.key, request: b.request(""), noun: events.NounPolicy, about: events.PolicyName, ending: true,
-		decide: func() (events.Change, error) {
+		name: "revoke tokens", caller: b.caller, key: b.key, request: b.request(""),
+		noun: events.NounPolicy, about: events.PolicyName, ending: true,
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
 			if err := b.spareSelf(before); err != nil {
 				return nil, err
 			}
-			what, err := change()
+			what, err := change(l, c)
 			if err != nil || !cut.Before(before) {
 				return nil, err
 			}
@@ -333,11 +370,11 @@ func (b *bulk) together(ctx context.Context) error {
 		return err
 	}
 	at := out.position
-	if at == 0 {
-		at = b.Position() // all had ended before
+	b.out.Position, b.out.Replayed = at, out.replayed
+	if out.changed() {
+		b.out.At = at
 	}
-	b.out.At, b.out.Position, b.out.Replayed = out.position, at, out.replayed
-	if b.r.Before.IsZero() && out.position != 0 {
+	if b.r.Before.IsZero() && out.changed() {
 		if err := b.stragglers(ctx, before, at); err != nil {
 			return err
 		}
@@ -354,7 +391,7 @@ func (b *bulk) together(ctx context.Context) error {
 		if a, err := b.cfg.View.Account(t.Account); b.account == "" && err == nil && t.Created.Before(a.TokensBefore) {
 			return false
 		}
-		return out.position != 0 && !t.Created.Before(cut) && (t.State != events.Revoked || t.Version > at)
+		return out.changed() && !t.Created.Before(cut) && (t.State != events.Revoked || t.Version > at)
 	}, nil)
 	b.out.Position = rests
 	b.out.Uncounted, b.out.Next = b.out.Next != "", ""

@@ -49,6 +49,10 @@ type Precondition = events.Position
 
 // Create makes a token and its secret.
 func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken) (TokenResult, error) {
+	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.create(ctx, c, key, r) })
+}
+
+func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken) (TokenResult, error) {
 	scopes, err := l.parseScopes(r.Scopes, r.Inherit)
 	if err != nil {
 		return TokenResult{}, err
@@ -63,7 +67,7 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 	if err != nil {
 		return TokenResult{}, err
 	}
-	allowed := func() (*events.Account, error) {
+	allowed := func(l *Ledger, c Caller) (*events.Account, error) {
 		a, err := l.cfg.View.Account(account)
 		if err != nil {
 			return nil, foreign(err, "account %s", account)
@@ -74,17 +78,17 @@ func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken
 		}
 		return a, l.may(c, MakeToken, on)
 	}
-	if _, err := allowed(); err != nil {
+	if _, err := allowed(l, c); err != nil {
 		return TokenResult{}, err // as of an account that does not exist
 	}
 	now := l.cfg.Now()
 	var secret events.Secret
 	out, err := l.run(ctx, command{
-		caller: c, key: key, request: []any{"create", r}, secret: &secret,
+		name: "create", caller: c, key: key, request: []any{"create", r}, secret: &secret,
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
 		notBefore: func() time.Time { return l.tokensBefore(account) },
-		decide: func() (events.Change, error) {
-			a, err := allowed()
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
+			a, err := allowed(l, c)
 			if err != nil {
 				return nil, err
 			}
@@ -155,8 +159,13 @@ var errDigestTaken = fmt.Errorf("%w: another token has, or had, a secret of this
 // Rotate gives a token a new secret, of the same form. The old one lives for grace more, an hour
 // where it is nil, but never longer than the token.
 func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
+	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, seen, grace) })
+}
+
+func (l *Ledger) rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
 	var secret events.Secret
-	out, err := l.changeToken(ctx, c, RotateToken, key, id, seen, []any{"rotate", id, grace}, &secret, func(t *events.Token, a *events.Account) (events.Change, error) {
+	asked := tokenChange{op: RotateToken, name: "rotate", key: key, id: id, seen: seen, request: []any{"rotate", id, grace}, secret: &secret}
+	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, _ Caller, t *events.Token, a *events.Account) (events.Change, error) {
 		if err := live(a); err != nil {
 			return nil, err
 		}
@@ -196,13 +205,18 @@ type EditToken struct {
 
 // Edit changes a token's scopes, labels, expiry or constraints in one event.
 func (l *Ledger) Edit(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
+	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.edit(ctx, c, key, id, seen, r) })
+}
+
+func (l *Ledger) edit(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
 	if r == (EditToken{}) {
 		return TokenResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
 	if r.Expires != nil && r.ExpiresIn != nil {
 		return TokenResult{}, invalid("expires_in", "and expires_at cannot both be given")
 	}
-	out, err := l.changeToken(ctx, c, ChangeToken, key, id, seen, []any{"edit", id, r}, nil, func(t *events.Token, a *events.Account) (events.Change, error) {
+	asked := tokenChange{op: ChangeToken, name: "edit", key: key, id: id, seen: seen, request: []any{"edit", id, r}}
+	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c Caller, t *events.Token, a *events.Account) (events.Change, error) {
 		edit, err := l.planEdit(r)
 		if err != nil {
 			return nil, err
@@ -299,17 +313,23 @@ func (l *Ledger) planScopes(t *events.Token, a *events.Account, r EditToken) (*e
 
 // Suspend stops a token until it is resumed.
 func (l *Ledger) Suspend(ctx context.Context, c Caller, key string, id events.TokenID, reason string) (TokenResult, error) {
-	return l.end(ctx, c, SuspendToken, key, id, "suspend", func(t *events.Token) events.Change {
+	asked := tokenChange{op: SuspendToken, name: "suspend", key: key, id: id, request: []any{"suspend", id, reason}}
+	return l.end(ctx, c, asked, func(t *events.Token) events.Change {
 		if t.State == events.Suspended {
 			return nil
 		}
 		return &events.TokenSuspended{Reason: reason}
-	}, reason)
+	})
 }
 
 // Resume ends a suspension.
 func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.TokenID) (TokenResult, error) {
-	out, err := l.changeToken(ctx, c, ResumeToken, key, id, 0, []any{"resume", id}, nil, func(t *events.Token, a *events.Account) (events.Change, error) {
+	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.resume(ctx, c, key, id) })
+}
+
+func (l *Ledger) resume(ctx context.Context, c Caller, key string, id events.TokenID) (TokenResult, error) {
+	asked := tokenChange{op: ResumeToken, name: "resume", key: key, id: id, request: []any{"resume", id}}
+	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c Caller, t *events.Token, a *events.Account) (events.Change, error) {
 		if t.State == events.Active {
 			return nil, nil
 		}
@@ -329,55 +349,76 @@ func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.Tok
 // Revoke ends a token for ever. Revoking a revoked token changes nothing and
 // succeeds.
 func (l *Ledger) Revoke(ctx context.Context, c Caller, key string, id events.TokenID, reason string) (TokenResult, error) {
-	return l.end(ctx, c, RevokeToken, key, id, "revoke", func(t *events.Token) events.Change {
+	asked := tokenChange{op: RevokeToken, name: "revoke", key: key, id: id, request: []any{"revoke", id, reason}}
+	return l.end(ctx, c, asked, func(t *events.Token) events.Change {
 		if t.State == events.Revoked {
 			return nil
 		}
 		return &events.TokenRevoked{Reason: reason}
-	}, reason)
+	})
+}
+
+// tokenChange is what a command asks of a token that exists.
+type tokenChange struct {
+	op      Operation
+	name    string // as in "revoke"
+	key     string
+	id      events.TokenID
+	seen    Precondition
+	request any            // what a retry has to match
+	secret  *events.Secret // where the secret goes that the command makes, nil for none
 }
 
 // end takes something away from a token. It never loses to a conflict: what has
 // come between does not make it less meant.
-func (l *Ledger) end(ctx context.Context, c Caller, op Operation, key string, id events.TokenID, verb string, plan func(*events.Token) events.Change, reason string) (TokenResult, error) {
-	if _, _, err := l.aim(c, op, id); err != nil {
-		return TokenResult{}, fmt.Errorf("%s %s: %w", verb, id, err)
-	}
-	out, err := l.run(ctx, command{
-		caller: c, key: key, request: []any{verb, id, reason}, noun: events.NounToken, about: string(id), ending: true,
-		decide: func() (events.Change, error) {
-			t, _, err := l.aim(c, op, id)
-			if err != nil {
-				return nil, err
-			}
-			change := plan(t)
-			if change == nil {
-				return nil, nil
-			}
-			if t.State == events.Revoked {
-				return nil, endedError(t)
-			}
-			return change, checkChange(change)
-		},
+func (l *Ledger) end(ctx context.Context, c Caller, asked tokenChange, plan func(*events.Token) events.Change) (TokenResult, error) {
+	r, err := settled(ctx, l, func(l *Ledger) (TokenResult, error) {
+		if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
+			return TokenResult{}, err
+		}
+		out, err := l.run(ctx, command{
+			name: asked.name, caller: c, key: asked.key, request: asked.request,
+			noun: events.NounToken, about: string(asked.id), ending: true,
+			decide: func(l *Ledger, c Caller) (events.Change, error) {
+				t, _, err := l.aim(c, asked.op, asked.id)
+				if err != nil {
+					return nil, err
+				}
+				change := plan(t)
+				if change == nil {
+					return nil, nil
+				}
+				if t.State == events.Revoked {
+					return nil, endedError(t)
+				}
+				return change, checkChange(change)
+			},
+		})
+		if err != nil {
+			return TokenResult{}, err
+		}
+		return l.result(out)
 	})
 	if err != nil {
-		return TokenResult{}, fmt.Errorf("%s %s: %w", verb, id, err)
+		return TokenResult{}, fmt.Errorf("%s %s: %w", asked.name, asked.id, err)
 	}
-	return l.result(out)
+	return r, nil
 }
 
 // changeToken runs a command that gives way to whatever changed the token in
-// the meantime. The secret is where plan puts the one that it makes, if it does.
-func (l *Ledger) changeToken(ctx context.Context, c Caller, op Operation, key string, id events.TokenID, seen Precondition, request any, secret *events.Secret, plan func(*events.Token, *events.Account) (events.Change, error)) (outcome, error) {
+// the meantime.
+func (l *Ledger) changeToken(ctx context.Context, c Caller, asked tokenChange, plan func(*Ledger, Caller, *events.Token, *events.Account) (events.Change, error)) (outcome, error) {
 	// Also before a retry is answered with what an earlier command did: its
 	// caller may have been another token of the account, which may do more.
-	if _, _, err := l.aim(c, op, id); err != nil {
+	if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
 		return outcome{}, err
 	}
+	seen := asked.seen
 	return l.run(ctx, command{
-		caller: c, key: key, request: request, noun: events.NounToken, about: string(id), secret: secret,
-		decide: func() (events.Change, error) {
-			t, a, err := l.aim(c, op, id)
+		name: asked.name, caller: c, key: asked.key, request: asked.request,
+		noun: events.NounToken, about: string(asked.id), secret: asked.secret,
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
+			t, a, err := l.aim(c, asked.op, asked.id)
 			if err != nil {
 				return nil, err
 			}
@@ -385,12 +426,12 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, op Operation, key st
 				seen = t.Version // a later try has to find the same
 			}
 			if t.Version != seen {
-				return nil, &ConflictError{About: string(id), Current: t.Version}
+				return nil, &ConflictError{About: string(asked.id), Current: t.Version}
 			}
 			if t.State == events.Revoked {
 				return nil, endedError(t)
 			}
-			return plan(t, a)
+			return plan(l, c, t, a)
 		},
 	})
 }

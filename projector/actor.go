@@ -1,6 +1,7 @@
 package projector
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -167,18 +168,21 @@ func (m *memory) takeActors(s *stage) {
 }
 
 // Void returns why the event at a position had no effect, and false if it had
-// one. The position has to be applied.
-func (p *Projector) Void(at events.Position) (string, bool) {
+// one. The error is that the position has not been applied.
+func (p *Projector) Void(at events.Position) (why string, void bool, err error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	why, ok := p.mem.voids[at]
-	return why, ok
+	if now := p.mem.cursor.position; at > now {
+		return "", false, fmt.Errorf("position %d is not applied; the index is at %d", at, now)
+	}
+	why, void = p.mem.voids[at]
+	return why, void, nil
 }
 
 // SessionEnded reports whether a session was ended by an event of its own.
-func (p *Projector) SessionEnded(id events.SessionID) bool {
+func (p *Projector) SessionEnded(id events.SessionID) (bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	_, ok := p.mem.sessions[id]
-	return ok
+	return ok, nil
 }

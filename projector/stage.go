@@ -159,7 +159,7 @@ func (s *stage) overwrite(key []byte) error {
 }
 
 func (s *stage) change(e *events.Event, at events.Position) error {
-	if events.Keeps(e.Change) {
+	if e.Change.Kind().Keeps() {
 		return nil
 	}
 	switch c := e.Change.(type) {

@@ -464,7 +464,7 @@ func (u Use) Covers(m *events.Model, need events.Scope) bool {
 
 // about returns the events that changed one token, account or the policy.
 func (s State) about(about string) []entry {
-	return slices.DeleteFunc(slices.Clone(s.records[about]), func(e entry) bool { return events.Keeps(e.Change) })
+	return slices.DeleteFunc(slices.Clone(s.records[about]), func(e entry) bool { return e.Change.Kind().Keeps() })
 }
 
 // gives returns the digest of the secret that an event gives its token.

@@ -474,6 +474,21 @@ func (x *index) Receipt(at events.Position) (*events.Receipt, error) {
 	return use(x, func(p *projector.Projector) (*events.Receipt, error) { return p.Receipt(at) })
 }
 
+// Void returns why the event at a position had no effect, and false if it had
+// one.
+func (x *index) Void(at events.Position) (why string, void bool, err error) {
+	why, err = use(x, func(p *projector.Projector) (why string, err error) {
+		why, void, err = p.Void(at)
+		return why, err
+	})
+	return why, void, err
+}
+
+// SessionEnded reports whether a session was ended by an event of its own.
+func (x *index) SessionEnded(id events.SessionID) (bool, error) {
+	return use(x, func(p *projector.Projector) (bool, error) { return p.SessionEnded(id) })
+}
+
 // Policy returns the policy in force.
 func (x *index) Policy() events.PolicyState {
 	got, _ := use(x, func(p *projector.Projector) (events.PolicyState, error) { return p.Policy(), nil })
