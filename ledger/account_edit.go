@@ -22,10 +22,10 @@ type EditAccount struct {
 // the last in the log stands. Where that fails the error is [ErrUnavailable], and
 // the same request with the same key goes on.
 func (l *Ledger) EditAccount(ctx context.Context, c Caller, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
-	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, c, key, account, seen, r) })
+	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, c, key, account, &seen, r) })
 }
 
-func (l *Ledger) editAccount(ctx context.Context, c Caller, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
+func (l *Ledger) editAccount(ctx context.Context, c Caller, key, account string, seen *Precondition, r EditAccount) (AccountResult, error) {
 	if r == (EditAccount{}) {
 		return AccountResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
@@ -45,8 +45,9 @@ func (l *Ledger) editAccount(ctx context.Context, c Caller, key, account string,
 			return AccountResult{}, err
 		}
 	}
-	asked := accountChange{op: ChangeAccount, name: "edit", key: key, account: string(a.ID), seen: seen, request: []any{"edit account", a.ID, r}}
-	out, err := l.runOnAccount(ctx, c, asked, func(*events.Account) events.Change {
+	asked := accountChange{op: ChangeAccount, name: "edit", key: key, account: string(a.ID), seen: *seen, request: []any{"edit account", a.ID, r}}
+	defer func() { *seen = asked.seen }()
+	out, err := l.runOnAccount(ctx, c, &asked, func(*events.Account) events.Change {
 		return change
 	})
 	if err != nil {

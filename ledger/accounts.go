@@ -247,6 +247,7 @@ type accountChange struct {
 	name    string // as in "suspend"
 	key     string
 	account string // id or login
+	// seen is as in [tokenChange]: the first try sets a zero one.
 	seen    Precondition
 	ending  bool // takes something away, and goes on whatever comes between
 	request any  // what a retry has to match
@@ -254,7 +255,7 @@ type accountChange struct {
 
 func (l *Ledger) changeAccount(ctx context.Context, c Caller, asked accountChange, plan func(*events.Account) events.Change) (AccountResult, error) {
 	return settled(ctx, l, func(l *Ledger) (AccountResult, error) {
-		out, err := l.runOnAccount(ctx, c, asked, plan)
+		out, err := l.runOnAccount(ctx, c, &asked, plan)
 		if err != nil {
 			return AccountResult{}, err
 		}
@@ -263,7 +264,7 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, asked accountChang
 }
 
 // runOnAccount carries out a command on an account that exists.
-func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked accountChange, plan func(*events.Account) events.Change) (outcome, error) {
+func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked *accountChange, plan func(*events.Account) events.Change) (outcome, error) {
 	id, err := l.resolveFor(ctx, c, asked.op, asked.account)
 	if err != nil {
 		return outcome{}, err
@@ -271,7 +272,6 @@ func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked accountChange
 	if err := l.mayAccount(c, asked.op, id); err != nil {
 		return outcome{}, err // without the id, as of an account that does not exist
 	}
-	seen := asked.seen
 	out, err := l.run(ctx, command{
 		name: asked.name, caller: c, key: asked.key, request: asked.request,
 		noun: events.NounAccount, about: string(id), ending: asked.ending,
@@ -283,10 +283,10 @@ func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked accountChange
 			if err := l.may(c, asked.op, target{account: a}); err != nil {
 				return nil, err
 			}
-			if seen == 0 && !asked.ending {
-				seen = a.Version
+			if asked.seen == 0 && !asked.ending {
+				asked.seen = a.Version
 			}
-			if seen != 0 && a.Version != seen {
+			if asked.seen != 0 && a.Version != asked.seen {
 				return nil, &ConflictError{About: string(id), Current: a.Version}
 			}
 			if a.Erased {

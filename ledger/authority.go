@@ -15,7 +15,7 @@ type Caller struct {
 	Account events.AccountID
 	// Token is the one that authenticated, or that the session was begun with.
 	// It is empty where a person signed in.
-	Token   events.TokenID
+	Token events.TokenID
 	// Secret is the digest of the token's secret that was sent, or that the
 	// session was opened with. Zero stands for any of the token's.
 	Secret  events.Digest

@@ -55,7 +55,7 @@ func TestSameKeyMeanwhile(t *testing.T) {
 				m := &meanwhile{looks: looks}
 				k := newKit(t, func(c *ledger.Config) { m.View, c.View = c.View, m })
 				k.account("alice", "view:site/3")
-				begin := k.log.End()
+				begin := k.changes()
 				var rival events.Position
 				m.do = func() {
 					var err error
@@ -74,7 +74,7 @@ func TestSameKeyMeanwhile(t *testing.T) {
 				case happened && (at != rival || !replayed):
 					t.Errorf("answered with position %d, replayed: %t; the other is at %d", at, replayed, rival)
 				}
-				if end := k.log.End(); end != begin+1 {
+				if end := k.changes(); end != begin+1 {
 					t.Errorf("%d events were stored, want one", end-begin)
 				}
 			})

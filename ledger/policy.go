@@ -23,10 +23,10 @@ func (l *Ledger) Policy(c Caller) (events.PolicyState, error) {
 // sessions that exist, at the next check; longest lives are for those that are
 // made from now on.
 func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
-	return settled(ctx, l, func(l *Ledger) (PolicyResult, error) { return l.setPolicy(ctx, c, key, seen, p) })
+	return settled(ctx, l, func(l *Ledger) (PolicyResult, error) { return l.setPolicy(ctx, c, key, &seen, p) })
 }
 
-func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
+func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen *Precondition, p events.Policy) (PolicyResult, error) {
 	if err := l.may(c, SetPolicy, target{}); err != nil {
 		return PolicyResult{}, err
 	}
@@ -44,10 +44,10 @@ func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen Preco
 				return nil, err
 			}
 			now := l.cfg.View.Policy()
-			if seen == 0 {
-				seen = now.Version
+			if *seen == 0 {
+				*seen = now.Version
 			}
-			if now.Version != seen {
+			if now.Version != *seen {
 				return nil, &ConflictError{About: events.PolicyName, Current: now.Version}
 			}
 			if now.Policy == p {

@@ -18,7 +18,7 @@ import (
 // returns the kinds of the events that it took.
 func (k *kit) recovered() (ledger.Recovered, []string) {
 	k.t.Helper()
-	before, secret := k.log.End(), events.DefaultFormat.NewSecret(events.ServiceAccount)
+	before, secret := k.changes(), events.DefaultFormat.NewSecret(events.ServiceAccount)
 	got, err := k.RecoverRoot(k.t.Context(), "node-1", secret)
 	if err != nil {
 		k.t.Fatal(err)
@@ -280,13 +280,13 @@ func TestRecoverRootResumes(t *testing.T) {
 				lives := life(100)
 				k := newKit(t, lives.ends)
 				k.depose(erased)
-				begin, secret := k.log.End(), events.DefaultFormat.NewSecret(events.ServiceAccount)
+				begin, secret := k.changes(), events.DefaultFormat.NewSecret(events.ServiceAccount)
 				lives = 0
 				for stored := range takes {
 					if _, err := k.RecoverRoot(t.Context(), "node-1", secret); !errors.Is(err, errDead) {
 						t.Fatalf("RecoverRoot = %v, want it to die", err)
 					}
-					if end := k.log.End(); end != begin+events.Position(stored) {
+					if end := k.changes(); end != begin+events.Position(stored) {
 						t.Fatalf("life %d left %d events, want %d", stored+1, end-begin, stored)
 					}
 					k.restart()
@@ -300,7 +300,7 @@ func TestRecoverRootResumes(t *testing.T) {
 					t.Fatal(err)
 				}
 				k.reigns(got, secret)
-				if end := k.log.End(); end != begin+events.Position(takes) {
+				if end := k.changes(); end != begin+events.Position(takes) {
 					t.Errorf("it took %d events, want %d", end-begin, takes)
 				}
 			})
@@ -393,7 +393,7 @@ func TestRecoverRootTogether(t *testing.T) {
 			const n = 4
 			k := newKit(t)
 			k.depose(erased)
-			begin := k.log.End()
+			begin := k.changes()
 			var ledgers [n]*ledger.Ledger
 			for i := range ledgers {
 				cfg := k.cfg
@@ -428,7 +428,7 @@ func TestRecoverRootTogether(t *testing.T) {
 					t.Errorf("accounts %s and %s were made", got[i].Login, got[0].Login)
 				}
 			}
-			if took := k.log.End() - begin; took != n+1 {
+			if took := k.changes() - begin; took != n+1 {
 				t.Errorf("it took %d events, want %d tokens and one for the account", took, n)
 			}
 		})

@@ -83,9 +83,9 @@ func TestRevokeManyBy(t *testing.T) {
 					t.Errorf("the dry run says %+v, want %d revoked", got, revoked)
 				}
 			})
-			before := k.log.End()
+			before := k.changes()
 			got := k.many("key", tt.r)
-			after := k.log.End()
+			after := k.changes()
 			if got.Revoked != revoked || int(after-before) != tt.events || (got.At != 0) != (tt.kind == events.KindAccountTokensRevoked) {
 				t.Errorf("%+v by %d events, want %d revoked by %d", got, after-before, revoked, tt.events)
 			}
@@ -129,9 +129,9 @@ func TestRevokeManyBefore(t *testing.T) {
 	})
 	other := k.root
 	other.Token = young.Token.ID
-	before := k.log.End()
+	before := k.changes()
 	got, err := k.RevokeMany(t.Context(), other, "", request)
-	if err != nil || got.Revoked != 2 || k.log.End() != before+1 || got.At != before+1 {
+	if err != nil || got.Revoked != 2 || k.changes() != before+1 || got.At != before+1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if left := k.live(old.Token.ID, k.root.Token, young.Token.ID); !slices.Equal(left, []int{2}) {

@@ -159,10 +159,10 @@ var errDigestTaken = fmt.Errorf("%w: another token has, or had, a secret of this
 // Rotate gives a token a new secret, of the same form. The old one lives for grace more, an hour
 // where it is nil, but never longer than the token.
 func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
-	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, seen, grace) })
+	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, &seen, grace) })
 }
 
-func (l *Ledger) rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
+func (l *Ledger) rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen *Precondition, grace *time.Duration) (TokenResult, error) {
 	var secret events.Secret
 	asked := tokenChange{op: RotateToken, name: "rotate", key: key, id: id, seen: seen, request: []any{"rotate", id, grace}, secret: &secret}
 	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, _ Caller, t *events.Token, a *events.Account) (events.Change, error) {
@@ -205,10 +205,10 @@ type EditToken struct {
 
 // Edit changes a token's scopes, labels, expiry or constraints in one event.
 func (l *Ledger) Edit(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
-	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.edit(ctx, c, key, id, seen, r) })
+	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.edit(ctx, c, key, id, &seen, r) })
 }
 
-func (l *Ledger) edit(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
+func (l *Ledger) edit(ctx context.Context, c Caller, key string, id events.TokenID, seen *Precondition, r EditToken) (TokenResult, error) {
 	if r == (EditToken{}) {
 		return TokenResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
@@ -324,11 +324,12 @@ func (l *Ledger) Suspend(ctx context.Context, c Caller, key string, id events.To
 
 // Resume ends a suspension.
 func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.TokenID) (TokenResult, error) {
-	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.resume(ctx, c, key, id) })
+	var seen Precondition
+	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.resume(ctx, c, key, id, &seen) })
 }
 
-func (l *Ledger) resume(ctx context.Context, c Caller, key string, id events.TokenID) (TokenResult, error) {
-	asked := tokenChange{op: ResumeToken, name: "resume", key: key, id: id, request: []any{"resume", id}}
+func (l *Ledger) resume(ctx context.Context, c Caller, key string, id events.TokenID, seen *Precondition) (TokenResult, error) {
+	asked := tokenChange{op: ResumeToken, name: "resume", key: key, id: id, seen: seen, request: []any{"resume", id}}
 	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c Caller, t *events.Token, a *events.Account) (events.Change, error) {
 		if t.State == events.Active {
 			return nil, nil
@@ -360,11 +361,14 @@ func (l *Ledger) Revoke(ctx context.Context, c Caller, key string, id events.Tok
 
 // tokenChange is what a command asks of a token that exists.
 type tokenChange struct {
-	op      Operation
-	name    string // as in "revoke"
-	key     string
-	id      events.TokenID
-	seen    Precondition
+	op   Operation
+	name string // as in "revoke"
+	key  string
+	id   events.TokenID
+	// seen is the version that the command expects. Zero becomes the one that the
+	// first try finds, so that no later try overwrites what it has not seen. Nil
+	// expects none.
+	seen    *Precondition
 	request any            // what a retry has to match
 	secret  *events.Secret // where the secret goes that the command makes, nil for none
 }
@@ -413,7 +417,6 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, asked tokenChange, p
 	if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
 		return outcome{}, err
 	}
-	seen := asked.seen
 	return l.run(ctx, command{
 		name: asked.name, caller: c, key: asked.key, request: asked.request,
 		noun: events.NounToken, about: string(asked.id), secret: asked.secret,
@@ -422,10 +425,10 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, asked tokenChange, p
 			if err != nil {
 				return nil, err
 			}
-			if seen == 0 {
-				seen = t.Version // a later try has to find the same
+			if *asked.seen == 0 {
+				*asked.seen = t.Version
 			}
-			if t.Version != seen {
+			if t.Version != *asked.seen {
 				return nil, &ConflictError{About: string(asked.id), Current: t.Version}
 			}
 			if t.State == events.Revoked {
