@@ -49,7 +49,7 @@ type command struct {
 
 // outcome is where a command stands in the log.
 type outcome struct {
-	position events.Position // of its event
+	position events.Position // of its event; 0 if the ledger itself found nothing to do
 	event    events.EventID
 	about    string
 	replayed bool // an earlier command with the same key did it
@@ -131,6 +131,9 @@ func (r *running) try(ctx context.Context) (done outcome, again bool, err error)
 		return outcome{}, true, nil
 	}
 	if change == nil {
+		if r.c.caller.Account == "" {
+			return outcome{about: r.c.about}, false, nil // a step of the ledger's own that was done before
+		}
 		change = events.Unchanged(r.c.noun, r.c.name)
 	}
 	if err := r.l.room(r.c.ending); err != nil {

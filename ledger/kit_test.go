@@ -46,6 +46,8 @@ type kit struct {
 	secret events.Secret
 	// large says that the log is too long to be compared with the slow reference.
 	large bool
+	// counted says how many events up to a position change a record.
+	counted struct{ until, changes events.Position }
 }
 
 // newKit returns a ledger on a log that was begun.
@@ -266,13 +268,18 @@ func (k *kit) unchanged(do func()) {
 }
 
 // changes counts the events that change a record.
-func (k *kit) changes() (n events.Position) {
-	for _, e := range k.log.Events() {
-		if !e.Change.Kind().Keeps() {
-			n++
+func (k *kit) changes() events.Position {
+	k.t.Helper()
+	for _, m := range k.log.Since(k.counted.until) {
+		e, err := events.DecodeMessage(m)
+		if err != nil {
+			k.t.Fatal(err)
+		}
+		if k.counted.until = m.Position; !e.Change.Kind().Keeps() {
+			k.counted.changes++
 		}
 	}
-	return n
+	return k.counted.changes
 }
 
 // event returns the event that a command was answered with, which has to be
@@ -393,7 +400,7 @@ func atOnce(n int, do func(i int)) {
 func (k *kit) kinds(id string) []events.Kind {
 	var out []events.Kind
 	for _, e := range k.log.Events() {
-		if e.About == id {
+		if e.About == id && !e.Change.Kind().Keeps() {
 			out = append(out, e.Change.Kind())
 		}
 	}

@@ -113,7 +113,10 @@ func build(cfg Config) (http.Handler, huma.API) {
 	a.peopleRoutes(described)
 	describeReplays(described.OpenAPI())
 	describePositions(described.OpenAPI())
-	return &front{api: a, mux: mux, authenticate: cfg.Authenticate, behind: behind{ledger: cfg.Ledger}}, described
+	return &front{
+		api: a, mux: mux, authenticate: cfg.Authenticate,
+		behind: newBehind(cfg.Ledger), halfOpen: newAddressLimit(mostHalfOpenEach, mostHalfOpen),
+	}, described
 }
 
 // describeReplays adds what a request is answered with that made something
@@ -136,7 +139,15 @@ type front struct {
 	mux          *http.ServeMux
 	authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
 	behind       behind
+	// halfOpen bounds requests whose body has not come yet.
+	halfOpen *addressLimit
 }
+
+// Bounds of requests whose body has not come yet.
+const (
+	mostHalfOpenEach = 64 // of one address
+	mostHalfOpen     = 1024
+)
 
 type contextKey int
 
@@ -144,6 +155,7 @@ const (
 	callerKey contextKey = iota
 	requestKey
 	addressKey
+	restsKey // the position that the answer rests on, as the header has it
 )
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -154,41 +166,85 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithValue(r.Context(), requestKey, id)
 	ctx = context.WithValue(ctx, addressKey, remoteAddress(r))
 
-	if !strings.HasPrefix(r.URL.Path, "/openapi") {
-		if p := f.behind.wait(ctx, r); p != nil {
-			p.write(w, id)
-			return
+	r, p := f.admit(w, r.WithContext(ctx))
+	if p == nil {
+		p = f.route(r)
+	}
+	if p == nil {
+		p = ambiguous(r)
+	}
+	if p != nil {
+		p.write(w, id)
+		return
+	}
+	f.mux.ServeHTTP(w, r)
+}
+
+// admit reads the request and says who sent it. The caller is looked up when
+// the whole request is there: a client that sends its body slowly must not be
+// accepted by what it was when it began.
+func (f *front) admit(w http.ResponseWriter, r *http.Request) (*http.Request, *Problem) {
+	if strings.HasPrefix(r.URL.Path, "/openapi") {
+		return r, readBody(w, r)
+	}
+	authenticated := !opens(r)
+	if authenticated {
+		if p := hasCredential(r); p != nil {
+			return r, p // without waiting for a stranger's body
 		}
-		// What is answered rests on no less; an answer that knows better says
-		// so itself.
-		at := position(f.api.ledger.Position())
-		if !opens(r) {
-			caller, p := f.caller(ctx, r)
-			if p != nil {
-				p.write(w, id)
-				return
-			}
-			ctx = context.WithValue(ctx, callerKey, caller)
-		}
-		w.Header().Set(positionHeader, at)
 	}
-	r = r.WithContext(ctx)
-	if p := f.route(r); p != nil {
-		p.write(w, id)
-		return
+	address := addressFrom(r.Context())
+	leave, ok := f.halfOpen.enter(address)
+	if !ok {
+		return r, busy("too many requests of this address are being sent at once")
 	}
-	if p := ambiguous(r); p != nil {
-		p.write(w, id)
-		return
-	}
-	if p := readBody(w, r); p != nil {
-		p.write(w, id)
-		return
+	p := readBody(w, r)
+	leave()
+	if p != nil {
+		return r, p
 	}
 	// The request is here. A deadline for reading that passes while the answer is
 	// waited for would look as if the client had gone, and end the wait.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not every writer in a test has one
-	f.mux.ServeHTTP(w, r)
+
+	r, p = f.authorize(r, authenticated)
+	if p != nil {
+		return r, p
+	}
+	w.Header().Set(positionHeader, r.Context().Value(restsKey).(string))
+	return r, nil
+}
+
+// authorize waits for the position that the request names, and looks the caller
+// up. What is answered rests on no less than the position in the context.
+func (f *front) authorize(r *http.Request, authenticated bool) (*http.Request, *Problem) {
+	ctx := r.Context()
+	known := false
+	if authenticated && f.behind.lags(r) {
+		// A caller that is known waits among callers, others among strangers:
+		// their token may have been made at the position that they name.
+		_, p := f.caller(ctx, r)
+		known = p == nil
+	}
+	if p := f.behind.wait(ctx, r, known); p != nil {
+		return r, p
+	}
+	ctx = context.WithValue(ctx, restsKey, position(f.api.ledger.Position()))
+	if authenticated {
+		caller, p := f.caller(ctx, r)
+		if p != nil {
+			return r, p
+		}
+		ctx = context.WithValue(ctx, callerKey, caller)
+	}
+	return r.WithContext(ctx), nil
+}
+
+// busy is the problem of a client that has too much under way.
+func busy(detail string) *Problem {
+	p := problem("busy", detail)
+	p.after = time.Second
+	return p
 }
 
 // route refuses what no operation serves, where the mux would answer in plain
@@ -241,14 +297,29 @@ func ambiguous(r *http.Request) *Problem {
 // (RFC 6750 section 3.1).
 const noToken = "send a token: Authorization: Bearer <secret>"
 
-func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Problem) {
+// hasCredential refuses a request without one well-formed credential.
+func hasCredential(r *http.Request) *Problem {
+	_, p := credential(r)
+	return p
+}
+
+// credential returns the secret that a request carries (RFC 6750 section 2.1).
+func credential(r *http.Request) (string, *Problem) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) == 0 {
-		return ledger.Caller{}, problem("unauthenticated", noToken)
+		return "", problem("unauthenticated", noToken)
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return ledger.Caller{}, problem("unauthenticated", "want one header, Authorization: Bearer <secret>")
+		return "", problem("unauthenticated", "want one header, Authorization: Bearer <secret>")
+	}
+	return token, nil
+}
+
+func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Problem) {
+	token, p := credential(r)
+	if p != nil {
+		return ledger.Caller{}, p
 	}
 	if events.IsSessionSecret(token) {
 		return f.session(ctx, r, token)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -20,35 +19,61 @@ const (
 )
 
 // behind is how requests wait for a position that this node has not applied yet.
-// They do so before it is known who asks: a token that was made, or revoked, at
-// that position has to be known as such.
 type behind struct {
-	ledger  *ledger.Ledger
-	waiting atomic.Int64
+	ledger *ledger.Ledger
+	// Callers that are known wait apart from strangers, who cost nothing to be.
+	callers, strangers *addressLimit
 }
 
 // Bounds of that wait, and of those who wait at once.
 const (
-	longestBehind = 2 * time.Second
-	mostBehind    = 1024
+	longestBehind       = 2 * time.Second
+	mostBehindEach      = 256  // callers of one address
+	mostBehind          = 1024 // callers
+	mostStrangersEach   = 16   // strangers of one address
+	mostStrangersBehind = 256
 )
 
-// wait waits until this node has applied the position that a request names. It
-// returns nil where it names none.
-func (b *behind) wait(ctx context.Context, r *http.Request) *Problem {
+func newBehind(l *ledger.Ledger) behind {
+	return behind{
+		ledger: l, callers: newAddressLimit(mostBehindEach, mostBehind),
+		strangers: newAddressLimit(mostStrangersEach, mostStrangersBehind),
+	}
+}
+
+// lags reports whether a request names a position that this node has not applied.
+func (b *behind) lags(r *http.Request) bool {
+	at, ok, p := minPosition(r)
+	return p == nil && ok && b.ledger.Position() < at
+}
+
+// minPosition returns the position that a request names, and false if it names
+// none.
+func minPosition(r *http.Request) (at events.Position, ok bool, p *Problem) {
 	values := r.Header.Values(minPositionHeader)
 	if len(values) == 0 {
-		return nil
+		return 0, false, nil
 	}
-	at, ok := parsePosition(values[0])
-	if !ok || len(values) > 1 {
-		return problem("malformed_request", "the header "+minPositionHeader+" is one number, as "+positionHeader+" has it")
+	at, good := parsePosition(values[0])
+	if !good || len(values) > 1 {
+		return 0, false, problem("malformed_request", "the header "+minPositionHeader+" is one number, as "+positionHeader+" has it")
 	}
-	if b.ledger.Position() >= at {
-		return nil
+	return at, true, nil
+}
+
+// wait waits until this node has applied the position that a request names. It
+// returns nil if it names none.
+func (b *behind) wait(ctx context.Context, r *http.Request, known bool) *Problem {
+	at, ok, p := minPosition(r)
+	if !ok || b.ledger.Position() >= at {
+		return p
 	}
-	defer b.waiting.Add(-1)
-	if b.waiting.Add(1) <= mostBehind {
+	waiting := b.strangers
+	if known {
+		waiting = b.callers
+	}
+	if leave, ok := waiting.enter(addressFrom(ctx)); ok {
+		defer leave()
 		ctx, cancel := context.WithTimeout(ctx, longestBehind)
 		defer cancel()
 		if b.ledger.WaitApplied(ctx, at) == nil {

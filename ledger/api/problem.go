@@ -75,6 +75,7 @@ var titles = map[string]struct {
 	"proof_required":         {http.StatusUnauthorized, "The person has to prove again who they are"},
 	"too_many_attempts":      {http.StatusTooManyRequests, "Too many attempts failed"},
 	"rate_limited":           {http.StatusTooManyRequests, "The token has had its requests for now"},
+	"busy":                   {http.StatusTooManyRequests, "The client has too much under way"},
 	"internal":               {http.StatusInternalServerError, "The server failed"},
 	"unavailable":            {http.StatusServiceUnavailable, "The node cannot do this now"},
 }
@@ -128,6 +129,8 @@ func problemFor(err error, ifMatch bool) *Problem {
 		return p
 	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, events.ErrBadID), errors.Is(err, events.ErrBadScope):
 		return problem("invalid_request", err.Error())
+	case errors.Is(err, ledger.ErrCallerEnded):
+		return problem("unauthenticated", "the token or session ended while the request was under way; nothing was changed")
 	case errors.Is(err, ledger.ErrForbidden):
 		return problem("forbidden", err.Error())
 	case errors.Is(err, ledger.ErrNotFound):

@@ -98,7 +98,10 @@ func (l *Log) End() events.Position {
 }
 
 // Messages returns all that is in the log.
-func (l *Log) Messages() []events.Message {
+func (l *Log) Messages() []events.Message { return l.Since(0) }
+
+// Since returns what is in the log behind a position.
+func (l *Log) Since(after events.Position) []events.Message {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -107,8 +110,8 @@ func (l *Log) Messages() []events.Message {
 		l.t.Fatal(err)
 	}
 	end := l.End()
-	all := make([]events.Message, 0, end)
-	for at := events.Position(1); at <= end; at++ {
+	var all []events.Message
+	for at := after + 1; at <= end; at++ {
 		m, err := stream.GetMsg(ctx, uint64(at))
 		if err != nil {
 			l.t.Fatal(err)

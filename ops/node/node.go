@@ -569,7 +569,10 @@ func (n *Node) authenticate(_ context.Context, c api.Credential) (ledger.Caller,
 	}
 	switch d := n.verify.Check(c.Token, r); d.Reason {
 	case verifier.Allowed:
-		return ledger.Caller{Account: d.Account(), Token: d.Token(), Address: c.Address, Scopes: d.Scopes(), Inherit: d.Inherit}, nil
+		digest, _ := n.format.DigestOf(c.Token) // it was accepted, so it has one
+		return ledger.Caller{
+			Account: d.Account(), Token: d.Token(), Secret: digest, Address: c.Address, Scopes: d.Scopes(), Inherit: d.Inherit,
+		}, nil
 	case verifier.RateLimited:
 		return ledger.Caller{}, &api.RateLimitedError{After: d.Retry}
 	case verifier.Unavailable:
