@@ -77,6 +77,23 @@ func (c *Cluster) Leader(t testing.TB, stream string) *Node {
 	return leader
 }
 
+// Lead makes a ledger the leader of a stream, and returns when all agree.
+func (c *Cluster) Lead(t testing.TB, stream string, n *Node) {
+	t.Helper()
+	conn := n.Connect(t)
+	defer conn.Close()
+	order := fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, n.Name)
+	Eventually(t, fmt.Sprintf("%s leads %s", n.Name, stream), func() bool {
+		if c.Leader(t, stream) == n {
+			return true
+		}
+		// It may be refused, as while another election is under way: then the
+		// leader is asked again.
+		_, _ = conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, order, time.Second)
+		return false
+	})
+}
+
 func leaderOf(ctx context.Context, conn *nats.Conn, stream string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
