@@ -234,7 +234,11 @@ func (n *Node) connectionLog() []nats.Option {
 			say(slog.LevelWarn, "the log's server refused something", "err", err)
 		}),
 		nats.ReconnectHandler(func(conn *nats.Conn) {
-			if !n.quiet.Swap(false) {
+			switch {
+			case n.quiet.Swap(false): // a move that was not logged
+			case n.server != nil: // in this process, where there is no URL
+				say(slog.LevelInfo, "connected to the log again")
+			default:
 				say(slog.LevelInfo, "connected to the log again", "server", conn.ConnectedUrlRedacted())
 			}
 		}),
