@@ -23,10 +23,12 @@ import (
 // may do where there are several and as a verifier where there is one.
 func (n *Node) Connect(t testing.TB) *nats.Conn {
 	t.Helper()
-	conn, err := n.connect()
-	if err != nil {
-		t.Fatalf("connect to %s's log: %v", n.Name, err)
-	}
+	var conn *nats.Conn
+	// A busy machine may take longer than the library waits.
+	n.Until(t, "its log can be connected to", func() (err error) {
+		conn, err = n.connect()
+		return err
+	})
 	t.Cleanup(conn.Close)
 	return conn
 }
