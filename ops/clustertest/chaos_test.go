@@ -30,6 +30,7 @@ func TestChaos(t *testing.T) {
 	c.fault(t, "kill a follower", c.killFollower)
 	c.fault(t, "kill the leader", c.killLeader)
 	c.fault(t, "cut the leader off, with verifiers on its side", func(t *testing.T) { c.cutLedger(t, c.leader(t)) })
+	c.fault(t, "cut one link between two ledgers, one way", c.cutLink)
 	c.fault(t, "flip bytes in an index", c.flipBytes)
 	if *chaosFlag {
 		c.fault(t, "nothing reaches a verifier", func(t *testing.T) { c.cutVerifier(t, true, false) })
@@ -238,6 +239,23 @@ func (c *campaign) cutLedger(t *testing.T, l *Node) {
 	end()
 }
 
+// cutLink keeps back what one ledger sends to the one that leads the log, for
+// longer than a lease. The others are well, so every verifier finds one of them
+// and goes on.
+func (c *campaign) cutLink(t *testing.T) {
+	leader := c.leader(t)
+	others := slices.DeleteFunc(c.Ledgers(), func(n *Node) bool { return n == leader })
+	c.Hold(others[c.rng.IntN(len(others))], leader)
+	cut := c.load.Now()
+	for c.load.Now() < cut+c.lease {
+		c.load.Proofs(t, 1)
+	}
+	for _, v := range c.Verifiers() {
+		v.WaitReady(t) // its lease is from after the cut
+	}
+	c.load.Proofs(t, 3)
+}
+
 // deafen keeps back what the other ledgers send to one, or what it sends, for
 // longer than a lease. Whether the log goes on meanwhile is up to its servers.
 func (c *campaign) deafen(t *testing.T, l *Node, to bool) {
@@ -344,7 +362,7 @@ func (c *campaign) mix(t *testing.T) {
 			break
 		}
 		n := take()
-		switch c.rng.IntN(6) {
+		switch c.rng.IntN(7) {
 		case 0:
 			n.Kill(t)
 			if c.rng.IntN(2) == 0 {
@@ -373,6 +391,9 @@ func (c *campaign) mix(t *testing.T) {
 			for _, other := range c.Others(n) {
 				c.Delay(n, other, time.Duration(c.rng.IntN(300))*time.Millisecond)
 			}
+		case 6: // one link between two ledgers, one way
+			two := c.rng.Perm(len(c.Ledgers()))
+			c.Hold(c.Ledgers()[two[0]], c.Ledgers()[two[1]])
 		}
 		c.pause(t.Context(), 3*time.Second)
 	}

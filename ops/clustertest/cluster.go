@@ -360,6 +360,11 @@ func (c *Cluster) Sever(a, b *Node) {
 	}
 }
 
+// Connected reports whether a node has a connection to a ledger that it began.
+func (c *Cluster) Connected(from, to *Node) bool {
+	return slices.ContainsFunc(c.links[link{from.Name, to.Name}], func(r *Relay) bool { return r.Carries() > 0 })
+}
+
 // Delay has everything that travels from one node to another arrive later.
 func (c *Cluster) Delay(from, to *Node, d time.Duration) {
 	c.Journal.Note("test", "delay %s -> %s by %s", from.Name, to.Name, d)

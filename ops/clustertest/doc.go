@@ -40,6 +40,10 @@
 // seed repeats the choices and not the run. TestBroken holds the suite to
 // something: programs that are broken in one line have to be caught.
 //
+// TestLinks cuts each link between two ledgers, in each direction. While a
+// majority is well, every verifier goes to a ledger that reaches it and goes on
+// to answer. TestLinksBroken runs verifiers that do not.
+//
 // # What is not done here
 //
 // The machine's own clock is never set: it is everybody's. TestClockJumps runs a

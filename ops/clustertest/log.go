@@ -23,10 +23,12 @@ import (
 // may do where there are several and as a verifier where there is one.
 func (n *Node) Connect(t testing.TB) *nats.Conn {
 	t.Helper()
-	conn, err := n.connect()
-	if err != nil {
-		t.Fatalf("connect to %s's log: %v", n.Name, err)
-	}
+	var conn *nats.Conn
+	// A busy machine may take longer than the library waits.
+	n.Until(t, "its log can be connected to", func() (err error) {
+		conn, err = n.connect()
+		return err
+	})
 	t.Cleanup(conn.Close)
 	return conn
 }
@@ -75,6 +77,23 @@ func (c *Cluster) Leader(t testing.TB, stream string) *Node {
 		conn.Close()
 	}
 	return leader
+}
+
+// Lead makes a ledger the leader of a stream, and returns when all agree.
+func (c *Cluster) Lead(t testing.TB, stream string, n *Node) {
+	t.Helper()
+	conn := n.Connect(t)
+	defer conn.Close()
+	order := fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, n.Name)
+	Eventually(t, fmt.Sprintf("%s leads %s", n.Name, stream), func() bool {
+		if c.Leader(t, stream) == n {
+			return true
+		}
+		// It may be refused, as while another election is under way: then the
+		// leader is asked again.
+		_, _ = conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, order, time.Second)
+		return false
+	})
 }
 
 func leaderOf(ctx context.Context, conn *nats.Conn, stream string) (string, error) {

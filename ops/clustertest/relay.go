@@ -126,6 +126,13 @@ func (r *Relay) Sever() {
 	}
 }
 
+// Carries returns how many connections the relay carries.
+func (r *Relay) Carries() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.conns) / 2 // each has two ends
+}
+
 // Mend ends what Sever began.
 func (r *Relay) Mend() {
 	r.mu.Lock()

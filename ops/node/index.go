@@ -72,8 +72,9 @@ type index struct {
 	cfg indexConfig
 	log *slog.Logger
 
-	rebuilds chan error // why the index is to be made anew; has room for one
-	alone    bool       // owned by run: a snapshot led astray, so the log alone is read
+	rebuilds chan error    // why the index is to be made anew; has room for one
+	again    chan struct{} // ends the wait of an index that stopped
+	alone    bool          // owned by run: a snapshot led astray, so the log alone is read
 
 	checkMu sync.Mutex
 	check   crossCheck // guarded by checkMu
@@ -95,7 +96,15 @@ var errOpening = errors.New("the index is being opened")
 
 func newIndex(cfg indexConfig) *index {
 	cfg = cfg.withDefaults()
-	return &index{cfg: cfg, log: cfg.Logger, why: errOpening, rebuilds: make(chan error, 1)}
+	return &index{cfg: cfg, log: cfg.Logger, why: errOpening, rebuilds: make(chan error, 1), again: make(chan struct{})}
+}
+
+// retry opens an index again that stopped and waits to be.
+func (x *index) retry() {
+	select {
+	case x.again <- struct{}{}:
+	default:
+	}
 }
 
 // How long the index waits before it tries again, by what went wrong.
@@ -154,8 +163,11 @@ func (x *index) run(ctx context.Context) error {
 		case errors.Is(err, projector.ErrDiskFull):
 			wait = retryDisk
 		}
-		if !pause(ctx, wait) {
+		select {
+		case <-ctx.Done():
 			return nil
+		case <-x.again:
+		case <-time.After(wait):
 		}
 		x.log.Info("trying the index again")
 	}

@@ -781,3 +781,40 @@ func TestSettle(t *testing.T) {
 		}
 	}
 }
+
+// TestIndexRetry stops the index because the server that it reads from lacks what
+// was read before. Once the node is connected to another server it is opened
+// again at once, and not half a minute later.
+func TestIndexRetry(t *testing.T) {
+	b := newBench(t, eventstest.History(114, 200).Messages)
+	stale := ledgertest.Start(t).Conn()
+	t.Cleanup(stale.Close)
+	var conn atomic.Pointer[nats.Conn]
+	conn.Store(b.conn)
+	b.cfg.Follow = func() (*follow.Follower, error) {
+		return follow.New(follow.Config{Conn: conn.Load(), Poll: 20 * time.Millisecond, GapTimeout: 200 * time.Millisecond})
+	}
+	b.start()
+	b.caughtUp()
+	b.stop()
+
+	conn.Store(stale)
+	b.start()
+	b.eventually("the index stops", func() bool { return atFault(b.x.Err()) })
+	b.eventually("it is opened again at the same server", func() bool {
+		b.x.retry() // it may not wait yet
+		return b.lines.count("trying the index again") > 0
+	})
+	b.eventually("it stops again", func() bool { return b.lines.count("index stopped") > 1 })
+	conn.Store(b.conn)
+	began := time.Now()
+	b.eventually("it answers from the other one", func() bool {
+		b.x.retry()
+		_, fresh := b.x.FreshAsOf()
+		return fresh && b.x.Err() == nil
+	})
+	if took := time.Since(began); took >= retryOther {
+		t.Errorf("it took %s, as without being told", took)
+	}
+	b.right()
+}

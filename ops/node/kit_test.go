@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 30 * time.Second
+const patience = 90 * time.Second
 
 // running is a node that runs until it is stopped or the test ends.
 type running struct {

@@ -68,7 +68,7 @@ func (n *Node) keepLease() error {
 	if err != nil {
 		return err
 	}
-	reader, err := follow.NewLeases(follow.LeasesConfig{Conn: n.conn, Logger: n.log})
+	reader, err := follow.NewLeases(follow.LeasesConfig{Conn: n.conn, GapTimeout: n.cfg.gapTimeout(), Logger: n.log})
 	if err != nil {
 		return err
 	}

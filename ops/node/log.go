@@ -129,7 +129,15 @@ func (n *Node) connectLog() error {
 			opts = embedded.LedgerOptions(key)
 		}
 	}
-	opts = append(opts, nats.RetryOnFailedConnect(true))
+	opts = append(opts,
+		nats.RetryOnFailedConnect(true),
+		nats.Timeout(n.cfg.connectTimeout()),
+		// The servers are those that --nats names, in one order that is random
+		// at first: the nodes spread over them, and each tries one after the
+		// other. What a server says of others could be an address that no
+		// certificate is good for.
+		nats.IgnoreDiscoveredServers(),
+	)
 	opts = append(opts, n.connectionLog()...)
 	var err error
 	if n.conn, err = nats.Connect(n.cfg.NATS, opts...); err != nil {
@@ -208,24 +216,32 @@ type logParts struct {
 func (n *Node) connectionLog() []nats.Option {
 	var mu sync.Mutex
 	last := ""
-	say := func(level slog.Level, text string, err error) {
+	say := func(level slog.Level, text string, attrs ...any) {
 		mu.Lock()
 		defer mu.Unlock()
-		now := fmt.Sprint(text, err)
+		now := fmt.Sprint(text, attrs)
 		if now != last {
-			n.log.Log(context.Background(), level, text, "url", n.cfg.NATS, "err", err)
+			n.log.Log(context.Background(), level, text, append([]any{"url", n.cfg.NATS}, attrs...)...)
 		}
 		last = now
 	}
 	return []nats.Option{
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { say(slog.LevelWarn, "cannot connect to the log", err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { say(slog.LevelWarn, "cannot connect to the log", "err", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrSlowConsumer) {
 				return // what was dropped is fetched
 			}
-			say(slog.LevelWarn, "the log's server refused something", err)
+			say(slog.LevelWarn, "the log's server refused something", "err", err)
 		}),
-		nats.ReconnectHandler(func(*nats.Conn) { say(slog.LevelInfo, "connected to the log again", nil) }),
+		nats.ReconnectHandler(func(conn *nats.Conn) {
+			switch {
+			case n.quiet.Swap(false): // a move that was not logged
+			case n.server != nil: // in this process, where there is no URL
+				say(slog.LevelInfo, "connected to the log again")
+			default:
+				say(slog.LevelInfo, "connected to the log again", "server", conn.ConnectedUrlRedacted())
+			}
+		}),
 	}
 }
 

@@ -195,6 +195,8 @@ type Node struct {
 	logParts
 	index   *index
 	fetched atomic.Int64  // bytes of a snapshot that were read
+	moves   atomic.Uint64 // switches to another server of the log
+	quiet   atomic.Bool   // the last of them was not logged
 	holder  events.Holder // who this process is to the others
 	lease   *lease.Keeper
 	parts   *background
@@ -277,7 +279,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	n.index = newIndex(indexConfig{
 		Name: n.name, Dir: n.folder.file(dirIndex), Fetch: n.fetchSnapshot, Logger: n.log,
 		Resident: max(0, n.cfg.Resident),
-		Follow:   func() (*follow.Follower, error) { return follow.New(follow.Config{Conn: n.conn, Logger: n.log}) },
+		Follow: func() (*follow.Follower, error) {
+			return follow.New(follow.Config{Conn: n.conn, GapTimeout: n.cfg.gapTimeout(), Logger: n.log})
+		},
 	})
 	// The index outlives ctx: requests that are under way still need it.
 	indexCtx, stopIndex := context.WithCancel(context.WithoutCancel(ctx))
@@ -298,6 +302,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	n.parts.run("report", n.report)
+	if n.server == nil {
+		n.parts.run("watch the log's server", n.watchServer)
+	}
 	err = n.serve(ctx)
 	n.giveUpLease() // nothing is answered any more
 	return err
@@ -614,6 +621,7 @@ func (n *Node) opsHandler() http.Handler {
 		},
 		Lease: n.verify.Lease,
 		Stale: n.verify.StaleCount,
+		Moves: n.moves.Load,
 		Resident: func() metrics.Resident {
 			r := n.index.Resident()
 			return metrics.Resident{Secrets: r.Secrets, Away: r.Away, Bytes: r.Bytes, Limit: r.Limit}

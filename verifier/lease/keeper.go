@@ -215,6 +215,15 @@ type Status struct {
 	Renewals, Failures, Lost uint64
 	// Took is how long the last acknowledged one was on its way.
 	Took time.Duration
+
+	// Confirmed counts the renewals that were acknowledged and then read back.
+	// While it rises, the node's server has a link to the quorum.
+	Confirmed uint64
+	// Asking is false while the node sends no renewals: its index cannot use a
+	// lease, or the lease was given up for good.
+	Asking bool
+	// Lacking is true while the lease waits for the index to apply more events.
+	Lacking bool
 }
 
 // NewKeeper returns a keeper without a lease. It does no I/O.
@@ -276,11 +285,25 @@ func (k *Keeper) Err() error {
 
 // Status may be called at any time.
 func (k *Keeper) Status() Status {
+	problem := k.problem()
 	k.mu.Lock()
 	s := k.status
+	s.Asking = problem == nil && !k.stopped
+	_, s.Lacking = k.m.Wants()
 	k.mu.Unlock()
 	s.Holder, s.Left, s.Least = k.cfg.Holder, k.Left(), k.Least()
 	return s
+}
+
+// Hurry ends the pause after a failed renewal. It is for a connection that was
+// just made: what the pause waited for may have happened.
+func (k *Keeper) Hurry() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.retry > 0 {
+		k.retry = minRetry
+		wake(k.woken)
+	}
 }
 
 // Run keeps the lease until ctx ends, and then returns nil. The lease runs on
@@ -485,6 +508,8 @@ func (k *Keeper) ackedLocked(ctx context.Context, number uint64, at events.Lease
 	}
 	if at > k.upTo {
 		k.acked[at] = number
+	} else {
+		k.status.Confirmed++ // it was read before
 	}
 	k.m.Applied(k.cfg.Index.Position())
 	k.m.Acked(number, at)
@@ -644,6 +669,9 @@ func (k *Keeper) take(m events.LeaseMessage) *events.Renewal {
 		return nil
 	}
 	if own {
+		if _, ours := k.acked[m.Seq]; ours {
+			k.status.Confirmed++
+		}
 		delete(k.acked, m.Seq)
 		delete(k.read, r.Number-mostPending)
 		k.read[r.Number] = m.Seq

@@ -48,6 +48,7 @@ type bench struct {
 // fate is what becomes of a renewal.
 type fate struct {
 	lost  bool          // it is not stored
+	fail  bool          // it is not even sent, and that is said at once
 	mute  bool          // it is stored and not acknowledged
 	takes time.Duration // before it is stored
 	back  time.Duration // before its acknowledgement is there
@@ -155,6 +156,9 @@ func (b *bench) Publish(ctx context.Context, subject string, data []byte) (event
 	}
 	b.mu.Unlock()
 	time.Sleep(f.takes)
+	if f.fail {
+		return 0, errors.New("disconnected")
+	}
 	if f.lost {
 		<-ctx.Done()
 		return 0, ctx.Err()
@@ -740,6 +744,94 @@ func TestKeeperIndex(t *testing.T) {
 		if last := list[len(list)-1]; !last.Joining {
 			t.Errorf("it joins with %+v", last)
 		}
+	})
+}
+
+// TestKeeperProgress tells a node whether its link to the quorum gives progress:
+// a renewal counts when it is acknowledged and read back, in whichever order.
+func TestKeeperProgress(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		want := func(what string, confirmed uint64, asking, lacking bool) {
+			t.Helper()
+			if s := b.Status(); s.Confirmed != confirmed || s.Asking != asking || s.Lacking != lacking {
+				t.Errorf("%s: confirmed %d, asking %t, lacking %t, want %d, %t, %t", what, s.Confirmed, s.Asking, s.Lacking, confirmed, asking, lacking)
+			}
+		}
+		b.index.fresh = false
+		b.run()
+		want("with an index that has not held the log", 0, false, false)
+		b.do(func() { b.index.fresh = true })
+		b.sleep(time.Second)
+		want("with a lease", 1, true, false)
+
+		b.do(func() { b.holdBack = true })
+		b.sleep(5 * time.Second)
+		want("with a renewal that is not read", 1, true, false)
+		b.do(func() { b.holdBack = false })
+		want("once it is read", 2, true, false)
+
+		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{mute: true} } })
+		b.sleep(10 * time.Second)
+		want("with renewals that are read and not acknowledged", 2, true, false)
+		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{back: time.Second} } })
+		b.sleep(10 * time.Second)
+		if s := b.Status(); s.Confirmed <= 2 {
+			t.Errorf("with renewals that are read before they are acknowledged: confirmed %d", s.Confirmed)
+		}
+		b.do(func() { b.fate = nil })
+		b.barrier(100)
+		b.sleep(5 * time.Second)
+		if s := b.Status(); !s.Lacking || !s.Asking {
+			t.Errorf("with an index that lacks events: %+v", s)
+		}
+		b.do(func() { b.index.position = 100 })
+		b.sleep(time.Second)
+		if s := b.Status(); s.Lacking {
+			t.Errorf("once it has them: %+v", s)
+		}
+		b.do(func() { b.index.err = errors.New("broken") })
+		if s := b.Status(); s.Asking {
+			t.Errorf("with an index that failed: %+v", s)
+		}
+		b.do(func() { b.index.err = nil })
+		b.end()
+		if err := b.GiveUp(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if s := b.Status(); s.Asking {
+			t.Errorf("once the lease is given up: %+v", s)
+		}
+	})
+}
+
+// TestKeeperHurry ends the pause after a failed renewal, and no other.
+func TestKeeperHurry(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		b := newBench(t)
+		b.run()
+		defer b.end()
+		b.sleep(time.Second)
+		before := len(b.renewals())
+		b.Hurry()
+		b.sleep(time.Second)
+		if n := len(b.renewals()); n != before {
+			t.Errorf("%d renewals before one is due", n-before)
+		}
+		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{fail: true} } })
+		b.sleep(time.Minute) // pauses are a second long by now
+		for failures := b.Status().Failures; b.Status().Failures == failures; {
+			b.sleep(time.Millisecond)
+		}
+		b.do(func() { b.fate = nil })
+		b.sleep(minRetry)
+		before = len(b.renewals())
+		b.Hurry()
+		b.sleep(time.Millisecond)
+		if n := len(b.renewals()); n != before+1 {
+			t.Errorf("%d renewals at once, want 1", n-before)
+		}
+		b.wantLeft("with it", 30*time.Second-time.Millisecond)
 	})
 }
 
