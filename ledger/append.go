@@ -39,7 +39,7 @@ type command struct {
 	secret *events.Secret
 	// notBefore is the earliest time that the event may bear, nil for any: what
 	// was made before some time may be revoked, and clocks differ.
-	notBefore func() time.Time
+	notBefore func() (time.Time, error)
 	// decide looks at the current state and returns what is to happen, nil
 	// where nothing has to. It is called again where the state has moved on.
 	decide func() (events.Change, error)
@@ -100,7 +100,11 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 		}
 		e.Change = change
 		if c.notBefore != nil {
-			e.Time = later(now, c.notBefore()).UTC().Round(0)
+			before, err := c.notBefore()
+			if err != nil {
+				return outcome{}, err
+			}
+			e.Time = later(now, before).UTC().Round(0)
 		}
 		if key != "" && c.secret != nil {
 			// Before the event: a retry may find it while its answer is lost.

@@ -16,7 +16,10 @@ type PolicyResult struct {
 
 // Policy returns the policy in force.
 func (l *Ledger) Policy(c Caller) (events.PolicyState, error) {
-	return l.cfg.View.Policy(), l.may(c, SeePolicy, target{})
+	if err := l.may(c, SeePolicy, target{}); err != nil {
+		return events.PolicyState{}, err
+	}
+	return l.policy()
 }
 
 // SetPolicy replaces the policy. What it takes away, it takes from tokens and
@@ -36,7 +39,10 @@ func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Preco
 	out, err := l.run(ctx, command{
 		caller: c, key: key, request: []any{"set policy", p}, noun: events.NounPolicy, about: events.PolicyName,
 		decide: func() (events.Change, error) {
-			now := l.cfg.View.Policy()
+			now, err := l.policy()
+			if err != nil {
+				return nil, err
+			}
 			if seen == 0 {
 				seen = now.Version
 			}
@@ -52,7 +58,11 @@ func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Preco
 	if err != nil {
 		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
 	}
-	got := PolicyResult{Policy: l.cfg.View.Policy(), Position: out.position, Replayed: out.replayed}
+	now, err := l.policy()
+	if err != nil {
+		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
+	}
+	got := PolicyResult{Policy: now, Position: out.position, Replayed: out.replayed}
 	if got.Position == 0 {
 		got.Position = got.Policy.Version
 	}

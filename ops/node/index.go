@@ -475,9 +475,8 @@ func (x *index) Receipt(at events.Position) (*events.Receipt, error) {
 }
 
 // Policy returns the policy in force.
-func (x *index) Policy() events.PolicyState {
-	got, _ := use(x, func(p *projector.Projector) (events.PolicyState, error) { return p.Policy(), nil })
-	return got
+func (x *index) Policy() (events.PolicyState, error) {
+	return use(x, (*projector.Projector).Policy)
 }
 
 // Position returns the position of the last applied event, 0 while there is no
@@ -575,13 +574,12 @@ func (x *index) DigestTaken(d events.Digest) (bool, error) {
 }
 
 // Accounts lists accounts.
-func (x *index) Accounts(after events.AccountID, limit int) ([]*events.Account, bool) {
-	more := false
-	list, _ := use(x, func(p *projector.Projector) (list []*events.Account, err error) {
-		list, more = p.Accounts(after, limit)
-		return list, nil
+func (x *index) Accounts(after events.AccountID, limit int) (list []*events.Account, more bool, err error) {
+	list, err = use(x, func(p *projector.Projector) (list []*events.Account, err error) {
+		list, more, err = p.Accounts(after, limit)
+		return list, err
 	})
-	return list, more
+	return list, more, err
 }
 
 // WaitApplied waits until a position has been applied. It does not hold on to

@@ -470,8 +470,10 @@ func (b *bench) refuses(why string) {
 	_, command := b.x.Command("x")
 	_, receipt := b.x.Receipt(1)
 	_, _, tokens := b.x.Tokens("", nil, "", 1)
+	_, policy := b.x.Policy()
+	_, _, accounts := b.x.Accounts("", 1)
 	for what, err := range map[string]error{
-		"Lookup": lookup, "Find": find, "Account": account, "Token": token, "Command": command, "Receipt": receipt, "Tokens": tokens, "Err": b.x.Err(),
+		"Policy": policy, "Accounts": accounts, "Lookup": lookup, "Find": find, "Account": account, "Token": token, "Command": command, "Receipt": receipt, "Tokens": tokens, "Err": b.x.Err(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), why) {
 			b.t.Errorf("%s = %v, want it to say %q", what, err, why)
@@ -480,7 +482,7 @@ func (b *bench) refuses(why string) {
 	if _, ok := b.x.FreshAsOf(); ok {
 		b.t.Error("FreshAsOf = true")
 	}
-	if list, more := b.x.Accounts("", 1); len(list) > 0 || more {
+	if list, more, err := b.x.Accounts("", 1); err == nil || len(list) > 0 || more {
 		b.t.Error("accounts are listed")
 	}
 	if b.x.Projector() != nil {
