@@ -38,6 +38,10 @@ type Config struct {
 	// not accepted, [*RateLimitedError] where it is not for a moment, and
 	// [ledger.ErrUnavailable] where that cannot be known now.
 	Authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
+	// Confirm returns an error like Authenticate's if a token is not accepted any
+	// more. It is asked right before the answer to a query leaves, and charges no
+	// rate. Nil means that answers are not held up for that.
+	Confirm func(ctx context.Context, c Credential) error
 	// SignIn lets people in, and knows who sent the secret of a session. Required
 	// to serve; not to describe.
 	SignIn *signin.SignIn
@@ -113,7 +117,7 @@ func build(cfg Config) (http.Handler, huma.API) {
 	a.peopleRoutes(described)
 	describeReplays(described.OpenAPI())
 	describePositions(described.OpenAPI())
-	return &front{api: a, mux: mux, authenticate: cfg.Authenticate, behind: behind{ledger: cfg.Ledger}}, described
+	return &front{api: a, mux: mux, authenticate: cfg.Authenticate, confirm: cfg.Confirm, behind: behind{ledger: cfg.Ledger}}, described
 }
 
 // describeReplays adds what a request is answered with that made something
@@ -135,6 +139,7 @@ type front struct {
 	api          *api
 	mux          *http.ServeMux
 	authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
+	confirm      func(ctx context.Context, c Credential) error // nil for none
 	behind       behind
 }
 
@@ -153,6 +158,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	ctx := context.WithValue(r.Context(), requestKey, id)
 	ctx = context.WithValue(ctx, addressKey, remoteAddress(r))
+	var token *Credential // that the request came with, nil for none
 
 	if !strings.HasPrefix(r.URL.Path, "/openapi") {
 		if p := f.behind.wait(ctx, r); p != nil {
@@ -163,7 +169,9 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// so itself.
 		at := position(f.api.ledger.Position())
 		if !opens(r) {
-			caller, p := f.caller(ctx, r)
+			var caller ledger.Caller
+			var p *Problem
+			caller, token, p = f.caller(ctx, r)
 			if p != nil {
 				p.write(w, id)
 				return
@@ -188,7 +196,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// The request is here. A deadline for reading that passes while the answer is
 	// waited for would look as if the client had gone, and end the wait.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not every writer in a test has one
-	f.mux.ServeHTTP(w, r)
+	f.mux.ServeHTTP(f.confirming(ctx, w, r, token), r)
 }
 
 // route refuses what no operation serves, where the mux would answer in plain
@@ -241,35 +249,44 @@ func ambiguous(r *http.Request) *Problem {
 // (RFC 6750 section 3.1).
 const noToken = "send a token: Authorization: Bearer <secret>"
 
-func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Problem) {
+// caller returns who sent a request, and the token that it came with, nil where
+// it is a session's.
+func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Credential, *Problem) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) == 0 {
-		return ledger.Caller{}, problem("unauthenticated", noToken)
+		return ledger.Caller{}, nil, problem("unauthenticated", noToken)
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return ledger.Caller{}, problem("unauthenticated", "want one header, Authorization: Bearer <secret>")
+		return ledger.Caller{}, nil, problem("unauthenticated", "want one header, Authorization: Bearer <secret>")
 	}
 	if events.IsSessionSecret(token) {
-		return f.session(ctx, r, token)
+		caller, p := f.session(ctx, r, token)
+		return caller, nil, p
 	}
 	origin := ""
 	if all := r.Header.Values("Origin"); len(all) == 1 {
 		origin = all[0]
 	}
-	caller, err := f.authenticate(ctx, Credential{Token: token, Address: addressFrom(ctx), Method: r.Method, Origin: origin})
+	c := Credential{Token: token, Address: addressFrom(ctx), Method: r.Method, Origin: origin}
+	caller, err := f.authenticate(ctx, c)
+	return caller, &c, refusedCaller(err)
+}
+
+// refusedCaller says why a token is not accepted, nil where it is.
+func refusedCaller(err error) *Problem {
 	var limited *RateLimitedError
 	switch {
 	case errors.As(err, &limited):
 		p := problem("rate_limited", "the token's constraints hold it to a number of requests a second; nothing was done, wait as long as Retry-After says")
 		p.after = limited.After
-		return ledger.Caller{}, p
+		return p
 	case errors.Is(err, ErrUnauthenticated):
-		return ledger.Caller{}, problem("unauthenticated", "the token is unknown, expired or revoked")
+		return problem("unauthenticated", "the token is unknown, expired or revoked")
 	case err != nil:
-		return ledger.Caller{}, problem("unavailable", "this node has no lease: it has not heard from the log for too long, and cannot tell whether the token is still good; nothing was changed")
+		return problem("unavailable", "this node has no lease: it has not heard from the log for too long, and cannot tell whether the token is still good; nothing was changed")
 	}
-	return caller, nil
+	return nil
 }
 
 // session returns who sent the secret of a session. What changes something rests
