@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"net/http"
-
 )
 
 // confirming writes the answer to a query only if the caller's token still is
@@ -67,4 +66,3 @@ func (w *confirming) Write(b []byte) (int, error) {
 	}
 	return w.ResponseWriter.Write(b)
 }
-

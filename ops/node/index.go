@@ -42,6 +42,9 @@ type indexConfig struct {
 	// Free returns how many bytes of a folder's disk are free. Nil means to ask
 	// the system.
 	Free func(dir string) (uint64, error)
+	// Boottime tells the time by which nodes that were proved wrong are not
+	// listened to. Nil means [follow.Boottime].
+	Boottime func() time.Duration
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 }
@@ -55,6 +58,9 @@ func (c indexConfig) withDefaults() indexConfig {
 			free, _, err := diskSpace(dir)
 			return free, err
 		}
+	}
+	if c.Boottime == nil {
+		c.Boottime = follow.Boottime
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
