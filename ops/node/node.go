@@ -631,6 +631,23 @@ func (n *Node) opsHandler() http.Handler {
 			r := n.index.Resident()
 			return metrics.Resident{Secrets: r.Secrets, Away: r.Away, Bytes: r.Bytes, Limit: r.Limit}
 		},
-		Ready: n.unopened,
+		Unrecorded: n.unrecorded(),
+		Ready:      n.unopened,
 	})
+}
+
+// unrecorded returns what counts the receipts that could not be recorded, nil
+// where the node is no ledger.
+func (n *Node) unrecorded() func() uint64 {
+	if !n.cfg.has(RoleLedger) {
+		return nil
+	}
+	return func() uint64 {
+		select {
+		case <-n.ready:
+			return n.ledger.UnrecordedReceipts()
+		default:
+			return 0
+		}
+	}
 }
