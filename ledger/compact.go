@@ -15,9 +15,9 @@ import (
 // Bounds of the nodes in a receipt, within the size of an event.
 const (
 	mostSingle      = 256      // that are listed one by one
-	mostSingleSize  = 24 << 10 // bytes that these take
-	mostNamed       = 28 << 10 // bytes of the names of the others, in all
-	mostStaleSummed = 32       // permissions that are listed for the others
+	mostSingleSize  = 18 << 10 // bytes that these take
+	mostNamed       = 36 << 10 // bytes of the names of the others, in all
+	mostStaleSummed = 16       // permissions that are listed for the others
 )
 
 // compact returns the nodes of a receipt in a form that fits into an event. A few

@@ -15,10 +15,10 @@ import (
 // Receipt says since when no node answers any more as if the events up to a
 // position had not happened, and how each node came to that.
 type Receipt struct {
-	Complete bool   `json:"complete" doc:"no node answers any more as if the events up to covers had not happened"`
-	Covers   uint64 `json:"covers" doc:"every event up to this position is covered"`
-	Position uint64 `json:"position,omitempty" doc:"of the receipt's own event in the log; absent where it is not recorded (yet), which takes nothing back"`
-	NotRecorded bool `json:"not_recorded,omitempty" doc:"true where it could not be recorded in the log; what it says stands"`
+	Complete    bool   `json:"complete" doc:"no node answers any more as if the events up to covers had not happened"`
+	Covers      uint64 `json:"covers" doc:"every event up to this position is covered"`
+	Position    uint64 `json:"position,omitempty" doc:"of the receipt's own event in the log; absent where it is not recorded (yet), which takes nothing back"`
+	NotRecorded bool   `json:"not_recorded,omitempty" doc:"true where it could not be recorded in the log; what it says stands"`
 	// Barrier, Lease: what the proof rests on.
 	Barrier  uint64        `json:"barrier,omitempty" doc:"of the barrier that it rests on, in the stream of leases; absent while none is written"`
 	LeaseMS  int64         `json:"lease_ms" doc:"the longest that a node may answer without hearing from the log"`
