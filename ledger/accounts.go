@@ -120,7 +120,12 @@ func (l *Ledger) release(ctx context.Context, id events.AccountID) {
 // stayErased deletes what a command may have described while another one, with
 // the same key, made the account and it was erased.
 func (l *Ledger) stayErased(ctx context.Context, id events.AccountID) error {
-	if a, err := l.cfg.View.Account(id); err != nil || !a.Erased {
+	switch a, err := l.cfg.View.Account(id); {
+	case errors.Is(err, events.ErrNotFound):
+		return nil
+	case err != nil:
+		return unavailable(err)
+	case !a.Erased:
 		return nil
 	}
 	return l.directory.erase(ctx, id)
@@ -328,12 +333,14 @@ func (l *Ledger) ListAccounts(ctx context.Context, c Caller, f AccountFilter, af
 	if f.Kind != "" && f.Kind != string(events.UserAccount) && f.Kind != string(events.ServiceAccount) {
 		return nil, false, invalid("kind", "is user or service")
 	}
-	list, more := l.accounts(func(a *events.Account) bool {
+	list, more, err := l.accounts(func(a *events.Account) bool {
 		return (f.Kind == "" || f.Kind == string(a.Kind)) && l.sees(c, target{account: a})
 	}, after, limit)
+	if err != nil {
+		return nil, false, err
+	}
 	out := make([]Account, len(list))
 	for i, a := range list {
-		var err error
 		if out[i], err = l.describe(ctx, a); err != nil {
 			return nil, false, err
 		}
@@ -343,22 +350,25 @@ func (l *Ledger) ListAccounts(ctx context.Context, c Caller, f AccountFilter, af
 
 // accounts returns up to limit accounts that are wanted, and whether there are
 // more.
-func (l *Ledger) accounts(wanted func(*events.Account) bool, after events.AccountID, limit int) (out []*events.Account, more bool) {
+func (l *Ledger) accounts(wanted func(*events.Account) bool, after events.AccountID, limit int) (out []*events.Account, more bool, err error) {
 	const page = 1000
 	for {
-		list, rest := l.cfg.View.Accounts(after, page)
+		list, rest, err := l.cfg.View.Accounts(after, page)
+		if err != nil {
+			return nil, false, unavailable(err)
+		}
 		for _, a := range list {
 			after = a.ID
 			if !wanted(a) {
 				continue
 			}
 			if len(out) == limit {
-				return out, true
+				return out, true, nil
 			}
 			out = append(out, a)
 		}
 		if !rest {
-			return out, false
+			return out, false, nil
 		}
 	}
 }

@@ -40,7 +40,7 @@ type command struct {
 	secret *events.Secret
 	// notBefore is the earliest time that the event may bear, nil for any: what
 	// was made before some time may be revoked, and clocks differ.
-	notBefore func() time.Time
+	notBefore func() (time.Time, error)
 	// decide looks at the current state, through the ledger that it is given,
 	// and returns what is to happen, nil if nothing has to. It is called again
 	// if the state has moved on. The caller is as it is now.
@@ -139,7 +139,11 @@ func (r *running) try(ctx context.Context) (done outcome, again bool, err error)
 	if err := r.l.room(r.c.ending); err != nil {
 		return outcome{}, false, err
 	}
-	return r.append(ctx, r.event(change, seen), end)
+	e, err := r.event(change, seen)
+	if err != nil {
+		return outcome{}, false, err
+	}
+	return r.append(ctx, e, end)
 }
 
 // replay answers with what an earlier command with the same key did, on a state
@@ -159,15 +163,19 @@ func (r *running) replay(ctx context.Context, done outcome, err error) (outcome,
 }
 
 // event makes the command's event from a decision.
-func (r *running) event(change events.Change, seen *recorder) *events.Event {
+func (r *running) event(change events.Change, seen *recorder) (*events.Event, error) {
 	now := r.l.cfg.Now()
 	if r.c.notBefore != nil {
-		now = later(now, r.c.notBefore())
+		before, err := r.c.notBefore()
+		if err != nil {
+			return nil, err
+		}
+		now = later(now, before)
 	}
 	return &events.Event{
 		ID: r.id, Epoch: r.l.cfg.Epoch, Time: now.UTC().Round(0), About: r.c.about,
 		Actor: r.c.caller.actor(), Rests: seen.rests(r.c.about), Key: r.key, Digest: r.hash, Change: change,
-	}
+	}, nil
 }
 
 // append appends a decision's event and sees what became of it.

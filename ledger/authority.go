@@ -226,7 +226,14 @@ func (l *Ledger) recent(c Caller, op Operation) error {
 // mayGrow reports what keeps a caller from an operation by which something can
 // do more than before.
 func (l *Ledger) mayGrow(c Caller, r rule, as []relation, on target) error {
-	policy, self := l.cfg.View.Policy(), l.selfService(on)
+	policy, err := l.policy()
+	if err != nil {
+		return err
+	}
+	self, err := l.selfService(on)
+	if err != nil {
+		return err
+	}
 	fits := func(by relation) bool {
 		switch policy.Makers {
 		case events.MakersSuperusers:
@@ -255,15 +262,21 @@ var makersNeed = map[events.Makers]string{
 
 // selfService reports whether an account manages its own tokens, and its owner
 // those of it. What an owner may not do, the tokens of what it owns may not.
-func (l *Ledger) selfService(on target) bool {
+func (l *Ledger) selfService(on target) (bool, error) {
 	if on.account == nil || !on.account.SelfService {
-		return false
+		return false, nil
 	}
 	if on.account.Owner == "" {
-		return true
+		return true, nil
 	}
 	owner, err := l.cfg.View.Account(on.account.Owner)
-	return err == nil && owner.SelfService
+	switch {
+	case errors.Is(err, events.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, unavailable(err)
+	}
+	return owner.SelfService, nil
 }
 
 // ceiling reports what a token could do that its maker cannot. An account's own

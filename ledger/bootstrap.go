@@ -31,7 +31,10 @@ func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
 	_, err := l.run(ctx, command{
 		noun: events.NounPolicy, about: events.PolicyName,
 		decide: func(l *Ledger, _ Caller) (events.Change, error) {
-			if l.cfg.View.Policy().Version != 0 {
+			switch now, err := l.policy(); {
+			case err != nil:
+				return nil, err
+			case now.Version != 0:
 				return nil, nil
 			}
 			return &events.PolicySet{Policy: events.DefaultPolicy}, nil
@@ -41,10 +44,14 @@ func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
 }
 
 func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
-	if first, _ := l.cfg.View.Accounts("", 1); len(first) > 0 {
+	first, _, err := l.cfg.View.Accounts("", 1)
+	if err != nil {
+		return unavailable(err)
+	}
+	if len(first) > 0 {
 		return nil
 	}
-	_, err := l.makeRoot(ctx, rootLogin, rootKey)
+	_, err = l.makeRoot(ctx, rootLogin, rootKey)
 	return err
 }
 
@@ -65,8 +72,11 @@ func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandK
 }
 
 func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {
-	first, _ := l.cfg.View.Accounts("", 1)
-	if len(first) == 0 {
+	first, _, err := l.cfg.View.Accounts("", 1)
+	switch {
+	case err != nil:
+		return unavailable(err)
+	case len(first) == 0:
 		return fmt.Errorf("account %s: %w", rootLogin, ErrNotFound)
 	}
 	owner := first[0].ID

@@ -27,7 +27,7 @@ func (k *kit) begun() {
 	if err != nil || a.ID != k.root.Account || a.Kind != events.ServiceAccount || scopes(a.Grants) != "superuser" {
 		k.t.Errorf("the account root is %+v, %v", a.Account, err)
 	}
-	if p := k.view.Policy(); p.Policy != events.DefaultPolicy {
+	if p, err := k.view.Policy(); err != nil || p.Policy != events.DefaultPolicy {
 		k.t.Errorf("the policy is %+v", p)
 	}
 	if r := k.lookup(k.secret); r.Token != k.root.Token || r.State != projector.SecretLive || scopes(r.Scopes) != "superuser" || !r.Expires.IsZero() {

@@ -54,10 +54,13 @@ func (l *Ledger) current(c Caller) (Caller, error) {
 
 func (l *Ledger) currentSession(c Caller, a *events.Account) error {
 	ended, err := l.cfg.View.SessionEnded(c.Session)
-	policy := l.cfg.View.Policy()
+	if err != nil {
+		return unavailable(err)
+	}
+	policy, err := l.policy()
 	switch {
 	case err != nil:
-		return unavailable(err)
+		return err
 	case ended, c.Opened < a.SessionsFrom && c.Session != a.SessionKept:
 		return fmt.Errorf("%w: session %s was ended", ErrCallerEnded, c.Session)
 	case !c.Began.IsZero() && !l.cfg.Now().Before(c.Began.Add(policy.Life())):
@@ -71,8 +74,12 @@ func (l *Ledger) currentSession(c Caller, a *events.Account) error {
 // currentToken returns the caller's token if it, and the very secret that was
 // sent, are still good.
 func (l *Ledger) currentToken(c Caller, a *events.Account) (*events.Token, error) {
+	policy, err := l.policy()
+	if err != nil {
+		return nil, err
+	}
 	t, err := l.cfg.View.Token(c.Token)
-	now, policy := l.cfg.Now(), l.cfg.View.Policy()
+	now := l.cfg.Now()
 	switch {
 	case errors.Is(err, events.ErrNotFound):
 		return nil, fmt.Errorf("%w: token %s does not exist", ErrCallerEnded, c.Token)

@@ -57,10 +57,12 @@ func (r *recorder) Account(id events.AccountID) (*events.Account, error) {
 }
 
 // Policy returns the policy and notes its version.
-func (r *recorder) Policy() events.PolicyState {
-	p := r.View.Policy()
-	r.note(events.PolicyName, p.Version)
-	return p
+func (r *recorder) Policy() (events.PolicyState, error) {
+	p, err := r.View.Policy()
+	if err == nil {
+		r.note(events.PolicyName, p.Version)
+	}
+	return p, err
 }
 
 // Tokens notes that something was read. What a list holds is no guard.
@@ -70,7 +72,7 @@ func (r *recorder) Tokens(account events.AccountID, keep func(*events.Token) boo
 }
 
 // Accounts notes that something was read. What a list holds is no guard.
-func (r *recorder) Accounts(after events.AccountID, limit int) ([]*events.Account, bool) {
+func (r *recorder) Accounts(after events.AccountID, limit int) ([]*events.Account, bool, error) {
 	r.read = true
 	return r.View.Accounts(after, limit)
 }

@@ -215,9 +215,19 @@ func (k *kit) restart() {
 	k.open()
 }
 
+// policy returns the policy in force.
+func (k *kit) policy() events.Policy {
+	k.t.Helper()
+	p, err := k.view.Policy()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return p.Policy
+}
+
 func (k *kit) findRoot() {
 	k.t.Helper()
-	list, _ := k.view.Accounts("", 2)
+	list, _, _ := k.view.Accounts("", 2)
 	if len(list) != 1 {
 		k.t.Fatalf("%d accounts after the log was begun, want 1", len(list))
 	}

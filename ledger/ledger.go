@@ -62,13 +62,13 @@ type View interface {
 	LineEnd(line string) events.Position
 	Token(id events.TokenID) (*events.Token, error)
 	Account(id events.AccountID) (*events.Account, error)
-	Policy() events.PolicyState
+	Policy() (events.PolicyState, error)
 	Command(key events.CommandKey) (events.Done, error)
 	// Receipt returns the receipt that covers a position: of several the one
 	// that covers least.
 	Receipt(at events.Position) (*events.Receipt, error)
 	Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error)
-	Accounts(after events.AccountID, limit int) ([]*events.Account, bool)
+	Accounts(after events.AccountID, limit int) ([]*events.Account, bool, error)
 	// DigestTaken reports whether a token has, or ever had, a secret of a digest.
 	DigestTaken(d events.Digest) (bool, error)
 	// Void returns why the event at a position had no effect, and false if it
@@ -263,6 +263,16 @@ func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
 
 // Unwrap makes the error [ErrInvalid].
 func (e *FieldError) Unwrap() error { return ErrInvalid }
+
+// policy returns the policy in force. While the index does not answer, the
+// error is [ErrUnavailable]: an empty policy would allow everything.
+func (l *Ledger) policy() (events.PolicyState, error) {
+	p, err := l.cfg.View.Policy()
+	if err != nil {
+		return p, fmt.Errorf("read the policy: %w", unavailable(err))
+	}
+	return p, nil
+}
 
 // foreign translates an error of the view.
 func foreign(err error, format string, args ...any) error {

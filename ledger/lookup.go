@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ func (l *Ledger) GetToken(c Caller, id events.TokenID) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
-	return l.show(t), nil
+	return l.show(t)
 }
 
 // TokenFilter selects tokens. Empty fields select all.
@@ -56,11 +57,19 @@ func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after 
 	if err != nil {
 		return nil, false, err
 	}
+	var failed error // why a token could not be looked at
 	keep := func(t *events.Token) bool {
-		if !wanted(t) {
+		if failed != nil {
+			return false
+		}
+		var keeps bool
+		if keeps, failed = wanted(t); failed != nil || !keeps {
 			return false
 		}
 		a, err := l.cfg.View.Account(t.Account)
+		if err != nil && !errors.Is(err, events.ErrNotFound) {
+			failed = unavailable(err)
+		}
 		return err == nil && l.sees(c, tokenTarget(t, a))
 	}
 	var list []*events.Token
@@ -70,6 +79,9 @@ func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after 
 		if err != nil {
 			return nil, false, unavailable(err)
 		}
+		if failed != nil {
+			return nil, false, failed
+		}
 		list, more = append(list, some...), more || rest
 	}
 	slices.SortFunc(list, func(a, b *events.Token) int { return strings.Compare(string(a.ID), string(b.ID)) })
@@ -78,7 +90,9 @@ func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after 
 	}
 	out := make([]Token, len(list))
 	for i, t := range list {
-		out[i] = l.show(t)
+		if out[i], err = l.show(t); err != nil {
+			return nil, false, err
+		}
 	}
 	return out, more, nil
 }
@@ -99,7 +113,10 @@ func (l *Ledger) lookIn(ctx context.Context, c Caller, account string) ([]events
 	}
 	out := []events.AccountID{c.Account}
 	if l.manages(c) {
-		owned, _ := l.accounts(func(a *events.Account) bool { return a.Owner == c.Account }, "", math.MaxInt)
+		owned, _, err := l.accounts(func(a *events.Account) bool { return a.Owner == c.Account }, "", math.MaxInt)
+		if err != nil {
+			return nil, err
+		}
 		for _, a := range owned {
 			out = append(out, a.ID)
 		}
@@ -115,7 +132,7 @@ func (l *Ledger) administers(c Caller) bool {
 }
 
 // filter returns what selects tokens.
-func (l *Ledger) filter(f TokenFilter) (func(*events.Token) bool, error) {
+func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error) {
 	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
 		return nil, invalid("state", "is one of active, suspended, revoked, expired")
 	}
@@ -135,65 +152,99 @@ func (l *Ledger) filter(f TokenFilter) (func(*events.Token) bool, error) {
 			return nil, invalid(field, "%s", err)
 		}
 	}
-	return func(t *events.Token) bool {
-		return (f.State == "" || f.State == l.stateOf(t)) &&
-			(resource == "" || l.concerns(t, typ, id)) &&
-			(f.Expiring == 0 || l.expiresWithin(t, f.Expiring))
+	return func(t *events.Token) (bool, error) {
+		state, err := l.stateOf(t)
+		if err != nil || f.State != "" && f.State != state {
+			return false, err
+		}
+		if f.Expiring != 0 && (state != string(events.Active) || t.Expires.IsZero() || t.Expires.Sub(l.cfg.Now()) > f.Expiring) {
+			return false, nil
+		}
+		if resource == "" {
+			return true, nil
+		}
+		return l.concerns(t, typ, id)
 	}, nil
 }
 
 // concerns reports whether a token can do something on a resource.
-func (l *Ledger) concerns(t *events.Token, typ, id string) bool {
-	return slices.ContainsFunc(l.effective(t), func(s events.Scope) bool {
+func (l *Ledger) concerns(t *events.Token, typ, id string) (bool, error) {
+	effective, err := l.effective(t)
+	return slices.ContainsFunc(effective, func(s events.Scope) bool {
 		return s == events.Superuser || s.Type == typ && (s.ID == id || s.ID == "*")
-	})
-}
-
-func (l *Ledger) expiresWithin(t *events.Token, d time.Duration) bool {
-	return l.stateOf(t) == string(events.Active) && !t.Expires.IsZero() && t.Expires.Sub(l.cfg.Now()) <= d
+	}), err
 }
 
 // stateOf returns a token's state as its owner sees it.
-func (l *Ledger) stateOf(t *events.Token) string {
-	switch {
-	case t.State == events.Revoked || l.cutOff(t):
-		return "revoked"
-	case expired(t, l.cfg.Now()):
-		return "expired"
+func (l *Ledger) stateOf(t *events.Token) (string, error) {
+	if t.State == events.Revoked {
+		return "revoked", nil
 	}
-	return string(t.State)
+	switch cut, err := l.cutOff(t); {
+	case err != nil:
+		return "", err
+	case cut:
+		return "revoked", nil
+	case expired(t, l.cfg.Now()):
+		return "expired", nil
+	}
+	return string(t.State), nil
 }
 
 // cutOff reports whether everything that was made before some time after the
 // token is revoked.
-func (l *Ledger) cutOff(t *events.Token) bool {
+func (l *Ledger) cutOff(t *events.Token) (bool, error) {
 	a, err := l.cfg.View.Account(t.Account)
-	return err != nil || a.Erased || t.Created.Before(a.TokensBefore) || t.Created.Before(l.cfg.View.Policy().TokensBefore)
+	switch {
+	case errors.Is(err, events.ErrNotFound):
+		return true, nil
+	case err != nil:
+		return false, unavailable(err)
+	case a.Erased, t.Created.Before(a.TokensBefore):
+		return true, nil
+	}
+	policy, err := l.policy()
+	return t.Created.Before(policy.TokensBefore), err
 }
 
-func (l *Ledger) show(t *events.Token) Token {
-	shown := Token{Token: t, Effective: l.effective(t)}
-	if state := l.stateOf(t); state != string(events.Active) {
+func (l *Ledger) show(t *events.Token) (Token, error) {
+	effective, err := l.effective(t)
+	if err != nil {
+		return Token{}, err
+	}
+	state, err := l.stateOf(t)
+	if err != nil {
+		return Token{}, err
+	}
+	shown := Token{Token: t, Effective: effective}
+	if state != string(events.Active) {
 		shown.Ended = state
-	} else if a, err := l.cfg.View.Account(t.Account); err == nil && a.Suspended {
-		shown.Ended = "account suspended"
+	} else {
+		switch a, err := l.cfg.View.Account(t.Account); {
+		case err != nil:
+			return Token{}, foreign(err, "account %s", t.Account)
+		case a.Suspended:
+			shown.Ended = "account suspended"
+		}
 	}
 	if shown.Ended != "" {
 		shown.Effective = nil
 	}
-	policy := l.cfg.View.Policy()
+	policy, err := l.policy()
 	shown.EndsSoon = shown.Ended == "" && policy.Warns(l.cfg.Now(), t.Expires)
-	return shown
+	return shown, err
 }
 
 // effective returns a token's scopes within its account's grants.
-func (l *Ledger) effective(t *events.Token) []events.Scope {
+func (l *Ledger) effective(t *events.Token) ([]events.Scope, error) {
 	a, err := l.cfg.View.Account(t.Account)
-	if err != nil {
-		return nil
+	switch {
+	case errors.Is(err, events.ErrNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, unavailable(err)
+	case t.Inherit:
+		return a.Grants, nil
 	}
-	if t.Inherit {
-		return a.Grants
-	}
-	return l.cfg.Model.Intersect(t.Scopes, a.Grants)
+	return l.cfg.Model.Intersect(t.Scopes, a.Grants), nil
 }

@@ -339,10 +339,10 @@ func (m *matrix) onAll(c who, proof time.Duration) {
 	try("revoke tokens of all accounts", true, func(as ledger.Caller) error { return m.AllowAll(as, ledger.RevokeOfAll) })
 	try("see the policy", true, func(as ledger.Caller) error { return second(m.Policy(as)) })
 	try("set the policy", true, func(as ledger.Caller) error {
-		return second(m.SetPolicy(m.ctx, as, "", 0, m.view.Policy().Policy))
+		return second(m.SetPolicy(m.ctx, as, "", 0, m.policy()))
 	})
 	try("set the policy", false, func(as ledger.Caller) error {
-		p := m.view.Policy().Policy
+		p := m.policy()
 		p.WarnBefore++
 		return second(m.SetPolicy(m.ctx, as, "", 0, p))
 	})

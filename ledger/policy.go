@@ -16,7 +16,10 @@ type PolicyResult struct {
 
 // Policy returns the policy in force.
 func (l *Ledger) Policy(c Caller) (events.PolicyState, error) {
-	return l.cfg.View.Policy(), l.may(c, SeePolicy, target{})
+	if err := l.may(c, SeePolicy, target{}); err != nil {
+		return events.PolicyState{}, err
+	}
+	return l.policy()
 }
 
 // SetPolicy replaces the policy. What it takes away, it takes from tokens and
@@ -43,7 +46,10 @@ func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen *Prec
 			if err := l.may(c, SetPolicy, target{}); err != nil {
 				return nil, err
 			}
-			now := l.cfg.View.Policy()
+			now, err := l.policy()
+			if err != nil {
+				return nil, err
+			}
 			if *seen == 0 {
 				*seen = now.Version
 			}
@@ -59,6 +65,10 @@ func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen *Prec
 	if err != nil {
 		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
 	}
-	got := PolicyResult{Policy: l.cfg.View.Policy(), Position: out.position, Replayed: out.replayed}
+	now, err := l.policy()
+	if err != nil {
+		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
+	}
+	got := PolicyResult{Policy: now, Position: out.position, Replayed: out.replayed}
 	return got, nil
 }

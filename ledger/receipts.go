@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -18,6 +19,8 @@ type Proof struct {
 	// Receipt is where the proof is recorded, 0 where it is not (yet).
 	Receipt events.Position
 	Issued  time.Time
+	// Unrecorded says that it could not be recorded. What it proves stands.
+	Unrecorded bool
 }
 
 // NoReceiptError is an [ErrNotFound] that says how far a receipt is.
@@ -82,13 +85,17 @@ func (l *Ledger) Receipt(ctx context.Context, c Caller, covers events.Position, 
 	return Proof{}, e
 }
 
+// UnrecordedReceipts returns how many proofs were complete and could not be
+// recorded.
+func (l *Ledger) UnrecordedReceipts() uint64 { return l.receipts.failed.Load() }
+
 // recorded is the proof that a receipt records.
 func recorded(r *events.Receipt) Proof {
 	p := Proof{Receipt: r.Position, Issued: r.Issued, Proof: barrier.Proof{
 		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(), Asked: r.Asked, Took: r.Took.Duration(),
 	}}
 	for _, n := range r.Nodes {
-		p.Nodes = append(p.Nodes, barrier.Node{Holder: n.Holder, How: n.How, At: n.At, Stale: n.Stale})
+		p.Nodes = append(p.Nodes, barrier.Node{Holder: n.Holder, Instances: n.Instances, Names: n.Names, How: n.How, At: n.At, Stale: n.Stale})
 	}
 	return p
 }
@@ -105,6 +112,8 @@ type receipts struct {
 	flying  *receiptEvent                       // guarded by mu; being appended
 	next    *receiptEvent                       // guarded by mu; the one after that
 	last    recordedAt                          // guarded by mu; the one that covers most
+
+	failed atomic.Uint64 // proofs that could not be recorded
 }
 
 // pendingReceipt is a proof on its way to being recorded.
@@ -173,6 +182,7 @@ func (p *pendingReceipt) proof() Proof {
 	select {
 	case <-p.done:
 		out.Receipt, out.Issued = p.at, p.issued
+		out.Unrecorded = out.Complete && p.at == 0
 	default:
 	}
 	return out
@@ -196,6 +206,7 @@ func (r *receipts) follow(covers events.Position, p *pendingReceipt) {
 	}
 	at, err := r.record(p.wait.Widest())
 	if err != nil {
+		r.failed.Add(1)
 		r.l.log.Warn("a receipt was not recorded; what it proves stands", "position", covers, "err", err)
 		return
 	}
@@ -258,10 +269,7 @@ func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Proof) (record
 	}
 	change := &events.ReceiptIssued{
 		Covers: proof.Covers, Ledger: l.cfg.Barriers.Ledger(), Barrier: proof.Barrier, Lease: events.InMilliseconds(proof.Lease),
-		Asked: proof.Asked, Took: events.InMilliseconds(proof.Took), Nodes: []events.NodeReceipt{},
-	}
-	for _, n := range proof.Nodes {
-		change.Nodes = append(change.Nodes, events.NodeReceipt{Holder: n.Holder, How: n.How, At: n.At, Stale: n.Stale})
+		Asked: proof.Asked, Took: events.InMilliseconds(proof.Took), Nodes: compact(proof.Nodes),
 	}
 	at, now, err := l.appendOwn(ctx, events.ReceiptName, change)
 	if err != nil {

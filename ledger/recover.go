@@ -133,7 +133,7 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 	out, err := l.run(ctx, command{
 		key: key, request: []any{"recover root", account},
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey("", key)))),
-		notBefore: func() time.Time { return l.tokensBefore(account) },
+		notBefore: func() (time.Time, error) { return l.tokensBefore(account) },
 		decide: func(l *Ledger, _ Caller) (events.Change, error) {
 			switch reigns, err := l.reigns(ctx, account); {
 			case err != nil:
@@ -144,8 +144,16 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 			change := &events.TokenCreated{
 				Account: account, App: rootLogin, Device: device, Scopes: []events.Scope{events.Superuser}, Secret: record(root),
 			}
-			if life := time.Duration(l.cfg.View.Policy().MaxLife) * time.Second; life > 0 {
-				change.Expires = later(now, l.tokensBefore(account)).Add(max(life, recoveredLife)).UTC().Round(0)
+			policy, err := l.policy()
+			if err != nil {
+				return nil, err
+			}
+			if life := time.Duration(policy.MaxLife) * time.Second; life > 0 {
+				before, err := l.tokensBefore(account)
+				if err != nil {
+					return nil, err
+				}
+				change.Expires = later(now, before).Add(max(life, recoveredLife)).UTC().Round(0)
 			}
 			return change, checkChange(change)
 		},

@@ -265,7 +265,7 @@ func TestRecoverRootUnborn(t *testing.T) {
 	if strings.Join(kinds, ", ") != "policy set, account created, token created" || got.Login != "root" {
 		t.Errorf("it took %q and came to %+v", kinds, got)
 	}
-	if p := k.view.Policy(); p.Policy != events.DefaultPolicy {
+	if p, err := k.view.Policy(); err != nil || p.Policy != events.DefaultPolicy {
 		t.Errorf("the policy is %+v", p)
 	}
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -173,29 +174,46 @@ func (b *bulk) request(about string) any {
 
 // matches reports whether a token is one of those that are meant, and the caller
 // may end it.
-func (b *bulk) matches(t *events.Token) bool {
+func (b *bulk) matches(t *events.Token) (bool, error) {
 	if b.account != "" && t.Account != b.account ||
 		b.r.App != "" && t.App != b.r.App ||
 		b.r.Device != "" && t.Device != b.r.Device ||
 		!b.r.Before.IsZero() && !t.Created.Before(b.r.Before) ||
 		b.upTo > 0 && t.CreatedIn > b.upTo {
-		return false
+		return false, nil
 	}
 	a, err := b.cfg.View.Account(t.Account)
-	if err != nil {
-		return false
+	switch {
+	case errors.Is(err, events.ErrNotFound):
+		return false, nil
+	case err != nil:
+		return false, unavailable(err)
 	}
 	on := tokenTarget(t, a)
-	return (b.scope == events.Scope{} || b.cfg.Model.AnyCovers(on.scopes, b.scope)) && b.Ledger.may(b.caller, RevokeToken, on) == nil
+	if b.scope != (events.Scope{}) && !b.cfg.Model.AnyCovers(on.scopes, b.scope) {
+		return false, nil
+	}
+	switch err := b.Ledger.may(b.caller, RevokeToken, on); {
+	case errors.Is(err, ErrUnavailable):
+		return false, err
+	default:
+		return err == nil, nil
+	}
 }
 
 // live reports whether a token has not ended for ever.
-func (b *bulk) live(t *events.Token) bool { return t.State != events.Revoked && !b.cutOff(t) }
+func (b *bulk) live(t *events.Token) (bool, error) {
+	if t.State == events.Revoked {
+		return false, nil
+	}
+	cut, err := b.cutOff(t)
+	return !cut, err
+}
 
 // each looks at every token that matches, for as long as there is time, and
 // counts it: as revoked where wanted says so, and as having ended before where
 // not. Those that are wanted go to end, a page at a time.
-func (b *bulk) each(ctx context.Context, wanted func(*events.Token) bool, end func(context.Context, []*events.Token) error) error {
+func (b *bulk) each(ctx context.Context, wanted func(*events.Token) (bool, error), end func(context.Context, []*events.Token) error) error {
 	deadline := b.began.Add(bulkTime)
 	for after := b.r.After; ; {
 		page, more, err := b.cfg.View.Tokens(b.account, nil, after, bulkPage)
@@ -205,13 +223,20 @@ func (b *bulk) each(ctx context.Context, wanted func(*events.Token) bool, end fu
 		var list []*events.Token
 		for _, t := range page {
 			after = t.ID
-			if !b.matches(t) {
+			switch matches, err := b.matches(t); {
+			case err != nil:
+				return err
+			case !matches:
 				continue
+			}
+			wants, err := wanted(t)
+			if err != nil {
+				return err
 			}
 			b.out.Matched++
 			b.out.Position = max(b.out.Position, t.Version)
 			switch {
-			case !wanted(t):
+			case !wants:
 				b.out.Already++
 			case t.ID == b.caller.Token && !b.r.IncludeSelf:
 				b.out.Spared = true
@@ -297,8 +322,13 @@ func (b *bulk) revokeSelf(ctx context.Context) error {
 		return nil
 	}
 	t, err := b.token(b.caller.Token)
-	if err != nil || !b.matches(t) || !b.live(t) {
+	if err != nil {
 		return err
+	}
+	for _, meant := range []func(*events.Token) (bool, error){b.matches, b.live} {
+		if ok, err := meant(t); err != nil || !ok {
+			return err
+		}
 	}
 	return b.revoke(ctx, []*events.Token{t})
 }
@@ -331,11 +361,15 @@ func (b *bulk) together(ctx context.Context) error {
 	}
 	var cut time.Time // what was cut off before
 	change := func(l *Ledger, c Caller) (events.Change, error) {
+		policy, err := l.policy()
+		if err != nil {
+			return nil, err
+		}
 		if b.account == "" {
 			if err := l.may(c, RevokeOfAll, target{}); err != nil {
 				return nil, err
 			}
-			cut = l.cfg.View.Policy().TokensBefore
+			cut = policy.TokensBefore
 			return &events.PolicyTokensRevoked{Before: before, Reason: b.r.Reason}, nil
 		}
 		if err := l.mayAccount(c, RevokeTokens, b.account); err != nil {
@@ -345,7 +379,7 @@ func (b *bulk) together(ctx context.Context) error {
 		if err != nil {
 			return nil, foreign(err, "account %s", b.account)
 		}
-		cut = later(a.TokensBefore, l.cfg.View.Policy().TokensBefore)
+		cut = later(a.TokensBefore, policy.TokensBefore)
 		return &events.AccountTokensRevoked{Before: before, Reason: b.r.Reason}, nil
 	}
 	c := command{
@@ -387,11 +421,16 @@ func (b *bulk) together(ctx context.Context) error {
 	}
 	b.upTo = at
 	rests := b.out.Position
-	err = b.each(ctx, func(t *events.Token) bool {
-		if a, err := b.cfg.View.Account(t.Account); b.account == "" && err == nil && t.Created.Before(a.TokensBefore) {
-			return false
+	err = b.each(ctx, func(t *events.Token) (bool, error) {
+		if b.account == "" {
+			switch a, err := b.cfg.View.Account(t.Account); {
+			case err != nil:
+				return false, foreign(err, "account %s", t.Account)
+			case t.Created.Before(a.TokensBefore):
+				return false, nil
+			}
 		}
-		return out.changed() && !t.Created.Before(cut) && (t.State != events.Revoked || t.Version > at)
+		return out.changed() && !t.Created.Before(cut) && (t.State != events.Revoked || t.Version > at), nil
 	}, nil)
 	b.out.Position = rests
 	b.out.Uncounted, b.out.Next = b.out.Next != "", ""
@@ -408,7 +447,13 @@ func (b *bulk) spareSelf(before time.Time) error {
 	if err != nil {
 		return err
 	}
-	if (b.account == "" || t.Account == b.account) && t.Created.Before(before) && b.live(t) {
+	if b.account != "" && t.Account != b.account || !t.Created.Before(before) {
+		return nil
+	}
+	switch live, err := b.live(t); {
+	case err != nil:
+		return err
+	case live:
 		return invalid("include_self", "is not set, and your own token is among them; set it, or use a token that is not")
 	}
 	return nil

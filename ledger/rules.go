@@ -49,7 +49,10 @@ func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error
 }
 
 func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
-	p := l.cfg.View.Policy()
+	p, err := l.policy()
+	if err != nil {
+		return time.Time{}, err
+	}
 	life := time.Duration(p.DefaultLife) * time.Second
 	if life == 0 {
 		life = time.Duration(p.MaxLife) * time.Second
@@ -69,7 +72,11 @@ func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
 const lastYear = 2261
 
 func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
-	longest := time.Duration(l.cfg.View.Policy().MaxLife) * time.Second
+	p, err := l.policy()
+	if err != nil {
+		return err
+	}
+	longest := time.Duration(p.MaxLife) * time.Second
 	switch {
 	case !at.After(now):
 		return invalid(field, "is not in the future")
@@ -83,7 +90,11 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 
 // graceEnd returns until when the old secret lives.
 func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) (time.Time, error) {
-	longest := time.Duration(l.cfg.View.Policy().MaxGrace) * time.Second
+	p, err := l.policy()
+	if err != nil {
+		return time.Time{}, err
+	}
+	longest := time.Duration(p.MaxGrace) * time.Second
 	g := min(defaultGrace, longest)
 	if grace != nil {
 		g = *grace

@@ -86,7 +86,7 @@ func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken
 	out, err := l.run(ctx, command{
 		name: "create", caller: c, key: key, request: []any{"create", r}, secret: &secret,
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
-		notBefore: func() time.Time { return l.tokensBefore(account) },
+		notBefore: func() (time.Time, error) { return l.tokensBefore(account) },
 		decide: func(l *Ledger, c Caller) (events.Change, error) {
 			a, err := allowed(l, c)
 			if err != nil {
@@ -128,12 +128,13 @@ func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken
 
 // tokensBefore is the time that an account's tokens must not be made before to be
 // accepted, zero for any.
-func (l *Ledger) tokensBefore(account events.AccountID) time.Time {
+func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 	a, err := l.cfg.View.Account(account)
 	if err != nil {
-		return time.Time{}
+		return time.Time{}, foreign(err, "account %s", account)
 	}
-	return later(a.TokensBefore, l.cfg.View.Policy().TokensBefore)
+	policy, err := l.policy()
+	return later(a.TokensBefore, policy.TokensBefore), err
 }
 
 // secretFor makes a secret, or takes the digest of the client's own, and returns
@@ -449,7 +450,11 @@ func (l *Ledger) made(c Caller, out outcome, secret events.Secret) (TokenResult,
 	r.Made, r.Secret = true, secret
 	if out.replayed {
 		r.Secret = events.Secret{}
-		if a, err := l.cfg.View.Account(r.Token.Account); err == nil && l.ceiling(c, tokenTarget(r.Token.Token, a)) == nil {
+		a, err := l.cfg.View.Account(r.Token.Account)
+		if err != nil {
+			return TokenResult{}, foreign(err, "account %s", r.Token.Account)
+		}
+		if l.ceiling(c, tokenTarget(r.Token.Token, a)) == nil {
 			r.Secret, _ = l.answers.find(out.event)
 		}
 	}
@@ -465,7 +470,8 @@ func (l *Ledger) result(out outcome) (TokenResult, error) {
 	if at == 0 {
 		at = t.Version
 	}
-	return TokenResult{Token: l.show(t), Position: at, Replayed: out.replayed}, nil
+	shown, err := l.show(t)
+	return TokenResult{Token: shown, Position: at, Replayed: out.replayed}, err
 }
 
 // aim returns the token that an operation is about, and its account, where the

@@ -194,8 +194,10 @@ func ownedTokens(tx *badger.Txn, account events.AccountID, after events.TokenID,
 }
 
 // Accounts returns up to limit accounts in order of id, from after the given id
-// on, and whether there are more. The caller must not change them.
-func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Account, bool) {
+// on, and whether there are more. The caller must not change them. It has an
+// error for those who read through something that may not have an index; a
+// projector has none.
+func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Account, bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	ids := make([]events.AccountID, 0, len(p.mem.accounts))
@@ -210,7 +212,7 @@ func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Accou
 	for _, id := range ids[:min(limit, len(ids))] {
 		list = append(list, p.mem.accounts[id])
 	}
-	return list, more
+	return list, more, nil
 }
 
 // record reads one record.

@@ -271,7 +271,7 @@ func TestLists(t *testing.T) {
 		var got []events.AccountID
 		for after, more := events.AccountID(""), true; more; after = got[len(got)-1] {
 			var list []*events.Account
-			list, more = p.Accounts(after, size)
+			list, more, _ = p.Accounts(after, size)
 			for _, a := range list {
 				got = append(got, a.ID)
 			}

@@ -163,11 +163,12 @@ func (p *Projector) Account(id events.AccountID) (*events.Account, error) {
 	return a, nil
 }
 
-// Policy returns the policy in force.
-func (p *Projector) Policy() events.PolicyState {
+// Policy returns the policy in force. It has an error for those who read
+// through something that may not have an index; a projector has none.
+func (p *Projector) Policy() (events.PolicyState, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.mem.policy
+	return p.mem.policy, nil
 }
 
 // Epoch returns the epoch of the log, empty before its first event.

@@ -31,8 +31,8 @@ type BatchAnswer struct {
 // BatchHandler answers POST /v1/verify/batch: each check as [Verifier.Handler]
 // answers it alone, all of them or none. A check that cannot be read refuses the
 // request, and so does one that cannot be answered now; nothing is told of the
-// others then. The answers may rest on different positions, all of them on
-// [MinPositionHeader] at least. What Handler says in headers about one token
+// others then. All answers rest on what the index holds when they are written, and
+// on [MinPositionHeader] at least. What Handler says in headers about one token
 // (that it ends soon, or when it may come again) stands in its answer alone.
 func (v *Verifier) BatchHandler() http.Handler { return http.HandlerFunc(v.serveBatch) }
 
@@ -66,34 +66,68 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		v.behind(w, least)
 		return
 	}
-	if explain && !v.mayExplain(w, r) {
-		return
+	var auditor *auditor
+	if explain {
+		if auditor = v.auditor(w, r); auditor == nil {
+			return
+		}
 	}
-	var at events.Position
-	asked := false
-	x.out = append(x.out, `{"answers":[`...)
+	decisions := make([]Decision, len(checks))
 	for i := range checks {
-		d := v.Check(req.Checks[i].Token, checks[i])
+		decisions[i] = v.Check(req.Checks[i].Token, checks[i])
+	}
+	for tries := 0; ; tries++ {
+		all := together(decisions)
 		switch {
-		case d.Reason == Unavailable:
+		case all.Reason == Unavailable, tries > MostRechecks:
 			v.unavailable(w)
 			return
-		case d.Reason == Malformed: // no index was asked
-		case d.Position < least:
+		case all.Reason == Malformed: // no index was asked
+			all.Position = v.Position()
+		case all.Position < least:
 			v.behind(w, least)
 			return
-		case !asked || d.Position < at:
-			at, asked = d.Position, true
 		}
-		if i > 0 {
-			x.out = append(x.out, ',')
+		x.out = append(x.out[:0], `{"answers":[`...)
+		for i := range decisions {
+			if i > 0 {
+				x.out = append(x.out, ',')
+			}
+			x.out = decisions[i].appendAnswer(x.out, req.Checks[i].Explain)
 		}
-		x.out = d.appendAnswer(x.out, req.Checks[i].Explain)
+		x.out = append(x.out, `],"position":`...)
+		x.out = append(strconv.AppendUint(x.out, uint64(all.Position), 10), '}')
+		x.head(w, all.Position)
+		if v.Confirm(&all) && auditor.confirmed(v) {
+			break
+		}
+		if !auditor.again(v, w) {
+			return
+		}
+		for i := range decisions {
+			v.Recheck(&decisions[i], req.Checks[i].Token, checks[i])
+		}
 	}
-	if !asked {
-		at = v.Position()
+	x.send(w)
+}
+
+// together returns what an answer rests on that says several decisions, for
+// [Verifier.Confirm]: the lowest position and the shortest time past the lease.
+// It is Unavailable if one of them is, and Malformed if all of them are.
+func together(decisions []Decision) (all Decision) {
+	all.Reason = Malformed
+	for i := range decisions {
+		switch d := &decisions[i]; {
+		case d.Reason == Unavailable:
+			return *d
+		case d.Reason == Malformed:
+		case all.Reason == Malformed:
+			all = Decision{Reason: Allowed, Position: d.Position, Stale: d.Stale, past: d.past}
+		default:
+			all.Position = min(all.Position, d.Position)
+			all.Stale = all.Stale && d.Stale // one of them needs the lease
+			all.past = min(all.past, d.past)
+		}
 	}
-	x.out = append(x.out, `],"position":`...)
-	x.out = append(strconv.AppendUint(x.out, uint64(at), 10), '}')
-	x.send(w, at)
+	return all
 }

@@ -231,16 +231,23 @@ func TestBatchWaits(t *testing.T) {
 type shifting struct {
 	verifier.Index
 	positions []events.Position // of the answers to come
+	now       events.Position   // the index's own
 }
+
+func (s *shifting) Position() events.Position { return s.now }
 
 func (s *shifting) Find(d events.Digest) (projector.Found, error) {
 	f, err := s.Index.Find(d)
-	f.Position, s.positions = s.positions[0], s.positions[1:]
+	f.Position = s.now
+	if len(s.positions) > 0 {
+		f.Position, s.positions = s.positions[0], s.positions[1:]
+	}
 	return f, err
 }
 
-// TestBatchPosition: the batch rests on the smallest of its answers' positions,
-// and one that rests on less than was asked for refuses it.
+// TestBatchPosition: the batch rests on the smallest of its answers' positions.
+// One that rests on less than was asked for refuses it, and one that rests on
+// less than the index holds by then is decided again.
 func TestBatchPosition(t *testing.T) {
 	d := newDesk(t)
 	_, _, secret := d.token("superuser")
@@ -250,13 +257,15 @@ func TestBatchPosition(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		positions []events.Position
+		now       events.Position
 		want      int
-		position  string
+		position  events.Position
 	}{
-		{[]events.Position{least + 3, least + 1, least + 2}, 200, strconv.Itoa(int(least) + 1)},
-		{[]events.Position{least + 3, least - 1, least + 2}, 503, strconv.Itoa(int(d.Log.End()))},
+		{[]events.Position{least + 3, least + 1, least + 2}, least + 1, 200, least + 1},
+		{[]events.Position{least + 3, least - 1, least + 2}, least + 1, 503, least + 1},
+		{[]events.Position{least + 3, least + 1, least + 2}, least + 3, 200, least + 3},
 	} {
-		v, err := verifier.New(verifier.Config{Index: &shifting{d.Index, tt.positions}, Lease: resting{d.Lease}, Now: d.Clock.Now})
+		v, err := verifier.New(verifier.Config{Index: &shifting{d.Index, tt.positions, tt.now}, Lease: resting{d.Lease}, Now: d.Clock.Now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,8 +275,8 @@ func TestBatchPosition(t *testing.T) {
 		r.Header.Set(verifier.MinPositionHeader, strconv.Itoa(int(least)))
 		w := httptest.NewRecorder()
 		v.BatchHandler().ServeHTTP(w, r)
-		if got := w.Header().Get(verifier.PositionHeader); w.Code != tt.want || got != tt.position {
-			t.Errorf("answers at %d: status %d, position %s; want %d, %s", tt.positions, w.Code, got, tt.want, tt.position)
+		if got := w.Header().Get(verifier.PositionHeader); w.Code != tt.want || got != strconv.Itoa(int(tt.position)) {
+			t.Errorf("answers at %d: status %d, position %s; want %d, %d", tt.positions, w.Code, got, tt.want, tt.position)
 		}
 	}
 }

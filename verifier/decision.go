@@ -92,6 +92,9 @@ type Decision struct {
 	Stale bool
 	Age   time.Duration
 
+	past    time.Duration // for how long after the lease's end it may be answered; set where Stale is
+	charged bool          // the token's rate was asked
+
 	// What Token, Account and Scopes are made of, once somebody asks.
 	token   [16]byte
 	account *events.Account  // nil where no token was found
@@ -143,26 +146,102 @@ func (v *Verifier) complain(err error) {
 
 // Check decides whether a secret is good for what the request needs. It
 // allocates nothing where the token has no rate and is resident.
+//
+// The decision is good at the moment when Check returns. A caller that hands it
+// to somebody else, or acts on it later, asks [Verifier.Confirm] right before.
 func (v *Verifier) Check(secret string, r Request) (d Decision) {
+	v.check(secret, &r, &d)
+	v.count(&d)
+	return d
+}
+
+func (v *Verifier) check(secret string, r *Request, d *Decision) {
 	digest, ok := v.cfg.Format.DigestOf(secret)
 	if !ok { // garbage is to cost least
-		v.counts[Malformed].Add(1)
 		d.Reason = Malformed
-		return d
+		return
 	}
-	v.decide(digest, len(secret) == plainLength, &r, &d)
+	limited, charged := d.Reason == RateLimited, d.charged
+	retry := d.Retry
+	*d = Decision{}
+	v.decide(digest, len(secret) == plainLength, r, d)
 	// Last, and once: what is refused for another reason is not counted.
+	d.charged = charged
 	if d.OK() && d.Constraints != nil && d.Constraints.Rate > 0 {
-		if d.Retry, ok = v.rates.take(d.token, d.Constraints.Rate, v.cfg.Now); !ok {
-			d.Reason = RateLimited
+		if !charged {
+			d.charged = true
+			retry, ok = v.rates.take(d.token, d.Constraints.Rate, v.cfg.Now)
+			limited = !ok
+		}
+		if limited {
+			d.Reason, d.Retry = RateLimited, retry
 		}
 	}
+}
+
+func (v *Verifier) count(d *Decision) {
 	v.counts[d.Reason].Add(1)
 	if d.Stale {
 		v.stale.Add(1)
 	}
-	return d
 }
+
+// Confirm reports whether an answer that says d may leave this node now. It is
+// to be asked right before the answer is written, after everything else.
+//
+// Between a decision and its answer the process may stand still: the machine is
+// suspended, the process stopped, the thread not scheduled. Meanwhile the lease
+// may end, and a ledger then no longer waits for this node. Or the node applies
+// events and reports so, and a ledger takes that as the promise that no answer
+// rests on less. So a decision is confirmed only while a lease is in force, and
+// rests on the newest position that the index holds and the lease asks for. One
+// about garbage rests on nothing and is always confirmed, and so is one that
+// says that the node does not know.
+//
+// A decision that is not confirmed may be made again: see [Verifier.Recheck].
+func (v *Verifier) Confirm(d *Decision) bool {
+	if d.Reason == Malformed || d.Reason == Unavailable {
+		return true
+	}
+	if d.Position < v.cfg.Index.Position() {
+		return false
+	}
+	// The clock is read as late as can be, and Least last: see [Lease].
+	_, inForce := v.cfg.Lease.InForce()
+	if !inForce && (!d.Stale || v.cfg.Lease.Left() <= -d.past) {
+		return false
+	}
+	return d.Position >= v.cfg.Lease.Least()
+}
+
+// Recheck decides again, for the secret and the request that d is about. The
+// token's rate is not charged a second time. [Verifier.Counts] counts the new
+// decision if its reason differs.
+func (v *Verifier) Recheck(d *Decision, secret string, r Request) {
+	was, stale := d.Reason, d.Stale
+	v.check(secret, &r, d)
+	if d.Reason != was || d.Stale != stale {
+		v.count(d)
+	}
+}
+
+// Still decides on a secret that was good before, for who is about to act on
+// that. It charges no rate, counts nothing, and its answer is confirmed.
+func (v *Verifier) Still(secret string, r Request) Reason {
+	d := Decision{charged: true}
+	for range MostRechecks {
+		v.check(secret, &r, &d)
+		if v.Confirm(&d) {
+			return d.Reason
+		}
+	}
+	return Unavailable
+}
+
+// MostRechecks is how often an answer is decided again because the index or the
+// lease went on before it was written. One try takes microseconds, so a node
+// that needs more does not get to answer in time.
+const MostRechecks = 64
 
 func (v *Verifier) decide(digest events.Digest, plain bool, r *Request, d *Decision) {
 	const most = 16
@@ -197,7 +276,7 @@ func (v *Verifier) decide(digest events.Digest, plain bool, r *Request, d *Decis
 			*d = Decision{}
 			continue // the index went on meanwhile, and a newer lease is for that
 		case left <= 0:
-			d.Stale, d.Age = true, -left
+			d.Stale, d.Age, d.past = true, -left, past
 		}
 		return
 	}

@@ -91,24 +91,38 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 		v.behind(w, least)
 		return
 	}
-	if req.Explain && !v.mayExplain(w, r) {
-		return
+	var auditor *auditor
+	if req.Explain {
+		if auditor = v.auditor(w, r); auditor == nil {
+			return
+		}
 	}
 	d := v.Check(req.Token, check)
-	at := d.Position
-	switch {
-	case d.Reason == Unavailable:
-		v.unavailable(w)
-		return
-	case d.Reason == Malformed:
-		at = v.Position() // no index was asked
-	case at < least:
-		v.behind(w, least) // what was waited for is withdrawn
-		return
+	for tries := 0; ; tries++ {
+		at := d.Position
+		switch {
+		case d.Reason == Unavailable, tries > MostRechecks:
+			v.unavailable(w)
+			return
+		case d.Reason == Malformed:
+			at = v.Position() // no index was asked
+		case at < least:
+			v.behind(w, least) // what was waited for is withdrawn
+			return
+		}
+		x.out = d.appendAnswer(x.out[:0], req.Explain)
+		x.head(w, at)
+		d.Warning(w.Header())
+		if v.Confirm(&d) && auditor.confirmed(v) {
+			break
+		}
+		unwarn(w.Header())
+		if !auditor.again(v, w) {
+			return
+		}
+		v.Recheck(&d, req.Token, check)
 	}
-	d.Warning(w.Header())
-	x.out = d.appendAnswer(x.out, req.Explain)
-	x.send(w, at)
+	x.send(w)
 }
 
 // checkFields are the fields of a check, for errors.
@@ -212,15 +226,46 @@ func (v *Verifier) behind(w http.ResponseWriter, least events.Position) {
 	refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", fmt.Sprintf("this node is at position %d, and %s asks for %d; ask again, or another", at, MinPositionHeader, least))
 }
 
-// mayExplain reports whether the request's own token has the permission audit,
-// and refuses the request where not.
-func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
-	secret, found := Bearer(r.Header)
-	ask := Request{Need: []events.Scope{events.Audit}, Method: r.Method}
+// auditor is the token of a request that asks for exact reasons.
+type auditor struct {
+	secret string
+	found  bool // there was one
+	ask    Request
+	d      Decision
+}
+
+// auditor returns the request's own token where it has the permission audit.
+// Else it refuses the request and returns nil.
+func (v *Verifier) auditor(w http.ResponseWriter, r *http.Request) *auditor {
+	a := &auditor{ask: Request{Need: []events.Scope{events.Audit}, Method: r.Method}}
+	a.secret, a.found = Bearer(r.Header)
 	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		ask.Address = from.Addr()
+		a.ask.Address = from.Addr()
 	}
-	switch d := v.Check(secret, ask); d.Reason {
+	a.d = v.Check(a.secret, a.ask)
+	if !a.may(v, w) {
+		return nil
+	}
+	return a
+}
+
+// confirmed reports whether the auditor's token, if there is one, still is good.
+func (a *auditor) confirmed(v *Verifier) bool { return a == nil || v.Confirm(&a.d) }
+
+// again decides on the auditor's token again, if there is one, and refuses the
+// request where it is not good any more.
+func (a *auditor) again(v *Verifier, w http.ResponseWriter) bool {
+	if a == nil {
+		return true
+	}
+	v.Recheck(&a.d, a.secret, a.ask)
+	return a.may(v, w)
+}
+
+// may reports whether the token has the permission audit, and refuses the
+// request where not.
+func (a *auditor) may(v *Verifier, w http.ResponseWriter) bool {
+	switch d := &a.d; d.Reason {
 	case Allowed:
 		return true
 	case Scope:
@@ -232,7 +277,7 @@ func (v *Verifier) mayExplain(w http.ResponseWriter, r *http.Request) bool {
 		refuse(w, http.StatusTooManyRequests, "rate_limited", "The token has had its requests for now", "the token that is to explain is held to a number of requests a second; wait as long as Retry-After says")
 	default:
 		challenge := `Bearer realm="tokenledger"`
-		if found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
+		if a.found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
@@ -253,6 +298,12 @@ func (d Decision) Warning(h http.Header) {
 	case d.Reason == RateLimited:
 		h.Set("Retry-After", strconv.Itoa(d.retryAfter()))
 	}
+}
+
+// unwarn takes back what [Decision.Warning] said.
+func unwarn(h http.Header) {
+	delete(h, ExpiresHeader)
+	delete(h, "Retry-After")
 }
 
 // retryAfter returns in how many seconds the token is let through again, at least

@@ -48,8 +48,8 @@ var (
 	noSniff  = []string{"nosniff"}
 )
 
-// send answers with x.out, which rests on a position.
-func (x *exchange) send(w http.ResponseWriter, at events.Position) {
+// head sets the headers of an answer with x.out, which rests on a position.
+func (x *exchange) head(w http.ResponseWriter, at events.Position) {
 	const most = 20 // digits of a number
 	var digits [2 * most]byte
 	position := strconv.AppendUint(digits[:0], uint64(at), 10)
@@ -60,6 +60,11 @@ func (x *exchange) send(w http.ResponseWriter, at events.Position) {
 	h["Content-Type"] = typeJSON
 	h["X-Content-Type-Options"] = noSniff
 	h["Content-Length"] = values[1:]
+}
+
+// send writes the answer x.out, whose headers are set. It follows the last look
+// at the lease, so it does nothing else.
+func (x *exchange) send(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
 	_, _ = w.Write(x.out)
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,6 +94,9 @@ func (e *env) drawReceipt(r api.Receipt) {
 	g := e.grid()
 	g.fact("covers", "every event up to position "+strconv.FormatUint(r.Covers, 10))
 	recorded := "no"
+	if r.NotRecorded {
+		recorded = "no, it could not be; what it says stands"
+	}
 	if r.Position > 0 {
 		recorded = "at position " + strconv.FormatUint(r.Position, 10)
 	}
@@ -113,7 +117,18 @@ func (e *env) drawReceipt(r api.Receipt) {
 		if how == "" {
 			how = n.How
 		}
-		g.row(n.Name, n.Instance, how, instant(n.At), e.staleUntil(n.StaleUntil))
+		name, instance := n.Name, n.Instance
+		if n.Instances > 0 {
+			instance = strconv.Itoa(n.Instances) + " more"
+			if len(n.Names) > 0 {
+				const most = 4
+				name = strings.Join(n.Names[:min(most, len(n.Names))], ", ")
+				if n.Instances > most {
+					name += ", …"
+				}
+			}
+		}
+		g.row(name, instance, how, instant(n.At), e.staleUntil(n.StaleUntil))
 	}
 	g.end()
 }

@@ -45,5 +45,6 @@ site, need/SCOPE, or one from its configuration file.`,
 	flags.StringVar(&n.Upstream, "upstream", "http://127.0.0.1:3000", "the application")
 	flags.StringSliceVar(&n.Verifiers, "verifier", nil, "verifier to ask, can be repeated; by default the one on the data folder")
 	flags.StringVar(&n.Policy, "policy", "site", "policy that requests fall under")
+	flags.DurationVar(&n.Timeout, "timeout", deploy.DefaultTimeout, "how long nginx waits for a verifier's answer; a later one is discarded")
 	return c
 }

@@ -38,6 +38,10 @@ type Config struct {
 	// not accepted, [*RateLimitedError] where it is not for a moment, and
 	// [ledger.ErrUnavailable] where that cannot be known now.
 	Authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
+	// Confirm returns an error like Authenticate's if a token is not accepted any
+	// more. It is asked right before the answer to a query leaves, and charges no
+	// rate. Nil means that answers are not held up for that.
+	Confirm func(ctx context.Context, c Credential) error
 	// SignIn lets people in, and knows who sent the secret of a session. Required
 	// to serve; not to describe.
 	SignIn *signin.SignIn
@@ -114,7 +118,7 @@ func build(cfg Config) (http.Handler, huma.API) {
 	describeReplays(described.OpenAPI())
 	describePositions(described.OpenAPI())
 	return &front{
-		api: a, mux: mux, authenticate: cfg.Authenticate,
+		api: a, mux: mux, authenticate: cfg.Authenticate, confirm: cfg.Confirm,
 		behind: newBehind(cfg.Ledger), halfOpen: newAddressLimit(mostHalfOpenEach, mostHalfOpen),
 	}, described
 }
@@ -138,6 +142,7 @@ type front struct {
 	api          *api
 	mux          *http.ServeMux
 	authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
+	confirm      func(ctx context.Context, c Credential) error // nil for none
 	behind       behind
 	// halfOpen bounds requests whose body has not come yet.
 	halfOpen *addressLimit
@@ -155,6 +160,7 @@ const (
 	callerKey contextKey = iota
 	requestKey
 	addressKey
+	tokenKey // the *Credential that the request came with, nil if it is a session's
 	restsKey // the position that the answer rests on, as the header has it
 )
 
@@ -177,7 +183,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.write(w, id)
 		return
 	}
-	f.mux.ServeHTTP(w, r)
+	token, _ := r.Context().Value(tokenKey).(*Credential)
+	f.mux.ServeHTTP(f.confirming(r.Context(), w, r, token), r)
 }
 
 // admit reads the request and says who sent it. The caller is looked up when
@@ -223,7 +230,7 @@ func (f *front) authorize(r *http.Request, authenticated bool) (*http.Request, *
 	if authenticated && f.behind.lags(r) {
 		// A caller that is known waits among callers, others among strangers:
 		// their token may have been made at the position that they name.
-		_, p := f.caller(ctx, r)
+		_, _, p := f.caller(ctx, r)
 		known = p == nil
 	}
 	if p := f.behind.wait(ctx, r, known); p != nil {
@@ -231,11 +238,12 @@ func (f *front) authorize(r *http.Request, authenticated bool) (*http.Request, *
 	}
 	ctx = context.WithValue(ctx, restsKey, position(f.api.ledger.Position()))
 	if authenticated {
-		caller, p := f.caller(ctx, r)
+		caller, token, p := f.caller(ctx, r)
 		if p != nil {
 			return r, p
 		}
 		ctx = context.WithValue(ctx, callerKey, caller)
+		ctx = context.WithValue(ctx, tokenKey, token)
 	}
 	return r.WithContext(ctx), nil
 }
@@ -316,31 +324,40 @@ func credential(r *http.Request) (string, *Problem) {
 	return token, nil
 }
 
-func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Problem) {
+// caller returns who sent a request, and the token that it came with, nil if it
+// is a session's.
+func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Credential, *Problem) {
 	token, p := credential(r)
 	if p != nil {
-		return ledger.Caller{}, p
+		return ledger.Caller{}, nil, p
 	}
 	if events.IsSessionSecret(token) {
-		return f.session(ctx, r, token)
+		caller, p := f.session(ctx, r, token)
+		return caller, nil, p
 	}
 	origin := ""
 	if all := r.Header.Values("Origin"); len(all) == 1 {
 		origin = all[0]
 	}
-	caller, err := f.authenticate(ctx, Credential{Token: token, Address: addressFrom(ctx), Method: r.Method, Origin: origin})
+	c := Credential{Token: token, Address: addressFrom(ctx), Method: r.Method, Origin: origin}
+	caller, err := f.authenticate(ctx, c)
+	return caller, &c, refusedCaller(err)
+}
+
+// refusedCaller says why a token is not accepted, nil where it is.
+func refusedCaller(err error) *Problem {
 	var limited *RateLimitedError
 	switch {
 	case errors.As(err, &limited):
 		p := problem("rate_limited", "the token's constraints hold it to a number of requests a second; nothing was done, wait as long as Retry-After says")
 		p.after = limited.After
-		return ledger.Caller{}, p
+		return p
 	case errors.Is(err, ErrUnauthenticated):
-		return ledger.Caller{}, problem("unauthenticated", "the token is unknown, expired or revoked")
+		return problem("unauthenticated", "the token is unknown, expired or revoked")
 	case err != nil:
-		return ledger.Caller{}, problem("unavailable", "this node has no lease: it has not heard from the log for too long, and cannot tell whether the token is still good; nothing was changed")
+		return problem("unavailable", "this node has no lease: it has not heard from the log for too long, and cannot tell whether the token is still good; nothing was changed")
 	}
-	return caller, nil
+	return nil
 }
 
 // session returns who sent the secret of a session. What changes something rests

@@ -50,7 +50,7 @@ func handler(t testing.TB) (http.Handler, *ledgertest.Log) {
 	if err := l.Bootstrap(context.Background(), events.DefaultFormat.NewSecret(events.ServiceAccount)); err != nil {
 		t.Fatal(err)
 	}
-	first, _ := index.Accounts("", 1)
+	first, _, _ := index.Accounts("", 1)
 	root := ledger.Caller{Account: first[0].ID, Address: "192.0.2.1", Scopes: []events.Scope{events.Superuser}}
 	if _, err := l.CreateAccount(context.Background(), root, "", ledger.CreateAccount{Login: "alice", Kind: "user", Grants: []string{"view:site/*"}}); err != nil {
 		t.Fatal(err)

@@ -15,9 +15,10 @@ import (
 // Receipt says since when no node answers any more as if the events up to a
 // position had not happened, and how each node came to that.
 type Receipt struct {
-	Complete bool   `json:"complete" doc:"no node answers any more as if the events up to covers had not happened"`
-	Covers   uint64 `json:"covers" doc:"every event up to this position is covered"`
-	Position uint64 `json:"position,omitempty" doc:"of the receipt's own event in the log; absent where it is not recorded (yet), which takes nothing back"`
+	Complete    bool   `json:"complete" doc:"no node answers any more as if the events up to covers had not happened"`
+	Covers      uint64 `json:"covers" doc:"every event up to this position is covered"`
+	Position    uint64 `json:"position,omitempty" doc:"of the receipt's own event in the log; absent where it is not recorded (yet), which takes nothing back"`
+	NotRecorded bool   `json:"not_recorded,omitempty" doc:"true where it could not be recorded in the log; what it says stands"`
 	// Barrier, Lease: what the proof rests on.
 	Barrier  uint64        `json:"barrier,omitempty" doc:"of the barrier that it rests on, in the stream of leases; absent while none is written"`
 	LeaseMS  int64         `json:"lease_ms" doc:"the longest that a node may answer without hearing from the log"`
@@ -30,8 +31,10 @@ type Receipt struct {
 
 // ReceiptNode is one node's part in a receipt.
 type ReceiptNode struct {
-	Name       string               `json:"name"`
-	Instance   string               `json:"instance" doc:"of its process; drawn when that started"`
+	Name       string               `json:"name" doc:"of the node; * where the entry counts processes of several nodes"`
+	Instance   string               `json:"instance" doc:"of its process; drawn when that started; empty where the entry counts several"`
+	Instances  int                  `json:"instances,omitempty" doc:"how many processes the entry stands for that are not listed one by one, at least"`
+	Names      []string             `json:"names,omitempty" doc:"nodes that an entry of * stands for, as many as there is room for"`
 	How        string               `json:"how" enum:"applied,given_up,lease_ended,waiting" doc:"applied: it has applied the events; given_up: it said that it answers nothing any more; lease_ended: it cannot answer any more; waiting: it may still answer as before"`
 	At         *time.Time           `json:"at,omitempty" doc:"when it stopped answering as before, by the ledger's clock"`
 	Latest     *time.Time           `json:"latest,omitempty" doc:"where it is waited for: when it will have stopped at the latest"`
@@ -90,13 +93,13 @@ func (a *api) prove(ctx context.Context, covers events.Position, wait time.Durat
 
 func showReceipt(p ledger.Proof) *Receipt {
 	out := &Receipt{
-		Complete: p.Complete, Covers: uint64(p.Covers), Position: uint64(p.Receipt), Barrier: uint64(p.Barrier),
+		Complete: p.Complete, Covers: uint64(p.Covers), Position: uint64(p.Receipt), NotRecorded: p.Unrecorded, Barrier: uint64(p.Barrier),
 		LeaseMS: p.Lease.Milliseconds(), AskedAt: p.Asked, TookMS: p.Took.Milliseconds(),
 		IssuedAt: instant(p.Issued), Latest: instant(p.Latest), Nodes: make([]ReceiptNode, len(p.Nodes)),
 	}
 	for i, n := range p.Nodes {
 		out.Nodes[i] = ReceiptNode{
-			Name: n.Node, Instance: n.Instance, How: string(n.How), At: instant(n.At), Latest: instant(n.Latest), StaleUntil: n.Stale,
+			Name: n.Node, Instance: n.Instance, Instances: n.Instances, Names: n.Names, How: string(n.How), At: instant(n.At), Latest: instant(n.Latest), StaleUntil: n.Stale,
 		}
 		if n.How == "" {
 			out.Nodes[i].How = "waiting"

@@ -27,6 +27,8 @@ type Machine struct {
 	// life counts the streams: it changes where the stream was made anew.
 	life    int
 	holders map[events.Holder]Holder
+	count   map[string]int // name -> how many of its processes are told apart
+	told    int            // the most of one name that are
 	// heard are reports of holders of whom no renewal was read yet.
 	heard map[events.Holder]events.Position
 
@@ -49,7 +51,15 @@ type Holder struct {
 	Lease   time.Duration   // that it asked for; 0 where it gave its lease up
 	Applied events.Position // the highest that it said to have applied
 	Stale   map[string]time.Duration
+	// crowd are the processes that this stands for, where they are too many to be
+	// told apart: see [Machine.holder]. Nothing that they report counts. It is not
+	// changed in place.
+	crowd map[events.Holder]struct{}
 }
+
+// Instances returns how many processes a holder stands for that are not told
+// apart, at least; 0 where it is one process.
+func (h Holder) Instances() int { return len(h.crowd) }
 
 // fence is a barrier that is committed.
 type fence struct {
@@ -57,6 +67,15 @@ type fence struct {
 	floor events.Position
 	seen  time.Duration // when this ledger knew of it
 }
+
+// Bounds of what is remembered of holders. Anybody with a verifier's key can make
+// up instances, and where verifiers share a key, names.
+const (
+	mostTold    = 16   // processes of one name that are told apart
+	mostHolders = 8192 // holders in all
+	mostCrowd   = 4096 // processes that are counted in a crowd
+	mostStale   = 32   // permissions that are listed for one holder
+)
 
 // mostFences bounds how many barriers are remembered. A wait takes hold of its
 // own.
@@ -70,7 +89,7 @@ func Margin(lease time.Duration) time.Duration { return lease/100 + 100*time.Mil
 func NewMachine(lease time.Duration) *Machine {
 	return &Machine{
 		lease: lease, margin: Margin(lease),
-		holders: map[events.Holder]Holder{}, heard: map[events.Holder]events.Position{},
+		holders: map[events.Holder]Holder{}, count: map[string]int{}, told: mostTold, heard: map[events.Holder]events.Position{},
 	}
 }
 
@@ -133,10 +152,115 @@ func (m *Machine) Unreadable(at events.LeaseSeq, now time.Duration) bool {
 	return true
 }
 
+// Tell sets how many processes of one name are told apart, for those who explore
+// what the bound does.
+func (m *Machine) Tell(most int) { m.told = most }
+
+// holder returns under what a process is remembered: under itself, or in a crowd
+// with the others of its name once many of its name hold a lease, or in one with
+// all others once there are too many names.
+//
+// A node whose renewal is not remembered could answer after a wait, so none is
+// left out. A crowd counts as one holder that asked for all of their leases and
+// never reports: a wait takes as long as the last of them, which is what a single
+// process that does not report can bring about too. A process leaves the crowd
+// when it renews and there is room; until its older leases end, the crowd stands
+// for those.
+func (m *Machine) holder(h events.Holder, now time.Duration) events.Holder {
+	if _, known := m.holders[h]; known {
+		return h
+	}
+	if m.count[h.Node] >= m.told {
+		m.forget(now, func(other events.Holder) bool { return other.Node == h.Node })
+	}
+	crowd := events.Holder{Node: h.Node}
+	if len(m.holders) >= mostHolders {
+		m.forget(now, func(events.Holder) bool { return true })
+	}
+	if len(m.holders) >= mostHolders {
+		if _, known := m.holders[crowd]; !known {
+			crowd.Node = events.AnyNode
+		}
+		return crowd
+	}
+	if m.count[h.Node] >= m.told {
+		return crowd
+	}
+	return h
+}
+
+// forget forgets holders that answer nothing any more, by what was read of them.
+func (m *Machine) forget(now time.Duration, which func(events.Holder) bool) {
+	maps.DeleteFunc(m.holders, func(h events.Holder, known Holder) bool {
+		if !which(h) || now <= known.ends(m)+known.longestStale() {
+			return false
+		}
+		m.dropped(h)
+		return true
+	})
+}
+
+// dropped notes that a holder is not remembered any more.
+func (m *Machine) dropped(h events.Holder) {
+	if h.Instance == "" {
+		return
+	}
+	if m.count[h.Node]--; m.count[h.Node] == 0 {
+		delete(m.count, h.Node)
+	}
+}
+
+// crowded notes a renewal by a process that is not told apart from others.
+func (m *Machine) crowded(key events.Holder, at events.LeaseSeq, r *events.Renewal, now time.Duration) {
+	if r.Lease == 0 {
+		return // the leases that it had may be another's
+	}
+	c, known := m.holders[key]
+	if known && now > c.ends(m)+c.longestStale() {
+		c, known = Holder{}, false
+	}
+	if !known {
+		c.First = at
+	}
+	c.Renewed, c.Lease = now, max(c.Lease, r.Lease.Duration())
+	c.Stale = maps.Clone(c.Stale)
+	for permission, d := range r.Stale {
+		c.stale(permission, d.Duration())
+	}
+	if _, counted := c.crowd[r.Holder]; !counted && len(c.crowd) < mostCrowd {
+		c.crowd = maps.Clone(c.crowd)
+		if c.crowd == nil {
+			c.crowd = map[events.Holder]struct{}{}
+		}
+		c.crowd[r.Holder] = struct{}{}
+	}
+	m.holders[key] = c
+}
+
+// stale notes that the holder may go on answering for a permission.
+func (h *Holder) stale(permission string, d time.Duration) {
+	if h.Stale == nil {
+		h.Stale = map[string]time.Duration{}
+	}
+	if _, listed := h.Stale[permission]; !listed && len(h.Stale) >= mostStale {
+		permission = events.AnyPermission
+	}
+	h.Stale[permission] = max(h.Stale[permission], d)
+}
+
 func (m *Machine) renewed(at events.LeaseSeq, r *events.Renewal, now time.Duration) {
+	if r.Joining {
+		m.joining = at
+	}
+	if key := m.holder(r.Holder, now); key != r.Holder {
+		delete(m.heard, r.Holder)
+		m.crowded(key, at, r, now)
+		return
+	}
 	h, known := m.holders[r.Holder]
 	if !known {
 		h.First = at
+		m.count[r.Node]++
 	}
 	if r.Number < h.Number {
 		// It was on its way for long, and says nothing of what came after it;
@@ -149,15 +273,9 @@ func (m *Machine) renewed(at events.LeaseSeq, r *events.Renewal, now time.Durati
 	delete(m.heard, r.Holder)
 	h.Stale = nil
 	for permission, d := range r.Stale {
-		if h.Stale == nil {
-			h.Stale = map[string]time.Duration{}
-		}
-		h.Stale[permission] = d.Duration()
+		h.stale(permission, d.Duration())
 	}
 	m.holders[r.Holder] = h
-	if r.Joining {
-		m.joining = at
-	}
 }
 
 // know notes a committed barrier.
@@ -182,6 +300,9 @@ func (m *Machine) know(at events.LeaseSeq, floor events.Position, now time.Durat
 // Report notes that a process says to have applied all events up to a position.
 func (m *Machine) Report(h events.Holder, at events.Position) {
 	known, ok := m.holders[h]
+	if h.Instance == "" || ok && known.crowd != nil {
+		return // several that are not told apart
+	}
 	if !ok {
 		const most = 4096
 		if len(m.heard) < most {
@@ -249,6 +370,9 @@ type Stop struct {
 	At  time.Duration
 	// Stale: permission -> until when it may go on answering for that alone.
 	Stale map[string]time.Duration
+	// Instances is how many processes it stands for that are not told apart, at
+	// least; 0 where it is one process.
+	Instances int
 }
 
 // Ask begins a wait. The position has to be committed.
@@ -277,7 +401,7 @@ func (m *Machine) Done(w *Wait, now time.Duration) (bool, time.Duration) {
 		}
 		ends := min(holder.ends(m), all)
 		switch {
-		case holder.Applied >= w.Covers && holder.Lease > 0 && holder.ends(m) > w.begun:
+		case holder.crowd == nil && holder.Applied >= w.Covers && holder.Lease > 0 && holder.ends(m) > w.begun:
 			w.stops[h] = Stop{How: events.StopApplied, At: now}
 		case !known && now < all:
 			// It may have renewed since, where that is not read yet.
@@ -370,7 +494,7 @@ func (m *Machine) Outstanding(w *Wait, now time.Duration) (map[events.Holder]tim
 }
 
 func expired(h Holder, at time.Duration) Stop {
-	s := Stop{How: events.StopExpired, At: at}
+	s := Stop{How: events.StopExpired, At: at, Instances: h.Instances()}
 	for permission, d := range h.Stale {
 		if s.Stale == nil {
 			s.Stale = map[string]time.Duration{}
@@ -402,8 +526,12 @@ func (m *Machine) Last() (events.LeaseSeq, events.Position) { return m.last, m.f
 // forgets those that have not renewed for long and answer nothing any more.
 func (m *Machine) Holders(now time.Duration) map[events.Holder]Holder {
 	const long = 10 // leases
-	maps.DeleteFunc(m.holders, func(_ events.Holder, h Holder) bool {
-		return now > h.Renewed+long*m.lease && now > h.ends(m)+h.longestStale()
+	maps.DeleteFunc(m.holders, func(key events.Holder, h Holder) bool {
+		if now <= h.Renewed+long*m.lease || now <= h.ends(m)+h.longestStale() {
+			return false
+		}
+		m.dropped(key)
+		return true
 	})
 	return maps.Clone(m.holders)
 }
@@ -412,7 +540,7 @@ func (m *Machine) Holders(now time.Duration) map[events.Holder]Holder {
 // become of it.
 func (m *Machine) Clone() *Machine {
 	c := *m
-	c.holders, c.heard = maps.Clone(m.holders), maps.Clone(m.heard)
+	c.holders, c.heard, c.count = maps.Clone(m.holders), maps.Clone(m.heard), maps.Clone(m.count)
 	c.barriers = slices.Clone(m.barriers)
 	return &c
 }

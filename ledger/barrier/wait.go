@@ -27,9 +27,14 @@ type Proof struct {
 // Node is one process's part in a proof.
 type Node struct {
 	events.Holder
-	How    events.NodeStop // empty while it is waited for
-	At     time.Time       // when it stopped
-	Latest time.Time       // when it will have stopped at the latest, while it is waited for
+	// Instances is how many processes of the name this stands for, where they are
+	// not told apart; the instance is empty then. Names are nodes that one of
+	// [events.AnyNode] stands for.
+	Instances int
+	Names     []string
+	How       events.NodeStop // empty while it is waited for
+	At        time.Time       // when it stopped
+	Latest    time.Time       // when it will have stopped at the latest, while it is waited for
 	// Applied is the highest position that it said to have applied.
 	Applied events.Position
 	// Stale: permission -> until when it may go on answering for that alone.
@@ -128,7 +133,7 @@ func (k *Keeper) proofLocked(p *Pending, now time.Duration, complete bool) Proof
 		Asked: p.asked, Took: now - p.begun,
 	}
 	for h, s := range p.w.Stops() {
-		n := Node{Holder: h, How: s.How, At: wall(s.At), Applied: k.m.holders[h].Applied}
+		n := Node{Holder: h, Instances: s.Instances, How: s.How, At: wall(s.At), Applied: k.m.holders[h].Applied}
 		for permission, until := range s.Stale {
 			if n.Stale == nil {
 				n.Stale = map[string]time.Time{}
@@ -140,7 +145,7 @@ func (k *Keeper) proofLocked(p *Pending, now time.Duration, complete bool) Proof
 	if !complete {
 		waiting, all := k.m.Outstanding(p.w, now)
 		for h, latest := range waiting {
-			proof.Nodes = append(proof.Nodes, Node{Holder: h, Latest: wall(latest), Applied: k.m.holders[h].Applied})
+			proof.Nodes = append(proof.Nodes, Node{Holder: h, Instances: k.m.holders[h].Instances(), Latest: wall(latest), Applied: k.m.holders[h].Applied})
 		}
 		if all > 0 {
 			proof.Latest = wall(all)

@@ -88,7 +88,7 @@ func start(t testing.TB, n int, options ...func(*signin.Config)) *ledgers {
 	if err := first.ledger.Bootstrap(t.Context(), events.DefaultFormat.NewSecret(events.ServiceAccount)); err != nil {
 		t.Fatal(err)
 	}
-	list, _ := first.view.Accounts("", 1)
+	list, _, _ := first.view.Accounts("", 1)
 	tokens, _, err := first.view.Tokens(list[0].ID, nil, "", 1)
 	if err != nil {
 		t.Fatal(err)
@@ -314,7 +314,11 @@ func (k *ledgers) stored(id events.AccountID) map[string]any {
 // policy sets the policy, by an event of its own.
 func (k *ledgers) policy(change func(*events.Policy)) {
 	k.t.Helper()
-	p := k.node[0].view.Policy().Policy
+	now, err := k.node[0].view.Policy()
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	p := now.Policy
 	change(&p)
 	k.append(events.PolicyName, &events.PolicySet{Policy: p})
 }

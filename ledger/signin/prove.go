@@ -143,7 +143,7 @@ func (s *SignIn) renew(ctx context.Context, c ledger.Caller, change func(*sessio
 		change(&r)
 		switch err := s.write(ctx, e, r); {
 		case err == nil:
-			return s.show(r), nil
+			return s.show(r)
 		case !errors.Is(err, bucket.ErrChanged) || ctx.Err() != nil:
 			return Session{}, unavailable(err)
 		}

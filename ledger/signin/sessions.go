@@ -76,7 +76,8 @@ func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
 		return Opened{}, unavailable(err)
 	}
 	s.log.InfoContext(ctx, "signed in", "account_id", r.Account, "session_id", r.ID, "token_id", r.Token, "methods", r.Methods, "address", r.Address)
-	return Opened{Secret: secret, Session: s.show(r)}, nil
+	shown, err := s.show(r)
+	return Opened{Secret: secret, Session: shown}, err
 }
 
 // makeRoom ends an account's oldest sessions where it has too many.
@@ -146,7 +147,11 @@ func (s *SignIn) Authenticate(ctx context.Context, secret, address string, chang
 		if err != nil {
 			return caller, err
 		}
-		now, policy := s.now(), s.cfg.View.Policy()
+		policy, err := s.policy()
+		if err != nil {
+			return ledger.Caller{}, err
+		}
+		now := s.now()
 		if !changes && now.Sub(r.Seen) < min(seenEvery, policy.Idle()/4) {
 			return caller, nil
 		}
@@ -183,7 +188,11 @@ func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Ca
 	if err != nil {
 		return ledger.Caller{}, err
 	}
-	now, policy := s.now(), s.cfg.View.Policy()
+	policy, err := s.policy()
+	if err != nil {
+		return ledger.Caller{}, err
+	}
+	now := s.now()
 	switch {
 	case r.Generation != generation,
 		!now.Before(r.Created.Add(policy.Life())),
@@ -229,19 +238,25 @@ func mayOpen(c *events.Constraints, address string) bool {
 	return len(c.CIDRs) == 0 || err == nil && slices.ContainsFunc(c.CIDRs, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
 }
 
-func (s *SignIn) show(r session) Session {
-	policy := s.cfg.View.Policy()
+func (s *SignIn) show(r session) (Session, error) {
+	policy, err := s.policy()
+	if err != nil {
+		return Session{}, err
+	}
 	return Session{
 		ID: r.ID, Account: r.Account, Created: r.Created, Seen: r.Seen, Proved: r.Proved,
 		Expires: r.Created.Add(policy.Life()), Idle: r.Seen.Add(policy.Idle()),
 		Methods: r.Methods, Address: r.Address, Token: r.Token,
-	}
+	}, nil
 }
 
 // Current returns the caller's own session.
 func (s *SignIn) Current(ctx context.Context, c ledger.Caller) (Session, error) {
 	r, _, err := s.own(ctx, c)
-	return s.show(r), err
+	if err != nil {
+		return Session{}, err
+	}
+	return s.show(r)
 }
 
 // own reads the caller's session.
@@ -297,7 +312,11 @@ func (s *SignIn) List(ctx context.Context, c ledger.Caller, account string, ever
 		if len(out) == limit {
 			return out, true, nil
 		}
-		out = append(out, s.show(r))
+		shown, err := s.show(r)
+		if err != nil {
+			return nil, false, err
+		}
+		out = append(out, shown)
 	}
 	return out, false, nil
 }

@@ -33,7 +33,17 @@ var (
 type View interface {
 	Account(id events.AccountID) (*events.Account, error)
 	Token(id events.TokenID) (*events.Token, error)
-	Policy() events.PolicyState
+	Policy() (events.PolicyState, error)
+}
+
+// policy returns the policy in force. While the index does not answer, the
+// error is [ledger.ErrUnavailable]: an empty policy would allow everything.
+func (s *SignIn) policy() (events.PolicyState, error) {
+	p, err := s.cfg.View.Policy()
+	if err != nil {
+		return p, unavailable(err)
+	}
+	return p, nil
 }
 
 // Directory knows the logins of accounts and who may do what with them; see
@@ -298,7 +308,10 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 	if err := s.ready(); err != nil {
 		return Opened{}, err
 	}
-	if !s.cfg.View.Policy().TokenSignIn {
+	switch policy, err := s.policy(); {
+	case err != nil:
+		return Opened{}, err
+	case !policy.TokenSignIn:
 		return Opened{}, fmt.Errorf("%w: the policy lets no token open a session (token_sign_in); sign in with login and password", ledger.ErrForbidden)
 	}
 	try, err := s.attempts.begin("", address, false)

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
@@ -21,7 +22,16 @@ type Nginx struct {
 	Upstream  string   // http://host:port of the application
 	Verifiers []string // http://host:port, one or more
 	Policy    string   // as in site, or need/view:site/3
+	// Timeout is how long nginx waits for a verifier's answer; a later one is
+	// discarded. Zero means [DefaultTimeout].
+	Timeout time.Duration
 }
+
+// DefaultTimeout is how long nginx waits for a verifier's answer. An answer that
+// was on its way longer may be older than the receipt of a revocation: ledgers
+// wait for the end of a lease and a margin, which is 400 ms for the default lease
+// of 30 s (see ops/design/0008).
+const DefaultTimeout = 300 * time.Millisecond
 
 // validate reports everything that is wrong. Nothing that is printed can end a
 // directive, begin another or be a variable.
@@ -44,6 +54,9 @@ func (n Nginx) validate() error {
 	}
 	if err := checkPolicy(n.Policy); err != nil {
 		bad("policy: %w", err)
+	}
+	if n.Timeout != 0 && (n.Timeout < 10*time.Millisecond || n.Timeout > 10*time.Second || n.Timeout%time.Millisecond != 0) {
+		bad("timeout: %s is not between 10ms and 10s, in whole milliseconds", n.Timeout)
 	}
 	return errors.Join(problems...)
 }
@@ -103,6 +116,9 @@ func (n Nginx) Write(w io.Writer) error {
 	if err := n.validate(); err != nil {
 		return err
 	}
+	if n.Timeout == 0 {
+		n.Timeout = DefaultTimeout
+	}
 	upstream, _ := hostPort(n.Upstream)
 	var verifiers []string
 	for _, v := range n.Verifiers {
@@ -122,7 +138,12 @@ func (n Nginx) Write(w io.Writer) error {
 		Identity     []header
 		Ours         []string // other headers in our name
 		Unavailable  string
-	}{n, upstream, verifiers, identity, []string{proxy.HeaderDeny, proxy.HeaderUnavailable}, proxy.HeaderUnavailable})
+		Milliseconds int64
+	}{
+		n, upstream, verifiers, identity,
+		[]string{proxy.HeaderDeny, proxy.HeaderUnavailable},
+		proxy.HeaderUnavailable, n.Timeout.Milliseconds(),
+	})
 }
 
 var nginxTemplate = template.Must(template.New("nginx").Parse(`# tokenledger: nginx asks a verifier before it lets a request through.
@@ -215,7 +236,11 @@ server {
         proxy_next_upstream error timeout http_503;
         proxy_next_upstream_timeout 2s;
         proxy_connect_timeout 200ms;
-        proxy_read_timeout 1s;
+        # An answer that takes longer is discarded: it may be older than the
+        # receipt of a revocation. Ledgers wait 400 ms longer than the default
+        # lease, so this has to be less.
+        proxy_send_timeout {{.Milliseconds}}ms;
+        proxy_read_timeout {{.Milliseconds}}ms;
     }
 
     location @tokenledger_denied {

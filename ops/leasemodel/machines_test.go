@@ -159,6 +159,9 @@ func (s *stepper) tellLedger(to *base, a act) *base {
 	n := new(base)
 	if to == nil {
 		n.m = barrier.NewMachine(leaseFor)
+		if s.l.Told > 0 {
+			n.m.Tell(s.l.Told)
+		}
 	} else {
 		n.m = to.m.Clone()
 	}
@@ -179,6 +182,9 @@ func (s *stepper) tellLedger(to *base, a act) *base {
 			if a.verb == lRenewal {
 				r.Lease = events.InMilliseconds(leaseFor)
 			}
+		}
+		if s.l.Broken == leaveOut && r != nil && int(a.who) >= s.l.Told {
+			r = nil
 		}
 		if !n.m.Read(at, r, b, now) {
 			panic("a message out of turn")

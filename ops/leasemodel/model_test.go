@@ -63,6 +63,12 @@ var worlds = []struct {
 		false,
 	},
 	{
+		"more processes by one name than a ledger tells apart",
+		limits{Horizon: 4, Renewals: 1, Barriers: 1, Restarts: 1, Twin: true, Told: 1},
+		limits{Horizon: 4, Renewals: 2, Barriers: 1, Restarts: 1, Twin: true, Told: 1},
+		false,
+	},
+	{
 		"a ledger that starts again",
 		limits{Horizon: 5, Renewals: 1, Barriers: 1, LedgerRestarts: 1},
 		limits{Horizon: 5, Renewals: 1, Barriers: 2, LedgerRestarts: 1},
@@ -140,6 +146,7 @@ func TestBrokenRulesAreCaught(t *testing.T) {
 		{"barriers are written whatever the last one is", limits{Horizon: 2, Renewals: 1, Barriers: 2, Second: true, Restarts: 1}, unconditional},
 		{"a ledger that starts takes itself to know all holders", limits{Horizon: 5, Renewals: 1, Barriers: 1, LedgerRestarts: 1}, forgetHolders},
 		{"a ledger waits no longer than a lease, and a clock is slow", limits{Horizon: 5, Renewals: 1, Barriers: 1, Slow: 1}, noMargin},
+		{"a ledger leaves processes out that it does not tell apart", limits{Horizon: 4, Renewals: 1, Barriers: 2, Restarts: 1, Told: 1}, leaveOut},
 		{"a ledger does not read up to its barrier", limits{Horizon: 4, Renewals: 1, Barriers: 2, Cold: true}, readNotUpTo},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -40,6 +40,7 @@ type limits struct {
 	LedgerRestarts int
 	Faults         int  // of all kinds above but slow ticks, together; 0 means no bound
 	Second         bool // a second ledger, which begins knowing nothing and lags
+	Told           int  // processes of one name that a ledger tells apart; 0 means as many as it does
 	Cold           bool // nobody has a lease at first
 	// Lazy lets a ledger look whether a wait is over at some time after what ends
 	// it, and be asked at some time after the revocation; else at once.
@@ -65,6 +66,7 @@ const (
 	unconditional      // barriers are written whatever the last one is
 	forgetHolders      // a ledger that starts takes itself to know all holders
 	noMargin           // a ledger waits no longer than a lease
+	leaveOut           // a ledger takes no notice of processes that it does not tell apart
 	readNotUpTo        // a ledger looks at what it knows, not at what stands before its barrier
 )
 

@@ -27,6 +27,7 @@ type Source struct {
 	Stale         func() uint64            // checks answered past the lease, where that is configured
 	Moves         func() uint64            // switches to another server of the log
 	Resident      func() Resident          // what checks find in memory
+	Unrecorded    func() uint64            // receipts that could not be recorded; nil where there is no ledger
 	Ready         func() error             // why checks are refused, nil if not
 }
 
@@ -61,6 +62,7 @@ var (
 	descLease   = prometheus.NewDesc("tokenledger_lease_seconds", "How much longer checks are answered without hearing from the log.", nil, nil)
 	descStale   = prometheus.NewDesc("tokenledger_verify_stale_total", "Checks answered past the lease, for permissions that are configured so.", nil, nil)
 	descMoves   = prometheus.NewDesc("tokenledger_log_moves_total", "Switches to another server of the log, because the one in use gave no progress.", nil, nil)
+	descLost    = prometheus.NewDesc("tokenledger_receipts_not_recorded_total", "Receipts that were complete and could not be recorded in the log.", nil, nil)
 	descReady   = prometheus.NewDesc("tokenledger_ready", "1 while checks are answered.", nil, nil)
 	descHeld    = prometheus.NewDesc("tokenledger_resident_tokens", "Secrets of tokens that checks find in memory, those that ended included.", nil, nil)
 	descAway    = prometheus.NewDesc("tokenledger_resident_away_tokens", "Secrets of tokens that checks have to read from the disk, because memory has no room for them.", nil, nil)
@@ -71,7 +73,7 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descMoves, descHeld, descAway, descBytes, descLimit, descReady, descBuild} {
+	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descMoves, descLost, descHeld, descAway, descBytes, descLimit, descReady, descBuild} {
 		ch <- d
 	}
 }
@@ -89,6 +91,9 @@ func (s Source) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descLease, prometheus.GaugeValue, max(0, s.Lease().Seconds()))
 	ch <- prometheus.MustNewConstMetric(descStale, prometheus.CounterValue, float64(s.Stale()))
 	ch <- prometheus.MustNewConstMetric(descMoves, prometheus.CounterValue, float64(s.Moves()))
+	if s.Unrecorded != nil {
+		ch <- prometheus.MustNewConstMetric(descLost, prometheus.CounterValue, float64(s.Unrecorded()))
+	}
 	r := s.Resident()
 	ch <- prometheus.MustNewConstMetric(descHeld, prometheus.GaugeValue, float64(r.Secrets))
 	ch <- prometheus.MustNewConstMetric(descAway, prometheus.GaugeValue, float64(r.Away))

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -64,7 +65,7 @@ func TestCrossCheck(t *testing.T) {
 			for _, s := range tt.said {
 				c.hear(s.node, s.index, s.mark)
 			}
-			f := c.judge(mine)
+			f := c.judge(0, mine)
 			if f.action != tt.want || !slices.Equal(f.names, tt.names) || f.at != tt.at || f.agree != tt.agree || f.differ != tt.differ {
 				t.Errorf("judge = %+v, want action %d, names %v at %d, %d with and %d against", f, tt.want, tt.names, tt.at, tt.agree, tt.differ)
 			}
@@ -82,7 +83,7 @@ func TestCrossCheckRemembers(t *testing.T) {
 	mine := known(at(1, 1), at(2, 2), at(3, 3), at(4, 4))
 	say := func(node string, p events.Position, d events.IndexDigest) action {
 		c.hear(node, at(p, d), at(0, 0))
-		return c.judge(mine).action
+		return c.judge(0, mine).action
 	}
 	steps := []struct {
 		node string
@@ -103,7 +104,7 @@ func TestCrossCheckRemembers(t *testing.T) {
 			t.Fatalf("step %d: action %d, want %d", i+1, got, s.want)
 		}
 	}
-	c.acquit([]string{"a", "b", "nobody"})
+	c.acquit(0, []string{"a", "b", "nobody"})
 	for _, node := range []string{"a", "b"} {
 		for p := range events.Position(4) {
 			if got := say(node, p+1, 9); got != carryOn {
@@ -114,11 +115,67 @@ func TestCrossCheckRemembers(t *testing.T) {
 	if got := say("c", 4, 9); got != doubt {
 		t.Errorf("another one differs: action %d, want %d", got, doubt)
 	}
-	if got := say("a", 4, 4); got != accuse {
-		t.Errorf("one agrees again, and so has a say: action %d, want %d", got, accuse)
+	if got := say("a", 4, 4); got != doubt {
+		t.Errorf("one in quarantine agrees, and has no say: action %d, want %d", got, doubt)
 	}
-	if got := say("a", 4, 9); got != doubt {
-		t.Errorf("it differs once more: action %d, want %d", got, doubt)
+}
+
+// TestQuarantine: a node that was proved wrong is not listened to for a time that
+// doubles, whatever it says meanwhile, and is listened to again afterwards. From
+// its second doubt on this node goes on answering.
+func TestQuarantine(t *testing.T) {
+	var c crossCheck
+	mine := known(at(1, 1), at(2, 2))
+	say := func(now time.Duration, node string, digest events.IndexDigest) action {
+		c.hear(node, at(1, digest), at(0, 0))
+		return c.judge(now, mine).action
+	}
+	const right, wrong = 1, 9
+	now, want, rebuilds := time.Duration(0), doubt, 0
+	end := 1000 * time.Hour
+	for ; now < end; now += time.Minute {
+		for range 2 { // it copies this node's digest, and then says another one
+			if got := say(now, "liar", right); got != carryOn {
+				t.Fatalf("after %s it agrees: action %d", now, got)
+			}
+			switch got := say(now, "liar", wrong); got {
+			case carryOn:
+			case want:
+				rebuilds++
+				c.acquit(now, []string{"liar"})
+				want = wonder
+			default:
+				t.Fatalf("after %s: action %d, want %d or none", now, got, want)
+			}
+		}
+	}
+	if rebuilds != 10 { // 0, 1, 3, 7, … 511 hours, and no more than 512 apart
+		t.Errorf("%d rebuilds in %s", rebuilds, end)
+	}
+	// It does not speak for this node either, and another's doubt counts.
+	if got := say(now, "liar", right); got != carryOn {
+		t.Errorf("action %d", got)
+	}
+	if got := say(now, "other", wrong); got != doubt {
+		t.Errorf("an honest node differs: action %d, want %d", got, doubt)
+	}
+	c.convict([]string{"other"})
+	if got := say(now, "other", right); got != carryOn {
+		t.Errorf("it agrees: action %d", got)
+	}
+	// One that was wrong once, and honest, is heard when its quarantine is over.
+	c.acquit(now, []string{"other"})
+	say(now, "other", right)
+	if got := say(now+firstQuarantine-1, "other", wrong); got != carryOn {
+		t.Errorf("in quarantine: action %d", got)
+	}
+	if got := say(now+firstQuarantine, "other", wrong); got != wonder {
+		t.Errorf("after it: action %d, want %d", got, wonder)
+	}
+	// One that never agreed since is known to be wrong.
+	c.acquit(now, []string{"other"})
+	if got := say(now+mostQuarantine, "other", wrong); got != carryOn {
+		t.Errorf("wrong all the while: action %d", got)
 	}
 }
 
@@ -160,7 +217,7 @@ func TestCrossCheckIsTheMajoritys(t *testing.T) {
 			default:
 				want = doubt
 			}
-			if f := c.judge(known(at(5, digests[me]))); f.action != want || f.agree != same || f.differ != differ {
+			if f := c.judge(0, known(at(5, digests[me]))); f.action != want || f.agree != same || f.differ != differ {
 				t.Fatalf("seed %d: %v, node %d: %+v, want action %d", seed, digests, me, f, want)
 			}
 		}
@@ -176,7 +233,7 @@ func TestCrossCheckIsBounded(t *testing.T) {
 	if len(c.others) != mostClaims {
 		t.Errorf("%d nodes are remembered, want %d", len(c.others), mostClaims)
 	}
-	if f := c.judge(known(at(1, 1))); f.agree != mostClaims {
+	if f := c.judge(0, known(at(1, 1))); f.agree != mostClaims {
 		t.Errorf("%d agree", f.agree)
 	}
 }

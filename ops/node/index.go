@@ -42,6 +42,9 @@ type indexConfig struct {
 	// Free returns how many bytes of a folder's disk are free. Nil means to ask
 	// the system.
 	Free func(dir string) (uint64, error)
+	// Boottime tells the time by which nodes that were proved wrong are not
+	// listened to. Nil means [follow.Boottime].
+	Boottime func() time.Duration
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 }
@@ -55,6 +58,9 @@ func (c indexConfig) withDefaults() indexConfig {
 			free, _, err := diskSpace(dir)
 			return free, err
 		}
+	}
+	if c.Boottime == nil {
+		c.Boottime = follow.Boottime
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -502,9 +508,8 @@ func (x *index) SessionEnded(id events.SessionID) (bool, error) {
 }
 
 // Policy returns the policy in force.
-func (x *index) Policy() events.PolicyState {
-	got, _ := use(x, func(p *projector.Projector) (events.PolicyState, error) { return p.Policy(), nil })
-	return got
+func (x *index) Policy() (events.PolicyState, error) {
+	return use(x, (*projector.Projector).Policy)
 }
 
 // Position returns the position of the last applied event, 0 while there is no
@@ -602,13 +607,12 @@ func (x *index) DigestTaken(d events.Digest) (bool, error) {
 }
 
 // Accounts lists accounts.
-func (x *index) Accounts(after events.AccountID, limit int) ([]*events.Account, bool) {
-	more := false
-	list, _ := use(x, func(p *projector.Projector) (list []*events.Account, err error) {
-		list, more = p.Accounts(after, limit)
-		return list, nil
+func (x *index) Accounts(after events.AccountID, limit int) (list []*events.Account, more bool, err error) {
+	list, err = use(x, func(p *projector.Projector) (list []*events.Account, err error) {
+		list, more, err = p.Accounts(after, limit)
+		return list, err
 	})
-	return list, more
+	return list, more, err
 }
 
 // WaitApplied waits until a position has been applied. It does not hold on to

@@ -470,8 +470,10 @@ func (b *bench) refuses(why string) {
 	_, command := b.x.Command("x")
 	_, receipt := b.x.Receipt(1)
 	_, _, tokens := b.x.Tokens("", nil, "", 1)
+	_, policy := b.x.Policy()
+	_, _, accounts := b.x.Accounts("", 1)
 	for what, err := range map[string]error{
-		"Lookup": lookup, "Find": find, "Account": account, "Token": token, "Command": command, "Receipt": receipt, "Tokens": tokens, "Err": b.x.Err(),
+		"Policy": policy, "Accounts": accounts, "Lookup": lookup, "Find": find, "Account": account, "Token": token, "Command": command, "Receipt": receipt, "Tokens": tokens, "Err": b.x.Err(),
 	} {
 		if err == nil || !strings.Contains(err.Error(), why) {
 			b.t.Errorf("%s = %v, want it to say %q", what, err, why)
@@ -480,7 +482,7 @@ func (b *bench) refuses(why string) {
 	if _, ok := b.x.FreshAsOf(); ok {
 		b.t.Error("FreshAsOf = true")
 	}
-	if list, more := b.x.Accounts("", 1); len(list) > 0 || more {
+	if list, more, err := b.x.Accounts("", 1); err == nil || len(list) > 0 || more {
 		b.t.Error("accounts are listed")
 	}
 	if b.x.Projector() != nil {
@@ -626,6 +628,89 @@ func TestTied(t *testing.T) {
 		t.Errorf("the index was in doubt %d times", b.lines.count("index is in doubt"))
 	}
 	b.eventually("nothing is left of it", func() bool { return len(b.folders()) == 1 })
+}
+
+// TestLiar runs a node that is right, against one that copies its digest and says
+// a wrong one in turns: the index is made anew once, and after the quarantine once
+// more, while it answers.
+func TestLiar(t *testing.T) {
+	run := eventstest.History(114, 400)
+	b := newBench(t, run.Messages)
+	var now atomic.Int64
+	b.cfg.Boottime = func() time.Duration { return time.Duration(now.Load()) }
+	b.start()
+	b.caughtUp()
+	lie := func() {
+		good := b.digest()
+		wrong := good
+		wrong.Digest++
+		b.x.compareWith("liar", good, events.Statement{})
+		b.x.compareWith("liar", wrong, events.Statement{})
+	}
+	lie()
+	b.eventually("the log decides", func() bool { return b.lines.count("this node's index was right") == 1 })
+	b.caughtUp()
+	live := b.x.Projector()
+	for range 100 {
+		lie()
+		if err := b.x.Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := b.lines.count("index is in doubt"); n != 1 || b.x.onTrial() != nil || b.x.Projector() != live {
+		t.Fatalf("the index was in doubt %d times", n)
+	}
+	now.Store(int64(firstQuarantine))
+	lie()
+	for b.lines.count("this node's index was right") < 2 {
+		if err := b.x.Err(); err != nil {
+			t.Fatal(err) // the second doubt by the same one does not fence
+		}
+	}
+	now.Store(int64(2 * firstQuarantine))
+	for range 100 {
+		lie()
+	}
+	if n := b.lines.count("index is in doubt"); n != 2 {
+		t.Errorf("the index was in doubt %d times", n)
+	}
+	b.right()
+}
+
+// TestFoundAgain: a node that was wrong once is honest, and this node's index is
+// wrong later. It is found when the other's quarantine is over, and another that
+// was never wrong has checks refused at once.
+func TestFoundAgain(t *testing.T) {
+	for _, never := range []bool{false, true} {
+		messages, fetch := wrongIndex(t)
+		b := newBench(t, messages)
+		b.cfg.Fetch = fetch
+		var now atomic.Int64
+		b.cfg.Boottime = func() time.Duration { return time.Duration(now.Load()) }
+		b.start()
+		b.caughtUp()
+		sound := soundIndex(t, messages)
+		index, mark := sound.statements()
+		b.x.checkMu.Lock()
+		b.x.check.hear("other", b.digest(), events.Statement{})
+		b.x.check.acquit(0, []string{"other"})
+		b.x.checkMu.Unlock()
+		b.x.compareWith("other", b.digest(), events.Statement{}) // it agrees since
+		b.x.compareWith("other", index, mark)
+		if b.x.onTrial() != nil {
+			t.Fatal("one in quarantine is listened to")
+		}
+		if never {
+			b.x.compareWith("another", index, mark)
+			b.refuses("differs from the index of another")
+		} else {
+			now.Store(int64(firstQuarantine))
+			b.x.compareWith("other", index, mark)
+		}
+		b.eventually("the log decides", func() bool { return b.lines.count("this node's index was wrong") == 1 })
+		b.right()
+		b.stop()
+	}
 }
 
 // TestMajority runs a node that most agree with.

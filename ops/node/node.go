@@ -518,7 +518,7 @@ func (n *Node) serve(ctx context.Context) error {
 			}
 			opened = nil
 			if n.ledger != nil {
-				start(n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, SignIn: n.people, Logger: n.log}))
+				start(n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Confirm: n.confirm, SignIn: n.people, Logger: n.log}))
 			}
 			n.announce()
 		case <-ctx.Done():
@@ -570,11 +570,7 @@ func (n *Node) announce() {
 
 // authenticate tells the API who sent a token.
 func (n *Node) authenticate(_ context.Context, c api.Credential) (ledger.Caller, error) {
-	r := verifier.Request{Method: c.Method, Origin: c.Origin}
-	if a, err := netip.ParseAddr(c.Address); err == nil {
-		r.Address = a
-	}
-	switch d := n.verify.Check(c.Token, r); d.Reason {
+	switch d := n.verify.Check(c.Token, request(c)); d.Reason {
 	case verifier.Allowed:
 		digest, _ := n.format.DigestOf(c.Token) // it was accepted, so it has one
 		return ledger.Caller{
@@ -586,6 +582,26 @@ func (n *Node) authenticate(_ context.Context, c api.Credential) (ledger.Caller,
 		return ledger.Caller{}, ledger.ErrUnavailable
 	}
 	return ledger.Caller{}, api.ErrUnauthenticated
+}
+
+// confirm tells the API whether a token that was accepted still is.
+func (n *Node) confirm(_ context.Context, c api.Credential) error {
+	switch n.verify.Still(c.Token, request(c)) {
+	case verifier.Allowed:
+		return nil
+	case verifier.Unavailable:
+		return ledger.ErrUnavailable
+	}
+	return api.ErrUnauthenticated
+}
+
+// request is what a check of the API's caller is about.
+func request(c api.Credential) verifier.Request {
+	r := verifier.Request{Method: c.Method, Origin: c.Origin}
+	if a, err := netip.ParseAddr(c.Address); err == nil {
+		r.Address = a
+	}
+	return r
 }
 
 // verifyHandler routes proxies' questions by the raw path, before the mux would
@@ -626,6 +642,23 @@ func (n *Node) opsHandler() http.Handler {
 			r := n.index.Resident()
 			return metrics.Resident{Secrets: r.Secrets, Away: r.Away, Bytes: r.Bytes, Limit: r.Limit}
 		},
-		Ready: n.unopened,
+		Unrecorded: n.unrecorded(),
+		Ready:      n.unopened,
 	})
+}
+
+// unrecorded returns what counts the receipts that could not be recorded, nil
+// where the node is no ledger.
+func (n *Node) unrecorded() func() uint64 {
+	if !n.cfg.has(RoleLedger) {
+		return nil
+	}
+	return func() uint64 {
+		select {
+		case <-n.ready:
+			return n.ledger.UnrecordedReceipts()
+		default:
+			return 0
+		}
+	}
 }

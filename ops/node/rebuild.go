@@ -116,6 +116,7 @@ type trial struct {
 	at      events.Position // where others differ
 	mine    events.IndexDigest
 	against []string
+	answers bool // the index goes on answering meanwhile
 }
 
 // rebuild asks the log: a snapshot is what some node made.
@@ -146,10 +147,10 @@ func (x *index) compareWith(node string, index, mark events.Statement) {
 	x.checkMu.Lock()
 	defer x.checkMu.Unlock()
 	x.check.hear(node, index, mark)
-	if x.trial != nil {
+	if x.trial != nil && !x.trial.answers {
 		return // the log is being asked
 	}
-	f := x.check.judge(func(at events.Position) (events.IndexDigest, bool) {
+	f := x.check.judge(x.cfg.Boottime(), func(at events.Position) (events.IndexDigest, bool) {
 		type known struct {
 			d  events.IndexDigest
 			ok bool
@@ -160,14 +161,27 @@ func (x *index) compareWith(node string, index, mark events.Statement) {
 		})
 		return k.d, k.ok
 	})
+	switch t := x.trial; {
+	case t != nil && f.action == doubt:
+		t.answers, t.against = false, f.names
+		x.log.Error("index is in doubt, by nodes that were never wrong too; checks are refused until it is made anew from the log", "err", t.reason)
+		x.Fence(t.reason)
+		return
+	case t != nil:
+		return
+	}
 	switch f.action {
 	case accuse:
 		x.log.Error("another node's index differs from the log's; this one agrees with most", "nodes", f.names, "position", f.at, "agree", f.agree)
-	case doubt:
+	case doubt, wonder:
 		reason := fmt.Errorf("at position %d it differs from the index of %s, and %d of %d other nodes agree with it", f.at, strings.Join(f.names, ", "), f.agree, f.agree+f.differ)
-		x.log.Error("index is in doubt; checks are refused until it is made anew from the log", "err", reason)
-		x.trial = &trial{reason: reason, at: f.at, mine: f.mine, against: f.names}
-		x.Fence(reason)
+		x.trial = &trial{reason: reason, at: f.at, mine: f.mine, against: f.names, answers: f.action == wonder}
+		if x.trial.answers {
+			x.log.Error("index is in doubt, by nodes that were wrong before; it goes on answering while another is made from the log", "err", reason)
+		} else {
+			x.log.Error("index is in doubt; checks are refused until it is made anew from the log", "err", reason)
+			x.Fence(reason)
+		}
 		x.Rebuild(reason) // which wakes whoever watches over the index
 	}
 }
@@ -196,17 +210,31 @@ func (x *index) decide(g *generation) (right bool) {
 		log := x.log.With("position", t.at, "nodes", t.against)
 		switch d, ok := g.p.DigestAt(t.at); {
 		case !ok:
+			x.check.acquit(x.cfg.Boottime(), t.against) // it is right by now
 			log.Error("index was made anew from the log; whether the one before was right is not known")
 		case d == t.mine:
 			right = true
-			x.check.acquit(t.against)
+			x.check.acquit(x.cfg.Boottime(), t.against)
 			log.Error("the log says that this node's index was right, and that of the others is wrong; it answers again", "digest", d)
 		default:
+			x.check.convict(t.against)
 			log.Error("this node's index was wrong; it was made anew from the log and answers again", "digest", d, "was", t.mine)
 		}
 	}
 	x.Unfence()
 	return right
+}
+
+// dismiss ends a trial for which there is no room, of a doubt by nodes that were
+// wrong before: the index that answers is not removed for it.
+func (x *index) dismiss() {
+	x.checkMu.Lock()
+	defer x.checkMu.Unlock()
+	if t := x.trial; t != nil {
+		x.trial = nil
+		x.check.acquit(x.cfg.Boottime(), t.against)
+		x.log.Error("the disk has no room to decide on a doubt by nodes that were wrong before; the index goes on answering", "nodes", t.against)
+	}
 }
 
 // candidate is an index that is being built beside the one in use.
@@ -406,8 +434,10 @@ func (x *index) supervise(ctx context.Context, g *generation) (*generation, erro
 				drop()
 				if !errors.Is(err, errInPlace) {
 					failed, again = &r, time.After(retryOther)
-				} else if x.onTrial() != nil {
+				} else if t := x.onTrial(); t != nil && !t.answers {
 					return g, err
+				} else if t != nil {
+					x.dismiss()
 				}
 			case !x.exchange(g, c.g):
 				next, old := c, g

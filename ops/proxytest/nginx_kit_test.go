@@ -121,7 +121,11 @@ http {
 func snippet(t testing.TB, upstream, policy string, verifiers ...string) string {
 	t.Helper()
 	var b strings.Builder
-	err := deploy.Nginx{Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy}.Write(&b)
+	// With all of these processes on a small machine, a verifier may take longer
+	// than nginx waits by default.
+	err := deploy.Nginx{
+		Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy, Timeout: time.Second,
+	}.Write(&b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ type Reader interface {
 	Lookup(events.Digest) (projector.Record, error)
 	Token(events.TokenID) (*events.Token, error)
 	Account(events.AccountID) (*events.Account, error)
-	Policy() events.PolicyState
+	Policy() (events.PolicyState, error)
 	Command(events.CommandKey) (events.Done, error)
 	LineEnd(line string) events.Position
 	Receipt(at events.Position) (*events.Receipt, error)
@@ -93,7 +93,8 @@ func Compare(want eventstest.State, got Reader) error {
 	}
 	ended, err := got.SessionEnded("ses_00000000000000000000000000")
 	c.same("SessionEnded(never seen)", false, ended, err)
-	c.same("Policy()", want.Policy(), got.Policy(), nil)
+	policy, err := got.Policy()
+	c.same("Policy()", want.Policy(), policy, err)
 	c.receipts()
 	c.absent()
 	const most = 5
@@ -373,8 +374,8 @@ func (h *harness) account(t *testing.T) {
 	if !a.Suspended || !a.Erased || !a.TokensBefore.Equal(later) {
 		t.Errorf("Account = suspended %t, erased %t, tokens before %s; want true, true, %s", a.Suspended, a.Erased, a.TokensBefore, later)
 	}
-	if p := index.Policy(); p.Policy != events.DefaultPolicy || !p.TokensBefore.Equal(later) {
-		t.Errorf("Policy() = %+v, want the default and tokens before %s", p, later)
+	if p, err := index.Policy(); err != nil || p.Policy != events.DefaultPolicy || !p.TokensBefore.Equal(later) {
+		t.Errorf("Policy() = %+v, %v, want the default and tokens before %s", p, err, later)
 	}
 }
 

@@ -92,6 +92,14 @@ type verdict struct {
 	found  bool   // the request had a token
 	d      verifier.Decision
 	need   []events.Scope
+
+	// What was asked, for asking again.
+	asked  bool
+	secret string
+	ask    verifier.Request
+	unfit  error // why no rule is for the request
+	twice  bool  // it had several tokens
+	has503 bool  // the proxy takes the status 503
 }
 
 // ServeHTTP answers /proxy/<dialect>/<policy>[/...]. The query that the proxy
@@ -105,13 +113,23 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	name, tail, _ := strings.Cut(rest, "/")
 	v := h.judge(r, name, tail)
+	v.writeNginx(w.Header())
+	for tries := 0; v.asked && !h.verifier.Confirm(&v.d); tries++ {
+		if tries == verifier.MostRechecks {
+			v.d = verifier.Decision{Reason: verifier.Unavailable}
+		} else {
+			h.verifier.Recheck(&v.d, v.secret, v.ask)
+		}
+		v.judged()
+		v.writeNginx(w.Header())
+	}
+	w.WriteHeader(v.status)
 	if v.deny != "" {
 		if _, known := h.policies[name]; !known && name != needPolicy {
 			name = events.Quote(name) // anything may stand in a path
 		}
 		h.log.Debug("refused", "policy", name, "deny", v.deny, "reason", v.d.Reason.String(), "token_id", v.d.Token())
 	}
-	v.writeNginx(w)
 }
 
 // judge decides on the original request that nginx describes in headers.
@@ -141,17 +159,15 @@ func (h *Handler) judge(r *http.Request, name, tail string) verdict {
 	}
 	c := credentialsOf(r.Header, target, policy.QueryTokens)
 	need, err := h.needed(policy, name, tail, method, target)
-	v := verdict{found: c.found, need: need}
-	v.d = h.verifier.Check(c.secret, verifier.Request{
+	v := verdict{found: c.found, need: need, asked: true, secret: c.secret, unfit: err, twice: c.twice}
+	_, v.has503 = one(r.Header, HeaderUnavailable)
+	v.ask = verifier.Request{
 		Need: need, Address: address(r.Header), Origin: origin(r.Header),
 		Method: method, Audience: name, InURL: c.inURL,
-	})
-	if err != nil && v.d.OK() {
-		// Only who has a good token learns that no rule is for the request.
-		return refused(refusal(err))
 	}
-	_, has503 := one(r.Header, HeaderUnavailable)
-	return v.judged(c.twice, has503)
+	v.d = h.verifier.Check(c.secret, v.ask)
+	v.judged()
+	return v
 }
 
 // needed returns the scopes that the original request needs.
@@ -176,31 +192,37 @@ func refusal(err error) string {
 
 // judged turns the decision into what nginx understands: 2xx, 401 and 403 are
 // all that it passes on (ngx_http_auth_request_module); the rest becomes 500.
-func (v verdict) judged(twice, has503 bool) verdict {
-	v.deny = v.d.Reason.Public()
+func (v *verdict) judged() {
+	v.deny, v.scope = v.d.Reason.Public(), ""
 	switch v.d.Reason {
 	case verifier.Allowed:
 		v.status, v.deny = http.StatusOK, ""
+		if v.unfit != nil {
+			// Only who has a good token learns that no rule is for the request.
+			v.status, v.deny = http.StatusForbidden, refusal(v.unfit)
+		}
 	case verifier.Scope:
 		v.status, v.scope = http.StatusForbidden, v.d.Lacking.String()
 	case verifier.RateLimited:
 		v.status = http.StatusForbidden
 	case verifier.Unavailable:
 		v.status = http.StatusForbidden
-		if has503 {
+		if v.has503 {
 			v.status = http.StatusServiceUnavailable
 		}
 	default:
 		v.status = http.StatusUnauthorized
-		if twice {
+		if v.twice {
 			v.deny = "invalid_request"
 		}
 	}
-	return v
 }
 
-func (v verdict) writeNginx(w http.ResponseWriter) {
-	h := w.Header()
+// writeNginx sets the headers of the answer.
+func (v *verdict) writeNginx(h http.Header) {
+	for _, name := range []string{HeaderDeny, "WWW-Authenticate", "Retry-After", verifier.ExpiresHeader} {
+		h.Del(name) // of a decision that was made again
+	}
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", "0")
 	v.d.Warning(h)
@@ -213,7 +235,6 @@ func (v verdict) writeNginx(w http.ResponseWriter) {
 		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold what a header may not
 		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes()), " "))
 		h.Set(HeaderSite, siteOf(v.need))
-		w.WriteHeader(v.status)
 		return
 	}
 	h.Set(HeaderDeny, v.deny)
@@ -227,7 +248,6 @@ func (v verdict) writeNginx(w http.ResponseWriter) {
 	case v.d.Reason == verifier.Unavailable:
 		h.Set("Retry-After", "1")
 	}
-	w.WriteHeader(v.status)
 }
 
 func (h *Handler) trusts(remote string) bool {

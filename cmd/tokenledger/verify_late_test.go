@@ -1,0 +1,45 @@
+package main
+
+import (
+	"errors"
+	"testing"
+	"time"
+)
+
+// TestLateAnswers: an answer that was on its way for too long is discarded, and
+// the verifier is asked again, a few times.
+func TestLateAnswers(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		took []time.Duration
+		asks int
+		ok   bool
+	}{
+		{"at once", []time.Duration{time.Millisecond}, 1, true},
+		{"in time", []time.Duration{answerWithin}, 1, true},
+		{"late, then in time", []time.Duration{answerWithin + 1, time.Hour, 0}, 3, true},
+		{"always late", []time.Duration{time.Hour, time.Hour, time.Hour, time.Hour, time.Hour, 0}, mostAsks, false},
+	} {
+		var now time.Duration
+		asks := 0
+		want := &answer{}
+		got, err := askInTime(func() time.Duration { return now }, func() (*answer, error) {
+			now += tt.took[asks]
+			asks++
+			return want, nil
+		})
+		var failed *failure
+		switch {
+		case asks != tt.asks:
+			t.Errorf("%s: asked %d times, want %d", tt.name, asks, tt.asks)
+		case tt.ok && (err != nil || got != want):
+			t.Errorf("%s: %v, %v", tt.name, got, err)
+		case !tt.ok && (!errors.As(err, &failed) || failed.exit != exitUnavailable || got != nil):
+			t.Errorf("%s: %v, %v, want exit %d and no answer", tt.name, got, err, exitUnavailable)
+		}
+	}
+	refused := errors.New("refused")
+	if _, err := askInTime(func() time.Duration { return 0 }, func() (*answer, error) { return nil, refused }); !errors.Is(err, refused) {
+		t.Errorf("%v, want the error of the request", err)
+	}
+}
