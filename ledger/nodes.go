@@ -36,7 +36,29 @@ type NodeReport struct {
 	// where it does not say. See [events.Model.Digest].
 	Model string   `json:"model,omitempty"`
 	Roles []string `json:"roles,omitempty"`
+	// Copy is its own copy of the log, nil if it keeps none.
+	Copy *LogCopy `json:"copy,omitempty"`
 }
+
+// LogCopy is what a ledger knows of its own copy of the log.
+type LogCopy struct {
+	State CopyState       `json:"state"`
+	First events.Position `json:"first"` // zero if it holds nothing, or that is not known
+	Last  events.Position `json:"last"`
+	Why   string          `json:"why,omitempty"` // it is not whole
+}
+
+// CopyState is the state of a copy of the log.
+type CopyState string
+
+// The states of a copy. A ledger takes part in elections with a whole one alone,
+// and while its copy is refilled it cannot lead.
+const (
+	CopyChecking  CopyState = "checking"  // it is being read, before anything rests on it
+	CopyWhole     CopyState = "whole"     // every position from the first to the last
+	CopyDamaged   CopyState = "damaged"   // it goes to quarantine
+	CopyRefilling CopyState = "refilling" // it is being filled from the other ledgers
+)
 
 // Node is a verifier as the ledger knows it: one process.
 type Node struct {
@@ -158,6 +180,8 @@ func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 			n.Warning = "several processes have this name; give each node its own with --name"
 		case n.Epoch != "" && n.Epoch != l.cfg.Epoch:
 			n.Warning = "it reads another log (epoch " + events.Quote(n.Epoch) + ")"
+		case n.State != NodeGone && n.Copy != nil && n.Copy.State != CopyWhole:
+			n.Warning = fmt.Sprintf("its copy of the log is %s: %s; stop no other ledger, and wipe no other copy, before it is whole", n.Copy.State, n.Copy.Why)
 		case l.cfg.otherModel(n.NodeReport):
 			n.Warning = "it decides by another permission model (" + events.Quote(n.Model) + ") than this ledger (" + l.cfg.Model.Digest() + "); start all nodes with the same model"
 		}

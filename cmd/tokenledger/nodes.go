@@ -18,7 +18,11 @@ func newNodesCmd(e *env) *cobra.Command {
 applied and how far that lags behind, for how long it may answer without hearing
 from the log, and a digest of its index at a position, which is the same on every
 node that is well. A node that was not heard of for a lease is silent; one that
-has no lease any more is gone.`,
+has no lease any more is gone.
+
+COPY is a ledger's own copy of the log: whole, checking, damaged or refilling,
+with the positions that it has. Look at it before you wipe or restore anything:
+a damaged copy is replaced from the whole ones by itself.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.ledger(c.Context())
 			if err != nil {
@@ -47,10 +51,10 @@ has no lease any more is gone.`,
 				return nil
 			}
 			return e.show(a.body, func() {
-				g := e.grid("NAME", "READY", "POSITION", "LAG", "LEASE", "DIGEST", "VERSION", "ADDRESS", "HEARD", "WHY")
+				g := e.grid("NAME", "READY", "POSITION", "LAG", "LEASE", "DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY")
 				for _, n := range got.Items {
 					g.row(n.Name, readyWord(n), strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), leaseLeft(n),
-						shortDigest(n.Digest), n.Version, n.Address, e.whenPtr(n.HeardAt), n.Why)
+						shortDigest(n.Digest), copyWord(n.Copy), n.Version, n.Address, e.whenPtr(n.HeardAt), n.Why)
 				}
 				g.end()
 				for _, n := range got.Items {
@@ -72,6 +76,18 @@ func readyWord(n api.Node) string {
 		return n.State
 	}
 	return "no"
+}
+
+// copyWord says which positions a ledger's own copy of the log has, and whether
+// it is whole.
+func copyWord(c *api.LogCopy) string {
+	switch {
+	case c == nil:
+		return ""
+	case c.Last == 0:
+		return c.State
+	}
+	return c.State + " " + strconv.FormatUint(c.First, 10) + "-" + strconv.FormatUint(c.Last, 10)
 }
 
 // leaseLeft says for how long a node may answer without hearing from the log.

@@ -26,6 +26,7 @@ type serveSettings struct {
 	natsReplicas                    count
 	apiAddr, verifyAddr, metricsAdr text
 	lease                           span
+	scrub                           span
 	resident                        size
 	secretPrefix, model, logFormat  text
 	recoverRoot                     onOff
@@ -35,7 +36,7 @@ func newServeCmd(e *env) *cobra.Command {
 	s := serveSettings{
 		roles:   text(strings.Join([]string{node.RoleLedger, node.RoleVerifier}, ",")),
 		apiAddr: node.DefaultAPIAddr, verifyAddr: node.DefaultVerifyAddr, metricsAdr: node.DefaultMetricsAddr,
-		lease: span(verifier.DefaultLease), resident: node.DefaultResident, secretPrefix: "tl", model: "matomo", logFormat: "text",
+		lease: span(verifier.DefaultLease), scrub: span(node.DefaultScrub), resident: node.DefaultResident, secretPrefix: "tl", model: "matomo", logFormat: "text",
 	}
 	var config text
 	c := &cobra.Command{
@@ -84,6 +85,7 @@ file.`,
 		{setting{name: "verify-addr", help: "host:port where checks are answered"}, &s.verifyAddr},
 		{setting{name: "metrics-addr", help: "host:port of metrics and health"}, &s.metricsAdr},
 		{setting{name: "lease", help: "how long checks are answered without hearing from the log"}, &s.lease},
+		{setting{name: "scrub", help: "how often a ledger reads its own copy of the log through, to find damage"}, &s.scrub},
 		{setting{name: "resident", help: "memory that the table of secrets may take, from which checks are answered: about 105 bytes each; what finds no room is read from the disk, with 0 all"}, &s.resident},
 		{setting{name: "secret-prefix", help: "what secrets begin with: this and u_ or s_"}, &s.secretPrefix},
 		{setting{name: "model", help: "permission model, the same on all nodes: matomo or plain; the configuration file may describe another"}, &s.model},
@@ -99,11 +101,7 @@ file.`,
 		if err != nil {
 			return usagef(c, "%s", plain(err))
 		}
-		n, err := node.New(cfg)
-		if err != nil {
-			return err
-		}
-		return n.Run(c.Context())
+		return node.Serve(c.Context(), cfg)
 	}
 	return c
 }
@@ -156,7 +154,7 @@ func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config
 		NATSCluster: splitList(string(s.natsCluster)), NATSClusterListen: string(s.natsClusterListen),
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),
 		APIAddr: string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
-		Lease: time.Duration(s.lease), Resident: s.resident.limit(), SecretPrefix: string(s.secretPrefix),
+		Lease: time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(), SecretPrefix: string(s.secretPrefix),
 		Policies: file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
 		Version: buildVersion().Version, Logger: slog.New(handler()),
 	}

@@ -27,6 +27,7 @@ type Node struct {
 	Digest    *Digest          `json:"digest,omitempty" doc:"what its index holds; nodes with another digest at the same position differ"`
 	StaleMS   map[string]int64 `json:"stale_ms,omitempty" doc:"permission -> for how long it goes on to answer for that one past its lease"`
 	Roles     []string         `json:"roles,omitempty"`
+	Copy      *LogCopy         `json:"copy,omitempty" doc:"its own copy of the log; absent where it keeps none"`
 	Version   string           `json:"version" doc:"of its program"`
 	Epoch     string           `json:"epoch" doc:"of the log that it reads"`
 	Address   string           `json:"verify_address" doc:"where it answers checks"`
@@ -38,6 +39,14 @@ type Node struct {
 type Digest struct {
 	Position uint64 `json:"position"`
 	Digest   string `json:"digest" doc:"16 hexadecimal digits"`
+}
+
+// LogCopy is a ledger's own copy of the log.
+type LogCopy struct {
+	State string `json:"state" enum:"checking,whole,damaged,refilling" doc:"checking: it is being read, before anything rests on it; whole: it has every position from first to last; damaged: it does not count, and goes to quarantine; refilling: it is being filled from the other ledgers"`
+	First uint64 `json:"first" doc:"first position; 0 where it has none, or that is not known"`
+	Last  uint64 `json:"last" doc:"last position"`
+	Why   string `json:"why,omitempty" doc:"why it is not whole"`
 }
 
 type nodeList struct {
@@ -73,6 +82,9 @@ func showNode(n ledger.Node, at events.Position) Node {
 	}
 	if n.Digest.Position > 0 {
 		out.Digest = &Digest{Position: uint64(n.Digest.Position), Digest: n.Digest.Digest.String()}
+	}
+	if c := n.Copy; c != nil {
+		out.Copy = &LogCopy{State: string(c.State), First: uint64(c.First), Last: uint64(c.Last), Why: c.Why}
 	}
 	for permission, ms := range n.Stale {
 		if out.StaleMS == nil {

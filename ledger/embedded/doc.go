@@ -12,10 +12,11 @@
 //
 // [OpenStream] returns only for a stream whose settings let nothing be
 // replaced, removed or expired, and that holds every position from the first
-// to the last. That is what the server says of itself. A flipped bit in a
-// block can go unreported, and when the server rebuilds its index of a damaged
-// last block, the stream ends before the damage without a word. So whoever
-// reads the stream still checks that each position follows the one before, and
+// to the last. That is what the server says of itself. It does not report every
+// flipped bit, and cuts a block off where it is damaged. So [CheckCopy] reads the
+// files before the server opens them, and [ScrubCopy] while it runs. What no
+// checksum covers is covered by a seal, which is written at a stop in peace. A
+// reader of the stream still checks that each position follows the one before, and
 // that the last one is not below what it has applied. Nor do settings make a
 // stream immutable for an administrator; signed checkpoints show what was done
 // to it.
@@ -68,14 +69,18 @@
 //
 // # Stored
 //
-//	<dir>/lock       held while a server uses the folder
-//	<dir>/jetstream  the server's files, for the owner alone
+//	<dir>/lock         held while a server uses the folder
+//	<dir>/jetstream    the server's files, for the owner alone
+//	<dir>/sealed.json  sizes and checksums of its files, while it is stopped
+//	<dir>/damaged      says that the copy was found damaged while it was in use
+//	<dir>/damaged-*    copies in quarantine
 //
 // [Issue] says what stands in a folder of credentials.
 //
 // # Refusals
 //
-// [Start] refuses a folder that another server uses, and one in which a stream
+// [Start] refuses a folder that another server uses, a damaged copy of a server
+// alone, and a folder in which a stream
 // is on disk but cannot be loaded: the server would pass over it with a
 // warning, and a log begun anew in its place has forgotten its revocations.
 // [CreateStream] refuses a stream that exists, [OpenStream] one that does not,

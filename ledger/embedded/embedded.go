@@ -197,6 +197,15 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	if err == nil && cfg.Cluster != nil {
 		err = checkListen(cfg.Cluster.Listen)
 	}
+	if err == nil && cfg.Cluster == nil {
+		// There is no other copy to take the place of this one.
+		if _, err = CheckCopy(ctx, cfg.Dir, 1); errors.Is(err, ErrCopyDamaged) {
+			err = fmt.Errorf("%w: nothing is served: restore it from a backup", err)
+		}
+	}
+	if err == nil && opts.JetStream {
+		err = breakSeal(cfg.Dir)
+	}
 	if err != nil {
 		release()
 		return nil, err
@@ -226,6 +235,11 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		ns.Start()
 		close(started)
 		ns.WaitForShutdown()
+		if opts.JetStream && !log.reported() {
+			if err := writeSeal(cfg.Dir); err != nil {
+				cfg.Logger.Warn("the store of the log is not sealed", "err", err)
+			}
+		}
 		release()
 		close(s.down)
 	}()

@@ -18,6 +18,7 @@ type serverLog struct {
 
 	mu       sync.Mutex
 	starting bool     // guarded by mu
+	broken   bool     // guarded by mu; an error was reported through failed
 	heard    []string // guarded by mu; warnings and errors while starting
 }
 
@@ -39,10 +40,20 @@ func (l *serverLog) hear(msg string) {
 }
 
 func (l *serverLog) fail(err error) {
+	l.mu.Lock()
+	l.broken = true
+	l.mu.Unlock()
 	select {
 	case l.failed <- err:
 	default:
 	}
+}
+
+// reported reports whether the server failed.
+func (l *serverLog) reported() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.broken
 }
 
 func (l *serverLog) Fatalf(format string, args ...any) {

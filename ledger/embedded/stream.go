@@ -30,6 +30,25 @@ var (
 	ErrDamaged = errors.New("stream " + events.StreamName + " is damaged")
 )
 
+// DamageError is an [ErrDamaged]. What a stream's leader says of the stream it
+// says of its own copy; those of the others may be whole.
+type DamageError struct {
+	Ledger string // whose copy lacks the positions; empty if there is only one
+	Faults []string
+}
+
+func (e *DamageError) Error() string {
+	faults := strings.Join(e.Faults, "; ")
+	if e.Ledger == "" {
+		return ErrDamaged.Error() + ": " + faults
+	}
+	return fmt.Sprintf("%s: the copy of ledger %s, which leads, is not whole: %s; the copies of the other ledgers may be: wipe none of them",
+		ErrDamaged, e.Ledger, faults)
+}
+
+// Is makes it an ErrDamaged.
+func (e *DamageError) Is(target error) bool { return target == ErrDamaged }
+
 const (
 	// DefaultMaxBytes is the stream's size where StreamLimits names none.
 	DefaultMaxBytes = 48 << 30
@@ -182,8 +201,8 @@ func OpenStream(ctx context.Context, js jetstream.JetStream) (StreamInfo, error)
 	if diffs := logDrift(info.Config); len(diffs) > 0 {
 		return StreamInfo{}, fmt.Errorf("open stream %s: %w: %s", events.StreamName, ErrDrifted, strings.Join(diffs, "; "))
 	}
-	if faults := damage(info.State); len(faults) > 0 {
-		return StreamInfo{}, fmt.Errorf("open stream: %w: %s", ErrDamaged, strings.Join(faults, "; "))
+	if err := damageOf(info); err != nil {
+		return StreamInfo{}, fmt.Errorf("open stream: %w", err)
 	}
 	return StreamInfo{
 		Last:    events.Position(info.State.LastSeq),
@@ -229,6 +248,19 @@ func show(v any) string {
 		return fmt.Sprint(v)
 	}
 	return string(b)
+}
+
+// damageOf returns a DamageError if the stream lacks positions.
+func damageOf(info *jetstream.StreamInfo) error {
+	faults := damage(info.State)
+	if len(faults) == 0 {
+		return nil
+	}
+	err := &DamageError{Faults: faults}
+	if info.Cluster != nil {
+		err.Ledger = info.Cluster.Leader
+	}
+	return err
 }
 
 // damage names each way in which the stream does not hold every position from

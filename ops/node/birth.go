@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
@@ -44,8 +45,13 @@ type beganReport struct {
 	Epoch string `json:"epoch,omitempty"`
 	// Beginning says that it is beginning it.
 	Beginning bool `json:"beginning,omitempty"`
-	// Empty says that it keeps no copy: its disk is new, and its store closed.
+	// Empty says that it keeps no copy: its disk is new, or its copy in
+	// quarantine, and its store closed.
 	Empty bool `json:"empty,omitempty"`
+	// Open says that it takes part with a copy that is whole.
+	Open bool `json:"open,omitempty"`
+	// Raft is how far it is: raft group -> state. Only those that are open say.
+	Raft map[string]embedded.RaftState `json:"raft,omitempty"`
 }
 
 // knows reports whether the ledger has known a log that was begun.
@@ -63,6 +69,12 @@ const (
 	goneAfter = 10 * time.Second
 	// wholeWithin is for how long a ledger's own copy is waited for.
 	wholeWithin = time.Minute
+	// missedFor is for how long a ledger with a whole copy waits for others that
+	// do not answer, before it takes part without knowing what they have.
+	missedFor = 3 * time.Second
+	// settledWithin is for how long it waits for a majority that is there to
+	// have a leader and to agree. The server elects within 4 to 9 seconds.
+	settledWithin = 20 * time.Second
 )
 
 // awaitStream opens the stream of a log that others keep too, and begins it
@@ -79,7 +91,12 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 	if n.answering, err = n.conn.Subscribe(beganSubject, n.answerBegan); err != nil {
 		return embedded.StreamInfo{}, fmt.Errorf("tell other ledgers what was begun here: %w", err)
 	}
-	w := waiting{n: n, js: js, said: time.Now()}
+	if n.server != nil && n.server.held() {
+		if err := n.checkCopy(ctx); err != nil {
+			return embedded.StreamInfo{}, err
+		}
+	}
+	w := waiting{n: n, js: js, said: time.Now(), began: time.Now()}
 	for n.server != nil && n.server.held() {
 		if err := w.join(ctx); err != nil {
 			return embedded.StreamInfo{}, err
@@ -109,13 +126,12 @@ type waiting struct {
 	why   error     // what was last found wrong
 
 	opened time.Time // when the log first was as it has to be
+
+	began    time.Time // when it began to ask the others
+	settling settling
 }
 
-// join opens this ledger's empty store once it is known that it should be empty:
-// because no ledger has known a log, or because most have one, and this one's
-// disk is new. Between the two lies the loss of a majority: those whose disks
-// are new could outvote the ledgers that have something left, and make them
-// delete it, or take the one that has the least for the truth.
+// join opens this ledger's store once that is safe.
 func (w *waiting) join(ctx context.Context) error {
 	n := w.n
 	own, ok, err := n.began()
@@ -127,7 +143,56 @@ func (w *waiting) join(ctx context.Context) error {
 		w.say("the other ledgers cannot be asked", "err", err)
 		return nil
 	}
+	delete(answers, n.name)
+	settled, why := w.settling.settled(slices.Collect(maps.Values(answers)), len(n.ledgers()))
 	answers[n.name] = own
+	open := settled
+	if store, _ := n.server.stored(); store {
+		open = open || w.mayOpen(answers, why)
+	} else if open, err = w.mayFill(answers, settled, why); open {
+		n.copy.set(ledger.CopyRefilling, embedded.Copy{}, "it is filled from the other ledgers")
+	}
+	if err != nil || !open {
+		return err
+	}
+	return n.server.openStore(ctx)
+}
+
+// mayOpen reports whether this ledger takes part with a copy that is whole though
+// it is not known whether the others have all that this one has acknowledged: a
+// copy from an earlier time looks whole too. It waits for that only while the
+// others can tell and the log can go on without it.
+func (w *waiting) mayOpen(answers map[string]beganReport, why string) bool {
+	n, open := w.n, 0
+	for name, a := range answers {
+		if name != n.name && a.Open {
+			open++
+		}
+	}
+	missing, waited := n.missing(answers), time.Since(w.began)
+	switch {
+	case open > len(n.ledgers())/2:
+		if waited < settledWithin {
+			w.say("waiting until the other ledgers have all that this one can have acknowledged", "why", why)
+			return false
+		}
+		n.log.Warn("the other ledgers do not agree; this one takes part with its own copy of the log", "why", why)
+	case len(missing) > 0 && waited < missedFor:
+		return false
+	case len(missing) > 0:
+		n.log.Warn("ledgers are missing; this one takes part with its own copy of the log", "missing", strings.Join(missing, ","))
+	}
+	return true
+}
+
+// mayFill reports whether this ledger opens its empty store: because no ledger
+// has known a log, or because most have one, and hold all that this one can have
+// acknowledged before its disk was new or its copy was damaged. Between the two
+// lies the loss of a majority: those whose disks are empty could outvote the
+// ledgers that have something left, and make them delete it, or take the one
+// that has the least for the truth.
+func (w *waiting) mayFill(answers map[string]beganReport, settled bool, why string) (bool, error) {
+	n := w.n
 	members, missing := n.ledgers(), n.missing(answers)
 	var begun, known []string
 	for _, name := range members {
@@ -140,20 +205,27 @@ func (w *waiting) join(ctx context.Context) error {
 	}
 	switch {
 	case len(begun) > len(members)/2:
-		n.log.Info("this ledger's store is empty, and most ledgers have the log: it gets a copy of theirs", "from", strings.Join(begun, ","))
+		w.wrong, w.why = time.Time{}, nil
+		if !settled {
+			w.say("waiting until the other ledgers have all that this one can have acknowledged", "to", "get a copy", "why", why)
+			return false, nil
+		}
+		n.log.Info("this ledger's store is empty, and most ledgers have the log: it gets a copy of theirs",
+			"from", strings.Join(begun, ","))
+		return true, nil
 	case len(missing) > 0:
 		if w.why != nil && time.Since(w.wrong) >= goneAfter {
-			return w.why // whoever is missing now has refused
+			return false, w.why // whoever is missing now has refused
 		}
 		w.say("waiting for all ledgers, to begin the log or to get a copy of it", "missing", strings.Join(missing, ","))
-		return nil
+		return false, nil
 	case len(begun) > 0:
-		return w.lasting(fmt.Errorf("%w: of %d ledgers only %s has a copy, and a copy that is alone may lack events that were acknowledged: "+
+		return false, w.lasting(fmt.Errorf("%w: of %d ledgers only %s has a copy, and a copy that is alone may lack events that were acknowledged: "+
 			"stop all ledgers, and restore the log from a backup", ErrLogGone, len(members), strings.Join(begun, ", ")))
 	case len(known) > 0:
-		return w.lasting(fmt.Errorf("%w: %s had one, and no ledger has a copy; restore it from a backup", ErrLogGone, strings.Join(known, ", ")))
+		return false, w.lasting(fmt.Errorf("%w: %s had one, and no ledger has a copy; restore it from a backup", ErrLogGone, strings.Join(known, ", ")))
 	}
-	return n.server.openStore(ctx)
+	return true, nil
 }
 
 // missing returns who has not answered.
@@ -184,7 +256,7 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 	case errors.Is(err, ErrLogGone), errors.Is(err, embedded.ErrDrifted), errors.Is(err, embedded.ErrOtherLease):
 		return info, false, err
 	case errors.Is(err, embedded.ErrDamaged):
-		return info, false, w.lasting(err)
+		return info, false, w.damaged(err)
 	case errors.Is(err, errLeasesGone):
 		return info, false, nil // it was said
 	case !errors.Is(err, embedded.ErrNoStream):
@@ -243,6 +315,28 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 	return info, false, nil
 }
 
+// damaged deals with a log that lacks positions. Its leader speaks of its own
+// copy. If that is another ledger's, this one waits: that ledger finds its damage
+// itself, or whoever reads the message stops it.
+func (w *waiting) damaged(err error) error {
+	if w.n.othersDamage(err) {
+		w.wrong = time.Time{}
+		w.say("another ledger's copy of the log is damaged, and it leads", "err", err)
+		return nil
+	}
+	if err = w.lasting(err); err != nil && w.n.server != nil {
+		return w.n.loseCopy(err)
+	}
+	return err
+}
+
+// othersDamage reports whether an error says that the copy of another ledger is
+// damaged, while this one has one of its own.
+func (n *Node) othersDamage(err error) bool {
+	var damage *embedded.DamageError
+	return errors.As(err, &damage) && n.server != nil && damage.Ledger != "" && damage.Ledger != n.name
+}
+
 // whole reports whether this ledger's own copy of the log is. One that is ready
 // makes up for another one that is stopped: whoever restarts ledgers one after
 // the other has to wait for that only. It is not waited for without end, because
@@ -256,14 +350,37 @@ func (w *waiting) whole(ctx context.Context) bool {
 	}
 	current, err := embedded.Current(ctx, w.js, w.n.name)
 	switch {
+	case err == nil && current && w.n.copy.refilling():
+		return w.filled(ctx)
 	case err == nil && current:
 		return true
+	case w.n.copy.refilling():
+		// What it holds is not a copy yet.
 	case time.Since(w.opened) > wholeWithin:
 		w.n.log.Warn("this ledger's copy of the log is not whole yet; stop no other ledger before it is", "err", err)
 		return true
 	}
 	w.say("waiting until this ledger's copy of the log is whole", "err", err)
 	return false
+}
+
+// filled reports whether a copy that began empty is whole now, and says so.
+func (w *waiting) filled(ctx context.Context) bool {
+	n, server := w.n, w.n.server.current()
+	if server == nil {
+		return false
+	}
+	have, err := server.Held()
+	if err == nil {
+		err = embedded.ScrubCopy(ctx, n.folder.file(dirLog), func(int) {})
+	}
+	if err != nil {
+		w.say("waiting until this ledger's copy of the log is whole", "err", err)
+		return false
+	}
+	n.copy.set(ledger.CopyWhole, have, "")
+	n.log.Info("this ledger's copy of the log is whole", "first", have.First, "last", have.Last)
+	return true
 }
 
 // adopt checks that the log is the one that was known here, or notes it where
@@ -316,11 +433,22 @@ func (n *Node) ledgers() []string {
 	return n.creds.Members.Ledgers()
 }
 
-// began returns what was begun here. While the index is not open, it is not
+// began returns what was begun here. While this ledger's copy is being checked,
+// it is not known whether it has one. While the index is not open, it is not
 // known whether it holds events of a log that ledger.json does not name.
 func (n *Node) began() (report beganReport, known bool, err error) {
 	report.Name = n.name
-	report.Empty = n.server != nil && n.server.held()
+	if n.server != nil {
+		held := n.server.held()
+		store, checked := n.server.stored()
+		if held && !checked {
+			return report, false, nil
+		}
+		report.Empty = held && !store
+		if server := n.server.current(); server != nil && !held && n.copy.whole() {
+			report.Open, report.Raft = true, server.RaftStates()
+		}
+	}
 	note, ok, err := n.folder.note()
 	if err != nil {
 		return report, false, err

@@ -516,3 +516,81 @@ func (h *logText) String() string {
 	defer h.mu.Unlock()
 	return h.b.String()
 }
+
+// TestDamagedCopyWaits damages the copy of one ledger while another one is
+// down. The one that is left may have acknowledged something with the damaged
+// copy alone, so that ledger takes no part before the third one has it too.
+func TestDamagedCopyWaits(t *testing.T) {
+	k := newThree(t)
+	var out logText
+	cfg := k.configs["l2"]
+	cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
+	k.configs["l2"] = cfg
+	k.start(threeNames...)
+	k.stop("l3")
+	k.nodes["l1"].eventually("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
+	_, secret := k.nodes["l1"].token("alice", "view:site/1")
+	k.stop("l2")
+	for block, size := range k.blocks("l2") {
+		b, err := os.ReadFile(block)
+		if err == nil {
+			b[size/2] ^= 1
+			err = os.WriteFile(block, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.begin("l2")
+	eventually(t, "it is said what is waited for", func() bool {
+		return strings.Contains(out.String(), "missing=l3")
+	})
+	if has, err := embedded.HasStore(k.nodes["l2"].file("log")); has || err != nil {
+		t.Errorf("the ledger with the damaged copy has opened a store: %v, %v", has, err)
+	}
+	if kept, err := filepath.Glob(k.nodes["l2"].file("log/damaged-*/LEDGER/streams/LEDGER/msgs/*.blk")); err != nil || len(kept) == 0 {
+		t.Errorf("the damaged copy is not in quarantine: %v", err)
+	}
+	if text := out.String(); !strings.Contains(text, "name=l2") || !strings.Contains(text, ".blk") {
+		t.Errorf("it is not said whose copy is damaged, and where: %s", text)
+	}
+	k.start("l3")
+	k.nodes["l2"].ready()
+	k.start("v1")
+	eventually(t, "the token works", func() bool { return k.nodes["v1"].reason(secret, "view:site/1") == "allowed" })
+	// The new copy counts: without another one the log goes on.
+	k.nodes["l2"].root = k.nodes["l1"].root
+	k.stop("l1")
+	k.nodes["l2"].eventually("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/2"}})
+}
+
+// TestTwoDamagedCopies: what is left of three copies is not taken for the truth.
+func TestTwoDamagedCopies(t *testing.T) {
+	k := newThree(t)
+	k.start(threeNames...)
+	k.nodes["l1"].eventually("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
+	k.stop(threeNames...)
+	for _, name := range []string{"l1", "l3"} {
+		for block := range k.blocks(name) {
+			if err := os.Truncate(block, 100); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before := k.blocks("l2")
+	for _, name := range threeNames {
+		k.begin(name)
+	}
+	for _, name := range []string{"l1", "l3"} {
+		if err := k.nodes[name].refuses(); !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") {
+			t.Errorf("%s: %v, want ErrLogGone that says who has a copy", name, err)
+		}
+		if kept, err := filepath.Glob(k.nodes[name].file("log/damaged-*/LEDGER/streams/LEDGER/msgs/*.blk")); err != nil || len(kept) == 0 {
+			t.Errorf("%s keeps nothing in quarantine: %v", name, err)
+		}
+	}
+	k.stop("l2")
+	if after := k.blocks("l2"); len(before) == 0 || !maps.Equal(after, before) {
+		t.Errorf("the copy that is left is %v, and was %v", after, before)
+	}
+}

@@ -13,7 +13,8 @@
 //
 //	lock             held while a process uses the folder
 //	ledger.json      says that a log was begun here, and its epoch
-//	log/             the log's files (role ledger)
+//	log/             the log's files (role ledger); log/damaged-* are copies that
+//	                 were found damaged, and can be deleted
 //	index/           the index; can be deleted while the node is stopped
 //	root.token       secret of the first token, or of the one that was recovered last,
 //	                 0600; delete it once others exist
@@ -27,5 +28,7 @@
 // # Refusals
 //
 // A folder that another process uses. A folder whose log is gone: a log that
-// starts empty by accident has forgotten its revocations.
+// starts empty by accident has forgotten its revocations. A folder whose copy of
+// the log is damaged, if there is no other; one of several ledgers gets a new
+// copy from the others.
 package node

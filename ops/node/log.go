@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/projector/follow"
@@ -150,12 +151,9 @@ func (n *Node) connectLog() error {
 func (n *Node) startServer(ctx context.Context) error {
 	cfg := embedded.Config{Dir: n.folder.file(dirLog), Listen: n.cfg.NATSListen, Credentials: n.creds, Logger: n.log}
 	if len(n.cfg.NATSCluster) > 0 {
-		store, err := embedded.HasStore(cfg.Dir)
-		if err != nil {
-			return err
-		}
-		// A disk that is empty must not have a say before it is known why.
-		cfg.Cluster = &embedded.Cluster{Listen: n.cfg.NATSClusterListen, Routes: n.cfg.NATSCluster, Hold: !store}
+		// A disk must not have a say before it is known that what it holds is
+		// whole, or why it is empty.
+		cfg.Cluster = &embedded.Cluster{Listen: n.cfg.NATSClusterListen, Routes: n.cfg.NATSCluster, Hold: true}
 	}
 	if n.creds == nil {
 		var err error
@@ -174,6 +172,9 @@ func (n *Node) startServer(ctx context.Context) error {
 	}
 	var err error
 	n.server, err = startLogServer(ctx, cfg)
+	if err == nil && cfg.Cluster == nil {
+		n.copy.set(ledger.CopyWhole, embedded.Copy{}, "") // the start has read it through
+	}
 	if err == nil && n.creds != nil {
 		watch, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		done := make(chan struct{})
@@ -202,6 +203,7 @@ type logParts struct {
 	creds  *embedded.Credentials // nil where keys are used without certificates
 	server *logServer            // nil where the log is kept by other processes
 	conn   *nats.Conn
+	copy   logCopy
 	leases embedded.LeasesInfo // set by openLog or awaitStream, for a ledger
 
 	leasesGone time.Duration // since when the stream of leases was found missing; 0 while it was not

@@ -20,9 +20,11 @@ type logServer struct {
 	failed chan error    // has room for one: the first error is the cause
 	closed chan struct{} // closed by shutdown
 
-	mu  sync.Mutex
-	cfg embedded.Config  // guarded by mu
-	now *embedded.Server // guarded by mu; nil while one takes the place of another
+	mu    sync.Mutex
+	known bool             // guarded by mu; the copy on the disk was checked
+	store bool             // guarded by mu; there is one, and it is whole
+	cfg   embedded.Config  // guarded by mu
+	now   *embedded.Server // guarded by mu; nil while one takes the place of another
 }
 
 // startLogServer starts the server.
@@ -67,6 +69,22 @@ func (s *logServer) held() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cfg.Cluster != nil && s.cfg.Cluster.Hold
+}
+
+// checked notes that the copy on the disk was checked, and whether there is one
+// that is whole.
+func (s *logServer) checked(store bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.known, s.store = true, store
+}
+
+// stored reports whether there is a copy on the disk that is whole. Before the
+// copy was checked, that is not known.
+func (s *logServer) stored() (store, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.store, s.known
 }
 
 // openStore puts a server that has its streams open in the place of one that

@@ -79,6 +79,9 @@ type Config struct {
 	Resident int64
 	// SecretPrefix is what secrets begin with. Empty means "tl".
 	SecretPrefix string
+	// Scrub is how often a ledger reads its own copy of the log through, to find
+	// damage. Zero means [DefaultScrub].
+	Scrub time.Duration
 	// Policies are what proxies may ask about, besides the built-in ones.
 	Policies map[string]proxy.Policy
 	// TrustedProxies are the networks that proxies ask from. None means
@@ -126,6 +129,9 @@ func (c Config) withDefaults() Config {
 	def(&c.SecretPrefix, "tl")
 	if c.Lease == 0 {
 		c.Lease = verifier.DefaultLease
+	}
+	if c.Scrub == 0 {
+		c.Scrub = DefaultScrub
 	}
 	if c.Resident == 0 {
 		c.Resident = DefaultResident
@@ -304,6 +310,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	n.parts.run("report", n.report)
 	if n.server == nil {
 		n.parts.run("watch the log's server", n.watchServer)
+	} else {
+		n.parts.run("own copy of the log", n.watchCopy)
+		n.parts.run("scrub of the log", n.scrubCopy)
 	}
 	err = n.serve(ctx)
 	n.giveUpLease() // nothing is answered any more
@@ -411,7 +420,8 @@ func (n *Node) endOf(ctx context.Context) (embedded.StreamInfo, error) {
 		return embedded.StreamInfo{}, err
 	}
 	info, err := embedded.OpenStream(ctx, js)
-	for deadline := time.Now().Add(goneAfter); n.cfg.replicated() && (err != nil || info.Last < n.index.Position()) && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(goneAfter); n.cfg.replicated() && (err != nil || info.Last < n.index.Position()) &&
+		(time.Now().Before(deadline) || n.othersDamage(err)); {
 		if !pause(ctx, askEvery) {
 			return info, ctx.Err()
 		}

@@ -44,6 +44,7 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 		Name: n.name, Instance: n.holder.Instance, Roles: n.cfg.Roles, Position: at, Digest: index,
 		LeaseMS: max(0, n.verify.Lease().Milliseconds()), Version: n.cfg.Version,
 		Epoch: n.index.Epoch(), Address: address(n.verifyListener), Model: n.model,
+		Copy: n.copy.report(),
 	}
 	for permission, d := range n.cfg.Stale {
 		if r.Stale == nil {
@@ -51,7 +52,11 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 		}
 		r.Stale[permission] = events.InMilliseconds(d)
 	}
-	if err := n.unready(); err != nil {
+	err := n.unready()
+	if err == nil {
+		err = n.copy.err()
+	}
+	if err != nil {
 		r.Why = err.Error()
 	} else {
 		r.Ready = true
@@ -81,7 +86,10 @@ func (n *Node) unopened() error {
 		}
 		return errOpeningLedger
 	}
-	return n.unready()
+	if err := n.unready(); err != nil {
+		return err
+	}
+	return n.copy.err()
 }
 
 func (n *Node) addresses() Addresses {

@@ -1,0 +1,141 @@
+package embedded
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/nats-io/nats-server/v2/server"
+)
+
+// The seal is written when the server has stopped in peace, and removed before
+// the next one opens the store. It holds the size and checksum of each file
+// that nobody writes in between, so that damage to a file without checksums of
+// its own is found, and a file that ends early.
+
+const sealFile = "sealed.json"
+
+// sealed is what a seal says of one file.
+type sealed struct {
+	Size int64  `json:"size"`
+	Sum  string `json:"sum"`
+}
+
+// sealing is how much of a file's end is part of its checksum. Block files have
+// checksums of their own, and are too large to be read twice.
+const sealing = 64 << 10
+
+// sealable reports whether a file of the store is part of the seal.
+func sealable(path string) bool {
+	switch name := filepath.Base(path); {
+	case strings.HasSuffix(name, ".blk"), strings.HasPrefix(name, "snap."):
+		return !strings.HasSuffix(name, ".tmp")
+	default:
+		return name == "tav.idx" || name == "peers.idx" || name == server.JetStreamMetaFile || name == server.JetStreamMetaFileSum
+	}
+}
+
+// sealOf describes a file.
+func sealOf(path string) (sealed, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return sealed{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return sealed{}, err
+	}
+	hash := sha256.New()
+	if _, err := f.Seek(max(0, info.Size()-sealing), io.SeekStart); err != nil {
+		return sealed{}, err
+	}
+	if _, err := io.Copy(hash, f); err != nil {
+		return sealed{}, err
+	}
+	return sealed{info.Size(), hex.EncodeToString(hash.Sum(nil))}, nil
+}
+
+// writeSeal seals the store of a server that has stopped.
+func writeSeal(dir string) error {
+	store := filepath.Join(dir, server.JetStreamStoreDir)
+	files := map[string]sealed{}
+	err := filepath.WalkDir(store, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !sealable(path) {
+			return err
+		}
+		name, err := filepath.Rel(store, path)
+		if err == nil {
+			files[filepath.ToSlash(name)], err = sealOf(path)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(files)
+	if err != nil {
+		return err
+	}
+	return writeSynced(filepath.Join(dir, sealFile), b)
+}
+
+// checkSeal compares the store with its seal, and reports whether it has one.
+func checkSeal(dir string) (bool, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, sealFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	files := map[string]sealed{}
+	if json.Unmarshal(raw, &files) != nil {
+		return false, nil // the seal itself is damaged; the files have to speak
+	}
+	for name, want := range files {
+		path := filepath.Join(dir, server.JetStreamStoreDir, filepath.FromSlash(name))
+		switch got, err := sealOf(path); {
+		case errors.Is(err, fs.ErrNotExist):
+			return true, &storeFault{file: path, why: "it is missing since the last stop"}
+		case err != nil:
+			return true, err
+		case got.Size != want.Size:
+			return true, &storeFault{file: path, why: fmt.Sprintf("it has %d bytes, and had %d at the last stop", got.Size, want.Size)}
+		case got != want:
+			return true, &storeFault{file: path, why: "it changed since the last stop"}
+		}
+	}
+	return true, nil
+}
+
+// breakSeal removes the seal, before the server opens the store.
+func breakSeal(dir string) error {
+	if err := os.Remove(filepath.Join(dir, sealFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// writeSynced writes a file at once or not at all.
+func writeSynced(name string, b []byte) error {
+	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(name+".tmp", name); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(name))
+}

@@ -1,0 +1,266 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+)
+
+// A ledger that keeps the log with others reads its own copy before its server
+// may open it. A damaged copy is quarantined, and the ledger gets a new one from
+// the others, as one with an empty disk does. See 0014.
+
+// DefaultScrub is how often a ledger reads its own copy of the log through.
+const DefaultScrub = time.Hour
+
+// logCopy is what is known of this node's own copy of the log.
+type logCopy struct {
+	mu    sync.Mutex
+	kept  bool           // guarded by mu; the node keeps a copy
+	now   ledger.LogCopy // guarded by mu
+	fresh bool           // guarded by mu; it began empty, or in quarantine
+}
+
+// set changes the state, and what is known of the positions.
+func (c *logCopy) set(state ledger.CopyState, have embedded.Copy, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.kept = true
+	c.now = ledger.LogCopy{State: state, First: have.First, Last: have.Last, Why: why}
+}
+
+// report returns what nodes are told, nil if the node keeps no copy.
+func (c *logCopy) report() *ledger.LogCopy {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.kept {
+		return nil
+	}
+	now := c.now
+	return &now
+}
+
+// err returns why a ledger with this copy is not ready, nil if it may be.
+func (c *logCopy) err() error {
+	r := c.report()
+	if r == nil || r.State == ledger.CopyWhole {
+		return nil
+	}
+	return fmt.Errorf("this ledger's copy of the log is %s: %s", r.State, r.Why)
+}
+
+func (c *logCopy) whole() bool { r := c.report(); return r != nil && r.State == ledger.CopyWhole }
+
+// refilling reports whether the copy began empty.
+func (c *logCopy) refilling() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.fresh
+}
+
+// checkCopy reads this ledger's copy while its server holds it closed. What is
+// damaged goes to quarantine; then the copy is empty.
+func (n *Node) checkCopy(ctx context.Context) error {
+	dir := n.folder.file(dirLog)
+	n.copy.set(ledger.CopyChecking, embedded.Copy{}, "it is being read through")
+	has, err := embedded.HasStore(dir)
+	if err != nil {
+		return err
+	}
+	var have embedded.Copy
+	if has {
+		have, err = embedded.CheckCopy(ctx, dir, len(n.cfg.NATSCluster))
+	}
+	if errors.Is(err, embedded.ErrCopyDamaged) {
+		n.copy.set(ledger.CopyDamaged, have, err.Error())
+		to, moved := embedded.Quarantine(dir, time.Now())
+		if moved != nil {
+			return moved
+		}
+		n.log.Error("this ledger's copy of the log is damaged; it is replaced by a copy of the other ledgers'",
+			"name", n.name, "err", err, "quarantine", to)
+		have = embedded.Copy{}
+		why := fmt.Sprintf("%v; it is in quarantine in %s, and the ledger waits for the others, to get a new one", err, to)
+		n.copy.set(ledger.CopyDamaged, have, why)
+		n.copy.mu.Lock()
+		n.copy.fresh = true
+		n.copy.mu.Unlock()
+		n.server.checked(false)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n.copy.mu.Lock()
+	n.copy.fresh = !has
+	n.copy.mu.Unlock()
+	if has {
+		n.copy.set(ledger.CopyWhole, have, "")
+	} else {
+		n.copy.set(ledger.CopyRefilling, have, "its disk is empty, and it waits for the other ledgers")
+	}
+	n.server.checked(has)
+	return nil
+}
+
+// errCopyLost ends a run of a node whose copy was found damaged while it was in
+// use. The next run quarantines it.
+var errCopyLost = errors.New("the ledger starts again, to replace its copy of the log")
+
+// loseCopy notes that this ledger's copy is damaged. The error that it returns
+// ends the run, and with that the ledger leads no longer.
+func (n *Node) loseCopy(why error) error {
+	n.copy.set(ledger.CopyDamaged, embedded.Copy{}, why.Error())
+	n.log.Error("this ledger's copy of the log is damaged", "name", n.name, "err", why)
+	if len(n.cfg.NATSCluster) == 0 {
+		return fmt.Errorf("%w: nothing is served: restore it from a backup", why)
+	}
+	if err := embedded.MarkDamaged(n.folder.file(dirLog), why.Error()); err != nil {
+		return errors.Join(why, err)
+	}
+	return fmt.Errorf("%w: %w", errCopyLost, why)
+}
+
+const (
+	// lookEvery is how often the count of a ledger's own copy is looked at.
+	lookEvery = time.Second
+	// looksToBeSure is how many looks in a row find it wrong before it counts as
+	// damaged: the server counts while it stores.
+	looksToBeSure = 3
+	// scrubSpeed is how many bytes a second a scrub reads.
+	scrubSpeed = 16 << 20
+)
+
+// watchCopy looks at the count of this ledger's own copy, until ctx ends or the
+// copy is damaged.
+func (n *Node) watchCopy(ctx context.Context) error {
+	wrong := 0
+	for pause(ctx, lookEvery) {
+		server := n.server.current()
+		if server == nil || !n.copy.whole() && len(n.cfg.NATSCluster) > 0 {
+			continue
+		}
+		have, err := server.Held()
+		switch {
+		case err == nil:
+			wrong = 0
+			if have.Last > 0 { // it is not known before the stream is open
+				n.copy.set(ledger.CopyWhole, have, "")
+			}
+		case errors.Is(err, embedded.ErrCopyDamaged):
+			if wrong++; wrong >= looksToBeSure {
+				return n.loseCopy(err)
+			}
+		}
+	}
+	return nil
+}
+
+// scrubCopy reads this ledger's own copy through, again and again, until ctx
+// ends or the copy is damaged.
+func (n *Node) scrubCopy(ctx context.Context) error {
+	for pause(ctx, n.cfg.Scrub) {
+		if !n.copy.whole() {
+			continue
+		}
+		owed := time.Duration(0)
+		err := embedded.ScrubCopy(ctx, n.folder.file(dirLog), func(bytes int) {
+			owed += time.Duration(bytes) * time.Second / scrubSpeed
+			if owed > 50*time.Millisecond {
+				pause(ctx, owed)
+				owed = 0
+			}
+		})
+		switch {
+		case errors.Is(err, embedded.ErrCopyDamaged):
+			return n.loseCopy(err)
+		case err != nil && ctx.Err() == nil:
+			n.log.Warn("this ledger's copy of the log cannot be read through", "err", err)
+		}
+	}
+	return nil
+}
+
+// Serve runs a node until ctx ends or a part fails. A ledger whose copy of the
+// log is found damaged while it runs starts again, and gets a new copy from the
+// others; one that has none does not.
+func Serve(ctx context.Context, cfg Config) error {
+	for {
+		n, err := New(cfg)
+		if err != nil {
+			return err
+		}
+		if err = n.Run(ctx); err == nil || ctx.Err() != nil || !errors.Is(err, errCopyLost) {
+			return err
+		}
+		n.log.Warn("the ledger starts again", "err", err)
+	}
+}
+
+// settling finds out whether the other ledgers hold all that this one can have
+// acknowledged. This ledger's server holds its store closed while they answer,
+// so nothing rests on it meanwhile.
+type settling struct {
+	floors map[string]uint64 // raft group -> entry that all have to have applied
+}
+
+// settled reports whether it is so, and if not, why. Each answer was asked for
+// since the store is closed. What was acknowledged with this ledger's vote is in
+// the log of one of a majority of the others; floors are the ends of their logs.
+// Once all of them have applied that, no vote of this ledger can lose it. And if
+// all of them follow one leader among them in one term, a vote that this ledger
+// forgot cannot make a second leader in that term. See 0014.
+func (s *settling) settled(others []beganReport, members int) (bool, string) {
+	var open []beganReport
+	groups := map[string]bool{}
+	for _, r := range others {
+		if r.Raft == nil {
+			continue
+		}
+		open = append(open, r)
+		for g := range r.Raft {
+			groups[g] = true
+		}
+	}
+	if len(open) <= members/2 {
+		return false, "a majority of other ledgers with whole copies is needed"
+	}
+	if s.floors == nil {
+		s.floors = map[string]uint64{}
+	}
+	missing := ""
+	for g := range groups {
+		end, least := uint64(0), ^uint64(0)
+		leads, same := false, true
+		first, there := open[0].Raft[g]
+		for _, r := range open {
+			state, ok := r.Raft[g]
+			there = there && ok
+			end, least = max(end, state.Last), min(least, state.Applied)
+			leads = leads || state.ID == first.Leader
+			same = same && state.Term == first.Term && state.Leader == first.Leader
+		}
+		if !there {
+			missing = fmt.Sprintf("not all of them have the group %s", g)
+			continue
+		}
+		if floor, ok := s.floors[g]; !ok || end < floor {
+			s.floors[g] = end
+		}
+		switch {
+		case !same || !leads:
+			missing = fmt.Sprintf("they have no common leader of the group %s", g)
+		case least < s.floors[g]:
+			missing = fmt.Sprintf("one of them has entry %d of the group %s, and needs entry %d", least, g, s.floors[g])
+		}
+	}
+	if len(groups) == 0 {
+		missing = "they have opened no log yet"
+	}
+	return missing == "", missing
+}

@@ -1,0 +1,105 @@
+package node
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/ledger/embedded"
+)
+
+// answer is what a ledger says of one raft group.
+func answer(name, leader string, term, last, applied uint64) beganReport {
+	return beganReport{Name: name, Open: true, Raft: map[string]embedded.RaftState{
+		"S": {ID: name, Leader: leader, Term: term, Last: last, Applied: applied},
+	}}
+}
+
+// TestSettled goes through what the others of three or five ledgers can say
+// while this one, "a", holds its store closed.
+func TestSettled(t *testing.T) {
+	type round []beganReport
+	empty := beganReport{Name: "c", Epoch: "e", Empty: true}
+	for name, tt := range map[string]struct {
+		members int
+		rounds  []round
+		want    bool // after the last round; before it, it is never so
+		why     string
+	}{
+		"all the same": {3, []round{{answer("b", "b", 2, 9, 9), answer("c", "b", 2, 9, 9)}}, true, ""},
+		// b may have acknowledged entry 10 with a.
+		"one lags": {3, []round{{answer("b", "b", 2, 10, 10), answer("c", "b", 2, 9, 9)}}, false, "needs entry 10"},
+		"one has caught up": {3, []round{
+			{answer("b", "b", 2, 10, 10), answer("c", "b", 2, 9, 9)},
+			{answer("b", "b", 2, 10, 10), answer("c", "b", 2, 10, 10)},
+		}, true, ""},
+		// What is written since does not have to be waited for.
+		"under load": {3, []round{
+			{answer("b", "b", 2, 10, 9), answer("c", "b", 2, 9, 9)},
+			{answer("b", "b", 2, 30, 20), answer("c", "b", 2, 25, 11)},
+		}, true, ""},
+		"has it, and not in its streams": {3, []round{{answer("b", "b", 2, 10, 10), answer("c", "b", 2, 10, 4)}}, false, "has entry 4"},
+		// c may still ask for votes in term 3, in which a may have voted for b.
+		"an old term":              {3, []round{{answer("b", "b", 3, 9, 9), answer("c", "b", 2, 9, 9)}}, false, "no common leader"},
+		"two leaders":              {3, []round{{answer("b", "b", 2, 9, 9), answer("c", "c", 2, 9, 9)}}, false, "no common leader"},
+		"no leader":                {3, []round{{answer("b", "", 2, 9, 9), answer("c", "", 2, 9, 9)}}, false, "no common leader"},
+		"they follow a":            {3, []round{{answer("b", "a", 2, 9, 9), answer("c", "a", 2, 9, 9)}}, false, "no common leader"},
+		"one answers":              {3, []round{{answer("b", "b", 2, 9, 9)}}, false, "majority"},
+		"one is empty":             {3, []round{{answer("b", "b", 2, 9, 9), empty}}, false, "majority"},
+		"one without the group":    {3, []round{{answer("b", "b", 2, 9, 9), {Name: "c", Raft: map[string]embedded.RaftState{"M": {ID: "c", Leader: "c"}}}}}, false, "not all of them have"},
+		"three of five":            {5, []round{{answer("b", "b", 2, 9, 9), answer("c", "b", 2, 9, 9), answer("d", "b", 2, 9, 9)}}, true, ""},
+		"two of five":              {5, []round{{answer("b", "b", 2, 9, 9), answer("c", "b", 2, 9, 9)}}, false, "majority"},
+		"three of five, one lags":  {5, []round{{answer("b", "b", 2, 9, 9), answer("c", "b", 2, 9, 9), answer("d", "b", 2, 8, 8)}}, false, "needs entry 9"},
+		"nothing is open anywhere": {3, []round{{{Name: "b"}, {Name: "c"}}}, false, "majority"},
+	} {
+		var s settling
+		for i, r := range tt.rounds {
+			got, why := s.settled(r, tt.members)
+			last := i == len(tt.rounds)-1
+			if got != (tt.want && last) || last && !strings.Contains(why, tt.why) {
+				t.Errorf("%s, round %d: %v, %q, want %v, %q", name, i, got, why, tt.want && last, tt.why)
+			}
+		}
+	}
+}
+
+// TestOthersDamage: an error about another ledger's copy ends no ledger whose
+// copy is whole.
+func TestOthersDamage(t *testing.T) {
+	keeps := &Node{name: "l1", logParts: logParts{server: &logServer{}}}
+	reads := &Node{name: "l1"}
+	for _, tt := range []struct {
+		n    *Node
+		err  error
+		want bool
+	}{
+		{keeps, &embedded.DamageError{Ledger: "l2"}, true},
+		{keeps, &embedded.DamageError{Ledger: "l1"}, false},
+		{keeps, &embedded.DamageError{}, false},
+		{keeps, embedded.ErrNoStream, false},
+		{reads, &embedded.DamageError{Ledger: "l2"}, false},
+	} {
+		if got := tt.n.othersDamage(tt.err); got != tt.want {
+			t.Errorf("othersDamage(%v) = %v, want %v", tt.err, got, tt.want)
+		}
+	}
+}
+
+// TestBeganWhileChecking: a ledger that is reading its copy does not say that it
+// has none.
+func TestBeganWhileChecking(t *testing.T) {
+	server := &logServer{cfg: embedded.Config{Cluster: &embedded.Cluster{Hold: true}}}
+	dir := t.TempDir()
+	n := &Node{name: "l1", folder: &folder{path: dir}, logParts: logParts{server: server}}
+	if err := n.folder.begin("epoch"); err != nil {
+		t.Fatal(err)
+	}
+	if r, known, err := n.began(); known || err != nil {
+		t.Errorf("before the check: %+v, %v, %v", r, known, err)
+	}
+	for _, store := range []bool{true, false} {
+		server.checked(store)
+		if r, known, err := n.began(); !known || err != nil || r.Empty == store || r.Epoch != "epoch" {
+			t.Errorf("with a whole copy %v: %+v, %v, %v", store, r, known, err)
+		}
+	}
+}
