@@ -114,7 +114,7 @@ func checkValue(key, value []byte) uint64 {
 
 // indexForm is the form of what an index holds. It stands first in the cursor;
 // the forms before 2 had none there, and a position begins with a zero.
-const indexForm = 5
+const indexForm = 6
 
 // cursor says how far the log has been applied, and what the index holds then.
 type cursor struct {

@@ -271,7 +271,7 @@ func TestCredentials(t *testing.T) {
 		{"in the URL", "urls", []func(*http.Request){uri("/?token_auth=" + good)}, through},
 		{"in the URL, escaped", "urls", []func(*http.Request){uri("/?x=1&token%5Fauth=" + good)}, through},
 		{"bad in the URL", "urls", []func(*http.Request){uri("/?token_auth=" + bad)}, invalid},
-		{"empty in the URL", "urls", []func(*http.Request){uri("/?token_auth=")}, invalid},
+		{"empty in the URL", "urls", []func(*http.Request){uri("/?token_auth=")}, request},
 		{"nowhere", "urls", nil, none},
 		{"in the header", "urls", []func(*http.Request){auth("Bearer " + good)}, through},
 		{"the same in both", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=" + good)}, through},
