@@ -63,7 +63,7 @@ func TestServeBehindNginx(t *testing.T) {
 	var fronts []string
 	for _, n := range nodes {
 		addr := addrtest.Free(t)
-		o.nginx(nginx, addr, o.tokenledger("snippet", "nginx", "--listen", addr, "--upstream", app.URL, "--verifier", n.Verify))
+		o.nginx(nginx, addr, o.tokenledger("snippet", "nginx", "--listen", addr, "--upstream", app.URL, "--verifier", n.Verify, "--access-log", "off"))
 		fronts = append(fronts, "http://"+addr)
 	}
 

@@ -121,7 +121,7 @@ http {
 func snippet(t testing.TB, upstream, policy string, verifiers ...string) string {
 	t.Helper()
 	var b strings.Builder
-	err := deploy.Nginx{Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy}.Write(&b)
+	err := deploy.Nginx{Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy, AccessLog: "off"}.Write(&b)
 	if err != nil {
 		t.Fatal(err)
 	}

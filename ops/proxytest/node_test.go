@@ -238,6 +238,12 @@ func (c *cluster) api(method, path string, body any) map[string]any {
 	return out
 }
 
+// issuer returns the account of the first token, which makes all others here.
+func (c *cluster) issuer() string {
+	c.t.Helper()
+	return c.api("GET", "/v1/whoami", nil)["account"].(map[string]any)["id"].(string)
+}
+
 // everywhere asks the ledger for a change and waits for the receipt: no node
 // answers any more as if it had not happened.
 func (c *cluster) everywhere(path string) {
