@@ -164,6 +164,8 @@ type cluster struct {
 	nodes []*process // the ledger first
 	link  *relay     // between the last verifier and the log
 	root  string     // the first token's secret
+
+	rootAccount string // the account of that token, once it was asked for
 }
 
 func startCluster(t testing.TB, lease time.Duration) *cluster {
@@ -241,7 +243,10 @@ func (c *cluster) api(method, path string, body any) map[string]any {
 // issuer returns the account of the first token, which makes all others here.
 func (c *cluster) issuer() string {
 	c.t.Helper()
-	return c.api("GET", "/v1/whoami", nil)["account"].(map[string]any)["id"].(string)
+	if c.rootAccount == "" {
+		c.rootAccount = c.api("GET", "/v1/accounts/root", nil)["id"].(string)
+	}
+	return c.rootAccount
 }
 
 // everywhere asks the ledger for a change and waits for the receipt: no node
