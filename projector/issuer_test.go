@@ -15,7 +15,9 @@ func TestIssuer(t *testing.T) {
 	t.Parallel()
 	l := eventstest.NewLog(1)
 	alice, admin := l.Account("admin:site/*"), l.Account("admin:site/1")
-	person := func(a events.AccountID) events.Actor { return events.Actor{Account: a, Session: "ses_01k5y8z3v0actactactactacta"} }
+	person := func(a events.AccountID) events.Actor {
+		return events.Actor{Account: a, Session: "ses_01k5y8z3v0actactactactacta"}
+	}
 	by := func(a events.AccountID, id events.TokenID) events.Actor { return events.Actor{Account: a, Token: id} }
 	create := func(account events.AccountID, by events.Actor) (events.TokenID, events.Secret) {
 		id, secret := l.TokenID(), l.Secret()
