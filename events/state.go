@@ -56,6 +56,21 @@ type SecretSlot struct {
 	Until  time.Time `json:"until,omitzero"` // set when a rotation replaced it
 
 	Form SecretForm `json:"form,omitempty"`
+	// IssuedBy is the account that made the secret, empty for the first one of a
+	// ledger. It is not always the account that the event names: a token whose
+	// secret another account made acts for that account.
+	IssuedBy AccountID `json:"issued_by,omitempty"`
+}
+
+// Issuer returns the account that is behind what the token does: another
+// account that made one of its secrets, or by, the account that the event names.
+func (t *Token) Issuer(by AccountID) AccountID {
+	for _, s := range t.Secrets {
+		if s.IssuedBy != "" && s.IssuedBy != t.Account {
+			return s.IssuedBy
+		}
+	}
+	return by
 }
 
 // Account is what follows from the events about one account.

@@ -163,6 +163,9 @@ func judge(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Pr
 			continue
 		}
 		good++
+		if i := slices.IndexFunc(use.Token.Secrets, func(s events.SecretSlot) bool { return s.Digest == d }); i < 0 || r.IssuedBy != use.Token.Secrets[i].IssuedBy {
+			t.Errorf("a secret is issued by %q; by Fold the token's secrets are %+v", r.IssuedBy, use.Token.Secrets)
+		}
 		effective := f.Account.Grants
 		if !r.Inherit {
 			effective = events.Matomo.Intersect(r.Scopes, f.Account.Grants)

@@ -52,13 +52,22 @@ func (f *Found) Is(s RecordState) bool { return RecordState(f.State) == s }
 // Inherit reports whether the token has all that its account has.
 func (f *Found) Inherit() bool { return f.Flags&flagInherit != 0 }
 
+// IssuedBy returns the account that made the secret, empty for none. It
+// allocates nothing.
+func (f *Found) IssuedBy() events.AccountID {
+	if f.Issuer != nil {
+		return *f.Issuer
+	}
+	return f.Account.ID
+}
+
 // Plain reports whether the secret has neither prefix nor checksum.
 func (f *Found) Plain() bool { return f.Flags&flagPlain != 0 }
 
 // Record returns what was found as [Projector.Lookup] does.
 func (f *Found) Record() Record {
 	return Record{
-		Token: events.TokenIDFrom(f.Token), Account: f.Account.ID, App: f.App,
+		Token: events.TokenIDFrom(f.Token), Account: f.Account.ID, App: f.App, IssuedBy: f.IssuedBy(),
 		State: RecordState(f.State), Inherit: f.Inherit(), Plain: f.Plain(),
 		Created: fromNanos(f.Created), Expires: fromNanos(f.Expires), Until: fromNanos(f.Until),
 		Scopes: f.Scopes.List(), Constraints: f.Constraints, Version: f.Version,
@@ -71,6 +80,9 @@ func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Posi
 		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
 		Version: r.Version, State: uint8(r.State), App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
 		Account: resident.NewAccount(a), Policy: resident.NewPolicy(p), Position: at,
+	}
+	if r.IssuedBy != r.Account {
+		f.Issuer, f.Flags = new(r.IssuedBy), f.Flags|flagIssuer
 	}
 	if r.Inherit {
 		f.Flags |= flagInherit

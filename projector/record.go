@@ -29,6 +29,8 @@ type Record struct {
 	Constraints *events.Constraints
 	// Version is the position of the last event about the token.
 	Version events.Position
+	// IssuedBy is the account that made the secret, empty for none.
+	IssuedBy events.AccountID
 }
 
 // RecordState is what a secret is good for. Values are stored and never reused.
@@ -46,17 +48,20 @@ const (
 func (s RecordState) ended() bool { return s == SecretRevoked || s == SecretSuperseded }
 
 const (
-	recordVersion  = 1
+	recordVersion  = 2
 	recordFixed    = 3 + 4*8 + 2*16 + 1
 	flagInherit    = 1
 	flagConstraint = 2
 	flagPlain      = 4
+	flagIssuer     = 8 // the secret was made by another account than the token's
 )
 
 // append writes the stored form: version, state, flags, four times or positions
-// of eight bytes, two ids, the label and scopes as length and text, constraints as JSON.
+// of eight bytes, two ids and with flagIssuer a third, the label and scopes as
+// length and text, constraints as JSON.
 func (r *Record) append(b []byte) ([]byte, error) {
-	flags := flag(r.Inherit, flagInherit) | flag(!r.Constraints.Empty(), flagConstraint) | flag(r.Plain, flagPlain)
+	flags := flag(r.Inherit, flagInherit) | flag(!r.Constraints.Empty(), flagConstraint) | flag(r.Plain, flagPlain) |
+		flag(r.IssuedBy != r.Account, flagIssuer)
 	b = append(b, recordVersion, byte(r.State), flags)
 	for _, t := range [...]time.Time{r.Created, r.Expires, r.Until} {
 		b = binary.BigEndian.AppendUint64(b, uint64(nanos(t)))
@@ -65,6 +70,9 @@ func (r *Record) append(b []byte) ([]byte, error) {
 	token, account := r.Token.Bytes(), r.Account.Bytes()
 	b = append(b, token[:]...)
 	b = append(b, account[:]...)
+	if flags&flagIssuer != 0 {
+		b = appendID(b, issuerBytes(r.IssuedBy))
+	}
 	b = appendText(b, r.App)
 	b = appendScopes(b, r.Scopes)
 	if flags&flagConstraint == 0 {
@@ -99,6 +107,7 @@ type recordParts struct {
 	times          [3]int64 // created, expires, until
 	version        events.Position
 	token, account [16]byte
+	issuer         []byte // an id, zeros for nobody; empty for the account itself
 	app            []byte
 	scopes         []byte // their number, and each as length and text
 	constraints    []byte // as JSON; empty for none
@@ -124,7 +133,14 @@ func splitRecord(b []byte) (f recordParts, err error) {
 	}
 	f.version = events.Position(binary.BigEndian.Uint64(b))
 	f.token, f.account = [16]byte(b[8:24]), [16]byte(b[24:40])
-	if f.app, b, err = takeText(b[40:]); err != nil || len(b) == 0 {
+	b = b[40:]
+	if f.flags&flagIssuer != 0 {
+		if len(b) < 16 {
+			return f, errShort
+		}
+		f.issuer, b = b[:16], b[16:]
+	}
+	if f.app, b, err = takeText(b); err != nil || len(b) == 0 {
 		return f, errShort
 	}
 	rest := b[1:]
@@ -151,6 +167,10 @@ func parseRecord(b []byte) (Record, error) {
 		Token: events.TokenIDFrom(f.token), Account: events.AccountIDFrom(f.account), App: string(f.app),
 		State: f.state, Inherit: f.flags&flagInherit != 0, Plain: f.flags&flagPlain != 0,
 		Created: fromNanos(f.times[0]), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), Version: f.version,
+	}
+	r.IssuedBy = r.Account
+	if len(f.issuer) > 0 {
+		r.IssuedBy = issuerFrom([16]byte(f.issuer))
 	}
 	if r.Scopes, err = parseScopes(f.scopes); err != nil {
 		return Record{}, err

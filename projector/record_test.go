@@ -20,13 +20,18 @@ func FuzzRecord(f *testing.F) {
 			CIDRs:   []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
 			Origins: []string{"https://example.org"}, Methods: []string{"GET"}, Audience: []string{"reporting"}, HeaderOnly: true,
 		},
-		Version: 1 << 60,
+		Version: 1 << 60, IssuedBy: "acc_01k5y8z3v00123456789abcdef",
 	}
-	least := Record{Token: full.Token, Account: full.Account, State: SecretLive, Scopes: []events.Scope{}}
-	for _, r := range []Record{full, least} {
+	least := Record{Token: full.Token, Account: full.Account, State: SecretLive, Scopes: []events.Scope{}} // issued by nobody
+	own := least
+	own.IssuedBy = own.Account
+	for _, r := range []Record{full, least, own} {
 		b, err := r.append(nil)
 		if err != nil {
 			f.Fatal(err)
+		}
+		if got, err := parseRecord(b); err != nil || got.IssuedBy != r.IssuedBy {
+			f.Fatalf("written as issued by %q, read as issued by %q, %v", r.IssuedBy, got.IssuedBy, err)
 		}
 		f.Add(b)
 		for n := range b {
@@ -51,7 +56,7 @@ func FuzzRecord(f *testing.F) {
 		if err != nil || !bytes.Equal(once, twice) {
 			t.Errorf("a record changes as it is read and written, %v:\n%x\n%x", err, once, twice)
 		}
-		if r.State != again.State || r.Token != again.Token || r.Version != again.Version || !r.Expires.Equal(again.Expires) || !r.Until.Equal(again.Until) {
+		if r.State != again.State || r.Token != again.Token || r.Version != again.Version || r.IssuedBy != again.IssuedBy || !r.Expires.Equal(again.Expires) || !r.Until.Equal(again.Until) {
 			t.Errorf("read %+v, and then %+v", r, again)
 		}
 	})

@@ -22,7 +22,10 @@ func (p *Projector) Resident() resident.Stats {
 }
 
 // residentForms reads what the table is given, which is what stands in records.
-var residentForms = resident.Parse{Scopes: parseScopes, Constraints: parseConstraints}
+var residentForms = resident.Parse{
+	Scopes: parseScopes, Constraints: parseConstraints,
+	Issuer: func(b []byte) events.AccountID { return issuerFrom([16]byte(b)) },
+}
 
 func parseConstraints(b []byte) (*events.Constraints, error) {
 	c := new(events.Constraints)
@@ -40,7 +43,7 @@ func residentSecret(d events.Digest, value []byte) (*resident.Secret, error) {
 		Digest: d, Token: f.token, Account: f.account,
 		Created: f.times[0], Expires: f.times[1], Until: f.times[2], Version: f.version,
 		State: uint8(f.state), Flags: f.flags, Ended: f.state.ended(),
-		App: f.app, Scopes: f.scopes, Constraints: f.constraints,
+		App: f.app, Issuer: f.issuer, Scopes: f.scopes, Constraints: f.constraints,
 	}, nil
 }
 

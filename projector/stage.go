@@ -234,7 +234,11 @@ func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.P
 	if taken {
 		st.bareIn = at
 	} else {
-		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form}}
+		issuer, err := s.issuer(e.Actor)
+		if err != nil {
+			return err
+		}
+		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form, IssuedBy: issuer}}
 		s.digests[c.Secret.Digest] = true
 	}
 	s.tokens[id] = st
@@ -315,7 +319,11 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 	t := st.token
 	var slots []events.SecretSlot
 	if !taken { // as in createToken, a digest stays with its first token
-		slots = append(slots, events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form})
+		issuer, err := s.issuer(e.Actor)
+		if err != nil {
+			return err
+		}
+		slots = append(slots, events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form, IssuedBy: issuer})
 		s.digests[c.Secret.Digest] = true
 	}
 	for i, old := range t.Secrets {
@@ -331,6 +339,24 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 	}
 	t.Secrets = slots
 	return nil
+}
+
+// issuer returns the account that makes a secret. If the actor used a token, its
+// own secrets say who is behind it: else a token that another account made could
+// make one that looks like the account's own.
+func (s *stage) issuer(by events.Actor) (events.AccountID, error) {
+	if by.Token == "" {
+		return by.Account, nil
+	}
+	_, staged := s.tokens[by.Token]
+	st, err := s.token(by.Token)
+	if err != nil || st == nil {
+		return by.Account, err
+	}
+	if !staged {
+		delete(s.tokens, by.Token) // it was only looked at
+	}
+	return st.token.Issuer(by.Account), nil
 }
 
 func (s *stage) createAccount(e *events.Event, c *events.AccountCreated, at events.Position) error {

@@ -13,7 +13,7 @@ import (
 // Tokens and commands are stored in forms of their own: they are most of what is
 // written, and as JSON they took longer than all that was done with them.
 const (
-	tokenVersion = 1
+	tokenVersion = 2
 	doneVersion  = 1
 )
 
@@ -91,6 +91,7 @@ func appendToken(b []byte, t *events.Token) ([]byte, error) {
 		b = append(b, form)
 		b = appendTime(b, s.Since)
 		b = appendTime(b, s.Until)
+		b = appendIssuer(b, s.IssuedBy, t.Account)
 	}
 	if t.Constraints.Empty() {
 		return b, nil
@@ -135,7 +136,7 @@ func parseToken(b []byte, t *events.Token) error {
 		} else {
 			r.fail(fmt.Errorf("a secret's form is %d", form))
 		}
-		s.Since, s.Until = r.time(), r.time()
+		s.Since, s.Until, s.IssuedBy = r.time(), r.time(), r.issuer(t.Account)
 		t.Secrets = append(t.Secrets, s)
 	}
 	if flags&tokenConstrained != 0 && r.err == nil {
@@ -165,6 +166,42 @@ func parseDone(b []byte, d *events.Done) error {
 	d.Position = events.Position(r.uvarint())
 	d.Event, d.About, d.Kind, d.Digest = events.EventID(r.text()), r.text(), events.Kind(r.text()), events.RequestHash(r.text())
 	return r.end()
+}
+
+// appendIssuer writes the account that made a secret: 0 if it is the token's own
+// account, else 1 and the id.
+func appendIssuer(b []byte, issuer, own events.AccountID) []byte {
+	if issuer == own {
+		return append(b, 0)
+	}
+	return appendID(append(b, 1), issuerBytes(issuer))
+}
+
+func (r *formReader) issuer(own events.AccountID) events.AccountID {
+	switch flag := r.byte(); flag {
+	case 0:
+		return own
+	case 1:
+		return issuerFrom(r.id())
+	default:
+		r.fail(fmt.Errorf("a secret's issuer is of form %d", flag))
+		return ""
+	}
+}
+
+// issuerBytes returns an issuer's stored form: zeros stand for none.
+func issuerBytes(id events.AccountID) (b [16]byte) {
+	if id != "" {
+		b = id.Bytes()
+	}
+	return b
+}
+
+func issuerFrom(b [16]byte) events.AccountID {
+	if b == ([16]byte{}) {
+		return ""
+	}
+	return events.AccountIDFrom(b)
 }
 
 func appendID(b []byte, id [16]byte) []byte { return append(b, id[:]...) }

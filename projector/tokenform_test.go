@@ -24,8 +24,9 @@ var fullToken = events.Token{
 	},
 	CreatedIn: 7, Changed: time.Unix(1_800_000_000, 0).UTC(), Version: 1 << 60, Revoked: time.Date(1500, 1, 1, 0, 0, 0, 1, time.UTC),
 	Secrets: []events.SecretSlot{
-		{Digest: events.Digest{1, 31: 2}, Since: time.Unix(1_700_000_000, 9).UTC(), Form: events.FormHex32},
-		{Digest: events.Digest{3}, Since: time.Unix(1_600_000_000, 9).UTC(), Until: time.Unix(1_900_000_000, 0).UTC()},
+		{Digest: events.Digest{1, 31: 2}, Since: time.Unix(1_700_000_000, 9).UTC(), Form: events.FormHex32, IssuedBy: "acc_01k5y8z3v0zyxwvtsrqpnmkjhg"},
+		{Digest: events.Digest{3}, Since: time.Unix(1_600_000_000, 9).UTC(), Until: time.Unix(1_900_000_000, 0).UTC(), IssuedBy: "acc_01k5y8z3v00123456789abcdef"},
+		{Digest: events.Digest{4}, Since: time.Unix(1_500_000_000, 9).UTC()},
 	},
 }
 

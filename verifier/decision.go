@@ -97,9 +97,10 @@ type Decision struct {
 
 	// What Token, Account and Scopes are made of, once somebody asks.
 	token   [16]byte
-	account *events.Account  // nil where no token was found
-	scopes  *events.ScopeSet // the token's own, as Inherit says
-	granted *events.ScopeSet // its account's
+	account *events.Account   // nil where no token was found
+	issuer  *events.AccountID // nil where the account itself made the secret
+	scopes  *events.ScopeSet  // the token's own, as Inherit says
+	granted *events.ScopeSet  // its account's
 	model   *events.Model
 }
 
@@ -116,6 +117,19 @@ func (d *Decision) Token() events.TokenID {
 func (d *Decision) Account() events.AccountID {
 	if d.account == nil {
 		return ""
+	}
+	return d.account.ID
+}
+
+// IssuedBy returns the account that made the secret: the token's own account, or
+// another one that was allowed to. It is empty where no token was found, and for
+// the first token of a ledger.
+func (d *Decision) IssuedBy() events.AccountID {
+	switch {
+	case d.account == nil:
+		return ""
+	case d.issuer != nil:
+		return *d.issuer
 	}
 	return d.account.ID
 }
@@ -302,7 +316,7 @@ const plainLength = 32
 // judge decides by what was found. The time of day is now where the lease told
 // it, which is more than 0.
 func (v *Verifier) judge(f *projector.Found, plain bool, now int64, r *Request, d *Decision) {
-	d.account, d.App, d.token = f.Account.Account, f.App, f.Token
+	d.account, d.App, d.token, d.issuer = f.Account.Account, f.App, f.Token, f.Issuer
 	d.Expires = projector.TimeOf(f.Expires)
 	plain = plain || f.Plain()
 	// A clock costs as much as the search.

@@ -38,11 +38,14 @@ type CheckRequest struct {
 
 // CheckAnswer is the answer to POST /v1/verify.
 type CheckAnswer struct {
-	Allowed  bool             `json:"allowed"`
-	Reason   string           `json:"reason"`
-	TokenID  events.TokenID   `json:"token_id,omitempty"`
-	App      string           `json:"app,omitempty"`
-	Account  events.AccountID `json:"account,omitempty"`
+	Allowed bool             `json:"allowed"`
+	Reason  string           `json:"reason"`
+	TokenID events.TokenID   `json:"token_id,omitempty"`
+	App     string           `json:"app,omitempty"`
+	Account events.AccountID `json:"account,omitempty"`
+	// IssuedBy is the account that made the token's secret, absent for the first
+	// token of a ledger. If it is not Account, another account holds or held it.
+	IssuedBy events.AccountID `json:"issued_by,omitempty"`
 	Scopes   []events.Scope   `json:"scopes,omitempty"`
 	Lacking  string           `json:"lacking,omitempty"` // scope that was needed
 	Position events.Position  `json:"position"`

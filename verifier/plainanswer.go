@@ -84,6 +84,7 @@ func (d *Decision) appendAnswer(b []byte, explain bool) []byte {
 		b = appendField(b, `,"token_id":"`, string(d.Token()))
 		b = appendField(b, `,"app":"`, d.App)
 		b = appendField(b, `,"account":"`, string(d.Account()))
+		b = appendField(b, `,"issued_by":"`, string(d.IssuedBy()))
 		b = appendScopes(b, d.Scopes())
 	}
 	if d.Reason == Scope {

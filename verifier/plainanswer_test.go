@@ -23,6 +23,7 @@ func told(d *Decision, explain bool) CheckAnswer {
 	}
 	if d.OK() || d.Reason == Scope || explain {
 		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App, d.Account(), d.Scopes()
+		a.IssuedBy = d.IssuedBy()
 		a.Expires = d.Expires
 	}
 	if d.Reason == Scope {
@@ -93,6 +94,9 @@ func TestAnswerIsJSON(t *testing.T) {
 		if rng.IntN(8) > 0 {
 			d.account = &events.Account{ID: events.AccountID(label())}
 		}
+		if rng.IntN(4) == 0 {
+			d.issuer = new(events.AccountID(label()))
+		}
 		switch rng.IntN(3) { // what records hold: any number of nanoseconds, or none
 		case 0:
 			d.Expires = projector.TimeOf(int64(rng.Uint64()))
@@ -135,6 +139,9 @@ func FuzzAnswer(f *testing.F) {
 			scopes: events.NewScopeSet(list), granted: events.NewScopeSet(append(list, events.Superuser)), model: events.Matomo,
 		}
 		copy(d.token[:], app)
+		if flags&16 != 0 {
+			d.issuer = new(events.AccountID(id))
+		}
 		sameAnswer(t, &d, flags&4 != 0)
 	})
 }

@@ -63,7 +63,8 @@ func TestServeBehindNginx(t *testing.T) {
 	var fronts []string
 	for _, n := range nodes {
 		addr := addrtest.Free(t)
-		o.nginx(nginx, addr, o.tokenledger("snippet", "nginx", "--listen", addr, "--upstream", app.URL, "--verifier", n.Verify, "--timeout", "5s"))
+		o.nginx(nginx, addr, o.tokenledger("snippet", "nginx", "--listen", addr, "--upstream", app.URL,
+			"--verifier", n.Verify, "--timeout", "5s", "--access-log", "off"))
 		fronts = append(fronts, "http://"+addr)
 	}
 

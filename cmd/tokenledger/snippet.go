@@ -44,6 +44,7 @@ site, need/SCOPE, or one from its configuration file.`,
 	flags.StringVar(&n.Listen, "listen", "127.0.0.1:8080", "where nginx listens: host:port or port")
 	flags.StringVar(&n.Upstream, "upstream", "http://127.0.0.1:3000", "the application")
 	flags.StringSliceVar(&n.Verifiers, "verifier", nil, "verifier to ask, can be repeated; by default the one on the data folder")
+	flags.StringVar(&n.AccessLog, "access-log", deploy.DefaultAccessLog, "access log, which is written without queries: an absolute path, or off")
 	flags.StringVar(&n.Policy, "policy", "site", "policy that requests fall under")
 	flags.DurationVar(&n.Timeout, "timeout", deploy.DefaultTimeout, "how long nginx waits for a verifier's answer; a later one is discarded")
 	return c

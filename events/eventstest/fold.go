@@ -382,10 +382,20 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 			continue
 		}
 		if secret, _ := s.Secret(r.Digest); secret.Given == e.at && !secret.Superseded {
-			t.Secrets = append(t.Secrets, events.SecretSlot{Digest: r.Digest, Since: e.Time, Until: secret.Until, Form: r.Form})
+			t.Secrets = append(t.Secrets, events.SecretSlot{Digest: r.Digest, Since: e.Time, Until: secret.Until, Form: r.Form, IssuedBy: s.issuer(e)})
 		}
 	}
 	return t, true
+}
+
+// issuer returns the account that made the secret which an event gives.
+func (s State) issuer(e entry) events.AccountID {
+	if e.Actor.Token != "" {
+		if t, ok := s.Until(e.at - 1).Token(e.Actor.Token); ok {
+			return t.Issuer(e.Actor.Account)
+		}
+	}
+	return e.Actor.Account
 }
 
 // Secret is what follows from the events about one secret.

@@ -25,6 +25,9 @@ type Nginx struct {
 	// Timeout is how long nginx waits for a verifier's answer; a later one is
 	// discarded. Zero means [DefaultTimeout].
 	Timeout time.Duration
+	// AccessLog is the absolute path of the access log, or "off". Empty means
+	// [DefaultAccessLog].
+	AccessLog string
 }
 
 // DefaultTimeout is how long nginx waits for a verifier's answer. An answer that
@@ -32,6 +35,9 @@ type Nginx struct {
 // wait for the end of a lease and a margin, which is 400 ms for the default lease
 // of 30 s (see ops/design/0008).
 const DefaultTimeout = 300 * time.Millisecond
+
+// DefaultAccessLog is where nginx writes its access log on Debian.
+const DefaultAccessLog = "/var/log/nginx/access.log"
 
 // validate reports everything that is wrong. Nothing that is printed can end a
 // directive, begin another or be a variable.
@@ -58,12 +64,16 @@ func (n Nginx) validate() error {
 	if n.Timeout != 0 && (n.Timeout < 10*time.Millisecond || n.Timeout > 10*time.Second || n.Timeout%time.Millisecond != 0) {
 		bad("timeout: %s is not between 10ms and 10s, in whole milliseconds", n.Timeout)
 	}
+	if n.AccessLog != "" && n.AccessLog != "off" && !logPath.MatchString(n.AccessLog) {
+		bad("access-log: %s is not off or an absolute path of letters, digits and ._-/", events.Quote(n.AccessLog))
+	}
 	return errors.Join(problems...)
 }
 
 var (
 	hostName   = regexp.MustCompile(`^[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?$`)
 	policyName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
+	logPath    = regexp.MustCompile(`^/[A-Za-z0-9._/-]*[A-Za-z0-9._-]$`)
 )
 
 func checkPolicy(s string) error {
@@ -131,18 +141,24 @@ func (n Nginx) Write(w io.Writer) error {
 		v := strings.ReplaceAll(strings.ToLower(h), "-", "_")
 		identity = append(identity, header{Name: h, Var: "$" + strings.Replace(v, "x_ledger", "ledger", 1), Source: "$upstream_http_" + v})
 	}
+	if n.AccessLog == "" {
+		n.AccessLog = DefaultAccessLog
+	}
 	return nginxTemplate.Execute(w, struct {
 		Nginx
 		UpstreamAddr string
 		Addrs        []string
 		Identity     []header
 		Ours         []string // other headers in our name
+		Elsewhere    []string // headers from which some applications take another path
 		Unavailable  string
+		Same         string
 		Milliseconds int64
 	}{
 		n, upstream, verifiers, identity,
-		[]string{proxy.HeaderDeny, proxy.HeaderUnavailable},
-		proxy.HeaderUnavailable, n.Timeout.Milliseconds(),
+		[]string{proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer},
+		[]string{"X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host", "X-Forwarded-Uri"},
+		proxy.HeaderUnavailable, proxy.Same, n.Timeout.Milliseconds(),
 	})
 }
 
@@ -164,8 +180,36 @@ upstream tokenledger_app {
     keepalive 32;
 }
 
+# What the application gets: the client's URI byte for byte, or as the verifier
+# wrote it without a token. A verifier that says neither is of an older version;
+# then the request is passed on to nobody.
+map $ledger_uri $ledger_pass {
+    default "";
+    {{.Same}} http://tokenledger_app$request_uri;
+    "~^/" http://tokenledger_app$ledger_uri;
+}
+map $ledger_referer $ledger_app_referer {
+    default $ledger_referer;
+    {{.Same}} $http_referer;
+}
+
+# The "combined" format, without queries: a token may stand in one.
+map $request_uri $ledger_path {
+    "~^(?<ledger_raw_path>[^?#]*)" $ledger_raw_path;
+}
+map $http_referer $ledger_page {
+    "~^(?<ledger_raw_page>[^?#]*)" $ledger_raw_page;
+}
+log_format tokenledger '$remote_addr - - [$time_local] "$request_method $ledger_path $server_protocol" '
+    '$status $body_bytes_sent "$ledger_page" "$http_user_agent"';
+
 server {
     listen {{.Listen}};
+{{- if eq .AccessLog "off"}}
+    access_log off;
+{{- else}}
+    access_log {{.AccessLog}} tokenledger;
+{{- end}}
 
     # X_Ledger_Account and X-Ledger-Account are one variable to CGI and PHP.
     underscores_in_headers off;
@@ -180,6 +224,8 @@ server {
 {{- range .Identity}}
         auth_request_set {{.Var}} {{.Source}};
 {{- end}}
+        auth_request_set $ledger_uri $upstream_http_x_ledger_uri;
+        auth_request_set $ledger_referer $upstream_http_x_ledger_referer;
         auth_request_set $ledger_deny $upstream_http_x_ledger_deny;
         auth_request_set $ledger_challenge $upstream_http_www_authenticate;
         auth_request_set $ledger_retry $upstream_http_retry_after;
@@ -201,17 +247,20 @@ server {
 {{- end}}
         # The path that was checked is the one that counts; some applications
         # take another from these.
-        proxy_set_header X-Original-URL "";
-        proxy_set_header X-Rewrite-URL "";
+{{- range .Elsewhere}}
+        proxy_set_header {{.}} "";
+{{- end}}
         # The application gets to know who asks, and not the token.
         proxy_set_header Authorization "";
+        proxy_set_header Referer $ledger_app_referer;
         proxy_set_header Host $host;
         proxy_set_header X-Real-IP $remote_addr;
         proxy_set_header X-Forwarded-For $remote_addr;
         proxy_set_header X-Forwarded-Proto $scheme;
         proxy_http_version 1.1;
         proxy_set_header Connection "";
-        proxy_pass http://tokenledger_app;
+        proxy_redirect http://tokenledger_app/ /;
+        proxy_pass $ledger_pass;
     }
 
     location = /_tokenledger {
@@ -229,6 +278,10 @@ server {
         # No answer is kept, whatever stands further out.
         proxy_cache off;
         proxy_store off;
+        # The answer may hold the URI, and nginx takes one of 8 KB.
+        proxy_buffer_size 32k;
+        proxy_buffers 4 32k;
+        proxy_busy_buffers_size 64k;
         proxy_intercept_errors off;
         # Where a verifier is away, or says with 503 that it does not know, the
         # next is asked; for two seconds in all.

@@ -59,7 +59,8 @@ func TestEveryOwnHeaderIsSet(t *testing.T) {
 	conf := printed(t, valid())
 	_, block, _ := strings.Cut(conf, "location / {")
 	block, _, _ = strings.Cut(block, "\n    }")
-	for _, name := range append(slices.Clone(proxy.Identity), proxy.HeaderDeny, proxy.HeaderUnavailable, "Authorization", "X-Original-URL", "X-Rewrite-URL") {
+	for _, name := range append(slices.Clone(proxy.Identity), proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer,
+		"Authorization", "Referer", "X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host", "X-Forwarded-Uri") {
 		if n := strings.Count(block, "proxy_set_header "+name+" "); n != 1 {
 			t.Errorf("%s is set %d times, want once", name, n)
 		}
@@ -88,6 +89,8 @@ func TestWriteAccepts(t *testing.T) {
 		"named policy":     func(n *deploy.Nginx) { n.Policy = "reporting-api" },
 		"scope":            func(n *deploy.Nginx) { n.Policy = "need/view:site/3" },
 		"scope on all":     func(n *deploy.Nginx) { n.Policy = "need/admin:site/*" },
+		"no access log":    func(n *deploy.Nginx) { n.AccessLog = "off" },
+		"access log":       func(n *deploy.Nginx) { n.AccessLog = "/srv/log/nginx-1/a_b.log" },
 		"scope of no site": func(n *deploy.Nginx) { n.Policy = "need/superuser" },
 		// Which scopes there are, the model of the verifier says.
 		"scope of another model": func(n *deploy.Nginx) { n.Policy = "need/read:bucket/my-files.2" },
@@ -109,16 +112,18 @@ func TestWriteRefuses(t *testing.T) {
 		"; return 200", "\n    return 200;", "} server { listen 1;", "`", "(", "*.example.org", "%3b", "/", "//", "a b",
 	}
 	fields := map[string]func(*deploy.Nginx, string){
-		"listen":   func(n *deploy.Nginx, s string) { n.Listen = s },
-		"upstream": func(n *deploy.Nginx, s string) { n.Upstream = s },
-		"verifier": func(n *deploy.Nginx, s string) { n.Verifiers = []string{"http://127.0.0.1:7601", s} },
-		"policy":   func(n *deploy.Nginx, s string) { n.Policy = s },
+		"listen":     func(n *deploy.Nginx, s string) { n.Listen = s },
+		"upstream":   func(n *deploy.Nginx, s string) { n.Upstream = s },
+		"verifier":   func(n *deploy.Nginx, s string) { n.Verifiers = []string{"http://127.0.0.1:7601", s} },
+		"policy":     func(n *deploy.Nginx, s string) { n.Policy = s },
+		"access-log": func(n *deploy.Nginx, s string) { n.AccessLog = s },
 	}
 	good := map[string][]string{ // field -> values that the evil is added to
-		"listen":   {"8080", "127.0.0.1:8080", "[::1]:80"},
-		"upstream": {"http://app", "http://app:3000", "http://[::1]:80"},
-		"verifier": {"http://app", "http://app:3000", "http://[::1]:80"},
-		"policy":   {"site", "need/view:site/3", "need/superuser"},
+		"listen":     {"8080", "127.0.0.1:8080", "[::1]:80"},
+		"upstream":   {"http://app", "http://app:3000", "http://[::1]:80"},
+		"verifier":   {"http://app", "http://app:3000", "http://[::1]:80"},
+		"policy":     {"site", "need/view:site/3", "need/superuser"},
+		"access-log": {"/var/log/x.log"},
 	}
 	refused := func(field, value string) {
 		t.Helper()
@@ -135,10 +140,15 @@ func TestWriteRefuses(t *testing.T) {
 		}
 	}
 	for field := range fields {
-		refused(field, "")
+		if field != "access-log" { // by default there is one
+			refused(field, "")
+		}
 		for _, e := range evil[1:] {
 			refused(field, e)
 			for _, g := range good[field] {
+				if field == "access-log" && strings.Trim(e, "/") == "" {
+					continue // a path all the same
+				}
 				refused(field, g+e)
 				refused(field, e+g)
 				mid := len(g) / 2

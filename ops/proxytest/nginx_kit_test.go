@@ -124,7 +124,8 @@ func snippet(t testing.TB, upstream, policy string, verifiers ...string) string 
 	// With all of these processes on a small machine, a verifier may take longer
 	// than nginx waits by default.
 	err := deploy.Nginx{
-		Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy, Timeout: time.Second,
+		Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy,
+		Timeout: time.Second, AccessLog: "off",
 	}.Write(&b)
 	if err != nil {
 		t.Fatal(err)

@@ -47,7 +47,7 @@ func (f *fence) passed(what string, a answer, who token, site string) {
 		return
 	}
 	want := map[string]string{
-		"X-Ledger-Token-Id": who.id, "X-Ledger-Account": who.account, "X-Ledger-App": "my%20app",
+		"X-Ledger-Token-Id": who.id, "X-Ledger-Account": who.account, "X-Ledger-Issued-By": f.issuer(), "X-Ledger-App": "my%20app",
 		"X-Ledger-Scopes": "view:site/" + site, "X-Ledger-Site": site,
 	}
 	if got := identity(seen[0].header); fmt.Sprint(got) != fmt.Sprint(want) {
@@ -214,7 +214,7 @@ func TestNginx(t *testing.T) {
 		f.applied(got["position"].(float64))
 		a := n.send(get("/anything", bearer(bare.secret), "X-Ledger-App: spoofed", "X-Ledger-Site: 1"))
 		seen := f.app.take()
-		want := map[string]string{"X-Ledger-Token-Id": bare.id, "X-Ledger-Account": account, "X-Ledger-Scopes": "track:site/9"}
+		want := map[string]string{"X-Ledger-Token-Id": bare.id, "X-Ledger-Account": account, "X-Ledger-Issued-By": f.issuer(), "X-Ledger-Scopes": "track:site/9"}
 		if a.StatusCode != 200 || len(seen) != 1 || fmt.Sprint(identity(seen[0].header)) != fmt.Sprint(want) {
 			t.Errorf("status %d, the application saw %v; want 200 and %v", a.StatusCode, seen, want)
 		}
@@ -372,7 +372,7 @@ func TestNginx(t *testing.T) {
 				if !strings.HasPrefix(path, "/site/3/x") {
 					t.Errorf("%s: the application saw %s %s", what, s.method, s.uri)
 				}
-				if id := identity(s.header); id["X-Ledger-Account"] != account || id["X-Ledger-Token-Id"] != writer.id || len(id) != 5 {
+				if id := identity(s.header); id["X-Ledger-Account"] != account || id["X-Ledger-Token-Id"] != writer.id || id["X-Ledger-Issued-By"] != f.issuer() || len(id) != 6 {
 					t.Errorf("%s: the application saw %v", what, id)
 				}
 				if s.header.Get("X-Real-Ip") != "127.0.0.1" || s.header.Get("X-Forwarded-For") != "127.0.0.1" {

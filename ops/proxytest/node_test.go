@@ -164,6 +164,8 @@ type cluster struct {
 	nodes []*process // the ledger first
 	link  *relay     // between the last verifier and the log
 	root  string     // the first token's secret
+
+	rootAccount string // the account of that token, once it was asked for
 }
 
 func startCluster(t testing.TB, lease time.Duration) *cluster {
@@ -236,6 +238,15 @@ func (c *cluster) api(method, path string, body any) map[string]any {
 		c.t.Fatalf("%s %s: %s %v %v", method, path, resp.Status, out, err)
 	}
 	return out
+}
+
+// issuer returns the account of the first token, which makes all others here.
+func (c *cluster) issuer() string {
+	c.t.Helper()
+	if c.rootAccount == "" {
+		c.rootAccount = c.api("GET", "/v1/accounts/root", nil)["id"].(string)
+	}
+	return c.rootAccount
 }
 
 // everywhere asks the ledger for a change and waits for the receipt: no node

@@ -136,7 +136,7 @@ func (c *comparison) record(d events.Digest) {
 		c.add(what, err)
 		return
 	}
-	want := recordOf(c.want, secret)
+	want := recordOf(c.want, secret, d)
 	if secret.Superseded {
 		// It is good for nothing; the rest is as it was when it ended.
 		want = projector.Record{Token: want.Token, Account: want.Account, State: projector.SecretSuperseded, Created: want.Created}
@@ -195,12 +195,17 @@ func (l lookedUp) Lookup(events.Digest) (projector.Record, error) { return l.rec
 
 // recordOf returns what the record of a secret says that no second rotation
 // ended.
-func recordOf(s eventstest.State, secret eventstest.Secret) projector.Record {
+func recordOf(s eventstest.State, secret eventstest.Secret, d events.Digest) projector.Record {
 	t, _ := s.Token(secret.Token)
 	r := projector.Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: projector.SecretLive, Inherit: t.Inherit,
 		Created: t.Created, Expires: storable(t.Expires), Until: storable(secret.Until), Plain: secret.Plain,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
+	}
+	for _, slot := range t.Secrets {
+		if slot.Digest == d {
+			r.IssuedBy = slot.IssuedBy
+		}
 	}
 	switch t.State {
 	case events.Suspended:

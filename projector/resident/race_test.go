@@ -35,7 +35,7 @@ func TestOneInstant(t *testing.T) {
 				s := &Secret{
 					Digest: digestOf(i), Created: int64(n), Expires: int64(n), Until: int64(n), Version: events.Position(n),
 					State: uint8(n), Flags: uint8(n) & 127, App: fmt.Append(nil, n), Scopes: fmt.Appendf(nil, "view:site/%d", n+1),
-					Constraints: fmt.Append(nil, n), Ended: rng.IntN(2) == 0,
+					Issuer: binary.BigEndian.AppendUint64(make([]byte, 8), n), Constraints: fmt.Append(nil, n), Ended: rng.IntN(2) == 0,
 				}
 				binary.LittleEndian.PutUint64(s.Token[8:], n)
 				if err := w.Put(s); err != nil {
@@ -87,7 +87,7 @@ func TestOneInstant(t *testing.T) {
 				text := fmt.Sprint(n)
 				if binary.LittleEndian.Uint64(f.Token[8:]) != n || f.Created != int64(n) || f.Expires != int64(n) || f.Until != int64(n) ||
 					f.State != uint8(n) || f.Flags != uint8(n)&127 || f.App != text || f.Scopes.List()[0].ID != fmt.Sprint(n+1) ||
-					f.Constraints.Methods[0] != text || f.Account.Reason != fmt.Sprint(f.Position) || f.Version > f.Position {
+					f.Issuer == nil || *f.Issuer != events.AccountIDFrom([16]byte(binary.BigEndian.AppendUint64(make([]byte, 8), n))) || f.Constraints.Methods[0] != text || f.Account.Reason != fmt.Sprint(f.Position) || f.Version > f.Position {
 					t.Errorf("at %d: %+v of several states", f.Position, f)
 					return
 				}

@@ -12,7 +12,7 @@ import (
 //	6    created    7 expires    8 until
 //	9    version (48 bits), flags (8), state (8)
 //	10   account, scopes (32 bits each)
-//	11   constraints, label (32 bits each)
+//	11   constraints, label with issuer (32 bits each)
 const (
 	wordDigest  = 0
 	wordToken   = 4

@@ -26,6 +26,7 @@ type Found struct {
 	Version                 events.Position
 	State, Flags            uint8
 	App                     string
+	Issuer                  *events.AccountID // nil for the account itself
 	Scopes                  *events.ScopeSet
 	Constraints             *events.Constraints // nil for none
 	Account                 Account
@@ -35,8 +36,9 @@ type Found struct {
 
 // Table holds secrets. One goroutine at a time updates it; any may read.
 type Table struct {
-	limit int64
-	parse Parse
+	limit     int64
+	parse     Parse
+	readLabel func([]byte) (*label, error)
 
 	// A reader goes without a lock: it notes the sequence, reads, and starts
 	// over where the sequence went on meanwhile. All that readers and writers
@@ -53,13 +55,14 @@ type Table struct {
 	away    atomic.Pointer[filter] // digests that are held elsewhere; nil while there are none
 
 	accounts    accounts
-	apps        shared[string]
+	apps        shared[label]
 	scopes      shared[events.ScopeSet]
 	constraints shared[events.Constraints]
 
 	ended     int64  // guarded by mu; secrets held that ended
 	hand      uint32 // guarded by mu; the record at which the search for one of them goes on
 	slotBytes int64  // guarded by mu; what all hash tables take
+	labelKey  []byte // guarded by mu; where a label's stored form is put together
 	stats     counts
 }
 
@@ -67,6 +70,7 @@ type Table struct {
 type Parse struct {
 	Scopes      func([]byte) ([]events.Scope, error)
 	Constraints func([]byte) (*events.Constraints, error)
+	Issuer      func([]byte) events.AccountID
 }
 
 // counts are what Stats tells.
@@ -84,7 +88,7 @@ type Stats struct {
 // New returns an empty table that takes up to limit bytes. What accounts take is
 // not counted: they are held anyway.
 func New(limit int64, parse Parse) *Table {
-	t := &Table{limit: limit, parse: parse}
+	t := &Table{limit: limit, parse: parse, readLabel: labelReader(parse.Issuer)}
 	t.accounts.init()
 	t.apps.init()
 	t.scopes.init()
@@ -157,9 +161,9 @@ func (t *Table) read(k *key, f *Found) Answer {
 	f.Version, f.State, f.Flags = events.Position(state&maxVersion), uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
 	f.Account, f.Scopes = t.accounts.read(uint32(refs)), t.scopes.at(uint32(refs>>32))
 	f.Constraints = t.constraints.at(uint32(more))
-	f.App = ""
-	if app := t.apps.at(uint32(more >> 32)); app != nil {
-		f.App = *app
+	f.App, f.Issuer = "", nil
+	if l := t.apps.at(uint32(more >> 32)); l != nil {
+		f.App, f.Issuer = l.app, l.issuer
 	}
 	return Held
 }

@@ -43,6 +43,7 @@ var forms = Parse{
 		}
 		return &events.Constraints{Methods: []string{string(b)}}, nil
 	},
+	Issuer: func(b []byte) events.AccountID { return events.AccountIDFrom([16]byte(b)) },
 }
 
 const unlimited = 1 << 40
@@ -64,6 +65,9 @@ func random(rng *rand.Rand, n uint64) *Secret {
 		App: fmt.Appendf(nil, "app %d", rng.IntN(6))[:rng.IntN(6)], Scopes: fmt.Appendf(nil, "view:site/%d", 1+rng.IntN(4)),
 		Ended: rng.IntN(3) == 0,
 	}
+	if rng.IntN(3) == 0 {
+		s.Issuer = []byte{15: byte(rng.IntN(3))}
+	}
 	if rng.IntN(2) == 0 {
 		s.Constraints = []byte([]string{"GET", "PUT"}[rng.IntN(2)])
 	}
@@ -80,6 +84,8 @@ func differs(got *Found, want *Secret) string {
 		return fmt.Sprintf("%+v, want %+v", g, *want)
 	case g.Account.Account == nil || g.Account.ID.Bytes() != want.Account:
 		return fmt.Sprintf("account %v, want %v", g.Account, want.Account)
+	case (g.Issuer == nil) != (len(want.Issuer) == 0) || g.Issuer != nil && g.Issuer.Bytes() != [16]byte(want.Issuer):
+		return fmt.Sprintf("issuer %v, want %x", g.Issuer, want.Issuer)
 	case !slices.Equal(g.Scopes.List(), list):
 		return fmt.Sprintf("scopes %v, want %v", g.Scopes.List(), list)
 	case (g.Constraints == nil) != (len(want.Constraints) == 0) || g.Constraints != nil && g.Constraints.Methods[0] != string(want.Constraints):

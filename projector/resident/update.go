@@ -20,6 +20,9 @@ type Secret struct {
 	// others as [Parse] reads them. Empty constraints are none. They are only
 	// read during the call.
 	App, Scopes, Constraints []byte
+	// Issuer is the id of the account that made the secret, as [Parse] reads it.
+	// Empty is the token's own account.
+	Issuer []byte
 }
 
 // Writer changes a table.
@@ -68,8 +71,9 @@ func (w Writer) Put(s *Secret) error {
 			return fmt.Errorf("constraints: %w", err)
 		}
 	}
-	if len(s.App) > 0 {
-		app, _ = t.apps.use(s.App, func(b []byte) (*string, error) { return new(string(b)), nil }) // no error
+	if len(s.App) > 0 || len(s.Issuer) > 0 {
+		t.labelKey = appendLabel(t.labelKey[:0], s)
+		app, _ = t.apps.use(t.labelKey, t.readLabel) // no error
 	}
 	if r == nil {
 		n = t.records.take()

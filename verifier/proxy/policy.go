@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 
@@ -29,9 +28,8 @@ type Rule struct {
 	// fits any and names it, * at the end fits the rest. Empty fits all.
 	Path string `koanf:"path" yaml:"path"`
 	// Query names parameters of the URL: parameter -> name. The rule is for
-	// URLs that have them all. One that stands in the URL twice, in any
-	// spelling that an upstream could take for it, is refused whatever rules
-	// follow.
+	// URLs that have them all. A URL from which two readers could take two
+	// values of one of them is refused, even if a later rule fits.
 	Query map[string]string `koanf:"query" yaml:"query"`
 	// Need lists scopes, all of them needed, with {name} where a value from
 	// the path or query goes. None asks only for a good token.
@@ -107,6 +105,11 @@ func (r Rule) validate(model *events.Model) error {
 			}
 		}
 	}
+	for _, parameter := range slices.Sorted(maps.Keys(r.Query)) {
+		if err := checkParameter(parameter); err != nil {
+			return fmt.Errorf("query: %w", err)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Values(r.Query)) {
 		if err := define(name); err != nil {
 			return fmt.Errorf("query: %w", err)
@@ -144,7 +147,7 @@ func (p Policy) need(method string, target *target, model *events.Model) ([]even
 	// A rule further down must not decide because one further up was not sure.
 	for _, r := range p.Rules {
 		for parameter := range r.Query {
-			if _, err := target.parameter(parameter); err != nil {
+			if _, _, err := target.parameter(parameter); err != nil {
 				return nil, err
 			}
 		}
@@ -194,11 +197,11 @@ func (r Rule) match(t *target) (map[string]string, bool) {
 		}
 	}
 	for parameter, name := range r.Query {
-		got, err := t.parameter(parameter)
-		if err != nil || len(got) == 0 {
+		value, found, err := t.parameter(parameter)
+		if err != nil || !found {
 			return nil, false
 		}
-		values[name] = got[0]
+		values[name] = value
 	}
 	return values, true
 }
@@ -217,61 +220,6 @@ func fill(template string, values map[string]string, model *events.Model) (event
 		err = model.Check(s)
 	}
 	return s, err
-}
-
-// target is the original request's URL, as far as it can mean one thing.
-type target struct {
-	segments []string
-	query    url.Values
-}
-
-// parseTarget reads an original request's URI, raw as the client sent it. It
-// refuses what an upstream might read in another way: escapes that matter,
-// empty or dotted segments, backslashes, characters that no URI has, a query
-// that is not well formed.
-func parseTarget(uri string) (*target, error) {
-	path, query, _ := strings.Cut(uri, "?")
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;#") || strings.Contains(uri, " ") || hasControl(uri) {
-		return nil, errAmbiguous
-	}
-	segments := strings.Split(path[1:], "/")
-	for i, s := range segments {
-		plain, err := url.PathUnescape(s)
-		if err != nil || plain == "." || plain == ".." || plain == "" && i != len(segments)-1 || strings.ContainsAny(plain, "/\\;%?#") || hasControl(plain) {
-			return nil, errAmbiguous
-		}
-		segments[i] = plain
-	}
-	values, err := url.ParseQuery(query)
-	if err != nil {
-		return nil, errAmbiguous
-	}
-	return &target{segments: segments, query: values}, nil
-}
-
-// parameter returns the value of a parameter of the URL in a list of one, an
-// empty list where it is not there, and an error where it may have two.
-func (t *target) parameter(name string) ([]string, error) {
-	for other := range t.query {
-		if other != name && loosely(other) == loosely(name) {
-			return nil, errAmbiguous
-		}
-	}
-	if len(t.query[name]) > 1 {
-		return nil, errAmbiguous
-	}
-	return t.query[name], nil
-}
-
-// loosely spells a parameter's name as the most careless of readers does: PHP
-// drops spaces before it, makes dots and spaces underscores, and ends it at a
-// bracket or a zero byte; others take capitals for small letters.
-func loosely(name string) string {
-	name = strings.TrimLeft(name, " ")
-	if end := strings.IndexAny(name, "[\x00"); end >= 0 {
-		name = name[:end]
-	}
-	return strings.ToLower(strings.NewReplacer(" ", "_", ".", "_").Replace(name))
 }
 
 func hasControl(s string) bool {

@@ -26,6 +26,15 @@ const (
 	HeaderApp     = "X-Ledger-App"
 	HeaderScopes  = "X-Ledger-Scopes"
 	HeaderSite    = "X-Ledger-Site"
+	// HeaderIssuedBy names the account that made the token's secret: the token's
+	// own account, or another one that was allowed to. It is empty for the first
+	// token of a ledger.
+	HeaderIssuedBy = "X-Ledger-Issued-By"
+	// HeaderURI and HeaderReferer tell the proxy what the upstream gets instead
+	// of the client's URI and Referer, without a token. They are [Same] where
+	// nothing is to change. The upstream gets neither header itself.
+	HeaderURI     = "X-Ledger-Uri"
+	HeaderReferer = "X-Ledger-Referer"
 	// HeaderDeny says why a request was not let through, as far as a client
 	// may know.
 	HeaderDeny = "X-Ledger-Deny"
@@ -35,8 +44,12 @@ const (
 	HeaderUnavailable = "X-Ledger-Unavailable"
 )
 
+// Same is the value of [HeaderURI] and [HeaderReferer] if what the client sent
+// is what the upstream gets.
+const Same = "same"
+
 // Identity lists the identity headers.
-var Identity = []string{HeaderToken, HeaderAccount, HeaderApp, HeaderScopes, HeaderSite}
+var Identity = []string{HeaderToken, HeaderAccount, HeaderIssuedBy, HeaderApp, HeaderScopes, HeaderSite}
 
 // Config says who may ask, and about what.
 type Config struct {
@@ -94,12 +107,13 @@ type verdict struct {
 	need   []events.Scope
 
 	// What was asked, for asking again.
-	asked  bool
-	secret string
-	ask    verifier.Request
-	unfit  error // why no rule is for the request
-	twice  bool  // it had several tokens
-	has503 bool  // the proxy takes the status 503
+	asked        bool
+	secret       string
+	ask          verifier.Request
+	unfit        error  // why no rule is for the request
+	twice        bool   // it had several tokens
+	has503       bool   // the proxy takes the status 503
+	uri, referer string // for the upstream; [Same] for the client's
 }
 
 // ServeHTTP answers /proxy/<dialect>/<policy>[/...]. The query that the proxy
@@ -159,8 +173,11 @@ func (h *Handler) judge(r *http.Request, name, tail string) verdict {
 	}
 	c := credentialsOf(r.Header, target, policy.QueryTokens)
 	need, err := h.needed(policy, name, tail, method, target)
-	v := verdict{found: c.found, need: need, asked: true, secret: c.secret, unfit: err, twice: c.twice}
+	v := verdict{found: c.found, need: need, asked: true, secret: c.secret, unfit: err, twice: c.twice, uri: Same, referer: Same}
 	_, v.has503 = one(r.Header, HeaderUnavailable)
+	if policy.QueryTokens {
+		v.withoutToken(r.Header, target)
+	}
 	v.ask = verifier.Request{
 		Need: need, Address: address(r.Header), Origin: origin(r.Header),
 		Method: method, Audience: name, InURL: c.inURL,
@@ -168,6 +185,17 @@ func (h *Handler) judge(r *http.Request, name, tail string) verdict {
 	v.d = h.verifier.Check(c.secret, v.ask)
 	v.judged()
 	return v
+}
+
+// withoutToken keeps a token in the URL, or in that of the page before, from
+// the upstream.
+func (v *verdict) withoutToken(h http.Header, t *target) {
+	if _, found, err := t.parameter(queryToken); found || err != nil {
+		v.uri = t.without(queryToken) // on an error the request is refused
+	}
+	if referer, same := refererWithout(h, queryToken); !same {
+		v.referer = referer
+	}
 }
 
 // needed returns the scopes that the original request needs.
@@ -230,8 +258,11 @@ func (v *verdict) writeNginx(h http.Header) {
 		h.Set(name, "")
 	}
 	if v.deny == "" {
+		h.Set(HeaderURI, v.uri)
+		h.Set(HeaderReferer, v.referer)
 		h.Set(HeaderToken, string(v.d.Token()))
 		h.Set(HeaderAccount, string(v.d.Account()))
+		h.Set(HeaderIssuedBy, string(v.d.IssuedBy()))
 		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold what a header may not
 		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes()), " "))
 		h.Set(HeaderSite, siteOf(v.need))
@@ -354,12 +385,12 @@ func credentialsOf(h http.Header, t *target, inURLs bool) credentials {
 	if !inURLs {
 		return c
 	}
-	values, err := t.parameter(queryToken)
+	value, found, err := t.parameter(queryToken)
 	switch {
-	case err != nil, len(values) > 0 && c.found && values[0] != c.secret:
+	case err != nil, found && c.found && value != c.secret:
 		return credentials{found: true, inURL: true, twice: true}
-	case len(values) > 0:
-		c.secret, c.found, c.inURL = values[0], true, true
+	case found:
+		c.secret, c.found, c.inURL = value, true, true
 	}
 	return c
 }

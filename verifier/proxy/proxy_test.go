@@ -137,7 +137,7 @@ func TestIdentity(t *testing.T) {
 	for _, tt := range tests {
 		r := g.ask(tt.policy, secret.Reveal())
 		want := map[string]string{
-			proxy.HeaderToken: string(id), proxy.HeaderAccount: string(g.account), proxy.HeaderApp: "%C3%A9cran%20%E2%84%96%202",
+			proxy.HeaderToken: string(id), proxy.HeaderAccount: string(g.account), proxy.HeaderIssuedBy: "", proxy.HeaderApp: "%C3%A9cran%20%E2%84%96%202",
 			proxy.HeaderScopes: "track:site/4 view:site/3", proxy.HeaderSite: tt.site,
 		}
 		if r.StatusCode != 200 {
@@ -147,6 +147,21 @@ func TestIdentity(t *testing.T) {
 			if got := r.Header.Get(name); got != value {
 				t.Errorf("%s: %s %q, want %q", tt.policy, name, got, value)
 			}
+		}
+	}
+
+	// One that an account made names it, be it the token's own or another.
+	admin := g.Log.Account("admin:site/3")
+	for _, by := range []events.AccountID{g.account, admin} {
+		secret := g.Log.Secret()
+		g.Log.Add(events.Event{
+			About: string(g.Log.TokenID()), Actor: events.Actor{Account: by},
+			Change: &events.TokenCreated{Account: g.account, App: "app", Scopes: eventstest.Scopes("view:site/3"), Secret: eventstest.SecretRecord(secret.Digest())},
+		})
+		g.Follow()
+		r := g.ask("site", secret.Reveal())
+		if r.Header.Get(proxy.HeaderAccount) != string(g.account) || r.Header.Get(proxy.HeaderIssuedBy) != string(by) {
+			t.Errorf("a token that %s made: %v", by, r.Header)
 		}
 	}
 
@@ -202,7 +217,7 @@ func TestSpoofedHeaders(t *testing.T) {
 	g := newGuard(t, proxy.Config{})
 	secret := g.token("view:site/3")
 	for _, name := range []string{
-		"X-Ledger-Owner", "x-ledger-owner", "X-LEDGER-OWNER", "X-Ledger-", "X-Ledger-Token", "X-Ledger-Token-Id-",
+		proxy.HeaderURI, proxy.HeaderReferer, "X-Ledger-Owner", "x-ledger-owner", "X-LEDGER-OWNER", "X-Ledger-", "X-Ledger-Token", "X-Ledger-Token-Id-",
 		"X_Ledger_Account", "x_ledger_account", "X-Ledger_Account", "X_Ledger-Account", "X-Ledger-Token_Id",
 		"X.Ledger.Account", "X-Ledger.Account", "X!Ledger!Account", "X~Ledger-Account", "X'Ledger*Account",
 	} {
@@ -271,7 +286,7 @@ func TestCredentials(t *testing.T) {
 		{"in the URL", "urls", []func(*http.Request){uri("/?token_auth=" + good)}, through},
 		{"in the URL, escaped", "urls", []func(*http.Request){uri("/?x=1&token%5Fauth=" + good)}, through},
 		{"bad in the URL", "urls", []func(*http.Request){uri("/?token_auth=" + bad)}, invalid},
-		{"empty in the URL", "urls", []func(*http.Request){uri("/?token_auth=")}, invalid},
+		{"empty in the URL", "urls", []func(*http.Request){uri("/?token_auth=")}, request},
 		{"nowhere", "urls", nil, none},
 		{"in the header", "urls", []func(*http.Request){auth("Bearer " + good)}, through},
 		{"the same in both", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=" + good)}, through},

@@ -184,7 +184,7 @@ func TestNetworks(t *testing.T) {
 // TestNginxIsThePrintedOne keeps nginx's configuration that which the program
 // prints, and which ops/proxytest tests.
 func TestNginxIsThePrintedOne(t *testing.T) {
-	args := []string{"snippet", "nginx", "--listen", "8080", "--upstream", "http://app:3000", "--policy", "site"}
+	args := []string{"snippet", "nginx", "--listen", "8080", "--upstream", "http://app:3000", "--policy", "site", "--access-log", "off"}
 	for _, v := range verifiers {
 		args = append(args, "--verifier", "http://"+v+":7601")
 	}
