@@ -37,7 +37,10 @@ func newCampaign(t *testing.T, o Options) *campaign {
 	if c.lease == 0 {
 		c.lease = 30 * time.Second
 	}
-	c.load = Begin(t, c.Cluster, LoadOptions{Seed: seed, Clients: 14, Wait: 2*c.lease + 3*time.Second})
+	c.load = Begin(t, c.Cluster, LoadOptions{
+		Seed: seed, Clients: 14, Wait: 2*c.lease + 3*time.Second,
+		Roamers: 2, RoamPause: 20 * time.Millisecond, Actors: 1, Workers: 3, WorkPause: 20 * time.Millisecond,
+	})
 	c.load.Proofs(t, 5)
 	t.Logf("%d ledgers and %d verifiers are under load after %s", len(c.Ledgers()), len(c.Verifiers()), c.load.Now().Round(time.Millisecond))
 	return c
@@ -101,22 +104,24 @@ func (c *campaign) audit(t *testing.T) {
 	c.load.forgive()
 }
 
-// show reports violations, each once, and not without end.
+// show reports violations, each once, and a few of each invariant in full.
 func (c *campaign) show(t testing.TB, found []Violation) {
 	t.Helper()
-	const most = 8
-	fresh := 0
+	const most = 5
+	fresh := map[string]int{}
 	for _, v := range found {
 		if c.told[v.String()] {
 			continue
 		}
 		c.told[v.String()] = true
-		if fresh++; fresh <= most {
+		if fresh[v.Invariant]++; fresh[v.Invariant] <= most {
 			t.Errorf("VIOLATION of %s", v)
 		}
 	}
-	if fresh > most {
-		t.Errorf("... and %d more", fresh-most)
+	for _, invariant := range slices.Sorted(maps.Keys(fresh)) {
+		if n := fresh[invariant]; n > most {
+			t.Errorf("... and %d more of %s", n-most, invariant)
+		}
 	}
 }
 
@@ -154,6 +159,7 @@ func (c *campaign) finish(t *testing.T) {
 		t.Errorf("the log has %d events, and every node is at %d", len(log), last)
 	}
 	c.digests(t, last)
+	c.checkGhosts(t, log)
 	for _, n := range slices.Backward(c.Nodes) { // the log goes last
 		n.Stop(t)
 	}
@@ -174,6 +180,32 @@ func (c *campaign) finish(t *testing.T) {
 	tally := c.load.Tally()
 	t.Logf("%d events in the log; %d commands acknowledged, %d proved, %d given up; %d checks recorded, %d of them allowed",
 		len(log), tally.Done, tally.Proved, tally.Unknown, len(record.Checks), tally.Allowed)
+}
+
+// checkGhosts asks every node for the tokens that must not exist. The nodes have
+// applied the whole log.
+func (c *campaign) checkGhosts(t *testing.T, log []events.Message) {
+	t.Helper()
+	ghosts := c.load.Record().ghosts(newJudge(log), rootAccount(t, log))
+	var found violations
+	for _, ghost := range ghosts {
+		for _, l := range c.Ledgers() {
+			a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: l.API + "/v1/tokens/" + ghost.ID, Secret: c.Root(t)})
+			if err != nil || a.Status != http.StatusNotFound {
+				found.add("I14", "%s knows token %s, which an ended actor created: %v, %s", l.Name, ghost.ID, err, a)
+			}
+		}
+		if ghost.Secret == "" {
+			continue // no client has it
+		}
+		for _, n := range c.Nodes {
+			if check := c.load.Ask(t.Context(), n, ghost, scope(1)); check.Verdict != Denied {
+				found.add("I14", "%s; an ended actor created the token", check)
+			}
+		}
+	}
+	c.show(t, found)
+	t.Logf("%d tokens that ended actors asked for; none of them may exist", len(ghosts))
 }
 
 // level waits until every node has applied the whole log, and returns where it
