@@ -2,7 +2,6 @@ package clustertest
 
 import (
 	"cmp"
-	"encoding/json"
 	"slices"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -67,18 +66,8 @@ func related(l logged) []string {
 			ids = append(ids, string(*c.Owner))
 		}
 	}
-	var stored struct {
-		Data struct {
-			Rests []struct {
-				About string `json:"about"`
-			} `json:"rests"`
-		} `json:"data"`
-	}
-	// DecodeMessage has accepted the message, so this reads it too.
-	if err := json.Unmarshal(l.message.Data, &stored); err == nil {
-		for _, r := range stored.Data.Rests {
-			ids = append(ids, r.About)
-		}
+	for _, r := range l.Rests {
+		ids = append(ids, r.About)
 	}
 	return slices.DeleteFunc(ids, func(id string) bool { return id == "" })
 }
