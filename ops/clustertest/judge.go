@@ -17,9 +17,9 @@ type judge struct {
 	records  map[string][]logged // id of a record -> its events, in order
 	states   map[string]eventstest.State
 	keys     map[events.CommandKey][]logged
-	took     map[events.Position]bool // answers of tookEffect
+	took     map[events.Position]bool    // answers of tookEffect
 	actors   map[events.TokenID][]logged // token -> what it caused; nil until asked for
-	broken   []events.Position        // positions that cannot be decoded
+	broken   []events.Position           // positions that cannot be decoded
 }
 
 // logged is an event of the log, and the message that it was decoded from.

@@ -72,9 +72,13 @@ func (l *tale) create(device string, began, ended int) *Token {
 	return t
 }
 
-func (l *tale) suspend(began, ended int) { l.command(l.token.ID, &events.TokenSuspended{}, began, ended) }
-func (l *tale) resume(began, ended int)  { l.command(l.token.ID, &events.TokenResumed{}, began, ended) }
-func (l *tale) revoke(began, ended int)  { l.command(l.token.ID, &events.TokenRevoked{}, began, ended) }
+func (l *tale) suspend(began, ended int) {
+	l.command(l.token.ID, &events.TokenSuspended{}, began, ended)
+}
+
+func (l *tale) resume(began, ended int) { l.command(l.token.ID, &events.TokenResumed{}, began, ended) }
+
+func (l *tale) revoke(began, ended int) { l.command(l.token.ID, &events.TokenRevoked{}, began, ended) }
 
 // refused makes an answer a refusal.
 func refused(code string) func(*Change) {

@@ -72,16 +72,21 @@ func (c *campaign) turnAbout(t *testing.T, rounds int) {
 func TestActors(t *testing.T) {
 	together(t)
 	c := bare(t, Options{Verifiers: 1, Lease: shortLease}, LoadOptions{Checkers: 1})
-	rounds := 100
+	if ended := c.endActors(t, 100); ended < 100 {
+		t.Errorf("of 100 ends, %d were acknowledged; nothing was done to the cluster", ended)
+	}
+	c.finish(t)
+}
+
+// endActors ends so many tokens while eight clients work with each, in every way
+// in turn. It returns how many ends were acknowledged.
+func (c *campaign) endActors(t *testing.T, rounds int) (ended int) {
+	t.Helper()
 	g := c.load.newGroup("actors", 500, 8)
-	ended := 0
 	for i := range rounds {
 		if g.round(t.Context(), waysToEnd[i%len(waysToEnd)]) {
 			ended++
 		}
 	}
-	if ended < rounds {
-		t.Errorf("of %d ends, %d were acknowledged; nothing was done to the cluster", rounds, ended)
-	}
-	c.finish(t)
+	return ended
 }
