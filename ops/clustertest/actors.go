@@ -53,34 +53,26 @@ type wayToEnd struct {
 
 // waysToEnd are all ways to end a token that a superuser has.
 var waysToEnd = []wayToEnd{
-	{"revoked", func(t *Token) task {
-		return task{change: Change{Kind: events.KindTokenRevoked, About: t.ID}, operation: "revoke-token", path: "/v1/tokens/" + t.ID + "/revoke"}
-	}},
+	{"revoked", func(t *Token) task { return onToken(t, events.KindTokenRevoked, "revoke") }},
 	{"rotated without grace", func(t *Token) task {
-		return task{
-			change: Change{Kind: events.KindTokenRotated, About: t.ID}, operation: "rotate-token", path: "/v1/tokens/" + t.ID + "/rotate",
-			body: map[string]any{"grace": "0s"},
-		}
+		k := onToken(t, events.KindTokenRotated, "rotate")
+		k.body = map[string]any{"grace": "0s"}
+		return k
 	}},
-	{"suspended", func(t *Token) task {
-		return task{change: Change{Kind: events.KindTokenSuspended, About: t.ID}, operation: "suspend-token", path: "/v1/tokens/" + t.ID + "/suspend"}
-	}},
+	{"suspended", func(t *Token) task { return onToken(t, events.KindTokenSuspended, "suspend") }},
 	{"demoted", func(t *Token) task {
-		return task{
-			change: Change{Kind: events.KindAccountGranted, About: t.Account, Scopes: []events.Scope{}}, operation: "grant",
-			method: http.MethodPut, path: "/v1/accounts/" + t.Account + "/grants", body: map[string]any{"grants": []string{}},
-		}
+		k := onAccount(t.Account, events.KindAccountGranted, "grants")
+		k.operation, k.method, k.change.Scopes = "grant", http.MethodPut, []events.Scope{}
+		k.body = map[string]any{"grants": []string{}}
+		return k
 	}},
-	{"suspended with its account", func(t *Token) task {
-		return task{change: Change{Kind: events.KindAccountSuspended, About: t.Account}, operation: "suspend-account", path: "/v1/accounts/" + t.Account + "/suspend"}
-	}},
-	{"erased with its account", func(t *Token) task {
-		return task{change: Change{Kind: events.KindAccountErased, About: t.Account}, operation: "erase-account", path: "/v1/accounts/" + t.Account + "/erase"}
-	}},
+	{"suspended with its account", func(t *Token) task { return onAccount(t.Account, events.KindAccountSuspended, "suspend") }},
+	{"erased with its account", func(t *Token) task { return onAccount(t.Account, events.KindAccountErased, "erase") }},
 	{"revoked with all tokens of its account", func(t *Token) task {
 		return task{
-			change: Change{Kind: events.KindAccountTokensRevoked, Many: &Many{Account: t.Account}}, operation: "revoke-tokens",
-			path: "/v1/revocations", body: map[string]any{"account": t.Account},
+			change:    Change{Kind: events.KindAccountTokensRevoked, Many: &Many{Account: t.Account}},
+			operation: "revoke-tokens", method: http.MethodPost, path: "/v1/revocations",
+			body: map[string]any{"account": t.Account},
 		}
 	}},
 }
@@ -90,10 +82,8 @@ func (g *group) actor(ctx context.Context) *Token {
 	grants := append(allSites(), events.Mint)
 	c := g.boss
 	change, a := c.carry(ctx, task{
-		change: Change{Kind: events.KindAccountCreated, Scopes: grants}, method: http.MethodPost, path: "/v1/accounts", roams: true, most: 4,
-		body: map[string]any{
-			"login": fmt.Sprintf("%s.%s-%d", g.load.run, c.name, c.made), "kind": "service", "grants": events.ScopeStrings(grants),
-		},
+		change: Change{Kind: events.KindAccountCreated, Scopes: grants}, method: http.MethodPost, path: "/v1/accounts",
+		body: c.service(grants), roams: true, most: 4,
 	})
 	if change.Outcome != Done {
 		return nil
@@ -159,9 +149,6 @@ func (g *group) round(ctx context.Context, way wayToEnd) bool {
 // end ends a token, and waits for proof.
 func (g *group) end(ctx context.Context, t *Token, way wayToEnd) Change {
 	k := way.task(t)
-	if k.method == "" {
-		k.method = http.MethodPost
-	}
 	k.change.Ends, k.change.Account = t, t.Account
 	k.wait, k.roams, k.most = true, true, 6
 	g.load.withdraw(true, ending{t, scope(1)})
@@ -229,9 +216,11 @@ func (c *client) inTwoParts(ctx context.Context, n *Node, k task, key string, re
 	if err := conn.SetDeadline(time.Now().Add(halfOpenTimeout)); err != nil {
 		return Answer{}, err
 	}
-	head := fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nIdempotency-Key: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-		k.method, k.path, host, k.change.By.Secret, key, len(body))
-	if _, err := io.WriteString(conn, head+string(body[:1])); err != nil {
+	head := []string{
+		k.method + " " + k.path + " HTTP/1.1", "Host: " + host, "Authorization: Bearer " + k.change.By.Secret,
+		"Idempotency-Key: " + key, "Content-Type: application/json", fmt.Sprintf("Content-Length: %d", len(body)), "", "",
+	}
+	if _, err := io.WriteString(conn, strings.Join(head, "\r\n")+string(body[:1])); err != nil {
 		return Answer{}, err
 	}
 	select {

@@ -45,13 +45,13 @@ var (
 	// roamScene has clients change the same records through all ledgers.
 	roamScene = scene{
 		begin: func(t *testing.T, o Options) *campaign {
-			return bare(t, o, LoadOptions{Roamers: 4, RoamPause: 5 * time.Millisecond, Checkers: 1})
+			return bare(t, o, roamers)
 		},
 		play: func(t *testing.T, c *campaign) { c.turnAbout(t, 100) },
 	}
 	// actorScene ends tokens while clients work with them.
 	actorScene = scene{
-		begin: func(t *testing.T, o Options) *campaign { return bare(t, o, LoadOptions{Checkers: 1}) },
+		begin: func(t *testing.T, o Options) *campaign { return bare(t, o, actors) },
 		play:  func(t *testing.T, c *campaign) { c.endActors(t, 30) },
 	}
 )

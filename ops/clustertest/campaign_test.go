@@ -188,9 +188,11 @@ func (c *campaign) checkGhosts(t *testing.T, log []events.Message) {
 	t.Helper()
 	ghosts := c.load.Record().ghosts(newJudge(log), rootAccount(t, log))
 	var found violations
-	for _, ghost := range ghosts {
+	const most = 200 // nothing is gained from thousands
+	for _, ghost := range ghosts[:min(len(ghosts), most)] {
 		for _, l := range c.Ledgers() {
-			a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: l.API + "/v1/tokens/" + ghost.ID, Secret: c.Root(t)})
+			url := l.API + "/v1/tokens/" + ghost.ID
+			a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: url, Secret: c.Root(t)})
 			if err != nil || a.Status != http.StatusNotFound {
 				found.add("I14", "%s knows token %s, which an ended actor created: %v, %s", l.Name, ghost.ID, err, a)
 			}

@@ -216,7 +216,8 @@ func (d *Disk) extract(t testing.TB, folder, to string) {
 		t.Fatal(err)
 	}
 	d.free(t)
-	copying := exec.Command("unshare", "--mount", "sh", "-c", `mount -o loop "$1" "$2" && cp -r "$2/$3" "$4"`, "sh", d.image, d.mount, rel, to)
+	const script = `mount -o loop "$1" "$2" && cp -r "$2/$3" "$4"`
+	copying := exec.Command("unshare", "--mount", "sh", "-c", script, "sh", d.image, d.mount, rel, to)
 	if out, err := copying.CombinedOutput(); err != nil {
 		t.Fatalf("copy %s from a disk: %v: %s", rel, err, out)
 	}

@@ -60,7 +60,8 @@ func (j *judge) checkEnds(found *violations) {
 			why = fmt.Sprintf("the token was %s", r.token.State)
 		}
 		if why != "" {
-			found.add("I14", "position %d: %s of %s by %s took effect, though %s", l.at(), l.Change.Kind(), l.About, l.actor(), why)
+			found.add("I14", "position %d: %s of %s by %s took effect, though %s",
+				l.at(), l.Change.Kind(), l.About, l.actor(), why)
 		}
 	}
 }

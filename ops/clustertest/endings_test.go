@@ -17,8 +17,11 @@ func TestEndings(t *testing.T) {
 		c := between(events.KindTokenCreated, began, ended)
 		c.Key, c.By, c.Outcome, c.About = key, l.token, outcome, string(id)
 		c.Position = l.Add(events.Event{
-			About: string(id), Actor: events.Actor{Account: l.account, Token: events.TokenID(l.token.ID)}, Key: events.NewCommandKey(l.account, key),
-			Change: &events.TokenCreated{Account: l.account, Scopes: eventstest.Scopes("view:site/1"), Secret: eventstest.SecretRecord(secret.Digest())},
+			About: string(id), Key: events.NewCommandKey(l.account, key),
+			Actor: events.Actor{Account: l.account, Token: events.TokenID(l.token.ID)},
+			Change: &events.TokenCreated{
+				Account: l.account, Scopes: eventstest.Scopes("view:site/1"), Secret: eventstest.SecretRecord(secret.Digest()),
+			},
 		})
 		l.Changes = append(l.Changes, c)
 	}

@@ -70,7 +70,12 @@ type Many struct {
 	Revoked []string // ids of tokens that the answer names
 }
 
-// String leaves out what is empty.
+// means reports whether a token has the labels.
+func (m *Many) means(t *Token) bool {
+	return (m.Account == "" || m.Account == t.Account) && (m.App == "" || m.App == t.App) && (m.Device == "" || m.Device == t.Device)
+}
+
+// String names the labels, and how many tokens the answer counts.
 func (m *Many) String() string {
 	return fmt.Sprintf("tokens of account %q, app %q, device %q (matched %d)", m.Account, m.App, m.Device, m.Matched)
 }
@@ -102,7 +107,8 @@ func (c Change) String() string {
 		outcome = "duplicate " + outcome
 	}
 	return fmt.Sprintf("%s of %s by %s through %s (%s to %s, %s, position %d, proved %d)",
-		c.Kind, about, c.Client, c.Ledger, c.Began.Round(time.Millisecond), c.Ended.Round(time.Millisecond), outcome, c.Position, c.Proved)
+		c.Kind, about, c.Client, c.Ledger, c.Began.Round(time.Millisecond), c.Ended.Round(time.Millisecond),
+		outcome, c.Position, c.Proved)
 }
 
 // Verdict is what a node said of a secret.

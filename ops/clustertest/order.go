@@ -40,7 +40,8 @@ func (r Record) checkOrder(found *violations, j *judge, root events.AccountID) {
 	o := newOrder(r.Changes, j, root)
 	for _, s := range o.stands {
 		if floor := o.floor(s.change.Began); s.at <= floor {
-			found.add("I15", "%s; it stands at position %d, and before it began position %d was acknowledged", s.change, s.at, floor)
+			found.add("I15", "%s; it stands at position %d, and before it began position %d was acknowledged",
+				s.change, s.at, floor)
 		}
 	}
 	answers := map[[2]string][]Change{} // token, account -> answers that changed nothing there
@@ -55,7 +56,8 @@ func (r Record) checkOrder(found *violations, j *judge, root events.AccountID) {
 			answers[about] = append(answers[about], c)
 		}
 	}
-	for _, about := range slices.SortedFunc(mapKeys(answers), func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }) {
+	inOrder := func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }
+	for _, about := range slices.SortedFunc(mapKeys(answers), inOrder) {
 		o.checkAbout(found, about[0], about[1], answers[about])
 	}
 }
@@ -109,7 +111,8 @@ func newOrder(changes []Change, j *judge, root events.AccountID) *order {
 		highest = max(highest, c.Position, c.Proved)
 		o.highest = append(o.highest, highest)
 	}
-	o.byBegin = slices.SortedFunc(slices.Values(o.stands), func(a, b stand) int { return cmp.Compare(a.change.Began, b.change.Began) })
+	o.byBegin = slices.Clone(o.stands)
+	slices.SortFunc(o.byBegin, func(a, b stand) int { return cmp.Compare(a.change.Began, b.change.Began) })
 	o.lowest = make([]events.Position, len(o.byBegin)+1)
 	o.lowest[len(o.byBegin)] = math.MaxInt64
 	for i, s := range slices.Backward(o.byBegin) {
@@ -147,8 +150,7 @@ func (o *order) meant(c Change) (list []*Token) {
 		return nil
 	}
 	for _, t := range o.tokens {
-		m := c.Many
-		if (m.Account == "" || m.Account == t.Account) && (m.App == "" || m.App == t.App) && (m.Device == "" || m.Device == t.Device) {
+		if c.Many.means(t) {
 			list = append(list, t)
 		}
 	}
@@ -230,6 +232,9 @@ func (o *order) describe(token, account string, at events.Position) string {
 	return ""
 }
 
+// needsAccount are the commands on tokens that a suspended account refuses.
+var needsAccount = []events.Kind{events.KindTokenCreated, events.KindTokenRotated, events.KindTokenScoped}
+
 // fits reports whether an answer that changed nothing is right for a state.
 func (c Change) fits(r record) bool {
 	account := c.Kind.Noun() == events.NounAccount && c.Many == nil
@@ -237,7 +242,7 @@ func (c Change) fits(r record) bool {
 	case codeNotFound:
 		return account && !r.known || !account && !r.made
 	case codeEnded:
-		stopped := r.account.Erased || r.account.Suspended && (c.Kind == events.KindTokenCreated || c.Kind == events.KindTokenRotated || c.Kind == events.KindTokenScoped)
+		stopped := r.account.Suspended && slices.Contains(needsAccount, c.Kind)
 		return account && r.account.Erased || !account && (stopped || r.ended())
 	case codeConflict:
 		return account && r.account.Version == c.Version || !account && r.token.Version == c.Version
@@ -286,7 +291,8 @@ func (o *order) checkMatched(found *violations, c Change) {
 		}
 	}
 	if c.Many.Matched < sure {
-		found.add("I15", "%s; %d such tokens had been created before it was sent, up to position %d, and lived", c, sure, from)
+		found.add("I15", "%s; %d such tokens had been created before it was sent, up to position %d, and lived",
+			c, sure, from)
 	}
 }
 

@@ -82,12 +82,16 @@ func (c *client) wander(ctx context.Context) {
 	case roll < 45:
 		c.toggle(ctx, token)
 	case roll < 55:
-		c.roamOnToken(ctx, token, http.MethodPatch, "", events.KindTokenScoped)
+		c.narrowShared(ctx, token)
 	case roll < 63:
-		c.roamOnToken(ctx, token, http.MethodPost, "/rotate", events.KindTokenRotated)
+		// Of two rotations at once nobody knows which secret is the last: the
+		// new secrets are not asked about.
+		k := onToken(token, events.KindTokenRotated, "rotate")
+		k.body = map[string]any{"grace": "0s"}
+		c.onShared(ctx, token, k)
 	case roll < 69:
 		m.drop(token)
-		c.roamOnToken(ctx, token, http.MethodPost, "/revoke", events.KindTokenRevoked)
+		c.onShared(ctx, token, onToken(token, events.KindTokenRevoked, "revoke"))
 	case roll < 79:
 		c.createAndRevoke(ctx, account)
 	case roll < 81:
@@ -116,15 +120,37 @@ func (c *client) shared(ctx context.Context, k task) (Change, Answer) {
 func (c *client) shareAccount(ctx context.Context) {
 	change, a := c.shared(ctx, task{
 		change: Change{Kind: events.KindAccountCreated, Scopes: allSites()}, method: http.MethodPost, path: "/v1/accounts",
-		body: map[string]any{
-			"login": fmt.Sprintf("%s.%s-%d", c.load.run, c.name, c.made), "kind": "service", "grants": events.ScopeStrings(allSites()),
-		},
+		body: c.service(allSites()),
 	})
 	if change.Outcome == Done {
 		m := &c.load.commons
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.accounts = append(m.accounts, a.About())
+	}
+}
+
+// service returns the body of a request to create a service account.
+func (c *client) service(grants []events.Scope) map[string]any {
+	return map[string]any{
+		"login": fmt.Sprintf("%s.%s-%d", c.load.run, c.name, c.made), "kind": "service", "grants": events.ScopeStrings(grants),
+	}
+}
+
+// onToken returns the task of a command on a token, named by the verb of its
+// path.
+func onToken(t *Token, kind events.Kind, verb string) task {
+	return task{
+		change:    Change{Kind: kind, About: t.ID, Account: t.Account},
+		operation: verb + "-token", method: http.MethodPost, path: "/v1/tokens/" + t.ID + "/" + verb,
+	}
+}
+
+// onAccount is onToken for a command on an account.
+func onAccount(id string, kind events.Kind, verb string) task {
+	return task{
+		change:    Change{Kind: kind, About: id, Account: id},
+		operation: verb + "-account", method: http.MethodPost, path: "/v1/accounts/" + id + "/" + verb,
 	}
 }
 
@@ -172,9 +198,9 @@ func (c *client) toggle(ctx context.Context, t *Token) {
 	suspend := c.rng.IntN(2) == 0
 	for range 2 + c.rng.IntN(4) {
 		if suspend {
-			c.roamOnToken(ctx, t, http.MethodPost, "/suspend", events.KindTokenSuspended)
+			c.onShared(ctx, t, onToken(t, events.KindTokenSuspended, "suspend"))
 		} else {
-			c.roamOnToken(ctx, t, http.MethodPost, "/resume", events.KindTokenResumed)
+			c.onShared(ctx, t, onToken(t, events.KindTokenResumed, "resume"))
 		}
 		if c.rng.IntN(8) > 0 { // else the same again, which finds nothing to do
 			suspend = !suspend
@@ -182,53 +208,45 @@ func (c *client) toggle(ctx context.Context, t *Token) {
 	}
 }
 
-// roamOnToken carries out one command on a token.
-func (c *client) roamOnToken(ctx context.Context, t *Token, method, verb string, kind events.Kind) Change {
-	k := task{change: Change{Kind: kind, About: t.ID, Account: t.Account}, method: method, path: "/v1/tokens/" + t.ID + verb}
-	switch kind {
-	case events.KindTokenScoped:
-		k.operation = "edit-token"
-		k.change.Scopes = []events.Scope{scope(1 + c.rng.IntN(sites))}
-		k.body = map[string]any{"scopes": events.ScopeStrings(k.change.Scopes)}
-	case events.KindTokenRotated:
-		// Of two rotations at once nobody knows which secret is the last: the
-		// new secrets are not asked about.
-		k.body = map[string]any{"grace": "0s"}
-	case events.KindTokenSuspended:
-		k.operation = "suspend-token"
-	case events.KindTokenRevoked:
-		k.operation = "revoke-token"
-	}
-	if kind != events.KindTokenResumed {
-		c.load.withdraw(kind == events.KindTokenRevoked, ending{t, scope(1)})
+// narrowShared gives a token another site than it had.
+func (c *client) narrowShared(ctx context.Context, t *Token) {
+	scopes := []events.Scope{scope(1 + c.rng.IntN(sites))}
+	c.onShared(ctx, t, task{
+		change:    Change{Kind: events.KindTokenScoped, About: t.ID, Account: t.Account, Scopes: scopes},
+		operation: "edit-token", method: http.MethodPatch, path: "/v1/tokens/" + t.ID,
+		body: map[string]any{"scopes": events.ScopeStrings(scopes)},
+	})
+}
+
+// onShared carries out one command on a token, and has nodes asked about it.
+func (c *client) onShared(ctx context.Context, t *Token, k task) Change {
+	if k.change.Kind != events.KindTokenResumed {
+		c.load.withdraw(k.change.Kind == events.KindTokenRevoked, ending{t, scope(1)})
 	}
 	change, _ := c.shared(ctx, k)
 	return change
 }
 
-// toggleAccount suspends or resumes an account, or grants it something.
+// toggleAccount suspends and resumes an account, and grants it something.
 func (c *client) toggleAccount(ctx context.Context, account string) {
-	path := "/v1/accounts/" + account
 	suspend := c.rng.IntN(3) == 0
 	for range 3 {
-		kind, verb := events.KindAccountResumed, "/resume"
+		k := onAccount(account, events.KindAccountResumed, "resume")
 		if suspend {
-			kind, verb = events.KindAccountSuspended, "/suspend"
+			k = onAccount(account, events.KindAccountSuspended, "suspend")
 		}
-		c.shared(ctx, task{change: Change{Kind: kind, About: account}, method: http.MethodPost, path: path + verb})
+		c.shared(ctx, k)
 		suspend = !suspend && c.rng.IntN(2) == 0
 	}
-	if !suspend {
-		c.shared(ctx, task{change: Change{Kind: events.KindAccountResumed, About: account}, method: http.MethodPost, path: path + "/resume"})
-	}
+	c.shared(ctx, onAccount(account, events.KindAccountResumed, "resume"))
 	grants := allSites()
 	if c.rng.IntN(2) == 0 {
 		grants = append(grants, events.MustScope("audit"))
 	}
-	c.shared(ctx, task{
-		change: Change{Kind: events.KindAccountGranted, About: account, Scopes: grants}, method: http.MethodPut, path: path + "/grants",
-		body: map[string]any{"grants": events.ScopeStrings(grants)},
-	})
+	k := onAccount(account, events.KindAccountGranted, "grants")
+	k.operation, k.method, k.change.Scopes = "grant", http.MethodPut, grants
+	k.body = map[string]any{"grants": events.ScopeStrings(grants)}
+	c.shared(ctx, k)
 }
 
 // createAndRevoke creates tokens of one device and revokes them together.
@@ -257,13 +275,14 @@ func (c *client) revokeMany(ctx context.Context, m Many) Change {
 	if m.App == "" && m.Device == "" {
 		kind = events.KindAccountTokensRevoked // one event ends all of them
 	}
-	change, _ := c.shared(ctx, task{change: Change{Kind: kind, Many: &m}, operation: "revoke-tokens", method: http.MethodPost, path: "/v1/revocations", body: body})
+	change, _ := c.shared(ctx, task{
+		change:    Change{Kind: kind, Many: &m},
+		operation: "revoke-tokens", method: http.MethodPost, path: "/v1/revocations", body: body,
+	})
 	shared := &c.load.commons
 	shared.mu.Lock()
 	defer shared.mu.Unlock()
-	shared.tokens = slices.DeleteFunc(shared.tokens, func(t *Token) bool {
-		return (m.Account == "" || m.Account == t.Account) && (m.App == "" || m.App == t.App) && (m.Device == "" || m.Device == t.Device)
-	})
+	shared.tokens = slices.DeleteFunc(shared.tokens, m.means)
 	return change
 }
 

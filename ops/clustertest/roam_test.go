@@ -28,8 +28,8 @@ func bare(t *testing.T, o Options, l LoadOptions) *campaign {
 // to find out by itself what was acknowledged before (I15).
 func TestAnyLedger(t *testing.T) {
 	together(t)
-	c := bare(t, Options{Verifiers: 1, Lease: shortLease}, LoadOptions{Roamers: 4, RoamPause: 5 * time.Millisecond, Checkers: 1})
-	rounds := 100
+	c := bare(t, Options{Verifiers: 1, Lease: shortLease}, roamers)
+	rounds := 80
 	if *chaosFlag {
 		rounds = 400
 	}
@@ -57,8 +57,8 @@ func (c *campaign) turnAbout(t *testing.T, rounds int) {
 	token := newToken(account, "turn", "turn")
 	client.carry(ctx, creation(token, nil, scope(1)))
 	for i := range rounds {
-		client.roamOnToken(ctx, token, http.MethodPost, "/suspend", events.KindTokenSuspended)
-		client.roamOnToken(ctx, token, http.MethodPost, "/resume", events.KindTokenResumed)
+		client.onShared(ctx, token, onToken(token, events.KindTokenSuspended, "suspend"))
+		client.onShared(ctx, token, onToken(token, events.KindTokenResumed, "resume"))
 		if i%4 == 0 {
 			young := newToken(account, "turn", fmt.Sprintf("turn-%d", i))
 			client.shared(ctx, creation(young, nil, scope(1)))
@@ -67,11 +67,17 @@ func (c *campaign) turnAbout(t *testing.T, rounds int) {
 	}
 }
 
+// Loads of clusters that nothing is done to.
+var (
+	roamers = LoadOptions{Roamers: 4, RoamPause: 5 * time.Millisecond, Checkers: 1}
+	actors  = LoadOptions{WorkPause: 2 * time.Millisecond, Checkers: 1}
+)
+
 // TestActors ends tokens while eight clients create tokens with each. Nothing
 // that they do may take effect behind the end (I14).
 func TestActors(t *testing.T) {
 	together(t)
-	c := bare(t, Options{Verifiers: 1, Lease: shortLease}, LoadOptions{Checkers: 1})
+	c := bare(t, Options{Verifiers: 1, Lease: shortLease}, actors)
 	if ended := c.endActors(t, 100); ended < 100 {
 		t.Errorf("of 100 ends, %d were acknowledged; nothing was done to the cluster", ended)
 	}

@@ -216,7 +216,8 @@ func (r Record) checkCommands(found *violations, j *judge, root events.AccountID
 			continue // a command whose event had no effect is decided again
 		}
 		if twin, ok := first[e.Key]; ok {
-			found.add("I2", "positions %d and %d are one command, a doubled %s of %s", twin.at(), m.Position, e.Change.Kind(), e.About)
+			found.add("I2", "positions %d and %d are one command, a doubled %s of %s",
+				twin.at(), m.Position, e.Change.Kind(), e.About)
 			continue
 		}
 		first[e.Key] = e
