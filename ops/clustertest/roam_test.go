@@ -57,8 +57,10 @@ func (c *campaign) turnAbout(t *testing.T, rounds int) {
 	token := newToken(account, "turn", "turn")
 	client.carry(ctx, creation(token, nil, scope(1)))
 	for i := range rounds {
-		client.onShared(ctx, token, onToken(token, events.KindTokenSuspended, "suspend"))
-		client.onShared(ctx, token, onToken(token, events.KindTokenResumed, "resume"))
+		for _, k := range []task{onToken(token, events.KindTokenSuspended, "suspend"), onToken(token, events.KindTokenResumed, "resume")} {
+			k.operation = "" // without waiting: the next ledger has no time to catch up
+			client.onShared(ctx, token, k)
+		}
 		if i%4 == 0 {
 			young := newToken(account, "turn", fmt.Sprintf("turn-%d", i))
 			client.shared(ctx, creation(young, nil, scope(1)))
