@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
@@ -166,6 +169,7 @@ func (c *campaign) finish(t *testing.T) {
 	record := c.load.Record()
 	c.show(t, record.Violations())
 	c.show(t, record.LogViolations(log, rootAccount(t, log)))
+	writeLog(t, log)
 	c.CompareIndexes(t, log)
 	if leak := secretShape.FindString(c.Journal.tail(0)); leak != "" {
 		t.Errorf("I13: a node wrote a secret: %s...", leak[:8])
@@ -180,6 +184,22 @@ func (c *campaign) finish(t *testing.T) {
 	tally := c.load.Tally()
 	t.Logf("%d events in the log; %d commands acknowledged, %d proved, %d given up; %d checks recorded, %d of them allowed",
 		len(log), tally.Done, tally.Proved, tally.Unknown, len(record.Checks), tally.Allowed)
+}
+
+// writeLog keeps the log of a test that fails, one event a line. It holds digests
+// and no secrets.
+func writeLog(t *testing.T, log []events.Message) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	var b bytes.Buffer
+	for _, m := range log {
+		fmt.Fprintf(&b, "%d %s\n", m.Position, m.Data)
+	}
+	if err := os.WriteFile(filepath.Join(t.ArtifactDir(), "events.log"), b.Bytes(), 0o600); err != nil {
+		t.Logf("the log is lost: %v", err)
+	}
 }
 
 // checkGhosts asks every node for the tokens that must not exist. The nodes have

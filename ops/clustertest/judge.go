@@ -112,7 +112,7 @@ func (j *judge) tookEffect(at events.Position) bool {
 		return took
 	}
 	l, ok := j.entries[at]
-	if !ok {
+	if !ok || l.Change.Kind().Verb() == unchangedVerb {
 		return false
 	}
 	version := events.Position(0)
@@ -133,12 +133,23 @@ func (j *judge) tookEffect(at events.Position) bool {
 	return version == at
 }
 
-// void reports whether the event at a position is of a kind that changes a
-// record, and changed nothing.
+// void reports whether the event at a position had no effect, although its kind
+// has one.
 func (j *judge) void(at events.Position) bool {
 	l, ok := j.entries[at]
-	if !ok || l.Change.Kind().Verb() == unchangedVerb {
+	if !ok {
 		return false
+	}
+	if l.Change.Kind().Verb() == unchangedVerb {
+		// Such an event changes no version, so only the reference can tell.
+		reference, ok := any(j.state(l.About)).(interface {
+			Void(at events.Position) (string, bool)
+		})
+		if !ok {
+			return false
+		}
+		_, void := reference.Void(at)
+		return void
 	}
 	switch l.Change.Kind().Noun() {
 	case events.NounToken, events.NounAccount, events.NounPolicy:

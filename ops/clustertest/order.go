@@ -32,6 +32,7 @@ const (
 //   - before the event of every command that began after its answer,
 //   - not before the position of an answer about the same record that came
 //     before its request was sent,
+//   - at the event that says that nothing had to change, if there is one,
 //   - where the record is in a state that the answer is right for.
 //
 // The smallest such position leaves the most room for the answers that follow,
@@ -172,8 +173,8 @@ func (o *order) unchanged(c Change) (about [][2]string) {
 		}
 		return about
 	}
-	if _, ok := o.effect(events.NewCommandKey(o.root, c.Key)); ok {
-		return nil
+	if _, ok := o.effect(events.NewCommandKey(o.root, c.Key)); ok || c.Late && o.own(c) {
+		return nil // a duplicate is answered as the command that it repeats
 	}
 	switch {
 	case c.Kind == events.KindAccountCreated, c.Kind == events.KindTokenCreated && c.Outcome == Done:
@@ -182,6 +183,12 @@ func (o *order) unchanged(c Change) (about [][2]string) {
 		return [][2]string{{"", c.About}}
 	}
 	return [][2]string{{c.About, c.Account}}
+}
+
+// own reports whether the answer's position is that of an event of the command.
+func (o *order) own(c Change) bool {
+	l, ok := o.entries[c.Position]
+	return ok && c.Outcome == Done && c.Key != "" && l.Key == events.NewCommandKey(c.account(o.root), c.Key)
 }
 
 // checkAbout looks for positions for answers about one record.
@@ -199,6 +206,10 @@ func (o *order) checkAbout(found *violations, token, account string, answers []C
 			if p.ended < c.Sent {
 				from = max(from, p.at)
 			}
+		}
+		if o.own(c) { // an event says that nothing had to change: it was decided there
+			to = min(to, c.Position)
+			from = max(from, c.Position)
 		}
 		at, ok := from, false
 		for i := sort.Search(len(turns), func(i int) bool { return turns[i] > from }); at <= to; i++ {

@@ -66,6 +66,14 @@ func (l *tale) answer(kind events.Kind, began, ended int, edit func(*Change)) {
 	l.Changes = append(l.Changes, c)
 }
 
+// unchanged adds a command that changed nothing, and whose event says so.
+func (l *tale) unchanged(kind events.Kind, began, ended int) {
+	l.answer(kind, began, ended, func(c *Change) {
+		key := events.NewCommandKey(l.root, c.Key)
+		c.Position = l.Add(events.Event{About: c.About, Key: key, Change: &events.TokenUnchanged{}})
+	})
+}
+
 func (l *tale) create(device string, began, ended int) *Token {
 	id, secret := l.TokenID(), l.Secret()
 	t := &Token{ID: string(id), Account: string(l.account), Digest: secret.Digest(), Device: device}
@@ -107,6 +115,33 @@ type told struct {
 // stateTales are about commands that find nothing to do on a token.
 var stateTales = []told{
 	{"suspended, resumed, revoked", func(l *tale) { l.suspend(30, 40); l.resume(50, 60); l.revoke(70, 80) }, ""},
+	{
+		"suspended twice, and an event says so",
+		func(l *tale) {
+			l.suspend(30, 40)
+			l.unchanged(events.KindTokenSuspended, 50, 60)
+			l.resume(55, 70)
+		}, "",
+	},
+	{
+		"an event says that nothing had to change, at a position where it had",
+		func(l *tale) {
+			l.suspend(30, 40)
+			l.resume(55, 70)
+			l.unchanged(events.KindTokenSuspended, 50, 60)
+		}, "token.suspended",
+	},
+	{
+		"a duplicate, long after",
+		func(l *tale) {
+			l.suspend(30, 40)
+			l.unchanged(events.KindTokenSuspended, 50, 60)
+			again := l.Changes[len(l.Changes)-1]
+			l.resume(70, 80)
+			again.Late, again.Began, again.Sent, again.Ended = true, 90*ms, 90*ms, 95*ms
+			l.Changes = append(l.Changes, again)
+		}, "",
+	},
 	{"suspended twice", func(l *tale) { l.suspend(30, 40); l.answer(events.KindTokenSuspended, 50, 60, nil) }, ""},
 	{
 		"a suspension that finds nothing to do after a resume",
