@@ -201,14 +201,19 @@ func (o *order) checkAbout(found *violations, token, account string, answers []C
 	}
 	var before []placed
 	for _, c := range answers {
-		from, to := o.floor(c.Sent), o.ceiling(c.Ended)
+		sent, to := c.Sent, o.ceiling(c.Ended)
+		if o.own(c) {
+			// An event says that nothing had to change: it was decided there, and
+			// perhaps by an earlier request whose answer was lost.
+			sent, to = c.Began, min(to, c.Position)
+		}
+		from := o.floor(sent)
 		for _, p := range before {
-			if p.ended < c.Sent {
+			if p.ended < sent {
 				from = max(from, p.at)
 			}
 		}
-		if o.own(c) { // an event says that nothing had to change: it was decided there
-			to = min(to, c.Position)
+		if o.own(c) {
 			from = max(from, c.Position)
 		}
 		at, ok := from, false

@@ -132,6 +132,14 @@ var stateTales = []told{
 		}, "token.suspended",
 	},
 	{
+		"an event says so, from a request whose answer was lost",
+		func(l *tale) {
+			l.unchanged(events.KindTokenResumed, 30, 90)
+			l.Changes[len(l.Changes)-1].Tries, l.Changes[len(l.Changes)-1].Sent = 2, 80*ms
+			l.suspend(50, 60)
+		}, "",
+	},
+	{
 		"a duplicate, long after",
 		func(l *tale) {
 			l.suspend(30, 40)
