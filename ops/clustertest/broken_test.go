@@ -117,6 +117,27 @@ var breakages = []breakage{
 		[]string{"I1"},
 		cutOffScene,
 	},
+	{
+		"a command that finds nothing to do does not ask the quorum",
+		[]Edit{{
+			"ledger/append.go", "	if change == nil {\n		change = events.Unchanged(",
+			"	if change == nil {\n		return outcome{about: r.c.about}, false, nil\n	}\n	if change == nil {\n		change = events.Unchanged(",
+		}},
+		[]string{"I15"},
+		roamScene,
+	},
+	{
+		"nobody looks at the actor again",
+		[]Edit{
+			{
+				"ledger/append.go", "	caller, err := with.current(r.c.caller)\n",
+				"	_, _ = with.current(r.c.caller)\n	caller, err := r.c.caller, error(nil)\n",
+			},
+			{"projector/stage.go", "void, err := s.whyVoid(e)", "void, err := \"\", error(nil)"},
+		},
+		[]string{"I14"},
+		actorScene,
+	},
 }
 
 // TestBroken holds the suite itself to something: programs that are broken on
