@@ -166,6 +166,9 @@ func (c *campaign) finish(t *testing.T) {
 	for _, n := range slices.Backward(c.Nodes) { // the log goes last
 		n.Stop(t)
 	}
+	for text, n := range c.load.Problems() {
+		t.Errorf("%d times: %s", n, text)
+	}
 	record := c.load.Record()
 	c.show(t, record.Violations())
 	c.show(t, record.LogViolations(log, rootAccount(t, log)))

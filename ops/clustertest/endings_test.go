@@ -96,7 +96,7 @@ func TestEndings(t *testing.T) {
 				if tt.behind {
 					l.as(tt.began, 160, tt.outcome)
 					j = newJudge(l.Messages)
-					j.took[l.End()] = tt.took
+					j.took[l.End()], j.voids[l.End()] = tt.took, !tt.took
 				}
 				var found violations
 				l.checkActors(&found, j, l.root)

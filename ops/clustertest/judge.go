@@ -18,6 +18,7 @@ type judge struct {
 	states   map[string]eventstest.State
 	keys     map[events.CommandKey][]logged
 	took     map[events.Position]bool    // answers of tookEffect
+	voids    map[events.Position]bool    // answers of void
 	actors   map[events.TokenID][]logged // token -> what it caused; nil until asked for
 	broken   []events.Position           // positions that cannot be decoded
 }
@@ -34,7 +35,7 @@ func (l logged) at() events.Position { return l.message.Position }
 func newJudge(log []events.Message) *judge {
 	j := &judge{
 		messages: log, entries: map[events.Position]logged{}, records: map[string][]logged{},
-		states: map[string]eventstest.State{}, keys: map[events.CommandKey][]logged{}, took: map[events.Position]bool{},
+		states: map[string]eventstest.State{}, keys: map[events.CommandKey][]logged{}, took: map[events.Position]bool{}, voids: map[events.Position]bool{},
 	}
 	for _, m := range log {
 		e, err := events.DecodeMessage(m)
@@ -134,28 +135,18 @@ func (j *judge) tookEffect(at events.Position) bool {
 }
 
 // void reports whether the event at a position had no effect, although its kind
-// has one.
+// has one: something that it rests on had changed, or its actor had ended.
 func (j *judge) void(at events.Position) bool {
 	l, ok := j.entries[at]
 	if !ok {
 		return false
 	}
-	if l.Change.Kind().Verb() == unchangedVerb {
-		// Such an event changes no version, so only the reference can tell.
-		reference, ok := any(j.state(l.About)).(interface {
-			Void(at events.Position) (string, bool)
-		})
-		if !ok {
-			return false
-		}
-		_, void := reference.Void(at)
+	if void, known := j.voids[at]; known {
 		return void
 	}
-	switch l.Change.Kind().Noun() {
-	case events.NounToken, events.NounAccount, events.NounPolicy:
-		return !j.tookEffect(at)
-	}
-	return false
+	_, void := j.state(l.About).Void(at)
+	j.voids[at] = void
+	return void
 }
 
 // effect returns the event that carried a command out on a record: the one with
