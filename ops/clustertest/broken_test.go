@@ -10,74 +10,25 @@ type breakage struct {
 	name  string
 	edits []Edit
 	want  []string // invariants that it violates
+	scene scene
 }
 
-// breakages are what TestBroken tries. The first two are part of the short form.
-var breakages = []breakage{
-	{
-		"the verifier ignores its lease",
-		[]Edit{{"verifier/decision.go", "if d.Reason == Unavailable || inForce && d.Position >=", "if d.Position >="}},
-		[]string{"I3", "I11"},
-	},
-	{
-		"the ledger waits for no barrier",
-		[]Edit{{"ledger/barrier/machine.go", "	if !m.rest(w) {\n		return false, 0\n	}\n	// Whoever", "	if true {\n		return true, 0\n	}\n	// Whoever"}},
-		[]string{"I3"},
-	},
-	{
-		"the ledger waits for no lease",
-		[]Edit{{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen\n	known,"}},
-		[]string{"I3"},
-	},
-	{
-		"the ledger waits for half a lease",
-		[]Edit{
-			{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen + m.lease/2\n	known,"},
-		},
-		[]string{"I3"},
-	},
-	{
-		"a node's silence counts as consent",
-		[]Edit{{"ledger/barrier/machine.go", "		default:\n			over, wake = false, min(wake, ends)\n", "		default:\n"}},
-		[]string{"I3"},
-	},
-	{
-		"a lease needs no reading of the log",
-		[]Edit{
-			{"verifier/lease/machine.go", "if !t.known || m.applied < t.floor {", "if !t.known {"},
-			{"verifier/lease/machine.go", "		m.least = max(m.least, t.floor)\n", ""},
-		},
-		[]string{"I3"},
-	},
-	{
-		"a suspended account's tokens work on",
-		[]Edit{{"verifier/decision.go", "		return AccountSuspended\n", "		return Allowed\n"}},
-		[]string{"I3", "I4"},
-	},
-	{
-		"keys of earlier commands are not looked for",
-		[]Edit{{"ledger/append.go", "	if key == \"\" {\n		return outcome{}, nil\n	}\n	done, err", "	if true {\n		return outcome{}, nil\n	}\n	done, err"}},
-		[]string{"I2"},
-	},
-	{
-		"the answer names another position",
-		[]Edit{{"ledger/append.go", "return outcome{position: at, event: e.ID, about: c.about, kind: change.Kind()}, nil", "return outcome{position: at + 1, event: e.ID, about: c.about, kind: change.Kind()}, nil"}},
-		[]string{"I1"},
-	},
+// scene is a cluster under load in which a breakage shows.
+type scene struct {
+	// begin starts the cluster and its load, and play does something to them.
+	begin func(t *testing.T, o Options) *campaign
+	play  func(t *testing.T, c *campaign)
 }
 
-// TestBroken holds the suite itself to something: programs that are broken on
-// purpose, each in one line, have to be caught, and the one that is not broken
-// must not be.
-func TestBroken(t *testing.T) {
-	together(t)
-	list := breakages[:2]
-	if *chaosFlag {
-		list = append(breakages, breakage{name: "nothing is broken"})
-	}
-	for _, b := range list {
-		t.Run(b.name, func(t *testing.T) {
-			c := newCampaign(t, Options{Ledgers: 1, Verifiers: 2, Lease: shortLease, Program: Build(t, b.edits...)})
+// The scenes. A breakage that shows in none of them brings its own.
+var (
+	// cutOffScene cuts a verifier off for longer than its lease.
+	cutOffScene = scene{
+		begin: func(t *testing.T, o Options) *campaign {
+			o.Ledgers, o.Verifiers = 1, 2
+			return newCampaign(t, o)
+		},
+		play: func(t *testing.T, c *campaign) {
 			v := c.anyVerifier()
 			c.hold(v, true, true)
 			end := c.cut(v)
@@ -89,6 +40,122 @@ func TestBroken(t *testing.T) {
 			end()
 			c.Heal()
 			c.load.Proofs(t, 10)
+		},
+	}
+	// roamScene has clients change the same records through all ledgers.
+	roamScene = scene{
+		begin: func(t *testing.T, o Options) *campaign {
+			return bare(t, o, roamers)
+		},
+		play: func(t *testing.T, c *campaign) { c.turnAbout(t, 100) },
+	}
+	// actorScene ends tokens while clients work with them.
+	actorScene = scene{
+		begin: func(t *testing.T, o Options) *campaign { return bare(t, o, actors) },
+		play:  func(t *testing.T, c *campaign) { c.endActors(t, 30) },
+	}
+)
+
+// breakages are what TestBroken tries. The first two are part of the short form.
+var breakages = []breakage{
+	{
+		"the verifier ignores its lease",
+		[]Edit{{"verifier/decision.go", "if d.Reason == Unavailable || inForce && d.Position >=", "if d.Position >="}},
+		[]string{"I3", "I11"},
+		cutOffScene,
+	},
+	{
+		"the ledger waits for no barrier",
+		[]Edit{{"ledger/barrier/machine.go", "	if !m.rest(w) {\n		return false, 0\n	}\n	// Whoever", "	if true {\n		return true, 0\n	}\n	// Whoever"}},
+		[]string{"I3"},
+		cutOffScene,
+	},
+	{
+		"the ledger waits for no lease",
+		[]Edit{{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen\n	known,"}},
+		[]string{"I3"},
+		cutOffScene,
+	},
+	{
+		"the ledger waits for half a lease",
+		[]Edit{
+			{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen + m.lease/2\n	known,"},
+		},
+		[]string{"I3"},
+		cutOffScene,
+	},
+	{
+		"a node's silence counts as consent",
+		[]Edit{{"ledger/barrier/machine.go", "		default:\n			over, wake = false, min(wake, ends)\n", "		default:\n"}},
+		[]string{"I3"},
+		cutOffScene,
+	},
+	{
+		"a lease needs no reading of the log",
+		[]Edit{
+			{"verifier/lease/machine.go", "if !t.known || m.applied < t.floor {", "if !t.known {"},
+			{"verifier/lease/machine.go", "		m.least = max(m.least, t.floor)\n", ""},
+		},
+		[]string{"I3"},
+		cutOffScene,
+	},
+	{
+		"a suspended account's tokens work on",
+		[]Edit{{"verifier/decision.go", "		return AccountSuspended\n", "		return Allowed\n"}},
+		[]string{"I3", "I4"},
+		cutOffScene,
+	},
+	{
+		"keys of earlier commands are not looked for",
+		[]Edit{{"ledger/append.go", "	if key == \"\" {\n		return outcome{}, nil\n	}\n	done, err", "	if true {\n		return outcome{}, nil\n	}\n	done, err"}},
+		[]string{"I2"},
+		cutOffScene,
+	},
+	{
+		"the answer names another position",
+		[]Edit{{"ledger/append.go", "return outcome{position: at, event: e.ID, about: c.about, kind: change.Kind()}, nil", "return outcome{position: at + 1, event: e.ID, about: c.about, kind: change.Kind()}, nil"}},
+		[]string{"I1"},
+		cutOffScene,
+	},
+	{
+		"a command that finds nothing to do does not ask the quorum",
+		[]Edit{{
+			"ledger/append.go", "	if change == nil {\n		change = events.Unchanged(",
+			"	if change == nil {\n		return outcome{about: r.c.about}, false, nil\n	}\n	if change == nil {\n		change = events.Unchanged(",
+		}},
+		[]string{"I15"},
+		roamScene,
+	},
+	{
+		"nobody looks at the actor again",
+		[]Edit{
+			{
+				"ledger/append.go", "	caller, err := with.current(r.c.caller)\n",
+				"	_, _ = with.current(r.c.caller)\n	caller, err := r.c.caller, error(nil)\n",
+			},
+			{"projector/stage.go", "void, err := s.whyVoid(e)", "void, err := \"\", error(nil)"},
+		},
+		[]string{"I14"},
+		actorScene,
+	},
+}
+
+// TestBroken holds the suite itself to something: programs that are broken on
+// purpose, each in one line, have to be caught, and the one that is not broken
+// must not be.
+func TestBroken(t *testing.T) {
+	together(t)
+	list := breakages[:2]
+	if *chaosFlag {
+		list = append(breakages,
+			breakage{name: "nothing is broken, and a verifier is cut off", scene: cutOffScene},
+			breakage{name: "nothing is broken, and clients roam", scene: roamScene},
+			breakage{name: "nothing is broken, and actors end", scene: actorScene})
+	}
+	for _, b := range list {
+		t.Run(b.name, func(t *testing.T) {
+			c := b.scene.begin(t, Options{Verifiers: 1, Lease: shortLease, Program: Build(t, b.edits...)})
+			b.scene.play(t, c)
 			c.load.End()
 			log := c.ReadLog(t)
 			record := c.load.Record()

@@ -1,6 +1,7 @@
 package clustertest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptrace"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"sync"
@@ -37,7 +40,10 @@ func newCampaign(t *testing.T, o Options) *campaign {
 	if c.lease == 0 {
 		c.lease = 30 * time.Second
 	}
-	c.load = Begin(t, c.Cluster, LoadOptions{Seed: seed, Clients: 14, Wait: 2*c.lease + 3*time.Second})
+	c.load = Begin(t, c.Cluster, LoadOptions{
+		Seed: seed, Clients: 14, Wait: 2*c.lease + 3*time.Second,
+		Roamers: 2, RoamPause: 20 * time.Millisecond, Actors: 1, Workers: 3, WorkPause: 20 * time.Millisecond,
+	})
 	c.load.Proofs(t, 5)
 	t.Logf("%d ledgers and %d verifiers are under load after %s", len(c.Ledgers()), len(c.Verifiers()), c.load.Now().Round(time.Millisecond))
 	return c
@@ -101,22 +107,24 @@ func (c *campaign) audit(t *testing.T) {
 	c.load.forgive()
 }
 
-// show reports violations, each once, and not without end.
+// show reports violations, each once, and a few of each invariant in full.
 func (c *campaign) show(t testing.TB, found []Violation) {
 	t.Helper()
-	const most = 8
-	fresh := 0
+	const most = 5
+	fresh := map[string]int{}
 	for _, v := range found {
 		if c.told[v.String()] {
 			continue
 		}
 		c.told[v.String()] = true
-		if fresh++; fresh <= most {
+		if fresh[v.Invariant]++; fresh[v.Invariant] <= most {
 			t.Errorf("VIOLATION of %s", v)
 		}
 	}
-	if fresh > most {
-		t.Errorf("... and %d more", fresh-most)
+	for _, invariant := range slices.Sorted(maps.Keys(fresh)) {
+		if n := fresh[invariant]; n > most {
+			t.Errorf("... and %d more of %s", n-most, invariant)
+		}
 	}
 }
 
@@ -154,12 +162,17 @@ func (c *campaign) finish(t *testing.T) {
 		t.Errorf("the log has %d events, and every node is at %d", len(log), last)
 	}
 	c.digests(t, last)
+	c.checkGhosts(t, log)
 	for _, n := range slices.Backward(c.Nodes) { // the log goes last
 		n.Stop(t)
+	}
+	for text, n := range c.load.Problems() {
+		t.Errorf("%d times: %s", n, text)
 	}
 	record := c.load.Record()
 	c.show(t, record.Violations())
 	c.show(t, record.LogViolations(log, rootAccount(t, log)))
+	writeLog(t, log)
 	c.CompareIndexes(t, log)
 	if leak := secretShape.FindString(c.Journal.tail(0)); leak != "" {
 		t.Errorf("I13: a node wrote a secret: %s...", leak[:8])
@@ -174,6 +187,50 @@ func (c *campaign) finish(t *testing.T) {
 	tally := c.load.Tally()
 	t.Logf("%d events in the log; %d commands acknowledged, %d proved, %d given up; %d checks recorded, %d of them allowed",
 		len(log), tally.Done, tally.Proved, tally.Unknown, len(record.Checks), tally.Allowed)
+}
+
+// writeLog keeps the log of a test that fails, one event a line. It holds digests
+// and no secrets.
+func writeLog(t *testing.T, log []events.Message) {
+	t.Helper()
+	if !t.Failed() {
+		return
+	}
+	var b bytes.Buffer
+	for _, m := range log {
+		fmt.Fprintf(&b, "%d %s\n", m.Position, m.Data)
+	}
+	if err := os.WriteFile(filepath.Join(t.ArtifactDir(), "events.log"), b.Bytes(), 0o600); err != nil {
+		t.Logf("the log is lost: %v", err)
+	}
+}
+
+// checkGhosts asks every node for the tokens that must not exist. The nodes have
+// applied the whole log.
+func (c *campaign) checkGhosts(t *testing.T, log []events.Message) {
+	t.Helper()
+	ghosts := c.load.Record().ghosts(newJudge(log), rootAccount(t, log))
+	var found violations
+	const most = 200 // nothing is gained from thousands
+	for _, ghost := range ghosts[:min(len(ghosts), most)] {
+		for _, l := range c.Ledgers() {
+			url := l.API + "/v1/tokens/" + ghost.ID
+			a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: url, Secret: c.Root(t)})
+			if err != nil || a.Status != http.StatusNotFound {
+				found.add("I14", "%s knows token %s, which an ended actor created: %v, %s", l.Name, ghost.ID, err, a)
+			}
+		}
+		if ghost.Secret == "" {
+			continue // no client has it
+		}
+		for _, n := range c.Nodes {
+			if check := c.load.Ask(t.Context(), n, ghost, scope(1)); check.Verdict != Denied {
+				found.add("I14", "%s; an ended actor created the token", check)
+			}
+		}
+	}
+	c.show(t, found)
+	t.Logf("%d tokens that ended actors asked for; none of them may exist", len(ghosts))
 }
 
 // level waits until every node has applied the whole log, and returns where it

@@ -3,6 +3,7 @@ package clustertest
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -76,6 +77,63 @@ func TestOneLedger(t *testing.T) {
 	c.finish(t)
 }
 
+// TestPowerCut takes the power from all nodes of a cluster at once, time and
+// again: what was acknowledged is on the disks of a majority.
+func TestPowerCut(t *testing.T) {
+	together(t)
+	o := Options{Verifiers: 1, Lease: shortLease, Disks: map[string]*Disk{}}
+	cuts := 1
+	if *chaosFlag {
+		o.Verifiers, cuts = 3, 6
+	}
+	for _, name := range o.names() {
+		o.Disks[name] = NewDisk(t, diskSize, "that a power cut of all nodes loses nothing that was acknowledged")
+	}
+	c := newCampaign(t, o)
+	for range cuts {
+		c.fault(t, "cut the power of all", c.cutPower)
+	}
+	c.finish(t)
+}
+
+// diskSize is enough for what a node keeps free, and for these logs.
+const diskSize = 400 << 20
+
+// names returns the names of the nodes of a cluster with three ledgers.
+func (o Options) names() []string {
+	list := []string{"l1", "l2", "l3"}
+	for i := range o.Verifiers {
+		list = append(list, fmt.Sprintf("v%d", i+1))
+	}
+	return list
+}
+
+// withDisks gives every node a disk of its own, if this machine has disks.
+func (o Options) withDisks(t *testing.T) Options {
+	t.Helper()
+	o.Disks = map[string]*Disk{}
+	for _, name := range o.names() {
+		d, err := tryDisk(t, diskSize)
+		if err != nil {
+			t.Logf("NOT TESTED: power cuts among other faults: %v", err)
+			o.Disks = nil
+			break
+		}
+		o.Disks[name] = d
+	}
+	return o
+}
+
+// cutPower takes the power from all nodes, and starts them in any order.
+func (c *campaign) cutPower(t *testing.T) {
+	c.load.Commands(t, 20)
+	c.PowerCut(t, c.rng)
+	for _, i := range c.rng.Perm(len(c.Nodes)) {
+		c.Nodes[i].Start(t)
+		c.pause(t.Context(), 200*time.Millisecond)
+	}
+}
+
 // TestRandom mixes faults at random, several at once, on one cluster after
 // another.
 func TestRandom(t *testing.T) {
@@ -83,7 +141,7 @@ func TestRandom(t *testing.T) {
 	end := time.Now().Add(time.Duration(*minutesFlag * float64(time.Minute)))
 	for round := 1; time.Now().Before(end); round++ {
 		t.Run("", func(t *testing.T) {
-			c := newCampaign(t, Options{Verifiers: 3 + round%3, Lease: shortLease})
+			c := newCampaign(t, Options{Verifiers: 3 + round%3, Lease: shortLease}.withDisks(t))
 			for i := 0; i < 4 && time.Now().Before(end); i++ {
 				c.fault(t, "mix", c.mix)
 			}
@@ -350,6 +408,9 @@ func flipByte(t *testing.T, c *campaign, n *Node) {
 
 // mix does some things to some nodes at the same time.
 func (c *campaign) mix(t *testing.T) {
+	if c.Nodes[0].disk != nil && c.rng.IntN(4) == 0 {
+		c.cutPower(t) // and more happens while they start
+	}
 	nodes := slices.Clone(c.Nodes)
 	c.rng.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
 	take := func() *Node {
@@ -419,7 +480,7 @@ func (c *campaign) leader(t *testing.T) *Node {
 // others have to go on without it.
 func TestFullDiskOfLedger(t *testing.T) {
 	long(t)
-	d := NewDisk(t, 400<<20, "that a ledger with a full disk loses nothing")
+	d := NewDisk(t, diskSize, "that a ledger with a full disk loses nothing")
 	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*Disk{"l2": d}})
 	l := c.Node("l2")
 	for i := 0; c.Leader(t, events.StreamName) != l; i++ {
@@ -445,7 +506,7 @@ func TestFullDiskOfLedger(t *testing.T) {
 // TestFullDiskOfVerifier takes all space from a verifier.
 func TestFullDiskOfVerifier(t *testing.T) {
 	long(t)
-	d := NewDisk(t, 400<<20, "that a verifier with a full disk refuses")
+	d := NewDisk(t, diskSize, "that a verifier with a full disk refuses")
 	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*Disk{"v1": d}})
 	v := c.Node("v1")
 	c.fault(t, "fill a verifier's disk", func(t *testing.T) {

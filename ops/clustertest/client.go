@@ -46,8 +46,9 @@ type Answer struct {
 	Allowed bool   `json:"allowed"`
 	Reason  string `json:"reason"`
 
-	Code   string `json:"code"` // of a problem
-	Detail string `json:"detail"`
+	Code    string          `json:"code"` // of a problem
+	Detail  string          `json:"detail"`
+	Version events.Position `json:"version"` // current one of the record, in a conflict
 
 	Items []json.RawMessage `json:"items"` // of a list
 }

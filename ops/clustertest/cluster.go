@@ -462,6 +462,33 @@ func (n *Node) File(name ...string) string {
 	return path
 }
 
+// PowerCut takes the power from all nodes at once. What the processes wrote and
+// did not sync is lost, on nodes that have a disk of their own. Some of it, as
+// rng chooses, has reached the disk all the same.
+func (c *Cluster) PowerCut(t testing.TB, rng *rand.Rand) {
+	t.Helper()
+	c.Journal.Note("test", "power cut")
+	for _, n := range c.Nodes {
+		if !n.current().Over() {
+			n.Freeze(t)
+		}
+	}
+	var work sync.WaitGroup
+	for _, n := range c.Nodes {
+		if n.disk == nil || n.current().Over() {
+			continue
+		}
+		if rng.IntN(2) == 0 {
+			n.disk.flushSome(t, rng, n.current())
+		}
+		work.Go(func() { n.disk.cut(t) })
+	}
+	work.Wait()
+	for _, n := range c.Nodes {
+		n.Kill(t)
+	}
+}
+
 // Kill ends the node's process at once.
 func (n *Node) Kill(t testing.TB) { t.Helper(); n.current().Kill(t) }
 

@@ -2,7 +2,11 @@
 
 package clustertest
 
-import "testing"
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+)
 
 // Disk is a small file system in a file. There is none here.
 type Disk struct{ mount string }
@@ -14,6 +18,8 @@ func NewDisk(t testing.TB, _ int64, shows string) *Disk {
 	return nil
 }
 
+func tryDisk(testing.TB, int64) (*Disk, error) { return nil, errors.New("this needs Linux") }
+
 func (d *Disk) wrap(args []string) []string { return args }
 
 // Fill does nothing.
@@ -23,3 +29,9 @@ func (d *Disk) Fill(testing.TB, *Process) {}
 func (d *Disk) Release(testing.TB) {}
 
 func (d *Disk) free(testing.TB) {}
+
+func (d *Disk) flushSome(testing.TB, *rand.Rand, *Process) {}
+
+func (d *Disk) cut(testing.TB) {}
+
+func (d *Disk) extract(testing.TB, string, string) {}

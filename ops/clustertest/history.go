@@ -39,11 +39,76 @@ type Change struct {
 	// Proved is the position that its answer proves to be in force everywhere;
 	// 0 where it proves nothing.
 	Proved events.Position
+
+	// Account is the account of the token that the command is about, or is to
+	// create. Made is the token that a creation asks for.
+	Account string
+	Made    *Token
+	// By is the token that the command is sent with. Nil means the root token.
+	By *Token
+	// Ends is the token, or the secret of a token, that the command ends for its
+	// holder. Nil if the command is not about one secret.
+	Ends *Token
+	// Late marks a duplicate of a command that was acknowledged before.
+	Late bool
+	// Sent is when the request was sent that was answered last.
+	Sent time.Duration
+	// Code names the problem that a refusal answered with, as in "ended".
+	Code string
+	// Version is the current version of the record, as a conflict names it.
+	Version events.Position
+	// Many is set for a command that revokes all tokens of a label.
+	Many *Many
+}
+
+// Many is a request to revoke all tokens that have a label, and its answer.
+type Many struct {
+	// Which tokens the request means: the filters that are not empty apply.
+	Account, App, Device string
+
+	Matched int      // number of tokens that the answer counts
+	Revoked []string // ids of tokens that the answer names
+}
+
+// means reports whether a token has the labels.
+func (m *Many) means(t *Token) bool {
+	return (m.Account == "" || m.Account == t.Account) && (m.App == "" || m.App == t.App) && (m.Device == "" || m.Device == t.Device)
+}
+
+// String names the labels, and how many tokens the answer counts.
+func (m *Many) String() string {
+	return fmt.Sprintf("tokens of account %q, app %q, device %q (matched %d)", m.Account, m.App, m.Device, m.Matched)
+}
+
+// answered reports whether a ledger decided the command: it acknowledged it, or
+// refused it with a problem that rests on the state of the log.
+func (c Change) answered() bool {
+	return c.Outcome == Done || c.Code != "" && c.Code != codeUnauthenticated
+}
+
+// account returns the id of the account that sent the command.
+func (c Change) account(root events.AccountID) events.AccountID {
+	if c.By != nil {
+		return events.AccountID(c.By.Account)
+	}
+	return root
 }
 
 func (c Change) String() string {
+	about := c.About
+	if c.Many != nil {
+		about = c.Many.String()
+	}
+	outcome := string(c.Outcome)
+	if c.Code != "" {
+		outcome += " with " + c.Code
+	}
+	if c.Late {
+		outcome = "duplicate " + outcome
+	}
 	return fmt.Sprintf("%s of %s by %s through %s (%s to %s, %s, position %d, proved %d)",
-		c.Kind, c.About, c.Client, c.Ledger, c.Began.Round(time.Millisecond), c.Ended.Round(time.Millisecond), c.Outcome, c.Position, c.Proved)
+		c.Kind, about, c.Client, c.Ledger, c.Began.Round(time.Millisecond), c.Ended.Round(time.Millisecond),
+		outcome, c.Position, c.Proved)
 }
 
 // Verdict is what a node said of a secret.
@@ -79,6 +144,8 @@ type Token struct {
 	Account string
 	Secret  string
 	Digest  events.Digest // of the secret
+	// Labels that the token was created with. They never change.
+	App, Device string
 }
 
 // Outage is a time during which a node was cut off from the log: it may go on
@@ -99,6 +166,7 @@ type History struct {
 	changes []Change // guarded by mu, like all below
 	checks  []Check
 	outages []Outage
+	endings []Ending
 }
 
 // NewHistory returns an empty history that begins at a time.
@@ -138,6 +206,13 @@ func (h *History) Cut(o Outage) {
 	h.outages = append(h.outages, o)
 }
 
+// Ended adds the end of an actor.
+func (h *History) Ended(e Ending) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.endings = append(h.endings, e)
+}
+
 // Record returns a copy of what was added so far.
 func (h *History) Record() Record {
 	h.mu.Lock()
@@ -146,6 +221,7 @@ func (h *History) Record() Record {
 		Changes: append([]Change(nil), h.changes...),
 		Checks:  append([]Check(nil), h.checks...),
 		Outages: append([]Outage(nil), h.outages...),
+		Endings: append([]Ending(nil), h.endings...),
 	}
 }
 
@@ -154,4 +230,5 @@ type Record struct {
 	Changes []Change
 	Checks  []Check
 	Outages []Outage
+	Endings []Ending
 }

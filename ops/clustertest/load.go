@@ -18,7 +18,7 @@ import (
 // LoadOptions say what a load does.
 type LoadOptions struct {
 	Seed uint64
-	// Clients is how many goroutines change things. Zero means 8.
+	// Clients is how many goroutines change things. Zero means 8; below zero, none.
 	Clients int
 	// Checkers is how many goroutines ask each node. Zero means 2.
 	Checkers int
@@ -26,6 +26,15 @@ type LoadOptions struct {
 	Pause time.Duration
 	// Wait is for how long a client waits for proof. Zero means 12 s.
 	Wait time.Duration
+	// Roamers is the number of goroutines that change shared records through any
+	// ledger, and RoamPause their pause between two steps.
+	Roamers   int
+	RoamPause time.Duration
+	// Actors is the number of groups of clients that work with tokens which are
+	// ended meanwhile, and Workers the number of clients in each group.
+	Actors, Workers int
+	// WorkPause is the pause of a worker between two commands.
+	WorkPause time.Duration
 }
 
 // Load is clients that change things all the time through any ledger, and
@@ -38,6 +47,8 @@ type Load struct {
 	root    string // secret that commands are sent with
 	run     string // part of all keys
 	waits   map[string]bool
+	commons commons
+	rounds  atomic.Int64 // of groups of actors
 
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
@@ -81,9 +92,17 @@ func Begin(t testing.TB, c *Cluster, o LoadOptions) *Load {
 		waits: c.waits(t), cancel: cancel, problems: map[string]int{},
 		alarm: func(format string, args ...any) { c.Journal.Note("load", format, args...) },
 	}
-	for i := range o.Clients {
-		client := &client{load: l, name: fmt.Sprintf("c%d", i), rng: rand.New(rand.NewPCG(o.Seed, uint64(i)+100))}
+	for i := range max(o.Clients, 0) {
+		client := l.newClient(fmt.Sprintf("c%d", i), 100+uint64(i))
 		l.wg.Go(func() { client.work(ctx) })
+	}
+	for i := range o.Roamers {
+		client := l.newClient(fmt.Sprintf("r%d", i), 200+uint64(i))
+		l.wg.Go(func() { client.roam(ctx) })
+	}
+	for i := range o.Actors {
+		group := l.newGroup(fmt.Sprintf("a%d", i), 300+100*uint64(i), o.Workers)
+		l.wg.Go(func() { group.work(ctx) })
 	}
 	for i, n := range c.Nodes {
 		for j := range o.Checkers {
@@ -93,6 +112,11 @@ func Begin(t testing.TB, c *Cluster, o LoadOptions) *Load {
 	}
 	t.Cleanup(l.End)
 	return l
+}
+
+// newClient returns a client with random choices of its own.
+func (l *Load) newClient(name string, stream uint64) *client {
+	return &client{load: l, name: name, rng: rand.New(rand.NewPCG(l.options.Seed, stream))}
 }
 
 // End ends the load and returns when all of it has stopped.
@@ -499,50 +523,46 @@ func (c *client) sharp(ctx context.Context, change Change, taken ...ending) {
 	wg.Wait()
 }
 
+// task is a command and the request that asks for it.
+type task struct {
+	change       Change
+	operation    string // name of the operation if the client may wait for proof
+	method, path string
+	body         any
+	wait         bool // wait for proof whenever that is possible
+	// roams sends the request to any ledger without a position to wait for, and
+	// takes a refusal that rests on the state of the log for an answer.
+	roams bool
+	most  int // number of tries; 0 for as many as it takes
+}
+
 // do carries a command out: it is sent to any ledger, and again, until it is
 // acknowledged or the client gives it up. operation names it where it can be
 // waited for and the client may want to.
 func (c *client) do(ctx context.Context, change Change, operation, method, path string, body any) (Change, Answer) {
-	c.made++
-	change.Client, change.Key = c.name, fmt.Sprintf("%s-%s-%d", c.load.run, c.name, c.made)
-	change.Outcome, change.Began = Unknown, c.load.Now()
-	if c.load.waits[operation] && c.rng.IntN(3) > 0 {
-		change.Waited = true
-		path += "?wait=" + c.load.options.Wait.String()
+	k := task{change: change, operation: operation, method: method, path: path, body: body}
+	if c.rng.IntN(8) == 0 {
+		k.most = 2 // it gives up soon, and what becomes of the command stays open
 	}
-	patient := c.rng.IntN(8) > 0 // else it gives up soon, and what becomes of the command stays open
-	ledgers := c.load.cluster.Ledgers()
+	return c.carry(ctx, k)
+}
+
+// carry carries a task out.
+func (c *client) carry(ctx context.Context, k task) (Change, Answer) {
+	change := k.change
+	if change.Key == "" {
+		c.made++
+		change.Key = fmt.Sprintf("%s-%s-%d", c.load.run, c.name, c.made)
+	}
+	change.Client, change.Outcome, change.Began = c.name, Unknown, c.load.Now()
+	if c.load.waits[k.operation] && (k.wait || c.rng.IntN(3) > 0) {
+		change.Waited = true
+		k.path += "?wait=" + c.load.options.Wait.String()
+	}
 	number := c.load.Begin(change)
 	var last Answer
-	for ctx.Err() == nil && (change.Tries == 0 || patient || change.Tries < 2) {
-		change.Tries++
-		n := ledgers[c.rng.IntN(len(ledgers))]
-		change.Ledger = n.Name
-		a, err := c.try(ctx, n, Request{
-			Method: method, URL: n.API + path, Secret: c.load.root, Key: change.Key, Least: c.seen, Body: body,
-		})
-		last = a
-		switch {
-		case err != nil:
-		case a.Status == http.StatusOK || a.Status == http.StatusCreated:
-			change.Outcome, change.Position = Done, a.Position
-			if at, ok := a.Proof(); ok && change.Waited {
-				change.Proved = at
-			}
-			if change.About == "" {
-				change.About = a.About()
-			}
-			c.seen = max(c.seen, a.Position)
-		case a.Status == http.StatusServiceUnavailable:
-			c.load.refusals.Add(1)
-		default:
-			// Every command is one that can be done.
-			c.load.problem("%s, try %d: %s %s of %s: %s", n.Name, change.Tries, method, path, change.Kind, a)
-			if change.Tries == 1 {
-				change.Outcome = Refused
-			}
-		}
-		if change.Outcome != Unknown {
+	for ctx.Err() == nil && (k.most == 0 || change.Tries < k.most) {
+		if last = c.attempt(ctx, k, &change); change.Outcome != Unknown || change.Code != "" {
 			break
 		}
 		select {
@@ -562,6 +582,75 @@ func (c *client) do(ctx context.Context, change Change, operation, method, path 
 	}
 	c.load.History.End(number, change)
 	return change, last
+}
+
+// attempt sends a task once to any ledger, and notes what the answer says.
+func (c *client) attempt(ctx context.Context, k task, change *Change) Answer {
+	ledgers := c.load.cluster.Ledgers()
+	n := ledgers[c.rng.IntN(len(ledgers))]
+	change.Tries++
+	change.Ledger, change.Sent = n.Name, c.load.Now()
+	r := Request{Method: k.method, URL: n.API + k.path, Secret: c.load.root, Key: change.Key, Body: k.body}
+	if change.By != nil {
+		r.Secret = change.By.Secret
+	}
+	if !k.roams {
+		r.Least = c.seen
+	}
+	var many struct {
+		Matched int      `json:"matched"`
+		Tokens  []string `json:"tokens"`
+	}
+	if change.Many != nil {
+		r.Into = &many
+	}
+	a, err := c.try(ctx, n, r)
+	switch {
+	case err != nil:
+	case a.Status == http.StatusOK || a.Status == http.StatusCreated:
+		change.Outcome, change.Position = Done, a.Position
+		if at, ok := a.Proof(); ok && change.Waited {
+			change.Proved = at
+		}
+		if change.About == "" && change.Many == nil {
+			change.About = a.About()
+		}
+		if change.Made != nil {
+			change.Made.ID = a.About() // nobody else has the token yet
+		}
+		if change.Many != nil {
+			filled := *change.Many
+			filled.Matched, filled.Revoked = many.Matched, many.Tokens
+			change.Many = &filled
+		}
+		c.seen = max(c.seen, a.Position)
+	case a.Status == http.StatusServiceUnavailable:
+		c.load.refusals.Add(1)
+	case k.refuses(a.Code):
+		change.Code, change.Version = a.Code, a.Version
+		if change.Tries == 1 {
+			change.Outcome = Refused
+		}
+	default:
+		// Every command is one that can be done.
+		c.load.problem("%s, try %d: %s %s of %s: %s", n.Name, change.Tries, k.method, k.path, change.Kind, a)
+		if change.Tries == 1 {
+			change.Outcome = Refused
+		}
+	}
+	return a
+}
+
+// refuses reports whether a problem is an answer to the task: commands on shared
+// records meet each other, and an actor works on behind its end.
+func (k task) refuses(code string) bool {
+	switch code {
+	case codeNotFound, codeEnded, codeConflict:
+		return k.roams
+	case codeUnauthenticated, codeForbidden:
+		return k.change.By != nil
+	}
+	return false
 }
 
 // try sends a request once.

@@ -11,7 +11,7 @@ import (
 var (
 	chaosFlag   = flag.Bool("chaos", false, "run everything, and not only the short form")
 	minutesFlag = flag.Float64("chaos.minutes", 5, "how long faults are mixed at random")
-	seedFlag    = flag.Uint64("seed", 0, "seed of the random choices; 0 takes a new one")
+	seedFlag    = flag.Uint64("seed", 1, "seed of the random choices; 0 takes a new one")
 	programFlag = flag.String("program", "", "the program to test; empty builds it")
 )
 

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
-	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
 // Violation is something that a history shows and that must not be.
@@ -37,12 +35,14 @@ func (v *violations) add(invariant, format string, args ...any) {
 //     also over restarts.
 //   - I11: a node that allowed something when it had been cut off from the log
 //     for longer than its lease.
+//   - I15: a ledger that answered a command while it was cut off from the others.
 func (r Record) Violations() []Violation {
 	var found violations
 	r.checkForbidden(&found)
 	r.checkProved(&found)
 	r.checkBackwards(&found)
 	r.checkOutages(&found)
+	r.checkMinority(&found)
 	return found
 }
 
@@ -62,7 +62,7 @@ func (r Record) checkForbidden(found *violations) {
 		}
 		for _, id := range []string{check.Token.ID, check.Token.Account} {
 			for _, c := range about[id] {
-				if c.Proved == 0 || c.Ended >= check.Began || !c.forbids(check.Need) || undone(about[id], c, check) {
+				if c.Proved == 0 || c.Ended >= check.Began || !c.forbids(check) || undone(about[id], c, check) {
 					continue
 				}
 				found.add("I3", "%s; before it began, this was proved: %s", check, c)
@@ -71,16 +71,16 @@ func (r Record) checkForbidden(found *violations) {
 	}
 }
 
-// forbids reports whether a token must not be allowed something once the command
-// has happened, and before another.
-func (c Change) forbids(need events.Scope) bool {
+// forbids reports whether a check must not be allowed once the command has
+// happened, and before another.
+func (c Change) forbids(check Check) bool {
 	switch c.Kind {
-	case events.KindTokenRevoked, events.KindTokenSuspended, events.KindAccountSuspended:
+	case events.KindTokenRevoked, events.KindTokenSuspended, events.KindAccountSuspended, events.KindAccountErased:
 		return true
 	case events.KindTokenScoped, events.KindAccountGranted:
-		return !events.Matomo.AnyCovers(c.Scopes, need)
+		return !events.Matomo.AnyCovers(c.Scopes, check.Need)
 	}
-	return false
+	return c.Ends != nil && c.Ends == check.Token
 }
 
 // undone reports whether a later command may have allowed again what c forbids,
@@ -94,7 +94,7 @@ func undone(all []Change, c Change, check Check) bool {
 		case events.KindAccountSuspended:
 			allows = later.Kind == events.KindAccountResumed
 		case events.KindTokenScoped, events.KindAccountGranted:
-			allows = later.Kind == c.Kind && !later.forbids(check.Need)
+			allows = later.Kind == c.Kind && !later.forbids(check)
 		}
 		if !allows || later.Began > check.Ended || later.Outcome == Refused {
 			continue
@@ -192,61 +192,76 @@ func (r Record) checkOutages(found *violations) {
 //   - I2: no command is in the log twice, and none that was refused.
 //   - I4: an answer is what follows from the log up to the position that it
 //     names.
+//   - I14: nothing that an actor does takes effect after the actor's end.
+//   - I15: commands on a record are linearizable.
 func (r Record) LogViolations(log []events.Message, root events.AccountID) []Violation {
 	var found violations
-	checkCommands(&found, r.Changes, log, root)
-	r.checkAnswers(&found, log)
+	j := newJudge(log)
+	r.checkCommands(&found, j, root)
+	r.checkAnswers(&found, j)
+	r.checkActors(&found, j, root)
+	r.checkOrder(&found, j, root)
 	return found
 }
 
-func checkCommands(found *violations, changes []Change, log []events.Message, root events.AccountID) {
-	type place struct {
-		at events.Position
-		e  *events.Event
-	}
-	first := map[events.CommandKey]place{}
-	at := map[events.Position]*events.Event{}
-	for i, m := range log {
+// checkCommands holds each command to its event.
+func (r Record) checkCommands(found *violations, j *judge, root events.AccountID) {
+	first := map[events.CommandKey]logged{}
+	for i, m := range j.messages {
 		if m.Position != events.Position(i+1) {
 			found.add("I7", "message %d of the log is at position %d", i+1, m.Position)
 		}
-		e, err := events.DecodeMessage(m)
-		if err != nil {
-			found.add("I1", "position %d of the log cannot be read: %v", m.Position, err)
-			continue
-		}
-		at[m.Position] = e
-		if e.Key == "" {
-			continue
+		e := j.entries[m.Position]
+		if e.Event == nil || e.Key == "" || j.void(m.Position) {
+			continue // a command whose event had no effect is decided again
 		}
 		if twin, ok := first[e.Key]; ok {
-			found.add("I2", "positions %d and %d are one command, a doubled %s of %s", twin.at, m.Position, e.Change.Kind(), e.About)
+			found.add("I2", "positions %d and %d are one command, a doubled %s of %s",
+				twin.at(), m.Position, e.Change.Kind(), e.About)
 			continue
 		}
-		first[e.Key] = place{m.Position, e}
+		first[e.Key] = e
 	}
-	for _, c := range changes {
-		key := events.NewCommandKey(root, c.Key)
+	for _, at := range j.broken {
+		found.add("I1", "position %d of the log cannot be read", at)
+	}
+	for _, c := range r.Changes {
+		if c.Many != nil {
+			continue // the check of I15 holds it to the events of its tokens
+		}
+		key := events.NewCommandKey(c.account(root), c.Key)
 		p, there := first[key]
+		at := j.entries[c.Position]
 		switch {
 		case c.Outcome == Refused && there:
-			found.add("I2", "%s; it stands at position %d", c, p.at)
-		case c.Outcome == Unknown && there && p.e.Change.Kind() != c.Kind:
-			found.add("I2", "%s; at position %d it became a %s", c, p.at, p.e.Change.Kind())
+			found.add("I2", "%s; it stands at position %d", c, p.at())
+		case c.Outcome == Unknown && there && !c.does(p):
+			found.add("I2", "%s; at position %d it became a %s", c, p.at(), p.Change.Kind())
 		case c.Outcome != Done:
-		case at[c.Position] == nil:
-			found.add("I1", "%s; the log ends at position %d", c, len(log))
-		case at[c.Position].Key != key:
-			found.add("I1", "%s; that position holds a %s of %s, and its own is %d", c, at[c.Position].Change.Kind(), at[c.Position].About, p.at)
-		case at[c.Position].Change.Kind() != c.Kind || at[c.Position].About != c.About:
-			found.add("I1", "%s; that position holds a %s of %s", c, at[c.Position].Change.Kind(), at[c.Position].About)
+		case at.Event == nil:
+			found.add("I1", "%s; the log ends at position %d", c, len(j.messages))
+		case at.Key != key:
+			stands := "its own is nowhere"
+			if there {
+				stands = fmt.Sprintf("its own is %d", p.at())
+			}
+			found.add("I1", "%s; that position holds a %s of %s, and %s", c, at.Change.Kind(), at.About, stands)
+		case !c.does(at) || at.About != c.About:
+			found.add("I1", "%s; that position holds a %s of %s", c, at.Change.Kind(), at.About)
 		}
 	}
+}
+
+// does reports whether an event is what the command asks for, or says that the
+// command had nothing to change.
+func (c Change) does(l logged) bool {
+	kind := l.Change.Kind()
+	return kind == c.Kind || kind.Noun() == c.Kind.Noun() && kind.Verb() == unchangedVerb
 }
 
 // checkAnswers compares each answer with what the reference says of the log up
 // to the answer's position.
-func (r Record) checkAnswers(found *violations, log []events.Message) {
+func (r Record) checkAnswers(found *violations, j *judge) {
 	type question struct {
 		token *Token
 		need  string
@@ -258,35 +273,21 @@ func (r Record) checkAnswers(found *violations, log []events.Message) {
 			asked[q] = append(asked[q], c)
 		}
 	}
-	// What concerns a token, so that the reference has little to read.
-	about := map[string][]events.Message{} // id -> its messages
-	var policy []events.Message
-	for _, m := range log {
-		e, err := events.DecodeMessage(m)
-		switch {
-		case err != nil: // said elsewhere
-		case strings.HasPrefix(m.Subject, events.SubjectRoot+"."+string(events.NounPolicy)+"."):
-			policy = append(policy, m)
-		default:
-			about[e.About] = append(about[e.About], m)
-		}
-	}
 	now := time.Now() // no token of a history ends by itself
 	for q, checks := range asked {
-		part := slices.Concat(policy, about[q.token.ID], about[q.token.Account])
-		slices.SortFunc(part, func(a, b events.Message) int { return cmp.Compare(a.Position, b.Position) })
-		state := eventstest.Fold(part)
-		allowed := make([]bool, len(part)+1) // after so many messages of the part
-		for i, m := range part {
-			use, ok := state.Until(m.Position).Use(q.token.Digest, now)
+		state := j.state(q.token.ID)
+		turns := j.turns(q.token.ID, q.token.Account)
+		allowed := make([]bool, len(turns)+1) // after so many turns
+		for i, at := range turns {
+			use, ok := state.Until(at).Use(q.token.Digest, now)
 			allowed[i+1] = ok && use.Covers(events.Matomo, checks[0].Need)
 		}
 		for _, c := range checks {
-			if int(c.Position) > len(log) {
-				found.add("I4", "%s; the log ends at position %d", c, len(log))
+			if int(c.Position) > len(j.messages) {
+				found.add("I4", "%s; the log ends at position %d", c, len(j.messages))
 				continue
 			}
-			n := sort.Search(len(part), func(i int) bool { return part[i].Position > c.Position })
+			n := sort.Search(len(turns), func(i int) bool { return turns[i] > c.Position })
 			if (c.Verdict == Allowed) != allowed[n] {
 				found.add("I4", "%s; the log up to there says allowed: %t", c, allowed[n])
 			}

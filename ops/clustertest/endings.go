@@ -1,0 +1,156 @@
+package clustertest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// An Ending is a command that ended a token while its holder worked with it, or
+// took from it what its holder needs for the work.
+type Ending struct {
+	How    string // as in "rotated"
+	Actor  *Token
+	Change Change // the command
+}
+
+// checkActors reports what an actor did behind its end (I14): events of an ended
+// actor that changed something, and commands of one that were acknowledged.
+func (r Record) checkActors(found *violations, j *judge, root events.AccountID) {
+	j.checkEnds(found)
+	for _, e := range r.Endings {
+		e.check(found, r, j, root)
+	}
+	for _, c := range r.Changes {
+		if c.Outcome != Done || c.Late || c.Many != nil {
+			continue
+		}
+		at := j.entries[c.Position]
+		if at.Event != nil && at.Key == events.NewCommandKey(c.account(root), c.Key) && j.void(c.Position) {
+			found.add("I14", "%s; it was acknowledged, and its event had no effect", c)
+		}
+	}
+}
+
+// checkEnds goes through the log and reports events whose actor had ended at a
+// lower position, as far as the log itself tells.
+func (j *judge) checkEnds(found *violations) {
+	for _, m := range j.messages {
+		l, ok := j.entries[m.Position]
+		if !ok || l.Actor.Account == "" || !j.tookEffect(l.at()) {
+			continue
+		}
+		r := j.look(string(l.Actor.Token), string(l.Actor.Account), l.at()-1)
+		why := ""
+		switch {
+		case !r.known:
+			why = "the account did not exist"
+		case r.account.Erased:
+			why = "the account was erased"
+		case r.account.Suspended:
+			why = "the account was suspended"
+		case l.Actor.Token == "":
+		case !r.made:
+			why = "the token did not exist"
+		case r.cut:
+			why = "all tokens of the account were revoked"
+		case r.token.State != events.Active:
+			why = fmt.Sprintf("the token was %s", r.token.State)
+		}
+		if why != "" {
+			found.add("I14", "position %d: %s of %s by %s took effect, though %s",
+				l.at(), l.Change.Kind(), l.About, l.actor(), why)
+		}
+	}
+}
+
+// actor names who caused an event.
+func (l logged) actor() string {
+	if l.Actor.Token != "" {
+		return string(l.Actor.Token)
+	}
+	return string(l.Actor.Account)
+}
+
+// at returns the position of the ending's event, 0 if it is not in the log.
+func (e Ending) at(j *judge, root events.AccountID) events.Position {
+	if l, ok := j.effect(events.NewCommandKey(root, e.Change.Key)); ok {
+		return l.at()
+	}
+	return 0
+}
+
+// check reports what the actor did behind this ending. Nobody uses the token
+// after it: what was rotated or demoted must be as dead as what was revoked.
+func (e Ending) check(found *violations, r Record, j *judge, root events.AccountID) {
+	at := e.at(j, root)
+	for _, l := range j.deeds(e.Actor) {
+		if at != 0 && l.at() > at && j.tookEffect(l.at()) {
+			found.add("I14", "position %d: %s of %s by %s took effect, and the actor was %s at position %d",
+				l.at(), l.Change.Kind(), l.About, l.actor(), e.How, at)
+		}
+	}
+	if e.Change.Outcome != Done {
+		return
+	}
+	for _, c := range r.Changes {
+		if c.By == e.Actor && c.Outcome == Done && c.Began > e.Change.Ended {
+			found.add("I14", "%s; before it began, its actor was %s, acknowledged at %s",
+				c, e.How, e.Change.Ended.Round(time.Millisecond))
+		}
+	}
+}
+
+// deeds returns the events that a token caused.
+func (j *judge) deeds(actor *Token) (list []logged) {
+	if j.actors == nil {
+		j.actors = map[events.TokenID][]logged{}
+		for _, m := range j.messages {
+			if l, ok := j.entries[m.Position]; ok && l.Actor.Token != "" {
+				j.actors[l.Actor.Token] = append(j.actors[l.Actor.Token], l)
+			}
+		}
+	}
+	return j.actors[events.TokenID(actor.ID)]
+}
+
+// ghosts returns the tokens that must not exist: the ones that events behind the
+// end of their actor would have created, and the ones of events that had no
+// effect. Their secrets are those that the creations name.
+func (r Record) ghosts(j *judge, root events.AccountID) (list []*Token) {
+	secrets := map[events.Digest]*Token{}
+	for _, c := range r.Changes {
+		if c.Made != nil {
+			secrets[c.Made.Digest] = c.Made
+		}
+	}
+	add := func(l logged) {
+		created, ok := l.Change.(*events.TokenCreated)
+		if !ok {
+			return
+		}
+		t := Token{ID: l.About, Account: string(created.Account)}
+		if made := secrets[created.Secret.Digest]; made != nil {
+			t.Secret, t.Digest = made.Secret, made.Digest
+		}
+		if !slices.ContainsFunc(list, func(other *Token) bool { return other.ID == t.ID }) {
+			list = append(list, &t)
+		}
+	}
+	for _, e := range r.Endings {
+		at := e.at(j, root)
+		for _, l := range j.deeds(e.Actor) {
+			if at != 0 && l.at() > at {
+				add(l)
+			}
+		}
+	}
+	for _, m := range j.messages {
+		if j.void(m.Position) {
+			add(j.entries[m.Position])
+		}
+	}
+	return list
+}
