@@ -232,8 +232,13 @@ func TestFairTurns(t *testing.T) {
 			}()
 			await(t, "anna waits", func() bool { return n.Waiting() == n.MostWaiting() })
 			step()
-			if err := <-signed; err != nil {
-				t.Errorf("anna: %v", err)
+			select {
+			case err := <-signed:
+				if err != nil {
+					t.Errorf("anna: %v", err)
+				}
+			case err := <-results:
+				t.Fatalf("the turn is another's (%v), want anna's", err)
 			}
 			if did := n.Stats().Hashes - before; did != 1 {
 				t.Errorf("anna had turn %d, want the first", did)
