@@ -125,10 +125,20 @@ func (e *env) find(flag string, given text, of func(node.Addresses) string, fall
 	return base, from, nil
 }
 
+// client returns a client of the API or of a verifier. When that is the node's on
+// the data folder, it is reached by the folder's socket.
 func (e *env) client(what string, base *url.URL, from string) *client {
+	c := e.portClient(what, base, from)
+	c.bySocket(c.http.Transport.(*http.Transport))
+	return c
+}
+
+// portClient returns a client that connects to a port whatever listens there. It
+// must be sent no secret that was not meant for that port.
+func (e *env) portClient(what string, base *url.URL, from string) *client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true // the program ends after a request or two
-	c := &client{
+	return &client{
 		env: e, base: base, what: what, from: from,
 		http: &http.Client{
 			Transport: transport,
@@ -136,8 +146,6 @@ func (e *env) client(what string, base *url.URL, from string) *client {
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
-	c.bySocket(transport)
-	return c
 }
 
 // signIn adds the caller's own token to what the client sends.
