@@ -140,7 +140,7 @@ var goldens = map[string]*events.Event{
 	"tokenledger.policy.set.v1-everything": golden(&events.PolicySet{Policy: events.Policy{
 		MaxLife: 31536000, DefaultLife: 86400, MaxGrace: 2592000, WarnBefore: 1209600,
 		Makers: events.MakersSiteAdmins, PlainRefused: true, PlainUntil: goldenTime, URLRefused: true,
-		TokenSignIn: true, SessionIdle: 600, SessionLife: 3600,
+		SiteAdminsAnyAccount: true, TokenSignIn: true, SessionIdle: 600, SessionLife: 3600,
 	}}),
 	"tokenledger.token.created.v1-rate": golden(&events.TokenCreated{
 		Account: goldenAccount, Scopes: scopes("view:site/3"), Secret: goldenSecret(5), Constraints: &events.Constraints{Rate: 10},

@@ -23,6 +23,9 @@ type Policy struct {
 
 	// Makers says who may make and widen tokens. Empty means [MakersAll].
 	Makers Makers `json:"token_makers,omitempty"`
+	// SiteAdminsAnyAccount lets admins of some resources make, widen and rotate
+	// tokens of every account, not only of those within their resources.
+	SiteAdminsAnyAccount bool `json:"site_admins_any_account,omitempty"`
 	// PlainRefused ends the use of plain secrets: those of 32 hexadecimal
 	// characters, without prefix and checksum, that old clients insist on.
 	PlainRefused bool `json:"plain_refused,omitempty"`

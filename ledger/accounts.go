@@ -30,6 +30,10 @@ type Account struct {
 	*events.Account
 	Login string // empty where it was erased
 	Person
+	// Partial says that the caller is a token with a part of what the account
+	// has. The grants are that part, and the rest is left out: login, person,
+	// owner, reason of a suspension.
+	Partial bool
 }
 
 // AccountResult is what became of a command on an account.
@@ -319,7 +323,17 @@ func (l *Ledger) GetAccount(ctx context.Context, c Caller, account string) (Acco
 	if err != nil {
 		return Account{}, err
 	}
-	return l.describe(ctx, a)
+	return l.describeTo(ctx, c, a)
+}
+
+// describeTo is describe for a caller who may see the account, or a part of it.
+func (l *Ledger) describeTo(ctx context.Context, c Caller, a *events.Account) (Account, error) {
+	if l.knows(c, a) {
+		return l.describe(ctx, a)
+	}
+	part := *a
+	part.Grants, part.Owner, part.Reason = c.Scopes, "", ""
+	return Account{Account: &part, Partial: true}, nil
 }
 
 // AccountFilter selects accounts. Empty fields select all.
@@ -341,7 +355,7 @@ func (l *Ledger) ListAccounts(ctx context.Context, c Caller, f AccountFilter, af
 	}
 	out := make([]Account, len(list))
 	for i, a := range list {
-		if out[i], err = l.describe(ctx, a); err != nil {
+		if out[i], err = l.describeTo(ctx, c, a); err != nil {
 			return nil, false, err
 		}
 	}
@@ -395,20 +409,41 @@ func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult,
 	return AccountResult{Account: shown, Position: at, Replayed: out.replayed}, nil
 }
 
-// resolveFor is resolve for an operation. A caller who may not know of every
-// account gets the same answer for one that does not exist as for one that is
-// not theirs.
+// resolveFor is resolve for an operation. A caller who may not know of an account
+// gets the same answer for its login as for one that does not exist.
 func (l *Ledger) resolveFor(ctx context.Context, c Caller, op Operation, account string) (events.AccountID, error) {
 	id, err := l.resolve(ctx, account)
-	if errors.Is(err, ErrNotFound) && !l.seesAll(c) {
+	missing := errors.Is(err, ErrNotFound)
+	switch {
+	case err != nil && !missing, l.seesAll(c):
+		return id, err
+	case isAccountID(account) && !missing:
+		return id, nil
+	}
+	// The same work whether the login exists, as in resolve.
+	a, err := l.cfg.View.Account(id)
+	if errors.Is(err, events.ErrNotFound) {
+		a, missing = &events.Account{}, true
+	} else if err != nil {
+		return "", unavailable(err)
+	}
+	if named := l.names(c, a); missing || !named {
 		return "", refusal(ruleFor(op), false)
 	}
-	return id, err
+	return id, nil
 }
 
-// resolve turns an id or a login into the id of an account that exists.
+// isAccountID reports whether an account is named by its id. No login looks like
+// one.
+func isAccountID(account string) bool {
+	return strings.HasPrefix(account, "acc_") || strings.HasPrefix(account, "tok_")
+}
+
+// resolve turns an id or a login into the id of an account that exists. A login
+// that nobody has takes the same work as one that somebody has: the time that a
+// refusal takes must not tell which.
 func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID, error) {
-	if strings.HasPrefix(account, "acc_") || strings.HasPrefix(account, "tok_") {
+	if isAccountID(account) {
 		id, err := events.ParseAccountID(account)
 		if err != nil {
 			return "", invalid("account", "%s", err)
@@ -429,11 +464,15 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
 	held, err := l.directory.holder(ctx, account)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNotFound) {
 		return "", err
 	}
-	if _, err := l.cfg.View.Account(held.Account); err != nil {
-		return "", foreign(err, "account with this login")
+	_, unknown := l.cfg.View.Account(held.Account)
+	switch {
+	case err != nil:
+		return "", err
+	case unknown != nil:
+		return "", foreign(unknown, "account with this login")
 	}
 	return held.Account, nil
 }

@@ -71,17 +71,21 @@ type relation string
 
 // The relations, each as the table's column.
 const (
-	bySuperuser relation = "superuser"
-	byAdmin     relation = "admin"   // has admin on every resource that the token is confined to
-	byOwner     relation = "owner"   // owns the service account
-	byAccount   relation = "account" // is the account
-	byToken     relation = "itself"  // is the token
-	byAuditor   relation = "audit"   // has audit
-	byAnyone    relation = "anyone"
+	bySuperuser    relation = "superuser"
+	byAdmin        relation = "admin"         // has admin on every resource that the token is confined to
+	byAccountAdmin relation = "account-admin" // is that, and admin of the account: see [Ledger.reaches]
+	byOwner        relation = "owner"         // owns the service account
+	byAccount      relation = "account"       // is the account
+	byWhole        relation = "whole"         // is the account's person, or a token that has all of it
+	byToken        relation = "itself"        // is the token
+	byAuditor      relation = "audit"         // has audit
+	byAnyone       relation = "anyone"
 )
 
 // relations in the order of the table's columns.
-var relations = []relation{bySuperuser, byAdmin, byOwner, byAccount, byToken, byAuditor, byAnyone}
+var relations = []relation{
+	bySuperuser, byAdmin, byAccountAdmin, byOwner, byAccount, byWhole, byToken, byAuditor, byAnyone,
+}
 
 // rule says who may do an operation, and on what condition.
 type rule struct {
@@ -97,11 +101,11 @@ type rule struct {
 
 // authority is the whole of who may do what. authority.md is made from it.
 var authority = []rule{
-	{op: MakeToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount}, grows: true},
+	{op: MakeToken, by: []relation{bySuperuser, byAccountAdmin, byOwner, byAccount}, grows: true},
 	{op: SeeToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount, byToken, byAuditor}},
-	{op: WidenToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount}, grows: true},
+	{op: WidenToken, by: []relation{bySuperuser, byAccountAdmin, byOwner, byAccount}, grows: true},
 	{op: ChangeToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount}},
-	{op: RotateToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount}, grows: true},
+	{op: RotateToken, by: []relation{bySuperuser, byAccountAdmin, byOwner, byAccount}, grows: true},
 	{op: SuspendToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount}},
 	{op: ResumeToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount}, grows: true},
 	{op: RevokeToken, by: []relation{bySuperuser, byAdmin, byOwner, byAccount, byToken}},
@@ -114,8 +118,8 @@ var authority = []rule{
 	{op: StopAccount, by: []relation{bySuperuser}},
 	{op: EraseAccount, by: []relation{bySuperuser}, proof: true},
 	{op: InvitePerson, by: []relation{bySuperuser}, proof: true},
-	{op: SeeSessions, by: []relation{bySuperuser, byAccount}},
-	{op: EndSessions, by: []relation{bySuperuser, byAccount}},
+	{op: SeeSessions, by: []relation{bySuperuser, byWhole}},
+	{op: EndSessions, by: []relation{bySuperuser, byWhole}},
 	{op: SeePolicy, by: []relation{byAnyone}},
 	{op: SetPolicy, by: []relation{bySuperuser}, proof: true},
 	{op: SeeNodes, by: []relation{bySuperuser, byAuditor}},
@@ -168,8 +172,39 @@ func (l *Ledger) is(c Caller, by relation, on target) bool {
 		return on.account != nil && on.account.Owner != "" && on.account.Owner == c.Account && l.manages(c)
 	case byAdmin:
 		return l.confined(on.scopes, c)
+	case byAccountAdmin:
+		return l.confined(on.scopes, c) && on.account != nil && l.reaches(c, on.account)
+	case byWhole:
+		return on.account != nil && on.account.ID == c.Account && c.Inherit
 	}
 	return false
+}
+
+// reaches reports whether an account is within the resources that the caller has
+// admin on: all of its grants are on those, but for mint, which gives no access.
+// A token of such an account is nobody that the caller has no say over. The policy
+// may let admins reach every account.
+func (l *Ledger) reaches(c Caller, a *events.Account) bool {
+	if !l.administers(c) {
+		return false
+	}
+	if p, err := l.policy(); err == nil && p.SiteAdminsAnyAccount { // not known is not widened
+		return true
+	}
+	return l.confined(slices.DeleteFunc(slices.Clone(a.Grants), func(s events.Scope) bool { return s == events.Mint }), c)
+}
+
+// knows reports whether the caller may know an account's person, its owner and
+// all of its grants. A token that has a part of what its account has sees no more
+// of it than that part.
+func (l *Ledger) knows(c Caller, a *events.Account) bool {
+	on := target{account: a}
+	return l.seesAll(c) || l.is(c, byOwner, on) || l.is(c, byWhole, on)
+}
+
+// names reports whether the caller may learn that a login is that account's.
+func (l *Ledger) names(c Caller, a *events.Account) bool {
+	return l.knows(c, a) || l.is(c, byAccount, target{account: a}) || l.reaches(c, a)
 }
 
 // manages reports whether the caller may manage tokens at all: a person may, and
@@ -239,9 +274,9 @@ func (l *Ledger) mayGrow(c Caller, r rule, as []relation, on target) error {
 		case events.MakersSuperusers:
 			return by == bySuperuser
 		case events.MakersSiteAdmins:
-			return by == bySuperuser || by == byAdmin
+			return by == bySuperuser || by == byAdmin || by == byAccountAdmin
 		}
-		return by == bySuperuser || by == byAdmin || self
+		return by == bySuperuser || by == byAdmin || by == byAccountAdmin || self
 	}
 	switch {
 	case !slices.ContainsFunc(as, fits) && makersNeed[policy.Makers] != "":
@@ -325,13 +360,15 @@ func refusal(r rule, seen bool) error {
 
 // relationNeeds says what makes a caller something to a target.
 var relationNeeds = map[relation]string{
-	bySuperuser: "the permission superuser",
-	byAdmin:     "admin on all that the token is confined to",
-	byOwner:     "to own the account (a token also mint)",
-	byAccount:   "to be of the account (a token also mint)",
-	byToken:     "to be the token itself",
-	byAuditor:   "the permission audit",
-	byAnyone:    "a token or a session",
+	bySuperuser:    "the permission superuser",
+	byAdmin:        "admin on all that the token is confined to",
+	byAccountAdmin: "admin on all that the token is confined to and all that its account has",
+	byWhole:        "to be the account's person, or a token that inherits all of the account",
+	byOwner:        "to own the account (a token also mint)",
+	byAccount:      "to be of the account (a token also mint)",
+	byToken:        "to be the token itself",
+	byAuditor:      "the permission audit",
+	byAnyone:       "a token or a session",
 }
 
 func orList(list []string) string {

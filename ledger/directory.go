@@ -158,18 +158,25 @@ func (d *directory) change(ctx context.Context, id events.AccountID, f func(p *p
 	}
 }
 
-// holder returns who has a login.
+// holder returns who has a login. It always asks the bucket's leader, once: a copy
+// may not have the login yet, and to ask a second time only for logins that a copy
+// does not have would tell by the time that it takes which logins there are.
 func (d *directory) holder(ctx context.Context, login string) (reservation, error) {
 	var r reservation
-	b, err := d.get(ctx, loginKey(login))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
-		return r, fmt.Errorf("account with this login: %w", ErrNotFound)
+	e, err := d.bucket.Get(ctx, loginKey(login))
+	if errors.Is(err, bucket.ErrNotFound) {
+		// As much work as below, for nobody.
+		_ = json.Unmarshal([]byte(noReservation), &r)
+		return reservation{}, fmt.Errorf("account with this login: %w", ErrNotFound)
 	}
 	if err != nil {
 		return r, unavailable(err)
 	}
-	return r, json.Unmarshal(b, &r)
+	return r, json.Unmarshal(e.Value, &r)
 }
+
+// noReservation is read where there is no reservation.
+const noReservation = `{"account":"acc_00000000000000000000000000","key":"00000000000000000000000000000000"}`
 
 // person returns what is known of an account, nothing where it was erased.
 func (d *directory) person(ctx context.Context, id events.AccountID) (person, error) {

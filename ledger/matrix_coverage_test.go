@@ -18,6 +18,13 @@ func (m *matrix) note(c who, x cell) {
 		switch {
 		case column.name == "admin" && x.on.token == "" && !x.on.toMake:
 			held = has(c.scopes, "admin:site/3") && !has(c.scopes, "superuser")
+		case column.name == "account-admin" && x.on.token == "" && !x.on.toMake:
+			held = m.reaches(c, x.on.account) && !has(c.scopes, "superuser")
+			if whole {
+				held = has(c.scopes, "admin:site/3") && !has(c.scopes, "superuser")
+			}
+		case whole && column.name == "whole":
+			held = c.inherit
 		case column.name == "itself" && x.on.toMake:
 			held = c.account == x.on.account
 		case whole && column.name == "account", whole && column.name == "owner":

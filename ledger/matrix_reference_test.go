@@ -43,6 +43,7 @@ type holdings struct {
 type rules struct {
 	accounts map[string]holdings
 	makers   string // the policy's token_makers
+	any      bool   // the policy's site_admins_any_account
 }
 
 // answer is how a command may end. Of an allowed one there is none.
@@ -67,11 +68,11 @@ type row struct {
 }
 
 var table = map[string]row{
-	"make a token":                    {"superuser admin owner account", true, true},
+	"make a token":                    {"superuser account-admin owner account", true, true},
 	"see a token":                     {"superuser admin owner account itself audit", false, false},
-	"widen a token":                   {"superuser admin owner account", true, true},
+	"widen a token":                   {"superuser account-admin owner account", true, true},
 	"narrow or relabel a token":       {"superuser admin owner account", false, false},
-	"rotate a token":                  {"superuser admin owner account", true, true},
+	"rotate a token":                  {"superuser account-admin owner account", true, true},
 	"suspend a token":                 {"superuser admin owner account", false, false},
 	"resume a token":                  {"superuser admin owner account", true, true},
 	"revoke a token":                  {"superuser admin owner account itself", false, false},
@@ -84,8 +85,8 @@ var table = map[string]row{
 	"suspend or resume an account":                          {"superuser", false, false},
 	"erase an account":                                      {"superuser", true, false},
 	"invite a person to set a password":                     {"superuser", true, false},
-	"see an account's sessions":                             {"superuser account", false, false},
-	"end an account's sessions":                             {"superuser account", false, false},
+	"see an account's sessions":                             {"superuser whole", false, false},
+	"end an account's sessions":                             {"superuser whole", false, false},
 	"see the policy":                                        {"anyone", false, false},
 	"set the policy":                                        {"superuser", true, false},
 	"see nodes":                                             {"superuser audit", false, false},
@@ -96,8 +97,10 @@ var table = map[string]row{
 var columns = []struct{ name, called string }{
 	{"superuser", "the permission superuser"},
 	{"admin", "admin on all that the token is confined to"},
+	{"account-admin", "admin on all that the token is confined to and all that its account has"},
 	{"owner", "to own the account"},
 	{"account", "to be of the account"},
+	{"whole", "to be the account's person, or a token that inherits all of the account"},
 	{"itself", "to be the token itself"},
 	{"audit", "the permission audit"},
 	{"anyone", "a token or a session"},
@@ -161,6 +164,10 @@ func (r rules) is(c who, column string, t thing) bool {
 		return !t.toMake && t.account != "" && t.account == c.account
 	case "admin":
 		return (t.token != "" || t.toMake) && r.administers(c, t.scopes)
+	case "account-admin":
+		return r.is(c, "admin", t) && r.reaches(c, t.account)
+	case "whole":
+		return t.account != "" && t.account == c.account && c.inherit
 	}
 	panic("no such column: " + column)
 }
@@ -175,6 +182,28 @@ func (r rules) administers(c who, scopes []string) bool {
 		}
 	}
 	return len(scopes) > 0
+}
+
+// reaches reports whether an account has nothing beyond the sites that the caller
+// is an admin of. The permission to make tokens is no access to anything.
+func (r rules) reaches(c who, account string) bool {
+	if !has(c.scopes, "admin:site/3") { // the one site of which there are admins
+		return false
+	}
+	grants := slices.DeleteFunc(slices.Clone(r.accounts[account].grants), func(s string) bool { return s == "mint" })
+	return r.any || r.administers(c, grants)
+}
+
+// seesWhole reports whether the caller may see an account's person and all of its
+// grants.
+func (r rules) seesWhole(c who, account string) bool {
+	t := thing{account: account}
+	return r.is(c, "superuser", t) || r.is(c, "audit", t) || r.is(c, "owner", t) || r.is(c, "whole", t)
+}
+
+// names reports whether the caller may learn that an account has its login.
+func (r rules) names(c who, account string) bool {
+	return r.seesWhole(c, account) || r.is(c, "account", thing{account: account}) || r.reaches(c, account)
 }
 
 // sees reports whether the caller may know of a thing.
@@ -246,7 +275,7 @@ func (r rules) grow(c who, by []string, t thing) answer {
 		switch column {
 		case "superuser":
 			return true
-		case "admin":
+		case "admin", "account-admin":
 			return r.makers != "superusers"
 		}
 		return r.makers == "all" && self

@@ -2,12 +2,9 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 
 	"github.com/tokenledger/tokenledger/events"
-	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
 // FindLogin returns the account that has a login, as the directory's leader has
@@ -18,15 +15,8 @@ func (l *Ledger) FindLogin(ctx context.Context, login string) (events.AccountID,
 	if checkLogin(login) != nil {
 		login = ""
 	}
-	e, err := l.directory.bucket.Get(ctx, loginKey(login))
-	if errors.Is(err, bucket.ErrNotFound) {
-		return "", fmt.Errorf("account with this login: %w", ErrNotFound)
-	}
-	if err != nil {
-		return "", unavailable(err)
-	}
-	var r reservation
-	return r.Account, json.Unmarshal(e.Value, &r)
+	held, err := l.directory.holder(ctx, login)
+	return held.Account, err
 }
 
 // LoginOf returns an account's login, empty where it was erased.

@@ -266,6 +266,9 @@ func (e *env) drawAccount(a api.Account) {
 	if grants == "" {
 		grants = "nothing"
 	}
+	if a.Partial {
+		grants += " (your token's part; a token sees no more of its account)"
+	}
 	g.fact("may do", grants)
 	if !a.SelfService {
 		g.fact("self-service", "off")

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -53,6 +54,9 @@ type client struct {
 	from   string // where the URL was found
 	secret string // empty for none
 	owner  string // where the secret was found
+	// socket is that of the node on the data folder, by which it is reached; empty
+	// where the URL is another's.
+	socket string
 }
 
 // ledger returns a client of the ledger's API, with the caller's own token, or
@@ -69,6 +73,19 @@ func (e *env) ledger(ctx context.Context) (*client, error) {
 	}
 	c := e.client("the ledger", base, from)
 	return c, c.signIn(ctx)
+}
+
+// bySocket makes the client reach the node on the data folder by the folder's
+// socket. A port may be another user's by now.
+func (c *client) bySocket(transport *http.Transport) {
+	if c.from != filepath.Join(string(c.env.dataDir), runFile) {
+		return
+	}
+	if c.socket = node.SocketIn(string(c.env.dataDir)); c.socket == "" {
+		return
+	}
+	transport.Proxy = nil
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return node.DialSocket(ctx, c.socket) }
 }
 
 // findVerifier returns where a verifier answers, and how that is known.
@@ -108,7 +125,17 @@ func (e *env) find(flag string, given text, of func(node.Addresses) string, fall
 	return base, from, nil
 }
 
+// client returns a client of the API or of a verifier. When that is the node's on
+// the data folder, it is reached by the folder's socket.
 func (e *env) client(what string, base *url.URL, from string) *client {
+	c := e.portClient(what, base, from)
+	c.bySocket(c.http.Transport.(*http.Transport))
+	return c
+}
+
+// portClient returns a client that connects to a port whatever listens there. It
+// must be sent no secret that was not meant for that port.
+func (e *env) portClient(what string, base *url.URL, from string) *client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true // the program ends after a request or two
 	return &client{
@@ -123,16 +150,23 @@ func (e *env) client(what string, base *url.URL, from string) *client {
 
 // signIn adds the caller's own token to what the client sends.
 func (c *client) signIn(ctx context.Context) (err error) {
-	c.secret, c.owner, err = c.env.credential(ctx)
-	if err == nil {
-		c.warnPlain("your token")
+	secret, owner, err := c.env.credential(ctx)
+	if err != nil {
+		return err
 	}
-	return err
+	// The folder's own token goes to the folder's own node, or to where the command
+	// says: never to a port that another user's program may have.
+	if c.env.tokenFile == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
+		return failf(exitUnavailable, "no_node", "no node runs on the data folder %s (it has no %s), so %s was sent nowhere: start it, or name its URL with --server", c.env.dataDir, "api.sock", owner)
+	}
+	c.secret, c.owner = secret, owner
+	c.warnPlain("your token")
+	return nil
 }
 
 // warnPlain says that something travels unencrypted, where it does.
 func (c *client) warnPlain(what string) {
-	if c.base.Scheme == "http" && !loopback(c.base.Hostname()) {
+	if c.socket == "" && c.base.Scheme == "http" && !loopback(c.base.Hostname()) {
 		c.env.note("tokenledger: %s travels unencrypted to %s; use https.", what, c.base.Host)
 	}
 }

@@ -72,7 +72,7 @@ func (e *env) health(ctx context.Context, base *url.URL, from string, live bool)
 	if live {
 		path, good = "livez", "live"
 	}
-	c := e.client("the node", base, from)
+	c := e.portClient("the node", base, from)
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.timeout))
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(path).String(), nil)

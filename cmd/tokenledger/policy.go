@@ -140,6 +140,7 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&p.makers, "token-makers", "", "who makes and widens tokens: all, site_admins or superusers")
 	flags.StringVar(&p.until, "plain-until", "", `when secrets of 32 hexadecimal characters end, as in 2027-01-01 (in UTC) or 2027-01-01T06:00:00Z; "" for never`)
 	for _, f := range [][2]string{
+		{"site-admins-any-account", "let admins of a site make tokens of every account, not only of those within their sites: on or off"},
 		{"plain-refused", "refuse secrets of 32 hexadecimal characters from now on: on or off"},
 		{"url-refused", "refuse tokens that travelled in a URL: on or off"},
 		{"token-sign-in", "let a token begin a session: on or off"},
@@ -152,7 +153,7 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 
 // switches returns the names of the flags that are on or off.
 func (p *policyFlags) switches() []string {
-	return []string{"plain-refused", "url-refused", "token-sign-in"}
+	return []string{"site-admins-any-account", "plain-refused", "url-refused", "token-sign-in"}
 }
 
 // check reports what is wrong with the flags, before anything is sent.
@@ -285,6 +286,7 @@ func (e *env) drawPolicy(p api.PolicyInForce) {
 	length("max grace", p.Policy.MaxGrace, "none")
 	length("warn before", p.Policy.WarnBefore, "never")
 	g.fact("token makers", p.Policy.Makers)
+	yes("site admins: any account", p.Policy.AnyAccount)
 	plain := (*onOff)(&p.Policy.PlainRefused).String()
 	if at := e.whenPtr(p.Policy.PlainUntil); at != "" && !p.Policy.PlainRefused {
 		plain = "from " + at

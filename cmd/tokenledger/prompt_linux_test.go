@@ -30,6 +30,7 @@ func TestPrompts(t *testing.T) {
 		"invitation":              invitation,
 		"second factor":           secondFactor,
 		"second factor, no code":  secondFactorNoCode,
+		"second factor, replaced": secondFactorReplaced,
 		"proof":                   proof,
 		"proof by a code":         proofByCode,
 		"proof that fails":        proofFails,

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
@@ -34,6 +35,38 @@ func secondFactor(t *testing.T, o *office) {
 	if s.out.String() != "removed\n" || !p.opens(goodPassword) {
 		t.Errorf("standard output %q, want the factor to be gone", s.out)
 	}
+}
+
+// secondFactorReplaced asks for a code before it replaces the factor or the
+// recovery codes.
+func secondFactorReplaced(t *testing.T, o *office) {
+	p := o.hire(t, "factor-cleo")
+	p.signsIn()
+	type secret struct{ Secret string }
+	type recovery struct {
+		Codes []string `json:"recovery_codes"`
+	}
+	json := func(v any, stdin string, args ...string) {
+		t.Helper()
+		if err := json.Unmarshal([]byte(p.must(stdin, append(args, "-o", "json")...)), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var first, next secret
+	var codes, renewed recovery
+	json(&first, "", "second-factor", "add")
+	json(&codes, (&app{secret: first.Secret}).code(t)+"\n", "second-factor", "confirm")
+	for _, args := range [][]string{{"second-factor", "add"}, {"second-factor", "codes"}} {
+		s := p.sits(args...)
+		s.answers("Code, or a recovery code: ", "000000")
+		s.ends(exitNotAllowed, "not accepted")
+		if got := s.out.String(); got != "" {
+			t.Errorf("%v with a bad code: standard output %q", args, got)
+		}
+	}
+	json(&renewed, codes.Codes[0]+"\n", "second-factor", "codes")
+	json(&next, renewed.Codes[0]+"\n", "second-factor", "add")
+	p.must((&app{secret: next.Secret}).code(t)+"\n", "second-factor", "confirm")
 }
 
 // secondFactorNoCode goes away before the factor counts.

@@ -3,10 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
 func newSecondFactorCmd(e *env) *cobra.Command {
@@ -27,19 +31,45 @@ func (e *env) factor(ctx context.Context, ledger *client, what string, body map[
 	return ledger.do(ctx, r)
 }
 
+// guarded sends a request that takes a code where a second factor is there. It
+// asks for the code only when the ledger does.
+func (e *env) guarded(ctx context.Context, ledger *client, what string) (*answer, error) {
+	a, err := e.factor(ctx, ledger, what, nil)
+	if !wantsCode(err) {
+		return a, err
+	}
+	code, err := e.ask(ctx, "code, or a recovery code")
+	if err != nil {
+		return nil, err
+	}
+	return e.factor(ctx, ledger, what, map[string]any{"code": code})
+}
+
+// wantsCode reports whether a request failed because it had no code.
+func wantsCode(err error) bool {
+	var f *failure
+	var p api.Problem
+	return errors.As(err, &f) && f.problem != nil && json.Unmarshal(f.problem, &p) == nil &&
+		slices.ContainsFunc(p.Errors, func(field api.FieldProblem) bool { return field.Location == "body.code" })
+}
+
 func newSecondFactorAddCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "add", Short: "Add an app that makes codes", Args: takes(),
 		Long: `Shows what an app for codes (TOTP) needs, and asks for a code of it, from which on
 signing in takes one. Recovery codes are then shown once: keep them where the
-app is not. Without a terminal, 'second-factor confirm' asks for the code.`,
+app is not. Without a terminal, 'second-factor confirm' asks for the code.
+
+If you have a second factor already, the command first asks for a code of it or
+for a recovery code. The new one replaces it when you confirm it.`,
+		Example: `  tokenledger second-factor add`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
 			ledger, err := e.person(ctx)
 			if err != nil {
 				return err
 			}
-			a, err := e.factor(ctx, ledger, "", nil)
+			a, err := e.guarded(ctx, ledger, "")
 			if err != nil {
 				return err
 			}
@@ -96,12 +126,15 @@ func (e *env) confirmFactor(ctx context.Context, ledger *client) error {
 func newSecondFactorCodesCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "codes", Short: "Replace the recovery codes, and show them once", Args: takes(),
+		Long: `Makes new recovery codes in the place of those that are left, and shows them once.
+Asks for a code of the second factor, or for a recovery code.`,
+		Example: `  tokenledger second-factor codes`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.person(c.Context())
 			if err != nil {
 				return err
 			}
-			a, err := e.factor(c.Context(), ledger, "recovery-codes", nil)
+			a, err := e.guarded(c.Context(), ledger, "recovery-codes")
 			if err != nil {
 				return err
 			}

@@ -272,6 +272,7 @@ func (h *historian) changePolicy() {
 		MaxLife: life, DefaultLife: h.rng.Int64N(life + 1), MaxGrace: h.rng.Int64N(40 * 86400),
 		Makers:       pick(h.rng, []events.Makers{"", events.MakersAll, events.MakersSiteAdmins, events.MakersSuperusers}),
 		PlainRefused: h.chance(10), URLRefused: h.chance(30), TokenSignIn: h.chance(20),
+		SiteAdminsAnyAccount: life%5 == 0,
 	}
 	if h.chance(50) {
 		p.WarnBefore, p.SessionIdle, p.SessionLife = h.rng.Int64N(40*86400), h.rng.Int64N(3600), 3600+h.rng.Int64N(86400)

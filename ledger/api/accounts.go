@@ -21,7 +21,9 @@ type Account struct {
 	Owner  string   `json:"owner,omitempty" doc:"id of the user who owns the service account, and manages its tokens"`
 	State  string   `json:"state" enum:"active,suspended,erased"`
 	Reason string   `json:"reason,omitempty" doc:"of the suspension"`
-	Grants []string `json:"grants" doc:"scopes that it has"`
+	Grants []string `json:"grants" doc:"scopes that it has; where partial is true, those that the caller has of it"`
+	// Partial stands in answers to tokens.
+	Partial bool `json:"partial,omitempty" doc:"the caller is a token with a part of what the account has, and sees no more of the account than that: no login, name, mail, owner or other grants"`
 	// SelfService is on for new accounts.
 	SelfService  bool       `json:"self_service" doc:"it makes, widens, rotates and resumes tokens of its own, and its owner does"`
 	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token of it that was made before is revoked"`
@@ -265,6 +267,6 @@ func showAccount(a ledger.Account) Account {
 	}
 	return Account{
 		ID: string(a.ID), Login: a.Login, Name: a.Name, Mail: a.Mail, Kind: string(a.Kind), Owner: string(a.Owner), State: state, Reason: a.Reason,
-		Grants: events.ScopeStrings(a.Grants), SelfService: a.SelfService, TokensBefore: instant(a.TokensBefore), CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
+		Grants: events.ScopeStrings(a.Grants), Partial: a.Partial, SelfService: a.SelfService, TokensBefore: instant(a.TokensBefore), CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
 	}
 }

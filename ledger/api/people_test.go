@@ -159,7 +159,11 @@ func TestPeople(t *testing.T) {
 	ask("POST /v1/session/prove", m{"password": otherPassword}, mine, 401, "sign_in_failed")
 	ask("POST /v1/session/prove", m{"code": codes[1]}, mine, 200, "")
 	ask("POST /v1/session/prove", m{"password": goodPassword}, s.root, 403, "forbidden")
-	codes = ask("POST /v1/second-factor/recovery-codes", nil, mine, 200, "").at("recovery_codes").([]any)
+	for _, path := range []string{"POST /v1/second-factor", "POST /v1/second-factor/recovery-codes"} {
+		ask(path, nil, mine, 422, "invalid_request")
+		ask(path, m{"code": "1"}, mine, 401, "sign_in_failed")
+	}
+	codes = ask("POST /v1/second-factor/recovery-codes", m{"code": codes[2]}, mine, 200, "").at("recovery_codes").([]any)
 	ask("POST /v1/second-factor/remove", m{"code": "1"}, mine, 401, "sign_in_failed")
 	ask("POST /v1/second-factor/remove", m{"code": codes[0]}, mine, 200, "")
 

@@ -21,6 +21,7 @@ type Policy struct {
 	WarnBefore  *Duration `json:"warn_before,omitempty" doc:"how long before its end a token counts as expiring soon; never where it is absent"`
 
 	Makers       string     `json:"token_makers,omitempty" enum:"all,site_admins,superusers" doc:"who makes, widens, rotates and resumes tokens; all where it is absent"`
+	AnyAccount   bool       `json:"site_admins_any_account,omitempty" doc:"admins of a site make, widen and rotate tokens of every account; else only of accounts that have nothing beyond their sites. Applications behind a proxy take the holder of such a token for that account"`
 	PlainRefused bool       `json:"plain_refused,omitempty" doc:"refuse secrets of 32 hexadecimal characters"`
 	PlainUntil   *time.Time `json:"plain_until,omitempty" doc:"from when on they are refused; at no time where it is absent"`
 	URLRefused   bool       `json:"url_refused,omitempty" doc:"refuse every token that travelled in a URL"`
@@ -107,6 +108,7 @@ func (a *api) setPolicy(ctx context.Context, in *setPolicyInput) (*setPolicyOutp
 func (p Policy) read() (events.Policy, error) {
 	out := events.Policy{
 		Makers: events.Makers(p.Makers), PlainRefused: p.PlainRefused, URLRefused: p.URLRefused, TokenSignIn: p.TokenSignIn,
+		SiteAdminsAnyAccount: p.AnyAccount,
 	}
 	if out.Makers == events.MakersAll {
 		out.Makers = "" // the same, of which the log has one spelling
@@ -151,7 +153,7 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 		Policy: Policy{
 			MaxLife: length(p.MaxLife), DefaultLife: length(p.DefaultLife), MaxGrace: length(p.MaxGrace), WarnBefore: length(p.WarnBefore),
 			Makers: string(p.Makers), PlainRefused: p.PlainRefused, PlainUntil: instant(p.PlainUntil), URLRefused: p.URLRefused,
-			TokenSignIn: p.TokenSignIn, SessionIdle: length(p.SessionIdle), SessionLife: length(p.SessionLife),
+			AnyAccount: p.SiteAdminsAnyAccount, TokenSignIn: p.TokenSignIn, SessionIdle: length(p.SessionIdle), SessionLife: length(p.SessionLife),
 		},
 		TokensBefore: instant(p.TokensBefore), Version: uint64(p.Version),
 	}

@@ -71,6 +71,19 @@ type codeInput struct {
 	}
 }
 
+type guardedInput struct {
+	Body *struct {
+		Code string `json:"code,omitempty" maxLength:"64" doc:"of the second factor that is there, or a recovery code; required where there is one"`
+	}
+}
+
+func (in *guardedInput) code() string {
+	if in.Body == nil {
+		return ""
+	}
+	return in.Body.Code
+}
+
 type enrolmentOutput struct {
 	Body struct {
 		Secret string `json:"secret" doc:"for an app, in base32; shown here and never again"`
@@ -108,7 +121,7 @@ func (a *api) peopleRoutes(h huma.API) {
 	huma.Register(h, open(op(http.MethodPost, "/v1/password", "set-password", "Take an invitation up and set a password", ok)), a.setPassword)
 	huma.Register(h, op(http.MethodPut, "/v1/password", "change-password", "Change the caller's password, which ends the other sessions", ok), a.changePassword)
 	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/invite", "invite", "Make an invitation for a person to set a password", ok), a.invite)
-	huma.Register(h, op(http.MethodPost, "/v1/second-factor", "add-second-factor", "Make a second factor, which counts once it is confirmed", ok), a.addSecondFactor)
+	huma.Register(h, op(http.MethodPost, "/v1/second-factor", "add-second-factor", "Make a second factor, which counts once it is confirmed; replacing one takes a code", ok), a.addSecondFactor)
 	huma.Register(h, op(http.MethodPost, "/v1/second-factor/confirm", "confirm-second-factor", "Confirm a second factor by a code of it", ok), a.confirmSecondFactor)
 	huma.Register(h, op(http.MethodPost, "/v1/second-factor/recovery-codes", "renew-recovery-codes", "Replace the recovery codes", ok), a.renewRecovery)
 	huma.Register(h, op(http.MethodPost, "/v1/second-factor/remove", "remove-second-factor", "Take the second factor away", ok), a.removeSecondFactor)
@@ -175,8 +188,8 @@ func (a *api) invite(ctx context.Context, in *inviteInput) (*inviteOutput, error
 	return out, nil
 }
 
-func (a *api) addSecondFactor(ctx context.Context, _ *struct{}) (*enrolmentOutput, error) {
-	made, err := a.people.AddSecondFactor(ctx, callerFrom(ctx))
+func (a *api) addSecondFactor(ctx context.Context, in *guardedInput) (*enrolmentOutput, error) {
+	made, err := a.people.AddSecondFactor(ctx, callerFrom(ctx), in.code())
 	if err != nil {
 		return nil, a.fault(ctx, err, false)
 	}
@@ -189,8 +202,8 @@ func (a *api) confirmSecondFactor(ctx context.Context, in *codeInput) (*recovery
 	return a.recoveryCodes(ctx)(a.people.Confirm(ctx, callerFrom(ctx), in.Body.Code))
 }
 
-func (a *api) renewRecovery(ctx context.Context, _ *struct{}) (*recoveryOutput, error) {
-	return a.recoveryCodes(ctx)(a.people.RenewRecovery(ctx, callerFrom(ctx)))
+func (a *api) renewRecovery(ctx context.Context, in *guardedInput) (*recoveryOutput, error) {
+	return a.recoveryCodes(ctx)(a.people.RenewRecovery(ctx, callerFrom(ctx), in.code()))
 }
 
 func (a *api) recoveryCodes(ctx context.Context) func(codes []string, err error) (*recoveryOutput, error) {

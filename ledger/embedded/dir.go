@@ -12,6 +12,10 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
+// ErrFolder reports a folder that is no place for secrets, because another user may
+// write it.
+var ErrFolder = errors.New("folder is not safe for secrets")
+
 // takeDir makes dir ready for a server, and keeps others out of it until
 // release is called. Two servers on the same files would ruin them.
 func takeDir(dir string) (release func(), err error) {
@@ -29,7 +33,7 @@ func takeDir(dir string) (release func(), err error) {
 	if err := os.Chmod(store, 0o700); err != nil {
 		return nil, fmt.Errorf("close the store folder to other users: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the store folder: %w", err)
 	}

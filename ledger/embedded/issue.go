@@ -145,6 +145,9 @@ func issue(dir string, requests []Request) (Members, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
+	if err := CheckFolder(dir); err != nil {
+		return nil, err
+	}
 	var ca *authority
 	switch {
 	case members == nil:
@@ -338,7 +341,7 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 
 // create writes a file that must not exist, for the owner alone.
 func create(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|noFollow, 0o600)
 	if err != nil {
 		return err
 	}

@@ -28,7 +28,12 @@
 // removed. Spaces of other scripts become plain ones and the text is put into
 // NFC before it is hashed (RFC 8265 section 4.2.2). Hashes are argon2id (RFC
 // 9106) in PHC strings, made anew at sign-in when the parameters have changed.
-// Few run at once and few wait; for more there is [ErrBusy], and no memory.
+// Few run at once and few wait; for more there is [ErrBusy], and no memory. Turns
+// are shared fairly by account and by address, and a good password counts like a
+// bad one: an account that signs in without end keeps only itself waiting.
+//
+// Replacing or removing a second factor, and renewing its recovery codes, takes a
+// code of either kind, besides the recent proof: a session alone does neither.
 //
 // # Limits on attempts
 //

@@ -6,19 +6,29 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// MostAtOnce is how many sign-ins may have or wait for a hash at once.
-func (s *SignIn) MostAtOnce() int { return mostWaiting + cap(s.hashes.running) }
+// MostWaiting is how many sign-ins may wait for a hash at once.
+func (s *SignIn) MostWaiting() int { return mostWaiting }
 
-// HoldHashes lets no hash begin until the function that it returns is called.
-func (s *SignIn) HoldHashes() (release func()) {
-	for range cap(s.hashes.running) {
-		s.hashes.running <- struct{}{}
+// HoldHashes lets no hash begin until release is called. Step lets one begin, of
+// those that wait.
+func (s *SignIn) HoldHashes() (release, step func()) {
+	q := s.hashes.turns
+	set := func(slots int) (was int) {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		was, q.slots = q.slots, slots
+		q.next()
+		return was
 	}
-	return func() {
-		for range cap(s.hashes.running) {
-			<-s.hashes.running
-		}
+	slots := set(0)
+	step = func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		q.slots = q.running + 1
+		q.next()
+		q.slots = 0
 	}
+	return func() { set(slots) }, step
 }
 
 // ParsePHC checks a hash's record.
@@ -40,5 +50,9 @@ func CheckPassword(password []byte, login string) (field, why string) {
 // CommonPieces is how many there are.
 func CommonPieces() int { return len(pieces()) }
 
-// Waiting is how many sign-ins have or wait for a hash now.
-func (s *SignIn) Waiting() int { return int(s.hashes.waiting.Load()) }
+// Waiting is how many sign-ins wait for a hash now.
+func (s *SignIn) Waiting() int {
+	s.hashes.turns.mu.Lock()
+	defer s.hashes.turns.mu.Unlock()
+	return len(s.hashes.turns.waiting)
+}

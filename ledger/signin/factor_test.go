@@ -3,6 +3,7 @@ package signin_test
 import (
 	"errors"
 	"net/url"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -19,7 +20,7 @@ func TestSecondFactor(t *testing.T) {
 	id := k.person("anna", good)
 	_, c := n.must("anna", good, "")
 
-	e, err := n.AddSecondFactor(t.Context(), c)
+	e, err := n.AddSecondFactor(t.Context(), c, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func TestSecondFactor(t *testing.T) {
 	// New ones end the old; taking the factor away ends all.
 	k.now.advance(time.Hour) // the failures are forgotten
 	_, c = n.must("anna", good, k.code(e.Secret))
-	fresh, err := n.RenewRecovery(t.Context(), c)
+	fresh, err := n.RenewRecovery(t.Context(), c, recovery[3])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,10 +125,10 @@ func TestSecondFactor(t *testing.T) {
 	if err := n.RemoveSecondFactor(t.Context(), c, fresh[1]); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("removed twice: %v", err)
 	}
-	if _, err := n.RenewRecovery(t.Context(), c); !errors.Is(err, ledger.ErrInvalid) {
+	if _, err := n.RenewRecovery(t.Context(), c, ""); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("recovery codes for no second factor: %v", err)
 	}
-	if got := k.proofs(id); !strings.HasSuffix(got, " recovery_codes second_factor_removed") {
+	if got := k.proofs(id); !strings.HasSuffix(got, " recovery_code_used recovery_codes recovery_code_used second_factor_removed") {
 		t.Errorf("the trail says %q", got)
 	}
 }
@@ -168,11 +169,11 @@ func TestRecentProof(t *testing.T) {
 	o, c := n.must("anna", good, "")
 	secret, recovery := k.factor(n, c)
 	needs := map[string]func(c ledger.Caller) error{
-		"add":     func(c ledger.Caller) error { _, err := n.AddSecondFactor(t.Context(), c); return err },
+		"add":     func(c ledger.Caller) error { _, err := n.AddSecondFactor(t.Context(), c, ""); return err },
 		"confirm": func(c ledger.Caller) error { _, err := n.Confirm(t.Context(), c, "1"); return err },
 		"remove":  func(c ledger.Caller) error { return n.RemoveSecondFactor(t.Context(), c, "1") },
 		"codes": func(c ledger.Caller) error {
-			made, err := n.RenewRecovery(t.Context(), c)
+			made, err := n.RenewRecovery(t.Context(), c, recovery[1])
 			if err == nil {
 				recovery = made
 			}
@@ -305,5 +306,66 @@ func TestCrashBeforeEvent(t *testing.T) {
 		if c, ok := e.Change.(*events.AccountProofChanged); ok && c.Proof == events.ProofPassword && e.Actor.Account != id {
 			t.Errorf("the change was by %+v", e.Actor)
 		}
+	}
+}
+
+// TestReplaceFactorTakesCode holds a session of a person who proved who they are a
+// moment ago. Alone it neither replaces the second factor nor renews the recovery
+// codes: both take a code.
+func TestReplaceFactorTakesCode(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	id := k.person("anna", good)
+	_, c := n.must("anna", good, "")
+	secret, recovery := k.factor(n, c)
+	before := k.stored(id)
+	add := func(code string) error { _, err := n.AddSecondFactor(t.Context(), c, code); return err }
+	renew := func(code string) error { _, err := n.RenewRecovery(t.Context(), c, code); return err }
+	for what, do := range map[string]func(code string) error{
+		"replace": add, "renew": renew,
+		"remove": func(code string) error { return n.RemoveSecondFactor(t.Context(), c, code) },
+	} {
+		for range 20 { // a missing code is no failed attempt
+			field(t, what+" without a code", do(""), "code", secret)
+		}
+		same(t, what+" with a bad code", do("000000"))
+	}
+	if _, err := n.Confirm(t.Context(), c, k.code(secret)); !errors.Is(err, ledger.ErrInvalid) {
+		t.Errorf("confirmed what nobody could add: %v", err)
+	}
+	if got := k.stored(id); !reflect.DeepEqual(got, before) {
+		t.Errorf("the credential is %v, want it as it was: %v", got, before)
+	}
+
+	// Guesses are counted.
+	stopped := 0
+	for range 20 {
+		var many *signin.TooManyError
+		if err := renew("000000"); errors.As(err, &many) {
+			stopped++
+		} else {
+			same(t, "a guess", err)
+		}
+	}
+	if stopped != 15 { // eight are let through at once, and three were made above
+		t.Errorf("%d of 20 guesses were stopped, want 15", stopped)
+	}
+	k.now.advance(2 * time.Hour)
+	_, c = n.must("anna", good, k.code(secret))
+	if err := renew(recovery[0]); err != nil {
+		t.Fatal(err)
+	}
+	k.now.advance(30 * time.Second)
+	code := k.code(secret)
+	made, err := n.AddSecondFactor(t.Context(), c, code)
+	if err != nil {
+		t.Fatal(err)
+	}
+	same(t, "a code again", add(code))
+	if _, err := n.Confirm(t.Context(), c, k.code(made.Secret)); err != nil {
+		t.Fatal(err)
+	}
+	if got := k.proofs(id); got != "invited password second_factor recovery_code_used recovery_codes second_factor" {
+		t.Errorf("the trail says %q", got)
 	}
 }

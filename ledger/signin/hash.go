@@ -38,47 +38,39 @@ const (
 	saltLength = 16 // bytes
 	hashLength = 32 // bytes
 	// mostWaiting is how many wait for their hash at most. Past it the wait
-	// would be longer than anybody waits, and cost more than the hash.
+	// would be longer than people wait, and cost more than the hash.
 	mostWaiting = 16
 )
 
 // hasher makes and checks hashes, few at once.
 type hasher struct {
-	cost    Cost
-	running chan struct{} // holds a value for each that runs
-	waiting atomic.Int32
-	done    atomic.Uint64
-	dummy   string // nobody's, for whom there is no hash
+	cost  Cost
+	turns *turns
+	done  atomic.Uint64
+	dummy string // nobody's, for whom there is no hash
 }
 
 func newHasher(cost Cost) *hasher {
-	h := &hasher{cost: cost, running: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))}
+	h := &hasher{cost: cost, turns: newTurns(max(1, runtime.GOMAXPROCS(0)/2), mostWaiting)}
 	// Nobody has a password whose hash is random.
 	h.dummy = h.format(cost, random(saltLength), random(hashLength))
 	return h
 }
 
-// argon does the work of one hash. It waits for its turn, and not where too many
-// wait.
-func (h *hasher) argon(ctx context.Context, cost Cost, password, salt []byte) ([]byte, error) {
-	defer h.waiting.Add(-1)
-	if int(h.waiting.Add(1)) > mostWaiting+cap(h.running) {
-		return nil, ErrBusy
+// argon does the work of one hash, when it is the payer's turn.
+func (h *hasher) argon(ctx context.Context, by payer, cost Cost, password, salt []byte) ([]byte, error) {
+	if err := h.turns.take(ctx, by); err != nil {
+		return nil, err
 	}
-	select {
-	case h.running <- struct{}{}:
-	case <-ctx.Done():
-		return nil, unavailable(ctx.Err())
-	}
-	defer func() { <-h.running }()
+	defer h.turns.leave()
 	h.done.Add(1)
 	return argon2.IDKey(password, salt, cost.Passes, cost.Memory, cost.Threads, hashLength), nil
 }
 
 // hash returns a password's PHC string.
-func (h *hasher) hash(ctx context.Context, password []byte) (string, error) {
+func (h *hasher) hash(ctx context.Context, by payer, password []byte) (string, error) {
 	salt := random(saltLength)
-	sum, err := h.argon(ctx, h.cost, password, salt)
+	sum, err := h.argon(ctx, by, h.cost, password, salt)
 	if err != nil {
 		return "", err
 	}
@@ -88,7 +80,7 @@ func (h *hasher) hash(ctx context.Context, password []byte) (string, error) {
 // check reports whether a password is that of a PHC string, and whether the
 // string has other parameters than today's. An empty string is nobody's, and
 // costs the same.
-func (h *hasher) check(ctx context.Context, phc string, password []byte) (ok, old bool, err error) {
+func (h *hasher) check(ctx context.Context, by payer, phc string, password []byte) (ok, old bool, err error) {
 	nobody := phc == ""
 	if nobody {
 		phc = h.dummy
@@ -97,7 +89,7 @@ func (h *hasher) check(ctx context.Context, phc string, password []byte) (ok, ol
 	if err != nil {
 		return false, false, err
 	}
-	got, err := h.argon(ctx, cost, password, salt)
+	got, err := h.argon(ctx, by, cost, password, salt)
 	if err != nil {
 		return false, false, err
 	}

@@ -247,7 +247,7 @@ func (k *ledgers) accepted(o signin.Opened) {
 // codes.
 func (k *ledgers) factor(n *node, c ledger.Caller) (secret string, recovery []string) {
 	k.t.Helper()
-	e, err := n.AddSecondFactor(k.t.Context(), c)
+	e, err := n.AddSecondFactor(k.t.Context(), c, "")
 	if err != nil {
 		k.t.Fatal(err)
 	}
@@ -426,4 +426,14 @@ func (k *ledgers) everything(name string) string {
 		fmt.Fprintf(&all, "%s %s\n", m.Subject, m.Data)
 	}
 	return all.String()
+}
+
+// await waits until a condition holds.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited too long: %s", what)
+		}
+	}
 }

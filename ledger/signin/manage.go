@@ -123,7 +123,7 @@ func (s *SignIn) redeem(ctx context.Context, invitation string, password []byte,
 	if !good(&c) {
 		return "", ErrFailed
 	}
-	phc, err := s.newPassword(ctx, id, "password", password)
+	phc, err := s.newPassword(ctx, payer{string(id), address}, "password", password)
 	if err != nil {
 		return "", err
 	}
@@ -149,9 +149,9 @@ func (s *SignIn) redeem(ctx context.Context, invitation string, password []byte,
 	return id, nil
 }
 
-// newPassword checks and hashes a password that an account is to have.
-func (s *SignIn) newPassword(ctx context.Context, id events.AccountID, field string, password []byte) (string, error) {
-	login, err := s.cfg.Directory.LoginOf(ctx, id)
+// newPassword checks and hashes a password that the payer's account is to have.
+func (s *SignIn) newPassword(ctx context.Context, by payer, field string, password []byte) (string, error) {
+	login, err := s.cfg.Directory.LoginOf(ctx, events.AccountID(by.account))
 	if err != nil {
 		return "", err
 	}
@@ -160,7 +160,7 @@ func (s *SignIn) newPassword(ctx context.Context, id events.AccountID, field str
 		return "", err
 	}
 	defer clear(p)
-	return s.hashes.hash(ctx, p)
+	return s.hashes.hash(ctx, by, p)
 }
 
 // ChangePassword replaces the password of the caller, who sends the old one. It
@@ -175,14 +175,14 @@ func (s *SignIn) ChangePassword(ctx context.Context, c ledger.Caller, old, passw
 	if err != nil {
 		return err
 	}
-	err = s.checkPassword(ctx, cred, "old", old)
+	err = s.checkPassword(ctx, c, cred, "old", old)
 	if !errors.Is(err, ErrFailed) {
 		try.forgive()
 	}
 	if err != nil {
 		return err
 	}
-	phc, err := s.newPassword(ctx, c.Account, "new", password)
+	phc, err := s.newPassword(ctx, payer{string(c.Account), c.Address}, "new", password)
 	if err != nil {
 		return err
 	}
@@ -211,8 +211,10 @@ type Enrolment struct {
 }
 
 // AddSecondFactor makes a second factor, which counts from [SignIn.Confirm] on.
-// One that is there goes on until then. It needs a recent proof.
-func (s *SignIn) AddSecondFactor(ctx context.Context, c ledger.Caller) (Enrolment, error) {
+// One that is there counts until then, and replacing it needs a code of it or a
+// recovery code; without one the error is a [*ledger.FieldError]. It needs a
+// recent proof.
+func (s *SignIn) AddSecondFactor(ctx context.Context, c ledger.Caller, code string) (Enrolment, error) {
 	if err := s.recent(c, "add a second factor"); err != nil {
 		return Enrolment{}, err
 	}
@@ -224,11 +226,53 @@ func (s *SignIn) AddSecondFactor(ctx context.Context, c ledger.Caller) (Enrolmen
 	if err != nil {
 		return Enrolment{}, err
 	}
-	_, err = s.edit(ctx, c.Account, func(cred *credential) error {
-		cred.Pending = secret
+	err = s.guarded(ctx, c, code, func(guard func(*credential) error) error {
+		cred, err := s.edit(ctx, c.Account, func(cred *credential) error {
+			if cred.SecondFactor != nil {
+				if err := guard(cred); err != nil {
+					return err
+				}
+			}
+			cred.Pending = secret
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		return s.record(ctx, c.Account, cred)
+	})
+	if err != nil {
+		return Enrolment{}, err
+	}
+	return Enrolment{Secret: secret, URI: uri}, nil
+}
+
+// guarded carries out a change that takes a code where there is a second factor.
+// The change calls guard on the credential: it uses the code up, or fails. A bad
+// code counts as a failed attempt; one that is missing does not.
+func (s *SignIn) guarded(
+	ctx context.Context, c ledger.Caller, code string, change func(guard func(*credential) error) error,
+) error {
+	_, try, err := s.begin(ctx, c)
+	if err != nil {
+		return err
+	}
+	err = change(func(cred *credential) error {
+		if code == "" {
+			return &ledger.FieldError{Field: "code", Problem: "is required: one of the second factor that is there, or a recovery code"}
+		}
+		switch cred.use(code, s.now()) {
+		case byNothing:
+			return ErrFailed
+		case byRecovery:
+			cred.Due = append(cred.Due, newDue(c, events.ProofRecoveryCodeUsed))
+		}
 		return nil
 	})
-	return Enrolment{Secret: secret, URI: uri}, err
+	if !errors.Is(err, ErrFailed) {
+		try.forgive()
+	}
+	return err
 }
 
 // Confirm makes the second factor count that was added, by a code of it, and
@@ -263,39 +307,40 @@ func (s *SignIn) RemoveSecondFactor(ctx context.Context, c ledger.Caller, code s
 	if err := s.recent(c, "remove the second factor"); err != nil {
 		return err
 	}
-	_, try, err := s.begin(ctx, c)
-	if err != nil {
+	return s.guarded(ctx, c, code, func(guard func(*credential) error) error {
+		_, err := s.alter(ctx, c.Account, c, events.ProofSecondFactorRemoved, func(cred *credential) error {
+			if cred.SecondFactor == nil {
+				return fmt.Errorf("%w: there is no second factor", ledger.ErrInvalid)
+			}
+			if err := guard(cred); err != nil {
+				return err
+			}
+			cred.SecondFactor, cred.Recovery, cred.Pending = nil, nil, ""
+			return nil
+		})
 		return err
-	}
-	_, err = s.alter(ctx, c.Account, c, events.ProofSecondFactorRemoved, func(cred *credential) error {
-		if cred.SecondFactor == nil {
-			return fmt.Errorf("%w: there is no second factor", ledger.ErrInvalid)
-		}
-		if cred.use(code, s.now()) == byNothing {
-			return ErrFailed
-		}
-		cred.SecondFactor, cred.Recovery, cred.Pending = nil, nil, ""
-		return nil
 	})
-	if !errors.Is(err, ErrFailed) {
-		try.forgive()
-	}
-	return err
 }
 
 // RenewRecovery replaces the recovery codes and returns the new ones, which are
-// shown once. It needs a recent proof.
-func (s *SignIn) RenewRecovery(ctx context.Context, c ledger.Caller) ([]string, error) {
+// shown once. It needs a recent proof and a code of either kind.
+func (s *SignIn) RenewRecovery(ctx context.Context, c ledger.Caller, code string) ([]string, error) {
 	if err := s.recent(c, "make recovery codes"); err != nil {
 		return nil, err
 	}
 	codes, digests := newRecoveryCodes()
-	_, err := s.alter(ctx, c.Account, c, events.ProofRecoveryCodes, func(cred *credential) error {
-		if cred.SecondFactor == nil {
-			return fmt.Errorf("%w: there is no second factor to recover; add one first", ledger.ErrInvalid)
-		}
-		cred.Recovery = digests
-		return nil
+	err := s.guarded(ctx, c, code, func(guard func(*credential) error) error {
+		_, err := s.alter(ctx, c.Account, c, events.ProofRecoveryCodes, func(cred *credential) error {
+			if cred.SecondFactor == nil {
+				return fmt.Errorf("%w: there is no second factor to recover; add one first", ledger.ErrInvalid)
+			}
+			if err := guard(cred); err != nil {
+				return err
+			}
+			cred.Recovery = digests
+			return nil
+		})
+		return err
 	})
 	if err != nil {
 		return nil, err

@@ -50,7 +50,7 @@ func (s *SignIn) Prove(ctx context.Context, c ledger.Caller, p Proof) (Session, 
 
 func (s *SignIn) proveAgain(ctx context.Context, c ledger.Caller, cred credential, p Proof) (methods []string, err error) {
 	if len(p.Password) > 0 {
-		if err := s.checkPassword(ctx, cred, "password", p.Password); err != nil {
+		if err := s.checkPassword(ctx, c, cred, "password", p.Password); err != nil {
 			return nil, err
 		}
 		methods = append(methods, amrPassword)
@@ -68,13 +68,13 @@ func (s *SignIn) proveAgain(ctx context.Context, c ledger.Caller, cred credentia
 }
 
 // checkPassword returns [ErrFailed] where the password is not the credential's.
-func (s *SignIn) checkPassword(ctx context.Context, cred credential, field string, password []byte) error {
+func (s *SignIn) checkPassword(ctx context.Context, c ledger.Caller, cred credential, field string, password []byte) error {
 	p, err := prepare(field, password)
 	if err != nil {
 		return err
 	}
 	defer clear(p)
-	ok, _, err := s.hashes.check(ctx, cred.Password, p)
+	ok, _, err := s.hashes.check(ctx, payer{string(c.Account), c.Address}, cred.Password, p)
 	if err == nil && !ok {
 		err = ErrFailed
 	}

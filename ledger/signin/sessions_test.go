@@ -421,7 +421,7 @@ func TestChangeMeanwhile(t *testing.T) {
 	a, b := k.node[0], k.node[1]
 	k.person("anna", good)
 	_, c := b.must("anna", good, "")
-	release := a.HoldHashes()
+	release, _ := a.HoldHashes()
 	late := make(chan error, 1)
 	go func() {
 		_, err := a.SignIn.SignIn(context.Background(), signin.Attempt{Login: "anna", Password: []byte(good), Address: home})

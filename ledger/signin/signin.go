@@ -191,8 +191,7 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	id, err := s.cfg.Directory.FindLogin(ctx, a.Login)
 	counted := string(id)
 	if errors.Is(err, ledger.ErrNotFound) {
-		sum := sha256.Sum256([]byte(fold(a.Login)))
-		id, counted = nobody, hex.EncodeToString(sum[:])
+		id, counted = nobody, unknownLogin(a.Login)
 	} else if err != nil {
 		return Opened{}, err
 	}
@@ -219,10 +218,20 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	})
 }
 
+// unknownLogin is what attempts and hashes of a login that does not exist are
+// counted by.
+func unknownLogin(login string) string {
+	sum := sha256.Sum256([]byte(fold(login)))
+	return hex.EncodeToString(sum[:])
+}
+
 // prove checks what a person sent against the account's credential, and uses its
 // code up.
 func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a Attempt) ([]string, credential, error) {
-	phc := c.Password
+	phc, by := c.Password, payer{string(id), a.Address}
+	if id == nobody {
+		by.account = unknownLogin(a.Login)
+	}
 	if _, err := s.person(id); err != nil {
 		if !errors.Is(err, errNotAPerson) {
 			return nil, c, err
@@ -234,7 +243,7 @@ func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a
 		return nil, c, err // the same for every login
 	}
 	defer clear(password)
-	ok, old, err := s.hashes.check(ctx, phc, password)
+	ok, old, err := s.hashes.check(ctx, by, phc, password)
 	switch {
 	case err != nil:
 		return nil, c, err
@@ -248,7 +257,7 @@ func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a
 	}
 	fresh := ""
 	if old {
-		if fresh, err = s.hashes.hash(ctx, password); err != nil {
+		if fresh, err = s.hashes.hash(ctx, by, password); err != nil {
 			return nil, c, err
 		}
 	}

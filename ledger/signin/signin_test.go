@@ -3,6 +3,7 @@ package signin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -154,7 +155,7 @@ func TestFlood(t *testing.T) {
 	n := k.node[0]
 	k.person("anna", good)
 	before := n.Stats().Hashes
-	release := n.HoldHashes()
+	release, _ := n.HoldHashes()
 	const people = 200
 	errs := make(chan error, people)
 	for i := range people {
@@ -163,21 +164,109 @@ func TestFlood(t *testing.T) {
 			errs <- err
 		}()
 	}
-	for range people - n.MostAtOnce() {
+	for range people - n.MostWaiting() {
 		if err := <-errs; !errors.Is(err, signin.ErrBusy) || !errors.Is(err, ledger.ErrUnavailable) {
 			t.Errorf("one too many: %v, want ErrBusy", err)
 		}
 	}
 	release()
-	for range n.MostAtOnce() {
+	for range n.MostWaiting() {
 		same(t, "one that waited", <-errs)
 	}
-	if did := int(n.Stats().Hashes - before); did != n.MostAtOnce() {
-		t.Errorf("%d hashes, want those of the %d that waited", did, n.MostAtOnce())
+	if did := int(n.Stats().Hashes - before); did != n.MostWaiting() {
+		t.Errorf("%d hashes, want those of the %d that waited", did, n.MostWaiting())
 	}
 	// Who was sent away has not failed, and the next has room.
 	if _, err := n.enter("anna", good, "", home); err != nil {
 		t.Errorf("after the flood: %v", err)
+	}
+}
+
+// TestFairTurns has one account sign in as often as it likes, with its right
+// password. Another account has its turn next, from wherever it comes, and one
+// address with many logins cannot keep others out either.
+func TestFairTurns(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("mallory", good)
+	k.person("anna", good)
+	const elsewhere = "198.51.100.7"
+	some := func(i int) string { return fmt.Sprintf("203.0.113.%d", i%3) } // the limits let eight in from each
+	for _, tt := range []struct {
+		name  string
+		login func(i int) string
+		from  func(i int) string
+		anna  string // where she signs in from
+	}{
+		{"an account", func(int) string { return "mallory" }, some, elsewhere},
+		{"an account, also from the address of anna", func(int) string { return "mallory" }, some, some(0)},
+		{"an account from many addresses", func(int) string { return "mallory" }, func(i int) string { return fmt.Sprintf("203.0.113.%d", i) }, elsewhere},
+		{"many logins from one address", func(i int) string { return fmt.Sprintf("user%d", i) }, func(int) string { return home }, elsewhere},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			k.now.advance(24 * time.Hour) // the failures of before are forgotten
+			release, step := n.HoldHashes()
+			defer release()
+			const flood = 24
+			results := make(chan error, flood)
+			for i := range flood {
+				go func() {
+					_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: tt.login(i), Password: []byte(good), Address: tt.from(i)})
+					results <- err
+				}()
+			}
+			// The queue is full: as many as do not fit are refused.
+			for range flood - n.MostWaiting() {
+				if err := <-results; !errors.Is(err, signin.ErrBusy) {
+					t.Fatalf("one that does not fit: %v, want ErrBusy", err)
+				}
+			}
+			step() // so that what has run counts, too
+			<-results
+			// Anna takes a place, and has the next turn but those that are free.
+			before := n.Stats().Hashes
+			signed := make(chan error, 1)
+			go func() {
+				_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: "anna", Password: []byte(good), Address: tt.anna})
+				signed <- err
+			}()
+			await(t, "anna waits", func() bool { return n.Waiting() == n.MostWaiting() })
+			step()
+			select {
+			case err := <-signed:
+				if err != nil {
+					t.Errorf("anna: %v", err)
+				}
+			case err := <-results:
+				t.Fatalf("the turn is another's (%v), want anna's", err)
+			}
+			if did := n.Stats().Hashes - before; did != 1 {
+				t.Errorf("anna had turn %d, want the first", did)
+			}
+			// And once more, with the queue full.
+			go func() {
+				_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: tt.login(0), Password: []byte(good), Address: tt.from(0)})
+				results <- err
+			}()
+			await(t, "the queue is full again", func() bool { return n.Waiting() == n.MostWaiting() })
+			go func() {
+				_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: "anna", Password: []byte(good), Address: tt.anna})
+				signed <- err
+			}()
+			if err := <-results; !errors.Is(err, signin.ErrBusy) {
+				t.Errorf("the flood's last = %v, want ErrBusy: its place is anna's", err)
+			}
+			step()
+			release()
+			if err := <-signed; err != nil {
+				t.Errorf("anna, with the queue full: %v", err)
+			}
+			for range n.MostWaiting() - 1 {
+				if err := <-results; err != nil {
+					same(t, "one of the flood", err)
+				}
+			}
+		})
 	}
 }
 

@@ -24,6 +24,7 @@
 //	                 lets a new verifier begin with a snapshot
 //	name             the node's name among the others
 //	run.json         where the running process listens
+//	api.sock         socket of the running process, for programs of the folder's owner
 //
 // # Refusals
 //

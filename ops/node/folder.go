@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
 // Names in the data folder.
@@ -27,6 +29,7 @@ const (
 	fileSigner   = "ledger.pub"
 	fileName     = "name"
 	fileRun      = "run.json"
+	fileSocket   = "api.sock"
 )
 
 var (
@@ -42,12 +45,16 @@ type folder struct {
 	lock *os.File
 }
 
-// takeFolder makes the folder where it is missing, and holds it.
+// takeFolder makes the folder where it is missing, and holds it. It refuses one
+// that other users may write.
 func takeFolder(path string) (*folder, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(path, fileLock), os.O_RDWR|os.O_CREATE, 0o600)
+	if err := embedded.CheckFolder(path); err != nil {
+		return nil, fmt.Errorf("data folder: %w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(path, fileLock), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("data folder: %w", err)
 	}
@@ -126,10 +133,15 @@ func (f *folder) writeNote(n note) error {
 }
 
 // write replaces a file so that a crash leaves the old one or the new one. Only
-// its owner can read it.
+// its owner can read it. It follows no link and writes no file that is there.
 func (f *folder) write(name string, content []byte) error {
 	tmp := f.file(name) + ".tmp"
-	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if info, err := os.Lstat(tmp); err == nil && info.Mode().IsRegular() {
+		if err := os.Remove(tmp); err != nil { // a crash left it
+			return err
+		}
+	}
+	file, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -159,10 +171,36 @@ func (f *folder) keep(name string, content []byte) error {
 	return f.write(name, content)
 }
 
+// read reads a file that holds a secret. It follows no link, and refuses a file
+// that others may have read or made.
+func (f *folder) read(name string) ([]byte, error) {
+	file, err := os.OpenFile(f.file(name), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	const others = 0o077
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is not a file", f.file(name))
+	case info.Mode().Perm()&others != 0:
+		return nil, fmt.Errorf("others may read %s (mode %04o): delete it, and revoke its token if they may have", f.file(name), info.Mode().Perm())
+	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
+		return nil, fmt.Errorf("%s belongs to user %d, who may have made it: delete it", f.file(name), st.Uid)
+	}
+	const most = 4 << 10 // more than any secret has
+	return io.ReadAll(io.LimitReader(file, most))
+}
+
 // rootSecret returns the secret in root.token, making one where the file is
 // missing.
 func (f *folder) rootSecret(format events.Format) (events.Secret, error) {
-	raw, err := os.ReadFile(f.file(fileRoot))
+	raw, err := f.read(fileRoot)
 	if errors.Is(err, os.ErrNotExist) {
 		s := format.NewSecret(events.ServiceAccount)
 		return s, f.write(fileRoot, []byte(s.Reveal()+"\n"))

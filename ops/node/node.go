@@ -211,6 +211,7 @@ type Node struct {
 	verify  *verifier.Verifier
 
 	apiListener, verifyListener, metricsListener net.Listener
+	socket                                       net.Listener // nil where there can be none
 
 	ready chan struct{} // closed once everything listens
 	addrs Addresses     // set before ready is closed
@@ -463,24 +464,29 @@ func (n *Node) listen() (err error) {
 	n.metricsListener = open("metrics", n.cfg.MetricsAddr)
 	if err != nil {
 		n.closeListeners()
+		return err
 	}
-	return err
+	if n.socket, err = n.folder.listen(); err != nil {
+		n.log.Warn("cannot listen on a socket in the data folder; name --server to commands on this machine", "socket", n.folder.file(fileSocket), "err", err)
+	}
+	return nil
 }
 
 // closeListeners closes what a server has not closed.
 func (n *Node) closeListeners() {
-	for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener} {
+	for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener, n.socket} {
 		if l != nil {
 			_ = l.Close() // at worst it is closed already
 		}
 	}
+	n.folder.removeSocket()
 }
 
 // serve answers until ctx ends or a part fails. Health and checks are answered
 // at once, if only to say that nothing is known yet; the API and the node are
 // ready when the ledger is.
 func (n *Node) serve(ctx context.Context) error {
-	failed := make(chan error, 4)
+	failed := make(chan error, 5)
 	var servers []*http.Server
 	start := func(l net.Listener, h http.Handler) {
 		s := &http.Server{
@@ -494,12 +500,14 @@ func (n *Node) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	start(n.metricsListener, n.opsHandler())
+	var checks http.Handler
 	if n.cfg.has(RoleVerifier) {
 		h, err := n.verifyHandler()
 		if err != nil {
 			cancel()
 			return errors.Join(err, n.shutdown(servers))
 		}
+		checks = h
 		start(n.verifyListener, h)
 	}
 	opened := make(chan error, 1)
@@ -527,8 +535,13 @@ func (n *Node) serve(ctx context.Context) error {
 				break
 			}
 			opened = nil
+			var commands http.Handler
 			if n.ledger != nil {
-				start(n.apiListener, api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Confirm: n.confirm, SignIn: n.people, Logger: n.log}))
+				commands = api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Confirm: n.confirm, SignIn: n.people, Logger: n.log})
+				start(n.apiListener, commands)
+			}
+			if n.socket != nil {
+				start(n.socket, local(commands, checks))
 			}
 			n.announce()
 		case <-ctx.Done():

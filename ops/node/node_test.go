@@ -86,7 +86,7 @@ func TestFolderModes(t *testing.T) {
 	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the data folder: %v, %v", info.Mode(), err)
 	}
-	for _, name := range []string{"root.token", "ledger.nk", "verifier.nk", "ledger.json", "name", "run.json"} {
+	for _, name := range []string{"root.token", "ledger.nk", "verifier.nk", "ledger.json", "name", "run.json", "api.sock"} {
 		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, want it for the owner alone", name, err)
 		}

@@ -86,7 +86,7 @@ func (n *Node) newRoot(ctx context.Context) (got ledger.Recovered, err error) {
 // judgeRoot returns what a check for superuser comes to with root.token's
 // secret, as a reason's name, and "missing" where there is none.
 func (n *Node) judgeRoot() (string, error) {
-	raw, err := os.ReadFile(n.folder.file(fileRoot))
+	raw, err := n.folder.read(fileRoot)
 	if errors.Is(err, os.ErrNotExist) {
 		return "missing", nil
 	}
