@@ -131,15 +131,19 @@ func Load(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, err
 		if cfg.Replicas > 1 && time.Since(since) < lostAfter {
 			return nil, errAgain
 		}
-		return nil, fmt.Errorf("%w: the log has events, so the bucket was created, and its server has no stream %s; nothing was created in its place: "+
-			"stop all ledgers and restore the folder of that stream from a backup", ErrLost, streamOf(cfg.Name))
+		return nil, fmt.Errorf("%w: the log has events, so the bucket was created, and its server has no stream %s; "+
+			"nothing was created in its place: stop all ledgers and restore the folder of that stream from a backup",
+			ErrLost, streamOf(cfg.Name))
 	})
 }
 
 // errAgain is for an answer that may change soon.
 var errAgain = errors.New("asking again")
 
-func open(ctx context.Context, js jetstream.JetStream, cfg Config, find func(context.Context) (jetstream.Stream, error)) (*Bucket, error) {
+// finder looks for the stream of a bucket, or creates it.
+type finder func(context.Context) (jetstream.Stream, error)
+
+func open(ctx context.Context, js jetstream.JetStream, cfg Config, find finder) (*Bucket, error) {
 	b := &Bucket{js: js, conn: js.Conn(), name: cfg.Name, timeout: cfg.Timeout, left: map[string]bool{}}
 	if b.timeout == 0 {
 		b.timeout = defaultTimeout
@@ -201,7 +205,8 @@ func settings(cfg Config) jetstream.StreamConfig {
 func check(have jetstream.StreamConfig) error {
 	switch {
 	case have.MaxMsgsPerSubject != mostRevisions, have.MaxMsgs > 0, have.MaxBytes > 0, have.MaxAge != 0:
-		return fmt.Errorf("%w: the server must not remove records by itself, want max_msgs_per_subject %d and no other limit", ErrOtherSettings, mostRevisions)
+		return fmt.Errorf("%w: the server must not remove records by itself, want max_msgs_per_subject %d and no other limit",
+			ErrOtherSettings, mostRevisions)
 	case have.DenyDelete, have.Storage != jetstream.FileStorage:
 		return fmt.Errorf("%w: want file storage and deletes allowed", ErrOtherSettings)
 	}
@@ -329,7 +334,8 @@ func (b *Bucket) write(ctx context.Context, key string, value []byte, revision u
 	switch {
 	case err == nil:
 		return ack.Sequence, nil
-	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+	case errors.As(err, &api) && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return 0, ErrChanged
 	}
 	return 0, fmt.Errorf("write bucket %s: %w", b.name, err)

@@ -174,6 +174,18 @@ func (e *ended) refused(secret string) func() error {
 	return e.status(http.StatusUnauthorized, "GET", "/v1/session", secret, nil)
 }
 
+// noEntry refuses a sign-in with a person's password.
+func (e *ended) noEntry(p person, code string) func() error {
+	return e.status(http.StatusUnauthorized, "POST", "/v1/session", "",
+		map[string]any{"login": p.login, "password": p.password, "code": code})
+}
+
+// notTaken refuses an invitation.
+func (e *ended) notTaken(invitation string) func() error {
+	return e.status(http.StatusUnauthorized, "POST", "/v1/password", "",
+		map[string]any{"invitation": invitation, "password": "burlap cinder walnut"})
+}
+
 func (e *ended) accepted(secret string) func() error {
 	return e.status(http.StatusOK, "GET", "/v1/session", secret, nil)
 }
@@ -233,13 +245,13 @@ func (e *ended) passwords(when string) {
 	if err := e.accepted(own)(); err != nil {
 		e.t.Errorf("%s, the session that changed the password: %v", when, err)
 	}
-	e.must(when+", the old password", e.status(http.StatusUnauthorized, "POST", "/v1/session", "", map[string]any{"login": p.login, "password": p.password}))
+	e.must(when+", the old password", e.noEntry(p, ""))
 
 	first := e.invite(p)
 	second := e.invite(p)
-	e.must(when+", an invitation that was replaced", e.status(http.StatusUnauthorized, "POST", "/v1/password", "", map[string]any{"invitation": first, "password": next}))
+	e.must(when+", an invitation that was replaced", e.notTaken(first))
 	e.redeem(second, next+" still")
-	e.must(when+", an invitation that was taken up", e.status(http.StatusUnauthorized, "POST", "/v1/password", "", map[string]any{"invitation": second, "password": next}))
+	e.must(when+", an invitation that was taken up", e.notTaken(second))
 	e.must(when+", the session of before the invitation", e.refused(own))
 }
 
@@ -248,8 +260,7 @@ func (e *ended) codes(when string) {
 	secret, _ := e.enter(p, "")
 	codes := e.factor(secret)
 	e.enter(p, codes[0])
-	e.must(when+", a recovery code that was used", e.status(http.StatusUnauthorized, "POST", "/v1/session", "",
-		map[string]any{"login": p.login, "password": p.password, "code": codes[0]}))
+	e.must(when+", a recovery code that was used", e.noEntry(p, codes[0]))
 }
 
 // factor adds a second factor and returns recovery codes.
@@ -295,8 +306,8 @@ func (e *ended) account(when string) {
 		e.erase(when+", the "+what+" of an erased account", text)
 	}
 	e.must(when+", a session of an erased account", e.refused(session))
-	e.must(when+", the password of an erased account", e.status(http.StatusUnauthorized, "POST", "/v1/session", "", map[string]any{"login": p.login, "password": p.password}))
-	e.must(when+", the invitation of an erased account", e.status(http.StatusUnauthorized, "POST", "/v1/password", "", map[string]any{"invitation": invitation, "password": p.password}))
+	e.must(when+", the password of an erased account", e.noEntry(p, ""))
+	e.must(when+", the invitation of an erased account", e.notTaken(invitation))
 	e.must(when+", the login of an erased account", e.status(http.StatusNotFound, "GET", "/v1/accounts/"+p.login, e.root(), nil))
 	e.must(when+", the name of an erased account", func() error {
 		status, answer := e.send("GET", "/v1/accounts/"+p.id, e.root(), nil)
@@ -392,7 +403,7 @@ func (e *ended) check(when string) {
 		// The other ledgers of a log apply it a moment later.
 		err := poll(patience, func() (bool, error) { return len(e.holds(text)) == 0, nil })
 		if err != nil {
-			e.t.Errorf("%s: %s is still in %q", when, what, e.holds(text))
+			e.t.Fatalf("%s: %s is still in %q", when, what, e.holds(text))
 		}
 	}
 }
