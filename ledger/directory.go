@@ -29,10 +29,7 @@ const (
 //	login.<digest of the login in lower case> -> reservation
 //	account.<id>                              -> person
 //	request-key                               -> random bytes, see requestKey
-type directory struct {
-	bucket *bucket.Bucket
-	kv     jetstream.KeyValue // the bucket's own
-}
+type directory struct{ bucket *bucket.Bucket }
 
 // person is what the directory knows of an account. A record is made before the
 // account is, and only changed from then on until it is removed: what was erased
@@ -47,14 +44,19 @@ type person struct {
 	MailAt events.Position `json:"mail_at,omitempty"`
 }
 
-func openDirectory(ctx context.Context, js jetstream.JetStream, replicas int) (*directory, error) {
-	b, err := bucket.Open(ctx, js, bucket.Config{
-		Name: DirectoryBucket, Description: DirectoryDescription, Replicas: replicas,
-	})
+// openDirectory opens the directory. Only a log without events has none yet,
+// which is then created. A directory that was lost is [bucket.ErrLost]: a new one
+// would have another request key and no logins.
+func openDirectory(ctx context.Context, js jetstream.JetStream, replicas int, begin bool) (*directory, error) {
+	open := bucket.Load
+	if begin {
+		open = bucket.Create
+	}
+	b, err := open(ctx, js, bucket.Config{Name: DirectoryBucket, Description: DirectoryDescription, Replicas: replicas})
 	if err != nil {
 		return nil, fmt.Errorf("open the directory of logins: %w", err)
 	}
-	return &directory{bucket: b, kv: b.KV}, nil
+	return &directory{bucket: b}, nil
 }
 
 // reservation says who has a login.
@@ -70,11 +72,11 @@ func (d *directory) reserve(ctx context.Context, login string, r reservation) (r
 		return r, err
 	}
 	for {
-		_, err := d.kv.Create(ctx, loginKey(login), b)
+		_, err := d.bucket.Put(ctx, loginKey(login), b, 0)
 		if err == nil {
 			return r, nil
 		}
-		if !errors.Is(err, jetstream.ErrKeyExists) {
+		if !errors.Is(err, bucket.ErrChanged) {
 			return r, unavailable(err)
 		}
 		// Nobody may have it all the same: it was let go in between, or it is on its
@@ -181,14 +183,14 @@ const noReservation = `{"account":"acc_00000000000000000000000000","key":"000000
 // person returns what is known of an account, nothing where it was erased.
 func (d *directory) person(ctx context.Context, id events.AccountID) (person, error) {
 	var p person
-	b, err := d.get(ctx, accountKey(id))
-	if errors.Is(err, jetstream.ErrKeyNotFound) {
+	e, err := d.bucket.Get(ctx, accountKey(id))
+	if errors.Is(err, bucket.ErrNotFound) {
 		return p, nil
 	}
 	if err != nil {
 		return p, unavailable(err)
 	}
-	return p, json.Unmarshal(b, &p)
+	return p, json.Unmarshal(e.Value, &p)
 }
 
 // erase deletes what is known of an account. Its login may be another's then.
@@ -210,13 +212,13 @@ func (d *directory) erase(ctx context.Context, id events.AccountID) error {
 	return d.bucket.Remove(ctx, accountKey(id))
 }
 
-// requestKey returns what hashes of requests are keyed with, and makes it where
-// there is none. A bucket that was made a moment ago may have no leader yet.
-func (d *directory) requestKey(ctx context.Context) ([]byte, error) {
+// requestKey returns the key of the hashes of requests. At the beginning of a log
+// it creates one. A bucket that was created a moment ago may have no leader yet.
+func (d *directory) requestKey(ctx context.Context, begin bool) ([]byte, error) {
 	for {
-		key, err := d.tryRequestKey(ctx)
-		if err == nil {
-			return key, nil
+		key, err := d.tryRequestKey(ctx, begin)
+		if err == nil || errors.Is(err, bucket.ErrLost) {
+			return key, err
 		}
 		if !pause(ctx) {
 			return nil, unavailable(err)
@@ -224,34 +226,21 @@ func (d *directory) requestKey(ctx context.Context) ([]byte, error) {
 	}
 }
 
-// tryRequestKey is [bucket.ErrChanged] where another ledger was faster.
-func (d *directory) tryRequestKey(ctx context.Context) ([]byte, error) {
+// tryRequestKey returns [bucket.ErrChanged] if another ledger was faster.
+func (d *directory) tryRequestKey(ctx context.Context, begin bool) ([]byte, error) {
 	const name = "request-key"
 	e, err := d.bucket.Get(ctx, name)
-	if !errors.Is(err, bucket.ErrNotFound) {
+	switch {
+	case !errors.Is(err, bucket.ErrNotFound):
 		return e.Value, err
+	case !begin:
+		return nil, fmt.Errorf("%w: the log has events, and bucket %s has no record %s; nothing was created in its place: "+
+			"stop all ledgers and restore the folder of stream KV_%s from a backup", bucket.ErrLost, DirectoryBucket, name, DirectoryBucket)
 	}
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // it never fails
 	_, err = d.bucket.Put(ctx, name, key, 0)
 	return key, err
-}
-
-// get reads a key, [jetstream.ErrKeyNotFound] where there is none. A copy that
-// lags may not have it yet, so that is the leader's to say.
-func (d *directory) get(ctx context.Context, key string) ([]byte, error) {
-	e, err := d.kv.Get(ctx, key)
-	if err == nil {
-		return e.Value(), nil
-	}
-	if !errors.Is(err, jetstream.ErrKeyNotFound) {
-		return nil, err
-	}
-	found, err := d.bucket.Get(ctx, key)
-	if errors.Is(err, bucket.ErrNotFound) {
-		return nil, jetstream.ErrKeyNotFound
-	}
-	return found.Value, err
 }
 
 // loginKey does not contain the login: keys are subjects, and may be listed.

@@ -1,12 +1,14 @@
 package ledger_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/bucket"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
@@ -30,7 +32,7 @@ func TestLoginLetGoMeanwhile(t *testing.T) {
 	}
 	// Somebody's, but no account's.
 	const login = "$KV.DIRECTORY.login."
-	taken := ""
+	taken, asked := "", 0
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
 		switch {
 		case m.Answer:
@@ -39,7 +41,12 @@ func TestLoginLetGoMeanwhile(t *testing.T) {
 			if _, err := kv.Create(t.Context(), taken, []byte(`{"account":"`+string(k.root.Account)+`"}`)); err != nil {
 				t.Error(err)
 			}
-		case strings.Contains(m.Subject, ".DIRECT.GET.KV_DIRECTORY."+login):
+		case strings.HasSuffix(m.Subject, ".STREAM.MSG.GET.KV_DIRECTORY") && taken != "" && strings.Contains(string(m.Data), taken):
+			// The first request tells a tombstone from a record, the second one
+			// reads whose it is.
+			if asked++; asked != 2 {
+				break
+			}
 			if err := stream.Purge(t.Context(), jetstream.WithPurgeSubject("$KV.DIRECTORY."+taken)); err != nil {
 				t.Error(err)
 			}
@@ -50,7 +57,44 @@ func TestLoginLetGoMeanwhile(t *testing.T) {
 	if err != nil || a.Account.Login != "carol" {
 		t.Fatalf("CreateAccount = %+v, %v, want carol", a.Account, err)
 	}
-	if taken == "" {
-		t.Error("nobody had the login, so this shows nothing")
+	if asked < 2 {
+		t.Error("the login was not let go between the two requests, so this shows nothing")
+	}
+}
+
+// TestDirectoryLost opens a ledger whose log has events and whose directory is
+// lost, whole or in the key of requests. It is refused, and nothing is created in
+// its place.
+func TestDirectoryLost(t *testing.T) {
+	t.Parallel()
+	for what, lose := range map[string]func(*testing.T, jetstream.JetStream) error{
+		"the bucket": func(t *testing.T, js jetstream.JetStream) error { return js.DeleteStream(t.Context(), "KV_DIRECTORY") },
+		"the key of requests": func(t *testing.T, js jetstream.JetStream) error {
+			kv, err := js.KeyValue(t.Context(), "DIRECTORY")
+			if err != nil {
+				return err
+			}
+			return kv.Delete(t.Context(), "request-key")
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			k := newKit(t)
+			js, err := jetstream.New(k.log.Conn())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := lose(t, js); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if l, err := ledger.Open(t.Context(), k.cfg); !errors.Is(err, bucket.ErrLost) {
+					if err == nil {
+						l.Close()
+					}
+					t.Fatalf("Open = %v, want ErrLost", err)
+				}
+			}
+		})
 	}
 }

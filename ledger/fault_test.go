@@ -327,7 +327,7 @@ func TestDirectoryAway(t *testing.T) {
 	ctx := t.Context()
 	id, _ := k.alice()
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
-		if strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.KV_") || strings.HasPrefix(m.Subject, "$KV.") {
+		if strings.HasPrefix(m.Subject, "$JS.API.STREAM.MSG.GET.KV_") || strings.HasPrefix(m.Subject, "$KV.") {
 			return ledgertest.Lose
 		}
 		return ledgertest.Pass

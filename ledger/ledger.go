@@ -175,8 +175,9 @@ type Ledger struct {
 	cancel     context.CancelFunc
 }
 
-// Open prepares the ledger on a stream that exists, and makes the directory's
-// bucket where it is missing.
+// Open prepares the ledger on a stream that exists. If the stream has no events
+// yet, Open creates the directory's bucket; otherwise a missing one is
+// [bucket.ErrLost].
 func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -192,11 +193,13 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	dir, err := openDirectory(ctx, js, stream.CachedInfo().Config.Replicas)
+	info := stream.CachedInfo()
+	begin := info.State.LastSeq == 0
+	dir, err := openDirectory(ctx, js, info.Config.Replicas, begin)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	requestKey, err := dir.requestKey(ctx)
+	requestKey, err := dir.requestKey(ctx, begin)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: read the key of requests: %w", err)
 	}
@@ -215,7 +218,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
-		group:    newGroup(cfg, js, stream.CachedInfo().Config),
+		group:    newGroup(cfg, js, info.Config),
 		confirms: new(confirmer), work: new(sync.WaitGroup),
 	}
 	l.ctx, l.cancel = context.WithCancel(context.Background())

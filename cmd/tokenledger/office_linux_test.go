@@ -86,7 +86,7 @@ func openOffice(t *testing.T) *office {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if o.sessions, err = bucket.Open(t.Context(), js, bucket.Config{Name: "SESSIONS"}); err != nil {
+	if o.sessions, err = bucket.Load(t.Context(), js, bucket.Config{Name: "SESSIONS"}); err != nil {
 		t.Fatal(err)
 	}
 	return o

@@ -349,9 +349,9 @@ func (s *SignIn) RenewRecovery(ctx context.Context, c ledger.Caller, code string
 }
 
 // Erase removes all that is kept of an account's person: the credential, the
-// invitation and all sessions. Of none of it a server answers with anything
-// afterwards; the bytes leave its files when it compacts them. Call it when the
-// account is erased in the log, so that nobody signs in again meanwhile.
+// invitation and all sessions. Their bytes are overwritten in the server's files
+// when it returns. Call it when the account is erased in the log, so that nobody
+// signs in again meanwhile.
 func (s *SignIn) Erase(ctx context.Context, id events.AccountID) error {
 	c, _, err := s.credential(ctx, id)
 	if err != nil {

@@ -72,6 +72,7 @@ func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
 	if err := s.makeRoom(ctx, r.Account); err != nil {
 		return Opened{}, err
 	}
+	s.expire(ctx)
 	if _, err := s.sessions.Put(ctx, sessionKey(secret.Digest(), r.Account, r.ID), b, 0); err != nil {
 		return Opened{}, unavailable(err)
 	}
@@ -92,6 +93,35 @@ func (s *SignIn) makeRoom(ctx context.Context, account events.AccountID) error {
 		}
 	}
 	return nil
+}
+
+// expireEvery is how often the records of expired sessions are removed.
+const expireEvery = time.Hour
+
+// expire removes the records of sessions that are older than any session may be.
+// It runs when somebody signs in, because only then are there more of them.
+func (s *SignIn) expire(ctx context.Context) {
+	now := s.now()
+	s.mu.Lock()
+	due := now.Sub(s.expired) >= expireEvery
+	if due {
+		s.expired = now
+	}
+	s.mu.Unlock()
+	if !due {
+		return
+	}
+	keys, err := s.sessions.Keys(ctx, "*.*.*")
+	oldest := string(events.NewSessionID(now.Add(-events.MaxSessionLife))) // ids are in order of time
+	for _, key := range keys {
+		if key[strings.LastIndexByte(key, '.')+1:] >= oldest || err != nil {
+			continue
+		}
+		err = s.sessions.Remove(ctx, key)
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "records of expired sessions are left", "err", err)
+	}
 }
 
 // sessionIDs lists an account's sessions in order of id, which is that of time.

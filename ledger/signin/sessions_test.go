@@ -8,8 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/bucket"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
@@ -151,9 +154,8 @@ func TestSeen(t *testing.T) {
 	revision := func() uint64 {
 		t.Helper()
 		kv := k.bucket("SESSIONS")
-		st, err := kv.Status(t.Context())
-		if err != nil || st.TTL() != 30*24*time.Hour || st.History() != 1 {
-			t.Fatalf("the bucket keeps %s and %d values (%v)", st.TTL(), st.History(), err)
+		if st, err := kv.Status(t.Context()); err != nil || st.Values() != 1 {
+			t.Fatalf("the bucket has %v values (%v), want the newest revision alone", st, err)
 		}
 		keys, err := kv.Keys(t.Context())
 		if err != nil || len(keys) != 1 {
@@ -198,6 +200,52 @@ func TestSeen(t *testing.T) {
 	atOnce(len(errs), func(i int) { _, errs[i] = n.Authenticate(context.Background(), o.Secret.Reveal(), home, true) })
 	if err := errors.Join(errs...); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestExpired erases the records of sessions that are older than any may be, when
+// somebody signs in.
+func TestExpired(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	k.person("anna", good)
+	k.person("ben", good)
+	n.must("anna", good, "")
+	k.now.advance(2 * time.Hour)
+	young, _ := n.must("anna", good, "")
+	k.now.advance(events.MaxSessionLife - time.Hour)
+	last, _ := n.must("ben", good, "")
+	keys, err := k.bucket("SESSIONS").Keys(t.Context())
+	if err != nil || len(keys) != 2 {
+		t.Fatalf("%d records are left (%v), want those of %s and %s", len(keys), err, young.Session.ID, last.Session.ID)
+	}
+	for _, key := range keys {
+		if !strings.HasSuffix(key, string(young.Session.ID)) && !strings.HasSuffix(key, string(last.Session.ID)) {
+			t.Errorf("record %s is left", key)
+		}
+	}
+}
+
+// TestBucketLost refuses to open sign-in when one of its buckets is lost, and
+// creates none in its place.
+func TestBucketLost(t *testing.T) {
+	for _, name := range []string{ledger.DirectoryBucket, signin.SessionsBucket} {
+		t.Run(name, func(t *testing.T) {
+			k := start(t, 1)
+			k.person("anna", good)
+			js, err := jetstream.New(k.node[0].cfg.Conn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := js.DeleteStream(t.Context(), "KV_"+name); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if _, err := signin.Open(t.Context(), k.node[0].cfg); !errors.Is(err, bucket.ErrLost) {
+					t.Fatalf("Open = %v, want ErrLost", err)
+				}
+			}
+		})
 	}
 }
 

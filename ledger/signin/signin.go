@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -125,14 +126,17 @@ type SignIn struct {
 	sessions  *bucket.Bucket
 	hashes    *hasher
 	attempts  *attempts
+
+	mu      sync.Mutex
+	expired time.Time // guarded by mu; when expired sessions were last removed
 }
 
-// sessionTTL is after how long the record of a session goes by itself, the
-// longest that a session may be.
-const sessionTTL = events.MaxSessionLife
+// SessionsBucket holds the sessions. It has no time limit of the server's, which
+// would not erase what it removes: see [SignIn.expire].
+const SessionsBucket = "SESSIONS"
 
-// Open prepares sign-in on a log that exists, and makes its buckets where they
-// are missing.
+// Open prepares sign-in on a log that exists. If the log has no events yet, Open
+// creates the buckets; otherwise a missing one is [bucket.ErrLost].
 func Open(ctx context.Context, cfg Config) (*SignIn, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -146,12 +150,16 @@ func Open(ctx context.Context, cfg Config) (*SignIn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
-	replicas := stream.CachedInfo().Config.Replicas
+	info := stream.CachedInfo()
+	open := bucket.Load
+	if info.State.LastSeq == 0 {
+		open = bucket.Create
+	}
 	s := &SignIn{cfg: cfg, log: cfg.Logger, hashes: newHasher(cfg.Cost), attempts: newAttempts(cfg.Now)}
-	if s.directory, err = bucket.Open(ctx, js, bucket.Config{Name: ledger.DirectoryBucket, Description: ledger.DirectoryDescription, Replicas: replicas}); err != nil {
+	if s.directory, err = open(ctx, js, bucket.Config{Name: ledger.DirectoryBucket, Description: ledger.DirectoryDescription, Replicas: info.Config.Replicas}); err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
-	if s.sessions, err = bucket.Open(ctx, js, bucket.Config{Name: "SESSIONS", Description: "sessions of people who signed in", Replicas: replicas, TTL: sessionTTL}); err != nil {
+	if s.sessions, err = open(ctx, js, bucket.Config{Name: SessionsBucket, Description: "sessions of people who signed in", Replicas: info.Config.Replicas}); err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
 	return s, nil

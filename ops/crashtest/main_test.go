@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/ops/clustertest"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 		os.Exit(runNode(raw))
 	}
 	flag.Parse()
-	os.Exit(m.Run())
+	os.Exit(clustertest.Main(m))
 }
 
 // seeded returns the run's seed and what follows from it.

@@ -104,3 +104,18 @@ func TestPowerCutAtTheBeginning(t *testing.T) {
 		})
 	}
 }
+
+// TestEndedByPowerCut ends sessions, invitations, codes and accounts in all ways
+// and cuts the power.
+func TestEndedByPowerCut(t *testing.T) {
+	d := newDisk(t, diskSize, "that nothing that was ended or erased comes back after a power cut")
+	_, rng := seeded(t)
+	m := newLedger(t, d.use(settings{}))
+	m.run()
+	flush := false
+	testEnded(t, oneLedger(t, m, func() {
+		d.cut(m, rng, flush)
+		flush = !flush
+		m.run()
+	}))
+}

@@ -1,0 +1,119 @@
+package bucket_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/ledger/bucket"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+)
+
+// TestCutOff loses each request in turn, or its answer, and all that come after
+// it. A record is then what it was or what it was to be. The next start erases
+// what was left, and doing it again comes to the end.
+func TestCutOff(t *testing.T) {
+	put := func(b *bucket.Bucket, t *testing.T) error {
+		e, err := b.Get(t.Context(), "a")
+		if err != nil {
+			return err
+		}
+		_, err = b.Put(t.Context(), "a", []byte("new"), e.Revision)
+		return err
+	}
+	remove := func(b *bucket.Bucket, t *testing.T) error { return b.Remove(t.Context(), "a") }
+	for _, c := range []struct {
+		what  string
+		do    func(*bucket.Bucket, *testing.T) error
+		steps int // at which it is cut off
+		after string
+	}{{"Put", put, 3, "new"}, {"Remove", remove, 8, ""}} {
+		for step := range c.steps {
+			for _, answer := range []bool{false, true} {
+				t.Run(fmt.Sprintf("%s, step %d, answer %t", c.what, step, answer), func(t *testing.T) {
+					t.Parallel()
+					testCutOff(t, c.do, step, answer, c.after)
+				})
+			}
+		}
+	}
+}
+
+func testCutOff(t *testing.T, do func(*bucket.Bucket, *testing.T) error, step int, answer bool, after string) {
+	log := ledgertest.Start(t)
+	other := log.Conn()
+	t.Cleanup(other.Close)
+	otherJS, err := jetstream.New(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bucket.Create(t.Context(), otherJS, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := b.Put(t.Context(), "a", []byte("first"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Put(t.Context(), "a", []byte("old"), first); err != nil {
+		t.Fatal(err)
+	}
+	// Requests that are not lost may time out here as well, on a slow machine.
+	// That is one more way of losing an answer.
+	const short = 300 * time.Millisecond
+	link, conn := log.Link()
+	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(short))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = bucket.Load(t.Context(), js, bucket.Config{Name: "TEST", Timeout: short}); err != nil {
+		t.Fatal(err)
+	}
+	seen, cut := 0, false
+	link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+		if m.Subject == "" || !strings.Contains(m.Subject, "KV") {
+			return ledgertest.Pass
+		}
+		if m.Answer == answer {
+			cut = cut || seen == step
+			seen++
+		}
+		if cut {
+			return ledgertest.Lose
+		}
+		return ledgertest.Pass
+	})
+	err = do(b, t)
+	link.Rule(nil)
+	if err == nil && link.Lost() == 0 {
+		t.Fatalf("it takes %d requests, so this shows nothing", seen)
+	}
+	// Another process starts and finds at most one revision, which counts.
+	var err2 error
+	if b, err2 = bucket.Load(t.Context(), otherJS, config); err2 != nil {
+		t.Fatal(err2)
+	}
+	e, err2 := b.Get(t.Context(), "a")
+	switch {
+	case errors.Is(err2, bucket.ErrNotFound) && after == "":
+	case err2 != nil:
+		t.Errorf("Get = %v", err2)
+	case err == nil && string(e.Value) != after, string(e.Value) != "old" && string(e.Value) != after:
+		t.Errorf("Get = %q after %v", e.Value, err)
+	}
+	if n := stored(t, otherJS); n > 1 || n == 1 && errors.Is(err2, bucket.ErrNotFound) {
+		t.Errorf("the server has %d revisions after the next start, and Get = %v", n, err2)
+	}
+	if err := do(b, t); err != nil {
+		t.Fatalf("once more: %v", err)
+	}
+	switch e, err := b.Get(t.Context(), "a"); {
+	case errors.Is(err, bucket.ErrNotFound) && after == "":
+	case err != nil, string(e.Value) != after:
+		t.Errorf("once more, Get = %q, %v", e.Value, err)
+	}
+}

@@ -1,0 +1,483 @@
+package crashtest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pquerna/otp/totp"
+
+	"github.com/tokenledger/tokenledger/ops/clustertest"
+)
+
+// site is one or more ledgers that people sign in to.
+type site struct {
+	url     func() string // of a ledger's API
+	root    func() string // the first token's secret
+	stores  func() []string
+	crash   func() // all at once
+	restart func() // all, in peace
+}
+
+// person is somebody with an account.
+type person struct{ id, login, password string }
+
+const firstPassword = "otter plinth quaver"
+
+// ended ends sessions, invitations, codes and accounts of one site in all ways,
+// while other records of the same buckets live on.
+type ended struct {
+	t *testing.T
+	site
+	people int
+	// checks are what has to hold from now on: what -> error.
+	checks []check
+	// erased are texts that no file of the stores may hold: text -> what it is.
+	erased map[string]string
+}
+
+type check struct {
+	what  string
+	holds func() error
+}
+
+func (e *ended) must(what string, holds func() error) {
+	e.checks = append(e.checks, check{what, holds})
+}
+
+// send asks the site until a ledger answers, and returns status and body.
+func (e *ended) send(method, path, secret string, body map[string]any) (status int, answer map[string]any) {
+	e.t.Helper()
+	if body == nil && method != http.MethodGet {
+		body = map[string]any{}
+	}
+	var problem error
+	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		status, answer, problem = e.once(method, path, secret, body)
+		if problem == nil && status != http.StatusServiceUnavailable {
+			return status, answer
+		}
+	}
+	e.t.Fatalf("%s %s: status %d, %v, %v", method, path, status, answer, problem)
+	return 0, nil
+}
+
+func (e *ended) once(method, path, secret string, body map[string]any) (int, map[string]any, error) {
+	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+	defer cancel()
+	var content io.Reader
+	if body != nil {
+		b, err := json.Marshal(body)
+		if err != nil {
+			return 0, nil, err
+		}
+		content = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, e.url()+path, content)
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if secret != "" {
+		req.Header.Set("Authorization", "Bearer "+secret)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	raw, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, nil, err
+	}
+	answer := map[string]any{}
+	if len(raw) > 0 {
+		err = json.Unmarshal(raw, &answer)
+	}
+	return resp.StatusCode, answer, err
+}
+
+// done is send for what has to succeed.
+func (e *ended) done(method, path, secret string, body map[string]any) map[string]any {
+	e.t.Helper()
+	status, answer := e.send(method, path, secret, body)
+	if status >= 300 {
+		e.t.Fatalf("%s %s: status %d, %v", method, path, status, answer)
+	}
+	return answer
+}
+
+// person makes an account with a password.
+func (e *ended) person() person {
+	e.t.Helper()
+	e.people++
+	p := person{login: fmt.Sprintf("person%d-login", e.people), password: firstPassword}
+	account, _ := e.done("POST", "/v1/accounts", e.root(), map[string]any{
+		"login": p.login, "kind": "user", "name": p.login + " first name", "mail": p.login + ".first@example.org",
+	})["account"].(map[string]any)
+	p.id, _ = account["id"].(string)
+	e.redeem(e.invite(p), p.password)
+	return p
+}
+
+func (e *ended) invite(p person) string {
+	e.t.Helper()
+	secret, _ := e.done("POST", "/v1/accounts/"+p.id+"/invite", e.root(), nil)["invitation"].(string)
+	return secret
+}
+
+func (e *ended) redeem(invitation, password string) {
+	e.t.Helper()
+	e.done("POST", "/v1/password", "", map[string]any{"invitation": invitation, "password": password})
+}
+
+// enter signs in and returns the session's secret and id.
+func (e *ended) enter(p person, code string) (secret, id string) {
+	e.t.Helper()
+	o := e.done("POST", "/v1/session", "", map[string]any{"login": p.login, "password": p.password, "code": code})
+	secret, _ = o["secret"].(string)
+	session, _ := o["session"].(map[string]any)
+	id, _ = session["id"].(string)
+	if secret == "" || id == "" {
+		e.t.Fatalf("a session without a secret: %v", o)
+	}
+	return secret, id
+}
+
+// use has a session do something that writes its record again.
+func (e *ended) use(p person, secret string) {
+	e.t.Helper()
+	e.done("POST", "/v1/session/prove", secret, map[string]any{"password": p.password})
+}
+
+func (e *ended) status(want int, method, path, secret string, body map[string]any) func() error {
+	return func() error {
+		if status, answer := e.send(method, path, secret, body); status != want {
+			return fmt.Errorf("%s %s: status %d, %v, want %d", method, path, status, answer, want)
+		}
+		return nil
+	}
+}
+
+func (e *ended) refused(secret string) func() error {
+	return e.status(http.StatusUnauthorized, "GET", "/v1/session", secret, nil)
+}
+
+// noEntry refuses a sign-in with a person's password.
+func (e *ended) noEntry(p person, code string) func() error {
+	return e.status(http.StatusUnauthorized, "POST", "/v1/session", "",
+		map[string]any{"login": p.login, "password": p.password, "code": code})
+}
+
+// notTaken refuses an invitation.
+func (e *ended) notTaken(invitation string) func() error {
+	return e.status(http.StatusUnauthorized, "POST", "/v1/password", "",
+		map[string]any{"invitation": invitation, "password": "burlap cinder walnut"})
+}
+
+func (e *ended) accepted(secret string) func() error {
+	return e.status(http.StatusOK, "GET", "/v1/session", secret, nil)
+}
+
+// everything ends one of each kind. A session of each person lives on where that
+// can be.
+func (e *ended) everything(when string) {
+	e.t.Helper()
+	e.sessions(when)
+	e.passwords(when)
+	e.codes(when)
+	e.account(when)
+	e.login(when)
+}
+
+func (e *ended) sessions(when string) {
+	p := e.person()
+	kept, _ := e.enter(p, "")
+	e.must(when+", a session that was kept", e.accepted(kept))
+
+	once, _ := e.enter(p, "")
+	e.done("POST", "/v1/session/end", once, nil)
+	e.must(when+", signed out at once", e.refused(once))
+
+	proved, _ := e.enter(p, "")
+	e.use(p, proved)
+	e.done("POST", "/v1/session/end", proved, nil)
+	e.must(when+", signed out after prove", e.refused(proved))
+
+	used, id := e.enter(p, "")
+	e.use(p, used)
+	e.done("POST", "/v1/sessions/"+id+"/end", e.root(), nil)
+	e.must(when+", ended by a superuser after use", e.refused(used))
+
+	all := e.person()
+	other, _ := e.enter(all, "")
+	e.use(all, other)
+	own, _ := e.enter(all, "")
+	e.done("POST", "/v1/sessions/end", own, nil)
+	e.must(when+", all ended by oneself", e.refused(other))
+	e.must(when+", all ended by oneself, this one too", e.refused(own))
+	theirs, _ := e.enter(all, "")
+	e.use(all, theirs)
+	e.done("POST", "/v1/sessions/end", e.root(), map[string]any{"account": all.id})
+	e.must(when+", all ended by a superuser", e.refused(theirs))
+}
+
+func (e *ended) passwords(when string) {
+	p := e.person()
+	old, _ := e.enter(p, "")
+	e.use(p, old)
+	own, _ := e.enter(p, "")
+	e.erase(when+", the password's hash before the change", e.hash(p))
+	const next = "mussel thicket organza"
+	e.done("PUT", "/v1/password", own, map[string]any{"old": p.password, "new": next})
+	e.must(when+", a session before the password was changed", e.refused(old))
+	if err := e.accepted(own)(); err != nil {
+		e.t.Errorf("%s, the session that changed the password: %v", when, err)
+	}
+	e.must(when+", the old password", e.noEntry(p, ""))
+
+	first := e.invite(p)
+	second := e.invite(p)
+	e.must(when+", an invitation that was replaced", e.notTaken(first))
+	e.redeem(second, next+" still")
+	e.must(when+", an invitation that was taken up", e.notTaken(second))
+	e.must(when+", the session of before the invitation", e.refused(own))
+}
+
+func (e *ended) codes(when string) {
+	p := e.person()
+	secret, _ := e.enter(p, "")
+	codes := e.factor(secret)
+	e.enter(p, codes[0])
+	e.must(when+", a recovery code that was used", e.noEntry(p, codes[0]))
+}
+
+// factor adds a second factor and returns recovery codes.
+func (e *ended) factor(session string) (codes []string) {
+	e.t.Helper()
+	secret, _ := e.done("POST", "/v1/second-factor", session, nil)["secret"].(string)
+	code, err := totp.GenerateCode(secret, time.Now())
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	list, _ := e.done("POST", "/v1/second-factor/confirm", session, map[string]any{"code": code})["recovery_codes"].([]any)
+	for _, c := range list {
+		codes = append(codes, fmt.Sprint(c))
+	}
+	if len(codes) == 0 {
+		e.t.Fatal("there are no recovery codes")
+	}
+	e.secret(secret)
+	return codes
+}
+
+// secret remembers the secret of the second factor that was added last.
+func (e *ended) secret(s string) { e.erased["last second factor"] = s }
+
+func (e *ended) account(when string) {
+	p := e.person()
+	session, _ := e.enter(p, "")
+	e.use(p, session)
+	e.factor(session)
+	e.erase(when+", the second factor of an erased account", e.erased["last second factor"])
+	delete(e.erased, "last second factor")
+	e.erase(when+", the password's hash of an erased account", e.hash(p))
+	for i := range 2 {
+		e.done("PATCH", "/v1/accounts/"+p.id, e.root(), map[string]any{
+			"name": fmt.Sprintf("%s name %d", p.login, i), "mail": fmt.Sprintf("%s.%d@example.org", p.login, i),
+		})
+	}
+	invitation := e.invite(p)
+	e.done("POST", "/v1/accounts/"+p.id+"/erase", e.root(), nil)
+	for what, text := range map[string]string{
+		"login": `"` + p.login + `"`, "first name": p.login + " first", "first mail": p.login + ".first@", "name": p.login + " name", "mail": p.login + ".",
+	} {
+		e.erase(when+", the "+what+" of an erased account", text)
+	}
+	e.must(when+", a session of an erased account", e.refused(session))
+	e.must(when+", the password of an erased account", e.noEntry(p, ""))
+	e.must(when+", the invitation of an erased account", e.notTaken(invitation))
+	e.must(when+", the login of an erased account", e.status(http.StatusNotFound, "GET", "/v1/accounts/"+p.login, e.root(), nil))
+	e.must(when+", the name of an erased account", func() error {
+		status, answer := e.send("GET", "/v1/accounts/"+p.id, e.root(), nil)
+		if s := fmt.Sprint(answer); status != http.StatusOK || strings.Contains(s, p.login) {
+			return fmt.Errorf("status %d, %s", status, s)
+		}
+		return nil
+	})
+}
+
+// login lets a login go and gives it to another account.
+func (e *ended) login(when string) {
+	p := e.person()
+	e.done("POST", "/v1/accounts/"+p.id+"/erase", e.root(), nil)
+	account, _ := e.done("POST", "/v1/accounts", e.root(), map[string]any{"login": p.login, "kind": "service"})["account"].(map[string]any)
+	e.must(when+", a login that was let go and taken", func() error {
+		_, answer := e.send("GET", "/v1/accounts/"+p.login, e.root(), nil)
+		if answer["id"] != account["id"] || account["id"] == p.id {
+			return fmt.Errorf("it is %v's, want %v", answer["id"], account["id"])
+		}
+		return nil
+	})
+}
+
+// erase has check look for a text in the files.
+func (e *ended) erase(what, text string) {
+	e.t.Helper()
+	if len(e.holds(text)) == 0 && !strings.Contains(what, "name") && !strings.Contains(what, "mail") && !strings.Contains(what, "login") {
+		e.t.Fatalf("%s is in no file, so looking for it shows nothing", what)
+	}
+	e.erased[what] = text
+}
+
+// hash returns the stored hash of a person's password.
+func (e *ended) hash(p person) string {
+	e.t.Helper()
+	record := regexp.MustCompile(`(?s)credential\.` + p.id + `.{0,300}?"password":"([^"]+)"`)
+	found := ""
+	e.files(func(_ string, raw []byte) {
+		for _, m := range record.FindAllSubmatch(raw, -1) {
+			found = string(m[1])
+		}
+	})
+	if !strings.HasPrefix(found, "$argon2id$") {
+		e.t.Fatalf("the hash of %s is not found: %q", p.login, found)
+	}
+	return found
+}
+
+func (e *ended) files(visit func(path string, raw []byte)) {
+	e.t.Helper()
+	for _, dir := range e.stores() {
+		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // it was removed just now
+			}
+			if err != nil || d.IsDir() {
+				return err
+			}
+			raw, err := os.ReadFile(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			visit(path, raw)
+			return err
+		})
+		if err != nil {
+			e.t.Fatal(err)
+		}
+	}
+}
+
+// holds returns the files that hold a text.
+func (e *ended) holds(text string) (in []string) {
+	e.t.Helper()
+	e.files(func(path string, raw []byte) {
+		if bytes.Contains(raw, []byte(text)) {
+			in = append(in, path)
+		}
+	})
+	return in
+}
+
+// check fails the test unless all that has to hold does.
+func (e *ended) check(when string) {
+	e.t.Helper()
+	for _, c := range e.checks {
+		if err := c.holds(); err != nil {
+			e.t.Errorf("%s: %s: %v", when, c.what, err)
+		}
+	}
+	for what, text := range e.erased {
+		// The other ledgers of a log apply it a moment later.
+		err := poll(patience, func() (bool, error) { return len(e.holds(text)) == 0, nil })
+		if err != nil {
+			e.t.Fatalf("%s: %s is still in %q", when, what, e.holds(text))
+		}
+	}
+}
+
+// testEnded ends things before a restart in peace and after it, and then crashes,
+// again and again.
+func testEnded(t *testing.T, s site) {
+	e := &ended{t: t, site: s, erased: map[string]string{}}
+	e.everything("before the restart")
+	e.check("at once")
+	e.restart()
+	e.check("after the restart")
+	e.everything("after the restart")
+	for i := range 2 {
+		e.crash()
+		e.check(fmt.Sprintf("after crash %d", i+1))
+	}
+	// What came between the last snapshot and the crash is ended once more.
+	e.everything("after a crash")
+	e.crash()
+	e.check("after the last crash")
+}
+
+// TestEndedByKill ends sessions, invitations, codes and accounts in all ways and
+// kills the ledger.
+func TestEndedByKill(t *testing.T) {
+	t.Parallel()
+	m := newLedger(t, settings{})
+	m.run()
+	testEnded(t, oneLedger(t, m, func() { m.process().kill(); m.run() }))
+}
+
+// oneLedger is the site of a ledger that runs.
+func oneLedger(t *testing.T, m *machine, crash func()) site {
+	root := rootSecret(t, m.process())
+	return site{
+		url:     func() string { return m.process().waitListening().API },
+		root:    func() string { return root },
+		stores:  func() []string { return []string{m.process().path("log"), m.process().path("index")} },
+		crash:   crash,
+		restart: func() { m.process().stop(); m.run() },
+	}
+}
+
+// TestEndedByKillOfThree does so with three ledgers, which are all killed at once.
+func TestEndedByKillOfThree(t *testing.T) {
+	t.Parallel()
+	c := clustertest.Start(t, clustertest.Options{})
+	turn := 0
+	all := func(do func(*clustertest.Node)) {
+		for _, n := range c.Ledgers() {
+			do(n)
+		}
+		for _, n := range c.Ledgers() {
+			n.Start(t)
+		}
+		for _, n := range c.Ledgers() {
+			n.WaitReady(t)
+		}
+	}
+	root := c.Root(t)
+	testEnded(t, site{
+		url: func() string { // each in turn
+			turn++
+			return c.Ledgers()[turn%3].API
+		},
+		root: func() string { return root },
+		stores: func() (dirs []string) {
+			for _, n := range c.Ledgers() {
+				dirs = append(dirs, n.File("log", "jetstream", "LEDGER", "streams"))
+			}
+			return dirs
+		},
+		crash:   func() { all(func(n *clustertest.Node) { n.Kill(t) }) },
+		restart: func() { all(func(n *clustertest.Node) { n.Stop(t) }) },
+	})
+}
