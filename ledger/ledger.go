@@ -166,6 +166,7 @@ type Ledger struct {
 	// that whoever has the log cannot try out what a request may have asked.
 	requestKey []byte
 	answers    *answers
+	reserved   *reservations
 	group      *group
 	nodes      *nodes
 	receipts   *receipts
@@ -215,6 +216,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
+		reserved: &reservations{now: cfg.Now, since: map[events.AccountID]time.Time{}},
 		group:    newGroup(cfg, js, stream.CachedInfo().Config),
 		confirms: new(confirmer), work: new(sync.WaitGroup),
 	}

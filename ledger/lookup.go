@@ -164,11 +164,11 @@ func (l *Ledger) stateOf(t *events.Token) string {
 	return string(t.State)
 }
 
-// cutOff reports whether everything that was made before some time after the
-// token is revoked.
+// cutOff reports whether a bulk revocation, of its account or of all, has ended
+// the token.
 func (l *Ledger) cutOff(t *events.Token) bool {
 	a, err := l.cfg.View.Account(t.Account)
-	return err != nil || a.Erased || t.Created.Before(a.TokensBefore) || t.Created.Before(l.cfg.View.Policy().TokensBefore)
+	return err != nil || a.Erased || events.CutOff(t, a, l.cfg.View.Policy())
 }
 
 func (l *Ledger) show(t *events.Token) Token {

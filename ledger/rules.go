@@ -81,7 +81,8 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 	return nil
 }
 
-// graceEnd returns until when the old secret lives.
+// graceEnd returns until when the old secret lives, zero if it ends with the
+// event.
 func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) (time.Time, error) {
 	longest := time.Duration(l.cfg.View.Policy().MaxGrace) * time.Second
 	g := min(defaultGrace, longest)
@@ -93,6 +94,9 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 		return time.Time{}, invalid("grace", "is negative")
 	case g > longest:
 		return time.Time{}, invalid("grace", "is more than %s, the longest that the policy allows", humanDuration(longest))
+	}
+	if g == 0 {
+		return time.Time{}, nil
 	}
 	until := now.Add(g).UTC().Round(0)
 	if !t.Expires.IsZero() && t.Expires.Before(until) {

@@ -19,8 +19,10 @@ type Record struct {
 	Inherit bool
 	// Plain says that the secret has neither prefix nor checksum.
 	Plain bool
-	// Created is when the token was made; cut-offs compare with it.
-	Created time.Time
+	// Created is when the token was created, and CreatedIn the position of that
+	// event. Bulk revocations compare with them.
+	Created   time.Time
+	CreatedIn events.Position
 	// Expires is when the token ends, zero if never.
 	Expires time.Time
 	// Until is when this secret of the token ends, zero if with the token.
@@ -46,14 +48,14 @@ const (
 func (s RecordState) ended() bool { return s == SecretRevoked || s == SecretSuperseded }
 
 const (
-	recordVersion  = 1
-	recordFixed    = 3 + 4*8 + 2*16 + 1
+	recordVersion  = 2
+	recordFixed    = 3 + 5*8 + 2*16 + 1
 	flagInherit    = 1
 	flagConstraint = 2
 	flagPlain      = 4
 )
 
-// append writes the stored form: version, state, flags, four times or positions
+// append writes the stored form: version, state, flags, five times or positions
 // of eight bytes, two ids, the label and scopes as length and text, constraints as JSON.
 func (r *Record) append(b []byte) ([]byte, error) {
 	flags := flag(r.Inherit, flagInherit) | flag(!r.Constraints.Empty(), flagConstraint) | flag(r.Plain, flagPlain)
@@ -61,6 +63,7 @@ func (r *Record) append(b []byte) ([]byte, error) {
 	for _, t := range [...]time.Time{r.Created, r.Expires, r.Until} {
 		b = binary.BigEndian.AppendUint64(b, uint64(nanos(t)))
 	}
+	b = binary.BigEndian.AppendUint64(b, uint64(r.CreatedIn))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Version))
 	token, account := r.Token.Bytes(), r.Account.Bytes()
 	b = append(b, token[:]...)
@@ -97,6 +100,7 @@ type recordParts struct {
 	state          RecordState
 	flags          byte
 	times          [3]int64 // created, expires, until
+	createdIn      events.Position
 	version        events.Position
 	token, account [16]byte
 	app            []byte
@@ -122,7 +126,8 @@ func splitRecord(b []byte) (f recordParts, err error) {
 		f.times[i] = n
 		b = b[8:]
 	}
-	f.version = events.Position(binary.BigEndian.Uint64(b))
+	f.createdIn, f.version = events.Position(binary.BigEndian.Uint64(b)), events.Position(binary.BigEndian.Uint64(b[8:]))
+	b = b[8:]
 	f.token, f.account = [16]byte(b[8:24]), [16]byte(b[24:40])
 	if f.app, b, err = takeText(b[40:]); err != nil || len(b) == 0 {
 		return f, errShort
@@ -150,7 +155,7 @@ func parseRecord(b []byte) (Record, error) {
 	r := Record{
 		Token: events.TokenIDFrom(f.token), Account: events.AccountIDFrom(f.account), App: string(f.app),
 		State: f.state, Inherit: f.flags&flagInherit != 0, Plain: f.flags&flagPlain != 0,
-		Created: fromNanos(f.times[0]), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), Version: f.version,
+		Created: fromNanos(f.times[0]), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), CreatedIn: f.createdIn, Version: f.version,
 	}
 	if r.Scopes, err = parseScopes(f.scopes); err != nil {
 		return Record{}, err

@@ -205,7 +205,7 @@ func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Ca
 	case err != nil:
 		return ledger.Caller{}, unavailable(err)
 	case t.Account != r.Account, t.State != events.Active, !t.Expires.IsZero() && !now.Before(t.Expires),
-		t.Created.Before(a.TokensBefore), t.Created.Before(policy.TokensBefore),
+		events.CutOff(t, a, policy),
 		!mayOpen(t.Constraints, address):
 		return ledger.Caller{}, ErrNoSession
 	}
