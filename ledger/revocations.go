@@ -125,6 +125,11 @@ func (b *bulk) check() error {
 	if r.Account == "" && b.asOne() && r.Before.IsZero() {
 		return fmt.Errorf("%w: name at least one of account, app, device, scope and created_before; nothing that ends every token there is goes without", ErrInvalid)
 	}
+	if !r.Before.IsZero() {
+		if err := b.clock(); err != nil {
+			return err
+		}
+	}
 	if r.Before.After(b.began) {
 		return invalid("created_before", "is in the future")
 	}

@@ -48,6 +48,15 @@ func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error
 	return scopes, nil
 }
 
+// clock returns [ErrUnavailable] if a command that computes a time from this
+// machine's clock, or compares one with it, would compute a wrong one.
+func (l *Ledger) clock() error {
+	if err := l.cfg.Clock(); err != nil {
+		return fmt.Errorf("%w: nothing was changed, because the clock of this ledger is in doubt: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
 func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
 	p := l.cfg.View.Policy()
 	life := time.Duration(p.DefaultLife) * time.Second
@@ -97,6 +106,9 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 	}
 	if g == 0 {
 		return time.Time{}, nil
+	}
+	if err := l.clock(); err != nil {
+		return time.Time{}, err
 	}
 	until := now.Add(g).UTC().Round(0)
 	if !t.Expires.IsZero() && t.Expires.Before(until) {

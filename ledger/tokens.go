@@ -95,6 +95,9 @@ func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken
 			if err := live(a); err != nil {
 				return nil, err
 			}
+			if err := l.clock(); err != nil {
+				return nil, err
+			}
 			if err := l.within(a, scopes); err != nil {
 				return nil, err
 			}
@@ -250,6 +253,11 @@ func (l *Ledger) edit(ctx context.Context, c Caller, key string, id events.Token
 func (l *Ledger) planEdit(r EditToken) (*events.TokenEdited, error) {
 	edit := &events.TokenEdited{App: r.App, Device: r.Device, Constraints: r.Constraints}
 	now := l.cfg.Now()
+	if r.ExpiresIn != nil || r.Expires != nil {
+		if err := l.clock(); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case r.ExpiresIn != nil:
 		at, err := l.expiry(now, r.ExpiresIn)

@@ -26,6 +26,7 @@ type Source struct {
 	Lease         func() time.Duration     // what is left of it
 	Stale         func() uint64            // checks answered past the lease, where that is configured
 	Resident      func() Resident          // what checks find in memory
+	Clock         func() (float64, bool)   // seconds that the time of day is ahead of the ledgers', false if not known
 	Ready         func() error             // why checks are refused, nil if not
 }
 
@@ -64,12 +65,13 @@ var (
 	descAway    = prometheus.NewDesc("tokenledger_resident_away_tokens", "Secrets of tokens that checks have to read from the disk, because memory has no room for them.", nil, nil)
 	descBytes   = prometheus.NewDesc("tokenledger_resident_bytes", "Memory taken by the secrets that are there.", nil, nil)
 	descLimit   = prometheus.NewDesc("tokenledger_resident_limit_bytes", "Memory that they may take.", nil, nil)
+	descClock   = prometheus.NewDesc("tokenledger_clock_offset_seconds", "How far the clock of this machine is ahead of the ledgers' median; less than 0 if it is behind. Absent while it is not known.", nil, nil)
 	descBuild   = prometheus.NewDesc("tokenledger_build_info", "Version of the program.", []string{"version"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descHeld, descAway, descBytes, descLimit, descReady, descBuild} {
+	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descHeld, descAway, descBytes, descLimit, descClock, descReady, descBuild} {
 		ch <- d
 	}
 }
@@ -91,6 +93,9 @@ func (s Source) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descAway, prometheus.GaugeValue, float64(r.Away))
 	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.GaugeValue, float64(r.Bytes))
 	ch <- prometheus.MustNewConstMetric(descLimit, prometheus.GaugeValue, float64(r.Limit))
+	if offset, known := s.Clock(); known {
+		ch <- prometheus.MustNewConstMetric(descClock, prometheus.GaugeValue, offset)
+	}
 	ch <- prometheus.MustNewConstMetric(descReady, prometheus.GaugeValue, ready)
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, s.Version)
 }

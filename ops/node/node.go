@@ -333,6 +333,7 @@ func (n *Node) openLedger(ctx context.Context) error {
 	}
 	n.ledger, err = ledger.Open(ctx, ledger.Config{
 		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Model: n.cfg.Model, Room: n.folder.room, Logger: n.log,
+		Clock:  n.lease.ClockErr,
 		Forget: []func(context.Context, events.AccountID) error{n.forget},
 	})
 	if err == nil {
@@ -614,6 +615,10 @@ func (n *Node) opsHandler() http.Handler {
 		Resident: func() metrics.Resident {
 			r := n.index.Resident()
 			return metrics.Resident{Secrets: r.Secrets, Away: r.Away, Bytes: r.Bytes, Limit: r.Limit}
+		},
+		Clock: func() (float64, bool) {
+			c := n.lease.Status().Clock
+			return c.By.Seconds(), c.Known
 		},
 		Ready: n.unopened,
 	})

@@ -45,6 +45,9 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 		LeaseMS: max(0, n.verify.Lease().Milliseconds()), Version: n.cfg.Version,
 		Epoch: n.index.Epoch(), Address: address(n.verifyListener), Model: n.model,
 	}
+	if c := n.lease.Status().Clock; c.Known {
+		r.Clock = new(events.InMilliseconds(c.By))
+	}
 	for permission, d := range n.cfg.Stale {
 		if r.Stale == nil {
 			r.Stale = map[string]events.Milliseconds{}
