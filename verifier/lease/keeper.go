@@ -492,7 +492,7 @@ func (k *Keeper) renew(ctx context.Context, lease time.Duration) error {
 	k.retry = 0
 	k.clock.Sent(at, sent)
 	if k.first == 0 {
-		k.first = sent
+		k.first = max(sent, 1)
 	}
 	if lease == 0 {
 		k.withdraw, k.lost = false, !k.offset.Off // else the next one is due at once
