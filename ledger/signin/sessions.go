@@ -188,6 +188,7 @@ func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Ca
 	case r.Generation != generation,
 		!now.Before(r.Created.Add(policy.Life())),
 		!now.Before(r.Seen.Add(policy.Idle())),
+		ledger.FromWrongClock(r.Created, now), ledger.FromWrongClock(r.Seen, now),
 		r.Created.Before(a.TokensBefore), r.Created.Before(policy.TokensBefore):
 		return ledger.Caller{}, ErrNoSession
 	}
