@@ -250,8 +250,10 @@ func TestKeeperClock(t *testing.T) {
 				defer b.end()
 				b.tell1s(2*time.Second, "l0", "l1", "l2")
 				serving("wrong from the start", !wrong)
-				b.tell1s(2*time.Minute, "l0", "l1", "l2")
-				serving("two minutes later", !wrong)
+				for range 120 {
+					b.tell1s(time.Second, "l0", "l1", "l2")
+					serving("in the two minutes after", !wrong)
+				}
 				last := b.renewals()[len(b.renewals())-1]
 				if last.Fenced != wrong || (last.Lease == 0) != wrong {
 					t.Errorf("its last renewal is %+v", last)
