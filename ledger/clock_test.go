@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/verifier"
 )
 
 // TestClockInDoubt: a ledger whose clock is in doubt refuses what computes a time,
@@ -82,5 +83,26 @@ func TestAllTokensWhateverTheClock(t *testing.T) {
 	}
 	if left := k.live(old, young); left != nil {
 		t.Errorf("tokens %v live", left)
+	}
+}
+
+// TestRotateWithoutGrace: the old secret ends with the event, on a verifier whose
+// clock is an hour behind too.
+func TestRotateWithoutGrace(t *testing.T) {
+	k := newKit(t)
+	k.account("alice", "view:site/*")
+	tok := k.token("alice", "view:site/1")
+	v := k.verifier()
+	none := time.Duration(0)
+	got, err := k.Rotate(t.Context(), k.root, "", tok.Token.ID, 0, &none)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.now.advance(-time.Hour)
+	if d := v.Check(tok.Secret.Reveal(), verifier.Request{}); d.OK() || d.Position < got.Position {
+		t.Errorf("the old secret: %s at position %d, want it refused at %d", d.Reason, d.Position, got.Position)
+	}
+	if d := v.Check(got.Secret.Reveal(), verifier.Request{}); !d.OK() {
+		t.Errorf("the new secret: %s", d.Reason)
 	}
 }
