@@ -94,6 +94,12 @@ type Renewal struct {
 	Index   Statement `json:"index"`
 	Mark    Statement `json:"mark"`
 	Version string    `json:"version,omitempty"` // of the program
+	// Clock is the sender's time of day as Unix time, from before it sent this.
+	// Zero says nothing.
+	Clock Milliseconds `json:"clock_ms,omitempty"`
+	// Fenced says that the sender has no lease because its clock is wrong. It
+	// sends this to learn when the clock is right.
+	Fenced bool `json:"fenced,omitempty"`
 }
 
 // Barrier makes every renewal after it conditional: whoever asks for a lease
@@ -104,7 +110,15 @@ type Barrier struct {
 	Floor  Position     `json:"floor"`    // of an event that is committed; 0 while there is none
 	Lease  Milliseconds `json:"lease_ms"` // the longest that a lease may be
 	Ledger string       `json:"ledger"`   // name of the node that wrote it
+	// Clock is the ledger's time of day as Unix time, from before it sent this and
+	// after it had read the stream up to Read. Zero says nothing.
+	Clock Milliseconds `json:"clock_ms,omitempty"`
+	Read  LeaseSeq     `json:"read,omitempty"`
 }
+
+// ClockLimit is by how much a node's time of day may differ from that of the
+// ledgers. A node that differs by more has no lease.
+const ClockLimit = 2 * time.Second
 
 // Milliseconds is a duration as it is stored.
 type Milliseconds int64
@@ -201,6 +215,9 @@ func (r *Renewal) validate() error {
 	if r.Number == 0 {
 		problems = append(problems, errors.New("a renewal's number counts from 1"))
 	}
+	if r.Clock < 0 {
+		problems = append(problems, errors.New("clock is before 1970"))
+	}
 	if r.Epoch != "" && !isEpoch(r.Epoch) {
 		problems = append(problems, errors.New("epoch is not one"))
 	}
@@ -218,6 +235,9 @@ func (r *Renewal) validate() error {
 
 func (b *Barrier) validate() error {
 	problems := []error{CheckNodeName(b.Ledger)}
+	if b.Clock < 0 {
+		problems = append(problems, errors.New("clock is before 1970"))
+	}
 	if !isEpoch(b.Epoch) {
 		problems = append(problems, errors.New("epoch is not one"))
 	}

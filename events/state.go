@@ -49,6 +49,14 @@ type Token struct {
 	Secrets []SecretSlot `json:"secrets,omitempty"`
 }
 
+// CutOff reports whether a bulk revocation has ended a token of the account a:
+// one without a time ends each token that was created at a lower position, one
+// with a time each that was created before it.
+func CutOff(t *Token, a *Account, p PolicyState) bool {
+	return t.CreatedIn < a.TokensUntil || t.CreatedIn < p.TokensUntil ||
+		t.Created.Before(a.TokensBefore) || t.Created.Before(p.TokensBefore)
+}
+
 // SecretSlot is one live secret of a token.
 type SecretSlot struct {
 	Digest Digest    `json:"digest"`

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -151,8 +154,8 @@ func (l *Ledger) before(key events.CommandKey, request any) (outcome, error) {
 
 // reserve takes a login for the account id and describes the account. It
 // returns the id that the account is to have: that of an earlier reservation
-// whose command died before its event, where it was this command's or is old
-// enough that its event cannot come any more.
+// whose command died before its event, if it was this command's, or if this
+// ledger has known it for so long that its event cannot come any more.
 func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey, p Person) (events.AccountID, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
@@ -162,8 +165,11 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 	}
 	if held.Account != id {
 		ours := key != "" && held.Key == key
-		if !ours && l.cfg.Now().Sub(held.Account.Time()) < 2*l.cfg.CommandTimeout {
-			return id, errTaken
+		if wait := l.reserved.left(held.Account, 2*l.cfg.CommandTimeout); !ours && wait > 0 {
+			if l.vacant(held.Account) != nil {
+				return id, errTaken
+			}
+			return id, fmt.Errorf("%w: a command that may still be running has reserved the login; try again in %s", ErrExists, wait.Round(time.Second))
 		}
 		id = held.Account
 	}
@@ -174,6 +180,39 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 		}
 		return l.vacant(id)
 	})
+}
+
+// reservations knows since when this ledger has known reservations of logins that
+// have no account yet. The time in an account's id is of the clock of the ledger
+// that drew it, so it does not tell how old a reservation is.
+type reservations struct {
+	now func() time.Time
+
+	mu    sync.Mutex
+	since map[events.AccountID]time.Time // guarded by mu
+}
+
+// mostReserved bounds what is kept. A reservation is of use until its command
+// ends, and few die.
+const mostReserved = 4096
+
+// left returns how much longer a reservation has to be known to have been known
+// for long.
+func (r *reservations) left(id events.AccountID, long time.Duration) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now() // with a monotonic reading, so that setting the clock has no effect
+	since, known := r.since[id]
+	if !known {
+		if len(r.since) >= mostReserved {
+			maps.DeleteFunc(r.since, func(_ events.AccountID, at time.Time) bool { return now.Sub(at) > long })
+		}
+		if len(r.since) < mostReserved {
+			r.since[id] = now
+		}
+		return long
+	}
+	return long - now.Sub(since)
 }
 
 var errTaken = fmt.Errorf("%w: the login is taken", ErrExists)

@@ -309,7 +309,19 @@ func TestDeadReservation(t *testing.T) {
 		t.Errorf("the same command again: %s, %v; want %s, made now", r.Account.Account.ID, err, fresh)
 	}
 
+	// The clock of the ledger that reserved it was behind, or ahead: the time in
+	// its account's id says nothing.
 	old := k.reserve("old", k.now.Now().Add(-time.Hour), "lost key")
+	ahead := k.reserve("ahead", k.now.Now().Add(time.Hour), "")
+	for _, login := range []string{"old", "ahead"} {
+		if _, err := make(login, ""); !errors.Is(err, ledger.ErrExists) {
+			t.Errorf("a reservation that was not known before, %s: %v, want ErrExists", login, err)
+		}
+	}
+	k.now.advance(time.Minute)
+	if r, err := make("ahead", ""); err != nil || r.Account.ID != ahead {
+		t.Errorf("a reservation known for long: %+v, %v; want its account %s", r.Account, err, ahead)
+	}
 	r, err := make("OLD", "")
 	if err != nil || r.Account.ID != old || r.Account.Login != "OLD" {
 		t.Fatalf("an old reservation: %+v, %v; want its account %s", r.Account, err, old)
@@ -327,7 +339,11 @@ func TestDeadReservationAtOnce(t *testing.T) {
 	k := newKit(t)
 	for round := range 10 {
 		login := fmt.Sprint("old", round)
-		id := k.reserve(login, k.now.Now().Add(-time.Hour), "")
+		id := k.reserve(login, k.now.Now(), "")
+		if _, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{Login: login, Kind: "user"}); !errors.Is(err, ledger.ErrExists) {
+			t.Fatalf("a reservation that was not known before: %v, want ErrExists", err)
+		}
+		k.now.advance(time.Minute)
 		var mu sync.Mutex
 		won := 0
 		atOnce(6, func(i int) {

@@ -38,8 +38,8 @@ type command struct {
 	// secret is where decide puts the secret that it makes, nil where it makes
 	// none.
 	secret *events.Secret
-	// notBefore is the earliest time that the event may bear, nil for any: what
-	// was made before some time may be revoked, and clocks differ.
+	// notBefore is the earliest time that the event may bear, nil for any. A bulk
+	// revocation that names a time ends what bears an earlier one.
 	notBefore func() (time.Time, error)
 	// decide looks at the current state, through the ledger that it is given,
 	// and returns what is to happen, nil if nothing has to. It is called again

@@ -252,11 +252,27 @@ func (l *Ledger) recent(c Caller, op Operation) error {
 	if c.Session != "" && c.Proved.IsZero() {
 		return fmt.Errorf("%w: to %s takes a person who signed in with a password, and a token opened this session", ErrForbidden, op)
 	}
-	if c.Session != "" && l.cfg.Now().Sub(c.Proved) > RecentProof {
+	if c.Session != "" && !Recent(c.Proved, l.cfg.Now()) {
 		return &ProofError{What: string(op), MaxAge: RecentProof}
 	}
 	return nil
 }
+
+// clocksDiffer is the most by which the clocks of two ledgers that have leases
+// differ, but for what drifts within a lease.
+const clocksDiffer = 2*events.ClockLimit + time.Second
+
+// Recent reports whether a proof at a time is recent enough for what changes who a
+// person is. One that lies in the future by more than clocks differ is not: the
+// clock that it is of was wrong.
+func Recent(proved, now time.Time) bool {
+	age := now.Sub(proved)
+	return age <= RecentProof && age >= -clocksDiffer
+}
+
+// FromWrongClock reports whether a time that lies in the past lies in the future
+// by more than the clocks of two ledgers differ.
+func FromWrongClock(past, now time.Time) bool { return past.Sub(now) > clocksDiffer }
 
 // mayGrow reports what keeps a caller from an operation by which something can
 // do more than before.

@@ -89,7 +89,7 @@ func (l *Ledger) currentToken(c Caller, a *events.Account) (*events.Token, error
 		return nil, fmt.Errorf("%w: token %s is %s", ErrCallerEnded, t.ID, t.State)
 	case expired(t, now):
 		return nil, fmt.Errorf("%w: token %s expired at %s", ErrCallerEnded, t.ID, t.Expires.Format(time.RFC3339))
-	case endedWithOthers(t, a, &policy):
+	case events.CutOff(t, a, policy):
 		return nil, fmt.Errorf("%w: token %s was revoked together with others", ErrCallerEnded, t.ID)
 	}
 	if c.Secret == (events.Digest{}) {
@@ -103,11 +103,4 @@ func (l *Ledger) currentToken(c Caller, a *events.Account) (*events.Token, error
 		return nil, fmt.Errorf("%w: the policy refuses the secret's form", ErrCallerEnded)
 	}
 	return t, nil
-}
-
-// endedWithOthers reports whether a token was ended by an event that ended all
-// tokens up to a point.
-func endedWithOthers(t *events.Token, a *events.Account, p *events.PolicyState) bool {
-	return t.CreatedIn < a.TokensUntil || t.CreatedIn < p.TokensUntil ||
-		t.Created.Before(a.TokensBefore) || t.Created.Before(p.TokensBefore)
 }

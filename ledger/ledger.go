@@ -100,6 +100,9 @@ type Config struct {
 	// Zero means 20 seconds, which covers the death of a replicated log's
 	// leader.
 	CommandTimeout time.Duration
+	// Clock returns why a time that is computed from this machine's clock would be
+	// in doubt, nil if it is not. Nil means that it never is.
+	Clock func() error
 	// Forget delete what is known of an account's person elsewhere. Each may be
 	// called again for the same account.
 	Forget []func(context.Context, events.AccountID) error
@@ -122,6 +125,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Room == nil {
 		c.Room = func(bool) error { return nil }
+	}
+	if c.Clock == nil {
+		c.Clock = func() error { return nil }
 	}
 	if c.TryTimeout == 0 {
 		c.TryTimeout = 5 * time.Second
@@ -166,6 +172,7 @@ type Ledger struct {
 	// that whoever has the log cannot try out what a request may have asked.
 	requestKey []byte
 	answers    *answers
+	reserved   *reservations
 	group      *group
 	nodes      *nodes
 	receipts   *receipts
@@ -218,6 +225,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
+		reserved: &reservations{now: cfg.Now, since: map[events.AccountID]time.Time{}},
 		group:    newGroup(cfg, js, info.Config),
 		confirms: new(confirmer), work: new(sync.WaitGroup),
 	}

@@ -191,8 +191,8 @@ func (l *Ledger) stateOf(t *events.Token) (string, error) {
 	return string(t.State), nil
 }
 
-// cutOff reports whether everything that was made before some time after the
-// token is revoked.
+// cutOff reports whether a bulk revocation, of its account or of all, has ended
+// the token.
 func (l *Ledger) cutOff(t *events.Token) (bool, error) {
 	a, err := l.cfg.View.Account(t.Account)
 	switch {
@@ -200,11 +200,11 @@ func (l *Ledger) cutOff(t *events.Token) (bool, error) {
 		return true, nil
 	case err != nil:
 		return false, unavailable(err)
-	case a.Erased, t.Created.Before(a.TokensBefore):
+	case a.Erased:
 		return true, nil
 	}
 	policy, err := l.policy()
-	return t.Created.Before(policy.TokensBefore), err
+	return err == nil && events.CutOff(t, a, policy), err
 }
 
 func (l *Ledger) show(t *events.Token) (Token, error) {

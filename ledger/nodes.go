@@ -34,8 +34,11 @@ type NodeReport struct {
 	Stale map[string]events.Milliseconds `json:"stale_ms,omitempty"`
 	// Model is the digest of the permission model that it decides by, empty
 	// where it does not say. See [events.Model.Digest].
-	Model string   `json:"model,omitempty"`
-	Roles []string `json:"roles,omitempty"`
+	Model string `json:"model,omitempty"`
+	// Clock is by how much its time of day is ahead of that of the ledgers, less
+	// than zero if it is behind; nil if it does not know.
+	Clock *events.Milliseconds `json:"clock_offset_ms,omitempty"`
+	Roles []string             `json:"roles,omitempty"`
 	// Copy is its own copy of the log, nil if it keeps none.
 	Copy *LogCopy `json:"copy,omitempty"`
 }
@@ -70,6 +73,7 @@ type Node struct {
 	Renewed, Until time.Time
 	State          NodeState
 	Warning        string // what an operator should look at
+	fenced         bool   // it says that it has no lease because its clock is wrong
 }
 
 // NodeState is where a process is in its life.
@@ -161,7 +165,7 @@ func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 				n = &Node{NodeReport: NodeReport{Name: k.Node, Instance: k.Instance, Position: k.Applied, Epoch: l.cfg.Epoch}}
 				all[k.Holder] = n
 			}
-			n.Renewed, n.Until = k.Renewed, k.Until
+			n.Renewed, n.Until, n.fenced = k.Renewed, k.Until, k.Fenced
 		}
 	}
 	alive := map[string]int{} // name -> processes that may answer
@@ -182,6 +186,8 @@ func (l *Ledger) Nodes(c Caller) ([]Node, error) {
 			n.Warning = "it reads another log (epoch " + events.Quote(n.Epoch) + ")"
 		case n.State != NodeGone && n.Copy != nil && n.Copy.State != CopyWhole:
 			n.Warning = fmt.Sprintf("its copy of the log is %s: %s; stop no other ledger, and wipe no other copy, before it is whole", n.Copy.State, n.Copy.Why)
+		case n.Clock != nil && n.Clock.Duration().Abs() > events.ClockLimit:
+			n.Warning = "its clock is more than " + events.ClockLimit.String() + " from that of the ledgers; correct it, for example with chronyc makestep"
 		case l.cfg.otherModel(n.NodeReport):
 			n.Warning = "it decides by another permission model (" + events.Quote(n.Model) + ") than this ledger (" + l.cfg.Model.Digest() + "); start all nodes with the same model"
 		}
@@ -210,7 +216,7 @@ func (n *Node) judge(now time.Time, lease time.Duration) {
 	}
 	silent := now.Sub(last) > lease
 	switch {
-	case !n.Renewed.IsZero() && n.Until.IsZero() && !n.Heard.After(n.Renewed):
+	case !n.Renewed.IsZero() && n.Until.IsZero() && !n.fenced && !n.Heard.After(n.Renewed):
 		n.State, n.Why = NodeGone, "it gave its lease up"
 	case silent && !n.Until.After(now):
 		n.State, n.Why = NodeGone, fmt.Sprintf("it has not been heard of since %s, and has no lease any more", last.UTC().Format(time.RFC3339))

@@ -141,6 +141,9 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 			case !reigns: // since it was found; the next try finds another
 				return nil, fmt.Errorf("%w: account %s was demoted, suspended or erased meanwhile", ErrUnavailable, account)
 			}
+			if err := l.clock(); err != nil {
+				return nil, err
+			}
 			change := &events.TokenCreated{
 				Account: account, App: rootLogin, Device: device, Scopes: []events.Scope{events.Superuser}, Secret: record(root),
 			}

@@ -55,13 +55,12 @@ type RevokedMany struct {
 
 // Bounds of one request. What is left is for the next one.
 const (
-	mostRevoked  = 10_000           // tokens that are ended one by one
-	mostListed   = 100              // in the answer
-	bulkTime     = 30 * time.Second // for looking at tokens and ending them
-	mostCounted  = 1000             // of those that one event has ended
-	bulkPage     = 500
-	bulkAtOnce   = 16
-	clocksDiffer = 10 * time.Minute // at most, between ledgers
+	mostRevoked = 10_000           // tokens that are ended one by one
+	mostListed  = 100              // in the answer
+	bulkTime    = 30 * time.Second // for looking at tokens and ending them
+	mostCounted = 1000             // of those that one event has ended
+	bulkPage    = 500
+	bulkAtOnce  = 16
 )
 
 // RevokeMany ends tokens together. All of an account's, or all that were made
@@ -114,7 +113,7 @@ type bulk struct {
 	began   time.Time
 	account events.AccountID // empty for any
 	scope   events.Scope     // zero for any
-	upTo    events.Position  // 0 for tokens made at any
+	upTo    events.Position  // only tokens that were created at a lower position; 0 for any
 	out     RevokedMany
 }
 
@@ -126,6 +125,11 @@ func (b *bulk) check() error {
 	r := b.r
 	if r.Account == "" && b.asOne() && r.Before.IsZero() {
 		return fmt.Errorf("%w: name at least one of account, app, device, scope and created_before; nothing that ends every token there is goes without", ErrInvalid)
+	}
+	if !r.Before.IsZero() {
+		if err := b.clock(); err != nil {
+			return err
+		}
 	}
 	if r.Before.After(b.began) {
 		return invalid("created_before", "is in the future")
@@ -179,7 +183,7 @@ func (b *bulk) matches(t *events.Token) (bool, error) {
 		b.r.App != "" && t.App != b.r.App ||
 		b.r.Device != "" && t.Device != b.r.Device ||
 		!b.r.Before.IsZero() && !t.Created.Before(b.r.Before) ||
-		b.upTo > 0 && t.CreatedIn > b.upTo {
+		b.upTo > 0 && t.CreatedIn >= b.upTo {
 		return false, nil
 	}
 	a, err := b.cfg.View.Account(t.Account)
@@ -352,47 +356,23 @@ func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error
 	})
 }
 
-// together ends all of an account's tokens, or all that are older than a time,
-// by one event.
+// together ends all of an account's tokens, or all that were created before a
+// time, by one event. Without a time it ends what stands before it in the log, so
+// no clock has a say.
 func (b *bulk) together(ctx context.Context) error {
-	before := b.r.Before
-	if before.IsZero() {
-		before = b.began.UTC().Round(0)
-	}
-	var cut time.Time // what was cut off before
-	change := func(l *Ledger, c Caller) (events.Change, error) {
-		policy, err := l.policy()
-		if err != nil {
-			return nil, err
-		}
-		if b.account == "" {
-			if err := l.may(c, RevokeOfAll, target{}); err != nil {
-				return nil, err
-			}
-			cut = policy.TokensBefore
-			return &events.PolicyTokensRevoked{Before: before, Reason: b.r.Reason}, nil
-		}
-		if err := l.mayAccount(c, RevokeTokens, b.account); err != nil {
-			return nil, err
-		}
-		a, err := l.cfg.View.Account(b.account)
-		if err != nil {
-			return nil, foreign(err, "account %s", b.account)
-		}
-		cut = later(a.TokensBefore, policy.TokensBefore)
-		return &events.AccountTokensRevoked{Before: before, Reason: b.r.Reason}, nil
-	}
+	var ended func(*events.Token) (bool, error) // before this, as of the decision
 	c := command{
 		name: "revoke tokens", caller: b.caller, key: b.key, request: b.request(""),
 		noun: events.NounPolicy, about: events.PolicyName, ending: true,
 		decide: func(l *Ledger, c Caller) (events.Change, error) {
-			if err := b.spareSelf(before); err != nil {
+			if err := b.spareSelf(); err != nil {
 				return nil, err
 			}
-			what, err := change(l, c)
-			if err != nil || !cut.Before(before) {
+			what, before, err := b.cut(l, c)
+			if err != nil || what == nil {
 				return nil, err
 			}
+			ended = before
 			return what, checkChange(what)
 		},
 	}
@@ -403,43 +383,74 @@ func (b *bulk) together(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	did := out.kind == events.KindAccountTokensRevoked || out.kind == events.KindPolicyTokensRevoked
 	at := out.position
+	if did {
+		b.out.At, b.upTo = at, at
+	} else { // all had ended before
+		at = max(at, b.Position())
+		b.upTo = at + 1
+	}
 	b.out.Position, b.out.Replayed = at, out.replayed
-	if out.changed() {
-		b.out.At = at
-	}
-	if b.r.Before.IsZero() && out.changed() {
-		if err := b.stragglers(ctx, before, at); err != nil {
-			return err
-		}
-	}
 	if b.r.Prove {
 		b.receipts.begin(b.out.Position)
 	}
-	if out.replayed {
-		cut = time.Time{} // as far as can be told now
-	}
-	b.upTo = at
-	rests := b.out.Position
+	// A token that is revoked was so before the event, or has been since.
 	err = b.each(ctx, func(t *events.Token) (bool, error) {
-		if b.account == "" {
-			switch a, err := b.cfg.View.Account(t.Account); {
-			case err != nil:
-				return false, foreign(err, "account %s", t.Account)
-			case t.Created.Before(a.TokensBefore):
-				return false, nil
-			}
+		if !did || t.State == events.Revoked && t.Version <= at {
+			return false, nil
 		}
-		return out.changed() && !t.Created.Before(cut) && (t.State != events.Revoked || t.Version > at), nil
+		if ended == nil {
+			return true, nil
+		}
+		was, err := ended(t)
+		return !was, err
 	}, nil)
-	b.out.Position = rests
+	b.out.Position = at
 	b.out.Uncounted, b.out.Next = b.out.Next != "", ""
 	return err
 }
 
+// cut returns the event that ends the tokens, and what tells whether an earlier
+// one has ended a token by now. The event is nil if a time is named and all that
+// were created before it have ended.
+func (b *bulk) cut(l *Ledger, c Caller) (change events.Change, ended func(*events.Token) (bool, error), err error) {
+	policy, err := l.policy()
+	if err != nil {
+		return nil, nil, err
+	}
+	if b.account == "" {
+		if err := l.may(c, RevokeOfAll, target{}); err != nil {
+			return nil, nil, err
+		}
+		if !policy.TokensBefore.Before(b.r.Before) {
+			return nil, nil, nil
+		}
+		return &events.PolicyTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, func(t *events.Token) (bool, error) {
+			a, err := b.cfg.View.Account(t.Account)
+			if err != nil {
+				return false, foreign(err, "account %s", t.Account)
+			}
+			return events.CutOff(t, a, policy), nil
+		}, nil
+	}
+	if err := l.mayAccount(c, RevokeTokens, b.account); err != nil {
+		return nil, nil, err
+	}
+	a, err := l.cfg.View.Account(b.account)
+	if err != nil {
+		return nil, nil, foreign(err, "account %s", b.account)
+	}
+	ended = func(t *events.Token) (bool, error) { return events.CutOff(t, a, policy), nil }
+	if !b.r.Before.IsZero() && !later(a.TokensBefore, policy.TokensBefore).Before(b.r.Before) {
+		return nil, nil, nil
+	}
+	return &events.AccountTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, ended, nil
+}
+
 // spareSelf refuses an event that would end the caller's own token, which one
 // event cannot leave out.
-func (b *bulk) spareSelf(before time.Time) error {
+func (b *bulk) spareSelf() error {
 	if b.r.IncludeSelf || b.caller.Token == "" {
 		return nil
 	}
@@ -447,7 +458,8 @@ func (b *bulk) spareSelf(before time.Time) error {
 	if err != nil {
 		return err
 	}
-	if b.account != "" && t.Account != b.account || !t.Created.Before(before) {
+	meant := b.r.Before.IsZero() || t.Created.Before(b.r.Before)
+	if b.account != "" && t.Account != b.account || !meant {
 		return nil
 	}
 	switch live, err := b.live(t); {
@@ -457,36 +469,4 @@ func (b *bulk) spareSelf(before time.Time) error {
 		return invalid("include_self", "is not set, and your own token is among them; set it, or use a token that is not")
 	}
 	return nil
-}
-
-// stragglers ends those of the account's tokens that stand before the event at a
-// position and say that they were made after it: the clock of the ledger that
-// made them was ahead. A token's id has the time of that clock, too, so only the
-// latest have to be looked at.
-func (b *bulk) stragglers(ctx context.Context, before time.Time, at events.Position) error {
-	after := events.NewTokenID(before.Add(-clocksDiffer), "")
-	for {
-		page, more, err := b.cfg.View.Tokens(b.account, nil, after, bulkPage)
-		if err != nil {
-			return unavailable(err)
-		}
-		for _, t := range page {
-			after = t.ID
-			if t.CreatedIn >= at || t.Created.Before(before) || t.State == events.Revoked {
-				continue
-			}
-			if t.ID == b.caller.Token && !b.r.IncludeSelf {
-				b.out.Spared = true
-				continue
-			}
-			out, err := b.revokeOne(ctx, t.ID)
-			if err != nil {
-				return err
-			}
-			b.out.Position = max(b.out.Position, out.position)
-		}
-		if !more {
-			return nil
-		}
-	}
 }

@@ -48,6 +48,15 @@ func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error
 	return scopes, nil
 }
 
+// clock returns [ErrUnavailable] if a command that computes a time from this
+// machine's clock, or compares one with it, would compute a wrong one.
+func (l *Ledger) clock() error {
+	if err := l.cfg.Clock(); err != nil {
+		return fmt.Errorf("%w: nothing was changed, because the clock of this ledger is in doubt: %w", ErrUnavailable, err)
+	}
+	return nil
+}
+
 func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
 	p, err := l.policy()
 	if err != nil {
@@ -88,7 +97,8 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 	return nil
 }
 
-// graceEnd returns until when the old secret lives.
+// graceEnd returns until when the old secret lives, zero if it ends with the
+// event.
 func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) (time.Time, error) {
 	p, err := l.policy()
 	if err != nil {
@@ -104,6 +114,12 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 		return time.Time{}, invalid("grace", "is negative")
 	case g > longest:
 		return time.Time{}, invalid("grace", "is more than %s, the longest that the policy allows", humanDuration(longest))
+	}
+	if g == 0 {
+		return time.Time{}, nil
+	}
+	if err := l.clock(); err != nil {
+		return time.Time{}, err
 	}
 	until := now.Add(g).UTC().Round(0)
 	if !t.Expires.IsZero() && t.Expires.Before(until) {

@@ -95,6 +95,9 @@ func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken
 			if err := live(a); err != nil {
 				return nil, err
 			}
+			if err := l.clock(); err != nil {
+				return nil, err
+			}
 			if err := l.within(a, scopes); err != nil {
 				return nil, err
 			}
@@ -126,8 +129,9 @@ func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken
 	return got, err
 }
 
-// tokensBefore is the time that an account's tokens must not be made before to be
-// accepted, zero for any.
+// tokensBefore is the latest time that somebody named to revoke all tokens of the
+// account that were created before it, zero for none. A token that is created
+// now is not meant, but its ledger's clock may be a little behind that time.
 func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 	a, err := l.cfg.View.Account(account)
 	if err != nil {
@@ -158,7 +162,8 @@ func (l *Ledger) secretFor(kind events.AccountKind, r CreateToken, secret *event
 var errDigestTaken = fmt.Errorf("%w: another token has, or had, a secret of this digest; make a new secret", ErrExists)
 
 // Rotate gives a token a new secret, of the same form. The old one lives for grace more, an hour
-// where it is nil, but never longer than the token.
+// if it is nil, but never longer than the token. A grace of zero ends it with the
+// event, whatever any clock says.
 func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
 	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, &seen, grace) })
 }
@@ -249,6 +254,11 @@ func (l *Ledger) edit(ctx context.Context, c Caller, key string, id events.Token
 func (l *Ledger) planEdit(r EditToken) (*events.TokenEdited, error) {
 	edit := &events.TokenEdited{App: r.App, Device: r.Device, Constraints: r.Constraints}
 	now := l.cfg.Now()
+	if r.ExpiresIn != nil || r.Expires != nil {
+		if err := l.clock(); err != nil {
+			return nil, err
+		}
+	}
 	switch {
 	case r.ExpiresIn != nil:
 		at, err := l.expiry(now, r.ExpiresIn)

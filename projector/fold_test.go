@@ -187,7 +187,8 @@ func alive(f projector.Found, now time.Time) bool {
 	return r.State == projector.SecretLive && !over(r.Expires) && !over(r.Until) &&
 		!f.Account.Suspended && !f.Account.Erased &&
 		!(r.Plain && (f.Policy.PlainRefused || over(f.Policy.PlainUntil))) &&
-		!r.Created.Before(f.Account.TokensBefore) && !r.Created.Before(f.Policy.TokensBefore)
+		!r.Created.Before(f.Account.TokensBefore) && !r.Created.Before(f.Policy.TokensBefore) &&
+		r.CreatedIn >= f.Account.TokensUntil && r.CreatedIn >= f.Policy.TokensUntil
 }
 
 // TestTransactionTooBig: a batch that Badger cannot take at once is taken in

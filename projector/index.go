@@ -70,7 +70,7 @@ func (f *Found) Record() Record {
 		Token: events.TokenIDFrom(f.Token), Account: f.Account.ID, App: f.App, IssuedBy: f.IssuedBy(),
 		State: RecordState(f.State), Inherit: f.Inherit(), Plain: f.Plain(),
 		Created: fromNanos(f.Created), Expires: fromNanos(f.Expires), Until: fromNanos(f.Until),
-		Scopes: f.Scopes.List(), Constraints: f.Constraints, Version: f.Version,
+		Scopes: f.Scopes.List(), Constraints: f.Constraints, CreatedIn: f.CreatedIn, Version: f.Version,
 	}
 }
 
@@ -78,7 +78,7 @@ func (f *Found) Record() Record {
 func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Position) Found {
 	f := Found{
 		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
-		Version: r.Version, State: uint8(r.State), App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
+		CreatedIn: r.CreatedIn, Version: r.Version, State: uint8(r.State), App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
 		Account: resident.NewAccount(a), Policy: resident.NewPolicy(p), Position: at,
 	}
 	if r.IssuedBy != r.Account {

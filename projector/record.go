@@ -19,8 +19,10 @@ type Record struct {
 	Inherit bool
 	// Plain says that the secret has neither prefix nor checksum.
 	Plain bool
-	// Created is when the token was made; cut-offs compare with it.
-	Created time.Time
+	// Created is when the token was created, and CreatedIn the position of that
+	// event. Bulk revocations compare with them.
+	Created   time.Time
+	CreatedIn events.Position
 	// Expires is when the token ends, zero if never.
 	Expires time.Time
 	// Until is when this secret of the token ends, zero if with the token.
@@ -49,14 +51,14 @@ func (s RecordState) ended() bool { return s == SecretRevoked || s == SecretSupe
 
 const (
 	recordVersion  = 2
-	recordFixed    = 3 + 4*8 + 2*16 + 1
+	recordFixed    = 3 + 5*8 + 2*16 + 1
 	flagInherit    = 1
 	flagConstraint = 2
 	flagPlain      = 4
 	flagIssuer     = 8 // the secret was made by another account than the token's
 )
 
-// append writes the stored form: version, state, flags, four times or positions
+// append writes the stored form: version, state, flags, five times or positions
 // of eight bytes, two ids and with flagIssuer a third, the label and scopes as
 // length and text, constraints as JSON.
 func (r *Record) append(b []byte) ([]byte, error) {
@@ -66,6 +68,7 @@ func (r *Record) append(b []byte) ([]byte, error) {
 	for _, t := range [...]time.Time{r.Created, r.Expires, r.Until} {
 		b = binary.BigEndian.AppendUint64(b, uint64(nanos(t)))
 	}
+	b = binary.BigEndian.AppendUint64(b, uint64(r.CreatedIn))
 	b = binary.BigEndian.AppendUint64(b, uint64(r.Version))
 	token, account := r.Token.Bytes(), r.Account.Bytes()
 	b = append(b, token[:]...)
@@ -105,6 +108,7 @@ type recordParts struct {
 	state          RecordState
 	flags          byte
 	times          [3]int64 // created, expires, until
+	createdIn      events.Position
 	version        events.Position
 	token, account [16]byte
 	issuer         []byte // an id, zeros for nobody; empty for the account itself
@@ -131,7 +135,8 @@ func splitRecord(b []byte) (f recordParts, err error) {
 		f.times[i] = n
 		b = b[8:]
 	}
-	f.version = events.Position(binary.BigEndian.Uint64(b))
+	f.createdIn, f.version = events.Position(binary.BigEndian.Uint64(b)), events.Position(binary.BigEndian.Uint64(b[8:]))
+	b = b[8:]
 	f.token, f.account = [16]byte(b[8:24]), [16]byte(b[24:40])
 	b = b[40:]
 	if f.flags&flagIssuer != 0 {
@@ -166,7 +171,7 @@ func parseRecord(b []byte) (Record, error) {
 	r := Record{
 		Token: events.TokenIDFrom(f.token), Account: events.AccountIDFrom(f.account), App: string(f.app),
 		State: f.state, Inherit: f.flags&flagInherit != 0, Plain: f.flags&flagPlain != 0,
-		Created: fromNanos(f.times[0]), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), Version: f.version,
+		Created: fromNanos(f.times[0]), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), CreatedIn: f.createdIn, Version: f.version,
 	}
 	r.IssuedBy = r.Account
 	if len(f.issuer) > 0 {

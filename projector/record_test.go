@@ -20,7 +20,7 @@ func FuzzRecord(f *testing.F) {
 			CIDRs:   []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
 			Origins: []string{"https://example.org"}, Methods: []string{"GET"}, Audience: []string{"reporting"}, HeaderOnly: true,
 		},
-		Version: 1 << 60, IssuedBy: "acc_01k5y8z3v00123456789abcdef",
+		CreatedIn: 1 << 59, Version: 1 << 60, IssuedBy: "acc_01k5y8z3v00123456789abcdef",
 	}
 	least := Record{Token: full.Token, Account: full.Account, State: SecretLive, Scopes: []events.Scope{}} // issued by nobody
 	own := least
@@ -56,7 +56,8 @@ func FuzzRecord(f *testing.F) {
 		if err != nil || !bytes.Equal(once, twice) {
 			t.Errorf("a record changes as it is read and written, %v:\n%x\n%x", err, once, twice)
 		}
-		if r.State != again.State || r.Token != again.Token || r.Version != again.Version || r.IssuedBy != again.IssuedBy || !r.Expires.Equal(again.Expires) || !r.Until.Equal(again.Until) {
+		if r.State != again.State || r.Token != again.Token || r.CreatedIn != again.CreatedIn || r.Version != again.Version ||
+			r.IssuedBy != again.IssuedBy || !r.Expires.Equal(again.Expires) || !r.Until.Equal(again.Until) {
 			t.Errorf("read %+v, and then %+v", r, again)
 		}
 	})

@@ -41,7 +41,7 @@ func residentSecret(d events.Digest, value []byte) (*resident.Secret, error) {
 	}
 	return &resident.Secret{
 		Digest: d, Token: f.token, Account: f.account,
-		Created: f.times[0], Expires: f.times[1], Until: f.times[2], Version: f.version,
+		Created: f.times[0], Expires: f.times[1], Until: f.times[2], CreatedIn: f.createdIn, Version: f.version,
 		State: uint8(f.state), Flags: f.flags, Ended: f.state.ended(),
 		App: f.app, Issuer: f.issuer, Scopes: f.scopes, Constraints: f.constraints,
 	}, nil

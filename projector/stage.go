@@ -170,7 +170,8 @@ func (s *stage) change(e *events.Event, at events.Position) error {
 		return nil
 	case *events.PolicyTokensRevoked:
 		p := s.currentPolicy()
-		p.TokensBefore, p.Version = later(p.TokensBefore, c.Before), at
+		p.Version = at
+		cutOff(&p.TokensBefore, &p.TokensUntil, c.Before, at)
 		s.policy = &p
 		return nil
 	case *events.TokenCreated:
@@ -310,7 +311,8 @@ func edit(t *events.Token, c *events.TokenEdited) {
 }
 
 // rotate puts the new secret first. The one before it lives until the event
-// says; an older one ends here.
+// says. Without such a time it ends here, and so does an older one: by position,
+// whatever any clock says.
 func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated) error {
 	taken, err := s.digestTaken(c.Secret.Digest)
 	if err != nil {
@@ -327,7 +329,7 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 		s.digests[c.Secret.Digest] = true
 	}
 	for i, old := range t.Secrets {
-		if i == 0 && old.Until.IsZero() {
+		if i == 0 && old.Until.IsZero() && !c.Until.IsZero() {
 			old.Until = c.Until
 			slots = append(slots, old)
 			continue
@@ -401,7 +403,7 @@ func (s *stage) changeAccount(e *events.Event, at events.Position) error {
 	case *events.AccountResumed:
 		a.Suspended, a.Reason = false, ""
 	case *events.AccountTokensRevoked:
-		a.TokensBefore = later(a.TokensBefore, c.Before)
+		cutOff(&a.TokensBefore, &a.TokensUntil, c.Before, at)
 	case *events.AccountErased:
 		a.Erased = true
 	case *events.AccountProofChanged: // what changed is not in the log
@@ -554,6 +556,16 @@ func (s *stage) digestTaken(d events.Digest) (bool, error) {
 		}
 	}
 	return get(s.tx, digestKey(d), func([]byte) error { return nil })
+}
+
+// cutOff notes that all tokens end that were created before a time, or at a lower
+// position than the event at a position if the time is zero.
+func cutOff(before *time.Time, until *events.Position, end time.Time, at events.Position) {
+	if end.IsZero() {
+		*until = at
+		return
+	}
+	*before = later(*before, end)
 }
 
 func later(a, b time.Time) time.Time {

@@ -186,7 +186,7 @@ func recordOf(t *events.Token, slot events.SecretSlot, state RecordState) *Recor
 	return &Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: state, Inherit: t.Inherit,
 		Plain:   slot.Form == events.FormHex32,
-		Created: t.Created, Expires: t.Expires, Until: slot.Until,
+		Created: t.Created, CreatedIn: t.CreatedIn, Expires: t.Expires, Until: slot.Until,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version, IssuedBy: slot.IssuedBy,
 	}
 }

@@ -349,7 +349,8 @@ func (v *Verifier) judge(f *projector.Found, plain bool, now int64, r *Request, 
 // it is.
 func state(f *projector.Found, plain bool, now int64) Reason {
 	switch {
-	case f.Is(projector.SecretRevoked), f.Created < f.Account.Before, f.Created < f.Policy.Before:
+	case f.Is(projector.SecretRevoked), f.CreatedIn < f.Account.Until, f.CreatedIn < f.Policy.TokensUntil,
+		f.Created < f.Account.Before, f.Created < f.Policy.Before:
 		return Revoked
 	case !f.Account.Good && f.Account.Erased:
 		return AccountErased

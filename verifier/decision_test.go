@@ -112,6 +112,21 @@ func TestReasons(t *testing.T) {
 		{"rotated: the new secret", func() { _, secret, _ = rotated(time.Hour) }, verifier.Allowed},
 		{"rotated: the old one, a nanosecond before its end", func() { secret, _, _ = rotated(-1) }, verifier.Allowed},
 		{"rotated: the old one, at its end", func() { secret, _, _ = rotated(0) }, verifier.Superseded},
+		{"rotated without grace: the old one, on a clock that is an hour behind", func() {
+			id, _ := token()
+			old := secret
+			l.Rotate(id, time.Time{})
+			secret, now = old, now.Add(-time.Hour)
+		}, verifier.Superseded},
+		{"rotated without grace: the new one", func() {
+			id, _ := token()
+			secret = l.Rotate(id, time.Time{})
+		}, verifier.Allowed},
+		{"rotated within grace and then without: the second", func() {
+			_, second, id := rotated(-1)
+			l.Rotate(id, time.Time{})
+			secret = second
+		}, verifier.Superseded},
 		{"rotated twice: the first", func() {
 			old, _, id := rotated(-1)
 			l.Rotate(id, now.Add(time.Hour))
@@ -167,6 +182,43 @@ func TestReasons(t *testing.T) {
 			_, secret = l.Token(account, "superuser")
 		}, verifier.AccountErased},
 
+		{"all of its account's", func() {
+			_, account := token()
+			l.Change(string(account), &events.AccountTokensRevoked{})
+		}, verifier.Revoked},
+		{"all of its account's, by a ledger whose clock is an hour behind", func() {
+			_, account := token()
+			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: l.Now().Add(-time.Hour)})
+		}, verifier.Revoked},
+		{"all of its account's, once more after one whose clock was an hour ahead", func() {
+			_, account := token()
+			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{Before: l.Now().Add(-time.Minute)}})
+			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: l.Now().Add(time.Hour)})
+			id := l.TokenID()
+			secret = l.Secret()
+			l.Change(string(id), &events.TokenCreated{Account: account, Scopes: all, Secret: eventstest.SecretRecord(secret.Digest())})
+			l.Change(string(account), &events.AccountTokensRevoked{})
+		}, verifier.Revoked},
+		{"all of its account's before it was created, by a clock an hour ahead", func() {
+			_, account := token()
+			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: l.Now().Add(time.Hour)})
+			id := l.TokenID()
+			secret = l.Secret()
+			l.Change(string(id), &events.TokenCreated{Account: account, Scopes: all, Secret: eventstest.SecretRecord(secret.Digest())})
+		}, verifier.Allowed},
+		{"all of every account", func() {
+			token()
+			l.Change(events.PolicyName, &events.PolicyTokensRevoked{})
+		}, verifier.Revoked},
+		{"all of every account before it was created", func() {
+			l.Change(events.PolicyName, &events.PolicyTokensRevoked{})
+			token()
+		}, verifier.Allowed},
+		{"all of its account's, and it changes afterwards", func() {
+			id, account := token()
+			l.Change(string(account), &events.AccountTokensRevoked{})
+			l.Change(string(id), &events.TokenEdited{App: new("other")})
+		}, verifier.Revoked},
 		{"all before a nanosecond before it was made", func() { cutOff(-1) }, verifier.Allowed},
 		{"all before it was made", func() { cutOff(0) }, verifier.Allowed}, // before means before
 		{"all before a nanosecond after it was made", func() { cutOff(1) }, verifier.Revoked},

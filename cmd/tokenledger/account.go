@@ -274,8 +274,18 @@ func (e *env) drawAccount(a api.Account) {
 		g.fact("self-service", "off")
 	}
 	g.fact("tokens revoked", e.until(a.TokensBefore))
+	g.fact("tokens revoked until", positionOrNone(a.TokensUntil))
 	g.fact("created", e.when(a.CreatedAt))
 	g.fact("changed", e.when(a.ChangedAt))
 	g.fact("version", strconv.FormatUint(a.Version, 10))
 	g.end()
+}
+
+// positionOrNone prints the position until which tokens are revoked, nothing for
+// zero.
+func positionOrNone(at uint64) string {
+	if at == 0 {
+		return ""
+	}
+	return "position " + strconv.FormatUint(at, 10)
 }

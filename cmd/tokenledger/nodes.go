@@ -16,7 +16,8 @@ func newNodesCmd(e *env) *cobra.Command {
 		Use: "nodes", Short: "List the verifiers: how far each has got, and what it knows", Args: takes(),
 		Long: `Lists the verifiers: whether each answers checks, the position that it has
 applied and how far that lags behind, for how long it may answer without hearing
-from the log, and a digest of its index at a position, which is the same on every
+from the log, by how much its clock is ahead of the ledgers' (+) or behind (-),
+and a digest of its index at a position, which is the same on every
 node that is well. A node that was not heard of for a lease is silent; one that
 has no lease any more is gone.
 
@@ -51,9 +52,9 @@ a damaged copy is replaced from the whole ones by itself.`,
 				return nil
 			}
 			return e.show(a.body, func() {
-				g := e.grid("NAME", "READY", "POSITION", "LAG", "LEASE", "DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY")
+				g := e.grid("NAME", "READY", "POSITION", "LAG", "LEASE", "CLOCK", "DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY")
 				for _, n := range got.Items {
-					g.row(n.Name, readyWord(n), strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), leaseLeft(n),
+					g.row(n.Name, readyWord(n), strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), leaseLeft(n), clockOffset(n),
 						shortDigest(n.Digest), copyWord(n.Copy), n.Version, n.Address, e.whenPtr(n.HeardAt), n.Why)
 				}
 				g.end()
@@ -96,6 +97,18 @@ func leaseLeft(n api.Node) string {
 		return ""
 	}
 	return took(time.Duration(n.LeaseMS) * time.Millisecond)
+}
+
+// clockOffset says by how much a node's clock is ahead of the ledgers' or behind.
+func clockOffset(n api.Node) string {
+	if n.ClockMS == nil {
+		return ""
+	}
+	offset := time.Duration(*n.ClockMS) * time.Millisecond
+	if offset < 0 {
+		return "-" + took(-offset)
+	}
+	return "+" + took(offset)
 }
 
 // shortDigest prints enough of a digest to see that two differ, and where.

@@ -297,6 +297,7 @@ func (e *env) drawPolicy(p api.PolicyInForce) {
 	length("session idle", p.Policy.SessionIdle, "30m")
 	length("session life", p.Policy.SessionLife, "12h")
 	g.fact("tokens before", e.whenPtr(p.TokensBefore))
+	g.fact("tokens until", positionOrNone(p.TokensUntil))
 	g.fact("version", strconv.FormatUint(p.Version, 10))
 	g.end()
 }

@@ -279,6 +279,9 @@ func (s State) Policy() events.PolicyState {
 		}
 		if cut, ok := e.Change.(*events.PolicyTokensRevoked); ok {
 			p.TokensBefore = latest(p.TokensBefore, cut.Before)
+			if cut.Before.IsZero() {
+				p.TokensUntil = e.at
+			}
 		}
 	}
 	return p
@@ -308,6 +311,9 @@ func (s State) Account(id events.AccountID) (events.Account, bool) {
 		}
 		if cut, ok := e.Change.(*events.AccountTokensRevoked); ok {
 			a.TokensBefore = latest(a.TokensBefore, cut.Before)
+			if cut.Before.IsZero() {
+				a.TokensUntil = e.at
+			}
 		}
 		if end, ok := e.Change.(*events.AccountProofChanged); ok && end.EndsSessions {
 			a.SessionsFrom, a.SessionKept = e.at, end.Kept
@@ -405,7 +411,7 @@ type Secret struct {
 	// Until is when it ends because a rotation replaced it, zero while none
 	// has.
 	Until time.Time
-	// Superseded says that a second rotation ended it at once.
+	// Superseded says that a second rotation, or one without grace, ended it.
 	Superseded bool
 	Plain      bool // it has neither prefix nor checksum
 }
@@ -427,9 +433,10 @@ func (s State) Secret(d events.Digest) (Secret, bool) {
 			}
 			if rotations++; rotations == 1 {
 				secret.Until = r.Until
+				secret.Superseded = r.Until.IsZero()
 			}
 		}
-		secret.Superseded = rotations > 1
+		secret.Superseded = secret.Superseded || rotations > 1
 		return secret, true
 	}
 	return Secret{}, false
@@ -460,7 +467,8 @@ func (s State) Use(d events.Digest, now time.Time) (Use, bool) {
 		return Use{}, false
 	case secret.Plain && s.Policy().PlainRefused, secret.Plain && over(s.Policy().PlainUntil):
 		return Use{}, false
-	case a.Suspended, a.Erased, t.Created.Before(a.TokensBefore), t.Created.Before(s.Policy().TokensBefore):
+	case a.Suspended, a.Erased, t.Created.Before(a.TokensBefore), t.Created.Before(s.Policy().TokensBefore),
+		t.CreatedIn < a.TokensUntil, t.CreatedIn < s.Policy().TokensUntil:
 		return Use{}, false
 	}
 	return Use{Token: t, Account: a, Constraints: t.Constraints, URLRefused: s.Policy().URLRefused}, true

@@ -35,9 +35,10 @@ func (r *Run) String() string {
 // cases that need thought. A secret is given to two tokens; a token rotates
 // twice within its grace, or to a secret of its own; what is suspended is
 // suspended again, rotated and edited; a token is made for an account that is
-// suspended or has just been erased; the writers' clocks go back; tokens expire
-// in 1970, now, and after the last year that an index can hold. Actors have
-// ended, or changed behind the decision, so that some events have no effect.
+// suspended or has just been erased; tokens end by time and by position; the
+// writers' clocks go back; tokens expire in 1970, now, and after the last year
+// that an index can hold. Actors have ended, or changed behind the decision, so
+// that some events have no effect.
 func History(seed uint64, n int) *Run {
 	h := &historian{Log: NewLog(seed), run: &Run{Seed: seed}}
 	for len(h.Messages) < n {
@@ -304,9 +305,12 @@ func (h *historian) issueReceipt() {
 	h.event(events.ReceiptName, c)
 }
 
-// cutoff is a time that some tokens were made before: since the last few
-// events, or long ago.
+// cutoff is a time that some tokens were created before: since the last few
+// events, or long ago. Zero ends all that were created at a lower position.
 func (h *historian) cutoff() time.Time {
+	if h.chance(40) {
+		return time.Time{}
+	}
 	return h.now.Add(-time.Duration(h.rng.Int64N(int64(10 * 24 * time.Hour))))
 }
 
@@ -401,6 +405,8 @@ func (h *historian) grace() time.Time {
 		return h.now
 	case 1:
 		return time.Unix(0, 0).UTC()
+	case 2, 3:
+		return time.Time{} // the old secret ends with the event
 	}
 	return h.now.Add(time.Duration(h.rng.Int64N(int64(48 * time.Hour))))
 }

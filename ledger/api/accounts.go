@@ -26,7 +26,8 @@ type Account struct {
 	Partial bool `json:"partial,omitempty" doc:"the caller is a token with a part of what the account has, and sees no more of the account than that: no login, name, mail, owner or other grants"`
 	// SelfService is on for new accounts.
 	SelfService  bool       `json:"self_service" doc:"it makes, widens, rotates and resumes tokens of its own, and its owner does"`
-	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token of it that was made before is revoked"`
+	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token of it that was created before is revoked"`
+	TokensUntil  uint64     `json:"tokens_until,omitempty" doc:"every token of it that was created at a lower position is revoked"`
 	CreatedAt    time.Time  `json:"created_at"`
 	ChangedAt    time.Time  `json:"changed_at"`
 	Version      uint64     `json:"version" doc:"position of the last event about it; its ETag"`
@@ -267,6 +268,8 @@ func showAccount(a ledger.Account) Account {
 	}
 	return Account{
 		ID: string(a.ID), Login: a.Login, Name: a.Name, Mail: a.Mail, Kind: string(a.Kind), Owner: string(a.Owner), State: state, Reason: a.Reason,
-		Grants: events.ScopeStrings(a.Grants), Partial: a.Partial, SelfService: a.SelfService, TokensBefore: instant(a.TokensBefore), CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
+		Grants: events.ScopeStrings(a.Grants), Partial: a.Partial, SelfService: a.SelfService,
+		TokensBefore: instant(a.TokensBefore), TokensUntil: uint64(a.TokensUntil),
+		CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
 	}
 }

@@ -26,6 +26,7 @@ type Node struct {
 	Until     *time.Time       `json:"lease_until,omitempty" doc:"when it has no lease any more at the latest if it renews no more, as this ledger knows"`
 	Digest    *Digest          `json:"digest,omitempty" doc:"what its index holds; nodes with another digest at the same position differ"`
 	StaleMS   map[string]int64 `json:"stale_ms,omitempty" doc:"permission -> for how long it goes on to answer for that one past its lease"`
+	ClockMS   *int64           `json:"clock_offset_ms,omitempty" doc:"milliseconds that its clock is ahead of the median of the ledgers' clocks, less than 0 if it is behind; absent while it does not know. A node that is more than 2,000 away has no lease"`
 	Roles     []string         `json:"roles,omitempty"`
 	Copy      *LogCopy         `json:"copy,omitempty" doc:"its own copy of the log; absent where it keeps none"`
 	Version   string           `json:"version" doc:"of its program"`
@@ -79,6 +80,9 @@ func showNode(n ledger.Node, at events.Position) Node {
 		Name: n.Name, Instance: n.Instance, State: string(n.State), Position: uint64(n.Position), Lag: lag(at, n.Position),
 		Ready: n.Ready, Why: n.Why, Warning: n.Warning, LeaseMS: n.LeaseMS, Until: instant(n.Until),
 		Roles: n.Roles, Version: n.Version, Epoch: n.Epoch, Address: n.Address, HeardAt: instant(n.Heard), RenewedAt: instant(n.Renewed),
+	}
+	if n.Clock != nil {
+		out.ClockMS = new(int64(*n.Clock))
 	}
 	if n.Digest.Position > 0 {
 		out.Digest = &Digest{Position: uint64(n.Digest.Position), Digest: n.Digest.Digest.String()}

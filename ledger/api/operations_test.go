@@ -185,7 +185,7 @@ func TestOperations(t *testing.T) {
 		t.Errorf("service accounts: %s", a.raw)
 	}
 	ask("POST /v1/revocations", m{"account": "shop"}, 200, true)
-	if a = ask("GET /v1/accounts/shop", nil, 200, false); a.at("tokens_before") == nil {
+	if a = ask("GET /v1/accounts/shop", nil, 200, false); a.at("tokens_until") == nil {
 		t.Errorf("after a revocation of all: %s", a.raw)
 	}
 	ben := ask("POST /v1/accounts", m{"login": "ben", "kind": "user", "name": "Ben Ôtre", "mail": "ben@example.org", "grants": []string{"view:site/1"}}, 201, true)

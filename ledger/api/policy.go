@@ -34,7 +34,8 @@ type Policy struct {
 // PolicyInForce is the policy as clients see it.
 type PolicyInForce struct {
 	Policy       Policy     `json:"policy" doc:"to be sent back, changed, by PUT"`
-	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token that was made before is revoked, whoever's; see POST /v1/revocations"`
+	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token that was created before it is revoked; see POST /v1/revocations"`
+	TokensUntil  uint64     `json:"tokens_until,omitempty" doc:"every token that was created at a lower position is revoked; see POST /v1/revocations"`
 	Version      uint64     `json:"version" doc:"position of the last event about the policy; its ETag"`
 }
 
@@ -155,7 +156,7 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 			Makers: string(p.Makers), PlainRefused: p.PlainRefused, PlainUntil: instant(p.PlainUntil), URLRefused: p.URLRefused,
 			AnyAccount: p.SiteAdminsAnyAccount, TokenSignIn: p.TokenSignIn, SessionIdle: length(p.SessionIdle), SessionLife: length(p.SessionLife),
 		},
-		TokensBefore: instant(p.TokensBefore), Version: uint64(p.Version),
+		TokensBefore: instant(p.TokensBefore), TokensUntil: uint64(p.TokensUntil), Version: uint64(p.Version),
 	}
 	if out.Policy.Makers == "" {
 		out.Policy.Makers = string(events.MakersAll)

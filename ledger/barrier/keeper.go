@@ -93,6 +93,8 @@ type Keeper struct {
 	swept  time.Duration                // guarded by mu; when holders were last forgotten
 	stats  Stats                        // guarded by mu
 	failed bool                         // guarded by mu; the last barrier could not be written
+	told   time.Duration                // guarded by mu; when a barrier of this ledger last told its time of day; 0 for never
+	asked  time.Duration                // guarded by mu; by when somebody wants to know it; 0 for nobody
 }
 
 // Stats counts what a keeper did.
@@ -182,6 +184,8 @@ func (k *Keeper) write(ctx context.Context) {
 		k.mu.Lock()
 		now := k.cfg.Boottime()
 		due, next := k.m.Due(now)
+		tell := k.tellLocked()
+		due, next = due || now >= tell, min(next, tell)
 		k.mu.Unlock()
 		if due {
 			switch err := k.barrier(ctx); {
@@ -225,12 +229,23 @@ func (k *Keeper) barrier(ctx context.Context) error {
 	k.mu.Lock()
 	floor, after := k.m.Next()
 	lease := k.m.Lease()
+	read, reading := k.m.UpTo()
+	began := k.cfg.Boottime()
 	k.mu.Unlock()
+	if !reading {
+		read = 0
+	}
 	at, err := k.cfg.Stream.Publish(ctx, &events.Barrier{
 		Epoch: k.cfg.Epoch, Floor: floor, Lease: events.InMilliseconds(lease), Ledger: k.cfg.Ledger,
+		Clock: events.Milliseconds(max(0, k.cfg.Now().UnixMilli())), Read: read, // the time after read
 	}, after)
 	if err == nil {
-		k.known(at, floor, func() { k.stats.Barriers++ })
+		k.known(at, floor, func() {
+			k.stats.Barriers++
+			if k.told = began; k.asked <= began {
+				k.asked = 0
+			}
+		})
 		return nil
 	}
 	last, b, lastErr := k.cfg.Stream.Last(ctx)
@@ -319,7 +334,51 @@ func (k *Keeper) LeaseRead(m events.LeaseMessage) {
 		known.Index.Position = 0 // of another log
 		r = &known
 	}
-	k.do(func(now time.Duration) { k.m.Read(m.Seq, r, b, now) })
+	k.do(func(now time.Duration) {
+		if k.m.Read(m.Seq, r, b, now) && r != nil {
+			k.wantedLocked(r, now)
+		}
+	})
+}
+
+// Bounds of the time between two barriers that tell the ledger's time of day:
+// the longest, if nobody asks, and the shortest, if nodes join or are ahead.
+const (
+	tellEvery   = 5 * time.Second
+	tellJoining = 100 * time.Millisecond
+	tellAhead   = time.Second
+)
+
+// tellLocked returns when a barrier has to tell this ledger's time of day. Each
+// ledger writes some, because nodes go by the majority of their clocks.
+func (k *Keeper) tellLocked() time.Duration {
+	at := k.told + min(tellEvery, k.m.Lease()/3)
+	if k.asked != 0 {
+		at = min(at, k.asked)
+	}
+	return at
+}
+
+// wantedLocked notes a renewal whose node wants to know the time of day soon:
+// one that joins, and one whose clock seems to be ahead, which can tell by how
+// much only from a barrier that comes soon after its renewal.
+func (k *Keeper) wantedLocked(r *events.Renewal, now time.Duration) {
+	wait := tellAhead
+	switch {
+	case r.Node == k.cfg.Ledger:
+		return
+	case r.Joining:
+		wait = tellJoining
+	case r.Clock == 0 || r.Clock.Duration()-time.Duration(k.cfg.Now().UnixNano()) < events.ClockLimit/2:
+		return
+	}
+	at := max(now, k.told+wait)
+	if k.told == 0 {
+		at = now
+	}
+	if k.asked == 0 || at < k.asked {
+		k.asked = at
+	}
 }
 
 // LeasesLost notes that the reading has a gap.
@@ -344,6 +403,7 @@ type Known struct {
 	// its lease up.
 	Until   time.Time
 	Applied events.Position // the highest that it said to have applied
+	Fenced  bool            // it has no lease because its clock is wrong, and says so
 }
 
 // Holders lists the processes that may hold a lease, or did not long ago, in
@@ -355,7 +415,7 @@ func (k *Keeper) Holders() []Known {
 	wall := k.wall(now)
 	var list []Known
 	for h, holder := range k.m.Holders(now) {
-		known := Known{Holder: h, Renewed: wall(holder.Renewed), Applied: holder.Applied}
+		known := Known{Holder: h, Renewed: wall(holder.Renewed), Applied: holder.Applied, Fenced: holder.Fenced}
 		if holder.Lease > 0 {
 			known.Until = wall(holder.ends(k.m))
 		}

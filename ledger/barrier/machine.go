@@ -50,6 +50,7 @@ type Holder struct {
 	Renewed time.Duration   // when its last renewal was read, which is after it was sent
 	Lease   time.Duration   // that it asked for; 0 where it gave its lease up
 	Applied events.Position // the highest that it said to have applied
+	Fenced  bool            // it asked for no lease because its clock is wrong; nothing rests on it
 	Stale   map[string]time.Duration
 	// crowd are the processes that this stands for, where they are too many to be
 	// told apart: see [Machine.holder]. Nothing that they report counts. It is not
@@ -267,7 +268,7 @@ func (m *Machine) renewed(at events.LeaseSeq, r *events.Renewal, now time.Durati
 		// it may give a lease all the same.
 		h.Renewed, h.Lease = now, max(h.Lease, r.Lease.Duration())
 	} else {
-		h.Number, h.Renewed, h.Lease = r.Number, now, r.Lease.Duration()
+		h.Number, h.Renewed, h.Lease, h.Fenced = r.Number, now, r.Lease.Duration(), r.Fenced
 	}
 	h.Applied = max(h.Applied, r.Index.Position, m.heard[r.Holder])
 	delete(m.heard, r.Holder)

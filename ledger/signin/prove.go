@@ -117,7 +117,7 @@ func (s *SignIn) recent(c ledger.Caller, what string) error {
 	if err := s.personal(c); err != nil {
 		return err
 	}
-	if s.now().Sub(c.Proved) > ledger.RecentProof {
+	if !ledger.Recent(c.Proved, s.now()) {
 		return &ledger.ProofError{What: what, MaxAge: ledger.RecentProof}
 	}
 	return nil

@@ -18,15 +18,17 @@ import (
 
 // session is the record of a session.
 type session struct {
-	ID         events.SessionID `json:"id"`
-	Account    events.AccountID `json:"account"`
-	Created    time.Time        `json:"created"`
-	Seen       time.Time        `json:"seen"`
-	Proved     time.Time        `json:"proved_at,omitzero"` // zero for a session that a token opened
-	Methods    []string         `json:"methods"`
-	Generation uint64           `json:"generation,omitempty"` // of the credential
-	Address    string           `json:"address,omitempty"`    // that it was opened from
-	Token      events.TokenID   `json:"token,omitempty"`      // that opened it
+	ID      events.SessionID `json:"id"`
+	Account events.AccountID `json:"account"`
+	Created time.Time        `json:"created"`
+	Seen    time.Time        `json:"seen"`
+	// Opened is the position that this ledger knew when it opened the session.
+	Opened     events.Position `json:"opened,omitempty"`
+	Proved     time.Time       `json:"proved_at,omitzero"` // zero for a session that a token opened
+	Methods    []string        `json:"methods"`
+	Generation uint64          `json:"generation,omitempty"` // of the credential
+	Address    string          `json:"address,omitempty"`    // that it was opened from
+	Token      events.TokenID  `json:"token,omitempty"`      // that opened it
 }
 
 // Session is a session as its person sees it.
@@ -227,6 +229,8 @@ func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Ca
 	case r.Generation != generation,
 		!now.Before(r.Created.Add(policy.Life())),
 		!now.Before(r.Seen.Add(policy.Idle())),
+		ledger.FromWrongClock(r.Created, now), ledger.FromWrongClock(r.Seen, now),
+		r.Opened < a.TokensUntil, r.Opened < policy.TokensUntil,
 		r.Created.Before(a.TokensBefore), r.Created.Before(policy.TokensBefore):
 		return ledger.Caller{}, ErrNoSession
 	}
@@ -244,7 +248,7 @@ func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Ca
 	case err != nil:
 		return ledger.Caller{}, unavailable(err)
 	case t.Account != r.Account, t.State != events.Active, !t.Expires.IsZero() && !now.Before(t.Expires),
-		t.Created.Before(a.TokensBefore), t.Created.Before(policy.TokensBefore),
+		events.CutOff(t, a, policy),
 		!mayOpen(t.Constraints, address):
 		return ledger.Caller{}, ErrNoSession
 	}

@@ -35,6 +35,8 @@ type View interface {
 	Account(id events.AccountID) (*events.Account, error)
 	Token(id events.TokenID) (*events.Token, error)
 	Policy() (events.PolicyState, error)
+	// Position returns the position of the last event that it knows of.
+	Position() events.Position
 }
 
 // policy returns the policy in force. While the index does not answer, the
@@ -222,7 +224,7 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	now := s.now()
 	return s.open(ctx, session{
 		ID: events.NewSessionID(now), Account: id, Created: now, Seen: now, Proved: now,
-		Methods: methods, Generation: c.Generation, Address: a.Address,
+		Methods: methods, Generation: c.Generation, Address: a.Address, Opened: s.cfg.View.Position(),
 	})
 }
 
@@ -351,7 +353,7 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 	}
 	r := session{
 		ID: events.NewSessionID(now), Account: caller.Account, Created: now, Seen: now,
-		Methods: []string{}, Generation: c.Generation, Address: address, Token: caller.Token,
+		Methods: []string{}, Generation: c.Generation, Address: address, Token: caller.Token, Opened: s.cfg.View.Position(),
 	}
 	if _, err := s.caller(r, c.Generation, address); err != nil {
 		return Opened{}, ErrFailed

@@ -1,18 +1,28 @@
 package clustertest
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/events"
 )
 
 // jumpVariable names the folder where a program with [clockEdits] finds what
-// its clocks are to say.
-const jumpVariable = "CLUSTERTEST_JUMPS"
+// its clocks are to say, and wallVariable is what they say when it starts, in
+// milliseconds.
+const (
+	jumpVariable = "CLUSTERTEST_JUMPS"
+	wallVariable = "CLUSTERTEST_WALL"
+)
 
 // clockEdits make a program whose clocks jump when a test says so: the one that
 // people and time servers set, in all of the program, and the one of time since
@@ -30,7 +40,7 @@ func clockEdits(t *testing.T) []Edit {
 		{
 			File: filepath.Join(std, "time.go"),
 			Old:  "\tsec, nsec, mono := runtimeNow()\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + unixToInternal, Local}",
-			New:  "\tsec, nsec, mono := runtimeNow()\n\tsec += wallJump.Load()\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + unixToInternal, Local}",
+			New:  "\tsec, nsec, mono := runtimeNow()\n\tsec, nsec = jumped(sec, nsec)\n\tif mono == 0 {\n\t\treturn Time{uint64(nsec), sec + unixToInternal, Local}",
 		},
 		{
 			File: filepath.Join(std, "jump.go"),
@@ -42,7 +52,16 @@ var wallJump, bootJump atomic.Int64
 
 func Jump(wall, boot int64) { wallJump.Store(wall); bootJump.Store(boot) }
 
-func BootJump() Duration { return Duration(bootJump.Load()) * Second }
+func BootJump() Duration { return Duration(bootJump.Load()) * Millisecond }
+
+func jumped(sec int64, nsec int32) (int64, int32) {
+	all := int64(nsec) + wallJump.Load()*1e6
+	sec += all / 1e9
+	if all %= 1e9; all < 0 {
+		sec, all = sec-1, all+1e9
+	}
+	return sec, int32(all)
+}
 `,
 		},
 		{
@@ -65,6 +84,10 @@ func init() {
 	if dir == "" {
 		return
 	}
+	var start int64
+	if n, _ := fmt.Sscan(os.Getenv("` + wallVariable + `"), &start); n == 1 {
+		time.Jump(start, 0)
+	}
 	go func() {
 		path, last := fmt.Sprintf("%s/%d", dir, os.Getpid()), ""
 		for range time.Tick(10 * time.Millisecond) {
@@ -84,13 +107,13 @@ func init() {
 	}
 }
 
-// jump sets a node's clocks, as seconds from what they are by themselves, and
+// jump sets a node's clocks, as time from what they are by themselves, and
 // returns when they are.
-func jump(t *testing.T, dir string, n *Node, wall, boot int) {
+func jump(t *testing.T, dir string, n *Node, wall, boot time.Duration) {
 	t.Helper()
 	path := filepath.Join(dir, fmt.Sprint(n.Process().PID()))
-	text := fmt.Sprintln(wall, boot)
-	n.cluster.Journal.Note("test", "%s's clocks: %+d s, and %+d s since its start", n.Name, wall, boot)
+	text := fmt.Sprintln(wall.Milliseconds(), boot.Milliseconds())
+	n.cluster.Journal.Note("test", "%s's clocks: %s, and %s since its start", n.Name, wall, boot)
 	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -121,20 +144,25 @@ func TestClockJumps(t *testing.T) {
 		Verifiers: 3, Lease: shortLease,
 		Program: Build(t, clockEdits(t)...), Env: []string{jumpVariable + "=" + dir},
 	})
-	const hour = 3600
-	for _, by := range []int{hour, -hour, 0} {
-		c.fault(t, fmt.Sprintf("people set clocks to %+d s", by), func(t *testing.T) {
-			nodes := []*Node{c.anyVerifier(), c.leader(t), c.follower(t)}
+	for _, by := range []time.Duration{time.Hour, -time.Hour, 5 * time.Second, -5 * time.Second, 200 * time.Millisecond, -200 * time.Millisecond} {
+		c.fault(t, fmt.Sprintf("people set clocks by %s", by), func(t *testing.T) {
+			nodes := []*Node{c.anyVerifier(), c.follower(t)}
 			since := c.load.Now()
 			for _, n := range nodes {
 				jump(t, dir, n, by, 0)
 			}
+			if by.Abs() > events.ClockLimit {
+				for _, n := range nodes {
+					waitClock(t, n)
+				}
+			}
 			c.sleep(t, 2*c.lease)
 			c.load.Proofs(t, 20)
 			for _, n := range nodes {
-				if k := c.refused(n, since); k > 0 {
-					t.Errorf("I11: %s refused %d checks because somebody set its clock", n.Name, k)
+				if k := c.refused(n, since); k > 0 && by.Abs() < events.ClockLimit {
+					t.Errorf("I11: %s refused %d checks because somebody set its clock by %s", n.Name, k, by)
 				}
+				jump(t, dir, n, 0, 0)
 			}
 		})
 	}
@@ -142,7 +170,9 @@ func TestClockJumps(t *testing.T) {
 		v := c.anyVerifier()
 		since := c.load.Now()
 		for i := range 3 {
-			jump(t, dir, v, 0, (i+1)*int(c.lease/time.Second+1))
+			// A kernel sets the time of day by as much.
+			slept := time.Duration(i+1) * (c.lease + time.Second)
+			jump(t, dir, v, 0, slept)
 			v.WaitReady(t)
 			c.load.Proofs(t, 2)
 		}
@@ -153,4 +183,160 @@ func TestClockJumps(t *testing.T) {
 		}
 	})
 	c.finish(t)
+}
+
+// waitClock waits until a node says that it is not ready because of its clock.
+func waitClock(t *testing.T, n *Node) {
+	t.Helper()
+	n.Until(t, "it refuses because of its clock", func() error {
+		if ready, why := n.Ready(t.Context()); ready || !strings.Contains(why, "the clock of this machine") {
+			return fmt.Errorf("ready: %t, %s", ready, why)
+		}
+		return nil
+	})
+}
+
+// denies waits until a node answers a check of a secret, and fails the test if it
+// allows it. A node that refuses has not allowed it either.
+func (d *desk) denies(n *Node, s, what string) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), Patience)
+	defer cancel()
+	if a, err := n.Check(ctx, s, "view:site/1"); err != nil || a.Allowed {
+		d.t.Errorf("%s after the receipt: %s answers %v, %s", what, n.Name, err, a)
+	}
+}
+
+// offset returns what a ledger shows of the offset of a node's clock.
+func (d *desk) offset(at, of *Node) (time.Duration, error) {
+	a, err := d.send(at, http.MethodGet, "/v1/nodes", nil)
+	if err != nil {
+		return 0, err
+	}
+	for _, item := range a.Items {
+		var n struct {
+			Name  string `json:"name"`
+			Clock *int64 `json:"clock_offset_ms"`
+		}
+		if json.Unmarshal(item, &n) == nil && n.Name == of.Name && n.Clock != nil {
+			return time.Duration(*n.Clock) * time.Millisecond, nil
+		}
+	}
+	return 0, errors.New("it is not shown")
+}
+
+// TestWrongClocks moves the clocks of a verifier and of a ledger. What ends by
+// position ends on every node with the receipt, whatever its clock says. A node
+// whose clock is too wrong says so, also when it starts, and serves again once its
+// clock is right.
+func TestWrongClocks(t *testing.T) {
+	together(t)
+	dir := t.TempDir()
+	d := newDesk(t, Options{
+		Verifiers: 2, Lease: shortLease,
+		Program: Build(t, clockEdits(t)...), Env: []string{jumpVariable + "=" + dir},
+	})
+	l3, v2 := d.Nodes[2], d.Nodes[4]
+	moved := []*Node{l3, v2}
+	amounts := []time.Duration{-time.Hour, -200 * time.Millisecond, 5 * time.Second}
+	if *chaosFlag {
+		amounts = append(amounts, -5*time.Second, time.Hour)
+	}
+	for _, by := range amounts {
+		d.in(t).wrong(by, dir, moved)
+	}
+	for _, by := range amounts {
+		if by.Abs() < events.ClockLimit {
+			continue
+		}
+		for _, n := range moved {
+			n.Stop(t)
+			n.Env = []string{fmt.Sprintf("%s=%d", wallVariable, by.Milliseconds())}
+			n.Start(t)
+		}
+		for _, n := range moved {
+			waitClock(t, n)
+		}
+		if a, err := v2.Check(t.Context(), d.root); err == nil && a.Status == http.StatusOK {
+			t.Errorf("a verifier that started %s off answers: %s", by, a)
+		}
+		for _, n := range moved {
+			n.Env = nil
+			jump(t, dir, n, 0, 0)
+		}
+		for _, n := range moved {
+			n.WaitReady(t)
+		}
+	}
+}
+
+// wrong has some nodes' clocks be wrong while tokens end.
+func (d *desk) wrong(by time.Duration, dir string, moved []*Node) {
+	d.t.Helper()
+	l1, l2, l3 := d.Nodes[0], d.Nodes[1], d.Nodes[2]
+	account := d.makeAccount(fmt.Sprint("owner", by.Milliseconds()))
+	list := d.make(3, account)
+	for _, n := range moved {
+		jump(d.t, dir, n, by, 0)
+	}
+	through := l3 // whose clock is wrong, and not by too much
+	if by.Abs() > events.ClockLimit {
+		through = l1
+		for _, n := range moved {
+			waitClock(d.t, n)
+			n.Until(d.t, "its clock's offset is shown", func() error {
+				if got, err := d.offset(l1, n); err != nil || (got-by).Abs() > time.Second {
+					return fmt.Errorf("%s, %v; want %s", got, err, by)
+				}
+				return nil
+			})
+		}
+		if a, err := d.send(l3, http.MethodPost, "/v1/tokens", map[string]any{"account": account, "app": "desk", "scopes": []string{"view:site/1"}, "expires_in": "1h"}); err == nil && a.Status != http.StatusServiceUnavailable {
+			d.t.Errorf("a ledger whose clock is %s off: %s, want 503", by, a)
+		}
+	}
+	proven := func(what string, a Answer) {
+		d.t.Helper()
+		if _, ok := a.Proof(); !ok {
+			d.t.Errorf("%s: no receipt: %s", what, a)
+		}
+	}
+	a := d.must(through, http.MethodPost, "/v1/tokens/"+list[0].id+"/rotate?wait=60s", map[string]any{"grace": "0s"})
+	proven("rotation", a)
+	for _, n := range d.Nodes {
+		d.denies(n, list[0].secret, "the old secret")
+	}
+	revoke := func(at *Node, secrets ...string) {
+		d.t.Helper()
+		proven("all of an account's tokens", d.must(at, http.MethodPost, "/v1/revocations?wait=60s", map[string]any{"account": account}))
+		for _, n := range d.Nodes {
+			for _, s := range secrets {
+				d.denies(n, s, "a token among all of its account's")
+			}
+		}
+	}
+	revoke(through, a.Secret, list[1].secret, list[2].secret)
+	made := d.make1(l1, account)
+	revoke(l2, made)
+	for _, n := range moved {
+		jump(d.t, dir, n, 0, 0)
+	}
+	for _, n := range moved {
+		n.WaitReady(d.t)
+	}
+}
+
+// make1 makes a token of an account through a ledger and waits until a node that
+// answers allows it.
+func (d *desk) make1(at *Node, account string) string {
+	d.t.Helper()
+	a := d.must(at, http.MethodPost, "/v1/tokens", map[string]any{"account": account, "app": "desk", "scopes": []string{"view:site/1"}})
+	at.Until(d.t, "it allows the token", func() error {
+		got, err := at.Check(d.t.Context(), a.Secret, "view:site/1")
+		if err == nil && !got.Allowed {
+			err = errors.New(got.String())
+		}
+		return err
+	})
+	return a.Secret
 }

@@ -67,6 +67,9 @@ type Node struct {
 	// Shift moves the clocks of time since the machine started in the processes
 	// that are started from now on.
 	Shift time.Duration
+	// Env is added to the environment of the processes that are started from now
+	// on.
+	Env []string
 
 	cluster *Cluster
 	host    string
@@ -426,7 +429,7 @@ func (n *Node) Start(t testing.TB) *Process {
 	}
 	c := n.cluster
 	p := Run(t, Command{
-		Name: n.Name, Path: c.options.Program, Args: n.args, Env: c.options.Env,
+		Name: n.Name, Path: c.options.Program, Args: n.args, Env: append(slices.Clone(c.options.Env), n.Env...),
 		Disk: n.disk, Shift: n.Shift, Journal: c.Journal, Owner: c.owner,
 	})
 	n.mu.Lock()

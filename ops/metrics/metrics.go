@@ -28,6 +28,7 @@ type Source struct {
 	Moves         func() uint64            // switches to another server of the log
 	Resident      func() Resident          // what checks find in memory
 	Unrecorded    func() uint64            // receipts that could not be recorded; nil where there is no ledger
+	Clock         func() (float64, bool)   // seconds that the time of day is ahead of the ledgers', false if not known
 	Ready         func() error             // why checks are refused, nil if not
 }
 
@@ -68,12 +69,13 @@ var (
 	descAway    = prometheus.NewDesc("tokenledger_resident_away_tokens", "Secrets of tokens that checks have to read from the disk, because memory has no room for them.", nil, nil)
 	descBytes   = prometheus.NewDesc("tokenledger_resident_bytes", "Memory taken by the secrets that are there.", nil, nil)
 	descLimit   = prometheus.NewDesc("tokenledger_resident_limit_bytes", "Memory that they may take.", nil, nil)
+	descClock   = prometheus.NewDesc("tokenledger_clock_offset_seconds", "How far the clock of this machine is ahead of the ledgers' median; less than 0 if it is behind. Absent while it is not known.", nil, nil)
 	descBuild   = prometheus.NewDesc("tokenledger_build_info", "Version of the program.", []string{"version"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descMoves, descLost, descHeld, descAway, descBytes, descLimit, descReady, descBuild} {
+	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descMoves, descLost, descHeld, descAway, descBytes, descLimit, descClock, descReady, descBuild} {
 		ch <- d
 	}
 }
@@ -99,6 +101,9 @@ func (s Source) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descAway, prometheus.GaugeValue, float64(r.Away))
 	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.GaugeValue, float64(r.Bytes))
 	ch <- prometheus.MustNewConstMetric(descLimit, prometheus.GaugeValue, float64(r.Limit))
+	if offset, known := s.Clock(); known {
+		ch <- prometheus.MustNewConstMetric(descClock, prometheus.GaugeValue, offset)
+	}
 	ch <- prometheus.MustNewConstMetric(descReady, prometheus.GaugeValue, ready)
 	ch <- prometheus.MustNewConstMetric(descBuild, prometheus.GaugeValue, 1, s.Version)
 }

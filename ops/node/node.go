@@ -350,6 +350,7 @@ func (n *Node) openLedger(ctx context.Context) error {
 	}
 	n.ledger, err = ledger.Open(ctx, ledger.Config{
 		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Model: n.cfg.Model, Room: n.folder.room, Logger: n.log,
+		Clock:  n.lease.ClockErr,
 		Forget: []func(context.Context, events.AccountID) error{n.forget},
 	})
 	if err == nil {
@@ -666,7 +667,11 @@ func (n *Node) opsHandler() http.Handler {
 			return metrics.Resident{Secrets: r.Secrets, Away: r.Away, Bytes: r.Bytes, Limit: r.Limit}
 		},
 		Unrecorded: n.unrecorded(),
-		Ready:      n.unopened,
+		Clock: func() (float64, bool) {
+			c := n.lease.Status().Clock
+			return c.By.Seconds(), c.Known
+		},
+		Ready: n.unopened,
 	})
 }
 

@@ -13,7 +13,7 @@ import (
 func (n *Node) openSignIn(ctx context.Context) (err error) {
 	n.people, err = signin.Open(ctx, signin.Config{
 		Conn: n.conn, View: n.index, Directory: n.ledger, Trail: n.ledger, Token: n.opens, Model: n.cfg.Model,
-		Ready: func() bool { return n.verify.Lease() > 0 }, Logger: n.log,
+		Ready: func() bool { return n.verify.Lease() > 0 && n.lease.ClockErr() == nil }, Logger: n.log,
 	})
 	return err
 }

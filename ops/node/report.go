@@ -46,6 +46,9 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 		Epoch: n.index.Epoch(), Address: address(n.verifyListener), Model: n.model,
 		Copy: n.copy.report(),
 	}
+	if c := n.lease.Status().Clock; c.Known {
+		r.Clock = new(events.InMilliseconds(c.By))
+	}
 	for permission, d := range n.cfg.Stale {
 		if r.Stale == nil {
 			r.Stale = map[string]events.Milliseconds{}

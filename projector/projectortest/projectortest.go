@@ -180,6 +180,7 @@ func CompareFound(want eventstest.State, d events.Digest, got projector.Found, e
 	c.same("Find's grants", a.Grants, got.Account.Granted.List(), nil)
 	c.same("whether Find's account is good", !a.Suspended && !a.Erased, got.Account.Good, nil)
 	c.same("before when Find's account ends tokens", resident.Instant(a.TokensBefore), got.Account.Before, nil)
+	c.same("until where Find's account ends tokens", a.TokensUntil, got.Account.Until, nil)
 	c.same("Find's policy", want.Policy(), got.Policy.PolicyState, nil)
 	c.same("before when Find's policy ends tokens", resident.Instant(want.Policy().TokensBefore), got.Policy.Before, nil)
 	return errors.Join(c.problems...)
@@ -199,7 +200,7 @@ func recordOf(s eventstest.State, secret eventstest.Secret, d events.Digest) pro
 	t, _ := s.Token(secret.Token)
 	r := projector.Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: projector.SecretLive, Inherit: t.Inherit,
-		Created: t.Created, Expires: storable(t.Expires), Until: storable(secret.Until), Plain: secret.Plain,
+		Created: t.Created, CreatedIn: t.CreatedIn, Expires: storable(t.Expires), Until: storable(secret.Until), Plain: secret.Plain,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
 	}
 	for _, slot := range t.Secrets {

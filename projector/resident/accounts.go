@@ -14,16 +14,17 @@ import (
 type Account struct {
 	*events.Account                  // nil where it was never set
 	Granted         *events.ScopeSet // its grants
-	// Before is TokensBefore as [Instant] has it. Good is false where the account
-	// is suspended or erased.
+	// Before is TokensBefore as [Instant] has it, and Until is TokensUntil. Good
+	// is false if the account is suspended or erased.
 	Before int64
+	Until  events.Position
 	Good   bool
 }
 
 // NewAccount returns what a table holds of an account, which must not change
 // any more.
 func NewAccount(a *events.Account) Account {
-	return Account{Account: a, Granted: events.NewScopeSet(a.Grants), Before: Instant(a.TokensBefore), Good: good(a)}
+	return Account{Account: a, Granted: events.NewScopeSet(a.Grants), Before: Instant(a.TokensBefore), Until: a.TokensUntil, Good: good(a)}
 }
 
 func good(a *events.Account) bool { return !a.Suspended && !a.Erased }
@@ -69,14 +70,15 @@ type accounts struct {
 // cell is an account: half a line of a cache, and what a check needs to read of
 // it.
 type cell struct {
-	before  atomic.Int64
-	state   atomic.Uint64 // number of the grants, and above it cellGood
+	until   atomic.Uint64 // TokensUntil
+	state   atomic.Uint64 // number of the grants, and above it cellGood and cellBefore
 	granted atomic.Pointer[events.ScopeSet]
 	account atomic.Pointer[events.Account]
 }
 
 const (
 	cellGood   = 1 << 32
+	cellBefore = 1 << 33 // the account has a TokensBefore, which is read there: few have
 	cellsShift = 8
 	cellsChunk = 1 << cellsShift
 )
@@ -123,7 +125,10 @@ func (s *accounts) set(a *events.Account) {
 	if good(a) {
 		state |= cellGood
 	}
-	c.before.Store(Instant(a.TokensBefore))
+	if !a.TokensBefore.IsZero() {
+		state |= cellBefore
+	}
+	c.until.Store(uint64(a.TokensUntil))
 	c.state.Store(state)
 	c.granted.Store(s.grants.at(grants))
 	c.account.Store(a)
@@ -133,7 +138,11 @@ func (s *accounts) set(a *events.Account) {
 // the reader looked, or the account not set.
 func (s *accounts) read(n uint32) (a Account) {
 	if c := s.at(n); c != nil {
-		a = Account{Account: c.account.Load(), Granted: c.granted.Load(), Before: c.before.Load(), Good: c.state.Load()&cellGood != 0}
+		state := c.state.Load()
+		a = Account{Account: c.account.Load(), Granted: c.granted.Load(), Until: events.Position(c.until.Load()), Good: state&cellGood != 0}
+		if state&cellBefore != 0 && a.Account != nil {
+			a.Before = Instant(a.TokensBefore)
+		}
 	}
 	return a
 }

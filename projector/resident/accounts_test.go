@@ -36,6 +36,9 @@ func TestAccounts(t *testing.T) {
 				if rng.IntN(2) == 0 {
 					a.TokensBefore = time.Unix(rng.Int64N(1<<33), rng.Int64N(1e9))
 				}
+				if rng.IntN(2) == 0 {
+					a.TokensUntil = events.Position(rng.Uint64())
+				}
 				want[n] = a
 				w.SetAccount(a)
 			}
@@ -55,7 +58,7 @@ func TestAccounts(t *testing.T) {
 				continue
 			}
 			grants := fmt.Sprint(a.Grants)
-			if f.Account.Good == (a.Suspended || a.Erased) || f.Account.Before != Instant(a.TokensBefore) || fmt.Sprint(f.Account.Granted.List()) != grants {
+			if f.Account.Good == (a.Suspended || a.Erased) || f.Account.Before != Instant(a.TokensBefore) || f.Account.Until != a.TokensUntil || fmt.Sprint(f.Account.Granted.List()) != grants {
 				t.Fatalf("account %d: %+v, of %+v", n, f.Account, a)
 			}
 			if sets[grants] == nil {

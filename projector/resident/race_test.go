@@ -25,6 +25,7 @@ func TestOneInstant(t *testing.T) {
 		table.Update(func(w Writer) {
 			a := account(0)
 			a.Reason, a.Suspended, a.TokensBefore = fmt.Sprint(round), round%2 == 1, time.Unix(1, int64(round))
+			a.TokensUntil = events.Position(round)
 			a.Grants = []events.Scope{{Permission: "view", Type: "site", ID: fmt.Sprint(round)}}
 			p := &events.PolicyState{Version: events.Position(round), TokensBefore: a.TokensBefore}
 			for i := range uint64(secrets) {
@@ -33,7 +34,7 @@ func TestOneInstant(t *testing.T) {
 				}
 				n := uint64(round)
 				s := &Secret{
-					Digest: digestOf(i), Created: int64(n), Expires: int64(n), Until: int64(n), Version: events.Position(n),
+					Digest: digestOf(i), Created: int64(n), Expires: int64(n), Until: int64(n), CreatedIn: events.Position(n), Version: events.Position(n),
 					State: uint8(n), Flags: uint8(n) & 127, App: fmt.Append(nil, n), Scopes: fmt.Appendf(nil, "view:site/%d", n+1),
 					Issuer: binary.BigEndian.AppendUint64(make([]byte, 8), n), Constraints: fmt.Append(nil, n), Ended: rng.IntN(2) == 0,
 				}
@@ -85,9 +86,10 @@ func TestOneInstant(t *testing.T) {
 				}
 				n := uint64(f.Version)
 				text := fmt.Sprint(n)
-				if binary.LittleEndian.Uint64(f.Token[8:]) != n || f.Created != int64(n) || f.Expires != int64(n) || f.Until != int64(n) ||
+				if binary.LittleEndian.Uint64(f.Token[8:]) != n || f.Created != int64(n) || f.CreatedIn != f.Version || f.Expires != int64(n) || f.Until != int64(n) ||
 					f.State != uint8(n) || f.Flags != uint8(n)&127 || f.App != text || f.Scopes.List()[0].ID != fmt.Sprint(n+1) ||
-					f.Issuer == nil || *f.Issuer != events.AccountIDFrom([16]byte(binary.BigEndian.AppendUint64(make([]byte, 8), n))) || f.Constraints.Methods[0] != text || f.Account.Reason != fmt.Sprint(f.Position) || f.Version > f.Position {
+					f.Issuer == nil || *f.Issuer != events.AccountIDFrom([16]byte(binary.BigEndian.AppendUint64(make([]byte, 8), n))) ||
+					f.Constraints.Methods[0] != text || f.Account.Reason != fmt.Sprint(f.Position) || f.Account.Until != f.Position || f.Version > f.Position {
 					t.Errorf("at %d: %+v of several states", f.Position, f)
 					return
 				}

@@ -10,7 +10,7 @@ import (
 //	0-3  digest
 //	4-5  token's id
 //	6    created    7 expires    8 until
-//	9    version (48 bits), flags (8), state (8)
+//	9    created in (48 bits), flags (8), state (8)
 //	10   account, scopes (32 bits each)
 //	11   constraints, label with issuer (32 bits each)
 const (
@@ -23,9 +23,9 @@ const (
 	wordRefs    = 10
 	recordWords = 12
 
-	flagsShift = 48
-	stateShift = 56
-	maxVersion = 1<<flagsShift - 1
+	flagsShift  = 48
+	stateShift  = 56
+	maxPosition = 1<<flagsShift - 1
 
 	// flagEnded marks a secret that is good for nothing any more.
 	flagEnded = 1 << 7
@@ -55,12 +55,29 @@ const (
 
 type chunk [chunkRecords]record
 
+// versions are the positions of the last events about the tokens of a chunk's
+// records. They stand apart, because a check has no use for them: a record keeps
+// to two lines of memory.
+type versions [chunkRecords]atomic.Uint64
+
 // records are in chunks that never move. One is known by its number.
 type records struct {
-	dir     atomic.Pointer[[]*chunk]
-	used    uint32   // numbers ever given out
-	free    []uint32 // numbers given back
-	outside *outside // most chunks' memory
+	dir      atomic.Pointer[[]*chunk]
+	versions atomic.Pointer[[]*versions] // as long as dir, or longer
+	used     uint32                      // numbers ever given out
+	free     []uint32                    // numbers given back
+	outside  *outside                    // most chunks' memory
+}
+
+func (r *records) init() {
+	r.dir.Store(new([]*chunk))
+	r.versions.Store(new([]*versions))
+	r.outside = new(outside)
+}
+
+// version returns the version of a record that [records.at] returned.
+func (r *records) version(n uint32) *atomic.Uint64 {
+	return &(*r.versions.Load())[n>>chunkShift][n%chunkRecords]
 }
 
 // at returns a record, nil where the number was not given out when the reader
@@ -83,6 +100,8 @@ func (r *records) take() uint32 {
 	n := r.used
 	r.used++
 	if dir := *r.dir.Load(); int(n>>chunkShift) == len(dir) {
+		v := append(*r.versions.Load(), new(versions)) // first: a reader that has the record finds its version
+		r.versions.Store(&v)
 		dir = append(dir, r.outside.chunk(len(dir))) // a reader that has the shorter one does not see it
 		r.dir.Store(&dir)
 	}
@@ -100,10 +119,10 @@ func (r *records) growth() int64 {
 	if len(r.free) > 0 || int(r.used>>chunkShift) < len(*r.dir.Load()) {
 		return 0
 	}
-	return int64(unsafe.Sizeof(chunk{}))
+	return int64(unsafe.Sizeof(chunk{}) + unsafe.Sizeof(versions{}))
 }
 
 // bytes is what the records take, in whole chunks.
 func (r *records) bytes() int64 {
-	return int64(len(*r.dir.Load()))*(int64(unsafe.Sizeof(chunk{}))+8) + int64(cap(r.free))*4
+	return int64(len(*r.dir.Load()))*int64(unsafe.Sizeof(chunk{})+unsafe.Sizeof(versions{})+16) + int64(cap(r.free))*4
 }

@@ -23,7 +23,7 @@ const (
 type Found struct {
 	Token                   [16]byte
 	Created, Expires, Until int64
-	Version                 events.Position
+	CreatedIn, Version      events.Position // of the first and the last event about the token
 	State, Flags            uint8
 	App                     string
 	Issuer                  *events.AccountID // nil for the account itself
@@ -93,8 +93,7 @@ func New(limit int64, parse Parse) *Table {
 	t.apps.init()
 	t.scopes.init()
 	t.constraints.init()
-	t.records.dir.Store(new([]*chunk))
-	t.records.outside = new(outside)
+	t.records.init()
 	t.stats.bytes.Store(t.size())
 	return t
 }
@@ -147,7 +146,7 @@ func keyOf(d *events.Digest) key {
 func (t *Table) read(k *key, f *Found) Answer {
 	f.Position = events.Position(t.position.Load())
 	f.Policy = t.policy.Load()
-	_, r := t.lookup(k)
+	n, r := t.lookup(k)
 	if r == nil {
 		if away := t.away.Load(); away != nil && away.has(k) {
 			return Elsewhere
@@ -158,7 +157,8 @@ func (t *Table) read(k *key, f *Found) Answer {
 	binary.LittleEndian.PutUint64(f.Token[8:], r.load(wordToken+1))
 	f.Created, f.Expires, f.Until = int64(r.load(wordCreated)), int64(r.load(wordExpires)), int64(r.load(wordUntil))
 	state, refs, more := r.load(wordState), r.load(wordRefs), r.load(wordRefs+1)
-	f.Version, f.State, f.Flags = events.Position(state&maxVersion), uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
+	f.CreatedIn, f.State, f.Flags = events.Position(state&maxPosition), uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
+	f.Version = events.Position(t.records.version(n).Load())
 	f.Account, f.Scopes = t.accounts.read(uint32(refs)), t.scopes.at(uint32(refs>>32))
 	f.Constraints = t.constraints.at(uint32(more))
 	f.App, f.Issuer = "", nil

@@ -61,7 +61,7 @@ func random(rng *rand.Rand, n uint64) *Secret {
 	s := &Secret{
 		Digest: digestOf(n), Token: [16]byte{byte(n), 1}, Account: [16]byte{15: byte(rng.IntN(5))},
 		Created: rng.Int64(), Expires: -rng.Int64(), Until: rng.Int64N(2),
-		Version: events.Position(rng.Uint64() >> 16), State: uint8(rng.Uint32()), Flags: uint8(rng.Uint32()) & 127,
+		CreatedIn: events.Position(rng.Uint64() >> 16), Version: events.Position(rng.Uint64() >> 16), State: uint8(rng.Uint32()), Flags: uint8(rng.Uint32()) & 127,
 		App: fmt.Appendf(nil, "app %d", rng.IntN(6))[:rng.IntN(6)], Scopes: fmt.Appendf(nil, "view:site/%d", 1+rng.IntN(4)),
 		Ended: rng.IntN(3) == 0,
 	}
@@ -80,7 +80,7 @@ func differs(got *Found, want *Secret) string {
 	list, _ := forms.Scopes(want.Scopes)
 	switch {
 	case g.Token != want.Token, g.Created != want.Created, g.Expires != want.Expires, g.Until != want.Until,
-		g.Version != want.Version, g.State != want.State, g.Flags != want.Flags, g.App != string(want.App):
+		g.CreatedIn != want.CreatedIn, g.Version != want.Version, g.State != want.State, g.Flags != want.Flags, g.App != string(want.App):
 		return fmt.Sprintf("%+v, want %+v", g, *want)
 	case g.Account.Account == nil || g.Account.ID.Bytes() != want.Account:
 		return fmt.Sprintf("account %v, want %v", g.Account, want.Account)
@@ -264,7 +264,7 @@ func TestDigestsInFull(t *testing.T) {
 // TestLargeVersion: a position that a record has no room for is not held.
 func TestLargeVersion(t *testing.T) {
 	table := New(1<<20, forms)
-	s := &Secret{Digest: digestOf(1), Version: maxVersion}
+	s := &Secret{Digest: digestOf(1), Version: maxPosition}
 	for _, want := range []Answer{Held, Elsewhere, Held} {
 		table.Update(func(w Writer) {
 			if err := w.Put(s); err != nil {
@@ -272,11 +272,11 @@ func TestLargeVersion(t *testing.T) {
 			}
 		})
 		var f Found
-		if got := table.Find(&s.Digest, &f); got != want || got == Held && f.Version != maxVersion {
+		if got := table.Find(&s.Digest, &f); got != want || got == Held && f.Version != maxPosition {
 			t.Errorf("version %d: %d, want %d", s.Version, got, want)
 		}
 		consistent(t, table)
-		s.Version ^= maxVersion ^ (maxVersion + 1)
+		s.Version ^= maxPosition ^ (maxPosition + 1)
 	}
 }
 

@@ -12,7 +12,7 @@ type Secret struct {
 	Digest                  events.Digest
 	Token, Account          [16]byte
 	Created, Expires, Until int64 // nanoseconds of Unix time, 0 for none
-	Version                 events.Position
+	CreatedIn, Version      events.Position
 	State, Flags            uint8 // of the flags, the highest is the table's own
 	// Ended says that the secret is good for nothing any more, and for ever.
 	Ended bool
@@ -53,7 +53,7 @@ func (w Writer) Put(s *Secret) error {
 	t := w.t
 	k := keyOf(&s.Digest)
 	n, r := t.lookup(&k)
-	if s.Version > maxVersion || r == nil && t.full(&k) && (s.Ended || !t.makeRoom(&k)) {
+	if s.CreatedIn > maxPosition || s.Version > maxPosition || r == nil && t.full(&k) && (s.Ended || !t.makeRoom(&k)) {
 		t.sendAway(&k, n, r)
 		return nil
 	}
@@ -99,7 +99,8 @@ func (w Writer) Put(s *Secret) error {
 	r.store(wordCreated, uint64(s.Created))
 	r.store(wordExpires, uint64(s.Expires))
 	r.store(wordUntil, uint64(s.Until))
-	r.store(wordState, uint64(s.Version)|uint64(flags)<<flagsShift|uint64(s.State)<<stateShift)
+	r.store(wordState, uint64(s.CreatedIn)|uint64(flags)<<flagsShift|uint64(s.State)<<stateShift)
+	t.records.version(n).Store(uint64(s.Version))
 	r.store(wordRefs, uint64(t.accounts.number(s.Account))|uint64(scopes)<<32)
 	r.store(wordRefs+1, uint64(constraints)|uint64(app)<<32)
 	return nil

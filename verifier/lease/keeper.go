@@ -37,6 +37,7 @@ var (
 	errBehind   = errors.New("the index has not held the whole log yet")
 	errUnread   = errors.New("the stream of leases is not read up to the renewal")
 	errBarrier  = errors.New("no ledger has written a barrier")
+	errCompare  = errors.New("the clock of this ledger is not compared with another ledger's yet")
 )
 
 // Publisher writes to the stream of leases.
@@ -88,6 +89,12 @@ type Config struct {
 	Leases    Leases        // required; the keeper's own
 	Index     Index         // required
 	Holder    events.Holder // required; the instance is this process's alone
+	// Ledger says that this process is a ledger: its own time of day counts among
+	// the ledgers'.
+	Ledger bool
+	// Compared has a ledger wait for another ledger's time of day before it has
+	// its first lease, for [compareWithin] at most.
+	Compared bool
 
 	// Lease is the longest that a lease may be. Zero means [DefaultLease].
 	Lease time.Duration
@@ -110,6 +117,8 @@ type Config struct {
 	// suspended. Nil means [follow.Boottime].
 	Boottime func() time.Duration
 	before   func(end time.Duration) (now int64, yes bool) // is Boottime before an instant? See [follow.BoottimeBefore]
+	// Now tells the time of day. Nil means time.Now.
+	Now func() time.Time
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 }
@@ -129,6 +138,9 @@ func (c Config) withDefaults() Config {
 	c.before = func(end time.Duration) (int64, bool) { return 0, c.Boottime() < end }
 	if c.Boottime == nil {
 		c.Boottime, c.before = follow.Boottime, follow.BoottimeBefore
+	}
+	if c.Now == nil {
+		c.Now = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -203,6 +215,11 @@ type Keeper struct {
 	retry    time.Duration              // guarded by mu; how long to wait before another try; 0 after a success
 	status   Status                     // guarded by mu; the counts
 	inForce  bool                       // guarded by mu; as it was logged
+	clock    *Clock                     // guarded by mu
+	offset   Offset                     // guarded by mu; as it was last compared
+	saidOff  time.Duration              // guarded by mu; when it was last said that the clock is wrong; 0 for never
+	first    time.Duration              // guarded by mu; when a renewal was first acknowledged; 0 for never
+	alone    bool                       // guarded by mu; the first lease waits for no other ledger's time any more
 }
 
 // Status is what a node tells of its lease.
@@ -224,6 +241,8 @@ type Status struct {
 	Asking bool
 	// Lacking is true while the lease waits for the index to apply more events.
 	Lacking bool
+	// Clock is how this machine's time of day compares with the ledgers'.
+	Clock Offset
 }
 
 // NewKeeper returns a keeper without a lease. It does no I/O.
@@ -232,7 +251,12 @@ func NewKeeper(cfg Config) (*Keeper, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
+	own := ""
+	if cfg.Ledger {
+		own = cfg.Holder.Node
+	}
 	k := &Keeper{
+		clock: NewClock(own), alone: !cfg.Compared,
 		cfg: cfg, m: NewMachine(cfg.Lease), why: errStarting,
 		woken: make(chan struct{}, 1), wants: make(chan struct{}, 1),
 		acked: map[events.LeaseSeq]uint64{}, read: map[uint64]events.LeaseSeq{},
@@ -290,6 +314,7 @@ func (k *Keeper) Status() Status {
 	s := k.status
 	s.Asking = problem == nil && !k.stopped
 	_, s.Lacking = k.m.Wants()
+	s.Clock = k.offset
 	k.mu.Unlock()
 	s.Holder, s.Left, s.Least = k.cfg.Holder, k.Left(), k.Least()
 	return s
@@ -367,6 +392,7 @@ func (k *Keeper) turn(ctx context.Context) time.Duration {
 	now := k.cfg.Boottime()
 	withdraw, stopped := k.withdraw, k.stopped
 	due := k.dueLocked()
+	fenced := k.offset.Off
 	k.mu.Unlock()
 	switch {
 	case ctx.Err() != nil || stopped:
@@ -376,6 +402,9 @@ func (k *Keeper) turn(ctx context.Context) time.Duration {
 			return minRetry
 		}
 		return 0
+	case fenced && now >= due:
+		_ = k.renew(ctx, 0) // so that barriers go on to tell this node the ledgers' time
+		return look
 	case problem != nil:
 		return look
 	case now < due:
@@ -396,6 +425,9 @@ func (k *Keeper) problem() error {
 	epoch := k.cfg.Index.Epoch()
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.compareLocked(); err != nil {
+		return err
+	}
 	if k.foreign == epoch {
 		k.foreign = ""
 	}
@@ -453,10 +485,12 @@ func (k *Keeper) renew(ctx context.Context, lease time.Duration) error {
 		joining = false
 	}
 	k.joining = joining
+	sent, fenced := k.sent, k.offset.Off
 	k.mu.Unlock()
 
 	r := k.cfg.renewal(number)
 	r.Epoch, r.Joining, r.Lease, r.Index, r.Mark = epoch, joining, events.InMilliseconds(lease), index, mark
+	r.Clock, r.Fenced = events.Milliseconds(max(0, k.cfg.Now().UnixMilli())), fenced
 	data, err := r.Encode()
 	var at events.LeaseSeq
 	if err == nil {
@@ -479,8 +513,12 @@ func (k *Keeper) renew(ctx context.Context, lease time.Duration) error {
 		return err
 	}
 	k.retry = 0
+	k.clock.Sent(at, sent)
+	if k.first == 0 {
+		k.first = max(sent, 1)
+	}
 	if lease == 0 {
-		k.withdraw, k.lost = false, true // the next one is due at once
+		k.withdraw, k.lost = false, !k.offset.Off // else the next one is due at once
 		return nil
 	}
 	k.status.Renewals++
@@ -528,6 +566,7 @@ func (k *Keeper) loseLocked(ctx context.Context, err error) {
 	k.upTo = 0
 	k.lost = true
 	k.foreign = ""
+	k.clock.Forget()
 	k.status.Lost++
 	k.why = fmt.Errorf("the reading of the stream of leases has a gap: %w", err)
 	k.cfg.Logger.WarnContext(ctx, "the reading of the leases begins anew", "err", err)
@@ -574,6 +613,9 @@ func pause(ctx context.Context, d time.Duration) {
 // showLocked lets checks see what the machine says.
 func (k *Keeper) showLocked(ctx context.Context) {
 	until, least, held := k.m.Lease()
+	if held && !k.comparedLocked() {
+		held, k.why = false, errCompare
+	}
 	if !held {
 		until = NoLease
 	}
@@ -634,6 +676,7 @@ func (h handler) LeasesLost(err error) {
 	if _, reading := k.m.From(); reading {
 		k.loseLocked(context.Background(), err)
 	}
+	k.clock.Forget()
 	k.foreign = "" // what other epoch the barriers are of is seen by joining
 }
 
@@ -650,6 +693,14 @@ func (k *Keeper) take(m events.LeaseMessage) *events.Renewal {
 	r, b, err := events.DecodeLease(m)
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err == nil && b != nil {
+		if epoch := k.cfg.Index.Epoch(); epoch == "" || b.Epoch == epoch {
+			k.clock.Read(b, k.cfg.Boottime())
+			if why := k.compareLocked(); why != nil {
+				k.fenceLocked(ctx, why)
+			}
+		}
+	}
 	if from, reading := k.m.From(); !reading || m.Seq < from || m.Seq != k.upTo+1 {
 		if k.foreign != "" && b != nil && b.Epoch == k.cfg.Index.Epoch() {
 			k.foreign = ""
@@ -706,4 +757,70 @@ func wake(c chan struct{}) {
 	case c <- struct{}{}:
 	default:
 	}
+}
+
+// compareWithin bounds how long a ledger's first lease waits for another
+// ledger's time of day: there may be no other that writes barriers now.
+const compareWithin = 10 * time.Second
+
+// comparedLocked reports whether a lease may be shown: a ledger among others
+// compares its clock first.
+func (k *Keeper) comparedLocked() bool {
+	if !k.alone {
+		k.alone = k.clock.Heard() || k.first != 0 && k.cfg.Boottime() > k.first+compareWithin
+	}
+	return k.alone
+}
+
+// sayOffEvery is how often it is said that the clock is wrong, while it is.
+const sayOffEvery = time.Minute
+
+// compareLocked compares the time of day with the ledgers', and returns why there
+// may be no lease.
+func (k *Keeper) compareLocked() error {
+	low, high := k.cfg.timeOfDay()
+	now := k.cfg.Boottime()
+	was := k.offset.Off
+	k.offset = k.clock.Compare(low, high, now)
+	err := k.offset.err()
+	switch {
+	case err != nil && (k.saidOff == 0 || now > k.saidOff+sayOffEvery):
+		k.saidOff = now
+		k.cfg.Logger.Error("clock is wrong; checks are refused", "offset", round(k.offset.By), "limit", events.ClockLimit,
+			"remedy", "correct the clock of this machine, for example with chronyc makestep")
+	case err == nil && was:
+		k.cfg.Logger.Info("clock is right again", "offset", round(k.offset.By))
+	}
+	return err
+}
+
+// fenceLocked ends the lease, and every renewal on its way.
+func (k *Keeper) fenceLocked(ctx context.Context, why error) {
+	if _, _, held := k.m.Lease(); held || k.m.Pending() {
+		k.m.GiveUp()
+		k.withdraw = true
+		wake(k.woken)
+	}
+	if !k.stopped {
+		k.why = why
+	}
+	k.showLocked(ctx)
+}
+
+// ClockErr returns why a time that this node computes from its own clock would be
+// in doubt, nil if it is not: the clock is wrong, or half of the ledgers have
+// another time, or no other ledger's time is known where there are others.
+func (k *Keeper) ClockErr() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	err := k.compareLocked()
+	switch {
+	case err != nil:
+		return err
+	case !k.comparedLocked():
+		return errCompare
+	case k.offset.Doubtful:
+		return fmt.Errorf("half of the ledgers have another time of day, and this one differs from theirs by %s: correct the clocks", round(k.offset.By))
+	}
+	return nil
 }

@@ -42,6 +42,7 @@ type bench struct {
 	lose     error                 // to be reported by the reading
 	fate     func(r *events.Renewal) fate
 	barriers bool // a ledger answers a joining renewal
+	tells    bool // barriers tell the time of day, which is the bubble's
 	index    benchIndex
 }
 
@@ -132,6 +133,9 @@ func (b *bench) barrier(floor events.Position, change ...func(*events.Barrier)) 
 
 func (b *bench) barrierLocked(floor events.Position, change ...func(*events.Barrier)) {
 	m := &events.Barrier{Epoch: epoch, Floor: floor, Lease: 60_000, Ledger: "ledger"}
+	if b.tells {
+		m.Clock, m.Read = events.Milliseconds(time.Now().UnixMilli()), events.LeaseSeq(len(b.stored))
+	}
 	for _, f := range change {
 		f(m)
 	}

@@ -1,0 +1,209 @@
+package lease
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// Clock compares the time of day of this machine with that of each ledger. It
+// has no clock of its own: whoever drives it says what happened and when, so a
+// test can have any clocks. It is not safe for use by several goroutines.
+//
+// A barrier bears its ledger's time of day. It was read here after that time, and
+// was sent after the renewal of this node that its ledger had read by then. Both
+// moments are known by boot time, which nobody sets. So each barrier bounds the
+// difference between a ledger's time of day and this node's boot time from both
+// sides, and a message that is late makes the bounds wider and never wrong.
+type Clock struct {
+	own     string // name of the ledger in this process, empty for none
+	ledgers map[string][]sample
+	sent    []departure
+	off     bool // as of the last comparison
+}
+
+// sample is what one barrier says of its ledger's time of day minus boot time.
+type sample struct {
+	read      time.Duration // boot time
+	low, high time.Duration
+}
+
+// departure is a renewal of this node that is committed.
+type departure struct {
+	at   events.LeaseSeq
+	sent time.Duration // boot time before it left
+}
+
+const (
+	// mostSamples and sampleAge bound what is kept of a ledger. Its latest sample
+	// is kept for longer: a ledger that is down still says that another is wrong.
+	mostSamples = 8
+	sampleAge   = 30 * time.Second
+	lastAge     = time.Hour
+	mostSent    = 64
+	// drift is by how much of the time since a sample two clocks may have parted:
+	// a hundredth, as for leases.
+	drift = 100
+	// unbounded is a bound that nothing reaches.
+	unbounded = time.Duration(1) << 62
+)
+
+// NewClock returns a comparison that knows of no ledger. own is the name of the
+// ledger in this process, empty for none: its clock is this machine's.
+func NewClock(own string) *Clock { return &Clock{own: own, ledgers: map[string][]sample{}} }
+
+// Sent notes a renewal of this node that is committed at a sequence, and the boot
+// time before it left.
+func (c *Clock) Sent(at events.LeaseSeq, sent time.Duration) {
+	if len(c.sent) == mostSent {
+		c.sent = slices.Delete(c.sent, 0, 1)
+	}
+	c.sent = append(c.sent, departure{at, sent})
+}
+
+// Read notes a barrier that was read, and the boot time after that.
+func (c *Clock) Read(b *events.Barrier, now time.Duration) {
+	if b.Clock == 0 || b.Ledger == c.own {
+		return
+	}
+	wall := b.Clock.Duration()
+	s := sample{read: now, low: wall - now, high: unbounded}
+	for _, d := range c.sent {
+		if d.at <= b.Read {
+			s.high = min(s.high, wall+time.Millisecond-d.sent) // stored times are rounded down
+		}
+	}
+	list := append(slices.Clone(c.ledgers[b.Ledger]), s)
+	list = list[max(0, len(list)-mostSamples):]
+	if low, high := bounds(list, now); low > high {
+		list = []sample{s} // its clock, or the rate of one, was changed meanwhile
+	}
+	c.ledgers[b.Ledger] = list
+}
+
+// Forget forgets all: the stream of leases may be another one.
+func (c *Clock) Forget() { c.ledgers, c.sent, c.off = map[string][]sample{}, nil, false }
+
+// Heard reports whether another ledger's time of day is known.
+func (c *Clock) Heard() bool { return len(c.ledgers) > 0 }
+
+// bounds returns what samples say together, now.
+func bounds(list []sample, now time.Duration) (low, high time.Duration) {
+	low, high = -unbounded, unbounded
+	for _, s := range list {
+		age := (now - s.read) / drift
+		low = max(low, s.low-age)
+		if s.high != unbounded {
+			high = min(high, s.high+age)
+		}
+	}
+	return low, high
+}
+
+// Offset is how this machine's time of day compares with the ledgers'.
+type Offset struct {
+	Known bool
+	// By is by how much this machine is ahead of the ledgers' median, less than
+	// zero if it is behind. It is an estimate: delays make it too large.
+	By time.Duration
+	// Off says that a majority of the ledgers is certainly more than the limit
+	// away, all on one side.
+	Off bool
+	// Doubtful says that half of the ledgers or more are certainly more than the
+	// limit away, so it is not known whose time is right.
+	Doubtful bool
+}
+
+// Compare compares the time of day, which is between low and high after boot
+// time, with the ledgers'. A machine that was off has to come closer than the
+// limit by a quarter, so that it does not come and go.
+func (c *Clock) Compare(low, high, now time.Duration) Offset {
+	limit := events.ClockLimit
+	if c.off {
+		limit -= limit / 4
+	}
+	var apart []time.Duration
+	ahead, behind := 0, 0
+	if c.own != "" {
+		apart = append(apart, 0)
+	}
+	for name, list := range c.ledgers {
+		last := list[len(list)-1]
+		if now-last.read > lastAge {
+			delete(c.ledgers, name)
+			continue
+		}
+		list = slices.DeleteFunc(slices.Clone(list), func(s sample) bool { return s != last && now-s.read > sampleAge })
+		c.ledgers[name] = list
+		from, to := bounds(list, now)
+		switch {
+		case from-high > limit:
+			behind++
+		case low-to > limit:
+			ahead++
+		}
+		// The narrow end: what took least time on its way says most.
+		apart = append(apart, low-min(max(from, last.low), to))
+	}
+	if len(c.ledgers) == 0 {
+		c.off = false
+		return Offset{}
+	}
+	slices.Sort(apart)
+	n := len(apart)
+	c.off = 2*ahead > n || 2*behind > n
+	return Offset{
+		Known: true, By: (apart[(n-1)/2] + apart[n/2]) / 2,
+		Off: c.off, Doubtful: c.off || 2*(ahead+behind) >= n,
+	}
+}
+
+// err returns why a node with this offset has no lease, nil if it may have one.
+func (o Offset) err() error {
+	if !o.Off {
+		return nil
+	}
+	return &ClockError{o.By}
+}
+
+// ClockError reports a machine whose time of day is too far from the ledgers'.
+type ClockError struct {
+	By time.Duration // see [Offset]
+}
+
+func (e *ClockError) Error() string {
+	side, by := "ahead of", e.By
+	if by < 0 {
+		side, by = "behind", -by
+	}
+	return fmt.Sprintf("the clock of this machine is %s %s that of the ledgers, and %s is the limit: "+
+		"correct the clock (chronyc makestep), and the node serves again by itself", round(by), side, events.ClockLimit)
+}
+
+// round returns d with as many digits as are of use.
+func round(d time.Duration) time.Duration {
+	if d > time.Minute {
+		return d.Round(time.Second)
+	}
+	return d.Round(10 * time.Millisecond)
+}
+
+// timeOfDay returns bounds of the time of day minus boot time.
+func (c *Config) timeOfDay() (low, high time.Duration) {
+	const enough, most = 2 * time.Millisecond, 5
+	low, high = -unbounded, unbounded
+	for range most {
+		before := c.Boottime()
+		wall := time.Duration(c.Now().UnixNano())
+		after := c.Boottime()
+		if after-before < high-low || high == unbounded {
+			low, high = wall-max(before, after), wall-min(before, after)
+		}
+		if high-low < enough {
+			break
+		}
+	}
+	return low, high
+}
