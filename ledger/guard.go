@@ -113,11 +113,27 @@ func settled[R any](ctx context.Context, l *Ledger, do func(l *Ledger) (R, error
 	if err == nil || !unsettled(err, seen) {
 		return got, err
 	}
-	if _, unconfirmed := l.confirm(ctx); unconfirmed != nil {
+	at, unconfirmed := l.confirm(ctx)
+	if unconfirmed != nil {
 		return got, unconfirmed
 	}
-	return do(l)
+	if got, err = do(l); err != nil {
+		err = &RefusedError{err: err, At: at}
+	}
+	return got, err
 }
+
+// RefusedError is a refusal that rests on a state which the quorum confirmed.
+type RefusedError struct {
+	err error
+	// At is the position up to which the state holds everything.
+	At events.Position
+}
+
+func (e *RefusedError) Error() string { return e.err.Error() }
+
+// Unwrap returns why the command was refused.
+func (e *RefusedError) Unwrap() error { return e.err }
 
 // unsettled reports whether a refusal could be another one on a newer state.
 func unsettled(err error, seen *recorder) bool {

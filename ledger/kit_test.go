@@ -46,8 +46,6 @@ type kit struct {
 	secret events.Secret
 	// large says that the log is too long to be compared with the slow reference.
 	large bool
-	// counted says how many events up to a position change a record.
-	counted struct{ until, changes events.Position }
 }
 
 // newKit returns a ledger on a log that was begun.
@@ -280,16 +278,7 @@ func (k *kit) unchanged(do func()) {
 // changes counts the events that change a record.
 func (k *kit) changes() events.Position {
 	k.t.Helper()
-	for _, m := range k.log.Since(k.counted.until) {
-		e, err := events.DecodeMessage(m)
-		if err != nil {
-			k.t.Fatal(err)
-		}
-		if k.counted.until = m.Position; !e.Change.Kind().Keeps() {
-			k.counted.changes++
-		}
-	}
-	return k.counted.changes
+	return k.log.Changes()
 }
 
 // event returns the event that a command was answered with, which has to be

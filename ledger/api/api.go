@@ -160,8 +160,9 @@ const (
 	callerKey contextKey = iota
 	requestKey
 	addressKey
-	tokenKey // the *Credential that the request came with, nil if it is a session's
-	restsKey // the position that the answer rests on, as the header has it
+	tokenKey  // the *Credential that the request came with, nil if it is a session's
+	headerKey // the answer's http.Header
+	restsKey  // the position that the answer rests on, as the header has it
 )
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -171,6 +172,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	ctx := context.WithValue(r.Context(), requestKey, id)
 	ctx = context.WithValue(ctx, addressKey, remoteAddress(r))
+	ctx = context.WithValue(ctx, headerKey, w.Header())
 
 	r, p := f.admit(w, r.WithContext(ctx))
 	if p == nil {
@@ -407,6 +409,10 @@ func (a *api) fault(ctx context.Context, err error, ifMatch bool) error {
 	p := problemFor(err, ifMatch)
 	id := requestID(ctx)
 	p.name(id)
+	var refused *ledger.RefusedError
+	if answer, ok := ctx.Value(headerKey).(http.Header); ok && errors.As(err, &refused) {
+		answer.Set(positionHeader, position(refused.At))
+	}
 	if p.Status >= http.StatusInternalServerError && ctx.Err() == nil { // else nobody waits for it any more
 		a.log.ErrorContext(ctx, "request failed", "request_id", id, "err", err)
 	}

@@ -408,13 +408,13 @@ func (s *server) refuses(list []bad, fill *strings.Replacer, secrets ...string) 
 			for _, line := range tt.header {
 				r.header = append(r.header, fill.Replace(line))
 			}
-			before := s.end()
+			before := s.changes()
 			a := s.send(r)
 			if a.status != tt.status || a.code() != tt.code {
 				t.Errorf("status %d, code %q, want %d, %q: %.300s", a.status, a.code(), tt.status, tt.code, a.raw)
 			}
-			if after := s.end(); after != before {
-				t.Errorf("the log went from position %d to %d", before, after)
+			if after := s.changes(); after != before {
+				t.Errorf("the log went from %d changes to %d", before, after)
 			}
 			for _, secret := range secrets {
 				if bytes.Contains(a.raw, []byte(secret)) || strings.Contains(fmt.Sprint(a.header), secret) {
@@ -494,7 +494,7 @@ func TestSlow(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			before := s.end()
+			before := s.changes()
 			began := time.Now()
 			conn := s.dial()
 			if _, err := conn.Write([]byte(sent)); err != nil {
@@ -510,8 +510,8 @@ func TestSlow(t *testing.T) {
 			if a := s.do("GET /v1/nodes", nil); a.status != 200 {
 				t.Errorf("another request: status %d", a.status)
 			}
-			if after := s.end(); after != before {
-				t.Errorf("the log went from position %d to %d", before, after)
+			if after := s.changes(); after != before {
+				t.Errorf("the log went from %d changes to %d", before, after)
 			}
 		})
 	}
@@ -529,7 +529,7 @@ func TestSmuggled(t *testing.T) {
 		"after a refusal":   fmt.Sprintf("POST /v1/tokens HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s", len(hidden), hidden),
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := s.end()
+			before := s.changes()
 			conn := s.dial()
 			if _, err := conn.Write([]byte(sent)); err != nil {
 				t.Fatal(err)
@@ -539,8 +539,8 @@ func TestSmuggled(t *testing.T) {
 			if n := strings.Count(got, "HTTP/1.1 20"); n > 1 {
 				t.Errorf("%d requests were done: %s", n, got)
 			}
-			if after := s.end(); after != before {
-				t.Errorf("the log went from position %d to %d", before, after)
+			if after := s.changes(); after != before {
+				t.Errorf("the log went from %d changes to %d", before, after)
 			}
 		})
 	}

@@ -41,6 +41,8 @@ type server struct {
 	host string // of the API, as host:port
 	root string // secret of the first token
 	log  jetstream.JetStream
+	// counted says how many events up to a position change a record.
+	counted struct{ until, changes events.Position }
 }
 
 func start(t testing.TB) *server {
@@ -81,6 +83,31 @@ func (s *server) end() events.Position {
 		s.t.Fatal(err)
 	}
 	return events.Position(stream.CachedInfo().State.LastSeq)
+}
+
+// changes counts the events that change a record.
+func (s *server) changes() events.Position {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	stream, err := s.log.Stream(ctx, events.StreamName)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for end := events.Position(stream.CachedInfo().State.LastSeq); s.counted.until < end; {
+		m, err := stream.GetMsg(ctx, uint64(s.counted.until+1))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		e, err := events.Decode(m.Data)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		if s.counted.until++; !e.Change.Kind().Keeps() {
+			s.counted.changes++
+		}
+	}
+	return s.counted.changes
 }
 
 // answer is an answer as it came.

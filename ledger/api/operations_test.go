@@ -91,14 +91,14 @@ func TestOperations(t *testing.T) {
 	// changes is true the request made an event.
 	ask := func(line string, body any, status int, changes bool, header ...string) answer {
 		t.Helper()
-		before := s.end()
+		before := s.changes()
 		a := s.do(line, body, header...)
 		id, statuses := d.find(line)
 		done[id] = true
 		if a.status != status || !slices.Contains(statuses, fmt.Sprint(status)) {
 			t.Fatalf("%s: status %d, want %d, of %v: %s", line, a.status, status, statuses, a.raw)
 		}
-		after := s.end()
+		after := s.changes()
 		want := before
 		if changes {
 			want++
@@ -506,7 +506,7 @@ func TestOpenDescription(t *testing.T) {
 // TestAnswersToBrowsers asks as a page does, and for another type.
 func TestAnswersToBrowsers(t *testing.T) {
 	s := start(t)
-	before := s.end()
+	before := s.changes()
 	for _, accept := range []string{"text/html", "*/*", "application/cbor", "application/json;q=0", "x"} {
 		a := s.do("POST /v1/accounts", m{"login": fmt.Sprintf("user%d", len(accept)), "kind": "user"}, "Accept: "+accept, "Origin: https://example.org")
 		if a.status != 201 || a.header.Get("Content-Type") != "application/json" {
@@ -518,7 +518,7 @@ func TestAnswersToBrowsers(t *testing.T) {
 			}
 		}
 	}
-	if after := s.end(); after != before+5 {
+	if after := s.changes(); after != before+5 {
 		t.Errorf("the log went from %d to %d", before, after)
 	}
 }

@@ -454,7 +454,7 @@ func TestStreamThatCannotBeLoadedStopsStart(t *testing.T) {
 			js := k.asLedger()
 			mustCreateStream(t, js)
 			mustPublish(t, js, "ledger.token.aa.revoked", "one")
-			k.stop()
+			k.crashed()
 			if err := damage(filepath.Join(k.cfg.Dir, "jetstream", "LEDGER", "streams", "LEDGER")); err != nil {
 				t.Fatal(err)
 			}
@@ -471,12 +471,22 @@ func TestStreamThatCannotBeLoadedStopsStart(t *testing.T) {
 	}
 }
 
+// crashed stops the server and leaves the folder as a crash does: without the
+// seal of a clean stop.
+func (k *kit) crashed() {
+	k.t.Helper()
+	k.stop()
+	if err := os.Remove(filepath.Join(k.cfg.Dir, sealFile)); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
 // A crash while the first stream is made must not keep the server from
 // starting again.
 func TestHalfMadeStreamDoesNotStopStart(t *testing.T) {
 	k := startKit(t)
 	mustCreateStream(t, k.asLedger())
-	k.stop()
+	k.crashed()
 	if err := os.Remove(filepath.Join(k.cfg.Dir, "jetstream", "LEDGER", "streams", "LEDGER", "meta.sum")); err != nil {
 		t.Fatal(err)
 	}

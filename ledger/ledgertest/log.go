@@ -28,6 +28,8 @@ type Log struct {
 
 	t  testing.TB
 	js jetstream.JetStream
+	// counted says how many events up to a position change a record.
+	counted *struct{ until, changes events.Position }
 }
 
 // Start starts a server with an empty log, and stops it when the test ends.
@@ -58,7 +60,7 @@ func Start(t testing.TB) *Log {
 			t.Error(err)
 		}
 	})
-	l := &Log{Server: server, Epoch: strings.ToLower(ulid.Make().String()), t: t}
+	l := &Log{Server: server, Epoch: strings.ToLower(ulid.Make().String()), t: t, counted: new(struct{ until, changes events.Position })}
 	if l.js, err = jetstream.New(l.Conn()); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +121,22 @@ func (l *Log) Since(after events.Position) []events.Message {
 		all = append(all, events.Message{Position: at, Subject: m.Subject, Data: m.Data})
 	}
 	return all
+}
+
+// Changes counts the events that change a record. It looks only at those that it
+// has not counted before.
+func (l *Log) Changes() events.Position {
+	l.t.Helper()
+	for _, m := range l.Since(l.counted.until) {
+		e, err := events.DecodeMessage(m)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if l.counted.until = m.Position; !e.Change.Kind().Keeps() {
+			l.counted.changes++
+		}
+	}
+	return l.counted.changes
 }
 
 // Events returns all that is in the log, decoded. The event at position p is
