@@ -176,7 +176,7 @@ func (h *historian) rests(e *events.Event) events.Rests {
 		names[string(pick(h.rng, h.accounts))] = true
 	}
 	names[e.About] = false
-	var out events.Rests
+	out := events.Rests{} // nil would be filled in
 	for _, name := range slices.Sorted(maps.Keys(names)) {
 		if !names[name] || h.chance(3) {
 			continue

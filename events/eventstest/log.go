@@ -47,7 +47,8 @@ func (l *Log) Advance(d time.Duration) { l.now = l.now.Add(d) }
 func (l *Log) End() events.Position { return events.Position(len(l.Messages)) }
 
 // Add appends an event. It gives it an id, the log's epoch and the time where
-// it has none.
+// it has none. If the event has an actor and nil for what it rests on, it rests on
+// the actor as it is now.
 func (l *Log) Add(e events.Event) events.Position {
 	if e.ID == "" {
 		e.ID = events.EventID(l.ulid("evt_"))
@@ -59,6 +60,9 @@ func (l *Log) Add(e events.Event) events.Position {
 		e.Time = l.now
 		l.Advance(time.Second)
 	}
+	if e.Rests == nil {
+		e.Rests = l.rests(&e)
+	}
 	data, err := events.Encode(&e)
 	if err != nil {
 		panic(fmt.Sprintf("eventstest: %s: %v", e.Change.Kind(), err))
@@ -66,6 +70,20 @@ func (l *Log) Add(e events.Event) events.Position {
 	at := l.End() + 1
 	l.Messages = append(l.Messages, events.Message{Position: at, Subject: e.Subject(), Data: data})
 	return at
+}
+
+// rests names the account and token of an event's actor as they are now.
+func (l *Log) rests(e *events.Event) (out events.Rests) {
+	if e.Actor.Account == "" {
+		return nil
+	}
+	state := Fold(l.Messages)
+	for _, about := range []string{string(e.Actor.Account), string(e.Actor.Token)} { // in order of their prefixes
+		if about != "" && about != e.About {
+			out = append(out, events.Rest{About: about, Version: state.version(about)})
+		}
+	}
+	return out
 }
 
 // Change appends a change of a token, of an account, or of [events.PolicyName].
