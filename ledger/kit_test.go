@@ -278,7 +278,7 @@ func (k *kit) unchanged(do func()) {
 // changes counts the events that change a record.
 func (k *kit) changes() events.Position {
 	k.t.Helper()
-	return k.log.Changes()
+	return k.log.Changes(k.log.End())
 }
 
 // event returns the event that a command was answered with, which has to be

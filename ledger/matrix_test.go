@@ -109,9 +109,10 @@ func (m *matrix) try(c who, proof time.Duration, x cell) bool {
 		return false
 	}
 	as, _ := m.caller(c, proof)
-	before := m.changes()
+	// What a command appended, this process has applied when it is answered.
+	before := m.log.Changes(m.view.Position())
 	err := x.run(as, x.named)
-	after := m.changes()
+	after := m.log.Changes(m.view.Position())
 	got := outcome(err)
 	m.cells++
 	m.ends[got]++

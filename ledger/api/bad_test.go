@@ -303,9 +303,9 @@ var badRequests = []bad{
 	{name: "two positions", line: "GET /v1/tokens", header: h("Ledger-Min-Position: 1", "Ledger-Min-Position: 2"), status: 400, code: "malformed_request"},
 	{name: "two positions in one", line: "GET /v1/tokens", header: h("Ledger-Min-Position: 1, 2"), status: 400, code: "malformed_request"},
 	{name: "a secret for a position", line: "GET /v1/tokens", header: h("Ledger-Min-Position: {secret}"), status: 400, code: "malformed_request"},
-	{name: "a position that is no number, by nobody", line: "GET /v1/tokens", header: h("-Authorization", "Ledger-Min-Position: now"), status: 400, code: "malformed_request"},
+	{name: "a position that is no number, by nobody", line: "GET /v1/tokens", header: h("-Authorization", "Ledger-Min-Position: now"), status: 401, code: "unauthenticated"},
 	{name: "a position to come", line: "GET /v1/tokens/{nobody}", header: h("Ledger-Min-Position: 1000000"), status: 503, code: "unavailable"},
-	{name: "a position to come, by nobody", line: "GET /v1/tokens", header: h("-Authorization", "Ledger-Min-Position: 18446744073709551615"), status: 503, code: "unavailable"},
+	{name: "a position to come, by nobody", line: "GET /v1/tokens", header: h("-Authorization", "Ledger-Min-Position: 18446744073709551615"), status: 401, code: "unauthenticated"},
 	{name: "position 0", line: "GET /v1/tokens", header: h("Ledger-Min-Position: 0"), status: 200},
 
 	// Many at once.

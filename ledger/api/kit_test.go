@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -42,7 +43,10 @@ type server struct {
 	root string // secret of the first token
 	log  jetstream.JetStream
 	// counted says how many events up to a position change a record.
-	counted struct{ until, changes events.Position }
+	counted struct {
+		sync.Mutex
+		until, changes events.Position
+	}
 }
 
 func start(t testing.TB) *server {
@@ -94,6 +98,8 @@ func (s *server) changes() events.Position {
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.counted.Lock()
+	defer s.counted.Unlock()
 	for end := events.Position(stream.CachedInfo().State.LastSeq); s.counted.until < end; {
 		m, err := stream.GetMsg(ctx, uint64(s.counted.until+1))
 		if err != nil {

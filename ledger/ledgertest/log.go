@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,8 +29,14 @@ type Log struct {
 
 	t  testing.TB
 	js jetstream.JetStream
-	// counted says how many events up to a position change a record.
-	counted *struct{ until, changes events.Position }
+	counted *counted
+}
+
+// counted says how many events up to a position change a record.
+type counted struct {
+	sync.Mutex
+	stream         jetstream.Stream
+	until, changes events.Position
 }
 
 // Start starts a server with an empty log, and stops it when the test ends.
@@ -60,7 +67,7 @@ func Start(t testing.TB) *Log {
 			t.Error(err)
 		}
 	})
-	l := &Log{Server: server, Epoch: strings.ToLower(ulid.Make().String()), t: t, counted: new(struct{ until, changes events.Position })}
+	l := &Log{Server: server, Epoch: strings.ToLower(ulid.Make().String()), t: t, counted: new(counted)}
 	if l.js, err = jetstream.New(l.Conn()); err != nil {
 		t.Fatal(err)
 	}
@@ -100,10 +107,7 @@ func (l *Log) End() events.Position {
 }
 
 // Messages returns all that is in the log.
-func (l *Log) Messages() []events.Message { return l.Since(0) }
-
-// Since returns what is in the log behind a position.
-func (l *Log) Since(after events.Position) []events.Message {
+func (l *Log) Messages() []events.Message {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -112,8 +116,8 @@ func (l *Log) Since(after events.Position) []events.Message {
 		l.t.Fatal(err)
 	}
 	end := l.End()
-	var all []events.Message
-	for at := after + 1; at <= end; at++ {
+	all := make([]events.Message, 0, end)
+	for at := events.Position(1); at <= end; at++ {
 		m, err := stream.GetMsg(ctx, uint64(at))
 		if err != nil {
 			l.t.Fatal(err)
@@ -123,16 +127,30 @@ func (l *Log) Since(after events.Position) []events.Message {
 	return all
 }
 
-// Changes counts the events that change a record. It looks only at those that it
-// has not counted before.
-func (l *Log) Changes() events.Position {
+// Changes counts the events up to a position that change a record. It looks only
+// at those that it has not counted before.
+func (l *Log) Changes(until events.Position) events.Position {
 	l.t.Helper()
-	for _, m := range l.Since(l.counted.until) {
-		e, err := events.DecodeMessage(m)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	l.counted.Lock()
+	defer l.counted.Unlock()
+	if l.counted.stream == nil {
+		var err error
+		if l.counted.stream, err = l.js.Stream(ctx, events.StreamName); err != nil {
+			l.t.Fatal(err)
+		}
+	}
+	for ; l.counted.until < until; l.counted.until++ {
+		m, err := l.counted.stream.GetMsg(ctx, uint64(l.counted.until+1))
 		if err != nil {
 			l.t.Fatal(err)
 		}
-		if l.counted.until = m.Position; !e.Change.Kind().Keeps() {
+		e, err := events.Decode(m.Data)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		if !e.Change.Kind().Keeps() {
 			l.counted.changes++
 		}
 	}
