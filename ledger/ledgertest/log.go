@@ -27,8 +27,8 @@ type Log struct {
 	*embedded.Server
 	Epoch string
 
-	t  testing.TB
-	js jetstream.JetStream
+	t       testing.TB
+	js      jetstream.JetStream
 	counted *counted
 }
 

@@ -30,8 +30,11 @@ func TestLeasesGone(t *testing.T) {
 	id, secret := ledger.token("root", "audit")
 	eventually(t, "the verifier knows the token", func() bool { return v.reason(secret, "audit") == "allowed" })
 	ledger.stop()
-	if err := os.RemoveAll(filepath.Join(cfg.Data, "log", "jetstream", "LEDGER", "streams", "LEASES")); err != nil {
-		t.Fatal(err)
+	// Without the seal of a clean stop, which tells what is missing.
+	for _, gone := range []string{"jetstream/LEDGER/streams/LEASES", "sealed.json"} {
+		if err := os.RemoveAll(filepath.Join(cfg.Data, "log", gone)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	cfg.NATSListen = "127.0.0.1:0" // where the verifier cannot find it
 	stopped := time.Now()
@@ -58,7 +61,8 @@ func TestLogBehindBarrier(t *testing.T) {
 		t.Fatalf("no receipt: %v", done)
 	}
 	ledger.stop()
-	for _, gone := range []string{filepath.Join(streams, "LEDGER"), filepath.Join(cfg.Data, "index")} {
+	// Without the seal of a clean stop, which tells that the files are others.
+	for _, gone := range []string{filepath.Join(streams, "LEDGER"), filepath.Join(cfg.Data, "index"), filepath.Join(cfg.Data, "log", "sealed.json")} {
 		if err := os.RemoveAll(gone); err != nil {
 			t.Fatal(err)
 		}
