@@ -340,7 +340,7 @@ const (
 	ProofSecondFactorRemoved Proof = "second_factor_removed" // it was taken away
 	ProofRecoveryCodes       Proof = "recovery_codes"        // new recovery codes were made
 	ProofRecoveryCodeUsed    Proof = "recovery_code_used"    // one was used up
-	ProofSessionsEnded       Proof = "sessions_ended"        // by somebody else than their own person
+	ProofSessionsEnded       Proof = "sessions_ended"        // all sessions were ended
 )
 
 // PolicySet replaces the policy.

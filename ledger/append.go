@@ -30,6 +30,8 @@ type command struct {
 	name   string // as in "revoke"
 	caller Caller
 	key    string // idempotency key, empty for none
+	// keyOf is whose key it is, empty for the caller's.
+	keyOf events.AccountID
 	// request is what a retry has to match: the command and all that it asks.
 	request any
 	noun    events.Noun
@@ -68,7 +70,11 @@ func (l *Ledger) run(ctx context.Context, c command) (outcome, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.CommandTimeout)
 	defer cancel()
 
-	r := running{l: l, c: c, key: events.NewCommandKey(c.caller.Account, c.key)}
+	keyOf := c.keyOf
+	if keyOf == "" {
+		keyOf = c.caller.Account
+	}
+	r := running{l: l, c: c, key: events.NewCommandKey(keyOf, c.key)}
 	if r.key != "" {
 		var err error
 		if r.hash, err = l.hashRequest(c.request); err != nil {

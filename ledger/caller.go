@@ -63,6 +63,9 @@ func (l *Ledger) currentSession(c Caller, a *events.Account) error {
 		return err
 	case ended, c.Opened < a.SessionsFrom && c.Session != a.SessionKept:
 		return fmt.Errorf("%w: session %s was ended", ErrCallerEnded, c.Session)
+	case c.Opened < a.TokensUntil, c.Opened < policy.TokensUntil,
+		!c.Began.IsZero() && (c.Began.Before(a.TokensBefore) || c.Began.Before(policy.TokensBefore)):
+		return fmt.Errorf("%w: session %s was ended together with tokens", ErrCallerEnded, c.Session)
 	case !c.Began.IsZero() && !l.cfg.Now().Before(c.Began.Add(policy.Life())):
 		return fmt.Errorf("%w: session %s is as old as the policy allows", ErrCallerEnded, c.Session)
 	case c.Token != "" && !policy.TokenSignIn:

@@ -28,26 +28,136 @@ func (l *Ledger) LoginOf(ctx context.Context, account events.AccountID) (string,
 // AllowAll reports whether a caller may do an operation on all accounts.
 func (l *Ledger) AllowAll(c Caller, op Operation) error { return l.may(c, op, target{}) }
 
-// RecordProof appends that something changed by which an account's person proves
-// to be who they are, once by its key. Of an erased account nothing is recorded.
-func (l *Ledger) RecordProof(ctx context.Context, c Caller, key string, account events.AccountID, what events.Proof) (events.Position, error) {
-	out, err := l.run(ctx, command{
-		name: "record proof", caller: c, key: key, request: []any{"record proof", account, what},
-		noun: events.NounAccount, about: string(account), ending: what == events.ProofSessionsEnded,
-		decide: func(l *Ledger, _ Caller) (events.Change, error) {
+// Current returns a caller as it is now, with the scopes that it still has. The
+// error is [ErrCallerEnded] if its token, session or account has ended, as far as
+// this process has applied the log.
+func (l *Ledger) Current(c Caller) (Caller, error) { return l.current(c) }
+
+// Confirmed is [Ledger.Current] on a state that holds everything acknowledged
+// before the call. It is for changes that have no event.
+func (l *Ledger) Confirmed(ctx context.Context, c Caller) (Caller, error) {
+	if _, err := l.confirm(ctx); err != nil {
+		return c, err
+	}
+	return l.current(c)
+}
+
+// ProofChange is a change of what an account's person proves to be theirs by. It
+// takes effect with its event.
+type ProofChange struct {
+	Key     string // of the command, so that its event is appended once
+	Account events.AccountID
+	Proof   events.Proof
+	// EndsSessions ends all sessions of the account that are open, except Kept.
+	EndsSessions bool
+	Kept         events.SessionID // empty for none
+}
+
+func (p ProofChange) command(c Caller, name string) command {
+	return command{
+		name: name, caller: c, key: p.Key, request: []any{"record proof", p},
+		noun: events.NounAccount, about: string(p.Account), ending: p.Proof == events.ProofSessionsEnded,
+	}
+}
+
+// RecordProof appends the event of a change, once by its key, and returns the
+// event's position. The caller is checked as for every command: it is the
+// account's own, or may invite the person or end the sessions. The zero caller is
+// the ledger itself. The change takes effect only if RecordProof returns without
+// an error. After another error than [ErrUnavailable] it may still take effect
+// by another call with the same key, until [Ledger.AbandonProof] rules that out.
+func (l *Ledger) RecordProof(ctx context.Context, c Caller, p ProofChange) (events.Position, error) {
+	asked := p.command(c, "record proof")
+	asked.decide = func(l *Ledger, c Caller) (events.Change, error) {
+		a, err := l.cfg.View.Account(p.Account)
+		if err != nil {
+			return nil, foreign(err, "account %s", p.Account)
+		}
+		if a.Erased {
+			return nil, fmt.Errorf("%w: account %s is erased", ErrEnded, a.ID)
+		}
+		if err := l.mayProve(c, p.Proof, a); err != nil {
+			return nil, err
+		}
+		change := &events.AccountProofChanged{Proof: p.Proof, EndsSessions: p.EndsSessions, Kept: p.Kept}
+		return change, checkChange(change)
+	}
+	out, err := settled(ctx, l, func(l *Ledger) (outcome, error) { return l.run(ctx, asked) })
+	if err == nil && out.kind.Keeps() {
+		err = fmt.Errorf("%w: the change was given up", ErrCallerEnded)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("record a change of proof of %s: %w", p.Account, err)
+	}
+	return out.position, nil
+}
+
+// mayProve reports whether a caller may change a proof of an account.
+func (l *Ledger) mayProve(c Caller, what events.Proof, a *events.Account) error {
+	switch {
+	case c.Account == "":
+		return nil
+	case what == events.ProofInvited:
+		return l.may(c, InvitePerson, target{account: a})
+	case what == events.ProofSessionsEnded:
+		return l.may(c, EndSessions, target{account: a})
+	case c.Account != a.ID:
+		return fmt.Errorf("%w: only the account's own person changes how they sign in", ErrForbidden)
+	}
+	return nil
+}
+
+// AbandonProof rules out that a change takes effect that by was refused. It
+// returns the position of the change's event if that is in the log already, and
+// zero if it never will be.
+func (l *Ledger) AbandonProof(ctx context.Context, by Caller, p ProofChange) (events.Position, error) {
+	asked := p.command(Caller{}, "abandon proof")
+	asked.keyOf = by.Account
+	asked.ending = true
+	asked.decide = func(l *Ledger, _ Caller) (events.Change, error) {
+		return events.Unchanged(events.NounAccount, "abandon proof"), nil
+	}
+	out, err := l.run(ctx, asked)
+	if err != nil {
+		return 0, fmt.Errorf("abandon a change of proof of %s: %w", p.Account, err)
+	}
+	if out.kind.Keeps() {
+		return 0, nil
+	}
+	return out.position, nil
+}
+
+// EndSession ends one session of an account. A caller may end the session that
+// it came with, and others as [EndSessions] has it. The zero caller is the ledger
+// itself.
+func (l *Ledger) EndSession(ctx context.Context, c Caller, account events.AccountID, session events.SessionID) (events.Position, error) {
+	asked := command{
+		name: "end session", caller: c,
+		noun: events.NounAccount, about: string(account), ending: true,
+		decide: func(l *Ledger, c Caller) (events.Change, error) {
 			a, err := l.cfg.View.Account(account)
 			if err != nil {
 				return nil, foreign(err, "account %s", account)
 			}
-			if a.Erased {
+			if own := session == c.Session && account == c.Account; !own && c.Account != "" {
+				if err := l.may(c, EndSessions, target{account: a}); err != nil {
+					return nil, err
+				}
+			}
+			ended, err := l.cfg.View.SessionEnded(session)
+			if err != nil {
+				return nil, unavailable(err)
+			}
+			if ended || a.Erased {
 				return nil, nil
 			}
-			change := &events.AccountProofChanged{Proof: what}
+			change := &events.AccountSessionEnded{Session: session}
 			return change, checkChange(change)
 		},
-	})
+	}
+	out, err := settled(ctx, l, func(l *Ledger) (outcome, error) { return l.run(ctx, asked) })
 	if err != nil {
-		return 0, fmt.Errorf("record a change of proof of %s: %w", account, err)
+		return 0, fmt.Errorf("end session %s: %w", session, err)
 	}
 	return out.position, nil
 }

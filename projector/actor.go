@@ -94,10 +94,11 @@ func names(e *events.Event, about string) bool {
 	return ok || about == e.About
 }
 
-// sessionEnded reports whether the session of an actor had ended, by itself or
-// with others of its account.
+// sessionEnded reports whether the session of an actor had ended: by itself, with
+// others of its account, or with all tokens.
 func (s *stage) sessionEnded(by *events.Actor, a *events.Account) bool {
-	if by.Opened < a.SessionsFrom && by.Session != a.SessionKept {
+	if by.Opened < a.SessionsFrom && by.Session != a.SessionKept ||
+		by.Opened < a.TokensUntil || by.Opened < s.policyNow().TokensUntil {
 		return true
 	}
 	if _, ok := s.sessions[by.Session]; ok {

@@ -83,7 +83,8 @@ func (s State) whyVoid(e *events.Event) string {
 				return "its actor's session has ended"
 			}
 		}
-		if e.Actor.Opened < a.SessionsFrom && e.Actor.Session != a.SessionKept {
+		if e.Actor.Opened < a.SessionsFrom && e.Actor.Session != a.SessionKept ||
+			e.Actor.Opened < a.TokensUntil || e.Actor.Opened < s.Policy().TokensUntil {
 			return "its actor's session has ended with others"
 		}
 	}

@@ -334,7 +334,7 @@ func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Cr
 		return ledger.Caller{}, nil, p
 	}
 	if events.IsSessionSecret(token) {
-		caller, p := f.session(ctx, r, token)
+		caller, p := f.session(ctx, token)
 		return caller, nil, p
 	}
 	origin := ""
@@ -362,14 +362,12 @@ func refusedCaller(err error) *Problem {
 	return nil
 }
 
-// session returns who sent the secret of a session. What changes something rests
-// on a session that was not ended in the meantime.
-func (f *front) session(ctx context.Context, r *http.Request, secret string) (ledger.Caller, *Problem) {
+// session returns who sent the secret of a session.
+func (f *front) session(ctx context.Context, secret string) (ledger.Caller, *Problem) {
 	if f.api.people == nil {
 		return ledger.Caller{}, problem("unauthenticated", "this node takes no sessions")
 	}
-	changes := r.Method != http.MethodGet && r.Method != http.MethodHead
-	caller, err := f.api.people.Authenticate(ctx, secret, addressFrom(ctx), changes)
+	caller, err := f.api.people.Authenticate(ctx, secret, addressFrom(ctx))
 	switch {
 	case err == nil:
 		return caller, nil

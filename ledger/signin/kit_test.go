@@ -69,13 +69,13 @@ type trail struct {
 	before func() error // called before each event; nil for none
 }
 
-func (t *trail) RecordProof(ctx context.Context, c ledger.Caller, key string, id events.AccountID, what events.Proof) (events.Position, error) {
+func (t *trail) RecordProof(ctx context.Context, c ledger.Caller, p ledger.ProofChange) (events.Position, error) {
 	if t.before != nil {
 		if err := t.before(); err != nil {
 			return 0, err
 		}
 	}
-	return t.Trail.RecordProof(ctx, c, key, id, what)
+	return t.Trail.RecordProof(ctx, c, p)
 }
 
 func start(t testing.TB, n int, options ...func(*signin.Config)) *ledgers {
@@ -211,7 +211,7 @@ func (n *node) must(login, password, code string) (signin.Opened, ledger.Caller)
 // caller is who a session's secret stands for.
 func (n *node) caller(o signin.Opened) ledger.Caller {
 	n.t.Helper()
-	c, err := n.Authenticate(n.t.Context(), o.Secret.Reveal(), home, false)
+	c, err := n.Authenticate(n.t.Context(), o.Secret.Reveal(), home)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -222,23 +222,36 @@ func (n *node) caller(o signin.Opened) ledger.Caller {
 // and for what changes something.
 func (k *ledgers) refused(o signin.Opened) {
 	k.t.Helper()
+	k.settle()
 	for i, n := range k.node {
-		for _, changes := range []bool{false, true} {
-			if _, err := n.Authenticate(k.t.Context(), o.Secret.Reveal(), home, changes); !errors.Is(err, signin.ErrNoSession) {
-				k.t.Errorf("ledger %d: Authenticate(changes %t) = %v, want ErrNoSession", i, changes, err)
-			}
+		if _, err := n.Authenticate(k.t.Context(), o.Secret.Reveal(), home); !errors.Is(err, signin.ErrNoSession) {
+			k.t.Errorf("ledger %d: Authenticate = %v, want ErrNoSession", i, err)
 		}
 	}
+}
+
+// settle waits until all ledgers have applied what is in the log.
+func (k *ledgers) settle() {
+	k.t.Helper()
+	conn := k.log.Conn()
+	defer conn.Close()
+	js, err := jetstream.New(conn)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	stream, err := js.Stream(k.t.Context(), events.StreamName)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.apply(events.Position(stream.CachedInfo().State.LastSeq))
 }
 
 // accepted fails the test unless a session is good on every ledger.
 func (k *ledgers) accepted(o signin.Opened) {
 	k.t.Helper()
 	for i, n := range k.node {
-		for _, changes := range []bool{false, true} {
-			if _, err := n.Authenticate(k.t.Context(), o.Secret.Reveal(), home, changes); err != nil {
-				k.t.Errorf("ledger %d: Authenticate(changes %t) = %v, want the session accepted", i, changes, err)
-			}
+		if _, err := n.Authenticate(k.t.Context(), o.Secret.Reveal(), home); err != nil {
+			k.t.Errorf("ledger %d: Authenticate = %v, want the session accepted", i, err)
 		}
 	}
 }

@@ -52,12 +52,15 @@ func (s *SignIn) Invite(ctx context.Context, c ledger.Caller, account string, re
 		return Invitation{}, unavailable(err)
 	}
 	var before *invited
-	_, err = s.alter(ctx, id, c, events.ProofInvited, func(cred *credential) error {
+	_, err = s.alter(ctx, id, newDue(c, events.ProofInvited), func(cred *credential) error {
 		before = cred.Invitation
 		cred.Invitation = &invited{Digest: secret.Digest(), Expires: made.Expires, Reset: reset}
 		return nil
 	})
 	if err != nil {
+		if isRefusal(err) {
+			s.dropPointer(ctx, &invited{Digest: secret.Digest()})
+		}
 		return Invitation{}, err
 	}
 	s.dropPointer(ctx, before)
@@ -128,7 +131,7 @@ func (s *SignIn) redeem(ctx context.Context, invitation string, password []byte,
 		return "", err
 	}
 	by := ledger.Caller{Account: id, Address: address}
-	_, err = s.alter(ctx, id, by, events.ProofPassword, func(c *credential) error {
+	changed, err := s.alter(ctx, id, newSessionsEnd(by, events.ProofPassword, ""), func(c *credential) error {
 		if !good(c) {
 			return ErrFailed // taken up, or replaced, meanwhile
 		}
@@ -137,14 +140,13 @@ func (s *SignIn) redeem(ctx context.Context, invitation string, password []byte,
 			c.Due = append(c.Due, newDue(by, events.ProofSecondFactorRemoved))
 		}
 		c.Password, c.Pending, c.Invitation = phc, "", nil
-		c.Generation++
 		return nil
 	})
 	if err != nil {
 		return "", err
 	}
 	s.dropPointer(ctx, &invited{Digest: secret.Digest()})
-	s.sweep(ctx, id)
+	s.sweep(ctx, id, changed.From, "")
 	s.log.InfoContext(ctx, "password set", "account_id", id, "address", address)
 	return id, nil
 }
@@ -186,21 +188,20 @@ func (s *SignIn) ChangePassword(ctx context.Context, c ledger.Caller, old, passw
 	if err != nil {
 		return err
 	}
-	changed, err := s.alter(ctx, c.Account, c, events.ProofPassword, func(now *credential) error {
+	changed, err := s.alter(ctx, c.Account, newSessionsEnd(c, events.ProofPassword, c.Session), func(now *credential) error {
 		if now.Password != cred.Password {
 			return ErrFailed // changed meanwhile
 		}
 		now.Password, now.Invitation = phc, nil
-		now.Generation++
 		return nil
 	})
 	if err != nil {
 		return err
 	}
 	s.dropPointer(ctx, cred.Invitation)
+	s.sweep(ctx, c.Account, changed.From, c.Session)
 	s.log.InfoContext(ctx, "password changed", "account_id", c.Account, "session_id", c.Session)
-	// A crash here ends the caller's own session with the others.
-	_, err = s.renew(ctx, c, func(r *session) { r.Generation, r.Proved = changed.Generation, s.now() })
+	_, err = s.renew(ctx, c, func(r *session) { r.Proved = s.now() })
 	return err
 }
 
@@ -227,7 +228,7 @@ func (s *SignIn) AddSecondFactor(ctx context.Context, c ledger.Caller, code stri
 		return Enrolment{}, err
 	}
 	err = s.guarded(ctx, c, code, func(guard func(*credential) error) error {
-		cred, err := s.edit(ctx, c.Account, func(cred *credential) error {
+		_, err := s.edit(ctx, c.Account, func(cred *credential) error {
 			if cred.SecondFactor != nil {
 				if err := guard(cred); err != nil {
 					return err
@@ -236,10 +237,7 @@ func (s *SignIn) AddSecondFactor(ctx context.Context, c ledger.Caller, code stri
 			cred.Pending = secret
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-		return s.record(ctx, c.Account, cred)
+		return err
 	})
 	if err != nil {
 		return Enrolment{}, err
@@ -282,7 +280,7 @@ func (s *SignIn) Confirm(ctx context.Context, c ledger.Caller, code string) ([]s
 		return nil, err
 	}
 	codes, digests := newRecoveryCodes()
-	_, err := s.alter(ctx, c.Account, c, events.ProofSecondFactor, func(cred *credential) error {
+	_, err := s.alter(ctx, c.Account, newDue(c, events.ProofSecondFactor), func(cred *credential) error {
 		if cred.Pending == "" {
 			return fmt.Errorf("%w: there is no second factor to confirm; add one first", ledger.ErrInvalid)
 		}
@@ -308,7 +306,7 @@ func (s *SignIn) RemoveSecondFactor(ctx context.Context, c ledger.Caller, code s
 		return err
 	}
 	return s.guarded(ctx, c, code, func(guard func(*credential) error) error {
-		_, err := s.alter(ctx, c.Account, c, events.ProofSecondFactorRemoved, func(cred *credential) error {
+		_, err := s.alter(ctx, c.Account, newDue(c, events.ProofSecondFactorRemoved), func(cred *credential) error {
 			if cred.SecondFactor == nil {
 				return fmt.Errorf("%w: there is no second factor", ledger.ErrInvalid)
 			}
@@ -330,7 +328,7 @@ func (s *SignIn) RenewRecovery(ctx context.Context, c ledger.Caller, code string
 	}
 	codes, digests := newRecoveryCodes()
 	err := s.guarded(ctx, c, code, func(guard func(*credential) error) error {
-		_, err := s.alter(ctx, c.Account, c, events.ProofRecoveryCodes, func(cred *credential) error {
+		_, err := s.alter(ctx, c.Account, newDue(c, events.ProofRecoveryCodes), func(cred *credential) error {
 			if cred.SecondFactor == nil {
 				return fmt.Errorf("%w: there is no second factor to recover; add one first", ledger.ErrInvalid)
 			}
@@ -353,17 +351,20 @@ func (s *SignIn) RenewRecovery(ctx context.Context, c ledger.Caller, code string
 // when it returns. Call it when the account is erased in the log, so that nobody
 // signs in again meanwhile.
 func (s *SignIn) Erase(ctx context.Context, id events.AccountID) error {
-	c, _, err := s.credential(ctx, id)
+	c, _, err := s.stored(ctx, id) // a change that is under way goes with it
 	if err != nil {
 		return err
 	}
-	if c.Invitation != nil {
-		if err := s.directory.Remove(ctx, invitationKey(c.Invitation.Digest)); err != nil {
+	for _, of := range []*credential{&c, c.Next} {
+		if of == nil || of.Invitation == nil {
+			continue
+		}
+		if err := s.directory.Remove(ctx, invitationKey(of.Invitation.Digest)); err != nil {
 			return unavailable(err)
 		}
 	}
 	// The credential goes last: it is the way to the rest.
-	if err := s.sessions.Remove(ctx, "*."+string(id)+".*"); err != nil {
+	if err := s.sessions.Remove(ctx, accountSessions(id)); err != nil {
 		return unavailable(err)
 	}
 	if err := s.directory.Remove(ctx, credentialKey(id)); err != nil {

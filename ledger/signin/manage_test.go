@@ -134,7 +134,7 @@ func TestReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.must("anna", good, "")
-	if got := k.proofs(id); got != "invited password second_factor invited password invited second_factor_removed password" {
+	if got := k.proofs(id); got != "invited password second_factor invited password invited password second_factor_removed" {
 		t.Errorf("the trail says %q", got)
 	}
 }

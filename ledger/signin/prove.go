@@ -84,7 +84,7 @@ func (s *SignIn) checkPassword(ctx context.Context, c ledger.Caller, cred creden
 // useCode uses a code up, or returns [ErrFailed]. The password is the one that
 // was stored when the proof began.
 func (s *SignIn) useCode(ctx context.Context, c ledger.Caller, password, code string) error {
-	cred, err := s.edit(ctx, c.Account, func(cred *credential) error {
+	_, err := s.edit(ctx, c.Account, func(cred *credential) error {
 		if cred.Password != password {
 			return ErrFailed
 		}
@@ -96,10 +96,7 @@ func (s *SignIn) useCode(ctx context.Context, c ledger.Caller, password, code st
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return s.record(ctx, c.Account, cred)
+	return err
 }
 
 // personal refuses callers that are no person: tokens, and sessions that a token
@@ -123,8 +120,12 @@ func (s *SignIn) recent(c ledger.Caller, what string) error {
 	return nil
 }
 
-// begin reads the caller's credential and counts an attempt on it.
+// begin reads the caller's credential and counts an attempt on it. Some changes
+// that follow have no event, so it asks the quorum whether the caller has ended.
 func (s *SignIn) begin(ctx context.Context, c ledger.Caller) (credential, *attempt, error) {
+	if _, err := s.cfg.Directory.Confirmed(ctx, c); err != nil {
+		return credential{}, nil, err
+	}
 	cred, _, err := s.credential(ctx, c.Account)
 	if err != nil {
 		return cred, nil, err

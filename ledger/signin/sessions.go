@@ -22,13 +22,14 @@ type session struct {
 	Account events.AccountID `json:"account"`
 	Created time.Time        `json:"created"`
 	Seen    time.Time        `json:"seen"`
-	// Opened is the position that this ledger knew when it opened the session.
-	Opened     events.Position `json:"opened,omitempty"`
-	Proved     time.Time       `json:"proved_at,omitzero"` // zero for a session that a token opened
-	Methods    []string        `json:"methods"`
-	Generation uint64          `json:"generation,omitempty"` // of the credential
-	Address    string          `json:"address,omitempty"`    // that it was opened from
-	Token      events.TokenID  `json:"token,omitempty"`      // that opened it
+	Proved  time.Time        `json:"proved_at,omitzero"` // zero for a session that a token opened
+	// Opened is a position that the ledger had applied when it looked at what
+	// the session was opened by. What ends all sessions after it ends this one.
+	Opened  events.Position `json:"opened"`
+	Methods []string        `json:"methods"`
+	Address string          `json:"address,omitempty"` // that it was opened from
+	Token   events.TokenID  `json:"token,omitempty"`   // that opened it
+	Secret  events.Digest   `json:"secret,omitzero"`   // of the token, with which it ends
 }
 
 // Session is a session as its person sees it.
@@ -58,11 +59,36 @@ const (
 	seenEvery = time.Minute
 	// mostSessions is how many an account has at most; past it the oldest end.
 	mostSessions = 100
+	// mostTokenSessions is how many a token has at most, beside those of the
+	// account's person.
+	mostTokenSessions = 10
 )
 
-func sessionKey(d events.Digest, account events.AccountID, id events.SessionID) string {
-	return hex.EncodeToString(d[:]) + "." + string(account) + "." + string(id)
+// byPerson stands in the key of a session that no token opened.
+const byPerson = "person"
+
+// opener is who opened a session, as its key has it.
+func (r *session) opener() string {
+	if r.Token != "" {
+		return string(r.Token)
+	}
+	return byPerson
 }
+
+func sessionKey(d events.Digest, r *session) string {
+	return hex.EncodeToString(d[:]) + "." + string(r.Account) + "." + r.opener() + "." + string(r.ID)
+}
+
+// secretSession is the key of the session with a secret, as far as it is known.
+func secretSession(d events.Digest) string { return hex.EncodeToString(d[:]) + ".*.*.*" }
+
+// accountSession is the key of an account's session, "*" for any account.
+func accountSession(account events.AccountID, id events.SessionID) string {
+	return "*." + string(account) + ".*." + string(id)
+}
+
+// accountSessions stands for all sessions of an account, "*" for any.
+func accountSessions(account events.AccountID) string { return "*." + string(account) + ".*.*" }
 
 // open stores a new session.
 func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
@@ -71,11 +97,11 @@ func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	if err := s.makeRoom(ctx, r.Account); err != nil {
+	if err := s.makeRoom(ctx, &r); err != nil {
 		return Opened{}, err
 	}
 	s.expire(ctx)
-	if _, err := s.sessions.Put(ctx, sessionKey(secret.Digest(), r.Account, r.ID), b, 0); err != nil {
+	if _, err := s.sessions.Put(ctx, sessionKey(secret.Digest(), &r), b, 0); err != nil {
 		return Opened{}, unavailable(err)
 	}
 	s.log.InfoContext(ctx, "signed in", "account_id", r.Account, "session_id", r.ID, "token_id", r.Token, "methods", r.Methods, "address", r.Address)
@@ -83,16 +109,32 @@ func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
 	return Opened{Secret: secret, Session: shown}, err
 }
 
-// makeRoom ends an account's oldest sessions where it has too many.
-func (s *SignIn) makeRoom(ctx context.Context, account events.AccountID) error {
-	ids, err := s.sessionIDs(ctx, account)
+// makeRoom ends the oldest sessions of the one who opens a new one, where there
+// are too many. Those of a token push out no others.
+func (s *SignIn) makeRoom(ctx context.Context, r *session) error {
+	most := mostSessions
+	if r.Token != "" {
+		most = mostTokenSessions
+	}
+	ids, err := s.sessionIDs(ctx, "*."+string(r.Account)+"."+r.opener()+".*")
 	if err != nil {
 		return err
 	}
-	for i := 0; i <= len(ids)-mostSessions; i++ {
-		if err := s.sessions.Remove(ctx, "*."+string(account)+"."+ids[i]); err != nil {
-			return unavailable(err)
+	for i := 0; i <= len(ids)-most; i++ {
+		if err := s.end(ctx, ledger.Caller{}, r.Account, events.SessionID(ids[i])); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+// end ends a session: in the log, which decides, then in the bucket.
+func (s *SignIn) end(ctx context.Context, c ledger.Caller, account events.AccountID, id events.SessionID) error {
+	if _, err := s.cfg.Trail.EndSession(ctx, c, account, id); err != nil {
+		return err
+	}
+	if err := s.sessions.Remove(ctx, accountSession(account, id)); err != nil {
+		s.log.WarnContext(ctx, "the record of an ended session is left", "account_id", account, "session_id", id, "err", err)
 	}
 	return nil
 }
@@ -113,7 +155,7 @@ func (s *SignIn) expire(ctx context.Context) {
 	if !due {
 		return
 	}
-	keys, err := s.sessions.Keys(ctx, "*.*.*")
+	keys, err := s.sessions.Keys(ctx, accountSessions("*"))
 	oldest := string(events.NewSessionID(now.Add(-events.MaxSessionLife))) // ids are in order of time
 	for _, key := range keys {
 		if key[strings.LastIndexByte(key, '.')+1:] >= oldest || err != nil {
@@ -126,9 +168,9 @@ func (s *SignIn) expire(ctx context.Context) {
 	}
 }
 
-// sessionIDs lists an account's sessions in order of id, which is that of time.
-func (s *SignIn) sessionIDs(ctx context.Context, account events.AccountID) ([]string, error) {
-	keys, err := s.sessions.Keys(ctx, "*."+string(account)+".*")
+// sessionIDs lists sessions in order of id, which is that of time.
+func (s *SignIn) sessionIDs(ctx context.Context, which string) ([]string, error) {
+	keys, err := s.sessions.Keys(ctx, which)
 	if err != nil {
 		return nil, unavailable(err)
 	}
@@ -154,10 +196,9 @@ func (s *SignIn) read(ctx context.Context, key string) (r session, e bucket.Entr
 	return r, e, nil
 }
 
-// Authenticate returns who sent a session's secret, or [ErrNoSession]. Where the
-// request changes something, the session is first written back, which fails
-// where it was ended in the meantime and where this ledger is cut off.
-func (s *SignIn) Authenticate(ctx context.Context, secret, address string, changes bool) (ledger.Caller, error) {
+// Authenticate returns who sent a session's secret, or [ErrNoSession]. What the
+// caller changes is decided by the log, which has the ends of all sessions.
+func (s *SignIn) Authenticate(ctx context.Context, secret, address string) (ledger.Caller, error) {
 	if err := s.ready(); err != nil {
 		return ledger.Caller{}, err
 	}
@@ -165,40 +206,28 @@ func (s *SignIn) Authenticate(ctx context.Context, secret, address string, chang
 	if err != nil {
 		return ledger.Caller{}, ErrNoSession
 	}
-	d := parsed.Digest()
-	for {
-		r, e, err := s.read(ctx, hex.EncodeToString(d[:])+".*.*")
-		if err != nil {
-			return ledger.Caller{}, err
-		}
-		c, _, err := s.credential(ctx, r.Account)
-		if err != nil {
-			return ledger.Caller{}, err
-		}
-		caller, err := s.caller(r, c.Generation, address)
-		if err != nil {
-			return caller, err
-		}
-		policy, err := s.policy()
-		if err != nil {
-			return ledger.Caller{}, err
-		}
-		now := s.now()
-		if !changes && now.Sub(r.Seen) < min(seenEvery, policy.Idle()/4) {
-			return caller, nil
-		}
-		r.Seen = now
-		switch err := s.write(ctx, e, r); {
-		case err == nil:
-			return caller, nil
-		case errors.Is(err, bucket.ErrChanged) && ctx.Err() == nil:
-			continue // by another request of the same session, or it was ended
-		case !changes:
-			return caller, nil // it is used all the same
-		default:
-			return ledger.Caller{}, unavailable(err)
-		}
+	r, e, err := s.read(ctx, secretSession(parsed.Digest()))
+	if err != nil {
+		return ledger.Caller{}, err
 	}
+	caller, err := s.caller(r, address)
+	if err != nil {
+		return caller, err
+	}
+	policy, err := s.policy()
+	if err != nil {
+		return ledger.Caller{}, err
+	}
+	now := s.now()
+	if now.Sub(r.Seen) < min(seenEvery, policy.Idle()/4) {
+		return caller, nil
+	}
+	r.Seen = now
+	if err := s.write(ctx, e, r); err != nil && !errors.Is(err, bucket.ErrChanged) {
+		// It is used all the same.
+		s.log.WarnContext(ctx, "cannot write down that a session is used", "session_id", r.ID, "err", err)
+	}
+	return caller, nil
 }
 
 // write stores a session that was read before.
@@ -212,7 +241,7 @@ func (s *SignIn) write(ctx context.Context, e bucket.Entry, r session) error {
 }
 
 // caller returns what a session may do now, or [ErrNoSession] where it is over.
-func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Caller, error) {
+func (s *SignIn) caller(r session, address string) (ledger.Caller, error) {
 	a, err := s.person(r.Account)
 	if errors.Is(err, errNotAPerson) {
 		return ledger.Caller{}, ErrNoSession
@@ -225,36 +254,33 @@ func (s *SignIn) caller(r session, generation uint64, address string) (ledger.Ca
 		return ledger.Caller{}, err
 	}
 	now := s.now()
-	switch {
-	case r.Generation != generation,
-		!now.Before(r.Created.Add(policy.Life())),
-		!now.Before(r.Seen.Add(policy.Idle())),
-		ledger.FromWrongClock(r.Created, now), ledger.FromWrongClock(r.Seen, now),
-		r.Opened < a.TokensUntil, r.Opened < policy.TokensUntil,
-		r.Created.Before(a.TokensBefore), r.Created.Before(policy.TokensBefore):
+	if !now.Before(r.Seen.Add(policy.Idle())) || ledger.FromWrongClock(r.Created, now) || ledger.FromWrongClock(r.Seen, now) {
 		return ledger.Caller{}, ErrNoSession
 	}
-	c := ledger.Caller{Account: r.Account, Session: r.ID, Token: r.Token, Proved: r.Proved, Address: address, Scopes: a.Grants, Inherit: true}
-	if r.Token == "" {
-		return c, nil
+	c := ledger.Caller{
+		Account: r.Account, Token: r.Token, Secret: r.Secret,
+		Session: r.ID, Opened: r.Opened, Began: r.Created, Proved: r.Proved, Address: address,
+		Scopes: a.Grants, Inherit: true,
 	}
-	if !policy.TokenSignIn {
+	if r.Token != "" {
+		c.Proved = time.Time{}
+		t, err := s.cfg.View.Token(r.Token)
+		switch {
+		case errors.Is(err, events.ErrNotFound):
+			return ledger.Caller{}, ErrNoSession
+		case err != nil:
+			return ledger.Caller{}, unavailable(err)
+		case !mayOpen(t.Constraints, address):
+			return ledger.Caller{}, ErrNoSession
+		}
+	}
+	// The same rule as before each change.
+	c, err = s.cfg.Directory.Current(c)
+	if errors.Is(err, ledger.ErrCallerEnded) {
 		return ledger.Caller{}, ErrNoSession
 	}
-	t, err := s.cfg.View.Token(r.Token)
-	switch {
-	case errors.Is(err, events.ErrNotFound):
-		return ledger.Caller{}, ErrNoSession
-	case err != nil:
-		return ledger.Caller{}, unavailable(err)
-	case t.Account != r.Account, t.State != events.Active, !t.Expires.IsZero() && !now.Before(t.Expires),
-		events.CutOff(t, a, policy),
-		!mayOpen(t.Constraints, address):
-		return ledger.Caller{}, ErrNoSession
-	}
-	c.Proved, c.Inherit = time.Time{}, t.Inherit
-	if !t.Inherit {
-		c.Scopes = s.cfg.Model.Intersect(t.Scopes, a.Grants)
+	if err != nil {
+		return ledger.Caller{}, err
 	}
 	return c, nil
 }
@@ -298,7 +324,7 @@ func (s *SignIn) own(ctx context.Context, c ledger.Caller) (session, bucket.Entr
 	if c.Session == "" {
 		return session{}, bucket.Entry{}, fmt.Errorf("%w: this is for sessions, and the caller is a token; sign in first", ledger.ErrForbidden)
 	}
-	return s.read(ctx, "*."+string(c.Account)+"."+string(c.Session))
+	return s.read(ctx, accountSession(c.Account, c.Session))
 }
 
 // List returns sessions in order of id, from after the given one on, and whether
@@ -320,7 +346,7 @@ func (s *SignIn) List(ctx context.Context, c ledger.Caller, account string, ever
 		}
 		of = a.ID
 	}
-	ids, err := s.sessionIDs(ctx, of)
+	ids, err := s.sessionIDs(ctx, accountSessions(of))
 	if err != nil {
 		return nil, false, err
 	}
@@ -329,14 +355,14 @@ func (s *SignIn) List(ctx context.Context, c ledger.Caller, account string, ever
 		if id <= string(after) {
 			continue
 		}
-		r, _, err := s.read(ctx, "*."+string(of)+"."+id)
+		r, _, err := s.read(ctx, accountSession(of, events.SessionID(id)))
 		if errors.Is(err, ErrNoSession) {
 			continue // it ended just now
 		}
 		if err != nil {
 			return nil, false, err
 		}
-		live, err := s.lives(ctx, r)
+		live, err := s.lives(r)
 		if err != nil {
 			return nil, false, err
 		}
@@ -357,12 +383,8 @@ func (s *SignIn) List(ctx context.Context, c ledger.Caller, account string, ever
 
 // lives reports whether a session is accepted, from the address that it was
 // opened from.
-func (s *SignIn) lives(ctx context.Context, r session) (bool, error) {
-	c, _, err := s.credential(ctx, r.Account)
-	if err != nil {
-		return false, err
-	}
-	_, err = s.caller(r, c.Generation, r.Address)
+func (s *SignIn) lives(r session) (bool, error) {
+	_, err := s.caller(r, r.Address)
 	if errors.Is(err, ErrNoSession) {
 		return false, nil
 	}
@@ -380,39 +402,22 @@ func (s *SignIn) End(ctx context.Context, c ledger.Caller, id events.SessionID) 
 		id = c.Session
 	}
 	unknown := fmt.Errorf("session %s: %w", id, ledger.ErrNotFound)
-	r, _, err := s.read(ctx, "*.*."+string(id))
+	r, _, err := s.read(ctx, accountSession("*", id))
 	if errors.Is(err, ErrNoSession) {
 		return unknown
 	}
 	if err != nil {
 		return err
 	}
-	if id != c.Session {
-		_, err := s.cfg.Directory.Allow(ctx, c, ledger.EndSessions, string(r.Account))
-		if errors.Is(err, ledger.ErrForbidden) {
-			return unknown
-		}
-		if err != nil {
-			return err
-		}
+	err = s.end(ctx, c, r.Account, id)
+	if errors.Is(err, ledger.ErrForbidden) {
+		return unknown
 	}
-	if r.Account != c.Account {
-		// First, so that nobody ends what is not theirs without a trace.
-		if err := s.note(ctx, r.Account, c, events.ProofSessionsEnded); err != nil {
-			return err
-		}
-	}
-	if err := s.sessions.Remove(ctx, "*."+string(r.Account)+"."+string(id)); err != nil {
-		return unavailable(err)
+	if err != nil {
+		return err
 	}
 	s.log.InfoContext(ctx, "session ended", "account_id", r.Account, "session_id", id, "by", c.Account)
 	return nil
-}
-
-// note appends an event about an account's credential, which does not change.
-func (s *SignIn) note(ctx context.Context, id events.AccountID, by ledger.Caller, what events.Proof) error {
-	_, err := s.cfg.Trail.RecordProof(ctx, by, newDue(by, what).ID, id, what)
-	return err
 }
 
 // EndAll ends all sessions of an account, empty for the caller's own. They are
@@ -425,27 +430,39 @@ func (s *SignIn) EndAll(ctx context.Context, c ledger.Caller, account string) er
 	if err != nil {
 		return err
 	}
-	id := a.ID
-	next := func(c *credential) error {
-		c.Generation++
-		return nil
-	}
-	if id == c.Account {
-		_, err = s.edit(ctx, id, next)
-	} else {
-		_, err = s.alter(ctx, id, c, events.ProofSessionsEnded, next)
-	}
+	d := newSessionsEnd(c, events.ProofSessionsEnded, "")
+	at, err := s.cfg.Trail.RecordProof(ctx, c, d.change(a.ID))
 	if err != nil {
 		return err
 	}
-	s.log.InfoContext(ctx, "all sessions ended", "account_id", id, "by", c.Account)
-	s.sweep(ctx, id)
+	s.log.InfoContext(ctx, "all sessions ended", "account_id", a.ID, "by", c.Account)
+	// Whoever signs in from here on, on any ledger, has seen the end.
+	_, err = s.edit(ctx, a.ID, func(c *credential) error {
+		c.From = max(c.From, at)
+		return nil
+	})
+	if err != nil {
+		s.log.WarnContext(ctx, "a session that is opened now on a ledger that lags may end at once", "account_id", a.ID, "err", err)
+	}
+	s.sweep(ctx, a.ID, at, "")
 	return nil
 }
 
-// sweep removes an account's sessions that its generation has ended already.
-func (s *SignIn) sweep(ctx context.Context, id events.AccountID) {
-	if err := s.sessions.Remove(ctx, "*."+string(id)+".*"); err != nil {
-		s.log.WarnContext(ctx, "records of ended sessions are left", "account_id", id, "err", err)
+// sweep removes the records of an account's sessions that the event at a position
+// has ended. They are refused without it.
+func (s *SignIn) sweep(ctx context.Context, account events.AccountID, at events.Position, kept events.SessionID) {
+	ids, err := s.sessionIDs(ctx, accountSessions(account))
+	for _, id := range ids {
+		key := accountSession(account, events.SessionID(id))
+		r, _, e := s.read(ctx, key)
+		if e == nil && r.Opened < at && r.ID != kept {
+			e = s.sessions.Remove(ctx, key)
+		}
+		if e != nil && !errors.Is(e, ErrNoSession) {
+			err = errors.Join(err, e)
+		}
+	}
+	if err != nil {
+		s.log.WarnContext(ctx, "records of ended sessions are left", "account_id", account, "err", err)
 	}
 }

@@ -37,6 +37,7 @@ type View interface {
 	Policy() (events.PolicyState, error)
 	// Position returns the position of the last event that it knows of.
 	Position() events.Position
+	WaitApplied(ctx context.Context, at events.Position) error
 }
 
 // policy returns the policy in force. While the index does not answer, the
@@ -56,11 +57,16 @@ type Directory interface {
 	LoginOf(ctx context.Context, account events.AccountID) (string, error)
 	Allow(ctx context.Context, c ledger.Caller, op ledger.Operation, account string) (*events.Account, error)
 	AllowAll(c ledger.Caller, op ledger.Operation) error
+	Current(c ledger.Caller) (ledger.Caller, error)
+	Confirmed(ctx context.Context, c ledger.Caller) (ledger.Caller, error)
 }
 
-// Trail appends the events of what happens to credentials, each once by its key.
+// Trail appends the events of what happens to credentials and sessions, those of
+// credentials once each by their key; see [ledger.Ledger].
 type Trail interface {
-	RecordProof(ctx context.Context, c ledger.Caller, key string, account events.AccountID, what events.Proof) (events.Position, error)
+	RecordProof(ctx context.Context, c ledger.Caller, p ledger.ProofChange) (events.Position, error)
+	AbandonProof(ctx context.Context, by ledger.Caller, p ledger.ProofChange) (events.Position, error)
+	EndSession(ctx context.Context, c ledger.Caller, account events.AccountID, session events.SessionID) (events.Position, error)
 }
 
 // Config says what people sign in to.
@@ -205,7 +211,7 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	} else if err != nil {
 		return Opened{}, err
 	}
-	c, _, err := s.credential(ctx, id)
+	c, opened, err := s.seen(ctx, id)
 	if err != nil {
 		return Opened{}, err
 	}
@@ -213,7 +219,7 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	methods, c, err := s.prove(ctx, id, c, a)
+	methods, err := s.prove(ctx, id, c, a)
 	if !errors.Is(err, ErrFailed) {
 		try.forgive()
 	}
@@ -224,8 +230,24 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	now := s.now()
 	return s.open(ctx, session{
 		ID: events.NewSessionID(now), Account: id, Created: now, Seen: now, Proved: now,
-		Methods: methods, Generation: c.Generation, Address: a.Address, Opened: s.cfg.View.Position(),
+		Opened: opened, Methods: methods, Address: a.Address,
 	})
+}
+
+// seen reads a credential, and returns a position that this ledger had applied
+// before. What ends sessions after it ends one that rests on the credential. What
+// changed the credential is not after it.
+func (s *SignIn) seen(ctx context.Context, id events.AccountID) (credential, events.Position, error) {
+	for {
+		at := s.cfg.View.Position()
+		c, _, err := s.credential(ctx, id)
+		if err != nil || c.From <= at {
+			return c, at, err
+		}
+		if err := s.cfg.View.WaitApplied(ctx, c.From); err != nil {
+			return c, at, unavailable(err)
+		}
+	}
 }
 
 // unknownLogin is what attempts and hashes of a login that does not exist are
@@ -237,57 +259,56 @@ func unknownLogin(login string) string {
 
 // prove checks what a person sent against the account's credential, and uses its
 // code up.
-func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a Attempt) ([]string, credential, error) {
+func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a Attempt) ([]string, error) {
 	phc, by := c.Password, payer{string(id), a.Address}
 	if id == nobody {
 		by.account = unknownLogin(a.Login)
 	}
 	if _, err := s.person(id); err != nil {
 		if !errors.Is(err, errNotAPerson) {
-			return nil, c, err
+			return nil, err
 		}
 		phc = ""
 	}
 	password, err := prepare("password", a.Password)
 	if err != nil {
-		return nil, c, err // the same for every login
+		return nil, err // the same for every login
 	}
 	defer clear(password)
 	ok, old, err := s.hashes.check(ctx, by, phc, password)
 	switch {
 	case err != nil:
-		return nil, c, err
+		return nil, err
 	case !ok:
-		return nil, c, ErrFailed
+		return nil, ErrFailed
 	case c.SecondFactor != nil && a.Code == "":
-		return nil, c, ErrSecondFactor
+		return nil, ErrSecondFactor
 	}
 	if err := s.record(ctx, id, c); err != nil {
-		return nil, c, err
+		return nil, err
 	}
 	fresh := ""
 	if old {
 		if fresh, err = s.hashes.hash(ctx, by, password); err != nil {
-			return nil, c, err
+			return nil, err
 		}
 	}
 	methods := []string{amrPassword}
-	recovered := false
-	c, err = s.edit(ctx, id, func(c *credential) error {
+	_, err = s.edit(ctx, id, func(c *credential) error {
 		if c.Password != phc {
 			return ErrFailed // it was changed meanwhile
 		}
 		if fresh != "" {
 			c.Password = fresh
 		}
-		methods, recovered = []string{amrPassword}, false
+		methods = []string{amrPassword}
 		if c.SecondFactor != nil {
 			used := c.use(a.Code, s.now())
 			if used == byNothing {
 				return ErrFailed
 			}
 			methods = append(methods, amrCode, amrBoth)
-			if recovered = used == byRecovery; recovered {
+			if used == byRecovery {
 				c.Due = append(c.Due, newDue(ledger.Caller{Account: id, Address: a.Address}, events.ProofRecoveryCodeUsed))
 			}
 		} else if fresh == "" && len(c.Known) > 0 && c.Known[0] == addressDigest(id, a.Address) {
@@ -296,10 +317,7 @@ func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a
 		c.meet(id, a.Address)
 		return nil
 	})
-	if err == nil && recovered {
-		err = s.record(ctx, id, c)
-	}
-	return methods, c, err
+	return methods, err
 }
 
 // errNotAPerson reports an account that nobody signs in to now.
@@ -337,6 +355,7 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 	if err != nil {
 		return Opened{}, err
 	}
+	opened := s.cfg.View.Position()
 	caller, err := s.cfg.Token(ctx, secret, address)
 	if errors.Is(err, ledger.ErrUnavailable) {
 		try.forgive()
@@ -346,16 +365,15 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 		return Opened{}, ErrFailed
 	}
 	now := s.now()
-	c, _, err := s.credential(ctx, caller.Account)
-	if err != nil {
-		try.forgive()
-		return Opened{}, err
-	}
 	r := session{
 		ID: events.NewSessionID(now), Account: caller.Account, Created: now, Seen: now,
-		Methods: []string{}, Generation: c.Generation, Address: address, Token: caller.Token, Opened: s.cfg.View.Position(),
+		Opened: opened, Methods: []string{}, Address: address, Token: caller.Token, Secret: caller.Secret,
 	}
-	if _, err := s.caller(r, c.Generation, address); err != nil {
+	switch _, err := s.caller(r, address); {
+	case errors.Is(err, ledger.ErrUnavailable):
+		try.forgive()
+		return Opened{}, err
+	case err != nil:
 		return Opened{}, ErrFailed
 	}
 	try.forgive()

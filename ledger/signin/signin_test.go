@@ -283,7 +283,7 @@ func TestLease(t *testing.T) {
 	n.ready = false
 	before := n.Stats().Hashes
 	_, err1 := n.enter("anna", good, "", home)
-	_, err2 := n.Authenticate(t.Context(), o.Secret.Reveal(), home, false)
+	_, err2 := n.Authenticate(t.Context(), o.Secret.Reveal(), home)
 	_, err3 := n.Redeem(t.Context(), i.Secret.Reveal(), []byte(good), home)
 	_, err4 := n.SignInToken(t.Context(), "x", home)
 	for i, err := range []error{err1, err2, err3, err4} {
