@@ -88,7 +88,9 @@ func (l *Ledger) currentToken(c Caller, a *events.Account) (*events.Token, error
 		return nil, fmt.Errorf("%w: token %s does not exist", ErrCallerEnded, c.Token)
 	case err != nil:
 		return nil, unavailable(err)
-	case t.Account != a.ID, t.State != events.Active:
+	case t.Account != a.ID:
+		return nil, fmt.Errorf("%w: token %s is not of account %s", ErrCallerEnded, t.ID, a.ID)
+	case t.State != events.Active:
 		return nil, fmt.Errorf("%w: token %s is %s", ErrCallerEnded, t.ID, t.State)
 	case expired(t, now):
 		return nil, fmt.Errorf("%w: token %s expired at %s", ErrCallerEnded, t.ID, t.Expires.Format(time.RFC3339))

@@ -118,7 +118,7 @@ func TestSameKey(t *testing.T) {
 
 	// The same key of another account is another key.
 	stranger := k.root
-	stranger.Account = k.account("stranger")
+	stranger.Account, stranger.Token = k.account("stranger", "superuser"), ""
 	before := k.changes()
 	r, err := k.Create(ctx, stranger, "key of create", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}})
 	if err != nil || r.Replayed || k.changes() != before+1 {

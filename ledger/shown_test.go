@@ -92,6 +92,11 @@ func TestListsShowWhatMaySee(t *testing.T) {
 // everybody. Those tokens end that the caller might end one by one.
 func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 	w := newWorld(t)
+	policy := events.DefaultPolicy
+	policy.TokenSignIn = true // some callers are sessions that a token opened
+	if _, err := w.SetPolicy(t.Context(), w.root, "", 0, policy); err != nil {
+		t.Fatal(err)
+	}
 	var names []string
 	for _, name := range w.order {
 		if s := w.tokens[name]; !s.missing && !s.revoked {

@@ -84,7 +84,7 @@ func TestTokenLife(t *testing.T) {
 	}
 	k.event(r.Position, string(id), events.KindTokenSuspended)
 	k.unchanged(func() {
-		if again, err := k.Suspend(ctx, k.root, "", id, "again"); err != nil || again.Position != r.Position || again.Token.Reason != "odd" {
+		if again, err := k.Suspend(ctx, k.root, "", id, "again"); err != nil || again.Position <= r.Position || again.Token.Reason != "odd" {
 			t.Errorf("suspending again = %+v, %v; want the first", again.Token.Token, err)
 		}
 	})
@@ -97,8 +97,8 @@ func TestTokenLife(t *testing.T) {
 	}
 	k.event(r.Position, string(id), events.KindTokenResumed)
 	k.unchanged(func() {
-		if again, err := k.Resume(ctx, k.root, "", id); err != nil || again.Position != r.Position {
-			t.Errorf("resuming again = position %d, %v; want %d", again.Position, err, r.Position)
+		if again, err := k.Resume(ctx, k.root, "", id); err != nil || again.Position <= r.Position {
+			t.Errorf("resuming again = position %d, %v; want one behind %d", again.Position, err, r.Position)
 		}
 	})
 
@@ -111,7 +111,7 @@ func TestTokenLife(t *testing.T) {
 	}
 	k.event(r.Position, string(id), events.KindTokenRevoked)
 	k.unchanged(func() {
-		if again, err := k.Revoke(ctx, k.root, "", id, "again"); err != nil || again.Position != r.Position || again.Token.Reason != "lost" {
+		if again, err := k.Revoke(ctx, k.root, "", id, "again"); err != nil || again.Position <= r.Position || again.Token.Reason != "lost" {
 			t.Errorf("revoking again = %+v, %v; want the first", again.Token.Token, err)
 		}
 		for what, err := range map[string]error{

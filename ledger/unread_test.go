@@ -96,15 +96,15 @@ func TestUnreadState(t *testing.T) {
 		{"begin the log", []*atomic.Bool{&b.policy, &b.accounts}, func() error { return k.Bootstrap(ctx, k.secret) }},
 	} {
 		for i, unread := range tt.unread {
-			before := k.log.End()
+			before := k.changes()
 			unread.Store(true)
 			err := tt.do()
 			unread.Store(false)
 			if !errors.Is(err, ledger.ErrUnavailable) {
 				t.Errorf("%s, with read %d failing: %v, want ErrUnavailable", tt.name, i, err)
 			}
-			if end := k.log.End(); end != before {
-				t.Errorf("%s, with read %d failing: the log went from %d to %d", tt.name, i, before, end)
+			if end := k.changes(); end != before {
+				t.Errorf("%s, with read %d failing: the log went from %d changes to %d", tt.name, i, before, end)
 			}
 		}
 	}

@@ -169,7 +169,9 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, find finder) 
 		// Several ledgers may create it at the same time: the server leaves some
 		// of them without an answer, as it does while the bucket has no leader.
 		again := errors.Is(err, errAgain) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
-			errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse)
+			errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) ||
+			// Another server may not know yet of a bucket that was just created.
+			errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 		if !again || !pause(ctx) {
 			return nil, fmt.Errorf("open bucket %s: %w", cfg.Name, err)
 		}
