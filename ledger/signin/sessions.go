@@ -18,11 +18,11 @@ import (
 
 // session is the record of a session.
 type session struct {
-	ID         events.SessionID `json:"id"`
-	Account    events.AccountID `json:"account"`
-	Created    time.Time        `json:"created"`
-	Seen       time.Time        `json:"seen"`
-	Proved     time.Time        `json:"proved_at,omitzero"` // zero for a session that a token opened
+	ID      events.SessionID `json:"id"`
+	Account events.AccountID `json:"account"`
+	Created time.Time        `json:"created"`
+	Seen    time.Time        `json:"seen"`
+	Proved  time.Time        `json:"proved_at,omitzero"` // zero for a session that a token opened
 	// Opened is a position that the ledger had applied when it looked at what
 	// the session was opened by. What ends all sessions after it ends this one.
 	Opened  events.Position `json:"opened"`
