@@ -37,7 +37,7 @@ func (s *scene) changes() []changing {
 	tokens, accounts := "/v1/tokens/", "/v1/accounts/"
 	return []changing{
 		{line: "POST /v1/tokens", body: m{"account": s.victim, "scopes": []string{"view:site/1"}}},
-		{line: "PATCH " + tokens + s.token, body: m{"scopes": []string{"view:site/1"}, "label": "late"}},
+		{line: "PATCH " + tokens + s.token, body: m{"scopes": []string{"view:site/1"}, "app": "late"}},
 		{line: "POST " + tokens + s.token + "/rotate", body: m{"grace": 0}},
 		{line: "POST " + tokens + s.token + "/suspend", body: m{}},
 		{line: "POST " + tokens + s.paused + "/resume", body: m{}},
