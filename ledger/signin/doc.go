@@ -6,17 +6,23 @@
 // Only accounts of kind user sign in. Whatever is wrong with a sign-in (an
 // unknown login, a service account, a suspended account, a bad password, a bad
 // or used code) has one answer, [ErrFailed], after the work of one hash. A code
-// is good once in the whole cluster. A session that was ended, or whose password
-// was changed, is refused by every ledger at its next request; one that changes
-// something proves that first by a write that a majority of the log's servers
-// committed.
+// is good once in the whole cluster.
 //
-// A change of what people prove themselves by is an event, see [Trail]. It is
-// made in the credential together with a note that its event is due; the event
-// follows, then the note is taken away. A crash between them leaves the note, and
-// nobody signs in by the credential before the event is in the log: the trail
-// says nothing that did not happen, and nothing that happened is of use to
-// anybody before the trail says it.
+// The log decides when a session ends. The end of one session is an event, and so
+// is the end of all sessions of an account, which a new password brings with it.
+// A session has the position that the ledger had applied before it looked at the
+// credential or token that opened it: an event after it ends it. The record in
+// the bucket goes after the event. A record that comes back is refused, because
+// the log has its end. What a session changes is an event that takes effect only
+// if the session had not ended before it.
+//
+// A change of what people prove themselves by is an event too, see [Trail], and
+// the event commits it. The changed credential is first stored beside the current
+// one, with the command that the event carries. It replaces the current one if
+// the event takes effect. If the caller has ended in between, the ledger rules the
+// event out and the credential stays as it was. Every reader finishes a change
+// that it finds under way. While the log does not answer, it accepts neither
+// credential.
 //
 // # Passwords
 //
@@ -51,10 +57,13 @@
 //	credential.<account id>         -> credential
 //	invitation.<digest of a secret> -> account id
 //
-// and in the bucket SESSIONS, in which a record goes 30 days after it was last
-// written:
+// and in the bucket SESSIONS, from which the records of sessions go that are older
+// than any may be:
 //
-//	<digest of the secret>.<account id>.<session id> -> session
+//	<digest of the secret>.<account id>.<opener>.<session id> -> session
+//
+// The opener is the id of the token that opened the session, or "person". A token
+// has ten sessions at most, which push out none of the person's.
 //
 // Passwords and recovery codes are stored as hashes. The secret of a second
 // factor has to be stored as it is: who reads the directory's files can make
@@ -67,6 +76,6 @@
 // the policy's session_idle_s, is older than its session_life_s or than what
 // revoked all tokens of the account or of all accounts, or whose account is not a
 // user that can act. Sessions that a token opened, unless the policy has
-// token_sign_in; they have what the token has, end with it, and never prove
-// anybody.
+// token_sign_in; they have what the token has, end with the secret that opened
+// them, and never prove anybody.
 package signin

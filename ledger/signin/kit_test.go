@@ -78,6 +78,15 @@ func (t *trail) RecordProof(ctx context.Context, c ledger.Caller, p ledger.Proof
 	return t.Trail.RecordProof(ctx, c, p)
 }
 
+func (t *trail) EndSession(ctx context.Context, c ledger.Caller, account events.AccountID, id events.SessionID) (events.Position, error) {
+	if t.before != nil {
+		if err := t.before(); err != nil {
+			return 0, err
+		}
+	}
+	return t.Trail.EndSession(ctx, c, account, id)
+}
+
 func start(t testing.TB, n int, options ...func(*signin.Config)) *ledgers {
 	t.Helper()
 	k := &ledgers{t: t, log: ledgertest.Start(t), now: &clock{}}
