@@ -279,6 +279,10 @@ func (s *SignIn) Confirm(ctx context.Context, c ledger.Caller, code string) ([]s
 	if err := s.recent(c, "add a second factor"); err != nil {
 		return nil, err
 	}
+	// A caller that has ended does not learn whether the code is good.
+	if _, err := s.cfg.Directory.Confirmed(ctx, c); err != nil {
+		return nil, err
+	}
 	codes, digests := newRecoveryCodes()
 	_, err := s.alter(ctx, c.Account, newDue(c, events.ProofSecondFactor), func(cred *credential) error {
 		if cred.Pending == "" {

@@ -403,7 +403,7 @@ func (s *SignIn) End(ctx context.Context, c ledger.Caller, id events.SessionID) 
 	}
 	unknown := fmt.Errorf("session %s: %w", id, ledger.ErrNotFound)
 	r, _, err := s.read(ctx, accountSession("*", id))
-	if errors.Is(err, ErrNoSession) {
+	if errors.Is(err, ErrNoSession) && id != c.Session {
 		return unknown
 	}
 	if err != nil {
