@@ -58,9 +58,6 @@ type outcome struct {
 	kind     events.Kind
 }
 
-// changed reports whether the command changed something.
-func (o outcome) changed() bool { return o.kind != "" && !o.kind.Keeps() }
-
 // run carries a command out: decide, append, wait until this process has applied
 // the event, and see that it had an effect. A command that finds nothing to do
 // appends an event as well, so that this answer too rests on what the quorum has

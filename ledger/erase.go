@@ -33,7 +33,7 @@ func (l *Ledger) eraseAccount(ctx context.Context, c Caller, key, account string
 	}
 	var done AccountResult
 	if a.Erased {
-		if c, err = l.current(c); err == nil {
+		if _, err = l.current(c); err == nil {
 			_, err = l.confirm(ctx)
 		}
 		if err != nil {
