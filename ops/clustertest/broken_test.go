@@ -60,7 +60,10 @@ var (
 var breakages = []breakage{
 	{
 		"the verifier ignores its lease",
-		[]Edit{{"verifier/decision.go", "if d.Reason == Unavailable || inForce && d.Position >=", "if d.Position >="}},
+		[]Edit{
+			{"verifier/decision.go", "if d.Reason == Unavailable || inForce && d.Position >=", "if d.Position >="},
+			unconfirmed,
+		},
 		[]string{"I3", "I11"},
 		cutOffScene,
 	},

@@ -133,7 +133,7 @@ func (d *Disk) free(t testing.TB) {
 func (d *Disk) flushSome(t testing.TB, rng *rand.Rand, p *Process) {
 	t.Helper()
 	err := filepath.WalkDir(p.File(d.mount), func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || rng.IntN(2) == 0 {
+		if err != nil || !e.Type().IsRegular() || rng.IntN(2) == 0 {
 			return err
 		}
 		f, err := os.Open(path)

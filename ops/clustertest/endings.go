@@ -147,9 +147,18 @@ func (r Record) ghosts(j *judge, root events.AccountID) (list []*Token) {
 			}
 		}
 	}
+	// A command whose event was void may have been decided again, and then have
+	// created the token after all.
+	exists := map[string]bool{}
 	for _, m := range j.messages {
-		if j.void(m.Position) {
-			add(j.entries[m.Position])
+		l := j.entries[m.Position]
+		if _, ok := l.Change.(*events.TokenCreated); ok && !j.void(m.Position) {
+			exists[l.About] = true
+		}
+	}
+	for _, m := range j.messages {
+		if l := j.entries[m.Position]; j.void(m.Position) && !exists[l.About] {
+			add(l)
 		}
 	}
 	return list

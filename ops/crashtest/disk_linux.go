@@ -110,7 +110,7 @@ func (d *disk) cut(m *machine, rng *rand.Rand, flush bool) {
 func flushSome(t testing.TB, rng *rand.Rand, p *process) {
 	t.Helper()
 	err := filepath.WalkDir(p.path(), func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || rng.IntN(2) == 0 {
+		if err != nil || !d.Type().IsRegular() || rng.IntN(2) == 0 {
 			return err
 		}
 		f, err := os.Open(path)
