@@ -25,7 +25,7 @@ build: ## Build bin/tokenledger, static
 	CGO_ENABLED=0 go build -trimpath -o bin/tokenledger ./cmd/tokenledger
 
 test: deps ## Run the tests (PKG=./events, GOTESTFLAGS=-short)
-	go test $(GOTESTFLAGS) $(PKG)
+	go test -timeout=40m $(GOTESTFLAGS) $(PKG)
 
 race: ## Run the tests with the race detector, in random order
 	@$(MAKE) --no-print-directory test GOTESTFLAGS='-race -shuffle=on $(GOTESTFLAGS)'
