@@ -219,7 +219,7 @@ func (p *employee) waits() {
 	p.t.Helper()
 	ctx, cancel := context.WithDeadline(context.Background(), limitOf(p.t))
 	defer cancel()
-	entry, err := p.sessions.Get(ctx, "*."+p.id+".*")
+	entry, err := p.sessions.Get(ctx, "*."+p.id+".*.*")
 	if err != nil {
 		p.t.Fatal(err)
 	}
