@@ -210,6 +210,11 @@ func TestFairTurns(t *testing.T) {
 			const flood = 24
 			results := make(chan error, flood)
 			for i := range flood {
+				if i == 1 {
+					// The first one waits first, so it has the first turn. It
+					// comes from the address that anna may share.
+					await(t, "the first one waits", func() bool { return n.Waiting() == 1 })
+				}
 				go func() {
 					_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: tt.login(i), Password: []byte(good), Address: tt.from(i)})
 					results <- err

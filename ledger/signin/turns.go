@@ -97,12 +97,13 @@ func (q *turns) leave() {
 }
 
 // next begins the hashes for which there is room: of those that wait, the one
-// whose payer had the fewest, and of several the first that came.
+// whose payer had the fewest, of several the one whose account had fewer, and of
+// several the first that came.
 func (q *turns) next() {
 	for q.running < q.slots && len(q.waiting) > 0 {
 		best := q.waiting[0]
 		for _, t := range q.waiting[1:] {
-			if q.had(t.by) < q.had(best.by) {
+			if q.before(t.by, best.by) {
 				best = t
 			}
 		}
@@ -154,6 +155,15 @@ func (q *turns) displace(by payer) bool {
 	q.remove(worst)
 	close(worst.ready)
 	return true
+}
+
+// before reports whether a payer goes before another. If both had as many, the
+// account decides: somebody who shares an address with a flood has made no hashes.
+func (q *turns) before(a, b payer) bool {
+	if hadA, hadB := q.had(a), q.had(b); hadA != hadB {
+		return hadA < hadB
+	}
+	return q.begun[a.keys()[0]] < q.begun[b.keys()[0]]
 }
 
 // had is how many hashes a payer had lately.
