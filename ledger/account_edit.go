@@ -29,7 +29,7 @@ func (l *Ledger) editAccount(ctx context.Context, c Caller, key, account string,
 	if r == (EditAccount{}) {
 		return AccountResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
-	a, err := l.Allow(ctx, c, ChangeAccount, account)
+	a, err := l.allow(ctx, c, ChangeAccount, account)
 	if err != nil {
 		return AccountResult{}, err
 	}

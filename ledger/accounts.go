@@ -276,8 +276,16 @@ func (l *Ledger) mayAccount(c Caller, op Operation, id events.AccountID) error {
 }
 
 // Allow returns the account, by id or login, that the caller may do an operation
-// on. It is also for those who carry out operations beside the ledger.
+// on. It is also for those who carry out operations beside the ledger. The
+// refusal of a command rests on what the quorum has committed.
 func (l *Ledger) Allow(ctx context.Context, c Caller, op Operation, account string) (*events.Account, error) {
+	if op == SeeAccount || op == SeeSessions {
+		return l.allow(ctx, c, op, account) // a query may lag
+	}
+	return settled(ctx, l, func(l *Ledger) (*events.Account, error) { return l.allow(ctx, c, op, account) })
+}
+
+func (l *Ledger) allow(ctx context.Context, c Caller, op Operation, account string) (*events.Account, error) {
 	id, err := l.resolveFor(ctx, c, op, account)
 	if err != nil {
 		return nil, err

@@ -190,7 +190,9 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, cfg.CommandTimeout)
+	// A bucket of a cluster that has just elected, or is short of a ledger, takes
+	// longer to answer than a command may.
+	ctx, cancel := context.WithTimeout(ctx, 6*cfg.CommandTimeout)
 	defer cancel()
 	js, err := jetstream.New(cfg.Conn, jetstream.WithDefaultTimeout(cfg.TryTimeout))
 	if err != nil {

@@ -132,6 +132,22 @@ func expired(t *events.Token, now time.Time) bool {
 	return !t.Expires.IsZero() && !now.Before(t.Expires)
 }
 
+// notEnded returns [ErrEnded] if a token was revoked, by itself or together with
+// others, or if its account was erased. Such a token never works again, so there is
+// nothing to change about it.
+func (l *Ledger) notEnded(t *events.Token) error {
+	if t.State == events.Revoked {
+		return endedError(t)
+	}
+	switch cut, err := l.cutOff(t); {
+	case err != nil:
+		return err
+	case cut:
+		return fmt.Errorf("%w: the token was revoked together with others of its account, or its account was erased; create a new one", ErrEnded)
+	}
+	return nil
+}
+
 func endedError(t *events.Token) error {
 	return fmt.Errorf("%w: the token is revoked since %s, for ever", ErrEnded, t.Revoked.Format(time.RFC3339))
 }

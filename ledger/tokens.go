@@ -403,8 +403,10 @@ func (l *Ledger) end(ctx context.Context, c Caller, asked tokenChange, plan func
 				if change == nil {
 					return nil, nil
 				}
-				if t.State == events.Revoked {
-					return nil, endedError(t)
+				if asked.op != RevokeToken {
+					if err := l.notEnded(t); err != nil {
+						return nil, err
+					}
 				}
 				return change, checkChange(change)
 			},
@@ -442,8 +444,8 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, asked tokenChange, p
 			if t.Version != *asked.seen {
 				return nil, &ConflictError{About: string(asked.id), Current: t.Version}
 			}
-			if t.State == events.Revoked {
-				return nil, endedError(t)
+			if err := l.notEnded(t); err != nil {
+				return nil, err
 			}
 			return plan(l, c, t, a)
 		},

@@ -119,7 +119,8 @@ func build(cfg Config) (http.Handler, huma.API) {
 	describePositions(described.OpenAPI())
 	return &front{
 		api: a, mux: mux, authenticate: cfg.Authenticate, confirm: cfg.Confirm,
-		behind: newBehind(cfg.Ledger), halfOpen: newAddressLimit(mostHalfOpenEach, mostHalfOpen),
+		behind:   newBehind(cfg.Ledger),
+		halfOpen: newClientLimit(mostHalfOpenEach, mostHalfOpen), sending: newClientLimit(mostHalfOpenEach, mostHalfOpen),
 	}, described
 }
 
@@ -144,13 +145,14 @@ type front struct {
 	authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
 	confirm      func(ctx context.Context, c Credential) error // nil for none
 	behind       behind
-	// halfOpen bounds requests whose body has not come yet.
-	halfOpen *addressLimit
+	// halfOpen bounds requests of strangers whose body has not come yet, and
+	// sending those of callers that are known.
+	halfOpen, sending *clientLimit
 }
 
 // Bounds of requests whose body has not come yet.
 const (
-	mostHalfOpenEach = 64 // of one address
+	mostHalfOpenEach = 64 // of one address, or with one credential
 	mostHalfOpen     = 1024
 )
 
@@ -202,26 +204,57 @@ func (f *front) admit(w http.ResponseWriter, r *http.Request) (*http.Request, *P
 			return r, p // without waiting for a stranger's body
 		}
 	}
-	address := addressFrom(r.Context())
-	leave, ok := f.halfOpen.enter(address)
-	if !ok {
-		return r, busy("too many requests of this address are being sent at once")
-	}
-	p := readBody(w, r)
-	leave()
-	if p != nil {
+	if p := f.receive(w, r, authenticated); p != nil {
 		return r, p
 	}
 	// The request is here. A deadline for reading that passes while the answer is
 	// waited for would look as if the client had gone, and end the wait.
 	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // not every writer in a test has one
 
-	r, p = f.authorize(r, authenticated)
+	r, p := f.authorize(r, authenticated)
 	if p != nil {
 		return r, p
 	}
 	w.Header().Set(positionHeader, r.Context().Value(restsKey).(string))
 	return r, nil
+}
+
+// receive reads the request's body. Somebody whose credential is not accepted
+// is not waited for, and takes no place of somebody whose is.
+func (f *front) receive(w http.ResponseWriter, r *http.Request, authenticated bool) *Problem {
+	if r.ContentLength == 0 {
+		return readBody(w, r)
+	}
+	limit, client := f.halfOpen, strangerAt(addressFrom(r.Context()))
+	if authenticated && !f.behind.lags(r) {
+		if p := f.welcome(r); p != nil {
+			w.Header().Set("Connection", "close") // the body is not waited for
+			return p
+		}
+		secret, _ := credential(r)
+		limit, client = f.sending, callerWith(secret)
+	}
+	leave, ok := limit.enter(client)
+	if !ok {
+		w.Header().Set("Connection", "close")
+		return busy("too many requests of this client are being sent at once")
+	}
+	defer leave()
+	return readBody(w, r)
+}
+
+// welcome refuses a caller that is not accepted now. It charges no rate: whether
+// the caller may do what it asks is decided once the request is there.
+func (f *front) welcome(r *http.Request) *Problem {
+	secret, p := credential(r)
+	if p != nil {
+		return p
+	}
+	if events.IsSessionSecret(secret) || f.confirm == nil {
+		_, _, p := f.caller(r.Context(), r)
+		return p
+	}
+	return refusedCaller(f.confirm(r.Context(), f.credentialOf(r, secret)))
 }
 
 // authorize waits for the position that the request names, and looks the caller
@@ -337,13 +370,18 @@ func (f *front) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Cr
 		caller, p := f.session(ctx, token)
 		return caller, nil, p
 	}
+	c := f.credentialOf(r, token)
+	caller, err := f.authenticate(ctx, c)
+	return caller, &c, refusedCaller(err)
+}
+
+// credentialOf is the token of a request with what its constraints may ask about.
+func (f *front) credentialOf(r *http.Request, token string) Credential {
 	origin := ""
 	if all := r.Header.Values("Origin"); len(all) == 1 {
 		origin = all[0]
 	}
-	c := Credential{Token: token, Address: addressFrom(ctx), Method: r.Method, Origin: origin}
-	caller, err := f.authenticate(ctx, c)
-	return caller, &c, refusedCaller(err)
+	return Credential{Token: token, Address: addressFrom(r.Context()), Method: r.Method, Origin: origin}
 }
 
 // refusedCaller says why a token is not accepted, nil where it is.

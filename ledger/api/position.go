@@ -22,7 +22,7 @@ const (
 type behind struct {
 	ledger *ledger.Ledger
 	// Callers that are known wait apart from strangers, who cost nothing to be.
-	callers, strangers *addressLimit
+	callers, strangers *clientLimit
 }
 
 // Bounds of that wait, and of those who wait at once.
@@ -36,8 +36,8 @@ const (
 
 func newBehind(l *ledger.Ledger) behind {
 	return behind{
-		ledger: l, callers: newAddressLimit(mostBehindEach, mostBehind),
-		strangers: newAddressLimit(mostStrangersEach, mostStrangersBehind),
+		ledger: l, callers: newClientLimit(mostBehindEach, mostBehind),
+		strangers: newClientLimit(mostStrangersEach, mostStrangersBehind),
 	}
 }
 
@@ -72,7 +72,7 @@ func (b *behind) wait(ctx context.Context, r *http.Request, known bool) *Problem
 	if known {
 		waiting = b.callers
 	}
-	if leave, ok := waiting.enter(addressFrom(ctx)); ok {
+	if leave, ok := waiting.enter(strangerAt(addressFrom(ctx))); ok {
 		defer leave()
 		ctx, cancel := context.WithTimeout(ctx, longestBehind)
 		defer cancel()

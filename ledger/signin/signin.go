@@ -345,17 +345,10 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 	if err := s.ready(); err != nil {
 		return Opened{}, err
 	}
-	switch policy, err := s.policy(); {
-	case err != nil:
-		return Opened{}, err
-	case !policy.TokenSignIn:
-		return Opened{}, fmt.Errorf("%w: the policy lets no token open a session (token_sign_in); sign in with login and password", ledger.ErrForbidden)
-	}
 	try, err := s.attempts.begin("", address, false)
 	if err != nil {
 		return Opened{}, err
 	}
-	opened := s.cfg.View.Position()
 	caller, err := s.cfg.Token(ctx, secret, address)
 	if errors.Is(err, ledger.ErrUnavailable) {
 		try.forgive()
@@ -363,6 +356,21 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 	}
 	if err != nil {
 		return Opened{}, ErrFailed
+	}
+	// The token is good here. Whether it may open a session follows from a state
+	// that holds everything acknowledged before.
+	if _, err := s.cfg.Directory.Confirmed(ctx, caller); err != nil && !errors.Is(err, ledger.ErrCallerEnded) {
+		try.forgive()
+		return Opened{}, err
+	}
+	opened := s.cfg.View.Position()
+	switch policy, err := s.policy(); {
+	case err != nil:
+		try.forgive()
+		return Opened{}, err
+	case !policy.TokenSignIn:
+		try.forgive()
+		return Opened{}, fmt.Errorf("%w: the policy lets no token open a session (token_sign_in); sign in with login and password", ledger.ErrForbidden)
 	}
 	now := s.now()
 	r := session{

@@ -21,12 +21,13 @@ import (
 type group struct {
 	load    *Load
 	boss    *client // sends the commands of the root token
+	slow    *client // sends requests in two parts
 	workers []*client
 }
 
 // newGroup returns a group whose random choices come from streams of their own.
 func (l *Load) newGroup(name string, stream uint64, workers int) *group {
-	g := &group{load: l, boss: l.newClient(name, stream)}
+	g := &group{load: l, boss: l.newClient(name, stream), slow: l.newClient(name+"half", ^stream)}
 	for i := range workers {
 		g.workers = append(g.workers, l.newClient(fmt.Sprintf("%sw%d", name, i), stream+1+uint64(i)))
 	}
@@ -127,7 +128,7 @@ func (g *group) round(ctx context.Context, way wayToEnd) bool {
 			}
 		})
 	}
-	wg.Go(func() { g.workers[0].halfOpen(ctx, t, over) })
+	wg.Go(func() { g.slow.halfOpen(ctx, t, over) })
 	// The end comes at any moment of the work. Under faults there may be no work.
 	want, patience := int64(1+g.boss.rng.IntN(2*len(g.workers))), time.After(2*time.Second)
 	for waiting := true; waiting && done.Load() < want; {

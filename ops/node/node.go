@@ -575,8 +575,16 @@ func (n *Node) shutdown(servers []*http.Server) error {
 	defer cancel()
 	var problems []error
 	for _, s := range servers {
-		if err := s.Shutdown(ctx); err != nil {
-			problems = append(problems, err, s.Close())
+		err := s.Shutdown(ctx)
+		if errors.Is(err, context.DeadlineExceeded) {
+			// A client that sends nothing more must not make an orderly stop fail.
+			n.log.Warn("requests under way were cut off", "waited", shutdownTimeout)
+			err = s.Close()
+		} else if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+		if err != nil {
+			problems = append(problems, err)
 		}
 	}
 	return errors.Join(problems...)
