@@ -125,7 +125,7 @@ var badAuthority = []bad{
 	{name: "an account that is erased, to grant", line: "PUT /v1/accounts/{gone.account}/grants", body: `{"grants":["view:site/1"]}`, status: 409, code: "ended"},
 	{name: "an account that is erased, to resume", line: "POST /v1/accounts/{gone.account}/resume", status: 409, code: "ended"},
 	{name: "a token for an account that is erased", line: "POST /v1/tokens", body: `{"account":"{gone.account}","scopes":["view:site/1"]}`, status: 409, code: "ended"},
-	{name: "a token of an account that is erased, to resume", line: "POST /v1/tokens/{gone.id}/resume", status: 200},
+	{name: "a token of an account that is erased, to resume", line: "POST /v1/tokens/{gone.id}/resume", status: 409, code: "ended"},
 	{name: "a token of an account that is erased", line: "GET /v1/tokens", header: by("gone"), status: 401, code: "unauthenticated"},
 	{name: "the login of an account that is erased", line: "GET /v1/accounts/gone", status: 404, code: "not_found"},
 	{name: "an account to erase again", line: "POST /v1/accounts/{gone.account}/erase", status: 200},
