@@ -126,13 +126,23 @@ func (r Record) ghosts(j *judge, root events.AccountID) (list []*Token) {
 			secrets[c.Made.Digest] = c.Made
 		}
 	}
+	// A client that sends its request again brings the same secret, which may then
+	// be another token's.
+	given := map[events.Digest]bool{}
+	exists := map[string]bool{}
+	for _, m := range j.messages {
+		l := j.entries[m.Position]
+		if created, ok := l.Change.(*events.TokenCreated); ok && !j.void(m.Position) {
+			given[created.Secret.Digest], exists[l.About] = true, true
+		}
+	}
 	add := func(l logged) {
 		created, ok := l.Change.(*events.TokenCreated)
 		if !ok {
 			return
 		}
 		t := Token{ID: l.About, Account: string(created.Account)}
-		if made := secrets[created.Secret.Digest]; made != nil {
+		if made := secrets[created.Secret.Digest]; made != nil && !given[made.Digest] {
 			t.Secret, t.Digest = made.Secret, made.Digest
 		}
 		if !slices.ContainsFunc(list, func(other *Token) bool { return other.ID == t.ID }) {
@@ -149,13 +159,6 @@ func (r Record) ghosts(j *judge, root events.AccountID) (list []*Token) {
 	}
 	// A command whose event was void may have been decided again, and then have
 	// created the token after all.
-	exists := map[string]bool{}
-	for _, m := range j.messages {
-		l := j.entries[m.Position]
-		if _, ok := l.Change.(*events.TokenCreated); ok && !j.void(m.Position) {
-			exists[l.About] = true
-		}
-	}
 	for _, m := range j.messages {
 		if l := j.entries[m.Position]; j.void(m.Position) && !exists[l.About] {
 			add(l)
