@@ -445,15 +445,11 @@ func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult,
 	if err != nil {
 		return AccountResult{}, foreign(err, "account %s", id)
 	}
-	at := out.position
-	if at == 0 {
-		at = a.Version
-	}
 	shown, err := l.describe(ctx, a)
 	if err != nil {
-		return AccountResult{}, fmt.Errorf("stored at position %d, but the account's login cannot be read: %w", at, err)
+		return AccountResult{}, fmt.Errorf("stored at position %d, but the account's login cannot be read: %w", out.position, err)
 	}
-	return AccountResult{Account: shown, Position: at, Replayed: out.replayed}, nil
+	return AccountResult{Account: shown, Position: out.position, Replayed: out.replayed}, nil
 }
 
 // resolveFor is resolve for an operation. A caller who may not know of an account

@@ -68,7 +68,7 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 		}
 	}
 	// What the site's admin is for goes on: to make tokens within, and to end what
-	// can do something on the site, whoever has it.
+	// can do something on the site.
 	if _, err := k.Create(ctx, admin, "", ledger.CreateToken{Account: "within", Scopes: []string{"view:site/3"}}); err != nil {
 		t.Errorf("within its site: %v", err)
 	}

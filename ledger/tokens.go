@@ -478,12 +478,8 @@ func (l *Ledger) result(out outcome) (TokenResult, error) {
 	if err != nil {
 		return TokenResult{}, err
 	}
-	at := out.position
-	if at == 0 {
-		at = t.Version
-	}
 	shown, err := l.show(t)
-	return TokenResult{Token: shown, Position: at, Replayed: out.replayed}, err
+	return TokenResult{Token: shown, Position: out.position, Replayed: out.replayed}, err
 }
 
 // aim returns the token that an operation is about, and its account, where the

@@ -30,7 +30,7 @@ type memory struct {
 
 	sessions map[events.SessionID]events.Position // those that ended, and where
 	voids    map[events.Position]string           // events without effect, and why
-	actors   map[events.TokenID]actor             // some tokens that acted; only whoever applies asks it
+	actors   map[events.TokenID]actor             // some tokens that acted; only Apply uses it
 }
 
 // take makes the memory what it is once the stage is committed.

@@ -436,7 +436,7 @@ func (s *SignIn) EndAll(ctx context.Context, c ledger.Caller, account string) er
 		return err
 	}
 	s.log.InfoContext(ctx, "all sessions ended", "account_id", a.ID, "by", c.Account)
-	// Whoever signs in from here on, on any ledger, has seen the end.
+	// Every sign-in from here on, on any ledger, has seen the end.
 	_, err = s.edit(ctx, a.ID, func(c *credential) error {
 		c.From = max(c.From, at)
 		return nil

@@ -174,7 +174,7 @@ func (c *client) createAs(ctx context.Context, actor *Token) bool {
 const halfOpenTimeout = 20 * time.Second
 
 // halfOpen begins the request to create a token with an actor's token, and sends
-// the rest when the actor has ended: whoever reads the headers first must not
+// the rest when the actor has ended: a ledger that reads the headers first must not
 // decide by them alone.
 func (c *client) halfOpen(ctx context.Context, actor *Token, over <-chan struct{}) {
 	k := creation(newToken(actor.Account, "half", c.name), actor, scope(1))

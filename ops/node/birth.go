@@ -215,7 +215,7 @@ func (w *waiting) mayFill(answers map[string]beganReport, settled bool, why stri
 		return true, nil
 	case len(missing) > 0:
 		if w.why != nil && time.Since(w.wrong) >= goneAfter {
-			return false, w.why // whoever is missing now has refused
+			return false, w.why // a ledger that is missing now has refused
 		}
 		w.say("waiting for all ledgers, to begin the log or to get a copy of it", "missing", strings.Join(missing, ","))
 		return false, nil
@@ -317,7 +317,7 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 
 // damaged deals with a log that lacks positions. Its leader speaks of its own
 // copy. If that is another ledger's, this one waits: that ledger finds its damage
-// itself, or whoever reads the message stops it.
+// itself, or an operator who reads the message stops it.
 func (w *waiting) damaged(err error) error {
 	if w.n.othersDamage(err) {
 		w.wrong = time.Time{}

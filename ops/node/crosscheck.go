@@ -57,7 +57,7 @@ const (
 	carryOn action = iota
 	accuse         // say that others are wrong
 	doubt          // make the index anew, and answer nothing until then
-	wonder         // make the index anew, and go on answering
+	wonder         // rebuild the index, and go on answering
 )
 
 // finding is the result of a comparison.

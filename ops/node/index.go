@@ -78,7 +78,7 @@ type index struct {
 	cfg indexConfig
 	log *slog.Logger
 
-	rebuilds chan error    // why the index is to be made anew; has room for one
+	rebuilds chan error    // why the index has to be rebuilt; has room for one
 	again    chan struct{} // ends the wait of an index that stopped
 	alone    bool          // owned by run: a snapshot led astray, so the log alone is read
 

@@ -631,7 +631,7 @@ func TestTied(t *testing.T) {
 }
 
 // TestLiar runs a node that is right, against one that copies its digest and says
-// a wrong one in turns: the index is made anew once, and after the quarantine once
+// a wrong one in turns: the index is rebuilt once, and after the quarantine once
 // more, while it answers.
 func TestLiar(t *testing.T) {
 	run := eventstest.History(114, 400)

@@ -9,7 +9,7 @@ import (
 )
 
 // Clock compares the time of day of this machine with that of each ledger. It
-// has no clock of its own: whoever drives it says what happened and when, so a
+// has no clock of its own: its driver says what happened and when, so a
 // test can have any clocks. It is not safe for use by several goroutines.
 //
 // A barrier bears its ledger's time of day. It was read here after that time, and
