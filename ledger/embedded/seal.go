@@ -42,6 +42,15 @@ func sealable(path string) bool {
 	}
 }
 
+// discarded reports whether the server deletes a folder of the store. It renames
+// the folder and deletes it in a goroutine that its shutdown does not wait for,
+// so files in it disappear after the server has stopped. A purge leaves
+// "__msgs__" (and "__new_msgs__" while it runs), a deleted stream or raft group a
+// name with a dot.
+func discarded(folder string) bool {
+	return folder == "__msgs__" || folder == "__new_msgs__" || strings.HasPrefix(folder, ".")
+}
+
 // sealOf describes a file.
 func sealOf(path string) (sealed, error) {
 	f, err := os.Open(path)
@@ -68,7 +77,10 @@ func writeSeal(dir string) error {
 	store := filepath.Join(dir, server.JetStreamStoreDir)
 	files := map[string]sealed{}
 	err := filepath.WalkDir(store, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() || !sealable(path) {
+		switch {
+		case err == nil && e.IsDir() && discarded(e.Name()):
+			return fs.SkipDir
+		case err != nil || e.IsDir() || !sealable(path):
 			return err
 		}
 		name, err := filepath.Rel(store, path)
