@@ -82,12 +82,12 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 	req := &x.ask
 	req.Need = x.texts[:0]
 	if err := decodeCheck(x.in, req); err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body is not one JSON object of the fields "+checkFields)
+		refuse(w, http.StatusBadRequest, "malformed_request", "Malformed request", "the body is not one JSON object of the fields "+checkFields)
 		return
 	}
 	check, err := v.read(req, x.scopes[:0])
 	if err != nil {
-		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "The request cannot be carried out as it stands", err.Error())
+		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "Invalid request", err.Error())
 		return
 	}
 	if !v.await(r.Context(), least) {
@@ -138,24 +138,24 @@ func (x *exchange) receive(w http.ResponseWriter, r *http.Request, most int64) (
 	w.Header()["Cache-Control"] = noStore
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		refuse(w, http.StatusMethodNotAllowed, "method", "The method does not fit the path", "send POST")
+		refuse(w, http.StatusMethodNotAllowed, "method", "Method not allowed", "send POST")
 		return 0, false
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
-		refuse(w, http.StatusUnsupportedMediaType, "media_type", "The body is not JSON", "send Content-Type: application/json")
+		refuse(w, http.StatusUnsupportedMediaType, "media_type", "Unsupported media type", "send Content-Type: application/json")
 		return 0, false
 	}
 	least, err := minPosition(r.Header)
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", err.Error())
+		refuse(w, http.StatusBadRequest, "malformed_request", "Malformed request", err.Error())
 		return 0, false
 	}
 	if err := x.readBody(w, r, most); err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
-			refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "The body is too large", fmt.Sprintf("the body is over %d bytes", most))
+			refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "Request body too large", fmt.Sprintf("the body is over %d bytes", most))
 		} else {
-			refuse(w, http.StatusBadRequest, "malformed_request", "The request cannot be read", "the body does not come whole")
+			refuse(w, http.StatusBadRequest, "malformed_request", "Malformed request", "the body does not come whole")
 		}
 		return 0, false
 	}
@@ -217,7 +217,7 @@ func (v *Verifier) showPosition(w http.ResponseWriter, at events.Position) {
 func (v *Verifier) unavailable(w http.ResponseWriter) {
 	v.showPosition(w, v.Position())
 	w.Header().Set("Retry-After", "1")
-	refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", "this node has not heard from the log for too long, or cannot read its index; ask another")
+	refuse(w, http.StatusServiceUnavailable, "unavailable", "Temporarily unavailable", "this node has not heard from the log for too long, or cannot read its index; ask another")
 }
 
 // behind refuses a request that wants a position which the index does not hold:
@@ -226,7 +226,7 @@ func (v *Verifier) behind(w http.ResponseWriter, least events.Position) {
 	at := v.Position()
 	v.showPosition(w, at)
 	w.Header().Set("Retry-After", "1")
-	refuse(w, http.StatusServiceUnavailable, "unavailable", "The node cannot do this now", fmt.Sprintf("this node is at position %d, and %s asks for %d; ask again, or another", at, MinPositionHeader, least))
+	refuse(w, http.StatusServiceUnavailable, "unavailable", "Temporarily unavailable", fmt.Sprintf("this node is at position %d, and %s asks for %d; ask again, or another", at, MinPositionHeader, least))
 }
 
 // auditor is the token of a request that asks for exact reasons.
@@ -272,19 +272,19 @@ func (a *auditor) may(v *Verifier, w http.ResponseWriter) bool {
 	case Allowed:
 		return true
 	case Scope:
-		refuse(w, http.StatusForbidden, "forbidden", "The token may not do this", "to explain needs the permission audit, which this token does not have")
+		refuse(w, http.StatusForbidden, "forbidden", "Permission denied", "to explain needs the permission audit, which this token does not have")
 	case Unavailable:
 		v.unavailable(w)
 	case RateLimited:
 		d.Warning(w.Header())
-		refuse(w, http.StatusTooManyRequests, "rate_limited", "The token has had its requests for now", "the token that is to explain is held to a number of requests a second; wait as long as Retry-After says")
+		refuse(w, http.StatusTooManyRequests, "rate_limited", "Rate limit exceeded", "the token that is to explain is held to a number of requests a second; wait as long as Retry-After says")
 	default:
 		challenge := `Bearer realm="tokenledger"`
 		if a.found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
-		refuse(w, http.StatusUnauthorized, "unauthenticated", "The token is missing or not accepted", "to explain, send a token of your own with the permission audit: Authorization: Bearer <secret>")
+		refuse(w, http.StatusUnauthorized, "unauthenticated", "Not authenticated", "to explain, send a token of your own with the permission audit: Authorization: Bearer <secret>")
 	}
 	return false
 }

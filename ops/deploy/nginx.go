@@ -304,9 +304,9 @@ server {
         add_header Retry-After $ledger_retry always;
         # auth_request knows no 429.
         if ($ledger_deny = rate_limited) {
-            return 429 '{"title":"The token has had its requests for now","status":429,"code":"rate_limited"}';
+            return 429 '{"title":"Rate limit exceeded","status":429,"code":"rate_limited"}';
         }
-        return 403 '{"title":"The token may not do this","status":403,"code":"$ledger_deny"}';
+        return 403 '{"title":"Permission denied","status":403,"code":"$ledger_deny"}';
     }
 
     location @tokenledger_unavailable {
@@ -314,7 +314,7 @@ server {
         default_type application/problem+json;
         add_header Cache-Control no-store always;
         add_header Retry-After 1 always;
-        return 503 '{"title":"No verifier can tell now whether the token is good","status":503,"code":"unavailable"}';
+        return 503 '{"title":"No verifier available","status":503,"code":"unavailable"}';
     }
 }
 `))
