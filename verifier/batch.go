@@ -6,6 +6,7 @@ import (
 	"strconv"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/problem"
 )
 
 // Bounds of POST /v1/verify/batch.
@@ -45,11 +46,11 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 	}
 	var req BatchRequest
 	if err := decodeBatch(x.in, &req); err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "Malformed request", "the body is not one JSON object with a list checks, each an object of the fields "+checkFields)
+		refuse(w, problem.MalformedRequest, "the body is not one JSON object with a list checks, each an object of the fields "+checkFields)
 		return
 	}
 	if n := len(req.Checks); n < 1 || n > MaxBatch {
-		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "Invalid request", fmt.Sprintf("checks: %d of them; send 1 to %d", n, MaxBatch))
+		refuse(w, problem.InvalidRequest, fmt.Sprintf("checks: %d of them; send 1 to %d", n, MaxBatch))
 		return
 	}
 	checks, explain := make([]Request, len(req.Checks)), false
@@ -57,7 +58,7 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 	for i := range req.Checks {
 		var err error
 		if checks[i], err = v.read(&req.Checks[i], room[i:i:i+1]); err != nil {
-			refuse(w, http.StatusUnprocessableEntity, "invalid_request", "Invalid request", fmt.Sprintf("checks[%d]: %s", i, err))
+			refuse(w, problem.InvalidRequest, fmt.Sprintf("checks[%d]: %s", i, err))
 			return
 		}
 		explain = explain || req.Checks[i].Explain

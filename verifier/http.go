@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/problem"
 	"github.com/tokenledger/tokenledger/events/strictjson"
 )
 
@@ -82,12 +83,12 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 	req := &x.ask
 	req.Need = x.texts[:0]
 	if err := decodeCheck(x.in, req); err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "Malformed request", "the body is not one JSON object of the fields "+checkFields)
+		refuse(w, problem.MalformedRequest, "the body is not one JSON object of the fields "+checkFields)
 		return
 	}
 	check, err := v.read(req, x.scopes[:0])
 	if err != nil {
-		refuse(w, http.StatusUnprocessableEntity, "invalid_request", "Invalid request", err.Error())
+		refuse(w, problem.InvalidRequest, err.Error())
 		return
 	}
 	if !v.await(r.Context(), least) {
@@ -138,24 +139,24 @@ func (x *exchange) receive(w http.ResponseWriter, r *http.Request, most int64) (
 	w.Header()["Cache-Control"] = noStore
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
-		refuse(w, http.StatusMethodNotAllowed, "method", "Method not allowed", "send POST")
+		refuse(w, problem.Method, "send POST")
 		return 0, false
 	}
 	if !isJSON(r.Header.Get("Content-Type")) {
-		refuse(w, http.StatusUnsupportedMediaType, "media_type", "Unsupported media type", "send Content-Type: application/json")
+		refuse(w, problem.UnsupportedMedia, "send Content-Type: application/json")
 		return 0, false
 	}
 	least, err := minPosition(r.Header)
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "malformed_request", "Malformed request", err.Error())
+		refuse(w, problem.MalformedRequest, err.Error())
 		return 0, false
 	}
 	if err := x.readBody(w, r, most); err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
-			refuse(w, http.StatusRequestEntityTooLarge, "body_too_large", "Request body too large", fmt.Sprintf("the body is over %d bytes", most))
+			refuse(w, problem.BodyTooLarge, fmt.Sprintf("the body is over %d bytes", most))
 		} else {
-			refuse(w, http.StatusBadRequest, "malformed_request", "Malformed request", "the body does not come whole")
+			refuse(w, problem.MalformedRequest, "the body does not come whole")
 		}
 		return 0, false
 	}
@@ -217,7 +218,7 @@ func (v *Verifier) showPosition(w http.ResponseWriter, at events.Position) {
 func (v *Verifier) unavailable(w http.ResponseWriter) {
 	v.showPosition(w, v.Position())
 	w.Header().Set("Retry-After", "1")
-	refuse(w, http.StatusServiceUnavailable, "unavailable", "Temporarily unavailable", "this node has not heard from the log for too long, or cannot read its index; ask another")
+	refuse(w, problem.Unavailable, "this node has not heard from the log for too long, or cannot read its index; ask another")
 }
 
 // behind refuses a request that wants a position which the index does not hold:
@@ -226,7 +227,7 @@ func (v *Verifier) behind(w http.ResponseWriter, least events.Position) {
 	at := v.Position()
 	v.showPosition(w, at)
 	w.Header().Set("Retry-After", "1")
-	refuse(w, http.StatusServiceUnavailable, "unavailable", "Temporarily unavailable", fmt.Sprintf("this node is at position %d, and %s asks for %d; ask again, or another", at, MinPositionHeader, least))
+	refuse(w, problem.Unavailable, fmt.Sprintf("this node is at position %d, and %s asks for %d; ask again, or another", at, MinPositionHeader, least))
 }
 
 // auditor is the token of a request that asks for exact reasons.
@@ -272,19 +273,19 @@ func (a *auditor) may(v *Verifier, w http.ResponseWriter) bool {
 	case Allowed:
 		return true
 	case Scope:
-		refuse(w, http.StatusForbidden, "forbidden", "Permission denied", "to explain needs the permission audit, which this token does not have")
+		refuse(w, problem.Forbidden, "to explain needs the permission audit, which this token does not have")
 	case Unavailable:
 		v.unavailable(w)
 	case RateLimited:
 		d.Warning(w.Header())
-		refuse(w, http.StatusTooManyRequests, "rate_limited", "Rate limit exceeded", "the token that is to explain is held to a number of requests a second; wait as long as Retry-After says")
+		refuse(w, problem.RateLimited, "the token that is to explain is held to a number of requests a second; wait as long as Retry-After says")
 	default:
 		challenge := `Bearer realm="tokenledger"`
 		if a.found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
-		refuse(w, http.StatusUnauthorized, "unauthenticated", "Not authenticated", "to explain, send a token of your own with the permission audit: Authorization: Bearer <secret>")
+		refuse(w, problem.Unauthenticated, "to explain, send a token of your own with the permission audit: Authorization: Bearer <secret>")
 	}
 	return false
 }
@@ -389,21 +390,21 @@ func decodeStrict(body []byte, into any) error {
 }
 
 // refuse answers with a problem (RFC 9457).
-func refuse(w http.ResponseWriter, status int, code, title, detail string) {
+func refuse(w http.ResponseWriter, t problem.Type, detail string) {
 	b, err := json.Marshal(struct {
 		Type   string `json:"type"`
 		Title  string `json:"title"`
 		Status int    `json:"status"`
 		Detail string `json:"detail"`
 		Code   string `json:"code"`
-	}{"https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#" + code, title, status, detail, code})
+	}{t.URI(), t.Title, t.Status, detail, t.Code})
 	if err != nil {
 		b = []byte("{}")
 	}
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", problem.MediaType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(b)))
-	w.WriteHeader(status)
+	w.WriteHeader(t.Status)
 	_, _ = w.Write(b)
 }

@@ -2,12 +2,13 @@ package api
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	problems "github.com/tokenledger/tokenledger/events/problem"
 )
 
 // TestProblemsAreDescribed holds problems.md to the codes that there are, of the
@@ -25,44 +26,45 @@ func TestProblemsAreDescribed(t *testing.T) {
 		}
 		described[code] = text
 	}
-	for code, is := range titles {
-		switch text, ok := described[code]; {
+	for _, is := range problems.All() {
+		switch text, ok := described[is.Code]; {
 		case !ok:
-			t.Errorf("problems.md has no heading %s", code)
-		case !strings.HasPrefix(strings.TrimSpace(text), fmt.Sprintf("Status %d.", is.status)):
-			t.Errorf("%s is described as %.40q, and its status is %d", code, text, is.status)
+			t.Errorf("problems.md has no heading %s", is.Code)
+		case !strings.HasPrefix(strings.TrimSpace(text), fmt.Sprintf("Status %d.", is.Status)):
+			t.Errorf("%s is described as %.40q, and its status is %d", is.Code, text, is.Status)
 		}
-		if http.StatusText(is.status) == "" || is.title == "" {
-			t.Errorf("%s has status %d and title %q", code, is.status, is.title)
-		}
+		delete(described, is.Code)
 	}
 	for code := range described {
-		if _, ok := titles[code]; !ok {
-			t.Errorf("problems.md describes %s, which does not exist", code)
-		}
+		t.Errorf("problems.md describes %s, which does not exist", code)
 	}
+}
 
-	// The verifier cannot look into this package; its codes and titles are
-	// the same all the same.
-	files, err := filepath.Glob("../../verifier/*.go")
+// TestProblemCodesExist finds each code that this package answers with in the
+// table of types: one that is not there would become an internal error.
+func TestProblemCodesExist(t *testing.T) {
+	files, err := filepath.Glob("*.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	refusal := regexp.MustCompile(`refuse\(w, http\.Status\w+, "(\w+)", "([^"]+)"`)
+	use := regexp.MustCompile(`(?:\bproblem\(|\bcode :?= )"(\w+)"`)
 	found := 0
 	for _, name := range files {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
 		src, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, m := range refusal.FindAllStringSubmatch(string(src), -1) {
+		for _, m := range use.FindAllStringSubmatch(string(src), -1) {
 			found++
-			if titles[m[1]].title != m[2] {
-				t.Errorf("%s refuses with %s, %q; its title is %q", name, m[1], m[2], titles[m[1]].title)
+			if problems.Of(m[1]).Code != m[1] {
+				t.Errorf("%s answers with %s, which is no problem's code", name, m[1])
 			}
 		}
 	}
 	if found == 0 {
-		t.Error("found no refusal of the verifier's")
+		t.Error("found no code")
 	}
 }

@@ -12,12 +12,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tokenledger/tokenledger/events"
+	problems "github.com/tokenledger/tokenledger/events/problem"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
-
-// problemBase is where problems are described, one heading a code.
-const problemBase = "https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#"
 
 // Problem is an error as clients see it (RFC 9457).
 type Problem struct {
@@ -49,40 +47,12 @@ func (p *Problem) Error() string { return p.Detail }
 func (p *Problem) GetStatus() int { return p.Status }
 
 // ContentType returns the media type of problems.
-func (p *Problem) ContentType(string) string { return "application/problem+json" }
+func (p *Problem) ContentType(string) string { return problems.MediaType }
 
-// titles: code -> status and title. Every code is a heading in problems.md.
-var titles = map[string]struct {
-	status int
-	title  string
-}{
-	"invalid_request":        {http.StatusUnprocessableEntity, "Invalid request"},
-	"malformed_request":      {http.StatusBadRequest, "Malformed request"},
-	"unauthenticated":        {http.StatusUnauthorized, "Not authenticated"},
-	"forbidden":              {http.StatusForbidden, "Permission denied"},
-	"not_found":              {http.StatusNotFound, "Not found"},
-	"method":                 {http.StatusMethodNotAllowed, "Method not allowed"},
-	"not_acceptable":         {http.StatusNotAcceptable, "Not acceptable"},
-	"exists":                 {http.StatusConflict, "Already exists"},
-	"ended":                  {http.StatusConflict, "Ended or suspended"},
-	"conflict":               {http.StatusConflict, "Concurrent change"},
-	"stale":                  {http.StatusPreconditionFailed, "Version does not match"},
-	"body_too_large":         {http.StatusRequestEntityTooLarge, "Request body too large"},
-	"media_type":             {http.StatusUnsupportedMediaType, "Unsupported media type"},
-	"key_reused":             {http.StatusUnprocessableEntity, "Idempotency key reused"},
-	"sign_in_failed":         {http.StatusUnauthorized, "Sign-in failed"},
-	"second_factor_required": {http.StatusUnauthorized, "Second factor required"},
-	"proof_required":         {http.StatusUnauthorized, "Re-authentication required"},
-	"too_many_attempts":      {http.StatusTooManyRequests, "Too many failed attempts"},
-	"rate_limited":           {http.StatusTooManyRequests, "Rate limit exceeded"},
-	"busy":                   {http.StatusTooManyRequests, "Too many concurrent requests"},
-	"internal":               {http.StatusInternalServerError, "Internal error"},
-	"unavailable":            {http.StatusServiceUnavailable, "Temporarily unavailable"},
-}
-
+// problem returns a problem of the type with a code, as problems.md lists them.
 func problem(code, detail string) *Problem {
-	t := titles[code]
-	return &Problem{Type: problemBase + code, Title: t.title, Status: t.status, Detail: detail, Code: code}
+	t := problems.Of(code)
+	return &Problem{Type: t.URI(), Title: t.Title, Status: t.Status, Detail: detail, Code: t.Code}
 }
 
 // problemFor is the one table from the ledger's errors to problems. What it
@@ -235,7 +205,7 @@ func (p *Problem) name(requestID string) { p.RequestID, p.Instance = requestID, 
 func (p *Problem) write(w http.ResponseWriter, requestID string) {
 	p.name(requestID)
 	h := w.Header()
-	h.Set("Content-Type", "application/problem+json")
+	h.Set("Content-Type", problems.MediaType)
 	h.Set("Cache-Control", "no-store")
 	setChallenge(h, p)
 	b, err := json.Marshal(p)

@@ -1,0 +1,77 @@
+// Package problem lists the error types that the HTTP APIs answer with, as
+// problem details for programs and people (RFC 9457).
+//
+// The ledger's API and the verifier use one table, so that a code has the same
+// title and status everywhere. ledger/api/problems.md describes each code under
+// a heading of its own; a test in ledger/api holds the two together.
+package problem
+
+import "net/http"
+
+// MediaType is the Content-Type of problem details.
+const MediaType = "application/problem+json"
+
+// base is the page that describes the types, up to the heading.
+const base = "https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#"
+
+// Type is one kind of error. All problems of a type share its title and status.
+type Type struct {
+	Code   string // short name for programs, unique
+	Status int    // HTTP status
+	Title  string // for people
+}
+
+// URI returns the address of the type's description.
+func (t Type) URI() string { return base + t.Code }
+
+// The types.
+var (
+	InvalidRequest       = Type{"invalid_request", http.StatusUnprocessableEntity, "Invalid request"}
+	MalformedRequest     = Type{"malformed_request", http.StatusBadRequest, "Malformed request"}
+	Unauthenticated      = Type{"unauthenticated", http.StatusUnauthorized, "Not authenticated"}
+	Forbidden            = Type{"forbidden", http.StatusForbidden, "Permission denied"}
+	NotFound             = Type{"not_found", http.StatusNotFound, "Not found"}
+	Method               = Type{"method", http.StatusMethodNotAllowed, "Method not allowed"}
+	NotAcceptable        = Type{"not_acceptable", http.StatusNotAcceptable, "Not acceptable"}
+	Exists               = Type{"exists", http.StatusConflict, "Already exists"}
+	Ended                = Type{"ended", http.StatusConflict, "Ended or suspended"}
+	Conflict             = Type{"conflict", http.StatusConflict, "Concurrent change"}
+	Stale                = Type{"stale", http.StatusPreconditionFailed, "Version does not match"}
+	BodyTooLarge         = Type{"body_too_large", http.StatusRequestEntityTooLarge, "Request body too large"}
+	UnsupportedMedia     = Type{"media_type", http.StatusUnsupportedMediaType, "Unsupported media type"}
+	KeyReused            = Type{"key_reused", http.StatusUnprocessableEntity, "Idempotency key reused"}
+	SignInFailed         = Type{"sign_in_failed", http.StatusUnauthorized, "Sign-in failed"}
+	SecondFactorRequired = Type{"second_factor_required", http.StatusUnauthorized, "Second factor required"}
+	ProofRequired        = Type{"proof_required", http.StatusUnauthorized, "Re-authentication required"}
+	TooManyAttempts      = Type{"too_many_attempts", http.StatusTooManyRequests, "Too many failed attempts"}
+	RateLimited          = Type{"rate_limited", http.StatusTooManyRequests, "Rate limit exceeded"}
+	Busy                 = Type{"busy", http.StatusTooManyRequests, "Too many concurrent requests"}
+	Internal             = Type{"internal", http.StatusInternalServerError, "Internal error"}
+	Unavailable          = Type{"unavailable", http.StatusServiceUnavailable, "Temporarily unavailable"}
+)
+
+// All lists every type.
+func All() []Type {
+	return []Type{
+		InvalidRequest, MalformedRequest, Unauthenticated, Forbidden, NotFound, Method, NotAcceptable, Exists, Ended,
+		Conflict, Stale, BodyTooLarge, UnsupportedMedia, KeyReused, SignInFailed, SecondFactorRequired, ProofRequired,
+		TooManyAttempts, RateLimited, Busy, Internal, Unavailable,
+	}
+}
+
+// byCode: code -> type.
+var byCode = func() map[string]Type {
+	types := make(map[string]Type, len(All()))
+	for _, t := range All() {
+		types[t.Code] = t
+	}
+	return types
+}()
+
+// Of returns the type with a code, and [Internal] if there is none.
+func Of(code string) Type {
+	if t, ok := byCode[code]; ok {
+		return t
+	}
+	return Internal
+}
