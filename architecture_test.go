@@ -140,7 +140,7 @@ func (f importer) objection(imported string) string {
 		return ""
 	case to == "cmd" && from != "cmd":
 		return "nothing may import cmd"
-	case f.test:
+	case f.test || kit(f.dir) && within(dir, "ops/testkit"):
 		return "" // the compiler says what a test may import
 	case from != to && !slices.Contains(rooms[from], to):
 		return fmt.Sprintf("%s may not import %s", from, dir)
@@ -157,7 +157,9 @@ func room(dir string) string {
 }
 
 // kit reports whether dir holds help for tests, as events/eventstest does.
-func kit(dir string) bool { return strings.HasSuffix(path.Base(dir), "test") }
+func kit(dir string) bool {
+	return strings.HasSuffix(path.Base(dir), "test") || within(dir, "ops/testkit")
+}
 
 // within reports whether p is dir or below it.
 func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
@@ -222,7 +224,9 @@ func TestArrowsAreSeen(t *testing.T) {
 		{"ledger/ledger_test.go", module + "/events/eventstest", ""},
 		{"ops/clustertest/cluster.go", module + "/events/eventstest", ""},
 		{"ledger/ledgertest/log.go", module + "/projector/projectortest", "ledger may not import projector/projectortest"},
+		{"ledger/ledgertest/log.go", module + "/ops/testkit/wait", ""},
 		{"cmd/tokenledger/demo.go", module + "/ops/clustertest", "ops/clustertest is for tests"},
+		{"ops/node/node.go", module + "/ops/testkit/wait", "ops/testkit/wait is for tests"},
 		{"events/codec.go", module + "/events/eventstest", "events/eventstest is for tests"},
 
 		{"ledger/api/api.go", huma, ""},

@@ -18,14 +18,15 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 20 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // kit is a ledger on a real log, whose view is a real index that follows it.
 type kit struct {
@@ -150,10 +151,8 @@ func (k *kit) knows(n int) {
 // until waits until ok, which is asked again and again.
 func (k *kit) until(what string, ok func() bool) {
 	k.t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			k.t.Fatalf("waiting for %s: %+v", what, k.barriers.Stats())
-		}
+	if !wait.For(patience, ok) {
+		k.t.Fatalf("waiting for %s: %+v", what, k.barriers.Stats())
 	}
 }
 

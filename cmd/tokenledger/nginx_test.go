@@ -13,10 +13,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // TestServeBehindNginx is what an operator does: three times serve, the file that
@@ -208,9 +208,5 @@ func (o *operator) get(url, secret string) (int, string) {
 // until waits until something can be seen.
 func (o *operator) until(what string, seen func() bool) {
 	o.t.Helper()
-	for end := time.Now().Add(patience); !seen(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			o.t.Fatalf("waited in vain: %s", what)
-		}
-	}
+	wait.Until(o.t, what, seen)
 }

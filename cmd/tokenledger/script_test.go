@@ -14,6 +14,8 @@ import (
 
 	"github.com/pquerna/otp/totp"
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 func TestMain(m *testing.M) {
@@ -41,8 +43,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// patience is how long a script waits for what has to come.
-const patience = time.Minute
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // cmdExits runs a program that has to exit with a code:
 //

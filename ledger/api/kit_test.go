@@ -27,12 +27,13 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/ops/nodetest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 30 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // server is a node, asked over HTTP, and a look at its log that does not go
 // through the API.

@@ -11,12 +11,13 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 20 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // lease is long enough that none ends while a test does not say so.
 const lease = 30 * time.Second
@@ -86,10 +87,8 @@ func start(t testing.TB, log *ledgertest.Log, name string, clock *boot) *kit {
 // until waits until ok, which is asked again and again.
 func (k *kit) until(what string, ok func() bool) {
 	k.t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			k.t.Fatalf("waiting for %s: %+v, holders %+v", what, k.Stats(), k.Holders())
-		}
+	if !wait.For(patience, ok) {
+		k.t.Fatalf("waiting for %s: %+v, holders %+v", what, k.Stats(), k.Holders())
 	}
 }
 

@@ -19,10 +19,11 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/ops/addrtest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = time.Minute
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // servers are those of one log, whose folders a test can look at.
 type servers struct {
@@ -166,12 +167,9 @@ func (s *servers) settle() {
 func (s *servers) eventually(what string, ok func() error) {
 	s.t.Helper()
 	var err error
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if err = ok(); err == nil {
-			return
-		}
+	if !wait.For(patience, func() bool { err = ok(); return err == nil }) {
+		s.t.Fatalf("waiting until %s: %v", what, err)
 	}
-	s.t.Fatalf("waiting until %s: %v", what, err)
 }
 
 func (s *servers) open(open func(context.Context, jetstream.JetStream, bucket.Config) (*bucket.Bucket, error)) *bucket.Bucket {

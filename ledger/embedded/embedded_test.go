@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -19,12 +18,13 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 20 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 func testContext(t *testing.T) context.Context {
 	t.Helper()

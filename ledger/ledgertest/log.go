@@ -8,7 +8,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -16,10 +15,11 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// patience bounds what the kit waits for; nothing is expected to take so long.
-const patience = 20 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // Log is a running server with the stream LEDGER. Nothing but this process can
 // reach it.

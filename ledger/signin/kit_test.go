@@ -21,14 +21,15 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/ledger/signin"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 20 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // Addresses of the owner and of others.
 const (

@@ -13,10 +13,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// Patience bounds what the kit waits for; nothing is expected to take so long.
-const Patience = 90 * time.Second
+// Patience bounds what a test waits for.
+const Patience = wait.Limit
 
 // Command says what a process is.
 type Command struct {
@@ -172,15 +174,7 @@ func (p *Process) signal(t testing.TB, s syscall.Signal) {
 // Eventually waits until ok, and fails the test where that takes too long.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(Patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s still not: %s", Patience, what)
-		}
-		<-tick.C
-	}
+	wait.Until(t, what, ok)
 }
 
 // Journal is what processes wrote and what was done to them, in order.

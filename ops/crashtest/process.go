@@ -20,10 +20,11 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 60 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // nodeVariable tells the test binary to be a node: a [settings] as JSON.
 const nodeVariable = "TOKENLEDGER_CRASHTEST_NODE"

@@ -22,14 +22,15 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 	"github.com/tokenledger/tokenledger/projector/snapshot"
 )
 
-// long bounds what a test waits for; nothing is expected to take so long.
-const long = 30 * time.Second
+// long bounds what a test waits for.
+const long = wait.Limit
 
 // bench is an index that follows a real log.
 type bench struct {
@@ -121,14 +122,8 @@ func (b *bench) start() {
 // eventually waits until something is so.
 func (b *bench) eventually(what string, is func() bool) {
 	b.t.Helper()
-	late, tick := time.After(long), time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !is() {
-		select {
-		case <-late:
-			b.t.Fatalf("%s: not after %s; position %d, %v", what, long, b.x.Position(), b.x.Err())
-		case <-tick.C:
-		}
+	if !wait.For(long, is) {
+		b.t.Fatalf("%s: not after %s; position %d, %v", what, long, b.x.Position(), b.x.Err())
 	}
 }
 

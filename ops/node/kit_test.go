@@ -11,11 +11,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 func TestMain(m *testing.M) {
@@ -25,8 +25,8 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 90 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // running is a node that runs until it is stopped or the test ends.
 type running struct {
@@ -164,13 +164,5 @@ type m = map[string]any
 // eventually waits until something is so.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
-	late := time.After(patience)
-	for tick := time.NewTicker(5 * time.Millisecond); !is(); {
-		select {
-		case <-late:
-			tick.Stop()
-			t.Fatalf("%s: not after %s", what, patience)
-		case <-tick.C:
-		}
-	}
+	wait.Until(t, what, is)
 }

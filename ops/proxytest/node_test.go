@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // asNode names the variable with the configuration of the node that this
@@ -50,21 +51,13 @@ func runNode(config string) error {
 	return n.Run(ctx)
 }
 
-// patience is how long a test waits for what has to come.
-const patience = 30 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // until waits until something can be seen.
 func until(t testing.TB, what string, seen func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !seen() {
-		if time.Now().After(deadline) {
-			t.Fatalf("after %s still not: %s", patience, what)
-		}
-		<-tick.C
-	}
+	wait.Until(t, what, seen)
 }
 
 // process is a node in a process of its own.

@@ -158,7 +158,7 @@ func TestDamagedReplica(t *testing.T) {
 		replica.stop()
 		replica.flip(500)
 		replica.start()
-		for began := time.Now(); !damaged && time.Since(began) < patience/2; {
+		for began := time.Now(); !damaged && time.Since(began) < 15*time.Second; {
 			m, err := nodes[0].admin.Request("$JS.API.DIRECT.GET."+events.StreamName, []byte(`{"seq":500}`), patience)
 			if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrDisconnected) {
 				continue // the server of this connection may be the one that comes back

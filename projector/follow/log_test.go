@@ -21,13 +21,14 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long a test waits for what has to come.
-const patience = 30 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // A log is the real stream on a real server that nothing but this process can
 // reach. It can be stopped, damaged and started again.

@@ -20,6 +20,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 	"github.com/tokenledger/tokenledger/projector/snapshot"
@@ -36,8 +37,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
-// patience bounds what a test waits for; nothing is expected to take so long.
-const patience = 30 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // seeded returns the run's seed and what follows from it.
 func seeded(t testing.TB) (uint64, *rand.Rand) {

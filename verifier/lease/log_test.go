@@ -15,12 +15,13 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// patience is how long a test waits for what has to come.
-const patience = 30 * time.Second
+// patience bounds what a test waits for.
+const patience = wait.Limit
 
 // shelf is an index that holds what the test says.
 type shelf struct {
@@ -130,12 +131,8 @@ func (s *site) barrier(floor uint64) {
 
 func (s *site) until(what string, ok func() bool) {
 	s.t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for deadline := time.Now().Add(patience); !ok(); <-tick.C {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("waiting for %s: %+v, %v", what, s.Status(), s.Keeper.Err())
-		}
+	if !wait.For(patience, ok) {
+		s.t.Fatalf("waiting for %s: %+v, %v", what, s.Status(), s.Keeper.Err())
 	}
 }
 

@@ -26,7 +26,7 @@ import (
 )
 
 // patience is how long a test waits for what has to come.
-const patience = 60 * time.Second
+const patience = 3 * time.Minute
 
 // until waits until something can be seen.
 func until(t testing.TB, what string, seen func() error) {
