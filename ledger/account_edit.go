@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // EditAccount asks to change an account. Nil fields stay as they are.
@@ -80,7 +81,7 @@ func (l *Ledger) editPerson(ctx context.Context, out outcome, r EditAccount) (Ac
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.CommandTimeout)
 	defer cancel()
 	shown, err := l.tryEditPerson(ctx, out, r)
-	for errors.Is(err, ErrUnavailable) && pause(ctx) {
+	for errors.Is(err, ErrUnavailable) && clock.Sleep(ctx, settleWait) {
 		shown, err = l.tryEditPerson(ctx, out, r)
 	}
 	if errors.Is(err, errNoRecord) {

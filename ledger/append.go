@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // settleWait is the pause before an append of unknown outcome is looked for
@@ -281,7 +282,7 @@ func (l *Ledger) append(ctx context.Context, e *events.Event, end events.Positio
 		if settled {
 			return at, err
 		}
-		if !pause(ctx) {
+		if !clock.Sleep(ctx, settleWait) {
 			return 0, fmt.Errorf("%w: the log did not answer, so it is unknown whether the change was stored; send the same request with the same Idempotency-Key to find out", ErrUnavailable)
 		}
 	}
@@ -314,7 +315,7 @@ func (l *Ledger) catchUp(ctx context.Context, filter string) error {
 		if err == nil {
 			return l.WaitApplied(ctx, end)
 		}
-		if !pause(ctx) {
+		if !clock.Sleep(ctx, settleWait) {
 			return fmt.Errorf("%w: nothing was changed: %w", ErrUnavailable, err)
 		}
 	}
@@ -344,16 +345,6 @@ func wrongLastSequence(err error) bool {
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
-
-// pause waits for settleWait, and reports whether ctx goes on.
-func pause(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(settleWait):
-		return true
-	}
-}
 
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // confirmer learns where the log ends from the one thing that proves it: an
@@ -118,7 +119,7 @@ func (l *Ledger) appendOwn(ctx context.Context, about string, change events.Chan
 		// A lost reply looks like a lost event. The same id makes the stream
 		// tell the position of the one that it has.
 		unsure = true
-		if !pause(ctx) {
+		if !clock.Sleep(ctx, settleWait) {
 			return 0, now, unavailable(err)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
@@ -85,7 +86,7 @@ func (d *directory) reserve(ctx context.Context, login string, r reservation) (r
 		if !errors.Is(err, ErrNotFound) {
 			return held, err
 		}
-		if !pause(ctx) {
+		if !clock.Sleep(ctx, settleWait) {
 			return r, unavailable(ctx.Err())
 		}
 	}
@@ -220,7 +221,7 @@ func (d *directory) requestKey(ctx context.Context, begin bool) ([]byte, error) 
 		if err == nil || errors.Is(err, bucket.ErrLost) {
 			return key, err
 		}
-		if !pause(ctx) {
+		if !clock.Sleep(ctx, settleWait) {
 			return nil, unavailable(err)
 		}
 	}

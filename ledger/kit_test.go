@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
@@ -41,7 +42,7 @@ type kit struct {
 	boot     *boottime
 	stop     func() // ends the keeper
 	cfg      ledger.Config
-	now      *clock
+	now      *wallClock
 	root     ledger.Caller
 	// secret is the root token's.
 	secret events.Secret
@@ -63,7 +64,7 @@ func newKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 // newEmptyKit returns a ledger on an empty log.
 func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 	t.Helper()
-	k := &kit{t: t, log: ledgertest.Start(t), now: &clock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
+	k := &kit{t: t, log: ledgertest.Start(t), now: &wallClock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
 	var conn *nats.Conn
 	k.behind, conn = k.log.Link()
 	k.view = view(t, conn)
@@ -339,19 +340,19 @@ func (k *kit) neighbour(account string, of events.TokenID) events.TokenID {
 	}
 }
 
-// clock is the time, which a test can move on.
-type clock struct {
+// wallClock is the time of day, which a test can move on.
+type wallClock struct {
 	mu    sync.Mutex
 	ahead time.Duration // guarded by mu
 }
 
-func (c *clock) Now() time.Time {
+func (c *wallClock) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.Now().Add(c.ahead)
 }
 
-func (c *clock) advance(d time.Duration) {
+func (c *wallClock) advance(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.ahead += d
@@ -366,7 +367,7 @@ type boottime struct {
 func (b *boottime) Now() time.Duration {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return follow.Boottime() + b.ahead
+	return clock.Boottime() + b.ahead
 }
 
 func (b *boottime) pass(d time.Duration) {

@@ -12,6 +12,7 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // Scrubbed is what a scrub has read.
@@ -165,17 +166,10 @@ func (p *pace) spend(n int) { p.spent += n }
 func (p *pace) rest(ctx context.Context) error {
 	due := time.Duration(float64(p.spent) / float64(p.rate) * float64(time.Second))
 	wait := due - time.Since(p.began)
-	if wait <= 0 {
-		return ctx.Err()
+	if wait > 0 {
+		clock.Sleep(ctx, wait)
 	}
-	t := time.NewTimer(wait)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
+	return ctx.Err()
 }
 
 // Most that is visited before between is called.

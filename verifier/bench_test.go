@@ -14,9 +14,9 @@ import (
 	"unsafe"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
-	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/resident"
 	"github.com/tokenledger/tokenledger/verifier"
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
@@ -51,7 +51,7 @@ func (x tableIndex) Find(d events.Digest) (f projector.Found, err error) {
 // endless is a lease that is measured by the clock of a real one.
 type endless struct{ verifier.Lease }
 
-func (endless) InForce() (int64, bool) { return follow.BoottimeBefore(1 << 62) }
+func (endless) InForce() (int64, bool) { return clock.BoottimeBefore(1 << 62) }
 func (endless) Least() events.Position { return 0 }
 
 // crowd is as many tokens as a large installation has: a hundred of each account,

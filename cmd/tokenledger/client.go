@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
@@ -226,7 +227,7 @@ func (c *client) send(ctx context.Context, r request) (*answer, error) {
 			next := jitter(pause, t.after)
 			if time.Since(begun)+next < c.env.retry.patience || reached && r.key != "" {
 				c.env.trace("trying again in %s: %s", took(next), t.failure.text)
-				if sleep(within, next) {
+				if clock.Sleep(within, next) {
 					pause = min(2*pause, c.env.retry.longest)
 					continue
 				}
@@ -421,18 +422,6 @@ func retryAfter(h http.Header) time.Duration {
 // together, and is not shorter than what the server asked for.
 func jitter(pause, atLeast time.Duration) time.Duration {
 	return max(pause/2+rand.N(pause/2+1), atLeast)
-}
-
-// sleep reports whether the time passed before ctx ended.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }
 
 // trace says what is going on, where that is asked for.

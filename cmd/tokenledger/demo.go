@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier"
@@ -140,7 +141,7 @@ func (d *demo) untilReady(ctx context.Context, n *runningNode) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	for n.Verifier().Lease() <= 0 {
-		if !sleep(ctx, 2*time.Millisecond) {
+		if !clock.Sleep(ctx, 2*time.Millisecond) {
 			return fmt.Errorf("%s did not come up to the log", n.Addresses().Name)
 		}
 	}
@@ -265,7 +266,7 @@ func (d *demo) everywhere(ctx context.Context, positions ...uint64) error {
 	for _, r := range d.running[1:] {
 		for _, at := range positions {
 			for uint64(r.Position()) < at {
-				if !sleep(ctx, 100*time.Microsecond) {
+				if !clock.Sleep(ctx, 100*time.Microsecond) {
 					return ctx.Err()
 				}
 			}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 func newVerifyCmd(e *env) *cobra.Command {
@@ -67,7 +67,7 @@ sends your own token too, which needs the permission audit.`,
 			if explain {
 				body["explain"] = true
 			}
-			a, err := askInTime(follow.Boottime, func() (*answer, error) {
+			a, err := askInTime(clock.Boottime, func() (*answer, error) {
 				return to.do(c.Context(), request{method: http.MethodPost, path: []string{"v1", "verify"}, body: body})
 			})
 			if err != nil {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // Leases is the reading of the stream of leases, which calls the keeper's
@@ -138,7 +139,7 @@ func (k *Keeper) follow(ctx context.Context) {
 		at := k.cfg.Index.Position()
 		k.do(func(now time.Duration) { k.m.Applied(at, now) })
 		if k.cfg.Index.WaitApplied(ctx, at+1) != nil {
-			pause(ctx, time.Second) // the index is stopped, and is asked again
+			clock.Sleep(ctx, time.Second) // the index is stopped, and is asked again
 		}
 	}
 }
@@ -193,10 +194,10 @@ func (k *Keeper) write(ctx context.Context) {
 				k.writes(nil)
 				backoff = minBackoff
 			case errors.Is(err, errUnderWay):
-				pause(ctx, underWay)
+				clock.Sleep(ctx, underWay)
 			case ctx.Err() == nil:
 				k.writes(err)
-				pause(ctx, backoff)
+				clock.Sleep(ctx, backoff)
 				backoff = min(2*backoff, maxBackoff)
 			}
 			continue
@@ -455,14 +456,4 @@ func compare(a, b events.Holder) int {
 		return c
 	}
 	return strings.Compare(a.Instance, b.Instance)
-}
-
-// pause waits, unless ctx ends first.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	}
 }

@@ -46,6 +46,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 var (
@@ -172,24 +174,14 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, find finder) 
 			errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) ||
 			// Another server may not know yet of a bucket that was just created.
 			errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
-		if !again || !pause(ctx) {
+		if !again || !clock.Sleep(ctx, retryPause) {
 			return nil, fmt.Errorf("open bucket %s: %w", cfg.Name, err)
 		}
 	}
 }
 
-// pause waits before the next try. It returns false if ctx has ended.
-func pause(ctx context.Context) bool {
-	const between = 50 * time.Millisecond
-	t := time.NewTimer(between)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
-}
+// retryPause is the pause between two attempts to open a bucket.
+const retryPause = 50 * time.Millisecond
 
 func settings(cfg Config) jetstream.StreamConfig {
 	return jetstream.StreamConfig{

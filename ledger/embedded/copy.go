@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // ErrCopyDamaged reports that this server's own copy of the log is not whole:
@@ -221,10 +222,8 @@ func ScrubCopy(ctx context.Context, dir string, pace func(bytes int)) error {
 			return fmt.Errorf("%w: %w", ErrCopyDamaged, fault)
 		}
 		seen = *fault
-		select {
-		case <-ctx.Done():
+		if !clock.Sleep(ctx, time.Second) {
 			return ctx.Err()
-		case <-time.After(time.Second):
 		}
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/projector"
-	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
@@ -39,10 +39,10 @@ type product struct {
 type heldLease struct{ until, least atomic.Int64 }
 
 func (l *heldLease) InForce() (int64, bool) {
-	return follow.BoottimeBefore(time.Duration(l.until.Load()))
+	return clock.BoottimeBefore(time.Duration(l.until.Load()))
 }
 
-func (l *heldLease) Left() time.Duration    { return time.Duration(l.until.Load()) - follow.Boottime() }
+func (l *heldLease) Left() time.Duration    { return time.Duration(l.until.Load()) - clock.Boottime() }
 func (l *heldLease) Least() events.Position { return events.Position(l.least.Load()) }
 
 // resident is how much memory the index may take for tokens: enough for all of
@@ -101,7 +101,7 @@ func (p *product) reopen() (err error) {
 	}
 	p.load.Restart = time.Since(began)
 	l := new(heldLease)
-	l.until.Store(int64(follow.Boottime() + 1000*time.Hour))
+	l.until.Store(int64(clock.Boottime() + 1000*time.Hour))
 	l.least.Store(int64(p.index.Position()))
 	p.verifier, err = verifier.New(verifier.Config{Index: p.index, Lease: l})
 	return err

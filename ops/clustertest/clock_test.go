@@ -65,7 +65,7 @@ func jumped(sec int64, nsec int32) (int64, int32) {
 `,
 		},
 		{
-			File: "projector/follow/boottime_linux.go",
+			File: "events/clock/boottime_linux.go",
 			Old:  "return time.Duration(ts.Nano())",
 			New:  "return time.Duration(ts.Nano()) + time.BootJump()",
 		},

@@ -14,6 +14,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
@@ -101,7 +102,7 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 		if err := w.join(ctx); err != nil {
 			return embedded.StreamInfo{}, err
 		}
-		if !pause(ctx, askEvery) {
+		if !clock.Sleep(ctx, askEvery) {
 			return embedded.StreamInfo{}, ctx.Err()
 		}
 	}
@@ -111,7 +112,7 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 		if done || err != nil {
 			return info, err
 		}
-		if !pause(ctx, askEvery) {
+		if !clock.Sleep(ctx, askEvery) {
 			return info, ctx.Err()
 		}
 	}

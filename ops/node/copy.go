@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
@@ -140,7 +141,7 @@ const (
 // copy is damaged.
 func (n *Node) watchCopy(ctx context.Context) error {
 	wrong := 0
-	for pause(ctx, lookEvery) {
+	for clock.Sleep(ctx, lookEvery) {
 		server := n.server.current()
 		if server == nil || !n.copy.whole() && len(n.cfg.NATSCluster) > 0 {
 			continue
@@ -164,7 +165,7 @@ func (n *Node) watchCopy(ctx context.Context) error {
 // scrubCopy reads this ledger's own copy through, again and again, until ctx
 // ends or the copy is damaged.
 func (n *Node) scrubCopy(ctx context.Context) error {
-	for pause(ctx, n.cfg.Scrub) {
+	for clock.Sleep(ctx, n.cfg.Scrub) {
 		if !n.copy.whole() {
 			continue
 		}
@@ -172,7 +173,7 @@ func (n *Node) scrubCopy(ctx context.Context) error {
 		err := embedded.ScrubCopy(ctx, n.folder.file(dirLog), func(bytes int) {
 			owed += time.Duration(bytes) * time.Second / scrubSpeed
 			if owed > 50*time.Millisecond {
-				pause(ctx, owed)
+				clock.Sleep(ctx, owed)
 				owed = 0
 			}
 		})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/resident"
@@ -43,7 +44,7 @@ type indexConfig struct {
 	// the system.
 	Free func(dir string) (uint64, error)
 	// Boottime tells the time by which nodes that were proved wrong are not
-	// listened to. Nil means [follow.Boottime].
+	// listened to. Nil means [clock.Boottime].
 	Boottime func() time.Duration
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
@@ -60,7 +61,7 @@ func (c indexConfig) withDefaults() indexConfig {
 		}
 	}
 	if c.Boottime == nil {
-		c.Boottime = follow.Boottime
+		c.Boottime = clock.Boottime
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -176,16 +177,6 @@ func (x *index) run(ctx context.Context) error {
 		case <-time.After(wait):
 		}
 		x.log.Info("trying the index again")
-	}
-}
-
-// pause waits, and returns false where ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }
 
@@ -386,7 +377,7 @@ func (x *index) close(ctx context.Context, g *generation) error {
 		switch {
 		case !errors.Is(err, projector.ErrDiskFull):
 			return err
-		case !pause(ctx, retryClose):
+		case !clock.Sleep(ctx, retryClose):
 			x.log.Warn("index was left as it is", "err", err)
 			return nil
 		}

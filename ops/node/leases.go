@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier/lease"
@@ -92,7 +93,7 @@ func (n *Node) keepLease() error {
 func (n *Node) awaitLease(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	for n.unready() != nil && pause(ctx, 5*time.Millisecond) {
+	for n.unready() != nil && clock.Sleep(ctx, 5*time.Millisecond) {
 	}
 }
 
@@ -119,7 +120,7 @@ func (n *Node) keepBarriers(epoch string, longest time.Duration) (*barrier.Keepe
 	}
 	k, err := barrier.New(barrier.Config{
 		Stream: stream, Leases: reader, Index: n.index,
-		Lease: longest, Epoch: epoch, Ledger: n.name, Boottime: follow.Boottime, Logger: n.log,
+		Lease: longest, Epoch: epoch, Ledger: n.name, Boottime: clock.Boottime, Logger: n.log,
 	})
 	if err != nil {
 		return nil, err
@@ -141,7 +142,7 @@ func (n *Node) checkFloor(ctx context.Context, epoch string) error {
 	}
 	_, last, err := stream.Last(ctx)
 	for n.cfg.replicated() && err != nil { // between two leaders nobody answers
-		if !pause(ctx, askEvery) {
+		if !clock.Sleep(ctx, askEvery) {
 			return ctx.Err()
 		}
 		_, last, err = stream.Last(ctx)

@@ -15,10 +15,10 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/oklog/ulid/v2"
 
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
-	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
 // validateLog reports what is wrong with where the log is kept.
@@ -264,7 +264,7 @@ func (n *Node) openStream(ctx context.Context) error {
 	case err == nil:
 		err := n.openLeases(ctx, js, info)
 		for errors.Is(err, errLeasesGone) {
-			if !pause(ctx, askEvery) {
+			if !clock.Sleep(ctx, askEvery) {
 				return ctx.Err()
 			}
 			err = n.openLeases(ctx, js, info)
@@ -318,10 +318,10 @@ var errLeasesGone = errors.New("the stream of leases is gone; it is made anew wh
 func (n *Node) openLeases(ctx context.Context, js jetstream.JetStream, log embedded.StreamInfo) error {
 	if _, err := embedded.OpenLeases(ctx, js); errors.Is(err, embedded.ErrNoLeases) && log.Last > 0 {
 		if n.leasesGone == 0 {
-			n.leasesGone = follow.Boottime()
+			n.leasesGone = clock.Boottime()
 			n.log.Warn("the stream of leases is gone; it is made anew when every lease from before is over", "wait", n.cfg.Lease)
 		}
-		if follow.Boottime() < n.leasesGone+n.cfg.Lease+barrier.Margin(n.cfg.Lease) {
+		if clock.Boottime() < n.leasesGone+n.cfg.Lease+barrier.Margin(n.cfg.Lease) {
 			return errLeasesGone
 		}
 	}

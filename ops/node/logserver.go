@@ -11,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
@@ -111,7 +112,7 @@ const membersEvery = 2 * time.Second
 // disconnected.
 func (s *logServer) watchMembers(ctx context.Context, creds *embedded.Credentials, log *slog.Logger) {
 	have, said := creds.Members, ""
-	for pause(ctx, membersEvery) {
+	for clock.Sleep(ctx, membersEvery) {
 		members, err := creds.ReadMembers()
 		if err == nil && reflect.DeepEqual(members, have) {
 			said = ""

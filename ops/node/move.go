@@ -11,7 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // Shares of the lease that a mover goes by. The first move comes within a third
@@ -136,7 +136,7 @@ func (n *Node) watchServer(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		now, s, stopped := follow.Boottime(), n.sight(), atFault(n.index.Err())
+		now, s, stopped := clock.Boottime(), n.sight(), atFault(n.index.Err())
 		if s.connected && s.reconnects != m.reconnects {
 			n.lease.Hurry()
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
@@ -424,7 +425,7 @@ func (n *Node) endOf(ctx context.Context) (embedded.StreamInfo, error) {
 	info, err := embedded.OpenStream(ctx, js)
 	for deadline := time.Now().Add(goneAfter); n.cfg.replicated() && (err != nil || info.Last < n.index.Position()) &&
 		(time.Now().Before(deadline) || n.othersDamage(err)); {
-		if !pause(ctx, askEvery) {
+		if !clock.Sleep(ctx, askEvery) {
 			return info, ctx.Err()
 		}
 		info, err = embedded.OpenStream(ctx, js)

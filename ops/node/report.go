@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
@@ -29,7 +30,7 @@ func (n *Node) report(ctx context.Context) error {
 		step, cancel := context.WithTimeout(ctx, reportEvery)
 		switch err := n.index.WaitApplied(step, at+1); {
 		case errors.Is(err, errOpening):
-			pause(step, 10*time.Millisecond) // a receipt may wait for what it holds
+			clock.Sleep(step, 10*time.Millisecond) // a receipt may wait for what it holds
 		case err != nil:
 			<-step.Done() // stopped or nothing new: report again in a second
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/verifier"
 )
@@ -121,7 +122,7 @@ func (n *Node) awaitBirth(ctx context.Context) error {
 		if err == nil && len(list) > 0 || time.Since(began) > startPatience {
 			return nil
 		}
-		if !pause(ctx, startPause) {
+		if !clock.Sleep(ctx, startPause) {
 			return ctx.Err()
 		}
 	}
@@ -143,7 +144,7 @@ func (n *Node) patiently(ctx context.Context, complaint string, do func() error)
 			return err
 		}
 		n.log.Warn(complaint, "err", err)
-		if !pause(ctx, startPause) {
+		if !clock.Sleep(ctx, startPause) {
 			return err
 		}
 	}

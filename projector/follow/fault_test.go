@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
@@ -315,7 +316,7 @@ func TestBlackHole(t *testing.T) {
 			r.waitFresh(l.publish(100))
 			for i := range 3 {
 				w.shut()
-				shut := follow.Boottime()
+				shut := clock.Boottime()
 				r.wait("the loss", func() bool { return r.away })
 				p := l.publish(100)
 				before := len(r.told())

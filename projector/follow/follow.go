@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // Reasons for which [Follower.Run] ends. Each means that going on would leave
@@ -56,7 +57,7 @@ type Config struct {
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 	// Boottime tells the time by a clock that also counts while the machine is
-	// suspended. Nil means [Boottime].
+	// suspended. Nil means [clock.Boottime].
 	Boottime func() time.Duration
 }
 
@@ -81,7 +82,7 @@ func (c Config) withDefaults() Config {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Boottime == nil {
-		c.Boottime = Boottime
+		c.Boottime = clock.Boottime
 	}
 	return c
 }

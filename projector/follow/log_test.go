@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
@@ -352,7 +353,7 @@ func (r *reader) Apply(_ context.Context, batch []events.Message) error {
 func (r *reader) Fresh(asked time.Duration, end events.Position) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	f := fresh{asked: asked, told: follow.Boottime(), end: end, last: r.last}
+	f := fresh{asked: asked, told: clock.Boottime(), end: end, last: r.last}
 	if r.away {
 		r.tb.Errorf("Fresh(%d) while the log is out of reach", end)
 	}
@@ -452,7 +453,7 @@ func (r *reader) waitApplied(p events.Position) {
 // waitFresh waits for a reading that was asked for after the call and shows p.
 func (r *reader) waitFresh(p events.Position) {
 	r.tb.Helper()
-	asked := follow.Boottime()
+	asked := clock.Boottime()
 	r.wait(fmt.Sprintf("a reading of %d", p), func() bool {
 		n := len(r.fresh)
 		return n > 0 && r.fresh[n-1].asked >= asked && r.fresh[n-1].end >= p

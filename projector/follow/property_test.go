@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
@@ -67,7 +68,7 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 	var acks []ack
 	publish := func(n int) {
 		p := l.publish(n)
-		acks = append(acks, ack{follow.Boottime(), p})
+		acks = append(acks, ack{clock.Boottime(), p})
 	}
 	shout := func(n int) { // without waiting for what becomes of it
 		for range n {

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/projector"
 )
 
@@ -223,8 +224,8 @@ type paced struct {
 func (p *paced) Read(b []byte) (int, error) {
 	due := time.Duration(float64(p.done) / float64(p.rate) * float64(time.Second))
 	if wait := due - time.Since(p.began); wait > 0 {
-		if err := pause(p.ctx, wait); err != nil {
-			return 0, err
+		if !clock.Sleep(p.ctx, wait) {
+			return 0, p.ctx.Err()
 		}
 	}
 	n, err := io.ReadFull(p.r, b)

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 // Names of the object store.
@@ -230,8 +231,8 @@ func (f *fetch) run(ctx context.Context) error {
 			return problem
 		}
 		// A replica may lag, or the others may be electing a leader.
-		if err := pause(ctx, f.s.timeout()/8); err != nil {
-			return err
+		if !clock.Sleep(ctx, f.s.timeout()/8) {
+			return ctx.Err()
 		}
 	}
 	digest := "SHA-256=" + base64.URLEncoding.EncodeToString(sum.Sum(nil))
@@ -352,17 +353,6 @@ func last(m *nats.Msg, key string) string {
 		return ""
 	}
 	return v[len(v)-1]
-}
-
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 // InstallLatest installs the newest snapshot in the folder dir, which must not

@@ -16,6 +16,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
@@ -114,9 +115,9 @@ type Config struct {
 	OnRenewal func(*events.Renewal)
 
 	// Boottime tells the time by a clock that also counts while the machine is
-	// suspended. Nil means [follow.Boottime].
+	// suspended. Nil means [clock.Boottime].
 	Boottime func() time.Duration
-	before   func(end time.Duration) (now int64, yes bool) // is Boottime before an instant? See [follow.BoottimeBefore]
+	before   func(end time.Duration) (now int64, yes bool) // is Boottime before an instant? See [clock.BoottimeBefore]
 	// Now tells the time of day. Nil means time.Now.
 	Now func() time.Time
 	// Logger receives changes of state. Nil discards them.
@@ -137,7 +138,7 @@ func (c Config) withDefaults() Config {
 	}
 	c.before = func(end time.Duration) (int64, bool) { return 0, c.Boottime() < end }
 	if c.Boottime == nil {
-		c.Boottime, c.before = follow.Boottime, follow.BoottimeBefore
+		c.Boottime, c.before = clock.Boottime, clock.BoottimeBefore
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -591,22 +592,13 @@ func (k *Keeper) follow(ctx context.Context) {
 		err := k.cfg.Index.WaitApplied(step, at)
 		cancel()
 		if err != nil {
-			pause(ctx, look)
+			clock.Sleep(ctx, look)
 			continue
 		}
 		k.mu.Lock()
 		k.m.Applied(k.cfg.Index.Position())
 		k.showLocked(ctx)
 		k.mu.Unlock()
-	}
-}
-
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
 	}
 }
 

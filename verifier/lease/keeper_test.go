@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
@@ -177,7 +178,7 @@ func (b *bench) Publish(ctx context.Context, subject string, data []byte) (event
 		<-ctx.Done()
 		return 0, ctx.Err()
 	}
-	if pause(ctx, f.back); ctx.Err() != nil {
+	if !clock.Sleep(ctx, f.back) {
 		return 0, ctx.Err()
 	}
 	return at + events.LeaseSeq(f.wrong), nil

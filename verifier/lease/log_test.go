@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
@@ -139,9 +140,9 @@ func (s *site) until(what string, ok func() bool) {
 // renewed waits for a lease from a renewal that is sent from now on.
 func (s *site) renewed() {
 	s.t.Helper()
-	now := follow.Boottime()
+	now := clock.Boottime()
 	s.until("a new lease", func() bool {
-		before := follow.Boottime() // and not after, where a pause would make the lease look longer
+		before := clock.Boottime() // and not after, where a pause would make the lease look longer
 		left := s.Left()
 		return left > 0 && before+left > now+length
 	})

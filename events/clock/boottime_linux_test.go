@@ -1,4 +1,4 @@
-package follow
+package clock
 
 import (
 	"math/rand/v2"
@@ -101,7 +101,7 @@ func (m *machine) look() (r clocks, then time.Duration) {
 	case 0:
 		m.happen()
 	case 1:
-		m.pass(m.upTo(2 * apart))
+		m.pass(m.upTo(2 * maxSkew))
 	default:
 		m.pass(30)
 	}
