@@ -26,6 +26,7 @@ build: ## Build bin/tokenledger, static
 
 test: deps ## Run the tests (PKG=./events, GOTESTFLAGS=-short)
 	go test -timeout=40m $(GOTESTFLAGS) $(PKG)
+	$(if $(filter ./...,$(PKG)),go -C ops/bench test -timeout=10m $(GOTESTFLAGS) ./...)
 
 race: ## Run the tests with the race detector, in random order
 	@$(MAKE) --no-print-directory test GOTESTFLAGS='-race -shuffle=on $(GOTESTFLAGS)'
@@ -38,7 +39,10 @@ fmt: ## Format the Go files
 fuzz: ## Fuzz every target for FUZZTIME=5s, one after another
 	FUZZTIME=$(FUZZTIME) ops/ci/fuzz $(PKG)
 
-bench: ## Run the benchmarks COUNT=6 times, benchstat at the end (BENCH=., BASE=main)
+benchtool: ## Build bin/tokenledger-bench, which compares a check with Redis and others
+	CGO_ENABLED=0 go -C ops/bench build -trimpath -o $(CURDIR)/bin/tokenledger-bench ./tokenledger-bench
+
+bench: benchtool ## Run the benchmarks COUNT=6 times, benchstat at the end (BENCH=., BASE=main)
 	BASE='$(BASE)' BENCH='$(BENCH)' COUNT=$(COUNT) ops/ci/bench $(PKG:./...=)
 
 worlds: ## Explore small worlds of leases and barriers, without the race detector
@@ -80,13 +84,15 @@ gofumpt:
 
 vet:
 	go vet ./...
+	go -C ops/bench vet ./...
 	go -C ops/deploy/composetest vet ./...
 
 staticcheck:
 	$(tool) staticcheck ./...
+	go -C ops/bench tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...
 	go -C ops/deploy/composetest tool -modfile=$(CURDIR)/tools/go.mod staticcheck ./...
 
 current:
 	ops/ci/current
 
-.PHONY: help build test race check fmt fuzz bench chaos worlds matrix allocations model generate compose demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test race check fmt fuzz benchtool bench chaos worlds matrix allocations model generate compose demo clean deps gofumpt vet staticcheck current

@@ -13,7 +13,9 @@ import (
 	"go/token"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -277,4 +279,44 @@ func TestArrowsOfOtherModules(t *testing.T) {
 	if len(s.wrong) > 0 || len(s.packages) > 0 {
 		t.Errorf("look = %+v, want nothing of tools", s)
 	}
+}
+
+// rivals are libraries that only the benchmark uses, in a module of its own. The
+// product must not carry them: what it links has to be trusted and patched.
+var rivals = regexp.MustCompile(`^github\.com/(jackc/pgx|golang-jwt/jwt|redis|gomodule/redigo)(/|$)`)
+
+// TestProductHoldsNoRivals lists what the program is linked from. The JWT
+// library of nats-io/jwt is no rival: the NATS server needs it for accounts.
+func TestProductHoldsNoRivals(t *testing.T) {
+	for _, known := range []string{"github.com/jackc/pgx/v5", "github.com/golang-jwt/jwt/v5", "github.com/redis/rueidis"} {
+		if !rivals.MatchString(known) {
+			t.Errorf("the pattern does not match %s", known)
+		}
+	}
+	deps := strings.Fields(run(t, ".", "list", "-deps", "./cmd/tokenledger"))
+	if !slices.Contains(deps, module+"/verifier") {
+		t.Fatalf("go list names %d packages, and not the verifier", len(deps))
+	}
+	for _, dep := range deps {
+		if rivals.MatchString(dep) {
+			t.Errorf("cmd/tokenledger is linked with %s", dep)
+		}
+	}
+}
+
+// TestBenchmarkBuilds builds the benchmark's module against this tree. go build
+// and go vet in this module leave it out, so a rename here breaks it unseen.
+func TestBenchmarkBuilds(t *testing.T) { run(t, "ops/bench", "vet", "./...") }
+
+// run runs the go command in a folder and returns its standard output.
+func run(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"-C", dir}, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go %s in %s: %v\n%s", strings.Join(args, " "), dir, err, &stderr)
+	}
+	return string(out)
 }

@@ -36,4 +36,7 @@
 // # Stored
 //
 // Nothing but in a temporary folder, about 1 GB a million tokens, until the end.
+//
+// The package is a module of its own: the product's binary holds no PostgreSQL
+// client and no JWT library. The command tokenledger-bench runs it.
 package bench
