@@ -18,6 +18,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/problem"
 	"github.com/tokenledger/tokenledger/events/strictjson"
+	"github.com/tokenledger/tokenledger/verifier/credential"
 )
 
 // maxBody is the most bytes that a check's request has.
@@ -242,7 +243,7 @@ type auditor struct {
 // Else it refuses the request and returns nil.
 func (v *Verifier) auditor(w http.ResponseWriter, r *http.Request) *auditor {
 	a := &auditor{ask: Request{Need: []events.Scope{events.Audit}, Method: r.Method}}
-	a.secret, a.found = Bearer(r.Header)
+	a.secret, a.found = credential.Bearer(r.Header)
 	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		a.ask.Address = from.Addr()
 	}
@@ -344,21 +345,6 @@ func (v *Verifier) scopes(list []string, room []events.Scope) ([]events.Scope, e
 		err = v.cfg.Model.CheckAll(need)
 	}
 	return need, err
-}
-
-// Bearer returns the secret of an Authorization header. Found is false where
-// there is no such header; two of them, or one of another scheme, are a secret
-// that is not good.
-func Bearer(h http.Header) (secret string, found bool) {
-	values := h.Values("Authorization")
-	if len(values) == 0 {
-		return "", false
-	}
-	scheme, rest, _ := strings.Cut(values[0], " ")
-	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
-		return "", true
-	}
-	return rest, true
 }
 
 // decodeCheck reads the body of a check.

@@ -9,54 +9,55 @@ import (
 	"strings"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/verifier/uri"
 )
 
-// Policy says what a request has to be allowed to do. Its first rule that fits
-// the request's method and path decides; where none fits, the request is
-// refused.
+// Policy says which scopes a request needs. The first rule that matches the
+// request decides. If no rule matches, the request is denied.
 type Policy struct {
-	// QueryTokens accepts a token in the URL's parameter token_auth.
+	// QueryTokens accepts a token in the query parameter token_auth.
 	QueryTokens bool   `koanf:"query_tokens" yaml:"query_tokens"`
 	Rules       []Rule `koanf:"rules" yaml:"rules"`
 }
 
-// Rule names the scopes that one kind of request needs.
+// Rule lists the scopes that one kind of request needs.
 type Rule struct {
-	// Methods that the rule is for, in capitals. None means all.
+	// Methods that the rule matches, in capitals. None means all.
 	Methods []string `koanf:"methods" yaml:"methods"`
-	// Path that the rule is for, as in /site/{site}/*: a segment in braces
-	// fits any and names it, * at the end fits the rest. Empty fits all.
+	// Path that the rule matches, as in /site/{site}/*. A segment in braces
+	// matches any segment and names it; * at the end matches the rest. Empty
+	// matches every path.
 	Path string `koanf:"path" yaml:"path"`
-	// Query names parameters of the URL: parameter -> name. The rule is for
-	// URLs that have them all. A URL from which two readers could take two
-	// values of one of them is refused, even if a later rule fits.
+	// Query names query parameters: parameter -> name. The rule matches URLs
+	// that have all of them. If two readers could read different values of one
+	// of them, the request is denied, even if a later rule matches.
 	Query map[string]string `koanf:"query" yaml:"query"`
-	// Need lists scopes, all of them needed, with {name} where a value from
-	// the path or query goes. None asks only for a good token.
+	// Need lists the scopes, all of them needed. {name} stands for the value
+	// from the path or query. None asks only for a valid token.
 	Need []string `koanf:"need" yaml:"need"`
 }
 
-// reads are the methods that change nothing (RFC 9110 section 9.2.1).
-var reads = []string{http.MethodGet, http.MethodHead, http.MethodOptions}
+// safeMethods are the methods that change nothing (RFC 9110 section 9.2.1).
+var safeMethods = []string{http.MethodGet, http.MethodHead, http.MethodOptions}
 
-// Builtin are the policies that every verifier has, unless its configuration
-// defines others under their names. One that the permission model has no scopes
-// for is left out, as site is where there are no sites: no proxy can name it.
+// Builtin lists the policies that every verifier has, unless its configuration
+// defines others under their names. A verifier leaves out a policy whose scopes
+// its permission model does not have.
 //
-//	any    any good token
+//	any    any valid token
 //	site   /site/<id>/...: view on the site to read, write for the rest
 //
-// A third, need, takes its scope from the path that the proxy asks for, as in
+// A third policy, need, takes its scope from the path that the proxy asks, as in
 // /proxy/nginx/need/view:site/3.
 var Builtin = map[string]Policy{
 	"any": {Rules: []Rule{{}}},
 	"site": {Rules: []Rule{
-		{Methods: reads, Path: "/site/{site}/*", Need: []string{"view:site/{site}"}},
+		{Methods: safeMethods, Path: "/site/{site}/*", Need: []string{"view:site/{site}"}},
 		{Path: "/site/{site}/*", Need: []string{"write:site/{site}"}},
 	}},
 }
 
-// needPolicy is the name of the policy whose scope stands in the path.
+// needPolicy is the name of the policy whose scope is in the path.
 const needPolicy = "need"
 
 // Validate reports everything that is wrong with policies by name.
@@ -64,10 +65,11 @@ func Validate(policies map[string]Policy, model *events.Model) error {
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(policies)) {
 		if !validName(name) || name == needPolicy {
-			problems = append(problems, fmt.Errorf("policy %s: a name is lower-case letters, digits and '-', and not %s", events.Quote(name), needPolicy))
+			problems = append(problems, fmt.Errorf("policy name %s: use up to 64 lower-case letters, digits and '-', and not %q",
+				events.Quote(name), needPolicy))
 		}
 		if len(policies[name].Rules) == 0 {
-			problems = append(problems, fmt.Errorf("policy %s has no rules and would refuse everything", name))
+			problems = append(problems, fmt.Errorf("policy %s has no rules and would deny every request", name))
 		}
 		for i, r := range policies[name].Rules {
 			if err := r.validate(model); err != nil {
@@ -78,42 +80,14 @@ func Validate(policies map[string]Policy, model *events.Model) error {
 	return errors.Join(problems...)
 }
 
+// validate returns the first thing that is wrong with a rule.
 func (r Rule) validate(model *events.Model) error {
-	names := map[string]bool{}
-	define := func(name string) error {
-		if !validName(name) {
-			return fmt.Errorf("%s is not a name of lower-case letters, digits and '-'", events.Quote(name))
-		}
-		if names[name] {
-			return fmt.Errorf("%s is named twice", name)
-		}
-		names[name] = true
-		return nil
+	names := ruleNames{}
+	if err := names.addPath(r.Path); err != nil {
+		return fmt.Errorf("path %s: %w", events.Quote(r.Path), err)
 	}
-	if r.Path != "" {
-		if !strings.HasPrefix(r.Path, "/") {
-			return fmt.Errorf("path %s does not begin with /", events.Quote(r.Path))
-		}
-		segments := strings.Split(r.Path[1:], "/")
-		for i, s := range segments {
-			if name, ok := variable(s); ok {
-				if err := define(name); err != nil {
-					return fmt.Errorf("path %s: %w", events.Quote(r.Path), err)
-				}
-			} else if strings.ContainsAny(s, "{}") || s == "*" && i != len(segments)-1 || s != "*" && strings.Contains(s, "*") {
-				return fmt.Errorf("path %s: {name} is a whole segment, and * the last one", events.Quote(r.Path))
-			}
-		}
-	}
-	for _, parameter := range slices.Sorted(maps.Keys(r.Query)) {
-		if err := checkParameter(parameter); err != nil {
-			return fmt.Errorf("query: %w", err)
-		}
-	}
-	for _, name := range slices.Sorted(maps.Values(r.Query)) {
-		if err := define(name); err != nil {
-			return fmt.Errorf("query: %w", err)
-		}
+	if err := names.addQuery(r.Query); err != nil {
+		return fmt.Errorf("query: %w", err)
 	}
 	for _, m := range r.Methods {
 		if m == "" || m != strings.ToUpper(m) {
@@ -121,33 +95,75 @@ func (r Rule) validate(model *events.Model) error {
 		}
 	}
 	for _, template := range r.Need {
-		// A template is a scope once its names have values; 1 is one that any
-		// kind of resource takes.
-		values := map[string]string{}
-		for name := range names {
-			values[name] = "1"
-		}
-		if _, err := fill(template, values, model); err != nil {
+		if _, err := fill(template, names, model); err != nil {
 			return fmt.Errorf("need %s: %w", events.Quote(template), err)
 		}
 	}
 	return nil
 }
 
-var (
-	// errNoFit says that no rule is for a request, or that its own values make
-	// no scope.
-	errNoFit = errors.New("no such scope")
-	// errAmbiguous says that a request can mean two things.
-	errAmbiguous = errors.New("ambiguous")
-)
+// ruleNames: name that a rule defines -> a value with which a template can be
+// tried.
+type ruleNames map[string]string
+
+func (n ruleNames) define(name string) error {
+	if !validName(name) {
+		return fmt.Errorf("%s is not a name: use lower-case letters, digits and '-'", events.Quote(name))
+	}
+	if n[name] != "" {
+		return fmt.Errorf("name %s is defined twice", name)
+	}
+	n[name] = "1" // an id that every type of resource takes
+	return nil
+}
+
+// addPath defines the names of a path's segments.
+func (n ruleNames) addPath(path string) error {
+	if path == "" {
+		return nil
+	}
+	if !strings.HasPrefix(path, "/") {
+		return errors.New("it does not begin with /")
+	}
+	segments := strings.Split(path[1:], "/")
+	for i, s := range segments {
+		last := i == len(segments)-1
+		if name, ok := variable(s); ok {
+			if err := n.define(name); err != nil {
+				return err
+			}
+		} else if strings.ContainsAny(s, "{}") || strings.Contains(s, "*") && (s != "*" || !last) {
+			return errors.New("{name} has to be a whole segment, and * the last one")
+		}
+	}
+	return nil
+}
+
+// addQuery defines the names of a query's parameters.
+func (n ruleNames) addQuery(query map[string]string) error {
+	for _, parameter := range slices.Sorted(maps.Keys(query)) {
+		if err := uri.CheckParameter(parameter); err != nil {
+			return err
+		}
+	}
+	for _, name := range slices.Sorted(maps.Values(query)) {
+		if err := n.define(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errNoRule reports that no rule matches a request, or that its values make no
+// scope.
+var errNoRule = errors.New("no rule matches the request")
 
 // need returns the scopes that a request needs under the policy.
-func (p Policy) need(method string, target *target, model *events.Model) ([]events.Scope, error) {
-	// A rule further down must not decide because one further up was not sure.
+func (p Policy) need(method string, u *uri.URI, model *events.Model) ([]events.Scope, error) {
+	// A later rule must not decide because an earlier one was ambiguous.
 	for _, r := range p.Rules {
 		for parameter := range r.Query {
-			if _, _, err := target.parameter(parameter); err != nil {
+			if _, _, err := u.Parameter(parameter); err != nil {
 				return nil, err
 			}
 		}
@@ -156,8 +172,8 @@ func (p Policy) need(method string, target *target, model *events.Model) ([]even
 		if len(r.Methods) > 0 && !slices.Contains(r.Methods, method) {
 			continue
 		}
-		values, fits := r.match(target)
-		if !fits {
+		values, matches := r.match(u)
+		if !matches {
 			continue
 		}
 		var need []events.Scope
@@ -170,12 +186,12 @@ func (p Policy) need(method string, target *target, model *events.Model) ([]even
 		}
 		return need, nil
 	}
-	return nil, errNoFit
+	return nil, errNoRule
 }
 
 // match returns the values that the rule takes from a request, and whether the
-// rule is for it.
-func (r Rule) match(t *target) (map[string]string, bool) {
+// rule matches.
+func (r Rule) match(u *uri.URI) (map[string]string, bool) {
 	values := map[string]string{}
 	if r.Path != "" {
 		pattern := strings.Split(r.Path[1:], "/")
@@ -183,21 +199,21 @@ func (r Rule) match(t *target) (map[string]string, bool) {
 			if s == "*" {
 				break
 			}
-			if i >= len(t.segments) {
+			if i >= len(u.Segments) {
 				return nil, false
 			}
 			if name, ok := variable(s); ok {
-				values[name] = t.segments[i]
-			} else if s != t.segments[i] {
+				values[name] = u.Segments[i]
+			} else if s != u.Segments[i] {
 				return nil, false
 			}
-			if i == len(pattern)-1 && len(t.segments) != len(pattern) {
+			if i == len(pattern)-1 && len(u.Segments) != len(pattern) {
 				return nil, false
 			}
 		}
 	}
 	for parameter, name := range r.Query {
-		value, found, err := t.parameter(parameter)
+		value, found, err := u.Parameter(parameter)
 		if err != nil || !found {
 			return nil, false
 		}
@@ -206,12 +222,12 @@ func (r Rule) match(t *target) (map[string]string, bool) {
 	return values, true
 }
 
-// fill puts values into a template and reads the scope that it makes.
+// fill puts values into a template and parses the resulting scope.
 func fill(template string, values map[string]string, model *events.Model) (events.Scope, error) {
 	text := template
 	for name, value := range values {
 		if strings.ContainsAny(value, "{}:/*") {
-			return events.Scope{}, errNoFit // a value is an id, never a pattern
+			return events.Scope{}, errNoRule // a value is an id, never a pattern
 		}
 		text = strings.ReplaceAll(text, "{"+name+"}", value)
 	}
@@ -222,11 +238,7 @@ func fill(template string, values map[string]string, model *events.Model) (event
 	return s, err
 }
 
-func hasControl(s string) bool {
-	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
-}
-
-// variable returns the name that a segment in braces gives.
+// variable returns the name in a segment in braces.
 func variable(segment string) (string, bool) {
 	inner, ok := strings.CutPrefix(segment, "{")
 	if !ok {

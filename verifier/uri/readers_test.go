@@ -1,4 +1,4 @@
-package proxy
+package uri
 
 import (
 	"bufio"
@@ -128,11 +128,11 @@ func goAnswer(q question) string {
 
 // believed is what the verifier takes, and false where it refuses the request.
 func believed(q question) (string, bool) {
-	target, err := parseTarget("/?" + q.query)
+	target, err := Parse("/?" + q.query)
 	if err != nil {
 		return "", false
 	}
-	value, found, err := target.parameter(q.name)
+	value, found, err := target.Parameter(q.name)
 	switch {
 	case err != nil:
 		return "", false
@@ -200,7 +200,7 @@ func told(answer string) string {
 }
 
 // parameters are names that policies take. token_auth is one without being told.
-var parameters = []string{"site_id", "idSite", queryToken, "id", "_id", "a-b", "site", "a_b_c"}
+var parameters = []string{"site_id", "idSite", "token_auth", "id", "_id", "a-b", "site", "a_b_c"}
 
 // TestReaders compares what the verifier believes with what real applications
 // read: queries that were once taken in two ways, and random ones like them.

@@ -1,6 +1,19 @@
-package proxy
+// Package uri reads the URI of an HTTP request as far as all readers agree on it.
+//
+// # Promise
+//
+// Applications, proxies and programming languages read paths and queries in
+// different ways. What this package returns, each of them reads the same: Go's
+// net/url, PHP, Python's parse_qs, Node's querystring, URLSearchParams and qs.
+// A test compares with those programs.
+//
+// # Refusals
+//
+// A URI or parameter that two of them could read in two ways is [ErrAmbiguous].
+package uri
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,83 +25,93 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// target is the original request's URL, as far as it can mean one thing.
-type target struct {
-	segments []string
-	path     string   // as it came
-	pieces   []string // of the query, between "&", as they came; nil without "?"
+// ErrAmbiguous reports that two readers could read a request in two ways.
+var ErrAmbiguous = errors.New("ambiguous")
+
+// URI is a request's path and query.
+type URI struct {
+	// Segments are the decoded parts of the path between slashes. The last one
+	// is empty if the path ends in a slash.
+	Segments []string
+
+	path   string   // as the client sent it
+	pieces []string // of the query, between "&", as the client sent them; nil without "?"
 }
 
-// parseTarget reads an original request's URI, raw as the client sent it. It
-// refuses what an upstream might read in another way: escapes that matter,
-// empty or dotted segments, backslashes, a fragment, characters that no URI
-// has, a query that is not well formed.
-func parseTarget(uri string) (*target, error) {
-	path, query, hasQuery := strings.Cut(uri, "?")
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;") || strings.ContainsAny(uri, " #") || hasControl(uri) {
-		return nil, errAmbiguous
+// Parse reads a request's URI, raw as the client sent it. It returns
+// [ErrAmbiguous] for escapes that matter, empty or dotted segments, backslashes,
+// a fragment, characters that no URI has, and a malformed query.
+func Parse(raw string) (*URI, error) {
+	path, query, hasQuery := strings.Cut(raw, "?")
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;") || strings.ContainsAny(raw, " #") || hasControl(raw) {
+		return nil, ErrAmbiguous
 	}
 	segments := strings.Split(path[1:], "/")
 	for i, s := range segments {
 		plain, err := url.PathUnescape(s)
-		if err != nil || plain == "." || plain == ".." || plain == "" && i != len(segments)-1 || strings.ContainsAny(plain, "/\\;%?#") || hasControl(plain) {
-			return nil, errAmbiguous
+		if err != nil || plain == "." || plain == ".." || plain == "" && i != len(segments)-1 ||
+			strings.ContainsAny(plain, "/\\;%?#") || hasControl(plain) {
+			return nil, ErrAmbiguous
 		}
 		segments[i] = plain
 	}
-	// Go's reader refuses ";" and escapes that are not well formed.
+	// Go's reader refuses ";" and malformed escapes.
 	if _, err := url.ParseQuery(query); err != nil {
-		return nil, errAmbiguous
+		return nil, ErrAmbiguous
 	}
-	t := &target{segments: segments, path: path}
+	u := &URI{Segments: segments, path: path}
 	if hasQuery {
-		t.pieces = strings.Split(query, "&")
+		u.pieces = strings.Split(query, "&")
 	}
-	return t, nil
+	return u, nil
 }
 
-// maxPieces is the most pieces of a query from which a policy takes a
-// parameter. PHP, Node and qs stop reading after 1000, and can be told to stop
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
+}
+
+// maxPieces is the most pieces of a query that a parameter is read from. PHP, Node and qs stop reading after 1000, and can be told to stop
 // earlier.
 const maxPieces = 256
 
-// parameter returns the value of a parameter of the URL and whether it is
-// there. The error is [errAmbiguous] if two readers could disagree on that: if
-// a second piece of the query has its name or one that resembles it, if its
-// value is empty (Python drops the parameter) or not plain text, or if the
-// query is so long that some readers stop before its end.
-func (t *target) parameter(name string) (value string, found bool, err error) {
-	if len(t.pieces) > maxPieces {
-		return "", false, errAmbiguous
+// Parameter returns the value of a query parameter, and whether it is present.
+// The error is [ErrAmbiguous] if two readers could disagree on that: a second
+// piece of the query has its name or one that resembles it, its value is empty
+// (Python drops the parameter) or not plain text, or the query is so long that
+// some readers stop before its end.
+func (u *URI) Parameter(name string) (value string, found bool, err error) {
+	if len(u.pieces) > maxPieces {
+		return "", false, ErrAmbiguous
 	}
-	for _, piece := range t.pieces {
+	for _, piece := range u.pieces {
 		rawName, rawValue, _ := strings.Cut(piece, "=")
 		switch plain := unescape(rawName); {
 		case !isText(rawName, plain):
-			return "", false, errAmbiguous
+			return "", false, ErrAmbiguous
 		case plain == name && !found:
 			value, found = unescape(rawValue), true
 			if value == "" || !isText(rawValue, value) || strings.Contains(value, "]=") {
-				return "", false, errAmbiguous
+				return "", false, ErrAmbiguous
 			}
 		case plain == name, resembles(plain, name), resembles(otherName(piece), name):
-			return "", false, errAmbiguous
+			return "", false, ErrAmbiguous
 		}
 	}
 	return value, found, nil
 }
 
-// without returns the URI without a parameter, and all else byte for byte. The
-// parameter is in it at most once, as the method parameter has said.
-func (t *target) without(name string) string {
-	kept := slices.DeleteFunc(slices.Clone(t.pieces), func(piece string) bool {
+// Without returns the raw URI without a query parameter, and everything else
+// byte for byte. Call it only if [URI.Parameter] returned no error: then the
+// parameter is present at most once.
+func (u *URI) Without(name string) string {
+	kept := slices.DeleteFunc(slices.Clone(u.pieces), func(piece string) bool {
 		rawName, _, _ := strings.Cut(piece, "=")
 		return unescape(rawName) == name
 	})
 	if len(kept) == 0 {
-		return t.path
+		return u.path
 	}
-	return t.path + "?" + strings.Join(kept, "&")
+	return u.path + "?" + strings.Join(kept, "&")
 }
 
 // otherName returns the name that qs reads from a piece of a query: qs lets the
@@ -185,30 +208,35 @@ func unescape(s string) string {
 // isText reports whether every reader decodes raw to plain, and to the same
 // characters: raw is ASCII, and plain is UTF-8 without control characters.
 func isText(raw, plain string) bool {
-	return !strings.ContainsFunc(raw, func(r rune) bool { return r >= utf8.RuneSelf }) && utf8.ValidString(plain) && !hasControl(plain)
+	ascii := !strings.ContainsFunc(raw, func(r rune) bool { return r >= utf8.RuneSelf })
+	return ascii && utf8.ValidString(plain) && !hasControl(plain)
 }
 
-// prototype are the names that qs never takes from a query: JavaScript objects
-// have them.
-var prototype = []string{
+// jsPrototype are names that qs never reads from a query, because JavaScript
+// objects have properties of these names.
+var jsPrototype = []string{
 	"constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf",
 }
 
-// checkParameter reports why a policy cannot take a parameter.
-func checkParameter(name string) error {
+// CheckParameter reports why a parameter's name cannot be read the same by all
+// readers, nil if it can.
+func CheckParameter(name string) error {
 	switch {
-	case name == "" || len(name) > 64 || strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) }) || strings.Trim(name, "_-") == "":
-		return fmt.Errorf("parameter %s is not letters, digits, '_' and '-', 64 at most: some applications read other names in another way", events.Quote(name))
-	case strings.HasPrefix(name, "__") || slices.Contains(prototype, name):
-		return fmt.Errorf("parameter %s has a name that some applications never read", name)
+	case name == "" || len(name) > 64 || strings.Trim(name, "_-") == "",
+		strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) }):
+		return fmt.Errorf("parameter %s: use up to 64 letters, digits, '_' and '-'; some applications read other names differently", events.Quote(name))
+	case strings.HasPrefix(name, "__") || slices.Contains(jsPrototype, name):
+		return fmt.Errorf("parameter %s: some applications never read a parameter of this name", name)
 	}
 	return nil
 }
 
-// refererWithout returns a Referer that an application may see: up to its query
-// if a parameter could be in that. Same reports that it is what the client sent.
-// Several Referers, and one that is no URL of the web, are dropped.
-func refererWithout(h http.Header, name string) (referer string, same bool) {
+// RefererWithout returns the Referer to hand to the upstream, without a query
+// parameter. If the query could hold the parameter, the Referer is cut before
+// the query. Several Referers are dropped, and so is one that could hold the
+// parameter and is no http or https URL. Same reports that the client's own
+// Referer is safe as it is.
+func RefererWithout(h http.Header, name string) (referer string, same bool) {
 	values := h.Values("Referer")
 	if len(values) == 0 {
 		return "", true

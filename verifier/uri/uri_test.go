@@ -1,4 +1,4 @@
-package proxy
+package uri
 
 import (
 	"net/url"
@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestParseTarget(t *testing.T) {
+func TestParse(t *testing.T) {
 	tests := []struct {
 		uri  string
 		want []string // segments; nil where the URI is refused
@@ -79,33 +79,33 @@ func TestParseTarget(t *testing.T) {
 		{"/site/3?a=%zz", nil},
 	}
 	for _, tt := range tests {
-		got, err := parseTarget(tt.uri)
+		got, err := Parse(tt.uri)
 		switch {
 		case tt.want == nil && err == nil:
-			t.Errorf("parseTarget(%q) = %q, want it refused", tt.uri, got.segments)
+			t.Errorf("Parse(%q) = %q, want it refused", tt.uri, got.Segments)
 		case tt.want != nil && err != nil:
-			t.Errorf("parseTarget(%q): %v", tt.uri, err)
-		case tt.want != nil && !slices.Equal(got.segments, tt.want):
-			t.Errorf("parseTarget(%q) = %q, want %q", tt.uri, got.segments, tt.want)
+			t.Errorf("Parse(%q): %v", tt.uri, err)
+		case tt.want != nil && !slices.Equal(got.Segments, tt.want):
+			t.Errorf("Parse(%q) = %q, want %q", tt.uri, got.Segments, tt.want)
 		}
 	}
 }
 
-// FuzzTarget holds what is accepted to what other readers would make of it: one
+// FuzzParse holds what is accepted to what other readers would make of it: one
 // that decodes first and cleans then, one that cleans first, one that decodes
 // twice, one that takes backslashes for slashes and cuts parameters off.
-func FuzzTarget(f *testing.F) {
+func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"/", "/site/3/", "/site/3/a%20b?x=%2F&y=1", "/site/%2e%2e/4", "/a//b", "/a;b", `/a\b`, "/%00", "/a%2fb", "/%252e", "http://h/a", "/é", "/%ff", "/a?b=1;c", "/a?b=1&B=2", "/a?b[]=1",
 	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, uri string) {
-		got, err := parseTarget(uri)
+		got, err := Parse(uri)
 		if err != nil {
 			return
 		}
-		mine := "/" + strings.Join(got.segments, "/")
+		mine := "/" + strings.Join(got.Segments, "/")
 		raw, _, _ := strings.Cut(uri, "?")
 		u, err := url.ParseRequestURI(uri)
 		if err != nil {
@@ -134,7 +134,7 @@ func FuzzTarget(f *testing.F) {
 			t.Fatalf("%q is accepted and its query is not: %v", uri, err)
 		}
 		for name := range values {
-			one, found, err := got.parameter(name)
+			one, found, err := got.Parameter(name)
 			if err == nil && (!found || len(values[name]) != 1 || values[name][0] != one) {
 				t.Errorf("parameter %q of %q: %q, want one of %q", name, uri, one, values[name])
 			}
@@ -223,12 +223,12 @@ func TestParameter(t *testing.T) {
 		{query: "idSite=1&id.site=2", bad: true},
 	}
 	for _, tt := range tests {
-		target, err := parseTarget("/?" + tt.query)
+		target, err := Parse("/?" + tt.query)
 		if err != nil {
 			t.Errorf("%q: %v", tt.query, err)
 			continue
 		}
-		got, found, err := target.parameter("id_Site")
+		got, found, err := target.Parameter("id_Site")
 		if (err != nil) != tt.bad || got != tt.want || found != (tt.want != "") {
 			t.Errorf("%q: parameter = %q, %t, %v; want %q, refused %t", tt.query, got, found, err, tt.want, tt.bad)
 		}

@@ -1,0 +1,64 @@
+// Package credential reads the secret of a token from an HTTP request: from
+// Authorization, and from the query parameter that Matomo's clients use.
+//
+// # Refusals
+//
+// Two secrets that differ are none: nobody can say which one the client means.
+package credential
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/tokenledger/tokenledger/verifier/uri"
+)
+
+// QueryParameter is the query parameter that may hold a secret. Matomo's clients
+// send it.
+const QueryParameter = "token_auth"
+
+// Credential is the secret that a request came with.
+type Credential struct {
+	Secret string // empty if there is none, or if Several is set
+	Found  bool   // the request has a credential, valid or not
+	InURL  bool   // the credential was in the URL
+	// Several says that the request has more than one credential, or one that
+	// two readers could read differently.
+	Several bool
+}
+
+// FromHeader returns the credential of the Authorization header.
+func FromHeader(h http.Header) Credential {
+	c := Credential{Several: len(h.Values("Authorization")) > 1}
+	c.Secret, c.Found = Bearer(h)
+	return c
+}
+
+// FromRequest returns the credential of the Authorization header or of the query
+// parameter [QueryParameter].
+func FromRequest(h http.Header, u *uri.URI) Credential {
+	c := FromHeader(h)
+	value, found, err := u.Parameter(QueryParameter)
+	switch {
+	case err != nil, found && c.Found && value != c.Secret:
+		return Credential{Found: true, InURL: true, Several: true}
+	case found:
+		c.Secret, c.Found, c.InURL = value, true, true
+	}
+	return c
+}
+
+// Bearer returns the secret of an Authorization header. Found is false if there
+// is no such header. Two headers, or another scheme than Bearer, are found with
+// an empty secret, which no check accepts.
+func Bearer(h http.Header) (secret string, found bool) {
+	values := h.Values("Authorization")
+	if len(values) == 0 {
+		return "", false
+	}
+	scheme, rest, _ := strings.Cut(values[0], " ")
+	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
+		return "", true
+	}
+	return rest, true
+}
