@@ -14,34 +14,34 @@ import (
 // Account is an account as clients see it.
 type Account struct {
 	ID     string   `json:"id" example:"acc_01jd3qk8z5n0v7m2x4c6b8a9ef"`
-	Login  string   `json:"login,omitempty" doc:"absent where it was erased"`
-	Name   string   `json:"name,omitempty" doc:"of the person or service; kept apart from the log"`
-	Mail   string   `json:"mail,omitempty" doc:"of the person; kept apart from the log"`
+	Login  string   `json:"login,omitempty" doc:"absent if the account is erased"`
+	Name   string   `json:"name,omitempty" doc:"of the person or service; not in the log, so it can be erased"`
+	Mail   string   `json:"mail,omitempty" doc:"of the person; not in the log, so it can be erased"`
 	Kind   string   `json:"kind" enum:"user,service"`
-	Owner  string   `json:"owner,omitempty" doc:"id of the user who owns the service account, and manages its tokens"`
+	Owner  string   `json:"owner,omitempty" doc:"id of the user that owns the service account and manages its tokens"`
 	State  string   `json:"state" enum:"active,suspended,erased"`
 	Reason string   `json:"reason,omitempty" doc:"of the suspension"`
-	Grants []string `json:"grants" doc:"scopes that it has; where partial is true, those that the caller has of it"`
-	// Partial stands in answers to tokens.
-	Partial bool `json:"partial,omitempty" doc:"the caller is a token with a part of what the account has, and sees no more of the account than that: no login, name, mail, owner or other grants"`
-	// SelfService is on for new accounts.
-	SelfService  bool       `json:"self_service" doc:"it makes, widens, rotates and resumes tokens of its own, and its owner does"`
-	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token of it that was created before is revoked"`
-	TokensUntil  uint64     `json:"tokens_until,omitempty" doc:"every token of it that was created at a lower position is revoked"`
+	Grants []string `json:"grants" doc:"the account's scopes; if partial is true, only those that the caller's token also has"`
+	// Partial is set in answers to tokens.
+	Partial bool `json:"partial,omitempty" doc:"the caller is a token with only some of the account's grants: login, name, mail, owner and the other grants are left out"`
+	// SelfService is true for new accounts.
+	SelfService  bool       `json:"self_service" doc:"the account and its owner can create, widen, rotate and resume the account's tokens"`
+	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"all tokens of the account that were created before this time are revoked"`
+	TokensUntil  uint64     `json:"tokens_until,omitempty" doc:"all tokens of the account that were created at a lower position are revoked"`
 	CreatedAt    time.Time  `json:"created_at"`
 	ChangedAt    time.Time  `json:"changed_at"`
-	Version      uint64     `json:"version" doc:"position of the last event about it; its ETag"`
+	Version      uint64     `json:"version" doc:"position of the last event about the account; also its ETag"`
 }
 
 type accountOutput struct {
 	ETag     string `header:"ETag" doc:"the account's version"`
-	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
-	Replayed string `header:"Idempotency-Replayed" doc:"true where an earlier request with the same key did it"`
+	Position uint64 `header:"Ledger-Position" doc:"log position that the answer reflects"`
+	Replayed string `header:"Idempotency-Replayed" doc:"true if an earlier request with the same key was carried out"`
 	Status   int
 	Body     struct {
 		Account  Account  `json:"account"`
-		Position uint64   `json:"position" doc:"of the event in the log"`
-		Receipt  *Receipt `json:"receipt,omitempty" doc:"where the request waited: since when the change is in force on every node"`
+		Position uint64   `json:"position" doc:"position of the event in the log"`
+		Receipt  *Receipt `json:"receipt,omitempty" doc:"with ?wait=: when the change took effect on every node"`
 	}
 }
 
@@ -51,12 +51,12 @@ type AccountPath struct {
 }
 
 type createAccountInput struct {
-	Keyed
+	Idempotent
 	Body struct {
-		Login  string   `json:"login" maxLength:"100" doc:"letters and digits of ASCII and . _ - + @; kept apart from the log"`
+		Login  string   `json:"login" maxLength:"100" doc:"ASCII letters and digits, and . _ - + @; not in the log, so it can be erased"`
 		Kind   string   `json:"kind" enum:"user,service"`
-		Owner  string   `json:"owner,omitempty" minLength:"1" maxLength:"128" doc:"id or login of the user who owns it; for service accounts"`
-		Grants []string `json:"grants,omitempty" maxItems:"64" doc:"as in admin:site/3"`
+		Owner  string   `json:"owner,omitempty" minLength:"1" maxLength:"128" doc:"id or login of the user that owns the account; for service accounts only"`
+		Grants []string `json:"grants,omitempty" maxItems:"64" doc:"what the account can do, such as admin:site/3"`
 		Name   string   `json:"name,omitempty" maxLength:"200" doc:"of the person or service; kept apart from the log"`
 		Mail   string   `json:"mail,omitempty" maxLength:"254" doc:"of the person; kept apart from the log"`
 	}
@@ -64,22 +64,22 @@ type createAccountInput struct {
 
 type editAccountInput struct {
 	AccountPath
-	Keyed
+	Idempotent
 	Conditional
 	Body struct {
-		Owner       *string `json:"owner,omitempty" maxLength:"128" doc:"id or login of the user who owns it; empty for none"`
+		Owner       *string `json:"owner,omitempty" maxLength:"128" doc:"id or login of the user that owns the account; empty for none"`
 		SelfService *bool   `json:"self_service,omitempty"`
-		Name        *string `json:"name,omitempty" maxLength:"200" doc:"of the person or service, empty for none; kept apart from the log"`
-		Mail        *string `json:"mail,omitempty" maxLength:"254" doc:"of the person, empty for none; kept apart from the log"`
+		Name        *string `json:"name,omitempty" maxLength:"200" doc:"of the person or service; empty for none"`
+		Mail        *string `json:"mail,omitempty" maxLength:"254" doc:"of the person; empty for none"`
 	}
 }
 
 type eraseAccountInput struct {
 	AccountPath
-	Keyed
+	Idempotent
 	Conditional
 	Waiting
-	Body *Nothing
+	Body *EmptyBody
 }
 
 type listAccountsInput struct {
@@ -89,43 +89,45 @@ type listAccountsInput struct {
 
 type grantInput struct {
 	AccountPath
-	Keyed
+	Idempotent
 	Conditional
 	Waiting
 	Body struct {
-		Grants []string `json:"grants" maxItems:"64" doc:"replaces all of them"`
+		Grants []string `json:"grants" maxItems:"64" doc:"replaces all grants"`
 	}
 }
 
 type suspendAccountInput struct {
 	AccountPath
-	Keyed
+	Idempotent
 	Waiting
-	Body *struct {
-		Reason string `json:"reason,omitempty" maxLength:"100" doc:"do not name people, the log cannot forget"`
-	}
+	Body *ReasonBody
 }
 
 type resumeAccountInput struct {
 	AccountPath
-	Keyed
-	Body *Nothing
+	Idempotent
+	Body *EmptyBody
 }
 
 func (a *api) accountRoutes(h huma.API) {
 	op := operation("accounts")
-	huma.Register(h, op(http.MethodPost, "/v1/accounts", "create-account", "Make an account", http.StatusCreated), a.createAccount)
-	huma.Register(h, op(http.MethodGet, "/v1/accounts", "list-accounts", "List accounts", http.StatusOK), a.listAccounts)
-	huma.Register(h, op(http.MethodGet, "/v1/accounts/{id}", "get-account", "Show an account", http.StatusOK), a.getAccount)
-	edit := op(http.MethodPatch, "/v1/accounts/{id}", "edit-account", "Change an account's owner, self-service, name or mail", http.StatusOK)
-	edit.Description = `Changes what the body names. Of name and mail the log has that they changed, not what they are. Where the answer is 503 the log may say so already and they be as before: the same request with the same Idempotency-Key goes on.`
-	huma.Register(h, edit, a.editAccount)
-	huma.Register(h, op(http.MethodPut, "/v1/accounts/{id}/grants", "grant", "Replace an account's grants", http.StatusOK), a.grant)
-	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/suspend", "suspend-account", "Stop all of an account's tokens until it is resumed", http.StatusOK), a.suspendAccount)
-	huma.Register(h, op(http.MethodPost, "/v1/accounts/{id}/resume", "resume-account", "Let a suspended account's tokens work again", http.StatusOK), a.resumeAccount)
-	erase := op(http.MethodPost, "/v1/accounts/{id}/erase", "erase-account", "End an account for ever, and forget its person", http.StatusOK)
-	erase.Description = `Ends the account and all of its tokens, and deletes its login, name, mail and what its person proved to be theirs by. The log keeps the account's id and what it did. Where the answer is 503 the account may have ended and not all be deleted yet: the same request goes on.`
-	huma.Register(h, erase, a.eraseAccount)
+	create := op(http.MethodPost, "/v1/accounts", "create-account", "Create an account")
+	create.DefaultStatus = http.StatusCreated
+	register(a, h, create, a.createAccount)
+	register(a, h, op(http.MethodGet, "/v1/accounts", "list-accounts", "List accounts"), a.listAccounts)
+	register(a, h, op(http.MethodGet, "/v1/accounts/{id}", "get-account", "Show an account"), a.getAccount)
+	edit := op(http.MethodPatch, "/v1/accounts/{id}", "edit-account", "Change an account's owner, self-service, name or mail")
+	edit.Description = `Changes the fields in the body. The log records that name or mail changed, but not their values. ` +
+		`After a 503 the log may already record the change while the values are still the old ones. Send the same request with the same Idempotency-Key again to complete it.`
+	register(a, h, edit, a.editAccount)
+	register(a, h, op(http.MethodPut, "/v1/accounts/{id}/grants", "grant", "Replace an account's grants"), a.grant)
+	register(a, h, op(http.MethodPost, "/v1/accounts/{id}/suspend", "suspend-account", "Suspend an account and all of its tokens"), a.suspendAccount)
+	register(a, h, op(http.MethodPost, "/v1/accounts/{id}/resume", "resume-account", "Resume a suspended account and its tokens"), a.resumeAccount)
+	erase := op(http.MethodPost, "/v1/accounts/{id}/erase", "erase-account", "Close an account permanently and erase its personal data")
+	erase.Description = `Revokes all tokens of the account, and deletes its login, name, mail, password and second factor. The log keeps the account's id and what it did. ` +
+		`After a 503 the account may already be closed while some data is not deleted. Send the same request again to complete it.`
+	register(a, h, erase, a.eraseAccount)
 }
 
 func (a *api) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
@@ -133,80 +135,77 @@ func (a *api) createAccount(ctx context.Context, in *createAccountInput) (*accou
 	r, err := a.ledger.CreateAccount(ctx, callerFrom(ctx), in.Key, ledger.CreateAccount{
 		Login: b.Login, Kind: b.Kind, Owner: b.Owner, Grants: b.Grants, Person: ledger.Person{Name: b.Name, Mail: b.Mail},
 	})
-	out, err := a.accountResult(ctx, r, err, false)
-	if err == nil && !r.Replayed {
+	if err != nil {
+		return nil, locatedAt(accountInPath, err)
+	}
+	out := showAccountResult(r)
+	if !r.Replayed {
 		out.Status = http.StatusCreated
 	}
-	return out, err
+	return out, nil
 }
 
 func (a *api) editAccount(ctx context.Context, in *editAccountInput) (*accountOutput, error) {
-	seen, err := parseETag(in.IfMatch)
+	seen, err := parseIfMatch(in.IfMatch)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
 	r, err := a.ledger.EditAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen, ledger.EditAccount{
 		Owner: in.Body.Owner, SelfService: in.Body.SelfService, Name: in.Body.Name, Mail: in.Body.Mail,
 	})
-	return a.accountResult(ctx, r, err, seen != 0)
+	if err != nil {
+		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
+	}
+	return showAccountResult(r), nil
 }
 
 func (a *api) eraseAccount(ctx context.Context, in *eraseAccountInput) (*accountOutput, error) {
-	seen, err := parseETag(in.IfMatch)
+	seen, wait, err := parseChange(in.Conditional, in.Waiting)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
-	}
-	wait, err := parseWait(in.Wait)
-	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
 	r, err := a.ledger.EraseAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen)
-	return a.provenAccount(ctx, r, err, seen != 0, wait)
+	if err != nil {
+		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
+	}
+	return a.awaitAccount(ctx, r, wait), nil
 }
 
 func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error) {
-	seen, err := parseETag(in.IfMatch)
+	seen, wait, err := parseChange(in.Conditional, in.Waiting)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
-	}
-	wait, err := parseWait(in.Wait)
-	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
 	r, err := a.ledger.Grant(ctx, callerFrom(ctx), in.Key, in.ID, seen, in.Body.Grants)
-	return a.provenAccount(ctx, r, err, seen != 0, wait)
+	if err != nil {
+		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
+	}
+	return a.awaitAccount(ctx, r, wait), nil
 }
 
 func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*accountOutput, error) {
 	wait, err := parseWait(in.Wait)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
-	reason := ""
-	if in.Body != nil {
-		reason = in.Body.Reason
+	r, err := a.ledger.SuspendAccount(ctx, callerFrom(ctx), in.Key, in.ID, in.Body.text())
+	if err != nil {
+		return nil, locatedAt(accountInPath, err)
 	}
-	r, err := a.ledger.SuspendAccount(ctx, callerFrom(ctx), in.Key, in.ID, reason)
-	return a.provenAccount(ctx, r, err, false, wait)
-}
-
-// provenAccount is what provenToken is for tokens.
-func (a *api) provenAccount(ctx context.Context, r ledger.AccountResult, err error, ifMatch bool, wait time.Duration) (*accountOutput, error) {
-	out, err := a.accountResult(ctx, r, err, ifMatch)
-	if err == nil {
-		out.Body.Receipt = a.prove(ctx, r.Position, wait, &out.Position)
-	}
-	return out, err
+	return a.awaitAccount(ctx, r, wait), nil
 }
 
 func (a *api) resumeAccount(ctx context.Context, in *resumeAccountInput) (*accountOutput, error) {
 	r, err := a.ledger.ResumeAccount(ctx, callerFrom(ctx), in.Key, in.ID)
-	return a.accountResult(ctx, r, err, false)
+	if err != nil {
+		return nil, locatedAt(accountInPath, err)
+	}
+	return showAccountResult(r), nil
 }
 
 type getAccountOutput struct {
 	ETag     string `header:"ETag" doc:"the account's version"`
-	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
+	Position uint64 `header:"Ledger-Position" doc:"log position that the answer reflects"`
 	Body     Account
 }
 
@@ -214,48 +213,64 @@ func (a *api) getAccount(ctx context.Context, in *AccountPath) (*getAccountOutpu
 	at := a.ledger.Position()
 	got, err := a.ledger.GetAccount(ctx, callerFrom(ctx), in.ID)
 	if err != nil {
-		return nil, a.fault(ctx, inPath(err), false)
+		return nil, locatedAt(accountInPath, err)
 	}
 	return &getAccountOutput{ETag: etag(got.Version), Position: uint64(at), Body: showAccount(got)}, nil
 }
 
-type accountList struct {
-	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
+type listAccountsOutput struct {
+	Position uint64 `header:"Ledger-Position" doc:"log position that the answer reflects"`
 	Body     struct {
 		Items      []Account `json:"items"`
-		NextCursor string    `json:"next_cursor,omitempty" doc:"for the next page; absent on the last"`
+		NextCursor string    `json:"next_cursor,omitempty" doc:"cursor of the next page; absent on the last page"`
 	}
 }
 
-func (a *api) listAccounts(ctx context.Context, in *listAccountsInput) (*accountList, error) {
+func (a *api) listAccounts(ctx context.Context, in *listAccountsInput) (*listAccountsOutput, error) {
 	filter, caller := ledger.AccountFilter{Kind: in.Kind}, callerFrom(ctx)
-	after, err := in.after("accounts", callersOwn(caller, filter))
+	after, err := in.decodeCursor("accounts", perCaller(caller, filter))
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
 	at := a.ledger.Position()
 	list, more, err := a.ledger.ListAccounts(ctx, caller, filter, events.AccountID(after), in.Limit)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
-	out := &accountList{Position: uint64(at)}
+	out := &listAccountsOutput{Position: uint64(at)}
 	out.Body.Items = make([]Account, len(list))
 	for i, got := range list {
 		out.Body.Items[i] = showAccount(got)
 	}
 	if more {
-		out.Body.NextCursor = cursor("accounts", callersOwn(caller, filter), string(list[len(list)-1].ID))
+		out.Body.NextCursor = encodeCursor("accounts", perCaller(caller, filter), string(list[len(list)-1].ID))
 	}
 	return out, nil
 }
 
-func (a *api) accountResult(ctx context.Context, r ledger.AccountResult, err error, ifMatch bool) (*accountOutput, error) {
-	if err != nil {
-		return nil, a.fault(ctx, inPath(err), ifMatch)
+// parseChange parses the precondition and the wait of a command.
+func parseChange(c Conditional, w Waiting) (seen ledger.Precondition, wait time.Duration, err error) {
+	if seen, err = parseIfMatch(c.IfMatch); err != nil {
+		return 0, 0, err
 	}
-	out := &accountOutput{ETag: etag(r.Account.Version), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK}
+	wait, err = parseWait(w.Wait)
+	return seen, wait, err
+}
+
+// awaitAccount returns the result of a command that took rights away. If the
+// request asks for that, it first waits until the change is in force everywhere.
+func (a *api) awaitAccount(ctx context.Context, r ledger.AccountResult, wait time.Duration) *accountOutput {
+	out := showAccountResult(r)
+	out.Body.Receipt = a.awaitReceipt(ctx, r.Position, wait, &out.Position)
+	return out
+}
+
+func showAccountResult(r ledger.AccountResult) *accountOutput {
+	out := &accountOutput{
+		ETag: etag(r.Account.Version), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK,
+	}
 	out.Body.Account, out.Body.Position = showAccount(r.Account), uint64(r.Position)
-	return out, nil
+	return out
 }
 
 func showAccount(a ledger.Account) Account {
@@ -267,9 +282,10 @@ func showAccount(a ledger.Account) Account {
 		state = "suspended"
 	}
 	return Account{
-		ID: string(a.ID), Login: a.Login, Name: a.Name, Mail: a.Mail, Kind: string(a.Kind), Owner: string(a.Owner), State: state, Reason: a.Reason,
+		ID: string(a.ID), Login: a.Login, Name: a.Name, Mail: a.Mail, Kind: string(a.Kind), Owner: string(a.Owner),
+		State: state, Reason: a.Reason,
 		Grants: events.ScopeStrings(a.Grants), Partial: a.Partial, SelfService: a.SelfService,
-		TokensBefore: instant(a.TokensBefore), TokensUntil: uint64(a.TokensUntil),
+		TokensBefore: timeOrNil(a.TokensBefore), TokensUntil: uint64(a.TokensUntil),
 		CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
 	}
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
-// TestChallenges holds the answers to those who have not proved enough to what
-// the standards say of their headers.
+// TestChallenges checks the headers that the standards ask for in answers to
+// callers that are not authenticated, or too often.
 func TestChallenges(t *testing.T) {
 	for _, tt := range []struct {
 		err          error
@@ -23,7 +23,7 @@ func TestChallenges(t *testing.T) {
 		{
 			// RFC 9470 section 3.
 			fmt.Errorf("x: %w", &ledger.ProofError{What: "make a token", MaxAge: 5 * time.Minute}), 401, "proof_required", "WWW-Authenticate",
-			`Bearer realm="tokenledger", error="insufficient_user_authentication", error_description="a more recent proof of the person is needed", max_age="300"`,
+			`Bearer realm="tokenledger", error="insufficient_user_authentication", error_description="re-authentication is required", max_age="300"`,
 		},
 		{signin.ErrFailed, 401, "sign_in_failed", "WWW-Authenticate", `Bearer realm="tokenledger"`},
 		{signin.ErrSecondFactor, 401, "second_factor_required", "WWW-Authenticate", `Bearer realm="tokenledger"`},
@@ -32,7 +32,7 @@ func TestChallenges(t *testing.T) {
 		{signin.ErrBusy, 503, "unavailable", "Retry-After", "2"},
 		{ledger.ErrUnavailable, 503, "unavailable", "Retry-After", "1"},
 	} {
-		p := problemFor(tt.err, false)
+		p := problemFor(tt.err)
 		w := httptest.NewRecorder()
 		p.write(w, "id")
 		if got := w.Header().Get(tt.header); w.Code != tt.status || p.Code != tt.code || got != tt.want {
@@ -41,8 +41,17 @@ func TestChallenges(t *testing.T) {
 	}
 }
 
-// TestOpen lets two requests through without anybody, however they are spelt.
-func TestOpen(t *testing.T) {
+// TestBusy holds that a busy client is told when to try again.
+func TestBusy(t *testing.T) {
+	w := httptest.NewRecorder()
+	busy().write(w, "id")
+	if got := w.Header().Get("Retry-After"); w.Code != http.StatusTooManyRequests || got != "1" {
+		t.Errorf("status %d, Retry-After %q; want 429 and 1", w.Code, got)
+	}
+}
+
+// TestIsSignIn admits two requests without a caller, in one spelling each.
+func TestIsSignIn(t *testing.T) {
 	for line, want := range map[string]bool{
 		"POST /v1/session":            true,
 		"POST /v1/password":           true,
@@ -65,8 +74,8 @@ func TestOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := opens(r); got != want {
-			t.Errorf("%s is open: %t, want %t", line, got, want)
+		if got := isSignIn(r); got != want {
+			t.Errorf("%s is sign-in: %t, want %t", line, got, want)
 		}
 	}
 }

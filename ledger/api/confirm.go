@@ -6,48 +6,48 @@ import (
 	"net/http"
 )
 
-// confirming writes the answer to a query only if the caller's token still is
-// accepted then. A query may wait for long, and the process may stand still in
-// between: an answer that leaves after the token's end shows what the log holds
-// to somebody who may not see it any more.
+// confirmingWriter writes the answer to a query only if the caller's token is
+// still accepted then. A query may wait for a long time, and the process may be
+// suspended in between. An answer that leaves after the token was revoked would
+// show the log's content to a caller that may not see it any more.
 //
-// A command needs no such look. What it did it did before the token's end, or it
-// is refused where it is appended.
-type confirming struct {
+// A command needs no such check. It took effect before the token was revoked, or
+// the append refused it.
+type confirmingWriter struct {
 	http.ResponseWriter
-	ask func() *Problem // why the caller may not see the answer
-	id  string          // of the request
+	check func() *Problem // why the caller may not see the answer
+	id    string          // of the request
 
-	before  http.Header // as it was before the operation
+	initial http.Header // before the operation ran
 	decided bool
 	refused bool
 }
 
-// confirming returns the writer of a request's answer: w itself where the answer
-// needs no second look at the caller.
-func (f *front) confirming(ctx context.Context, w http.ResponseWriter, r *http.Request, c *Credential) http.ResponseWriter {
-	if f.confirm == nil || c == nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
+// confirming returns the writer of a request's answer: w itself if the answer
+// needs no second check of the caller.
+func (g *gate) confirming(ctx context.Context, w http.ResponseWriter, r *http.Request, c *Credential) http.ResponseWriter {
+	if g.confirm == nil || c == nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return w
 	}
-	return &confirming{
-		ResponseWriter: w, id: requestID(ctx), before: w.Header().Clone(),
-		ask: func() *Problem { return refusedCaller(f.confirm(ctx, *c)) },
+	return &confirmingWriter{
+		ResponseWriter: w, id: requestID(ctx), initial: w.Header().Clone(),
+		check: func() *Problem { return callerProblem(g.confirm(ctx, *c)) },
 	}
 }
 
 // Unwrap lets [http.ResponseController] reach the connection.
-func (w *confirming) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+func (w *confirmingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// WriteHeader asks whether the answer may leave, once, and writes a problem in
-// its place if not.
-func (w *confirming) WriteHeader(status int) {
+// WriteHeader checks the caller once, and writes a problem instead of the answer
+// if the caller may not see it.
+func (w *confirmingWriter) WriteHeader(status int) {
 	if !w.decided {
 		w.decided = true
-		if p := w.ask(); p != nil {
+		if p := w.check(); p != nil {
 			w.refused = true
 			h := w.Header()
 			clear(h)
-			maps.Copy(h, w.before)
+			maps.Copy(h, w.initial)
 			p.write(w.ResponseWriter, w.id)
 		}
 	}
@@ -57,7 +57,7 @@ func (w *confirming) WriteHeader(status int) {
 }
 
 // Write writes the answer's body, or drops it.
-func (w *confirming) Write(b []byte) (int, error) {
+func (w *confirmingWriter) Write(b []byte) (int, error) {
 	if !w.decided {
 		w.WriteHeader(http.StatusOK)
 	}

@@ -9,12 +9,12 @@ import (
 
 // Constraints narrow where and how a token may be used.
 type Constraints struct {
-	CIDRs      []string `json:"cidrs,omitempty" maxItems:"64" doc:"networks that the client's address has to be in" example:"[\"192.0.2.0/24\"]"`
-	Origins    []string `json:"origins,omitempty" maxItems:"64" doc:"pages that may use it" example:"[\"https://example.org\"]"`
-	Methods    []string `json:"methods,omitempty" maxItems:"64" doc:"HTTP methods that it may be used with" example:"[\"GET\"]"`
-	Audience   []string `json:"audience,omitempty" maxItems:"64" doc:"names of the policies that may accept it"`
-	HeaderOnly bool     `json:"header_only,omitempty" doc:"refuse it in a URL"`
-	Rate       int      `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"most requests a second that each verifier lets through; any number where it is absent"`
+	CIDRs      []string `json:"cidrs,omitempty" maxItems:"64" doc:"the client's address must be in one of these networks" example:"[\"192.0.2.0/24\"]"`
+	Origins    []string `json:"origins,omitempty" maxItems:"64" doc:"only these web origins may use the token" example:"[\"https://example.org\"]"`
+	Methods    []string `json:"methods,omitempty" maxItems:"64" doc:"only these HTTP methods are allowed" example:"[\"GET\"]"`
+	Audience   []string `json:"audience,omitempty" maxItems:"64" doc:"only proxy policies with these names accept the token"`
+	HeaderOnly bool     `json:"header_only,omitempty" doc:"refuse the token in a URL"`
+	Rate       int      `json:"rate,omitempty" minimum:"1" maximum:"100000" doc:"requests per second that each verifier allows; default: no limit"`
 }
 
 func showConstraints(c *events.Constraints) *Constraints {
@@ -28,8 +28,8 @@ func showConstraints(c *events.Constraints) *Constraints {
 	return out
 }
 
-// read turns constraints into the ledger's.
-func (c *Constraints) read() (*events.Constraints, error) {
+// parse turns constraints into the ledger's.
+func (c *Constraints) parse() (*events.Constraints, error) {
 	if c == nil {
 		return nil, nil
 	}

@@ -11,20 +11,20 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// Duration is a length of time: in a request a number of seconds, or text as in
-// "90d", "36h" or "15m"; in an answer such text.
+// Duration is a duration in JSON. A request has a number of seconds, or text such
+// as "90d", "36h" or "15m". An answer has such text.
 type Duration time.Duration
 
 // Schema describes both forms.
 func (Duration) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{
-		Description: `seconds, or text as in "90d", "36h", "15m"`,
+		Description: `a duration: seconds, or text such as "90d", "36h", "15m"`,
 		Examples:    []any{"90d"},
 		OneOf:       []*huma.Schema{{Type: huma.TypeInteger}, {Type: huma.TypeString, MaxLength: ptr(32)}},
 	}
 }
 
-// UnmarshalJSON reads either form.
+// UnmarshalJSON reads both forms.
 func (d *Duration) UnmarshalJSON(b []byte) error {
 	var text string
 	if json.Unmarshal(b, &text) == nil {
@@ -40,7 +40,7 @@ func (d *Duration) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// MarshalJSON writes text, whole days as days.
+// MarshalJSON writes text. Whole days are written as days.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 
 func (d Duration) String() string {
@@ -57,13 +57,13 @@ func (d Duration) String() string {
 	return s
 }
 
-var errDuration = errors.New(`a length of time is a number of seconds, or text as in "90d", "36h", "15m"`)
+var errDuration = errors.New(`not a duration; send seconds, or text such as "90d", "36h", "15m"`)
 
-// ParseDuration reads "90d", or what [time.ParseDuration] reads.
+// ParseDuration parses "90d", or what [time.ParseDuration] parses.
 func ParseDuration(s string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(s, "d"); ok {
 		n, err := strconv.ParseInt(days, 10, 32)
-		if err != nil || n > 106_000 || n < -106_000 { // what fits
+		if err != nil || n > 106_000 || n < -106_000 { // what time.Duration can hold
 			return 0, errDuration
 		}
 		return time.Duration(n) * 24 * time.Hour, nil
@@ -75,7 +75,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
-// std returns the duration as the ledger takes it.
+// std returns the duration as the ledger takes it, nil for nil.
 func (d *Duration) std() *time.Duration { return (*time.Duration)(d) }
 
 func ptr[T any](v T) *T { return &v }

@@ -11,63 +11,63 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// Node is a verifier as clients see it: one process.
+// Node is one verifier process.
 type Node struct {
-	Name     string `json:"name"`
-	Instance string `json:"instance" doc:"of its process; drawn when that started"`
-	State    string `json:"state" enum:"serving,not_ready,silent,gone" doc:"serving: it answers checks; not_ready: it says that it does not; silent: it was not heard of for a lease, and may answer until lease_until; gone: it answers nothing any more"`
-	Position uint64 `json:"position" doc:"last applied"`
-	Lag      uint64 `json:"lag" doc:"events that this ledger has applied and the verifier has not"`
-	Ready    bool   `json:"ready" doc:"it answers checks"`
-	Why      string `json:"why,omitempty" doc:"why it does not"`
-	Warning  string `json:"warning,omitempty" doc:"what an operator should look at"`
-	LeaseMS  int64  `json:"lease_left_ms" doc:"for how long it might answer without hearing from the log, when it reported"`
-	// Until is the ledger's own bound.
-	Until     *time.Time       `json:"lease_until,omitempty" doc:"when it has no lease any more at the latest if it renews no more, as this ledger knows"`
-	Digest    *Digest          `json:"digest,omitempty" doc:"what its index holds; nodes with another digest at the same position differ"`
-	StaleMS   map[string]int64 `json:"stale_ms,omitempty" doc:"permission -> for how long it goes on to answer for that one past its lease"`
-	ClockMS   *int64           `json:"clock_offset_ms,omitempty" doc:"milliseconds that its clock is ahead of the median of the ledgers' clocks, less than 0 if it is behind; absent while it does not know. A node that is more than 2,000 away has no lease"`
-	Roles     []string         `json:"roles,omitempty"`
-	Copy      *LogCopy         `json:"copy,omitempty" doc:"its own copy of the log; absent where it keeps none"`
-	Version   string           `json:"version" doc:"of its program"`
-	Epoch     string           `json:"epoch" doc:"of the log that it reads"`
-	Address   string           `json:"verify_address" doc:"where it answers checks"`
-	HeardAt   *time.Time       `json:"heard_at,omitempty" doc:"when it last reported; absent where this ledger knows it by its renewals alone"`
-	RenewedAt *time.Time       `json:"renewed_at,omitempty" doc:"when its last renewal of its lease was read"`
+	Name     string `json:"name" doc:"the node's name"`
+	Instance string `json:"instance" doc:"random id of the node's process"`
+	State    string `json:"state" enum:"serving,not_ready,silent,gone" doc:"serving: the node answers checks; not_ready: it reports that it does not; silent: it has not reported for one lease, and may answer until lease_until; gone: it can no longer answer"`
+	Position uint64 `json:"position" doc:"last log position that the node has applied"`
+	Lag      uint64 `json:"lag" doc:"number of events that this ledger has applied and the node has not"`
+	Ready    bool   `json:"ready" doc:"the node answers checks"`
+	Why      string `json:"why,omitempty" doc:"why the node does not answer checks"`
+	Warning  string `json:"warning,omitempty" doc:"a condition that needs an operator"`
+	LeaseMS  int64  `json:"lease_left_ms" doc:"remaining time of the node's lease when it reported"`
+	// Until is computed by the ledger.
+	Until     *time.Time       `json:"lease_until,omitempty" doc:"when the node's lease expires at the latest without another renewal, as this ledger knows"`
+	Digest    *Digest          `json:"digest,omitempty" doc:"checksum of the node's index; healthy nodes have the same checksum at the same position"`
+	StaleMS   map[string]int64 `json:"stale_ms,omitempty" doc:"permissions that the node serves without a lease, each with the time for which it does so"`
+	ClockMS   *int64           `json:"clock_offset_ms,omitempty" doc:"offset of the node's clock to the median of the ledgers' clocks, in milliseconds; absent if unknown. A node with an offset over 2,000 ms gets no lease"`
+	Roles     []string         `json:"roles,omitempty" doc:"what the node runs: ledger, verifier"`
+	Copy      *LogCopy         `json:"copy,omitempty" doc:"the node's copy of the log; absent if it keeps none"`
+	Version   string           `json:"version" doc:"version of the node's program"`
+	Epoch     string           `json:"epoch" doc:"epoch of the log that the node reads"`
+	Address   string           `json:"verify_address" doc:"address at which the node answers checks"`
+	HeardAt   *time.Time       `json:"heard_at,omitempty" doc:"when the node last reported; absent if this ledger knows it only by its lease renewals"`
+	RenewedAt *time.Time       `json:"renewed_at,omitempty" doc:"when the ledger read the node's last lease renewal"`
 }
 
-// Digest stands for the content of an index at a position.
+// Digest is a checksum of an index at a position.
 type Digest struct {
 	Position uint64 `json:"position"`
-	Digest   string `json:"digest" doc:"16 hexadecimal digits"`
+	Digest   string `json:"digest" doc:"checksum, as 16 hexadecimal digits"`
 }
 
-// LogCopy is a ledger's own copy of the log.
+// LogCopy is a ledger's copy of the log.
 type LogCopy struct {
-	State string `json:"state" enum:"checking,whole,damaged,refilling" doc:"checking: it is being read, before anything rests on it; whole: it has every position from first to last; damaged: it does not count, and goes to quarantine; refilling: it is being filled from the other ledgers"`
-	First uint64 `json:"first" doc:"first position; 0 where it has none, or that is not known"`
+	State string `json:"state" enum:"checking,whole,damaged,refilling" doc:"checking: the ledger verifies the copy before using it; whole: the copy has every position from first to last; damaged: the copy is not used and will be quarantined; refilling: the ledger copies the log from the other ledgers"`
+	First uint64 `json:"first" doc:"first position; 0 if it is empty or unknown"`
 	Last  uint64 `json:"last" doc:"last position"`
-	Why   string `json:"why,omitempty" doc:"why it is not whole"`
+	Why   string `json:"why,omitempty" doc:"why the copy is not whole"`
 }
 
-type nodeList struct {
-	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
+type listNodesOutput struct {
+	Position uint64 `header:"Ledger-Position" doc:"log position that the answer reflects"`
 	Body     struct {
 		Items []Node `json:"items"`
 	}
 }
 
 func (a *api) nodeRoutes(h huma.API) {
-	huma.Register(h, operation("nodes")(http.MethodGet, "/v1/nodes", "list-nodes", "List the verifiers, by what they report and by their leases", http.StatusOK), a.listNodes)
+	register(a, h, operation("nodes")(http.MethodGet, "/v1/nodes", "list-nodes", "List verifiers and their state"), a.listNodes)
 }
 
-func (a *api) listNodes(ctx context.Context, _ *struct{}) (*nodeList, error) {
+func (a *api) listNodes(ctx context.Context, _ *struct{}) (*listNodesOutput, error) {
 	list, err := a.ledger.Nodes(callerFrom(ctx))
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
 	at := a.ledger.Position()
-	out := &nodeList{Position: uint64(at)}
+	out := &listNodesOutput{Position: uint64(at)}
 	out.Body.Items = make([]Node, len(list))
 	for i, n := range list {
 		out.Body.Items[i] = showNode(n, at)
@@ -77,9 +77,11 @@ func (a *api) listNodes(ctx context.Context, _ *struct{}) (*nodeList, error) {
 
 func showNode(n ledger.Node, at events.Position) Node {
 	out := Node{
-		Name: n.Name, Instance: n.Instance, State: string(n.State), Position: uint64(n.Position), Lag: lag(at, n.Position),
-		Ready: n.Ready, Why: n.Why, Warning: n.Warning, LeaseMS: n.LeaseMS, Until: instant(n.Until),
-		Roles: n.Roles, Version: n.Version, Epoch: n.Epoch, Address: n.Address, HeardAt: instant(n.Heard), RenewedAt: instant(n.Renewed),
+		Name: n.Name, Instance: n.Instance, State: string(n.State),
+		Position: uint64(n.Position), Lag: lag(at, n.Position),
+		Ready: n.Ready, Why: n.Why, Warning: n.Warning, LeaseMS: n.LeaseMS, Until: timeOrNil(n.Until),
+		Roles: n.Roles, Version: n.Version, Epoch: n.Epoch, Address: n.Address,
+		HeardAt: timeOrNil(n.Heard), RenewedAt: timeOrNil(n.Renewed),
 	}
 	if n.Clock != nil {
 		out.ClockMS = new(int64(*n.Clock))

@@ -8,45 +8,43 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tokenledger/tokenledger/events"
-	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// Policy is what holds for every token and every session. What is absent is as
-// its field says, in a request and in an answer: what was read and is sent back
-// changes nothing.
+// Policy holds the rules for all tokens and sessions. A request and an answer
+// leave out the same fields, so sending back what was read changes nothing.
 type Policy struct {
-	MaxLife     *Duration `json:"max_life,omitempty" doc:"the longest that a token may live; for ever where it is absent. It is for tokens that are made or prolonged from then on"`
-	DefaultLife *Duration `json:"default_life,omitempty" doc:"how long a token lives whose maker does not say; as long as max_life allows where it is absent"`
-	MaxGrace    *Duration `json:"max_grace,omitempty" doc:"the longest that an old secret may live after a rotation; where it is absent the old one ends at once"`
-	WarnBefore  *Duration `json:"warn_before,omitempty" doc:"how long before its end a token counts as expiring soon; never where it is absent"`
+	MaxLife     *Duration `json:"max_life,omitempty" doc:"maximum lifetime of tokens that are created or extended from now on; default: no limit"`
+	DefaultLife *Duration `json:"default_life,omitempty" doc:"lifetime of a token that is created without one; default: the maximum"`
+	MaxGrace    *Duration `json:"max_grace,omitempty" doc:"maximum time that the old secret stays valid after a rotation; default: it ends immediately"`
+	WarnBefore  *Duration `json:"warn_before,omitempty" doc:"how long before its expiry a token counts as expiring soon; default: never"`
 
-	Makers       string     `json:"token_makers,omitempty" enum:"all,site_admins,superusers" doc:"who makes, widens, rotates and resumes tokens; all where it is absent"`
-	AnyAccount   bool       `json:"site_admins_any_account,omitempty" doc:"admins of a site make, widen and rotate tokens of every account; else only of accounts that have nothing beyond their sites. Applications behind a proxy take the holder of such a token for that account"`
-	PlainRefused bool       `json:"plain_refused,omitempty" doc:"refuse secrets of 32 hexadecimal characters"`
-	PlainUntil   *time.Time `json:"plain_until,omitempty" doc:"from when on they are refused; at no time where it is absent"`
-	URLRefused   bool       `json:"url_refused,omitempty" doc:"refuse every token that travelled in a URL"`
+	Makers       string     `json:"token_makers,omitempty" enum:"all,site_admins,superusers" doc:"who can create, widen, rotate and resume tokens; default: all"`
+	AnyAccount   bool       `json:"site_admins_any_account,omitempty" doc:"site admins can create, widen and rotate tokens of every account; default: only of accounts whose grants are all on the admin's sites. Applications behind a proxy treat the holder of such a token as that account"`
+	PlainRefused bool       `json:"plain_refused,omitempty" doc:"refuse secrets in the format hex32"`
+	PlainUntil   *time.Time `json:"plain_until,omitempty" doc:"refuse secrets in the format hex32 from this time on; default: never"`
+	URLRefused   bool       `json:"url_refused,omitempty" doc:"refuse every token that is sent in a URL"`
 
-	TokenSignIn bool      `json:"token_sign_in,omitempty" doc:"a token may begin a session, which never proves the person"`
-	SessionIdle *Duration `json:"session_idle,omitempty" doc:"for how long a session may rest; 30m where it is absent"`
-	SessionLife *Duration `json:"session_life,omitempty" doc:"the longest that a session may be, 30d at most; 12h where it is absent"`
+	TokenSignIn bool      `json:"token_sign_in,omitempty" doc:"a token can open a session; such a session cannot re-authenticate"`
+	SessionIdle *Duration `json:"session_idle,omitempty" doc:"a session ends if it is not used for this long; default: 30m"`
+	SessionLife *Duration `json:"session_life,omitempty" doc:"maximum lifetime of a session, 30d at most; default: 12h"`
 }
 
-// PolicyInForce is the policy as clients see it.
+// PolicyInForce is the current policy with its version and cut-offs.
 type PolicyInForce struct {
-	Policy       Policy     `json:"policy" doc:"to be sent back, changed, by PUT"`
-	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"every token that was created before it is revoked; see POST /v1/revocations"`
-	TokensUntil  uint64     `json:"tokens_until,omitempty" doc:"every token that was created at a lower position is revoked; see POST /v1/revocations"`
-	Version      uint64     `json:"version" doc:"position of the last event about the policy; its ETag"`
+	Policy       Policy     `json:"policy" doc:"change it and send it back with PUT"`
+	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"all tokens that were created before this time are revoked; see POST /v1/revocations"`
+	TokensUntil  uint64     `json:"tokens_until,omitempty" doc:"all tokens that were created at a lower position are revoked; see POST /v1/revocations"`
+	Version      uint64     `json:"version" doc:"position of the last event about the policy; also its ETag"`
 }
 
 type getPolicyOutput struct {
 	ETag     string `header:"ETag" doc:"the policy's version"`
-	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
+	Position uint64 `header:"Ledger-Position" doc:"log position that the answer reflects"`
 	Body     PolicyInForce
 }
 
 type setPolicyInput struct {
-	Keyed
+	Idempotent
 	Conditional
 	Waiting
 	Body Policy
@@ -54,65 +52,61 @@ type setPolicyInput struct {
 
 type setPolicyOutput struct {
 	ETag     string `header:"ETag" doc:"the policy's version"`
-	Position uint64 `header:"Ledger-Position" doc:"position that the answer rests on"`
-	Replayed string `header:"Idempotency-Replayed" doc:"true where an earlier request with the same key did it"`
+	Position uint64 `header:"Ledger-Position" doc:"log position that the answer reflects"`
+	Replayed string `header:"Idempotency-Replayed" doc:"true if an earlier request with the same key was carried out"`
 	Body     struct {
 		PolicyInForce
-		Position uint64   `json:"position" doc:"of the event in the log"`
-		Receipt  *Receipt `json:"receipt,omitempty" doc:"where the request waited: since when the change is in force on every node"`
+		Position uint64   `json:"position" doc:"position of the event in the log"`
+		Receipt  *Receipt `json:"receipt,omitempty" doc:"with ?wait=: when the change took effect on every node"`
 	}
 }
 
 func (a *api) policyRoutes(h huma.API) {
 	op := operation("policy")
-	huma.Register(h, op(http.MethodGet, "/v1/policy", "get-policy", "Show the policy", http.StatusOK), a.getPolicy)
-	set := op(http.MethodPut, "/v1/policy", "set-policy", "Replace the policy", http.StatusOK)
-	set.Description = `Replaces all of the policy: what the request leaves out is as if it had never been set. To change one part, read the policy, change that, and send all of it with the ETag as If-Match.
+	register(a, h, op(http.MethodGet, "/v1/policy", "get-policy", "Show the policy"), a.getPolicy)
+	set := op(http.MethodPut, "/v1/policy", "set-policy", "Replace the policy")
+	set.Description = `Replaces the whole policy. A field that the request leaves out gets its default. To change one field, read the policy, change the field, and send all of it back with the ETag as If-Match.
 
-What the new policy refuses is refused at the next check, of tokens and sessions that exist too. Longest lives are for what is made from then on.`
-	huma.Register(h, set, a.setPolicy)
+The new policy applies from the next check on, to existing tokens and sessions too. Maximum lifetimes apply only to tokens that are created or extended later.`
+	register(a, h, set, a.setPolicy)
 }
 
 func (a *api) getPolicy(ctx context.Context, _ *struct{}) (*getPolicyOutput, error) {
 	at := a.ledger.Position()
 	p, err := a.ledger.Policy(callerFrom(ctx))
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
 	return &getPolicyOutput{ETag: etag(p.Version), Position: uint64(at), Body: showPolicy(p)}, nil
 }
 
 func (a *api) setPolicy(ctx context.Context, in *setPolicyInput) (*setPolicyOutput, error) {
-	seen, err := parseETag(in.IfMatch)
+	seen, wait, err := parseChange(in.Conditional, in.Waiting)
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
-	wait, err := parseWait(in.Wait)
+	p, err := in.Body.parse()
 	if err != nil {
-		return nil, a.fault(ctx, err, false)
-	}
-	p, err := in.Body.read()
-	if err != nil {
-		return nil, a.fault(ctx, err, false)
+		return nil, err
 	}
 	r, err := a.ledger.SetPolicy(ctx, callerFrom(ctx), in.Key, seen, p)
 	if err != nil {
-		return nil, a.fault(ctx, err, seen != 0)
+		return nil, withIfMatch(err, seen)
 	}
 	out := &setPolicyOutput{ETag: etag(r.Policy.Version), Position: uint64(r.Position), Replayed: replayed(r.Replayed)}
 	out.Body.PolicyInForce, out.Body.Position = showPolicy(r.Policy), uint64(r.Position)
-	out.Body.Receipt = a.prove(ctx, r.Position, wait, &out.Position)
+	out.Body.Receipt = a.awaitReceipt(ctx, r.Position, wait, &out.Position)
 	return out, nil
 }
 
-// read turns a policy into the ledger's.
-func (p Policy) read() (events.Policy, error) {
+// parse turns a policy into the ledger's.
+func (p Policy) parse() (events.Policy, error) {
 	out := events.Policy{
 		Makers: events.Makers(p.Makers), PlainRefused: p.PlainRefused, URLRefused: p.URLRefused, TokenSignIn: p.TokenSignIn,
 		SiteAdminsAnyAccount: p.AnyAccount,
 	}
 	if out.Makers == events.MakersAll {
-		out.Makers = "" // the same, of which the log has one spelling
+		out.Makers = "" // the log has one spelling for it
 	}
 	for _, f := range []struct {
 		name  string
@@ -131,20 +125,20 @@ func (p Policy) read() (events.Policy, error) {
 		}
 		d := *f.given.std()
 		if d < 0 || d%time.Second != 0 {
-			return out, &ledger.FieldError{Field: f.name, Problem: "is not a length of time in whole seconds"}
+			return out, fieldError(f.name, "not a duration in whole seconds; send one such as 90d, or 0")
 		}
 		*f.into = int64(d / time.Second)
 	}
 	if p.PlainUntil != nil {
 		if out.PlainUntil = p.PlainUntil.UTC(); out.PlainUntil.IsZero() {
-			return out, &ledger.FieldError{Field: "plain_until", Problem: "is not a time in this era"}
+			return out, fieldError("plain_until", "not a valid time; send one such as 2027-01-31T00:00:00Z")
 		}
 	}
 	return out, nil
 }
 
 func showPolicy(p events.PolicyState) PolicyInForce {
-	length := func(seconds int64) *Duration {
+	duration := func(seconds int64) *Duration {
 		if seconds == 0 {
 			return nil
 		}
@@ -152,11 +146,11 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 	}
 	out := PolicyInForce{
 		Policy: Policy{
-			MaxLife: length(p.MaxLife), DefaultLife: length(p.DefaultLife), MaxGrace: length(p.MaxGrace), WarnBefore: length(p.WarnBefore),
-			Makers: string(p.Makers), PlainRefused: p.PlainRefused, PlainUntil: instant(p.PlainUntil), URLRefused: p.URLRefused,
-			AnyAccount: p.SiteAdminsAnyAccount, TokenSignIn: p.TokenSignIn, SessionIdle: length(p.SessionIdle), SessionLife: length(p.SessionLife),
+			MaxLife: duration(p.MaxLife), DefaultLife: duration(p.DefaultLife), MaxGrace: duration(p.MaxGrace), WarnBefore: duration(p.WarnBefore),
+			Makers: string(p.Makers), PlainRefused: p.PlainRefused, PlainUntil: timeOrNil(p.PlainUntil), URLRefused: p.URLRefused,
+			AnyAccount: p.SiteAdminsAnyAccount, TokenSignIn: p.TokenSignIn, SessionIdle: duration(p.SessionIdle), SessionLife: duration(p.SessionLife),
 		},
-		TokensBefore: instant(p.TokensBefore), TokensUntil: uint64(p.TokensUntil), Version: uint64(p.Version),
+		TokensBefore: timeOrNil(p.TokensBefore), TokensUntil: uint64(p.TokensUntil), Version: uint64(p.Version),
 	}
 	if out.Policy.Makers == "" {
 		out.Policy.Makers = string(events.MakersAll)

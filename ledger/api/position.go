@@ -12,39 +12,43 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// Headers of positions.
+// Headers with positions.
 const (
-	positionHeader    = "Ledger-Position"     // of an answer: what it rests on
-	minPositionHeader = "Ledger-Min-Position" // of a request: what its answer has to rest on
+	positionHeader    = "Ledger-Position"     // of an answer: the position that it reflects
+	minPositionHeader = "Ledger-Min-Position" // of a request: the least position that its answer may reflect
 )
 
-// behind is how requests wait for a position that this node has not applied yet.
-type behind struct {
+// minPositionWaiter makes requests wait until this node has applied the position
+// that they name.
+type minPositionWaiter struct {
 	ledger *ledger.Ledger
-	// Callers that are known wait apart from strangers, who cost nothing to be.
-	callers, strangers *clientLimit
+	// Known callers wait apart from anonymous ones, of which a client can send
+	// any number.
+	callers, anonymous *clientLimit
 }
 
-// Bounds of that wait, and of those who wait at once.
+// Limits on that wait, and on the requests that wait at the same time.
 const (
-	longestBehind       = 2 * time.Second
-	mostBehindEach      = 256  // callers of one address
-	mostBehind          = 1024 // callers
-	mostStrangersEach   = 16   // strangers of one address
-	mostStrangersBehind = 256
+	maxPositionWait = 2 * time.Second
+
+	maxCallersPerAddress   = 256
+	maxCallers             = 1024
+	maxAnonymousPerAddress = 16
+	maxAnonymous           = 256
 )
 
-func newBehind(l *ledger.Ledger) behind {
-	return behind{
-		ledger: l, callers: newClientLimit(mostBehindEach, mostBehind),
-		strangers: newClientLimit(mostStrangersEach, mostStrangersBehind),
+func newMinPositionWaiter(l *ledger.Ledger) minPositionWaiter {
+	return minPositionWaiter{
+		ledger: l, callers: newClientLimit(maxCallersPerAddress, maxCallers),
+		anonymous: newClientLimit(maxAnonymousPerAddress, maxAnonymous),
 	}
 }
 
-// lags reports whether a request names a position that this node has not applied.
-func (b *behind) lags(r *http.Request) bool {
+// mustWait reports whether a request names a position that this node has not
+// applied.
+func (w *minPositionWaiter) mustWait(r *http.Request) bool {
 	at, ok, p := minPosition(r)
-	return p == nil && ok && b.ledger.Position() < at
+	return p == nil && ok && w.ledger.Position() < at
 }
 
 // minPosition returns the position that a request names, and false if it names
@@ -54,36 +58,38 @@ func minPosition(r *http.Request) (at events.Position, ok bool, p *Problem) {
 	if len(values) == 0 {
 		return 0, false, nil
 	}
-	at, good := parsePosition(values[0])
-	if !good || len(values) > 1 {
-		return 0, false, problem("malformed_request", "the header "+minPositionHeader+" is one number, as "+positionHeader+" has it")
+	at, valid := parsePosition(values[0])
+	if !valid || len(values) > 1 {
+		return 0, false, problem("malformed_request",
+			"the header "+minPositionHeader+" is not one number; send the "+positionHeader+" of an earlier answer")
 	}
 	return at, true, nil
 }
 
 // wait waits until this node has applied the position that a request names. It
-// returns nil if it names none.
-func (b *behind) wait(ctx context.Context, r *http.Request, known bool) *Problem {
+// returns nil if the request names none. Known says whether the caller is known.
+func (w *minPositionWaiter) wait(ctx context.Context, r *http.Request, known bool) *Problem {
 	at, ok, p := minPosition(r)
-	if !ok || b.ledger.Position() >= at {
+	if !ok || w.ledger.Position() >= at {
 		return p
 	}
-	waiting := b.strangers
+	limit := w.anonymous
 	if known {
-		waiting = b.callers
+		limit = w.callers
 	}
-	if leave, ok := waiting.enter(strangerAt(addressFrom(ctx))); ok {
-		defer leave()
-		ctx, cancel := context.WithTimeout(ctx, longestBehind)
+	if release, ok := limit.acquire(addressClient(addressFrom(ctx))); ok {
+		defer release()
+		ctx, cancel := context.WithTimeout(ctx, maxPositionWait)
 		defer cancel()
-		if b.ledger.WaitApplied(ctx, at) == nil {
+		if w.ledger.WaitApplied(ctx, at) == nil {
 			return nil
 		}
 	}
-	return problem("unavailable", fmt.Sprintf("this node has applied the log up to position %d, and the request wants %d; ask again, or another node", b.ledger.Position(), at))
+	return problem("unavailable", fmt.Sprintf("this node has applied the log up to position %d, and %s asks for %d; "+
+		"retry, or ask another node", w.ledger.Position(), minPositionHeader, at))
 }
 
-// describePositions adds what every request may carry.
+// describePositions adds the header that every request may have.
 func describePositions(d *huma.OpenAPI) {
 	first := 1.0
 	for _, item := range d.Paths {
@@ -92,12 +98,13 @@ func describePositions(d *huma.OpenAPI) {
 				continue
 			}
 			op.Parameters = append(op.Parameters, &huma.Param{
-				Name: minPositionHeader, In: "header", Description: "answer only once this node has applied the log up to here; after two seconds 503",
-				Schema: &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &first},
+				Name: minPositionHeader, In: "header",
+				Description: "wait until this node has applied the log up to this position; 503 after two seconds",
+				Schema:      &huma.Schema{Type: huma.TypeInteger, Format: "int64", Minimum: &first},
 			})
 		}
 	}
 }
 
-// position prints a position for the header.
-func position(at events.Position) string { return fmt.Sprint(uint64(at)) }
+// formatPosition formats a position for a header.
+func formatPosition(at events.Position) string { return fmt.Sprint(uint64(at)) }

@@ -19,26 +19,26 @@ import (
 
 // Problem is an error as clients see it (RFC 9457).
 type Problem struct {
-	Type      string         `json:"type" format:"uri" doc:"where the problem is described"`
-	Title     string         `json:"title" doc:"the same for every problem of the type"`
+	Type      string         `json:"type" format:"uri" doc:"address of the description of this problem type"`
+	Title     string         `json:"title" doc:"short name of the problem type"`
 	Status    int            `json:"status"`
-	Detail    string         `json:"detail,omitempty" doc:"what was wrong with what, and what to do"`
-	Instance  string         `json:"instance,omitempty" doc:"the request's id, which the log names too"`
-	Code      string         `json:"code" doc:"the type's short name, for programs"`
-	RequestID string         `json:"request_id,omitempty"`
-	Version   uint64         `json:"version,omitempty" doc:"current version of what was to be changed, where it changed in the meantime"`
-	Receipt   *Receipt       `json:"receipt,omitempty" doc:"how far the receipt is that was asked for and is not complete yet"`
-	Errors    []FieldProblem `json:"errors,omitempty"`
+	Detail    string         `json:"detail,omitempty" doc:"what went wrong in this request, and what to do"`
+	Instance  string         `json:"instance,omitempty" doc:"the request's id as a URN"`
+	Code      string         `json:"code" doc:"identifies the problem type; for programs"`
+	RequestID string         `json:"request_id,omitempty" doc:"the request's id; also in the node's log and in X-Request-Id"`
+	Version   uint64         `json:"version,omitempty" doc:"current version of the resource, if it changed since it was read"`
+	Receipt   *Receipt       `json:"receipt,omitempty" doc:"progress of the requested receipt, if it is not complete"`
+	Errors    []FieldProblem `json:"errors,omitempty" doc:"what is wrong with each field"`
 
-	allow string        // methods that the path has, for the header
-	after time.Duration // when to try again, for the header; zero for soon
-	age   time.Duration // of the proof that is wanted, for the header
+	allow  string        // methods of the path, for Allow
+	after  time.Duration // for Retry-After; zero for soon
+	maxAge time.Duration // of the re-authentication, for WWW-Authenticate
 }
 
-// FieldProblem is what is wrong with one part of a request.
+// FieldProblem says what is wrong with one field of a request.
 type FieldProblem struct {
-	Location string `json:"location" doc:"as in body.scopes"`
-	Message  string `json:"message"`
+	Location string `json:"location" doc:"where the field is, such as body.scopes"`
+	Message  string `json:"message" doc:"what is wrong with the field"`
 }
 
 func (p *Problem) Error() string { return p.Detail }
@@ -55,9 +55,9 @@ func problem(code, detail string) *Problem {
 	return &Problem{Type: t.URI(), Title: t.Title, Status: t.Status, Detail: detail, Code: t.Code}
 }
 
-// problemFor is the one table from the ledger's errors to problems. What it
-// does not list is a fault of ours, whose text stays here.
-func problemFor(err error, ifMatch bool) *Problem {
+// problemFor is the one table from the ledger's errors to problems. An error that
+// it does not list is internal, and its text is not sent to clients.
+func problemFor(err error) *Problem {
 	var conflict *ledger.ConflictError
 	var field *ledger.FieldError
 	var missing *ledger.NoReceiptError
@@ -70,21 +70,21 @@ func problemFor(err error, ifMatch bool) *Problem {
 		return p
 	case errors.As(err, &proof):
 		p := problem("proof_required", err.Error())
-		p.age = proof.MaxAge
+		p.maxAge = proof.MaxAge
 		return p
 	case errors.Is(err, signin.ErrFailed):
 		return problem("sign_in_failed", err.Error())
 	case errors.Is(err, signin.ErrSecondFactor):
 		return problem("second_factor_required", err.Error())
 	case errors.Is(err, signin.ErrNoSession):
-		return problem("unauthenticated", "the session is unknown, or has ended; sign in again")
+		return problem("unauthenticated", "the session is unknown or has ended; sign in again")
 	case errors.Is(err, signin.ErrBusy):
 		p := problem("unavailable", err.Error())
 		p.after = signin.BusyWait
 		return p
 	case errors.As(err, &conflict):
 		p := problem("conflict", err.Error())
-		if ifMatch {
+		if errors.As(err, new(*ifMatchError)) {
 			p = problem("stale", err.Error())
 		}
 		p.Version = uint64(conflict.Current)
@@ -100,7 +100,7 @@ func problemFor(err error, ifMatch bool) *Problem {
 	case errors.Is(err, ledger.ErrInvalid), errors.Is(err, events.ErrBadID), errors.Is(err, events.ErrBadScope):
 		return problem("invalid_request", err.Error())
 	case errors.Is(err, ledger.ErrCallerEnded):
-		return problem("unauthenticated", "the token or session ended while the request was under way; nothing was changed")
+		return problem("unauthenticated", "the token or session ended during the request; nothing was changed")
 	case errors.Is(err, ledger.ErrForbidden):
 		return problem("forbidden", err.Error())
 	case errors.Is(err, ledger.ErrNotFound):
@@ -117,26 +117,50 @@ func problemFor(err error, ifMatch bool) *Problem {
 	return problem("internal", "")
 }
 
-// located is an error about a field that stands elsewhere than its name says.
-type located struct {
-	error
-	at string
+// ifMatchError wraps the error of a request that has If-Match.
+type ifMatchError struct{ error }
+
+func (e *ifMatchError) Unwrap() error { return e.error }
+
+// withIfMatch marks the error of a request with a precondition. It returns nil for
+// nil.
+func withIfMatch(err error, seen ledger.Precondition) error {
+	if err == nil || seen == 0 {
+		return err
+	}
+	return &ifMatchError{err}
 }
 
-func (e *located) Unwrap() error { return e.error }
+// locatedError wraps an error about an account or a cursor that is not where
+// [location] would look for it.
+type locatedError struct {
+	error
+	location string
+}
 
-// inQuery says that the account that err may be about is a parameter.
-func inQuery(err error) error { return &located{err, "query.account"} }
+func (e *locatedError) Unwrap() error { return e.error }
 
-// inPath says that it is the path's id.
-func inPath(err error) error { return &located{err, "path.id"} }
+// locatedAt says where the account or cursor is that err may be about. It returns
+// nil for nil.
+func locatedAt(location string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &locatedError{err, location}
+}
 
-// location returns where a field stands.
+// Locations of the account that a request is about, for [locatedAt].
+const (
+	accountInQuery = "query.account"
+	accountInPath  = "path.id"
+)
+
+// location returns where a field is in the request.
 func location(err error, field *ledger.FieldError) string {
-	var other *located
+	var other *locatedError
 	switch {
 	case errors.As(err, &other) && (field.Field == "account" || field.Field == "cursor"):
-		return other.at
+		return other.location
 	case field.Field == "If-Match":
 		return "header.If-Match"
 	case field.Field == "position":
@@ -148,9 +172,8 @@ func location(err error, field *ledger.FieldError) string {
 	return "body." + field.Field
 }
 
-// newError makes huma's own errors problems. Huma puts the values that it
-// refuses beside the messages; they may be secrets and are left out, as are
-// messages that repeat them.
+// newError turns huma's own errors into problems. It leaves out the values that
+// huma refused, and messages that repeat them: they may be secrets.
 func newError(status int, message string, errs ...error) *Problem {
 	code := "internal"
 	switch status {
@@ -175,35 +198,36 @@ func newError(status int, message string, errs ...error) *Problem {
 		var detail huma.ErrorDetailer
 		if errors.As(err, &detail) {
 			d := detail.ErrorDetail()
-			p.Errors = append(p.Errors, FieldProblem{Location: safe(d.Location), Message: safe(d.Message)})
+			p.Errors = append(p.Errors, FieldProblem{Location: redact(d.Location), Message: redact(d.Message)})
 		} else if err != nil {
-			p.Errors = append(p.Errors, FieldProblem{Location: "request", Message: safe(err.Error())})
+			p.Errors = append(p.Errors, FieldProblem{Location: "request", Message: redact(err.Error())})
 		}
 	}
 	return p
 }
 
-// safe cuts a text short and keeps it back where it may repeat a secret.
-// Decoders repeat what does not fit.
-func safe(s string) string {
-	const most = 200
+// redact shortens a text, and replaces it if it may repeat a secret. Decoders
+// repeat the values that they refuse.
+func redact(s string) string {
+	const maxLength = 200
 	switch {
 	case strings.HasPrefix(s, "json: "), strings.HasPrefix(s, "parsing time "):
-		return "a value does not fit its field"
+		return "the value has the wrong type or format"
 	case events.LooksSecret(s):
-		return "it holds a secret; treat it as leaked if others saw it"
-	case len(s) > most:
-		return strings.ToValidUTF8(s[:most], "") + "..."
+		return "the value contains a secret; rotate it if others may have seen it"
+	case len(s) > maxLength:
+		return strings.ToValidUTF8(s[:maxLength], "") + "..."
 	}
 	return s
 }
 
-// name says which request the problem is of.
-func (p *Problem) name(requestID string) { p.RequestID, p.Instance = requestID, instance(requestID) }
+func (p *Problem) setRequestID(id string) {
+	p.RequestID, p.Instance = id, "urn:tokenledger:request:"+id
+}
 
-// write answers with the problem.
+// write answers a request with the problem.
 func (p *Problem) write(w http.ResponseWriter, requestID string) {
-	p.name(requestID)
+	p.setRequestID(requestID)
 	h := w.Header()
 	h.Set("Content-Type", problems.MediaType)
 	h.Set("Cache-Control", "no-store")
@@ -217,7 +241,8 @@ func (p *Problem) write(w http.ResponseWriter, requestID string) {
 	_, _ = w.Write(b)
 }
 
-// setChallenge adds what RFC 6750 section 3 asks for.
+// setChallenge adds the headers that a problem has, such as the challenge that RFC
+// 6750 section 3 asks for.
 func setChallenge(h http.Header, p *Problem) {
 	switch p.Code {
 	case "unauthenticated":
@@ -229,8 +254,9 @@ func setChallenge(h http.Header, p *Problem) {
 	case "sign_in_failed", "second_factor_required": // RFC 9110 section 15.5.2 wants one
 		h.Set("WWW-Authenticate", `Bearer realm="tokenledger"`)
 	case "proof_required": // RFC 9470 section 3
-		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="tokenledger", error="insufficient_user_authentication", error_description="a more recent proof of the person is needed", max_age="%d"`, int(p.age.Seconds())))
-	case "too_many_attempts", "rate_limited":
+		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="tokenledger", error="insufficient_user_authentication", `+
+			`error_description="re-authentication is required", max_age="%d"`, int(p.maxAge.Seconds())))
+	case "too_many_attempts", "rate_limited", "busy":
 		h.Set("Retry-After", seconds(p.after))
 	case "forbidden":
 		h.Set("WWW-Authenticate", `Bearer realm="tokenledger", error="insufficient_scope"`)
@@ -241,9 +267,7 @@ func setChallenge(h http.Header, p *Problem) {
 	}
 }
 
-// seconds is a length of time for Retry-After, rounded up.
+// seconds formats a duration for Retry-After, rounded up.
 func seconds(d time.Duration) string {
 	return strconv.Itoa(int((d + time.Second - 1) / time.Second))
 }
-
-func instance(requestID string) string { return fmt.Sprintf("urn:tokenledger:request:%s", requestID) }

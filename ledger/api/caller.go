@@ -1,0 +1,94 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/signin"
+)
+
+// noToken is the detail if no token was sent. The challenge of such an answer
+// names no error (RFC 6750 section 3.1).
+const noToken = "no token in the request; send one header Authorization: Bearer <secret>"
+
+// credential returns the secret that a request carries (RFC 6750 section 2.1).
+func credential(r *http.Request) (string, *Problem) {
+	headers := r.Header.Values("Authorization")
+	if len(headers) == 0 {
+		return "", problem("unauthenticated", noToken)
+	}
+	scheme, token, _ := strings.Cut(headers[0], " ")
+	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", problem("unauthenticated", "the header Authorization is malformed or repeated; send one header Authorization: Bearer <secret>")
+	}
+	return token, nil
+}
+
+// caller returns who sent a request, and the token of the request, nil if it has
+// a session.
+func (g *gate) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Credential, *Problem) {
+	secret, p := credential(r)
+	if p != nil {
+		return ledger.Caller{}, nil, p
+	}
+	if events.IsSessionSecret(secret) {
+		caller, p := g.session(ctx, secret)
+		return caller, nil, p
+	}
+	c := credentialOf(r, secret)
+	caller, err := g.authenticate(ctx, c)
+	return caller, &c, callerProblem(err)
+}
+
+// session returns the caller that a session's secret belongs to.
+func (g *gate) session(ctx context.Context, secret string) (ledger.Caller, *Problem) {
+	if g.api.signIn == nil {
+		return ledger.Caller{}, problem("unauthenticated", "this node does not accept sessions; send a token, or ask a ledger node")
+	}
+	caller, err := g.api.signIn.Authenticate(ctx, secret, addressFrom(ctx))
+	switch {
+	case err == nil:
+		return caller, nil
+	case errors.Is(err, signin.ErrNoSession), errors.Is(err, ledger.ErrUnavailable):
+		return ledger.Caller{}, problemFor(err)
+	}
+	g.api.log.ErrorContext(ctx, "cannot authenticate a session", "request_id", requestID(ctx), "err", err)
+	return ledger.Caller{}, problem("internal", "")
+}
+
+// credentialOf returns the token of a request with the facts that its constraints
+// are checked against.
+func credentialOf(r *http.Request, token string) Credential {
+	origin := ""
+	if all := r.Header.Values("Origin"); len(all) == 1 {
+		origin = all[0]
+	}
+	return Credential{Token: token, Address: addressFrom(r.Context()), Method: r.Method, Origin: origin}
+}
+
+// callerProblem says why a token is not accepted. It is nil if err is.
+func callerProblem(err error) *Problem {
+	var limited *RateLimitedError
+	switch {
+	case errors.As(err, &limited):
+		p := problem("rate_limited", "the token has used up the requests per second that its constraints allow; "+
+			"nothing was done; retry after the time in Retry-After")
+		p.after = limited.After
+		return p
+	case errors.Is(err, ErrUnauthenticated):
+		return problem("unauthenticated", "the token is unknown, expired or revoked")
+	case err != nil:
+		return problem("unavailable", "this node has no lease and cannot tell whether the token is valid; "+
+			"nothing was changed; retry on another node")
+	}
+	return nil
+}
+
+func callerFrom(ctx context.Context) ledger.Caller {
+	c, _ := ctx.Value(callerKey).(ledger.Caller)
+	return c
+}
