@@ -6,6 +6,7 @@ SHELL := bash
 
 # Where Debian keeps nginx and mkfs.ext4; a plain user's PATH lacks them.
 export PATH := $(PATH):/usr/sbin:/sbin
+export GOTESTFLAGS
 
 tool := go tool -modfile=tools/go.mod
 
@@ -16,7 +17,7 @@ BENCH       ?= .
 COUNT       ?= 6
 BASE        ?=
 MINUTES     ?= 10
-SEED        ?= 0
+SEED        ?= new
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -24,14 +25,14 @@ help: ## List these targets
 build: ## Build bin/tokenledger, static
 	CGO_ENABLED=0 go build -trimpath -o bin/tokenledger ./cmd/tokenledger
 
-test: deps ## Run the tests (PKG=./events, GOTESTFLAGS=-short)
-	go test -timeout=40m $(GOTESTFLAGS) $(PKG)
-	$(if $(filter ./...,$(PKG)),go -C ops/bench test -timeout=10m $(GOTESTFLAGS) ./...)
+test: deps ## Run the tests in their short form, some minutes (PKG=./events)
+	ops/ci/tests short $(PKG)
 
-race: ## Run the tests with the race detector, in random order
-	@$(MAKE) --no-print-directory test GOTESTFLAGS='-race -shuffle=on $(GOTESTFLAGS)'
+full: ## Run all tests, with the race detector, as CI does (PKG=./events)
+	@ops/ci/deps race
+	ops/ci/tests full $(PKG)
 
-check: gofumpt vet staticcheck current race ## Everything to run before a commit
+check: gofumpt vet staticcheck current test ## Everything to run before a commit
 
 fmt: ## Format the Go files
 	$(tool) gofumpt -w .
@@ -57,8 +58,11 @@ allocations: ## What checks allocate, which the race detector hides
 model: ## Explore larger worlds of leases and barriers, for some minutes
 	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep
 
-chaos: deps ## Faults on real clusters, mixed at random for MINUTES=10 (SEED=0)
-	go test ./ops/clustertest -chaos -chaos.minutes=$(MINUTES) -seed=$(SEED) -v -timeout=3h $(GOTESTFLAGS)
+chaos: deps ## Faults on real clusters, mixed at random for MINUTES=10 (SEED=new)
+	TOKENLEDGER_TEST_SEED=$(SEED) go test ./ops/clustertest -chaos -chaos.minutes=$(MINUTES) -v -timeout=3h $(GOTESTFLAGS)
+
+soak: deps ## Run the tests again and again for MINUTES=10, with new seeds (PKG=./events)
+	ops/ci/soak $(MINUTES) $(PKG)
 
 generate: ## Write the generated files anew
 	go generate ./...
@@ -95,4 +99,4 @@ staticcheck:
 current:
 	ops/ci/current
 
-.PHONY: help build test race check fmt fuzz benchtool bench chaos worlds matrix allocations model generate compose demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test full check fmt fuzz benchtool bench chaos soak worlds matrix allocations model generate compose demo clean deps gofumpt vet staticcheck current

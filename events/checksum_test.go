@@ -2,15 +2,14 @@ package events
 
 import (
 	"hash/crc32"
-	"math/rand/v2"
 	"testing"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // TestChecksum compares with the standard library at every length.
 func TestChecksum(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	for length := range 100 {
 		for range 20 {
 			b := make([]byte, length)
@@ -27,9 +26,7 @@ func TestChecksum(t *testing.T) {
 // TestHasSumTakesOneForm changes each byte of a string with a checksum to each
 // other one, and writes the checksum in ways that a sloppy reader would take too.
 func TestHasSumTakesOneForm(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	for _, prefix := range []string{"", "a", "tlu_", "long_prefix_"} {
 		body := appendRandom([]byte(prefix), base62, randomLength)
 		good := appendSum(body)

@@ -2,20 +2,18 @@ package events_test
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // TestScopeSetCovers compares sets with lists, under models that know what is
 // asked for and under some that do not.
 func TestScopeSetCovers(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	large := events.ModelSpec{Permissions: map[string][]string{}, Types: map[string]string{"site": events.NumberID}}
 	for i := range 70 { // more than a set has bits for
 		large.Permissions[fmt.Sprintf("p%d", i)] = nil
@@ -103,9 +101,7 @@ func BenchmarkAnyCovers(b *testing.B) {
 // TestScopeSetMeet compares what two sets have in common with what their lists
 // have.
 func TestScopeSetMeet(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	pick := func(from ...string) string { return from[rng.IntN(len(from))] }
 	random := func() events.Scope {
 		if rng.IntN(10) == 0 {

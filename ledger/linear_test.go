@@ -11,6 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // done is one command and what became of it.
@@ -31,9 +32,7 @@ type done struct {
 // version; a conflict was true when it was told.
 func TestLinear(t *testing.T) {
 	t.Parallel()
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
+	rng := seed.Rand(t)
 	k := newKit(t, impatient)
 	k.account("alice", "admin:site/*")
 	var tokens []events.TokenID

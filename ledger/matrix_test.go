@@ -3,7 +3,6 @@ package ledger_test
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -13,20 +12,8 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
-
-// newSeed returns the seed of a random test, and prints it.
-func newSeed(t *testing.T) uint64 {
-	t.Helper()
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("seed %d; -seed=%[1]d runs it again", seed)
-	return seed
-}
 
 // matrix tries commands and compares how each ends with what the reference says.
 type matrix struct {
@@ -45,7 +32,7 @@ type matrix struct {
 // the race detector, try some.
 func TestAuthorityMatrix(t *testing.T) {
 	m := &matrix{world: newWorld(t), ctx: t.Context(), ends: map[string]int{}, seen: map[string]bool{}}
-	rng := rand.New(rand.NewPCG(newSeed(t), 1))
+	rng := rand.New(rand.NewPCG(seed.New(t), 1))
 	m.skip = func(op string) bool {
 		switch {
 		case testing.Short() || racing:

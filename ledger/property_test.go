@@ -10,6 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
@@ -54,7 +55,7 @@ type chaos struct {
 // secret is accepted for what its account may not do, and that nobody has made
 // anything that could do more than they could.
 func TestNeverMore(t *testing.T) {
-	rng := rand.New(rand.NewPCG(newSeed(t), 2))
+	rng := rand.New(rand.NewPCG(seed.New(t), 2))
 	c := &chaos{kit: newKit(t), rng: rng, accounts: map[string]events.AccountID{}}
 	c.verify = c.verifier()
 	c.large = true // it is compared here

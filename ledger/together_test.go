@@ -11,6 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
@@ -56,7 +57,7 @@ func TestOneEventForAll(t *testing.T) {
 	}
 	secrets := k.fill(append(list, &events.TokenCreated{Account: other, Scopes: eventstest.Scopes("write:site/3")}))
 	v := k.verifier()
-	rng := rand.New(rand.NewPCG(newSeed(t), 3))
+	rng := rand.New(rand.NewPCG(seed.New(t), 3))
 	sample := []int{0, 1, tokens - 2, tokens - 1}
 	for range 1000 {
 		sample = append(sample, rng.IntN(tokens))
@@ -125,7 +126,7 @@ func TestPagesTellNothing(t *testing.T) {
 	if testing.Short() || racing {
 		strangers = 500
 	}
-	rng := rand.New(rand.NewPCG(newSeed(t), 4))
+	rng := rand.New(rand.NewPCG(seed.New(t), 4))
 	crowded, alone := newKit(t), newKit(t)
 	// Accounts of the same logins, in each ledger with ids of its own.
 	grants := map[string][]string{"alice": {"mint", "view:site/3"}, "sitead": {"admin:site/3"}, "bob": {"superuser"}, "carol": {"view:site/3"}}

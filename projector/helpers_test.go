@@ -3,7 +3,6 @@ package projector_test
 import (
 	"bytes"
 	"errors"
-	"flag"
 	"io"
 	"io/fs"
 	"maps"
@@ -17,11 +16,10 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
 
 func TestMain(m *testing.M) {
 	// Badger leaves these behind where its Open fails. An index that nobody
@@ -40,12 +38,9 @@ func TestContract(t *testing.T) {
 
 // seeded returns the run's seed and what follows from it.
 func seeded(t testing.TB) (uint64, *rand.Rand) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-seed=%d repeats this", seed)
-	return seed, rand.New(rand.NewPCG(seed, 1))
+	t.Helper()
+	s := seed.New(t)
+	return s, rand.New(rand.NewPCG(s, 1))
 }
 
 // open opens the index in a folder. The caller closes it.

@@ -2,20 +2,18 @@ package projector
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"testing"
 
 	"github.com/dgraph-io/badger/v4"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // TestNewest compares what is known of the newest ids with a set of all.
 func TestNewest(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	for _, most := range []int{2, 3, 16, 100} {
 		n := newest{ids: map[[16]byte]struct{}{}, most: most}
 		all := map[events.TokenID]bool{}

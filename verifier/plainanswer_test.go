@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
-	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
 )
 
@@ -59,9 +59,7 @@ var labels = []string{
 
 // TestAnswerIsJSON compares answers byte for byte with those of encoding/json.
 func TestAnswerIsJSON(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	label := func() string { return labels[rng.IntN(len(labels))] }
 	scope := func() events.Scope {
 		switch rng.IntN(4) {

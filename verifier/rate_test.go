@@ -2,13 +2,13 @@ package verifier
 
 import (
 	"encoding/binary"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 var rateStart = time.Date(2026, time.January, 2, 3, 4, 5, 678, time.UTC)
@@ -165,9 +165,7 @@ func TestRateClockGoesBack(t *testing.T) {
 // TestRateEqualsBucket compares with a bucket that fills by the nanosecond, for
 // rates that divide a second: both are exact then.
 func TestRateEqualsBucket(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	type bucket struct{ level, filled time.Duration } // of at most a second; when it was
 	for range 50 {
 		rate := []int{1, 2, 4, 5, 8, 10, 25, 100, 1000, 100_000}[rng.IntN(10)]
@@ -209,9 +207,7 @@ func TestRateEqualsBucket(t *testing.T) {
 // TestRateIsNeverExceeded counts, for any rate, between any two requests that
 // were let through.
 func TestRateIsNeverExceeded(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 2))
+	rng := seed.Rand(t)
 	for range 60 {
 		rate := 1 + rng.IntN(300)
 		var r rates

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // TestBoottimeBefore asks around now, where the answer has to be exact, and far
@@ -113,9 +115,7 @@ func (m *machine) look() (r clocks, then time.Duration) {
 // anchor says is the latest is never before what Boottime showed, unless the time
 // of day was set, and then only where that hides a suspend.
 func TestAnchorIsNeverLate(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	m := &machine{Rand: rand.New(rand.NewPCG(seed, 1)), mono: time.Hour, wall: 1000 * time.Hour}
+	m := &machine{Rand: seed.Rand(t), mono: time.Hour, wall: 1000 * time.Hour}
 	var fit, moved, near, hidden int
 	for range 100_000 {
 		m.raw += time.Duration(m.Int64N(int64(time.Hour)))

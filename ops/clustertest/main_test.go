@@ -6,12 +6,13 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 var (
 	chaosFlag   = flag.Bool("chaos", false, "run everything, and not only the short form")
 	minutesFlag = flag.Float64("chaos.minutes", 5, "how long faults are mixed at random")
-	seedFlag    = flag.Uint64("seed", 1, "seed of the random choices; 0 takes a new one")
 	programFlag = flag.String("program", "", "the program to test; empty builds it")
 )
 
@@ -22,12 +23,9 @@ func TestMain(m *testing.M) {
 
 // seeded returns the run's seed and what follows from it.
 func seeded(t testing.TB) (uint64, *rand.Rand) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-seed=%d repeats these choices", seed)
-	return seed, rand.New(rand.NewPCG(seed, 1))
+	t.Helper()
+	s := seed.New(t)
+	return s, rand.New(rand.NewPCG(s, 1))
 }
 
 // long skips a test that is not part of the short form.
@@ -38,9 +36,18 @@ func long(t *testing.T) {
 	}
 }
 
-// together has a test of the short form run beside the others: most of what it
-// does is waiting.
+// together has a test run beside the others, unless all are run: most of what it
+// does is waiting. go test -short leaves it out, as it takes minutes.
 func together(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("not part of the short form; make full runs it")
+	}
+	beside(t)
+}
+
+// beside is together for a test that go test -short runs too.
+func beside(t *testing.T) {
 	if !*chaosFlag {
 		t.Parallel()
 	}

@@ -499,6 +499,9 @@ func oneLedger(t *testing.T, m *machine, crash func()) site {
 
 // TestEndedByKillOfThree does so with three ledgers, which are all killed at once.
 func TestEndedByKillOfThree(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not part of the short form; make full runs it")
+	}
 	t.Parallel()
 	c := clustertest.Start(t, clustertest.Options{})
 	turn := 0

@@ -14,6 +14,7 @@ import (
 // again and again. The verifier puts the index aside and makes it again, or it
 // holds what it held before.
 func TestFlippedBitInIndex(t *testing.T) {
+	t.Parallel()
 	sorts := []struct {
 		pattern string
 		times   int

@@ -14,6 +14,7 @@ import (
 // TestKill ends the ledger and a verifier with kill -9 at random moments of a
 // run of commands, also while they start.
 func TestKill(t *testing.T) {
+	t.Parallel()
 	commands, kills := 1000, 10
 	if testing.Short() {
 		commands, kills = 200, 3

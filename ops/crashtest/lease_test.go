@@ -10,6 +10,7 @@ import (
 // dies, and it stands still with its connections open. The verifier refuses when
 // its lease is over, and goes on when the log is there again.
 func TestLeaseEnds(t *testing.T) {
+	t.Parallel()
 	const lease = 4 * time.Second
 	ledger := newLedger(t, settings{Lease: lease})
 	root := rootSecret(t, ledger.run())

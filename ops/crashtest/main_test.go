@@ -10,9 +10,8 @@ import (
 
 	"github.com/tokenledger/tokenledger/ops/clustertest"
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
 
 func TestMain(m *testing.M) {
 	if raw := os.Getenv(nodeVariable); raw != "" {
@@ -24,12 +23,9 @@ func TestMain(m *testing.M) {
 
 // seeded returns the run's seed and what follows from it.
 func seeded(t testing.TB) (uint64, *rand.Rand) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-seed=%d repeats this", seed)
-	return seed, rand.New(rand.NewPCG(seed, 1))
+	t.Helper()
+	s := seed.New(t)
+	return s, rand.New(rand.NewPCG(s, 1))
 }
 
 // newLedger returns a machine with the log and a verifier beside it.

@@ -14,6 +14,7 @@ const diskSize = 512 << 20
 // TestPowerCut cuts the ledger's power time and again while commands are under
 // way, and goes on each time on the disk that is left.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	commands, cuts := 800, 8
 	if testing.Short() {
 		commands, cuts = 150, 3
@@ -71,6 +72,7 @@ func TestPowerCut(t *testing.T) {
 // first time, after each step. It then begins anew or goes on, and does not take
 // what it finds for a log that is gone.
 func TestPowerCutAtTheBeginning(t *testing.T) {
+	t.Parallel()
 	_, rng := seeded(t)
 	steps := []string{
 		"lock", "ledger.nk", "verifier.nk", "log/jetstream", "log/jetstream/LEDGER/streams/LEDGER",
@@ -108,6 +110,10 @@ func TestPowerCutAtTheBeginning(t *testing.T) {
 // TestEndedByPowerCut ends sessions, invitations, codes and accounts in all ways
 // and cuts the power.
 func TestEndedByPowerCut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not part of the short form; make full runs it")
+	}
+	t.Parallel()
 	d := newDisk(t, diskSize, "that nothing that was ended or erased comes back after a power cut")
 	_, rng := seeded(t)
 	m := newLedger(t, d.use(settings{}))

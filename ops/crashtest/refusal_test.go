@@ -14,6 +14,7 @@ import (
 // TestLogGone takes a stopped ledger's log away. It does not begin another one:
 // that would have forgotten every revocation.
 func TestLogGone(t *testing.T) {
+	t.Parallel()
 	for _, gone := range [][]string{
 		{"log/jetstream"},
 		{"log"},

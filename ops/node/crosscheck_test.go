@@ -2,12 +2,12 @@ package node
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // at is a statement.
@@ -183,9 +183,7 @@ func TestQuarantine(t *testing.T) {
 // nodes, a node in the majority never doubts itself, one outside always does,
 // and the order of the nodes' names does not matter.
 func TestCrossCheckIsTheMajoritys(t *testing.T) {
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 1))
+	rng := seed.Rand(t)
 	for range 5000 {
 		nodes := 2 + rng.IntN(6)
 		digests := make([]events.IndexDigest, nodes)
@@ -218,7 +216,7 @@ func TestCrossCheckIsTheMajoritys(t *testing.T) {
 				want = doubt
 			}
 			if f := c.judge(0, known(at(5, digests[me]))); f.action != want || f.agree != same || f.differ != differ {
-				t.Fatalf("seed %d: %v, node %d: %+v, want action %d", seed, digests, me, f, want)
+				t.Fatalf("%v, node %d: %+v, want action %d", digests, me, f, want)
 			}
 		}
 	}

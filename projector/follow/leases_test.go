@@ -17,6 +17,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
@@ -692,10 +693,7 @@ func TestLeasesRefuse(t *testing.T) {
 // TestLeasesAnyHistory lets publishers, server, connections and the tail do what
 // they may in any order. What was read is the stream, without a gap.
 func TestLeasesAnyHistory(t *testing.T) {
-	first := *seed
-	if first == 0 {
-		first = uint64(time.Now().UnixNano())
-	}
+	first := seed.New(t)
 	histories := 6
 	if testing.Short() {
 		histories = 2

@@ -2,7 +2,6 @@ package follow_test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strconv"
@@ -14,19 +13,15 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
-
-var seed = flag.Uint64("seed", 0, "seed of the random histories; 0 takes the clock's")
 
 // TestAnyHistory lets publishers, servers, connections, handlers and the tail do
 // what they may in any order. Whatever it was, what was handed over is the
 // log, and a reading covers all that was acknowledged before it was asked for.
 func TestAnyHistory(t *testing.T) {
-	first := *seed
-	if first == 0 {
-		first = uint64(time.Now().UnixNano())
-	}
+	first := seed.New(t)
 	histories := 12
 	if testing.Short() {
 		histories = 3

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // TestAccounts sets more accounts than a chunk holds, again and again, and
 // compares with what was set last. Sets of grants are there once, and only while
 // an account has them.
 func TestAccounts(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	const many = 3*cellsChunk + 5
 	table := New(unlimited, forms)
 	id := func(n int) [16]byte { return [16]byte{14: byte(n >> 8), 15: byte(n)} }

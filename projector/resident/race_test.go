@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
 // TestOneInstant has readers look on while all that a table holds changes at
 // once, again and again: they see one state or another, and nothing in between.
 // In each, everything has the same number.
 func TestOneInstant(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	const secrets, readers = 1500, 3
 	rounds := 150
 	if testing.Short() {

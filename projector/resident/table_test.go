@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -12,19 +11,8 @@ import (
 	"testing"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
-
-func seeded(t testing.TB) *rand.Rand {
-	t.Helper()
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-seed=%d repeats this", seed)
-	return rand.New(rand.NewPCG(seed, 1))
-}
 
 var errBad = errors.New("bad form")
 
@@ -98,7 +86,7 @@ func differs(got *Found, want *Secret) string {
 // what is held is as it was put, what is not was never put, and the rest is said
 // to be elsewhere.
 func TestAgainstMap(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	base := New(0, forms).Stats().Bytes
 	for name, limit := range map[string]int64{
 		"nothing": 0, "filter alone": base + 4<<10, "tiny": base + 200<<10, "small": base + 340<<10, "all": unlimited,
@@ -282,7 +270,7 @@ func TestLargeVersion(t *testing.T) {
 
 // TestPutFails leaves what there was.
 func TestPutFails(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	table := New(unlimited, forms)
 	good := random(rng, 1)
 	good.Account = [16]byte{}
@@ -322,7 +310,7 @@ func TestPutFails(t *testing.T) {
 // TestNoAllocations guards the way of every check. Under the race detector it only
 // sees that there are all answers.
 func TestNoAllocations(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	table := New(300<<10, forms)
 	table.Update(func(w Writer) {
 		for i := range byte(5) {
@@ -354,7 +342,7 @@ func TestNoAllocations(t *testing.T) {
 
 // TestFilter holds the filter to what its documentation says of it.
 func TestFilter(t *testing.T) {
-	rng := seeded(t)
+	rng := seed.Rand(t)
 	random := func() (k key) {
 		for i := range k {
 			k[i] = rng.Uint64()

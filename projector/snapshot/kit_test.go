@@ -3,7 +3,6 @@ package snapshot_test
 import (
 	"bytes"
 	"context"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,13 +19,12 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 	"github.com/tokenledger/tokenledger/projector/snapshot"
 )
-
-var seedFlag = flag.Uint64("seed", 0, "seed of the random tests; 0 takes a new one")
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(installDir); dir != "" {
@@ -42,12 +40,9 @@ const patience = wait.Limit
 
 // seeded returns the run's seed and what follows from it.
 func seeded(t testing.TB) (uint64, *rand.Rand) {
-	seed := *seedFlag
-	if seed == 0 {
-		seed = rand.Uint64()
-	}
-	t.Logf("-seed=%d repeats this", seed)
-	return seed, rand.New(rand.NewPCG(seed, 1))
+	t.Helper()
+	s := seed.New(t)
+	return s, rand.New(rand.NewPCG(s, 1))
 }
 
 // signer is a ledger's key.
