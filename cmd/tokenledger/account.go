@@ -5,9 +5,13 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -45,7 +49,7 @@ tokens.`,
 			case kind == "":
 				return usagef(c, "say what it is with --kind: user, for a person, or service")
 			case kind != "user" && kind != "service":
-				return inputf("--kind: want user or service")
+				return exit.Inputf("--kind: want user or service")
 			}
 			body := map[string]any{"login": args[0], "kind": kind}
 			if len(grants) > 0 {
@@ -56,7 +60,7 @@ tokens.`,
 					body[field] = value
 				}
 			}
-			a, err := e.command(c, &key, request{method: http.MethodPost, path: []string{"v1", "accounts"}, body: body})
+			a, err := e.command(c, &key, client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts"}, Body: body})
 			if err != nil {
 				return err
 			}
@@ -86,10 +90,10 @@ func newAccountListCmd(e *env) *cobra.Command {
 			g := gridOf[api.Account]{
 				header: []string{"ID", "LOGIN", "KIND", "STATE", "GRANTS", "CREATED"},
 				row: func(a api.Account) []string {
-					return []string{a.ID, a.Login, a.Kind, a.State, shorten(a.Grants), e.when(a.CreatedAt)}
+					return []string{a.ID, a.Login, a.Kind, a.State, render.Shorten(a.Grants), e.Time(a.CreatedAt)}
 				},
 			}
-			return list(c, e, request{path: []string{"v1", "accounts"}, query: query("kind", kind)}, pages, g)
+			return list(c, e, client.Request{Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind)}, pages, g)
 		},
 	}
 	c.Flags().StringVar(&kind, "kind", "", "only those that are user or service")
@@ -110,15 +114,15 @@ func newAccountShowCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "accounts", name}})
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "accounts", name}})
 			if err != nil {
 				return err
 			}
 			var got api.Account
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			return e.show(a.body, func() { e.drawAccount(got) })
+			return e.Show(a.Body, func() { e.drawAccount(got) })
 		},
 	}
 }
@@ -174,15 +178,15 @@ longer.`,
 				ID      string `json:"id"`
 				Version uint64 `json:"version"`
 			}
-			if err := ledger.get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
+			if err := ledger.Get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
 				return err
 			}
 			if grants == nil {
 				grants = []string{}
 			}
-			a, got, err := wait.change(c.Context(), ledger, request{
-				method: http.MethodPut, path: []string{"v1", "accounts", seen.ID, "grants"},
-				body: map[string]any{"grants": grants}, key: key, ifMatch: version.ifMatch(seen.Version),
+			a, got, err := wait.change(c.Context(), e, ledger, client.Request{
+				Method: http.MethodPut, Path: []string{"v1", "accounts", seen.ID, "grants"},
+				Body: map[string]any{"grants": grants}, Key: key, IfMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err
@@ -220,7 +224,7 @@ func newAccountResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := e.command(c, &key, request{method: http.MethodPost, path: []string{"v1", "accounts", name, "resume"}})
+			a, err := e.command(c, &key, client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", name, "resume"}})
 			if err != nil {
 				return err
 			}
@@ -233,35 +237,35 @@ func newAccountResumeCmd(e *env) *cobra.Command {
 
 // changedAccount prints the answer to a command that changed an account, with
 // the receipt where one was waited for.
-func (e *env) changedAccount(a *answer, done string, r *api.Receipt) error {
+func (e *env) changedAccount(a *client.Answer, done string, r *api.Receipt) error {
 	var got struct {
 		Account  api.Account `json:"account"`
 		Position uint64      `json:"position"`
 	}
-	if err := json.Unmarshal(a.body, &got); err != nil {
+	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
 	}
 	e.replayed(a)
-	return e.show(a.body, func() {
-		e.printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
+	return e.Show(a.Body, func() {
+		e.Printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
 		e.drawAccount(got.Account)
 	})
 }
 
 // drawAccount prints an account for people.
 func (e *env) drawAccount(a api.Account) {
-	g := e.grid()
-	g.fact("id", a.ID)
-	g.fact("login", a.Login)
-	g.fact("name", a.Name)
-	g.fact("mail", a.Mail)
-	g.fact("kind", a.Kind)
-	g.fact("owner", a.Owner)
+	g := e.Grid()
+	g.Fact("id", a.ID)
+	g.Fact("login", a.Login)
+	g.Fact("name", a.Name)
+	g.Fact("mail", a.Mail)
+	g.Fact("kind", a.Kind)
+	g.Fact("owner", a.Owner)
 	state := a.State
 	if a.Reason != "" {
 		state += " (" + a.Reason + ")"
 	}
-	g.fact("state", state)
+	g.Fact("state", state)
 	grants := strings.Join(a.Grants, ", ")
 	if grants == "" {
 		grants = "nothing"
@@ -269,16 +273,24 @@ func (e *env) drawAccount(a api.Account) {
 	if a.Partial {
 		grants += " (your token's part; a token sees no more of its account)"
 	}
-	g.fact("may do", grants)
+	g.Fact("may do", grants)
 	if !a.SelfService {
-		g.fact("self-service", "off")
+		g.Fact("self-service", "off")
 	}
-	g.fact("tokens revoked", e.until(a.TokensBefore))
-	g.fact("tokens revoked until", positionOrNone(a.TokensUntil))
-	g.fact("created", e.when(a.CreatedAt))
-	g.fact("changed", e.when(a.ChangedAt))
-	g.fact("version", strconv.FormatUint(a.Version, 10))
-	g.end()
+	g.Fact("tokens revoked", e.until(a.TokensBefore))
+	g.Fact("tokens revoked until", positionOrNone(a.TokensUntil))
+	g.Fact("created", e.Time(a.CreatedAt))
+	g.Fact("changed", e.Time(a.ChangedAt))
+	g.Fact("version", strconv.FormatUint(a.Version, 10))
+	g.End()
+}
+
+// until says that all tokens from before a time are revoked.
+func (e *env) until(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return "all that were made before " + e.Time(*t)
 }
 
 // positionOrNone prints the position until which tokens are revoked, nothing for

@@ -9,6 +9,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -58,11 +62,11 @@ mail are kept apart from the log, which has only that they changed.`,
 				return err
 			}
 			var seen api.Account
-			if err := ledger.get(c.Context(), []string{"v1", "accounts", account}, &seen); err != nil {
+			if err := ledger.Get(c.Context(), []string{"v1", "accounts", account}, &seen); err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{
-				method: http.MethodPatch, path: []string{"v1", "accounts", seen.ID}, body: body, key: key, ifMatch: version.ifMatch(seen.Version),
+			a, err := ledger.Do(c.Context(), client.Request{
+				Method: http.MethodPatch, Path: []string{"v1", "accounts", seen.ID}, Body: body, Key: key, IfMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err
@@ -101,9 +105,9 @@ func (t *textFlag) into(body map[string]any, flags *pflag.FlagSet) error {
 	given := flags.Changed(t.field)
 	switch {
 	case t.none && given:
-		return inputf("--%s and --no-%s contradict each other", t.field, t.field)
+		return exit.Inputf("--%s and --no-%s contradict each other", t.field, t.field)
 	case given && t.value == "":
-		return inputf("--%s is empty; --no-%s takes the %s away", t.field, t.field, t.field)
+		return exit.Inputf("--%s is empty; --no-%s takes the %s away", t.field, t.field, t.field)
 	case t.none || given:
 		body[t.field] = t.value
 	}
@@ -144,7 +148,7 @@ Where the command was interrupted, give it again with the account's id.`,
 				return err
 			}
 			var seen api.Account
-			if err := ledger.get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
+			if err := ledger.Get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
 				return err
 			}
 			if !yes && seen.State != "erased" {
@@ -152,9 +156,9 @@ Where the command was interrupted, give it again with the account's id.`,
 					return err
 				}
 			}
-			r := request{method: http.MethodPost, path: []string{"v1", "accounts", seen.ID, "erase"}}
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", seen.ID, "erase"}}
 			if seen.State != "erased" { // else it goes on with what was begun
-				r.ifMatch = version.ifMatch(seen.Version)
+				r.IfMatch = version.ifMatch(seen.Version)
 			}
 			return e.end(c, r, &wait, &key, "erased", "erasure")
 		},
@@ -171,15 +175,15 @@ Where the command was interrupted, give it again with the account's id.`,
 func (e *env) confirmErase(ctx context.Context, a api.Account) error {
 	typed := ""
 	if e.tokenFile != "-" { // else standard input is spoken for
-		at := e.terminal()
+		at := e.input.Terminal()
 		if at != nil {
-			_, _ = io.WriteString(e.stderr, "This ends the account "+clean(a.Login)+" and all of its tokens, for ever. Its login again: ")
+			_, _ = io.WriteString(e.Stderr, "This ends the account "+render.Escape(a.Login)+" and all of its tokens, for ever. Its login again: ")
 		}
 		var err error
-		if typed, err = interruptible(ctx, e.line); err != nil {
+		if typed, err = term.Interruptible(ctx, e.input.Line); err != nil {
 			typed = ""
 			if at != nil { // nobody typed Enter
-				_, _ = io.WriteString(e.stderr, "\n")
+				_, _ = io.WriteString(e.Stderr, "\n")
 			}
 		}
 		if ctx.Err() != nil {
@@ -187,7 +191,7 @@ func (e *env) confirmErase(ctx context.Context, a api.Account) error {
 		}
 	}
 	if !strings.EqualFold(strings.TrimSpace(typed), a.Login) || a.Login == "" {
-		return failf(exitUsage, "needs_confirmation", "the account %s and all of its tokens would end, for ever. Give its login on standard input, or add --yes, if that is meant", clean(a.Login))
+		return exit.Failf(exit.Usage, "needs_confirmation", "the account %s and all of its tokens would end, for ever. Give its login on standard input, or add --yes, if that is meant", render.Escape(a.Login))
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 )
 
 func newAccountInviteCmd(e *env) *cobra.Command {
@@ -27,8 +29,8 @@ else reads it.`,
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{
-				method: http.MethodPost, path: []string{"v1", "accounts", name, "invite"}, body: map[string]any{"reset_second_factor": reset},
+			a, err := ledger.Do(c.Context(), client.Request{
+				Method: http.MethodPost, Path: []string{"v1", "accounts", name, "invite"}, Body: map[string]any{"reset_second_factor": reset},
 			})
 			if err != nil {
 				return err
@@ -37,15 +39,15 @@ else reads it.`,
 				Invitation string    `json:"invitation"`
 				Expires    time.Time `json:"expires_at"`
 			}
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
 			if only {
-				return e.print([]byte(got.Invitation), "\n")
+				return e.Print([]byte(got.Invitation), "\n")
 			}
-			return e.show(a.body, func() {
-				e.printf("The invitation, shown now and never again, good until %s:\n%s\n", e.when(got.Expires), got.Invitation)
-				e.note("It is taken up with 'tokenledger password --invitation'.")
+			return e.Show(a.Body, func() {
+				e.Printf("The invitation, shown now and never again, good until %s:\n%s\n", e.Time(got.Expires), got.Invitation)
+				e.Note("It is taken up with 'tokenledger password --invitation'.")
 			})
 		},
 	}

@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -26,16 +25,13 @@ func (k *keyFlag) declare(flags *pflag.FlagSet) {
 func (k *keyFlag) key() (string, error) {
 	const most = 255
 	if k.given == "" {
-		return newKey(), nil
+		return client.NewKey(), nil
 	}
 	if len(k.given) > most || strings.ContainsFunc(k.given, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", inputf("--idempotency-key: want up to %d visible characters of ASCII", most)
+		return "", exit.Inputf("--idempotency-key: want up to %d visible characters of ASCII", most)
 	}
 	return k.given, nil
 }
-
-// newKey returns an idempotency key that nobody has used.
-func newKey() string { return rand.Text() }
 
 // versionFlags say which version of a thing a command means to change.
 type versionFlags struct {
@@ -50,7 +46,7 @@ func (v *versionFlags) declare(flags *pflag.FlagSet) {
 
 func (v *versionFlags) check() error {
 	if v.version != 0 && v.force {
-		return inputf("--if-version and --force contradict each other")
+		return exit.Inputf("--if-version and --force contradict each other")
 	}
 	return nil
 }
@@ -69,9 +65,9 @@ func (v *versionFlags) ifMatch(seen uint64) string {
 
 // replayed says that an answer is an earlier one's, where the key was not of
 // this run's making.
-func (e *env) replayed(a *answer) {
-	if a.replayed && a.tries == 1 {
-		e.note("tokenledger: an earlier command with this idempotency key did it.")
+func (e *env) replayed(a *client.Answer) {
+	if a.Replayed && a.Tries == 1 {
+		e.Note("tokenledger: an earlier command with this idempotency key did it.")
 	}
 }
 
@@ -85,7 +81,7 @@ func scopeList(what string, args []string) ([]string, error) {
 				continue
 			}
 			if _, err := events.ParseScope(s); err != nil {
-				return nil, inputf("%s: %s", what, err)
+				return nil, exit.Inputf("%s: %s", what, err)
 			}
 			if !slices.Contains(out, s) {
 				out = append(out, s)
@@ -111,40 +107,31 @@ func administers(scopes []string) string {
 // meant.
 func confirmScopes(yes bool, scopes []string) error {
 	if s := administers(scopes); s != "" && !yes {
-		return failf(exitUsage, "needs_confirmation", "%s lets the token change who may do what. Add --yes-admin if it is meant to", s)
+		return exit.Failf(exit.Usage, "needs_confirmation", "%s lets the token change who may do what. Add --yes-admin if it is meant to", s)
 	}
 	return nil
 }
 
 // confirmInherit refuses a token that inherits scopes that administer, unless
 // yes says that it is meant to.
-func (c *client) confirmInherit(ctx context.Context, yes bool, account string) error {
+func confirmInherit(ctx context.Context, c *client.Client, yes bool, account string) error {
 	if yes {
 		return nil
 	}
 	var a api.Account
-	if err := c.get(ctx, []string{"v1", "accounts", account}, &a); err != nil {
+	if err := c.Get(ctx, []string{"v1", "accounts", account}, &a); err != nil {
 		return err
 	}
 	if s := administers(a.Grants); s != "" {
-		return failf(exitUsage, "needs_confirmation", "the account has %s, and the token would inherit it: it could change who may do what. Add --yes-admin if it is meant to", s)
+		return exit.Failf(exit.Usage, "needs_confirmation", "the account has %s, and the token would inherit it: it could change who may do what. Add --yes-admin if it is meant to", s)
 	}
 	return nil
-}
-
-// get reads one thing.
-func (c *client) get(ctx context.Context, path []string, into any) error {
-	a, err := c.do(ctx, request{method: http.MethodGet, path: path})
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(a.body, into)
 }
 
 // tokenID checks an argument.
 func tokenID(arg string) (string, error) {
 	if _, err := events.ParseTokenID(arg); err != nil {
-		return "", inputf("%s", err)
+		return "", exit.Inputf("%s", err)
 	}
 	return arg, nil
 }
@@ -153,9 +140,9 @@ func tokenID(arg string) (string, error) {
 func accountName(arg string) (string, error) {
 	switch arg {
 	case "":
-		return "", inputf("the account is empty; give its id or login")
+		return "", exit.Inputf("the account is empty; give its id or login")
 	case ".", "..": // a path's dots do not arrive
-		return "", inputf("give the account's id in place of the login %s", arg)
+		return "", exit.Inputf("give the account's id in place of the login %s", arg)
 	}
 	return arg, nil
 }

@@ -17,6 +17,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
 )
 
@@ -108,13 +111,13 @@ func commandFor(t *testing.T, ctx context.Context, patient time.Duration, url st
 	e := newEnv(stdin, &out, &errs, []string{
 		"TOKENLEDGER_SERVER=" + url, "TOKENLEDGER_VERIFIER=" + url, "TOKENLEDGER_TOKEN_FILE=" + file, "TOKENLEDGER_DATA=" + t.TempDir(),
 	})
-	e.zone = time.UTC
-	e.retry = retry{pause: time.Millisecond, longest: 4 * time.Millisecond, patience: patient}
+	e.Zone = time.UTC
+	e.retry = client.Retry{Pause: time.Millisecond, MaxPause: 4 * time.Millisecond, Patience: patient}
 	code := execute(ctx, e, args)
 	return outcome{code, out.String(), errs.String()}
 }
 
-func (o outcome) want(t *testing.T, code exitCode, parts ...string) {
+func (o outcome) want(t *testing.T, code exit.Code, parts ...string) {
 	t.Helper()
 	if o.code != int(code) {
 		t.Errorf("exit code %d, want %d", o.code, code)
@@ -135,7 +138,7 @@ func TestStatusesToExitCodes(t *testing.T) {
 	tests := []struct {
 		status int
 		code   string
-		want   exitCode
+		want   exit.Code
 	}{
 		{400, "malformed_request", 2},
 		{401, "unauthenticated", 4},
@@ -171,14 +174,14 @@ func TestForeignAnswers(t *testing.T) {
 	page := func(status int) http.HandlerFunc { return answerJSON(status, "text/html", "<h1>hello</h1>") }
 	tests := []struct {
 		answer http.HandlerFunc
-		want   exitCode
+		want   exit.Code
 	}{
-		{page(200), exitError},
-		{page(404), exitError},
-		{page(403), exitNotAllowed},
-		{page(502), exitUnavailable},
-		{answerJSON(200, "application/json", `{"items":`), exitError},
-		{answerJSON(404, "application/problem+json", `{}`), exitError},
+		{page(200), exit.Error},
+		{page(404), exit.Error},
+		{page(403), exit.NotAllowed},
+		{page(502), exit.Unavailable},
+		{answerJSON(200, "application/json", `{"items":`), exit.Error},
+		{answerJSON(404, "application/problem+json", `{}`), exit.Error},
 	}
 	for i, tt := range tests {
 		o := command(t, serveWith(t, tt.answer).URL, "nodes")
@@ -206,7 +209,7 @@ func TestRetryIsTheSameRequest(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := serveWith(t, fault, fault, done(madeToken))
 			o := command(t, s.URL, "token", "create", "--account", "shop", "--scope", "view:site/3", "--secret-only")
-			o.want(t, exitOK)
+			o.want(t, exit.OK)
 			if o.out != "the-secret\n" {
 				t.Errorf("standard output %q, want the secret alone", o.out)
 			}
@@ -245,12 +248,12 @@ func TestFinalAnswersAreNotRetried(t *testing.T) {
 func TestUnknownOutcomeNamesTheKey(t *testing.T) {
 	s := serveWith(t, hangUp)
 	o := command(t, s.URL, "token", "resume", someToken, "--timeout", "500ms")
-	o.want(t, exitUnavailable, "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key")+" is done once")
+	o.want(t, exit.Unavailable, "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key")+" is done once")
 	if len(s.seen()) < 2 {
 		t.Errorf("%d requests, want more", len(s.seen()))
 	}
 	o = command(t, s.URL, "token", "resume", someToken, "--timeout", "500ms", "-o", "json", "--idempotency-key", "mine")
-	o.want(t, exitUnavailable)
+	o.want(t, exit.Unavailable)
 	var p map[string]string
 	if err := json.Unmarshal([]byte(o.errors), &p); err != nil || p["idempotency_key"] != "mine" {
 		t.Errorf("standard error %q, want JSON with the key", o.errors)
@@ -261,7 +264,7 @@ func TestUnknownOutcomeNamesTheKey(t *testing.T) {
 func TestReadsGiveUpEarly(t *testing.T) {
 	s := serveWith(t, trouble(503, "unavailable"))
 	begun := time.Now()
-	command(t, s.URL, "nodes", "--timeout", "1h").want(t, exitUnavailable)
+	command(t, s.URL, "nodes", "--timeout", "1h").want(t, exit.Unavailable)
 	if d := time.Since(begun); d > 10*time.Second {
 		t.Errorf("it took %s", d)
 	}
@@ -269,7 +272,7 @@ func TestReadsGiveUpEarly(t *testing.T) {
 
 func TestReadsAreRetried(t *testing.T) {
 	s := serveWith(t, trouble(503, "unavailable"), hangUp, done(`{"items":[]}`))
-	commandFor(t, t.Context(), time.Minute, s.URL, nil, "nodes", "--timeout", "1m").want(t, exitOK)
+	commandFor(t, t.Context(), time.Minute, s.URL, nil, "nodes", "--timeout", "1m").want(t, exit.OK)
 }
 
 func TestTimeout(t *testing.T) {
@@ -281,7 +284,7 @@ func TestTimeout(t *testing.T) {
 		}
 	})
 	defer close(release)
-	command(t, s.URL, "nodes", "--timeout", "50ms").want(t, exitUnavailable, "did not answer within")
+	command(t, s.URL, "nodes", "--timeout", "50ms").want(t, exit.Unavailable, "did not answer within")
 }
 
 func TestInterrupt(t *testing.T) {
@@ -291,14 +294,14 @@ func TestInterrupt(t *testing.T) {
 		<-r.Context().Done()
 	})
 	o := commandIn(t, ctx, s.URL, nil, "token", "resume", someToken)
-	o.want(t, exitInterrupted, "interrupted", "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key"))
+	o.want(t, exit.Interrupted, "interrupted", "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key"))
 
 	// While it waits for a secret, too.
 	ctx, cancel = context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	defer w.Close()
 	time.AfterFunc(10*time.Millisecond, cancel)
-	commandIn(t, ctx, s.URL, r, "verify", "--need", "view:site/3").want(t, exitInterrupted)
+	commandIn(t, ctx, s.URL, r, "verify", "--need", "view:site/3").want(t, exit.Interrupted)
 }
 
 // TestRedirectsGetNoToken keeps the token from wherever a server points.
@@ -307,7 +310,7 @@ func TestRedirectsGetNoToken(t *testing.T) {
 	s := serveWith(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
 	})
-	command(t, s.URL, "nodes").want(t, exitError, "give that address instead: "+other.URL)
+	command(t, s.URL, "nodes").want(t, exit.Error, "give that address instead: "+other.URL)
 	if len(other.seen()) > 0 {
 		t.Error("the redirect was followed")
 	}
@@ -316,11 +319,11 @@ func TestRedirectsGetNoToken(t *testing.T) {
 // TestNothingIsSentWithoutNeed holds the token back where it has no use.
 func TestNothingIsSentWithoutNeed(t *testing.T) {
 	s := serveWith(t, done(`{"allowed":true,"reason":"allowed","position":3}`))
-	commandIn(t, t.Context(), s.URL, strings.NewReader("theirs\n"), "verify", "--need", "view:site/3").want(t, exitOK)
+	commandIn(t, t.Context(), s.URL, strings.NewReader("theirs\n"), "verify", "--need", "view:site/3").want(t, exit.OK)
 	if got := s.seen()[0].Header.Get("Authorization"); got != "" {
 		t.Errorf("verify sent %q, want no token of the caller's own", got)
 	}
-	commandIn(t, t.Context(), s.URL, strings.NewReader("theirs\n"), "verify", "--need", "view:site/3", "--explain").want(t, exitOK)
+	commandIn(t, t.Context(), s.URL, strings.NewReader("theirs\n"), "verify", "--need", "view:site/3", "--explain").want(t, exit.OK)
 	if got := s.seen()[1].Header.Get("Authorization"); got != "Bearer mine" {
 		t.Errorf("verify --explain sent %q, want the caller's own token", got)
 	}
@@ -352,7 +355,7 @@ func TestSecretArgumentsStopEverything(t *testing.T) {
 			{"__complete", "token", "show", secret},
 		} {
 			o := command(t, s.URL, args...)
-			if o.code != int(exitUsage) || strings.Contains(o.out+o.errors, secret[8:]) {
+			if o.code != int(exit.Usage) || strings.Contains(o.out+o.errors, secret[8:]) {
 				t.Errorf("%q: exit code %d, output %q", args, o.code, o.out+o.errors)
 			}
 			if !strings.Contains(o.errors, "treat it as leaked") {
@@ -370,8 +373,8 @@ func TestDigestsAreNoSecrets(t *testing.T) {
 		"", "shop", "--data=/var/lib/overlay2/" + strings.Repeat("0a", 32) + "/merged", strings.Repeat("ab", 20),
 		"8c3f0f6e-1f0e-4e7e-9d53-7a0c3a8e2b11", someToken,
 	} {
-		if holdsSecret(s) {
-			t.Errorf("holdsSecret(%q) = true, want false", s)
+		if client.HoldsSecret(s) {
+			t.Errorf("client.HoldsSecret(%q) = true, want false", s)
 		}
 	}
 }
@@ -382,7 +385,7 @@ func TestEditKeepsWhatItDoesNotKnow(t *testing.T) {
 	s := serveWith(t,
 		done(`{"id":"`+someToken+`","version":41,"constraints":{"cidrs":["192.0.2.0/24"],"rate":{"per_minute":60},"header_only":true}}`),
 		done(madeToken))
-	command(t, s.URL, "token", "edit", someToken, "--cidr", "198.51.100.7", "--header-only=false", "--app", "").want(t, exitOK)
+	command(t, s.URL, "token", "edit", someToken, "--cidr", "198.51.100.7", "--header-only=false", "--app", "").want(t, exit.OK)
 	if got := s.seen()[1].Header.Get("If-Match"); got != `"41"` {
 		t.Errorf("If-Match %s, want the version that was read", got)
 	}
@@ -401,7 +404,7 @@ func TestVersionsThatAreNamed(t *testing.T) {
 		{[]string{"--force"}, ""},
 	} {
 		s := serveWith(t, done(`{"id":"`+someToken+`","version":41}`), done(madeToken))
-		command(t, s.URL, slices.Concat([]string{"token", "scope", someToken, "view:site/3"}, tt.args)...).want(t, exitOK)
+		command(t, s.URL, slices.Concat([]string{"token", "scope", someToken, "view:site/3"}, tt.args)...).want(t, exit.OK)
 		if got := s.seen()[1].Header.Get("If-Match"); got != tt.want {
 			t.Errorf("%q: If-Match %s, want %s", tt.args, got, tt.want)
 		}
@@ -427,22 +430,22 @@ func TestReceipts(t *testing.T) {
 	recorded := `"position":10,`
 	for _, tt := range []struct {
 		receipt string
-		want    exitCode
+		want    exit.Code
 		out     string
 		says    string
 	}{
-		{receiptOf(true, recorded, nodeApplied), exitOK, "revoked at position 9; no node accepts it any more, after 4 ms (1 of 1 applied; receipt at position 10)\n", ""},
+		{receiptOf(true, recorded, nodeApplied), exit.OK, "revoked at position 9; no node accepts it any more, after 4 ms (1 of 1 applied; receipt at position 10)\n", ""},
 		{
-			receiptOf(true, recorded, nodeApplied, nodeEnded, nodeGaveUp), exitOK,
+			receiptOf(true, recorded, nodeApplied, nodeEnded, nodeGaveUp), exit.OK,
 			"(1 of 3 applied, 1 gave up, 1 by the end of its lease; receipt at position 10)\n",
 			"tokenledger: b is configured to go on answering for track without the log; it may do so as before until 2031-01-02 03:09:05.",
 		},
-		{receiptOf(true, recorded), exitOK, "(no node could answer; receipt at position 10)\n", ""},
-		{receiptOf(true, "", nodeApplied), exitOK, "(1 of 1 applied; the receipt is not recorded)\n", ""},
-		{receiptOf(false, "", nodeApplied, nodeWaiting), exitUnavailable, "revoked at position 9; not on every node after 4 ms (1 of 2 applied)\n", `Waiting for b\x1b[2J: its lease ends in 12 s at the latest`},
-		{receiptOf(false, "", nodeApplied), exitUnavailable, "revoked at position 9; not on every node after 4 ms (1 of 1 applied)\n", "Waiting for nodes that this ledger may not know of: it is over in 30 s at the latest"},
-		{strings.Replace(receiptOf(false, "", nodeApplied), `"latest":"2031-01-02T03:04:35.004Z",`, "", 1), exitUnavailable, "", "Waiting for a barrier in the log"},
-		{`null`, exitUnavailable, "revoked at position 9\n", "did not say whether it is in force"},
+		{receiptOf(true, recorded), exit.OK, "(no node could answer; receipt at position 10)\n", ""},
+		{receiptOf(true, "", nodeApplied), exit.OK, "(1 of 1 applied; the receipt is not recorded)\n", ""},
+		{receiptOf(false, "", nodeApplied, nodeWaiting), exit.Unavailable, "revoked at position 9; not on every node after 4 ms (1 of 2 applied)\n", `Waiting for b\x1b[2J: its lease ends in 12 s at the latest`},
+		{receiptOf(false, "", nodeApplied), exit.Unavailable, "revoked at position 9; not on every node after 4 ms (1 of 1 applied)\n", "Waiting for nodes that this ledger may not know of: it is over in 30 s at the latest"},
+		{strings.Replace(receiptOf(false, "", nodeApplied), `"latest":"2031-01-02T03:04:35.004Z",`, "", 1), exit.Unavailable, "", "Waiting for a barrier in the log"},
+		{`null`, exit.Unavailable, "revoked at position 9\n", "did not say whether it is in force"},
 	} {
 		s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":9,"receipt":`+tt.receipt+`}`))
 		o := command(t, s.URL, "token", "revoke", someToken)
@@ -450,13 +453,13 @@ func TestReceipts(t *testing.T) {
 		if !strings.HasSuffix(o.out, tt.out) || !strings.HasPrefix(o.out, "revoked at position 9") {
 			t.Errorf("standard output %q, want %q", o.out, tt.out)
 		}
-		if tt.want != exitOK && !strings.Contains(o.errors, "the revocation itself stands") {
+		if tt.want != exit.OK && !strings.Contains(o.errors, "the revocation itself stands") {
 			t.Errorf("standard error %q, want it to say that the revocation stands", o.errors)
 		}
 		if got := s.seen()[0].URL.RawQuery; got != "wait=45s" {
 			t.Errorf("query %q, want wait=45s", got)
 		}
-		command(t, s.URL, "token", "revoke", someToken, "--no-wait").want(t, exitOK)
+		command(t, s.URL, "token", "revoke", someToken, "--no-wait").want(t, exit.OK)
 		if got := s.seen()[1].URL.RawQuery; got != "" {
 			t.Errorf("query %q with --no-wait, want none", got)
 		}
@@ -475,14 +478,14 @@ func TestProgress(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		then   http.HandlerFunc
-		want   exitCode
+		want   exit.Code
 		out    string
 		errors string
 	}{
-		{"in time", done(receiptOf(true, `"position":10,`, nodeApplied, nodeEnded)), exitOK, "(1 of 2 applied, 1 by the end of its lease; receipt at position 10)\n", ""},
-		{"not in time", missing, exitUnavailable, "not on every node", "the revocation itself stands"},
-		{"no answer", trouble(503, "unavailable"), exitUnavailable, "not on every node", "the revocation itself stands"},
-		{"may not look", trouble(403, "forbidden"), exitUnavailable, "not on every node", "the revocation itself stands"},
+		{"in time", done(receiptOf(true, `"position":10,`, nodeApplied, nodeEnded)), exit.OK, "(1 of 2 applied, 1 by the end of its lease; receipt at position 10)\n", ""},
+		{"not in time", missing, exit.Unavailable, "not on every node", "the revocation itself stands"},
+		{"no answer", trouble(503, "unavailable"), exit.Unavailable, "not on every node", "the revocation itself stands"},
+		{"may not look", trouble(403, "forbidden"), exit.Unavailable, "not on every node", "the revocation itself stands"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := serveWith(t, waiting, tt.then)
@@ -493,8 +496,8 @@ func TestProgress(t *testing.T) {
 			var out bytes.Buffer
 			errs := &terminal{}
 			e := newEnv(nil, &out, errs, []string{"TOKENLEDGER_SERVER=" + s.URL, "TOKENLEDGER_TOKEN_FILE=" + file, "TOKENLEDGER_DATA=" + t.TempDir()})
-			e.zone = time.UTC
-			e.retry = retry{pause: time.Millisecond, longest: time.Millisecond, patience: time.Millisecond}
+			e.Zone = time.UTC
+			e.retry = client.Retry{Pause: time.Millisecond, MaxPause: time.Millisecond, Patience: time.Millisecond}
 			code := execute(t.Context(), e, []string{"token", "revoke", someToken, "--wait", "20s"})
 			if code != int(tt.want) || !strings.Contains(out.String(), tt.out) || !strings.Contains(errs.String(), tt.errors) {
 				t.Errorf("exit code %d, output %q, errors %q", code, out.String(), errs.String())
@@ -520,7 +523,7 @@ func TestRevokeManyPages(t *testing.T) {
 	}
 	s := serveWith(t, page(5, 2, "x"), page(9, 3, "y"), page(7, 4, ""), done(receiptOf(true, `"position":10,`, nodeApplied)))
 	o := command(t, s.URL, "token", "revoke", "--app", "a b", "--yes", "--reason", "lost")
-	o.want(t, exitOK)
+	o.want(t, exit.OK)
 	if want := "9 tokens revoked at position 9; no node accepts them any more, after 4 ms (1 of 1 applied; receipt at position 10)\n"; o.out != want {
 		t.Errorf("got %q, want %q", o.out, want)
 	}
@@ -543,13 +546,13 @@ func TestPages(t *testing.T) {
 	}
 	s := serveWith(t, func(w http.ResponseWriter, r *http.Request) { done(pages[r.URL.Query().Get("cursor")])(w, r) })
 	o := command(t, s.URL, "token", "list", "--all", "-o", "jsonl")
-	o.want(t, exitOK)
+	o.want(t, exit.OK)
 	if want := "{\"id\":\"tok_1\"}\n{\"id\":\"tok_2\"}\n{\"id\":\"tok_3\"}\n{\"id\":\"tok_4\"}\n{\"id\":\"tok_5\",\"new_field\":\"<kept>\"}\n"; o.out != want {
 		t.Errorf("got %s, want %s", o.out, want)
 	}
 	before := len(s.seen())
 	o = command(t, s.URL, "token", "list", "--limit", "4", "-o", "json")
-	if o.want(t, exitOK); strings.Count(o.out, "tok_") != 4 || !strings.Contains(o.out, `"next_cursor": "c"`) {
+	if o.want(t, exit.OK); strings.Count(o.out, "tok_") != 4 || !strings.Contains(o.out, `"next_cursor": "c"`) {
 		t.Errorf("got %s, want four and a cursor", o.out)
 	}
 	if a, b := s.seen()[before].URL.Query().Get("limit"), s.seen()[before+1].URL.Query().Get("limit"); a != "4" || b != "2" {
@@ -557,14 +560,14 @@ func TestPages(t *testing.T) {
 	}
 
 	stuck := serveWith(t, done(`{"items":[{"id":"tok_1"}],"next_cursor":"b"}`))
-	command(t, stuck.URL, "token", "list", "--all").want(t, exitError, "does not end")
+	command(t, stuck.URL, "token", "list", "--all").want(t, exit.Error, "does not end")
 }
 
 // TestPathsHaveNoWayUp sends whatever a name is made of as one part of the path.
 func TestPathsHaveNoWayUp(t *testing.T) {
 	s := serveWith(t, done(`{"id":"acc_x","grants":[]}`))
 	for _, name := range []string{"a/../../tokens", "a?b=c", "a%2Fb", "anna+home@example.org", "ä"} {
-		command(t, s.URL+"/prefix", "account", "show", name).want(t, exitOK)
+		command(t, s.URL+"/prefix", "account", "show", name).want(t, exit.OK)
 		got := s.seen()[len(s.seen())-1].URL
 		if got.Path != "/prefix/v1/accounts/"+name || strings.Count(got.EscapedPath(), "/") != 4 || got.RawQuery != "" {
 			t.Errorf("%s: sent %s", name, got)
@@ -587,7 +590,7 @@ func TestLostOutputIsAFailure(t *testing.T) {
 		}
 		code := run(t.Context(), slices.Concat([]string{"token", "create", "--account", "shop", "--scope", "view:site/3", "--server", s.URL, "--token-file", file}, args),
 			nil, brokenPipe{}, &errs, nil)
-		if code != int(exitError) || !strings.Contains(errs.String(), "could not be written to standard output") || !strings.Contains(errs.String(), "token rotate "+someToken) {
+		if code != int(exit.Error) || !strings.Contains(errs.String(), "could not be written to standard output") || !strings.Contains(errs.String(), "token rotate "+someToken) {
 			t.Errorf("%q: exit code %d, standard error %q", args, code, errs.String())
 		}
 	}
@@ -596,7 +599,7 @@ func TestLostOutputIsAFailure(t *testing.T) {
 // TestAlreadyShownSecretIsAFailure fails in every form of output.
 func TestAlreadyShownSecretIsAFailure(t *testing.T) {
 	s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":7,"secret_already_shown":true}`))
-	for _, form := range formats {
-		command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exitError, "is not known any more", "token rotate "+someToken)
+	for _, form := range render.Formats {
+		command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exit.Error, "is not known any more", "token rotate "+someToken)
 	}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -81,7 +83,7 @@ func (e *env) tokens(want func(state string) bool) completer {
 		return live(c.Context(), e, "tokens", func(t api.Token) (cobra.Completion, bool) {
 			about := strings.Trim(t.App+" "+t.Device, " ")
 			ok := strings.HasPrefix(t.ID, prefix) && want(t.State)
-			return cobra.CompletionWithDesc(t.ID, clean(strings.Trim(about+" "+t.State, " "))), ok
+			return cobra.CompletionWithDesc(t.ID, render.Escape(strings.Trim(about+" "+t.State, " "))), ok
 		})
 	}
 }
@@ -90,7 +92,7 @@ func (e *env) tokens(want func(state string) bool) completer {
 func (e *env) accounts(c *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return live(c.Context(), e, "accounts", func(a api.Account) (cobra.Completion, bool) {
 		if a.Login == "" || strings.HasPrefix(prefix, "acc_") {
-			return cobra.CompletionWithDesc(a.ID, clean(a.Login)), strings.HasPrefix(a.ID, prefix)
+			return cobra.CompletionWithDesc(a.ID, render.Escape(a.Login)), strings.HasPrefix(a.ID, prefix)
 		}
 		return cobra.CompletionWithDesc(a.Login, a.ID), strings.HasPrefix(a.Login, prefix)
 	})
@@ -103,13 +105,13 @@ func live[T any](ctx context.Context, e *env, what string, propose func(T) (cobr
 	}
 	ctx, cancel := context.WithTimeout(ctx, completionWait)
 	defer cancel()
-	e.retry.patience = 0
+	e.retry.Patience = 0
 	ledger, err := e.ledger(ctx)
 	if err != nil {
 		return nil, noFiles
 	}
 	var out []cobra.Completion
-	err = ledger.pages(ctx, request{path: []string{"v1", what}}, pageFlags{limit: mostPage}, func(p page) error {
+	err = ledger.Pages(ctx, client.Request{Path: []string{"v1", what}}, client.Extent{Limit: client.MaxPage}, func(p client.Page) error {
 		for _, item := range p.Items {
 			var one T
 			if err := json.Unmarshal(item, &one); err != nil {

@@ -15,6 +15,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ops/node"
@@ -49,8 +51,8 @@ type demo struct {
 	env       *env
 	dir       string
 	running   []*runningNode // in order of start
-	ledger    *client
-	verifiers []*client
+	ledger    *client.Client
+	verifiers []*client.Client
 }
 
 // runningNode is a node of this process.
@@ -61,7 +63,7 @@ type runningNode struct {
 }
 
 func (d *demo) run(ctx context.Context, keep bool) error {
-	d.env.printf("A ledger, three verifiers and a client, in one process:\n\n")
+	d.env.Printf("A ledger, three verifiers and a client, in one process:\n\n")
 	if err := d.startAll(ctx); err != nil {
 		return err
 	}
@@ -69,7 +71,7 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 		return err
 	}
 	if !keep {
-		d.env.printf("\nNext: tokenledger demo --keep stays up; tokenledger serve runs a node of your own.\n")
+		d.env.Printf("\nNext: tokenledger demo --keep stays up; tokenledger serve runs a node of your own.\n")
 		return nil
 	}
 	return d.stay(ctx)
@@ -118,7 +120,7 @@ func (d *demo) start(ctx context.Context, cfg node.Config) (*runningNode, error)
 	cfg.Data = filepath.Join(d.dir, cfg.Name)
 	cfg.APIAddr, cfg.VerifyAddr, cfg.MetricsAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	cfg.Version = buildVersion().Version
-	cfg.Logger = slog.New(slog.NewTextHandler(d.env.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	cfg.Logger = slog.New(slog.NewTextHandler(d.env.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	n, err := node.New(cfg)
 	if err != nil {
 		return nil, err
@@ -158,17 +160,17 @@ func (d *demo) stop() error {
 	return errors.Join(problems...)
 }
 
-func (d *demo) client(what, address, secret string) (*client, error) {
+func (d *demo) client(what, address, secret string) (*client.Client, error) {
 	base, err := url.Parse(address)
 	if err != nil {
 		return nil, err
 	}
-	return &client{env: d.env, http: &http.Client{}, base: base, what: what, from: "the demo", secret: secret}, nil
+	return d.env.config().At(what, base, secret), nil
 }
 
 // play is what the client does.
 func (d *demo) play(ctx context.Context) error {
-	d.env.printf("\nAn account and two tokens of it:\n\n")
+	d.env.Printf("\nAn account and two tokens of it:\n\n")
 	begun := time.Now()
 	if _, err := d.send(ctx, []string{"v1", "accounts"}, map[string]any{
 		"login": "alice", "kind": "user", "grants": []string{"admin:site/1", "view:site/2"},
@@ -188,7 +190,7 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 
-	d.env.printf("\nEach verifier answers from its own index:\n\n")
+	d.env.Printf("\nEach verifier answers from its own index:\n\n")
 	checks := []struct {
 		who, need string
 		secret    string
@@ -205,16 +207,16 @@ func (d *demo) play(ctx context.Context) error {
 		}
 	}
 
-	d.env.printf("\nThe phone is lost:\n\n")
+	d.env.Printf("\nThe phone is lost:\n\n")
 	begun = time.Now()
 	const wait = 30 * time.Second
-	answer, err := d.ledger.do(ctx, request{
-		method: http.MethodPost, path: []string{"v1", "tokens", phone.Token.ID, "revoke"}, key: newKey(),
-		body: map[string]any{"reason": "lost"}, query: url.Values{"wait": {wait.String()}}, linger: wait,
+	answer, err := d.ledger.Do(ctx, client.Request{
+		Method: http.MethodPost, Path: []string{"v1", "tokens", phone.Token.ID, "revoke"}, Key: client.NewKey(),
+		Body: map[string]any{"reason": "lost"}, Query: url.Values{"wait": {wait.String()}}, Linger: wait,
 	})
 	var revoked proven
 	if err == nil {
-		err = json.Unmarshal(answer.body, &revoked)
+		err = json.Unmarshal(answer.Body, &revoked)
 	}
 	if err != nil {
 		return err
@@ -225,9 +227,9 @@ func (d *demo) play(ctx context.Context) error {
 	}
 	d.step(begun, "revoke", "phone: in the log, at position %d, and no node accepts it any more", revoked.Position)
 	for _, n := range r.Nodes {
-		d.env.printf("  %11s  %-10s  %s: %s %d ms after the wait began\n", "", "", clean(n.Name), n.How, n.At.Sub(r.AskedAt).Milliseconds())
+		d.env.Printf("  %11s  %-10s  %s: %s %d ms after the wait began\n", "", "", render.Escape(n.Name), n.How, n.At.Sub(r.AskedAt).Milliseconds())
 	}
-	d.env.printf("  %11s  %-10s  the receipt is in the log, at position %d\n", "", "", r.Position)
+	d.env.Printf("  %11s  %-10s  the receipt is in the log, at position %d\n", "", "", r.Position)
 	if err := d.check(ctx, "phone", phone.Secret, "view:site/1", false); err != nil {
 		return err
 	}
@@ -248,7 +250,7 @@ func (d *demo) create(ctx context.Context, app, device string) (made, error) {
 		"account": "alice", "app": app, "device": device, "scopes": []string{"view:site/1"},
 	})
 	if err == nil {
-		err = json.Unmarshal(answer.body, &m)
+		err = json.Unmarshal(answer.Body, &m)
 	}
 	if err != nil {
 		return m, err
@@ -257,8 +259,8 @@ func (d *demo) create(ctx context.Context, app, device string) (made, error) {
 	return m, nil
 }
 
-func (d *demo) send(ctx context.Context, path []string, body any) (*answer, error) {
-	return d.ledger.do(ctx, request{method: http.MethodPost, path: path, body: body, key: newKey()})
+func (d *demo) send(ctx context.Context, path []string, body any) (*client.Answer, error) {
+	return d.ledger.Do(ctx, client.Request{Method: http.MethodPost, Path: path, Body: body, Key: client.NewKey()})
 }
 
 // everywhere waits until each verifier has applied the positions.
@@ -280,19 +282,19 @@ func (d *demo) check(ctx context.Context, who, secret, need string, allowed bool
 	begun := time.Now()
 	var reason string
 	for _, v := range d.verifiers {
-		answer, err := v.do(ctx, request{
-			method: http.MethodPost, path: []string{"v1", "verify"},
-			body: verifier.CheckRequest{Token: secret, Need: []string{need}},
+		answer, err := v.Do(ctx, client.Request{
+			Method: http.MethodPost, Path: []string{"v1", "verify"},
+			Body: verifier.CheckRequest{Token: secret, Need: []string{need}},
 		})
 		if err != nil {
 			return err
 		}
 		var got verifier.CheckAnswer
-		if err := json.Unmarshal(answer.body, &got); err != nil {
+		if err := json.Unmarshal(answer.Body, &got); err != nil {
 			return err
 		}
 		if got.Allowed != allowed {
-			return fmt.Errorf("%s answered allowed=%v for the %s and %s, and should not have", v.what, got.Allowed, who, need)
+			return fmt.Errorf("%s answered allowed=%v for the %s and %s, and should not have", v.Name(), got.Allowed, who, need)
 		}
 		reason = got.Reason
 	}
@@ -308,14 +310,14 @@ func (d *demo) check(ctx context.Context, who, secret, need string, allowed bool
 // step prints what was done and how long it took.
 func (d *demo) step(begun time.Time, what, format string, args ...any) {
 	ms := float64(time.Since(begun).Microseconds()) / 1000
-	d.env.printf("  %8.2f ms  %-10s  %s\n", ms, what, fmt.Sprintf(format, args...))
+	d.env.Printf("  %8.2f ms  %-10s  %s\n", ms, what, fmt.Sprintf(format, args...))
 }
 
 // stay keeps the nodes up until the program is interrupted.
 func (d *demo) stay(ctx context.Context) error {
 	data := filepath.Join(d.dir, "ledger")
 	verify := d.running[1].Addresses().Verify
-	d.env.printf(`
+	d.env.Printf(`
 It stays up until it is interrupted. In another terminal:
 
   export TOKENLEDGER_DATA=%s TOKENLEDGER_VERIFIER=%s

@@ -1,15 +1,10 @@
 package main
 
 import (
-	"bufio"
-	"encoding/json"
-	"errors"
+	"context"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -17,40 +12,36 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
 	"github.com/tokenledger/tokenledger/events"
-	"github.com/tokenledger/tokenledger/ledger/api"
-	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// env is what a command works with: the world outside, and what the global
-// flags say.
+// env is the environment of a command: standard streams, environment variables
+// and global flags.
 type env struct {
-	stdin  io.Reader
-	stdout *sink
-	stderr io.Writer
-	vars   map[string]string // environment variable -> value
-	zone   *time.Location    // of times in tables
+	render.Printer
+	input *term.Input
+	vars  map[string]string // environment variable -> value
 
-	dataDir   text
-	server    text
-	tokenFile text
-	// sessionFile keeps the session of login; lines is standard input, once a
-	// line of it was read.
-	sessionFile text
-	lines       *bufio.Reader
-	output      format
-	timeout     span
-	verbose     bool
+	dataDir, server, tokenFile stringFlag
+	sessionFile                stringFlag
+	timeout                    durationFlag
+	verbose                    bool
 
-	problems map[*pflag.Flag]error // what is wrong with their environment variables
-	began    bool                  // a command has begun; what went wrong before is usage
-	retry    retry
+	problems map[*pflag.Flag]error // errors in the environment variables of flags
+	began    bool                  // a command has begun; errors before that are usage errors
+	retry    client.Retry
 }
 
 func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 	e := &env{
-		stdin: stdin, stdout: &sink{w: stdout}, stderr: stderr, vars: map[string]string{}, problems: map[*pflag.Flag]error{},
-		zone: time.Local, output: asTable, timeout: span(30 * time.Second), retry: defaultRetry,
+		Printer: render.Printer{Stdout: &render.ErrWriter{W: stdout}, Stderr: stderr, Format: render.Table, Zone: time.Local},
+		input:   &term.Input{Stdin: stdin, Prompts: stderr},
+		vars:    map[string]string{}, problems: map[*pflag.Flag]error{},
+		timeout: durationFlag(30 * time.Second), retry: client.DefaultRetry,
 	}
 	for _, v := range environ {
 		name, value, _ := strings.Cut(v, "=")
@@ -59,15 +50,37 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 	return e
 }
 
+// config says which servers commands ask, and with which credential.
+func (e *env) config() *client.Config {
+	return &client.Config{
+		DataDir: string(e.dataDir), Server: string(e.server), TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile),
+		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
+		Input: e.input, Note: e.Note, Trace: e.trace,
+	}
+}
+
+// ledger returns a client of the API with the caller's credential.
+func (e *env) ledger(ctx context.Context) (*client.Client, error) { return e.config().Ledger(ctx) }
+
+// person returns a client of the API with the session of login.
+func (e *env) person(ctx context.Context) (*client.Client, error) { return e.config().Person(ctx) }
+
+// trace writes a line under --verbose.
+func (e *env) trace(format string, args ...any) {
+	if e.verbose {
+		_, _ = fmt.Fprintf(e.Stderr, "%s\n", render.Escape(fmt.Sprintf(format, args...)))
+	}
+}
+
 // globalFlags declares what every command takes.
 func (e *env) globalFlags(flags *pflag.FlagSet) {
-	e.dataDir = text(e.defaultDataDir())
+	e.dataDir = stringFlag(e.defaultDataDir())
 	e.declare(flags, setting{name: "data", help: "data folder"}, &e.dataDir)
-	e.declare(flags, setting{name: "server", help: "URL of the ledger's API; by default the one that runs on the data folder, else " + defaultServer}, &e.server)
+	e.declare(flags, setting{name: "server", help: "URL of the ledger's API; by default the one that runs on the data folder, else " + client.DefaultServer}, &e.server)
 	e.declare(flags, setting{name: "token-file", help: "file that holds the secret of your own token, - for standard input; by default root.token in the data folder"}, &e.tokenFile)
-	e.sessionFile = text(e.defaultSessionFile())
+	e.sessionFile = stringFlag(e.defaultSessionFile())
 	e.declare(flags, setting{name: "session-file", help: "file that holds the session of login, which is sent where there is no token"}, &e.sessionFile)
-	e.declare(flags, setting{name: "output", short: "o", help: "form of the output: table, json, jsonl or yaml"}, &e.output)
+	e.declare(flags, setting{name: "output", short: "o", help: "form of the output: table, json, jsonl or yaml"}, &e.Format)
 	e.declare(flags, setting{name: "timeout", help: "longest that a request may take, with all its retries"}, &e.timeout)
 	flags.BoolVarP(&e.verbose, "verbose", "v", false, "say what is sent where, and the ids of requests that failed")
 }
@@ -90,12 +103,12 @@ func (e *env) declare(flags *pflag.FlagSet, s setting, v pflag.Value) *pflag.Fla
 	if value == "" {
 		return f
 	}
-	if holdsSecret(value) {
-		e.problems[f] = failf(exitUsage, "usage", "%s holds a token's secret, which other programs that you start can read there; put it in a file and name that with --token-file", s.variable())
+	if client.HoldsSecret(value) {
+		e.problems[f] = exit.Failf(exit.Usage, "usage", "%s holds a token's secret, which other programs that you start can read there; put it in a file and name that with --token-file", s.variable())
 		return f
 	}
 	if err := v.Set(value); err != nil {
-		e.problems[f] = failf(exitUsage, "usage", "%s: %s", s.variable(), err)
+		e.problems[f] = exit.Failf(exit.Usage, "usage", "%s: %s", s.variable(), err)
 	}
 	return f
 }
@@ -123,92 +136,37 @@ func (e *env) defaultDataDir() string {
 	return ""
 }
 
+// defaultSessionFile returns where the session is kept if no file is named,
+// empty if there is no home folder.
+func (e *env) defaultSessionFile() string {
+	if dir := e.vars["XDG_CONFIG_HOME"]; filepath.IsAbs(dir) { // others are to be ignored
+		return filepath.Join(dir, "tokenledger", "session")
+	}
+	if home := e.vars["HOME"]; filepath.IsAbs(home) {
+		return filepath.Join(home, ".config", "tokenledger", "session")
+	}
+	return ""
+}
+
 // refuseSecrets returns an error where an argument holds a secret, which it
 // does not repeat.
 func (e *env) refuseSecrets(args []string) error {
 	for i, arg := range args {
-		if !holdsSecret(arg) {
+		if !client.HoldsSecret(arg) {
 			continue
 		}
 		where := fmt.Sprintf("argument %d", i+1)
-		if flag, _, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(flag, "-") && !holdsSecret(flag) {
-			where = clean(flag)
+		if flag, _, ok := strings.Cut(arg, "="); ok && strings.HasPrefix(flag, "-") && !client.HoldsSecret(flag) {
+			where = render.Escape(flag)
 		} else if i > 0 && strings.HasPrefix(args[i-1], "--") && !strings.Contains(args[i-1], "=") {
-			where = "the value of " + clean(args[i-1])
+			where = "the value of " + render.Escape(args[i-1])
 		}
-		return failf(exitUsage, "secret_in_arguments", "%s is or holds a token's secret, so nothing was done. "+
+		return exit.Failf(exit.Usage, "secret_in_arguments", "%s is or holds a token's secret, so nothing was done. "+
 			"Arguments are seen by others (ps) and kept by shells: treat it as leaked, and rotate or revoke its token. "+
 			"Secrets are read from standard input or from --token-file", where)
 	}
 	return nil
 }
-
-// nearSecret matches a secret that was cut off or mistyped, whose checksum
-// does not tell it any more. Most of it is still secret.
-var nearSecret = regexp.MustCompile(`tl[usxi]_[0-9A-Za-z]{20}`)
-
-// digest matches a run of hexadecimal characters that is longer than a secret
-// of theirs, as in the names of folders.
-var digest = regexp.MustCompile(`[0-9a-f]{33,}`)
-
-// holdsSecret reports whether s holds something shaped like a secret.
-func holdsSecret(s string) bool {
-	return nearSecret.MatchString(s) || events.LooksSecret(digest.ReplaceAllString(s, " "))
-}
-
-// runFile is the file in the data folder in which a running node says where it
-// listens.
-const runFile = "run.json"
-
-// running reads where the node on the data folder listens. The zero value says
-// that none runs there.
-func (e *env) running() (at node.Addresses, path string, err error) {
-	if e.dataDir == "" {
-		return at, "", nil
-	}
-	path = filepath.Join(string(e.dataDir), runFile)
-	b, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return at, path, nil
-	}
-	if err == nil {
-		err = json.Unmarshal(b, &at)
-	}
-	if err != nil {
-		return at, path, failf(exitError, "data", "cannot read where the node listens from %s: %s", path, plain(err))
-	}
-	return at, path, nil
-}
-
-// text is a flag's value that is text.
-type text string
-
-func (t *text) Set(s string) error { *t = text(s); return nil }
-func (t *text) String() string     { return string(*t) }
-func (*text) Type() string         { return "text" }
-
-// span is a flag's value that is a length of time: "90d", or as Go has it.
-type span time.Duration
-
-func (d *span) Set(s string) error {
-	got, err := api.ParseDuration(s)
-	if err != nil {
-		return errors.New(`want a length of time such as "30s", "36h" or "90d"`)
-	}
-	if got <= 0 {
-		return errors.New("want a length of time above zero")
-	}
-	*d = span(got)
-	return nil
-}
-
-func (d *span) String() string {
-	if *d == 0 {
-		return "" // help then names no default
-	}
-	return time.Duration(*d).String()
-}
-func (*span) Type() string { return "time" }
 
 // prepare fills in what cobra leaves to its users: messages go through
 // [env.exit], an unknown command in a group is an error, and help speaks of
@@ -218,9 +176,9 @@ func (e *env) prepare(root *cobra.Command, args []string) {
 		args = []string{} // cobra takes nil for os.Args
 	}
 	root.SetArgs(args)
-	root.SetIn(e.stdin)
-	root.SetOut(e.stdout)
-	root.SetErr(e.stderr)
+	root.SetIn(e.input.Stdin)
+	root.SetOut(e.Stdout)
+	root.SetErr(e.Stderr)
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		if c.HasSubCommands() {
@@ -229,7 +187,7 @@ func (e *env) prepare(root *cobra.Command, args []string) {
 				return missingCommand(e, c, words)
 			}
 		}
-		return usagef(c, "%s", plain(err))
+		return usagef(c, "%s", exit.Text(err))
 	})
 	root.SetUsageFunc(usage)
 	root.SetHelpCommand(newHelpCmd())
@@ -269,8 +227,8 @@ func wordsAfter(c *cobra.Command, args []string) []string {
 // missingCommand refuses a group's name without one of its commands.
 func missingCommand(e *env, c *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return usagef(c, "%s has no command %s%s", c.CommandPath(), quote(args[0]), suggest(c, args[0]))
+		return usagef(c, "%s has no command %s%s", c.CommandPath(), events.Quote(args[0]), suggest(c, args[0]))
 	}
-	e.note("%s", c.UsageString())
+	e.Note("%s", c.UsageString())
 	return usagef(c, "%s needs a command, such as %[1]s %s", c.CommandPath(), c.Commands()[0].Name())
 }

@@ -1,27 +1,23 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// mostHealth is the longest reason that is read.
-const mostHealth = 4 << 10
-
 func newHealthCmd(e *env) *cobra.Command {
 	var (
-		address text
+		address stringFlag
 		live    bool
 	)
 	c := &cobra.Command{
@@ -56,13 +52,13 @@ func (e *env) findMetrics(address string) (base *url.URL, from string, err error
 	if address != "" {
 		_, port, err := net.SplitHostPort(address)
 		if err != nil || port == "" {
-			return nil, "", inputf("--metrics-addr: %s is not host:port, such as %s", quote(address), node.DefaultMetricsAddr)
+			return nil, "", exit.Inputf("--metrics-addr: %s is not host:port, such as %s", events.Quote(address), node.DefaultMetricsAddr)
 		}
 		if port != "0" {
 			given = "http://" + address
 		}
 	}
-	return e.find("--metrics-addr", text(given), func(a node.Addresses) string { return a.Metrics }, "http://"+node.DefaultMetricsAddr)
+	return e.config().FindMetrics(given)
 }
 
 // health asks for one answer. An address such as 0.0.0.0 or [::], on which a
@@ -72,35 +68,20 @@ func (e *env) health(ctx context.Context, base *url.URL, from string, live bool)
 	if live {
 		path, good = "livez", "live"
 	}
-	c := e.portClient("the node", base, from)
-	ctx, cancel := context.WithTimeout(ctx, time.Duration(e.timeout))
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base.JoinPath(path).String(), nil)
+	c := e.config().PortClient("the node", base, from)
+	status, said, err := c.GetText(ctx, path)
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
-	switch {
-	case errors.Is(err, context.DeadlineExceeded):
-		return failf(exitUnavailable, "timeout", "the node at %s, from %s, did not answer within %s", base, from, e.timeout.String())
-	case err != nil:
-		return c.unanswered(err).failure
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, mostHealth))
-	if err != nil {
-		return c.unanswered(err).failure
-	}
-	said := string(bytes.TrimSpace(body))
 	switch reason, unready := strings.CutPrefix(said, "not ready: "); {
-	case resp.StatusCode == http.StatusOK && said == "ok":
-		b, err := encode(map[string]bool{good: true})
+	case status == http.StatusOK && said == "ok":
+		b, err := render.Encode(map[string]bool{good: true})
 		if err != nil {
 			return err
 		}
-		return e.show(b, func() { e.printf("%s\n", good) })
-	case resp.StatusCode == http.StatusServiceUnavailable && unready:
-		return failf(exitUnavailable, "not_ready", "the node at %s is not ready: %s", base, reason)
+		return e.Show(b, func() { e.Printf("%s\n", good) })
+	case status == http.StatusServiceUnavailable && unready:
+		return exit.Failf(exit.Unavailable, "not_ready", "the node at %s is not ready: %s", base, reason)
 	}
-	return failf(exitUnavailable, "foreign_answer", "what answers at %s, from %s, is not a node: it answered %d and nothing of ours", base, from, resp.StatusCode)
+	return exit.Failf(exit.Unavailable, "foreign_answer", "what answers at %s, from %s, is not a node: it answered %d and nothing of ours", base, from, status)
 }

@@ -8,6 +8,8 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 // TestHealthOfStrangers asks what is not a node, or no longer well.
@@ -16,41 +18,41 @@ func TestHealthOfStrangers(t *testing.T) {
 	tests := []struct {
 		name   string
 		answer http.HandlerFunc
-		code   exitCode
+		code   exit.Code
 		stdout string
 		stderr string
 	}{
 		{
 			name:   "ready",
 			answer: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") },
-			code:   exitOK, stdout: "ready\n",
+			code:   exit.OK, stdout: "ready\n",
 		},
 		{
 			name: "not ready",
 			answer: func(w http.ResponseWriter, _ *http.Request) {
 				http.Error(w, "not ready: no \x1b[31mlease", http.StatusServiceUnavailable)
 			},
-			code: exitUnavailable, stderr: "is not ready: no ",
+			code: exit.Unavailable, stderr: "is not ready: no ",
 		},
 		{
 			name:   "another program",
 			answer: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "welcome") },
-			code:   exitUnavailable, stderr: "is not a node: it answered 200",
+			code:   exit.Unavailable, stderr: "is not a node: it answered 200",
 		},
 		{
 			name:   "another program that fails",
 			answer: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "ok", http.StatusServiceUnavailable) },
-			code:   exitUnavailable, stderr: "is not a node: it answered 503",
+			code:   exit.Unavailable, stderr: "is not a node: it answered 503",
 		},
 		{
 			name:   "elsewhere",
 			answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) },
-			code:   exitUnavailable, stderr: "is not a node: it answered 302",
+			code:   exit.Unavailable, stderr: "is not a node: it answered 302",
 		},
 		{
 			name:   "hangs",
 			answer: func(http.ResponseWriter, *http.Request) { <-hang },
-			code:   exitUnavailable, stderr: "did not answer within 50ms",
+			code:   exit.Unavailable, stderr: "did not answer within 50ms",
 		},
 		{
 			name: "hangs in the middle",
@@ -59,7 +61,7 @@ func TestHealthOfStrangers(t *testing.T) {
 				_ = http.NewResponseController(w).Flush()
 				<-hang
 			},
-			code: exitUnavailable, stderr: "did not answer",
+			code: exit.Unavailable, stderr: "did not answer",
 		},
 	}
 	for _, tt := range tests {

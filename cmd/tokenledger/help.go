@@ -7,6 +7,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/events"
 )
 
 // usage prints how a command is called.
@@ -58,7 +60,7 @@ func newHelpCmd() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			about, rest, err := c.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return usagef(c, "there is no help about %s", quote(strings.Join(args, " ")))
+				return usagef(c, "there is no help about %s", events.Quote(strings.Join(args, " ")))
 			}
 			about.InitDefaultHelpFlag()
 			about.InitDefaultVersionFlag()
@@ -101,7 +103,7 @@ func takes(names ...string) cobra.PositionalArgs {
 		case len(args) < len(names):
 			return usagef(c, "%s needs %s", c.CommandPath(), strings.TrimSuffix(names[len(args)], "..."))
 		case len(args) > len(names) && !many:
-			return usagef(c, "%s does not take %s", c.CommandPath(), quote(args[len(names)]))
+			return usagef(c, "%s does not take %s", c.CommandPath(), events.Quote(args[len(names)]))
 		}
 		return nil
 	}

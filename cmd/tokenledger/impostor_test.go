@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
@@ -59,7 +60,7 @@ func TestPortOfAnother(t *testing.T) {
 		for _, args := range commands {
 			var out, errs bytes.Buffer
 			e := []string{"HOME=" + dir}
-			if code := run(t.Context(), append(args, "--data", dir, "--timeout", "1s"), strings.NewReader(secret+"\n"), &out, &errs, e); code != int(exitUnavailable) {
+			if code := run(t.Context(), append(args, "--data", dir, "--timeout", "1s"), strings.NewReader(secret+"\n"), &out, &errs, e); code != int(exit.Unavailable) {
 				t.Errorf("%s: %v ended with %d: %s", name, args, code, &errs)
 			}
 			if strings.Contains(out.String()+errs.String(), secret) {

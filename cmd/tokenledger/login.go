@@ -1,17 +1,15 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/ledger/api"
-	"github.com/tokenledger/tokenledger/ops/node"
 )
 
 func newLoginCmd(e *env) *cobra.Command {
@@ -28,22 +26,24 @@ terminal, the password and then the code are read as lines of standard input.`,
 			if login == "" {
 				return usagef(c, "say who you are with --login")
 			}
-			ledger, err := e.stranger()
+			config := e.config()
+			ledger, err := config.Anonymous()
 			if err != nil {
 				return err
 			}
-			password, err := e.ask(ctx, "password")
+			password, err := e.input.Ask(ctx, "password")
 			if err != nil {
 				return err
 			}
 			body := map[string]any{"login": login, "password": password}
-			a, err := ledger.open(ctx, body)
-			var f *failure
-			if errors.As(err, &f) && f.code == "second_factor_required" {
-				if body["code"], err = e.ask(ctx, "code of the second factor"); err != nil {
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "session"}, Body: body}
+			a, err := ledger.Send(ctx, r)
+			var f *exit.Failure
+			if errors.As(err, &f) && f.Name == "second_factor_required" {
+				if body["code"], err = e.input.Ask(ctx, "code of the second factor"); err != nil {
 					return err
 				}
-				a, err = ledger.open(ctx, body)
+				a, err = ledger.Send(ctx, r)
 			}
 			if err != nil {
 				return err
@@ -52,10 +52,10 @@ terminal, the password and then the code are read as lines of standard input.`,
 				Secret  string      `json:"secret"`
 				Session api.Session `json:"session"`
 			}
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			if err := e.writeSession(savedSession{Server: ledger.base.String(), Secret: got.Secret}); err != nil {
+			if err := config.WriteSession(client.Session{Server: ledger.Base().String(), Secret: got.Secret}); err != nil {
 				return err
 			}
 			// The secret is in its file, and not for the screen.
@@ -63,8 +63,8 @@ terminal, the password and then the code are read as lines of standard input.`,
 			if err != nil {
 				return err
 			}
-			return e.show(shown, func() {
-				e.printf("signed in to %s until %s\n", ledger.base, e.when(got.Session.ExpiresAt))
+			return e.Show(shown, func() {
+				e.Printf("signed in to %s until %s\n", ledger.Base(), e.Time(got.Session.ExpiresAt))
 			})
 		},
 	}
@@ -76,88 +76,27 @@ func newLogoutCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "logout", Short: "End the session of login", Args: takes(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if _, err := e.readSession(); errors.Is(err, errSignedOut) {
-				e.note("tokenledger: nobody has signed in here.")
+			if _, err := e.config().ReadSession(); errors.Is(err, client.ErrSignedOut) {
+				e.Note("tokenledger: nobody has signed in here.")
 				return nil
 			}
 			ledger, err := e.person(c.Context())
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{method: http.MethodPost, path: []string{"v1", "session", "end"}, key: newKey()})
-			var f *failure
-			if over := errors.As(err, &f) && f.code == "unauthenticated"; err != nil && !over {
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "session", "end"}, Key: client.NewKey()})
+			var f *exit.Failure
+			if over := errors.As(err, &f) && f.Name == "unauthenticated"; err != nil && !over {
 				return err
 			}
-			if err := e.forgetSession(); err != nil {
+			if err := e.config().ForgetSession(); err != nil {
 				return err
 			}
 			if a == nil {
-				e.note("tokenledger: the session was over already.")
+				e.Note("tokenledger: the session was over already.")
 				return nil
 			}
-			return e.show(a.body, func() { e.printf("signed out\n") })
+			return e.Show(a.Body, func() { e.Printf("signed out\n") })
 		},
 	}
-}
-
-// open asks for a session.
-func (c *client) open(ctx context.Context, body map[string]any) (*answer, error) {
-	return c.send(ctx, request{method: http.MethodPost, path: []string{"v1", "session"}, body: body})
-}
-
-// stranger returns a client of the ledger's API that sends nobody's credential.
-func (e *env) stranger() (*client, error) {
-	fallback := defaultServer
-	if s, err := e.readSession(); err == nil {
-		fallback = s.Server
-	}
-	base, from, err := e.find("--server", e.server, func(a node.Addresses) string { return a.API }, fallback)
-	if err != nil {
-		return nil, err
-	}
-	c := e.client("the ledger", base, from)
-	c.warnPlain("what you send")
-	return c, nil
-}
-
-// person returns a client of the ledger's API for what people do: with the
-// session of login, unless another credential is named.
-func (e *env) person(ctx context.Context) (*client, error) {
-	c, err := e.stranger()
-	if err != nil {
-		return nil, err
-	}
-	if e.tokenFile != "" {
-		c.secret, c.owner, err = e.credential(ctx)
-		return c, err
-	}
-	return c, c.useSession()
-}
-
-// useSession makes the session of login what a client sends.
-func (c *client) useSession() error {
-	s, err := c.env.readSession()
-	switch {
-	case errors.Is(err, errSignedOut):
-		return failf(exitNotAllowed, "credential", "nobody has signed in here; run 'tokenledger login'")
-	case err != nil:
-		return err
-	case !s.ofServer(c):
-		return failf(exitNotAllowed, "credential", "the session is of %s, and %s was to be asked; sign in there with 'tokenledger login', or name its --server", s.Server, c.base)
-	}
-	c.secret, c.owner = s.Secret, string(c.env.sessionFile)
-	return nil
-}
-
-// hasToken reports whether there is a token to send.
-func (e *env) hasToken() bool {
-	if e.tokenFile != "" {
-		return true
-	}
-	if e.dataDir == "" {
-		return false
-	}
-	_, err := os.Stat(filepath.Join(string(e.dataDir), rootFile))
-	return err == nil
 }

@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 )
 
 func main() {
@@ -43,7 +45,7 @@ is an event in one log, and every verifier answers from its own copy of it.`,
 		Version: buildVersion().Version,
 	}
 	e.globalFlags(root.PersistentFlags())
-	e.completeFlag(root, "output", oneOf(formats...))
+	e.completeFlag(root, "output", oneOf(render.Formats...))
 	root.AddCommand(
 		newServeCmd(e),
 		newNATSCmd(e),

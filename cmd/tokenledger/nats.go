@@ -7,6 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
@@ -55,16 +58,16 @@ overwritten otherwise. ca.key can sign in whoever has it: keep DIR off the nodes
 		RunE: func(c *cobra.Command, args []string) error {
 			requests, err := initRequests(ledgers, verifiers)
 			if err != nil {
-				return usagef(c, "%s", plain(err))
+				return usagef(c, "%s", exit.Text(err))
 			}
 			dir := args[0]
 			before, _ := embedded.LoadMembers(filepath.Join(dir, "members.json")) // what is wrong with them, Issue says
 			members, err := embedded.Issue(dir, requests)
 			switch {
 			case errors.Is(err, embedded.ErrIssued):
-				return failf(exitConflict, "conflict", "%s", plain(err))
+				return exit.Failf(exit.Conflict, "conflict", "%s", exit.Text(err))
 			case errors.Is(err, embedded.ErrRequest):
-				return usagef(c, "%s", plain(err))
+				return usagef(c, "%s", exit.Text(err))
 			case err != nil:
 				return err
 			}
@@ -74,27 +77,27 @@ overwritten otherwise. ca.key can sign in whoever has it: keep DIR off the nodes
 					Member: m, Folder: filepath.Join(dir, "nodes", m.Name), New: i >= len(before),
 				})
 			}
-			body, err := encode(out)
+			body, err := render.Encode(out)
 			if err != nil {
 				return err
 			}
-			return e.show(body, func() {
-				g := e.grid("NAME", "ROLE", "HOSTS", "FOLDER", "NEW")
+			return e.Show(body, func() {
+				g := e.Grid("NAME", "ROLE", "HOSTS", "FOLDER", "NEW")
 				for _, n := range out.Items {
 					state := "no"
 					if n.New {
 						state = "yes"
 					}
-					g.row(n.Name, string(n.Role), strings.Join(n.Hosts, ","), n.Folder, state)
+					g.Row(n.Name, string(n.Role), strings.Join(n.Hosts, ","), n.Folder, state)
 				}
-				g.end()
+				g.End()
 				switch {
 				case len(members) == len(before):
-					e.note("all of them had credentials already, and nothing was changed")
+					e.Note("all of them had credentials already, and nothing was changed")
 				case len(before) > 0:
-					e.note("copy %s to the folders of the ledgers; they read it again by themselves", filepath.Join(dir, "members.json"))
+					e.Note("copy %s to the folders of the ledgers; they read it again by themselves", filepath.Join(dir, "members.json"))
 				default:
-					e.note("copy each folder to its node, and keep %s off all of them", filepath.Join(dir, "ca.key"))
+					e.Note("copy each folder to its node, and keep %s off all of them", filepath.Join(dir, "ca.key"))
 				}
 			})
 		},
@@ -111,7 +114,7 @@ func initRequests(ledgers, verifiers []string) ([]embedded.Request, error) {
 	for _, l := range ledgers {
 		name, hosts, ok := strings.Cut(l, "=")
 		if !ok {
-			return nil, errors.New("--ledger " + quote(l) + ": want NAME=HOST[,HOST...], as in l1=10.0.0.1")
+			return nil, errors.New("--ledger " + events.Quote(l) + ": want NAME=HOST[,HOST...], as in l1=10.0.0.1")
 		}
 		requests = append(requests, embedded.Request{Name: name, Role: embedded.RoleLedger, Hosts: splitList(hosts)})
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -29,38 +31,38 @@ a damaged copy is replaced from the whole ones by itself.`,
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "nodes"}})
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "nodes"}})
 			if err != nil {
 				return err
 			}
 			var got struct {
 				Items []api.Node `json:"items"`
 			}
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			if e.output == asLines {
-				var raw page
-				if err := json.Unmarshal(a.body, &raw); err != nil {
+			if e.Format == render.Lines {
+				var raw client.Page
+				if err := json.Unmarshal(a.Body, &raw); err != nil {
 					return err
 				}
 				for _, item := range raw.Items {
-					if err := e.show(item, nil); err != nil {
+					if err := e.Show(item, nil); err != nil {
 						return err
 					}
 				}
 				return nil
 			}
-			return e.show(a.body, func() {
-				g := e.grid("NAME", "READY", "POSITION", "LAG", "LEASE", "CLOCK", "DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY")
+			return e.Show(a.Body, func() {
+				g := e.Grid("NAME", "READY", "POSITION", "LAG", "LEASE", "CLOCK", "DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY")
 				for _, n := range got.Items {
-					g.row(n.Name, readyWord(n), strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), leaseLeft(n), clockOffset(n),
-						shortDigest(n.Digest), copyWord(n.Copy), n.Version, n.Address, e.whenPtr(n.HeardAt), n.Why)
+					g.Row(n.Name, readyWord(n), strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), leaseLeft(n), clockOffset(n),
+						shortDigest(n.Digest), copyWord(n.Copy), n.Version, n.Address, e.TimePtr(n.HeardAt), n.Why)
 				}
-				g.end()
+				g.End()
 				for _, n := range got.Items {
 					if n.Warning != "" {
-						e.note("tokenledger: %s (process %s): %s.", clean(n.Name), clean(n.Instance), clean(n.Warning))
+						e.Note("tokenledger: %s (process %s): %s.", render.Escape(n.Name), render.Escape(n.Instance), render.Escape(n.Warning))
 					}
 				}
 			})
@@ -96,7 +98,7 @@ func leaseLeft(n api.Node) string {
 	if n.LeaseMS <= 0 {
 		return ""
 	}
-	return took(time.Duration(n.LeaseMS) * time.Millisecond)
+	return render.Elapsed(time.Duration(n.LeaseMS) * time.Millisecond)
 }
 
 // clockOffset says by how much a node's clock is ahead of the ledgers' or behind.
@@ -106,9 +108,9 @@ func clockOffset(n api.Node) string {
 	}
 	offset := time.Duration(*n.ClockMS) * time.Millisecond
 	if offset < 0 {
-		return "-" + took(-offset)
+		return "-" + render.Elapsed(-offset)
 	}
-	return "+" + took(offset)
+	return "+" + render.Elapsed(offset)
 }
 
 // shortDigest prints enough of a digest to see that two differ, and where.

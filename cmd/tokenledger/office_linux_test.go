@@ -21,6 +21,7 @@ import (
 	"github.com/pquerna/otp/totp"
 	"go.uber.org/goleak"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/nodetest"
@@ -55,7 +56,7 @@ func openOffice(t *testing.T) *office {
 	leaveNothing(t)
 	n, dir := nodetest.Start(t)
 
-	o := &office{t: t, root: filepath.Join(dir, rootFile)}
+	o := &office{t: t, root: filepath.Join(dir, "root.token")}
 	to, err := url.Parse(n.Addresses().API)
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +165,7 @@ func (p *employee) runs(stdin string, args ...string) outcome {
 func (p *employee) must(stdin string, args ...string) string {
 	p.t.Helper()
 	o := p.runs(stdin, args...)
-	if o.want(p.t, exitOK); p.t.Failed() {
+	if o.want(p.t, exit.OK); p.t.Failed() {
 		p.t.FailNow()
 	}
 	return o.out
@@ -188,13 +189,13 @@ func (p *employee) signsIn() {
 func (p *employee) signedIn() bool {
 	p.t.Helper()
 	o := p.runs("", "session", "show")
-	return o.code == int(exitOK) && strings.Contains(o.out, p.id)
+	return o.code == int(exit.OK) && strings.Contains(o.out, p.id)
 }
 
 // opens reports whether a password is hers.
 func (p *employee) opens(password string) bool {
 	p.t.Helper()
-	return p.runs(password+"\n", "login", "--login", p.login, "--session-file", filepath.Join(p.t.TempDir(), "session")).code == int(exitOK)
+	return p.runs(password+"\n", "login", "--login", p.login, "--session-file", filepath.Join(p.t.TempDir(), "session")).code == int(exit.OK)
 }
 
 // tokens returns how many tokens her account has.

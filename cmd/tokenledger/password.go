@@ -4,6 +4,8 @@ import (
 	"net/http"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 )
 
 func newPasswordCmd(e *env) *cobra.Command {
@@ -16,32 +18,32 @@ the old password or the invitation, and then for the new password; without a
 terminal both are read as lines of standard input.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
-			r := request{method: http.MethodPut, path: []string{"v1", "password"}}
-			connect, proof, field, next := func() (*client, error) { return e.person(ctx) }, "old password", "old", "new"
+			r := client.Request{Method: http.MethodPut, Path: []string{"v1", "password"}}
+			connect, proof, field, next := func() (*client.Client, error) { return e.person(ctx) }, "old password", "old", "new"
 			if invitation {
-				r.method, connect, proof, field, next = http.MethodPost, e.stranger, "invitation", "invitation", "password"
+				r.Method, connect, proof, field, next = http.MethodPost, e.config().Anonymous, "invitation", "invitation", "password"
 			}
 			ledger, err := connect()
 			if err != nil {
 				return err
 			}
-			old, err := e.ask(ctx, proof)
+			old, err := e.input.Ask(ctx, proof)
 			if err != nil {
 				return err
 			}
-			password, err := e.askNew(ctx)
+			password, err := e.input.AskNew(ctx)
 			if err != nil {
 				return err
 			}
-			r.body = map[string]any{field: old, next: password}
-			a, err := ledger.do(ctx, r)
+			r.Body = map[string]any{field: old, next: password}
+			a, err := ledger.Do(ctx, r)
 			if err != nil {
 				return err
 			}
-			return e.show(a.body, func() {
-				e.printf("the password is set\n")
+			return e.Show(a.Body, func() {
+				e.Printf("the password is set\n")
 				if invitation {
-					e.note("Sign in with 'tokenledger login'.")
+					e.Note("Sign in with 'tokenledger login'.")
 				}
 			})
 		},

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -11,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -28,15 +29,15 @@ func newPolicyShowCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "policy"}})
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "policy"}})
 			if err != nil {
 				return err
 			}
 			var p api.PolicyInForce
-			if err := json.Unmarshal(a.body, &p); err != nil {
+			if err := json.Unmarshal(a.Body, &p); err != nil {
 				return err
 			}
-			return e.show(a.body, func() { e.drawPolicy(p) })
+			return e.Show(a.Body, func() { e.drawPolicy(p) })
 		},
 	}
 }
@@ -81,23 +82,23 @@ exits with 6 where that takes longer.`,
 				Policy  map[string]any `json:"policy"`
 				Version uint64         `json:"version"`
 			}
-			if err := ledger.get(c.Context(), []string{"v1", "policy"}, &seen); err != nil {
+			if err := ledger.Get(c.Context(), []string{"v1", "policy"}, &seen); err != nil {
 				return err
 			}
 			change.apply(c.Flags(), seen.Policy)
-			a, got, err := wait.change(c.Context(), ledger, request{
-				method: http.MethodPut, path: []string{"v1", "policy"}, body: seen.Policy, key: key, ifMatch: version.ifMatch(seen.Version),
+			a, got, err := wait.change(c.Context(), e, ledger, client.Request{
+				Method: http.MethodPut, Path: []string{"v1", "policy"}, Body: seen.Policy, Key: key, IfMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err
 			}
 			var p api.PolicyInForce
-			if err := json.Unmarshal(a.body, &p); err != nil {
+			if err := json.Unmarshal(a.Body, &p); err != nil {
 				return err
 			}
 			e.replayed(a)
-			if err := e.show(a.body, func() {
-				e.printf("set at position %d%s\n\n", got.Position, effect(got.Receipt, inForce))
+			if err := e.Show(a.Body, func() {
+				e.Printf("set at position %d%s\n\n", got.Position, effect(got.Receipt, inForce))
 				e.drawPolicy(p)
 			}); err != nil {
 				return err
@@ -165,18 +166,18 @@ func (p *policyFlags) check(c *cobra.Command) error {
 		}
 		named = true
 		if d, err := policyLength(*value); err != nil || d < 0 {
-			return inputf(`--%s: want a length of time such as "36h" or "90d", or 0`, name)
+			return exit.Inputf(`--%s: want a length of time such as "36h" or "90d", or 0`, name)
 		}
 	}
 	if p.until != "" {
 		if _, err := policyTime(p.until); err != nil {
-			return inputf("--plain-until: want a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z")
+			return exit.Inputf("--plain-until: want a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z")
 		}
 	}
 	switch p.makers {
 	case "", "all", "site_admins", "superusers":
 	default:
-		return inputf("--token-makers: want all, site_admins or superusers")
+		return exit.Inputf("--token-makers: want all, site_admins or superusers")
 	}
 	for name := range p.on {
 		named = named || flags.Changed(name)
@@ -246,58 +247,35 @@ func policyTime(s string) (time.Time, error) {
 	return time.Parse(time.RFC3339, s)
 }
 
-// onOff is a flag's value that is on or off, and on where the flag stands alone.
-type onOff bool
-
-func (o *onOff) declare(flags *pflag.FlagSet, name, help string) {
-	flags.Var(o, name, help)
-	flags.Lookup(name).NoOptDefVal, flags.Lookup(name).DefValue = "on", ""
-}
-
-func (o *onOff) Set(s string) error {
-	switch s {
-	case "on", "true":
-		*o = true
-	case "off", "false":
-		*o = false
-	default:
-		return errors.New("want on or off")
-	}
-	return nil
-}
-
-func (o *onOff) String() string { return map[bool]string{true: "on", false: "off"}[bool(*o)] }
-func (*onOff) Type() string     { return "on|off" }
-
 // drawPolicy prints the policy for people, with what is meant where it says
 // nothing.
 func (e *env) drawPolicy(p api.PolicyInForce) {
-	g := e.grid()
+	g := e.Grid()
 	length := func(name string, d *api.Duration, none string) {
 		if d == nil {
-			g.fact(name, none)
+			g.Fact(name, none)
 			return
 		}
-		g.fact(name, d.String())
+		g.Fact(name, d.String())
 	}
-	yes := func(name string, on bool) { g.fact(name, (*onOff)(&on).String()) }
+	yes := func(name string, on bool) { g.Fact(name, (*onOff)(&on).String()) }
 	length("max life", p.Policy.MaxLife, "for ever")
 	length("default life", p.Policy.DefaultLife, "as long as it may")
 	length("max grace", p.Policy.MaxGrace, "none")
 	length("warn before", p.Policy.WarnBefore, "never")
-	g.fact("token makers", p.Policy.Makers)
+	g.Fact("token makers", p.Policy.Makers)
 	yes("site admins: any account", p.Policy.AnyAccount)
 	plain := (*onOff)(&p.Policy.PlainRefused).String()
-	if at := e.whenPtr(p.Policy.PlainUntil); at != "" && !p.Policy.PlainRefused {
+	if at := e.TimePtr(p.Policy.PlainUntil); at != "" && !p.Policy.PlainRefused {
 		plain = "from " + at
 	}
-	g.fact("plain refused", plain)
+	g.Fact("plain refused", plain)
 	yes("url refused", p.Policy.URLRefused)
 	yes("token sign-in", p.Policy.TokenSignIn)
 	length("session idle", p.Policy.SessionIdle, "30m")
 	length("session life", p.Policy.SessionLife, "12h")
-	g.fact("tokens before", e.whenPtr(p.TokensBefore))
-	g.fact("tokens until", positionOrNone(p.TokensUntil))
-	g.fact("version", strconv.FormatUint(p.Version, 10))
-	g.end()
+	g.Fact("tokens before", e.TimePtr(p.TokensBefore))
+	g.Fact("tokens until", positionOrNone(p.TokensUntil))
+	g.Fact("version", strconv.FormatUint(p.Version, 10))
+	g.End()
 }

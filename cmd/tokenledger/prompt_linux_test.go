@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 // TestPrompts has people answer at a terminal what the program asks for.
@@ -52,7 +54,7 @@ func login(t *testing.T, o *office) {
 	p := o.hire(t, "login-anna")
 	s := p.sits("login", "--login", p.login)
 	s.answers("Password: ", goodPassword)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("", goodPassword)
 	if got := s.errs.String(); got != "Password: \n" {
 		t.Errorf("standard error %q, want the prompt alone", got)
@@ -67,7 +69,7 @@ func loginOnScreen(t *testing.T, o *office) {
 	s := sit(t, true, p.environ(), "login", "--login", p.login)
 	s.screen.wait(t, "Password: ")
 	s.types(goodPassword + "\n")
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	before, after, _ := strings.Cut(s.screen.String(), "signed in to ")
 	if before != "Password: \r\n" || strings.Count(after, "\n") != 1 {
 		t.Errorf("the terminal shows %q", s.screen)
@@ -81,7 +83,7 @@ func loginWithCode(t *testing.T, o *office) {
 	s.answers("Password: ", goodPassword)
 	code := a.code(t)
 	s.answers("Code of the second factor: ", code)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("", goodPassword, code)
 	if !p.signedIn() {
 		t.Error("nobody has signed in")
@@ -105,7 +107,7 @@ func loginWrong(t *testing.T, o *office) {
 	p := o.hire(t, "wrong-anna")
 	s := p.sits("login", "--login", p.login)
 	s.answers("Password: ", otherPassword)
-	s.ends(exitNotAllowed, "not accepted")
+	s.ends(exit.NotAllowed, "not accepted")
 	s.unseen("", otherPassword)
 	if p.signedIn() {
 		t.Error("there is a session")
@@ -139,7 +141,7 @@ func nothingAt(t *testing.T, o *office, login, key string) {
 		s := p.sits(c.args...)
 		s.asked(c.prompt)
 		s.types(key)
-		s.ends(exitUsage, "no line with the "+c.what)
+		s.ends(exit.Usage, "no line with the "+c.what)
 		s.unseen("")
 	}
 	if got, _ := o.since(before); len(got) > 0 {
@@ -158,7 +160,7 @@ func interrupt(t *testing.T, o *office) {
 		s := p.sits(c.args...)
 		s.asked(c.prompt)
 		s.types("otter" + ctrlC)
-		s.ends(exitInterrupted)
+		s.ends(exit.Interrupted)
 		s.unseen("", "otter")
 		if got, want := s.errs.String(), c.prompt+"\ntokenledger: interrupted.\n"; got != want {
 			t.Errorf("standard error %q, want %q", got, want)
@@ -177,7 +179,7 @@ func interruptAtCode(t *testing.T, o *office) {
 	s.answers("Password: ", goodPassword)
 	s.asked("Code of the second factor: ")
 	s.types(ctrlC)
-	s.ends(exitInterrupted, "interrupted")
+	s.ends(exit.Interrupted, "interrupted")
 	s.unseen("", goodPassword)
 	if p.signedIn() {
 		t.Error("there is a session")
@@ -187,7 +189,7 @@ func interruptAtCode(t *testing.T, o *office) {
 	s.answers("Password: ", goodPassword)
 	s.asked("Code of the second factor: ")
 	s.types(ctrlD)
-	s.ends(exitUsage, "no line with the code of the second factor")
+	s.ends(exit.Usage, "no line with the code of the second factor")
 }
 
 // typingErrors takes characters back with either key that terminals have for
@@ -203,7 +205,7 @@ func typingErrors(t *testing.T, o *office) {
 	} {
 		s := p.sits("login", "--login", p.login)
 		s.answers("Password: ", typed)
-		s.ends(exitOK)
+		s.ends(exit.OK)
 		s.unseen("", goodPassword)
 		p.must("", "logout")
 	}
@@ -214,7 +216,7 @@ func longLine(t *testing.T, o *office) {
 	for _, n := range []int{4 << 10, 5000, 70_000} {
 		s := p.sits("login", "--login", p.login)
 		s.answers("Password: ", strings.Repeat("z", n))
-		s.ends(exitUsage, "password")
+		s.ends(exit.Usage, "password")
 		s.unseen("", "zzzz")
 	}
 	if p.signedIn() {
@@ -229,7 +231,7 @@ func newPassword(t *testing.T, o *office) {
 	s.answers("Old password: ", goodPassword)
 	s.answers("New password: ", otherPassword)
 	s.answers("New password again: ", otherPassword)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("", "otter", "plinth", "quaver")
 	if s.out.String() != "the password is set\n" || p.opens(goodPassword) || !p.opens(otherPassword) || !p.signedIn() {
 		t.Errorf("standard output %q, want the new password to be the only one", s.out)
@@ -244,7 +246,7 @@ func passwordsDiffer(t *testing.T, o *office) {
 	s.answers("Old password: ", goodPassword)
 	s.answers("New password: ", otherPassword)
 	s.answers("New password again: ", otherPassword+"s")
-	s.ends(exitUsage, "the two passwords differ, so nothing was done.")
+	s.ends(exit.Usage, "the two passwords differ, so nothing was done.")
 	s.unseen("", "otter", "plinth", "quaver")
 	for _, key := range []string{ctrlD, "\n"} {
 		s = p.sits("password")
@@ -252,7 +254,7 @@ func passwordsDiffer(t *testing.T, o *office) {
 		s.answers("New password: ", otherPassword)
 		s.asked("New password again: ")
 		s.types(key)
-		s.ends(exitUsage, "no line with the new password again")
+		s.ends(exit.Usage, "no line with the new password again")
 	}
 	if got, _ := o.since(before); len(got) > 0 {
 		t.Errorf("the ledger was asked for %v", got)
@@ -269,7 +271,7 @@ func wrongOldPassword(t *testing.T, o *office) {
 	s.answers("Old password: ", otherPassword)
 	s.answers("New password: ", otherPassword)
 	s.answers("New password again: ", otherPassword)
-	s.ends(exitNotAllowed, "not accepted")
+	s.ends(exit.NotAllowed, "not accepted")
 	s.unseen("", "otter", "plinth", "quaver")
 	if p.opens(otherPassword) || !p.opens(goodPassword) {
 		t.Error("the password is another one")
@@ -283,7 +285,7 @@ func invitation(t *testing.T, o *office) {
 	s.answers("Invitation: ", invited)
 	s.answers("New password: ", otherPassword)
 	s.answers("New password again: ", otherPassword)
-	s.ends(exitOK, "Sign in with 'tokenledger login'")
+	s.ends(exit.OK, "Sign in with 'tokenledger login'")
 	s.unseen("", invited, "otter", "plinth", "quaver")
 	if p.opens(goodPassword) || !p.opens(otherPassword) {
 		t.Error("the password is not the new one")
@@ -295,12 +297,12 @@ func checkSecret(t *testing.T, o *office) {
 	secret := strings.TrimSpace(p.must("", "token", "create", "--account", p.login, "--scope", "view:site/1", "--secret-only", "--token-file", o.root))
 	s := p.sits("token", "list", "--token-file", "-")
 	s.answers("Secret: ", secret)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("", secret)
 	for key, want := range map[string]struct {
-		code exitCode
+		code exit.Code
 		says string
-	}{ctrlD: {exitUsage, "secret"}, "\n": {exitUsage, "secret"}, secret[:10] + ctrlC: {exitInterrupted, "interrupted"}} {
+	}{ctrlD: {exit.Usage, "secret"}, "\n": {exit.Usage, "secret"}, secret[:10] + ctrlC: {exit.Interrupted, "interrupted"}} {
 		s := p.sits("token", "list", "--token-file", "-")
 		s.asked("Secret: ")
 		s.types(key)
@@ -327,7 +329,7 @@ func TestPromptComesLast(t *testing.T) {
 			t.Error(err)
 		}
 	}), nil)
-	got, err := e.ask(ctx, "password")
+	got, err := e.input.Ask(ctx, "password")
 	if err != nil || got != goodPassword || shown {
 		t.Errorf("ask = %q, %v; the terminal showed it: %t", got, err, shown)
 	}
@@ -338,7 +340,7 @@ func TestPromptComesLast(t *testing.T) {
 	// An interrupt that came before the prompt leaves the terminal as it was.
 	cancel()
 	e = newEnv(tty, io.Discard, io.Discard, nil)
-	if _, err := e.ask(ctx, "password"); !errors.Is(err, context.Canceled) {
+	if _, err := e.input.Ask(ctx, "password"); !errors.Is(err, context.Canceled) {
 		t.Errorf("ask = %v, want %v", err, context.Canceled)
 	}
 	if after := settingsOf(t, keys); after != before {

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 func secondFactor(t *testing.T, o *office) {
@@ -16,13 +18,13 @@ func secondFactor(t *testing.T, o *office) {
 	s.out.wait(t, "\naddress")
 	a := &app{secret: strings.Fields(s.out.String())[1]}
 	s.types(a.code(t) + "\n")
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("")
 	lines := strings.Split(strings.TrimSpace(s.out.String()), "\n")
 	if len(lines) != 2+1+10 || !strings.HasPrefix(lines[2], "The recovery codes") {
 		t.Fatalf("standard output %q, want the app's secret and ten recovery codes", s.out)
 	}
-	if o := p.runs(goodPassword+"\n", "login", "--login", p.login); o.code != int(exitUsage) {
+	if o := p.runs(goodPassword+"\n", "login", "--login", p.login); o.code != int(exit.Usage) {
 		t.Errorf("signed in without a code: %+v", o)
 	}
 
@@ -30,7 +32,7 @@ func secondFactor(t *testing.T, o *office) {
 	recovery := strings.ReplaceAll(lines[3], "-", " ")
 	s = p.sits("second-factor", "remove")
 	s.answers("Code, or a recovery code: ", recovery)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("", recovery)
 	if s.out.String() != "removed\n" || !p.opens(goodPassword) {
 		t.Errorf("standard output %q, want the factor to be gone", s.out)
@@ -59,7 +61,7 @@ func secondFactorReplaced(t *testing.T, o *office) {
 	for _, args := range [][]string{{"second-factor", "add"}, {"second-factor", "codes"}} {
 		s := p.sits(args...)
 		s.answers("Code, or a recovery code: ", "000000")
-		s.ends(exitNotAllowed, "not accepted")
+		s.ends(exit.NotAllowed, "not accepted")
 		if got := s.out.String(); got != "" {
 			t.Errorf("%v with a bad code: standard output %q", args, got)
 		}
@@ -73,7 +75,7 @@ func secondFactorReplaced(t *testing.T, o *office) {
 func secondFactorNoCode(t *testing.T, o *office) {
 	p := o.hire(t, "factor-ben")
 	p.signsIn()
-	for key, want := range map[string]exitCode{ctrlC: exitInterrupted, ctrlD: exitUsage, "\n": exitUsage, "1\n": exitUsage} {
+	for key, want := range map[string]exit.Code{ctrlC: exit.Interrupted, ctrlD: exit.Usage, "\n": exit.Usage, "1\n": exit.Usage} {
 		s := p.sits("second-factor", "add")
 		s.asked("Code that the app shows: ")
 		s.types(key)
@@ -98,7 +100,7 @@ func proof(t *testing.T, o *office) {
 	s := p.sits(create...)
 	s.errs.wait(t, "tokenledger: proof of the person is needed: to make a token, ")
 	s.answers(provePrompt, goodPassword)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("", goodPassword)
 	p.provedOnce(before)
 	if secret := s.out.String(); !strings.HasPrefix(secret, "tlu_") || strings.Count(secret, "\n") != 1 {
@@ -107,7 +109,7 @@ func proof(t *testing.T, o *office) {
 
 	// The proof is good for what follows.
 	s = p.sits(create...)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	if strings.Contains(s.errs.String(), provePrompt) || p.tokens() != 2 {
 		t.Errorf("standard error %q, and %d tokens, want 2 of them and nothing asked", s.errs, p.tokens())
 	}
@@ -154,7 +156,7 @@ func proofByCode(t *testing.T, o *office) {
 			code = strings.ReplaceAll(code, " ", "")
 		}
 		s.types(code + "\n")
-		s.ends(exitOK)
+		s.ends(exit.OK)
 		s.unseen("", code)
 		p.provedOnce(before)
 	}
@@ -165,13 +167,13 @@ func proofFails(t *testing.T, o *office) {
 	p.signsIn()
 	p.waits()
 	for typed, want := range map[string]struct {
-		code exitCode
+		code exit.Code
 		says string
 	}{
-		otherPassword + "\n": {exitNotAllowed, "not accepted"},
-		"123 456\n":          {exitNotAllowed, "not accepted"},
-		"\n":                 {exitUsage, "no line with the password, or code of the second factor"},
-		ctrlD:                {exitUsage, "no line with the password, or code of the second factor"},
+		otherPassword + "\n": {exit.NotAllowed, "not accepted"},
+		"123 456\n":          {exit.NotAllowed, "not accepted"},
+		"\n":                 {exit.Usage, "no line with the password, or code of the second factor"},
+		ctrlD:                {exit.Usage, "no line with the password, or code of the second factor"},
 	} {
 		s := p.sits(create...)
 		s.asked(provePrompt)
@@ -194,7 +196,7 @@ func proofInterrupted(t *testing.T, o *office) {
 	s := p.sits(create...)
 	s.asked(provePrompt)
 	s.types(ctrlC)
-	s.ends(exitInterrupted, "interrupted")
+	s.ends(exit.Interrupted, "interrupted")
 	s.unseen("")
 	// Nothing was done, so there is nothing to find out.
 	if strings.Contains(s.errs.String(), "--idempotency-key") || p.tokens() != 0 {
@@ -207,7 +209,7 @@ func proofWithoutTerminal(t *testing.T, o *office) {
 	p.signsIn()
 	p.waits()
 	_, before := o.since(0)
-	p.runs(goodPassword+"\n", create...).want(t, exitNotAllowed, "Run 'tokenledger session prove' first.")
+	p.runs(goodPassword+"\n", create...).want(t, exit.NotAllowed, "Run 'tokenledger session prove' first.")
 	if got, _ := o.since(before); len(got) != 1 {
 		t.Errorf("the ledger was asked for %v, want one request", got)
 	}
@@ -224,7 +226,7 @@ func sessionProve(t *testing.T, o *office) {
 	p.waits()
 	s := p.sits("session", "prove")
 	s.answers(provePrompt, goodPassword)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen("", goodPassword)
 	p.must("", create...)
 }
@@ -236,7 +238,7 @@ func erase(t *testing.T, o *office) {
 	s := p.sits("account", "erase", p.id, "--token-file", o.root)
 	s.errs.wait(t, "This ends the account Erase-Anna and all of its tokens, for ever. "+erasePrompt)
 	s.types("erase-anno" + backspace + "a\n") // which is no secret, and shown
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	if !strings.HasPrefix(s.out.String(), "erased at position ") || !strings.HasPrefix(s.screen.String(), "erase-anno") {
 		t.Errorf("standard output %q, and the terminal shows %q", s.out, s.screen)
 	}
@@ -252,7 +254,7 @@ func eraseAnother(t *testing.T, o *office) {
 		s := p.sits("account", "erase", p.login, "--token-file", o.root)
 		s.errs.wait(t, erasePrompt)
 		s.types(typed)
-		s.ends(exitUsage, "Give its login on standard input, or add --yes")
+		s.ends(exit.Usage, "Give its login on standard input, or add --yes")
 	}
 	if got, _ := o.since(before); len(got) > 0 || p.state() != "active" {
 		t.Errorf("the ledger was asked for %v, and the account is %s", got, p.state())
@@ -265,7 +267,7 @@ func eraseInterrupted(t *testing.T, o *office) {
 	s := p.sits("account", "erase", p.login, "--token-file", o.root)
 	s.errs.wait(t, erasePrompt)
 	s.types(p.login + ctrlC)
-	s.ends(exitInterrupted, erasePrompt+"\ntokenledger: interrupted.\n")
+	s.ends(exit.Interrupted, erasePrompt+"\ntokenledger: interrupted.\n")
 	if got, _ := o.since(before); len(got) > 0 || p.state() != "active" {
 		t.Errorf("the ledger was asked for %v, and the account is %s", got, p.state())
 	}
@@ -281,7 +283,7 @@ func eraseProve(t *testing.T, o *office) {
 	s.errs.wait(t, erasePrompt)
 	s.types(p.login + "\n")
 	s.answers(provePrompt, goodPassword)
-	s.ends(exitOK)
+	s.ends(exit.OK)
 	s.unseen(p.login+"\r\n", goodPassword)
 	if got := p.state(); got != "erased" {
 		t.Errorf("the account is %s", got)
@@ -296,7 +298,7 @@ func eraseSpokenFor(t *testing.T, o *office) {
 	secret := strings.TrimSpace(p.must("", "token", "create", "--account", boss.login, "--scope", "superuser", "--yes-admin", "--secret-only", "--token-file", o.root))
 	s := p.sits("account", "erase", p.login, "--token-file", "-")
 	s.answers("Secret: ", secret)
-	s.ends(exitUsage, "add --yes")
+	s.ends(exit.Usage, "add --yes")
 	s.unseen("", secret)
 	if strings.Contains(s.errs.String(), erasePrompt) || p.state() != "active" {
 		t.Errorf("standard error %q, and the account is %s", s.errs, p.state())

@@ -2,15 +2,16 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
-	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -35,7 +36,7 @@ says that it did not come in time.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			at, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || at == 0 {
-				return inputf("%s is not a position; commands that change something print theirs, as in 42", quote(args[0]))
+				return exit.Inputf("%s is not a position; commands that change something print theirs, as in 42", events.Quote(args[0]))
 			}
 			if err := wait.check(c.Flags()); err != nil {
 				return err
@@ -44,38 +45,29 @@ says that it did not come in time.`,
 			if err != nil {
 				return err
 			}
-			r := request{method: http.MethodGet, path: []string{"v1", "receipts", strconv.FormatUint(at, 10)}}
 			first := wait.length()
 			if e.watched() {
 				first = min(first, firstWait)
 			}
-			if first > 0 {
-				r.query, r.linger = url.Values{"wait": {first.String()}}, first
+			a, err := ledger.AskReceipt(c.Context(), at, first)
+			progress := client.Progress(err)
+			if rest := wait.length() - first; wait.on && progress != nil && rest > 0 {
+				stop := e.watch(progress)
+				a, err = ledger.AskReceipt(c.Context(), at, rest)
+				stop()
+				progress = client.Progress(err)
 			}
-			a, err := ledger.do(c.Context(), r)
-			var f *failure
-			if wait.on && errors.As(err, &f) && f.receipt() != nil {
-				if rest := wait.length() - first; rest > 0 {
-					stop := e.watch(f.receipt())
-					r.query, r.linger = url.Values{"wait": {rest.String()}}, rest
-					a, err = ledger.do(c.Context(), r)
-					stop()
-				}
-				if !errors.As(err, &f) {
-					f = nil
-				}
-				if r := f.receipt(); r != nil {
-					return failf(exitUnavailable, "not_in_time", "no receipt covers position %d yet. Waiting for %s", at, waitingFor(r, 0))
-				}
+			if wait.on && progress != nil {
+				return exit.Failf(exit.Unavailable, "not_in_time", "no receipt covers position %d yet. Waiting for %s", at, waitingFor(progress, 0))
 			}
 			if err != nil {
 				return err
 			}
 			var got api.Receipt
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			return e.show(a.body, func() { e.drawReceipt(got) })
+			return e.Show(a.Body, func() { e.drawReceipt(got) })
 		},
 	}
 	wait.declare(c.Flags(), false)
@@ -89,10 +81,10 @@ func (e *env) drawReceipt(r api.Receipt) {
 		if t == nil {
 			return ""
 		}
-		return t.In(e.zone).Format(exact)
+		return t.In(e.Zone).Format(exact)
 	}
-	g := e.grid()
-	g.fact("covers", "every event up to position "+strconv.FormatUint(r.Covers, 10))
+	g := e.Grid()
+	g.Fact("covers", "every event up to position "+strconv.FormatUint(r.Covers, 10))
 	recorded := "no"
 	if r.NotRecorded {
 		recorded = "no, it could not be; what it says stands"
@@ -100,18 +92,18 @@ func (e *env) drawReceipt(r api.Receipt) {
 	if r.Position > 0 {
 		recorded = "at position " + strconv.FormatUint(r.Position, 10)
 	}
-	g.fact("recorded", recorded)
-	g.fact("asked", instant(&r.AskedAt))
-	g.fact("took", took(time.Duration(r.TookMS)*time.Millisecond))
-	g.fact("longest lease", (time.Duration(r.LeaseMS) * time.Millisecond).String())
-	g.fact("barrier", strconv.FormatUint(r.Barrier, 10))
-	g.end()
+	g.Fact("recorded", recorded)
+	g.Fact("asked", instant(&r.AskedAt))
+	g.Fact("took", render.Elapsed(time.Duration(r.TookMS)*time.Millisecond))
+	g.Fact("longest lease", (time.Duration(r.LeaseMS) * time.Millisecond).String())
+	g.Fact("barrier", strconv.FormatUint(r.Barrier, 10))
+	g.End()
 	if len(r.Nodes) == 0 {
-		e.printf("\nNo node could answer.\n")
+		e.Printf("\nNo node could answer.\n")
 		return
 	}
-	e.printf("\n")
-	g = e.grid("NODE", "INSTANCE", "STOPPED BY", "AT", "STALE UNTIL")
+	e.Printf("\n")
+	g = e.Grid("NODE", "INSTANCE", "STOPPED BY", "AT", "STALE UNTIL")
 	for _, n := range r.Nodes {
 		how := map[string]string{"applied": "applying it", "given_up": "giving up its lease", "lease_ended": "the end of its lease"}[n.How]
 		if how == "" {
@@ -128,7 +120,7 @@ func (e *env) drawReceipt(r api.Receipt) {
 				}
 			}
 		}
-		g.row(name, instance, how, instant(n.At), e.staleUntil(n.StaleUntil))
+		g.Row(name, instance, how, instant(n.At), e.staleUntil(n.StaleUntil))
 	}
-	g.end()
+	g.End()
 }

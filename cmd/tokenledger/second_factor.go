@@ -3,13 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -20,25 +21,25 @@ func newSecondFactorCmd(e *env) *cobra.Command {
 }
 
 // factor sends a request about the second factor of whoever is signed in.
-func (e *env) factor(ctx context.Context, ledger *client, what string, body map[string]any) (*answer, error) {
-	r := request{method: http.MethodPost, path: []string{"v1", "second-factor"}}
+func (e *env) factor(ctx context.Context, ledger *client.Client, what string, body map[string]any) (*client.Answer, error) {
+	r := client.Request{Method: http.MethodPost, Path: []string{"v1", "second-factor"}}
 	if what != "" {
-		r.path = append(r.path, what)
+		r.Path = append(r.Path, what)
 	}
 	if body != nil {
-		r.body = body
+		r.Body = body
 	}
-	return ledger.do(ctx, r)
+	return ledger.Do(ctx, r)
 }
 
 // guarded sends a request that takes a code where a second factor is there. It
 // asks for the code only when the ledger does.
-func (e *env) guarded(ctx context.Context, ledger *client, what string) (*answer, error) {
+func (e *env) guarded(ctx context.Context, ledger *client.Client, what string) (*client.Answer, error) {
 	a, err := e.factor(ctx, ledger, what, nil)
 	if !wantsCode(err) {
 		return a, err
 	}
-	code, err := e.ask(ctx, "code, or a recovery code")
+	code, err := e.input.Ask(ctx, "code, or a recovery code")
 	if err != nil {
 		return nil, err
 	}
@@ -47,10 +48,8 @@ func (e *env) guarded(ctx context.Context, ledger *client, what string) (*answer
 
 // wantsCode reports whether a request failed because it had no code.
 func wantsCode(err error) bool {
-	var f *failure
-	var p api.Problem
-	return errors.As(err, &f) && f.problem != nil && json.Unmarshal(f.problem, &p) == nil &&
-		slices.ContainsFunc(p.Errors, func(field api.FieldProblem) bool { return field.Location == "body.code" })
+	p := client.Problem(err)
+	return p != nil && slices.ContainsFunc(p.Errors, func(field api.FieldProblem) bool { return field.Location == "body.code" })
 }
 
 func newSecondFactorAddCmd(e *env) *cobra.Command {
@@ -77,20 +76,20 @@ for a recovery code. The new one replaces it when you confirm it.`,
 				Secret string `json:"secret"`
 				URI    string `json:"uri"`
 			}
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			err = e.show(a.body, func() {
-				g := e.grid()
-				g.fact("secret", got.Secret)
-				g.fact("address", got.URI)
-				g.end()
+			err = e.Show(a.Body, func() {
+				g := e.Grid()
+				g.Fact("secret", got.Secret)
+				g.Fact("address", got.URI)
+				g.End()
 			})
 			if err != nil {
 				return err
 			}
-			if e.terminal() == nil {
-				e.note("It counts once it is confirmed: tokenledger second-factor confirm")
+			if e.input.Terminal() == nil {
+				e.Note("It counts once it is confirmed: tokenledger second-factor confirm")
 				return nil
 			}
 			return e.confirmFactor(ctx, ledger)
@@ -111,8 +110,8 @@ func newSecondFactorConfirmCmd(e *env) *cobra.Command {
 	}
 }
 
-func (e *env) confirmFactor(ctx context.Context, ledger *client) error {
-	code, err := e.ask(ctx, "code that the app shows")
+func (e *env) confirmFactor(ctx context.Context, ledger *client.Client) error {
+	code, err := e.input.Ask(ctx, "code that the app shows")
 	if err != nil {
 		return err
 	}
@@ -143,18 +142,18 @@ Asks for a code of the second factor, or for a recovery code.`,
 	}
 }
 
-func (e *env) showRecovery(a *answer) error {
+func (e *env) showRecovery(a *client.Answer) error {
 	var got struct {
 		Codes []string `json:"recovery_codes"`
 	}
-	if err := json.Unmarshal(a.body, &got); err != nil {
+	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
 	}
-	err := e.show(a.body, func() {
-		e.printf("The recovery codes, shown now and never again; each is good once:\n%s\n", strings.Join(got.Codes, "\n"))
+	err := e.Show(a.Body, func() {
+		e.Printf("The recovery codes, shown now and never again; each is good once:\n%s\n", strings.Join(got.Codes, "\n"))
 	})
 	if err != nil {
-		return failf(exitError, "output", "the recovery codes could not be written to standard output: %s. Make new ones: tokenledger second-factor codes", plain(err))
+		return exit.Failf(exit.Error, "output", "the recovery codes could not be written to standard output: %s. Make new ones: tokenledger second-factor codes", exit.Cause(err))
 	}
 	return nil
 }
@@ -168,7 +167,7 @@ func newSecondFactorRemoveCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			code, err := e.ask(ctx, "code, or a recovery code")
+			code, err := e.input.Ask(ctx, "code, or a recovery code")
 			if err != nil {
 				return err
 			}
@@ -176,7 +175,7 @@ func newSecondFactorRemoveCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.show(a.body, func() { e.printf("removed\n") })
+			return e.Show(a.Body, func() { e.Printf("removed\n") })
 		},
 	}
 }

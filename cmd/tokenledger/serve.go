@@ -1,16 +1,15 @@
 package main
 
 import (
-	"errors"
 	"log/slog"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier"
@@ -19,26 +18,26 @@ import (
 // serveSettings are what a node can be told by flag, by environment variable
 // and in its configuration file.
 type serveSettings struct {
-	roles, name                     text
-	nats, natsKey, natsListen       text
-	natsCluster, natsClusterListen  text
-	natsCredentials                 text
-	natsReplicas                    count
-	apiAddr, verifyAddr, metricsAdr text
-	lease                           span
-	scrub                           span
-	resident                        size
-	secretPrefix, model, logFormat  text
+	roles, name                     stringFlag
+	nats, natsKey, natsListen       stringFlag
+	natsCluster, natsClusterListen  stringFlag
+	natsCredentials                 stringFlag
+	natsReplicas                    countFlag
+	apiAddr, verifyAddr, metricsAdr stringFlag
+	lease                           durationFlag
+	scrub                           durationFlag
+	resident                        sizeFlag
+	secretPrefix, model, logFormat  stringFlag
 	recoverRoot                     onOff
 }
 
 func newServeCmd(e *env) *cobra.Command {
 	s := serveSettings{
-		roles:   text(strings.Join([]string{node.RoleLedger, node.RoleVerifier}, ",")),
+		roles:   stringFlag(strings.Join([]string{node.RoleLedger, node.RoleVerifier}, ",")),
 		apiAddr: node.DefaultAPIAddr, verifyAddr: node.DefaultVerifyAddr, metricsAdr: node.DefaultMetricsAddr,
-		lease: span(verifier.DefaultLease), scrub: span(node.DefaultScrub), resident: node.DefaultResident, secretPrefix: "tl", model: "matomo", logFormat: "text",
+		lease: durationFlag(verifier.DefaultLease), scrub: durationFlag(node.DefaultScrub), resident: node.DefaultResident, secretPrefix: "tl", model: "matomo", logFormat: "text",
 	}
-	var config text
+	var config stringFlag
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node: the ledger with its log, a verifier, or both",
@@ -99,7 +98,7 @@ file.`,
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		cfg, err := s.read(e, c, string(config))
 		if err != nil {
-			return usagef(c, "%s", plain(err))
+			return usagef(c, "%s", exit.Text(err))
 		}
 		return node.Serve(c.Context(), cfg)
 	}
@@ -130,22 +129,22 @@ func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config
 				continue
 			}
 			if err := f.Value.Set(value); err != nil {
-				return node.Config{}, failf(exitUsage, "usage", "configuration file %s: %s: %s", path, name, err)
+				return node.Config{}, exit.Failf(exit.Usage, "usage", "configuration file %s: %s: %s", path, name, err)
 			}
 		}
 	}
-	handler, ok := map[text]func() slog.Handler{
-		"text": func() slog.Handler { return slog.NewTextHandler(e.stderr, nil) },
-		"json": func() slog.Handler { return slog.NewJSONHandler(e.stderr, nil) },
+	handler, ok := map[stringFlag]func() slog.Handler{
+		"text": func() slog.Handler { return slog.NewTextHandler(e.Stderr, nil) },
+		"json": func() slog.Handler { return slog.NewJSONHandler(e.Stderr, nil) },
 	}[s.logFormat]
 	if !ok {
-		return node.Config{}, failf(exitUsage, "usage", "--log-format is text or json, not %s", quote(string(s.logFormat)))
+		return node.Config{}, exit.Failf(exit.Usage, "usage", "--log-format is text or json, not %s", events.Quote(string(s.logFormat)))
 	}
 	model := file.Model
 	if model == nil {
 		var err error
 		if model, err = events.ModelNamed(string(s.model)); err != nil {
-			return node.Config{}, failf(exitUsage, "usage", "--model: %s", err)
+			return node.Config{}, exit.Failf(exit.Usage, "usage", "--model: %s", err)
 		}
 	}
 	cfg := node.Config{
@@ -174,64 +173,3 @@ func splitList(s string) []string {
 	}
 	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
 }
-
-// size is a flag's value that is a number of bytes, as in 2GiB.
-type size int64
-
-var sizeUnits = []struct {
-	name  string
-	shift int
-}{{"KiB", 10}, {"MiB", 20}, {"GiB", 30}}
-
-func (n *size) Set(s string) error {
-	digits, shift := s, 0
-	for _, u := range sizeUnits {
-		if d, ok := strings.CutSuffix(s, u.name); ok {
-			digits, shift = d, u.shift
-		}
-	}
-	got, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 50-shift)
-	if err != nil {
-		return errors.New(`want a number of bytes such as "512MiB" or "2GiB"`)
-	}
-	*n = size(got << shift)
-	return nil
-}
-
-func (n *size) String() string {
-	for _, u := range slices.Backward(sizeUnits) {
-		if *n != 0 && *n%(1<<u.shift) == 0 {
-			return strconv.FormatInt(int64(*n)>>u.shift, 10) + u.name
-		}
-	}
-	return strconv.FormatInt(int64(*n), 10)
-}
-func (*size) Type() string { return "size" }
-
-// limit is the size where zero stands for nothing at all.
-func (n size) limit() int64 {
-	if n == 0 {
-		return -1
-	}
-	return int64(n)
-}
-
-// count is a flag's value that is a number above zero; zero stands for none.
-type count int
-
-func (n *count) Set(s string) error {
-	got, err := strconv.Atoi(s)
-	if err != nil || got <= 0 {
-		return errors.New("want a number above zero")
-	}
-	*n = count(got)
-	return nil
-}
-
-func (n *count) String() string {
-	if *n == 0 {
-		return "" // help then names no default
-	}
-	return strconv.Itoa(int(*n))
-}
-func (*count) Type() string { return "number" }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -27,13 +29,13 @@ func newSessionListCmd(e *env) *cobra.Command {
 		Use: "list", Short: "List sessions", Args: takes(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if everybody && account != "" {
-				return inputf("--everybody and --account contradict each other")
+				return exit.Inputf("--everybody and --account contradict each other")
 			}
 			ledger, err := e.person(c.Context())
 			if err != nil {
 				return err
 			}
-			q := query("account", account)
+			q := client.Query("account", account)
 			if everybody {
 				q.Set("all", "true")
 			}
@@ -44,10 +46,10 @@ func newSessionListCmd(e *env) *cobra.Command {
 					if s.Current {
 						mark = "this one"
 					}
-					return []string{s.ID, s.Account, strings.Join(s.Methods, ","), s.Address, e.when(s.CreatedAt), e.when(s.SeenAt), e.when(s.ExpiresAt), mark}
+					return []string{s.ID, s.Account, strings.Join(s.Methods, ","), s.Address, e.Time(s.CreatedAt), e.Time(s.SeenAt), e.Time(s.ExpiresAt), mark}
 				},
 			}
-			return listFrom(c, e, ledger, request{path: []string{"v1", "sessions"}, query: q}, pages, g)
+			return listFrom(c, e, ledger, client.Request{Path: []string{"v1", "sessions"}, Query: q}, pages, g)
 		},
 	}
 	flags := c.Flags()
@@ -66,7 +68,7 @@ func newSessionShowCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "session"}})
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "session"}})
 			if err != nil {
 				return err
 			}
@@ -83,7 +85,7 @@ func newSessionProveCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := ledger.prove(c.Context())
+			a, err := ledger.Reauthenticate(c.Context())
 			if err != nil {
 				return err
 			}
@@ -93,30 +95,30 @@ func newSessionProveCmd(e *env) *cobra.Command {
 }
 
 // showSession prints the caller's session.
-func (e *env) showSession(a *answer) error {
+func (e *env) showSession(a *client.Answer) error {
 	var got struct {
 		Session api.Session `json:"session"`
 		Scopes  []string    `json:"scopes"`
 	}
-	if err := json.Unmarshal(a.body, &got); err != nil {
+	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
 	}
-	return e.show(a.body, func() {
-		g := e.grid()
-		g.fact("id", got.Session.ID)
-		g.fact("account", got.Session.Account)
-		g.fact("methods", strings.Join(got.Session.Methods, ", "))
-		g.fact("opened from", got.Session.Address)
-		g.fact("opened", e.when(got.Session.CreatedAt))
-		g.fact("proved", e.whenPtr(got.Session.ProvedAt))
-		g.fact("ends unused", e.when(got.Session.IdleUntil))
-		g.fact("ends", e.when(got.Session.ExpiresAt))
+	return e.Show(a.Body, func() {
+		g := e.Grid()
+		g.Fact("id", got.Session.ID)
+		g.Fact("account", got.Session.Account)
+		g.Fact("methods", strings.Join(got.Session.Methods, ", "))
+		g.Fact("opened from", got.Session.Address)
+		g.Fact("opened", e.Time(got.Session.CreatedAt))
+		g.Fact("proved", e.TimePtr(got.Session.ProvedAt))
+		g.Fact("ends unused", e.Time(got.Session.IdleUntil))
+		g.Fact("ends", e.Time(got.Session.ExpiresAt))
 		may := strings.Join(got.Scopes, ", ")
 		if may == "" {
 			may = "nothing"
 		}
-		g.fact("may do", may)
-		g.end()
+		g.Fact("may do", may)
+		g.End()
 	})
 }
 
@@ -137,27 +139,27 @@ func newSessionEndCmd(e *env) *cobra.Command {
 			return takes("the session's ID, or --all")(c, args)
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			r := request{method: http.MethodPost, path: []string{"v1", "sessions", "end"}, key: newKey()}
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "sessions", "end"}, Key: client.NewKey()}
 			switch {
 			case !all && account != "":
-				return inputf("--account goes with --all")
+				return exit.Inputf("--account goes with --all")
 			case all:
-				r.body = map[string]any{"account": account}
+				r.Body = map[string]any{"account": account}
 			default:
 				if _, err := events.ParseSessionID(args[0]); err != nil {
-					return inputf("%s", err)
+					return exit.Inputf("%s", err)
 				}
-				r.path = []string{"v1", "sessions", args[0], "end"}
+				r.Path = []string{"v1", "sessions", args[0], "end"}
 			}
 			ledger, err := e.person(c.Context())
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), r)
+			a, err := ledger.Do(c.Context(), r)
 			if err != nil {
 				return err
 			}
-			return e.show(a.body, func() { e.printf("ended\n") })
+			return e.Show(a.Body, func() { e.Printf("ended\n") })
 		},
 	}
 	flags := c.Flags()

@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/ops/deploy"
 )
 
@@ -28,14 +29,14 @@ site, need/SCOPE, or one from its configuration file.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if len(n.Verifiers) == 0 {
-				verifier, err := e.verifierURL()
+				verifier, _, err := e.config().FindVerifier(e.vars[setting{name: "verifier"}.variable()])
 				if err != nil {
 					return err
 				}
-				n.Verifiers = []string{verifier}
+				n.Verifiers = []string{verifier.String()}
 			}
-			if err := n.Write(e.stdout); err != nil {
-				return usagef(c, "%s", plain(err))
+			if err := n.Write(e.Stdout); err != nil {
+				return usagef(c, "%s", exit.Text(err))
 			}
 			return nil
 		},

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 // Keys that a terminal takes for more than text.
@@ -195,7 +197,7 @@ func (s *seat) answers(prompt, text string) {
 
 // ends waits until the program has ended, which has to be with a code, and to
 // leave the terminal as it was.
-func (s *seat) ends(want exitCode, says ...string) {
+func (s *seat) ends(want exit.Code, says ...string) {
 	s.t.Helper()
 	_ = s.code.SetReadDeadline(limitOf(s.t))
 	text, err := io.ReadAll(s.code)

@@ -5,9 +5,13 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -25,7 +29,7 @@ func newTokenCmd(e *env) *cobra.Command {
 
 func newTokenListCmd(e *env) *cobra.Command {
 	var account, site, resource, state string
-	var expiring span
+	var expiring durationFlag
 	var pages pageFlags
 	c := &cobra.Command{
 		Use: "list", Short: "List tokens", Args: takes(),
@@ -33,11 +37,11 @@ func newTokenListCmd(e *env) *cobra.Command {
   tokenledger token list --expiring 14d
   tokenledger token list --account shop --all -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			r := request{path: []string{"v1", "tokens"}, query: query("account", account, "site", site, "resource", resource, "state", state, "expiring", expiring.String())}
+			r := client.Request{Path: []string{"v1", "tokens"}, Query: client.Query("account", account, "site", site, "resource", resource, "state", state, "expiring", expiring.String())}
 			g := gridOf[api.Token]{
 				header: []string{"ID", "ACCOUNT", "STATE", "APP", "DEVICE", "SCOPES", "EXPIRES"},
 				row: func(t api.Token) []string {
-					return []string{t.ID, t.Account, t.State, t.App, t.Device, scopesOf(t), e.whenPtr(t.ExpiresAt)}
+					return []string{t.ID, t.Account, t.State, t.App, t.Device, scopesOf(t), e.TimePtr(t.ExpiresAt)}
 				},
 			}
 			return list(c, e, r, pages, g)
@@ -68,15 +72,15 @@ func newTokenShowCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), request{method: http.MethodGet, path: []string{"v1", "tokens", id}})
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "tokens", id}})
 			if err != nil {
 				return err
 			}
 			var t api.Token
-			if err := json.Unmarshal(a.body, &t); err != nil {
+			if err := json.Unmarshal(a.Body, &t); err != nil {
 				return err
 			}
-			return e.show(a.body, func() { e.drawToken(t) })
+			return e.Show(a.Body, func() { e.drawToken(t) })
 		},
 	}
 }
@@ -91,43 +95,43 @@ type tokenAnswer struct {
 
 // changed prints the answer to a command that changed a token, with the receipt
 // where one was waited for.
-func (e *env) changed(a *answer, done string, r *api.Receipt) error {
+func (e *env) changed(a *client.Answer, done string, r *api.Receipt) error {
 	var got tokenAnswer
-	if err := json.Unmarshal(a.body, &got); err != nil {
+	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
 	}
 	e.replayed(a)
-	return e.show(a.body, func() {
-		e.printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
+	return e.Show(a.Body, func() {
+		e.Printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
 		e.drawToken(got.Token)
 	})
 }
 
 // secret prints the answer to a command that made a secret: this once.
-func (e *env) secret(a *answer, done string, only bool) error {
+func (e *env) secret(a *client.Answer, done string, only bool) error {
 	var got tokenAnswer
-	if err := json.Unmarshal(a.body, &got); err != nil {
+	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
 	}
 	e.replayed(a)
-	if got.Secret == "" && (only || e.output == asTable) {
+	if got.Secret == "" && (only || e.Format == render.Table) {
 		return e.noSecret(got)
 	}
 	var err error
 	if only {
-		if err = e.print([]byte(got.Secret), "\n"); err == nil {
-			e.note("%s %s at position %d", clean(got.Token.ID), done, got.Position)
+		if err = e.Print([]byte(got.Secret), "\n"); err == nil {
+			e.Note("%s %s at position %d", render.Escape(got.Token.ID), done, got.Position)
 		}
 	} else {
-		err = e.show(a.body, func() {
-			e.printf("%s at position %d\n\n", done, got.Position)
+		err = e.Show(a.Body, func() {
+			e.Printf("%s at position %d\n\n", done, got.Position)
 			e.drawToken(got.Token)
-			e.printf("\nThe secret, shown now and never again:\n%s\n", got.Secret)
+			e.Printf("\nThe secret, shown now and never again:\n%s\n", got.Secret)
 		})
 	}
 	switch {
 	case err != nil:
-		return failf(exitError, "output", "the secret of %s could not be written to standard output: %s. Make a new one: tokenledger token rotate %[1]s", got.Token.ID, plain(err))
+		return exit.Failf(exit.Error, "output", "the secret of %s could not be written to standard output: %s. Make a new one: tokenledger token rotate %[1]s", got.Token.ID, exit.Cause(err))
 	case got.Secret == "":
 		return e.noSecret(got)
 	}
@@ -136,61 +140,69 @@ func (e *env) secret(a *answer, done string, only bool) error {
 
 // noSecret is the failure of a command whose secret went astray.
 func (e *env) noSecret(got tokenAnswer) error {
-	return failf(exitError, "secret_already_shown", "the secret of %s was shown to an earlier command with this idempotency key and is not known any more. "+
+	return exit.Failf(exit.Error, "secret_already_shown", "the secret of %s was shown to an earlier command with this idempotency key and is not known any more. "+
 		"Where it is lost, make a new one: tokenledger token rotate %[1]s", got.Token.ID)
 }
 
 // drawToken prints a token for people.
 func (e *env) drawToken(t api.Token) {
-	g := e.grid()
-	g.fact("id", t.ID)
-	g.fact("account", t.Account)
+	g := e.Grid()
+	g.Fact("id", t.ID)
+	g.Fact("account", t.Account)
 	state := t.State
 	if t.Reason != "" {
 		state += " (" + t.Reason + ")"
 	}
-	g.fact("state", state)
-	g.fact("suspended by", t.StoppedBy)
-	g.fact("app", t.App)
-	g.fact("device", t.Device)
+	g.Fact("state", state)
+	g.Fact("suspended by", t.StoppedBy)
+	g.Fact("app", t.App)
+	g.Fact("device", t.Device)
 	scopes := strings.Join(t.Scopes, ", ")
 	if t.Inherit {
 		scopes = "all that its account has"
 	}
-	g.fact("scopes", scopes)
+	g.Fact("scopes", scopes)
 	effective := strings.Join(t.Effective, ", ")
 	if effective == "" {
 		effective = "nothing"
 	}
-	g.fact("may do now", effective)
-	g.fact("expires", e.expiry(t.ExpiresAt, t.ExpiresSoon))
+	g.Fact("may do now", effective)
+	g.Fact("expires", e.expiry(t.ExpiresAt, t.ExpiresSoon))
 	if c := t.Constraints; c != nil {
-		g.fact("from networks", strings.Join(c.CIDRs, ", "))
-		g.fact("from pages", strings.Join(c.Origins, ", "))
-		g.fact("methods", strings.Join(c.Methods, ", "))
-		g.fact("audience", strings.Join(c.Audience, ", "))
+		g.Fact("from networks", strings.Join(c.CIDRs, ", "))
+		g.Fact("from pages", strings.Join(c.Origins, ", "))
+		g.Fact("methods", strings.Join(c.Methods, ", "))
+		g.Fact("audience", strings.Join(c.Audience, ", "))
 		if c.HeaderOnly {
-			g.fact("in URLs", "refused")
+			g.Fact("in URLs", "refused")
 		}
 		if c.Rate > 0 {
-			g.fact("rate", strconv.Itoa(c.Rate)+" requests a second")
+			g.Fact("rate", strconv.Itoa(c.Rate)+" requests a second")
 		}
 	}
-	created := e.when(t.CreatedAt)
+	created := e.Time(t.CreatedAt)
 	if by := t.CreatedBy; by != nil && by.Account != "" {
 		created += " by " + by.Account
 	}
-	g.fact("created", created)
-	g.fact("changed", e.when(t.ChangedAt))
-	g.fact("revoked", e.whenPtr(t.RevokedAt))
-	g.fact("old secret until", e.whenPtr(t.GraceUntil))
-	g.fact("version", strconv.FormatUint(t.Version, 10))
-	g.end()
+	g.Fact("created", created)
+	g.Fact("changed", e.Time(t.ChangedAt))
+	g.Fact("revoked", e.TimePtr(t.RevokedAt))
+	g.Fact("old secret until", e.TimePtr(t.GraceUntil))
+	g.Fact("version", strconv.FormatUint(t.Version, 10))
+	g.End()
+}
+
+// expiry formats when a token expires, empty if it never does.
+func (e *env) expiry(t *time.Time, soon bool) string {
+	if soon {
+		return e.TimePtr(t) + ", soon"
+	}
+	return e.TimePtr(t)
 }
 
 func scopesOf(t api.Token) string {
 	if t.Inherit {
 		return "(inherits)"
 	}
-	return shorten(t.Scopes)
+	return render.Shorten(t.Scopes)
 }

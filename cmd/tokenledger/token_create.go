@@ -6,6 +6,10 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/events"
 )
 
 func newTokenCreateCmd(e *env) *cobra.Command {
@@ -13,7 +17,7 @@ func newTokenCreateCmd(e *env) *cobra.Command {
 		account, app, device string
 		scopes               []string
 		inherit, hex         bool
-		expires              span
+		expires              durationFlag
 		limits               constraintFlags
 		only, admin          bool
 		own                  ownSecret
@@ -37,7 +41,7 @@ way then loses nothing. Without --account the token is of your own account.
 			}
 			switch {
 			case inherit && len(scopes) > 0:
-				return inputf("--inherit takes all that the account has; leave --scope out")
+				return exit.Inputf("--inherit takes all that the account has; leave --scope out")
 			case !inherit && len(scopes) == 0:
 				return usagef(c, "say what the token may do with --scope, as in --scope view:site/3, or --inherit")
 			}
@@ -80,18 +84,18 @@ way then loses nothing. Without --account the token is of your own account.
 			case inherit && account != "":
 				name, err := accountName(account)
 				if err == nil {
-					err = ledger.confirmInherit(c.Context(), admin, name)
+					err = confirmInherit(c.Context(), ledger, admin, name)
 				}
 				if err != nil {
 					return err
 				}
 			case inherit && !admin:
-				return failf(exitUsage, "needs_confirmation", "the token would inherit all that your account has, which may be admin or superuser. Name the account with --account to have that looked at, or add --yes-admin if it is meant to")
+				return exit.Failf(exit.Usage, "needs_confirmation", "the token would inherit all that your account has, which may be admin or superuser. Name the account with --account to have that looked at, or add --yes-admin if it is meant to")
 			}
 			if own.from != "" {
-				return own.create(c.Context(), ledger, body, account, key, only)
+				return own.create(c.Context(), e, ledger, body, account, key, only)
 			}
-			a, err := ledger.do(c.Context(), request{method: http.MethodPost, path: []string{"v1", "tokens"}, body: body, key: key})
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens"}, Body: body, Key: key})
 			if err != nil {
 				return err
 			}
@@ -153,7 +157,7 @@ func (f *constraintFlags) change(flags *pflag.FlagSet, c constraints) error {
 			p, err = address.Prefix(address.BitLen())
 		}
 		if err != nil {
-			return inputf("--cidr: %s is not a network such as 192.0.2.0/24", quote(s))
+			return exit.Inputf("--cidr: %s is not a network such as 192.0.2.0/24", events.Quote(s))
 		}
 		cidrs[i] = p.String()
 	}

@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 func newTokenScopeCmd(e *env) *cobra.Command {
@@ -60,18 +63,18 @@ ones any more; it exits with 6 where that takes longer.`,
 				Version uint64 `json:"version"`
 				Account string `json:"account"`
 			}
-			if err := ledger.get(c.Context(), []string{"v1", "tokens", id}, &seen); err != nil {
+			if err := ledger.Get(c.Context(), []string{"v1", "tokens", id}, &seen); err != nil {
 				return err
 			}
 			body := map[string]any{"scopes": scopes}
 			if inherit {
-				if err := ledger.confirmInherit(c.Context(), admin, seen.Account); err != nil {
+				if err := confirmInherit(c.Context(), ledger, admin, seen.Account); err != nil {
 					return err
 				}
 				body = map[string]any{"inherit": true}
 			}
-			a, got, err := wait.change(c.Context(), ledger, request{
-				method: http.MethodPatch, path: []string{"v1", "tokens", id}, body: body, key: key, ifMatch: version.ifMatch(seen.Version),
+			a, got, err := wait.change(c.Context(), e, ledger, client.Request{
+				Method: http.MethodPatch, Path: []string{"v1", "tokens", id}, Body: body, Key: key, IfMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err
@@ -94,7 +97,7 @@ ones any more; it exits with 6 where that takes longer.`,
 func newTokenEditCmd(e *env) *cobra.Command {
 	var (
 		app, device, at string
-		expires         span
+		expires         durationFlag
 		limits          constraintFlags
 		version         versionFlags
 		wait            waitFlags
@@ -126,13 +129,13 @@ constraint away, as in --cidr "".`,
 			}
 			switch {
 			case flags.Changed("expires-in") && flags.Changed("expires-at"):
-				return inputf("--expires-in and --expires-at contradict each other")
+				return exit.Inputf("--expires-in and --expires-at contradict each other")
 			case flags.Changed("expires-in"):
 				body["expires_in"] = expires.String()
 			case flags.Changed("expires-at"):
 				t, err := time.Parse(time.RFC3339, at)
 				if err != nil {
-					return inputf("--expires-at: want a time such as 2031-12-31T18:00:00Z")
+					return exit.Inputf("--expires-at: want a time such as 2031-12-31T18:00:00Z")
 				}
 				body["expires_at"] = t
 			}
@@ -155,7 +158,7 @@ constraint away, as in --cidr "".`,
 				Version     uint64      `json:"version"`
 				Constraints constraints `json:"constraints"`
 			}
-			if err := ledger.get(c.Context(), []string{"v1", "tokens", id}, &seen); err != nil {
+			if err := ledger.Get(c.Context(), []string{"v1", "tokens", id}, &seen); err != nil {
 				return err
 			}
 			if narrows {
@@ -168,8 +171,8 @@ constraint away, as in --cidr "".`,
 				}
 				body["constraints"] = seen.Constraints
 			}
-			a, got, err := wait.change(c.Context(), ledger, request{
-				method: http.MethodPatch, path: []string{"v1", "tokens", id}, body: body, key: key, ifMatch: version.ifMatch(seen.Version),
+			a, got, err := wait.change(c.Context(), e, ledger, client.Request{
+				Method: http.MethodPatch, Path: []string{"v1", "tokens", id}, Body: body, Key: key, IfMatch: version.ifMatch(seen.Version),
 			})
 			if err != nil {
 				return err

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 )
 
 func newTokenSuspendCmd(e *env) *cobra.Command {
@@ -24,7 +26,7 @@ func newTokenResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := e.command(c, &key, request{method: http.MethodPost, path: []string{"v1", "tokens", id, "resume"}})
+			a, err := e.command(c, &key, client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "resume"}})
 			if err != nil {
 				return err
 			}
@@ -63,9 +65,9 @@ same: the command then names the nodes that are outstanding and exits with 6.`,
 			if err != nil {
 				return err
 			}
-			r := request{method: http.MethodPost, path: slices.Concat(n.path, []string{id, n.verb}), body: map[string]any{}}
+			r := client.Request{Method: http.MethodPost, Path: slices.Concat(n.path, []string{id, n.verb}), Body: map[string]any{}}
 			if reason != "" {
-				r.body = map[string]any{"reason": reason}
+				r.Body = map[string]any{"reason": reason}
 			}
 			if err := wait.check(c.Flags()); err != nil {
 				return err
@@ -81,21 +83,21 @@ same: the command then names the nodes that are outstanding and exits with 6.`,
 }
 
 // end sends a request that takes something away, and says what became of it.
-func (e *env) end(c *cobra.Command, r request, wait *waitFlags, key *keyFlag, done, what string) (err error) {
-	if r.key, err = key.key(); err != nil {
+func (e *env) end(c *cobra.Command, r client.Request, wait *waitFlags, key *keyFlag, done, what string) (err error) {
+	if r.Key, err = key.key(); err != nil {
 		return err
 	}
 	ledger, err := e.ledger(c.Context())
 	if err != nil {
 		return err
 	}
-	a, got, err := wait.change(c.Context(), ledger, r)
+	a, got, err := wait.change(c.Context(), e, ledger, r)
 	if err != nil {
 		return err
 	}
 	e.replayed(a)
-	if err := e.show(a.body, func() {
-		e.printf("%s at position %d%s\n", done, got.Position, effect(got.Receipt, "no node accepts it any more"))
+	if err := e.Show(a.Body, func() {
+		e.Printf("%s at position %d%s\n", done, got.Position, effect(got.Receipt, "no node accepts it any more"))
 	}); err != nil {
 		return err
 	}
@@ -103,13 +105,13 @@ func (e *env) end(c *cobra.Command, r request, wait *waitFlags, key *keyFlag, do
 }
 
 // command sends a request that changes something.
-func (e *env) command(c *cobra.Command, key *keyFlag, r request) (a *answer, err error) {
-	if r.key, err = key.key(); err != nil {
+func (e *env) command(c *cobra.Command, key *keyFlag, r client.Request) (a *client.Answer, err error) {
+	if r.Key, err = key.key(); err != nil {
 		return nil, err
 	}
 	ledger, err := e.ledger(c.Context())
 	if err != nil {
 		return nil, err
 	}
-	return ledger.do(c.Context(), r)
+	return ledger.Do(c.Context(), r)
 }

@@ -10,6 +10,9 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -41,7 +44,7 @@ func (m *manyFlags) given(flags *pflag.FlagSet) bool {
 	return false
 }
 
-// body is the request, and what it selects in words.
+// body is the client.Request, and what it selects in words.
 func (m *manyFlags) body(flags *pflag.FlagSet, reason string) (body map[string]any, what string, err error) {
 	body = map[string]any{}
 	var words []string
@@ -56,19 +59,19 @@ func (m *manyFlags) body(flags *pflag.FlagSet, reason string) (body map[string]a
 			continue
 		}
 		if f.value == "" {
-			return nil, "", inputf("--%s is empty; leave it out, or say which", f.flag)
+			return nil, "", exit.Inputf("--%s is empty; leave it out, or say which", f.flag)
 		}
 		body[f.field] = f.value
 		words = append(words, f.words+f.value)
 	}
 	if m.scope != "" {
 		if _, err := events.ParseScope(m.scope); err != nil {
-			return nil, "", inputf("--scope: %s", err)
+			return nil, "", exit.Inputf("--scope: %s", err)
 		}
 	}
 	if m.before != "" {
 		if _, err := time.Parse(time.RFC3339, m.before); err != nil {
-			return nil, "", inputf("--created-before: want a time such as 2031-12-31T18:00:00Z")
+			return nil, "", exit.Inputf("--created-before: want a time such as 2031-12-31T18:00:00Z")
 		}
 	}
 	if reason != "" {
@@ -128,9 +131,9 @@ the command refused, unless --include-self is there.`,
 			if err != nil {
 				return err
 			}
-			r := request{method: http.MethodPost, path: []string{"v1", "tokens", id, "revoke"}, body: map[string]any{}}
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "revoke"}, Body: map[string]any{}}
 			if reason != "" {
-				r.body = map[string]any{"reason": reason}
+				r.Body = map[string]any{"reason": reason}
 			}
 			return e.end(c, r, &wait, &key, "revoked", "revocation")
 		},
@@ -145,7 +148,7 @@ the command refused, unless --include-self is there.`,
 	return c
 }
 
-// bulkTime is how long the ledger may work on one request, besides the usual.
+// bulkTime is how long the ledger may work on one client.Request, besides the usual.
 const bulkTime = 30 * time.Second
 
 // revokeMany revokes what the flags select, request by request until none is
@@ -156,7 +159,7 @@ func (e *env) revokeMany(c *cobra.Command, many *manyFlags, reason string, wait 
 		return err
 	}
 	if many.dry && many.yes {
-		return inputf("--dry-run and --yes contradict each other")
+		return exit.Inputf("--dry-run and --yes contradict each other")
 	}
 	sent, err := key.key()
 	if err != nil {
@@ -175,12 +178,12 @@ func (e *env) revokeMany(c *cobra.Command, many *manyFlags, reason string, wait 
 			body["dry_run"] = true
 		}
 		for {
-			a, err := ledger.do(c.Context(), request{method: http.MethodPost, path: []string{"v1", "revocations"}, body: body, key: sent, linger: bulkTime})
+			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: sent, Linger: bulkTime})
 			if err != nil {
 				return err
 			}
 			var got api.Revocations
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
 			e.replayed(a)
@@ -193,7 +196,7 @@ func (e *env) revokeMany(c *cobra.Command, many *manyFlags, reason string, wait 
 			}
 			body["cursor"] = got.NextCursor
 			if e.watched() {
-				e.note("%d tokens so far", sum.Revoked)
+				e.Note("%d tokens so far", sum.Revoked)
 			}
 		}
 	}
@@ -204,14 +207,14 @@ func (e *env) revokeMany(c *cobra.Command, many *manyFlags, reason string, wait 
 		if many.dry {
 			return e.showMany(sum, "would be revoked", nil)
 		}
-		return failf(exitUsage, "needs_confirmation", "%s %s would be revoked, for ever. Add --yes if that is meant, or see which with --dry-run", tokens(sum.Revoked), what)
+		return exit.Failf(exit.Usage, "needs_confirmation", "%s %s would be revoked, for ever. Add --yes if that is meant, or see which with --dry-run", tokens(sum.Revoked), what)
 	}
 	if err := send(false); err != nil {
 		return err
 	}
 	got := proven{Position: sum.Position}
 	if wait.on {
-		if got.Receipt, err = ledger.await(c.Context(), sum.Position, wait.length(), nil); err != nil {
+		if got.Receipt, err = ledger.AwaitReceipt(c.Context(), sum.Position, wait.length()); err != nil {
 			return err
 		}
 		sum.Receipt = got.Receipt
@@ -224,28 +227,28 @@ func (e *env) revokeMany(c *cobra.Command, many *manyFlags, reason string, wait 
 
 // showMany prints what became of many tokens.
 func (e *env) showMany(sum api.Revocations, done string, r *api.Receipt) error {
-	body, err := encode(sum)
+	body, err := render.Encode(sum)
 	if err != nil {
 		return err
 	}
-	return e.show(body, func() {
+	return e.Show(body, func() {
 		atLeast := ""
 		if sum.Uncounted {
 			atLeast = "at least "
 		}
-		e.printf("%s%s %s at position %d%s\n", atLeast, tokens(sum.Revoked), done, sum.Position, effect(r, "no node accepts them any more"))
+		e.Printf("%s%s %s at position %d%s\n", atLeast, tokens(sum.Revoked), done, sum.Position, effect(r, "no node accepts them any more"))
 		if sum.Already > 0 {
-			e.printf("%s revoked before\n", tokens(sum.Already))
+			e.Printf("%s revoked before\n", tokens(sum.Already))
 		}
 		if sum.SelfSpare {
-			e.printf("your own token matches, and is left; --include-self revokes it too\n")
+			e.Printf("your own token matches, and is left; --include-self revokes it too\n")
 		}
 		if sum.DryRun {
 			for _, id := range sum.Tokens {
-				e.printf("  %s\n", clean(id))
+				e.Printf("  %s\n", render.Escape(id))
 			}
 			if more := sum.Revoked - len(sum.Tokens); more > 0 {
-				e.printf("  and %d more\n", more)
+				e.Printf("  and %d more\n", more)
 			}
 		}
 	})

@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -29,29 +31,29 @@ then waits until no node accepts the old one any more, as revoke does.`,
 			if err != nil {
 				return err
 			}
-			r := request{method: http.MethodPost, path: []string{"v1", "tokens", id, "rotate"}, body: map[string]any{}}
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "rotate"}, Body: map[string]any{}}
 			if c.Flags().Changed("grace") {
 				d, err := api.ParseDuration(grace)
 				if err != nil || d < 0 {
-					return inputf(`--grace: want a length of time such as "0s", "1h" or "7d"`)
+					return exit.Inputf(`--grace: want a length of time such as "0s", "1h" or "7d"`)
 				}
-				r.body = map[string]any{"grace": d.String()}
+				r.Body = map[string]any{"grace": d.String()}
 				wait.on = d == 0 // else it works on for longer than anybody waits
 			}
 			if err := wait.check(c.Flags()); err != nil {
 				return err
 			}
 			if ifVersion != 0 {
-				r.ifMatch = (&versionFlags{}).ifMatch(ifVersion)
+				r.IfMatch = (&versionFlags{}).ifMatch(ifVersion)
 			}
-			if r.key, err = key.key(); err != nil {
+			if r.Key, err = key.key(); err != nil {
 				return err
 			}
 			ledger, err := e.ledger(c.Context())
 			if err != nil {
 				return err
 			}
-			a, err := ledger.do(c.Context(), r)
+			a, err := ledger.Do(c.Context(), r)
 			if err != nil {
 				return err
 			}
@@ -60,15 +62,15 @@ then waits until no node accepts the old one any more, as revoke does.`,
 			}
 			// The secret is shown already: nothing that follows can lose it.
 			var got proven
-			if err := json.Unmarshal(a.body, &got); err != nil {
+			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			got.Receipt, err = ledger.await(c.Context(), got.Position, wait.length(), nil)
+			got.Receipt, err = ledger.AwaitReceipt(c.Context(), got.Position, wait.length())
 			if err != nil {
 				return err
 			}
 			if got.Receipt.Complete {
-				e.note("tokenledger: rotated%s.", effect(got.Receipt, inForce))
+				e.Note("tokenledger: rotated%s.", effect(got.Receipt, inForce))
 			}
 			return wait.unproven(e, got, "rotation")
 		},

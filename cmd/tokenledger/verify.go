@@ -10,12 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events/clock"
 )
 
 func newVerifyCmd(e *env) *cobra.Command {
 	var (
-		verifier                text
+		verifier                stringFlag
 		need                    []string
 		address, origin, method string
 		explain                 bool
@@ -39,22 +41,21 @@ sends your own token too, which needs the permission audit.`,
 				return usagef(c, "say what is needed with --need, as in --need view:site/3")
 			}
 			if _, err := netip.ParseAddr(address); err != nil && address != "" {
-				return inputf("--address: want an IP address")
+				return exit.Inputf("--address: want an IP address")
 			}
 			if explain && e.tokenFile == "-" {
-				return inputf("standard input holds the secret to verify; with --explain, your own token comes from a file (--token-file)")
+				return exit.Inputf("standard input holds the secret to verify; with --explain, your own token comes from a file (--token-file)")
 			}
-			base, from, err := e.findVerifier(verifier)
+			to, err := e.config().Verifier(string(verifier))
 			if err != nil {
 				return err
 			}
-			to := e.client("the verifier", base, from)
 			if explain {
-				if err := to.signIn(c.Context()); err != nil {
+				if err := to.SignIn(c.Context()); err != nil {
 					return err
 				}
 			}
-			secret, err := e.readSecret(c.Context())
+			secret, err := client.ReadSecret(c.Context(), e.input)
 			if err != nil {
 				return err
 			}
@@ -67,8 +68,8 @@ sends your own token too, which needs the permission audit.`,
 			if explain {
 				body["explain"] = true
 			}
-			a, err := askInTime(clock.Boottime, func() (*answer, error) {
-				return to.do(c.Context(), request{method: http.MethodPost, path: []string{"v1", "verify"}, body: body})
+			a, err := askInTime(clock.Boottime, func() (*client.Answer, error) {
+				return to.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "verify"}, Body: body})
 			})
 			if err != nil {
 				return err
@@ -77,7 +78,7 @@ sends your own token too, which needs the permission audit.`,
 		},
 	}
 	flags := c.Flags()
-	e.declare(flags, setting{name: "verifier", help: "URL of the verifier; by default the one that runs on the data folder, else " + defaultVerifier}, &verifier)
+	e.declare(flags, setting{name: "verifier", help: "URL of the verifier; by default the one that runs on the data folder, else " + client.DefaultVerifier}, &verifier)
 	flags.StringSliceVar(&need, "need", nil, "what the token has to be allowed, as in view:site/3; again or with commas for more")
 	flags.StringVar(&address, "address", "", "address of the client that sent it")
 	flags.StringVar(&origin, "origin", "", "page that sent it, as in https://example.org")
@@ -97,7 +98,7 @@ const (
 
 // askInTime returns the first answer that comes in time, by a clock that counts
 // while the machine is suspended.
-func askInTime(now func() time.Duration, ask func() (*answer, error)) (*answer, error) {
+func askInTime(now func() time.Duration, ask func() (*client.Answer, error)) (*client.Answer, error) {
 	for range mostAsks {
 		asked := now()
 		a, err := ask()
@@ -105,11 +106,11 @@ func askInTime(now func() time.Duration, ask func() (*answer, error)) (*answer, 
 			return a, err
 		}
 	}
-	return nil, failf(exitUnavailable, "late_answer", "the verifier's answers took longer than %s, %d times, and were discarded: a token may be revoked meanwhile; ask again, or another verifier", answerWithin, mostAsks)
+	return nil, exit.Failf(exit.Unavailable, "late_answer", "the verifier's answers took longer than %s, %d times, and were discarded: a token may be revoked meanwhile; ask again, or another verifier", answerWithin, mostAsks)
 }
 
 // verdict prints a verifier's answer, and fails where it is no.
-func (e *env) verdict(a *answer) error {
+func (e *env) verdict(a *client.Answer) error {
 	var got struct {
 		Allowed  *bool    `json:"allowed"`
 		Reason   string   `json:"reason"`
@@ -124,33 +125,33 @@ func (e *env) verdict(a *answer) error {
 		ExpiresSoon bool       `json:"expires_soon"`
 		RetryAfter  int        `json:"retry_after_s"`
 	}
-	if err := json.Unmarshal(a.body, &got); err != nil {
+	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
 	}
 	if got.Allowed == nil {
-		return failf(exitError, "foreign_answer", "the verifier's answer does not say whether the token is allowed")
+		return exit.Failf(exit.Error, "foreign_answer", "the verifier's answer does not say whether the token is allowed")
 	}
-	err := e.show(a.body, func() {
-		g := e.grid()
+	err := e.Show(a.Body, func() {
+		g := e.Grid()
 		if *got.Allowed {
-			g.fact("allowed", "yes")
+			g.Fact("allowed", "yes")
 		} else {
-			g.fact("allowed", "no: "+got.Reason)
+			g.Fact("allowed", "no: "+got.Reason)
 		}
 		if got.RetryAfter > 0 {
-			g.fact("again in", strconv.Itoa(got.RetryAfter)+" s")
+			g.Fact("again in", strconv.Itoa(got.RetryAfter)+" s")
 		}
-		g.fact("lacking", got.Lacking)
-		g.fact("token", got.Token)
-		g.fact("account", got.Account)
-		g.fact("app", got.App)
-		g.fact("may do", strings.Join(got.Scopes, ", "))
-		g.fact("expires", e.expiry(got.ExpiresAt, got.ExpiresSoon))
-		g.fact("as of position", strconv.FormatUint(got.Position, 10))
-		g.end()
+		g.Fact("lacking", got.Lacking)
+		g.Fact("token", got.Token)
+		g.Fact("account", got.Account)
+		g.Fact("app", got.App)
+		g.Fact("may do", strings.Join(got.Scopes, ", "))
+		g.Fact("expires", e.expiry(got.ExpiresAt, got.ExpiresSoon))
+		g.Fact("as of position", strconv.FormatUint(got.Position, 10))
+		g.End()
 	})
 	if err == nil && !*got.Allowed {
-		err = &failure{exit: exitDenied} // standard output says it
+		err = &exit.Failure{Code: exit.Denied} // standard output says it
 	}
 	return err
 }

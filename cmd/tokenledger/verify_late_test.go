@@ -4,6 +4,9 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 // TestLateAnswers: an answer that was on its way for too long is discarded, and
@@ -22,24 +25,24 @@ func TestLateAnswers(t *testing.T) {
 	} {
 		var now time.Duration
 		asks := 0
-		want := &answer{}
-		got, err := askInTime(func() time.Duration { return now }, func() (*answer, error) {
+		want := &client.Answer{}
+		got, err := askInTime(func() time.Duration { return now }, func() (*client.Answer, error) {
 			now += tt.took[asks]
 			asks++
 			return want, nil
 		})
-		var failed *failure
+		var failed *exit.Failure
 		switch {
 		case asks != tt.asks:
 			t.Errorf("%s: asked %d times, want %d", tt.name, asks, tt.asks)
 		case tt.ok && (err != nil || got != want):
 			t.Errorf("%s: %v, %v", tt.name, got, err)
-		case !tt.ok && (!errors.As(err, &failed) || failed.exit != exitUnavailable || got != nil):
-			t.Errorf("%s: %v, %v, want exit %d and no answer", tt.name, got, err, exitUnavailable)
+		case !tt.ok && (!errors.As(err, &failed) || failed.Code != exit.Unavailable || got != nil):
+			t.Errorf("%s: %v, %v, want exit %d and no answer", tt.name, got, err, exit.Unavailable)
 		}
 	}
 	refused := errors.New("refused")
-	if _, err := askInTime(func() time.Duration { return 0 }, func() (*answer, error) { return nil, refused }); !errors.Is(err, refused) {
+	if _, err := askInTime(func() time.Duration { return 0 }, func() (*client.Answer, error) { return nil, refused }); !errors.Is(err, refused) {
 		t.Errorf("%v, want the error of the request", err)
 	}
 }

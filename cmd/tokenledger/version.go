@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 )
 
 // version is set when a release is built: -ldflags "-X main.version=v1.2.3".
@@ -46,20 +48,20 @@ func newVersionCmd(e *env) *cobra.Command {
 		Use: "version", Short: "Say what program this is", Args: takes(),
 		RunE: func(*cobra.Command, []string) error {
 			b := buildVersion()
-			body, err := encode(b)
+			body, err := render.Encode(b)
 			if err != nil {
 				return err
 			}
-			return e.show(body, func() {
-				e.printf("tokenledger %s", b.Version)
+			return e.Show(body, func() {
+				e.Printf("tokenledger %s", b.Version)
 				if b.Commit != "" {
-					e.printf(" (%s", b.Commit)
+					e.Printf(" (%s", b.Commit)
 					if b.Modified {
-						e.printf(", modified")
+						e.Printf(", modified")
 					}
-					e.printf(")")
+					e.Printf(")")
 				}
-				e.printf(" %s %s\n", b.Go, b.Platform)
+				e.Printf(" %s %s\n", b.Go, b.Platform)
 			})
 		},
 	}

@@ -3,21 +3,20 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"net/http"
 	"net/url"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -32,7 +31,7 @@ const (
 
 // waitFlags say how long to wait until a change is in force on every node.
 type waitFlags struct {
-	wait span
+	wait durationFlag
 	none bool
 	on   bool // wait where no flag says otherwise
 }
@@ -43,7 +42,7 @@ func (w *waitFlags) declare(flags *pflag.FlagSet, on bool) {
 	if !on {
 		help += "; by default this is not waited for"
 	} else {
-		w.wait = span(defaultWait)
+		w.wait = durationFlag(defaultWait)
 	}
 	flags.Var(&w.wait, "wait", help)
 	flags.BoolVar(&w.none, "no-wait", false, "do not wait for the nodes")
@@ -54,13 +53,13 @@ func (w *waitFlags) check(flags *pflag.FlagSet) error {
 	given := flags.Changed("wait")
 	switch {
 	case w.none && given:
-		return inputf("--wait and --no-wait contradict each other")
+		return exit.Inputf("--wait and --no-wait contradict each other")
 	case time.Duration(w.wait) > longestWait:
-		return inputf("--wait: the longest is 2m")
+		return exit.Inputf("--wait: the longest is 2m")
 	}
 	w.on = (w.on || given) && !w.none
 	if w.on && w.wait == 0 {
-		w.wait = span(defaultWait)
+		w.wait = durationFlag(defaultWait)
 	}
 	return nil
 }
@@ -82,34 +81,36 @@ type proven struct {
 // change sends a request that takes something away, and waits until it is in
 // force everywhere, where that is wanted. A person who watches sees what is
 // waited for.
-func (w *waitFlags) change(ctx context.Context, ledger *client, r request) (*answer, proven, error) {
+func (w *waitFlags) change(ctx context.Context, e *env, ledger *client.Client, r client.Request) (*client.Answer, proven, error) {
 	wait := w.length()
 	first := wait
-	if ledger.env.watched() {
+	if e.watched() {
 		first = min(wait, firstWait)
 	}
 	if first > 0 {
-		if r.query == nil {
-			r.query = url.Values{}
+		if r.Query == nil {
+			r.Query = url.Values{}
 		}
-		r.query.Set("wait", first.String())
-		r.linger = first
+		r.Query.Set("wait", first.String())
+		r.Linger = first
 	}
 	var got proven
-	a, err := ledger.do(ctx, r)
+	a, err := ledger.Do(ctx, r)
 	if err != nil {
 		return nil, got, err
 	}
-	if err := json.Unmarshal(a.body, &got); err != nil {
+	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return nil, got, err
 	}
 	if got.Receipt != nil && !got.Receipt.Complete && first < wait {
-		more, err := ledger.await(ctx, got.Position, wait-first, got.Receipt)
+		stop := e.watch(got.Receipt)
+		more, err := ledger.AwaitReceipt(ctx, got.Position, wait-first)
+		stop()
 		switch {
 		case ctx.Err() != nil:
-			return nil, got, failf(exitInterrupted, "interrupted", "interrupted; the change itself stands, at position %d", got.Position)
+			return nil, got, exit.Failf(exit.Interrupted, "interrupted", "interrupted; the change itself stands, at position %d", got.Position)
 		case err != nil:
-			ledger.env.trace("the receipt cannot be asked for: %s", plain(err))
+			e.trace("the receipt cannot be asked for: %s", exit.Text(err))
 		default:
 			got.Receipt = more
 		}
@@ -117,78 +118,16 @@ func (w *waitFlags) change(ctx context.Context, ledger *client, r request) (*ans
 	return a, got, nil
 }
 
-// await waits for the receipt that covers a position, and returns it or how far
-// it is. What is known of it before is shown to whoever watches.
-func (c *client) await(ctx context.Context, position uint64, wait time.Duration, known *api.Receipt) (*api.Receipt, error) {
-	stop := c.env.watch(known)
-	defer stop()
-	a, err := c.do(ctx, request{
-		method: http.MethodGet, path: []string{"v1", "receipts", strconv.FormatUint(position, 10)},
-		query: url.Values{"wait": {wait.String()}}, linger: wait,
-	})
-	var f *failure
-	if errors.As(err, &f) {
-		if r := f.receipt(); r != nil {
-			return r, nil
-		}
-	}
-	if err != nil {
-		return nil, err
-	}
-	var r api.Receipt
-	return &r, json.Unmarshal(a.body, &r)
-}
+// watched reports whether a person reads standard error.
+func (e *env) watched() bool { return e.Format == render.Table && term.IsTerminal(e.Stderr) }
 
-// receipt returns how far a receipt is that the API does not have yet, nil where
-// the failure is another.
-func (f *failure) receipt() *api.Receipt {
-	var p api.Problem
-	if f == nil || f.code != "not_found" || json.Unmarshal(f.problem, &p) != nil {
-		return nil
-	}
-	return p.Receipt
-}
-
-// watched reports whether a person sees standard error, and not a program.
-func (e *env) watched() bool {
-	if e.output != asTable {
-		return false
-	}
-	switch f := e.stderr.(type) {
-	case *os.File:
-		return term.IsTerminal(int(f.Fd()))
-	case interface{ IsTerminal() bool }:
-		return f.IsTerminal()
-	}
-	return false
-}
-
-// watch says on a line of its own what is waited for, until stop is called.
+// watch shows on one line of standard error what a command waits for, until stop
+// is called.
 func (e *env) watch(r *api.Receipt) (stop func()) {
 	if r == nil || !e.watched() {
 		return func() {}
 	}
-	const line = "\r\x1b[K" // from its begin, and nothing behind it
-	over, done := make(chan struct{}), make(chan struct{})
-	begun := time.Now()
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		for {
-			_, _ = io.WriteString(e.stderr, line+"waiting for "+clean(waitingFor(r, time.Since(begun))))
-			select {
-			case <-over:
-				_, _ = io.WriteString(e.stderr, line)
-				return
-			case <-tick.C:
-			}
-		}
-	}()
-	return func() {
-		close(over)
-		<-done
-	}
+	return e.Progress(func(since time.Duration) string { return "waiting for " + waitingFor(r, since) })
 }
 
 // waitingFor says which nodes a wait is for and until when, some time after r was
@@ -252,7 +191,7 @@ func effect(r *api.Receipt, outcome string) string {
 	if r == nil {
 		return ""
 	}
-	after := took(time.Duration(r.TookMS) * time.Millisecond)
+	after := render.Elapsed(time.Duration(r.TookMS) * time.Millisecond)
 	if !r.Complete {
 		return fmt.Sprintf("; not on every node after %s (%s)", after, stops(r))
 	}
@@ -271,7 +210,7 @@ func (w *waitFlags) unproven(e *env, got proven, what string) error {
 	}
 	r := got.Receipt
 	if r == nil {
-		return failf(exitUnavailable, "not_confirmed", "the %s itself stands, but the ledger did not say whether it is in force on all nodes", what)
+		return exit.Failf(exit.Unavailable, "not_confirmed", "the %s itself stands, but the ledger did not say whether it is in force on all nodes", what)
 	}
 	if r.Complete {
 		e.stale(r)
@@ -281,15 +220,15 @@ func (w *waitFlags) unproven(e *env, got proven, what string) error {
 	if waiting := waitingFor(r, 0); waiting != "" {
 		text += ". Waiting for " + waiting
 	}
-	return failf(exitUnavailable, "not_in_time", "%s. 'tokenledger receipt show %d --wait 1m' waits on", text, got.Position)
+	return exit.Failf(exit.Unavailable, "not_in_time", "%s. 'tokenledger receipt show %d --wait 1m' waits on", text, got.Position)
 }
 
 // stale says which nodes go on to answer for some permissions.
 func (e *env) stale(r *api.Receipt) {
 	for _, n := range r.Nodes {
 		for _, permission := range slices.Sorted(maps.Keys(n.StaleUntil)) {
-			e.note("tokenledger: %s is configured to go on answering for %s without the log; it may do so as before until %s.",
-				clean(n.Name), clean(permission), n.StaleUntil[permission].In(e.zone).Format("2006-01-02 15:04:05"))
+			e.Note("tokenledger: %s is configured to go on answering for %s without the log; it may do so as before until %s.",
+				render.Escape(n.Name), render.Escape(permission), n.StaleUntil[permission].In(e.Zone).Format("2006-01-02 15:04:05"))
 		}
 	}
 }
@@ -298,7 +237,7 @@ func (e *env) stale(r *api.Receipt) {
 func (e *env) staleUntil(list map[string]time.Time) string {
 	var out []string
 	for _, permission := range slices.Sorted(maps.Keys(list)) {
-		out = append(out, permission+" "+list[permission].In(e.zone).Format("2006-01-02 15:04:05"))
+		out = append(out, permission+" "+list[permission].In(e.Zone).Format("2006-01-02 15:04:05"))
 	}
 	return strings.Join(out, ", ")
 }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package term
 
 import (
 	"os"
@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hideTyping has a terminal no longer show what is typed, and go on to edit lines
-// and to take interrupts. It returns what sets the terminal as it was.
+// hideTyping turns the echo of a terminal off and keeps line editing and
+// interrupts on. It returns a function that restores the terminal.
 func hideTyping(f *os.File) (show func(), err error) {
 	fd := int(f.Fd())
 	before, err := unix.IoctlGetTermios(fd, getTermios)

@@ -1,4 +1,4 @@
-package main
+package render
 
 import (
 	"bytes"
@@ -12,7 +12,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestClean(t *testing.T) {
+func TestEscape(t *testing.T) {
 	tests := map[string]string{
 		"plain äß 日本":          "plain äß 日本",
 		"a\x1b[31mred":         `a\x1b[31mred`,
@@ -23,8 +23,8 @@ func TestClean(t *testing.T) {
 		"zero\u200bwidth":      `zero\u200bwidth`,
 	}
 	for in, want := range tests {
-		if got := clean(in); got != want {
-			t.Errorf("clean(%q) = %q, want %q", in, got, want)
+		if got := Escape(in); got != want {
+			t.Errorf("Escape(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
@@ -32,28 +32,28 @@ func TestClean(t *testing.T) {
 // TestTableCellsAreOneLineEach keeps a label from forging rows.
 func TestTableCellsAreOneLineEach(t *testing.T) {
 	var out bytes.Buffer
-	e := newEnv(nil, &out, nil, nil)
-	g := e.grid("ID", "APP")
-	g.row("tok_1", "x\ntok_2  admin\x1b[1A")
-	g.row("tok_3", "")
-	g.end()
+	p := Printer{Stdout: &ErrWriter{W: &out}, Format: Table}
+	g := p.Grid("ID", "APP")
+	g.Row("tok_1", "x\ntok_2  admin\x1b[1A")
+	g.Row("tok_3", "")
+	g.End()
 	if want := "ID     APP\ntok_1  x\\ntok_2  admin\\x1b[1A\ntok_3  -\n"; out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 }
 
-func TestTook(t *testing.T) {
+func TestElapsed(t *testing.T) {
 	for d, want := range map[time.Duration]string{
 		0: "1 ms", 40 * time.Microsecond: "1 ms", 4100 * time.Microsecond: "4 ms", 999 * time.Millisecond: "999 ms", 1250 * time.Millisecond: "1.2 s", time.Minute: "60.0 s",
 	} {
-		if got := took(d); got != want {
-			t.Errorf("took(%s) = %q, want %q", d, got, want)
+		if got := Elapsed(d); got != want {
+			t.Errorf("Elapsed(%s) = %q, want %q", d, got, want)
 		}
 	}
 }
 
-// TestFormsSayTheSame compares what each form says of any answer.
-func TestFormsSayTheSame(t *testing.T) {
+// TestFormatsAgree reads every format of any answer back and compares the values.
+func TestFormatsAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		body, err := json.Marshal(anyJSON(3).Draw(t, "answer"))
 		if err != nil {
@@ -63,21 +63,20 @@ func TestFormsSayTheSame(t *testing.T) {
 		if err := json.Unmarshal(body, &want); err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range []format{asJSON, asLines, asYAML} {
+		for _, f := range []Format{JSON, Lines, YAML} {
 			var out bytes.Buffer
-			e := newEnv(nil, &out, nil, nil)
-			e.output = f
-			if err := e.show(body, nil); err != nil {
+			p := Printer{Stdout: &ErrWriter{W: &out}, Format: f}
+			if err := p.Show(body, nil); err != nil {
 				t.Fatalf("%s: %v", f, err)
 			}
-			if f == asLines && strings.Count(out.String(), "\n") != 1 {
+			if f == Lines && strings.Count(out.String(), "\n") != 1 {
 				t.Fatalf("%s: %q is not one line", f, out.String())
 			}
-			if i := strings.IndexFunc(out.String(), func(r rune) bool { return r != '\n' && unprintable(r) }); i >= 0 && f != asYAML {
+			if i := strings.IndexFunc(out.String(), func(r rune) bool { return r != '\n' && Unprintable(r) }); i >= 0 && f != YAML {
 				t.Fatalf("%s: %q does not print", f, out.String())
 			}
 			var got any
-			if f == asYAML {
+			if f == YAML {
 				err = yaml.Unmarshal(out.Bytes(), &got)
 				got = asFloats(got)
 			} else {
@@ -123,25 +122,4 @@ func asFloats(v any) any {
 		}
 	}
 	return v
-}
-
-func TestDefaultDataDir(t *testing.T) {
-	for _, tt := range []struct {
-		environ []string
-		want    string
-	}{
-		{[]string{"XDG_DATA_HOME=/x", "HOME=/h"}, "/x/tokenledger"},
-		{[]string{"XDG_DATA_HOME=x", "HOME=/h"}, "/h/.local/share/tokenledger"},
-		{[]string{"HOME=/h"}, "/h/.local/share/tokenledger"},
-		{[]string{"HOME="}, ""},
-		{nil, ""},
-	} {
-		if got := newEnv(nil, nil, nil, tt.environ).defaultDataDir(); got != tt.want {
-			t.Errorf("%q: %q, want %q", tt.environ, got, tt.want)
-		}
-	}
-	var errs bytes.Buffer
-	if code := run(t.Context(), []string{"nodes"}, nil, &errs, &errs, nil); code != int(exitNotAllowed) || !strings.Contains(errs.String(), "--data") {
-		t.Errorf("without a home: exit code %d, %q", code, errs.String())
-	}
 }

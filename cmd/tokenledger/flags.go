@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+// stringFlag is the value of a flag that takes text.
+type stringFlag string
+
+func (t *stringFlag) Set(s string) error { *t = stringFlag(s); return nil }
+func (t *stringFlag) String() string     { return string(*t) }
+func (*stringFlag) Type() string         { return "text" }
+
+// durationFlag is the value of a flag that takes a duration: "90d", or as Go
+// writes it.
+type durationFlag time.Duration
+
+func (d *durationFlag) Set(s string) error {
+	got, err := api.ParseDuration(s)
+	if err != nil {
+		return errors.New(`want a length of time such as "30s", "36h" or "90d"`)
+	}
+	if got <= 0 {
+		return errors.New("want a length of time above zero")
+	}
+	*d = durationFlag(got)
+	return nil
+}
+
+func (d *durationFlag) String() string {
+	if *d == 0 {
+		return "" // help then names no default
+	}
+	return time.Duration(*d).String()
+}
+func (*durationFlag) Type() string { return "time" }
+
+// onOff is a flag's value that is on or off, and on where the flag stands alone.
+type onOff bool
+
+func (o *onOff) declare(flags *pflag.FlagSet, name, help string) {
+	flags.Var(o, name, help)
+	flags.Lookup(name).NoOptDefVal, flags.Lookup(name).DefValue = "on", ""
+}
+
+func (o *onOff) Set(s string) error {
+	switch s {
+	case "on", "true":
+		*o = true
+	case "off", "false":
+		*o = false
+	default:
+		return errors.New("want on or off")
+	}
+	return nil
+}
+
+func (o *onOff) String() string { return map[bool]string{true: "on", false: "off"}[bool(*o)] }
+func (*onOff) Type() string     { return "on|off" }
+
+// sizeFlag is a flag's value that is a number of bytes, as in 2GiB.
+type sizeFlag int64
+
+var sizeUnits = []struct {
+	name  string
+	shift int
+}{{"KiB", 10}, {"MiB", 20}, {"GiB", 30}}
+
+func (n *sizeFlag) Set(s string) error {
+	digits, shift := s, 0
+	for _, u := range sizeUnits {
+		if d, ok := strings.CutSuffix(s, u.name); ok {
+			digits, shift = d, u.shift
+		}
+	}
+	got, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 50-shift)
+	if err != nil {
+		return errors.New(`want a number of bytes such as "512MiB" or "2GiB"`)
+	}
+	*n = sizeFlag(got << shift)
+	return nil
+}
+
+func (n *sizeFlag) String() string {
+	for _, u := range slices.Backward(sizeUnits) {
+		if *n != 0 && *n%(1<<u.shift) == 0 {
+			return strconv.FormatInt(int64(*n)>>u.shift, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(int64(*n), 10)
+}
+func (*sizeFlag) Type() string { return "size" }
+
+// limit returns the size as the node takes it: -1 for none.
+func (n sizeFlag) limit() int64 {
+	if n == 0 {
+		return -1
+	}
+	return int64(n)
+}
+
+// countFlag is a flag's value that is a number above zero; zero stands for none.
+type countFlag int
+
+func (n *countFlag) Set(s string) error {
+	got, err := strconv.Atoi(s)
+	if err != nil || got <= 0 {
+		return errors.New("want a number above zero")
+	}
+	*n = countFlag(got)
+	return nil
+}
+
+func (n *countFlag) String() string {
+	if *n == 0 {
+		return "" // help then names no default
+	}
+	return strconv.Itoa(int(*n))
+}
+func (*countFlag) Type() string { return "number" }

@@ -1,0 +1,287 @@
+// Package client asks a ledger's API and verifiers over HTTP on behalf of the
+// command line: it finds the server and the credential, retries, and turns
+// problems into errors with exit codes.
+//
+// A request that changes something carries an idempotency key, so a retry takes
+// effect once. The root token of a data folder is sent only to the node on that
+// folder, or to a server that the command names.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+// maxAnswer is the length of the longest answer that is read.
+const maxAnswer = 64 << 20
+
+// A Client sends requests to one server.
+type Client struct {
+	cfg    *Config
+	http   *http.Client
+	base   *url.URL
+	what   string // "the ledger"
+	from   string // where the URL was found
+	secret string // empty for none
+	owner  string // where the secret was found
+	// socket is that of the node on the data folder; empty if the server is not
+	// that node.
+	socket string
+}
+
+// Base returns the server's URL.
+func (c *Client) Base() *url.URL { return c.base }
+
+// Name returns what the client calls the server in messages.
+func (c *Client) Name() string { return c.what }
+
+// Secret returns the credential that the client sends, empty for none.
+func (c *Client) Secret() string { return c.secret }
+
+// A Request is one question or command.
+type Request struct {
+	Method  string
+	Path    []string // its parts, unescaped
+	Query   url.Values
+	Body    any           // nil for none
+	Key     string        // idempotency key; every request that changes something has one
+	IfMatch string        // ETag, empty for none
+	Linger  time.Duration // how long the server waits on purpose
+}
+
+// An Answer is a successful answer.
+type Answer struct {
+	Body     []byte
+	Replayed bool // an earlier request with the same key made the change
+	Tries    int
+}
+
+// NewKey returns an idempotency key that nobody has used.
+func NewKey() string { return rand.Text() }
+
+// Query makes a URL's query of names and values. It leaves out empty values.
+func Query(pairs ...string) url.Values {
+	q := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			q.Set(pairs[i], pairs[i+1])
+		}
+	}
+	return q
+}
+
+// Get reads one thing.
+func (c *Client) Get(ctx context.Context, path []string, into any) error {
+	a, err := c.Do(ctx, Request{Method: http.MethodGet, Path: path})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(a.Body, into)
+}
+
+// maxText is the length of the longest text that GetText reads.
+const maxText = 4 << 10
+
+// GetText reads a page of plain text, in one try. It returns the HTTP status and
+// the text without spaces around it.
+func (c *Client) GetText(ctx context.Context, path string) (status int, text string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.JoinPath(path).String(), nil)
+	if err != nil {
+		return 0, "", err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) {
+			return 0, "", exit.Failf(exit.Unavailable, "timeout", "%s at %s, from %s, did not answer within %s", c.what, c.base, c.from, c.cfg.Timeout)
+		}
+		return 0, "", c.unanswered(err).failure
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxText))
+	if err != nil {
+		return 0, "", c.unanswered(err).failure
+	}
+	return resp.StatusCode, string(bytes.TrimSpace(body)), nil
+}
+
+// Do sends a request. If the server requires that the person re-authenticates,
+// and a person is at the terminal, Do asks for a password or a code and sends the
+// request again.
+func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
+	a, err := c.Send(ctx, r)
+	var f *exit.Failure
+	if !errors.As(err, &f) || f.Name != "proof_required" {
+		return a, err
+	}
+	if c.cfg.Input.Terminal() == nil {
+		f.Text += ". Run 'tokenledger session prove' first"
+		return a, err
+	}
+	c.cfg.Note("tokenledger: %s.", render.Escape(f.Text))
+	if _, err := c.Reauthenticate(ctx); err != nil {
+		return nil, err
+	}
+	return c.Send(ctx, r)
+}
+
+// sixDigits is a code of a second factor; no password is as short.
+var sixDigits = regexp.MustCompile(`^[0-9]{3} ?[0-9]{3}$`)
+
+// Reauthenticate asks the person for a password or a code, and sends it.
+func (c *Client) Reauthenticate(ctx context.Context) (*Answer, error) {
+	given, err := c.cfg.Input.Ask(ctx, "password, or code of the second factor")
+	if err != nil {
+		return nil, err
+	}
+	body := map[string]any{"password": given}
+	if sixDigits.MatchString(given) {
+		body = map[string]any{"code": given}
+	}
+	return c.Send(ctx, Request{Method: http.MethodPost, Path: []string{"v1", "session", "prove"}, Body: body})
+}
+
+// Send sends a request, and retries until it is answered or a retry cannot help.
+func (c *Client) Send(ctx context.Context, r Request) (*Answer, error) {
+	var body []byte
+	if r.Body != nil {
+		var err error
+		if body, err = json.Marshal(r.Body); err != nil {
+			return nil, err
+		}
+	}
+	to := c.locate(r)
+
+	begun := time.Now()
+	within, cancel := context.WithTimeout(ctx, c.cfg.Timeout+r.Linger)
+	defer cancel()
+	pause, reached := c.cfg.Retry.Pause, false
+	for tries := 1; ; tries++ {
+		t := c.try(within, r, to, body)
+		if t.failure == nil {
+			t.answer.Tries = tries
+			return t.answer, nil
+		}
+		reached = reached || t.reached
+		switch {
+		case ctx.Err() != nil:
+			t.failure = exit.Failf(exit.Interrupted, "interrupted", "interrupted")
+		case within.Err() != nil && t.lost:
+			t.failure = exit.Failf(exit.Unavailable, "timeout", "%s at %s did not answer within %s", c.what, c.base, render.Elapsed(time.Since(begun)))
+		case t.again:
+			next := jitter(pause, t.after)
+			if time.Since(begun)+next < c.cfg.Retry.Patience || reached && r.Key != "" {
+				c.cfg.Trace("trying again in %s: %s", render.Elapsed(next), t.failure.Text)
+				if clock.Sleep(within, next) {
+					pause = min(2*pause, c.cfg.Retry.MaxPause)
+					continue
+				}
+				if ctx.Err() != nil {
+					t.failure = exit.Failf(exit.Interrupted, "interrupted", "interrupted")
+				}
+			}
+		case !t.reached: // the answer is final, whatever came before
+			return nil, t.failure
+		}
+		if reached {
+			t.failure.Key = r.Key
+		}
+		return nil, t.failure
+	}
+}
+
+// try sends a request once.
+func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try {
+	req, err := c.httpRequest(ctx, r, to, body)
+	if err != nil {
+		return try{failure: exit.Failf(exit.Error, "error", "%s", err)}
+	}
+	begun := time.Now()
+	resp, err := c.http.Do(req)
+	if err != nil {
+		c.cfg.Trace("%s %s: no answer after %s", r.Method, to, render.Elapsed(time.Since(begun)))
+		return c.unanswered(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	c.cfg.Trace("%s %s: %d after %s, request %s", r.Method, to, resp.StatusCode, render.Elapsed(time.Since(begun)), resp.Header.Get("X-Request-Id"))
+	if err != nil {
+		return c.unanswered(err)
+	}
+	typ, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	switch {
+	case resp.StatusCode/100 == 2 && typ == "application/json" && json.Valid(got):
+		return try{answer: &Answer{Body: got, Replayed: resp.Header.Get("Idempotency-Replayed") == "true"}}
+	case resp.StatusCode/100 == 3:
+		return try{failure: exit.Failf(exit.Error, "redirect", "%s at %s is elsewhere; give that address instead: %s", c.what, c.base, render.Escape(resp.Header.Get("Location")))}
+	}
+	var p api.Problem
+	if typ != "application/problem+json" || json.Unmarshal(got, &p) != nil || p.Title == "" {
+		return c.foreign(resp.StatusCode)
+	}
+	t := try{failure: c.failure(resp.StatusCode, &p, got), after: retryAfter(resp.Header)}
+	if t.failure.RequestID == "" {
+		t.failure.RequestID = resp.Header.Get("X-Request-Id")
+	}
+	t.again = resp.StatusCode == http.StatusServiceUnavailable
+	t.reached = resp.StatusCode >= http.StatusInternalServerError
+	return t
+}
+
+// httpRequest returns the HTTP request of one try.
+func (c *Client) httpRequest(ctx context.Context, r Request, to string, body []byte) (*http.Request, error) {
+	var content io.Reader
+	if body != nil {
+		content = bytes.NewReader(body)
+	}
+	req, err := http.NewRequestWithContext(ctx, r.Method, to, content)
+	if err != nil {
+		return nil, err
+	}
+	h := req.Header
+	h.Set("Accept", "application/json, application/problem+json")
+	h.Set("User-Agent", "tokenledger/"+c.cfg.Version)
+	if body != nil {
+		h.Set("Content-Type", "application/json")
+	}
+	if c.secret != "" {
+		h.Set("Authorization", "Bearer "+c.secret)
+	}
+	if r.Key != "" {
+		h.Set("Idempotency-Key", r.Key)
+	}
+	if r.IfMatch != "" {
+		h.Set("If-Match", r.IfMatch)
+	}
+	return req, nil
+}
+
+// locate returns the URL of a request. It escapes the parts of the path, so that
+// none is read as "..".
+func (c *Client) locate(r Request) string {
+	u := *c.base
+	u.Path = strings.TrimSuffix(u.Path, "/")
+	u.RawPath = strings.TrimSuffix(c.base.EscapedPath(), "/")
+	for _, part := range r.Path {
+		u.Path += "/" + part
+		u.RawPath += "/" + url.PathEscape(part)
+	}
+	u.RawQuery = r.Query.Encode()
+	return u.String()
+}

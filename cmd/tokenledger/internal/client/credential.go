@@ -1,0 +1,138 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// rootFile is the name of the first credential in the data folder.
+const rootFile = "root.token"
+
+// maxSecret is longer than any secret, including those of old systems.
+const maxSecret = 4 << 10
+
+// nearSecret matches a secret that was cut off or mistyped, so that its checksum
+// no longer identifies it. Most of it is still secret.
+var nearSecret = regexp.MustCompile(`tl[usxi]_[0-9A-Za-z]{20}`)
+
+// digest matches a run of hexadecimal characters that is longer than a secret of
+// that format, for example in the name of a folder.
+var digest = regexp.MustCompile(`[0-9a-f]{33,}`)
+
+// HoldsSecret reports whether s contains text that looks like a secret.
+func HoldsSecret(s string) bool {
+	return nearSecret.MatchString(s) || events.LooksSecret(digest.ReplaceAllString(s, " "))
+}
+
+// hasToken reports whether a token is named, or the data folder has one.
+func (cfg *Config) hasToken() bool {
+	if cfg.TokenFile != "" {
+		return true
+	}
+	if cfg.DataDir == "" {
+		return false
+	}
+	_, err := os.Stat(filepath.Join(cfg.DataDir, rootFile))
+	return err == nil
+}
+
+// credential reads the secret of the caller's own token, and says where it is
+// from.
+func (cfg *Config) credential(ctx context.Context) (secret, from string, err error) {
+	path := cfg.TokenFile
+	if path == "-" {
+		secret, err := ReadSecret(ctx, cfg.Input)
+		return secret, "standard input", err
+	}
+	if HoldsSecret(path) {
+		return "", "", exit.Inputf("--token-file takes the name of a file, not the secret itself; treat that as leaked")
+	}
+	noCredential := func(format string, args ...any) error {
+		return exit.Failf(exit.NotAllowed, "credential", format, args...)
+	}
+	switch {
+	case path == "" && cfg.DataDir == "":
+		return "", "", noCredential("there is no token to send: name a file that holds yours with --token-file, or the data folder of the ledger with --data")
+	case path == "":
+		path = filepath.Join(cfg.DataDir, rootFile)
+	}
+
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) && cfg.TokenFile == "" {
+		return "", "", noCredential("there is no token to send: %s does not exist; name a file that holds yours with --token-file, or the data folder of the ledger with --data", path)
+	}
+	if err != nil {
+		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
+	}
+	const others = 0o077
+	if mode := info.Mode(); mode.Perm()&others != 0 && runtime.GOOS != "windows" {
+		return "", "", noCredential("others may read the token file %s (its mode is %04o): chmod 600 it, and rotate the token if they may have", path, mode.Perm())
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
+	if err != nil {
+		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
+	}
+	secret, err = parseSecret(string(b))
+	if err != nil {
+		return "", "", noCredential("the token file %s %s", path, err)
+	}
+	return secret, path, nil
+}
+
+// ReadSecret reads a secret from standard input: a line without echo if that is
+// a terminal, or else all of it.
+func ReadSecret(ctx context.Context, in *term.Input) (string, error) {
+	var text string
+	if in.Terminal() != nil {
+		var err error
+		if text, err = in.Ask(ctx, "secret"); err != nil {
+			return "", err
+		}
+	} else {
+		b, err := term.Interruptible(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in.Stdin, maxSecret+1)) })
+		if ctx.Err() != nil {
+			return "", ctx.Err()
+		}
+		if err != nil {
+			return "", exit.Inputf("cannot read a secret from standard input: %s", exit.Cause(err))
+		}
+		text = string(b)
+	}
+	secret, err := parseSecret(text)
+	if err != nil {
+		return "", exit.Inputf("standard input %s", err)
+	}
+	return secret, nil
+}
+
+// parseSecret removes one trailing newline, and refuses text that cannot be
+// sent. Its errors repeat nothing of s.
+func parseSecret(s string) (string, error) {
+	tooLong := len(s) > maxSecret
+	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
+	switch {
+	case s == "":
+		return "", errors.New("holds no secret; it is empty")
+	case tooLong, !utf8.ValidString(s), strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || render.Unprintable(r) }):
+		return "", errors.New("holds something else than one secret on one line")
+	}
+	return s, nil
+}

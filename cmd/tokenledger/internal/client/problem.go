@@ -1,0 +1,109 @@
+package client
+
+import (
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/api"
+)
+
+// unanswered returns the outcome of a try without an answer.
+func (c *Client) unanswered(err error) try {
+	t := try{again: true, lost: true, reached: true}
+	var op *net.OpError
+	var dns *net.DNSError
+	var cert *tls.CertificateVerificationError
+	if errors.As(err, &op) && op.Op == "dial" {
+		t.reached = false // no server received the request
+	}
+	code, name := exit.Unavailable, "unreachable"
+	switch {
+	case errors.As(err, &dns) && dns.IsNotFound:
+		t.again, t.reached = false, false
+	case errors.As(err, &cert), errors.Is(err, http.ErrSchemeMismatch):
+		t.again, t.reached = false, false
+		code, name = exit.Error, "certificate"
+	}
+	var outer *url.Error
+	if errors.As(err, &outer) {
+		err = outer.Err // its text begins with the request
+	}
+	if t.reached {
+		t.failure = exit.Failf(code, "lost", "%s at %s, from %s, did not answer: %s", c.what, c.base, c.from, exit.Cause(err))
+		return t
+	}
+	t.failure = exit.Failf(code, name, "cannot reach %s at %s, from %s: %s", c.what, c.base, c.from, exit.Cause(err))
+	return t
+}
+
+// foreign returns the outcome of a try that a proxy or another program answered.
+func (c *Client) foreign(status int) try {
+	code := exit.Error
+	switch status {
+	case http.StatusUnauthorized, http.StatusForbidden:
+		code = exit.NotAllowed
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		code = exit.Unavailable
+	}
+	return try{
+		failure: exit.Failf(code, "foreign_answer", "what answers at %s, from %s, is not %s: it answered %d and nothing of ours", c.base, c.from, c.what, status),
+		again:   code == exit.Unavailable, reached: status/100 == 2 || status/100 == 5,
+	}
+}
+
+// failure turns a problem into a message and an exit code.
+func (c *Client) failure(status int, p *api.Problem, raw []byte) *exit.Failure {
+	f := &exit.Failure{Code: codeFor(status), Name: p.Code, Text: p.Detail, Problem: raw, RequestID: p.RequestID}
+	if f.Text == "" {
+		f.Text = p.Title
+	}
+	for _, field := range p.Errors {
+		if !strings.Contains(f.Text, field.Message) {
+			f.Text += fmt.Sprintf("; %s: %s", field.Location, field.Message)
+		}
+	}
+	switch {
+	case p.Code == "unauthenticated" && events.IsSessionSecret(c.secret):
+		f.Text += " with 'tokenledger login'"
+	case p.Code == "unauthenticated" && c.owner != "":
+		f.Text += ". The token is from " + c.owner
+	case p.Code == "stale":
+		f.Text += ". Look at it again, or change it whatever it is with --force"
+	}
+	return f
+}
+
+// codeFor is the one table from HTTP statuses to exit codes.
+func codeFor(status int) exit.Code {
+	switch status {
+	case http.StatusBadRequest, http.StatusUnprocessableEntity, http.StatusRequestEntityTooLarge:
+		return exit.Usage
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return exit.NotAllowed
+	case http.StatusNotFound:
+		return exit.NotFound
+	case http.StatusConflict, http.StatusPreconditionFailed:
+		return exit.Conflict
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return exit.Unavailable
+	}
+	return exit.Error
+}
+
+// Problem returns the API's problem behind an error, nil if there is none.
+func Problem(err error) *api.Problem {
+	var f *exit.Failure
+	var p api.Problem
+	if !errors.As(err, &f) || f.Problem == nil || json.Unmarshal(f.Problem, &p) != nil {
+		return nil
+	}
+	return &p
+}

@@ -1,0 +1,228 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
+	"github.com/tokenledger/tokenledger/ops/node"
+)
+
+// The servers to ask if nothing names others.
+const (
+	DefaultServer   = "http://127.0.0.1:7600"
+	DefaultVerifier = "http://127.0.0.1:7601"
+)
+
+// runFile is the file in the data folder in which a running node says where it
+// listens.
+const runFile = "run.json"
+
+// Config says which servers to ask, and with which credential. Paths are empty
+// if there is none.
+type Config struct {
+	DataDir     string
+	Server      string // URL of the API; empty for the node on the data folder
+	TokenFile   string // file of the caller's token, "-" for standard input
+	SessionFile string
+	Timeout     time.Duration // of a request with all its retries
+	Retry       Retry
+	Version     string // of this program, for the servers' logs
+	Input       *term.Input
+
+	Note  func(format string, args ...any) // tells the user something
+	Trace func(format string, args ...any) // reports each request
+}
+
+// Ledger returns a client of the API that sends the caller's own token, or the
+// session of login if there is no token.
+func (cfg *Config) Ledger(ctx context.Context) (*Client, error) {
+	if !cfg.hasToken() {
+		if _, err := cfg.ReadSession(); !errors.Is(err, ErrSignedOut) {
+			return cfg.Person(ctx)
+		}
+	}
+	base, from, err := cfg.findServer(DefaultServer)
+	if err != nil {
+		return nil, err
+	}
+	c := cfg.client("the ledger", base, from)
+	return c, c.SignIn(ctx)
+}
+
+// Person returns a client of the API for the commands of people. It sends the
+// session of login, unless a token file is named.
+func (cfg *Config) Person(ctx context.Context) (*Client, error) {
+	c, err := cfg.Anonymous()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.TokenFile != "" {
+		c.secret, c.owner, err = cfg.credential(ctx)
+		return c, err
+	}
+	return c, c.useSession()
+}
+
+// Anonymous returns a client of the API that sends no credential.
+func (cfg *Config) Anonymous() (*Client, error) {
+	fallback := DefaultServer
+	if s, err := cfg.ReadSession(); err == nil {
+		fallback = s.Server
+	}
+	base, from, err := cfg.findServer(fallback)
+	if err != nil {
+		return nil, err
+	}
+	c := cfg.client("the ledger", base, from)
+	c.warnUnencrypted("what you send")
+	return c, nil
+}
+
+// Verifier returns a client of a verifier that sends no credential. Given is the
+// value of --verifier.
+func (cfg *Config) Verifier(given string) (*Client, error) {
+	base, from, err := cfg.FindVerifier(given)
+	if err != nil {
+		return nil, err
+	}
+	return cfg.client("the verifier", base, from), nil
+}
+
+// At returns a client of a server at an address that this process knows.
+func (cfg *Config) At(what string, base *url.URL, secret string) *Client {
+	return &Client{cfg: cfg, http: &http.Client{}, base: base, what: what, from: "this process", secret: secret}
+}
+
+// findServer returns the URL of the API, and how it is known.
+func (cfg *Config) findServer(fallback string) (base *url.URL, from string, err error) {
+	return cfg.find("--server", cfg.Server, func(a node.Addresses) string { return a.API }, fallback)
+}
+
+// FindVerifier returns the URL of a verifier, and how it is known.
+func (cfg *Config) FindVerifier(given string) (base *url.URL, from string, err error) {
+	return cfg.find("--verifier", given, func(a node.Addresses) string { return a.Verify }, DefaultVerifier)
+}
+
+// FindMetrics returns the URL of a node's health, and how it is known.
+func (cfg *Config) FindMetrics(given string) (base *url.URL, from string, err error) {
+	return cfg.find("--metrics-addr", given, func(a node.Addresses) string { return a.Metrics }, "http://"+node.DefaultMetricsAddr)
+}
+
+// find returns the URL of one server: from the flag, or else from the node that
+// runs on the data folder, or else the fallback.
+func (cfg *Config) find(flag, given string, of func(node.Addresses) string, fallback string) (base *url.URL, from string, err error) {
+	address, from := given, flag
+	if address == "" {
+		at, path, err := cfg.running()
+		if err != nil {
+			return nil, "", err
+		}
+		if address, from = of(at), path; address == "" {
+			address, from = fallback, "the default"
+		}
+	}
+	base, err = url.Parse(address)
+	switch {
+	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.RawQuery != "" || base.Fragment != "":
+		return nil, "", exit.Inputf("%s: want a URL such as %s", from, fallback)
+	case base.User != nil:
+		return nil, "", exit.Inputf("%s: the URL holds a name or password, which is not used; --token-file names the file of your token", from)
+	}
+	return base, from, nil
+}
+
+// running returns the addresses of the node that runs on the data folder. They
+// are empty if none runs there.
+func (cfg *Config) running() (at node.Addresses, path string, err error) {
+	if cfg.DataDir == "" {
+		return at, "", nil
+	}
+	path = filepath.Join(cfg.DataDir, runFile)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return at, path, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &at)
+	}
+	if err != nil {
+		return at, path, exit.Failf(exit.Error, "data", "cannot read where the node listens from %s: %s", path, exit.Cause(err))
+	}
+	return at, path, nil
+}
+
+// client returns a client of the API or of a verifier. The node on the data
+// folder is reached through the folder's socket.
+func (cfg *Config) client(what string, base *url.URL, from string) *Client {
+	c := cfg.PortClient(what, base, from)
+	c.useSocket(c.http.Transport.(*http.Transport))
+	return c
+}
+
+// PortClient returns a client that connects to a port, whatever program listens
+// there. Send it no secret that is not meant for that port.
+func (cfg *Config) PortClient(what string, base *url.URL, from string) *Client {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableKeepAlives = true // the program ends after a request or two
+	return &Client{
+		cfg: cfg, base: base, what: what, from: from,
+		http: &http.Client{
+			Transport: transport,
+			// A redirect would carry the token to another place.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}
+}
+
+// useSocket makes the client reach the node on the data folder through the
+// folder's socket. Another user's program may listen on the port by now.
+func (c *Client) useSocket(transport *http.Transport) {
+	if c.from != filepath.Join(c.cfg.DataDir, runFile) {
+		return
+	}
+	if c.socket = node.SocketIn(c.cfg.DataDir); c.socket == "" {
+		return
+	}
+	transport.Proxy = nil
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return node.DialSocket(ctx, c.socket) }
+}
+
+// SignIn makes the client send the caller's own token.
+func (c *Client) SignIn(ctx context.Context) (err error) {
+	secret, owner, err := c.cfg.credential(ctx)
+	if err != nil {
+		return err
+	}
+	// The token of the data folder goes only to the node on that folder, or to the
+	// address that the command names. Another user's program may have the port.
+	if c.cfg.TokenFile == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
+		return exit.Failf(exit.Unavailable, "no_node", "no node runs on the data folder %s (it has no %s), so %s was sent nowhere: start it, or name its URL with --server", c.cfg.DataDir, "api.sock", owner)
+	}
+	c.secret, c.owner = secret, owner
+	c.warnUnencrypted("your token")
+	return nil
+}
+
+// warnUnencrypted warns if what is sent travels unencrypted.
+func (c *Client) warnUnencrypted(what string) {
+	if c.socket == "" && c.base.Scheme == "http" && !loopback(c.base.Hostname()) {
+		c.cfg.Note("tokenledger: %s travels unencrypted to %s; use https.", what, c.base.Host)
+	}
+}
+
+func loopback(host string) bool {
+	a, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && (a.IsLoopback() || a.IsUnspecified())
+}

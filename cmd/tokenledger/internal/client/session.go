@@ -1,0 +1,111 @@
+package client
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// A Session is the session of a person who signed in, and its server. It is
+// sent to no other server.
+type Session struct {
+	Server string `json:"server"`
+	Secret string `json:"secret"`
+}
+
+// ErrSignedOut reports that there is no session file.
+var ErrSignedOut = errors.New("nobody has signed in here")
+
+// ReadSession returns the session in the session file, or ErrSignedOut.
+func (cfg *Config) ReadSession() (s Session, err error) {
+	path := cfg.SessionFile
+	if path == "" {
+		return s, ErrSignedOut
+	}
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, ErrSignedOut
+	}
+	var b []byte
+	if err == nil {
+		b, err = os.ReadFile(path)
+	}
+	if err != nil {
+		return s, exit.Failf(exit.NotAllowed, "credential", "cannot read the session file %s: %s", path, exit.Cause(err))
+	}
+	const others = 0o077
+	if info.Mode().Perm()&others != 0 && runtime.GOOS != "windows" {
+		return s, exit.Failf(exit.NotAllowed, "credential", "others may read the session file %s (its mode is %04o): end the session, and sign in again", path, info.Mode().Perm())
+	}
+	if err := json.Unmarshal(b, &s); err != nil || !events.IsSessionSecret(s.Secret) {
+		return s, exit.Failf(exit.NotAllowed, "credential", "the session file %s holds no session: sign in again with 'tokenledger login'", path)
+	}
+	return s, nil
+}
+
+// WriteSession stores a session in the session file.
+func (cfg *Config) WriteSession(s Session) error {
+	path := cfg.SessionFile
+	if path == "" {
+		return exit.Inputf("there is no home folder to keep the session in; name a file with --session-file")
+	}
+	b, err := json.Marshal(s)
+	if err == nil {
+		err = os.MkdirAll(filepath.Dir(path), 0o700)
+	}
+	if err != nil {
+		return exit.Failf(exit.Error, "session_file", "cannot keep the session in %s: %s", path, exit.Cause(err))
+	}
+	// A new file replaces the old one: a link, or a mode that others set, must not
+	// decide who can read the secret.
+	f, err := os.CreateTemp(filepath.Dir(path), ".session-*") // 0600
+	if err == nil {
+		_, err = f.Write(append(b, '\n'))
+		err = errors.Join(err, f.Close())
+		if err == nil {
+			err = os.Rename(f.Name(), path)
+		}
+		if err != nil {
+			_ = os.Remove(f.Name()) // the error is said already
+		}
+	}
+	if err != nil {
+		return exit.Failf(exit.Error, "session_file", "cannot keep the session in %s: %s", path, exit.Cause(err))
+	}
+	return nil
+}
+
+// ForgetSession removes the session file.
+func (cfg *Config) ForgetSession() error {
+	if err := os.Remove(cfg.SessionFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return exit.Failf(exit.Error, "session_file", "cannot remove the session file %s: %s", cfg.SessionFile, exit.Cause(err))
+	}
+	return nil
+}
+
+// ofServer reports whether a session belongs to the server of a client.
+func (s Session) ofServer(c *Client) bool {
+	return strings.TrimSuffix(s.Server, "/") == strings.TrimSuffix(c.base.String(), "/")
+}
+
+// useSession makes the client send the session of the session file.
+func (c *Client) useSession() error {
+	s, err := c.cfg.ReadSession()
+	switch {
+	case errors.Is(err, ErrSignedOut):
+		return exit.Failf(exit.NotAllowed, "credential", "nobody has signed in here; run 'tokenledger login'")
+	case err != nil:
+		return err
+	case !s.ofServer(c):
+		return exit.Failf(exit.NotAllowed, "credential", "the session is of %s, and %s was to be asked; sign in there with 'tokenledger login', or name its --server", s.Server, c.base)
+	}
+	c.secret, c.owner = s.Secret, c.cfg.SessionFile
+	return nil
+}

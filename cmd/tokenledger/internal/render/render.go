@@ -1,0 +1,322 @@
+// Package render writes what commands print: tables and facts for people, or the
+// API's own fields as JSON, JSON lines or YAML. Nothing from a server or a user
+// reaches a terminal unescaped.
+package render
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// A Format is a form of output, and the value of a flag. Every format except the
+// table has the API's own fields, including those that this program does not
+// know.
+type Format string
+
+// The formats.
+const (
+	Table Format = "table"
+	JSON  Format = "json"
+	Lines Format = "jsonl"
+	YAML  Format = "yaml"
+)
+
+// Formats are the names of the formats.
+var Formats = []string{string(Table), string(JSON), string(Lines), string(YAML)}
+
+// Set parses a flag's value.
+func (f *Format) Set(s string) error {
+	switch got := Format(s); got {
+	case Table, Lines, JSON, YAML:
+		*f = got
+		return nil
+	}
+	return errors.New("want table, json, jsonl or yaml")
+}
+func (f *Format) String() string { return string(*f) }
+
+// Type names the value in help.
+func (*Format) Type() string { return "format" }
+
+// An ErrWriter keeps the first error of a writer: a secret that could not be
+// written must not count as shown.
+type ErrWriter struct {
+	W   io.Writer
+	Err error
+}
+
+func (w *ErrWriter) Write(b []byte) (int, error) {
+	if w.Err != nil {
+		return 0, w.Err
+	}
+	n, err := w.W.Write(b)
+	w.Err = err
+	return n, err
+}
+
+// A Printer writes results to standard output and remarks to standard error.
+type Printer struct {
+	Stdout *ErrWriter
+	Stderr io.Writer
+	Format Format
+	Zone   *time.Location // of times in tables
+}
+
+// Show prints one answer of the API: in the table format as draw draws it, and
+// in the other formats as it came.
+func (p *Printer) Show(body []byte, draw func()) error {
+	body = bytes.TrimSpace(body)
+	switch p.Format {
+	case Table:
+		draw()
+		return p.Stdout.Err
+	case YAML:
+		return p.yaml(body)
+	case Lines:
+		var b bytes.Buffer
+		if err := json.Compact(&b, body); err != nil {
+			return err
+		}
+		return p.Print(EscapeJSON(b.Bytes()), "\n")
+	}
+	var b bytes.Buffer
+	if err := json.Indent(&b, body, "", "  "); err != nil {
+		return err
+	}
+	return p.Print(EscapeJSON(b.Bytes()), "\n")
+}
+
+// Print writes b and then end to standard output.
+func (p *Printer) Print(b []byte, end string) error {
+	_, err := p.Stdout.Write(append(b, end...))
+	return err
+}
+
+// Printf writes to standard output.
+func (p *Printer) Printf(format string, args ...any) {
+	_, _ = fmt.Fprintf(p.Stdout, format, args...) // the ErrWriter keeps the error
+}
+
+// Note writes a remark to standard error in the table format, which people read.
+func (p *Printer) Note(format string, args ...any) {
+	if p.Format == Table {
+		_, _ = fmt.Fprintf(p.Stderr, format+"\n", args...)
+	}
+}
+
+// Progress shows on one line of standard error what text returns, every second
+// until stop is called. Text is given the time since the call.
+func (p *Printer) Progress(text func(since time.Duration) string) (stop func()) {
+	const line = "\r\x1b[K" // go to the beginning of the line, and clear it
+	over, done := make(chan struct{}), make(chan struct{})
+	begun := time.Now()
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			_, _ = io.WriteString(p.Stderr, line+Escape(text(time.Since(begun))))
+			select {
+			case <-over:
+				_, _ = io.WriteString(p.Stderr, line)
+				return
+			case <-tick.C:
+			}
+		}
+	}()
+	return func() {
+		close(over)
+		<-done
+	}
+}
+
+// yaml prints JSON as YAML and keeps the order of members.
+func (p *Printer) yaml(body []byte) error {
+	d := json.NewDecoder(bytes.NewReader(body))
+	d.UseNumber()
+	node, err := yamlValue(d)
+	if err != nil {
+		return err
+	}
+	enc := yaml.NewEncoder(p.Stdout)
+	enc.SetIndent(2)
+	if err := enc.Encode(node); err != nil {
+		return err
+	}
+	return enc.Close()
+}
+
+func yamlValue(d *json.Decoder) (*yaml.Node, error) {
+	t, err := d.Token()
+	if err != nil {
+		return nil, err
+	}
+	node := &yaml.Node{}
+	switch t := t.(type) {
+	case json.Delim:
+		if node.Kind = yaml.SequenceNode; t == '{' {
+			node.Kind = yaml.MappingNode
+		}
+		for d.More() {
+			// A mapping's content is its keys and values in turn, as they come.
+			item, err := yamlValue(d)
+			if err != nil {
+				return nil, err
+			}
+			node.Content = append(node.Content, item)
+		}
+		if len(node.Content) == 0 {
+			node.Style = yaml.FlowStyle // an empty block cannot be written
+		}
+		_, err := d.Token()
+		return node, err
+	case json.Number:
+		node.Kind, node.Value = yaml.ScalarNode, t.String()
+		return node, nil
+	default:
+		if text, ok := t.(string); ok && strings.ContainsFunc(text, unicode.IsControl) {
+			// Encode writes it as a block, which cannot be read where it begins
+			// with a tab.
+			*node = yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: text, Style: yaml.DoubleQuotedStyle}
+			return node, nil
+		}
+		return node, node.Encode(t) // quotes a string that reads as something else
+	}
+}
+
+// A Grid is a table or a list of facts for standard output.
+type Grid struct{ w *tabwriter.Writer }
+
+// Grid begins a table, with a header if one is given.
+func (p *Printer) Grid(header ...string) *Grid {
+	g := &Grid{w: tabwriter.NewWriter(p.Stdout, 0, 0, 2, ' ', 0)}
+	if len(header) > 0 {
+		g.Row(header...)
+	}
+	return g
+}
+
+// Row adds a row. An empty cell becomes a dash, so that scripts can count
+// columns.
+func (g *Grid) Row(cells ...string) {
+	for i, c := range cells {
+		if c = Escape(c); c == "" {
+			c = "-"
+		}
+		cells[i] = c
+	}
+	_, _ = io.WriteString(g.w, strings.Join(cells, "\t")+"\n")
+}
+
+// Fact adds a name and its value, unless the value is empty.
+func (g *Grid) Fact(name, value string) {
+	if value != "" {
+		g.Row(name, value)
+	}
+}
+
+// End writes the grid.
+func (g *Grid) End() { _ = g.w.Flush() }
+
+// Time formats a time for people; the zero time is empty.
+func (p *Printer) Time(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.In(p.Zone).Format("2006-01-02 15:04")
+}
+
+// TimePtr is Time for an optional time.
+func (p *Printer) TimePtr(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return p.Time(*t)
+}
+
+// Elapsed formats how long something took.
+func Elapsed(d time.Duration) string {
+	if d < time.Second {
+		return strconv.FormatInt(max(1, d.Milliseconds()), 10) + " ms"
+	}
+	return strconv.FormatFloat(d.Seconds(), 'f', 1, 64) + " s"
+}
+
+// Escape escapes characters that could move the cursor, change the colour or
+// reverse the order of the text after them.
+func Escape(s string) string {
+	if !strings.ContainsFunc(s, Unprintable) && utf8.ValidString(s) {
+		return s
+	}
+	var b strings.Builder
+	for i, r := range s {
+		switch _, size := utf8.DecodeRuneInString(s[i:]); {
+		case r == utf8.RuneError && size == 1:
+			fmt.Fprintf(&b, `\x%02x`, s[i])
+		case Unprintable(r):
+			escaped := strconv.QuoteRuneToASCII(r)
+			b.WriteString(escaped[1 : len(escaped)-1])
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// Unprintable reports whether a terminal could do something with r other than
+// show it.
+func Unprintable(r rune) bool { return !unicode.IsPrint(r) }
+
+// EscapeJSON escapes in JSON the characters that [Escape] escapes in text. JSON
+// allows some of them unescaped, only inside strings.
+func EscapeJSON(b []byte) []byte {
+	if !bytes.ContainsFunc(b, foreignControl) {
+		return b
+	}
+	var out []byte
+	for _, r := range string(b) {
+		switch {
+		case !foreignControl(r):
+			out = utf8.AppendRune(out, r)
+		case r > 0xFFFF:
+			const first, base = 0xD800, 0x10000
+			out = fmt.Appendf(out, `\u%04x\u%04x`, first+(r-base)>>10, 0xDC00+(r-base)&0x3FF)
+		default:
+			out = fmt.Appendf(out, `\u%04x`, r)
+		}
+	}
+	return out
+}
+
+// foreignControl reports what JSON does not escape by itself.
+func foreignControl(r rune) bool { return r > unicode.MaxASCII && Unprintable(r) || r == 0x7F }
+
+// Shorten joins the first few items of a list and counts the rest.
+func Shorten(list []string) string {
+	const most = 3
+	if len(list) <= most+1 {
+		return strings.Join(list, ",")
+	}
+	return strings.Join(list[:most], ",") + fmt.Sprintf(",+%d more", len(list)-most)
+}
+
+// Encode is json.Marshal without its escapes for HTML, so that a value that came
+// from the API is printed as it was.
+func Encode(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	err := enc.Encode(v)
+	return b.Bytes(), err
+}

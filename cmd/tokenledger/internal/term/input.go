@@ -1,0 +1,141 @@
+// Package term reads what people type: secrets without echo at a terminal, or
+// lines of standard input in a script. Reads end with their context.
+package term
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"strings"
+
+	"golang.org/x/term"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+)
+
+// maxLine is longer than any password, code or invitation, in bytes.
+const maxLine = 4 << 10
+
+// An Input is standard input, and where its prompts go.
+type Input struct {
+	Stdin   io.Reader
+	Prompts io.Writer
+
+	lines *bufio.Reader // of Stdin, once a line was read
+}
+
+// Terminal returns standard input if it is a terminal, else nil.
+func (in *Input) Terminal() *os.File {
+	if f, ok := in.Stdin.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+		return f
+	}
+	return nil
+}
+
+// IsTerminal reports whether what a command writes to w is seen at a terminal.
+func IsTerminal(w io.Writer) bool {
+	switch f := w.(type) {
+	case *os.File:
+		return term.IsTerminal(int(f.Fd()))
+	case interface{ IsTerminal() bool }:
+		return f.IsTerminal()
+	}
+	return false
+}
+
+// Ask reads one secret value: from the terminal without echo, or else the next
+// line of standard input. The prompt and the errors call it what.
+func (in *Input) Ask(ctx context.Context, what string) (string, error) {
+	f := in.Terminal()
+	if f != nil {
+		show, err := hideTyping(f)
+		if err != nil {
+			return "", exit.Inputf("cannot ask for the %s at this terminal, which would show it: %s", what, exit.Cause(err))
+		}
+		defer show()
+		// From here on nothing that is typed is shown, however fast.
+		_, _ = io.WriteString(in.Prompts, strings.ToUpper(what[:1])+what[1:]+": ")
+		defer io.WriteString(in.Prompts, "\n")
+	}
+	text, err := Interruptible(ctx, in.Line)
+	if f != nil {
+		text = applyBackspaces(text)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil && !errors.Is(err, io.EOF):
+		return "", exit.Inputf("cannot read the %s from standard input: %s", what, exit.Cause(err))
+	case text == "":
+		return "", exit.Inputf("standard input has no line with the %s", what)
+	}
+	return text, nil
+}
+
+// Interruptible returns what read returns, or ctx's error as soon as ctx ends. The
+// read itself then continues in the background until the program ends.
+func Interruptible[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		got T
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		got, err := read()
+		done <- result{got, err}
+	}()
+	select {
+	case <-ctx.Done():
+		var none T
+		return none, ctx.Err()
+	case r := <-done:
+		return r.got, r.err
+	}
+}
+
+// applyBackspaces removes the character before each backspace. The terminal
+// itself handles only the erase key it is configured for (^H or DEL); the other
+// one arrives as a byte. (x/term.ReadPassword is not used: it reads past ^D.)
+func applyBackspaces(typed string) string {
+	if !strings.ContainsRune(typed, '\b') {
+		return typed // whatever its bytes are
+	}
+	var kept []rune
+	for _, r := range typed {
+		switch {
+		case r != '\b':
+			kept = append(kept, r)
+		case len(kept) > 0:
+			kept = kept[:len(kept)-1]
+		}
+	}
+	return string(kept)
+}
+
+// AskNew reads a new password. A person at a terminal types it twice.
+func (in *Input) AskNew(ctx context.Context) (string, error) {
+	password, err := in.Ask(ctx, "new password")
+	if err != nil || in.Terminal() == nil {
+		return password, err
+	}
+	again, err := in.Ask(ctx, "new password again")
+	if err == nil && again != password {
+		err = exit.Inputf("the two passwords differ, so nothing was done")
+	}
+	return password, err
+}
+
+// Line reads the next line of standard input.
+func (in *Input) Line() (string, error) {
+	if in.lines == nil {
+		in.lines = bufio.NewReaderSize(in.Stdin, maxLine)
+	}
+	b, tooLong, err := in.lines.ReadLine()
+	if tooLong {
+		return "", errors.New("the line is too long")
+	}
+	return string(bytes.Clone(b)), err
+}
