@@ -96,7 +96,7 @@ func Decode(b []byte) (*Event, error) {
 	if len(b) > MaxSize {
 		return nil, fmt.Errorf("%w: %d bytes, and %d are the most", ErrMalformed, len(b), MaxSize)
 	}
-	if e := decodePlain(b); e != nil {
+	if e := decodeFast(b); e != nil {
 		return e, nil
 	}
 	return decodeAny(b)

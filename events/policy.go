@@ -99,6 +99,21 @@ func (p *Policy) Life() time.Duration {
 // longestTime bounds a policy's times: more seconds are no duration.
 const longestTime = 200 * 365 * 24 * 3600
 
+// PolicySet replaces the policy.
+type PolicySet struct {
+	Policy Policy `json:"policy"`
+}
+
+// PolicyTokensRevoked ends every token of every account that was created before
+// a time, or at a lower position than this event if Before is zero.
+type PolicyTokensRevoked struct {
+	Before time.Time `json:"before,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+func (*PolicySet) Kind() Kind           { return KindPolicySet }
+func (*PolicyTokensRevoked) Kind() Kind { return KindPolicyTokensRevoked }
+
 func (c *PolicySet) validate() error {
 	p := c.Policy
 	var problems []error
@@ -152,3 +167,5 @@ func (c *PolicySet) critical() []string {
 	}
 	return out
 }
+
+func (c *PolicyTokensRevoked) validate() error { return checkLabel("reason", c.Reason) }

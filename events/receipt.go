@@ -91,7 +91,6 @@ const (
 	StopExpired NodeStop = "lease_ended" // every lease that it can have had is over
 )
 
-// Kind returns [KindReceiptIssued].
 func (*ReceiptIssued) Kind() Kind { return KindReceiptIssued }
 
 func (c *ReceiptIssued) validate() error {

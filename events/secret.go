@@ -90,6 +90,39 @@ var nibbles = func() (n [256]byte) {
 	return n
 }()
 
+// SecretRecord is what the log keeps of a secret.
+type SecretRecord struct {
+	Scheme string `json:"scheme"` // SchemeSHA256
+	Digest Digest `json:"digest"`
+	// Form is the shape that the client asked for, empty for the ledger's own.
+	// A rotation keeps it.
+	Form SecretForm `json:"form,omitempty"`
+}
+
+// SecretForm is a shape of secrets besides the ledger's own. Values are stored
+// and never reused.
+type SecretForm string
+
+// FormHex32 is 32 lower-case hexadecimal characters.
+const FormHex32 SecretForm = "hex32"
+
+// SchemeSHA256 is SHA-256 of the whole secret.
+const SchemeSHA256 = "sha256"
+
+func (r SecretRecord) validate() error {
+	if r.Scheme != SchemeSHA256 {
+		// An unknown way to digest is not bad input but a newer writer.
+		return fmt.Errorf("%w scheme of digest %s", ErrUnknown, Quote(r.Scheme))
+	}
+	if r.Digest == (Digest{}) {
+		return errors.New("a secret without a digest")
+	}
+	if r.Form != "" && r.Form != FormHex32 {
+		return fmt.Errorf("%w form of secret %s", ErrUnknown, Quote(string(r.Form)))
+	}
+	return nil
+}
+
 // Secret is what a client sends. It keeps its text behind a pointer to a string
 // because fmt cannot reach Format on a Secret held in an unexported field. It
 // would print an array in full, and under a verb that does not fit a pointer,

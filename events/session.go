@@ -1,6 +1,9 @@
 package events
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // SessionID names a session for ever: "ses_" and a ULID in lower case. It is not
 // secret.
@@ -21,3 +24,38 @@ func (id SessionID) Bytes() [16]byte { return idBytes(string(id)) }
 
 // SessionIDFrom returns the id that [SessionID.Bytes] gave b for.
 func SessionIDFrom(b [16]byte) SessionID { return SessionID(textOf(sessionPrefix, b)) }
+
+// Prefixes of the secrets of people. No [Format] has them, so no verifier takes
+// such a secret for a token's.
+const (
+	sessionSecretPrefix = "tlx_"
+	invitationPrefix    = "tli_"
+)
+
+// NewSessionSecret makes the secret of a session, which is shaped like a token's.
+func NewSessionSecret() Secret { return newSecret(sessionSecretPrefix) }
+
+// NewInvitation makes the secret of an invitation to set a password.
+func NewInvitation() Secret { return newSecret(invitationPrefix) }
+
+// ParseSessionSecret checks the shape and checksum of s.
+func ParseSessionSecret(s string) (Secret, error) { return parseSecret(s, sessionSecretPrefix) }
+
+// ParseInvitation checks the shape and checksum of s.
+func ParseInvitation(s string) (Secret, error) { return parseSecret(s, invitationPrefix) }
+
+// IsSessionSecret reports whether s says of itself that it is a session's
+// secret. Only [ParseSessionSecret] tells whether it can be one.
+func IsSessionSecret(s string) bool { return strings.HasPrefix(s, sessionSecretPrefix) }
+
+func newSecret(prefix string) Secret {
+	b := append(make([]byte, 0, len(prefix)+randomLength+sumLength), prefix...)
+	return secretOf(string(appendSum(appendRandom(b, base62, randomLength))))
+}
+
+func parseSecret(s, prefix string) (Secret, error) {
+	if len(s) != len(prefix)+randomLength+sumLength || !strings.HasPrefix(s, prefix) || !hasSum(s) {
+		return Secret{}, ErrBadSecret
+	}
+	return secretOf(strings.Clone(s)), nil
+}

@@ -27,18 +27,10 @@ type LogConfirmed struct {
 	Ledger string `json:"ledger,omitempty"` // name of the node that asked
 }
 
-// Kind returns [KindTokenUnchanged].
-func (*TokenUnchanged) Kind() Kind { return KindTokenUnchanged }
-
-// Kind returns [KindAccountUnchanged].
-func (*AccountUnchanged) Kind() Kind { return KindAccountUnchanged }
-
-// Kind returns [KindPolicyUnchanged].
-func (*PolicyUnchanged) Kind() Kind { return KindPolicyUnchanged }
-
-// Kind returns [KindLogConfirmed].
-func (*LogConfirmed) Kind() Kind { return KindLogConfirmed }
-
+func (*TokenUnchanged) Kind() Kind          { return KindTokenUnchanged }
+func (*AccountUnchanged) Kind() Kind        { return KindAccountUnchanged }
+func (*PolicyUnchanged) Kind() Kind         { return KindPolicyUnchanged }
+func (*LogConfirmed) Kind() Kind            { return KindLogConfirmed }
 func (c *TokenUnchanged) validate() error   { return checkLabel("command", c.Command) }
 func (c *AccountUnchanged) validate() error { return checkLabel("command", c.Command) }
 func (c *PolicyUnchanged) validate() error  { return checkLabel("command", c.Command) }

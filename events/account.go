@@ -1,0 +1,174 @@
+package events
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// AccountKind says what an account stands for.
+type AccountKind string
+
+// The kinds of account.
+const (
+	UserAccount    AccountKind = "user"    // a person, who may sign in
+	ServiceAccount AccountKind = "service" // no password, no mail, never counted as a user
+)
+
+// AccountCreated begins an account. Its login is not here but in the directory,
+// from where it can be erased.
+type AccountCreated struct {
+	Type   AccountKind `json:"kind"`
+	Owner  AccountID   `json:"owner,omitempty"` // of a service account
+	Grants []Scope     `json:"grants"`
+}
+
+// AccountGranted replaces an account's grants. It acts on all of the account's
+// tokens at once.
+type AccountGranted struct {
+	Grants []Scope `json:"grants"`
+}
+
+// AccountEdited changes an account's owner or its right to manage its own
+// tokens, or says what changed of its person. What is absent stays.
+type AccountEdited struct {
+	Owner       *AccountID `json:"owner,omitempty"`
+	SelfService *bool      `json:"self_service,omitempty"`
+	// Person lists what changed, each once, in order of the alphabet. What it is
+	// now is not here but in the directory, from where it can be erased.
+	Person []PersonField `json:"person,omitempty"`
+}
+
+// PersonField is something that the directory knows of an account's person.
+// Values are stored and never reused.
+type PersonField string
+
+// What can change of a person.
+const (
+	PersonMail PersonField = "mail"
+	PersonName PersonField = "name"
+)
+
+// AccountSuspended stops all of an account's tokens until it is resumed.
+type AccountSuspended struct {
+	Reason string `json:"reason,omitempty"`
+}
+
+// AccountResumed ends an account's suspension.
+type AccountResumed struct{}
+
+// AccountTokensRevoked ends every token of the account that was created before
+// a time, or at a lower position than this event if Before is zero.
+type AccountTokensRevoked struct {
+	Before time.Time `json:"before,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// AccountErased says that the account's personal data was erased from the
+// directory. It ends the account: none of its tokens works again.
+type AccountErased struct{}
+
+// AccountProofChanged says that something changed by which a person proves to be
+// the account's, or that sessions were ended. What it is now is not in the log.
+type AccountProofChanged struct {
+	Proof Proof `json:"proof"`
+	// EndsSessions ends every session of the account that was opened at a
+	// lower position than this event, except Kept.
+	EndsSessions bool      `json:"ends_sessions,omitempty"`
+	Kept         SessionID `json:"kept,omitempty"` // empty for none
+}
+
+// AccountSessionEnded ends one session of the account.
+type AccountSessionEnded struct {
+	Session SessionID `json:"session"`
+}
+
+// Proof is something that a person proves to be an account's by. Values are
+// stored and never reused.
+type Proof string
+
+// What can change about the proof of a person.
+const (
+	ProofInvited             Proof = "invited"               // an invitation to set a password was made
+	ProofPassword            Proof = "password"              // a password was set
+	ProofSecondFactor        Proof = "second_factor"         // a second factor was confirmed
+	ProofSecondFactorRemoved Proof = "second_factor_removed" // it was taken away
+	ProofRecoveryCodes       Proof = "recovery_codes"        // new recovery codes were made
+	ProofRecoveryCodeUsed    Proof = "recovery_code_used"    // one was used up
+	ProofSessionsEnded       Proof = "sessions_ended"        // all sessions were ended
+)
+
+func (*AccountCreated) Kind() Kind       { return KindAccountCreated }
+func (*AccountGranted) Kind() Kind       { return KindAccountGranted }
+func (*AccountEdited) Kind() Kind        { return KindAccountEdited }
+func (*AccountSuspended) Kind() Kind     { return KindAccountSuspended }
+func (*AccountResumed) Kind() Kind       { return KindAccountResumed }
+func (*AccountTokensRevoked) Kind() Kind { return KindAccountTokensRevoked }
+func (*AccountErased) Kind() Kind        { return KindAccountErased }
+func (*AccountProofChanged) Kind() Kind  { return KindAccountProofChanged }
+func (*AccountSessionEnded) Kind() Kind  { return KindAccountSessionEnded }
+
+func (c *AccountCreated) validate() error {
+	if c.Type != UserAccount && c.Type != ServiceAccount {
+		return fmt.Errorf("an account is of kind user or service, not %s", Quote(string(c.Type)))
+	}
+	return errors.Join(checkScopes(c.Grants), checkOwner(c.Owner))
+}
+
+func (c *AccountGranted) validate() error { return checkScopes(c.Grants) }
+
+func (c *AccountEdited) validate() error {
+	var owner AccountID
+	if c.Owner != nil {
+		owner = *c.Owner
+	}
+	return errors.Join(checkOwner(owner), checkPerson(c.Person))
+}
+
+func (c *AccountSuspended) validate() error     { return checkLabel("reason", c.Reason) }
+func (c *AccountResumed) validate() error       { return nil }
+func (c *AccountTokensRevoked) validate() error { return checkLabel("reason", c.Reason) }
+func (c *AccountErased) validate() error        { return nil }
+
+func (c *AccountProofChanged) validate() error {
+	if !isWord(string(c.Proof)) || LooksSecret(string(c.Proof)) {
+		return errors.New("a change of proof names what changed")
+	}
+	if c.Kept == "" {
+		return nil
+	}
+	if !c.EndsSessions {
+		return errors.New("a change of proof keeps a session only if it ends the others")
+	}
+	_, err := ParseSessionID(string(c.Kept))
+	return err
+}
+
+func (c *AccountSessionEnded) validate() error {
+	_, err := ParseSessionID(string(c.Session))
+	return err
+}
+
+func checkOwner(owner AccountID) error {
+	if owner == "" {
+		return nil
+	}
+	_, err := ParseAccountID(string(owner))
+	return err
+}
+
+// checkPerson reports what is no list of what changed of a person.
+func checkPerson(list []PersonField) error {
+	if list != nil && len(list) == 0 {
+		return errors.New("a change of a person names what changed")
+	}
+	for i, f := range list {
+		if f != PersonMail && f != PersonName {
+			return fmt.Errorf("%w field of a person %s", ErrUnknown, Quote(string(f)))
+		}
+		if i > 0 && f <= list[i-1] {
+			return errors.New("what changed of a person is listed once each, in order")
+		}
+	}
+	return nil
+}
