@@ -169,7 +169,7 @@ func impatient(c *ledger.Config) { c.TryTimeout = 100 * time.Millisecond }
 // resigned makes it give up soon, too.
 func resigned(c *ledger.Config) {
 	impatient(c)
-	c.CommandTimeout = 2 * time.Second
+	c.CommandTimeout = 5 * time.Second // long enough for a command that nothing stops
 }
 
 // view is a projector that follows the log, as a node has it.

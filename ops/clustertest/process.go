@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
@@ -67,7 +68,7 @@ func Run(t testing.TB, c Command) *Process {
 	p.cmd = exec.Command(args[0], args[1:]...)
 	p.cmd.Env = slices.DeleteFunc(os.Environ(), func(s string) bool { return strings.HasPrefix(s, "TOKENLEDGER_") })
 	p.cmd.Env = append(p.cmd.Env, c.Env...)
-	p.cmd.SysProcAttr = processAttributes(c.Disk != nil)
+	p.cmd.SysProcAttr = proc.Attributes(c.Disk != nil)
 	out := p.journal.writer(c.Name)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
 	if err := p.cmd.Start(); err != nil {
@@ -129,7 +130,7 @@ func (p *Process) Freeze(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGSTOP)
 	// The signal has only been sent; a thread in a system call runs on.
-	Eventually(t, p.Name+" stands still", func() bool { return frozen(p.PID()) })
+	Eventually(t, p.Name+" stands still", func() bool { return proc.Stopped(p.PID()) })
 }
 
 // Thaw lets a frozen process go on.

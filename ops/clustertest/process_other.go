@@ -2,13 +2,6 @@
 
 package clustertest
 
-import (
-	"syscall"
-	"time"
-)
-
-func processAttributes(bool) *syscall.SysProcAttr { return nil }
+import "time"
 
 func shifted(_ time.Duration, args []string) []string { return args }
-
-func frozen(int) bool { return true }

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
@@ -138,7 +139,7 @@ func (m *machine) start() *process {
 	// Under the race detector a process would wait a second before it ends.
 	p.cmd.Env = append(os.Environ(), nodeVariable+"="+string(raw), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
-	p.cmd.SysProcAttr = processAttributes(m.settings.Image != "")
+	p.cmd.SysProcAttr = proc.Attributes(m.settings.Image != "")
 	if err := p.cmd.Start(); err != nil {
 		m.t.Fatalf("start %s: %v", m.settings.Name, err)
 	}
@@ -200,7 +201,7 @@ func (p *process) path(name ...string) string {
 	return path
 }
 
-func (p *process) isolated() bool { return isolates(p.cmd.SysProcAttr) }
+func (p *process) isolated() bool { return proc.Isolates(p.cmd.SysProcAttr) }
 
 // addresses reads where the process listens. It returns false where it does not
 // say so yet; what an earlier process wrote does not count.
@@ -323,7 +324,7 @@ func (p *process) freeze() {
 		p.t.Fatalf("stop %s: %v", p.name, err)
 	}
 	// The signal has only been sent; a thread in a system call runs on.
-	p.eventually("it stands still", func() bool { return frozen(p.cmd.Process.Pid) })
+	p.eventually("it stands still", func() bool { return proc.Stopped(p.cmd.Process.Pid) })
 }
 
 // thaw lets a frozen process go on.

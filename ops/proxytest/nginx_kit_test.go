@@ -20,6 +20,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/deploy"
+	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 )
 
 // nginxPath returns the real program. Where there is none the test is skipped,
@@ -83,7 +84,7 @@ http {
 `, user, log, dir, strings.Join(more, "\n    "), write("tokenledger.conf", site)))
 	cmd := exec.Command(path, "-p", dir, "-e", log, "-c", conf)
 	cmd.Stderr = t.Output()
-	dieWithParent(cmd)
+	cmd.SysProcAttr = proc.Attributes(false)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

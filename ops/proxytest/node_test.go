@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
@@ -95,7 +96,7 @@ func (p *process) start() {
 	p.cmd = exec.Command(self)
 	p.cmd.Env = append(os.Environ(), asNode+"="+string(config))
 	p.cmd.Stderr = p.t.Output()
-	dieWithParent(p.cmd)
+	p.cmd.SysProcAttr = proc.Attributes(false)
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}

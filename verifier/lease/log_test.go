@@ -62,7 +62,9 @@ type site struct {
 
 const length = 3 * time.Second
 
-func newSite(t *testing.T) *site {
+// newSite returns a site whose reader takes a message that is missing for so long
+// for a gap.
+func newSite(t *testing.T, gap time.Duration) *site {
 	log := ledgertest.Start(t)
 	s := &site{Log: log, t: t, index: &shelf{epoch: log.Epoch}}
 	admin := log.Conn()
@@ -88,7 +90,7 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	reader, err := follow.NewLeases(follow.LeasesConfig{
-		Conn: s.conn, Logger: ledgertest.Logger(t), Timeout: 300 * time.Millisecond, Poll: 300 * time.Millisecond, GapTimeout: 300 * time.Millisecond,
+		Conn: s.conn, Logger: ledgertest.Logger(t), Timeout: 300 * time.Millisecond, Poll: 300 * time.Millisecond, GapTimeout: gap,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +187,7 @@ func TestKeeperAndLog(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t)
+			s := newSite(t, 300*time.Millisecond)
 			s.link.Rule(c.rule())
 			s.run()
 			s.renewed()
@@ -215,7 +217,7 @@ func TestKeeperAndLog(t *testing.T) {
 // TestKeeperReconnects keeps its lease over reconnections, and gets one again
 // after the stream was made anew.
 func TestKeeperReconnects(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, patience) // nothing is lost here, however slow the machine is
 	s.run()
 	s.renewed()
 	for range 5 {
@@ -236,7 +238,7 @@ func TestKeeperReconnects(t *testing.T) {
 // TestKeeperStores checks what is stored: renewals that anybody can
 // read, numbered, and the one that gives up as the last.
 func TestKeeperStores(t *testing.T) {
-	s := newSite(t)
+	s := newSite(t, patience)
 	s.run()
 	s.renewed()
 	s.renewed()
