@@ -22,6 +22,8 @@ import (
 	"github.com/dgraph-io/badger/v4/table"
 	"github.com/dgraph-io/badger/v4/y"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 // lockFolder takes a folder for this process until the file is closed.
@@ -30,15 +32,15 @@ func lockFolder(dir string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
-	case errors.Is(err, syscall.EWOULDBLOCK):
-		_ = f.Close()
-		return nil, ErrInUse
-	case err != nil:
-		_ = f.Close()
-		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	err = disk.Lock(f)
+	if err == nil {
+		return f, nil
 	}
-	return f, nil
+	_ = f.Close()
+	if errors.Is(err, disk.ErrLocked) {
+		err = ErrInUse
+	}
+	return nil, err
 }
 
 // checkFiles reads Badger's files before Badger does, for the damage that it

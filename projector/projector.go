@@ -17,6 +17,7 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/disk"
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
@@ -382,11 +383,11 @@ func (p *Projector) WaitApplied(ctx context.Context, at events.Position) error {
 func (p *Projector) checkSpace() error { return checkSpace(p.cfg) }
 
 func checkSpace(cfg Config) error {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(cfg.Dir, &st); err != nil {
-		return fmt.Errorf("look at the disk: %w", err)
+	free, _, err := disk.Space(cfg.Dir)
+	if err != nil {
+		return err
 	}
-	if free := st.Bavail * uint64(st.Bsize); free < cfg.Reserve {
+	if free < cfg.Reserve {
 		return fmt.Errorf("%w: %d MiB are free and %d have to be", ErrDiskFull, free>>20, cfg.Reserve>>20)
 	}
 	return nil

@@ -19,6 +19,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier"
 )
@@ -85,7 +86,7 @@ func (d *demo) startAll(ctx context.Context) error {
 	}
 	addrs := l.Addresses()
 	d.step(begun, "ledger", "%s", addrs.API)
-	root, err := os.ReadFile(filepath.Join(d.dir, "ledger", "root.token"))
+	root, err := os.ReadFile(filepath.Join(d.dir, "ledger", datadir.RootToken))
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (d *demo) startAll(ctx context.Context) error {
 		name := fmt.Sprintf("verifier-%d", i+1)
 		v, err := d.start(ctx, node.Config{
 			Name: name, Roles: []string{node.RoleVerifier},
-			NATS: addrs.NATS, NATSKey: filepath.Join(d.dir, "ledger", "verifier.nk"),
+			NATS: addrs.NATS, NATSKey: filepath.Join(d.dir, "ledger", datadir.VerifierKey),
 		})
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 // ErrCopyDamaged reports that this server's own copy of the log is not whole:
@@ -33,7 +34,7 @@ const markFile = "damaged"
 // MarkDamaged notes that the copy in dir is damaged, so that the next CheckCopy
 // says so, whatever it finds itself.
 func MarkDamaged(dir, why string) error {
-	return writeSynced(filepath.Join(dir, markFile), []byte(why+"\n"))
+	return disk.ReplaceExclusive(filepath.Join(dir, markFile), []byte(why+"\n"))
 }
 
 // CheckCopy reads the store in dir, which no server may have open, before one
@@ -246,7 +247,7 @@ func Quarantine(dir string, now time.Time) (string, error) {
 			return "", fmt.Errorf("quarantine a damaged copy of the log: %w", err)
 		}
 	}
-	return to, syncDir(dir)
+	return to, disk.SyncDir(dir)
 }
 
 // Held returns what this server itself holds of LEDGER, and an ErrCopyDamaged if

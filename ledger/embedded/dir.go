@@ -10,6 +10,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 // ErrFolder reports a folder that is no place for secrets, because another user may
@@ -33,11 +34,11 @@ func takeDir(dir string) (release func(), err error) {
 	if err := os.Chmod(store, 0o700); err != nil {
 		return nil, fmt.Errorf("close the store folder to other users: %w", err)
 	}
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|noFollow, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE|disk.NoFollow, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock the store folder: %w", err)
 	}
-	if err := lock(f); err != nil {
+	if err := disk.Lock(f); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("another server uses %s: stop it, or choose another folder: %w", dir, err)
 	}

@@ -5,5 +5,3 @@ package embedded
 // CheckFolder does nothing where modes say nothing about who can write: there,
 // it is up to the operator that nobody else writes the folder.
 func CheckFolder(string) error { return nil }
-
-const noFollow = 0

@@ -87,6 +87,3 @@ func owner(info fs.FileInfo) (uid, gid uint32) {
 	}
 	return st.Uid, st.Gid
 }
-
-// noFollow makes an open fail where the last part of a path is a link.
-const noFollow = syscall.O_NOFOLLOW

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 var (
@@ -172,14 +173,14 @@ func issue(dir string, requests []Request) (Members, error) {
 	}
 	list = append(list, '\n')
 	for _, m := range members {
-		if err := replace(filepath.Join(nodeDir(dir, m.Name), fileMembers), list); err != nil {
+		if err := replaceChanged(filepath.Join(nodeDir(dir, m.Name), fileMembers), list); err != nil {
 			return nil, err
 		}
 	}
-	if err := replace(filepath.Join(dir, fileConf), []byte(ServerConfig(members))); err != nil {
+	if err := replaceChanged(filepath.Join(dir, fileConf), []byte(ServerConfig(members))); err != nil {
 		return nil, err
 	}
-	return members, replace(filepath.Join(dir, fileMembers), list)
+	return members, replaceChanged(filepath.Join(dir, fileMembers), list)
 }
 
 func nodeDir(dir, name string) string { return filepath.Join(dir, dirNodes, name) }
@@ -211,10 +212,10 @@ func newAuthority(dir string) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := create(filepath.Join(dir, fileCAKey), private); err != nil {
+	if err := disk.Create(filepath.Join(dir, fileCAKey), private); err != nil {
 		return nil, err
 	}
-	return a, create(filepath.Join(dir, fileCA), a.pem)
+	return a, disk.Create(filepath.Join(dir, fileCA), a.pem)
 }
 
 func loadAuthority(dir string) (*authority, error) {
@@ -301,7 +302,7 @@ func (a *authority) issue(dir string, r Request) (Member, error) {
 		name string
 		data []byte
 	}{{fileCertKey, private}, {fileCert, certPEM}, {fileCA, a.pem}} {
-		if err := create(filepath.Join(node, f.name), f.data); err != nil {
+		if err := disk.Create(filepath.Join(node, f.name), f.data); err != nil {
 			return Member{}, err
 		}
 	}
@@ -339,33 +340,10 @@ func keyPEM(key *ecdsa.PrivateKey) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: raw}), nil
 }
 
-// create writes a file that must not exist, for the owner alone.
-func create(path string, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|noFollow, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	return errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(path)))
-}
-
-// replace writes a file anew, whole or not at all, and leaves one alone that
-// holds the same.
-func replace(path string, data []byte) error {
+// replaceChanged writes a file unless it already has this content.
+func replaceChanged(path string, data []byte) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
 		return nil
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".new-*") // its mode is 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(data)
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
+	return disk.Replace(path, data)
 }

@@ -8,11 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
+
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 // Key is what a role connects with. The seed in it does not print, whatever
@@ -95,7 +96,7 @@ func loadKey(path string) (Key, error) {
 	return Key{&keyBody{pair, public}}, nil
 }
 
-// createKey saves a new key at path, whole or not at all.
+// createKey saves a new key at path, unless there is one by now.
 func createKey(path string) error {
 	pair, err := nkeys.CreateUser()
 	if err != nil {
@@ -106,39 +107,11 @@ func createKey(path string) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, ".key-*") // its mode is 0600
-	if err != nil {
+	// Another process may have made the key meanwhile.
+	if err := disk.Create(path, append(bytes.Clone(seed), '\n')); !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(append(bytes.Clone(seed), '\n'))
-	if err := errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return err
-	}
-	// A link, unlike a rename, does not replace a key that another process
-	// has made meanwhile.
-	if err := os.Link(tmp.Name(), path); errors.Is(err, fs.ErrExist) {
-		return nil
-	} else if err != nil {
-		// Not every file system has links.
-		if err := os.Rename(tmp.Name(), path); err != nil {
-			return err
-		}
-	}
-	return syncDir(dir)
-}
-
-// syncDir makes the names in dir survive a power cut.
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // a folder cannot be synced there
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return nil
 }
 
 // Public returns the half that the server is told; it is empty for the zero

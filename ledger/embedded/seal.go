@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 // The seal is written when the server has stopped in peace, and removed before
@@ -96,7 +98,7 @@ func writeSeal(dir string) error {
 	if err != nil {
 		return err
 	}
-	return writeSynced(filepath.Join(dir, sealFile), b)
+	return disk.ReplaceExclusive(filepath.Join(dir, sealFile), b)
 }
 
 // checkSeal compares the store with its seal, and reports whether it has one.
@@ -133,21 +135,5 @@ func breakSeal(dir string) error {
 	if err := os.Remove(filepath.Join(dir, sealFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return syncDir(dir)
-}
-
-// writeSynced writes a file at once or not at all.
-func writeSynced(name string, b []byte) error {
-	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(name+".tmp", name); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(name))
+	return disk.SyncDir(dir)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
 // A log that several keep is begun once, by one of them. Nobody can tell a log
@@ -304,7 +305,7 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 	}
 	if own.Epoch == "" {
 		own.Epoch = newEpoch()
-		if err := n.folder.beginning(own.Epoch); err != nil {
+		if err := n.dir.WriteNote(datadir.LogNote{Epoch: own.Epoch, Beginning: true}); err != nil {
 			return info, false, err
 		}
 	}
@@ -373,7 +374,7 @@ func (w *waiting) filled(ctx context.Context) bool {
 	}
 	have, err := server.Held()
 	if err == nil {
-		err = embedded.ScrubCopy(ctx, n.folder.file(dirLog), func(int) {})
+		err = embedded.ScrubCopy(ctx, n.dir.File(datadir.Log), func(int) {})
 	}
 	if err != nil {
 		w.say("waiting until this ledger's copy of the log is whole", "err", err)
@@ -402,7 +403,7 @@ func (w *waiting) adopt(ctx context.Context, info embedded.StreamInfo) error {
 	if own.Beginning {
 		return nil // it is noted when the first token is in the log
 	}
-	return w.n.folder.begin(info.Epoch)
+	return w.n.dir.WriteNote(datadir.LogNote{Epoch: info.Epoch})
 }
 
 // lasting returns err once it has held for a while, nil before.
@@ -450,11 +451,11 @@ func (n *Node) began() (report beganReport, known bool, err error) {
 			report.Open, report.Raft = true, server.RaftStates()
 		}
 	}
-	note, ok, err := n.folder.note()
+	note, err := n.dir.ReadNote()
 	if err != nil {
 		return report, false, err
 	}
-	if ok {
+	if note.Epoch != "" {
 		report.Epoch, report.Beginning = note.Epoch, note.Beginning
 		return report, true, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
 // A ledger that keeps the log with others reads its own copy before its server
@@ -67,7 +68,7 @@ func (c *logCopy) refilling() bool {
 // checkCopy reads this ledger's copy while its server holds it closed. What is
 // damaged goes to quarantine; then the copy is empty.
 func (n *Node) checkCopy(ctx context.Context) error {
-	dir := n.folder.file(dirLog)
+	dir := n.dir.File(datadir.Log)
 	n.copy.set(ledger.CopyChecking, embedded.Copy{}, "it is being read through")
 	has, err := embedded.HasStore(dir)
 	if err != nil {
@@ -121,7 +122,7 @@ func (n *Node) loseCopy(why error) error {
 	if len(n.cfg.NATSCluster) == 0 {
 		return fmt.Errorf("%w: nothing is served: restore it from a backup", why)
 	}
-	if err := embedded.MarkDamaged(n.folder.file(dirLog), why.Error()); err != nil {
+	if err := embedded.MarkDamaged(n.dir.File(datadir.Log), why.Error()); err != nil {
 		return errors.Join(why, err)
 	}
 	return fmt.Errorf("%w: %w", errCopyLost, why)
@@ -170,7 +171,7 @@ func (n *Node) scrubCopy(ctx context.Context) error {
 			continue
 		}
 		owed := time.Duration(0)
-		err := embedded.ScrubCopy(ctx, n.folder.file(dirLog), func(bytes int) {
+		err := embedded.ScrubCopy(ctx, n.dir.File(datadir.Log), func(bytes int) {
 			owed += time.Duration(bytes) * time.Second / scrubSpeed
 			if owed > 50*time.Millisecond {
 				clock.Sleep(ctx, owed)

@@ -13,6 +13,8 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/events/disk"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/resident"
@@ -56,7 +58,7 @@ func (c indexConfig) withDefaults() indexConfig {
 	}
 	if c.Free == nil {
 		c.Free = func(dir string) (uint64, error) {
-			free, _, err := diskSpace(dir)
+			free, _, err := disk.Space(dir)
 			return free, err
 		}
 	}
@@ -253,7 +255,7 @@ func (x *index) open(ctx context.Context, dir string, b birth) (*generation, err
 		return nil, err
 	}
 	g.p, err = projector.Open(projector.Config{
-		Dir: dir, Reserve: indexReserve, Keep: b.keep, ScrubRate: x.cfg.ScrubRate, Resident: x.cfg.Resident, Logger: x.log,
+		Dir: dir, Reserve: datadir.IndexReserve, Keep: b.keep, ScrubRate: x.cfg.ScrubRate, Resident: x.cfg.Resident, Logger: x.log,
 	})
 	if err != nil {
 		return nil, err

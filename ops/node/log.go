@@ -16,9 +16,11 @@ import (
 	"github.com/oklog/ulid/v2"
 
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/events/disk"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
 // validateLog reports what is wrong with where the log is kept.
@@ -149,7 +151,7 @@ func (n *Node) connectLog() error {
 
 // startServer starts the log's server in this process.
 func (n *Node) startServer(ctx context.Context) error {
-	cfg := embedded.Config{Dir: n.folder.file(dirLog), Listen: n.cfg.NATSListen, Credentials: n.creds, Logger: n.log}
+	cfg := embedded.Config{Dir: n.dir.File(datadir.Log), Listen: n.cfg.NATSListen, Credentials: n.creds, Logger: n.log}
 	if len(n.cfg.NATSCluster) > 0 {
 		// A disk must not have a say before it is known that what it holds is
 		// whole, or why it is empty.
@@ -157,15 +159,15 @@ func (n *Node) startServer(ctx context.Context) error {
 	}
 	if n.creds == nil {
 		var err error
-		if cfg.LedgerKey, err = embedded.LoadOrCreateKey(n.folder.file(fileLedgerNK)); err != nil {
+		if cfg.LedgerKey, err = embedded.LoadOrCreateKey(n.dir.File(datadir.LedgerKey)); err != nil {
 			return err
 		}
-		verifier, err := embedded.LoadOrCreateKey(n.folder.file(fileVerifier))
+		verifier, err := embedded.LoadOrCreateKey(n.dir.File(datadir.VerifierKey))
 		if err != nil {
 			return err
 		}
 		cfg.VerifierKey = verifier.Public()
-		if err := n.folder.keep(fileSigner, []byte(cfg.LedgerKey.Public()+"\n")); err != nil {
+		if err := n.dir.WriteChanged(datadir.Signer, []byte(cfg.LedgerKey.Public()+"\n")); err != nil {
 			return err
 		}
 		n.signer = cfg.LedgerKey
@@ -253,14 +255,14 @@ func (n *Node) openStream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	epoch, begun, err := n.folder.began()
+	note, err := n.dir.ReadNote()
 	if err != nil {
 		return err
 	}
 	info, err := embedded.OpenStream(ctx, js)
 	switch {
-	case err == nil && begun && info.Epoch != epoch:
-		return n.otherLog(info.Epoch, epoch)
+	case err == nil && note.Known() && info.Epoch != note.Epoch:
+		return n.otherLog(info.Epoch, note.Epoch)
 	case err == nil:
 		err := n.openLeases(ctx, js, info)
 		for errors.Is(err, errLeasesGone) {
@@ -272,7 +274,7 @@ func (n *Node) openStream(ctx context.Context) error {
 		return err
 	case !errors.Is(err, embedded.ErrNoStream):
 		return err
-	case begun, n.folder.hasIndex():
+	case note.Known(), hasIndex(n.dir.File(datadir.Index)):
 		return n.logGone()
 	}
 	return n.createStream(ctx, js, newEpoch())
@@ -280,19 +282,22 @@ func (n *Node) openStream(ctx context.Context) error {
 
 func newEpoch() string { return strings.ToLower(ulid.Make().String()) }
 
+// ErrLogGone reports a data folder that had a log and has none now.
+var ErrLogGone = errors.New("the log of this data folder is gone")
+
 func (n *Node) otherLog(have, want string) error {
-	return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup", ErrLogGone, n.folder.path, have, want)
+	return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup", ErrLogGone, n.dir.Path(), have, want)
 }
 
 func (n *Node) logGone() error {
-	return fmt.Errorf("%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data", ErrLogGone, n.folder.path)
+	return fmt.Errorf("%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data", ErrLogGone, n.dir.Path())
 }
 
 // createStream begins the log and its leases.
 func (n *Node) createStream(ctx context.Context, js jetstream.JetStream, epoch string) error {
 	most := int64(embedded.DefaultMaxBytes)
 	if n.server != nil {
-		_, total, err := diskSpace(n.folder.path)
+		_, total, err := disk.Space(n.dir.Path())
 		if err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ledger/signin"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/metrics"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier"
@@ -166,7 +167,7 @@ func (c Config) Validate() error {
 		bad("recover-root: a verifier cannot write to the log; start a ledger with it")
 	}
 	if c.Name != "" {
-		if err := checkName(c.Name); err != nil {
+		if err := datadir.CheckName(c.Name); err != nil {
 			bad("name: %w", err)
 		}
 	}
@@ -198,7 +199,7 @@ type Node struct {
 	name   string
 	format events.Format
 	model  string // digest of the permission model
-	folder *folder
+	dir    *datadir.Dir
 	logParts
 	index   *index
 	fetched atomic.Int64  // bytes of a snapshot that were read
@@ -232,18 +233,18 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := takeFolder(cfg.Data)
+	dir, err := datadir.Open(cfg.Data)
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, format: format, model: cfg.Model.Digest(), folder: f, logParts: logParts{creds: creds}, ready: make(chan struct{})}
+	n := &Node{cfg: cfg, log: cfg.Logger, format: format, model: cfg.Model.Digest(), dir: dir, logParts: logParts{creds: creds}, ready: make(chan struct{})}
 	n.name = cfg.Name
 	if creds != nil {
 		n.name = creds.Name
 	}
 	if n.name == "" {
-		if n.name, err = f.name(); err != nil {
-			return nil, errors.Join(err, f.release())
+		if n.name, err = dir.NodeName(); err != nil {
+			return nil, errors.Join(err, dir.Close())
 		}
 	}
 	return n, nil
@@ -273,7 +274,7 @@ const shutdownTimeout = 8 * time.Second
 // start in order of need, and stop in reverse: listeners, then the lease, then
 // the index, then the connection to the log, then the log.
 func (n *Node) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, n.folder.release()) }()
+	defer func() { err = errors.Join(err, n.dir.Close()) }()
 
 	if err := n.listen(); err != nil {
 		return err
@@ -285,7 +286,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.closeLog()) }()
 
 	n.index = newIndex(indexConfig{
-		Name: n.name, Dir: n.folder.file(dirIndex), Fetch: n.fetchSnapshot, Logger: n.log,
+		Name: n.name, Dir: n.dir.File(datadir.Index), Fetch: n.fetchSnapshot, Logger: n.log,
 		Resident: max(0, n.cfg.Resident),
 		Follow: func() (*follow.Follower, error) {
 			return follow.New(follow.Config{Conn: n.conn, GapTimeout: n.cfg.gapTimeout(), Logger: n.log})
@@ -341,7 +342,7 @@ func (n *Node) openLedger(ctx context.Context) error {
 			return err
 		}
 	}
-	_, begun, err := n.folder.began()
+	note, err := n.dir.ReadNote()
 	if err != nil {
 		return err
 	}
@@ -350,7 +351,7 @@ func (n *Node) openLedger(ctx context.Context) error {
 		return err
 	}
 	n.ledger, err = ledger.Open(ctx, ledger.Config{
-		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Model: n.cfg.Model, Room: n.folder.room, Logger: n.log,
+		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Model: n.cfg.Model, Room: n.dir.CheckSpace, Logger: n.log,
 		Clock:  n.lease.ClockErr,
 		Forget: []func(context.Context, events.AccountID) error{n.forget},
 	})
@@ -360,7 +361,7 @@ func (n *Node) openLedger(ctx context.Context) error {
 	if err == nil {
 		err = n.publishSnapshots()
 	}
-	if err == nil && !begun {
+	if err == nil && !note.Known() {
 		err = n.beginLog(ctx, info.Epoch)
 	}
 	if err == nil && n.cfg.RecoverRoot {
@@ -468,8 +469,8 @@ func (n *Node) listen() (err error) {
 		n.closeListeners()
 		return err
 	}
-	if n.socket, err = n.folder.listen(); err != nil {
-		n.log.Warn("cannot listen on a socket in the data folder; name --server to commands on this machine", "socket", n.folder.file(fileSocket), "err", err)
+	if n.socket, err = listenSocket(n.dir); err != nil {
+		n.log.Warn("cannot listen on a socket in the data folder; name --server to commands on this machine", "socket", n.dir.File(datadir.Socket), "err", err)
 	}
 	return nil
 }
@@ -481,7 +482,7 @@ func (n *Node) closeListeners() {
 			_ = l.Close() // at worst it is closed already
 		}
 	}
-	n.folder.removeSocket()
+	removeSocket(n.dir.Path())
 }
 
 // serve answers until ctx ends or a part fails. Health and checks are answered

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
@@ -97,7 +98,7 @@ func TestFolderInUse(t *testing.T) {
 	dir := t.TempDir()
 	n := start(t, node.Config{Data: dir})
 	_, err := node.New(node.Config{Data: dir})
-	if !errors.Is(err, node.ErrInUse) || !strings.Contains(err.Error(), "--data") || !strings.Contains(err.Error(), dir) {
+	if !errors.Is(err, datadir.ErrInUse) || !strings.Contains(err.Error(), "--data") || !strings.Contains(err.Error(), dir) {
 		t.Errorf("New = %v, want ErrInUse that names the folder and the flag", err)
 	}
 	n.stop()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/projector"
 )
 
@@ -83,6 +84,15 @@ func settle(dir string) (string, error) {
 		return dir, projector.Move(folders[0], dir)
 	}
 	return dir, nil
+}
+
+// hasIndex reports whether there is an index that something was applied to.
+func hasIndex(dir string) bool {
+	folders, _, err := beside(dir)
+	return err != nil || slices.ContainsFunc(folders, func(dir string) bool {
+		_, err := os.Stat(filepath.Join(dir, "MANIFEST"))
+		return err == nil
+	})
 }
 
 // nextFolder returns a folder beside that of an index, which does not exist.
@@ -335,7 +345,7 @@ func (x *index) room(dir string) error {
 	if err != nil {
 		return err
 	}
-	need := size + size/4 + 2*indexReserve
+	need := size + size/4 + 2*datadir.IndexReserve
 	for range 2 {
 		free, err := x.cfg.Free(dir)
 		if err != nil {

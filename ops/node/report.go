@@ -11,6 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
 // reportEvery is how often a node reports where nothing changes.
@@ -121,5 +122,5 @@ func (n *Node) writeRun() error {
 	if err != nil {
 		return err
 	}
-	return n.folder.write(fileRun, append(b, '\n'))
+	return n.dir.Write(datadir.Run, append(b, '\n'))
 }

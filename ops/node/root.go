@@ -11,28 +11,29 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
 // beginLog writes the log's first events, and notes that it was begun. The
 // secret of the first token is on disk before its event is in the log.
 func (n *Node) beginLog(ctx context.Context, epoch string) error {
-	root, err := n.folder.rootSecret(n.format)
+	root, err := n.dir.RootSecret(n.format)
 	if err != nil {
 		return err
 	}
 	if err := n.patiently(ctx, "log cannot be begun yet", func() error { return n.ledger.Bootstrap(ctx, root) }); err != nil {
 		return err
 	}
-	n.log.Info("log begun", "epoch", epoch, "root_token", n.folder.file(fileRoot))
-	return n.folder.begin(epoch)
+	n.log.Info("log begun", "epoch", epoch, "root_token", n.dir.File(datadir.RootToken))
+	return n.dir.WriteNote(datadir.LogNote{Epoch: epoch})
 }
 
 // recoverRoot makes a token with superuser and writes its secret to root.token,
 // unless the one that is there is good for that. Where it does not succeed, the
 // node goes on without: checks do not depend on it.
 func (n *Node) recoverRoot(ctx context.Context) error {
-	file := n.folder.file(fileRoot)
+	file := n.dir.File(datadir.RootToken)
 	if err := n.awaitBirth(ctx); err != nil {
 		return err
 	}
@@ -68,12 +69,12 @@ func (n *Node) recoverRoot(ctx context.Context) error {
 // log, or of a later part of this one that a restore has lost, where it was
 // revoked.
 func (n *Node) newRoot(ctx context.Context) (got ledger.Recovered, err error) {
-	if err := n.folder.room(false); err != nil {
+	if err := n.dir.CheckSpace(false); err != nil {
 		return got, err // while the file is as it was
 	}
 	root := n.format.NewSecret(events.ServiceAccount)
-	if err := n.folder.write(fileRoot, []byte(root.Reveal()+"\n")); err != nil {
-		return got, fmt.Errorf("write %s: %w", fileRoot, err)
+	if err := n.dir.Write(datadir.RootToken, []byte(root.Reveal()+"\n")); err != nil {
+		return got, fmt.Errorf("write %s: %w", datadir.RootToken, err)
 	}
 	// Past this point the secret is on disk, and good for nothing until its token
 	// is in the log.
@@ -87,7 +88,7 @@ func (n *Node) newRoot(ctx context.Context) (got ledger.Recovered, err error) {
 // judgeRoot returns what a check for superuser comes to with root.token's
 // secret, as a reason's name, and "missing" where there is none.
 func (n *Node) judgeRoot() (string, error) {
-	raw, err := n.folder.read(fileRoot)
+	raw, err := n.dir.ReadSecret(datadir.RootToken)
 	if errors.Is(err, os.ErrNotExist) {
 		return "missing", nil
 	}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
 // answer is what a ledger says of one raft group.
@@ -88,9 +89,13 @@ func TestOthersDamage(t *testing.T) {
 // has none.
 func TestBeganWhileChecking(t *testing.T) {
 	server := &logServer{cfg: embedded.Config{Cluster: &embedded.Cluster{Hold: true}}}
-	dir := t.TempDir()
-	n := &Node{name: "l1", folder: &folder{path: dir}, logParts: logParts{server: server}}
-	if err := n.folder.begin("epoch"); err != nil {
+	data, err := datadir.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer data.Close()
+	n := &Node{name: "l1", dir: data, logParts: logParts{server: server}}
+	if err := n.dir.WriteNote(datadir.LogNote{Epoch: "epoch"}); err != nil {
 		t.Fatal(err)
 	}
 	if r, known, err := n.began(); known || err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/projector/snapshot"
 )
 
@@ -29,9 +30,9 @@ func (n *Node) signers() ([]string, error) {
 		}
 		return keys, nil
 	}
-	path := n.folder.file(fileSigner)
+	path := n.dir.File(datadir.Signer)
 	if n.cfg.NATSKey != "" {
-		path = filepath.Join(filepath.Dir(n.cfg.NATSKey), fileSigner)
+		path = filepath.Join(filepath.Dir(n.cfg.NATSKey), datadir.Signer)
 	}
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -56,7 +57,7 @@ func (n *Node) fetchSnapshot(ctx context.Context, dir string) error {
 	}
 	said := time.Now()
 	_, err = snapshot.InstallLatest(ctx, &snapshot.Store{Conn: n.conn}, dir, snapshot.Options{
-		Wanted: snapshot.Wanted{Keys: keys}, Reserve: indexReserve, Logger: n.log,
+		Wanted: snapshot.Wanted{Keys: keys}, Reserve: datadir.IndexReserve, Logger: n.log,
 		Progress: func(done, total int64) {
 			n.fetched.Store(done)
 			if time.Since(said) > time.Second {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+
+	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
 // Programs of the data folder's owner reach the node by a socket in it, api.sock.
@@ -20,7 +22,7 @@ import (
 // SocketIn returns the name of the socket in a data folder, empty where there is
 // none. It may be one that a process has left which died.
 func SocketIn(data string) string {
-	name := filepath.Join(data, fileSocket)
+	name := filepath.Join(data, datadir.Socket)
 	if info, err := os.Lstat(name); err != nil || info.Mode()&os.ModeSocket == 0 {
 		return ""
 	}
@@ -43,13 +45,13 @@ func DialSocket(ctx context.Context, name string) (net.Conn, error) {
 	return c, err
 }
 
-// listen opens the socket of a folder that this process holds. What is there was
-// left by a process that died.
-func (f *folder) listen() (net.Listener, error) {
-	f.removeSocket()
+// listenSocket opens the socket of a data folder. A socket that is there was left
+// by a process that died.
+func listenSocket(dir *datadir.Dir) (net.Listener, error) {
+	removeSocket(dir.Path())
 	// It is made in a folder of its own, so that nobody connects before its mode is
 	// set, and then moved.
-	private := f.file("." + fileSocket)
+	private := dir.File("." + datadir.Socket)
 	if err := os.RemoveAll(private); err != nil {
 		return nil, err
 	}
@@ -57,7 +59,7 @@ func (f *folder) listen() (net.Listener, error) {
 		return nil, err
 	}
 	defer os.RemoveAll(private)
-	name := filepath.Join(private, fileSocket)
+	name := filepath.Join(private, datadir.Socket)
 	short, done, err := shortName(name)
 	if err != nil {
 		return nil, err
@@ -68,15 +70,15 @@ func (f *folder) listen() (net.Listener, error) {
 		return nil, err
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false) // the name is another then
-	if err := errors.Join(os.Chmod(name, 0o600), os.Rename(name, f.file(fileSocket))); err != nil {
+	if err := errors.Join(os.Chmod(name, 0o600), os.Rename(name, dir.File(datadir.Socket))); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil
 }
 
 // removeSocket removes the socket, and nothing else by that name.
-func (f *folder) removeSocket() {
-	if name := SocketIn(f.path); name != "" {
+func removeSocket(data string) {
+	if name := SocketIn(data); name != "" {
 		_ = os.Remove(name) // where it stays, the next one takes its place
 	}
 }

@@ -16,10 +16,8 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 )
-
-// rootFile is the name of the first credential in the data folder.
-const rootFile = "root.token"
 
 // maxSecret is longer than any secret, including those of old systems.
 const maxSecret = 4 << 10
@@ -45,7 +43,7 @@ func (cfg *Config) hasToken() bool {
 	if cfg.DataDir == "" {
 		return false
 	}
-	_, err := os.Stat(filepath.Join(cfg.DataDir, rootFile))
+	_, err := os.Stat(filepath.Join(cfg.DataDir, datadir.RootToken))
 	return err == nil
 }
 
@@ -67,7 +65,7 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	case path == "" && cfg.DataDir == "":
 		return "", "", noCredential("there is no token to send: name a file that holds yours with --token-file, or the data folder of the ledger with --data")
 	case path == "":
-		path = filepath.Join(cfg.DataDir, rootFile)
+		path = filepath.Join(cfg.DataDir, datadir.RootToken)
 	}
 
 	f, err := os.Open(path)

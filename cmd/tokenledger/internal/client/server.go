@@ -16,6 +16,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
+	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
@@ -24,10 +25,6 @@ const (
 	DefaultServer   = "http://127.0.0.1:7600"
 	DefaultVerifier = "http://127.0.0.1:7601"
 )
-
-// runFile is the file in the data folder in which a running node says where it
-// listens.
-const runFile = "run.json"
 
 // Config says which servers to ask, and with which credential. Paths are empty
 // if there is none.
@@ -149,7 +146,7 @@ func (cfg *Config) running() (at node.Addresses, path string, err error) {
 	if cfg.DataDir == "" {
 		return at, "", nil
 	}
-	path = filepath.Join(cfg.DataDir, runFile)
+	path = filepath.Join(cfg.DataDir, datadir.Run)
 	b, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return at, path, nil
@@ -189,7 +186,7 @@ func (cfg *Config) PortClient(what string, base *url.URL, from string) *Client {
 // useSocket makes the client reach the node on the data folder through the
 // folder's socket. Another user's program may listen on the port by now.
 func (c *Client) useSocket(transport *http.Transport) {
-	if c.from != filepath.Join(c.cfg.DataDir, runFile) {
+	if c.from != filepath.Join(c.cfg.DataDir, datadir.Run) {
 		return
 	}
 	if c.socket = node.SocketIn(c.cfg.DataDir); c.socket == "" {
@@ -208,7 +205,7 @@ func (c *Client) SignIn(ctx context.Context) (err error) {
 	// The token of the data folder goes only to the node on that folder, or to the
 	// address that the command names. Another user's program may have the port.
 	if c.cfg.TokenFile == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
-		return exit.Failf(exit.Unavailable, "no_node", "no node runs on the data folder %s (it has no %s), so %s was sent nowhere: start it, or name its URL with --server", c.cfg.DataDir, "api.sock", owner)
+		return exit.Failf(exit.Unavailable, "no_node", "no node runs on the data folder %s (it has no %s), so %s was sent nowhere: start it, or name its URL with --server", c.cfg.DataDir, datadir.Socket, owner)
 	}
 	c.secret, c.owner = secret, owner
 	c.warnUnencrypted("your token")

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 // A Session is the session of a person who signed in, and its server. It is
@@ -65,17 +66,7 @@ func (cfg *Config) WriteSession(s Session) error {
 	}
 	// A new file replaces the old one: a link, or a mode that others set, must not
 	// decide who can read the secret.
-	f, err := os.CreateTemp(filepath.Dir(path), ".session-*") // 0600
-	if err == nil {
-		_, err = f.Write(append(b, '\n'))
-		err = errors.Join(err, f.Close())
-		if err == nil {
-			err = os.Rename(f.Name(), path)
-		}
-		if err != nil {
-			_ = os.Remove(f.Name()) // the error is said already
-		}
-	}
+	err = disk.Replace(path, append(b, '\n'))
 	if err != nil {
 		return exit.Failf(exit.Error, "session_file", "cannot keep the session in %s: %s", path, exit.Cause(err))
 	}

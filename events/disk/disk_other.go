@@ -1,0 +1,12 @@
+//go:build !(darwin || dragonfly || freebsd || linux || netbsd || openbsd)
+
+package disk
+
+import "os"
+
+// NoFollow has no effect on this system.
+const NoFollow = 0
+
+// Lock does nothing on this system: the operator has to make sure that one
+// process uses a folder.
+func Lock(*os.File) error { return nil }
