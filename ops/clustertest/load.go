@@ -399,7 +399,8 @@ func (c *client) step(ctx context.Context) {
 func (c *client) createAccount(ctx context.Context) {
 	change := Change{Kind: events.KindAccountCreated, Scopes: allSites()}
 	body := map[string]any{"login": fmt.Sprintf("%s.%s-%d", c.load.run, c.name, c.made), "kind": "user", "grants": events.ScopeStrings(change.Scopes)}
-	if change, a := c.do(ctx, change, "", http.MethodPost, "/v1/accounts", body); change.Outcome == Done {
+	k := task{change: change, method: http.MethodPost, path: "/v1/accounts", body: body}
+	if change, a := c.do(ctx, k); change.Outcome == Done {
 		c.accounts = append(c.accounts, &account{id: a.About()})
 	}
 }
@@ -417,8 +418,10 @@ func (c *client) createToken(ctx context.Context, a *account) {
 	for site := range sites {
 		h.scopes = append(h.scopes, scope(site+1))
 	}
-	change, answer := c.do(ctx, Change{Kind: events.KindTokenCreated, Scopes: h.scopes}, "", http.MethodPost, "/v1/tokens",
-		map[string]any{"account": a.id, "app": "load", "scopes": events.ScopeStrings(h.scopes)})
+	change, answer := c.do(ctx, task{
+		change: Change{Kind: events.KindTokenCreated, Scopes: h.scopes}, method: http.MethodPost, path: "/v1/tokens",
+		body: map[string]any{"account": a.id, "app": "load", "scopes": events.ScopeStrings(h.scopes)},
+	})
 	if change.Outcome != Done || answer.Secret == "" {
 		return // a secret that no answer showed is nobody's
 	}
@@ -442,7 +445,10 @@ func (c *client) token(ctx context.Context, pick choice, verb string, kind event
 	} else {
 		operation = ""
 	}
-	change, _ := c.do(ctx, Change{Kind: kind, About: h.ID}, operation, http.MethodPost, "/v1/tokens/"+h.ID+"/"+verb, nil)
+	change, _ := c.do(ctx, task{
+		change: Change{Kind: kind, About: h.ID}, operation: operation,
+		method: http.MethodPost, path: "/v1/tokens/" + h.ID + "/" + verb,
+	})
 	switch {
 	case change.Outcome != Done:
 		h.lost = true
@@ -471,8 +477,10 @@ func (c *client) narrow(ctx context.Context, pick choice) {
 			scopes = append(scopes, scope(site+1))
 		}
 	}
-	change, _ := c.do(ctx, Change{Kind: events.KindTokenScoped, About: h.ID, Scopes: scopes}, operation,
-		http.MethodPatch, "/v1/tokens/"+h.ID, map[string]any{"scopes": events.ScopeStrings(scopes)})
+	change, _ := c.do(ctx, task{
+		change: Change{Kind: events.KindTokenScoped, About: h.ID, Scopes: scopes}, operation: operation,
+		method: http.MethodPatch, path: "/v1/tokens/" + h.ID, body: map[string]any{"scopes": events.ScopeStrings(scopes)},
+	})
 	if change.Outcome != Done {
 		h.lost = true
 		return
@@ -497,7 +505,10 @@ func (c *client) account(ctx context.Context, a *account, verb string, kind even
 	} else {
 		operation = ""
 	}
-	change, _ := c.do(ctx, Change{Kind: kind, About: a.id}, operation, http.MethodPost, "/v1/accounts/"+a.id+"/"+verb, nil)
+	change, _ := c.do(ctx, task{
+		change: Change{Kind: kind, About: a.id}, operation: operation,
+		method: http.MethodPost, path: "/v1/accounts/" + a.id + "/" + verb,
+	})
 	if change.Outcome != Done {
 		a.lost = true
 		return
@@ -536,11 +547,9 @@ type task struct {
 	most  int // number of tries; 0 for as many as it takes
 }
 
-// do carries a command out: it is sent to any ledger, and again, until it is
-// acknowledged or the client gives it up. operation names it where it can be
-// waited for and the client may want to.
-func (c *client) do(ctx context.Context, change Change, operation, method, path string, body any) (Change, Answer) {
-	k := task{change: change, operation: operation, method: method, path: path, body: body}
+// do carries a command out. It sends the request to any ledger, and retries until
+// the command is acknowledged or the client gives up.
+func (c *client) do(ctx context.Context, k task) (Change, Answer) {
 	if c.rng.IntN(8) == 0 {
 		k.most = 2 // it gives up soon, and what becomes of the command stays open
 	}

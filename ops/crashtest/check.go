@@ -108,7 +108,7 @@ func checkLogins(t testing.TB, w *workload) {
 	api := w.ledger.process().waitListening().API
 	for _, c := range w.clients {
 		for _, a := range c.accounts {
-			r, err := send(t.Context(), w.web, http.MethodGet, api+"/v1/accounts/"+a.login, w.root, "", nil)
+			r, err := send(t.Context(), w.web, request{method: http.MethodGet, url: api + "/v1/accounts/" + a.login, secret: w.root})
 			if err != nil || r.ID != a.id {
 				t.Errorf("account %s by its login: %v, %s", a.id, err, r)
 			}

@@ -63,28 +63,35 @@ func (r reply) String() string {
 	return fmt.Sprintf("status %d, %s%s %s, position %d", r.status, r.Code, r.Reason, r.Detail, r.Position)
 }
 
-// send sends one request, once.
-func send(ctx context.Context, c *http.Client, method, url, secret, key string, body map[string]any) (reply, error) {
+// request is one HTTP request.
+type request struct {
+	method, url string
+	secret, key string // empty for none
+	body        map[string]any
+}
+
+// send sends a request, once.
+func send(ctx context.Context, c *http.Client, r request) (reply, error) {
 	var content io.Reader
-	if body != nil {
-		b, err := json.Marshal(body)
+	if r.body != nil {
+		b, err := json.Marshal(r.body)
 		if err != nil {
 			return reply{}, err
 		}
 		content = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, url, content)
+	req, err := http.NewRequestWithContext(ctx, r.method, r.url, content)
 	if err != nil {
 		return reply{}, err
 	}
 	if content != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	if secret != "" {
-		req.Header.Set("Authorization", "Bearer "+secret)
+	if r.secret != "" {
+		req.Header.Set("Authorization", "Bearer "+r.secret)
 	}
-	if key != "" {
-		req.Header.Set("Idempotency-Key", key)
+	if r.key != "" {
+		req.Header.Set("Idempotency-Key", r.key)
 	}
 	resp, err := c.Do(req)
 	if err != nil {
@@ -95,16 +102,18 @@ func send(ctx context.Context, c *http.Client, method, url, secret, key string, 
 	if err != nil {
 		return reply{}, err
 	}
-	r := reply{status: resp.StatusCode}
-	if err := json.Unmarshal(b, &r); err != nil {
-		return r, fmt.Errorf("%s %s: status %d, and the body is not JSON: %w", method, url, resp.StatusCode, err)
+	got := reply{status: resp.StatusCode}
+	if err := json.Unmarshal(b, &got); err != nil {
+		return got, fmt.Errorf("%s %s: status %d, and the body is not JSON: %w", r.method, r.url, resp.StatusCode, err)
 	}
-	return r, nil
+	return got, nil
 }
 
 // ask asks a verifier about a secret.
 func ask(ctx context.Context, verify, secret string, need ...string) (reply, error) {
-	return send(ctx, quickly, http.MethodPost, verify+"/v1/verify", "", "", map[string]any{"token": secret, "need": need})
+	return send(ctx, quickly, request{
+		method: http.MethodPost, url: verify + "/v1/verify", body: map[string]any{"token": secret, "need": need},
+	})
 }
 
 // ack is a command that was acknowledged.
@@ -337,7 +346,9 @@ func (c *client) once(ctx context.Context, cmd command, limit time.Duration) (re
 	if !ok {
 		return reply{}, errors.New("the ledger does not listen")
 	}
-	return send(ctx, c.w.web, cmd.method, a.API+cmd.path, c.w.root, cmd.key, cmd.body)
+	return send(ctx, c.w.web, request{
+		method: cmd.method, url: a.API + cmd.path, secret: c.w.root, key: cmd.key, body: cmd.body,
+	})
 }
 
 // plan makes the next command, one that has to succeed.
