@@ -17,9 +17,9 @@ import (
 // endless is a lease that never ends.
 type endless struct{}
 
-func (endless) InForce() (int64, bool) { return 0, true }
-func (endless) Left() time.Duration    { return time.Hour }
-func (endless) Least() events.Position { return 0 }
+func (endless) Valid() (int64, bool)         { return 0, true }
+func (endless) Remaining() time.Duration     { return time.Hour }
+func (endless) MinPosition() events.Position { return 0 }
 
 // verifier is one over the kit's index.
 func (k *kit) verifier() *verifier.Verifier {

@@ -80,7 +80,7 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 	for tries := 0; ; tries++ {
 		all := together(decisions)
 		switch {
-		case all.Reason == Unavailable, tries > MostRechecks:
+		case all.Reason == Unavailable, tries > MaxRechecks:
 			v.unavailable(w)
 			return
 		case all.Reason == Malformed: // no index was asked

@@ -284,7 +284,7 @@ func TestBatchPosition(t *testing.T) {
 // resting is a lease that is for any position.
 type resting struct{ *verifiertest.Lease }
 
-func (resting) Least() events.Position { return 0 }
+func (resting) MinPosition() events.Position { return 0 }
 
 // FuzzBatchRequest sends two bodies of a check alone and together.
 func FuzzBatchRequest(f *testing.F) {

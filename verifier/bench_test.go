@@ -51,8 +51,8 @@ func (x tableIndex) Find(d events.Digest) (f projector.Found, err error) {
 // endless is a lease that is measured by the clock of a real one.
 type endless struct{ verifier.Lease }
 
-func (endless) InForce() (int64, bool) { return clock.BoottimeBefore(1 << 62) }
-func (endless) Least() events.Position { return 0 }
+func (endless) Valid() (int64, bool)         { return clock.BoottimeBefore(1 << 62) }
+func (endless) MinPosition() events.Position { return 0 }
 
 // crowd is as many tokens as a large installation has: a hundred of each account,
 // each for one of a thousand sites, every sixteenth revoked.

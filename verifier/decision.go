@@ -220,12 +220,12 @@ func (v *Verifier) Confirm(d *Decision) bool {
 	if d.Position < v.cfg.Index.Position() {
 		return false
 	}
-	// The clock is read as late as can be, and Least last: see [Lease].
-	_, inForce := v.cfg.Lease.InForce()
-	if !inForce && (!d.Stale || v.cfg.Lease.Left() <= -d.past) {
+	// The clock is read as late as can be, and MinPosition last: see [Lease].
+	_, inForce := v.cfg.Lease.Valid()
+	if !inForce && (!d.Stale || v.cfg.Lease.Remaining() <= -d.past) {
 		return false
 	}
-	return d.Position >= v.cfg.Lease.Least()
+	return d.Position >= v.cfg.Lease.MinPosition()
 }
 
 // Recheck decides again, for the secret and the request that d is about. The
@@ -243,7 +243,7 @@ func (v *Verifier) Recheck(d *Decision, secret string, r Request) {
 // that. It charges no rate, counts nothing, and its answer is confirmed.
 func (v *Verifier) Still(secret string, r Request) Reason {
 	d := Decision{charged: true}
-	for range MostRechecks {
+	for range MaxRechecks {
 		v.check(secret, &r, &d)
 		if v.Confirm(&d) {
 			return d.Reason
@@ -252,10 +252,10 @@ func (v *Verifier) Still(secret string, r Request) Reason {
 	return Unavailable
 }
 
-// MostRechecks is how often an answer is decided again because the index or the
+// MaxRechecks is how often an answer is decided again because the index or the
 // lease went on before it was written. One try takes microseconds, so a node
 // that needs more does not get to answer in time.
-const MostRechecks = 64
+const MaxRechecks = 64
 
 func (v *Verifier) decide(digest events.Digest, plain bool, r *Request, d *Decision) {
 	const most = 16
@@ -265,7 +265,7 @@ func (v *Verifier) decide(digest events.Digest, plain bool, r *Request, d *Decis
 		// this is decided says nothing; one that was over before and is in force
 		// now was renewed in between, and the position says whether what was found
 		// is good for the new one.
-		now, inForce := v.cfg.Lease.InForce()
+		now, inForce := v.cfg.Lease.Valid()
 		d.Position = found.Position
 		switch {
 		case err == nil:
@@ -278,11 +278,11 @@ func (v *Verifier) decide(digest events.Digest, plain bool, r *Request, d *Decis
 			}
 			d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
 		}
-		if d.Reason == Unavailable || inForce && d.Position >= v.cfg.Lease.Least() {
+		if d.Reason == Unavailable || inForce && d.Position >= v.cfg.Lease.MinPosition() {
 			return
 		}
-		left, past := v.cfg.Lease.Left(), v.past(r)
-		behind := d.Position < v.cfg.Lease.Least()
+		left, past := v.cfg.Lease.Remaining(), v.past(r)
+		behind := d.Position < v.cfg.Lease.MinPosition()
 		switch {
 		case left <= -past, behind && (try == most || v.cfg.Index.Position() <= d.Position):
 			d.Reason = Unavailable

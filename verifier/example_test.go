@@ -19,9 +19,9 @@ type given struct {
 	least events.Position
 }
 
-func (g *given) InForce() (int64, bool) { return 0, g.left > 0 }
-func (g *given) Left() time.Duration    { return g.left }
-func (g *given) Least() events.Position { return g.least }
+func (g *given) Valid() (int64, bool)         { return 0, g.left > 0 }
+func (g *given) Remaining() time.Duration     { return g.left }
+func (g *given) MinPosition() events.Position { return g.least }
 
 // A verifier answers from an index that follows a log. Here the log is three
 // events that stand ready.

@@ -106,7 +106,7 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 	for tries := 0; ; tries++ {
 		at := d.Position
 		switch {
-		case d.Reason == Unavailable, tries > MostRechecks:
+		case d.Reason == Unavailable, tries > MaxRechecks:
 			v.unavailable(w)
 			return
 		case d.Reason == Malformed:

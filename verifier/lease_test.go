@@ -79,7 +79,7 @@ func TestLease(t *testing.T) {
 
 	n.Lease.Renew(n.Clock.Boottime(), l.End())
 	check("renewed", verifier.Allowed)
-	n.Lease.GiveUp()
+	n.Lease.Release()
 	check("given up", verifier.Unavailable)
 }
 

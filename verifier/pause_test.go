@@ -21,8 +21,8 @@ type between struct {
 	do func()
 }
 
-func (b *between) InForce() (int64, bool) {
-	now, yes := b.Lease.InForce()
+func (b *between) Valid() (int64, bool) {
+	now, yes := b.Lease.Valid()
 	if do := b.do; do != nil {
 		b.do = nil
 		do()
@@ -55,7 +55,7 @@ func TestAnswerAfterPause(t *testing.T) {
 	}{
 		{"nothing", "view:site/3", func(*pauseWorld) {}, allowed},
 		{"the lease ends", "view:site/3", func(w *pauseWorld) { w.Clock.Pass(verifier.DefaultLease) }, unavailable},
-		{"the lease is given up", "view:site/3", func(w *pauseWorld) { w.Lease.GiveUp() }, unavailable},
+		{"the lease is given up", "view:site/3", func(w *pauseWorld) { w.Lease.Release() }, unavailable},
 		{"the lease ends and is renewed, with nothing new", "view:site/3", func(w *pauseWorld) {
 			w.Clock.Pass(time.Hour)
 			w.Follow()
@@ -164,7 +164,7 @@ func TestRecheckChargesOnce(t *testing.T) {
 		}
 	}
 	d := n.Verifier.Check("garbage", verifier.Request{})
-	n.Lease.GiveUp()
+	n.Lease.Release()
 	if !n.Verifier.Confirm(&d) {
 		t.Error("a refusal of garbage needs a lease")
 	}

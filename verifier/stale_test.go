@@ -76,9 +76,9 @@ func TestStale(t *testing.T) {
 	// past a lease that there was not.
 	n.Lease.Renew(n.Clock.Boottime()-31*time.Second, l.End()+1)
 	check("with an index that went back", "track:site/3", verifier.Unavailable, false, 0)
-	n.Lease.GiveUp()
+	n.Lease.Release()
 	check("given up", "track:site/3", verifier.Unavailable, false, 0)
-	if left := n.Lease.Left(); left != lease.NoLease {
+	if left := n.Lease.Remaining(); left != lease.Never {
 		t.Errorf("given up: %v left", left)
 	}
 	l.Account()
@@ -153,18 +153,18 @@ func TestLeaseOvertakesCheck(t *testing.T) {
 	}
 }
 
-// racingLease does something between a decision and the question for Least.
+// racingLease does something between a decision and the question for MinPosition.
 type racingLease struct {
 	*verifiertest.Lease
 	looks  int
 	during func()
 }
 
-func (r *racingLease) InForce() (int64, bool) {
+func (r *racingLease) Valid() (int64, bool) {
 	if r.looks++; r.looks == 1 {
 		r.during()
 	}
-	return r.Lease.InForce()
+	return r.Lease.Valid()
 }
 
 // TestStaleAnswer says in the HTTP answer that it is stale.

@@ -16,8 +16,8 @@ type tellingLease struct {
 	now time.Time
 }
 
-func (l *tellingLease) InForce() (int64, bool) {
-	_, yes := l.Lease.InForce()
+func (l *tellingLease) Valid() (int64, bool) {
+	_, yes := l.Lease.Valid()
 	return l.now.UnixNano(), yes
 }
 

@@ -30,18 +30,18 @@ type Index interface {
 }
 
 // Lease says for how long checks may be answered, and from what. A check asks
-// for it after it has read the index, and asks for Least last.
+// for it after it has read the index, and asks for MinPosition last.
 type Lease interface {
-	// InForce reports whether Left would return more than zero, in less time. With
-	// it comes the time of day where it was read for that, after InForce was
+	// Valid reports whether Remaining would return more than zero, in less time. With
+	// it comes the time of day where it was read for that, after Valid was
 	// called: nanoseconds of Unix time, more than 0. Else it is 0.
-	InForce() (now int64, yes bool)
-	// Left returns for how much longer. Less than zero is for how long the lease
+	Valid() (now int64, yes bool)
+	// Remaining returns for how much longer. Less than zero is for how long the lease
 	// is over, and the least there is stands for none that could be gone on
-	// from: see [lease.NoLease].
-	Left() time.Duration
-	// Least returns the position that the index has to hold.
-	Least() events.Position
+	// from: see [lease.Never].
+	Remaining() time.Duration
+	// MinPosition returns the position that the index has to hold.
+	MinPosition() events.Position
 }
 
 // Config says what a verifier works with.
@@ -182,7 +182,7 @@ func (v *Verifier) Stale() map[string]time.Duration { return v.cfg.Stale }
 
 // Lease returns for how much longer the verifier may answer; zero where it may
 // not.
-func (v *Verifier) Lease() time.Duration { return max(0, v.cfg.Lease.Left()) }
+func (v *Verifier) Lease() time.Duration { return max(0, v.cfg.Lease.Remaining()) }
 
 // Position returns the position that answers rest on.
 func (v *Verifier) Position() events.Position { return v.cfg.Index.Position() }

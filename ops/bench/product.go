@@ -38,12 +38,14 @@ type product struct {
 // well is. It reads the clock that a node's lease is measured by.
 type heldLease struct{ until, least atomic.Int64 }
 
-func (l *heldLease) InForce() (int64, bool) {
+func (l *heldLease) Valid() (int64, bool) {
 	return clock.BoottimeBefore(time.Duration(l.until.Load()))
 }
 
-func (l *heldLease) Left() time.Duration    { return time.Duration(l.until.Load()) - clock.Boottime() }
-func (l *heldLease) Least() events.Position { return events.Position(l.least.Load()) }
+func (l *heldLease) Remaining() time.Duration {
+	return time.Duration(l.until.Load()) - clock.Boottime()
+}
+func (l *heldLease) MinPosition() events.Position { return events.Position(l.least.Load()) }
 
 // resident is how much memory the index may take for tokens: enough for all of
 // any size that is measured.

@@ -97,7 +97,7 @@ var breakages = []breakage{
 		"a lease needs no reading of the log",
 		[]Edit{
 			{"verifier/lease/machine.go", "if !t.known || m.applied < t.floor {", "if !t.known {"},
-			{"verifier/lease/machine.go", "		m.least = max(m.least, t.floor)\n", ""},
+			{"verifier/lease/machine.go", "		m.minPos = max(m.minPos, t.floor)\n", ""},
 		},
 		[]string{"I3"},
 		cutOffScene,

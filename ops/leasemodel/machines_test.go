@@ -138,7 +138,7 @@ func (s *stepper) tell(to *node, a act) *node {
 	case vApplied:
 		n.m.Applied(events.Position(a.a))
 	case vGiveUp:
-		n.m.GiveUp()
+		n.m.Release()
 	default:
 		panic("not a verifier's")
 	}

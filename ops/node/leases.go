@@ -102,7 +102,7 @@ func (n *Node) awaitLease(ctx context.Context) {
 func (n *Node) giveUpLease() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	if err := n.lease.GiveUp(ctx); err != nil {
+	if err := n.lease.Release(ctx); err != nil {
 		// Ledgers then wait until the lease is over.
 		n.log.Warn("lease was not given up", "err", err)
 	}

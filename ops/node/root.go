@@ -110,9 +110,9 @@ func (n *Node) judgeRoot() (string, error) {
 // read the whole log, and does not tell others what it hears.
 type noLease struct{}
 
-func (noLease) InForce() (int64, bool) { return 0, true }
-func (noLease) Left() time.Duration    { return time.Hour }
-func (noLease) Least() events.Position { return 0 }
+func (noLease) Valid() (int64, bool)         { return 0, true }
+func (noLease) Remaining() time.Duration     { return time.Hour }
+func (noLease) MinPosition() events.Position { return 0 }
 
 // awaitBirth waits until the log has its first token. Another ledger that is
 // about to make it leaves that out where it finds one. It is not waited for

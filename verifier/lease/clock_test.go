@@ -308,7 +308,7 @@ func TestKeeperClockLedger(t *testing.T) {
 		b.barriers = false
 		b.run()
 		defer b.end()
-		b.tell1s(compareWithin+2*time.Second, "node")
+		b.tell1s(compareTimeout+2*time.Second, "node")
 		if err := errors.Join(b.Err(), b.ClockErr()); err != nil {
 			t.Errorf("no other ledger writes barriers: %v", err)
 		}

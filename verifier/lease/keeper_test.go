@@ -283,7 +283,7 @@ func (b *bench) sleep(d time.Duration) {
 
 func (b *bench) wantLeft(what string, want time.Duration) {
 	b.t.Helper()
-	if got := b.Left(); got != want {
+	if got := b.Remaining(); got != want {
 		b.t.Errorf("%s: %v left, want %v", what, got, want)
 	}
 	if err := b.Err(); (err == nil) != (want > 0) {
@@ -301,12 +301,12 @@ func TestKeeperJoins(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		b := newBench(t)
 		b.barriers = false
-		b.wantLeft("before it runs", NoLease)
+		b.wantLeft("before it runs", Never)
 		b.barrier(5) // which stands before the renewal
 		b.run()
 		defer b.end()
 		b.sleep(500 * time.Millisecond)
-		b.wantLeft("without a barrier behind", NoLease)
+		b.wantLeft("without a barrier behind", Never)
 		if err := b.Err(); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "barrier") {
 			t.Errorf("Err = %v", err)
 		}
@@ -319,8 +319,8 @@ func TestKeeperJoins(t *testing.T) {
 		}
 		b.barrier(5)
 		b.wantLeft("with a barrier", 29500*time.Millisecond)
-		if b.Least() != 5 {
-			t.Errorf("Least = %d", b.Least())
+		if b.MinPosition() != 5 {
+			t.Errorf("MinPosition = %d", b.MinPosition())
 		}
 		b.sleep(5 * time.Second)
 		if list = b.renewals(); list[len(list)-1].Joining {
@@ -342,7 +342,7 @@ func TestKeeperPace(t *testing.T) {
 		b.run()
 		defer b.end()
 		for range 60 {
-			if left := b.Left(); left < 25*time.Second || left > 30*time.Second {
+			if left := b.Remaining(); left < 25*time.Second || left > 30*time.Second {
 				t.Fatalf("%v left", left)
 			}
 			b.sleep(time.Second)
@@ -361,7 +361,7 @@ func TestKeeperPace(t *testing.T) {
 				t.Errorf("renewal %d is %+v, want %+v", i, *r, want)
 			}
 		}
-		if s := b.Status(); s.Renewals != 13 || s.Failures+s.Lost != 0 || s.Holder.Node != "node" || s.Left != b.Left() || s.Least != 5 {
+		if s := b.Status(); s.Renewals != 13 || s.Failures+s.Lost != 0 || s.Holder.Node != "node" || s.Remaining != b.Remaining() || s.MinPosition != 5 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -409,7 +409,7 @@ func TestKeeperNoAcknowledgement(t *testing.T) {
 			b.run()
 			defer b.end()
 			b.sleep(4*time.Second - 1)
-			b.wantLeft("with two renewals lost", NoLease)
+			b.wantLeft("with two renewals lost", Never)
 			b.sleep(1)
 			b.wantLeft("with the third", 30*time.Second)
 			if s := b.Status(); s.Failures != 2 || s.Renewals != 1 {
@@ -440,7 +440,7 @@ func TestKeeperCutOff(t *testing.T) {
 		}
 		b.do(func() { b.fate = nil })
 		b.sleep(3 * time.Second)
-		if left := b.Left(); left < 27*time.Second {
+		if left := b.Remaining(); left < 27*time.Second {
 			t.Errorf("three seconds after the log is back %v are left", left)
 		}
 	})
@@ -462,15 +462,15 @@ func TestKeeperPaused(t *testing.T) {
 		// The first renewal is acknowledged too late to be of use, and the next
 		// one is due.
 		b.sleep(time.Second)
-		if left := b.Left(); left < 29*time.Second {
+		if left := b.Remaining(); left < 29*time.Second {
 			t.Errorf("after a pause: %v left", left)
 		}
 		b.jump.Add(int64(28*time.Second + 1))
-		if left := b.Left(); left > time.Second || left <= 0 {
+		if left := b.Remaining(); left > time.Second || left <= 0 {
 			t.Errorf("after a pause that is shorter than the lease: %v left", left)
 		}
 		b.jump.Add(int64(time.Minute))
-		if left := b.Left(); left > 0 {
+		if left := b.Remaining(); left > 0 {
 			t.Errorf("after one that is longer: %v left", left)
 		}
 	})
@@ -485,7 +485,7 @@ func TestKeeperPaused(t *testing.T) {
 		}
 		b.run()
 		defer b.end()
-		if left := b.Left(); left != -10*time.Second {
+		if left := b.Remaining(); left != -10*time.Second {
 			t.Errorf("a lease that was over before it came: %v left", left)
 		}
 	})
@@ -499,7 +499,7 @@ func TestKeeperWallClock(t *testing.T) {
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
-		left := b.Left()
+		left := b.Remaining()
 		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
 		b.still.Store(int64(b.boottime()))
 		b.sleep(time.Hour)
@@ -525,8 +525,8 @@ func TestKeeperFloor(t *testing.T) {
 		b.wantLeft("with less than the barrier asks for", -4*time.Second)
 		b.do(func() { b.index.position = 9 })
 		b.wantLeft("with what it asks for", 26*time.Second) // of the renewal at 30 s
-		if b.Least() != 8 {
-			t.Errorf("Least = %d, want 8", b.Least())
+		if b.MinPosition() != 8 {
+			t.Errorf("MinPosition = %d, want 8", b.MinPosition())
 		}
 	})
 }
@@ -542,8 +542,8 @@ func TestKeeperIndexGoesBack(t *testing.T) {
 		b.barrier(6)
 		b.do(func() { b.index.position = 20 })
 		b.barrier(7)
-		if b.Least() != 50 {
-			t.Errorf("Least = %d, want 50", b.Least())
+		if b.MinPosition() != 50 {
+			t.Errorf("MinPosition = %d, want 50", b.MinPosition())
 		}
 		if err := b.Err(); err == nil || !strings.Contains(err.Error(), "position 20") {
 			t.Errorf("Err = %v", err)
@@ -574,7 +574,7 @@ func TestKeeperGap(t *testing.T) {
 		b.sleep(10 * time.Second)
 		b.wantLeft("without a barrier", 18900*time.Millisecond)
 		b.barrier(5)
-		if left := b.Left(); left < 29*time.Second {
+		if left := b.Remaining(); left < 29*time.Second {
 			t.Errorf("with a barrier: %v left", left)
 		}
 		if s := b.Status(); s.Lost != 1 {
@@ -592,14 +592,14 @@ func TestKeeperUnread(t *testing.T) {
 		b.sleep(time.Second)
 		b.do(func() { b.holdBack = true })
 		b.sleep(31 * time.Second)
-		if left := b.Left(); left > 0 {
+		if left := b.Remaining(); left > 0 {
 			t.Errorf("with nothing read for longer than a lease: %v left", left)
 		}
 		if err := b.Err(); !strings.Contains(err.Error(), "not read") {
 			t.Errorf("Err = %v", err)
 		}
 		b.do(func() { b.holdBack = false })
-		if left := b.Left(); left < 25*time.Second {
+		if left := b.Remaining(); left < 25*time.Second {
 			t.Errorf("with all read: %v left", left)
 		}
 	})
@@ -631,8 +631,8 @@ func TestKeeperOtherStream(t *testing.T) {
 			b.wantLeft("with the renewal of before", 25*time.Second)
 			b.sleep(time.Second)
 			list := b.renewals()
-			if last := list[len(list)-1]; !last.Joining || last.Number != 4 || b.Left() <= 28*time.Second {
-				t.Errorf("wrong by %d: %v left, joined with %+v", wrong, b.Left(), last)
+			if last := list[len(list)-1]; !last.Joining || last.Number != 4 || b.Remaining() <= 28*time.Second {
+				t.Errorf("wrong by %d: %v left, joined with %+v", wrong, b.Remaining(), last)
 			}
 		})
 	}
@@ -662,8 +662,8 @@ func TestKeeperUnreadable(t *testing.T) {
 			b.sleep(time.Second)
 		}
 		b.sleep(time.Second)
-		if b.Left() <= 25*time.Second {
-			t.Errorf("%v left", b.Left())
+		if b.Remaining() <= 25*time.Second {
+			t.Errorf("%v left", b.Remaining())
 		}
 	})
 }
@@ -677,7 +677,7 @@ func TestKeeperOtherEpoch(t *testing.T) {
 		defer b.end()
 		b.sleep(time.Second)
 		b.barrier(5, func(m *events.Barrier) { m.Epoch = otherEpoch })
-		b.wantLeft("with a barrier of another epoch", NoLease)
+		b.wantLeft("with a barrier of another epoch", Never)
 		list := b.renewals()
 		if last := list[len(list)-1]; last.Lease != 0 || last.Number != 2 {
 			t.Errorf("the ledgers are told %+v", last)
@@ -692,18 +692,18 @@ func TestKeeperOtherEpoch(t *testing.T) {
 		b.do(func() { b.index = benchIndex{epoch: otherEpoch, position: 3, fresh: true}; b.barriers = false })
 		b.sleep(time.Second)
 		b.barrier(3, func(m *events.Barrier) { m.Epoch = otherEpoch })
-		if left := b.Left(); left < 29*time.Second {
+		if left := b.Remaining(); left < 29*time.Second {
 			t.Errorf("with the index of that epoch: %v left, %v", left, b.Err())
 		}
 
 		// And back, as the ledgers' log is.
 		b.barrier(3)
-		b.wantLeft("with a barrier of the first epoch", NoLease)
+		b.wantLeft("with a barrier of the first epoch", Never)
 		b.barrier(4, func(m *events.Barrier) { m.Epoch = otherEpoch })
 		b.sleep(time.Second)
 		b.barrier(4, func(m *events.Barrier) { m.Epoch = otherEpoch })
 		b.do(func() { b.index.position = 5 })
-		if left := b.Left(); left < 28*time.Second {
+		if left := b.Remaining(); left < 28*time.Second {
 			t.Errorf("with barriers of its epoch again: %v left, %v", left, b.Err())
 		}
 	})
@@ -718,20 +718,20 @@ func TestKeeperIndex(t *testing.T) {
 		b.run()
 		defer b.end()
 		b.sleep(time.Minute)
-		b.wantLeft("with an index that is behind", NoLease)
+		b.wantLeft("with an index that is behind", Never)
 		if n := len(b.renewals()); n != 0 {
 			t.Errorf("%d renewals", n)
 		}
 		b.do(func() { b.index.fresh = true })
 		b.sleep(time.Second)
-		b.wantLeft("with one that is not", 29*time.Second+look)
+		b.wantLeft("with one that is not", 29*time.Second+pollInterval)
 
 		b.do(func() { b.index.err = errors.New("broken") })
 		if err := b.Err(); err == nil || !strings.Contains(err.Error(), "broken") {
 			t.Errorf("Err = %v", err)
 		}
 		b.sleep(10 * time.Second)
-		b.wantLeft("with one that failed", NoLease)
+		b.wantLeft("with one that failed", Never)
 		list := b.renewals()
 		if last := list[len(list)-1]; len(list) < 2 || last.Lease != 0 {
 			t.Errorf("the ledgers are told %+v", last)
@@ -742,7 +742,7 @@ func TestKeeperIndex(t *testing.T) {
 		}
 		b.do(func() { b.index.err = nil })
 		b.sleep(time.Second)
-		if left := b.Left(); left < 29*time.Second {
+		if left := b.Remaining(); left < 29*time.Second {
 			t.Errorf("with one that is well again: %v left", left)
 		}
 		list = b.renewals()
@@ -801,7 +801,7 @@ func TestKeeperProgress(t *testing.T) {
 		}
 		b.do(func() { b.index.err = nil })
 		b.end()
-		if err := b.GiveUp(t.Context()); err != nil {
+		if err := b.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if s := b.Status(); s.Asking {
@@ -850,17 +850,17 @@ func TestKeeperGivesUp(t *testing.T) {
 		b.sleep(5*time.Second - 1)
 		b.do(func() {
 			b.fate = func(r *events.Renewal) fate {
-				if r.Lease == 0 && b.Left() != NoLease {
-					t.Errorf("the ledgers are told with %v left", b.Left())
+				if r.Lease == 0 && b.Remaining() != Never {
+					t.Errorf("the ledgers are told with %v left", b.Remaining())
 				}
 				return fate{lost: r.Lease > 0} // one is on its way
 			}
 		})
 		b.sleep(1)
-		if err := b.GiveUp(t.Context()); err != nil {
+		if err := b.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
-		b.wantLeft("given up", NoLease)
+		b.wantLeft("given up", Never)
 		list := b.renewals()
 		if last := list[len(list)-1]; last.Lease != 0 || last.Number != 3 {
 			t.Errorf("the ledgers are told %+v", last)
@@ -873,7 +873,7 @@ func TestKeeperGivesUp(t *testing.T) {
 		if n := len(b.renewals()); n != len(list) {
 			t.Errorf("%d renewals more", n-len(list))
 		}
-		b.wantLeft("later", NoLease)
+		b.wantLeft("later", Never)
 		if err := b.Err(); !strings.Contains(err.Error(), "stops") {
 			t.Errorf("Err = %v", err)
 		}
@@ -883,10 +883,10 @@ func TestKeeperGivesUp(t *testing.T) {
 		b.run()
 		defer b.end()
 		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
-		if err := b.GiveUp(t.Context()); err == nil {
-			t.Error("GiveUp: no error")
+		if err := b.Release(t.Context()); err == nil {
+			t.Error("Release: no error")
 		}
-		b.wantLeft("given up", NoLease)
+		b.wantLeft("given up", Never)
 	})
 }
 
@@ -918,7 +918,7 @@ func TestKeeperObserver(t *testing.T) {
 
 func TestNewKeeperRefuses(t *testing.T) {
 	_, err := NewKeeper(Config{Lease: time.Second, Every: time.Second, Holder: events.Holder{Node: "a b"}})
-	for _, want := range []string{"Publisher", "Leases", "Index", "sooner", "node name", "instance"} {
+	for _, want := range []string{"Publisher", "Leases", "Index", "shorter", "node name", "instance"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("NewKeeper = %v, want %s named", err, want)
 		}
@@ -938,7 +938,7 @@ func TestCheckAllocates(t *testing.T) {
 		t.Fatal(err)
 	}
 	k.until.Store(int64(time.Hour))
-	if n := testing.AllocsPerRun(100, func() { _, _ = k.Left(), k.Least() }); n != 0 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = k.Remaining(), k.MinPosition() }); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

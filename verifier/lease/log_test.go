@@ -145,7 +145,7 @@ func (s *site) renewed() {
 	now := clock.Boottime()
 	s.until("a new lease", func() bool {
 		before := clock.Boottime() // and not after, where a pause would make the lease look longer
-		left := s.Left()
+		left := s.Remaining()
 		return left > 0 && before+left > now+length
 	})
 }
@@ -196,19 +196,19 @@ func TestKeeperAndLog(t *testing.T) {
 			s.link.Rule(c.rule())
 			s.renewed()
 			s.barrier(7)
-			s.until("the lease's end", func() bool { return s.Left() <= 0 })
+			s.until("the lease's end", func() bool { return s.Remaining() <= 0 })
 			if c.late {
 				s.link.Release()
 			}
 			s.index.at.Store(6)
 			s.link.Rule(nil)
-			if s.Least() >= 7 {
-				t.Errorf("a lease for %d, which is not applied", s.Least())
+			if s.MinPosition() >= 7 {
+				t.Errorf("a lease for %d, which is not applied", s.MinPosition())
 			}
 			s.index.at.Store(7)
 			s.renewed()
-			if s.Least() != 7 {
-				t.Errorf("Least = %d, want 7", s.Least())
+			if s.MinPosition() != 7 {
+				t.Errorf("MinPosition = %d, want 7", s.MinPosition())
 			}
 		})
 	}
@@ -242,7 +242,7 @@ func TestKeeperStores(t *testing.T) {
 	s.run()
 	s.renewed()
 	s.renewed()
-	if err := s.GiveUp(t.Context()); err != nil {
+	if err := s.Release(t.Context()); err != nil {
 		t.Error(err)
 	}
 	var numbers []string

@@ -19,8 +19,8 @@ type between struct {
 	do func()
 }
 
-func (b *between) InForce() (int64, bool) {
-	now, yes := b.Lease.InForce()
+func (b *between) Valid() (int64, bool) {
+	now, yes := b.Lease.Valid()
 	if do := b.do; do != nil {
 		b.do = nil
 		do()

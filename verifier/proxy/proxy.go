@@ -96,7 +96,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	v := h.evaluate(r, dialect, policy, tail)
 	status := dialect.answer(w.Header(), &v)
 	for tries := 0; v.checked && !h.verifier.Confirm(&v.d); tries++ {
-		if tries == verifier.MostRechecks {
+		if tries == verifier.MaxRechecks {
 			v.d = verifier.Decision{Reason: verifier.Unavailable}
 		} else {
 			h.verifier.Recheck(&v.d, v.credential.Secret, v.request)

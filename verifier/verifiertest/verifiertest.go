@@ -88,29 +88,29 @@ func (l *Lease) Renew(sent time.Duration, least events.Position) {
 	l.least = max(l.least, least)
 }
 
-// GiveUp ends the lease as if there never was one.
-func (l *Lease) GiveUp() {
+// Release ends the lease as if there never was one.
+func (l *Lease) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = false
 }
 
-// Left returns what is left of the lease.
-func (l *Lease) Left() time.Duration {
+// Remaining returns what is left of the lease.
+func (l *Lease) Remaining() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.held {
-		return lease.NoLease
+		return lease.Never
 	}
 	return l.until - l.boottime()
 }
 
-// InForce reports whether anything is left of the lease. It does not read the
+// Valid reports whether anything is left of the lease. It does not read the
 // time of day.
-func (l *Lease) InForce() (int64, bool) { return 0, l.Left() > 0 }
+func (l *Lease) Valid() (int64, bool) { return 0, l.Remaining() > 0 }
 
-// Least returns the position that the index has to hold.
-func (l *Lease) Least() events.Position {
+// MinPosition returns the position that the index has to hold.
+func (l *Lease) MinPosition() events.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.least
