@@ -18,10 +18,10 @@ import (
 const accountArg = "the account's ID or login"
 
 func newAccountCmd(e *env) *cobra.Command {
-	c := &cobra.Command{Use: "account", Short: "Make, look at and change accounts"}
+	c := &cobra.Command{Use: "account", Short: "Create, show, change and erase accounts"}
 	c.AddCommand(
 		newAccountCreateCmd(e), newAccountListCmd(e), newAccountShowCmd(e),
-		newAccountGrantCmd(e), newAccountSuspendCmd(e), newAccountResumeCmd(e), newAccountInviteCmd(e),
+		newAccountSetGrantsCmd(e), newAccountSuspendCmd(e), newAccountResumeCmd(e), newAccountInviteCmd(e),
 		newAccountEditCmd(e), newAccountEraseCmd(e),
 	)
 	return c
@@ -34,12 +34,13 @@ func newAccountCreateCmd(e *env) *cobra.Command {
 		key                     keyFlag
 	)
 	c := &cobra.Command{
-		Use: "create LOGIN", Short: "Make an account", Args: takes("a login"),
-		Long: `Makes an account. Login, --name and --mail are kept apart from the log, from where
-they can be erased. A service account may be owned by a user, who manages its
-tokens.`,
-		Example: `  tokenledger account create shop --kind service --owner anna --grant view:site/3,track:site/3
-  tokenledger account create anna --kind user --name 'Anna Ek' --mail anna@example.org --grant admin:site/3`,
+		Use: "create LOGIN", Short: "Create an account", Args: takes("a login"),
+		Long: `Creates an account. The login, --name and --mail are stored apart from the log, so
+that they can be erased. A user may own a service account and manage its tokens.`,
+		Example: `  tokenledger account create shop --kind service --owner anna \
+    --grant view:site/3,track:site/3
+  tokenledger account create anna --kind user --name 'Anna Ek' \
+    --mail anna@example.org --grant admin:site/3`,
 		RunE: func(c *cobra.Command, args []string) error {
 			grants, err := scopeList("--grant", grants)
 			if err != nil {
@@ -64,15 +65,15 @@ tokens.`,
 			if err != nil {
 				return err
 			}
-			return e.changedAccount(a, "made", nil)
+			return e.changedAccount(a, "created", nil)
 		},
 	}
 	flags := c.Flags()
 	flags.StringVar(&kind, "kind", "", "user, for a person, or service")
-	flags.StringSliceVar(&grants, "grant", nil, "what it may do, as in admin:site/3; again or with commas for more")
-	flags.StringVar(&owner, "owner", "", "user who owns a service account: id or login")
-	flags.StringVar(&name, "name", "", "of the person or service")
-	flags.StringVar(&mail, "mail", "", "of the person")
+	flags.StringSliceVar(&grants, "grant", nil, "what it may do, as in admin:site/3; repeat the flag or separate with commas")
+	flags.StringVar(&owner, "owner", "", "user who owns a service account, by ID or login")
+	flags.StringVar(&name, "name", "", "name of the person or service")
+	flags.StringVar(&mail, "mail", "", "mail address of the person")
 	key.declare(flags)
 	c.ValidArgsFunction = cobra.NoFileCompletions
 	e.completeFlag(c, "kind", oneOf("user", "service"))
@@ -86,6 +87,8 @@ func newAccountListCmd(e *env) *cobra.Command {
 	var kind string
 	c := &cobra.Command{
 		Use: "list", Short: "List accounts", Args: takes(),
+		Example: `  tokenledger account list --kind service
+  tokenledger account list --all -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			g := gridOf[api.Account]{
 				header: []string{"ID", "LOGIN", "KIND", "STATE", "GRANTS", "CREATED"},
@@ -96,7 +99,7 @@ func newAccountListCmd(e *env) *cobra.Command {
 			return list(c, e, client.Request{Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind)}, pages, g)
 		},
 	}
-	c.Flags().StringVar(&kind, "kind", "", "only those that are user or service")
+	c.Flags().StringVar(&kind, "kind", "", "only accounts of this kind: user or service")
 	pages.declare(c.Flags())
 	e.completeFlag(c, "kind", oneOf("user", "service"))
 	return c
@@ -104,121 +107,39 @@ func newAccountListCmd(e *env) *cobra.Command {
 
 func newAccountShowCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID|LOGIN", Short: "Show an account", Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
+		Use: "show ID|LOGIN", Short: "Show an account",
+		Example: `  tokenledger account show anna`,
+		Args:    takes(accountArg), ValidArgsFunction: e.first(e.accounts),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, err := accountName(args[0])
 			if err != nil {
 				return err
 			}
-			ledger, err := e.ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "accounts", name}})
-			if err != nil {
-				return err
-			}
-			var got api.Account
-			if err := json.Unmarshal(a.Body, &got); err != nil {
-				return err
-			}
-			return e.Show(a.Body, func() { e.drawAccount(got) })
-		},
-	}
-}
-
-func newAccountGrantCmd(e *env) *cobra.Command {
-	var (
-		none    bool
-		version versionFlags
-		wait    waitFlags
-		key     keyFlag
-	)
-	c := &cobra.Command{
-		Use: "grant ID|LOGIN SCOPE...", Short: "Replace what an account may do",
-		Long: `Replaces an account's grants with the scopes that are named. All of its tokens
-follow at once: none may do more than its account. With --wait the command ends
-when no node goes by the old grants any more; it exits with 6 where that takes
-longer.`,
-		Example: `  tokenledger account grant shop view:site/3 track:site/3`,
-		Args: func(c *cobra.Command, args []string) error {
-			if none {
-				return takes(accountArg)(c, args)
-			}
-			return takes(accountArg, "its new grants, as in view:site/3, or --none...")(c, args)
-		},
-		ValidArgsFunction: e.first(e.accounts, e.scopes),
-		RunE: func(c *cobra.Command, args []string) error {
-			name, err := accountName(args[0])
-			if err != nil {
-				return err
-			}
-			grants, err := scopeList("grants", args[1:])
-			if err != nil {
-				return err
-			}
-			if len(grants) == 0 && !none {
-				return usagef(c, "name the account's new grants, as in view:site/3, or --none")
-			}
-			if err := version.check(); err != nil {
-				return err
-			}
-			if err := wait.check(c.Flags()); err != nil {
-				return err
-			}
-			key, err := key.key()
-			if err != nil {
-				return err
-			}
-			ledger, err := e.ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			var seen struct {
-				ID      string `json:"id"`
-				Version uint64 `json:"version"`
-			}
-			if err := ledger.Get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
-				return err
-			}
-			if grants == nil {
-				grants = []string{}
-			}
-			a, got, err := wait.change(c.Context(), e, ledger, client.Request{
-				Method: http.MethodPut, Path: []string{"v1", "accounts", seen.ID, "grants"},
-				Body: map[string]any{"grants": grants}, Key: key, IfMatch: version.ifMatch(seen.Version),
+			return e.read(c, []string{"v1", "accounts", name}, func(a *client.Answer) error {
+				var got api.Account
+				if err := json.Unmarshal(a.Body, &got); err != nil {
+					return err
+				}
+				return e.Show(a.Body, func() { e.drawAccount(got) })
 			})
-			if err != nil {
-				return err
-			}
-			if err := e.changedAccount(a, "changed", got.Receipt); err != nil {
-				return err
-			}
-			return wait.unproven(e, got, "change")
 		},
 	}
-	flags := c.Flags()
-	flags.BoolVar(&none, "none", false, "take all grants away")
-	version.declare(flags)
-	wait.declare(flags, false)
-	key.declare(flags)
-	return c
 }
 
 func newAccountSuspendCmd(e *env) *cobra.Command {
-	c := e.ending(ending{
-		verb: "suspend", done: "suspended", what: "suspension", short: "Stop all of an account's tokens until it is resumed",
-		arg: accountArg, check: accountName, path: []string{"v1", "accounts"}, complete: e.accounts,
+	return e.ending(ending{
+		verb: "suspend", done: "suspended", noun: "suspension", short: "Suspend all tokens of an account until you resume it",
+		use: "suspend ID|LOGIN", arg: accountArg, check: accountName, path: []string{"v1", "accounts"}, complete: e.accounts,
+		example: "  tokenledger account suspend shop --reason 'contract ended'",
 	})
-	c.Use = "suspend ID|LOGIN"
-	return c
 }
 
 func newAccountResumeCmd(e *env) *cobra.Command {
 	var key keyFlag
 	c := &cobra.Command{
-		Use: "resume ID|LOGIN", Short: "Let a suspended account's tokens work again",
-		Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
+		Use: "resume ID|LOGIN", Short: "Let the tokens of a suspended account work again",
+		Example: `  tokenledger account resume shop`,
+		Args:    takes(accountArg), ValidArgsFunction: e.first(e.accounts),
 		RunE: func(c *cobra.Command, args []string) error {
 			name, err := accountName(args[0])
 			if err != nil {
@@ -235,8 +156,8 @@ func newAccountResumeCmd(e *env) *cobra.Command {
 	return c
 }
 
-// changedAccount prints the answer to a command that changed an account, with
-// the receipt where one was waited for.
+// changedAccount prints the answer to a command that changed an account, and its
+// receipt if the command waited for it.
 func (e *env) changedAccount(a *client.Answer, done string, r *api.Receipt) error {
 	var got struct {
 		Account  api.Account `json:"account"`
@@ -247,7 +168,7 @@ func (e *env) changedAccount(a *client.Answer, done string, r *api.Receipt) erro
 	}
 	e.replayed(a)
 	return e.Show(a.Body, func() {
-		e.Printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
+		e.Printf("%s at position %d%s\n\n", done, got.Position, receiptSummary(r, inForce))
 		e.drawAccount(got.Account)
 	})
 }
@@ -293,7 +214,7 @@ func (e *env) until(t *time.Time) string {
 	return "all that were made before " + e.Time(*t)
 }
 
-// positionOrNone prints the position until which tokens are revoked, nothing for
+// positionOrNone formats the position until which tokens are revoked, empty for
 // zero.
 func positionOrNone(at uint64) string {
 	if at == 0 {

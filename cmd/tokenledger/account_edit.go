@@ -13,22 +13,20 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
-	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
 func newAccountEditCmd(e *env) *cobra.Command {
 	var (
 		owner, name, mail textFlag
 		self              onOff
-		version           versionFlags
-		key               keyFlag
+		f                 changeFlags
 	)
 	c := &cobra.Command{
-		Use: "edit ID|LOGIN", Short: "Change an account's owner, name or mail, or whether it manages its own tokens",
-		Long: `Changes what is named, and leaves the rest. The owner of a service account is a
-user, who manages its tokens. Where self-service is off, neither the account nor
-its owner makes or widens tokens of it; they still see and end them. Name and
-mail are kept apart from the log, which has only that they changed.`,
+		Use: "edit ID|LOGIN", Short: "Change the owner, name, mail or self-service of an account",
+		Long: `Changes what the flags name and keeps the rest. The owner of a service account is a
+user, who manages its tokens. With self-service off, neither the account nor its
+owner can create or widen its tokens; they still see and revoke them. Name and mail
+are stored apart from the log, which records only that they changed.`,
 		Example: `  tokenledger account edit shop --owner anna
   tokenledger account edit shop --no-owner --self-service=off
   tokenledger account edit anna --name 'Anna Berg' --no-mail`,
@@ -50,44 +48,29 @@ mail are kept apart from the log, which has only that they changed.`,
 			if len(body) == 0 {
 				return usagef(c, "name something to change")
 			}
-			if err := version.check(); err != nil {
-				return err
-			}
-			key, err := key.key()
-			if err != nil {
-				return err
-			}
-			ledger, err := e.ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			var seen api.Account
-			if err := ledger.Get(c.Context(), []string{"v1", "accounts", account}, &seen); err != nil {
-				return err
-			}
-			a, err := ledger.Do(c.Context(), client.Request{
-				Method: http.MethodPatch, Path: []string{"v1", "accounts", seen.ID}, Body: body, Key: key, IfMatch: version.ifMatch(seen.Version),
+			return e.change(c, change{
+				flags: &f, noun: "change", read: []string{"v1", "accounts", account},
+				request: func(_ context.Context, _ *client.Client, seen current) (client.Request, error) {
+					return client.Request{Method: http.MethodPatch, Path: []string{"v1", "accounts", seen.ID}, Body: body}, nil
+				},
+				show: func(a *client.Answer, _ proven) error { return e.changedAccount(a, "changed", nil) },
 			})
-			if err != nil {
-				return err
-			}
-			return e.changedAccount(a, "changed", nil)
 		},
 	}
 	flags := c.Flags()
-	owner.declare(flags, "owner", "user who is to own it: id or login", "nobody owns it any more")
-	name.declare(flags, "name", "of the person or service", "it has no name any more")
-	mail.declare(flags, "mail", "of the person", "it has no mail any more")
-	self.declare(flags, "self-service", "whether it manages its own tokens, and its owner does: on or off")
-	version.declare(flags)
-	key.declare(flags)
+	owner.declare(flags, "owner", "user who owns it from now on, by ID or login", "remove its owner")
+	name.declare(flags, "name", "name of the person or service", "remove its name")
+	mail.declare(flags, "mail", "mail address of the person", "remove its mail address")
+	self.declare(flags, "self-service", "whether the account and its owner manage its tokens")
+	f.version.declare(flags)
+	f.key.declare(flags)
 	e.completeFlag(c, "owner", e.accounts)
 	e.completeFlag(c, "self-service", oneOf("on", "off"))
 	return c
 }
 
-// textFlag is a field that a flag changes, and another one, with no- before its
-// name, takes away.
+// textFlag is a field that one flag changes, and another one, with "no-" before its
+// name, removes.
 type textFlag struct {
 	field string
 	value string
@@ -100,7 +83,7 @@ func (t *textFlag) declare(flags *pflag.FlagSet, field, usage, without string) {
 	flags.BoolVar(&t.none, "no-"+field, false, without)
 }
 
-// into puts the field into a request's body, where it is to change.
+// into puts the field into a request's body if it changes.
 func (t *textFlag) into(body map[string]any, flags *pflag.FlagSet) error {
 	given := flags.Changed(t.field)
 	switch {
@@ -116,19 +99,17 @@ func (t *textFlag) into(body map[string]any, flags *pflag.FlagSet) error {
 
 func newAccountEraseCmd(e *env) *cobra.Command {
 	var (
-		yes     bool
-		version versionFlags
-		wait    waitFlags
-		key     keyFlag
+		yes bool
+		f   changeFlags
 	)
 	c := &cobra.Command{
-		Use: "erase ID|LOGIN", Short: "End an account for ever, and forget its person",
-		Long: `Ends an account and all of its tokens, deletes its login, name, mail and what its
-person signs in with, and waits until no node accepts one of its tokens any more.
-The log keeps the account's id and what it did. There is no way back, so the
-login has to be typed, or given on standard input, unless --yes is there.
+		Use: "erase ID|LOGIN", Short: "End an account forever and delete its personal data",
+		Long: `Ends an account and all of its tokens, deletes its login, name, mail and sign-in
+data, and waits until no node accepts one of its tokens any more. The log keeps the
+account's ID and what it did. This cannot be undone, so the command asks for the
+login, at the terminal or on standard input, unless you give --yes.
 
-Where the command was interrupted, give it again with the account's id.`,
+If the command was interrupted, run it again with the account's ID.`,
 		Example: `  tokenledger account erase anna
   tokenledger account erase acc_01jd3qk8z5n0v7m2x4c6b8a9ef --yes`,
 		Args: takes(accountArg), ValidArgsFunction: e.first(e.accounts),
@@ -137,47 +118,37 @@ Where the command was interrupted, give it again with the account's id.`,
 			if err != nil {
 				return err
 			}
-			if err := version.check(); err != nil {
-				return err
-			}
-			if err := wait.check(c.Flags()); err != nil {
-				return err
-			}
-			ledger, err := e.ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			var seen api.Account
-			if err := ledger.Get(c.Context(), []string{"v1", "accounts", name}, &seen); err != nil {
-				return err
-			}
-			if !yes && seen.State != "erased" {
-				if err := e.confirmErase(c.Context(), seen); err != nil {
-					return err
-				}
-			}
-			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", seen.ID, "erase"}}
-			if seen.State != "erased" { // else it goes on with what was begun
-				r.IfMatch = version.ifMatch(seen.Version)
-			}
-			return e.end(c, r, &wait, &key, "erased", "erasure")
+			return e.change(c, change{
+				flags: &f, noun: "erasure", read: []string{"v1", "accounts", name},
+				request: func(ctx context.Context, _ *client.Client, seen current) (client.Request, error) {
+					r := client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", seen.ID, "erase"}}
+					switch {
+					case seen.State == "erased": // the command continues what was begun
+						f.version = versionFlags{force: true}
+					case !yes:
+						return r, e.confirmErase(ctx, seen.Login)
+					}
+					return r, nil
+				},
+				show: func(a *client.Answer, got proven) error { return e.ended(a, "erased", got) },
+			})
 		},
 	}
 	flags := c.Flags()
 	flags.BoolVar(&yes, "yes", false, "do not ask for the login")
-	version.declare(flags)
-	wait.declare(flags, true)
-	key.declare(flags)
+	f.version.declare(flags)
+	f.wait.declare(flags, true)
+	f.key.declare(flags)
 	return c
 }
 
-// confirmErase has the account's login typed.
-func (e *env) confirmErase(ctx context.Context, a api.Account) error {
+// confirmErase asks for the account's login, and fails if another text is given.
+func (e *env) confirmErase(ctx context.Context, login string) error {
 	typed := ""
 	if e.tokenFile != "-" { // else standard input is spoken for
 		at := e.input.Terminal()
 		if at != nil {
-			_, _ = io.WriteString(e.Stderr, "This ends the account "+render.Escape(a.Login)+" and all of its tokens, for ever. Its login again: ")
+			_, _ = io.WriteString(e.Stderr, "This ends the account "+render.Escape(login)+" and all of its tokens, for ever. Its login again: ")
 		}
 		var err error
 		if typed, err = term.Interruptible(ctx, e.input.Line); err != nil {
@@ -190,8 +161,8 @@ func (e *env) confirmErase(ctx context.Context, a api.Account) error {
 			return ctx.Err()
 		}
 	}
-	if !strings.EqualFold(strings.TrimSpace(typed), a.Login) || a.Login == "" {
-		return exit.Failf(exit.Usage, "needs_confirmation", "the account %s and all of its tokens would end, for ever. Give its login on standard input, or add --yes, if that is meant", render.Escape(a.Login))
+	if !strings.EqualFold(strings.TrimSpace(typed), login) || login == "" {
+		return exit.Failf(exit.Usage, "needs_confirmation", "the account %s and all of its tokens would end, for ever. Give its login on standard input, or add --yes, if that is meant", render.Escape(login))
 	}
 	return nil
 }

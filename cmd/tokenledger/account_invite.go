@@ -13,11 +13,11 @@ import (
 func newAccountInviteCmd(e *env) *cobra.Command {
 	var only, reset bool
 	c := &cobra.Command{
-		Use: "invite ID|LOGIN", Short: "Make an invitation for a person to set a password",
-		Long: `Makes an invitation, shown once, with which a person sets a password: the first,
-or another where it was forgotten. It is good for 72 hours, once, and ends the
-one before. Whoever has it can become that person: hand it over where nobody
-else reads it.`,
+		Use: "invite ID|LOGIN", Short: "Create an invitation with which a person sets a password",
+		Long: `Creates an invitation, shown once, with which a person sets a first password or
+replaces a forgotten one. It is valid for 72 hours, for one use, and replaces the
+previous invitation. Anyone who has it can sign in as that person: hand it over
+where nobody else can read it.`,
 		Example: `  tokenledger account invite anna@example.org`,
 		Args:    takes(accountArg), ValidArgsFunction: e.first(e.accounts),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -52,7 +52,7 @@ else reads it.`,
 		},
 	}
 	flags := c.Flags()
-	flags.BoolVar(&only, "secret-only", false, "print the invitation and nothing else on standard output, whatever --output says")
-	flags.BoolVar(&reset, "reset-second-factor", false, "taking it up also takes the second factor away, for a person who has lost it")
+	flags.BoolVar(&only, "secret-only", false, "print only the invitation on standard output, whatever --output says")
+	flags.BoolVar(&reset, "reset-second-factor", false, "using the invitation also removes the second factor, for a person who has lost it")
 	return c
 }

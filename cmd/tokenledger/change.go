@@ -18,7 +18,8 @@ import (
 type keyFlag struct{ given string }
 
 func (k *keyFlag) declare(flags *pflag.FlagSet) {
-	flags.StringVar(&k.given, "idempotency-key", "", "a command that is given again with the same key is done once; by default a new one each time")
+	flags.StringVar(&k.given, "idempotency-key", "", "key with which a repeated command takes effect only once (default a new key each time)")
+	group(flags, groupSafety, "idempotency-key")
 }
 
 // key returns the key to send.
@@ -33,15 +34,16 @@ func (k *keyFlag) key() (string, error) {
 	return k.given, nil
 }
 
-// versionFlags say which version of a thing a command means to change.
+// versionFlags say which version of a thing a command changes.
 type versionFlags struct {
 	version uint64
 	force   bool
 }
 
 func (v *versionFlags) declare(flags *pflag.FlagSet) {
-	flags.Uint64Var(&v.version, "if-version", 0, "change it only where this is its version; by default the one that is read before")
-	flags.BoolVar(&v.force, "force", false, "change it whatever its version is")
+	flags.Uint64Var(&v.version, "if-version", 0, "change it only if this is its version (default the version at the start of the command)")
+	flags.BoolVar(&v.force, "force", false, "change it at any version, even if somebody else just changed it")
+	group(flags, groupSafety, "if-version", "force")
 }
 
 func (v *versionFlags) check() error {
@@ -51,8 +53,7 @@ func (v *versionFlags) check() error {
 	return nil
 }
 
-// ifMatch returns the precondition to send, where seen is the version that was
-// read.
+// ifMatch returns the precondition to send. Seen is the version that was read.
 func (v *versionFlags) ifMatch(seen uint64) string {
 	switch {
 	case v.force:
@@ -63,16 +64,16 @@ func (v *versionFlags) ifMatch(seen uint64) string {
 	return `"` + strconv.FormatUint(seen, 10) + `"`
 }
 
-// replayed says that an answer is an earlier one's, where the key was not of
-// this run's making.
+// replayed says that an earlier command with the same idempotency key made the
+// change.
 func (e *env) replayed(a *client.Answer) {
 	if a.Replayed && a.Tries == 1 {
 		e.Note("tokenledger: an earlier command with this idempotency key did it.")
 	}
 }
 
-// scopeList splits lists at commas, and checks how each scope is written.
-// Whether there is such a permission is for the ledger to say.
+// scopeList splits lists at commas and checks the syntax of each scope. The ledger
+// checks whether the permission exists.
 func scopeList(what string, args []string) ([]string, error) {
 	var out []string
 	for _, arg := range args {
@@ -91,8 +92,8 @@ func scopeList(what string, args []string) ([]string, error) {
 	return out, nil
 }
 
-// administers returns the first scope of a list with which a token could give
-// itself or others more.
+// administers returns the first scope of a list with which a token could widen its
+// own rights or those of others.
 func administers(scopes []string) string {
 	for _, s := range scopes {
 		permission, _, _ := strings.Cut(s, ":")
@@ -103,19 +104,18 @@ func administers(scopes []string) string {
 	return ""
 }
 
-// confirmScopes refuses scopes that administer, unless yes says that they are
-// meant.
-func confirmScopes(yes bool, scopes []string) error {
-	if s := administers(scopes); s != "" && !yes {
-		return exit.Failf(exit.Usage, "needs_confirmation", "%s lets the token change who may do what. Add --yes-admin if it is meant to", s)
+// confirmScopes refuses scopes that administer, unless allowed.
+func confirmScopes(allowed bool, scopes []string) error {
+	if s := administers(scopes); s != "" && !allowed {
+		return exit.Failf(exit.Usage, "needs_confirmation", "%s lets the token change who may do what. Add --allow-admin if it is meant to", s)
 	}
 	return nil
 }
 
 // confirmInherit refuses a token that inherits scopes that administer, unless
-// yes says that it is meant to.
-func confirmInherit(ctx context.Context, c *client.Client, yes bool, account string) error {
-	if yes {
+// allowed.
+func confirmInherit(ctx context.Context, c *client.Client, allowed bool, account string) error {
+	if allowed {
 		return nil
 	}
 	var a api.Account
@@ -123,7 +123,7 @@ func confirmInherit(ctx context.Context, c *client.Client, yes bool, account str
 		return err
 	}
 	if s := administers(a.Grants); s != "" {
-		return exit.Failf(exit.Usage, "needs_confirmation", "the account has %s, and the token would inherit it: it could change who may do what. Add --yes-admin if it is meant to", s)
+		return exit.Failf(exit.Usage, "needs_confirmation", "the account has %s, and the token would inherit it: it could change who may do what. Add --allow-admin if it is meant to", s)
 	}
 	return nil
 }

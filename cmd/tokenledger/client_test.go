@@ -404,7 +404,7 @@ func TestVersionsThatAreNamed(t *testing.T) {
 		{[]string{"--force"}, ""},
 	} {
 		s := serveWith(t, done(`{"id":"`+someToken+`","version":41}`), done(madeToken))
-		command(t, s.URL, slices.Concat([]string{"token", "scope", someToken, "view:site/3"}, tt.args)...).want(t, exit.OK)
+		command(t, s.URL, slices.Concat([]string{"token", "set-scopes", someToken, "view:site/3"}, tt.args)...).want(t, exit.OK)
 		if got := s.seen()[1].Header.Get("If-Match"); got != tt.want {
 			t.Errorf("%q: If-Match %s, want %s", tt.args, got, tt.want)
 		}

@@ -14,11 +14,11 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
-// completer proposes what an argument or a flag's value may be.
+// completer proposes values of an argument or a flag.
 type completer = cobra.CompletionFunc
 
-// completionWait is how long a shell waits for live values. Where the ledger
-// does not answer, or refuses, there are none.
+// completionWait is how long a shell waits for live values. If the ledger does not
+// answer, or refuses, there are none.
 const completionWait = 2 * time.Second
 
 const noFiles = cobra.ShellCompDirectiveNoFileComp
@@ -47,9 +47,9 @@ func (e *env) completeFlag(c *cobra.Command, flag string, with completer) {
 // oneOf completes one of a few words.
 func oneOf(words ...string) completer { return cobra.FixedCompletions(words, noFiles) }
 
-// scopes completes a scope's permission and type. Which model the ledger has is
-// not asked: it is Matomo's, unless the variable of serve --model names another
-// that is built in.
+// scopes completes a scope's permission and type. It does not ask which model the
+// ledger has: it assumes Matomo's, unless the environment variable of serve --model
+// names another built-in model.
 func (e *env) scopes(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	model, err := events.ModelNamed(e.vars[setting{name: "model"}.variable()])
 	if err != nil {
@@ -74,7 +74,7 @@ func (e *env) scopes(*cobra.Command, []string, string) ([]cobra.Completion, cobr
 
 func anyState(string) bool { return true }
 
-// unended reports whether something can still be done with a token in a state.
+// unended reports whether a token in a state can still be changed.
 func unended(state string) bool { return state != "revoked" }
 
 // tokens completes ids of tokens in some states.
@@ -98,7 +98,7 @@ func (e *env) accounts(c *cobra.Command, _ []string, prefix string) ([]cobra.Com
 	})
 }
 
-// live completes what the ledger lists: the first page of it.
+// live completes what the ledger lists, from the first page of the list.
 func live[T any](ctx context.Context, e *env, what string, propose func(T) (cobra.Completion, bool)) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if ctx == nil {
 		ctx = context.Background()

@@ -28,10 +28,12 @@ func newDemoCmd(e *env) *cobra.Command {
 	keep := false
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Show it: a ledger, three verifiers and a client in this process",
-		Long: `Starts a ledger and three verifiers in this process, on loopback and in a folder
-of their own that is deleted at the end, and plays a client: makes a token,
-checks it, revokes it, and says how long each step took.`,
+		Short: "Try a ledger, three verifiers and a client in this process",
+		Long: `Starts a ledger and three verifiers in this process, on loopback and in a temporary
+folder. It then acts as a client: it creates a token, checks it and revokes it, and
+prints how long each step took.`,
+		Example: `  tokenledger demo
+  tokenledger demo --keep`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := os.MkdirTemp("", "tokenledger-demo-")
@@ -43,7 +45,7 @@ checks it, revokes it, and says how long each step took.`,
 			return errors.Join(err, d.stop(), os.RemoveAll(dir))
 		},
 	}
-	c.Flags().BoolVar(&keep, "keep", false, "stay up afterwards, and say what to try next")
+	c.Flags().BoolVar(&keep, "keep", false, "keep running afterwards, and show what to try next")
 	return c
 }
 

@@ -72,21 +72,21 @@ func (e *env) trace(format string, args ...any) {
 	}
 }
 
-// globalFlags declares what every command takes.
+// globalFlags declares the flags of every command.
 func (e *env) globalFlags(flags *pflag.FlagSet) {
 	e.dataDir = stringFlag(e.defaultDataDir())
 	e.declare(flags, setting{name: "data", help: "data folder"}, &e.dataDir)
-	e.declare(flags, setting{name: "server", help: "URL of the ledger's API; by default the one that runs on the data folder, else " + client.DefaultServer}, &e.server)
-	e.declare(flags, setting{name: "token-file", help: "file that holds the secret of your own token, - for standard input; by default root.token in the data folder"}, &e.tokenFile)
+	e.declare(flags, setting{name: "server", help: "URL of the API (default that of the node on the data folder, or else " + client.DefaultServer + ")"}, &e.server)
+	e.declare(flags, setting{name: "token-file", help: "file with the secret of your own token, - for standard input (default root.token in the data folder)"}, &e.tokenFile)
 	e.sessionFile = stringFlag(e.defaultSessionFile())
-	e.declare(flags, setting{name: "session-file", help: "file that holds the session of login, which is sent where there is no token"}, &e.sessionFile)
-	e.declare(flags, setting{name: "output", short: "o", help: "form of the output: table, json, jsonl or yaml"}, &e.Format)
-	e.declare(flags, setting{name: "timeout", help: "longest that a request may take, with all its retries"}, &e.timeout)
-	flags.BoolVarP(&e.verbose, "verbose", "v", false, "say what is sent where, and the ids of requests that failed")
+	e.declare(flags, setting{name: "session-file", help: "file with the session of login, which is used if there is no token"}, &e.sessionFile)
+	e.declare(flags, setting{name: "output", short: "o", help: "output format: table, json, jsonl or yaml"}, &e.Format)
+	e.declare(flags, setting{name: "timeout", help: "time limit of a request with all its retries"}, &e.timeout)
+	flags.BoolVarP(&e.verbose, "verbose", "v", false, "show each request, and the IDs of requests that failed")
 }
 
-// A setting is a flag and its help line. The environment variable that stands
-// in for it is TOKENLEDGER_ and its name.
+// A setting is a flag and its help line. Its environment variable is TOKENLEDGER_
+// and its name.
 type setting struct {
 	name, short, help string
 }
@@ -95,8 +95,8 @@ func (s setting) variable() string {
 	return "TOKENLEDGER_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
 }
 
-// declare makes a flag whose value comes from the command line, else from the
-// setting's environment variable, else is what v holds now.
+// declare adds a flag. Its value comes from the command line, or else from the
+// setting's environment variable, or else is what v holds now.
 func (e *env) declare(flags *pflag.FlagSet, s setting, v pflag.Value) *pflag.Flag {
 	f := flags.VarPF(v, s.name, s.short, s.help+" [$"+s.variable()+"]")
 	value := e.vars[s.variable()]
@@ -113,8 +113,7 @@ func (e *env) declare(flags *pflag.FlagSet, s setting, v pflag.Value) *pflag.Fla
 	return f
 }
 
-// check returns what is wrong with the environment variables that stand in for
-// a command's flags.
+// check returns the first error in the environment variables of a command's flags.
 func (e *env) check(c *cobra.Command) (err error) {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
 		if err == nil && !f.Changed {
@@ -124,8 +123,8 @@ func (e *env) check(c *cobra.Command) (err error) {
 	return err
 }
 
-// defaultDataDir returns the data folder where none is named, empty where there
-// is no home to have it in.
+// defaultDataDir returns the data folder if none is named, empty if there is no
+// home folder.
 func (e *env) defaultDataDir() string {
 	if dir := e.vars["XDG_DATA_HOME"]; filepath.IsAbs(dir) { // others are to be ignored
 		return filepath.Join(dir, "tokenledger")
@@ -148,8 +147,8 @@ func (e *env) defaultSessionFile() string {
 	return ""
 }
 
-// refuseSecrets returns an error where an argument holds a secret, which it
-// does not repeat.
+// refuseSecrets returns an error if an argument holds a secret. The error does not
+// repeat the secret.
 func (e *env) refuseSecrets(args []string) error {
 	for i, arg := range args {
 		if !client.HoldsSecret(arg) {
@@ -168,9 +167,8 @@ func (e *env) refuseSecrets(args []string) error {
 	return nil
 }
 
-// prepare fills in what cobra leaves to its users: messages go through
-// [env.exit], an unknown command in a group is an error, and help speaks of
-// what there is.
+// prepare sets cobra up: messages go through [env.exit], and an unknown command in
+// a group is an error.
 func (e *env) prepare(root *cobra.Command, args []string) {
 	if args == nil {
 		args = []string{} // cobra takes nil for os.Args
@@ -190,6 +188,7 @@ func (e *env) prepare(root *cobra.Command, args []string) {
 		return usagef(c, "%s", exit.Text(err))
 	})
 	root.SetUsageFunc(usage)
+	root.SetHelpFunc(func(c *cobra.Command, _ []string) { help(c) })
 	root.SetHelpCommand(newHelpCmd())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd(args...)
@@ -197,6 +196,7 @@ func (e *env) prepare(root *cobra.Command, args []string) {
 }
 
 func (e *env) prepareTree(c *cobra.Command) {
+	c.Flags().SortFlags = false // help lists them as declared
 	for _, sub := range c.Commands() {
 		e.prepareTree(sub)
 	}
@@ -210,12 +210,12 @@ func (e *env) prepareTree(c *cobra.Command) {
 			return action(c, args)
 		}
 	case c.Run == nil && c.HasSubCommands():
-		c.Args = cobra.ArbitraryArgs // which are to be refused in our words
+		c.Args = cobra.ArbitraryArgs // missingCommand refuses them
 		c.RunE = func(c *cobra.Command, args []string) error { return missingCommand(e, c, args) }
 	}
 }
 
-// wordsAfter returns the arguments behind a command's name that are not flags.
+// wordsAfter returns the arguments after a command's name that are not flags.
 func wordsAfter(c *cobra.Command, args []string) []string {
 	words := slices.DeleteFunc(slices.Clone(args), func(s string) bool { return strings.HasPrefix(s, "-") })
 	for p := c; p.HasParent() && len(words) > 0; p = p.Parent() {
@@ -224,7 +224,7 @@ func wordsAfter(c *cobra.Command, args []string) []string {
 	return words
 }
 
-// missingCommand refuses a group's name without one of its commands.
+// missingCommand returns the failure of a group's name without one of its commands.
 func missingCommand(e *env, c *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return usagef(c, "%s has no command %s%s", c.CommandPath(), events.Quote(args[0]), suggest(c, args[0]))

@@ -18,25 +18,26 @@ var exitMeanings = []struct {
 	code    exit.Code
 	meaning string
 }{
-	{exit.OK, "done; for verify: allowed"},
-	{exit.Error, "an error that none of the others names"},
-	{exit.Usage, "bad input: unknown commands or flags, or a request that can never be\n       carried out (HTTP 400, 413, 422)"},
+	{exit.OK, "success; for verify: allowed"},
+	{exit.Error, "any other error"},
+	{exit.Usage, "invalid input: unknown commands or flags, or a request that can never\n       succeed (HTTP 400, 413, 422)"},
 	{exit.NotFound, "there is no such token or account (404)"},
 	{exit.NotAllowed, "your token is missing, is not accepted, or may not do this (401, 403)"},
-	{exit.Conflict, "it exists already, has ended, or changed in the meantime (409, 412)"},
-	{exit.Unavailable, "unavailable, or not in time: no connection, no answer within --timeout,\n       503, no receipt within --wait, or a node that is not ready"},
+	{exit.Conflict, "it exists already, has ended, or has changed since it was read (409, 412)"},
+	{exit.Unavailable, "unavailable or too late: no connection, no answer within --timeout, 503,\n       no receipt within --wait, or a node that is not ready"},
 	{exit.Denied, "verify: denied"},
 	{exit.Interrupted, "interrupted by a signal"},
 }
 
 func newExitCodesTopic() *cobra.Command {
 	var b strings.Builder
-	b.WriteString("The program exits with one of these, which stay as they are:\n\n")
+	b.WriteString("The program exits with one of these codes. They do not change.\n\n")
 	for _, m := range exitMeanings {
 		fmt.Fprintf(&b, "  %3d  %s\n", m.code, m.meaning)
 	}
-	b.WriteString("\nWith 6 after a change the message says whether the change stands. Where that\n" +
-		"is unknown it names an idempotency key: the same command with it is done once.")
+	b.WriteString("\nWith 6 after a change, the message says whether the change stands. If that is\n" +
+		"unknown, it names an idempotency key: repeat the command with that key, and it\n" +
+		"takes effect once.")
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: b.String()}
 }
 

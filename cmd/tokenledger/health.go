@@ -21,13 +21,13 @@ func newHealthCmd(e *env) *cobra.Command {
 		live    bool
 	)
 	c := &cobra.Command{
-		Use: "health", Short: "Ask the node on this machine whether it is ready", Args: takes(),
+		Use: "health", Short: "Check whether the node on this machine is ready", Args: takes(),
 		Long: `Asks the node that runs on the data folder whether it answers checks, or with
---live only whether it runs. Exits with 0 where it is so; else with 6, and says
-why. It asks once and needs no token.
+--live only whether it runs. Exits with 0 if so, or else with 6 and says why. It
+asks once and needs no token.
 
-It is for what watches processes and can only run a program, such as the health
-check of a container whose image holds nothing else.`,
+Use it where a supervisor can only run a program, for example as the health check
+of a container.`,
 		Example: `  tokenledger health
   tokenledger health --live --metrics-addr 127.0.0.1:7612 --timeout 2s`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -39,14 +39,14 @@ check of a container whose image holds nothing else.`,
 		},
 	}
 	flags := c.Flags()
-	e.declare(flags, setting{name: "metrics-addr", help: "host:port of the node's metrics and health, as serve was given it; by default that of the node that runs on the data folder, else " + node.DefaultMetricsAddr}, &address)
-	flags.BoolVar(&live, "live", false, "ask only whether it runs")
+	e.declare(flags, setting{name: "metrics-addr", help: "host:port of the node's metrics and health (default that of the node on the data folder, or else " + node.DefaultMetricsAddr + ")"}, &address)
+	flags.BoolVar(&live, "live", false, "ask only whether the node runs")
 	return c
 }
 
-// findMetrics returns where a node's health is told, and how that is known. An
-// address that serve takes says it, but for port 0: which one that became, the
-// data folder knows.
+// findMetrics returns the URL of a node's health, and how it is known. The address
+// that serve was given determines it, except for port 0: the data folder then
+// tells the port.
 func (e *env) findMetrics(address string) (base *url.URL, from string, err error) {
 	given := ""
 	if address != "" {
@@ -61,8 +61,8 @@ func (e *env) findMetrics(address string) (base *url.URL, from string, err error
 	return e.config().FindMetrics(given)
 }
 
-// health asks for one answer. An address such as 0.0.0.0 or [::], on which a
-// node listens everywhere, is dialled as this machine's loopback.
+// health asks once. An address such as 0.0.0.0 or [::], with which a node listens
+// on every interface, is dialled as this machine's loopback.
 func (e *env) health(ctx context.Context, base *url.URL, from string, live bool) error {
 	path, good := "readyz", "ready"
 	if live {

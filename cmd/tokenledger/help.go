@@ -7,34 +7,73 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// usage prints how a command is called.
+// help prints what a command does and how to call it, wrapped to the terminal.
+func help(c *cobra.Command) {
+	width := term.Width(c.OutOrStdout())
+	about := c.Long
+	if about == "" {
+		about = c.Short + "."
+	}
+	_, _ = io.WriteString(c.OutOrStdout(), render.Wrap(about, width)+"\n\n")
+	_, _ = io.WriteString(c.OutOrStdout(), usageText(c, width))
+}
+
+// usage prints how to call a command.
 func usage(c *cobra.Command) error {
+	_, err := io.WriteString(c.OutOrStderr(), usageText(c, term.Width(c.OutOrStderr())))
+	return err
+}
+
+// usageText returns how to call a command, with its flags by purpose.
+func usageText(c *cobra.Command, width int) string {
 	var b strings.Builder
-	group := c.HasAvailableSubCommands()
+	isGroup := c.HasAvailableSubCommands()
 	line := c.UseLine()
-	if group {
+	if isGroup {
 		line = c.CommandPath() + " COMMAND"
 	}
-	if c.Runnable() || group {
-		fmt.Fprintf(&b, "Usage:\n  %s\n", line)
+	if c.Runnable() || isGroup {
+		fmt.Fprintf(&b, "Usage:\n%s\n", render.Indent(line, width, "  ", "      "))
+	}
+	if len(c.Aliases) > 0 {
+		fmt.Fprintf(&b, "\nAlias:\n  %s\n", strings.Join(c.Aliases, ", "))
 	}
 	if c.HasExample() {
 		fmt.Fprintf(&b, "\nExamples:\n%s\n", c.Example)
 	}
-	listCommands(&b, "Commands", c, (*cobra.Command).IsAvailableCommand)
+	if !c.HasParent() {
+		for _, g := range c.Groups() {
+			listCommands(&b, g.Title, c, func(sub *cobra.Command) bool { return sub.GroupID == g.ID && sub.IsAvailableCommand() })
+		}
+		listCommands(&b, "Other commands", c, func(sub *cobra.Command) bool { return sub.GroupID == "" && sub.IsAvailableCommand() })
+	} else {
+		listCommands(&b, "Commands", c, (*cobra.Command).IsAvailableCommand)
+	}
 	listCommands(&b, "More help", c, (*cobra.Command).IsAdditionalHelpTopicCommand)
-	if flags := c.LocalFlags(); flags.HasAvailableFlags() {
-		fmt.Fprintf(&b, "\nFlags:\n%s", flags.FlagUsages())
+	listFlags(&b, "Flags", grouped(c.LocalFlags(), ""), width)
+	for _, title := range flagGroups {
+		listFlags(&b, title, grouped(c.LocalFlags(), title), width)
 	}
-	if flags := c.InheritedFlags(); flags.HasAvailableFlags() && c.Runnable() && !group {
-		fmt.Fprintf(&b, "\nFlags of every command:\n%s", flags.FlagUsages())
+	if c.HasParent() && !isGroup && c.Runnable() {
+		every := grouped(c.InheritedFlags(), "")
+		every.AddFlag(c.Flags().Lookup("help"))
+		listFlags(&b, "Flags of every command", every, width)
 	}
-	_, err := io.WriteString(c.OutOrStderr(), strings.TrimPrefix(b.String(), "\n"))
-	return err
+	return strings.TrimPrefix(b.String(), "\n")
+}
+
+func listFlags(w io.Writer, headline string, flags *pflag.FlagSet, width int) {
+	flags.SortFlags = false
+	if flags.HasFlags() {
+		fmt.Fprintf(w, "\n%s:\n%s", headline, flags.FlagUsagesWrapped(width))
+	}
 }
 
 func listCommands(w io.Writer, headline string, c *cobra.Command, want func(*cobra.Command) bool) {
@@ -52,11 +91,14 @@ func listCommands(w io.Writer, headline string, c *cobra.Command, want func(*cob
 	_ = tw.Flush() // to memory
 }
 
-// newHelpCmd differs from cobra's in that an unknown topic is an error.
+// newHelpCmd returns the help command. It refuses unknown topics, other than
+// cobra's.
 func newHelpCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND | TOPIC]",
-		Short: "Help about a command or a topic, such as exit-codes",
+		Short: "Show help about a command or a topic, such as exit-codes",
+		Example: `  tokenledger help token create
+  tokenledger help exit-codes`,
 		RunE: func(c *cobra.Command, args []string) error {
 			about, rest, err := c.Root().Find(args)
 			if err != nil || len(rest) > 0 {

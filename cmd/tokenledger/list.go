@@ -16,9 +16,10 @@ import (
 type pageFlags struct{ client.Extent }
 
 func (p *pageFlags) declare(flags *pflag.FlagSet) {
-	flags.IntVar(&p.Limit, "limit", 100, "most items")
-	flags.BoolVar(&p.All, "all", false, "all items")
-	flags.StringVar(&p.Cursor, "cursor", "", "go on from the next_cursor of an earlier list")
+	flags.IntVar(&p.Limit, "limit", 100, "number of items to list")
+	flags.BoolVar(&p.All, "all", false, "list all items")
+	flags.StringVar(&p.Cursor, "cursor", "", "continue a list at its next_cursor")
+	group(flags, groupPaging, "limit", "all", "cursor")
 }
 
 func (p *pageFlags) check(flags *pflag.FlagSet) error {
@@ -37,8 +38,8 @@ type gridOf[T any] struct {
 	row    func(T) []string
 }
 
-// list prints as much of a list as is wanted. JSON lines come page by page, so
-// that a long list needs no memory.
+// list prints as much of a list as the flags say. It prints JSON lines page by
+// page, so that a long list needs little memory.
 func list[T any](c *cobra.Command, e *env, r client.Request, p pageFlags, g gridOf[T]) error {
 	if err := p.check(c.Flags()); err != nil {
 		return err
@@ -50,7 +51,7 @@ func list[T any](c *cobra.Command, e *env, r client.Request, p pageFlags, g grid
 	return listFrom(c, e, ledger, r, p, g)
 }
 
-// listFrom is list with a client that is there already.
+// listFrom is list with a given client.
 func listFrom[T any](c *cobra.Command, e *env, ledger *client.Client, r client.Request, p pageFlags, g gridOf[T]) error {
 	if err := p.check(c.Flags()); err != nil {
 		return err

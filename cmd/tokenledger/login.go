@@ -16,11 +16,12 @@ func newLoginCmd(e *env) *cobra.Command {
 	var login string
 	c := &cobra.Command{
 		Use: "login", Short: "Sign in as a person", Args: takes(),
-		Long: `Signs in with login and password, and with a code where the account has a second
-factor. The session is kept in a file that nobody else may read, and is what
-the commands that follow send where there is no token to send. Without a
-terminal, the password and then the code are read as lines of standard input.`,
-		Example: `  tokenledger login --login anna@example.org --server https://ledger.example.org:7600`,
+		Long: `Signs in with login and password, and with a code if the account has a second
+factor. The session is stored in a file that nobody else can read. The commands
+after that use it if there is no token to send. Without a terminal, the password
+and then the code are read as lines of standard input.`,
+		Example: `  tokenledger login --login anna@example.org \
+    --server https://ledger.example.org:7600`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
 			if login == "" {
@@ -74,7 +75,8 @@ terminal, the password and then the code are read as lines of standard input.`,
 
 func newLogoutCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "logout", Short: "End the session of login", Args: takes(),
+		Use: "logout", Short: "Sign out: end the session of login", Args: takes(),
+		Example: `  tokenledger logout`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := e.config().ReadSession(); errors.Is(err, client.ErrSignedOut) {
 				e.Note("tokenledger: nobody has signed in here.")

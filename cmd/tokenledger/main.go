@@ -20,8 +20,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, os.Environ()))
 }
 
-// run is the program. Nothing in it reads or writes but through what it is
-// given, and files.
+// run is the program. It reads and writes only what it is given, and files.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, environ []string) int {
 	return execute(ctx, newEnv(stdin, stdout, stderr, environ), args)
 }
@@ -40,31 +39,29 @@ func newRootCmd(e *env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "tokenledger",
 		Short: "API tokens for clusters of machines, in an event-sourced ledger",
-		Long: `tokenledger keeps API tokens for clusters of machines. Every change to a token
-is an event in one log, and every verifier answers from its own copy of it.`,
+		Long: `tokenledger keeps API tokens for clusters of machines. Every change to a token is
+an event in one log, and every verifier answers checks from its own copy of it.`,
+		Example: `  tokenledger demo
+  tokenledger serve
+  tokenledger token create --account shop --scope view:site/3`,
 		Version: buildVersion().Version,
 	}
 	e.globalFlags(root.PersistentFlags())
 	e.completeFlag(root, "output", oneOf(render.Formats...))
-	root.AddCommand(
-		newServeCmd(e),
-		newNATSCmd(e),
-		newDemoCmd(e),
-		newTokenCmd(e),
-		newAccountCmd(e),
-		newPolicyCmd(e),
-		newLoginCmd(e),
-		newLogoutCmd(e),
-		newSessionCmd(e),
-		newPasswordCmd(e),
-		newSecondFactorCmd(e),
-		newVerifyCmd(e),
-		newNodesCmd(e),
-		newReceiptCmd(e),
-		newHealthCmd(e),
-		newSnippetCmd(e),
-		newVersionCmd(e),
-		newExitCodesTopic(),
-	)
+	for _, g := range []struct {
+		title    string
+		commands []*cobra.Command
+	}{
+		{"Tokens and accounts", []*cobra.Command{newTokenCmd(e), newAccountCmd(e), newPolicyCmd(e), newReceiptCmd(e), newVerifyCmd(e)}},
+		{"Signing in", []*cobra.Command{newLoginCmd(e), newLogoutCmd(e), newSessionCmd(e), newPasswordCmd(e), newSecondFactorCmd(e)}},
+		{"Nodes", []*cobra.Command{newServeCmd(e), newNodesCmd(e), newHealthCmd(e), newNATSCmd(e), newSnippetCmd(e), newDemoCmd(e)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.title
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(newVersionCmd(e), newExitCodesTopic())
 	return root
 }

@@ -16,14 +16,13 @@ import (
 func newNATSCmd(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "nats",
-		Short: "Make keys and certificates for the nodes of a cluster",
+		Short: "Create keys and certificates for the nodes of a cluster",
 	}
 	c.AddCommand(newNATSInitCmd(e))
 	return c
 }
 
-// issuedNode is a node with credentials, as it is printed. None of it is
-// secret.
+// issuedNode is a node with credentials, as printed. It holds no secret.
 type issuedNode struct {
 	embedded.Member
 	Folder string `json:"folder"`
@@ -38,21 +37,23 @@ func newNATSInitCmd(e *env) *cobra.Command {
 	var ledgers, verifiers []string
 	c := &cobra.Command{
 		Use:   "init DIR",
-		Short: "Make an authority, and a key and a certificate for each node",
-		Long: `Makes in DIR the keys and certificates with which nodes know each other: an
-authority of its own (ca.crt, ca.key), the list of who may connect (members.json),
-for each node a folder nodes/NAME to copy to its machine, and nats.conf for those
-who run NATS servers of their own.
+		Short: "Create a certificate authority, and credentials for each node",
+		Long: `Creates in DIR the keys and certificates with which nodes authenticate each other:
+a certificate authority (ca.crt, ca.key), the list of members (members.json), for
+each node a folder nodes/NAME to copy to its machine, and nats.conf for NATS servers
+of your own.
 
-A ledger names the hosts by which others reach it, without ports. A verifier has
-a name alone; its key is good for renewing its own lease and reporting in its own
-name. The node takes its name from here.
+A ledger has the hosts at which others reach it, without ports. A verifier has only
+a name; its key can renew its own lease and report in its own name. A node takes
+its name from its folder.
 
-Run it again with more names to add them: keys and certificates that are there
-stay as they are, members.json and nats.conf are written anew. Copy members.json
-to the folders of the ledgers; they read it again by themselves. Nothing is
-overwritten otherwise. ca.key can sign in whoever has it: keep DIR off the nodes.`,
-		Example: `  tokenledger nats init ./nats --ledger l1=10.0.0.1 --ledger l2=10.0.0.2 --ledger l3=10.0.0.3,l3.example.org --verifier v1 --verifier v2
+Run the command again with more names to add nodes. It keeps existing keys and
+certificates, and rewrites members.json and nats.conf. Copy members.json to the
+folders of the ledgers; they reload it automatically.
+
+Anyone with ca.key can issue credentials: do not copy DIR to the nodes.`,
+		Example: `  tokenledger nats init ./nats --ledger l1=10.0.0.1 --ledger l2=10.0.0.2 \
+    --ledger l3=10.0.0.3,l3.example.org --verifier v1 --verifier v2
   tokenledger nats init ./nats --verifier v3`,
 		Args: takes("DIR"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -93,9 +94,9 @@ overwritten otherwise. ca.key can sign in whoever has it: keep DIR off the nodes
 				g.End()
 				switch {
 				case len(members) == len(before):
-					e.Note("all of them had credentials already, and nothing was changed")
+					e.Note("all of them have credentials already; nothing changed")
 				case len(before) > 0:
-					e.Note("copy %s to the folders of the ledgers; they read it again by themselves", filepath.Join(dir, "members.json"))
+					e.Note("copy %s to the folders of the ledgers; they reload it automatically", filepath.Join(dir, "members.json"))
 				default:
 					e.Note("copy each folder to its node, and keep %s off all of them", filepath.Join(dir, "ca.key"))
 				}
@@ -103,12 +104,12 @@ overwritten otherwise. ca.key can sign in whoever has it: keep DIR off the nodes
 		},
 	}
 	flags := c.Flags()
-	flags.StringArrayVar(&ledgers, "ledger", nil, "a ledger and its hosts: NAME=HOST[,HOST...]; can be repeated")
-	flags.StringArrayVar(&verifiers, "verifier", nil, "a verifier's name; can be repeated")
+	flags.StringArrayVar(&ledgers, "ledger", nil, "a ledger and its hosts: NAME=HOST[,HOST...]; repeat for more")
+	flags.StringArrayVar(&verifiers, "verifier", nil, "name of a verifier; repeat for more")
 	return c
 }
 
-// initRequests reads the flags of nats init.
+// initRequests parses the flags of nats init.
 func initRequests(ledgers, verifiers []string) ([]embedded.Request, error) {
 	var requests []embedded.Request
 	for _, l := range ledgers {

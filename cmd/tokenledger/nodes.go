@@ -15,17 +15,24 @@ import (
 
 func newNodesCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "nodes", Short: "List the verifiers: how far each has got, and what it knows", Args: takes(),
-		Long: `Lists the verifiers: whether each answers checks, the position that it has
-applied and how far that lags behind, for how long it may answer without hearing
-from the log, by how much its clock is ahead of the ledgers' (+) or behind (-),
-and a digest of its index at a position, which is the same on every
-node that is well. A node that was not heard of for a lease is silent; one that
-has no lease any more is gone.
+		Use: "nodes", Short: "List the nodes: position, lag, lease and state of each", Args: takes(),
+		Long: `Lists the nodes that answer checks:
 
-COPY is a ledger's own copy of the log: whole, checking, damaged or refilling,
-with the positions that it has. Look at it before you wipe or restore anything:
-a damaged copy is replaced from the whole ones by itself.`,
+  READY     yes; no; silent if it has not reported for the length of a lease;
+            gone if it has no lease any more
+  POSITION  the last position of the log that it applied, and LAG how many
+            positions that is behind
+  LEASE     how long it may answer without a new lease from the log
+  CLOCK     how far its clock is ahead of the ledgers' clocks (+) or behind (-)
+  DIGEST    a checksum of its index at a position; healthy nodes at the same
+            position show the same value
+  COPY      a ledger's own copy of the log: whole, checking, damaged or
+            refilling, with the positions that it has
+
+Look at COPY before you wipe or restore anything: a damaged copy is replaced from
+the whole ones automatically.`,
+		Example: `  tokenledger nodes
+  tokenledger nodes -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.ledger(c.Context())
 			if err != nil {
@@ -70,7 +77,7 @@ a damaged copy is replaced from the whole ones by itself.`,
 	}
 }
 
-// readyWord says in a word whether a node answers checks.
+// readyWord returns in a word whether a node answers checks.
 func readyWord(n api.Node) string {
 	switch {
 	case n.Ready:
@@ -81,8 +88,7 @@ func readyWord(n api.Node) string {
 	return "no"
 }
 
-// copyWord says which positions a ledger's own copy of the log has, and whether
-// it is whole.
+// copyWord returns the state and the positions of a ledger's own copy of the log.
 func copyWord(c *api.LogCopy) string {
 	switch {
 	case c == nil:
@@ -93,7 +99,7 @@ func copyWord(c *api.LogCopy) string {
 	return c.State + " " + strconv.FormatUint(c.First, 10) + "-" + strconv.FormatUint(c.Last, 10)
 }
 
-// leaseLeft says for how long a node may answer without hearing from the log.
+// leaseLeft returns how long a node may answer without a new lease.
 func leaseLeft(n api.Node) string {
 	if n.LeaseMS <= 0 {
 		return ""
@@ -101,7 +107,8 @@ func leaseLeft(n api.Node) string {
 	return render.Elapsed(time.Duration(n.LeaseMS) * time.Millisecond)
 }
 
-// clockOffset says by how much a node's clock is ahead of the ledgers' or behind.
+// clockOffset returns how far a node's clock is ahead of the ledgers' clocks or
+// behind.
 func clockOffset(n api.Node) string {
 	if n.ClockMS == nil {
 		return ""
@@ -113,7 +120,7 @@ func clockOffset(n api.Node) string {
 	return "+" + render.Elapsed(offset)
 }
 
-// shortDigest prints enough of a digest to see that two differ, and where.
+// shortDigest returns enough of a digest to see that two differ, and its position.
 func shortDigest(d *api.Digest) string {
 	if d == nil {
 		return ""

@@ -11,11 +11,13 @@ import (
 func newPasswordCmd(e *env) *cobra.Command {
 	var invitation bool
 	c := &cobra.Command{
-		Use: "password", Short: "Change your password, or set it by an invitation", Args: takes(),
-		Long: `Changes the password of whoever is signed in, which ends the other sessions; or,
-with --invitation, sets one by an invitation that a superuser made. It asks for
-the old password or the invitation, and then for the new password; without a
-terminal both are read as lines of standard input.`,
+		Use: "password", Short: "Change your password, or set it with an invitation", Args: takes(),
+		Long: `Changes your password and ends your other sessions. With --invitation it sets a
+password with an invitation that a superuser created. It asks for the old password
+or the invitation, and then for the new password; without a terminal both are read
+as lines of standard input.`,
+		Example: `  tokenledger password
+  tokenledger password --invitation`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
 			r := client.Request{Method: http.MethodPut, Path: []string{"v1", "password"}}
@@ -48,6 +50,6 @@ terminal both are read as lines of standard input.`,
 			})
 		},
 	}
-	c.Flags().BoolVar(&invitation, "invitation", false, "set a password by an invitation, which is asked for")
+	c.Flags().BoolVar(&invitation, "invitation", false, "set a password with an invitation, and ask for that")
 	return c
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strconv"
@@ -16,7 +17,7 @@ import (
 )
 
 func newPolicyCmd(e *env) *cobra.Command {
-	c := &cobra.Command{Use: "policy", Short: "Look at and change what holds for every token and session"}
+	c := &cobra.Command{Use: "policy", Short: "Show and change the rules for all tokens and sessions"}
 	c.AddCommand(newPolicyShowCmd(e), newPolicySetCmd(e))
 	return c
 }
@@ -24,97 +25,70 @@ func newPolicyCmd(e *env) *cobra.Command {
 func newPolicyShowCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "Show the policy", Args: takes(),
+		Example: `  tokenledger policy show`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			ledger, err := e.ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "policy"}})
-			if err != nil {
-				return err
-			}
-			var p api.PolicyInForce
-			if err := json.Unmarshal(a.Body, &p); err != nil {
-				return err
-			}
-			return e.Show(a.Body, func() { e.drawPolicy(p) })
+			return e.read(c, []string{"v1", "policy"}, func(a *client.Answer) error {
+				var p api.PolicyInForce
+				if err := json.Unmarshal(a.Body, &p); err != nil {
+					return err
+				}
+				return e.Show(a.Body, func() { e.drawPolicy(p) })
+			})
 		},
 	}
 }
 
 func newPolicySetCmd(e *env) *cobra.Command {
 	var (
-		change  policyFlags
-		version versionFlags
-		wait    waitFlags
-		key     keyFlag
+		p policyFlags
+		f changeFlags
 	)
 	c := &cobra.Command{
 		Use: "set", Short: "Change the policy",
-		Long: `Changes what is named, and leaves the rest. What the policy refuses it refuses of
-tokens and sessions that exist too; longest lives are for what is made from then
-on. With --wait the command ends when no node goes by the old policy any more; it
-exits with 6 where that takes longer.`,
+		Long: `Changes what the flags name and keeps the rest. What the policy refuses, it also
+refuses of tokens and sessions that exist already. Lifetimes apply to what is
+created from then on. With --wait the command returns when no node uses the old
+policy any more, and exits with 6 if that takes longer.`,
 		Example: `  tokenledger policy set --max-life 90d --token-makers site_admins
   tokenledger policy set --plain-until 2027-01-01 --url-refused --wait 45s`,
 		Args: takes(),
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := change.check(c); err != nil {
+			if err := p.check(c); err != nil {
 				return err
 			}
-			if err := version.check(); err != nil {
-				return err
-			}
-			if err := wait.check(c.Flags()); err != nil {
-				return err
-			}
-			key, err := key.key()
-			if err != nil {
-				return err
-			}
-			ledger, err := e.ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			// The API replaces all of it, so fields that this program does not know
-			// have to come through.
-			var seen struct {
-				Policy  map[string]any `json:"policy"`
-				Version uint64         `json:"version"`
-			}
-			if err := ledger.Get(c.Context(), []string{"v1", "policy"}, &seen); err != nil {
-				return err
-			}
-			change.apply(c.Flags(), seen.Policy)
-			a, got, err := wait.change(c.Context(), e, ledger, client.Request{
-				Method: http.MethodPut, Path: []string{"v1", "policy"}, Body: seen.Policy, Key: key, IfMatch: version.ifMatch(seen.Version),
+			path := []string{"v1", "policy"}
+			return e.change(c, change{
+				flags: &f, noun: "change", read: path,
+				request: func(_ context.Context, _ *client.Client, seen current) (client.Request, error) {
+					// The API replaces the whole policy, so the fields that this
+					// program does not know are sent back.
+					p.apply(c.Flags(), seen.Policy)
+					return client.Request{Method: http.MethodPut, Path: path, Body: seen.Policy}, nil
+				},
+				show: e.changedPolicy,
 			})
-			if err != nil {
-				return err
-			}
-			var p api.PolicyInForce
-			if err := json.Unmarshal(a.Body, &p); err != nil {
-				return err
-			}
-			e.replayed(a)
-			if err := e.Show(a.Body, func() {
-				e.Printf("set at position %d%s\n\n", got.Position, effect(got.Receipt, inForce))
-				e.drawPolicy(p)
-			}); err != nil {
-				return err
-			}
-			return wait.unproven(e, got, "change")
 		},
 	}
-	change.declare(c.Flags())
-	version.declare(c.Flags())
-	wait.declare(c.Flags(), false)
-	key.declare(c.Flags())
+	p.declare(c.Flags())
+	f.declare(c.Flags())
 	e.completeFlag(c, "token-makers", oneOf("all", "site_admins", "superusers"))
-	for _, name := range change.switches() {
+	for _, name := range p.switches() {
 		e.completeFlag(c, name, oneOf("on", "off"))
 	}
 	return c
+}
+
+// changedPolicy prints the answer to a command that changed the policy.
+func (e *env) changedPolicy(a *client.Answer, got proven) error {
+	var p api.PolicyInForce
+	if err := json.Unmarshal(a.Body, &p); err != nil {
+		return err
+	}
+	e.replayed(a)
+	return e.Show(a.Body, func() {
+		e.Printf("set at position %d%s\n\n", got.Position, receiptSummary(got.Receipt, inForce))
+		e.drawPolicy(p)
+	})
 }
 
 // policyFlags change parts of the policy. Each flag is named for its field.
@@ -128,28 +102,31 @@ type policyFlags struct {
 func (p *policyFlags) declare(flags *pflag.FlagSet) {
 	p.lengths, p.on = map[string]*string{}, map[string]*onOff{}
 	for _, f := range [][2]string{
-		{"max-life", "the longest that a token may live, as in 90d; 0 for ever"},
-		{"default-life", "how long a token lives whose maker does not say; 0 for as long as it may"},
-		{"max-grace", "the longest that an old secret works after a rotation; 0 for not at all"},
+		{"max-life", "longest lifetime of a token, as in 90d; 0 for no limit"},
+		{"default-life", "default lifetime if none is given; 0 for the longest"},
+		{"max-grace", "longest time that an old secret works after a rotation; 0 for none"},
 		{"warn-before", "how long before its end a token counts as expiring soon; 0 for never"},
-		{"session-idle", "for how long a session may rest; 0 for the usual 30m"},
-		{"session-life", "the longest that a session may be; 0 for the usual 12h"},
+		{"session-idle", "how long a session may be unused; 0 for the default of 30m"},
+		{"session-life", "longest lifetime of a session; 0 for the default of 12h"},
 	} {
 		p.lengths[f[0]] = flags.String(f[0], "", f[1])
 		flags.Lookup(f[0]).DefValue = ""
 	}
-	flags.StringVar(&p.makers, "token-makers", "", "who makes and widens tokens: all, site_admins or superusers")
-	flags.StringVar(&p.until, "plain-until", "", `when secrets of 32 hexadecimal characters end, as in 2027-01-01 (in UTC) or 2027-01-01T06:00:00Z; "" for never`)
+	group(flags, groupLifetimes, "max-life", "default-life", "max-grace", "warn-before", "session-idle", "session-life")
+	flags.StringVar(&p.makers, "token-makers", "", "who can create and widen tokens: all, site_admins or superusers")
+	flags.StringVar(&p.until, "plain-until", "", `when verifiers begin to refuse secrets of 32 hexadecimal characters, as in 2027-01-01 (UTC) or 2027-01-01T06:00:00Z; "" for never`)
 	for _, f := range [][2]string{
-		{"site-admins-any-account", "let admins of a site make tokens of every account, not only of those within their sites: on or off"},
-		{"plain-refused", "refuse secrets of 32 hexadecimal characters from now on: on or off"},
-		{"url-refused", "refuse tokens that travelled in a URL: on or off"},
-		{"token-sign-in", "let a token begin a session: on or off"},
+		{"site-admins-any-account", "let site admins create tokens of every account, not only of accounts within their sites"},
+		{"plain-refused", "refuse secrets of 32 hexadecimal characters from now on"},
+		{"url-refused", "refuse tokens that were sent in a URL"},
+		{"token-sign-in", "let a token open a session"},
 	} {
 		v := new(onOff)
 		p.on[f[0]] = v
 		v.declare(flags, f[0], f[1])
 	}
+	group(flags, groupIssue, "token-makers", "site-admins-any-account")
+	group(flags, groupRefuse, "plain-until", "plain-refused", "url-refused", "token-sign-in")
 }
 
 // switches returns the names of the flags that are on or off.
@@ -157,7 +134,7 @@ func (p *policyFlags) switches() []string {
 	return []string{"site-admins-any-account", "plain-refused", "url-refused", "token-sign-in"}
 }
 
-// check reports what is wrong with the flags, before anything is sent.
+// check checks the flags, before anything is sent.
 func (p *policyFlags) check(c *cobra.Command) error {
 	flags, named := c.Flags(), false
 	for name, value := range p.lengths {
@@ -188,8 +165,7 @@ func (p *policyFlags) check(c *cobra.Command) error {
 	return nil
 }
 
-// apply puts what the flags say into a policy, by the API's names, and leaves
-// the rest of it.
+// apply applies the flags to a policy, by the API's names, and keeps the rest.
 func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 	field := func(flag string) string { return strings.ReplaceAll(flag, "-", "_") }
 	for name, value := range p.lengths {
@@ -203,7 +179,7 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 		}
 	}
 	if flags.Changed("max-life") && !flags.Changed("default-life") && longer(policy["default_life"], policy["max_life"]) {
-		delete(policy, "default_life") // which then is as long as a token may live
+		delete(policy, "default_life") // the default is then the new maximum
 	}
 	for name, value := range p.on {
 		if flags.Changed(name) {
@@ -221,17 +197,17 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 	}
 }
 
-// longer reports whether one of a policy's lengths of time is more than another.
+// longer reports whether one duration of a policy is longer than another.
 func longer(a, b any) bool {
 	read := func(v any) time.Duration {
 		s, _ := v.(string)
-		d, _ := api.ParseDuration(s) // absent, or written by this program or by the API
+		d, _ := api.ParseDuration(s) // absent, or the API's own
 		return d
 	}
 	return read(b) > 0 && read(a) > read(b)
 }
 
-// policyLength reads a length of time, or 0.
+// policyLength parses a duration or "0".
 func policyLength(s string) (time.Duration, error) {
 	if s == "0" {
 		return 0, nil
@@ -239,7 +215,7 @@ func policyLength(s string) (time.Duration, error) {
 	return api.ParseDuration(s)
 }
 
-// policyTime reads a day or a time.
+// policyTime parses a day or a time.
 func policyTime(s string) (time.Time, error) {
 	if day, err := time.Parse(time.DateOnly, s); err == nil {
 		return day, nil
@@ -247,8 +223,8 @@ func policyTime(s string) (time.Time, error) {
 	return time.Parse(time.RFC3339, s)
 }
 
-// drawPolicy prints the policy for people, with what is meant where it says
-// nothing.
+// drawPolicy prints the policy for people, with the defaults of what it does not
+// set.
 func (e *env) drawPolicy(p api.PolicyInForce) {
 	g := e.Grid()
 	length := func(name string, d *api.Duration, none string) {

@@ -38,7 +38,7 @@ func TestPrompts(t *testing.T) {
 		"proof that fails":        proofFails,
 		"proof, interrupted":      proofInterrupted,
 		"proof without terminal":  proofWithoutTerminal,
-		"session prove":           sessionProve,
+		"session reauth":          sessionReauth,
 		"erase":                   erase,
 		"erase, another login":    eraseAnother,
 		"erase, interrupted":      eraseInterrupted,
@@ -125,7 +125,7 @@ var asking = []struct {
 	{"old password", "Old password: ", []string{"password"}},
 	{"code that the app shows", "Code that the app shows: ", []string{"second-factor", "confirm"}},
 	{"code, or a recovery code", "Code, or a recovery code: ", []string{"second-factor", "remove"}},
-	{"password, or code of the second factor", "Password, or code of the second factor: ", []string{"session", "prove"}},
+	{"password, or code of the second factor", "Password, or code of the second factor: ", []string{"session", "reauth"}},
 }
 
 func nothingTyped(t *testing.T, o *office) { nothingAt(t, o, "nothing-anna", "\n") }

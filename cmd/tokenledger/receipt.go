@@ -16,7 +16,7 @@ import (
 )
 
 func newReceiptCmd(e *env) *cobra.Command {
-	c := &cobra.Command{Use: "receipt", Short: "Look at the proof that a change is in force on every node"}
+	c := &cobra.Command{Use: "receipt", Short: "Show the proof that a change is in force on every node"}
 	c.AddCommand(newReceiptShowCmd(e))
 	return c
 }
@@ -25,12 +25,16 @@ func newReceiptShowCmd(e *env) *cobra.Command {
 	var wait waitFlags
 	c := &cobra.Command{
 		Use: "show POSITION", Short: "Show the first receipt that covers a position of the log",
-		Long: `Shows the first receipt that covers a position of the log: since when no node
-answers any more as if the events up to there had not happened, and how each came
-to that. Every command that changes something prints its position.
+		Long: `Shows proof that every node has applied the log up to POSITION or has stopped
+answering: when, and how, for each node. Every command that changes something
+prints its position.
 
-Exits with 3 where there is no receipt yet; with --wait it is waited for, and 6
-says that it did not come in time.`,
+STOPPED BY says how a node stopped answering from before the position: it applied
+the log up to there, gave up its lease, or its lease ended. STALE UNTIL is the time
+until which its configuration lets it answer for some permissions without the log.
+
+Exits with 3 if there is no receipt yet. With --wait the command waits for it, and
+exits with 6 if it does not come in time.`,
 		Example: `  tokenledger receipt show 42 --wait 1m`,
 		Args:    takes("a position of the log"), ValidArgsFunction: cobra.NoFileCompletions,
 		RunE: func(c *cobra.Command, args []string) error {

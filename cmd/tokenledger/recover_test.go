@@ -13,7 +13,7 @@ umask 077
 tokenledger serve &
 until tokenledger nodes > /dev/null 2>&1; do sleep 0.1; done
 tokenledger account create bob --kind user --grant superuser > /dev/null
-tokenledger token create --account bob --scope superuser --yes-admin --secret-only > bob.secret
+tokenledger token create --account bob --scope superuser --allow-admin --secret-only > bob.secret
 cp "$TOKENLEDGER_DATA/root.token" first.secret
 tokenledger account suspend root --token-file bob.secret > /dev/null
 bob=$(tokenledger token list --account bob --token-file bob.secret -o jsonl | grep -o 'tok_[0-9a-z]*' | head -1)

@@ -15,12 +15,12 @@ import (
 )
 
 func newSecondFactorCmd(e *env) *cobra.Command {
-	c := &cobra.Command{Use: "second-factor", Short: "Add or remove your second factor"}
+	c := &cobra.Command{Use: "second-factor", Aliases: []string{"2fa"}, Short: "Add, replace or remove your second factor (2FA)"}
 	c.AddCommand(newSecondFactorAddCmd(e), newSecondFactorConfirmCmd(e), newSecondFactorCodesCmd(e), newSecondFactorRemoveCmd(e))
 	return c
 }
 
-// factor sends a request about the second factor of whoever is signed in.
+// factor sends a request about the second factor of the person who is signed in.
 func (e *env) factor(ctx context.Context, ledger *client.Client, what string, body map[string]any) (*client.Answer, error) {
 	r := client.Request{Method: http.MethodPost, Path: []string{"v1", "second-factor"}}
 	if what != "" {
@@ -32,8 +32,8 @@ func (e *env) factor(ctx context.Context, ledger *client.Client, what string, bo
 	return ledger.Do(ctx, r)
 }
 
-// guarded sends a request that takes a code where a second factor is there. It
-// asks for the code only when the ledger does.
+// guarded sends a request that needs a code if the person has a second factor. It
+// asks for the code only if the ledger requires it.
 func (e *env) guarded(ctx context.Context, ledger *client.Client, what string) (*client.Answer, error) {
 	a, err := e.factor(ctx, ledger, what, nil)
 	if !wantsCode(err) {
@@ -46,7 +46,7 @@ func (e *env) guarded(ctx context.Context, ledger *client.Client, what string) (
 	return e.factor(ctx, ledger, what, map[string]any{"code": code})
 }
 
-// wantsCode reports whether a request failed because it had no code.
+// wantsCode reports whether a request failed for lack of a code.
 func wantsCode(err error) bool {
 	p := client.Problem(err)
 	return p != nil && slices.ContainsFunc(p.Errors, func(field api.FieldProblem) bool { return field.Location == "body.code" })
@@ -54,10 +54,11 @@ func wantsCode(err error) bool {
 
 func newSecondFactorAddCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "add", Short: "Add an app that makes codes", Args: takes(),
-		Long: `Shows what an app for codes (TOTP) needs, and asks for a code of it, from which on
-signing in takes one. Recovery codes are then shown once: keep them where the
-app is not. Without a terminal, 'second-factor confirm' asks for the code.
+		Use: "add", Short: "Add an authenticator app (TOTP) as your second factor", Args: takes(),
+		Long: `Shows the secret for an authenticator app (TOTP), and asks for a code from the app.
+From then on signing in needs a code. It then shows recovery codes once: keep them
+apart from the app. Without a terminal, run 'tokenledger second-factor confirm' to
+give the code.
 
 If you have a second factor already, the command first asks for a code of it or
 for a recovery code. The new one replaces it when you confirm it.`,
@@ -99,7 +100,8 @@ for a recovery code. The new one replaces it when you confirm it.`,
 
 func newSecondFactorConfirmCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "confirm", Short: "Confirm a second factor by a code of its app", Args: takes(),
+		Use: "confirm", Short: "Confirm a new second factor with a code from its app", Args: takes(),
+		Example: `  tokenledger second-factor confirm`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.person(c.Context())
 			if err != nil {
@@ -124,9 +126,9 @@ func (e *env) confirmFactor(ctx context.Context, ledger *client.Client) error {
 
 func newSecondFactorCodesCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "codes", Short: "Replace the recovery codes, and show them once", Args: takes(),
-		Long: `Makes new recovery codes in the place of those that are left, and shows them once.
-Asks for a code of the second factor, or for a recovery code.`,
+		Use: "codes", Short: "Replace your recovery codes and show them once", Args: takes(),
+		Long: `Creates new recovery codes in place of the old ones, and shows them once. It asks
+for a code of the second factor, or for a recovery code.`,
 		Example: `  tokenledger second-factor codes`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.person(c.Context())
@@ -160,7 +162,8 @@ func (e *env) showRecovery(a *client.Answer) error {
 
 func newSecondFactorRemoveCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove", Short: "Sign in without a second factor again", Args: takes(),
+		Use: "remove", Short: "Remove your second factor", Args: takes(),
+		Example: `  tokenledger second-factor remove`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
 			ledger, err := e.person(ctx)

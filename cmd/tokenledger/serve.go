@@ -15,9 +15,10 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// serveSettings are what a node can be told by flag, by environment variable
-// and in its configuration file.
+// serveSettings are the settings of a node, by flag, by environment variable or in
+// its configuration file.
 type serveSettings struct {
+	config                          stringFlag
 	roles, name                     stringFlag
 	nats, natsKey, natsListen       stringFlag
 	natsCluster, natsClusterListen  stringFlag
@@ -37,114 +38,108 @@ func newServeCmd(e *env) *cobra.Command {
 		apiAddr: node.DefaultAPIAddr, verifyAddr: node.DefaultVerifyAddr, metricsAdr: node.DefaultMetricsAddr,
 		lease: durationFlag(verifier.DefaultLease), scrub: durationFlag(node.DefaultScrub), resident: node.DefaultResident, secretPrefix: "tl", model: "matomo", logFormat: "text",
 	}
-	var config stringFlag
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node: the ledger with its log, a verifier, or both",
-		Long: `Runs a node until it is stopped (SIGINT, SIGTERM). The first start makes the data
-folder, begins the log and writes the secret of the first token to root.token
-there. A folder whose log is gone is refused.
+		Long: `Runs a node until SIGINT or SIGTERM. The first start creates the data folder and
+the log, and writes the secret of the first token to root.token in that folder. A
+node refuses a data folder whose log is gone.
 
-A ledger keeps its log alone, or together with others: give each of three ledgers
-the route URLs of all (--nats-cluster), the address among them that is its own
-(--nats-cluster-listen), one for verifiers (--nats-listen), and the folder that
-tokenledger nats init made for it. The log is begun once all of them are there,
-by one of them, and that one writes root.token.
+A ledger keeps its log alone or in a cluster. For a cluster, give each of three or
+five ledgers the route URLs of all of them (--nats-cluster), its own address among
+them (--nats-cluster-listen), an address for verifiers (--nats-listen), and the
+folder that 'tokenledger nats init' created for it (--nats-credentials). Once all of
+them run, one creates the log and writes root.token.
 
-Where the first token is lost, or nobody has superuser any more, one start of one
-ledger with --recover-root writes another one to root.token.
+If the first token is lost, or no token has superuser any more, start one ledger
+once with --recover-root: it writes a new one to root.token.
 
-Every setting can also stand in the configuration file, under its name with _
-for -, beside policies, trusted_proxies and stale, and a permission model of your
-own under model. A flag goes before its environment variable, and that before the
+Every setting can also be in the configuration file, under its name with _ for -,
+with policies, trusted_proxies, stale, and a permission model of your own under
+model. A flag takes precedence over its environment variable, and that over the
 file.`,
 		Example: `  tokenledger serve
   tokenledger serve --nats-listen 127.0.0.1:7603
-  tokenledger serve --nats-cluster nats://10.0.0.1:7604,nats://10.0.0.2:7604,nats://10.0.0.3:7604 --nats-cluster-listen 10.0.0.1:7604 --nats-listen 10.0.0.1:7603 --nats-credentials nats/nodes/l1
-  tokenledger serve --roles verifier --nats tls://10.0.0.1:7603,tls://10.0.0.2:7603,tls://10.0.0.3:7603 --nats-credentials nats/nodes/v1
-  tokenledger serve --roles verifier --nats nats://127.0.0.1:7603 --nats-key /path/to/verifier.nk --data ./v2 --verify-addr 127.0.0.1:7611 --metrics-addr 127.0.0.1:7612`,
+
+  # A ledger of a cluster:
+  tokenledger serve --nats-credentials nats/nodes/l1 \
+    --nats-cluster nats://10.0.0.1:7604,nats://10.0.0.2:7604,nats://10.0.0.3:7604 \
+    --nats-cluster-listen 10.0.0.1:7604 --nats-listen 10.0.0.1:7603
+
+  # A verifier of that cluster:
+  tokenledger serve --roles verifier --nats-credentials nats/nodes/v1 \
+    --nats tls://10.0.0.1:7603,tls://10.0.0.2:7603,tls://10.0.0.3:7603
+
+  # A second node on one machine:
+  tokenledger serve --roles verifier --data ./v2 --nats nats://127.0.0.1:7603 \
+    --nats-key /path/to/verifier.nk --verify-addr 127.0.0.1:7611 \
+    --metrics-addr 127.0.0.1:7612`,
 		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := s.read(e, c)
+			if err != nil {
+				return usagef(c, "%s", exit.Text(err))
+			}
+			return node.Serve(c.Context(), cfg)
+		},
 	}
-	flags := c.Flags()
-	e.declare(flags, setting{name: "config", help: "configuration file, in YAML"}, &config)
-	for _, d := range []struct {
-		setting
-		value pflag.Value
-	}{
-		{setting{name: "roles", help: "what the node is: ledger, verifier, or both"}, &s.roles},
-		{setting{name: "name", help: "the node's name among the others; by default one that the data folder keeps"}, &s.name},
-		{setting{name: "nats", help: "URLs of the log, with commas between them: for a verifier without a ledger, or a ledger whose log is on servers of your own"}, &s.nats},
-		{setting{name: "nats-cluster", help: "route URLs of the three or five ledgers that keep the log together, this one's included, as in nats://10.0.0.1:7604"}, &s.natsCluster},
-		{setting{name: "nats-cluster-listen", help: "host:port where the other ledgers of --nats-cluster reach this one"}, &s.natsClusterListen},
-		{setting{name: "nats-credentials", help: "folder of this node that tokenledger nats init made: key, certificate and members"}, &s.natsCredentials},
-		{setting{name: "nats-replicas", help: "copies of a log that is begun on servers of your own: 1, 3 or 5 (default 3)"}, &s.natsReplicas},
-		{setting{name: "nats-key", help: "file of the key to connect to the log with: a copy of verifier.nk from the ledger's data folder"}, &s.natsKey},
-		{setting{name: "nats-listen", help: "host:port where verifiers in other processes reach this ledger's log; without it nothing listens"}, &s.natsListen},
-		{setting{name: "api-addr", help: "host:port of the API"}, &s.apiAddr},
-		{setting{name: "verify-addr", help: "host:port where checks are answered"}, &s.verifyAddr},
-		{setting{name: "metrics-addr", help: "host:port of metrics and health"}, &s.metricsAdr},
-		{setting{name: "lease", help: "how long checks are answered without hearing from the log"}, &s.lease},
-		{setting{name: "scrub", help: "how often a ledger reads its own copy of the log through, to find damage"}, &s.scrub},
-		{setting{name: "resident", help: "memory that the table of secrets may take, from which checks are answered: about 105 bytes each; what finds no room is read from the disk, with 0 all"}, &s.resident},
-		{setting{name: "secret-prefix", help: "what secrets begin with: this and u_ or s_"}, &s.secretPrefix},
-		{setting{name: "model", help: "permission model, the same on all nodes: matomo or plain; the configuration file may describe another"}, &s.model},
-		{setting{name: "log-format", help: "form of the log on standard error: text or json"}, &s.logFormat},
-		{setting{name: "recover-root", help: "for one start of a ledger, when nobody has superuser any more: make a new token that has, and write its secret to root.token, unless that file's has"}, &s.recoverRoot},
-	} {
-		e.declare(flags, d.setting, d.value)
-	}
-	recoverRoot := flags.Lookup("recover-root")
-	recoverRoot.NoOptDefVal, recoverRoot.DefValue = "on", ""
-	c.RunE = func(c *cobra.Command, _ []string) error {
-		cfg, err := s.read(e, c, string(config))
-		if err != nil {
-			return usagef(c, "%s", exit.Text(err))
-		}
-		return node.Serve(c.Context(), cfg)
-	}
+	s.declare(e, c.Flags())
 	return c
 }
 
-// read puts file, environment and flags together.
-func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config, error) {
-	var file node.File
-	if path != "" {
-		var names []string
-		c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-			if f.Name != "config" && f.Name != "help" {
-				names = append(names, f.Name)
-			}
-		})
-		names = append(names, "data")
-		var err error
-		if file, err = node.ReadFile(path, names); err != nil {
-			return node.Config{}, err
+// declare adds the flags.
+func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
+	for _, d := range []struct {
+		name, group, help string
+		value             pflag.Value
+	}{
+		{"config", "", "configuration file, in YAML", &s.config},
+		{"roles", "", "roles of the node: ledger, verifier, or both", &s.roles},
+		{"name", "", "name of the node, unique among all nodes (default a random one, kept in the data folder)", &s.name},
+		{"api-addr", groupListen, "host:port of the API", &s.apiAddr},
+		{"verify-addr", groupListen, "host:port for checks", &s.verifyAddr},
+		{"metrics-addr", groupListen, "host:port of metrics and health", &s.metricsAdr},
+		{"nats", groupLog, "URLs of the log, separated by commas: for a verifier without a ledger, or a ledger whose log is on NATS servers of your own", &s.nats},
+		{"nats-cluster", groupLog, "route URLs of the three or five ledgers of the cluster, including this one, as in nats://10.0.0.1:7604", &s.natsCluster},
+		{"nats-cluster-listen", groupLog, "host:port at which the other ledgers of --nats-cluster reach this one", &s.natsClusterListen},
+		{"nats-credentials", groupLog, "folder that tokenledger nats init created for this node: key, certificate and members", &s.natsCredentials},
+		{"nats-replicas", groupLog, "copies of a log that this node creates on NATS servers of your own: 1, 3 or 5 (default 3)", &s.natsReplicas},
+		{"nats-key", groupLog, "file of the key for the log: a copy of verifier.nk from the ledger's data folder", &s.natsKey},
+		{"nats-listen", groupLog, "host:port at which verifiers in other processes reach this ledger's log (default none)", &s.natsListen},
+		{"lease", groupChecks, "how long a verifier may answer checks after it last renewed its lease at the log", &s.lease},
+		{"resident", groupChecks, "memory for the table of secrets, about 105 bytes each; secrets that do not fit are read from disk, with 0 all of them", &s.resident},
+		{"secret-prefix", groupChecks, "prefix of secrets, before u_ or s_", &s.secretPrefix},
+		{"model", groupChecks, "permission model, the same on all nodes: matomo or plain; the configuration file can describe another", &s.model},
+		{"log-format", groupUpkeep, "format of log lines on standard error: text or json", &s.logFormat},
+		{"scrub", groupUpkeep, "how often a ledger reads its whole copy of the log to find damage", &s.scrub},
+		{"recover-root", groupUpkeep, "for one start of a ledger, if no token has superuser any more: create one and write its secret to root.token, unless the token in that file has superuser", &s.recoverRoot},
+	} {
+		e.declare(flags, setting{name: d.name, help: d.help}, d.value)
+		if d.group != "" {
+			group(flags, d.group, d.name)
 		}
-		if said(e, c, "model") {
-			file.Model = nil
-		}
-		for name, value := range file.Flags {
-			f := c.Flag(name)
-			if said(e, c, name) {
-				continue
-			}
-			if err := f.Value.Set(value); err != nil {
-				return node.Config{}, exit.Failf(exit.Usage, "usage", "configuration file %s: %s: %s", path, name, err)
-			}
-		}
+	}
+	recoverRoot := flags.Lookup("recover-root")
+	recoverRoot.NoOptDefVal, recoverRoot.DefValue = "on", ""
+}
+
+// read combines the configuration file, environment variables and flags.
+func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
+	file, err := s.readFile(e, c)
+	if err != nil {
+		return node.Config{}, err
 	}
 	handler, ok := map[stringFlag]func() slog.Handler{
 		"text": func() slog.Handler { return slog.NewTextHandler(e.Stderr, nil) },
 		"json": func() slog.Handler { return slog.NewJSONHandler(e.Stderr, nil) },
 	}[s.logFormat]
 	if !ok {
-		return node.Config{}, exit.Failf(exit.Usage, "usage", "--log-format is text or json, not %s", events.Quote(string(s.logFormat)))
+		return node.Config{}, exit.Inputf("--log-format is text or json, not %s", events.Quote(string(s.logFormat)))
 	}
 	model := file.Model
 	if model == nil {
-		var err error
 		if model, err = events.ModelNamed(string(s.model)); err != nil {
-			return node.Config{}, exit.Failf(exit.Usage, "usage", "--model: %s", err)
+			return node.Config{}, exit.Inputf("--model: %s", err)
 		}
 	}
 	cfg := node.Config{
@@ -160,12 +155,43 @@ func (s *serveSettings) read(e *env, c *cobra.Command, path string) (node.Config
 	return cfg, cfg.Validate()
 }
 
-// said reports whether a flag or its environment variable was given.
-func said(e *env, c *cobra.Command, name string) bool {
+// readFile reads the configuration file, if one is named, and applies its settings
+// to the flags that neither the command line nor the environment gives.
+func (s *serveSettings) readFile(e *env, c *cobra.Command) (node.File, error) {
+	path := string(s.config)
+	if path == "" {
+		return node.File{}, nil
+	}
+	names := []string{"data"}
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Name != "config" && f.Name != "help" {
+			names = append(names, f.Name)
+		}
+	})
+	file, err := node.ReadFile(path, names)
+	if err != nil {
+		return file, err
+	}
+	if given(e, c, "model") {
+		file.Model = nil
+	}
+	for name, value := range file.Flags {
+		if given(e, c, name) {
+			continue
+		}
+		if err := c.Flag(name).Value.Set(value); err != nil {
+			return file, exit.Inputf("configuration file %s: %s: %s", path, name, err)
+		}
+	}
+	return file, nil
+}
+
+// given reports whether a flag or its environment variable was given.
+func given(e *env, c *cobra.Command, name string) bool {
 	return c.Flag(name).Changed || e.vars[setting{name: name}.variable()] != ""
 }
 
-// splitList reads a list with commas.
+// splitList splits a list at commas.
 func splitList(s string) []string {
 	list := strings.Split(s, ",")
 	for i := range list {

@@ -14,8 +14,8 @@ import (
 )
 
 func newSessionCmd(e *env) *cobra.Command {
-	c := &cobra.Command{Use: "session", Short: "Look at and end sessions of people"}
-	c.AddCommand(newSessionListCmd(e), newSessionShowCmd(e), newSessionProveCmd(e), newSessionEndCmd(e))
+	c := &cobra.Command{Use: "session", Short: "Show and end sessions, and re-authenticate"}
+	c.AddCommand(newSessionListCmd(e), newSessionShowCmd(e), newSessionReauthCmd(e), newSessionEndCmd(e))
 	return c
 }
 
@@ -27,6 +27,8 @@ func newSessionListCmd(e *env) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use: "list", Short: "List sessions", Args: takes(),
+		Example: `  tokenledger session list
+  tokenledger session list --account anna`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if everybody && account != "" {
 				return exit.Inputf("--everybody and --account contradict each other")
@@ -53,8 +55,9 @@ func newSessionListCmd(e *env) *cobra.Command {
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&account, "account", "", "of this account, by id or login; by default your own")
-	flags.BoolVar(&everybody, "everybody", false, "of all accounts")
+	flags.StringVar(&account, "account", "", "sessions of this account, by ID or login (default your own)")
+	flags.BoolVar(&everybody, "everybody", false, "sessions of all accounts")
+	group(flags, groupSelect, "account", "everybody")
 	pages.declare(flags)
 	e.completeFlag(c, "account", e.accounts)
 	return c
@@ -63,6 +66,7 @@ func newSessionListCmd(e *env) *cobra.Command {
 func newSessionShowCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "show", Short: "Show who is signed in here", Args: takes(),
+		Example: `  tokenledger session show`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.person(c.Context())
 			if err != nil {
@@ -77,9 +81,13 @@ func newSessionShowCmd(e *env) *cobra.Command {
 	}
 }
 
-func newSessionProveCmd(e *env) *cobra.Command {
+func newSessionReauthCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "prove", Short: "Prove again who is there, which is good for five minutes", Args: takes(),
+		Use: "reauth", Short: "Re-authenticate (valid for five minutes)", Args: takes(),
+		Long: `Asks for your password or a code of your second factor, and confirms to the ledger
+that it is you. Commands that create or widen rights need this; at a terminal they
+ask by themselves, scripts run this command first.`,
+		Example: `  tokenledger session reauth`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.person(c.Context())
 			if err != nil {
@@ -128,7 +136,7 @@ func newSessionEndCmd(e *env) *cobra.Command {
 		account string
 	)
 	c := &cobra.Command{
-		Use: "end [ID]", Short: "End a session, or all of an account",
+		Use: "end [ID]", Short: "End a session, or all sessions of an account",
 		Example: `  tokenledger session end ses_01jd3qk8z5n0v7m2x4c6b8a9ef
   tokenledger session end --all
   tokenledger session end --all --account anna`,
@@ -163,8 +171,8 @@ func newSessionEndCmd(e *env) *cobra.Command {
 		},
 	}
 	flags := c.Flags()
-	flags.BoolVar(&all, "all", false, "all sessions, this one included")
-	flags.StringVar(&account, "account", "", "with --all: of this account, by id or login; by default your own")
+	flags.BoolVar(&all, "all", false, "end all sessions, including this one")
+	flags.StringVar(&account, "account", "", "with --all: the account, by ID or login (default your own)")
 	e.completeFlag(c, "account", e.accounts)
 	return c
 }

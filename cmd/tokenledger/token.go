@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -17,11 +16,11 @@ import (
 
 func newTokenCmd(e *env) *cobra.Command {
 	c := &cobra.Command{
-		Use: "token", Short: "Make, look at, change and end tokens",
+		Use: "token", Short: "Create, show, change and revoke tokens",
 	}
 	c.AddCommand(
 		newTokenCreateCmd(e), newTokenListCmd(e), newTokenShowCmd(e),
-		newTokenScopeCmd(e), newTokenEditCmd(e), newTokenRotateCmd(e),
+		newTokenSetScopesCmd(e), newTokenEditCmd(e), newTokenRotateCmd(e),
 		newTokenSuspendCmd(e), newTokenResumeCmd(e), newTokenRevokeCmd(e),
 	)
 	return c
@@ -48,11 +47,12 @@ func newTokenListCmd(e *env) *cobra.Command {
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&account, "account", "", "only this account's: id or login")
-	flags.StringVar(&site, "site", "", "only those that may do something on this site")
-	flags.StringVar(&resource, "resource", "", "only those that may do something on this resource, as in site/3")
-	flags.Var(&expiring, "expiring", "only those that work and end within this time, as in 14d")
-	flags.StringVar(&state, "state", "", "only those that are active, suspended, revoked or expired")
+	flags.StringVar(&account, "account", "", "tokens of this account, by ID or login")
+	flags.StringVar(&site, "site", "", "tokens that may do something on this site")
+	flags.StringVar(&resource, "resource", "", "tokens that may do something on this resource, as in site/3")
+	flags.Var(&expiring, "expiring", "tokens that work now and expire within this time, as in 14d")
+	flags.StringVar(&state, "state", "", "tokens in this state: active, suspended, revoked or expired")
+	group(flags, groupSelect, "account", "site", "resource", "expiring", "state")
 	pages.declare(flags)
 	e.completeFlag(c, "account", e.accounts)
 	e.completeFlag(c, "state", oneOf("active", "suspended", "revoked", "expired"))
@@ -61,26 +61,22 @@ func newTokenListCmd(e *env) *cobra.Command {
 
 func newTokenShowCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "show ID", Short: "Show a token", Args: takes("the token's ID"),
+		Use: "show ID", Short: "Show a token",
+		Example:           `  tokenledger token show tok_01jd3qk8z5n0v7m2x4c6b8a9ef`,
+		Args:              takes("the token's ID"),
 		ValidArgsFunction: e.first(e.tokens(anyState)),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {
 				return err
 			}
-			ledger, err := e.ledger(c.Context())
-			if err != nil {
-				return err
-			}
-			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodGet, Path: []string{"v1", "tokens", id}})
-			if err != nil {
-				return err
-			}
-			var t api.Token
-			if err := json.Unmarshal(a.Body, &t); err != nil {
-				return err
-			}
-			return e.Show(a.Body, func() { e.drawToken(t) })
+			return e.read(c, []string{"v1", "tokens", id}, func(a *client.Answer) error {
+				var t api.Token
+				if err := json.Unmarshal(a.Body, &t); err != nil {
+					return err
+				}
+				return e.Show(a.Body, func() { e.drawToken(t) })
+			})
 		},
 	}
 }
@@ -93,8 +89,8 @@ type tokenAnswer struct {
 	SecretShown bool      `json:"secret_already_shown"`
 }
 
-// changed prints the answer to a command that changed a token, with the receipt
-// where one was waited for.
+// changed prints the answer to a command that changed a token, and its receipt if
+// the command waited for it.
 func (e *env) changed(a *client.Answer, done string, r *api.Receipt) error {
 	var got tokenAnswer
 	if err := json.Unmarshal(a.Body, &got); err != nil {
@@ -102,12 +98,13 @@ func (e *env) changed(a *client.Answer, done string, r *api.Receipt) error {
 	}
 	e.replayed(a)
 	return e.Show(a.Body, func() {
-		e.Printf("%s at position %d%s\n\n", done, got.Position, effect(r, inForce))
+		e.Printf("%s at position %d%s\n\n", done, got.Position, receiptSummary(r, inForce))
 		e.drawToken(got.Token)
 	})
 }
 
-// secret prints the answer to a command that made a secret: this once.
+// secret prints the answer to a command that generated a secret, this once. With
+// only it prints nothing else on standard output.
 func (e *env) secret(a *client.Answer, done string, only bool) error {
 	var got tokenAnswer
 	if err := json.Unmarshal(a.Body, &got); err != nil {
@@ -138,7 +135,7 @@ func (e *env) secret(a *client.Answer, done string, only bool) error {
 	return nil
 }
 
-// noSecret is the failure of a command whose secret went astray.
+// noSecret returns the failure of a repeated command: the secret went to the first.
 func (e *env) noSecret(got tokenAnswer) error {
 	return exit.Failf(exit.Error, "secret_already_shown", "the secret of %s was shown to an earlier command with this idempotency key and is not known any more. "+
 		"Where it is lost, make a new one: tokenledger token rotate %[1]s", got.Token.ID)

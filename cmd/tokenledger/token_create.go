@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/netip"
 
@@ -14,121 +15,150 @@ import (
 
 func newTokenCreateCmd(e *env) *cobra.Command {
 	var (
-		account, app, device string
-		scopes               []string
-		inherit, hex         bool
-		expires              durationFlag
-		limits               constraintFlags
-		only, admin          bool
-		own                  ownSecret
-		key                  keyFlag
+		create tokenCreateFlags
+		key    keyFlag
 	)
 	c := &cobra.Command{
-		Use: "create", Short: "Make a token, and show its secret once", Args: takes(),
-		Long: `Makes a token. Its secret is shown now, on standard output, and never again:
-the ledger keeps a digest of it alone. With --own-secret this program makes the
-secret, or reads it, and the ledger never sees it: an answer that is lost on its
-way then loses nothing. Without --account the token is of your own account.
+		Use: "create", Short: "Create a token and show its secret once", Args: takes(),
+		Long: `Creates a token. Its secret is printed on standard output now and never again:
+the ledger stores only a digest of it. With --client-secret this program generates
+or reads the secret, and the ledger never sees it; a lost answer then loses
+nothing. Without --account the token belongs to your own account.
 
---app and --device are labels that stay in the log for ever: do not name people.`,
-		Example: `  tokenledger token create --account shop --app report --scope view:site/3,view:site/4 --expires-in 90d
-  tokenledger token create --account shop --app tracker --scope track:site/3 --cidr 192.0.2.0/24 --secret-only |
+--app and --device are labels that stay in the log forever: do not name people.`,
+		Example: `  tokenledger token create --account shop --app report \
+    --scope view:site/3,view:site/4 --expires-in 90d
+  tokenledger token create --account shop --app tracker --scope track:site/3 \
+    --cidr 192.0.2.0/24 --secret-only |
     kubectl create secret generic tracker --from-file=token=/dev/stdin`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			scopes, err := scopeList("--scope", scopes)
+			body, err := create.body(e, c)
 			if err != nil {
-				return err
-			}
-			switch {
-			case inherit && len(scopes) > 0:
-				return exit.Inputf("--inherit takes all that the account has; leave --scope out")
-			case !inherit && len(scopes) == 0:
-				return usagef(c, "say what the token may do with --scope, as in --scope view:site/3, or --inherit")
-			}
-			if err := own.check(e, hex, only); err != nil {
-				return err
-			}
-			body := map[string]any{"app": app, "device": device, "inherit": inherit}
-			if account != "" {
-				body["account"] = account
-			}
-			if len(scopes) > 0 {
-				body["scopes"] = scopes
-			}
-			if c.Flags().Changed("expires-in") {
-				body["expires_in"] = expires.String()
-			}
-			if hex {
-				body["format"] = "hex32"
-			}
-			constraints := constraints{}
-			if err := limits.change(c.Flags(), constraints); err != nil {
-				return err
-			}
-			if len(constraints) > 0 {
-				body["constraints"] = constraints
-			}
-			if err := confirmScopes(admin, scopes); err != nil {
 				return err
 			}
 			key, err := key.key()
 			if err != nil {
 				return err
 			}
-
 			ledger, err := e.ledger(c.Context())
 			if err != nil {
 				return err
 			}
-			switch {
-			case inherit && account != "":
-				name, err := accountName(account)
-				if err == nil {
-					err = confirmInherit(c.Context(), ledger, admin, name)
-				}
-				if err != nil {
-					return err
-				}
-			case inherit && !admin:
-				return exit.Failf(exit.Usage, "needs_confirmation", "the token would inherit all that your account has, which may be admin or superuser. Name the account with --account to have that looked at, or add --yes-admin if it is meant to")
+			if err := create.confirm(c.Context(), ledger); err != nil {
+				return err
 			}
-			if own.from != "" {
-				return own.create(c.Context(), e, ledger, body, account, key, only)
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens"}, Body: body, Key: key}
+			if create.own.from != "" {
+				return create.own.create(c.Context(), e, ledger, tokenRequest{r, body, create.account, create.only})
 			}
-			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens"}, Body: body, Key: key})
+			a, err := ledger.Do(c.Context(), r)
 			if err != nil {
 				return err
 			}
-			return e.secret(a, "made", only)
+			return e.secret(a, "created", create.only)
 		},
 	}
-	flags := c.Flags()
-	flags.StringVar(&account, "account", "", "whose token it is: id or login; by default your own")
-	flags.StringVar(&app, "app", "", "what uses it, as in \"mobile app\"")
-	flags.StringVar(&device, "device", "", "where, as in \"phone\"")
-	flags.StringSliceVar(&scopes, "scope", nil, "what it may do, as in view:site/3; again or with commas for more")
-	flags.BoolVar(&inherit, "inherit", false, "it may do all that its account may, now and later; instead of --scope")
-	flags.Var(&expires, "expires-in", "how long it lives, as in 90d; by default as the policy says")
-	limits.declare(flags)
-	flags.BoolVar(&hex, "hex32", false, "a secret of 32 hexadecimal characters, for clients that accept nothing else")
-	own.declare(flags)
-	declareOnly(flags, &only)
-	declareAdmin(flags, &admin)
-	key.declare(flags)
+	create.declare(c.Flags())
+	key.declare(c.Flags())
 	e.completeFlag(c, "account", e.accounts)
 	e.completeFlag(c, "scope", e.scopes)
 	return c
 }
 
+// tokenCreateFlags say which token to create.
+type tokenCreateFlags struct {
+	account, app, device string
+	scopes               []string
+	inherit, hex         bool
+	expires              durationFlag
+	limits               constraintFlags
+	only, admin          bool
+	own                  clientSecret
+}
+
+func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
+	flags.StringVar(&t.account, "account", "", "account of the token, by ID or login (default your own)")
+	flags.StringVar(&t.app, "app", "", "label: the app that uses the token, as in \"mobile app\"")
+	flags.StringVar(&t.device, "device", "", "label: the device that uses the token, as in \"phone\"")
+	group(flags, groupLabels, "account", "app", "device")
+	flags.StringSliceVar(&t.scopes, "scope", nil, "what the token may do, as in view:site/3; repeat the flag or separate with commas")
+	flags.BoolVar(&t.inherit, "inherit", false, "allow all that its account may do, now and later, in place of --scope")
+	declareAdmin(flags, &t.admin)
+	group(flags, groupRights, "scope", "inherit")
+	flags.Var(&t.expires, "expires-in", "lifetime, as in 90d (default as the policy says)")
+	group(flags, groupLifetime, "expires-in")
+	t.limits.declare(flags)
+	flags.BoolVar(&t.hex, "hex32", false, "generate a secret of 32 hexadecimal characters, for clients that accept no other")
+	t.own.declare(flags)
+	declareOnly(flags, &t.only)
+	group(flags, groupSecret, "hex32")
+}
+
+// body checks the flags and returns the request's body.
+func (t *tokenCreateFlags) body(e *env, c *cobra.Command) (map[string]any, error) {
+	scopes, err := scopeList("--scope", t.scopes)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case t.inherit && len(scopes) > 0:
+		return nil, exit.Inputf("--inherit takes all that the account has; leave --scope out")
+	case !t.inherit && len(scopes) == 0:
+		return nil, usagef(c, "say what the token may do with --scope, as in --scope view:site/3, or --inherit")
+	}
+	if err := t.own.check(e, t.hex, t.only); err != nil {
+		return nil, err
+	}
+	body := map[string]any{"app": t.app, "device": t.device, "inherit": t.inherit}
+	if t.account != "" {
+		body["account"] = t.account
+	}
+	if len(scopes) > 0 {
+		body["scopes"] = scopes
+	}
+	if c.Flags().Changed("expires-in") {
+		body["expires_in"] = t.expires.String()
+	}
+	if t.hex {
+		body["format"] = "hex32"
+	}
+	constraints := constraints{}
+	if err := t.limits.change(c.Flags(), constraints); err != nil {
+		return nil, err
+	}
+	if len(constraints) > 0 {
+		body["constraints"] = constraints
+	}
+	return body, confirmScopes(t.admin, scopes)
+}
+
+// confirm refuses a token that inherits the right to administer, unless a flag
+// allows it.
+func (t *tokenCreateFlags) confirm(ctx context.Context, ledger *client.Client) error {
+	switch {
+	case t.inherit && t.account != "":
+		name, err := accountName(t.account)
+		if err != nil {
+			return err
+		}
+		return confirmInherit(ctx, ledger, t.admin, name)
+	case t.inherit && !t.admin:
+		return exit.Failf(exit.Usage, "needs_confirmation", "the token would inherit all that your account has, which may be admin or superuser. Name the account with --account to have that looked at, or add --allow-admin if it is meant to")
+	}
+	return nil
+}
+
 func declareOnly(flags *pflag.FlagSet, only *bool) {
-	flags.BoolVar(only, "secret-only", false, "print the secret and nothing else on standard output, whatever --output says")
+	flags.BoolVar(only, "secret-only", false, "print only the secret on standard output, whatever --output says")
+	group(flags, groupSecret, "secret-only")
 }
 
 func declareAdmin(flags *pflag.FlagSet, admin *bool) {
-	flags.BoolVar(admin, "yes-admin", false, "a token with admin or superuser is meant")
+	flags.BoolVar(admin, "allow-admin", false, "confirm that the token may have admin or superuser")
+	group(flags, groupRights, "allow-admin")
 }
 
-// constraintFlags narrow where and how a token may be used.
+// constraintFlags restrict where and how a token may be used.
 type constraintFlags struct {
 	cidrs, origins, methods, audience []string
 	headerOnly                        bool
@@ -136,19 +166,20 @@ type constraintFlags struct {
 }
 
 func (f *constraintFlags) declare(flags *pflag.FlagSet) {
-	flags.StringSliceVar(&f.cidrs, "cidr", nil, "network that clients have to be in, as in 192.0.2.0/24; again or with commas for more")
-	flags.StringSliceVar(&f.origins, "origin", nil, "page that may use it, as in https://example.org; likewise")
-	flags.StringSliceVar(&f.methods, "method", nil, "HTTP method that it may be used with; likewise")
-	flags.StringSliceVar(&f.audience, "audience", nil, "policy that may accept it; likewise")
+	flags.StringSliceVar(&f.cidrs, "cidr", nil, "accept it only from this network, as in 192.0.2.0/24; repeat for more")
+	flags.StringSliceVar(&f.origins, "origin", nil, "accept it only from this web page's origin, as in https://example.org; repeat for more")
+	flags.StringSliceVar(&f.methods, "method", nil, "accept it only with this HTTP method; repeat for more")
+	flags.StringSliceVar(&f.audience, "audience", nil, "accept it only under this policy of the verifiers; repeat for more")
 	flags.BoolVar(&f.headerOnly, "header-only", false, "refuse it in URLs")
-	flags.UintVar(&f.rate, "rate", 0, "most requests a second that each verifier lets through; 0 for any number")
+	flags.UintVar(&f.rate, "rate", 0, "requests a second that each verifier allows; 0 for no limit")
+	group(flags, groupConstraints, "cidr", "origin", "method", "audience", "header-only", "rate")
 }
 
-// constraints are a token's, by the API's names. Those that this program does
-// not know are kept as they are: to lose one would widen the token.
+// constraints are a token's, by the API's names. Constraints that this program
+// does not know are kept: losing one would widen the token.
 type constraints map[string]any
 
-// change puts what the flags say into c, and leaves the rest of it.
+// change applies the flags to c and keeps the rest.
 func (f *constraintFlags) change(flags *pflag.FlagSet, c constraints) error {
 	cidrs := make([]string, len(f.cidrs))
 	for i, s := range f.cidrs {

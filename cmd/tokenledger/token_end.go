@@ -1,18 +1,22 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"slices"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 )
 
 func newTokenSuspendCmd(e *env) *cobra.Command {
 	return e.ending(ending{
-		verb: "suspend", done: "suspended", what: "suspension", short: "Stop a token until it is resumed",
-		arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"}, complete: e.tokens(func(state string) bool { return unended(state) && state != "suspended" }),
+		verb: "suspend", done: "suspended", noun: "suspension", short: "Suspend a token until you resume it",
+		use: "suspend ID", arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"},
+		complete: e.tokens(func(state string) bool { return unended(state) && state != "suspended" }),
+		example:  "  tokenledger token suspend tok_01jd3qk8z5n0v7m2x4c6b8a9ef --reason 'laptop missing'",
 	})
 }
 
@@ -20,7 +24,8 @@ func newTokenResumeCmd(e *env) *cobra.Command {
 	var key keyFlag
 	c := &cobra.Command{
 		Use: "resume ID", Short: "Let a suspended token work again",
-		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(func(state string) bool { return state == "suspended" })),
+		Example: `  tokenledger token resume tok_01jd3qk8z5n0v7m2x4c6b8a9ef`,
+		Args:    takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(func(state string) bool { return state == "suspended" })),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {
@@ -37,74 +42,72 @@ func newTokenResumeCmd(e *env) *cobra.Command {
 	return c
 }
 
-// ending is a command that takes something away, and by default waits until no
-// node answers as before any more.
+// ending is a command that takes something away. By default it waits until no
+// node accepts it any more.
 type ending struct {
-	verb, done, what, short string
-	arg                     string
-	check                   func(string) (string, error)
-	path                    []string // of the things it is about
-	complete                completer
+	use, verb, done, noun, short, example string
+
+	arg      string
+	check    func(string) (string, error)
+	path     []string // of all things of the kind
+	complete completer
+}
+
+// endFlags are the flags of a command that takes something away.
+type endFlags struct {
+	reason string
+	changeFlags
+}
+
+func (f *endFlags) declare(flags *pflag.FlagSet) {
+	flags.StringVar(&f.reason, "reason", "", "why. The reason stays in the log: do not name people")
+	f.wait.declare(flags, true)
+	f.key.declare(flags)
+}
+
+// body returns the request's body.
+func (f *endFlags) body() map[string]any {
+	if f.reason == "" {
+		return map[string]any{}
+	}
+	return map[string]any{"reason": f.reason}
 }
 
 func (e *env) ending(n ending) *cobra.Command {
-	var (
-		reason string
-		wait   waitFlags
-		key    keyFlag
-	)
+	var f endFlags
 	c := &cobra.Command{
-		Use: n.verb + " ID", Short: n.short,
-		Long: n.short + `, and wait until no node accepts it any more: each has applied the
-` + n.what + `, or cannot answer without asking for it first. A node that is cut off is
-waited out. Where that takes longer than --wait, the ` + n.what + ` stands all the
-same: the command then names the nodes that are outstanding and exits with 6.`,
+		Use: n.use, Short: n.short, Example: n.example,
+		Long: n.short + `, and wait until no node accepts it any more: every node
+has applied the ` + n.noun + `, or has stopped answering. A node that is cut off
+stops when its lease ends. If that takes longer than --wait, the ` + n.noun + `
+stands, and the command names the nodes that it waits for and exits with 6.`,
 		Args: takes(n.arg), ValidArgsFunction: e.first(n.complete),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := n.check(args[0])
 			if err != nil {
 				return err
 			}
-			r := client.Request{Method: http.MethodPost, Path: slices.Concat(n.path, []string{id, n.verb}), Body: map[string]any{}}
-			if reason != "" {
-				r.Body = map[string]any{"reason": reason}
-			}
-			if err := wait.check(c.Flags()); err != nil {
-				return err
-			}
-			return e.end(c, r, &wait, &key, n.done, n.what)
+			r := client.Request{Method: http.MethodPost, Path: slices.Concat(n.path, []string{id, n.verb}), Body: f.body()}
+			return e.change(c, change{
+				flags: &f.changeFlags, noun: n.noun,
+				request: func(context.Context, *client.Client, current) (client.Request, error) { return r, nil },
+				show:    func(a *client.Answer, got proven) error { return e.ended(a, n.done, got) },
+			})
 		},
 	}
-	flags := c.Flags()
-	flags.StringVar(&reason, "reason", "", "why; do not name people, the log cannot forget")
-	wait.declare(flags, true)
-	key.declare(flags)
+	f.declare(c.Flags())
 	return c
 }
 
-// end sends a request that takes something away, and says what became of it.
-func (e *env) end(c *cobra.Command, r client.Request, wait *waitFlags, key *keyFlag, done, what string) (err error) {
-	if r.Key, err = key.key(); err != nil {
-		return err
-	}
-	ledger, err := e.ledger(c.Context())
-	if err != nil {
-		return err
-	}
-	a, got, err := wait.change(c.Context(), e, ledger, r)
-	if err != nil {
-		return err
-	}
+// ended prints the answer to a command that took something away.
+func (e *env) ended(a *client.Answer, done string, got proven) error {
 	e.replayed(a)
-	if err := e.Show(a.Body, func() {
-		e.Printf("%s at position %d%s\n", done, got.Position, effect(got.Receipt, "no node accepts it any more"))
-	}); err != nil {
-		return err
-	}
-	return wait.unproven(e, got, what)
+	return e.Show(a.Body, func() {
+		e.Printf("%s at position %d%s\n", done, got.Position, receiptSummary(got.Receipt, "no node accepts it any more"))
+	})
 }
 
-// command sends a request that changes something.
+// command sends a request that changes something, and does not wait.
 func (e *env) command(c *cobra.Command, key *keyFlag, r client.Request) (a *client.Answer, err error) {
 	if r.Key, err = key.key(); err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -17,25 +18,26 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
-// manyFlags say which tokens are to be revoked together.
-type manyFlags struct {
+// selectFlags say which tokens to revoke together.
+type selectFlags struct {
 	account, app, device, scope, before string
 	dry, yes, self                      bool
 }
 
-func (m *manyFlags) declare(flags *pflag.FlagSet) {
-	flags.StringVar(&m.account, "account", "", "in place of an ID: all tokens of this account, id or login")
-	flags.StringVar(&m.app, "app", "", "in place of an ID: all tokens that name this app")
-	flags.StringVar(&m.device, "device", "", "in place of an ID: all tokens that name this device")
-	flags.StringVar(&m.scope, "scope", "", "in place of an ID: all tokens that may do this, as in admin:site/3; wider ones too, up to superuser")
-	flags.StringVar(&m.before, "created-before", "", "in place of an ID: all tokens that were made before, as in 2031-12-31T18:00:00Z")
-	flags.BoolVar(&m.dry, "dry-run", false, "with one of these: change nothing, and say what would be")
-	flags.BoolVar(&m.yes, "yes", false, "with one of these: yes, revoke all of them")
-	flags.BoolVar(&m.self, "include-self", false, "with one of these: your own token too, where it matches")
+func (m *selectFlags) declare(flags *pflag.FlagSet) {
+	flags.StringVar(&m.account, "account", "", "tokens of this account, by ID or login")
+	flags.StringVar(&m.app, "app", "", "tokens with this app label")
+	flags.StringVar(&m.device, "device", "", "tokens with this device label")
+	flags.StringVar(&m.scope, "scope", "", "tokens that may do this, as in admin:site/3; wider tokens too, up to superuser")
+	flags.StringVar(&m.before, "created-before", "", "tokens created before this time, as in 2031-12-31T18:00:00Z")
+	flags.BoolVar(&m.dry, "dry-run", false, "change nothing, and list what would be revoked")
+	flags.BoolVar(&m.yes, "yes", false, "confirm that all of them are revoked")
+	flags.BoolVar(&m.self, "include-self", false, "revoke your own token too, if it matches")
+	group(flags, groupSelect, "account", "app", "device", "scope", "created-before", "dry-run", "yes", "include-self")
 }
 
 // given reports whether a flag selects tokens.
-func (m *manyFlags) given(flags *pflag.FlagSet) bool {
+func (m *selectFlags) given(flags *pflag.FlagSet) bool {
 	for _, name := range []string{"account", "app", "device", "scope", "created-before"} {
 		if flags.Changed(name) {
 			return true
@@ -45,7 +47,7 @@ func (m *manyFlags) given(flags *pflag.FlagSet) bool {
 }
 
 // body is the client.Request, and what it selects in words.
-func (m *manyFlags) body(flags *pflag.FlagSet, reason string) (body map[string]any, what string, err error) {
+func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string]any, what string, err error) {
 	body = map[string]any{}
 	var words []string
 	for _, f := range []struct{ flag, field, value, words string }{
@@ -85,26 +87,23 @@ func (m *manyFlags) body(flags *pflag.FlagSet, reason string) (body map[string]a
 
 func newTokenRevokeCmd(e *env) *cobra.Command {
 	var (
-		many   manyFlags
-		reason string
-		wait   waitFlags
-		key    keyFlag
+		many selectFlags
+		f    endFlags
 	)
 	c := &cobra.Command{
-		Use: "revoke ID | --account A | --app X | --device D | --scope S | --created-before T", Short: "End a token, or many, for ever",
-		Long: `Ends a token for ever, and waits until no node accepts it any more: each has
-applied the revocation, or cannot answer without asking for it first. A node
-that is cut off is waited out. Where that takes longer than --wait, the
-revocation stands all the same: the command then names the nodes that are
-outstanding and exits with 6.
+		Use: "revoke ID | --account A | --app X | --device D | --scope S | --created-before T", Short: "Revoke a token, or many, forever",
+		Long: `Revokes a token forever, and waits until no node accepts it any more: every node
+has applied the revocation, or has stopped answering. A node that is cut off stops
+when its lease ends. If that takes longer than --wait, the revocation stands, and
+the command names the nodes that it waits for and exits with 6.
 
-In place of an ID, flags select the tokens that match all of them: of an account,
-of an app, of a device, that may do something, or that were made before some time. --dry-run
-says how many that are, and --yes revokes them. Your own token is left out, or
-the command refused, unless --include-self is there.`,
+In place of an ID, flags select tokens: those that match all of the flags.
+--dry-run lists them, and --yes revokes them. Your own token is left out, or the
+command is refused, unless you give --include-self.`,
 		Example: `  tokenledger token revoke tok_01jd3qk8z5n0v7m2x4c6b8a9ef --reason 'laptop stolen'
   tokenledger token revoke --account shop --dry-run
-  tokenledger token revoke --app 'mobile app' --created-before 2031-12-31T18:00:00Z --yes`,
+  tokenledger token revoke --app 'mobile app' \
+    --created-before 2031-12-31T18:00:00Z --yes`,
 		Args: func(c *cobra.Command, args []string) error {
 			switch selects := many.given(c.Flags()); {
 			case selects && len(args) > 0:
@@ -118,11 +117,8 @@ the command refused, unless --include-self is there.`,
 		},
 		ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := wait.check(c.Flags()); err != nil {
-				return err
-			}
 			if len(args) == 0 {
-				return e.revokeMany(c, &many, reason, &wait, &key)
+				return e.revokeMany(c, &many, &f)
 			}
 			if many.dry || many.yes || many.self {
 				return usagef(c, "--dry-run, --yes and --include-self are for flags that select tokens, as in --account")
@@ -131,90 +127,61 @@ the command refused, unless --include-self is there.`,
 			if err != nil {
 				return err
 			}
-			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "revoke"}, Body: map[string]any{}}
-			if reason != "" {
-				r.Body = map[string]any{"reason": reason}
-			}
-			return e.end(c, r, &wait, &key, "revoked", "revocation")
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "revoke"}, Body: f.body()}
+			return e.change(c, change{
+				flags: &f.changeFlags, noun: "revocation",
+				request: func(context.Context, *client.Client, current) (client.Request, error) { return r, nil },
+				show:    func(a *client.Answer, got proven) error { return e.ended(a, "revoked", got) },
+			})
 		},
 	}
-	flags := c.Flags()
-	many.declare(flags)
-	flags.StringVar(&reason, "reason", "", "why; do not name people, the log cannot forget")
-	wait.declare(flags, true)
-	key.declare(flags)
+	many.declare(c.Flags())
+	f.declare(c.Flags())
 	e.completeFlag(c, "account", e.accounts)
 	e.completeFlag(c, "scope", e.scopes)
 	return c
 }
 
-// bulkTime is how long the ledger may work on one client.Request, besides the usual.
+// bulkTime is how long the ledger may work on one request, besides the timeout.
 const bulkTime = 30 * time.Second
 
-// revokeMany revokes what the flags select, request by request until none is
-// left, and then waits once for all of them.
-func (e *env) revokeMany(c *cobra.Command, many *manyFlags, reason string, wait *waitFlags, key *keyFlag) error {
-	body, what, err := many.body(c.Flags(), reason)
+// revokeMany revokes the tokens that the flags select, request by request until
+// none is left, and then waits once for all of them.
+func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error {
+	if err := f.wait.check(c.Flags()); err != nil {
+		return err
+	}
+	body, what, err := many.body(c.Flags(), f.reason)
 	if err != nil {
 		return err
 	}
 	if many.dry && many.yes {
 		return exit.Inputf("--dry-run and --yes contradict each other")
 	}
-	sent, err := key.key()
+	key, err := f.key.key()
 	if err != nil {
 		return err
 	}
-	ledger, err := e.ledger(c.Context())
+	ctx := c.Context()
+	ledger, err := e.ledger(ctx)
 	if err != nil {
 		return err
 	}
-	var sum api.Revocations
-	send := func(dry bool) error {
-		sum = api.Revocations{Tokens: []string{}}
-		delete(body, "cursor")
+	if body["dry_run"] = true; many.yes {
 		delete(body, "dry_run")
-		if dry {
-			body["dry_run"] = true
-		}
-		for {
-			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: sent, Linger: bulkTime})
-			if err != nil {
-				return err
-			}
-			var got api.Revocations
-			if err := json.Unmarshal(a.Body, &got); err != nil {
-				return err
-			}
-			e.replayed(a)
-			sum.Position, sum.Event = max(sum.Position, got.Position), got.Event
-			sum.Matched, sum.Revoked, sum.Already = sum.Matched+got.Matched, sum.Revoked+got.Revoked, sum.Already+got.Already
-			sum.Tokens = append(sum.Tokens, got.Tokens...)
-			sum.SelfSpare, sum.Uncounted, sum.DryRun = sum.SelfSpare || got.SelfSpare, sum.Uncounted || got.Uncounted, got.DryRun
-			if got.NextCursor == "" {
-				return nil
-			}
-			body["cursor"] = got.NextCursor
-			if e.watched() {
-				e.Note("%d tokens so far", sum.Revoked)
-			}
-		}
 	}
-	if !many.yes {
-		if err := send(true); err != nil {
-			return err
-		}
-		if many.dry {
-			return e.showMany(sum, "would be revoked", nil)
-		}
+	sum, err := e.sendRevocations(ctx, ledger, body, key)
+	switch {
+	case err != nil:
+		return err
+	case many.dry:
+		return e.showMany(sum, "would be revoked", nil)
+	case !many.yes:
 		return exit.Failf(exit.Usage, "needs_confirmation", "%s %s would be revoked, for ever. Add --yes if that is meant, or see which with --dry-run", tokens(sum.Revoked), what)
 	}
-	if err := send(false); err != nil {
-		return err
-	}
 	got := proven{Position: sum.Position}
-	if wait.on {
-		if got.Receipt, err = ledger.AwaitReceipt(c.Context(), sum.Position, wait.length()); err != nil {
+	if f.wait.on {
+		if got.Receipt, err = ledger.AwaitReceipt(ctx, sum.Position, f.wait.length()); err != nil {
 			return err
 		}
 		sum.Receipt = got.Receipt
@@ -222,10 +189,38 @@ func (e *env) revokeMany(c *cobra.Command, many *manyFlags, reason string, wait 
 	if err := e.showMany(sum, "revoked", got.Receipt); err != nil {
 		return err
 	}
-	return wait.unproven(e, got, "revocation")
+	return f.wait.unproven(e, got, "revocation")
 }
 
-// showMany prints what became of many tokens.
+// sendRevocations sends a request until the ledger has worked through all tokens
+// that match, and adds its answers up.
+func (e *env) sendRevocations(ctx context.Context, ledger *client.Client, body map[string]any, key string) (api.Revocations, error) {
+	sum := api.Revocations{Tokens: []string{}}
+	for {
+		a, err := ledger.Do(ctx, client.Request{Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: key, Linger: bulkTime})
+		if err != nil {
+			return sum, err
+		}
+		var got api.Revocations
+		if err := json.Unmarshal(a.Body, &got); err != nil {
+			return sum, err
+		}
+		e.replayed(a)
+		sum.Position, sum.Event = max(sum.Position, got.Position), got.Event
+		sum.Matched, sum.Revoked, sum.Already = sum.Matched+got.Matched, sum.Revoked+got.Revoked, sum.Already+got.Already
+		sum.Tokens = append(sum.Tokens, got.Tokens...)
+		sum.SelfSpare, sum.Uncounted, sum.DryRun = sum.SelfSpare || got.SelfSpare, sum.Uncounted || got.Uncounted, got.DryRun
+		if got.NextCursor == "" {
+			return sum, nil
+		}
+		body["cursor"] = got.NextCursor
+		if e.watched() {
+			e.Note("%d tokens so far", sum.Revoked)
+		}
+	}
+}
+
+// showMany prints the result of a bulk revocation.
 func (e *env) showMany(sum api.Revocations, done string, r *api.Receipt) error {
 	body, err := render.Encode(sum)
 	if err != nil {
@@ -236,7 +231,7 @@ func (e *env) showMany(sum api.Revocations, done string, r *api.Receipt) error {
 		if sum.Uncounted {
 			atLeast = "at least "
 		}
-		e.Printf("%s%s %s at position %d%s\n", atLeast, tokens(sum.Revoked), done, sum.Position, effect(r, "no node accepts them any more"))
+		e.Printf("%s%s %s at position %d%s\n", atLeast, tokens(sum.Revoked), done, sum.Position, receiptSummary(r, "no node accepts them any more"))
 		if sum.Already > 0 {
 			e.Printf("%s revoked before\n", tokens(sum.Already))
 		}

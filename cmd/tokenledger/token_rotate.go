@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 
@@ -13,18 +14,20 @@ import (
 
 func newTokenRotateCmd(e *env) *cobra.Command {
 	var (
-		grace, ifVersion = "", uint64(0)
-		only             bool
-		wait             waitFlags
-		key              keyFlag
+		grace     string
+		ifVersion uint64
+		only      bool
+		wait      waitFlags
+		key       keyFlag
 	)
 	c := &cobra.Command{
-		Use: "rotate ID", Short: "Give a token a new secret, and show it once",
-		Long: `Gives a token a new secret, shown now and never again. The old one works for the
-time of --grace, but never longer than the token. With --grace 0s the command
-then waits until no node accepts the old one any more, as revoke does.`,
+		Use: "rotate ID", Short: "Give a token a new secret and show it once",
+		Long: `Gives a token a new secret, printed now and never again. The old secret works for
+the time of --grace, but never longer than the token. With --grace 0s the command
+then waits until no node accepts the old secret any more.`,
 		Example: `  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 24h
-  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s --secret-only > new.token   # it leaked`,
+  # The secret leaked:
+  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s --secret-only`,
 		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
@@ -38,7 +41,7 @@ then waits until no node accepts the old one any more, as revoke does.`,
 					return exit.Inputf(`--grace: want a length of time such as "0s", "1h" or "7d"`)
 				}
 				r.Body = map[string]any{"grace": d.String()}
-				wait.on = d == 0 // else it works on for longer than anybody waits
+				wait.on = d == 0 // a grace is longer than the longest wait
 			}
 			if err := wait.check(c.Flags()); err != nil {
 				return err
@@ -60,26 +63,33 @@ then waits until no node accepts the old one any more, as revoke does.`,
 			if err := e.secret(a, "rotated", only); err != nil || !wait.on {
 				return err
 			}
-			// The secret is shown already: nothing that follows can lose it.
-			var got proven
-			if err := json.Unmarshal(a.Body, &got); err != nil {
-				return err
-			}
-			got.Receipt, err = ledger.AwaitReceipt(c.Context(), got.Position, wait.length())
-			if err != nil {
-				return err
-			}
-			if got.Receipt.Complete {
-				e.Note("tokenledger: rotated%s.", effect(got.Receipt, inForce))
-			}
-			return wait.unproven(e, got, "rotation")
+			// The secret has been shown: no later error can lose it.
+			return e.awaitRotation(c.Context(), ledger, a, &wait)
 		},
 	}
 	flags := c.Flags()
-	flags.StringVar(&grace, "grace", "", "how long the old secret works, as in 24h; by default an hour")
-	flags.Uint64Var(&ifVersion, "if-version", 0, "rotate it only where this is its version")
+	flags.StringVar(&grace, "grace", "", "how long the old secret still works, as in 24h (default 1h)")
+	group(flags, groupSecret, "grace")
 	declareOnly(flags, &only)
+	flags.Uint64Var(&ifVersion, "if-version", 0, "rotate it only if this is its version")
+	group(flags, groupSafety, "if-version")
 	wait.declare(flags, false)
 	key.declare(flags)
 	return c
+}
+
+// awaitRotation waits until no node accepts the old secret any more.
+func (e *env) awaitRotation(ctx context.Context, ledger *client.Client, a *client.Answer, wait *waitFlags) error {
+	var got proven
+	if err := json.Unmarshal(a.Body, &got); err != nil {
+		return err
+	}
+	var err error
+	if got.Receipt, err = ledger.AwaitReceipt(ctx, got.Position, wait.length()); err != nil {
+		return err
+	}
+	if got.Receipt.Complete {
+		e.Note("tokenledger: rotated%s.", receiptSummary(got.Receipt, inForce))
+	}
+	return wait.unproven(e, got, "rotation")
 }

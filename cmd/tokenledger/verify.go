@@ -23,15 +23,16 @@ func newVerifyCmd(e *env) *cobra.Command {
 		explain                 bool
 	)
 	c := &cobra.Command{
-		Use: "verify --need SCOPE < SECRET", Short: "Ask a verifier what a token may do", Args: takes(),
-		Long: `Reads a token's secret from standard input, without echo where that is a
-terminal, and asks a verifier whether it may do all that is needed. Exits with 0
-where it may and with 7 where not.
+		Use: "verify --need SCOPE < SECRET", Short: "Check whether a token may do something", Args: takes(),
+		Long: `Reads a token's secret from standard input, without echo at a terminal, and asks a
+verifier whether the token may do all that --need lists. Exits with 0 if it may and
+with 7 if not.
 
-What clients are told does not say why a token is not good. --explain does; it
-sends your own token too, which needs the permission audit.`,
+The usual answer does not tell why a token is refused. --explain does; it also
+sends your own token, which needs the permission audit.`,
 		Example: `  tokenledger verify --need view:site/3 < secret
-  tokenledger verify --need view:site/3,write:site/4 --address 192.0.2.7 --explain < secret`,
+  tokenledger verify --need view:site/3,write:site/4 --address 192.0.2.7 \
+    --explain < secret`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			need, err := scopeList("--need", need)
 			if err != nil {
@@ -78,38 +79,38 @@ sends your own token too, which needs the permission audit.`,
 		},
 	}
 	flags := c.Flags()
-	e.declare(flags, setting{name: "verifier", help: "URL of the verifier; by default the one that runs on the data folder, else " + client.DefaultVerifier}, &verifier)
-	flags.StringSliceVar(&need, "need", nil, "what the token has to be allowed, as in view:site/3; again or with commas for more")
-	flags.StringVar(&address, "address", "", "address of the client that sent it")
-	flags.StringVar(&origin, "origin", "", "page that sent it, as in https://example.org")
-	flags.StringVar(&method, "method", "", "HTTP method that it was sent with")
-	flags.BoolVar(&explain, "explain", false, "say exactly why; needs the permission audit")
+	e.declare(flags, setting{name: "verifier", help: "URL of the verifier (default the one on the data folder, or else " + client.DefaultVerifier + ")"}, &verifier)
+	flags.StringSliceVar(&need, "need", nil, "what the token must be allowed to do, as in view:site/3; repeat the flag or separate with commas")
+	flags.StringVar(&address, "address", "", "address of the client that sent the token")
+	flags.StringVar(&origin, "origin", "", "origin of the page that sent the token, as in https://example.org")
+	flags.StringVar(&method, "method", "", "HTTP method that the token was sent with")
+	flags.BoolVar(&explain, "explain", false, "tell exactly why; needs the permission audit")
 	e.completeFlag(c, "need", e.scopes)
 	return c
 }
 
-// A verifier's answer that was on its way for longer than answerWithin is
-// discarded, and the verifier asked again, mostAsks times in all. The answer was
-// right when it left, and a token may have been revoked since.
+// An answer of a verifier that takes longer than answerWithin is discarded, and
+// the verifier asked again, up to maxAsks times in all. The answer was right when
+// it was sent, but the token may have been revoked since.
 const (
 	answerWithin = time.Second
-	mostAsks     = 5
+	maxAsks      = 5
 )
 
-// askInTime returns the first answer that comes in time, by a clock that counts
+// askInTime returns the first answer that comes in time, by a clock that also runs
 // while the machine is suspended.
 func askInTime(now func() time.Duration, ask func() (*client.Answer, error)) (*client.Answer, error) {
-	for range mostAsks {
+	for range maxAsks {
 		asked := now()
 		a, err := ask()
 		if err != nil || now()-asked <= answerWithin {
 			return a, err
 		}
 	}
-	return nil, exit.Failf(exit.Unavailable, "late_answer", "the verifier's answers took longer than %s, %d times, and were discarded: a token may be revoked meanwhile; ask again, or another verifier", answerWithin, mostAsks)
+	return nil, exit.Failf(exit.Unavailable, "late_answer", "the verifier's answers took longer than %s, %d times, and were discarded: a token may be revoked meanwhile; ask again, or another verifier", answerWithin, maxAsks)
 }
 
-// verdict prints a verifier's answer, and fails where it is no.
+// verdict prints a verifier's answer, and fails if the token is refused.
 func (e *env) verdict(a *client.Answer) error {
 	var got struct {
 		Allowed  *bool    `json:"allowed"`

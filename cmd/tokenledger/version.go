@@ -13,7 +13,7 @@ import (
 // version is set when a release is built: -ldflags "-X main.version=v1.2.3".
 var version string
 
-// build says what program this is.
+// build describes this program.
 type build struct {
 	Version  string `json:"version"`
 	Commit   string `json:"commit,omitempty"`
@@ -45,7 +45,8 @@ var buildVersion = sync.OnceValue(func() build {
 
 func newVersionCmd(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Say what program this is", Args: takes(),
+		Use: "version", Short: "Show the version of this program", Args: takes(),
+		Example: `  tokenledger version -o json`,
 		RunE: func(*cobra.Command, []string) error {
 			b := buildVersion()
 			body, err := render.Encode(b)

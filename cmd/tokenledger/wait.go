@@ -20,12 +20,13 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
-// Waits: by default long enough for a node that is cut off to be waited out at
-// the default lease, and the longest is the API's.
+// The default wait is longer than the default lease, so that the lease of a node
+// that is cut off ends in it. The longest wait is the API's.
 const (
 	defaultWait = 45 * time.Second
 	longestWait = 2 * time.Minute
-	// firstWait is how long the wait is at first, where somebody watches.
+	// firstWait is the length of the first wait if a person watches: after it the
+	// command shows which nodes it waits for.
 	firstWait = time.Second
 )
 
@@ -33,22 +34,23 @@ const (
 type waitFlags struct {
 	wait durationFlag
 	none bool
-	on   bool // wait where no flag says otherwise
+	on   bool // wait by default; after check, whether to wait
 }
 
 func (w *waitFlags) declare(flags *pflag.FlagSet, on bool) {
 	w.on = on
-	help := "wait until no node answers as before any more, up to 2m"
-	if !on {
-		help += "; by default this is not waited for"
-	} else {
+	help := "how long to wait until the change is in force on every node, up to 2m"
+	if on {
 		w.wait = durationFlag(defaultWait)
+	} else {
+		help += " (default no wait)"
 	}
 	flags.Var(&w.wait, "wait", help)
-	flags.BoolVar(&w.none, "no-wait", false, "do not wait for the nodes")
+	flags.BoolVar(&w.none, "no-wait", false, "return as soon as the change is in the log")
+	group(flags, groupWait, "wait", "no-wait")
 }
 
-// check reads the flags.
+// check checks the flags and sets on.
 func (w *waitFlags) check(flags *pflag.FlagSet) error {
 	given := flags.Changed("wait")
 	switch {
@@ -72,15 +74,14 @@ func (w *waitFlags) length() time.Duration {
 	return time.Duration(w.wait)
 }
 
-// proven is the part of an answer that waits are about.
+// proven is the part of an answer that waits need.
 type proven struct {
 	Position uint64       `json:"position"`
 	Receipt  *api.Receipt `json:"receipt"`
 }
 
-// change sends a request that takes something away, and waits until it is in
-// force everywhere, where that is wanted. A person who watches sees what is
-// waited for.
+// change sends a request, and waits until it is in force on every node if the
+// flags say so. A person who watches sees which nodes the command waits for.
 func (w *waitFlags) change(ctx context.Context, e *env, ledger *client.Client, r client.Request) (*client.Answer, proven, error) {
 	wait := w.length()
 	first := wait
@@ -130,8 +131,8 @@ func (e *env) watch(r *api.Receipt) (stop func()) {
 	return e.Progress(func(since time.Duration) string { return "waiting for " + waitingFor(r, since) })
 }
 
-// waitingFor says which nodes a wait is for and until when, some time after r was
-// answered. Times are the ledger's; only their distance counts here.
+// waitingFor says which nodes a wait is for and until when, a time since after r
+// was answered. All times are the ledger's, so clocks need not agree.
 func waitingFor(r *api.Receipt, since time.Duration) string {
 	answered := r.AskedAt.Add(time.Duration(r.TookMS)*time.Millisecond + since)
 	left := func(t *time.Time) string {
@@ -164,12 +165,12 @@ func shortenWith(between string, list []string) string {
 	return strings.Join(list[:most], between) + fmt.Sprintf("%sand %d more", between, len(list)-most)
 }
 
-// inForce is what a receipt proves of a change that leaves something.
+// inForce says what a receipt proves of a change that ends nothing.
 const inForce = "in force on every node"
 
-// stops counts how the nodes of a receipt stopped, as in "4 of 5 applied, 1 lease
-// ended".
-func stops(r *api.Receipt) string {
+// stopSummary counts how the nodes of a receipt stopped, as in "4 of 5 applied, 1
+// lease ended".
+func stopSummary(r *api.Receipt) string {
 	if len(r.Nodes) == 0 {
 		return "no node could answer"
 	}
@@ -186,24 +187,24 @@ func stops(r *api.Receipt) string {
 	return strings.Join(parts, ", ")
 }
 
-// effect says in a clause what a receipt proves.
-func effect(r *api.Receipt, outcome string) string {
+// receiptSummary says in a clause what a receipt proves.
+func receiptSummary(r *api.Receipt, outcome string) string {
 	if r == nil {
 		return ""
 	}
 	after := render.Elapsed(time.Duration(r.TookMS) * time.Millisecond)
 	if !r.Complete {
-		return fmt.Sprintf("; not on every node after %s (%s)", after, stops(r))
+		return fmt.Sprintf("; not on every node after %s (%s)", after, stopSummary(r))
 	}
 	recorded := fmt.Sprintf("receipt at position %d", r.Position)
 	if r.Position == 0 {
 		recorded = "the receipt is not recorded"
 	}
-	return fmt.Sprintf("; %s, after %s (%s; %s)", outcome, after, stops(r), recorded)
+	return fmt.Sprintf("; %s, after %s (%s; %s)", outcome, after, stopSummary(r), recorded)
 }
 
-// unproven returns the failure of a wait that did not come to its end, nil where
-// it did. What names the change.
+// unproven returns the failure of a wait that ended too early, nil if the change is
+// in force. What names the change.
 func (w *waitFlags) unproven(e *env, got proven, what string) error {
 	if !w.on {
 		return nil
@@ -223,7 +224,7 @@ func (w *waitFlags) unproven(e *env, got proven, what string) error {
 	return exit.Failf(exit.Unavailable, "not_in_time", "%s. 'tokenledger receipt show %d --wait 1m' waits on", text, got.Position)
 }
 
-// stale says which nodes go on to answer for some permissions.
+// stale says which nodes continue to answer for some permissions.
 func (e *env) stale(r *api.Receipt) {
 	for _, n := range r.Nodes {
 		for _, permission := range slices.Sorted(maps.Keys(n.StaleUntil)) {
@@ -233,7 +234,7 @@ func (e *env) stale(r *api.Receipt) {
 	}
 }
 
-// staleUntil lists permissions with the times until which they are answered for.
+// staleUntil lists permissions with the times until which a node answers for them.
 func (e *env) staleUntil(list map[string]time.Time) string {
 	var out []string
 	for _, permission := range slices.Sorted(maps.Keys(list)) {

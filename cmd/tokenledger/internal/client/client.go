@@ -131,7 +131,7 @@ func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 		return a, err
 	}
 	if c.cfg.Input.Terminal() == nil {
-		f.Text += ". Run 'tokenledger session prove' first"
+		f.Text += ". Run 'tokenledger session reauth' first"
 		return a, err
 	}
 	c.cfg.Note("tokenledger: %s.", render.Escape(f.Text))

@@ -320,3 +320,49 @@ func Encode(v any) ([]byte, error) {
 	err := enc.Encode(v)
 	return b.Bytes(), err
 }
+
+// Wrap breaks lines at spaces, so that they fit a width in columns, and joins
+// lines that were broken elsewhere. Empty lines and indented lines stay.
+func Wrap(text string, width int) string {
+	var out []string
+	var words []string
+	flush := func() {
+		if len(words) > 0 {
+			out = append(out, Indent(strings.Join(words, " "), width, "", ""))
+			words = nil
+		}
+	}
+	for line := range strings.SplitSeq(text, "\n") {
+		if line == "" || strings.HasPrefix(line, " ") {
+			flush()
+			out = append(out, line)
+			continue
+		}
+		words = append(words, line)
+	}
+	flush()
+	return strings.Join(out, "\n")
+}
+
+// Indent breaks one line at spaces, so that it fits a width in columns. The first
+// line begins with first and the others with rest. Longer words stay whole.
+func Indent(line string, width int, first, rest string) string {
+	var b strings.Builder
+	b.WriteString(first)
+	used, begin := utf8.RuneCountInString(first), true
+	for word := range strings.FieldsSeq(line) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case begin:
+		case used+1+n <= width:
+			b.WriteByte(' ')
+			used++
+		default:
+			b.WriteString("\n" + rest)
+			used = utf8.RuneCountInString(rest)
+		}
+		b.WriteString(word)
+		used, begin = used+n, false
+	}
+	return b.String()
+}

@@ -46,6 +46,24 @@ func IsTerminal(w io.Writer) bool {
 	return false
 }
 
+// maxWidth keeps lines of prose readable on wide terminals.
+const maxWidth = 100
+
+// Width returns the columns that text for w may use: those of its terminal, up to
+// 100, or 80 if it is no terminal.
+func Width(w io.Writer) int {
+	const usual = 80
+	f, ok := w.(*os.File)
+	if !ok {
+		return usual
+	}
+	columns, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || columns <= 0 {
+		return usual
+	}
+	return min(columns, maxWidth)
+}
+
 // Ask reads one secret value: from the terminal without echo, or else the next
 // line of standard input. The prompt and the errors call it what.
 func (in *Input) Ask(ctx context.Context, what string) (string, error) {

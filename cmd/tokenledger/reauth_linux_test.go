@@ -209,22 +209,22 @@ func proofWithoutTerminal(t *testing.T, o *office) {
 	p.signsIn()
 	p.waits()
 	_, before := o.since(0)
-	p.runs(goodPassword+"\n", create...).want(t, exit.NotAllowed, "Run 'tokenledger session prove' first.")
+	p.runs(goodPassword+"\n", create...).want(t, exit.NotAllowed, "Run 'tokenledger session reauth' first.")
 	if got, _ := o.since(before); len(got) != 1 {
 		t.Errorf("the ledger was asked for %v, want one request", got)
 	}
-	p.must(goodPassword+"\n", "session", "prove")
+	p.must(goodPassword+"\n", "session", "reauth")
 	p.must("", create...)
 	if n := p.tokens(); n != 1 {
 		t.Errorf("%d tokens, want 1", n)
 	}
 }
 
-func sessionProve(t *testing.T, o *office) {
+func sessionReauth(t *testing.T, o *office) {
 	p := o.hire(t, "prove-anna", "view:site/1")
 	p.signsIn()
 	p.waits()
-	s := p.sits("session", "prove")
+	s := p.sits("session", "reauth")
 	s.answers(provePrompt, goodPassword)
 	s.ends(exit.OK)
 	s.unseen("", goodPassword)
@@ -295,7 +295,7 @@ func eraseProve(t *testing.T, o *office) {
 func eraseSpokenFor(t *testing.T, o *office) {
 	p := o.hire(t, "erase-emil")
 	boss := o.hire(t, "erase-chef", "superuser")
-	secret := strings.TrimSpace(p.must("", "token", "create", "--account", boss.login, "--scope", "superuser", "--yes-admin", "--secret-only", "--token-file", o.root))
+	secret := strings.TrimSpace(p.must("", "token", "create", "--account", boss.login, "--scope", "superuser", "--allow-admin", "--secret-only", "--token-file", o.root))
 	s := p.sits("account", "erase", p.login, "--token-file", "-")
 	s.answers("Secret: ", secret)
 	s.ends(exit.Usage, "add --yes")

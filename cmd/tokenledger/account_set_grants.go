@@ -1,0 +1,61 @@
+package main
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+)
+
+func newAccountSetGrantsCmd(e *env) *cobra.Command {
+	var (
+		none bool
+		f    changeFlags
+	)
+	c := &cobra.Command{
+		Use: "set-grants ID|LOGIN SCOPE...", Short: "Replace the grants of an account",
+		Long: `Replaces all grants of an account with the scopes you list. Its tokens follow at
+once: a token can never do more than its account. With --wait the command returns
+when no node uses the old grants any more, and exits with 6 if that takes longer.`,
+		Example: `  tokenledger account set-grants shop view:site/3 track:site/3
+  tokenledger account set-grants shop --none --wait 45s`,
+		Args: func(c *cobra.Command, args []string) error {
+			if none {
+				return takes(accountArg)(c, args)
+			}
+			return takes(accountArg, "its new grants, as in view:site/3, or --none...")(c, args)
+		},
+		ValidArgsFunction: e.first(e.accounts, e.scopes),
+		RunE: func(c *cobra.Command, args []string) error {
+			name, err := accountName(args[0])
+			if err != nil {
+				return err
+			}
+			grants, err := scopeList("grants", args[1:])
+			if err != nil {
+				return err
+			}
+			if len(grants) == 0 && !none {
+				return usagef(c, "name the account's new grants, as in view:site/3, or --none")
+			}
+			if grants == nil {
+				grants = []string{}
+			}
+			return e.change(c, change{
+				flags: &f, noun: "change", read: []string{"v1", "accounts", name},
+				request: func(_ context.Context, _ *client.Client, seen current) (client.Request, error) {
+					return client.Request{
+						Method: http.MethodPut, Path: []string{"v1", "accounts", seen.ID, "grants"}, Body: map[string]any{"grants": grants},
+					}, nil
+				},
+				show: func(a *client.Answer, got proven) error { return e.changedAccount(a, "changed", got.Receipt) },
+			})
+		},
+	}
+	flags := c.Flags()
+	flags.BoolVar(&none, "none", false, "remove all grants")
+	f.declare(flags)
+	return c
+}
