@@ -7,6 +7,8 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // EditAccount asks to change an account. Nil fields stay as they are.
@@ -22,15 +24,15 @@ type EditAccount struct {
 // directory what they are: it is written after the event, and of several edits
 // the last in the log stands. Where that fails the error is [ErrUnavailable], and
 // the same request with the same key goes on.
-func (l *Ledger) EditAccount(ctx context.Context, c Caller, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
+func (l *Ledger) EditAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
 	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, c, key, account, &seen, r) })
 }
 
-func (l *Ledger) editAccount(ctx context.Context, c Caller, key, account string, seen *Precondition, r EditAccount) (AccountResult, error) {
+func (l *Ledger) editAccount(ctx context.Context, c authz.Principal, key, account string, seen *Precondition, r EditAccount) (AccountResult, error) {
 	if r == (EditAccount{}) {
 		return AccountResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
-	a, err := l.allow(ctx, c, ChangeAccount, account)
+	a, err := l.allow(ctx, c, authz.ChangeAccount, account)
 	if err != nil {
 		return AccountResult{}, err
 	}
@@ -46,7 +48,7 @@ func (l *Ledger) editAccount(ctx context.Context, c Caller, key, account string,
 			return AccountResult{}, err
 		}
 	}
-	asked := accountChange{op: ChangeAccount, name: "edit", key: key, account: string(a.ID), seen: *seen, request: []any{"edit account", a.ID, r}}
+	asked := accountChange{op: authz.ChangeAccount, name: "edit", key: key, account: string(a.ID), seen: *seen, request: []any{"edit account", a.ID, r}}
 	defer func() { *seen = asked.seen }()
 	out, err := l.runOnAccount(ctx, c, &asked, func(*events.Account) events.Change {
 		return change
@@ -85,7 +87,7 @@ func (l *Ledger) editPerson(ctx context.Context, out outcome, r EditAccount) (Ac
 		shown, err = l.tryEditPerson(ctx, out, r)
 	}
 	if errors.Is(err, errNoRecord) {
-		err = unavailable(err) // trying longer would not help
+		err = errdefs.Unavailable(err) // trying longer would not help
 	}
 	if err != nil {
 		return AccountResult{}, fmt.Errorf("stored at position %d, but name and mail are not changed yet; send the same request with the same Idempotency-Key: %w", out.position, err)
@@ -114,7 +116,7 @@ func (l *Ledger) tryEditPerson(ctx context.Context, out outcome, r EditAccount) 
 	}
 	switch {
 	case err != nil:
-		return Account{}, foreign(err, "account %s", id)
+		return Account{}, errdefs.ViewError(err, "account %s", id)
 	case a.Erased:
 		return Account{Account: a}, nil
 	}
@@ -125,26 +127,26 @@ func (l *Ledger) tryEditPerson(ctx context.Context, out outcome, r EditAccount) 
 // owned, so no account is its own owner, near or far.
 func (l *Ledger) owner(ctx context.Context, kind events.AccountKind, account string) (events.AccountID, error) {
 	if kind != events.ServiceAccount {
-		return "", invalid("owner", "is for service accounts; a user has none")
+		return "", errdefs.Invalid("owner", "is for service accounts; a user has none")
 	}
 	id, err := l.resolve(ctx, account)
 	var field *FieldError
 	if errors.As(err, &field) {
-		return "", invalid("owner", "%s", field.Problem)
+		return "", errdefs.Invalid("owner", "%s", field.Problem)
 	}
 	if errors.Is(err, ErrNotFound) {
-		return "", invalid("owner", "is not an account that exists")
+		return "", errdefs.Invalid("owner", "is not an account that exists")
 	}
 	if err != nil {
 		return "", err
 	}
 	switch a, err := l.cfg.View.Account(id); {
 	case err != nil:
-		return "", foreign(err, "account %s", id)
+		return "", errdefs.ViewError(err, "account %s", id)
 	case a.Kind != events.UserAccount:
-		return "", invalid("owner", "is a service account; only a user owns one")
+		return "", errdefs.Invalid("owner", "is a service account; only a user owns one")
 	case a.Erased:
-		return "", invalid("owner", "is erased")
+		return "", errdefs.Invalid("owner", "is erased")
 	}
 	return id, nil
 }

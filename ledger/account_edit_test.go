@@ -13,6 +13,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // anna makes the account of a person with a name and a mail.
@@ -114,11 +115,11 @@ func TestEditPersonRefused(t *testing.T) {
 	secret := events.DefaultFormat.NewSecret(events.UserAccount).Reveal()
 	name := func(s string) ledger.EditAccount { return ledger.EditAccount{Name: &s} }
 	mail := func(s string) ledger.EditAccount { return ledger.EditAccount{Mail: &s} }
-	herself := ledger.Caller{Account: id, Session: events.NewSessionID(k.now.Now()), Proved: k.now.Now(), Inherit: true}
-	nobody := ledger.Caller{Account: k.account("nobody"), Scopes: []events.Scope{events.MustScope("admin:site/*"), events.Mint}}
+	herself := authz.Principal{Account: id, Session: events.NewSessionID(k.now.Now()), Proved: k.now.Now(), Inherit: true}
+	nobody := authz.Principal{Account: k.account("nobody"), Scopes: []events.Scope{events.MustScope("admin:site/*"), events.Mint}}
 	for _, tt := range []struct {
 		what    string
-		as      ledger.Caller
+		as      authz.Principal
 		account string
 		seen    ledger.Precondition
 		edit    ledger.EditAccount
@@ -144,10 +145,10 @@ func TestEditPersonRefused(t *testing.T) {
 		{"erased, by its login", k.root, "gone", 0, name("Greta"), ledger.ErrNotFound, ""},
 		{"older version", k.root, "anna", 1, name("Anna"), ledger.ErrConflict, "version is"},
 		{"oneself", k.root, "root", 0, name("Root"), ledger.ErrForbidden, "itself"},
-		{"oneself, as a person", herself, "anna", 0, name("Anna"), ledger.ErrForbidden, "to change an account's owner, self-service, name or mail needs the permission superuser"},
+		{"oneself, as a person", herself, "anna", 0, name("Anna"), ledger.ErrForbidden, "to change an account's owner, self-service, name or mail you need the permission superuser"},
 		{"no permission", nobody, "anna", 0, name("Anna"), ledger.ErrForbidden, "superuser"},
 		{"no permission, bad name", nobody, "anna", 0, name("a\nb"), ledger.ErrForbidden, "superuser"},
-		{"superuser who has not proved who they are", ledger.Caller{Account: nobody.Account, Session: herself.Session, Proved: k.now.Now().Add(-time.Hour), Scopes: k.root.Scopes}, "anna", 0, name("Anna"), ledger.ErrProof, ""},
+		{"superuser who has not proved who they are", authz.Principal{Account: nobody.Account, Session: herself.Session, Proved: k.now.Now().Add(-time.Hour), Scopes: k.root.Scopes}, "anna", 0, name("Anna"), ledger.ErrReauthRequired, ""},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			k.unchanged(func() {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // CreateAccount asks for a new account.
@@ -48,12 +50,12 @@ type AccountResult struct {
 
 // CreateAccount makes an account. Its login is reserved first, so that two
 // accounts never share one.
-func (l *Ledger) CreateAccount(ctx context.Context, c Caller, key string, r CreateAccount) (AccountResult, error) {
+func (l *Ledger) CreateAccount(ctx context.Context, c authz.Principal, key string, r CreateAccount) (AccountResult, error) {
 	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.createAccount(ctx, c, key, r) })
 }
 
-func (l *Ledger) createAccount(ctx context.Context, c Caller, key string, r CreateAccount) (AccountResult, error) {
-	if err := l.may(c, MakeAccount, target{}); err != nil {
+func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key string, r CreateAccount) (AccountResult, error) {
+	if err := l.authz.Authorize(c, authz.CreateAccount, authz.Target{}); err != nil {
 		return AccountResult{}, err
 	}
 	if err := checkLogin(r.Login); err != nil {
@@ -68,7 +70,7 @@ func (l *Ledger) createAccount(ctx context.Context, c Caller, key string, r Crea
 	}
 	change := &events.AccountCreated{Type: events.AccountKind(r.Kind), Grants: grants}
 	if err := checkChange(change); err != nil {
-		return AccountResult{}, invalid("kind", "is user or service")
+		return AccountResult{}, errdefs.Invalid("kind", "is user or service")
 	}
 	if r.Owner != "" {
 		if change.Owner, err = l.owner(ctx, change.Type, r.Owner); err != nil {
@@ -88,8 +90,8 @@ func (l *Ledger) createAccount(ctx context.Context, c Caller, key string, r Crea
 	}
 	out, err := l.run(ctx, command{
 		name: "create", caller: c, key: key, request: request, noun: events.NounAccount, about: string(id),
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
-			if err := l.may(c, MakeAccount, target{}); err != nil {
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+			if err := l.authz.Authorize(c, authz.CreateAccount, authz.Target{}); err != nil {
 				return nil, err
 			}
 			// A login that is taken is no answer yet: this command itself may
@@ -131,7 +133,7 @@ func (l *Ledger) stayErased(ctx context.Context, id events.AccountID) error {
 	case errors.Is(err, events.ErrNotFound):
 		return nil
 	case err != nil:
-		return unavailable(err)
+		return errdefs.Unavailable(err)
 	case !a.Erased:
 		return nil
 	}
@@ -226,24 +228,24 @@ func (l *Ledger) vacant(id events.AccountID) error {
 	case errors.Is(err, events.ErrNotFound):
 		return nil
 	}
-	return foreign(err, "account %s", id)
+	return errdefs.ViewError(err, "account %s", id)
 }
 
 // Grant replaces an account's grants.
-func (l *Ledger) Grant(ctx context.Context, c Caller, key, account string, seen Precondition, list []string) (AccountResult, error) {
+func (l *Ledger) Grant(ctx context.Context, c authz.Principal, key, account string, seen Precondition, list []string) (AccountResult, error) {
 	grants, err := l.checkScopes("grants", list)
 	if err != nil {
 		return AccountResult{}, err
 	}
-	asked := accountChange{op: GrantAccount, name: "grant", key: key, account: account, seen: seen, request: []any{"grant", account, grants}}
+	asked := accountChange{op: authz.GrantAccount, name: "grant", key: key, account: account, seen: seen, request: []any{"grant", account, grants}}
 	return l.changeAccount(ctx, c, asked, func(*events.Account) events.Change {
 		return &events.AccountGranted{Grants: grants}
 	})
 }
 
 // SuspendAccount stops all of an account's tokens, in one event.
-func (l *Ledger) SuspendAccount(ctx context.Context, c Caller, key, account, reason string) (AccountResult, error) {
-	asked := accountChange{op: StopAccount, name: "suspend", key: key, account: account, ending: true, request: []any{"suspend account", account, reason}}
+func (l *Ledger) SuspendAccount(ctx context.Context, c authz.Principal, key, account, reason string) (AccountResult, error) {
+	asked := accountChange{op: authz.StopAccount, name: "suspend", key: key, account: account, ending: true, request: []any{"suspend account", account, reason}}
 	return l.changeAccount(ctx, c, asked, func(a *events.Account) events.Change {
 		if a.Suspended {
 			return nil
@@ -253,8 +255,8 @@ func (l *Ledger) SuspendAccount(ctx context.Context, c Caller, key, account, rea
 }
 
 // ResumeAccount ends an account's suspension.
-func (l *Ledger) ResumeAccount(ctx context.Context, c Caller, key, account string) (AccountResult, error) {
-	asked := accountChange{op: StopAccount, name: "resume", key: key, account: account, request: []any{"resume account", account}}
+func (l *Ledger) ResumeAccount(ctx context.Context, c authz.Principal, key, account string) (AccountResult, error) {
+	asked := accountChange{op: authz.StopAccount, name: "resume", key: key, account: account, request: []any{"resume account", account}}
 	return l.changeAccount(ctx, c, asked, func(a *events.Account) events.Change {
 		if !a.Suspended {
 			return nil
@@ -264,28 +266,28 @@ func (l *Ledger) ResumeAccount(ctx context.Context, c Caller, key, account strin
 }
 
 // mayAccount is [Ledger.may] for an operation on an account.
-func (l *Ledger) mayAccount(c Caller, op Operation, id events.AccountID) error {
+func (l *Ledger) mayAccount(c authz.Principal, op authz.Operation, id events.AccountID) error {
 	a, err := l.cfg.View.Account(id)
-	if errors.Is(err, ErrNotFound) && !l.seesAll(c) {
-		return refusal(ruleFor(op), false)
+	if errors.Is(err, ErrNotFound) && !l.authz.CanSeeAll(c) {
+		return authz.Denied(op)
 	}
 	if err != nil {
-		return foreign(err, "account %s", id)
+		return errdefs.ViewError(err, "account %s", id)
 	}
-	return l.may(c, op, target{account: a})
+	return l.authz.Authorize(c, op, authz.Target{Account: a})
 }
 
 // Allow returns the account, by id or login, that the caller may do an operation
 // on. It is also for those who carry out operations beside the ledger. The
 // refusal of a command rests on what the quorum has committed.
-func (l *Ledger) Allow(ctx context.Context, c Caller, op Operation, account string) (*events.Account, error) {
-	if op == SeeAccount || op == SeeSessions {
+func (l *Ledger) Allow(ctx context.Context, c authz.Principal, op authz.Operation, account string) (*events.Account, error) {
+	if op == authz.SeeAccount || op == authz.SeeSessions {
 		return l.allow(ctx, c, op, account) // a query may lag
 	}
 	return settled(ctx, l, func(l *Ledger) (*events.Account, error) { return l.allow(ctx, c, op, account) })
 }
 
-func (l *Ledger) allow(ctx context.Context, c Caller, op Operation, account string) (*events.Account, error) {
+func (l *Ledger) allow(ctx context.Context, c authz.Principal, op authz.Operation, account string) (*events.Account, error) {
 	id, err := l.resolveFor(ctx, c, op, account)
 	if err != nil {
 		return nil, err
@@ -299,7 +301,7 @@ func (l *Ledger) allow(ctx context.Context, c Caller, op Operation, account stri
 
 // accountChange is what a command asks of an account that exists.
 type accountChange struct {
-	op      Operation
+	op      authz.Operation
 	name    string // as in "suspend"
 	key     string
 	account string // id or login
@@ -309,7 +311,7 @@ type accountChange struct {
 	request any  // what a retry has to match
 }
 
-func (l *Ledger) changeAccount(ctx context.Context, c Caller, asked accountChange, plan func(*events.Account) events.Change) (AccountResult, error) {
+func (l *Ledger) changeAccount(ctx context.Context, c authz.Principal, asked accountChange, plan func(*events.Account) events.Change) (AccountResult, error) {
 	return settled(ctx, l, func(l *Ledger) (AccountResult, error) {
 		out, err := l.runOnAccount(ctx, c, &asked, plan)
 		if err != nil {
@@ -320,7 +322,7 @@ func (l *Ledger) changeAccount(ctx context.Context, c Caller, asked accountChang
 }
 
 // runOnAccount carries out a command on an account that exists.
-func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked *accountChange, plan func(*events.Account) events.Change) (outcome, error) {
+func (l *Ledger) runOnAccount(ctx context.Context, c authz.Principal, asked *accountChange, plan func(*events.Account) events.Change) (outcome, error) {
 	id, err := l.resolveFor(ctx, c, asked.op, asked.account)
 	if err != nil {
 		return outcome{}, err
@@ -331,12 +333,12 @@ func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked *accountChang
 	out, err := l.run(ctx, command{
 		name: asked.name, caller: c, key: asked.key, request: asked.request,
 		noun: events.NounAccount, about: string(id), ending: asked.ending,
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
 			a, err := l.cfg.View.Account(id)
 			if err != nil {
-				return nil, foreign(err, "account %s", id)
+				return nil, errdefs.ViewError(err, "account %s", id)
 			}
-			if err := l.may(c, asked.op, target{account: a}); err != nil {
+			if err := l.authz.Authorize(c, asked.op, authz.Target{Account: a}); err != nil {
 				return nil, err
 			}
 			if asked.seen == 0 && !asked.ending {
@@ -365,8 +367,8 @@ func (l *Ledger) runOnAccount(ctx context.Context, c Caller, asked *accountChang
 }
 
 // GetAccount returns one account, by id or login.
-func (l *Ledger) GetAccount(ctx context.Context, c Caller, account string) (Account, error) {
-	a, err := l.Allow(ctx, c, SeeAccount, account)
+func (l *Ledger) GetAccount(ctx context.Context, c authz.Principal, account string) (Account, error) {
+	a, err := l.Allow(ctx, c, authz.SeeAccount, account)
 	if err != nil {
 		return Account{}, err
 	}
@@ -374,8 +376,8 @@ func (l *Ledger) GetAccount(ctx context.Context, c Caller, account string) (Acco
 }
 
 // describeTo is describe for a caller who may see the account, or a part of it.
-func (l *Ledger) describeTo(ctx context.Context, c Caller, a *events.Account) (Account, error) {
-	if l.knows(c, a) {
+func (l *Ledger) describeTo(ctx context.Context, c authz.Principal, a *events.Account) (Account, error) {
+	if l.authz.CanSeeDetails(c, a) {
 		return l.describe(ctx, a)
 	}
 	part := *a
@@ -390,12 +392,12 @@ type AccountFilter struct {
 
 // ListAccounts returns up to limit accounts that the caller may see, in order of
 // id, from after the given id on, and whether there are more.
-func (l *Ledger) ListAccounts(ctx context.Context, c Caller, f AccountFilter, after events.AccountID, limit int) ([]Account, bool, error) {
+func (l *Ledger) ListAccounts(ctx context.Context, c authz.Principal, f AccountFilter, after events.AccountID, limit int) ([]Account, bool, error) {
 	if f.Kind != "" && f.Kind != string(events.UserAccount) && f.Kind != string(events.ServiceAccount) {
-		return nil, false, invalid("kind", "is user or service")
+		return nil, false, errdefs.Invalid("kind", "is user or service")
 	}
 	list, more, err := l.accounts(func(a *events.Account) bool {
-		return (f.Kind == "" || f.Kind == string(a.Kind)) && l.sees(c, target{account: a})
+		return (f.Kind == "" || f.Kind == string(a.Kind)) && l.authz.CanSee(c, authz.Target{Account: a})
 	}, after, limit)
 	if err != nil {
 		return nil, false, err
@@ -416,7 +418,7 @@ func (l *Ledger) accounts(wanted func(*events.Account) bool, after events.Accoun
 	for {
 		list, rest, err := l.cfg.View.Accounts(after, page)
 		if err != nil {
-			return nil, false, unavailable(err)
+			return nil, false, errdefs.Unavailable(err)
 		}
 		for _, a := range list {
 			after = a.ID
@@ -443,7 +445,7 @@ func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult,
 	id := events.AccountID(out.about)
 	a, err := l.cfg.View.Account(id)
 	if err != nil {
-		return AccountResult{}, foreign(err, "account %s", id)
+		return AccountResult{}, errdefs.ViewError(err, "account %s", id)
 	}
 	shown, err := l.describe(ctx, a)
 	if err != nil {
@@ -454,11 +456,11 @@ func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult,
 
 // resolveFor is resolve for an operation. A caller who may not know of an account
 // gets the same answer for its login as for one that does not exist.
-func (l *Ledger) resolveFor(ctx context.Context, c Caller, op Operation, account string) (events.AccountID, error) {
+func (l *Ledger) resolveFor(ctx context.Context, c authz.Principal, op authz.Operation, account string) (events.AccountID, error) {
 	id, err := l.resolve(ctx, account)
 	missing := errors.Is(err, ErrNotFound)
 	switch {
-	case err != nil && !missing, l.seesAll(c):
+	case err != nil && !missing, l.authz.CanSeeAll(c):
 		return id, err
 	case isAccountID(account) && !missing:
 		return id, nil
@@ -468,10 +470,10 @@ func (l *Ledger) resolveFor(ctx context.Context, c Caller, op Operation, account
 	if errors.Is(err, events.ErrNotFound) {
 		a, missing = &events.Account{}, true
 	} else if err != nil {
-		return "", unavailable(err)
+		return "", errdefs.Unavailable(err)
 	}
-	if named := l.names(c, a); missing || !named {
-		return "", refusal(ruleFor(op), false)
+	if named := l.authz.CanLookUp(c, a); missing || !named {
+		return "", authz.Denied(op)
 	}
 	return id, nil
 }
@@ -489,18 +491,18 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 	if isAccountID(account) {
 		id, err := events.ParseAccountID(account)
 		if err != nil {
-			return "", invalid("account", "%s", err)
+			return "", errdefs.Invalid("account", "%s", err)
 		}
 		if _, err := l.cfg.View.Account(id); err != nil {
-			return "", foreign(err, "account %s", id)
+			return "", errdefs.ViewError(err, "account %s", id)
 		}
 		return id, nil
 	}
 	if account == "" {
-		return "", invalid("account", "is required: an id or a login")
+		return "", errdefs.Invalid("account", "is required: an id or a login")
 	}
 	if err := checkLogin(account); err != nil {
-		return "", invalid("account", "is neither an id nor a login")
+		return "", errdefs.Invalid("account", "is neither an id nor a login")
 	}
 	// A time of its own: the client gives a request without one too little where
 	// the log is slow.
@@ -515,7 +517,7 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 	case err != nil:
 		return "", err
 	case unknown != nil:
-		return "", foreign(unknown, "account with this login")
+		return "", errdefs.ViewError(unknown, "account with this login")
 	}
 	return held.Account, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 func TestAccountLife(t *testing.T) {
@@ -109,8 +110,8 @@ func TestAccountRefused(t *testing.T) {
 	for i := range many {
 		many[i] = fmt.Sprintf("view:site/%d", i+1)
 	}
-	auditor := ledger.Caller{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
-	nobody := ledger.Caller{Account: k.root.Account, Scopes: []events.Scope{events.MustScope("admin:site/*")}}
+	auditor := authz.Principal{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
+	nobody := authz.Principal{Account: k.root.Account, Scopes: []events.Scope{events.MustScope("admin:site/*")}}
 	for _, tt := range []struct {
 		name string
 		do   func() error

@@ -14,6 +14,8 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // settleWait is the pause before an append of unknown outcome is looked for
@@ -29,7 +31,7 @@ var (
 // command is one command on its way: what it is about, and how it is decided.
 type command struct {
 	name   string // as in "revoke"
-	caller Caller
+	caller authz.Principal
 	key    string // idempotency key, empty for none
 	// keyOf is whose key it is, empty for the caller's.
 	keyOf events.AccountID
@@ -47,7 +49,7 @@ type command struct {
 	// decide looks at the current state, through the ledger that it is given,
 	// and returns what is to happen, nil if nothing has to. It is called again
 	// if the state has moved on. The caller is as it is now.
-	decide func(l *Ledger, c Caller) (events.Change, error)
+	decide func(l *Ledger, c authz.Principal) (events.Change, error)
 }
 
 // outcome is where a command stands in the log.
@@ -119,7 +121,7 @@ func (r *running) try(ctx context.Context) (done outcome, again bool, err error)
 		return r.replay(ctx, done, err)
 	}
 	with, seen := r.l.reading()
-	caller, err := with.current(r.c.caller)
+	caller, err := with.authz.Current(r.c.caller)
 	var change events.Change
 	if err == nil {
 		change, err = r.c.decide(with, caller)
@@ -178,7 +180,7 @@ func (r *running) event(change events.Change, seen *recorder) (*events.Event, er
 	}
 	return &events.Event{
 		ID: r.id, Epoch: r.l.cfg.Epoch, Time: now.UTC().Round(0), About: r.c.about,
-		Actor: r.c.caller.actor(), Rests: seen.rests(r.c.about), Key: r.key, Digest: r.hash, Change: change,
+		Actor: r.c.caller.Actor(), Rests: seen.rests(r.c.about), Key: r.key, Digest: r.hash, Change: change,
 	}, nil
 }
 
@@ -202,7 +204,7 @@ func (r *running) append(ctx context.Context, e *events.Event, end events.Positi
 	}
 	_, void, err := r.l.cfg.View.Void(at)
 	if err != nil {
-		return outcome{}, false, fmt.Errorf("stored at position %d, but this node cannot tell whether it had an effect: %w", at, unavailable(err))
+		return outcome{}, false, fmt.Errorf("stored at position %d, but this node cannot tell whether it had an effect: %w", at, errdefs.Unavailable(err))
 	}
 	if void {
 		// What it rested on had changed before it, perhaps the caller's end. It
@@ -243,7 +245,7 @@ func (l *Ledger) earlier(key events.CommandKey, hash events.RequestHash) (outcom
 	case errors.Is(err, events.ErrNotFound):
 		return outcome{}, nil
 	case err != nil:
-		return outcome{}, unavailable(err)
+		return outcome{}, errdefs.Unavailable(err)
 	case done.Digest != hash:
 		return outcome{}, fmt.Errorf("%w, at position %d", ErrKeyReused, done.Position)
 	}
@@ -300,7 +302,7 @@ func (l *Ledger) settle(ctx context.Context, e *events.Event, end events.Positio
 	}
 	found, err := events.Decode(m.Data)
 	if err != nil {
-		return 0, true, unavailable(err)
+		return 0, true, errdefs.Unavailable(err)
 	}
 	if found.ID != e.ID {
 		return 0, true, errStale
@@ -343,8 +345,6 @@ func wrongLastSequence(err error) bool {
 	return errors.Is(err, errStale) || errors.As(err, &api) &&
 		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
-
-func unavailable(err error) error { return fmt.Errorf("%w: %w", ErrUnavailable, err) }
 
 func later(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // rootLogin is the login of the first account, and rootKey what it was reserved
@@ -30,7 +32,7 @@ func (l *Ledger) Bootstrap(ctx context.Context, root events.Secret) error {
 func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
 	_, err := l.run(ctx, command{
 		noun: events.NounPolicy, about: events.PolicyName,
-		decide: func(l *Ledger, _ Caller) (events.Change, error) {
+		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			switch now, err := l.policy(); {
 			case err != nil:
 				return nil, err
@@ -46,7 +48,7 @@ func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
 func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
 	first, _, err := l.cfg.View.Accounts("", 1)
 	if err != nil {
-		return unavailable(err)
+		return errdefs.Unavailable(err)
 	}
 	if len(first) > 0 {
 		return nil
@@ -64,7 +66,7 @@ func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandK
 	}
 	_, err = l.run(ctx, command{
 		noun: events.NounAccount, about: string(id),
-		decide: func(l *Ledger, _ Caller) (events.Change, error) {
+		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, l.vacant(id)
 		},
 	})
@@ -75,7 +77,7 @@ func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {
 	first, _, err := l.cfg.View.Accounts("", 1)
 	switch {
 	case err != nil:
-		return unavailable(err)
+		return errdefs.Unavailable(err)
 	case len(first) == 0:
 		return fmt.Errorf("account %s: %w", rootLogin, ErrNotFound)
 	}
@@ -86,7 +88,7 @@ func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {
 	}
 	_, err = l.run(ctx, command{
 		noun: events.NounToken, about: string(events.NewTokenID(l.cfg.Now(), "")),
-		decide: func(l *Ledger, _ Caller) (events.Change, error) {
+		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			return &events.TokenCreated{
 				Account: owner, App: rootLogin, Scopes: []events.Scope{events.Superuser}, Secret: record(root),
 			}, nil

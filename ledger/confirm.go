@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // confirmer learns where the log ends from the one thing that proves it: an
@@ -114,13 +115,13 @@ func (l *Ledger) appendOwn(ctx context.Context, about string, change events.Chan
 		}
 		var refused *jetstream.APIError
 		if errors.As(err, &refused) && !unsure {
-			return 0, now, unavailable(err)
+			return 0, now, errdefs.Unavailable(err)
 		}
 		// A lost reply looks like a lost event. The same id makes the stream
 		// tell the position of the one that it has.
 		unsure = true
 		if !clock.Sleep(ctx, settleWait) {
-			return 0, now, unavailable(err)
+			return 0, now, errdefs.Unavailable(err)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
@@ -20,7 +21,7 @@ import (
 func TestSiteAdminIsNobodyAbove(t *testing.T) {
 	k := newKit(t)
 	ctx := t.Context()
-	admin := ledger.Caller{
+	admin := authz.Principal{
 		Account: k.account("sitead", "admin:site/3", "mint"), Session: someSession, Proved: k.now.Now(),
 		Scopes: eventstest.Scopes("admin:site/3", "mint"), Inherit: true,
 	}
@@ -115,7 +116,7 @@ func TestTokenSeesItsPart(t *testing.T) {
 		{"a part, and mint", []string{"mint", "view:site/3"}, false, false, true},
 		{"all", grants, true, true, true},
 	} {
-		c := ledger.Caller{Account: id, Token: k.token("anna", tt.scopes...).Token.ID, Scopes: eventstest.Scopes(tt.scopes...), Inherit: tt.inherit}
+		c := authz.Principal{Account: id, Token: k.token("anna", tt.scopes...).Token.ID, Scopes: eventstest.Scopes(tt.scopes...), Inherit: tt.inherit}
 		got, err := k.GetAccount(ctx, c, string(id))
 		if err != nil {
 			t.Fatal(err)
@@ -135,7 +136,7 @@ func TestTokenSeesItsPart(t *testing.T) {
 		if _, err := k.GetAccount(ctx, c, "anna"); (err == nil) != tt.login {
 			t.Errorf("%s: by login: %v", tt.name, err)
 		}
-		for _, op := range []ledger.Operation{ledger.SeeSessions, ledger.EndSessions} {
+		for _, op := range []authz.Operation{authz.SeeSessions, authz.EndSessions} {
 			if _, err := k.Allow(ctx, c, op, string(id)); (err == nil) != tt.whole {
 				t.Errorf("%s: %s: %v", tt.name, op, err)
 			}
@@ -169,8 +170,8 @@ func TestLookUpTakesTheSameWork(t *testing.T) {
 		c.View = view
 	})
 	k.account("anna", "view:site/3")
-	c := ledger.Caller{Account: k.account("bob", "view:site/4"), Scopes: eventstest.Scopes("view:site/4")}
-	admin := ledger.Caller{Account: c.Account, Scopes: eventstest.Scopes("admin:site/4", "mint")}
+	c := authz.Principal{Account: k.account("bob", "view:site/4"), Scopes: eventstest.Scopes("view:site/4")}
+	admin := authz.Principal{Account: c.Account, Scopes: eventstest.Scopes("admin:site/4", "mint")}
 	var requests atomic.Int64
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
 		if !m.Answer && strings.Contains(m.Subject, "DIRECTORY") {

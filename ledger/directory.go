@@ -15,6 +15,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // DirectoryBucket holds what can be erased: the names of people, and what package
@@ -78,7 +79,7 @@ func (d *directory) reserve(ctx context.Context, login string, r reservation) (r
 			return r, nil
 		}
 		if !errors.Is(err, bucket.ErrChanged) {
-			return r, unavailable(err)
+			return r, errdefs.Unavailable(err)
 		}
 		// Nobody may have it all the same: it was let go in between, or it is on its
 		// way to the log's copies, where nobody can read it yet.
@@ -87,7 +88,7 @@ func (d *directory) reserve(ctx context.Context, login string, r reservation) (r
 			return held, err
 		}
 		if !clock.Sleep(ctx, settleWait) {
-			return r, unavailable(ctx.Err())
+			return r, errdefs.Unavailable(ctx.Err())
 		}
 	}
 }
@@ -133,7 +134,7 @@ func (d *directory) change(ctx context.Context, id events.AccountID, f func(p *p
 		e, err := d.bucket.Get(ctx, accountKey(id))
 		found := err == nil
 		if err != nil && !errors.Is(err, bucket.ErrNotFound) {
-			return was, unavailable(err)
+			return was, errdefs.Unavailable(err)
 		}
 		if found {
 			if err := json.Unmarshal(e.Value, &was); err != nil {
@@ -155,7 +156,7 @@ func (d *directory) change(ctx context.Context, id events.AccountID, f func(p *p
 			continue
 		}
 		if err != nil {
-			return p, unavailable(err)
+			return p, errdefs.Unavailable(err)
 		}
 		return p, nil
 	}
@@ -173,7 +174,7 @@ func (d *directory) holder(ctx context.Context, login string) (reservation, erro
 		return reservation{}, fmt.Errorf("account with this login: %w", ErrNotFound)
 	}
 	if err != nil {
-		return r, unavailable(err)
+		return r, errdefs.Unavailable(err)
 	}
 	return r, json.Unmarshal(e.Value, &r)
 }
@@ -189,7 +190,7 @@ func (d *directory) person(ctx context.Context, id events.AccountID) (person, er
 		return p, nil
 	}
 	if err != nil {
-		return p, unavailable(err)
+		return p, errdefs.Unavailable(err)
 	}
 	return p, json.Unmarshal(e.Value, &p)
 }
@@ -222,7 +223,7 @@ func (d *directory) requestKey(ctx context.Context, begin bool) ([]byte, error) 
 			return key, err
 		}
 		if !clock.Sleep(ctx, settleWait) {
-			return nil, unavailable(err)
+			return nil, errdefs.Unavailable(err)
 		}
 	}
 }
@@ -258,19 +259,19 @@ func checkLogin(login string) error {
 	const most = 100
 	switch {
 	case login == "":
-		return invalid("login", "is required")
+		return errdefs.Invalid("login", "is required")
 	case len(login) > most:
-		return invalid("login", "is %d bytes long, and %d are the most", len(login), most)
+		return errdefs.Invalid("login", "is %d bytes long, and %d are the most", len(login), most)
 	case events.LooksSecret(login):
-		return invalid("login", "holds a secret; treat it as leaked if others saw it")
+		return errdefs.Invalid("login", "holds a secret; treat it as leaked if others saw it")
 	case login == "." || login == "..":
-		return invalid("login", "cannot stand in a path")
+		return errdefs.Invalid("login", "cannot stand in a path")
 	case strings.HasPrefix(login, "acc_") || strings.HasPrefix(login, "tok_"):
-		return invalid("login", "begins like an id")
+		return errdefs.Invalid("login", "begins like an id")
 	}
 	for _, c := range []byte(login) {
 		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@", rune(c)) {
-			return invalid("login", "may hold letters and digits of ASCII and . _ - + @")
+			return errdefs.Invalid("login", "may hold letters and digits of ASCII and . _ - + @")
 		}
 	}
 	return nil

@@ -9,31 +9,33 @@ import (
 	"unicode/utf8"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // EraseAccount ends an account for ever and deletes what is known of its person:
 // login, name, mail and what they proved to be theirs by. The trail keeps the
 // account's id and what it did. It may be called again where it did not come to
 // its end.
-func (l *Ledger) EraseAccount(ctx context.Context, c Caller, key, account string, seen Precondition) (AccountResult, error) {
+func (l *Ledger) EraseAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition) (AccountResult, error) {
 	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, seen) })
 }
 
-func (l *Ledger) eraseAccount(ctx context.Context, c Caller, key, account string, seen Precondition) (AccountResult, error) {
-	id, err := l.resolveFor(ctx, c, EraseAccount, account)
+func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition) (AccountResult, error) {
+	id, err := l.resolveFor(ctx, c, authz.EraseAccount, account)
 	if err != nil {
 		return AccountResult{}, err
 	}
 	a, err := l.cfg.View.Account(id)
 	if err != nil {
-		return AccountResult{}, foreign(err, "account %s", id)
+		return AccountResult{}, errdefs.ViewError(err, "account %s", id)
 	}
-	if err := l.may(c, EraseAccount, target{account: a}); err != nil {
+	if err := l.authz.Authorize(c, authz.EraseAccount, authz.Target{Account: a}); err != nil {
 		return AccountResult{}, err // without the id, as of an account that does not exist
 	}
 	var done AccountResult
 	if a.Erased {
-		if _, err = l.current(c); err == nil {
+		if _, err = l.authz.Current(c); err == nil {
 			_, err = l.confirm(ctx)
 		}
 		if err != nil {
@@ -41,7 +43,7 @@ func (l *Ledger) eraseAccount(ctx context.Context, c Caller, key, account string
 		}
 		done = AccountResult{Account: Account{Account: a}, Position: a.Version}
 	} else {
-		asked := accountChange{op: EraseAccount, name: "erase", key: key, account: string(id), seen: seen, ending: true, request: []any{"erase account", id}}
+		asked := accountChange{op: authz.EraseAccount, name: "erase", key: key, account: string(id), seen: seen, ending: true, request: []any{"erase account", id}}
 		done, err = l.changeAccount(ctx, c, asked, func(*events.Account) events.Change {
 			return &events.AccountErased{}
 		})
@@ -52,7 +54,7 @@ func (l *Ledger) eraseAccount(ctx context.Context, c Caller, key, account string
 	// The account is ended by now, so nothing below can be used any more.
 	for _, forget := range append([]func(context.Context, events.AccountID) error{l.directory.erase}, l.cfg.Forget...) {
 		if err := forget(ctx, id); err != nil {
-			return done, fmt.Errorf("the account has ended at position %d, but not everything that is known of its person is deleted yet; send the request again: %w", done.Position, unavailable(err))
+			return done, fmt.Errorf("the account has ended at position %d, but not everything that is known of its person is deleted yet; send the request again: %w", done.Position, errdefs.Unavailable(err))
 		}
 	}
 	done.Account.Login, done.Account.Person = "", Person{}
@@ -65,7 +67,7 @@ const (
 	maxMail = 254 // RFC 5321 section 4.5.3.1.3, without the angle brackets
 )
 
-var errServiceMail = invalid("mail", "is for users; a service account has none")
+var errServiceMail = errdefs.Invalid("mail", "is for users; a service account has none")
 
 // check reports what is wrong with what is said of a person. It does not repeat
 // it.
@@ -74,20 +76,20 @@ func (p Person) check(kind events.AccountKind) error {
 	case p.Mail != "" && kind == events.ServiceAccount:
 		return errServiceMail
 	case len(p.Name) > maxName:
-		return invalid("name", "is %d bytes long, and %d are the most", len(p.Name), maxName)
+		return errdefs.Invalid("name", "is %d bytes long, and %d are the most", len(p.Name), maxName)
 	case !utf8.ValidString(p.Name) || strings.ContainsFunc(p.Name, func(r rune) bool { return !unicode.IsPrint(r) }):
-		return invalid("name", "holds a control or other unprintable character")
+		return errdefs.Invalid("name", "holds a control or other unprintable character")
 	case events.LooksSecret(p.Name):
-		return invalid("name", "holds a secret; treat it as leaked if others saw it")
+		return errdefs.Invalid("name", "holds a secret; treat it as leaked if others saw it")
 	case p.Mail == "":
 		return nil
 	case len(p.Mail) > maxMail:
-		return invalid("mail", "is %d bytes long, and %d are the most", len(p.Mail), maxMail)
+		return errdefs.Invalid("mail", "is %d bytes long, and %d are the most", len(p.Mail), maxMail)
 	case strings.ContainsFunc(p.Mail, func(r rune) bool { return r > unicode.MaxASCII }):
-		return invalid("mail", "holds letters beyond ASCII, which may look like others; write its domain as xn--...")
+		return errdefs.Invalid("mail", "holds letters beyond ASCII, which may look like others; write its domain as xn--...")
 	}
 	if a, err := mail.ParseAddress(p.Mail); err != nil || a.Address != p.Mail {
-		return invalid("mail", "is not one address, as in ann@example.org")
+		return errdefs.Invalid("mail", "is not one address, as in ann@example.org")
 	}
 	return nil
 }

@@ -99,7 +99,7 @@ func (r *recorder) rests(about string) events.Rests {
 func (l *Ledger) reading() (*Ledger, *recorder) {
 	r := newRecorder(l.cfg.View)
 	with := *l
-	with.cfg.View = r
+	with.cfg.View, with.authz = r, l.authz.Reading(r)
 	return &with, r
 }
 
@@ -143,7 +143,7 @@ func unsettled(err error, seen *recorder) bool {
 	case errors.Is(err, ErrInvalid):
 		return seen.read // it may follow from the policy or an account
 	}
-	for _, refusal := range []error{ErrNotFound, ErrForbidden, ErrEnded, ErrExists, ErrConflict, ErrKeyReused, ErrProof, ErrCallerEnded} {
+	for _, refusal := range []error{ErrNotFound, ErrForbidden, ErrEnded, ErrExists, ErrConflict, ErrKeyReused, ErrReauthRequired, ErrCallerEnded} {
 		if errors.Is(err, refusal) {
 			return true
 		}

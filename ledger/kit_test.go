@@ -17,6 +17,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
@@ -43,7 +44,7 @@ type kit struct {
 	stop     func() // ends the keeper
 	cfg      ledger.Config
 	now      *wallClock
-	root     ledger.Caller
+	root     authz.Principal
 	// secret is the root token's.
 	secret events.Secret
 	// large says that the log is too long to be compared with the slow reference.
@@ -233,7 +234,7 @@ func (k *kit) findRoot() {
 	if err != nil || len(tokens) != 1 {
 		k.t.Fatalf("%d tokens after the log was begun (%v), want 1", len(tokens), err)
 	}
-	k.root = ledger.Caller{Account: list[0].ID, Token: tokens[0].ID, Address: "192.0.2.1", Scopes: []events.Scope{events.Superuser}}
+	k.root = authz.Principal{Account: list[0].ID, Token: tokens[0].ID, Address: "192.0.2.1", Scopes: []events.Scope{events.Superuser}}
 }
 
 // check holds the log to what no fault may break: an index takes all of it,

@@ -12,33 +12,49 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// What a caller decides on. Every error of a command is one of these, or a
-// fault.
+// The errors of commands and queries. Every refusal changes nothing.
 var (
-	// ErrInvalid reports a request that could never be carried out.
-	ErrInvalid = errors.New("invalid request")
-	// ErrForbidden reports a caller without the permission, or a token that
-	// would have more than its account.
-	ErrForbidden = errors.New("not allowed")
+	// ErrInvalid reports a request that can never succeed.
+	ErrInvalid = errdefs.ErrInvalid
+	// ErrForbidden reports that the caller may not do the operation, or that a
+	// token would have more rights than its account.
+	ErrForbidden = errdefs.ErrForbidden
 	// ErrNotFound reports a token or account that does not exist.
-	ErrNotFound = events.ErrNotFound
-	// ErrEnded reports a token or account that has ended for ever.
-	ErrEnded = errors.New("ended")
-	// ErrExists reports a login that is taken.
-	ErrExists = errors.New("exists already")
+	ErrNotFound = errdefs.ErrNotFound
+	// ErrEnded reports a token that is revoked, or an account that is suspended
+	// or erased.
+	ErrEnded = errdefs.ErrEnded
+	// ErrExists reports a login or a secret that is taken.
+	ErrExists = errdefs.ErrExists
 	// ErrConflict reports that the token or account changed after the caller
 	// read it. The error is a [*ConflictError].
-	ErrConflict = errors.New("changed since it was read")
-	// ErrKeyReused reports an idempotency key that came with another request
-	// before.
-	ErrKeyReused = errors.New("idempotency key was used for another request")
-	// ErrUnavailable reports that the log could not be reached in time, or
-	// that there is no room for more. Where the outcome is unknown the text
-	// says so.
-	ErrUnavailable = errors.New("log is unavailable")
+	ErrConflict = errdefs.ErrConflict
+	// ErrKeyReused reports an idempotency key that was used for another request.
+	ErrKeyReused = errdefs.ErrKeyReused
+	// ErrUnavailable reports that the log, the index or the directory did not
+	// answer in time, or that there is no room for the change. If the outcome is
+	// unknown, the text says so.
+	ErrUnavailable = errdefs.ErrUnavailable
+	// ErrReauthRequired reports a session whose person must re-authenticate. The
+	// error is a [*ReauthError].
+	ErrReauthRequired = errdefs.ErrReauthRequired
+	// ErrCallerEnded reports a caller whose token, session or account ended after
+	// its request was authenticated.
+	ErrCallerEnded = errdefs.ErrCallerEnded
+)
+
+// Errors with details.
+type (
+	// FieldError is an [ErrInvalid] about one field of the request.
+	FieldError = errdefs.FieldError
+	// ReauthError is an [ErrReauthRequired] that says how old an authentication
+	// may be.
+	ReauthError = errdefs.ReauthError
 )
 
 // ConflictError says what the current version is.
@@ -164,6 +180,7 @@ func (c Config) validate() error {
 // Ledger carries out commands.
 type Ledger struct {
 	cfg       Config
+	authz     authz.Authorizer // reads cfg.View
 	log       *slog.Logger
 	js        jetstream.JetStream
 	stream    jetstream.Stream
@@ -225,7 +242,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l := &Ledger{
-		cfg: cfg, log: cfg.Logger, js: js, stream: stream,
+		cfg: cfg, authz: authz.Authorizer{Model: cfg.Model, Index: cfg.View, Now: cfg.Now}, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
 		reserved: &reservations{now: cfg.Now, since: map[events.AccountID]time.Time{}},
 		group:    newGroup(cfg, js, info.Config),
@@ -261,37 +278,5 @@ func (l *Ledger) WaitApplied(ctx context.Context, at events.Position) error {
 	return nil
 }
 
-// invalid makes an [ErrInvalid] that names the field.
-func invalid(field, format string, args ...any) error {
-	return &FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}
-}
-
-// FieldError is an [ErrInvalid] about one field of the request.
-type FieldError struct {
-	Field   string
-	Problem string
-}
-
-func (e *FieldError) Error() string { return e.Field + ": " + e.Problem }
-
-// Unwrap makes the error [ErrInvalid].
-func (e *FieldError) Unwrap() error { return ErrInvalid }
-
-// policy returns the policy in force. While the index does not answer, the
-// error is [ErrUnavailable]: an empty policy would allow everything.
-func (l *Ledger) policy() (events.PolicyState, error) {
-	p, err := l.cfg.View.Policy()
-	if err != nil {
-		return p, fmt.Errorf("read the policy: %w", unavailable(err))
-	}
-	return p, nil
-}
-
-// foreign translates an error of the view.
-func foreign(err error, format string, args ...any) error {
-	what := fmt.Sprintf(format, args...)
-	if errors.Is(err, events.ErrNotFound) {
-		return fmt.Errorf("%s: %w", what, ErrNotFound)
-	}
-	return fmt.Errorf("%s: %w", what, unavailable(err))
-}
+// policy returns the policy in force, or [ErrUnavailable].
+func (l *Ledger) policy() (events.PolicyState, error) { return l.authz.Policy() }

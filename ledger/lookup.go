@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // Token is a token as the ledger shows it.
@@ -25,8 +27,8 @@ type Token struct {
 }
 
 // GetToken returns one token.
-func (l *Ledger) GetToken(c Caller, id events.TokenID) (Token, error) {
-	t, _, err := l.aim(c, SeeToken, id)
+func (l *Ledger) GetToken(c authz.Principal, id events.TokenID) (Token, error) {
+	t, _, err := l.aim(c, authz.SeeToken, id)
 	if err != nil {
 		return Token{}, err
 	}
@@ -48,7 +50,7 @@ type TokenFilter struct {
 
 // ListTokens returns up to limit tokens that the caller may see, in order of id,
 // from after the given id on, and whether there are more.
-func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after events.TokenID, limit int) ([]Token, bool, error) {
+func (l *Ledger) ListTokens(ctx context.Context, c authz.Principal, f TokenFilter, after events.TokenID, limit int) ([]Token, bool, error) {
 	wanted, err := l.filter(f)
 	if err != nil {
 		return nil, false, err
@@ -68,16 +70,16 @@ func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after 
 		}
 		a, err := l.cfg.View.Account(t.Account)
 		if err != nil && !errors.Is(err, events.ErrNotFound) {
-			failed = unavailable(err)
+			failed = errdefs.Unavailable(err)
 		}
-		return err == nil && l.sees(c, tokenTarget(t, a))
+		return err == nil && l.authz.CanSee(c, authz.TokenTarget(t, a))
 	}
 	var list []*events.Token
 	more := false
 	for _, account := range accounts {
 		some, rest, err := l.cfg.View.Tokens(account, keep, after, limit)
 		if err != nil {
-			return nil, false, unavailable(err)
+			return nil, false, errdefs.Unavailable(err)
 		}
 		if failed != nil {
 			return nil, false, failed
@@ -99,12 +101,12 @@ func (l *Ledger) ListTokens(ctx context.Context, c Caller, f TokenFilter, after 
 
 // lookIn returns the accounts whose tokens a list goes through: one that is
 // named, the caller's own and those that it owns, or "" for all.
-func (l *Ledger) lookIn(ctx context.Context, c Caller, account string) ([]events.AccountID, error) {
-	everywhere := l.seesAll(c) || l.administers(c)
+func (l *Ledger) lookIn(ctx context.Context, c authz.Principal, account string) ([]events.AccountID, error) {
+	everywhere := l.authz.CanSeeAll(c) || l.authz.IsSiteAdmin(c)
 	if account != "" {
-		id, err := l.resolveFor(ctx, c, SeeAccount, account)
+		id, err := l.resolveFor(ctx, c, authz.SeeAccount, account)
 		if err == nil && !everywhere {
-			err = l.mayAccount(c, SeeAccount, id)
+			err = l.mayAccount(c, authz.SeeAccount, id)
 		}
 		return []events.AccountID{id}, err
 	}
@@ -112,7 +114,7 @@ func (l *Ledger) lookIn(ctx context.Context, c Caller, account string) ([]events
 		return []events.AccountID{""}, nil
 	}
 	out := []events.AccountID{c.Account}
-	if l.manages(c) {
+	if l.authz.CanManage(c) {
 		owned, _, err := l.accounts(func(a *events.Account) bool { return a.Owner == c.Account }, "", math.MaxInt)
 		if err != nil {
 			return nil, err
@@ -125,7 +127,7 @@ func (l *Ledger) lookIn(ctx context.Context, c Caller, account string) ([]events
 }
 
 // administers reports whether the caller has admin on something.
-func (l *Ledger) administers(c Caller) bool {
+func (l *Ledger) administers(c authz.Principal) bool {
 	return slices.ContainsFunc(c.Scopes, func(s events.Scope) bool {
 		return l.cfg.Model.Admin() != "" && s.Type != "" && l.cfg.Model.Covers(s, events.Scope{Permission: l.cfg.Model.Admin(), Type: s.Type, ID: s.ID})
 	})
@@ -134,22 +136,22 @@ func (l *Ledger) administers(c Caller) bool {
 // filter returns what selects tokens.
 func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error) {
 	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
-		return nil, invalid("state", "is one of active, suspended, revoked, expired")
+		return nil, errdefs.Invalid("state", "is one of active, suspended, revoked, expired")
 	}
 	if f.Expiring < 0 {
-		return nil, invalid("expiring", "is negative")
+		return nil, errdefs.Invalid("expiring", "is negative")
 	}
 	field, resource := "resource", f.Resource
 	if f.Site != "" {
 		if f.Resource != "" {
-			return nil, invalid("site", "and resource cannot both be given")
+			return nil, errdefs.Invalid("site", "and resource cannot both be given")
 		}
 		field, resource = "site", "site/"+f.Site
 	}
 	typ, id, _ := strings.Cut(resource, "/")
 	if resource != "" {
 		if err := l.cfg.Model.CheckResource(typ, id); err != nil {
-			return nil, invalid(field, "%s", err)
+			return nil, errdefs.Invalid(field, "%s", err)
 		}
 	}
 	return func(t *events.Token) (bool, error) {
@@ -199,7 +201,7 @@ func (l *Ledger) cutOff(t *events.Token) (bool, error) {
 	case errors.Is(err, events.ErrNotFound):
 		return true, nil
 	case err != nil:
-		return false, unavailable(err)
+		return false, errdefs.Unavailable(err)
 	case a.Erased:
 		return true, nil
 	}
@@ -222,7 +224,7 @@ func (l *Ledger) show(t *events.Token) (Token, error) {
 	} else {
 		switch a, err := l.cfg.View.Account(t.Account); {
 		case err != nil:
-			return Token{}, foreign(err, "account %s", t.Account)
+			return Token{}, errdefs.ViewError(err, "account %s", t.Account)
 		case a.Suspended:
 			shown.Ended = "account suspended"
 		}
@@ -242,7 +244,7 @@ func (l *Ledger) effective(t *events.Token) ([]events.Scope, error) {
 	case errors.Is(err, events.ErrNotFound):
 		return nil, nil
 	case err != nil:
-		return nil, unavailable(err)
+		return nil, errdefs.Unavailable(err)
 	case t.Inherit:
 		return a.Grants, nil
 	}

@@ -35,9 +35,9 @@ func (m *matrix) note(c who, x cell) {
 		m.seen[fmt.Sprintf("%s, %s: %t", x.op, column.name, held)] = true
 	}
 	if c.session {
-		m.seen[fmt.Sprintf("%s, a person's proof: %t", x.op, c.proved)] = true
+		m.seen[fmt.Sprintf("%s, a person re-authenticates: %t", x.op, c.proved)] = true
 	} else {
-		m.seen[fmt.Sprintf("%s, a token's mint: %t", x.op, has(c.scopes, "mint"))] = true
+		m.seen[fmt.Sprintf("%s, a token needs mint: %t", x.op, has(c.scopes, "mint"))] = true
 	}
 }
 
@@ -78,7 +78,7 @@ func (m *matrix) complete() {
 					m.t.Errorf("no cell was %s", at)
 				}
 			}
-			has := slices.Contains(strings.Fields(said.by), column) || column == "a person's proof" && said.proof || column == "a token's mint" && said.mint
+			has := slices.Contains(strings.Fields(said.by), column) || column == "a person re-authenticates" && said.proof || column == "a token needs mint" && said.mint
 			if has != mark {
 				m.t.Errorf("%s, %s: authority.md says %t, the reference %t", op, column, mark, has)
 			}

@@ -68,7 +68,7 @@ type row struct {
 }
 
 var table = map[string]row{
-	"make a token":                    {"superuser account-admin owner account", true, true},
+	"create a token":                  {"superuser account-admin owner account", true, true},
 	"see a token":                     {"superuser admin owner account itself audit", false, false},
 	"widen a token":                   {"superuser account-admin owner account", true, true},
 	"narrow or relabel a token":       {"superuser admin owner account", false, false},
@@ -79,7 +79,7 @@ var table = map[string]row{
 	"revoke all tokens of an account": {"superuser owner account", true, false},
 	"revoke tokens of all accounts":   {"superuser", true, false},
 	"see an account":                  {"superuser owner account itself audit", false, false},
-	"make an account":                 {"superuser", true, false},
+	"create an account":               {"superuser", true, false},
 	"change an account's grants":      {"superuser", true, false},
 	"change an account's owner, self-service, name or mail": {"superuser", true, false},
 	"suspend or resume an account":                          {"superuser", false, false},
@@ -96,11 +96,11 @@ var table = map[string]row{
 // columns of the table, and what a refusal calls each.
 var columns = []struct{ name, called string }{
 	{"superuser", "the permission superuser"},
-	{"admin", "admin on all that the token is confined to"},
-	{"account-admin", "admin on all that the token is confined to and all that its account has"},
+	{"admin", "admin on every resource in the token's scopes"},
+	{"account-admin", "admin on every resource in the token's scopes and in its account's grants"},
 	{"owner", "to own the account"},
-	{"account", "to be of the account"},
-	{"whole", "to be the account's person, or a token that inherits all of the account"},
+	{"account", "to be the account"},
+	{"whole", "to be the account's person, or a token that inherits all of its grants"},
 	{"itself", "to be the token itself"},
 	{"audit", "the permission audit"},
 	{"anyone", "a token or a session"},
@@ -258,9 +258,9 @@ func (r rules) may(c who, op string, t thing) []answer {
 func unproved(c who) []answer {
 	switch {
 	case c.session && c.token != "":
-		return []answer{{forbidden, []string{"a person who signed in with a password"}}}
+		return []answer{{forbidden, []string{"you must sign in with a password"}}}
 	case c.session && !c.proved:
-		return []answer{{noProof, []string{"enter password or second factor again"}}}
+		return []answer{{noProof, []string{"enter your password or a two-factor code"}}}
 	}
 	return nil
 }
@@ -282,7 +282,7 @@ func (r rules) grow(c who, by []string, t thing) answer {
 	})
 	switch {
 	case !passes && r.makers != "all":
-		return answer{forbidden, []string{"the policy asks for"}}
+		return answer{forbidden, []string{"the policy requires"}}
 	case !passes:
 		return answer{forbidden, []string{"self-service"}}
 	case !c.session && !has(c.scopes, "mint"):
@@ -292,7 +292,7 @@ func (r rules) grow(c who, by []string, t thing) answer {
 	case c.account == t.account && c.inherit:
 		return answer{}
 	case t.inherit:
-		return answer{forbidden, []string{"all that its account has", "superuser"}}
+		return answer{forbidden, []string{"all grants of its account", "superuser"}}
 	}
 	for _, s := range t.scopes {
 		if !has(c.scopes, s) {
@@ -312,7 +312,7 @@ func (r rules) within(t thing) []answer {
 
 // make returns how the making of a token ends.
 func (r rules) make(c who, t thing) []answer {
-	answers := r.may(c, "make a token", t)
+	answers := r.may(c, "create a token", t)
 	if refused(answers) {
 		return answers
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
@@ -82,7 +83,7 @@ type cell struct {
 	want  []answer
 	still bool // it changes nothing where it is allowed
 	// run carries the command out on the token or account of a name.
-	run func(c ledger.Caller, name string) error
+	run func(c authz.Principal, name string) error
 	// named are what the thing is called, and unknown what nothing is.
 	named, unknown string
 }
@@ -126,7 +127,7 @@ func (m *matrix) try(c who, proof time.Duration, x cell) bool {
 		bad("ended with %v, want %v", err, x.want)
 	}
 	// What the caller may not know of reads like what does not exist.
-	delegates := x.op == "make a token" && m.reaches(c, x.on.account)
+	delegates := x.op == "create a token" && m.reaches(c, x.on.account)
 	if got == forbidden && x.named != "" && !delegates && !m.sees(c, x.on) {
 		again := x.run(as, x.unknown)
 		if again == nil || strings.ReplaceAll(err.Error(), x.named, "X") != strings.ReplaceAll(again.Error(), x.unknown, "X") {
@@ -146,7 +147,7 @@ func outcome(err error) string {
 	for _, o := range []struct {
 		err  error
 		name string
-	}{{ledger.ErrForbidden, forbidden}, {ledger.ErrProof, noProof}, {ledger.ErrNotFound, notFound}, {ledger.ErrEnded, ended}} {
+	}{{ledger.ErrForbidden, forbidden}, {ledger.ErrReauthRequired, noProof}, {ledger.ErrNotFound, notFound}, {ledger.ErrEnded, ended}} {
 		if errors.Is(err, o.err) {
 			return o.name
 		}
@@ -167,10 +168,10 @@ func (m *matrix) onTokens(c who, proof time.Duration) {
 func (m *matrix) onToken(c who, proof time.Duration, name string) {
 	_, c = m.caller(c, proof)
 	s, on := m.tokens[name], m.thing(name)
-	changed := func(op, does string, want []answer, still bool, run func(ledger.Caller, events.TokenID) error) bool {
+	changed := func(op, does string, want []answer, still bool, run func(authz.Principal, events.TokenID) error) bool {
 		return m.try(c, proof, cell{
 			op: op, does: does, on: on, want: want, still: still, named: string(m.made(name)), unknown: string(unknownToken),
-			run: func(as ledger.Caller, id string) error { return run(as, events.TokenID(id)) },
+			run: func(as authz.Principal, id string) error { return run(as, events.TokenID(id)) },
 		})
 	}
 	// spent makes the next command have a new token.
@@ -185,11 +186,11 @@ func (m *matrix) onToken(c who, proof time.Duration, name string) {
 		if widens {
 			op = "widen a token"
 		}
-		spent(changed(op, does, want, false, func(as ledger.Caller, id events.TokenID) error {
+		spent(changed(op, does, want, false, func(as authz.Principal, id events.TokenID) error {
 			return second(m.Edit(m.ctx, as, "", id, 0, r))
 		}))
 	}
-	changed("see a token", "see", m.change(c, "see a token", on), true, func(as ledger.Caller, id events.TokenID) error {
+	changed("see a token", "see", m.change(c, "see a token", on), true, func(as authz.Principal, id events.TokenID) error {
 		return second(m.GetToken(as, id))
 	})
 	edit("relabel", on, false, false, ledger.EditToken{App: ptr("matrix")})
@@ -209,16 +210,16 @@ func (m *matrix) onToken(c who, proof time.Duration, name string) {
 			edit("narrow and prolong", m.with(on, s.narrow), true, false, ledger.EditToken{Scopes: &s.narrow, ExpiresIn: ptr(60 * 24 * time.Hour)})
 		}
 	}
-	changed("rotate a token", "rotate", m.change(c, "rotate a token", on), false, func(as ledger.Caller, id events.TokenID) error {
+	changed("rotate a token", "rotate", m.change(c, "rotate a token", on), false, func(as authz.Principal, id events.TokenID) error {
 		return second(m.Rotate(m.ctx, as, "", id, 0, nil))
 	})
-	spent(changed("resume a token", "resume", m.change(c, "resume a token", on), s.stoppedBy == "", func(as ledger.Caller, id events.TokenID) error {
+	spent(changed("resume a token", "resume", m.change(c, "resume a token", on), s.stoppedBy == "", func(as authz.Principal, id events.TokenID) error {
 		return second(m.Resume(m.ctx, as, "", id))
 	}) && s.stoppedBy != "")
-	spent(changed("suspend a token", "suspend", m.change(c, "suspend a token", on), s.stoppedBy != "", func(as ledger.Caller, id events.TokenID) error {
+	spent(changed("suspend a token", "suspend", m.change(c, "suspend a token", on), s.stoppedBy != "", func(as authz.Principal, id events.TokenID) error {
 		return second(m.Suspend(m.ctx, as, "", id, ""))
 	}))
-	spent(changed("revoke a token", "revoke", m.change(c, "revoke a token", on), s.revoked, func(as ledger.Caller, id events.TokenID) error {
+	spent(changed("revoke a token", "revoke", m.change(c, "revoke a token", on), s.revoked, func(as authz.Principal, id events.TokenID) error {
 		return second(m.Revoke(m.ctx, as, "", id, ""))
 	}))
 }
@@ -230,8 +231,8 @@ func (m *matrix) making(c who, proof time.Duration) {
 		for _, list := range [][]string{{"view:site/3"}, {"view:site/4"}, {"view:site/3", "view:site/4"}, {"admin:site/3"}, {"mint"}, {"superuser"}, {"audit"}, nil} {
 			t := m.with(thing{account: login, toMake: true}, list)
 			m.try(c, proof, cell{
-				op: "make a token", does: fmt.Sprint("make ", list), on: t, want: m.make(c, t), named: login, unknown: "no-one",
-				run: func(as ledger.Caller, account string) error {
+				op: "create a token", does: fmt.Sprint("make ", list), on: t, want: m.make(c, t), named: login, unknown: "no-one",
+				run: func(as authz.Principal, account string) error {
 					return second(m.Create(m.ctx, as, "", ledger.CreateToken{Account: account, App: "matrix", Scopes: list, Inherit: list == nil}))
 				},
 			})
@@ -254,30 +255,30 @@ func (m *matrix) onAccounts(c who, proof time.Duration) {
 		} else if !on.missing && !m.names(c, login) {
 			on = thing{missing: true} // not even a token of the account learns its login
 		}
-		change := func(op, does string, own, still bool, run func(as ledger.Caller, account string) error) bool {
+		change := func(op, does string, own, still bool, run func(as authz.Principal, account string) error) bool {
 			return m.try(c, proof, cell{op: op, does: does, on: on, want: m.changeAccount(c, op, on, own), still: still, named: name, unknown: unknown, run: run})
 		}
-		allow := func(op ledger.Operation) {
-			change(string(op), string(op), false, true, func(as ledger.Caller, account string) error {
+		allow := func(op authz.Operation) {
+			change(string(op), string(op), false, true, func(as authz.Principal, account string) error {
 				return second(m.Allow(m.ctx, as, op, account))
 			})
 		}
-		change("see an account", "see", false, true, func(as ledger.Caller, account string) error {
+		change("see an account", "see", false, true, func(as authz.Principal, account string) error {
 			return second(m.GetAccount(m.ctx, as, account))
 		})
 		allow("invite a person to set a password")
 		allow("see an account's sessions")
 		allow("end an account's sessions")
-		change("change an account's grants", "grant", true, false, func(as ledger.Caller, account string) error {
+		change("change an account's grants", "grant", true, false, func(as authz.Principal, account string) error {
 			return second(m.Grant(m.ctx, as, "", account, 0, m.accounts[login].grants))
 		})
-		change("change an account's owner, self-service, name or mail", "edit", true, false, func(as ledger.Caller, account string) error {
+		change("change an account's owner, self-service, name or mail", "edit", true, false, func(as authz.Principal, account string) error {
 			return second(m.EditAccount(m.ctx, as, "", account, 0, ledger.EditAccount{SelfService: ptr(m.accounts[login].selfService), Name: ptr(login)}))
 		})
-		stopped := change("suspend or resume an account", "suspend", true, false, func(as ledger.Caller, account string) error {
+		stopped := change("suspend or resume an account", "suspend", true, false, func(as authz.Principal, account string) error {
 			return second(m.SuspendAccount(m.ctx, as, "", account, ""))
 		})
-		resumed := change("suspend or resume an account", "resume", false, !stopped, func(as ledger.Caller, account string) error {
+		resumed := change("suspend or resume an account", "resume", false, !stopped, func(as authz.Principal, account string) error {
 			return second(m.ResumeAccount(m.ctx, as, "", account))
 		})
 		if stopped && !resumed {
@@ -290,7 +291,7 @@ func (m *matrix) onAccounts(c who, proof time.Duration) {
 			}
 		}
 		for _, dry := range []bool{true, false} {
-			change("revoke all tokens of an account", fmt.Sprintf("revoke all, dry: %t", dry), false, dry, func(as ledger.Caller, account string) error {
+			change("revoke all tokens of an account", fmt.Sprintf("revoke all, dry: %t", dry), false, dry, func(as authz.Principal, account string) error {
 				return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{Account: account, Before: m.longAgo(), DryRun: dry}))
 			})
 		}
@@ -301,7 +302,7 @@ func (m *matrix) onAccounts(c who, proof time.Duration) {
 // erasing tries to erase an account, and where that is allowed one made for it.
 func (m *matrix) erasing(c who, proof time.Duration, on thing, name, unknown string) {
 	want := m.changeAccount(c, "erase an account", on, true)
-	m.try(c, proof, cell{op: "erase an account", does: "erase", on: on, want: want, named: name, unknown: unknown, run: func(as ledger.Caller, account string) error {
+	m.try(c, proof, cell{op: "erase an account", does: "erase", on: on, want: want, named: name, unknown: unknown, run: func(as authz.Principal, account string) error {
 		if len(want) == 0 {
 			account = fmt.Sprintf("spare%d", m.tries)
 			if _, err := m.CreateAccount(m.ctx, m.root, "", ledger.CreateAccount{Login: account, Kind: "user"}); err != nil {
@@ -320,25 +321,25 @@ func (m *matrix) longAgo() time.Time {
 // onAll tries what is about no token or account.
 func (m *matrix) onAll(c who, proof time.Duration) {
 	_, c = m.caller(c, proof)
-	try := func(op string, still bool, run func(ledger.Caller) error) {
-		m.try(c, proof, cell{op: op, does: op, want: m.may(c, op, thing{}), still: still, run: func(as ledger.Caller, _ string) error { return run(as) }})
+	try := func(op string, still bool, run func(authz.Principal) error) {
+		m.try(c, proof, cell{op: op, does: op, want: m.may(c, op, thing{}), still: still, run: func(as authz.Principal, _ string) error { return run(as) }})
 	}
-	try("make an account", false, func(as ledger.Caller) error {
+	try("create an account", false, func(as authz.Principal) error {
 		return second(m.CreateAccount(m.ctx, as, "", ledger.CreateAccount{Login: fmt.Sprintf("new%d", m.tries), Kind: "user"}))
 	})
-	try("revoke tokens of all accounts", false, func(as ledger.Caller) error {
+	try("revoke tokens of all accounts", false, func(as authz.Principal) error {
 		return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{Before: m.longAgo()}))
 	})
-	try("revoke tokens of all accounts", true, func(as ledger.Caller) error { return m.AllowAll(as, ledger.RevokeOfAll) })
-	try("see the policy", true, func(as ledger.Caller) error { return second(m.Policy(as)) })
-	try("set the policy", true, func(as ledger.Caller) error {
+	try("revoke tokens of all accounts", true, func(as authz.Principal) error { return m.AllowAll(as, authz.RevokeEverywhere) })
+	try("see the policy", true, func(as authz.Principal) error { return second(m.Policy(as)) })
+	try("set the policy", true, func(as authz.Principal) error {
 		return second(m.SetPolicy(m.ctx, as, "", 0, m.policy()))
 	})
-	try("set the policy", false, func(as ledger.Caller) error {
+	try("set the policy", false, func(as authz.Principal) error {
 		p := m.policy()
 		p.WarnBefore++
 		return second(m.SetPolicy(m.ctx, as, "", 0, p))
 	})
-	try("see nodes", true, func(as ledger.Caller) error { return second(m.Nodes(as)) })
-	try("see receipts", true, func(as ledger.Caller) error { return second(m.Receipt(m.ctx, as, 1, false)) })
+	try("see nodes", true, func(as authz.Principal) error { return second(m.Nodes(as)) })
+	try("see receipts", true, func(as authz.Principal) error { return second(m.Receipt(m.ctx, as, 1, false)) })
 }

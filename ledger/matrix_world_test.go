@@ -8,6 +8,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // world is a ledger with accounts and tokens of every kind that authority.md
@@ -229,8 +230,8 @@ var (
 )
 
 // signedIn is the person of an account, or a token that may as much.
-func (w *world) signedIn(login string) ledger.Caller {
-	return ledger.Caller{
+func (w *world) signedIn(login string) authz.Principal {
+	return authz.Principal{
 		Account: w.ids[login], Session: someSession, Proved: w.now.Now(), Address: "192.0.2.9",
 		Scopes: eventstest.Scopes(w.accounts[login].grants...), Inherit: true,
 	}
@@ -245,16 +246,16 @@ func (w *world) effective(name string) ([]string, bool) {
 }
 
 // caller is somebody who asks, to the ledger and to the reference.
-func (w *world) caller(c who, proof time.Duration) (ledger.Caller, who) {
+func (w *world) caller(c who, proof time.Duration) (authz.Principal, who) {
 	switch {
 	case c.account == "":
-		return ledger.Caller{}, c
+		return authz.Principal{}, c
 	case c.token != "":
 		c.scopes, c.inherit = w.effective(c.token)
 	default:
 		c.scopes, c.inherit, c.proved = w.accounts[c.account].grants, true, proof == fresh
 	}
-	as := ledger.Caller{Account: w.ids[c.account], Address: "192.0.2.9", Scopes: eventstest.Scopes(c.scopes...), Inherit: c.inherit}
+	as := authz.Principal{Account: w.ids[c.account], Address: "192.0.2.9", Scopes: eventstest.Scopes(c.scopes...), Inherit: c.inherit}
 	if c.token != "" {
 		as.Token = w.made(c.token)
 	}

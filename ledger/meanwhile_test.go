@@ -33,7 +33,7 @@ func (m *meanwhile) Command(key events.CommandKey) (events.Done, error) {
 // there is. Both get the answer to one command.
 func TestSameKeyMeanwhile(t *testing.T) {
 	for name, do := range map[string]func(k *kit) (events.Position, bool, error){
-		"make an account": func(k *kit) (events.Position, bool, error) {
+		"create an account": func(k *kit) (events.Position, bool, error) {
 			r, err := k.CreateAccount(k.t.Context(), k.root, "key", ledger.CreateAccount{Login: "carol", Kind: "user"})
 			return r.Position, r.Replayed, err
 		},
@@ -45,7 +45,7 @@ func TestSameKeyMeanwhile(t *testing.T) {
 			r, err := k.EraseAccount(k.t.Context(), k.root, "key", "alice", 0)
 			return r.Position, r.Replayed, err
 		},
-		"make a token": func(k *kit) (events.Position, bool, error) {
+		"create a token": func(k *kit) (events.Position, bool, error) {
 			r, err := k.Create(k.t.Context(), k.root, "key", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/3"}})
 			return r.Position, r.Replayed, err
 		},

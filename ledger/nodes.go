@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // NodeReport is what a verifier says of itself, at every change of its position
@@ -148,8 +149,8 @@ func (n *nodes) list(keep time.Duration) map[events.Holder]heard {
 // Nodes lists the verifiers in order of name: those that have reported since
 // this ledger started, and those whose renewals it has read. A process that is
 // gone is listed while no other has its name, and not for ever.
-func (l *Ledger) Nodes(c Caller) ([]Node, error) {
-	if err := l.may(c, SeeNodes, target{}); err != nil {
+func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
+	if err := l.authz.Authorize(c, authz.SeeNodes, authz.Target{}); err != nil {
 		return nil, err
 	}
 	now := l.cfg.Now()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // report says what a verifier would.
@@ -89,7 +90,7 @@ func TestNodes(t *testing.T) {
 	report(t, nc, "d", ledger.NodeReport{Name: "d", Instance: "i4", Epoch: "other"})
 	k.untilStates("a not_ready", "b serving !", "b serving !", "c not_ready", "d not_ready !")
 
-	if _, err := k.Nodes(ledger.Caller{}); err == nil {
+	if _, err := k.Nodes(authz.Principal{}); err == nil {
 		t.Error("whoever may see nothing sees the nodes")
 	}
 }

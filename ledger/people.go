@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // FindLogin returns the account that has a login, as the directory's leader has
@@ -26,20 +28,22 @@ func (l *Ledger) LoginOf(ctx context.Context, account events.AccountID) (string,
 }
 
 // AllowAll reports whether a caller may do an operation on all accounts.
-func (l *Ledger) AllowAll(c Caller, op Operation) error { return l.may(c, op, target{}) }
+func (l *Ledger) AllowAll(c authz.Principal, op authz.Operation) error {
+	return l.authz.Authorize(c, op, authz.Target{})
+}
 
 // Current returns a caller as it is now, with the scopes that it still has. The
 // error is [ErrCallerEnded] if its token, session or account has ended, as far as
 // this process has applied the log.
-func (l *Ledger) Current(c Caller) (Caller, error) { return l.current(c) }
+func (l *Ledger) Current(c authz.Principal) (authz.Principal, error) { return l.authz.Current(c) }
 
 // Confirmed is [Ledger.Current] on a state that holds everything acknowledged
 // before the call. It is for changes that have no event.
-func (l *Ledger) Confirmed(ctx context.Context, c Caller) (Caller, error) {
+func (l *Ledger) Confirmed(ctx context.Context, c authz.Principal) (authz.Principal, error) {
 	if _, err := l.confirm(ctx); err != nil {
 		return c, err
 	}
-	return l.current(c)
+	return l.authz.Current(c)
 }
 
 // ProofChange is a change of what an account's person proves to be theirs by. It
@@ -53,7 +57,7 @@ type ProofChange struct {
 	Kept         events.SessionID // empty for none
 }
 
-func (p ProofChange) command(c Caller, name string) command {
+func (p ProofChange) command(c authz.Principal, name string) command {
 	return command{
 		name: name, caller: c, key: p.Key, request: []any{"record proof", p},
 		noun: events.NounAccount, about: string(p.Account), ending: p.Proof == events.ProofSessionsEnded,
@@ -66,12 +70,12 @@ func (p ProofChange) command(c Caller, name string) command {
 // the ledger itself. The change takes effect only if RecordProof returns without
 // an error. After another error than [ErrUnavailable] it may still take effect
 // by another call with the same key, until [Ledger.AbandonProof] rules that out.
-func (l *Ledger) RecordProof(ctx context.Context, c Caller, p ProofChange) (events.Position, error) {
+func (l *Ledger) RecordProof(ctx context.Context, c authz.Principal, p ProofChange) (events.Position, error) {
 	asked := p.command(c, "record proof")
-	asked.decide = func(l *Ledger, c Caller) (events.Change, error) {
+	asked.decide = func(l *Ledger, c authz.Principal) (events.Change, error) {
 		a, err := l.cfg.View.Account(p.Account)
 		if err != nil {
-			return nil, foreign(err, "account %s", p.Account)
+			return nil, errdefs.ViewError(err, "account %s", p.Account)
 		}
 		if a.Erased {
 			return nil, fmt.Errorf("%w: account %s is erased", ErrEnded, a.ID)
@@ -93,14 +97,14 @@ func (l *Ledger) RecordProof(ctx context.Context, c Caller, p ProofChange) (even
 }
 
 // mayProve reports whether a caller may change a proof of an account.
-func (l *Ledger) mayProve(c Caller, what events.Proof, a *events.Account) error {
+func (l *Ledger) mayProve(c authz.Principal, what events.Proof, a *events.Account) error {
 	switch {
 	case c.Account == "":
 		return nil
 	case what == events.ProofInvited:
-		return l.may(c, InvitePerson, target{account: a})
+		return l.authz.Authorize(c, authz.InvitePerson, authz.Target{Account: a})
 	case what == events.ProofSessionsEnded:
-		return l.may(c, EndSessions, target{account: a})
+		return l.authz.Authorize(c, authz.EndSessions, authz.Target{Account: a})
 	case c.Account != a.ID:
 		return fmt.Errorf("%w: only the account's own person changes how they sign in", ErrForbidden)
 	}
@@ -110,11 +114,11 @@ func (l *Ledger) mayProve(c Caller, what events.Proof, a *events.Account) error 
 // AbandonProof rules out that a change takes effect that by was refused. It
 // returns the position of the change's event if that is in the log already, and
 // zero if it never will be.
-func (l *Ledger) AbandonProof(ctx context.Context, by Caller, p ProofChange) (events.Position, error) {
-	asked := p.command(Caller{}, "abandon proof")
+func (l *Ledger) AbandonProof(ctx context.Context, by authz.Principal, p ProofChange) (events.Position, error) {
+	asked := p.command(authz.Principal{}, "abandon proof")
 	asked.keyOf = by.Account
 	asked.ending = true
-	asked.decide = func(l *Ledger, _ Caller) (events.Change, error) {
+	asked.decide = func(l *Ledger, _ authz.Principal) (events.Change, error) {
 		return events.Unchanged(events.NounAccount, "abandon proof"), nil
 	}
 	out, err := l.run(ctx, asked)
@@ -130,23 +134,23 @@ func (l *Ledger) AbandonProof(ctx context.Context, by Caller, p ProofChange) (ev
 // EndSession ends one session of an account. A caller may end the session that
 // it came with, and others as [EndSessions] has it. The zero caller is the ledger
 // itself.
-func (l *Ledger) EndSession(ctx context.Context, c Caller, account events.AccountID, session events.SessionID) (events.Position, error) {
+func (l *Ledger) EndSession(ctx context.Context, c authz.Principal, account events.AccountID, session events.SessionID) (events.Position, error) {
 	asked := command{
 		name: "end session", caller: c,
 		noun: events.NounAccount, about: string(account), ending: true,
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
 			a, err := l.cfg.View.Account(account)
 			if err != nil {
-				return nil, foreign(err, "account %s", account)
+				return nil, errdefs.ViewError(err, "account %s", account)
 			}
 			if own := session == c.Session && account == c.Account; !own && c.Account != "" {
-				if err := l.may(c, EndSessions, target{account: a}); err != nil {
+				if err := l.authz.Authorize(c, authz.EndSessions, authz.Target{Account: a}); err != nil {
 					return nil, err
 				}
 			}
 			ended, err := l.cfg.View.SessionEnded(session)
 			if err != nil {
-				return nil, unavailable(err)
+				return nil, errdefs.Unavailable(err)
 			}
 			if ended || a.Erased {
 				return nil, nil

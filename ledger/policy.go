@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // PolicyResult is what became of a command on the policy.
@@ -15,26 +17,26 @@ type PolicyResult struct {
 }
 
 // Policy returns the policy in force.
-func (l *Ledger) Policy(c Caller) (events.PolicyState, error) {
-	if err := l.may(c, SeePolicy, target{}); err != nil {
+func (l *Ledger) Policy(c authz.Principal) (events.PolicyState, error) {
+	if err := l.authz.Authorize(c, authz.SeePolicy, authz.Target{}); err != nil {
 		return events.PolicyState{}, err
 	}
 	return l.policy()
 }
 
-// SetPolicy replaces the policy. What it takes away, it takes from tokens and
+// authz.SetPolicy replaces the policy. What it takes away, it takes from tokens and
 // sessions that exist, at the next check; longest lives are for those that are
 // made from now on.
-func (l *Ledger) SetPolicy(ctx context.Context, c Caller, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
+func (l *Ledger) SetPolicy(ctx context.Context, c authz.Principal, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
 	return settled(ctx, l, func(l *Ledger) (PolicyResult, error) { return l.setPolicy(ctx, c, key, &seen, p) })
 }
 
-func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen *Precondition, p events.Policy) (PolicyResult, error) {
-	if err := l.may(c, SetPolicy, target{}); err != nil {
+func (l *Ledger) setPolicy(ctx context.Context, c authz.Principal, key string, seen *Precondition, p events.Policy) (PolicyResult, error) {
+	if err := l.authz.Authorize(c, authz.SetPolicy, authz.Target{}); err != nil {
 		return PolicyResult{}, err
 	}
 	if p.PlainUntil.Year() > lastYear {
-		return PolicyResult{}, invalid("plain_until", "is past the year %d", lastYear)
+		return PolicyResult{}, errdefs.Invalid("plain_until", "is past the year %d", lastYear)
 	}
 	change := &events.PolicySet{Policy: p}
 	if err := checkChange(change); err != nil {
@@ -42,8 +44,8 @@ func (l *Ledger) setPolicy(ctx context.Context, c Caller, key string, seen *Prec
 	}
 	out, err := l.run(ctx, command{
 		name: "set", caller: c, key: key, request: []any{"set policy", p}, noun: events.NounPolicy, about: events.PolicyName,
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
-			if err := l.may(c, SetPolicy, target{}); err != nil {
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+			if err := l.authz.Authorize(c, authz.SetPolicy, authz.Target{}); err != nil {
 				return nil, err
 			}
 			now, err := l.policy()

@@ -10,6 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/verifier"
 )
@@ -116,11 +117,11 @@ func (c *chaos) add(login string, account events.AccountID, id events.TokenID, s
 }
 
 // anybody is a person, or a token that the verifier accepts.
-func (c *chaos) anybody() ledger.Caller {
+func (c *chaos) anybody() authz.Principal {
 	if c.rng.IntN(2) == 0 {
 		id := c.accounts[pick(c.rng, c.logins)]
 		if a, err := c.view.Account(id); err == nil && !a.Suspended && !a.Erased {
-			return ledger.Caller{Account: id, Session: someSession, Proved: c.now.Now(), Scopes: a.Grants, Inherit: true}
+			return authz.Principal{Account: id, Session: someSession, Proved: c.now.Now(), Scopes: a.Grants, Inherit: true}
 		}
 	}
 	for {
@@ -129,7 +130,7 @@ func (c *chaos) anybody() ledger.Caller {
 			s = c.secret // root's own token may have been narrowed, or ended
 		}
 		if d := c.verify.Check(s.Reveal(), verifier.Request{}); d.OK() {
-			return ledger.Caller{Account: d.Account(), Token: d.Token(), Scopes: d.Scopes(), Inherit: d.Inherit}
+			return authz.Principal{Account: d.Account(), Token: d.Token(), Scopes: d.Scopes(), Inherit: d.Inherit}
 		}
 		c.refill()
 	}
@@ -139,7 +140,7 @@ func (c *chaos) anybody() ledger.Caller {
 func (c *chaos) refill() {
 	c.t.Helper()
 	a := c.accounts["chief"]
-	boss := ledger.Caller{Account: a, Session: someSession, Proved: c.now.Now(), Scopes: []events.Scope{events.Superuser}, Inherit: true}
+	boss := authz.Principal{Account: a, Session: someSession, Proved: c.now.Now(), Scopes: []events.Scope{events.Superuser}, Inherit: true}
 	login := pick(c.rng, c.logins)
 	if r, err := c.Create(c.t.Context(), boss, "", ledger.CreateToken{Account: login, Inherit: true}); err == nil {
 		c.add("", "", r.Token.ID, r.Secret)

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // Proof says that no node answers any more as if the events up to a position
@@ -56,17 +58,17 @@ func (l *Ledger) Prove(ctx context.Context, covers events.Position) Proof {
 
 // Receipt returns the first receipt that covers a position. Where there is none
 // it waits for one until ctx ends, and then returns a [*NoReceiptError].
-func (l *Ledger) Receipt(ctx context.Context, c Caller, covers events.Position, wait bool) (Proof, error) {
-	if err := l.may(c, SeeReceipts, target{}); err != nil {
+func (l *Ledger) Receipt(ctx context.Context, c authz.Principal, covers events.Position, wait bool) (Proof, error) {
+	if err := l.authz.Authorize(c, authz.SeeReceipts, authz.Target{}); err != nil {
 		return Proof{}, err
 	}
 	if covers == 0 {
-		return Proof{}, invalid("position", "counts from 1")
+		return Proof{}, errdefs.Invalid("position", "counts from 1")
 	}
 	if r, err := l.cfg.View.Receipt(covers); err == nil {
 		return recorded(r), nil
 	} else if !errors.Is(err, ErrNotFound) {
-		return Proof{}, unavailable(err)
+		return Proof{}, errdefs.Unavailable(err)
 	}
 	if wait {
 		if err := l.cfg.View.WaitApplied(ctx, covers); err == nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
@@ -86,12 +87,12 @@ func TestReceiptRefused(t *testing.T) {
 	k := newKit(t)
 	end := k.view.Position()
 	for name, tt := range map[string]struct {
-		caller ledger.Caller
+		caller authz.Principal
 		at     events.Position
 		want   error
 	}{
-		"nobody":           {ledger.Caller{}, 1, ledger.ErrForbidden},
-		"viewer":           {ledger.Caller{Scopes: []events.Scope{{Permission: "view", Type: "site", ID: "*"}}}, 1, ledger.ErrForbidden},
+		"nobody":           {authz.Principal{}, 1, ledger.ErrForbidden},
+		"viewer":           {authz.Principal{Scopes: []events.Scope{{Permission: "view", Type: "site", ID: "*"}}}, 1, ledger.ErrForbidden},
 		"position 0":       {k.root, 0, ledger.ErrInvalid},
 		"none yet":         {k.root, end, ledger.ErrNotFound},
 		"past the end":     {k.root, end + 1, ledger.ErrNotFound},
@@ -108,7 +109,7 @@ func TestReceiptRefused(t *testing.T) {
 			}
 		}
 	}
-	auditor := ledger.Caller{Scopes: []events.Scope{events.Audit}}
+	auditor := authz.Principal{Scopes: []events.Scope{events.Audit}}
 	if _, err := k.Receipt(t.Context(), auditor, end, true); err != nil {
 		t.Errorf("an auditor that waits: %v", err)
 	}

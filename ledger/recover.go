@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // recoveredLife is the least that a recovered token lives: a policy that lets
@@ -116,7 +118,7 @@ func (l *Ledger) reigns(ctx context.Context, id events.AccountID) (bool, error) 
 		return false, nil
 	}
 	if err != nil {
-		return false, foreign(err, "account %s", id)
+		return false, errdefs.ViewError(err, "account %s", id)
 	}
 	return !a.Erased && !a.Suspended && l.cfg.Model.AnyCovers(a.Grants, events.Superuser), nil
 }
@@ -134,7 +136,7 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 		key: key, request: []any{"recover root", account},
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey("", key)))),
 		notBefore: func() (time.Time, error) { return l.tokensBefore(account) },
-		decide: func(l *Ledger, _ Caller) (events.Change, error) {
+		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			switch reigns, err := l.reigns(ctx, account); {
 			case err != nil:
 				return nil, err

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
@@ -49,7 +50,7 @@ func (k *kit) reigns(got ledger.Recovered, secret events.Secret) {
 	if r.Token != got.Token || r.Account != got.Account {
 		k.t.Fatalf("the secret is %s's of %s, want %+v", r.Token, r.Account, got)
 	}
-	c := ledger.Caller{Account: got.Account, Token: got.Token, Scopes: []events.Scope{events.Superuser}}
+	c := authz.Principal{Account: got.Account, Token: got.Token, Scopes: []events.Scope{events.Superuser}}
 	shown, err := k.GetToken(c, got.Token)
 	if err != nil {
 		k.t.Fatal(err)
@@ -64,11 +65,11 @@ func (k *kit) reigns(got ledger.Recovered, secret events.Secret) {
 }
 
 // deputy is another superuser, who does to root what locks it out.
-func (k *kit) deputy() ledger.Caller {
+func (k *kit) deputy() authz.Principal {
 	k.t.Helper()
 	id := k.account("deputy", "superuser")
 	t := k.token("deputy", "superuser")
-	return ledger.Caller{Account: id, Token: t.Token.ID, Scopes: []events.Scope{events.Superuser}}
+	return authz.Principal{Account: id, Token: t.Token.ID, Scopes: []events.Scope{events.Superuser}}
 }
 
 // depose suspends root, and erases it too.
@@ -103,43 +104,43 @@ func TestRecoverRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	grant := func(list ...string) func(*testing.T, *kit, ledger.Caller) {
-		return func(t *testing.T, k *kit, c ledger.Caller) {
+	grant := func(list ...string) func(*testing.T, *kit, authz.Principal) {
+		return func(t *testing.T, k *kit, c authz.Principal) {
 			do(t, second(k.Grant(t.Context(), c, "", "root", 0, list)))
 		}
 	}
-	suspend := func(account string) func(*testing.T, *kit, ledger.Caller) {
-		return func(t *testing.T, k *kit, c ledger.Caller) {
+	suspend := func(account string) func(*testing.T, *kit, authz.Principal) {
+		return func(t *testing.T, k *kit, c authz.Principal) {
 			do(t, second(k.SuspendAccount(t.Context(), c, "", account, "stolen")))
 		}
 	}
-	erase := func(account string) func(*testing.T, *kit, ledger.Caller) {
-		return func(t *testing.T, k *kit, c ledger.Caller) {
+	erase := func(account string) func(*testing.T, *kit, authz.Principal) {
+		return func(t *testing.T, k *kit, c authz.Principal) {
 			do(t, second(k.EraseAccount(t.Context(), c, "", account, 0)))
 		}
 	}
-	steps := func(list ...func(*testing.T, *kit, ledger.Caller)) func(*testing.T, *kit, ledger.Caller) {
-		return func(t *testing.T, k *kit, c ledger.Caller) {
+	steps := func(list ...func(*testing.T, *kit, authz.Principal)) func(*testing.T, *kit, authz.Principal) {
+		return func(t *testing.T, k *kit, c authz.Principal) {
 			for _, step := range list {
 				step(t, k, c)
 			}
 		}
 	}
-	recovers := func(_ *testing.T, k *kit, _ ledger.Caller) { k.recovered() }
-	takes := func(login, kind string) func(*testing.T, *kit, ledger.Caller) {
-		return func(t *testing.T, k *kit, c ledger.Caller) {
+	recovers := func(_ *testing.T, k *kit, _ authz.Principal) { k.recovered() }
+	takes := func(login, kind string) func(*testing.T, *kit, authz.Principal) {
+		return func(t *testing.T, k *kit, c authz.Principal) {
 			do(t, second(k.CreateAccount(t.Context(), c, "", ledger.CreateAccount{Login: login, Kind: kind, Grants: []string{"view:site/1"}})))
 			do(t, second(k.Create(t.Context(), c, "", ledger.CreateToken{Account: login, Inherit: true})))
 		}
 	}
 	for _, tt := range []struct {
 		name  string
-		lost  func(*testing.T, *kit, ledger.Caller)
+		lost  func(*testing.T, *kit, authz.Principal)
 		takes string
 		login string
 	}{
 		{"the file alone", steps(), "token created", "root"},
-		{"the token revoked", func(t *testing.T, k *kit, c ledger.Caller) {
+		{"the token revoked", func(t *testing.T, k *kit, c authz.Principal) {
 			do(t, second(k.Revoke(t.Context(), c, "", k.root.Token, "")))
 		}, "token created", "root"},
 		{"root has more than superuser", grant("view:site/1", "superuser"), "token created", "root"},
@@ -153,16 +154,16 @@ func TestRecoverRoot(t *testing.T) {
 		{"its login another's", steps(erase("root"), takes("root", "user")), "account created, token created", "root-2"},
 		{"its login another's of its kind", steps(erase("root"), takes("root", "service")), "account created, token created", "root-2"},
 		{"the next one's too", steps(erase("root"), takes("root-2", "service"), takes("ROOT-3", "user")), "account created, token created", "root-4"},
-		{"an erasure that was not finished", func(_ *testing.T, k *kit, _ ledger.Caller) {
+		{"an erasure that was not finished", func(_ *testing.T, k *kit, _ authz.Principal) {
 			k.byHand(string(k.root.Account), &events.AccountErased{})
 		}, "account created, token created", "root-2"},
-		{"all of the account's cut off", func(t *testing.T, k *kit, c ledger.Caller) {
+		{"all of the account's cut off", func(t *testing.T, k *kit, c authz.Principal) {
 			do(t, second(k.RevokeMany(t.Context(), c, "", ledger.RevokeMany{Account: "root"})))
 		}, "token created", "root"},
-		{"the account cut off in days to come", func(_ *testing.T, k *kit, _ ledger.Caller) {
+		{"the account cut off in days to come", func(_ *testing.T, k *kit, _ authz.Principal) {
 			k.byHand(string(k.root.Account), &events.AccountTokensRevoked{Before: time.Now().Add(900 * 24 * time.Hour)})
 		}, "token created", "root"},
-		{"everybody cut off in days to come", func(_ *testing.T, k *kit, _ ledger.Caller) {
+		{"everybody cut off in days to come", func(_ *testing.T, k *kit, _ authz.Principal) {
 			k.byHand(events.PolicyName, &events.PolicyTokensRevoked{Before: time.Now().Add(900 * 24 * time.Hour)})
 		}, "token created", "root"},
 	} {

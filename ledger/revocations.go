@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // RevokeMany asks to end all tokens that match every field that is given.
@@ -66,7 +68,7 @@ const (
 // RevokeMany ends tokens together. All of an account's, or all that were made
 // before a time, end by one event; else each by one of its own. A request that
 // is sent again goes on with those that are left.
-func (l *Ledger) RevokeMany(ctx context.Context, c Caller, key string, r RevokeMany) (RevokedMany, error) {
+func (l *Ledger) RevokeMany(ctx context.Context, c authz.Principal, key string, r RevokeMany) (RevokedMany, error) {
 	out, err := l.revokeMany(ctx, c, key, r)
 	if err != nil {
 		return out, fmt.Errorf("revoke tokens: %w", err)
@@ -74,7 +76,7 @@ func (l *Ledger) RevokeMany(ctx context.Context, c Caller, key string, r RevokeM
 	return out, nil
 }
 
-func (l *Ledger) revokeMany(ctx context.Context, c Caller, key string, r RevokeMany) (RevokedMany, error) {
+func (l *Ledger) revokeMany(ctx context.Context, c authz.Principal, key string, r RevokeMany) (RevokedMany, error) {
 	b := &bulk{Ledger: l, caller: c, key: key, r: r, began: l.cfg.Now()}
 	if err := b.check(); err != nil {
 		return RevokedMany{}, err
@@ -85,7 +87,7 @@ func (l *Ledger) revokeMany(ctx context.Context, c Caller, key string, r RevokeM
 	if err != nil {
 		return RevokedMany{}, err
 	}
-	if b.caller, err = l.current(c); err != nil {
+	if b.caller, err = l.authz.Current(c); err != nil {
 		return RevokedMany{}, err
 	}
 	if err := b.permit(ctx); err != nil {
@@ -107,7 +109,7 @@ func (l *Ledger) revokeMany(ctx context.Context, c Caller, key string, r RevokeM
 // bulk is one request on its way.
 type bulk struct {
 	*Ledger
-	caller  Caller
+	caller  authz.Principal
 	key     string
 	r       RevokeMany
 	began   time.Time
@@ -132,7 +134,7 @@ func (b *bulk) check() error {
 		}
 	}
 	if r.Before.After(b.began) {
-		return invalid("created_before", "is in the future")
+		return errdefs.Invalid("created_before", "is in the future")
 	}
 	if err := checkChange(&events.TokenRevoked{Reason: r.Reason}); err != nil {
 		return err
@@ -153,21 +155,21 @@ func (b *bulk) permit(ctx context.Context) error {
 	var err error
 	switch {
 	case b.r.Account != "":
-		if b.account, err = b.resolveFor(ctx, c, RevokeTokens, b.r.Account); err != nil {
+		if b.account, err = b.resolveFor(ctx, c, authz.RevokeAccount, b.r.Account); err != nil {
 			return err
 		}
-		if !b.asOne() && b.administers(c) {
+		if !b.asOne() && b.authz.IsSiteAdmin(c) {
 			break // of the account's tokens, those that the caller may revoke
 		}
-		return b.mayAccount(c, RevokeTokens, b.account)
-	case b.asOne() || b.is(c, bySuperuser, target{}):
-		return b.Ledger.may(c, RevokeOfAll, target{})
-	case !b.administers(c):
+		return b.mayAccount(c, authz.RevokeAccount, b.account)
+	case b.asOne() || b.authz.IsSuperuser(c):
+		return b.authz.Authorize(c, authz.RevokeEverywhere, authz.Target{})
+	case !b.authz.IsSiteAdmin(c):
 		b.account = c.Account // to others it has no relation
-		return b.mayAccount(c, RevokeTokens, b.account)
+		return b.mayAccount(c, authz.RevokeAccount, b.account)
 	}
 	// An admin of some resources: by the proof that the rule for an account asks.
-	return b.recent(c, RevokeTokens)
+	return b.authz.CheckReauth(c, authz.RevokeAccount)
 }
 
 // request is what a retry has to match.
@@ -191,13 +193,13 @@ func (b *bulk) matches(t *events.Token) (bool, error) {
 	case errors.Is(err, events.ErrNotFound):
 		return false, nil
 	case err != nil:
-		return false, unavailable(err)
+		return false, errdefs.Unavailable(err)
 	}
-	on := tokenTarget(t, a)
-	if b.scope != (events.Scope{}) && !b.cfg.Model.AnyCovers(on.scopes, b.scope) {
+	on := authz.TokenTarget(t, a)
+	if b.scope != (events.Scope{}) && !b.cfg.Model.AnyCovers(on.Scopes, b.scope) {
 		return false, nil
 	}
-	switch err := b.Ledger.may(b.caller, RevokeToken, on); {
+	switch err := b.authz.Authorize(b.caller, authz.RevokeToken, on); {
 	case errors.Is(err, ErrUnavailable):
 		return false, err
 	default:
@@ -222,7 +224,7 @@ func (b *bulk) each(ctx context.Context, wanted func(*events.Token) (bool, error
 	for after := b.r.After; ; {
 		page, more, err := b.cfg.View.Tokens(b.account, nil, after, bulkPage)
 		if err != nil {
-			return unavailable(err)
+			return errdefs.Unavailable(err)
 		}
 		var list []*events.Token
 		for _, t := range page {
@@ -310,7 +312,7 @@ func (b *bulk) revoke(ctx context.Context, list []*events.Token) error {
 	}
 	work.Wait()
 	if first == nil && ctx.Err() != nil {
-		first = unavailable(ctx.Err())
+		first = errdefs.Unavailable(ctx.Err())
 	}
 	if first != nil {
 		return fmt.Errorf("%d tokens were revoked, and more are left; send the same request again to go on: %w", b.out.Revoked, first)
@@ -346,8 +348,8 @@ func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error
 	return b.run(ctx, command{
 		name: "revoke", caller: b.caller, key: key, request: b.request(string(id)),
 		noun: events.NounToken, about: string(id), ending: true,
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
-			t, _, err := l.aim(c, RevokeToken, id)
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+			t, _, err := l.aim(c, authz.RevokeToken, id)
 			if err != nil || t.State == events.Revoked {
 				return nil, err
 			}
@@ -364,7 +366,7 @@ func (b *bulk) together(ctx context.Context) error {
 	c := command{
 		name: "revoke tokens", caller: b.caller, key: b.key, request: b.request(""),
 		noun: events.NounPolicy, about: events.PolicyName, ending: true,
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
 			if err := b.spareSelf(); err != nil {
 				return nil, err
 			}
@@ -414,13 +416,13 @@ func (b *bulk) together(ctx context.Context) error {
 // cut returns the event that ends the tokens, and what tells whether an earlier
 // one has ended a token by now. The event is nil if a time is named and all that
 // were created before it have ended.
-func (b *bulk) cut(l *Ledger, c Caller) (change events.Change, ended func(*events.Token) (bool, error), err error) {
+func (b *bulk) cut(l *Ledger, c authz.Principal) (change events.Change, ended func(*events.Token) (bool, error), err error) {
 	policy, err := l.policy()
 	if err != nil {
 		return nil, nil, err
 	}
 	if b.account == "" {
-		if err := l.may(c, RevokeOfAll, target{}); err != nil {
+		if err := l.authz.Authorize(c, authz.RevokeEverywhere, authz.Target{}); err != nil {
 			return nil, nil, err
 		}
 		if !policy.TokensBefore.Before(b.r.Before) {
@@ -429,17 +431,17 @@ func (b *bulk) cut(l *Ledger, c Caller) (change events.Change, ended func(*event
 		return &events.PolicyTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, func(t *events.Token) (bool, error) {
 			a, err := b.cfg.View.Account(t.Account)
 			if err != nil {
-				return false, foreign(err, "account %s", t.Account)
+				return false, errdefs.ViewError(err, "account %s", t.Account)
 			}
 			return events.CutOff(t, a, policy), nil
 		}, nil
 	}
-	if err := l.mayAccount(c, RevokeTokens, b.account); err != nil {
+	if err := l.mayAccount(c, authz.RevokeAccount, b.account); err != nil {
 		return nil, nil, err
 	}
 	a, err := l.cfg.View.Account(b.account)
 	if err != nil {
-		return nil, nil, foreign(err, "account %s", b.account)
+		return nil, nil, errdefs.ViewError(err, "account %s", b.account)
 	}
 	ended = func(t *events.Token) (bool, error) { return events.CutOff(t, a, policy), nil }
 	if !b.r.Before.IsZero() && !later(a.TokensBefore, policy.TokensBefore).Before(b.r.Before) {
@@ -466,7 +468,7 @@ func (b *bulk) spareSelf() error {
 	case err != nil:
 		return err
 	case live:
-		return invalid("include_self", "is not set, and your own token is among them; set it, or use a token that is not")
+		return errdefs.Invalid("include_self", "is not set, and your own token is among them; set it, or use a token that is not")
 	}
 	return nil
 }

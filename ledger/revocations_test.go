@@ -11,6 +11,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // many revokes, and fails the test where that fails.
@@ -128,7 +129,7 @@ func TestRevokeManyBefore(t *testing.T) {
 		}
 	})
 	chief := k.account("chief", "superuser")
-	other := ledger.Caller{Account: chief, Token: k.token("chief", "superuser").Token.ID, Scopes: k.root.Scopes}
+	other := authz.Principal{Account: chief, Token: k.token("chief", "superuser").Token.ID, Scopes: k.root.Scopes}
 	before := k.changes()
 	got, err := k.RevokeMany(t.Context(), other, "", request)
 	if err != nil || got.Revoked != 2 || k.changes() != before+1 || got.At != k.log.End() {
@@ -171,7 +172,7 @@ func TestRevokeManyRefused(t *testing.T) {
 			if _, err := k.RevokeMany(t.Context(), k.root, "", tt.r); !errors.Is(err, tt.want) {
 				t.Errorf("%s: %v, want %v", name, err, tt.want)
 			}
-			if _, err := k.RevokeMany(t.Context(), ledger.Caller{}, "", tt.r); err == nil {
+			if _, err := k.RevokeMany(t.Context(), authz.Principal{}, "", tt.r); err == nil {
 				t.Errorf("%s by nobody: it was done", name)
 			}
 		})

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // live returns [ErrEnded] where an account's tokens cannot work.
@@ -30,9 +31,9 @@ func (l *Ledger) within(a *events.Account, scopes []events.Scope) error {
 func (l *Ledger) parseScopes(list []string, inherit bool) ([]events.Scope, error) {
 	switch {
 	case inherit && len(list) > 0:
-		return nil, invalid("inherit", "takes all that the account has; leave scopes out")
+		return nil, errdefs.Invalid("inherit", "takes all that the account has; leave scopes out")
 	case !inherit && len(list) == 0:
-		return nil, invalid("scopes", "is empty, and such a token could do nothing; name scopes, or inherit")
+		return nil, errdefs.Invalid("scopes", "is empty, and such a token could do nothing; name scopes, or inherit")
 	}
 	return l.checkScopes("scopes", list)
 }
@@ -43,7 +44,7 @@ func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error
 		err = l.cfg.Model.CheckAll(scopes)
 	}
 	if err != nil {
-		return nil, invalid(field, "%s", oneLine(err))
+		return nil, errdefs.Invalid(field, "%s", oneLine(err))
 	}
 	return scopes, nil
 }
@@ -68,7 +69,7 @@ func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
 	}
 	if in != nil {
 		if life = *in; life <= 0 {
-			return time.Time{}, invalid("expires_in", "is not in the future")
+			return time.Time{}, errdefs.Invalid("expires_in", "is not in the future")
 		}
 	} else if life == 0 {
 		return time.Time{}, nil // the policy sets no end
@@ -88,11 +89,11 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 	longest := time.Duration(p.MaxLife) * time.Second
 	switch {
 	case !at.After(now):
-		return invalid(field, "is not in the future")
+		return errdefs.Invalid(field, "is not in the future")
 	case longest > 0 && at.Sub(now) > longest:
-		return invalid(field, "is more than %s away, the longest that the policy allows", humanDuration(longest))
+		return errdefs.Invalid(field, "is more than %s away, the longest that the policy allows", humanDuration(longest))
 	case at.Year() > lastYear:
-		return invalid(field, "is past the year %d", lastYear)
+		return errdefs.Invalid(field, "is past the year %d", lastYear)
 	}
 	return nil
 }
@@ -111,9 +112,9 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 	}
 	switch {
 	case g < 0:
-		return time.Time{}, invalid("grace", "is negative")
+		return time.Time{}, errdefs.Invalid("grace", "is negative")
 	case g > longest:
-		return time.Time{}, invalid("grace", "is more than %s, the longest that the policy allows", humanDuration(longest))
+		return time.Time{}, errdefs.Invalid("grace", "is more than %s, the longest that the policy allows", humanDuration(longest))
 	}
 	if g == 0 {
 		return time.Time{}, nil

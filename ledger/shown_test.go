@@ -9,6 +9,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // TestListsShowWhatMaySee compares lists with the reference, for every caller.
@@ -181,15 +182,15 @@ func TestKeyOfAnother(t *testing.T) {
 	ctx := t.Context()
 	account := k.account("alice", "admin:site/3", "mint", "view:site/4")
 	k.account("bob", "view:site/3")
-	person := ledger.Caller{Account: account, Session: someSession, Proved: k.now.Now(), Scopes: eventstest.Scopes("admin:site/3", "mint", "view:site/4"), Inherit: true}
-	token := func(scopes ...string) ledger.Caller {
+	person := authz.Principal{Account: account, Session: someSession, Proved: k.now.Now(), Scopes: eventstest.Scopes("admin:site/3", "mint", "view:site/4"), Inherit: true}
+	token := func(scopes ...string) authz.Principal {
 		r := k.token("alice", scopes...)
-		return ledger.Caller{Account: account, Token: r.Token.ID, Scopes: eventstest.Scopes(scopes...)}
+		return authz.Principal{Account: account, Token: r.Token.ID, Scopes: eventstest.Scopes(scopes...)}
 	}
 	narrow, plain, reader := token("mint", "view:site/3"), token("admin:site/3"), token("view:site/3", "view:site/4")
 	for i, tt := range []struct {
 		name string
-		by   ledger.Caller
+		by   authz.Principal
 		r    ledger.CreateToken
 	}{
 		{"more scopes", person, ledger.CreateToken{Scopes: []string{"admin:site/3"}}},
@@ -210,7 +211,7 @@ func TestKeyOfAnother(t *testing.T) {
 		if tt.r.Account == "" && err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		for name, c := range map[string]ledger.Caller{"narrow": narrow, "without mint": plain, "reader": reader} {
+		for name, c := range map[string]authz.Principal{"narrow": narrow, "without mint": plain, "reader": reader} {
 			k.unchanged(func() {
 				again, err := k.Create(ctx, c, key, tt.r)
 				if !errors.Is(err, ledger.ErrForbidden) || again.Secret != (events.Secret{}) {

@@ -11,6 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/verifier"
 )
@@ -146,7 +147,7 @@ func TestPagesTellNothing(t *testing.T) {
 		id, app, login string
 		scopes         []events.Scope // none: it inherits
 	}
-	callers := map[string]ledger.Caller{
+	callers := map[string]authz.Principal{
 		"alice":          {Session: someSession, Scopes: eventstest.Scopes("mint", "view:site/3"), Inherit: true},
 		"alice's token":  {Scopes: eventstest.Scopes("mint", "view:site/3")},
 		"site admin":     {Session: someSession, Scopes: eventstest.Scopes("admin:site/3"), Inherit: true},

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
 // defaultGrace is how long an old secret lives after a rotation that does not
@@ -48,35 +50,35 @@ type TokenResult struct {
 type Precondition = events.Position
 
 // Create makes a token and its secret.
-func (l *Ledger) Create(ctx context.Context, c Caller, key string, r CreateToken) (TokenResult, error) {
+func (l *Ledger) Create(ctx context.Context, c authz.Principal, key string, r CreateToken) (TokenResult, error) {
 	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.create(ctx, c, key, r) })
 }
 
-func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken) (TokenResult, error) {
+func (l *Ledger) create(ctx context.Context, c authz.Principal, key string, r CreateToken) (TokenResult, error) {
 	scopes, err := l.parseScopes(r.Scopes, r.Inherit)
 	if err != nil {
 		return TokenResult{}, err
 	}
 	if r.SecretDigest != nil && r.Form != "" {
-		return TokenResult{}, invalid("format", "is for secrets that the ledger makes; leave it out beside secret_digest")
+		return TokenResult{}, errdefs.Invalid("format", "is for secrets that the ledger makes; leave it out beside secret_digest")
 	}
 	if r.Account == "" {
 		r.Account = string(c.Account)
 	}
-	account, err := l.resolveFor(ctx, c, MakeToken, r.Account)
+	account, err := l.resolveFor(ctx, c, authz.CreateToken, r.Account)
 	if err != nil {
 		return TokenResult{}, err
 	}
-	allowed := func(l *Ledger, c Caller) (*events.Account, error) {
+	allowed := func(l *Ledger, c authz.Principal) (*events.Account, error) {
 		a, err := l.cfg.View.Account(account)
 		if err != nil {
-			return nil, foreign(err, "account %s", account)
+			return nil, errdefs.ViewError(err, "account %s", account)
 		}
-		on := target{account: a, scopes: scopes, inherit: r.Inherit}
+		on := authz.Target{Account: a, Scopes: scopes, Inherit: r.Inherit}
 		if r.Inherit {
-			on.scopes = a.Grants
+			on.Scopes = a.Grants
 		}
-		return a, l.may(c, MakeToken, on)
+		return a, l.authz.Authorize(c, authz.CreateToken, on)
 	}
 	if _, err := allowed(l, c); err != nil {
 		return TokenResult{}, err // as of an account that does not exist
@@ -87,7 +89,7 @@ func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken
 		name: "create", caller: c, key: key, request: []any{"create", r}, secret: &secret,
 		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
 		notBefore: func() (time.Time, error) { return l.tokensBefore(account) },
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
 			a, err := allowed(l, c)
 			if err != nil {
 				return nil, err
@@ -135,7 +137,7 @@ func (l *Ledger) create(ctx context.Context, c Caller, key string, r CreateToken
 func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 	a, err := l.cfg.View.Account(account)
 	if err != nil {
-		return time.Time{}, foreign(err, "account %s", account)
+		return time.Time{}, errdefs.ViewError(err, "account %s", account)
 	}
 	policy, err := l.policy()
 	return later(a.TokensBefore, policy.TokensBefore), err
@@ -152,7 +154,7 @@ func (l *Ledger) secretFor(kind events.AccountKind, r CreateToken, secret *event
 	taken, err := l.cfg.View.DigestTaken(*r.SecretDigest)
 	switch {
 	case err != nil:
-		return events.SecretRecord{}, unavailable(err)
+		return events.SecretRecord{}, errdefs.Unavailable(err)
 	case taken:
 		return events.SecretRecord{}, errDigestTaken
 	}
@@ -164,14 +166,14 @@ var errDigestTaken = fmt.Errorf("%w: another token has, or had, a secret of this
 // Rotate gives a token a new secret, of the same form. The old one lives for grace more, an hour
 // if it is nil, but never longer than the token. A grace of zero ends it with the
 // event, whatever any clock says.
-func (l *Ledger) Rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
+func (l *Ledger) Rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
 	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, &seen, grace) })
 }
 
-func (l *Ledger) rotate(ctx context.Context, c Caller, key string, id events.TokenID, seen *Precondition, grace *time.Duration) (TokenResult, error) {
+func (l *Ledger) rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition, grace *time.Duration) (TokenResult, error) {
 	var secret events.Secret
-	asked := tokenChange{op: RotateToken, name: "rotate", key: key, id: id, seen: seen, request: []any{"rotate", id, grace}, secret: &secret}
-	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, _ Caller, t *events.Token, a *events.Account) (events.Change, error) {
+	asked := tokenChange{op: authz.RotateToken, name: "rotate", key: key, id: id, seen: seen, request: []any{"rotate", id, grace}, secret: &secret}
+	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, _ authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
 		if err := live(a); err != nil {
 			return nil, err
 		}
@@ -210,19 +212,19 @@ type EditToken struct {
 }
 
 // Edit changes a token's scopes, labels, expiry or constraints in one event.
-func (l *Ledger) Edit(ctx context.Context, c Caller, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
+func (l *Ledger) Edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
 	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.edit(ctx, c, key, id, &seen, r) })
 }
 
-func (l *Ledger) edit(ctx context.Context, c Caller, key string, id events.TokenID, seen *Precondition, r EditToken) (TokenResult, error) {
+func (l *Ledger) edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition, r EditToken) (TokenResult, error) {
 	if r == (EditToken{}) {
 		return TokenResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
 	if r.Expires != nil && r.ExpiresIn != nil {
-		return TokenResult{}, invalid("expires_in", "and expires_at cannot both be given")
+		return TokenResult{}, errdefs.Invalid("expires_in", "and expires_at cannot both be given")
 	}
-	asked := tokenChange{op: ChangeToken, name: "edit", key: key, id: id, seen: seen, request: []any{"edit", id, r}}
-	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c Caller, t *events.Token, a *events.Account) (events.Change, error) {
+	asked := tokenChange{op: authz.ChangeToken, name: "edit", key: key, id: id, seen: seen, request: []any{"edit", id, r}}
+	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
 		edit, err := l.planEdit(r)
 		if err != nil {
 			return nil, err
@@ -278,8 +280,8 @@ func (l *Ledger) planEdit(r EditToken) (*events.TokenEdited, error) {
 
 // mayWiden returns nil where a change takes away alone, or the caller may make
 // the token what it would be.
-func (l *Ledger) mayWiden(c Caller, t *events.Token, a *events.Account, edit *events.TokenEdited, scoped *events.TokenScoped) error {
-	before, after := tokenTarget(t, a), *t
+func (l *Ledger) mayWiden(c authz.Principal, t *events.Token, a *events.Account, edit *events.TokenEdited, scoped *events.TokenScoped) error {
+	before, after := authz.TokenTarget(t, a), *t
 	if scoped != nil {
 		after.Scopes, after.Inherit = scoped.Scopes, scoped.Inherit
 	}
@@ -289,10 +291,10 @@ func (l *Ledger) mayWiden(c Caller, t *events.Token, a *events.Account, edit *ev
 	if edit.Constraints != nil {
 		after.Constraints = edit.Constraints
 	}
-	on := tokenTarget(&after, a)
+	on := authz.TokenTarget(&after, a)
 	longer := !t.Expires.IsZero() && (after.Expires.IsZero() || after.Expires.After(t.Expires))
-	if longer || on.inherit && !before.inherit || len(l.cfg.Model.Missing(before.scopes, on.scopes)) > 0 || !after.Constraints.Within(t.Constraints) {
-		return l.may(c, WidenToken, on)
+	if longer || on.Inherit && !before.Inherit || len(l.cfg.Model.Missing(before.Scopes, on.Scopes)) > 0 || !after.Constraints.Within(t.Constraints) {
+		return l.authz.Authorize(c, authz.WidenToken, on)
 	}
 	return nil
 }
@@ -323,8 +325,8 @@ func (l *Ledger) planScopes(t *events.Token, a *events.Account, r EditToken) (*e
 }
 
 // Suspend stops a token until it is resumed.
-func (l *Ledger) Suspend(ctx context.Context, c Caller, key string, id events.TokenID, reason string) (TokenResult, error) {
-	asked := tokenChange{op: SuspendToken, name: "suspend", key: key, id: id, request: []any{"suspend", id, reason}}
+func (l *Ledger) Suspend(ctx context.Context, c authz.Principal, key string, id events.TokenID, reason string) (TokenResult, error) {
+	asked := tokenChange{op: authz.SuspendToken, name: "suspend", key: key, id: id, request: []any{"suspend", id, reason}}
 	return l.end(ctx, c, asked, func(t *events.Token) events.Change {
 		if t.State == events.Suspended {
 			return nil
@@ -334,20 +336,20 @@ func (l *Ledger) Suspend(ctx context.Context, c Caller, key string, id events.To
 }
 
 // Resume ends a suspension.
-func (l *Ledger) Resume(ctx context.Context, c Caller, key string, id events.TokenID) (TokenResult, error) {
+func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id events.TokenID) (TokenResult, error) {
 	var seen Precondition
 	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.resume(ctx, c, key, id, &seen) })
 }
 
-func (l *Ledger) resume(ctx context.Context, c Caller, key string, id events.TokenID, seen *Precondition) (TokenResult, error) {
-	asked := tokenChange{op: ResumeToken, name: "resume", key: key, id: id, seen: seen, request: []any{"resume", id}}
-	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c Caller, t *events.Token, a *events.Account) (events.Change, error) {
+func (l *Ledger) resume(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition) (TokenResult, error) {
+	asked := tokenChange{op: authz.ResumeToken, name: "resume", key: key, id: id, seen: seen, request: []any{"resume", id}}
+	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
 		if t.State == events.Active {
 			return nil, nil
 		}
 		// What another stopped is not for its account to start again, nor what its
 		// account stopped for an admin.
-		if !l.is(c, bySuperuser, target{}) && t.StoppedBy != c.Account {
+		if !l.authz.IsSuperuser(c) && t.StoppedBy != c.Account {
 			return nil, fmt.Errorf("%w: to resume a token that account %s suspended needs that account, or the permission %s", ErrForbidden, t.StoppedBy, events.Superuser)
 		}
 		return &events.TokenResumed{}, nil
@@ -360,8 +362,8 @@ func (l *Ledger) resume(ctx context.Context, c Caller, key string, id events.Tok
 
 // Revoke ends a token for ever. Revoking a revoked token changes nothing and
 // succeeds.
-func (l *Ledger) Revoke(ctx context.Context, c Caller, key string, id events.TokenID, reason string) (TokenResult, error) {
-	asked := tokenChange{op: RevokeToken, name: "revoke", key: key, id: id, request: []any{"revoke", id, reason}}
+func (l *Ledger) Revoke(ctx context.Context, c authz.Principal, key string, id events.TokenID, reason string) (TokenResult, error) {
+	asked := tokenChange{op: authz.RevokeToken, name: "revoke", key: key, id: id, request: []any{"revoke", id, reason}}
 	return l.end(ctx, c, asked, func(t *events.Token) events.Change {
 		if t.State == events.Revoked {
 			return nil
@@ -372,7 +374,7 @@ func (l *Ledger) Revoke(ctx context.Context, c Caller, key string, id events.Tok
 
 // tokenChange is what a command asks of a token that exists.
 type tokenChange struct {
-	op   Operation
+	op   authz.Operation
 	name string // as in "revoke"
 	key  string
 	id   events.TokenID
@@ -386,7 +388,7 @@ type tokenChange struct {
 
 // end takes something away from a token. It never loses to a conflict: what has
 // come between does not make it less meant.
-func (l *Ledger) end(ctx context.Context, c Caller, asked tokenChange, plan func(*events.Token) events.Change) (TokenResult, error) {
+func (l *Ledger) end(ctx context.Context, c authz.Principal, asked tokenChange, plan func(*events.Token) events.Change) (TokenResult, error) {
 	r, err := settled(ctx, l, func(l *Ledger) (TokenResult, error) {
 		if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
 			return TokenResult{}, err
@@ -394,7 +396,7 @@ func (l *Ledger) end(ctx context.Context, c Caller, asked tokenChange, plan func
 		out, err := l.run(ctx, command{
 			name: asked.name, caller: c, key: asked.key, request: asked.request,
 			noun: events.NounToken, about: string(asked.id), ending: true,
-			decide: func(l *Ledger, c Caller) (events.Change, error) {
+			decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
 				t, _, err := l.aim(c, asked.op, asked.id)
 				if err != nil {
 					return nil, err
@@ -403,7 +405,7 @@ func (l *Ledger) end(ctx context.Context, c Caller, asked tokenChange, plan func
 				if change == nil {
 					return nil, nil
 				}
-				if asked.op != RevokeToken {
+				if asked.op != authz.RevokeToken {
 					if err := l.notEnded(t); err != nil {
 						return nil, err
 					}
@@ -424,7 +426,7 @@ func (l *Ledger) end(ctx context.Context, c Caller, asked tokenChange, plan func
 
 // changeToken runs a command that gives way to whatever changed the token in
 // the meantime.
-func (l *Ledger) changeToken(ctx context.Context, c Caller, asked tokenChange, plan func(*Ledger, Caller, *events.Token, *events.Account) (events.Change, error)) (outcome, error) {
+func (l *Ledger) changeToken(ctx context.Context, c authz.Principal, asked tokenChange, plan func(*Ledger, authz.Principal, *events.Token, *events.Account) (events.Change, error)) (outcome, error) {
 	// Also before a retry is answered with what an earlier command did: its
 	// caller may have been another token of the account, which may do more.
 	if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
@@ -433,7 +435,7 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, asked tokenChange, p
 	return l.run(ctx, command{
 		name: asked.name, caller: c, key: asked.key, request: asked.request,
 		noun: events.NounToken, about: string(asked.id), secret: asked.secret,
-		decide: func(l *Ledger, c Caller) (events.Change, error) {
+		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
 			t, a, err := l.aim(c, asked.op, asked.id)
 			if err != nil {
 				return nil, err
@@ -454,7 +456,7 @@ func (l *Ledger) changeToken(ctx context.Context, c Caller, asked tokenChange, p
 
 // made is the result of a command that made a secret. A retry is not shown it
 // where the token can do more than its caller by now.
-func (l *Ledger) made(c Caller, out outcome, secret events.Secret) (TokenResult, error) {
+func (l *Ledger) made(c authz.Principal, out outcome, secret events.Secret) (TokenResult, error) {
 	r, err := l.result(out)
 	if err != nil {
 		return r, err
@@ -464,9 +466,9 @@ func (l *Ledger) made(c Caller, out outcome, secret events.Secret) (TokenResult,
 		r.Secret = events.Secret{}
 		a, err := l.cfg.View.Account(r.Token.Account)
 		if err != nil {
-			return TokenResult{}, foreign(err, "account %s", r.Token.Account)
+			return TokenResult{}, errdefs.ViewError(err, "account %s", r.Token.Account)
 		}
-		if l.ceiling(c, tokenTarget(r.Token.Token, a)) == nil {
+		if l.authz.CheckCeiling(c, authz.TokenTarget(r.Token.Token, a)) == nil {
 			r.Secret, _ = l.answers.find(out.event)
 		}
 	}
@@ -484,25 +486,25 @@ func (l *Ledger) result(out outcome) (TokenResult, error) {
 
 // aim returns the token that an operation is about, and its account, where the
 // caller may do it.
-func (l *Ledger) aim(c Caller, op Operation, id events.TokenID) (*events.Token, *events.Account, error) {
+func (l *Ledger) aim(c authz.Principal, op authz.Operation, id events.TokenID) (*events.Token, *events.Account, error) {
 	t, err := l.token(id)
-	if errors.Is(err, ErrNotFound) && !l.seesAll(c) {
-		return nil, nil, refusal(ruleFor(op), false)
+	if errors.Is(err, ErrNotFound) && !l.authz.CanSeeAll(c) {
+		return nil, nil, authz.Denied(op)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	a, err := l.cfg.View.Account(t.Account)
 	if err != nil {
-		return nil, nil, foreign(err, "account %s", t.Account)
+		return nil, nil, errdefs.ViewError(err, "account %s", t.Account)
 	}
-	return t, a, l.may(c, op, tokenTarget(t, a))
+	return t, a, l.authz.Authorize(c, op, authz.TokenTarget(t, a))
 }
 
 func (l *Ledger) token(id events.TokenID) (*events.Token, error) {
 	t, err := l.cfg.View.Token(id)
 	if err != nil {
-		return nil, foreign(err, "token %s", id)
+		return nil, errdefs.ViewError(err, "token %s", id)
 	}
 	return t, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/projector"
 )
 
@@ -197,9 +198,11 @@ func TestTokenRefused(t *testing.T) {
 	rotate := func(grace time.Duration) func() error {
 		return func() error { return second(k.Rotate(ctx, k.root, "", id, seen, &grace)) }
 	}
-	auditor := ledger.Caller{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
-	writer := ledger.Caller{Account: k.root.Account, Scopes: eventstest.Scopes("write:site/*", "mint")}
-	as := func(c ledger.Caller, do func(ledger.Caller) error) func() error { return func() error { return do(c) } }
+	auditor := authz.Principal{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
+	writer := authz.Principal{Account: k.root.Account, Scopes: eventstest.Scopes("write:site/*", "mint")}
+	as := func(c authz.Principal, do func(authz.Principal) error) func() error {
+		return func() error { return do(c) }
+	}
 	for _, tt := range []struct {
 		name string
 		do   func() error
@@ -279,22 +282,22 @@ func TestTokenRefused(t *testing.T) {
 		{"list a site with a leading zero", func() error { return second(k.list(ledger.TokenFilter{Site: "01"})) }, ledger.ErrInvalid, "site:"},
 		{"list all sites", func() error { return second(k.list(ledger.TokenFilter{Site: "*"})) }, ledger.ErrInvalid, "site:"},
 
-		{"create without the permission", as(auditor, func(c ledger.Caller) error {
+		{"create without the permission", as(auditor, func(c authz.Principal) error {
 			return second(k.Create(ctx, c, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}))
 		}), ledger.ErrForbidden, "superuser"},
-		{"edit without the permission", as(writer, func(c ledger.Caller) error {
+		{"edit without the permission", as(writer, func(c authz.Principal) error {
 			return second(k.Edit(ctx, c, "", id, 0, ledger.EditToken{App: ptr("x")}))
 		}), ledger.ErrForbidden, "superuser"},
-		{"rotate without the permission", as(writer, func(c ledger.Caller) error { return second(k.Rotate(ctx, c, "", id, 0, nil)) }), ledger.ErrForbidden, "superuser"},
-		{"suspend without the permission", as(writer, func(c ledger.Caller) error { return second(k.Suspend(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
-		{"resume without the permission", as(writer, func(c ledger.Caller) error { return second(k.Resume(ctx, c, "", id)) }), ledger.ErrForbidden, "superuser"},
-		{"revoke without the permission", as(auditor, func(c ledger.Caller) error { return second(k.Revoke(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
-		{"show without the permission", as(writer, func(c ledger.Caller) error { return second(k.GetToken(c, id)) }), ledger.ErrForbidden, "audit"},
-		{"list another's without the permission", as(writer, func(c ledger.Caller) error {
+		{"rotate without the permission", as(writer, func(c authz.Principal) error { return second(k.Rotate(ctx, c, "", id, 0, nil)) }), ledger.ErrForbidden, "superuser"},
+		{"suspend without the permission", as(writer, func(c authz.Principal) error { return second(k.Suspend(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
+		{"resume without the permission", as(writer, func(c authz.Principal) error { return second(k.Resume(ctx, c, "", id)) }), ledger.ErrForbidden, "superuser"},
+		{"revoke without the permission", as(auditor, func(c authz.Principal) error { return second(k.Revoke(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
+		{"show without the permission", as(writer, func(c authz.Principal) error { return second(k.GetToken(c, id)) }), ledger.ErrForbidden, "audit"},
+		{"list another's without the permission", as(writer, func(c authz.Principal) error {
 			_, _, err := k.ListTokens(ctx, c, ledger.TokenFilter{Account: "alice"}, "", 10)
 			return err
 		}), ledger.ErrForbidden, "audit"},
-		{"list nodes without the permission", as(writer, func(c ledger.Caller) error { return second(k.Nodes(c)) }), ledger.ErrForbidden, "audit"},
+		{"list nodes without the permission", as(writer, func(c authz.Principal) error { return second(k.Nodes(c)) }), ledger.ErrForbidden, "audit"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k.unchanged(func() {

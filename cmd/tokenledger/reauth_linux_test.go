@@ -98,7 +98,7 @@ func proof(t *testing.T, o *office) {
 	p.waits()
 	_, before := o.since(0)
 	s := p.sits(create...)
-	s.errs.wait(t, "tokenledger: proof of the person is needed: to make a token, ")
+	s.errs.wait(t, "tokenledger: re-authentication required: to create a token, ")
 	s.answers(provePrompt, goodPassword)
 	s.ends(exit.OK)
 	s.unseen("", goodPassword)

@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
@@ -32,7 +33,7 @@ type Config struct {
 	// Authenticate returns the caller that a token belongs to. Its errors are
 	// [ErrUnauthenticated], [*RateLimitedError], and [ledger.ErrUnavailable] if
 	// the token cannot be checked now.
-	Authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
+	Authenticate func(ctx context.Context, c Credential) (authz.Principal, error)
 	// Confirm returns an error as Authenticate does if a token is not accepted
 	// any more. It runs right before the answer to a query is sent, and does not
 	// count against the token's rate limit. Nil skips this check.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
@@ -30,10 +31,10 @@ func credential(r *http.Request) (string, *Problem) {
 
 // caller returns who sent a request, and the token of the request, nil if it has
 // a session.
-func (g *gate) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Credential, *Problem) {
+func (g *gate) caller(ctx context.Context, r *http.Request) (authz.Principal, *Credential, *Problem) {
 	secret, p := credential(r)
 	if p != nil {
-		return ledger.Caller{}, nil, p
+		return authz.Principal{}, nil, p
 	}
 	if events.IsSessionSecret(secret) {
 		caller, p := g.session(ctx, secret)
@@ -45,19 +46,19 @@ func (g *gate) caller(ctx context.Context, r *http.Request) (ledger.Caller, *Cre
 }
 
 // session returns the caller that a session's secret belongs to.
-func (g *gate) session(ctx context.Context, secret string) (ledger.Caller, *Problem) {
+func (g *gate) session(ctx context.Context, secret string) (authz.Principal, *Problem) {
 	if g.api.signIn == nil {
-		return ledger.Caller{}, problem("unauthenticated", "this node does not accept sessions; send a token, or ask a ledger node")
+		return authz.Principal{}, problem("unauthenticated", "this node does not accept sessions; send a token, or ask a ledger node")
 	}
 	caller, err := g.api.signIn.Authenticate(ctx, secret, addressFrom(ctx))
 	switch {
 	case err == nil:
 		return caller, nil
 	case errors.Is(err, signin.ErrNoSession), errors.Is(err, ledger.ErrUnavailable):
-		return ledger.Caller{}, problemFor(err)
+		return authz.Principal{}, problemFor(err)
 	}
 	g.api.log.ErrorContext(ctx, "cannot authenticate a session", "request_id", requestID(ctx), "err", err)
-	return ledger.Caller{}, problem("internal", "")
+	return authz.Principal{}, problem("internal", "")
 }
 
 // credentialOf returns the token of a request with the facts that its constraints
@@ -88,7 +89,7 @@ func callerProblem(err error) *Problem {
 	return nil
 }
 
-func callerFrom(ctx context.Context) ledger.Caller {
-	c, _ := ctx.Value(callerKey).(ledger.Caller)
+func callerFrom(ctx context.Context) authz.Principal {
+	c, _ := ctx.Value(callerKey).(authz.Principal)
 	return c
 }

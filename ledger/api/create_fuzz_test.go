@@ -15,6 +15,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
@@ -51,11 +52,11 @@ func handler(t testing.TB) (http.Handler, *ledgertest.Log) {
 		t.Fatal(err)
 	}
 	first, _, _ := index.Accounts("", 1)
-	root := ledger.Caller{Account: first[0].ID, Address: "192.0.2.1", Scopes: []events.Scope{events.Superuser}}
+	root := authz.Principal{Account: first[0].ID, Address: "192.0.2.1", Scopes: []events.Scope{events.Superuser}}
 	if _, err := l.CreateAccount(context.Background(), root, "", ledger.CreateAccount{Login: "alice", Kind: "user", Grants: []string{"view:site/*"}}); err != nil {
 		t.Fatal(err)
 	}
-	return api.New(api.Config{Ledger: l, Authenticate: func(context.Context, api.Credential) (ledger.Caller, error) { return root, nil }}), log
+	return api.New(api.Config{Ledger: l, Authenticate: func(context.Context, api.Credential) (authz.Principal, error) { return root, nil }}), log
 }
 
 // FuzzCreateToken sends bodies to POST /v1/tokens. Each answer is one that is

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
-	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // gate admits requests to the API's operations. It gives each one an id, reads
@@ -19,7 +19,7 @@ import (
 type gate struct {
 	api          *api
 	mux          *http.ServeMux
-	authenticate func(ctx context.Context, c Credential) (ledger.Caller, error)
+	authenticate func(ctx context.Context, c Credential) (authz.Principal, error)
 	confirm      func(ctx context.Context, c Credential) error // nil for none
 	positions    minPositionWaiter
 	// anonymousBodies limits requests whose body has not arrived and whose

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // Page selects a page of a list.
@@ -55,7 +56,7 @@ func (p Page) decodeCursor(list string, filter any) (string, error) {
 
 // perCaller is the filter of a list that differs by caller. Its cursors are not
 // valid for another account.
-func perCaller(c ledger.Caller, filter any) any { return []any{c.Account, filter} }
+func perCaller(c authz.Principal, filter any) any { return []any{c.Account, filter} }
 
 func hashFilter(list string, filter any) []byte {
 	b, err := json.Marshal([]any{list, filter})

@@ -62,7 +62,7 @@ func problemFor(err error) *Problem {
 	var field *ledger.FieldError
 	var missing *ledger.NoReceiptError
 	var tooMany *signin.TooManyError
-	var proof *ledger.ProofError
+	var proof *ledger.ReauthError
 	switch {
 	case errors.As(err, &tooMany):
 		p := problem("too_many_attempts", err.Error())

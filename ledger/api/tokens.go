@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
 // Token is a token as clients see it, without its secret.
@@ -250,7 +251,7 @@ func (a *api) revokeToken(ctx context.Context, in *endTokenInput) (*tokenOutput,
 }
 
 func (a *api) endToken(ctx context.Context, in *endTokenInput,
-	end func(context.Context, ledger.Caller, string, events.TokenID, string) (ledger.TokenResult, error),
+	end func(context.Context, authz.Principal, string, events.TokenID, string) (ledger.TokenResult, error),
 ) (*tokenOutput, error) {
 	id, _, wait, err := parseTokenChange(in.TokenPath, Conditional{}, in.Waiting)
 	if err != nil {

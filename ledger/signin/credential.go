@@ -13,6 +13,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
@@ -62,7 +63,7 @@ type due struct {
 	Inherit bool             `json:"inherit,omitempty"`
 }
 
-func newDue(by ledger.Caller, what events.Proof) due {
+func newDue(by authz.Principal, what events.Proof) due {
 	return due{
 		ID: "proof-" + rand.Text(), Proof: what,
 		Account: by.Account, Token: by.Token, Secret: by.Secret, Session: by.Session, Opened: by.Opened, Began: by.Began,
@@ -71,14 +72,14 @@ func newDue(by ledger.Caller, what events.Proof) due {
 }
 
 // newSessionsEnd is newDue for what ends all sessions of the account but one.
-func newSessionsEnd(by ledger.Caller, what events.Proof, kept events.SessionID) due {
+func newSessionsEnd(by authz.Principal, what events.Proof, kept events.SessionID) due {
 	d := newDue(by, what)
 	d.EndsSessions, d.Kept = true, kept
 	return d
 }
 
-func (d *due) caller() ledger.Caller {
-	return ledger.Caller{
+func (d *due) caller() authz.Principal {
+	return authz.Principal{
 		Account: d.Account, Token: d.Token, Secret: d.Secret, Session: d.Session, Opened: d.Opened, Began: d.Began,
 		Proved: d.Proved, Address: d.Address, Scopes: d.Scopes, Inherit: d.Inherit,
 	}
@@ -189,7 +190,7 @@ func isRefusal(err error) bool {
 		return false
 	}
 	for _, refusal := range []error{
-		ledger.ErrCallerEnded, ledger.ErrForbidden, ledger.ErrEnded, ledger.ErrNotFound, ledger.ErrProof, ledger.ErrConflict, ledger.ErrInvalid,
+		ledger.ErrCallerEnded, ledger.ErrForbidden, ledger.ErrEnded, ledger.ErrNotFound, ledger.ErrReauthRequired, ledger.ErrConflict, ledger.ErrInvalid,
 	} {
 		if errors.Is(err, refusal) {
 			return true
@@ -302,7 +303,7 @@ func (s *SignIn) record(ctx context.Context, id events.AccountID, c credential) 
 		_, err := s.cfg.Trail.RecordProof(ctx, d.caller(), d.change(id))
 		if isRefusal(err) {
 			// It has happened. Who did it has ended, so the ledger tells it.
-			_, err = s.cfg.Trail.RecordProof(ctx, ledger.Caller{}, d.change(id))
+			_, err = s.cfg.Trail.RecordProof(ctx, authz.Principal{}, d.change(id))
 		}
 		if err != nil && !isRefusal(err) {
 			return fmt.Errorf("the trail has to tell of the last change first: %w", err)

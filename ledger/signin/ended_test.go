@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
@@ -20,7 +21,7 @@ const changed = "plinth otter quaver"
 // endedCase is an operation of a caller that ends.
 type endedCase struct {
 	name string
-	do   func(n *node, c ledger.Caller, code func() string) error
+	do   func(n *node, c authz.Principal, code func() string) error
 	// commits says that an event commits the operation.
 	commits bool
 }
@@ -30,31 +31,33 @@ type endedCase struct {
 func endedCases(k *ledgers, ben signin.Opened, pending string) []endedCase {
 	ctx := context.Background()
 	return []endedCase{
-		{"invite", func(n *node, c ledger.Caller, _ func() string) error {
+		{"invite", func(n *node, c authz.Principal, _ func() string) error {
 			_, err := n.Invite(ctx, c, "ben", true)
 			return err
 		}, true},
-		{"end a session", func(n *node, c ledger.Caller, _ func() string) error { return n.End(ctx, c, ben.Session.ID) }, true},
-		{"end all sessions", func(n *node, c ledger.Caller, _ func() string) error { return n.EndAll(ctx, c, "ben") }, true},
-		{"end own sessions", func(n *node, c ledger.Caller, _ func() string) error { return n.EndAll(ctx, c, "") }, true},
-		{"sign out", func(n *node, c ledger.Caller, _ func() string) error { return n.End(ctx, c, "") }, true},
-		{"password", func(n *node, c ledger.Caller, _ func() string) error {
+		{"end a session", func(n *node, c authz.Principal, _ func() string) error { return n.End(ctx, c, ben.Session.ID) }, true},
+		{"end all sessions", func(n *node, c authz.Principal, _ func() string) error { return n.EndAll(ctx, c, "ben") }, true},
+		{"end own sessions", func(n *node, c authz.Principal, _ func() string) error { return n.EndAll(ctx, c, "") }, true},
+		{"sign out", func(n *node, c authz.Principal, _ func() string) error { return n.End(ctx, c, "") }, true},
+		{"password", func(n *node, c authz.Principal, _ func() string) error {
 			return n.ChangePassword(ctx, c, []byte(good), []byte(changed))
 		}, true},
-		{"confirm a factor", func(n *node, c ledger.Caller, _ func() string) error {
+		{"confirm a factor", func(n *node, c authz.Principal, _ func() string) error {
 			_, err := n.Confirm(ctx, c, k.code(pending))
 			return err
 		}, true},
-		{"remove the factor", func(n *node, c ledger.Caller, code func() string) error { return n.RemoveSecondFactor(ctx, c, code()) }, true},
-		{"recovery codes", func(n *node, c ledger.Caller, code func() string) error {
+		{"remove the factor", func(n *node, c authz.Principal, code func() string) error {
+			return n.RemoveSecondFactor(ctx, c, code())
+		}, true},
+		{"recovery codes", func(n *node, c authz.Principal, code func() string) error {
 			_, err := n.RenewRecovery(ctx, c, code())
 			return err
 		}, true},
-		{"add a factor", func(n *node, c ledger.Caller, code func() string) error {
+		{"add a factor", func(n *node, c authz.Principal, code func() string) error {
 			_, err := n.AddSecondFactor(ctx, c, code())
 			return err
 		}, false},
-		{"prove", func(n *node, c ledger.Caller, code func() string) error {
+		{"prove", func(n *node, c authz.Principal, code func() string) error {
 			_, err := n.Prove(ctx, c, signin.Proof{Code: code()})
 			return err
 		}, false},
@@ -227,7 +230,7 @@ func TestAbandoned(t *testing.T) {
 	k := start(t, 2)
 	a, b := k.node[0].ledger, k.node[1].ledger
 	id := k.account("anna", "user")
-	c := ledger.Caller{Account: id}
+	c := authz.Principal{Account: id}
 	p := ledger.ProofChange{Key: "one", Account: id, Proof: events.ProofPassword, EndsSessions: true}
 	if at, err := a.AbandonProof(t.Context(), c, p); err != nil || at != 0 {
 		t.Fatalf("AbandonProof = %d, %v", at, err)
@@ -256,11 +259,11 @@ func TestRecordComesBack(t *testing.T) {
 	id := k.person("anna", good)
 	ctx := t.Context()
 	kv := k.bucket("SESSIONS")
-	for what, end := range map[string]func(o signin.Opened, c ledger.Caller) error{
-		"ended":        func(o signin.Opened, c ledger.Caller) error { return n.End(ctx, c, "") },
-		"by superuser": func(o signin.Opened, c ledger.Caller) error { return n.End(ctx, k.root, o.Session.ID) },
-		"all ended":    func(o signin.Opened, c ledger.Caller) error { return n.EndAll(ctx, k.root, string(id)) },
-		"password set": func(o signin.Opened, c ledger.Caller) error { k.password(id, good); return nil },
+	for what, end := range map[string]func(o signin.Opened, c authz.Principal) error{
+		"ended":        func(o signin.Opened, c authz.Principal) error { return n.End(ctx, c, "") },
+		"by superuser": func(o signin.Opened, c authz.Principal) error { return n.End(ctx, k.root, o.Session.ID) },
+		"all ended":    func(o signin.Opened, c authz.Principal) error { return n.EndAll(ctx, k.root, string(id)) },
+		"password set": func(o signin.Opened, c authz.Principal) error { k.password(id, good); return nil },
 	} {
 		o, c := n.must("anna", good, "")
 		d := o.Secret.Digest()
@@ -311,8 +314,8 @@ func TestTokenSessions(t *testing.T) {
 		t.Fatal(err)
 	}
 	sent := made.Secret
-	n.cfg.Token = func(context.Context, string, string) (ledger.Caller, error) {
-		return ledger.Caller{Account: id, Token: made.Token.ID, Secret: sent.Digest(), Address: home}, nil
+	n.cfg.Token = func(context.Context, string, string) (authz.Principal, error) {
+		return authz.Principal{Account: id, Token: made.Token.ID, Secret: sent.Digest(), Address: home}, nil
 	}
 	n.reopen()
 	var opened []signin.Opened

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
@@ -168,23 +169,23 @@ func TestRecentProof(t *testing.T) {
 	k.person("anna", good, "superuser")
 	o, c := n.must("anna", good, "")
 	secret, recovery := k.factor(n, c)
-	needs := map[string]func(c ledger.Caller) error{
-		"add":     func(c ledger.Caller) error { _, err := n.AddSecondFactor(t.Context(), c, ""); return err },
-		"confirm": func(c ledger.Caller) error { _, err := n.Confirm(t.Context(), c, "1"); return err },
-		"remove":  func(c ledger.Caller) error { return n.RemoveSecondFactor(t.Context(), c, "1") },
-		"codes": func(c ledger.Caller) error {
+	needs := map[string]func(c authz.Principal) error{
+		"add":     func(c authz.Principal) error { _, err := n.AddSecondFactor(t.Context(), c, ""); return err },
+		"confirm": func(c authz.Principal) error { _, err := n.Confirm(t.Context(), c, "1"); return err },
+		"remove":  func(c authz.Principal) error { return n.RemoveSecondFactor(t.Context(), c, "1") },
+		"codes": func(c authz.Principal) error {
 			made, err := n.RenewRecovery(t.Context(), c, recovery[1])
 			if err == nil {
 				recovery = made
 			}
 			return err
 		},
-		"invite": func(c ledger.Caller) error { _, err := n.Invite(t.Context(), c, "anna", false); return err },
+		"invite": func(c authz.Principal) error { _, err := n.Invite(t.Context(), c, "anna", false); return err },
 	}
 	recent := func() {
 		t.Helper()
 		for what, do := range needs {
-			if err := do(n.caller(o)); errors.Is(err, ledger.ErrProof) {
+			if err := do(n.caller(o)); errors.Is(err, ledger.ErrReauthRequired) {
 				t.Errorf("%s with a recent proof: %v", what, err)
 			}
 		}
@@ -192,7 +193,7 @@ func TestRecentProof(t *testing.T) {
 	stale := func() {
 		t.Helper()
 		for what, do := range needs {
-			var p *ledger.ProofError
+			var p *ledger.ReauthError
 			if err := do(n.caller(o)); !errors.As(err, &p) || p.MaxAge != 5*time.Minute {
 				t.Errorf("%s without a recent proof: %v", what, err)
 			}
@@ -224,7 +225,7 @@ func TestRecentProof(t *testing.T) {
 		stale()
 	}
 	// A token never is a person.
-	token := ledger.Caller{Account: k.root.Account, Token: k.root.Token, Scopes: k.root.Scopes}
+	token := authz.Principal{Account: k.root.Account, Token: k.root.Token, Scopes: k.root.Scopes}
 	for what, do := range needs {
 		if err := do(token); what != "invite" && !errors.Is(err, ledger.ErrForbidden) {
 			t.Errorf("%s by a token: %v, want ErrForbidden", what, err)
@@ -241,12 +242,12 @@ func TestGuessedProof(t *testing.T) {
 	n := k.node[0]
 	k.person("anna", good)
 	_, c := n.must("anna", good, "")
-	for what, guess := range map[string]func(c ledger.Caller) error{
-		"prove": func(c ledger.Caller) error {
+	for what, guess := range map[string]func(c authz.Principal) error{
+		"prove": func(c authz.Principal) error {
 			_, err := n.Prove(t.Context(), c, signin.Proof{Password: []byte("x")})
 			return err
 		},
-		"change": func(c ledger.Caller) error { return n.ChangePassword(t.Context(), c, []byte("x"), []byte(good)) },
+		"change": func(c authz.Principal) error { return n.ChangePassword(t.Context(), c, []byte("x"), []byte(good)) },
 	} {
 		c := c
 		c.Address = map[string]string{"prove": "192.0.2.1", "change": "192.0.2.2"}[what]

@@ -19,6 +19,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
@@ -48,7 +49,7 @@ type ledgers struct {
 	t    testing.TB
 	log  *ledgertest.Log
 	now  *clock
-	root ledger.Caller
+	root authz.Principal
 	node []*node
 }
 
@@ -70,7 +71,7 @@ type trail struct {
 	before func() error // called before each event; nil for none
 }
 
-func (t *trail) RecordProof(ctx context.Context, c ledger.Caller, p ledger.ProofChange) (events.Position, error) {
+func (t *trail) RecordProof(ctx context.Context, c authz.Principal, p ledger.ProofChange) (events.Position, error) {
 	if t.before != nil {
 		if err := t.before(); err != nil {
 			return 0, err
@@ -79,7 +80,7 @@ func (t *trail) RecordProof(ctx context.Context, c ledger.Caller, p ledger.Proof
 	return t.Trail.RecordProof(ctx, c, p)
 }
 
-func (t *trail) EndSession(ctx context.Context, c ledger.Caller, account events.AccountID, id events.SessionID) (events.Position, error) {
+func (t *trail) EndSession(ctx context.Context, c authz.Principal, account events.AccountID, id events.SessionID) (events.Position, error) {
 	if t.before != nil {
 		if err := t.before(); err != nil {
 			return 0, err
@@ -103,7 +104,7 @@ func start(t testing.TB, n int, options ...func(*signin.Config)) *ledgers {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.root = ledger.Caller{Account: list[0].ID, Token: tokens[0].ID, Address: home, Scopes: []events.Scope{events.Superuser}, Inherit: true}
+	k.root = authz.Principal{Account: list[0].ID, Token: tokens[0].ID, Address: home, Scopes: []events.Scope{events.Superuser}, Inherit: true}
 	return k
 }
 
@@ -209,7 +210,7 @@ func (n *node) enter(login, password, code, address string) (signin.Opened, erro
 }
 
 // must is enter for what has to succeed.
-func (n *node) must(login, password, code string) (signin.Opened, ledger.Caller) {
+func (n *node) must(login, password, code string) (signin.Opened, authz.Principal) {
 	n.t.Helper()
 	o, err := n.enter(login, password, code, home)
 	if err != nil {
@@ -219,7 +220,7 @@ func (n *node) must(login, password, code string) (signin.Opened, ledger.Caller)
 }
 
 // caller is who a session's secret stands for.
-func (n *node) caller(o signin.Opened) ledger.Caller {
+func (n *node) caller(o signin.Opened) authz.Principal {
 	n.t.Helper()
 	c, err := n.Authenticate(n.t.Context(), o.Secret.Reveal(), home)
 	if err != nil {
@@ -268,7 +269,7 @@ func (k *ledgers) accepted(o signin.Opened) {
 
 // factor gives an account a second factor, and returns its secret and recovery
 // codes.
-func (k *ledgers) factor(n *node, c ledger.Caller) (secret string, recovery []string) {
+func (k *ledgers) factor(n *node, c authz.Principal) (secret string, recovery []string) {
 	k.t.Helper()
 	e, err := n.AddSecondFactor(k.t.Context(), c, "")
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
@@ -30,11 +31,11 @@ func invitationKey(d events.Digest) string { return "invitation." + hex.EncodeTo
 // has an invitation can be that person. With reset the second factor goes when
 // the invitation is taken up, for a person who has lost it with all recovery
 // codes.
-func (s *SignIn) Invite(ctx context.Context, c ledger.Caller, account string, reset bool) (Invitation, error) {
+func (s *SignIn) Invite(ctx context.Context, c authz.Principal, account string, reset bool) (Invitation, error) {
 	if account == "" {
 		return Invitation{}, &ledger.FieldError{Field: "account", Problem: "is required: an id or a login"}
 	}
-	a, err := s.cfg.Directory.Allow(ctx, c, ledger.InvitePerson, account)
+	a, err := s.cfg.Directory.Allow(ctx, c, authz.InvitePerson, account)
 	if err != nil {
 		return Invitation{}, err
 	}
@@ -130,7 +131,7 @@ func (s *SignIn) redeem(ctx context.Context, invitation string, password []byte,
 	if err != nil {
 		return "", err
 	}
-	by := ledger.Caller{Account: id, Address: address}
+	by := authz.Principal{Account: id, Address: address}
 	changed, err := s.alter(ctx, id, newSessionsEnd(by, events.ProofPassword, ""), func(c *credential) error {
 		if !good(c) {
 			return ErrFailed // taken up, or replaced, meanwhile
@@ -167,7 +168,7 @@ func (s *SignIn) newPassword(ctx context.Context, by payer, field string, passwo
 
 // ChangePassword replaces the password of the caller, who sends the old one. It
 // ends every other session of the account; to the caller's it is a proof.
-func (s *SignIn) ChangePassword(ctx context.Context, c ledger.Caller, old, password []byte) error {
+func (s *SignIn) ChangePassword(ctx context.Context, c authz.Principal, old, password []byte) error {
 	defer clear(old)
 	defer clear(password)
 	if err := s.personal(c); err != nil {
@@ -215,7 +216,7 @@ type Enrolment struct {
 // One that is there counts until then, and replacing it needs a code of it or a
 // recovery code; without one the error is a [*ledger.FieldError]. It needs a
 // recent proof.
-func (s *SignIn) AddSecondFactor(ctx context.Context, c ledger.Caller, code string) (Enrolment, error) {
+func (s *SignIn) AddSecondFactor(ctx context.Context, c authz.Principal, code string) (Enrolment, error) {
 	if err := s.recent(c, "add a second factor"); err != nil {
 		return Enrolment{}, err
 	}
@@ -249,7 +250,7 @@ func (s *SignIn) AddSecondFactor(ctx context.Context, c ledger.Caller, code stri
 // The change calls guard on the credential: it uses the code up, or fails. A bad
 // code counts as a failed attempt; one that is missing does not.
 func (s *SignIn) guarded(
-	ctx context.Context, c ledger.Caller, code string, change func(guard func(*credential) error) error,
+	ctx context.Context, c authz.Principal, code string, change func(guard func(*credential) error) error,
 ) error {
 	_, try, err := s.begin(ctx, c)
 	if err != nil {
@@ -275,7 +276,7 @@ func (s *SignIn) guarded(
 
 // Confirm makes the second factor count that was added, by a code of it, and
 // returns recovery codes, which are shown once. It needs a recent proof.
-func (s *SignIn) Confirm(ctx context.Context, c ledger.Caller, code string) ([]string, error) {
+func (s *SignIn) Confirm(ctx context.Context, c authz.Principal, code string) ([]string, error) {
 	if err := s.recent(c, "add a second factor"); err != nil {
 		return nil, err
 	}
@@ -305,7 +306,7 @@ func (s *SignIn) Confirm(ctx context.Context, c ledger.Caller, code string) ([]s
 
 // RemoveSecondFactor takes the second factor and its recovery codes away. It needs
 // a recent proof and a code of either kind.
-func (s *SignIn) RemoveSecondFactor(ctx context.Context, c ledger.Caller, code string) error {
+func (s *SignIn) RemoveSecondFactor(ctx context.Context, c authz.Principal, code string) error {
 	if err := s.recent(c, "remove the second factor"); err != nil {
 		return err
 	}
@@ -326,7 +327,7 @@ func (s *SignIn) RemoveSecondFactor(ctx context.Context, c ledger.Caller, code s
 
 // RenewRecovery replaces the recovery codes and returns the new ones, which are
 // shown once. It needs a recent proof and a code of either kind.
-func (s *SignIn) RenewRecovery(ctx context.Context, c ledger.Caller, code string) ([]string, error) {
+func (s *SignIn) RenewRecovery(ctx context.Context, c authz.Principal, code string) ([]string, error) {
 	if err := s.recent(c, "make recovery codes"); err != nil {
 		return nil, err
 	}

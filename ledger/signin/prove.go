@@ -8,6 +8,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
@@ -19,7 +20,7 @@ type Proof struct {
 }
 
 // Prove renews the recent proof of the caller's session.
-func (s *SignIn) Prove(ctx context.Context, c ledger.Caller, p Proof) (Session, error) {
+func (s *SignIn) Prove(ctx context.Context, c authz.Principal, p Proof) (Session, error) {
 	defer clear(p.Password)
 	if err := s.personal(c); err != nil {
 		return Session{}, err
@@ -48,7 +49,7 @@ func (s *SignIn) Prove(ctx context.Context, c ledger.Caller, p Proof) (Session, 
 	})
 }
 
-func (s *SignIn) proveAgain(ctx context.Context, c ledger.Caller, cred credential, p Proof) (methods []string, err error) {
+func (s *SignIn) proveAgain(ctx context.Context, c authz.Principal, cred credential, p Proof) (methods []string, err error) {
 	if len(p.Password) > 0 {
 		if err := s.checkPassword(ctx, c, cred, "password", p.Password); err != nil {
 			return nil, err
@@ -68,7 +69,7 @@ func (s *SignIn) proveAgain(ctx context.Context, c ledger.Caller, cred credentia
 }
 
 // checkPassword returns [ErrFailed] where the password is not the credential's.
-func (s *SignIn) checkPassword(ctx context.Context, c ledger.Caller, cred credential, field string, password []byte) error {
+func (s *SignIn) checkPassword(ctx context.Context, c authz.Principal, cred credential, field string, password []byte) error {
 	p, err := prepare(field, password)
 	if err != nil {
 		return err
@@ -83,7 +84,7 @@ func (s *SignIn) checkPassword(ctx context.Context, c ledger.Caller, cred creden
 
 // useCode uses a code up, or returns [ErrFailed]. The password is the one that
 // was stored when the proof began.
-func (s *SignIn) useCode(ctx context.Context, c ledger.Caller, password, code string) error {
+func (s *SignIn) useCode(ctx context.Context, c authz.Principal, password, code string) error {
 	_, err := s.edit(ctx, c.Account, func(cred *credential) error {
 		if cred.Password != password {
 			return ErrFailed
@@ -101,7 +102,7 @@ func (s *SignIn) useCode(ctx context.Context, c ledger.Caller, password, code st
 
 // personal refuses callers that are no person: tokens, and sessions that a token
 // opened.
-func (s *SignIn) personal(c ledger.Caller) error {
+func (s *SignIn) personal(c authz.Principal) error {
 	if c.Session == "" || c.Proved.IsZero() {
 		return fmt.Errorf("%w: this is for a person who signed in with a password, and a token is none", ledger.ErrForbidden)
 	}
@@ -110,19 +111,19 @@ func (s *SignIn) personal(c ledger.Caller) error {
 
 // recent refuses callers whose person has not proved to be who they are for some
 // time.
-func (s *SignIn) recent(c ledger.Caller, what string) error {
+func (s *SignIn) recent(c authz.Principal, what string) error {
 	if err := s.personal(c); err != nil {
 		return err
 	}
-	if !ledger.Recent(c.Proved, s.now()) {
-		return &ledger.ProofError{What: what, MaxAge: ledger.RecentProof}
+	if !authz.Recent(c.Proved, s.now()) {
+		return &ledger.ReauthError{Operation: what, MaxAge: authz.MaxAuthAge}
 	}
 	return nil
 }
 
 // begin reads the caller's credential and counts an attempt on it. Some changes
 // that follow have no event, so it asks the quorum whether the caller has ended.
-func (s *SignIn) begin(ctx context.Context, c ledger.Caller) (credential, *attempt, error) {
+func (s *SignIn) begin(ctx context.Context, c authz.Principal) (credential, *attempt, error) {
 	if _, err := s.cfg.Directory.Confirmed(ctx, c); err != nil {
 		return credential{}, nil, err
 	}
@@ -135,7 +136,7 @@ func (s *SignIn) begin(ctx context.Context, c ledger.Caller) (credential, *attem
 }
 
 // renew changes the caller's session.
-func (s *SignIn) renew(ctx context.Context, c ledger.Caller, change func(*session)) (Session, error) {
+func (s *SignIn) renew(ctx context.Context, c authz.Principal, change func(*session)) (Session, error) {
 	for {
 		r, e, err := s.own(ctx, c)
 		if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
@@ -121,7 +122,7 @@ func (s *SignIn) makeRoom(ctx context.Context, r *session) error {
 		return err
 	}
 	for i := 0; i <= len(ids)-most; i++ {
-		if err := s.end(ctx, ledger.Caller{}, r.Account, events.SessionID(ids[i])); err != nil {
+		if err := s.end(ctx, authz.Principal{}, r.Account, events.SessionID(ids[i])); err != nil {
 			return err
 		}
 	}
@@ -129,7 +130,7 @@ func (s *SignIn) makeRoom(ctx context.Context, r *session) error {
 }
 
 // end ends a session: in the log, which decides, then in the bucket.
-func (s *SignIn) end(ctx context.Context, c ledger.Caller, account events.AccountID, id events.SessionID) error {
+func (s *SignIn) end(ctx context.Context, c authz.Principal, account events.AccountID, id events.SessionID) error {
 	if _, err := s.cfg.Trail.EndSession(ctx, c, account, id); err != nil {
 		return err
 	}
@@ -198,17 +199,17 @@ func (s *SignIn) read(ctx context.Context, key string) (r session, e bucket.Entr
 
 // Authenticate returns who sent a session's secret, or [ErrNoSession]. What the
 // caller changes is decided by the log, which has the ends of all sessions.
-func (s *SignIn) Authenticate(ctx context.Context, secret, address string) (ledger.Caller, error) {
+func (s *SignIn) Authenticate(ctx context.Context, secret, address string) (authz.Principal, error) {
 	if err := s.ready(); err != nil {
-		return ledger.Caller{}, err
+		return authz.Principal{}, err
 	}
 	parsed, err := events.ParseSessionSecret(secret)
 	if err != nil {
-		return ledger.Caller{}, ErrNoSession
+		return authz.Principal{}, ErrNoSession
 	}
 	r, e, err := s.read(ctx, secretSession(parsed.Digest()))
 	if err != nil {
-		return ledger.Caller{}, err
+		return authz.Principal{}, err
 	}
 	caller, err := s.caller(r, address)
 	if err != nil {
@@ -216,7 +217,7 @@ func (s *SignIn) Authenticate(ctx context.Context, secret, address string) (ledg
 	}
 	policy, err := s.policy()
 	if err != nil {
-		return ledger.Caller{}, err
+		return authz.Principal{}, err
 	}
 	now := s.now()
 	if now.Sub(r.Seen) < min(seenEvery, policy.Idle()/4) {
@@ -241,23 +242,23 @@ func (s *SignIn) write(ctx context.Context, e bucket.Entry, r session) error {
 }
 
 // caller returns what a session may do now, or [ErrNoSession] where it is over.
-func (s *SignIn) caller(r session, address string) (ledger.Caller, error) {
+func (s *SignIn) caller(r session, address string) (authz.Principal, error) {
 	a, err := s.person(r.Account)
 	if errors.Is(err, errNotAPerson) {
-		return ledger.Caller{}, ErrNoSession
+		return authz.Principal{}, ErrNoSession
 	}
 	if err != nil {
-		return ledger.Caller{}, err
+		return authz.Principal{}, err
 	}
 	policy, err := s.policy()
 	if err != nil {
-		return ledger.Caller{}, err
+		return authz.Principal{}, err
 	}
 	now := s.now()
-	if !now.Before(r.Seen.Add(policy.Idle())) || ledger.FromWrongClock(r.Created, now) || ledger.FromWrongClock(r.Seen, now) {
-		return ledger.Caller{}, ErrNoSession
+	if !now.Before(r.Seen.Add(policy.Idle())) || authz.FromWrongClock(r.Created, now) || authz.FromWrongClock(r.Seen, now) {
+		return authz.Principal{}, ErrNoSession
 	}
-	c := ledger.Caller{
+	c := authz.Principal{
 		Account: r.Account, Token: r.Token, Secret: r.Secret,
 		Session: r.ID, Opened: r.Opened, Began: r.Created, Proved: r.Proved, Address: address,
 		Scopes: a.Grants, Inherit: true,
@@ -267,20 +268,20 @@ func (s *SignIn) caller(r session, address string) (ledger.Caller, error) {
 		t, err := s.cfg.View.Token(r.Token)
 		switch {
 		case errors.Is(err, events.ErrNotFound):
-			return ledger.Caller{}, ErrNoSession
+			return authz.Principal{}, ErrNoSession
 		case err != nil:
-			return ledger.Caller{}, unavailable(err)
+			return authz.Principal{}, unavailable(err)
 		case !mayOpen(t.Constraints, address):
-			return ledger.Caller{}, ErrNoSession
+			return authz.Principal{}, ErrNoSession
 		}
 	}
 	// The same rule as before each change.
 	c, err = s.cfg.Directory.Current(c)
 	if errors.Is(err, ledger.ErrCallerEnded) {
-		return ledger.Caller{}, ErrNoSession
+		return authz.Principal{}, ErrNoSession
 	}
 	if err != nil {
-		return ledger.Caller{}, err
+		return authz.Principal{}, err
 	}
 	return c, nil
 }
@@ -311,7 +312,7 @@ func (s *SignIn) show(r session) (Session, error) {
 }
 
 // Current returns the caller's own session.
-func (s *SignIn) Current(ctx context.Context, c ledger.Caller) (Session, error) {
+func (s *SignIn) Current(ctx context.Context, c authz.Principal) (Session, error) {
 	r, _, err := s.own(ctx, c)
 	if err != nil {
 		return Session{}, err
@@ -320,7 +321,7 @@ func (s *SignIn) Current(ctx context.Context, c ledger.Caller) (Session, error) 
 }
 
 // own reads the caller's session.
-func (s *SignIn) own(ctx context.Context, c ledger.Caller) (session, bucket.Entry, error) {
+func (s *SignIn) own(ctx context.Context, c authz.Principal) (session, bucket.Entry, error) {
 	if c.Session == "" {
 		return session{}, bucket.Entry{}, fmt.Errorf("%w: this is for sessions, and the caller is a token; sign in first", ledger.ErrForbidden)
 	}
@@ -330,17 +331,17 @@ func (s *SignIn) own(ctx context.Context, c ledger.Caller) (session, bucket.Entr
 // List returns sessions in order of id, from after the given one on, and whether
 // there are more: the caller's, or those of another account, or of all where
 // everybody is true, which are for superusers.
-func (s *SignIn) List(ctx context.Context, c ledger.Caller, account string, everybody bool, after events.SessionID, limit int) ([]Session, bool, error) {
+func (s *SignIn) List(ctx context.Context, c authz.Principal, account string, everybody bool, after events.SessionID, limit int) ([]Session, bool, error) {
 	of := events.AccountID("*")
 	if everybody {
-		if err := s.cfg.Directory.AllowAll(c, ledger.SeeSessions); err != nil {
+		if err := s.cfg.Directory.AllowAll(c, authz.SeeSessions); err != nil {
 			return nil, false, err
 		}
 	} else {
 		if account == "" {
 			account = string(c.Account)
 		}
-		a, err := s.cfg.Directory.Allow(ctx, c, ledger.SeeSessions, account)
+		a, err := s.cfg.Directory.Allow(ctx, c, authz.SeeSessions, account)
 		if err != nil {
 			return nil, false, err
 		}
@@ -394,7 +395,7 @@ func (s *SignIn) lives(r session) (bool, error) {
 // End ends one session, the caller's own where the id is empty. It is over for
 // every ledger when End returns. A session that is not for the caller to end is
 // [ledger.ErrNotFound], like one that does not exist.
-func (s *SignIn) End(ctx context.Context, c ledger.Caller, id events.SessionID) error {
+func (s *SignIn) End(ctx context.Context, c authz.Principal, id events.SessionID) error {
 	if id == "" {
 		if c.Session == "" {
 			return fmt.Errorf("%w: the caller is a token and has no session to end", ledger.ErrForbidden)
@@ -422,11 +423,11 @@ func (s *SignIn) End(ctx context.Context, c ledger.Caller, id events.SessionID) 
 
 // EndAll ends all sessions of an account, empty for the caller's own. They are
 // over for every ledger when it returns without an error.
-func (s *SignIn) EndAll(ctx context.Context, c ledger.Caller, account string) error {
+func (s *SignIn) EndAll(ctx context.Context, c authz.Principal, account string) error {
 	if account == "" {
 		account = string(c.Account)
 	}
-	a, err := s.cfg.Directory.Allow(ctx, c, ledger.EndSessions, account)
+	a, err := s.cfg.Directory.Allow(ctx, c, authz.EndSessions, account)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
@@ -24,23 +25,26 @@ func TestSessionEnds(t *testing.T) {
 	id := k.person("anna", good, "view:site/1")
 	k.person("ben", good)
 	ctx := t.Context()
-	for what, end := range map[string]func(o signin.Opened, c ledger.Caller) error{
-		"by itself": func(_ signin.Opened, c ledger.Caller) error { return b.End(ctx, c, "") },
-		"by its id": func(o signin.Opened, _ ledger.Caller) error {
+	for what, end := range map[string]func(o signin.Opened, c authz.Principal) error{
+		"by itself": func(_ signin.Opened, c authz.Principal) error { return b.End(ctx, c, "") },
+		"by its id": func(o signin.Opened, _ authz.Principal) error {
 			_, c := b.must("anna", good, "")
 			return b.End(ctx, c, o.Session.ID)
 		},
-		"by a superuser":   func(o signin.Opened, _ ledger.Caller) error { return b.End(ctx, k.root, o.Session.ID) },
-		"all":              func(_ signin.Opened, c ledger.Caller) error { return b.EndAll(ctx, c, "") },
-		"all by login":     func(_ signin.Opened, c ledger.Caller) error { return b.EndAll(ctx, c, "ANNA") },
-		"all by superuser": func(signin.Opened, ledger.Caller) error { return b.EndAll(ctx, k.root, "anna") },
-		"password changed": func(signin.Opened, ledger.Caller) error {
+		"by a superuser":   func(o signin.Opened, _ authz.Principal) error { return b.End(ctx, k.root, o.Session.ID) },
+		"all":              func(_ signin.Opened, c authz.Principal) error { return b.EndAll(ctx, c, "") },
+		"all by login":     func(_ signin.Opened, c authz.Principal) error { return b.EndAll(ctx, c, "ANNA") },
+		"all by superuser": func(signin.Opened, authz.Principal) error { return b.EndAll(ctx, k.root, "anna") },
+		"password changed": func(signin.Opened, authz.Principal) error {
 			_, c := b.must("anna", good, "")
 			return b.ChangePassword(ctx, c, []byte(good), []byte(good))
 		},
-		"password reset":    func(signin.Opened, ledger.Caller) error { k.password(id, good); return nil },
-		"idle":              func(signin.Opened, ledger.Caller) error { k.now.advance(30 * time.Minute); return nil },
-		"account suspended": func(signin.Opened, ledger.Caller) error { k.append(string(id), &events.AccountSuspended{}); return nil },
+		"password reset": func(signin.Opened, authz.Principal) error { k.password(id, good); return nil },
+		"idle":           func(signin.Opened, authz.Principal) error { k.now.advance(30 * time.Minute); return nil },
+		"account suspended": func(signin.Opened, authz.Principal) error {
+			k.append(string(id), &events.AccountSuspended{})
+			return nil
+		},
 	} {
 		o, c := a.must("anna", good, "")
 		other, _ := a.must("ben", good, "")
@@ -259,7 +263,7 @@ func TestList(t *testing.T) {
 	anna := k.person("anna", good)
 	ben := k.person("ben", good)
 	var made []events.SessionID
-	var c ledger.Caller
+	var c authz.Principal
 	for range 5 {
 		var o signin.Opened
 		o, c = k.node[1].must("anna", good, "")
@@ -267,7 +271,7 @@ func TestList(t *testing.T) {
 		k.now.advance(time.Millisecond) // ids are in order of time
 	}
 	k.node[1].must("ben", good, "")
-	count := func(c ledger.Caller, account string, everybody bool) int {
+	count := func(c authz.Principal, account string, everybody bool) int {
 		t.Helper()
 		list, more, err := n.List(t.Context(), c, account, everybody, "", 100)
 		if err != nil || more {
@@ -369,16 +373,16 @@ func TestTokenSignIn(t *testing.T) {
 	id := k.account("anna", "user", "admin:site/1", "view:site/2")
 	robot := k.account("robot", "service", "view:site/1")
 	secrets := map[string]events.TokenID{} // stands for the verifier
-	n.cfg.Token = func(_ context.Context, secret, address string) (ledger.Caller, error) {
+	n.cfg.Token = func(_ context.Context, secret, address string) (authz.Principal, error) {
 		id, known := secrets[secret]
 		if !known {
-			return ledger.Caller{}, errors.New("not accepted")
+			return authz.Principal{}, errors.New("not accepted")
 		}
 		tok, err := n.view.Token(id)
 		if err != nil {
-			return ledger.Caller{}, err
+			return authz.Principal{}, err
 		}
-		return ledger.Caller{Account: tok.Account, Token: tok.ID, Address: address}, nil
+		return authz.Principal{Account: tok.Account, Token: tok.ID, Address: address}, nil
 	}
 	n.reopen()
 	make := func(secret string, account events.AccountID, r ledger.CreateToken) events.TokenID {

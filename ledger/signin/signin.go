@@ -15,6 +15,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
@@ -55,18 +56,18 @@ func (s *SignIn) policy() (events.PolicyState, error) {
 type Directory interface {
 	FindLogin(ctx context.Context, login string) (events.AccountID, error)
 	LoginOf(ctx context.Context, account events.AccountID) (string, error)
-	Allow(ctx context.Context, c ledger.Caller, op ledger.Operation, account string) (*events.Account, error)
-	AllowAll(c ledger.Caller, op ledger.Operation) error
-	Current(c ledger.Caller) (ledger.Caller, error)
-	Confirmed(ctx context.Context, c ledger.Caller) (ledger.Caller, error)
+	Allow(ctx context.Context, c authz.Principal, op authz.Operation, account string) (*events.Account, error)
+	AllowAll(c authz.Principal, op authz.Operation) error
+	Current(c authz.Principal) (authz.Principal, error)
+	Confirmed(ctx context.Context, c authz.Principal) (authz.Principal, error)
 }
 
 // Trail appends the events of what happens to credentials and sessions, those of
 // credentials once each by their key; see [ledger.Ledger].
 type Trail interface {
-	RecordProof(ctx context.Context, c ledger.Caller, p ledger.ProofChange) (events.Position, error)
-	AbandonProof(ctx context.Context, by ledger.Caller, p ledger.ProofChange) (events.Position, error)
-	EndSession(ctx context.Context, c ledger.Caller, account events.AccountID, session events.SessionID) (events.Position, error)
+	RecordProof(ctx context.Context, c authz.Principal, p ledger.ProofChange) (events.Position, error)
+	AbandonProof(ctx context.Context, by authz.Principal, p ledger.ProofChange) (events.Position, error)
+	EndSession(ctx context.Context, c authz.Principal, account events.AccountID, session events.SessionID) (events.Position, error)
 }
 
 // Config says what people sign in to.
@@ -78,7 +79,7 @@ type Config struct {
 
 	// Token returns who sent a token's secret, for sessions that a token opens.
 	// Nil means that none does.
-	Token func(ctx context.Context, secret, address string) (ledger.Caller, error)
+	Token func(ctx context.Context, secret, address string) (authz.Principal, error)
 	// Ready reports whether this node may answer, which takes its lease. Nil
 	// means that it always may.
 	Ready func() bool
@@ -96,7 +97,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Token == nil {
-		c.Token = func(context.Context, string, string) (ledger.Caller, error) { return ledger.Caller{}, ErrFailed }
+		c.Token = func(context.Context, string, string) (authz.Principal, error) { return authz.Principal{}, ErrFailed }
 	}
 	if c.Ready == nil {
 		c.Ready = func() bool { return true }
@@ -309,7 +310,7 @@ func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a
 			}
 			methods = append(methods, amrCode, amrBoth)
 			if used == byRecovery {
-				c.Due = append(c.Due, newDue(ledger.Caller{Account: id, Address: a.Address}, events.ProofRecoveryCodeUsed))
+				c.Due = append(c.Due, newDue(authz.Principal{Account: id, Address: a.Address}, events.ProofRecoveryCodeUsed))
 			}
 		} else if fresh == "" && len(c.Known) > 0 && c.Known[0] == addressDigest(id, a.Address) {
 			return errAsItIs

@@ -20,6 +20,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 	"github.com/tokenledger/tokenledger/ops/datadir"
@@ -603,19 +604,19 @@ func (n *Node) announce() {
 }
 
 // authenticate tells the API who sent a token.
-func (n *Node) authenticate(_ context.Context, c api.Credential) (ledger.Caller, error) {
+func (n *Node) authenticate(_ context.Context, c api.Credential) (authz.Principal, error) {
 	switch d := n.verify.Check(c.Token, request(c)); d.Reason {
 	case verifier.Allowed:
 		digest, _ := n.format.DigestOf(c.Token) // it was accepted, so it has one
-		return ledger.Caller{
+		return authz.Principal{
 			Account: d.Account(), Token: d.Token(), Secret: digest, Address: c.Address, Scopes: d.Scopes(), Inherit: d.Inherit,
 		}, nil
 	case verifier.RateLimited:
-		return ledger.Caller{}, &api.RateLimitedError{After: d.Retry}
+		return authz.Principal{}, &api.RateLimitedError{After: d.Retry}
 	case verifier.Unavailable:
-		return ledger.Caller{}, ledger.ErrUnavailable
+		return authz.Principal{}, ledger.ErrUnavailable
 	}
-	return ledger.Caller{}, api.ErrUnauthenticated
+	return authz.Principal{}, api.ErrUnauthenticated
 }
 
 // confirm tells the API whether a token that was accepted still is.

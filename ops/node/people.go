@@ -4,8 +4,8 @@ import (
 	"context"
 
 	"github.com/tokenledger/tokenledger/events"
-	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
@@ -19,7 +19,7 @@ func (n *Node) openSignIn(ctx context.Context) (err error) {
 }
 
 // opens tells who opens a session by a token.
-func (n *Node) opens(ctx context.Context, secret, address string) (ledger.Caller, error) {
+func (n *Node) opens(ctx context.Context, secret, address string) (authz.Principal, error) {
 	return n.authenticate(ctx, api.Credential{Token: secret, Address: address})
 }
 

@@ -1,0 +1,144 @@
+package authz
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Operation is a command or a query, as the table of rules names it.
+type Operation string
+
+// The operations.
+const (
+	CreateToken      Operation = "create a token"
+	SeeToken         Operation = "see a token"
+	WidenToken       Operation = "widen a token"
+	ChangeToken      Operation = "narrow or relabel a token"
+	RotateToken      Operation = "rotate a token"
+	SuspendToken     Operation = "suspend a token"
+	ResumeToken      Operation = "resume a token"
+	RevokeToken      Operation = "revoke a token"
+	RevokeAccount    Operation = "revoke all tokens of an account"
+	RevokeEverywhere Operation = "revoke tokens of all accounts"
+	SeeAccount       Operation = "see an account"
+	CreateAccount    Operation = "create an account"
+	GrantAccount     Operation = "change an account's grants"
+	ChangeAccount    Operation = "change an account's owner, self-service, name or mail"
+	StopAccount      Operation = "suspend or resume an account"
+	EraseAccount     Operation = "erase an account"
+	InvitePerson     Operation = "invite a person to set a password"
+	SeeSessions      Operation = "see an account's sessions"
+	EndSessions      Operation = "end an account's sessions"
+	SeePolicy        Operation = "see the policy"
+	SetPolicy        Operation = "set the policy"
+	SeeNodes         Operation = "see nodes"
+	SeeReceipts      Operation = "see receipts"
+)
+
+// relation is a relation between a principal and the target of an operation.
+type relation string
+
+// The relations. Each value is the heading of a column of the table.
+const (
+	relSuperuser    relation = "superuser"
+	relSiteAdmin    relation = "admin"         // admin on every resource in the token's scopes
+	relAccountAdmin relation = "account-admin" // admin of the token, and of its account: see [Authorizer.reaches]
+	relOwner        relation = "owner"         // owner of the service account
+	relAccount      relation = "account"       // the account itself
+	relWhole        relation = "whole"         // the account's person, or a token that inherits all grants
+	relToken        relation = "itself"        // the token itself
+	relAuditor      relation = "audit"
+	relAnyone       relation = "anyone"
+)
+
+// relations in the order of the table's columns.
+var relations = []relation{
+	relSuperuser, relSiteAdmin, relAccountAdmin, relOwner, relAccount, relWhole, relToken, relAuditor, relAnyone,
+}
+
+// relationNeeds says, for an error, what a principal needs for a relation.
+var relationNeeds = map[relation]string{
+	relSuperuser:    "the permission superuser",
+	relSiteAdmin:    "admin on every resource in the token's scopes",
+	relAccountAdmin: "admin on every resource in the token's scopes and in its account's grants",
+	relWhole:        "to be the account's person, or a token that inherits all of its grants",
+	relOwner:        "to own the account (a token also needs mint)",
+	relAccount:      "to be the account (a token also needs mint)",
+	relToken:        "to be the token itself",
+	relAuditor:      "the permission audit",
+	relAnyone:       "a token or a session",
+}
+
+// rule says who may do an operation. One of the relations is enough.
+type rule struct {
+	op  Operation
+	any []relation
+	// escalates: the result has more rights or a longer lifetime than before. A
+	// person must have authenticated recently, and a token needs mint. The account
+	// must have self-service on if the relation is account or owner. The result
+	// can never have more rights than the principal.
+	escalates bool
+	// reauth: a person must have authenticated recently.
+	reauth bool
+}
+
+// rules is all of who may do what. authority.md is generated from it.
+var rules = []rule{
+	{op: CreateToken, any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true},
+	{op: SeeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount, relToken, relAuditor}},
+	{op: WidenToken, any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true},
+	{op: ChangeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}},
+	{op: RotateToken, any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true},
+	{op: SuspendToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}},
+	{op: ResumeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}, escalates: true},
+	{op: RevokeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount, relToken}},
+	{op: RevokeAccount, any: []relation{relSuperuser, relOwner, relAccount}, reauth: true},
+	{op: RevokeEverywhere, any: []relation{relSuperuser}, reauth: true},
+	{op: SeeAccount, any: []relation{relSuperuser, relOwner, relAccount, relToken, relAuditor}},
+	{op: CreateAccount, any: []relation{relSuperuser}, reauth: true},
+	{op: GrantAccount, any: []relation{relSuperuser}, reauth: true},
+	{op: ChangeAccount, any: []relation{relSuperuser}, reauth: true},
+	{op: StopAccount, any: []relation{relSuperuser}},
+	{op: EraseAccount, any: []relation{relSuperuser}, reauth: true},
+	{op: InvitePerson, any: []relation{relSuperuser}, reauth: true},
+	{op: SeeSessions, any: []relation{relSuperuser, relWhole}},
+	{op: EndSessions, any: []relation{relSuperuser, relWhole}},
+	{op: SeePolicy, any: []relation{relAnyone}},
+	{op: SetPolicy, any: []relation{relSuperuser}, reauth: true},
+	{op: SeeNodes, any: []relation{relSuperuser, relAuditor}},
+	{op: SeeReceipts, any: []relation{relSuperuser, relAuditor}},
+}
+
+func ruleFor(op Operation) rule {
+	i := slices.IndexFunc(rules, func(r rule) bool { return r.op == op })
+	if i < 0 {
+		panic("authz: no rule for operation " + string(op))
+	}
+	return rules[i]
+}
+
+// Table returns the rules as a table in Markdown, for ledger/authority.md.
+func Table() string {
+	var b strings.Builder
+	b.WriteString("| to |")
+	for _, rel := range relations {
+		fmt.Fprintf(&b, " %s |", rel)
+	}
+	b.WriteString(" a person re-authenticates | a token needs mint |\n|---|" + strings.Repeat("---|", len(relations)+2) + "\n")
+	for _, r := range rules {
+		fmt.Fprintf(&b, "| %s |", r.op)
+		for _, rel := range relations {
+			fmt.Fprintf(&b, " %s |", yes(slices.Contains(r.any, rel)))
+		}
+		fmt.Fprintf(&b, " %s | %s |\n", yes(r.escalates || r.reauth), yes(r.escalates))
+	}
+	return b.String()
+}
+
+func yes(b bool) string {
+	if b {
+		return "yes"
+	}
+	return ""
+}
