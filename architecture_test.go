@@ -38,6 +38,13 @@ var rooms = map[string][]string{
 	"cmd":       {"events", "ledger", "projector", "verifier", "ops"},
 }
 
+// floors are packages within a room that look down only: which others of the
+// same room each may import. A package that is not here may import any.
+var floors = map[string][]string{
+	"ledger/errdefs": {},
+	"ledger/authz":   {"ledger/errdefs"},
+}
+
 // guests are libraries that only one folder may use, so that replacing one
 // stays a change to that folder.
 var guests = []guest{
@@ -146,6 +153,8 @@ func (f importer) objection(imported string) string {
 		return "" // the compiler says what a test may import
 	case from != to && !slices.Contains(rooms[from], to):
 		return fmt.Sprintf("%s may not import %s", from, dir)
+	case from == to && floors[f.dir] != nil && !slices.Contains(floors[f.dir], dir):
+		return fmt.Sprintf("%s may not import %s", f.dir, dir)
 	case kit(dir) && !kit(f.dir):
 		return fmt.Sprintf("%s is for tests", dir)
 	}
@@ -183,6 +192,11 @@ func TestArrows(t *testing.T) {
 	for _, wrong := range s.wrong {
 		t.Error(wrong)
 	}
+	for dir := range floors {
+		if _, err := os.Stat(dir); err != nil {
+			t.Errorf("floors names %s, which is not there", dir)
+		}
+	}
 	for name := range rooms {
 		if s.packages[name] == 0 {
 			t.Errorf("found no package in %s, so its rule holds for nothing", name)
@@ -212,6 +226,11 @@ func TestArrowsAreSeen(t *testing.T) {
 		{"ops/node/node.go", module + "/verifier/proxy", ""},
 		{"cmd/tokenledger/main.go", module + "/ops/node", ""},
 
+		{"ledger/authz/rules.go", module + "/ledger/errdefs", ""},
+		{"ledger/errdefs/errdefs.go", module + "/events", ""},
+
+		{"ledger/authz/rules.go", module + "/ledger", "ledger/authz may not import ledger"},
+		{"ledger/errdefs/errdefs.go", module + "/ledger/authz", "ledger/errdefs may not import ledger/authz"},
 		{"events/event.go", module + "/ledger", "events may not import ledger"},
 		{"events/eventstest/fold.go", module + "/projector", "events may not import projector"},
 		{"ledger/ledger.go", module + "/projector", "ledger may not import projector"},
