@@ -41,8 +41,9 @@ var rooms = map[string][]string{
 // floors are packages within a room that look down only: which others of the
 // same room each may import. A package that is not here may import any.
 var floors = map[string][]string{
-	"ledger/errdefs": {},
-	"ledger/authz":   {"ledger/errdefs"},
+	"ledger/errdefs":   {},
+	"ledger/authz":     {"ledger/errdefs"},
+	"ledger/directory": {"ledger/bucket", "ledger/errdefs"},
 }
 
 // guests are libraries that only one folder may use, so that replacing one

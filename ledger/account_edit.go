@@ -8,6 +8,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -86,7 +87,7 @@ func (l *Ledger) editPerson(ctx context.Context, out outcome, r EditAccount) (Ac
 	for errors.Is(err, ErrUnavailable) && clock.Sleep(ctx, settleWait) {
 		shown, err = l.tryEditPerson(ctx, out, r)
 	}
-	if errors.Is(err, errNoRecord) {
+	if errors.Is(err, directory.ErrNoRecord) {
 		err = errdefs.Unavailable(err) // trying longer would not help
 	}
 	if err != nil {
@@ -102,12 +103,12 @@ func (l *Ledger) tryEditPerson(ctx context.Context, out outcome, r EditAccount) 
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
 	id := events.AccountID(out.about)
-	var p person
+	var p directory.Record
 	var failed error
 	a, err := l.cfg.View.Account(id)
 	if err == nil && !a.Erased {
-		p, failed = l.directory.edit(ctx, id, out.position, r.Name, r.Mail)
-		if errors.Is(failed, errNoRecord) { // which this process may not have heard of yet
+		p, failed = l.directory.Edit(ctx, id, out.position, r.Name, r.Mail)
+		if errors.Is(failed, directory.ErrNoRecord) { // which this process may not have heard of yet
 			if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(id))); err != nil {
 				return Account{}, err
 			}

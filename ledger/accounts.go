@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -58,7 +57,7 @@ func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key strin
 	if err := l.authz.Authorize(c, authz.CreateAccount, authz.Target{}); err != nil {
 		return AccountResult{}, err
 	}
-	if err := checkLogin(r.Login); err != nil {
+	if err := directory.CheckLogin(r.Login); err != nil {
 		return AccountResult{}, err
 	}
 	if err := r.Person.check(events.AccountKind(r.Kind)); err != nil {
@@ -121,7 +120,7 @@ func (l *Ledger) release(ctx context.Context, id events.AccountID) {
 	if l.vacant(id) != nil {
 		return
 	}
-	if err := l.directory.erase(ctx, id); err != nil {
+	if err := l.directory.Erase(ctx, id); err != nil {
 		l.log.WarnContext(ctx, "the login of an account that was not made stays reserved for a while", "account_id", id, "err", err)
 	}
 }
@@ -137,7 +136,7 @@ func (l *Ledger) stayErased(ctx context.Context, id events.AccountID) error {
 	case !a.Erased:
 		return nil
 	}
-	return l.directory.erase(ctx, id)
+	return l.directory.Erase(ctx, id)
 }
 
 // before returns what a command with the same key did, or why a command that
@@ -161,13 +160,13 @@ func (l *Ledger) before(key events.CommandKey, request any) (outcome, error) {
 func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey, p Person) (events.AccountID, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
-	held, err := l.directory.reserve(ctx, login, reservation{Account: id, Key: key})
+	held, err := l.directory.Reserve(ctx, login, directory.Reservation{Account: id, Key: key})
 	if err != nil {
 		return id, err
 	}
 	if held.Account != id {
 		ours := key != "" && held.Key == key
-		if wait := l.reserved.left(held.Account, 2*l.cfg.CommandTimeout); !ours && wait > 0 {
+		if wait := l.reserved.Left(held.Account, 2*l.cfg.CommandTimeout); !ours && wait > 0 {
 			if l.vacant(held.Account) != nil {
 				return id, errTaken
 			}
@@ -175,46 +174,13 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 		}
 		id = held.Account
 	}
-	return id, l.directory.describe(ctx, id, person{Login: login, Name: p.Name, Mail: p.Mail}, func() error {
+	return id, l.directory.Describe(ctx, id, directory.Record{Login: login, Name: p.Name, Mail: p.Mail}, func() error {
 		// Another command with the same key, or login, may have made the account.
 		if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(id))); err != nil {
 			return err
 		}
 		return l.vacant(id)
 	})
-}
-
-// reservations knows since when this ledger has known reservations of logins that
-// have no account yet. The time in an account's id is of the clock of the ledger
-// that drew it, so it does not tell how old a reservation is.
-type reservations struct {
-	now func() time.Time
-
-	mu    sync.Mutex
-	since map[events.AccountID]time.Time // guarded by mu
-}
-
-// mostReserved bounds what is kept. A reservation is of use until its command
-// ends, and few die.
-const mostReserved = 4096
-
-// left returns how much longer a reservation has to be known to have been known
-// for long.
-func (r *reservations) left(id events.AccountID, long time.Duration) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	now := r.now() // with a monotonic reading, so that setting the clock has no effect
-	since, known := r.since[id]
-	if !known {
-		if len(r.since) >= mostReserved {
-			maps.DeleteFunc(r.since, func(_ events.AccountID, at time.Time) bool { return now.Sub(at) > long })
-		}
-		if len(r.since) < mostReserved {
-			r.since[id] = now
-		}
-		return long
-	}
-	return long - now.Sub(since)
 }
 
 var errTaken = fmt.Errorf("%w: the login is taken", ErrExists)
@@ -437,7 +403,7 @@ func (l *Ledger) accounts(wanted func(*events.Account) bool, after events.Accoun
 }
 
 func (l *Ledger) describe(ctx context.Context, a *events.Account) (Account, error) {
-	p, err := l.directory.person(ctx, a.ID)
+	p, err := l.directory.Get(ctx, a.ID)
 	return Account{Account: a, Login: p.Login, Person: Person{Name: p.Name, Mail: p.Mail}}, err
 }
 
@@ -501,14 +467,14 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 	if account == "" {
 		return "", errdefs.Invalid("account", "is required: an id or a login")
 	}
-	if err := checkLogin(account); err != nil {
+	if err := directory.CheckLogin(account); err != nil {
 		return "", errdefs.Invalid("account", "is neither an id nor a login")
 	}
 	// A time of its own: the client gives a request without one too little where
 	// the log is slow.
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
-	held, err := l.directory.holder(ctx, account)
+	held, err := l.directory.Lookup(ctx, account)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return "", err
 	}
@@ -517,7 +483,15 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 	case err != nil:
 		return "", err
 	case unknown != nil:
-		return "", errdefs.ViewError(unknown, "account with this login")
+		return "", loginError(unknown, account)
 	}
 	return held.Account, nil
+}
+
+// loginError describes an error of the view about the account of a login.
+func loginError(err error, login string) error {
+	if errors.Is(err, ErrNotFound) {
+		return errdefs.NotFound("no account with login %q", login)
+	}
+	return errdefs.Unavailable(err)
 }

@@ -52,7 +52,7 @@ func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, accou
 		}
 	}
 	// The account is ended by now, so nothing below can be used any more.
-	for _, forget := range append([]func(context.Context, events.AccountID) error{l.directory.erase}, l.cfg.Forget...) {
+	for _, forget := range append([]func(context.Context, events.AccountID) error{l.directory.Erase}, l.cfg.Forget...) {
 		if err := forget(ctx, id); err != nil {
 			return done, fmt.Errorf("the account has ended at position %d, but not everything that is known of its person is deleted yet; send the request again: %w", done.Position, errdefs.Unavailable(err))
 		}

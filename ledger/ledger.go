@@ -14,6 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -184,12 +185,12 @@ type Ledger struct {
 	log       *slog.Logger
 	js        jetstream.JetStream
 	stream    jetstream.Stream
-	directory *directory
+	directory *directory.Directory
 	// requestKey keys the hashes of requests. It is in the directory alone, so
 	// that whoever has the log cannot try out what a request may have asked.
 	requestKey []byte
 	answers    *answers
-	reserved   *reservations
+	reserved   *directory.Pending
 	group      *group
 	nodes      *nodes
 	receipts   *receipts
@@ -221,11 +222,11 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	}
 	info := stream.CachedInfo()
 	begin := info.State.LastSeq == 0
-	dir, err := openDirectory(ctx, js, info.Config.Replicas, begin)
+	dir, err := directory.Open(ctx, js, info.Config.Replicas, begin)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	requestKey, err := dir.requestKey(ctx, begin)
+	requestKey, err := dir.RequestKey(ctx, begin)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: read the key of requests: %w", err)
 	}
@@ -244,7 +245,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	l := &Ledger{
 		cfg: cfg, authz: authz.Authorizer{Model: cfg.Model, Index: cfg.View, Now: cfg.Now}, log: cfg.Logger, js: js, stream: stream,
 		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
-		reserved: &reservations{now: cfg.Now, since: map[events.AccountID]time.Time{}},
+		reserved: directory.NewPending(cfg.Now),
 		group:    newGroup(cfg, js, info.Config),
 		confirms: new(confirmer), work: new(sync.WaitGroup),
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -14,16 +15,16 @@ import (
 // is nobody's. It asks for no permission: its caller must not tell strangers what
 // it learns.
 func (l *Ledger) FindLogin(ctx context.Context, login string) (events.AccountID, error) {
-	if checkLogin(login) != nil {
+	if directory.CheckLogin(login) != nil {
 		login = ""
 	}
-	held, err := l.directory.holder(ctx, login)
+	held, err := l.directory.Lookup(ctx, login)
 	return held.Account, err
 }
 
 // LoginOf returns an account's login, empty where it was erased.
 func (l *Ledger) LoginOf(ctx context.Context, account events.AccountID) (string, error) {
-	p, err := l.directory.person(ctx, account)
+	p, err := l.directory.Get(ctx, account)
 	return p.Login, err
 }
 

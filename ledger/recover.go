@@ -85,7 +85,7 @@ func (l *Ledger) rootAccount(ctx context.Context) (events.AccountID, string, err
 			key = events.NewCommandKey("", "recover "+login)
 		}
 		for range 2 { // once more where a rival has just made it
-			held, err := l.directory.holder(ctx, login)
+			held, err := l.directory.Lookup(ctx, login)
 			free := errors.Is(err, ErrNotFound)
 			if err != nil && !free {
 				return "", "", err

@@ -59,6 +59,20 @@ func Invalid(field, format string, args ...any) error {
 	return &FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}
 }
 
+// notFoundError is an [ErrNotFound] with a text of its own.
+type notFoundError struct{ text string }
+
+func (e *notFoundError) Error() string { return e.text }
+
+// Unwrap makes the error [ErrNotFound].
+func (e *notFoundError) Unwrap() error { return ErrNotFound }
+
+// NotFound returns an [ErrNotFound] with a text, as in `no account with login
+// "bob"`.
+func NotFound(format string, args ...any) error {
+	return &notFoundError{text: fmt.Sprintf(format, args...)}
+}
+
 // ReauthError is an [ErrReauthRequired] that says how old an authentication may
 // be.
 type ReauthError struct {

@@ -14,6 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
+	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
@@ -237,7 +238,7 @@ func TestExpired(t *testing.T) {
 // TestBucketLost refuses to open sign-in when one of its buckets is lost, and
 // creates none in its place.
 func TestBucketLost(t *testing.T) {
-	for _, name := range []string{ledger.DirectoryBucket, signin.SessionsBucket} {
+	for _, name := range []string{directory.BucketName, signin.SessionsBucket} {
 		t.Run(name, func(t *testing.T) {
 			k := start(t, 1)
 			k.person("anna", good)

@@ -17,6 +17,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/bucket"
+	"github.com/tokenledger/tokenledger/ledger/directory"
 )
 
 var (
@@ -165,7 +166,7 @@ func Open(ctx context.Context, cfg Config) (*SignIn, error) {
 		open = bucket.Create
 	}
 	s := &SignIn{cfg: cfg, log: cfg.Logger, hashes: newHasher(cfg.Cost), attempts: newAttempts(cfg.Now)}
-	if s.directory, err = open(ctx, js, bucket.Config{Name: ledger.DirectoryBucket, Description: ledger.DirectoryDescription, Replicas: info.Config.Replicas}); err != nil {
+	if s.directory, err = open(ctx, js, bucket.Config{Name: directory.BucketName, Description: directory.BucketDescription, Replicas: info.Config.Replicas}); err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
 	if s.sessions, err = open(ctx, js, bucket.Config{Name: SessionsBucket, Description: "sessions of people who signed in", Replicas: info.Config.Replicas}); err != nil {
