@@ -44,6 +44,7 @@ var floors = map[string][]string{
 	"ledger/errdefs":   {},
 	"ledger/authz":     {"ledger/errdefs"},
 	"ledger/directory": {"ledger/bucket", "ledger/errdefs"},
+	"ledger/commit":    {"ledger/authz", "ledger/errdefs"},
 }
 
 // guests are libraries that only one folder may use, so that replacing one

@@ -4,13 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
+
+// retryWait is the pause before the directory is asked again.
+const retryWait = 100 * time.Millisecond
 
 // EditAccount asks to change an account. Nil fields stay as they are.
 type EditAccount struct {
@@ -26,7 +31,7 @@ type EditAccount struct {
 // the last in the log stands. Where that fails the error is [ErrUnavailable], and
 // the same request with the same key goes on.
 func (l *Ledger) EditAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
-	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, c, key, account, &seen, r) })
+	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, c, key, account, &seen, r) })
 }
 
 func (l *Ledger) editAccount(ctx context.Context, c authz.Principal, key, account string, seen *Precondition, r EditAccount) (AccountResult, error) {
@@ -79,37 +84,37 @@ func (r EditAccount) person(kind events.AccountKind) (list []events.PersonField,
 }
 
 // editPerson does in the directory what an edit's event says.
-func (l *Ledger) editPerson(ctx context.Context, out outcome, r EditAccount) (AccountResult, error) {
+func (l *Ledger) editPerson(ctx context.Context, out commit.Outcome, r EditAccount) (AccountResult, error) {
 	// Whoever asked may hang up; what was begun is finished all the same.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.CommandTimeout)
 	defer cancel()
 	shown, err := l.tryEditPerson(ctx, out, r)
-	for errors.Is(err, ErrUnavailable) && clock.Sleep(ctx, settleWait) {
+	for errors.Is(err, ErrUnavailable) && clock.Sleep(ctx, retryWait) {
 		shown, err = l.tryEditPerson(ctx, out, r)
 	}
 	if errors.Is(err, directory.ErrNoRecord) {
 		err = errdefs.Unavailable(err) // trying longer would not help
 	}
 	if err != nil {
-		return AccountResult{}, fmt.Errorf("stored at position %d, but name and mail are not changed yet; send the same request with the same Idempotency-Key: %w", out.position, err)
+		return AccountResult{}, fmt.Errorf("stored at position %d, but name and mail are not changed yet; send the same request with the same Idempotency-Key: %w", out.Position, err)
 	}
-	return AccountResult{Account: shown, Position: out.position, Replayed: out.replayed}, nil
+	return AccountResult{Account: shown, Position: out.Position, Replayed: out.Replayed}, nil
 }
 
 // tryEditPerson tries once, for as long as an append is tried. It returns the
 // account as it is then. Of one that was erased meanwhile nothing is written: its
 // record is gone, or about to go.
-func (l *Ledger) tryEditPerson(ctx context.Context, out outcome, r EditAccount) (Account, error) {
+func (l *Ledger) tryEditPerson(ctx context.Context, out commit.Outcome, r EditAccount) (Account, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
-	id := events.AccountID(out.about)
+	id := events.AccountID(out.About)
 	var p directory.Record
 	var failed error
 	a, err := l.cfg.View.Account(id)
 	if err == nil && !a.Erased {
-		p, failed = l.directory.Edit(ctx, id, out.position, r.Name, r.Mail)
+		p, failed = l.directory.Edit(ctx, id, out.Position, r.Name, r.Mail)
 		if errors.Is(failed, directory.ErrNoRecord) { // which this process may not have heard of yet
-			if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(id))); err != nil {
+			if err := l.writer.CatchUp(ctx, events.NounAccount, string(id)); err != nil {
 				return Account{}, err
 			}
 		}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
@@ -50,7 +51,7 @@ type AccountResult struct {
 // CreateAccount makes an account. Its login is reserved first, so that two
 // accounts never share one.
 func (l *Ledger) CreateAccount(ctx context.Context, c authz.Principal, key string, r CreateAccount) (AccountResult, error) {
-	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.createAccount(ctx, c, key, r) })
+	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.createAccount(ctx, c, key, r) })
 }
 
 func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key string, r CreateAccount) (AccountResult, error) {
@@ -84,12 +85,12 @@ func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key strin
 	switch done, err := l.before(commandKey, request); {
 	case err != nil:
 		return AccountResult{}, fmt.Errorf("create account: %w", err)
-	case done.position == 0:
+	case done.Position == 0:
 		id, reserved = l.reserve(ctx, r.Login, id, commandKey, r.Person)
 	}
-	out, err := l.run(ctx, command{
-		name: "create", caller: c, key: key, request: request, noun: events.NounAccount, about: string(id),
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	out, err := l.writer.Run(ctx, commit.Command{
+		Name: "create", By: c, Key: key, Request: request, Noun: events.NounAccount, About: string(id),
+		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			if err := l.authz.Authorize(c, authz.CreateAccount, authz.Target{}); err != nil {
 				return nil, err
 			}
@@ -100,10 +101,10 @@ func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key strin
 			}
 			// Another command may have taken over the same reservation.
 			return change, l.vacant(id)
-		},
+		}),
 	})
 	switch {
-	case err == nil && out.replayed:
+	case err == nil && out.Replayed:
 		err = l.stayErased(ctx, id)
 	case reserved == nil && (errors.Is(err, ErrCallerEnded) || errors.Is(err, ErrForbidden)):
 		l.release(ctx, id)
@@ -141,14 +142,10 @@ func (l *Ledger) stayErased(ctx context.Context, id events.AccountID) error {
 
 // before returns what a command with the same key did, or why a command that
 // makes something would be refused whatever it is.
-func (l *Ledger) before(key events.CommandKey, request any) (outcome, error) {
-	hash, err := l.hashRequest(request)
-	if err != nil {
-		return outcome{}, err
-	}
-	done, err := l.earlier(key, hash)
-	if err == nil && done.position == 0 {
-		err = l.room(false)
+func (l *Ledger) before(key events.CommandKey, request any) (commit.Outcome, error) {
+	done, err := l.writer.Earlier(key, request)
+	if err == nil && done.Position == 0 {
+		err = l.writer.Room(false)
 	}
 	return done, err
 }
@@ -176,7 +173,7 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 	}
 	return id, l.directory.Describe(ctx, id, directory.Record{Login: login, Name: p.Name, Mail: p.Mail}, func() error {
 		// Another command with the same key, or login, may have made the account.
-		if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(id))); err != nil {
+		if err := l.writer.CatchUp(ctx, events.NounAccount, string(id)); err != nil {
 			return err
 		}
 		return l.vacant(id)
@@ -250,7 +247,7 @@ func (l *Ledger) Allow(ctx context.Context, c authz.Principal, op authz.Operatio
 	if op == authz.SeeAccount || op == authz.SeeSessions {
 		return l.allow(ctx, c, op, account) // a query may lag
 	}
-	return settled(ctx, l, func(l *Ledger) (*events.Account, error) { return l.allow(ctx, c, op, account) })
+	return confirmed(ctx, l, func(l *Ledger) (*events.Account, error) { return l.allow(ctx, c, op, account) })
 }
 
 func (l *Ledger) allow(ctx context.Context, c authz.Principal, op authz.Operation, account string) (*events.Account, error) {
@@ -278,7 +275,7 @@ type accountChange struct {
 }
 
 func (l *Ledger) changeAccount(ctx context.Context, c authz.Principal, asked accountChange, plan func(*events.Account) events.Change) (AccountResult, error) {
-	return settled(ctx, l, func(l *Ledger) (AccountResult, error) {
+	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) {
 		out, err := l.runOnAccount(ctx, c, &asked, plan)
 		if err != nil {
 			return AccountResult{}, err
@@ -288,18 +285,18 @@ func (l *Ledger) changeAccount(ctx context.Context, c authz.Principal, asked acc
 }
 
 // runOnAccount carries out a command on an account that exists.
-func (l *Ledger) runOnAccount(ctx context.Context, c authz.Principal, asked *accountChange, plan func(*events.Account) events.Change) (outcome, error) {
+func (l *Ledger) runOnAccount(ctx context.Context, c authz.Principal, asked *accountChange, plan func(*events.Account) events.Change) (commit.Outcome, error) {
 	id, err := l.resolveFor(ctx, c, asked.op, asked.account)
 	if err != nil {
-		return outcome{}, err
+		return commit.Outcome{}, err
 	}
 	if err := l.mayAccount(c, asked.op, id); err != nil {
-		return outcome{}, err // without the id, as of an account that does not exist
+		return commit.Outcome{}, err // without the id, as of an account that does not exist
 	}
-	out, err := l.run(ctx, command{
-		name: asked.name, caller: c, key: asked.key, request: asked.request,
-		noun: events.NounAccount, about: string(id), ending: asked.ending,
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	out, err := l.writer.Run(ctx, commit.Command{
+		Name: asked.name, By: c, Key: asked.key, Request: asked.request,
+		Noun: events.NounAccount, About: string(id), Ending: asked.ending,
+		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			a, err := l.cfg.View.Account(id)
 			if err != nil {
 				return nil, errdefs.ViewError(err, "account %s", id)
@@ -324,10 +321,10 @@ func (l *Ledger) runOnAccount(ctx context.Context, c authz.Principal, asked *acc
 				return nil, fmt.Errorf("%w: an account cannot do this to itself; another with the permission %s has to, so that one is always left", ErrForbidden, events.Superuser)
 			}
 			return change, checkChange(change)
-		},
+		}),
 	})
 	if err != nil {
-		return outcome{}, fmt.Errorf("change account %s: %w", id, err)
+		return commit.Outcome{}, fmt.Errorf("change account %s: %w", id, err)
 	}
 	return out, nil
 }
@@ -407,17 +404,17 @@ func (l *Ledger) describe(ctx context.Context, a *events.Account) (Account, erro
 	return Account{Account: a, Login: p.Login, Person: Person{Name: p.Name, Mail: p.Mail}}, err
 }
 
-func (l *Ledger) accountResult(ctx context.Context, out outcome) (AccountResult, error) {
-	id := events.AccountID(out.about)
+func (l *Ledger) accountResult(ctx context.Context, out commit.Outcome) (AccountResult, error) {
+	id := events.AccountID(out.About)
 	a, err := l.cfg.View.Account(id)
 	if err != nil {
 		return AccountResult{}, errdefs.ViewError(err, "account %s", id)
 	}
 	shown, err := l.describe(ctx, a)
 	if err != nil {
-		return AccountResult{}, fmt.Errorf("stored at position %d, but the account's login cannot be read: %w", out.position, err)
+		return AccountResult{}, fmt.Errorf("stored at position %d, but the account's login cannot be read: %w", out.Position, err)
 	}
-	return AccountResult{Account: shown, Position: out.position, Replayed: out.replayed}, nil
+	return AccountResult{Account: shown, Position: out.Position, Replayed: out.Replayed}, nil
 }
 
 // resolveFor is resolve for an operation. A caller who may not know of an account

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -30,9 +31,9 @@ func (l *Ledger) Bootstrap(ctx context.Context, root events.Secret) error {
 }
 
 func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
-	_, err := l.run(ctx, command{
-		noun: events.NounPolicy, about: events.PolicyName,
-		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
+	_, err := l.writer.Run(ctx, commit.Command{
+		Noun: events.NounPolicy, About: events.PolicyName,
+		Decide: l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			switch now, err := l.policy(); {
 			case err != nil:
 				return nil, err
@@ -40,7 +41,7 @@ func (l *Ledger) firstPolicy(ctx context.Context, _ events.Secret) error {
 				return nil, nil
 			}
 			return &events.PolicySet{Policy: events.DefaultPolicy}, nil
-		},
+		}),
 	})
 	return err
 }
@@ -64,11 +65,11 @@ func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandK
 	if err != nil {
 		return "", err
 	}
-	_, err = l.run(ctx, command{
-		noun: events.NounAccount, about: string(id),
-		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
+	_, err = l.writer.Run(ctx, commit.Command{
+		Noun: events.NounAccount, About: string(id),
+		Decide: l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, l.vacant(id)
-		},
+		}),
 	})
 	return id, err
 }
@@ -86,13 +87,13 @@ func (l *Ledger) firstToken(ctx context.Context, root events.Secret) error {
 	if err != nil || len(have) > 0 {
 		return err
 	}
-	_, err = l.run(ctx, command{
-		noun: events.NounToken, about: string(events.NewTokenID(l.cfg.Now(), "")),
-		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
+	_, err = l.writer.Run(ctx, commit.Command{
+		Noun: events.NounToken, About: string(events.NewTokenID(l.cfg.Now(), "")),
+		Decide: l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			return &events.TokenCreated{
 				Account: owner, App: rootLogin, Scopes: []events.Scope{events.Superuser}, Secret: record(root),
 			}, nil
-		},
+		}),
 	})
 	return err
 }

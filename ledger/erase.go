@@ -18,7 +18,7 @@ import (
 // account's id and what it did. It may be called again where it did not come to
 // its end.
 func (l *Ledger) EraseAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition) (AccountResult, error) {
-	return settled(ctx, l, func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, seen) })
+	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, seen) })
 }
 
 func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition) (AccountResult, error) {
@@ -36,7 +36,7 @@ func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, accou
 	var done AccountResult
 	if a.Erased {
 		if _, err = l.authz.Current(c); err == nil {
-			_, err = l.confirm(ctx)
+			_, err = l.writer.Confirm(ctx)
 		}
 		if err != nil {
 			return done, err

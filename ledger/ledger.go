@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -14,6 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
@@ -38,7 +38,7 @@ var (
 	// ErrKeyReused reports an idempotency key that was used for another request.
 	ErrKeyReused = errdefs.ErrKeyReused
 	// ErrUnavailable reports that the log, the index or the directory did not
-	// answer in time, or that there is no room for the change. If the outcome is
+	// answer in time, or that there is no room for the change. If the commit.Outcome is
 	// unknown, the text says so.
 	ErrUnavailable = errdefs.ErrUnavailable
 	// ErrReauthRequired reports a session whose person must re-authenticate. The
@@ -71,29 +71,11 @@ func (e *ConflictError) Error() string {
 // Unwrap makes the error [ErrConflict].
 func (e *ConflictError) Unwrap() error { return ErrConflict }
 
-// View is what the ledger knows of the log so far: the projection in its own
-// process. An absent record is [events.ErrNotFound].
-type View interface {
-	Position() events.Position
-	WaitApplied(ctx context.Context, at events.Position) error
-	LineEnd(line string) events.Position
-	Token(id events.TokenID) (*events.Token, error)
-	Account(id events.AccountID) (*events.Account, error)
-	Policy() (events.PolicyState, error)
-	Command(key events.CommandKey) (events.Done, error)
-	// Receipt returns the receipt that covers a position: of several the one
-	// that covers least.
-	Receipt(at events.Position) (*events.Receipt, error)
-	Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error)
-	Accounts(after events.AccountID, limit int) ([]*events.Account, bool, error)
-	// DigestTaken reports whether a token has, or ever had, a secret of a digest.
-	DigestTaken(d events.Digest) (bool, error)
-	// Void returns why the event at a position had no effect, and false if it
-	// had one. The position has to be applied.
-	Void(at events.Position) (why string, void bool, err error)
-	// SessionEnded reports whether a session was ended by an event of its own.
-	SessionEnded(id events.SessionID) (bool, error)
-}
+// View is the state of the log that this process has applied.
+type View = commit.View
+
+// RefusedError is a refusal on a state that the quorum confirmed.
+type RefusedError = commit.RefusedError
 
 // Config says what the ledger works with.
 type Config struct {
@@ -178,26 +160,16 @@ func (c Config) validate() error {
 	return errors.Join(problems...)
 }
 
-// Ledger carries out commands.
+// Ledger carries out commands and queries. It is safe for concurrent use.
 type Ledger struct {
 	cfg       Config
 	authz     authz.Authorizer // reads cfg.View
+	writer    *commit.Writer   // decides on cfg.View
 	log       *slog.Logger
-	js        jetstream.JetStream
-	stream    jetstream.Stream
 	directory *directory.Directory
-	// requestKey keys the hashes of requests. It is in the directory alone, so
-	// that whoever has the log cannot try out what a request may have asked.
-	requestKey []byte
-	answers    *answers
-	reserved   *directory.Pending
-	group      *group
-	nodes      *nodes
-	receipts   *receipts
-	confirms   *confirmer
-	work       *sync.WaitGroup // what goes on in the background
-	ctx        context.Context // ends with the ledger
-	cancel     context.CancelFunc
+	reserved  *directory.Pending
+	nodes     *nodes
+	receipts  *receipts
 }
 
 // Open prepares the ledger on a stream that exists. If the stream has no events
@@ -243,25 +215,47 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
 	l := &Ledger{
-		cfg: cfg, authz: authz.Authorizer{Model: cfg.Model, Index: cfg.View, Now: cfg.Now}, log: cfg.Logger, js: js, stream: stream,
-		directory: dir, requestKey: requestKey, answers: newAnswers(cfg.Now), nodes: nodes,
-		reserved: directory.NewPending(cfg.Now),
-		group:    newGroup(cfg, js, info.Config),
-		confirms: new(confirmer), work: new(sync.WaitGroup),
+		cfg: cfg, authz: authz.Authorizer{Model: cfg.Model, Index: cfg.View, Now: cfg.Now}, log: cfg.Logger,
+		directory: dir, reserved: directory.NewPending(cfg.Now), nodes: nodes,
 	}
-	l.ctx, l.cancel = context.WithCancel(context.Background())
+	writer := commit.Config{
+		Conn: cfg.Conn, JS: js, Stream: stream, View: cfg.View, Epoch: cfg.Epoch, Model: cfg.Model, RequestKey: requestKey,
+		Room: cfg.Room, TryTimeout: cfg.TryTimeout, CommandTimeout: cfg.CommandTimeout, Now: cfg.Now,
+	}
+	if cfg.Barriers != nil {
+		writer.Ledger = cfg.Barriers.Ledger()
+	}
+	l.writer = commit.New(writer)
 	l.receipts = newReceipts(l)
 	return l, nil
 }
 
-// Close ends waits that go on in the background, and stops listening for nodes'
-// reports. What a wait would have proven is not recorded; whoever asks again
-// begins another.
+// Close ends waits in the background and stops listening to the reports of
+// nodes. A receipt that is not recorded yet is lost; the next request for it
+// starts another wait.
 func (l *Ledger) Close() error {
-	l.cancel()
 	l.receipts.close()
-	l.work.Wait()
+	l.writer.Close()
 	return l.nodes.close()
+}
+
+// reading returns the same ledger with another view.
+func (l *Ledger) reading(v View) *Ledger {
+	with := *l
+	with.cfg.View, with.authz, with.writer = v, l.authz.Reading(v), l.writer.Reading(v)
+	return &with
+}
+
+// confirmed calls do, and once more on a confirmed state if it was refused. See
+// [commit.Confirmed].
+func confirmed[R any](ctx context.Context, l *Ledger, do func(l *Ledger) (R, error)) (R, error) {
+	return commit.Confirmed(ctx, l.writer, func(v View) (R, error) { return do(l.reading(v)) })
+}
+
+// decider returns a [commit.Command]'s Decide that calls decide with a ledger that
+// reads the view of the attempt.
+func (l *Ledger) decider(decide func(l *Ledger, c authz.Principal) (events.Change, error)) func(View, authz.Principal) (events.Change, error) {
+	return func(v View, c authz.Principal) (events.Change, error) { return decide(l.reading(v), c) }
 }
 
 // Model returns the order of permissions.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
@@ -41,7 +42,7 @@ func (l *Ledger) Current(c authz.Principal) (authz.Principal, error) { return l.
 // Confirmed is [Ledger.Current] on a state that holds everything acknowledged
 // before the call. It is for changes that have no event.
 func (l *Ledger) Confirmed(ctx context.Context, c authz.Principal) (authz.Principal, error) {
-	if _, err := l.confirm(ctx); err != nil {
+	if _, err := l.writer.Confirm(ctx); err != nil {
 		return c, err
 	}
 	return l.authz.Current(c)
@@ -58,10 +59,10 @@ type ProofChange struct {
 	Kept         events.SessionID // empty for none
 }
 
-func (p ProofChange) command(c authz.Principal, name string) command {
-	return command{
-		name: name, caller: c, key: p.Key, request: []any{"record proof", p},
-		noun: events.NounAccount, about: string(p.Account), ending: p.Proof == events.ProofSessionsEnded,
+func (p ProofChange) command(c authz.Principal, name string) commit.Command {
+	return commit.Command{
+		Name: name, By: c, Key: p.Key, Request: []any{"record proof", p},
+		Noun: events.NounAccount, About: string(p.Account), Ending: p.Proof == events.ProofSessionsEnded,
 	}
 }
 
@@ -73,7 +74,7 @@ func (p ProofChange) command(c authz.Principal, name string) command {
 // by another call with the same key, until [Ledger.AbandonProof] rules that out.
 func (l *Ledger) RecordProof(ctx context.Context, c authz.Principal, p ProofChange) (events.Position, error) {
 	asked := p.command(c, "record proof")
-	asked.decide = func(l *Ledger, c authz.Principal) (events.Change, error) {
+	asked.Decide = l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 		a, err := l.cfg.View.Account(p.Account)
 		if err != nil {
 			return nil, errdefs.ViewError(err, "account %s", p.Account)
@@ -86,15 +87,15 @@ func (l *Ledger) RecordProof(ctx context.Context, c authz.Principal, p ProofChan
 		}
 		change := &events.AccountProofChanged{Proof: p.Proof, EndsSessions: p.EndsSessions, Kept: p.Kept}
 		return change, checkChange(change)
-	}
-	out, err := settled(ctx, l, func(l *Ledger) (outcome, error) { return l.run(ctx, asked) })
-	if err == nil && out.kind.Keeps() {
+	})
+	out, err := confirmed(ctx, l, func(l *Ledger) (commit.Outcome, error) { return l.writer.Run(ctx, asked) })
+	if err == nil && out.Kind.Keeps() {
 		err = fmt.Errorf("%w: the change was given up", ErrCallerEnded)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("record a change of proof of %s: %w", p.Account, err)
 	}
-	return out.position, nil
+	return out.Position, nil
 }
 
 // mayProve reports whether a caller may change a proof of an account.
@@ -117,29 +118,29 @@ func (l *Ledger) mayProve(c authz.Principal, what events.Proof, a *events.Accoun
 // zero if it never will be.
 func (l *Ledger) AbandonProof(ctx context.Context, by authz.Principal, p ProofChange) (events.Position, error) {
 	asked := p.command(authz.Principal{}, "abandon proof")
-	asked.keyOf = by.Account
-	asked.ending = true
-	asked.decide = func(l *Ledger, _ authz.Principal) (events.Change, error) {
+	asked.KeyOf = by.Account
+	asked.Ending = true
+	asked.Decide = l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
 		return events.Unchanged(events.NounAccount, "abandon proof"), nil
-	}
-	out, err := l.run(ctx, asked)
+	})
+	out, err := l.writer.Run(ctx, asked)
 	if err != nil {
 		return 0, fmt.Errorf("abandon a change of proof of %s: %w", p.Account, err)
 	}
-	if out.kind.Keeps() {
+	if out.Kind.Keeps() {
 		return 0, nil
 	}
-	return out.position, nil
+	return out.Position, nil
 }
 
 // EndSession ends one session of an account. A caller may end the session that
 // it came with, and others as [EndSessions] has it. The zero caller is the ledger
 // itself.
 func (l *Ledger) EndSession(ctx context.Context, c authz.Principal, account events.AccountID, session events.SessionID) (events.Position, error) {
-	asked := command{
-		name: "end session", caller: c,
-		noun: events.NounAccount, about: string(account), ending: true,
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	asked := commit.Command{
+		Name: "end session", By: c,
+		Noun: events.NounAccount, About: string(account), Ending: true,
+		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			a, err := l.cfg.View.Account(account)
 			if err != nil {
 				return nil, errdefs.ViewError(err, "account %s", account)
@@ -158,11 +159,11 @@ func (l *Ledger) EndSession(ctx context.Context, c authz.Principal, account even
 			}
 			change := &events.AccountSessionEnded{Session: session}
 			return change, checkChange(change)
-		},
+		}),
 	}
-	out, err := settled(ctx, l, func(l *Ledger) (outcome, error) { return l.run(ctx, asked) })
+	out, err := confirmed(ctx, l, func(l *Ledger) (commit.Outcome, error) { return l.writer.Run(ctx, asked) })
 	if err != nil {
 		return 0, fmt.Errorf("end session %s: %w", session, err)
 	}
-	return out.position, nil
+	return out.Position, nil
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -28,7 +29,7 @@ func (l *Ledger) Policy(c authz.Principal) (events.PolicyState, error) {
 // sessions that exist, at the next check; longest lives are for those that are
 // made from now on.
 func (l *Ledger) SetPolicy(ctx context.Context, c authz.Principal, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
-	return settled(ctx, l, func(l *Ledger) (PolicyResult, error) { return l.setPolicy(ctx, c, key, &seen, p) })
+	return confirmed(ctx, l, func(l *Ledger) (PolicyResult, error) { return l.setPolicy(ctx, c, key, &seen, p) })
 }
 
 func (l *Ledger) setPolicy(ctx context.Context, c authz.Principal, key string, seen *Precondition, p events.Policy) (PolicyResult, error) {
@@ -42,9 +43,9 @@ func (l *Ledger) setPolicy(ctx context.Context, c authz.Principal, key string, s
 	if err := checkChange(change); err != nil {
 		return PolicyResult{}, err
 	}
-	out, err := l.run(ctx, command{
-		name: "set", caller: c, key: key, request: []any{"set policy", p}, noun: events.NounPolicy, about: events.PolicyName,
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	out, err := l.writer.Run(ctx, commit.Command{
+		Name: "set", By: c, Key: key, Request: []any{"set policy", p}, Noun: events.NounPolicy, About: events.PolicyName,
+		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			if err := l.authz.Authorize(c, authz.SetPolicy, authz.Target{}); err != nil {
 				return nil, err
 			}
@@ -62,7 +63,7 @@ func (l *Ledger) setPolicy(ctx context.Context, c authz.Principal, key string, s
 				return nil, nil
 			}
 			return change, nil
-		},
+		}),
 	})
 	if err != nil {
 		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
@@ -71,6 +72,6 @@ func (l *Ledger) setPolicy(ctx context.Context, c authz.Principal, key string, s
 	if err != nil {
 		return PolicyResult{}, fmt.Errorf("set the policy: %w", err)
 	}
-	got := PolicyResult{Policy: now, Position: out.position, Replayed: out.replayed}
+	got := PolicyResult{Policy: now, Position: out.Position, Replayed: out.Replayed}
 	return got, nil
 }

@@ -266,14 +266,14 @@ func (r *receipts) append(rec *receiptEvent) {
 func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Proof) (recordedAt, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
-	if err := l.room(true); err != nil {
+	if err := l.writer.Room(true); err != nil {
 		return recordedAt{}, err
 	}
 	change := &events.ReceiptIssued{
 		Covers: proof.Covers, Ledger: l.cfg.Barriers.Ledger(), Barrier: proof.Barrier, Lease: events.InMilliseconds(proof.Lease),
 		Asked: proof.Asked, Took: events.InMilliseconds(proof.Took), Nodes: compact(proof.Nodes),
 	}
-	at, now, err := l.appendOwn(ctx, events.ReceiptName, change)
+	at, now, err := l.writer.AppendOwn(ctx, events.ReceiptName, change)
 	if err != nil {
 		return recordedAt{}, err
 	}

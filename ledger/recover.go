@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -110,7 +111,7 @@ func (l *Ledger) rootAccount(ctx context.Context) (events.AccountID, string, err
 // reigns reports whether an account has superuser and its tokens are accepted,
 // once what this process knows of it is up to the log.
 func (l *Ledger) reigns(ctx context.Context, id events.AccountID) (bool, error) {
-	if err := l.catchUp(ctx, events.ShardFilter(events.NounAccount, string(id))); err != nil {
+	if err := l.writer.CatchUp(ctx, events.NounAccount, string(id)); err != nil {
 		return false, err
 	}
 	a, err := l.cfg.View.Account(id)
@@ -132,11 +133,11 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 		device = "recovered"
 	}
 	now := l.cfg.Now()
-	out, err := l.run(ctx, command{
-		key: key, request: []any{"recover root", account},
-		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey("", key)))),
-		notBefore: func() (time.Time, error) { return l.tokensBefore(account) },
-		decide: func(l *Ledger, _ authz.Principal) (events.Change, error) {
+	out, err := l.writer.Run(ctx, commit.Command{
+		Key: key, Request: []any{"recover root", account},
+		Noun: events.NounToken, About: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey("", key)))),
+		NotBefore: func() (time.Time, error) { return l.tokensBefore(account) },
+		Decide: l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
 			switch reigns, err := l.reigns(ctx, account); {
 			case err != nil:
 				return nil, err
@@ -158,10 +159,10 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 				if err != nil {
 					return nil, err
 				}
-				change.Expires = later(now, before).Add(max(life, recoveredLife)).UTC().Round(0)
+				change.Expires = laterOf(now, before).Add(max(life, recoveredLife)).UTC().Round(0)
 			}
 			return change, checkChange(change)
-		},
+		}),
 	})
-	return events.TokenID(out.about), err
+	return events.TokenID(out.About), err
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -83,7 +84,7 @@ func (l *Ledger) revokeMany(ctx context.Context, c authz.Principal, key string, 
 	}
 	// What matches is looked for in a state that holds every token whose making
 	// was acknowledged before this request.
-	at, err := l.confirm(ctx)
+	at, err := l.writer.Confirm(ctx)
 	if err != nil {
 		return RevokedMany{}, err
 	}
@@ -306,7 +307,7 @@ func (b *bulk) revoke(ctx context.Context, list []*events.Token) error {
 				first = err
 				return
 			}
-			b.out.Position = max(b.out.Position, out.position)
+			b.out.Position = max(b.out.Position, out.Position)
 			b.count([]*events.Token{t})
 		})
 	}
@@ -340,21 +341,21 @@ func (b *bulk) revokeSelf(ctx context.Context) error {
 }
 
 // revokeOne ends one token, on a key of its own under the request's.
-func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error) {
+func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (commit.Outcome, error) {
 	key := b.key
 	if key != "" {
 		key += "\x00" + string(id)
 	}
-	return b.run(ctx, command{
-		name: "revoke", caller: b.caller, key: key, request: b.request(string(id)),
-		noun: events.NounToken, about: string(id), ending: true,
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	return b.writer.Run(ctx, commit.Command{
+		Name: "revoke", By: b.caller, Key: key, Request: b.request(string(id)),
+		Noun: events.NounToken, About: string(id), Ending: true,
+		Decide: b.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			t, _, err := l.aim(c, authz.RevokeToken, id)
 			if err != nil || t.State == events.Revoked {
 				return nil, err
 			}
 			return &events.TokenRevoked{Reason: b.r.Reason}, nil
-		},
+		}),
 	})
 }
 
@@ -363,10 +364,10 @@ func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (outcome, error
 // no clock has a say.
 func (b *bulk) together(ctx context.Context) error {
 	var ended func(*events.Token) (bool, error) // before this, as of the decision
-	c := command{
-		name: "revoke tokens", caller: b.caller, key: b.key, request: b.request(""),
-		noun: events.NounPolicy, about: events.PolicyName, ending: true,
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	c := commit.Command{
+		Name: "revoke tokens", By: b.caller, Key: b.key, Request: b.request(""),
+		Noun: events.NounPolicy, About: events.PolicyName, Ending: true,
+		Decide: b.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			if err := b.spareSelf(); err != nil {
 				return nil, err
 			}
@@ -376,24 +377,24 @@ func (b *bulk) together(ctx context.Context) error {
 			}
 			ended = before
 			return what, checkChange(what)
-		},
+		}),
 	}
 	if b.account != "" {
-		c.noun, c.about = events.NounAccount, string(b.account)
+		c.Noun, c.About = events.NounAccount, string(b.account)
 	}
-	out, err := b.run(ctx, c)
+	out, err := b.writer.Run(ctx, c)
 	if err != nil {
 		return err
 	}
-	did := out.kind == events.KindAccountTokensRevoked || out.kind == events.KindPolicyTokensRevoked
-	at := out.position
+	did := out.Kind == events.KindAccountTokensRevoked || out.Kind == events.KindPolicyTokensRevoked
+	at := out.Position
 	if did {
 		b.out.At, b.upTo = at, at
 	} else { // all had ended before
 		at = max(at, b.Position())
 		b.upTo = at + 1
 	}
-	b.out.Position, b.out.Replayed = at, out.replayed
+	b.out.Position, b.out.Replayed = at, out.Replayed
 	if b.r.Prove {
 		b.receipts.begin(b.out.Position)
 	}
@@ -444,7 +445,7 @@ func (b *bulk) cut(l *Ledger, c authz.Principal) (change events.Change, ended fu
 		return nil, nil, errdefs.ViewError(err, "account %s", b.account)
 	}
 	ended = func(t *events.Token) (bool, error) { return events.CutOff(t, a, policy), nil }
-	if !b.r.Before.IsZero() && !later(a.TokensBefore, policy.TokensBefore).Before(b.r.Before) {
+	if !b.r.Before.IsZero() && !laterOf(a.TokensBefore, policy.TokensBefore).Before(b.r.Before) {
 		return nil, nil, nil
 	}
 	return &events.AccountTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, ended, nil

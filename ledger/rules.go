@@ -129,6 +129,14 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 	return until, nil
 }
 
+// laterOf returns the later of two times.
+func laterOf(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
 func expired(t *events.Token, now time.Time) bool {
 	return !t.Expires.IsZero() && !now.Before(t.Expires)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
+	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
@@ -51,7 +52,7 @@ type Precondition = events.Position
 
 // Create makes a token and its secret.
 func (l *Ledger) Create(ctx context.Context, c authz.Principal, key string, r CreateToken) (TokenResult, error) {
-	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.create(ctx, c, key, r) })
+	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.create(ctx, c, key, r) })
 }
 
 func (l *Ledger) create(ctx context.Context, c authz.Principal, key string, r CreateToken) (TokenResult, error) {
@@ -85,11 +86,11 @@ func (l *Ledger) create(ctx context.Context, c authz.Principal, key string, r Cr
 	}
 	now := l.cfg.Now()
 	var secret events.Secret
-	out, err := l.run(ctx, command{
-		name: "create", caller: c, key: key, request: []any{"create", r}, secret: &secret,
-		noun: events.NounToken, about: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
-		notBefore: func() (time.Time, error) { return l.tokensBefore(account) },
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	out, err := l.writer.Run(ctx, commit.Command{
+		Name: "create", By: c, Key: key, Request: []any{"create", r}, Secret: &secret,
+		Noun: events.NounToken, About: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
+		NotBefore: func() (time.Time, error) { return l.tokensBefore(account) },
+		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			a, err := allowed(l, c)
 			if err != nil {
 				return nil, err
@@ -116,7 +117,7 @@ func (l *Ledger) create(ctx context.Context, c authz.Principal, key string, r Cr
 				Expires: expires, Constraints: r.Constraints, Secret: kept,
 			}
 			return change, checkChange(change)
-		},
+		}),
 	})
 	if err != nil {
 		return TokenResult{}, fmt.Errorf("create token: %w", err)
@@ -140,7 +141,7 @@ func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 		return time.Time{}, errdefs.ViewError(err, "account %s", account)
 	}
 	policy, err := l.policy()
-	return later(a.TokensBefore, policy.TokensBefore), err
+	return laterOf(a.TokensBefore, policy.TokensBefore), err
 }
 
 // secretFor makes a secret, or takes the digest of the client's own, and returns
@@ -167,7 +168,7 @@ var errDigestTaken = fmt.Errorf("%w: another token has, or had, a secret of this
 // if it is nil, but never longer than the token. A grace of zero ends it with the
 // event, whatever any clock says.
 func (l *Ledger) Rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
-	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, &seen, grace) })
+	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, &seen, grace) })
 }
 
 func (l *Ledger) rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition, grace *time.Duration) (TokenResult, error) {
@@ -213,7 +214,7 @@ type EditToken struct {
 
 // Edit changes a token's scopes, labels, expiry or constraints in one event.
 func (l *Ledger) Edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
-	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.edit(ctx, c, key, id, &seen, r) })
+	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.edit(ctx, c, key, id, &seen, r) })
 }
 
 func (l *Ledger) edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition, r EditToken) (TokenResult, error) {
@@ -338,7 +339,7 @@ func (l *Ledger) Suspend(ctx context.Context, c authz.Principal, key string, id 
 // Resume ends a suspension.
 func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id events.TokenID) (TokenResult, error) {
 	var seen Precondition
-	return settled(ctx, l, func(l *Ledger) (TokenResult, error) { return l.resume(ctx, c, key, id, &seen) })
+	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.resume(ctx, c, key, id, &seen) })
 }
 
 func (l *Ledger) resume(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition) (TokenResult, error) {
@@ -389,14 +390,14 @@ type tokenChange struct {
 // end takes something away from a token. It never loses to a conflict: what has
 // come between does not make it less meant.
 func (l *Ledger) end(ctx context.Context, c authz.Principal, asked tokenChange, plan func(*events.Token) events.Change) (TokenResult, error) {
-	r, err := settled(ctx, l, func(l *Ledger) (TokenResult, error) {
+	r, err := confirmed(ctx, l, func(l *Ledger) (TokenResult, error) {
 		if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
 			return TokenResult{}, err
 		}
-		out, err := l.run(ctx, command{
-			name: asked.name, caller: c, key: asked.key, request: asked.request,
-			noun: events.NounToken, about: string(asked.id), ending: true,
-			decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+		out, err := l.writer.Run(ctx, commit.Command{
+			Name: asked.name, By: c, Key: asked.key, Request: asked.request,
+			Noun: events.NounToken, About: string(asked.id), Ending: true,
+			Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 				t, _, err := l.aim(c, asked.op, asked.id)
 				if err != nil {
 					return nil, err
@@ -411,7 +412,7 @@ func (l *Ledger) end(ctx context.Context, c authz.Principal, asked tokenChange, 
 					}
 				}
 				return change, checkChange(change)
-			},
+			}),
 		})
 		if err != nil {
 			return TokenResult{}, err
@@ -426,16 +427,16 @@ func (l *Ledger) end(ctx context.Context, c authz.Principal, asked tokenChange, 
 
 // changeToken runs a command that gives way to whatever changed the token in
 // the meantime.
-func (l *Ledger) changeToken(ctx context.Context, c authz.Principal, asked tokenChange, plan func(*Ledger, authz.Principal, *events.Token, *events.Account) (events.Change, error)) (outcome, error) {
+func (l *Ledger) changeToken(ctx context.Context, c authz.Principal, asked tokenChange, plan func(*Ledger, authz.Principal, *events.Token, *events.Account) (events.Change, error)) (commit.Outcome, error) {
 	// Also before a retry is answered with what an earlier command did: its
 	// caller may have been another token of the account, which may do more.
 	if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
-		return outcome{}, err
+		return commit.Outcome{}, err
 	}
-	return l.run(ctx, command{
-		name: asked.name, caller: c, key: asked.key, request: asked.request,
-		noun: events.NounToken, about: string(asked.id), secret: asked.secret,
-		decide: func(l *Ledger, c authz.Principal) (events.Change, error) {
+	return l.writer.Run(ctx, commit.Command{
+		Name: asked.name, By: c, Key: asked.key, Request: asked.request,
+		Noun: events.NounToken, About: string(asked.id), Secret: asked.secret,
+		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			t, a, err := l.aim(c, asked.op, asked.id)
 			if err != nil {
 				return nil, err
@@ -450,38 +451,38 @@ func (l *Ledger) changeToken(ctx context.Context, c authz.Principal, asked token
 				return nil, err
 			}
 			return plan(l, c, t, a)
-		},
+		}),
 	})
 }
 
 // made is the result of a command that made a secret. A retry is not shown it
 // where the token can do more than its caller by now.
-func (l *Ledger) made(c authz.Principal, out outcome, secret events.Secret) (TokenResult, error) {
+func (l *Ledger) made(c authz.Principal, out commit.Outcome, secret events.Secret) (TokenResult, error) {
 	r, err := l.result(out)
 	if err != nil {
 		return r, err
 	}
 	r.Made, r.Secret = true, secret
-	if out.replayed {
+	if out.Replayed {
 		r.Secret = events.Secret{}
 		a, err := l.cfg.View.Account(r.Token.Account)
 		if err != nil {
 			return TokenResult{}, errdefs.ViewError(err, "account %s", r.Token.Account)
 		}
 		if l.authz.CheckCeiling(c, authz.TokenTarget(r.Token.Token, a)) == nil {
-			r.Secret, _ = l.answers.find(out.event)
+			r.Secret, _ = l.writer.Secret(out.Event)
 		}
 	}
 	return r, nil
 }
 
-func (l *Ledger) result(out outcome) (TokenResult, error) {
-	t, err := l.token(events.TokenID(out.about))
+func (l *Ledger) result(out commit.Outcome) (TokenResult, error) {
+	t, err := l.token(events.TokenID(out.About))
 	if err != nil {
 		return TokenResult{}, err
 	}
 	shown, err := l.show(t)
-	return TokenResult{Token: shown, Position: out.position, Replayed: out.replayed}, err
+	return TokenResult{Token: shown, Position: out.Position, Replayed: out.Replayed}, err
 }
 
 // aim returns the token that an operation is about, and its account, where the

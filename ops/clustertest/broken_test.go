@@ -110,21 +110,21 @@ var breakages = []breakage{
 	},
 	{
 		"keys of earlier commands are not looked for",
-		[]Edit{{"ledger/append.go", "	if key == \"\" {\n		return outcome{}, nil\n	}\n	done, err", "	if true {\n		return outcome{}, nil\n	}\n	done, err"}},
+		[]Edit{{"ledger/commit/writer.go", "	if key == \"\" {\n		return Outcome{}, nil\n	}\n	done, err", "	if true {\n		return Outcome{}, nil\n	}\n	done, err"}},
 		[]string{"I2"},
 		cutOffScene,
 	},
 	{
 		"the answer names another position",
-		[]Edit{{"ledger/append.go", "return outcome{position: at, event: e.ID, about: c.about, kind: change.Kind()}, nil", "return outcome{position: at + 1, event: e.ID, about: c.about, kind: change.Kind()}, nil"}},
+		[]Edit{{"ledger/commit/writer.go", "return Outcome{Position: at, Event: e.ID,", "return Outcome{Position: at + 1, Event: e.ID,"}},
 		[]string{"I1"},
 		cutOffScene,
 	},
 	{
 		"a command that finds nothing to do does not ask the quorum",
 		[]Edit{{
-			"ledger/append.go", "	if change == nil {\n		change = events.Unchanged(",
-			"	if change == nil {\n		return outcome{about: r.c.about}, false, nil\n	}\n	if change == nil {\n		change = events.Unchanged(",
+			"ledger/commit/writer.go", "	if change == nil {\n		if r.c.By.Account == \"\" {\n",
+			"	if change == nil {\n		if true {\n",
 		}},
 		[]string{"I15"},
 		roamScene,
@@ -133,8 +133,8 @@ var breakages = []breakage{
 		"nobody looks at the actor again",
 		[]Edit{
 			{
-				"ledger/append.go", "	caller, err := with.current(r.c.caller)\n",
-				"	_, _ = with.current(r.c.caller)\n	caller, err := r.c.caller, error(nil)\n",
+				"ledger/commit/writer.go", "	by, err := r.w.authz.Reading(seen).Current(r.c.By)\n",
+				"	_, _ = r.w.authz.Reading(seen).Current(r.c.By)\n	by, err := r.c.By, error(nil)\n",
 			},
 			{"projector/stage.go", "void, err := s.whyVoid(e)", "void, err := \"\", error(nil)"},
 		},

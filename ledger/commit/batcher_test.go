@@ -1,0 +1,82 @@
+package commit
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/tokenledger/tokenledger/events"
+)
+
+// TestBatcherTake: of each line one append is sent at a time, and none whose line
+// is known to have moved on, which would have the others refused too.
+func TestBatcherTake(t *testing.T) {
+	line := func(filter string, end events.Position) *appendRequest {
+		return &appendRequest{filter: filter, end: end, done: make(chan struct{})}
+	}
+	stale, good, second, other, later := line("a", 6), line("a", 7), line("a", 7), line("b", 0), line("c", 9)
+	b := &batcher{
+		inflight: map[string]bool{}, ends: map[string]events.Position{"a": 7, "c": 8},
+		waiting: []*appendRequest{stale, good, second, other, later},
+	}
+	list := b.takeLocked()
+	if len(list) != 3 || list[0] != good || list[1] != other || list[2] != later {
+		t.Fatalf("%d are sent, want the first on each line that has not moved on", len(list))
+	}
+	select {
+	case <-stale.done:
+		if !wrongLastSequence(stale.err) || !errors.Is(stale.err, errStale) {
+			t.Errorf("refused with %v, want as the log does", stale.err)
+		}
+	default:
+		t.Error("one whose line has moved on waits")
+	}
+	for _, tt := range []*appendRequest{good, second, other, later} {
+		select {
+		case <-tt.done:
+			t.Errorf("line %s at %d is refused", tt.filter, tt.end)
+		default:
+		}
+	}
+	if list := b.takeLocked(); len(list) > 0 || len(b.waiting) != 1 {
+		t.Errorf("%d are sent and %d wait, while one is on its way on their line", len(list), len(b.waiting))
+	}
+	delete(b.inflight, "a")
+	b.ends["a"] = 10 // good has come, so second cannot
+	if list := b.takeLocked(); len(list) > 0 || len(b.waiting) > 0 || !wrongLastSequence(second.err) {
+		t.Errorf("%d are sent, %d wait, and the second on a line has %v", len(list), len(b.waiting), second.err)
+	}
+}
+
+// TestBatcherMustWait: few are sent by themselves, and at once. Where they would be
+// many they wait for each other, and then go together.
+func TestBatcherMustWait(t *testing.T) {
+	for _, tt := range []struct {
+		singles, waiting int
+		batch, want      bool
+	}{
+		{0, 1, false, false},
+		{minBatch - 1, 1, false, false},
+		{minBatch, 1, false, true},
+		{1, minBatch - 1, false, false},
+		{1, minBatch, false, true},
+		{0, minBatch, false, false},
+		{0, maxBatch + 1, false, false},
+		{0, 1, true, true},
+		{0, maxBatch, true, true},
+	} {
+		b := &batcher{singles: tt.singles, batch: tt.batch, waiting: make([]*appendRequest, tt.waiting)}
+		if got := b.mustWaitLocked(); got != tt.want {
+			t.Errorf("%d by themselves and %d waiting, batch %t: they wait is %t", tt.singles, tt.waiting, tt.batch, got)
+		}
+	}
+	b := &batcher{inflight: map[string]bool{}, ends: map[string]events.Position{}}
+	for i := range maxBatch + 2 {
+		b.waiting = append(b.waiting, &appendRequest{filter: fmt.Sprint(i), done: make(chan struct{})})
+	}
+	rest := b.waiting[maxBatch:]
+	if list := b.takeLocked(); len(list) != maxBatch || !slices.Equal(b.waiting, rest) {
+		t.Errorf("%d go together and %d wait, want %d and 2", len(list), len(b.waiting), maxBatch)
+	}
+}
