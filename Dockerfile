@@ -1,6 +1,6 @@
-# The image holds the program, its licence and two folders, and nothing else:
-# no shell, no libc, no certificates (nodes know each other by an authority of
-# their own). make build puts the program, which is static, into bin/.
+# The image holds only the program, its licence and two folders: no shell, no libc,
+# no certificates (nodes use an authority of their own). make build puts the static
+# program into bin/.
 #
 #	make build && docker build -t tokenledger:local .
 FROM scratch
@@ -8,8 +8,8 @@ FROM scratch
 COPY LICENSE /LICENSE
 COPY bin/tokenledger /tokenledger
 
-# An empty named volume takes on the owner of the folder that it is mounted on,
-# which nothing in this image could change later.
+# An empty named volume takes the owner of the folder that it is mounted on. Nothing
+# in this image could change the owner later.
 COPY --chown=65532:65532 ops/deploy/compose/volume /data
 COPY --chown=65532:65532 ops/deploy/compose/volume /credentials
 

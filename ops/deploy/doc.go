@@ -1,9 +1,8 @@
-// Package deploy makes the files that operators put elsewhere: for now, the
-// configuration of proxies.
+// Package deploy prints the configuration files that operators install elsewhere:
+// so far, those of reverse proxies.
 //
 // # Promise
 //
-// What it prints is what the tests run in front of the real program. In every
-// failure it fails closed, and no identity header of a client's reaches the
-// upstream.
+// The tests run what it prints in front of the real program. Every failure
+// denies the request, and no identity header of a client reaches the upstream.
 package deploy

@@ -16,7 +16,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// Nginx says what nginx is to protect and whom it asks.
+// Nginx describes one nginx server: what it protects and which verifiers it asks.
 type Nginx struct {
 	Listen    string   // host:port or port
 	Upstream  string   // http://host:port of the application
@@ -30,17 +30,19 @@ type Nginx struct {
 	AccessLog string
 }
 
-// DefaultTimeout is how long nginx waits for a verifier's answer. An answer that
-// was on its way longer may be older than the receipt of a revocation: ledgers
-// wait for the end of a lease and a margin, which is 400 ms for the default lease
-// of 30 s (see ops/design/0008).
+// DefaultTimeout is how long nginx waits for a verifier's answer. A later answer
+// may be older than the receipt of a revocation: ledgers wait for the end of a
+// lease and a margin, which is 400 ms for the default lease of 30 s (see
+// ops/design/0008).
 const DefaultTimeout = 300 * time.Millisecond
+
+const minTimeout, maxTimeout = 10 * time.Millisecond, 10 * time.Second
 
 // DefaultAccessLog is where nginx writes its access log on Debian.
 const DefaultAccessLog = "/var/log/nginx/access.log"
 
-// validate reports everything that is wrong. Nothing that is printed can end a
-// directive, begin another or be a variable.
+// validate reports everything that is wrong. No value that passes can end a
+// directive, begin another, or be read as a variable.
 func (n Nginx) validate() error {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
@@ -61,7 +63,7 @@ func (n Nginx) validate() error {
 	if err := checkPolicy(n.Policy); err != nil {
 		bad("policy: %w", err)
 	}
-	if n.Timeout != 0 && (n.Timeout < 10*time.Millisecond || n.Timeout > 10*time.Second || n.Timeout%time.Millisecond != 0) {
+	if n.Timeout != 0 && (n.Timeout < minTimeout || n.Timeout > maxTimeout || n.Timeout%time.Millisecond != 0) {
 		bad("timeout: %s is not between 10ms and 10s, in whole milliseconds", n.Timeout)
 	}
 	if n.AccessLog != "" && n.AccessLog != "off" && !logPath.MatchString(n.AccessLog) {
@@ -84,7 +86,7 @@ func checkPolicy(s string) error {
 		}
 		return nil
 	}
-	_, err := events.ParseScope(scope) // whether there is such a one, the verifier's model says
+	_, err := events.ParseScope(scope) // the verifier's model decides whether it exists
 	return err
 }
 
@@ -120,8 +122,9 @@ func isPort(s string) bool {
 	return err == nil && n > 0 && strconv.FormatUint(n, 10) == s
 }
 
-// Write prints the configuration, for the http block of nginx, from version
-// 1.15.3 on, with ngx_http_auth_request_module (Debian has it).
+// Write prints the configuration for nginx's http block. It needs nginx 1.15.3 or
+// later with ngx_http_auth_request_module (Debian's has it). An error is invalid
+// configuration, or w's own.
 func (n Nginx) Write(w io.Writer) error {
 	if err := n.validate(); err != nil {
 		return err
@@ -139,7 +142,9 @@ func (n Nginx) Write(w io.Writer) error {
 	var identity []header
 	for _, h := range proxy.Identity {
 		v := strings.ReplaceAll(strings.ToLower(h), "-", "_")
-		identity = append(identity, header{Name: h, Var: "$" + strings.Replace(v, "x_ledger", "ledger", 1), Source: "$upstream_http_" + v})
+		identity = append(identity, header{
+			Name: h, Var: "$" + strings.Replace(v, "x_ledger", "ledger", 1), Source: "$upstream_http_" + v,
+		})
 	}
 	if n.AccessLog == "" {
 		n.AccessLog = DefaultAccessLog
@@ -150,24 +155,26 @@ func (n Nginx) Write(w io.Writer) error {
 		Addrs        []string
 		Identity     []header
 		Ours         []string // other headers in our name
-		Elsewhere    []string // headers from which some applications take another path
+		Elsewhere    []string // headers from which some applications take the path
 		Unavailable  string
 		Same         string
 		Milliseconds int64
 	}{
 		n, upstream, verifiers, identity,
 		[]string{proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer},
-		[]string{"X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host", "X-Forwarded-Uri"},
+		[]string{
+			"X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host", "X-Forwarded-Uri",
+		},
 		proxy.HeaderUnavailable, proxy.Same, n.Timeout.Milliseconds(),
 	})
 }
 
-var nginxTemplate = template.Must(template.New("nginx").Parse(`# tokenledger: nginx asks a verifier before it lets a request through.
-# Put this into the http block, as in /etc/nginx/conf.d/tokenledger.conf.
-# While no verifier answers, nginx refuses with 503; it never lets through.
+var nginxTemplate = template.Must(template.New("nginx").Parse(`# tokenledger: nginx asks a verifier before it passes on a request.
+# Put this file into the http block, as /etc/nginx/conf.d/tokenledger.conf.
+# While no verifier answers, nginx refuses every request with 503.
 
 upstream tokenledger_verifier {
-    # What one worker learns of a verifier, all know.
+    # All workers share what one of them learns about a verifier.
     zone tokenledger_verifier 64k;
 {{- range .Addrs}}
     server {{.}} max_fails=1 fail_timeout=1s;
@@ -180,9 +187,9 @@ upstream tokenledger_app {
     keepalive 32;
 }
 
-# What the application gets: the client's URI byte for byte, or as the verifier
-# wrote it without a token. A verifier that says neither is of an older version;
-# then the request is passed on to nobody.
+# The application gets the client's URI byte for byte, or the verifier's copy of
+# it without the token. A verifier that sends neither is an older version; then
+# nginx does not pass on the request.
 map $ledger_uri $ledger_pass {
     default "";
     {{.Same}} http://tokenledger_app$request_uri;
@@ -193,7 +200,7 @@ map $ledger_referer $ledger_app_referer {
     {{.Same}} $http_referer;
 }
 
-# The "combined" format, without queries: a token may stand in one.
+# The "combined" format without queries: a query may contain a token.
 map $request_uri $ledger_path {
     "~^(?<ledger_raw_path>[^?#]*)" $ledger_raw_path;
 }
@@ -211,14 +218,14 @@ server {
     access_log {{.AccessLog}} tokenledger;
 {{- end}}
 
-    # X_Ledger_Account and X-Ledger-Account are one variable to CGI and PHP.
+    # CGI and PHP read X_Ledger_Account and X-Ledger-Account as one variable.
     underscores_in_headers off;
     ignore_invalid_headers on;
-    # The verifier and the application have to see one path.
+    # The verifier and the application must see the same path.
     merge_slashes off;
 
     location / {
-        # All have to agree, also where "satisfy any" stands further out.
+        # All checks must pass, even if an outer block has "satisfy any".
         satisfy all;
         auth_request /_tokenledger;
 {{- range .Identity}}
@@ -230,27 +237,27 @@ server {
         auth_request_set $ledger_challenge $upstream_http_www_authenticate;
         auth_request_set $ledger_retry $upstream_http_retry_after;
         auth_request_set $ledger_expires $upstream_http_ledger_token_expires;
-        # Sent while the token's end is near, and left out where empty.
+        # Present while the token is about to expire; nginx omits an empty one.
         add_header Ledger-Token-Expires $ledger_expires always;
-        # These pages are for refusals; the application's own go out as they are.
+        # The pages below are for refusals; error pages of the application pass.
         proxy_intercept_errors off;
         error_page 403 = @tokenledger_denied;
         error_page 500 = @tokenledger_unavailable;
 
-        # Set, each of them, also where empty: that is what takes a client's
-        # own away. The verifier refuses requests with any other X-Ledger-*.
+        # Each one is set, also to an empty value: this removes the client's
+        # own. The verifier refuses requests with any other X-Ledger-*.
 {{- range .Identity}}
         proxy_set_header {{.Name}} {{.Var}};
 {{- end}}
 {{- range .Ours}}
         proxy_set_header {{.}} "";
 {{- end}}
-        # The path that was checked is the one that counts; some applications
-        # take another from these.
+        # Some applications take the path from these headers instead of the
+        # path that was checked.
 {{- range .Elsewhere}}
         proxy_set_header {{.}} "";
 {{- end}}
-        # The application gets to know who asks, and not the token.
+        # The application learns who calls, but not the token.
         proxy_set_header Authorization "";
         proxy_set_header Referer $ledger_app_referer;
         proxy_set_header Host $host;
@@ -275,23 +282,23 @@ server {
         proxy_set_header X-Original-URI $request_uri;
         proxy_set_header X-Original-Host $host;
         proxy_set_header X-Real-IP $remote_addr;
-        # No answer is kept, whatever stands further out.
+        # Never cache an answer, even if an outer block does.
         proxy_cache off;
         proxy_store off;
-        # The answer may hold the URI, and nginx takes one of 8 KB.
+        # The answer may hold the URI, and nginx accepts URIs of up to 8 KB.
         proxy_buffer_size 32k;
         proxy_buffers 4 32k;
         proxy_busy_buffers_size 64k;
         proxy_intercept_errors off;
-        # Where a verifier is away, or says with 503 that it does not know, the
-        # next is asked; for two seconds in all.
+        # If a verifier is down, or cannot know (503), nginx asks the next one,
+        # for two seconds in all.
         proxy_set_header {{.Unavailable}} 503;
         proxy_next_upstream error timeout http_503;
         proxy_next_upstream_timeout 2s;
         proxy_connect_timeout 200ms;
-        # An answer that takes longer is discarded: it may be older than the
-        # receipt of a revocation. Ledgers wait 400 ms longer than the default
-        # lease, so this has to be less.
+        # nginx discards a later answer: it may be older than the receipt of a
+        # revocation. Ledgers wait 400 ms longer than the default lease, so this
+        # must be shorter.
         proxy_send_timeout {{.Milliseconds}}ms;
         proxy_read_timeout {{.Milliseconds}}ms;
     }
@@ -302,7 +309,7 @@ server {
         add_header Cache-Control no-store always;
         add_header WWW-Authenticate $ledger_challenge always;
         add_header Retry-After $ledger_retry always;
-        # auth_request knows no 429.
+        # auth_request cannot return 429.
         if ($ledger_deny = rate_limited) {
             return 429 '{"title":"Rate limit exceeded","status":429,"code":"rate_limited"}';
         }
