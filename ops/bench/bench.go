@@ -12,38 +12,40 @@ import (
 	"time"
 )
 
-// Config says what is measured.
+// Config describes a run.
 type Config struct {
 	// Tokens are the sizes, each 16 or more.
 	Tokens []int
-	// Threads are how many ask at once. The comparison is of the first; the
-	// others have a line of their own.
+	// Threads are the numbers of threads that ask at once. The comparison uses
+	// the first; the others have a line of their own.
 	Threads []int
 	// Duration is how long each contender is measured in each cell, over all
 	// rounds.
 	Duration time.Duration
-	// Rivals are those to compare with, of [Rivals].
+	// Rivals are the contenders to compare with, by their names in [Rivals].
 	Rivals []string
-	// Seed is what tokens and questions follow from.
+	// Seed determines the tokens and the questions.
 	Seed uint64
-	// Dir is where the temporary folder is made. Empty means the system's.
+	// Dir is the parent of the temporary folder. Empty means the system's.
 	Dir string
-	// Progress is told what is being done. Nil discards it.
+	// Progress receives a line for each step. Nil discards it.
 	Progress io.Writer
 }
 
 // Bounds of what can be measured.
 const (
-	leastTokens = revokedEvery
-	mostTokens  = 100_000_000
-	mostThreads = 256
+	minTokens   = revokedEvery
+	maxTokens   = 100_000_000
+	maxThreads  = 256
+	minDuration = 10 * time.Millisecond
+	maxDuration = time.Hour
 	rounds      = 5
 	flowRate    = 1000 // revocations a second
 
 	progressEvery = 2 * time.Second
 )
 
-// Validate reports everything that is wrong with a configuration.
+// Validate returns everything that is wrong with a configuration, joined.
 func (c Config) Validate() error {
 	var problems []error
 	bad := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
@@ -51,19 +53,19 @@ func (c Config) Validate() error {
 		bad("tokens: name at least one size")
 	}
 	for _, n := range c.Tokens {
-		if n < leastTokens || n > mostTokens {
-			bad("tokens: %d is not between %d and %d", n, leastTokens, mostTokens)
+		if n < minTokens || n > maxTokens {
+			bad("tokens: %d is not between %d and %d", n, minTokens, maxTokens)
 		}
 	}
 	if len(c.Threads) == 0 {
 		bad("threads: name at least one number")
 	}
 	for _, n := range c.Threads {
-		if n < 1 || n > mostThreads {
-			bad("threads: %d is not between 1 and %d", n, mostThreads)
+		if n < 1 || n > maxThreads {
+			bad("threads: %d is not between 1 and %d", n, maxThreads)
 		}
 	}
-	if c.Duration < 10*time.Millisecond || c.Duration > time.Hour {
+	if c.Duration < minDuration || c.Duration > maxDuration {
 		bad("duration: %s is not between 10ms and 1h", c.Duration)
 	}
 	if _, err := choose(c.Rivals); err != nil {
@@ -72,8 +74,8 @@ func (c Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// cells are what is measured at each size: one that everything else is compared
-// with, and others that differ from it in one thing or two.
+// cells returns what is measured at each size: first the base case, then cases
+// that differ from it in one or two things.
 func (c Config) cells() []Cell {
 	first := c.Threads[0]
 	cells := []Cell{
@@ -86,23 +88,25 @@ func (c Config) cells() []Cell {
 		{Kind: Hit, Spread: Uniform, Threads: first, Collect: true},
 	}
 	for _, n := range c.Threads[1:] {
-		cells = append(cells, Cell{Kind: Hit, Spread: Uniform, Threads: n}, Cell{Kind: Hit, Spread: Uniform, Threads: n, Flow: flowRate})
+		cells = append(cells,
+			Cell{Kind: Hit, Spread: Uniform, Threads: n},
+			Cell{Kind: Hit, Spread: Uniform, Threads: n, Flow: flowRate})
 	}
 	return cells
 }
 
-// doomed is how many tokens revocations need while everything is measured.
+// doomed returns how many tokens the revocations of one size need.
 func (c Config) doomed() int {
 	n := 0
 	for _, cell := range c.cells() {
 		n += cell.Flow
 	}
-	// A turn takes somewhat longer than it is meant to.
+	// A turn takes somewhat longer than planned.
 	return int(float64(n)*c.Duration.Seconds()*1.5) + n/5*rounds
 }
 
-// Run measures. Servers that it starts are stopped when it returns, and what it
-// wrote is deleted.
+// Run measures. Before it returns, it stops the servers that it started and
+// deletes what it wrote. It returns an error if a contender answers wrongly.
 func Run(ctx context.Context, c Config) (_ *Report, err error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -151,12 +155,17 @@ type field struct {
 	last   bool // of the sizes
 	tokens *population
 	dir    string
-	ready  map[string]instance
+
+	// By the contender's ID:
+	ready    map[string]instance
+	sessions map[string][]checker // one for each thread
+	flows    map[string]*flow     // of those that can revoke
 }
 
 func (f *field) say(format string, a ...any) {
 	if f.Progress != nil {
-		_, _ = fmt.Fprintf(f.Progress, "%6s tokens  %5.0f s  %s\n", short(f.size), time.Since(f.begun).Seconds(), fmt.Sprintf(format, a...))
+		_, _ = fmt.Fprintf(f.Progress, "%6s tokens  %5.0f s  %s\n",
+			short(f.size), time.Since(f.begun).Seconds(), fmt.Sprintf(format, a...))
 	}
 }
 
@@ -184,39 +193,18 @@ func (f *field) run(ctx context.Context, chosen []contender) (_ Size, err error)
 		f.ready[c.ID] = in
 		size.Contenders = append(size.Contenders, l)
 	}
-	sessions := map[string][]checker{}
-	defer func() {
-		for _, list := range sessions {
-			for _, s := range list {
-				err = errors.Join(err, s.close())
-			}
-		}
-	}()
-	for _, c := range chosen {
-		for range slices.Max(f.Threads) {
-			if in, ok := f.ready[c.ID]; ok {
-				s, err := in.session()
-				if err != nil {
-					return size, fmt.Errorf("%s: %w", c.ID, err)
-				}
-				sessions[c.ID] = append(sessions[c.ID], s)
-			}
-		}
-	}
-	flows := map[string]*flow{}
-	for id, in := range f.ready {
-		if r, ok := in.(revoker); ok {
-			flows[id] = &flow{of: r, next: f.size, last: f.tokens.all()}
-		}
+	defer func() { err = errors.Join(err, f.close()) }()
+	if err := f.open(); err != nil {
+		return size, err
 	}
 	for _, cell := range f.cells() {
 		w, err := newWorkload(f.tokens, cell.Kind, cell.Spread, draws(f.size))
 		if err != nil {
 			return size, err
 		}
-		settle()
+		freeMemory()
 		f.say("%s", cell)
-		results, err := f.compare(ctx, cell, chosen, w, sessions, flows)
+		results, err := f.compare(ctx, cell, chosen, w)
 		if err != nil {
 			return size, fmt.Errorf("%s: %w", cell, err)
 		}
@@ -230,6 +218,33 @@ func (f *field) run(ctx context.Context, chosen []contender) (_ Size, err error)
 	return size, f.gather(&size)
 }
 
+// open opens a session for each thread of each contender that is ready.
+func (f *field) open() error {
+	f.sessions, f.flows = map[string][]checker{}, map[string]*flow{}
+	for id, in := range f.ready {
+		for range slices.Max(f.Threads) {
+			s, err := in.session()
+			if err != nil {
+				return fmt.Errorf("%s: %w", id, err)
+			}
+			f.sessions[id] = append(f.sessions[id], s)
+		}
+		if r, ok := in.(revoker); ok {
+			f.flows[id] = &flow{of: r, next: f.size, last: f.tokens.all()}
+		}
+	}
+	return nil
+}
+
+func (f *field) close() (err error) {
+	for _, list := range f.sessions {
+		for _, s := range list {
+			err = errors.Join(err, s.close())
+		}
+	}
+	return err
+}
+
 // start fills one contender, and measures the memory that it takes.
 func (f *field) start(ctx context.Context, c contender) (instance, Contender, error) {
 	l := Contender{ID: c.ID, Name: c.Name}
@@ -239,7 +254,7 @@ func (f *field) start(ctx context.Context, c contender) (instance, Contender, er
 	}
 	f.say("%s: filling", c.ID)
 	begun := time.Now()
-	settle()
+	freeMemory()
 	before := residentBytes()
 	in, err := c.start(ctx, &stand{tokens: f.tokens, dir: dir, say: f.say, ready: f.ready})
 	if err != nil {
@@ -251,7 +266,7 @@ func (f *field) start(ctx context.Context, c contender) (instance, Contender, er
 			return nil, l, errors.Join(err, in.stop())
 		}
 	}
-	settle()
+	freeMemory()
 	if c.inProcess && !c.forgets && !strings.HasPrefix(c.ID, "http") {
 		l.MemoryPerToken = float64(max(0, residentBytes()-before)) / float64(f.tokens.all())
 		l.MemoryIs = "resident in this process"
@@ -260,7 +275,7 @@ func (f *field) start(ctx context.Context, c contender) (instance, Contender, er
 	return in, l, nil
 }
 
-// gather asks the contenders for what they know of themselves.
+// gather adds each contender's own figures: memory, disk, version.
 func (f *field) gather(size *Size) error {
 	for i := range size.Contenders {
 		l := &size.Contenders[i]
@@ -282,12 +297,12 @@ func (f *field) gather(size *Size) error {
 }
 
 // compare measures all contenders in one cell, in turn.
-func (f *field) compare(ctx context.Context, cell Cell, chosen []contender, w *workload, sessions map[string][]checker, flows map[string]*flow) ([]Result, error) {
+func (f *field) compare(ctx context.Context, cell Cell, chosen []contender, w *workload) ([]Result, error) {
 	turns := map[string][]turn{}
 	for round := range rounds {
 		for _, c := range chosen {
-			in, list := f.ready[c.ID], sessions[c.ID]
-			if in == nil || f.skip(cell, c, flows) != "" {
+			in, list := f.ready[c.ID], f.sessions[c.ID]
+			if in == nil || f.skip(cell, c) != "" {
 				continue
 			}
 			facts, err := in.facts()
@@ -299,17 +314,17 @@ func (f *field) compare(ctx context.Context, cell Cell, chosen []contender, w *w
 					k.ask(cell.Kind)
 				}
 			}
-			var fl *flow
-			if cell.Flow > 0 {
-				fl = flows[c.ID]
-			}
-			list = list[:cell.Threads]
-			if round == 0 { // caches and connections are to be warm
-				if _, err := (Cell{Threads: cell.Threads}).take(ctx, list, w, f.Duration/rounds/5, nil, nil); err != nil {
+			j := job{sessions: list[:cell.Threads], questions: w, d: f.Duration / rounds / 5}
+			if round == 0 { // warm the caches and connections
+				if _, err := (Cell{Threads: cell.Threads}).take(ctx, j); err != nil {
 					return nil, fmt.Errorf("%s: %w", c.ID, err)
 				}
 			}
-			t, err := cell.take(ctx, list, w, f.Duration/rounds, facts.servers, fl)
+			j.d, j.servers = f.Duration/rounds, facts.servers
+			if cell.Flow > 0 {
+				j.flow = f.flows[c.ID]
+			}
+			t, err := cell.take(ctx, j)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", c.ID, err)
 			}
@@ -318,7 +333,7 @@ func (f *field) compare(ctx context.Context, cell Cell, chosen []contender, w *w
 	}
 	var out []Result
 	for _, c := range chosen {
-		r := Result{Cell: cell, Contender: c.ID, Skipped: f.skip(cell, c, flows)}
+		r := Result{Cell: cell, Contender: c.ID, Skipped: f.skip(cell, c)}
 		if r.Skipped == "" && f.ready[c.ID] != nil {
 			r.summarize(turns[c.ID], turns[productID], f.clock)
 		}
@@ -327,14 +342,14 @@ func (f *field) compare(ctx context.Context, cell Cell, chosen []contender, w *w
 	return out, nil
 }
 
-// skip returns why a contender has no part in a cell.
-func (f *field) skip(cell Cell, c contender, flows map[string]*flow) string {
+// skip returns why a contender is not measured in a cell; empty if it is.
+func (f *field) skip(cell Cell, c contender) string {
 	switch {
 	case f.ready[c.ID] == nil:
 		return "not installed"
 	case c.forgets && (cell.Kind == Revoked || cell.Flow > 0):
 		return "accepts it until it expires"
-	case cell.Flow > 0 && flows[c.ID] == nil:
+	case cell.Flow > 0 && f.flows[c.ID] == nil:
 		return "-"
 	case cell.Collect && !c.inProcess:
 		return "-"
@@ -353,7 +368,7 @@ func short(n int) string {
 	return fmt.Sprint(n)
 }
 
-// ParseSize reads a number as 10k or 1M write it.
+// ParseSize parses a number such as 500, 10k or 1M.
 func ParseSize(s string) (int, error) {
 	digits, factor := s, 1
 	if rest, ok := strings.CutSuffix(s, "k"); ok {
@@ -363,7 +378,7 @@ func ParseSize(s string) (int, error) {
 	}
 	n := 0
 	for i := range len(digits) {
-		if digits[i] < '0' || digits[i] > '9' || n > mostTokens {
+		if digits[i] < '0' || digits[i] > '9' || n > maxTokens {
 			return 0, fmt.Errorf("%q is not a number such as 500, 10k or 1M", s)
 		}
 		n = n*10 + int(digits[i]-'0')

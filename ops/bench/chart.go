@@ -24,15 +24,19 @@ func (r *Report) WriteChart(w io.Writer) error {
 	c := newScales(r, lines)
 	var b strings.Builder
 	add := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
-	add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-labelledby="title desc">`, chartWidth, chartHeight)
+	add(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" aria-labelledby="title desc">`,
+		chartWidth, chartHeight)
 	add(`<title id="title">What a check costs against the number of tokens</title>`)
 	add(`<desc id="desc">%s</desc>`, text(describe(lines)))
 	b.WriteString(`<style>
-svg { font: 14px system-ui, sans-serif; --ink: #1b1f24; --faint: #d8dce1; --quiet: #59636e; --paper: #ffffff; --main: #0a5fb4; --rest: #6e7781 }
-@media (prefers-color-scheme: dark) { svg { --ink: #e6e8eb; --faint: #353b43; --quiet: #9aa4af; --paper: #14171b; --main: #5cb0ff; --rest: #9aa4af } }
+svg { font: 14px system-ui, sans-serif; --ink: #1b1f24; --faint: #d8dce1; --quiet: #59636e; --paper: #ffffff;
+  --main: #0a5fb4; --rest: #6e7781 }
+@media (prefers-color-scheme: dark) { svg { --ink: #e6e8eb; --faint: #353b43; --quiet: #9aa4af; --paper: #14171b;
+  --main: #5cb0ff; --rest: #9aa4af } }
 .paper { fill: var(--paper) } text { fill: var(--ink) } .quiet { fill: var(--quiet) } .grid { stroke: var(--faint) }
 .line { fill: none; stroke: var(--rest); stroke-width: 1.5 } .dot { fill: var(--rest) } .lead { stroke: var(--faint) }
-.main .line { stroke: var(--main); stroke-width: 3 } .main .dot, .main text { fill: var(--main) } .main text { font-weight: 600 }
+.main .line { stroke: var(--main); stroke-width: 3 } .main .dot, .main text { fill: var(--main) }
+.main text { font-weight: 600 }
 </style>
 `)
 	add(`<rect class="paper" width="%d" height="%d"/>`, chartWidth, chartHeight)
@@ -63,7 +67,8 @@ svg { font: 14px system-ui, sans-serif; --ink: #1b1f24; --faint: #d8dce1; --quie
 		}
 		add(`<polyline class="line" points="%s"/>`, strings.Join(path, " "))
 		last := l.points[len(l.points)-1]
-		add(`<line class="lead" x1="%.1f" y1="%.1f" x2="%d" y2="%.1f"/>`, c.x(last.tokens)+5, c.y(last.ns), plotRight+26, places[i])
+		add(`<line class="lead" x1="%.1f" y1="%.1f" x2="%d" y2="%.1f"/>`,
+			c.x(last.tokens)+5, c.y(last.ns), plotRight+26, places[i])
 		add(`<text x="%d" y="%.1f">%s</text>`, plotRight+30, places[i]+5, text(l.name+"  "+ns(last.ns)))
 		add(`</g>`)
 	}
@@ -125,7 +130,8 @@ func newScales(r *Report, lines []chartLine) scales {
 	}
 	for _, l := range lines {
 		for _, p := range l.points {
-			c.lowest, c.highest = min(c.lowest, int(math.Floor(math.Log10(p.ns)))), max(c.highest, int(math.Ceil(math.Log10(p.ns))))
+			power := math.Log10(p.ns)
+			c.lowest, c.highest = min(c.lowest, int(math.Floor(power))), max(c.highest, int(math.Ceil(power)))
 		}
 	}
 	return c

@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// contender is one way to answer.
+// contender is one way to answer checks.
 type contender struct {
 	ID   string
 	Name string // with what it does, in a few words
 	// inProcess says that its memory is this process's.
 	inProcess bool
-	// forgets says that it cannot know of a revocation.
+	// forgets says that it cannot learn of a revocation.
 	forgets bool
 	start   func(ctx context.Context, s *stand) (instance, error)
 }
 
-// contenders are all there are, the product first.
+// contenders lists them all, the product first.
 var contenders = []contender{
 	{ID: "tokenledger", Name: "tokenledger, in process", inProcess: true, start: startProduct},
 	{ID: "map", Name: "a Go map alone (the limit)", inProcess: true, start: startMap},
@@ -34,7 +34,7 @@ var contenders = []contender{
 
 const productID = "tokenledger"
 
-// Rivals returns the names of those that tokenledger can be compared with.
+// Rivals returns the names of the contenders that tokenledger can be compared with.
 func Rivals() []string {
 	var out []string
 	for _, c := range contenders[1:] {
@@ -43,11 +43,11 @@ func Rivals() []string {
 	return out
 }
 
-// choose returns the product and the rivals named.
+// choose returns the product and the named rivals.
 func choose(rivals []string) ([]contender, error) {
 	for _, r := range rivals {
 		if !slices.Contains(Rivals(), r) {
-			return nil, fmt.Errorf("rival %q is not known; known are %s", r, strings.Join(Rivals(), ", "))
+			return nil, fmt.Errorf("unknown rival %q; choose from %s", r, strings.Join(Rivals(), ", "))
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(contenders), func(c contender) bool {
@@ -55,7 +55,7 @@ func choose(rivals []string) ([]contender, error) {
 	}), nil
 }
 
-// stand is what a contender works with.
+// stand is the environment of a contender.
 type stand struct {
 	tokens *population
 	dir    string // its own, empty
@@ -65,30 +65,30 @@ type stand struct {
 
 // instance is a contender that holds the population.
 type instance interface {
-	// session returns what one thread asks with, for that thread alone.
+	// session returns a checker for one thread.
 	session() (checker, error)
-	// facts returns what is known of it besides time.
+	// facts returns its figures besides time.
 	facts() (facts, error)
-	// stop ends it, and what it started.
+	// stop stops it and all that it started.
 	stop() error
 }
 
-// revoker is an instance that can be told of revocations while it answers.
+// revoker is an instance that can revoke tokens while it answers.
 type revoker interface {
-	// revoke ends tokens of the population, one after another from first on. It
-	// returns once they are refused.
+	// revoke revokes n tokens of the population from first on. It returns once
+	// they are refused.
 	revoke(ctx context.Context, first, n int) error
 }
 
-// checker answers one question after another.
+// checker answers questions, one at a time.
 type checker interface {
 	check(q query) (allowed bool, err error)
 	close() error
 }
 
-// facts are a contender's figures besides time. Zero stands for not known.
+// facts are a contender's figures besides time. Zero means unknown.
 type facts struct {
-	memory  int64 // bytes of another process's, for all tokens
+	memory  int64 // bytes in another process, for all tokens
 	what    string
 	disk    int64
 	version string
@@ -96,7 +96,7 @@ type facts struct {
 	load    Load
 }
 
-// notInstalled reports a server that is not there.
+// notInstalled reports a server that is not installed.
 type notInstalled struct{ program, pkg string }
 
 func (e *notInstalled) Error() string {

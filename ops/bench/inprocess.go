@@ -14,8 +14,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// mapInstance is a Go map, and nothing around it: what an index in memory can
-// cost at least. Nobody may write to it while it is read.
+// mapInstance is a Go map alone: the lower limit of an index in memory. It must
+// not be written to while it is read.
 type mapInstance map[events.Digest]record
 
 func startMap(ctx context.Context, s *stand) (instance, error) {
@@ -40,8 +40,8 @@ func (m mapInstance) check(q query) (bool, error) {
 	return ok && r.allows(q), nil
 }
 
-// badgerInstance is Badger with a digest for a key, with the options of its
-// own choice but for those that make it compete for memory with the rest.
+// badgerInstance is Badger keyed by digest, with its default options, except for
+// those that would make it compete with the others.
 type badgerInstance struct {
 	db     *badger.DB
 	tokens *population
@@ -119,10 +119,9 @@ func (s badgerSession) check(q query) (allowed bool, err error) {
 	return allowed, err
 }
 
-// mostSigned is how many signed tokens are asked about in turn at most, each
-// like one of the first so many tokens. Nothing is looked up, so more would change
-// nothing.
-const mostSigned = 4096
+// maxSigned is how many signed tokens are used in turn at most. Nothing is looked
+// up, so more would not change the figures.
+const maxSigned = 4096
 
 // jwtInstance verifies signatures. A token is three parts of base64 (RFC 7515
 // section 3.1) with an expiry (RFC 7519 section 4.1.4) and a scope (RFC 8693
@@ -151,8 +150,9 @@ func startEdDSA(_ context.Context, s *stand) (instance, error) {
 }
 
 func startJWT(p *population, method jwt.SigningMethod, ours, theirs, verify any) (instance, error) {
-	j := &jwtInstance{key: verify, parser: jwt.NewParser(jwt.WithValidMethods([]string{method.Alg()}), jwt.WithExpirationRequired())}
-	for i := range min(p.size, mostSigned) {
+	parser := jwt.NewParser(jwt.WithValidMethods([]string{method.Alg()}), jwt.WithExpirationRequired())
+	j := &jwtInstance{key: verify, parser: parser}
+	for i := range min(p.size, maxSigned) {
 		c := claims{
 			Scope: fmt.Sprintf("view:site/%d track:site/%[1]d", site(i)),
 			RegisteredClaims: jwt.RegisteredClaims{
@@ -199,7 +199,7 @@ type jwtSession struct {
 
 func (s *jwtSession) close() error { return nil }
 
-// ask says what kind the next questions are of: a JWT stands in for the secret.
+// ask sets the kind of the next questions: a JWT replaces the secret.
 func (s *jwtSession) ask(k Kind) { s.kind = k }
 
 func (s *jwtSession) check(q query) (bool, error) {
@@ -214,7 +214,7 @@ func (s *jwtSession) check(q query) (bool, error) {
 	s.claims = claims{}
 	t, err := s.parser.ParseWithClaims(token, &s.claims, func(*jwt.Token) (any, error) { return s.key, nil })
 	if err != nil || !t.Valid {
-		return false, nil // whatever is wrong with it, it is refused
+		return false, nil // every error is a refusal
 	}
 	need := s.need[i%sites]
 	for scope := range strings.FieldsFuncSeq(s.claims.Scope, func(r rune) bool { return r == ' ' }) {

@@ -17,25 +17,25 @@ import (
 // the client in the same process.
 type HTTPResult struct {
 	Connections int     `json:"connections"`
-	Batch       int     `json:"batch"`             // checks of one request
+	Batch       int     `json:"batch"`             // checks a request
 	PerSecond   float64 `json:"checks_per_second"` // median of the rounds
 	P50         float64 `json:"p50_ns"`            // of a request
 	P99         float64 `json:"p99_ns"`
-	// Alone is what net/http does with the same requests where its handler reads
-	// the body and gives the same answer to all, which is the limit.
+	// Alone is the rate of net/http with a handler that only reads the body and
+	// gives the same answer to all. It is the limit.
 	Alone float64 `json:"alone_checks_per_second"`
-	// Share is PerSecond's part of Alone, median of the rounds.
+	// Share is PerSecond divided by Alone, median of the rounds.
 	Share float64 `json:"share_of_alone"`
 }
 
-// overHTTP measures the product's handlers with several connections and sizes of
-// batches, by turns with a handler that does nothing.
+// overHTTP measures the product's handlers with several connections and batch
+// sizes, in turn with a handler that does nothing.
 func (f *field) overHTTP(ctx context.Context, h *httpInstance) ([]HTTPResult, error) {
 	w, err := newWorkload(f.tokens, Hit, Uniform, min(draws(f.size), 1<<18))
 	if err != nil {
 		return nil, err
 	}
-	settle()
+	freeMemory()
 	var out []HTTPResult
 	for _, batch := range []int{1, 16, verifier.MaxBatch} {
 		alone, err := startAlone(h, w, batch)
@@ -44,7 +44,10 @@ func (f *field) overHTTP(ctx context.Context, h *httpInstance) ([]HTTPResult, er
 		}
 		for _, connections := range []int{1, 8, 64} {
 			f.say("HTTP, %d connections, %d checks a request", connections, batch)
-			r, err := measureHTTP(ctx, h, alone, w, connections, batch, f.Duration)
+			m := httpMeasurement{
+				servers: [...]*httpInstance{h, alone}, questions: w, connections: connections, batch: batch, d: f.Duration,
+			}
+			r, err := m.run(ctx)
 			if err != nil {
 				return nil, errors.Join(err, alone.stop())
 			}
@@ -57,8 +60,8 @@ func (f *field) overHTTP(ctx context.Context, h *httpInstance) ([]HTTPResult, er
 	return out, nil
 }
 
-// startAlone serves what h answers to the first request of a size, whatever it is
-// asked.
+// startAlone answers every request with h's answer to the first one of that
+// size.
 func startAlone(h *httpInstance, w *workload, batch int) (*httpInstance, error) {
 	s, err := h.dial(batch)
 	if err != nil {
@@ -81,11 +84,18 @@ func startAlone(h *httpInstance, w *workload, batch int) (*httpInstance, error) 
 	}), "/v1/verify")
 }
 
-// measureHTTP asks the two servers by turns.
-func measureHTTP(ctx context.Context, h, alone *httpInstance, w *workload, connections, batch int, d time.Duration) (_ HTTPResult, err error) {
-	r := HTTPResult{Connections: connections, Batch: batch}
-	servers := [...]*httpInstance{h, alone}
-	var sessions [len(servers)][]checker
+// httpMeasurement is one row of the comparison over HTTP.
+type httpMeasurement struct {
+	servers            [2]*httpInstance // the product's, and net/http alone
+	questions          *workload
+	connections, batch int
+	d                  time.Duration // for both servers and all rounds
+}
+
+// run asks the two servers in turn.
+func (m *httpMeasurement) run(ctx context.Context) (_ HTTPResult, err error) {
+	r := HTTPResult{Connections: m.connections, Batch: m.batch}
+	var sessions [len(m.servers)][]checker
 	defer func() {
 		for _, list := range sessions {
 			for _, s := range list {
@@ -93,9 +103,9 @@ func measureHTTP(ctx context.Context, h, alone *httpInstance, w *workload, conne
 			}
 		}
 	}()
-	for i, server := range servers {
-		for range connections {
-			s, err := server.dial(batch)
+	for i, server := range m.servers {
+		for range m.connections {
+			s, err := server.dial(m.batch)
 			if err != nil {
 				return r, err
 			}
@@ -105,13 +115,13 @@ func measureHTTP(ctx context.Context, h, alone *httpInstance, w *workload, conne
 	var all Histogram
 	var rates, limits, shares []float64
 	for range rounds {
-		var rate [len(servers)]float64
-		for i := range servers {
+		var rate [len(m.servers)]float64
+		for i := range m.servers {
 			single := new(Histogram)
 			if i == 0 {
 				single = &all
 			}
-			if rate[i], err = askHTTP(ctx, sessions[i], w, batch, d/rounds/2, single); err != nil {
+			if rate[i], err = m.ask(ctx, sessions[i], single); err != nil {
 				return r, err
 			}
 		}
@@ -123,27 +133,28 @@ func measureHTTP(ctx context.Context, h, alone *httpInstance, w *workload, conne
 	return r, nil
 }
 
-// askHTTP has all sessions ask for a while. It adds what each request took to a
-// histogram, and returns the checks a second.
-func askHTTP(ctx context.Context, sessions []checker, w *workload, batch int, d time.Duration, took *Histogram) (float64, error) {
+// ask lets all sessions ask for one turn. It adds the duration of each request to
+// took, and returns the checks a second.
+func (m *httpMeasurement) ask(ctx context.Context, sessions []checker, took *Histogram) (float64, error) {
+	w, d := m.questions, m.d/rounds/time.Duration(len(m.servers))
 	var mu sync.Mutex // guards took and requests
 	requests := 0
 	begun := now()
-	err := (Cell{}).each(sessions, func(c checker, thread int) error {
+	err := each(sessions, func(c checker, thread int) error {
 		s, at := c.(*httpSession), thread*w.len()/len(sessions)
 		var single Histogram
 		n := 0
 		for start := now(); (n == 0 || start-begun < d) && ctx.Err() == nil; n++ {
-			answer, err := s.askAbout(w, at, batch)
+			answer, err := s.askAbout(w, at, m.batch)
 			if err != nil {
 				return err
 			}
-			if bytes.Count(answer, s.good) != batch {
+			if bytes.Count(answer, s.good) != m.batch {
 				return errWrong
 			}
 			end := now() // when the next one starts
 			single.Add(end - start)
-			start, at = end, (at+batch)%w.len()
+			start, at = end, (at+m.batch)%w.len()
 		}
 		mu.Lock()
 		defer mu.Unlock()
@@ -151,5 +162,5 @@ func askHTTP(ctx context.Context, sessions []checker, w *workload, batch int, d 
 		requests += n
 		return nil
 	})
-	return float64(requests*batch) / (now() - begun).Seconds(), errors.Join(err, ctx.Err())
+	return float64(requests*m.batch) / (now() - begun).Seconds(), errors.Join(err, ctx.Err())
 }

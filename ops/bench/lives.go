@@ -10,14 +10,12 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Lives of tokens that are folded, at most: four events each, and the events of so
-// many lives lie between those of one.
 const (
-	mostLives  = 50_000
-	livesApart = 1000
+	maxLives   = 50_000 // lifetimes folded, four events each
+	livesApart = 1000   // lifetimes that are interleaved
 )
 
-// lives returns a log of whole lives of tokens: created, scoped, rotated and
+// lives returns a log of complete token lifetimes: created, scoped, rotated and
 // revoked.
 func (p *population) lives(n int) ([]events.Message, error) {
 	var log []events.Message
@@ -31,12 +29,15 @@ func (p *population) lives(n int) ([]events.Message, error) {
 	}
 	wide, narrow := siteScopes("view", "track"), siteScopes("view")
 	account := p.account(0)
-	if err := add(string(account), &events.AccountCreated{Type: events.UserAccount, Grants: []events.Scope{events.MustScope("admin:site/*")}}); err != nil {
+	grants := []events.Scope{events.MustScope("admin:site/*")}
+	if err := add(string(account), &events.AccountCreated{Type: events.UserAccount, Grants: grants}); err != nil {
 		return nil, err
 	}
 	stages := []func(i int) events.Change{
 		func(i int) events.Change {
-			return &events.TokenCreated{Account: account, App: "app", Scopes: wide[i%sites], Expires: end, Secret: secret(2 * i)}
+			return &events.TokenCreated{
+				Account: account, App: "app", Scopes: wide[i%sites], Expires: end, Secret: secret(2 * i),
+			}
 		},
 		func(i int) events.Change { return &events.TokenScoped{Scopes: narrow[i%sites]} },
 		func(i int) events.Change {
@@ -56,14 +57,14 @@ func (p *population) lives(n int) ([]events.Message, error) {
 	return log, nil
 }
 
-// foldLives folds whole lives into an index of its own, and returns how many
-// events a second that were.
+// foldLives folds complete lifetimes into a new index, and returns the events a
+// second.
 func (p *population) foldLives(ctx context.Context, dir string) (perSecond float64, err error) {
-	log, err := p.lives(min(mostLives, p.size))
+	log, err := p.lives(min(maxLives, p.size))
 	if err != nil {
 		return 0, err
 	}
-	settle()
+	freeMemory()
 	index, err := openIndex(dir)
 	if err != nil {
 		return 0, err

@@ -3,13 +3,14 @@ package bench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 )
 
-// WriteMarkdown writes the report for people, its tables aligned so that they
-// can be read as they are.
+// WriteMarkdown writes the report with aligned tables, to be read as text or
+// rendered.
 func (r *Report) WriteMarkdown(w io.Writer) error {
 	m := &markdown{}
 	m.line("# What a check costs")
@@ -22,15 +23,24 @@ func (r *Report) WriteMarkdown(w io.Writer) error {
 	if processor == "" {
 		processor = "processor not known"
 	}
-	m.line("%s, %d cores%s, %s, %s. Seed %d. Each contender %s in each row, in %d rounds by turns; clients and servers share the machine.",
-		processor, r.Machine.Cores, memory, r.Machine.System, r.Machine.Go, r.Seed, r.Duration, r.Rounds)
+	m.line("%s, %d cores%s, %s, %s. Seed %d.",
+		processor, r.Machine.Cores, memory, r.Machine.System, r.Machine.Go, r.Seed)
+	m.line("Each contender runs %s in each row, in turn over %d rounds. Clients and servers share the machine.",
+		r.Duration, r.Rounds)
 	if r.Stolen >= 0.005 {
-		m.line("Other machines on the same hardware had %.0f %% of the processors' time meanwhile, so the figures are worse than they would be alone.", 100*r.Stolen)
+		m.line("Other machines on the same hardware had %.0f %% of the processors' time, so the figures are pessimistic.",
+			100*r.Stolen)
 	}
 	m.line("")
-	m.line("Mean, rate and processor time are of checks without a clock between them; the quantiles are of single checks, less %s that reading the clock costs.", ns(float64(r.ClockCost)))
-	m.line("A rate \"a core\" is by processor time, servers' included. Ratios are of p50 to tokenledger's in the same round: median and range over the rounds; above 1 is slower.")
-	m.line("Contenders that look up by digest share the secret's shape check and SHA-256. `go doc ./ops/bench` says how all of it is measured.")
+	m.line("")
+	m.line("- Mean, rate and processor time are of untimed checks. Quantiles are of single checks, less the %s that",
+		ns(float64(r.ClockCost)))
+	m.line("  reading the clock costs.")
+	m.line("- A rate \"a core\" is by processor time, including that of servers.")
+	m.line("- Ratios compare p50 with tokenledger's in the same round: median and range over the rounds.")
+	m.line("  Above 1 is slower.")
+	m.line("- Contenders that look up by digest share the check of the secret's format and its SHA-256.")
+	m.line("- `go doc github.com/tokenledger/tokenledger/ops/bench`, run in ops/bench, explains the method.")
 	for i := range r.Sizes {
 		m.size(&r.Sizes[i])
 	}
@@ -43,7 +53,7 @@ type markdown struct{ b strings.Builder }
 
 func (m *markdown) line(format string, a ...any) { fmt.Fprintf(&m.b, format+"\n", a...) }
 
-// table writes a table, text to the left and the rest to the right.
+// table writes a table: the first column left-aligned, the others right-aligned.
 func (m *markdown) table(header []string, rows [][]string) {
 	width := make([]int, len(header))
 	for _, row := range append([][]string{header}, rows...) {
@@ -97,16 +107,16 @@ func (m *markdown) size(s *Size) {
 		if c.MemoryIs != "" {
 			memory = fmt.Sprintf("%.0f", c.MemoryPerToken)
 		}
-		rows = append(rows, []string{c.Name, ns(r.P50), ns(r.P99), ns(r.P999), ns(r.Mean), rate(r.PerSecond), rate(r.PerCore), memory, r.ratio()})
+		rows = append(rows, append(append([]string{c.Name}, r.figures()...), memory, r.ratio()))
 	}
-	m.table([]string{"", "p50", "p99", "p99.9", "mean", "checks/s", "checks/s a core", "bytes a token", "times tokenledger"}, rows)
+	m.table(slices.Concat([]string{""}, figures, []string{"bytes a token", "times tokenledger"}), rows)
 	m.memory(s)
 	m.everywhere(s, cells)
 	m.product(s, cells)
 	m.http(s)
 }
 
-// memory says what the bytes of a token are.
+// memory explains the column of bytes a token.
 func (m *markdown) memory(s *Size) {
 	var notes []string
 	for _, c := range s.Contenders {
@@ -125,7 +135,7 @@ func (m *markdown) memory(s *Size) {
 	}
 }
 
-// everywhere compares medians over all cells.
+// everywhere compares medians in all cells.
 func (m *markdown) everywhere(s *Size, cells []Cell) {
 	m.line("")
 	m.line("### p50 in every case")
@@ -156,7 +166,7 @@ func (m *markdown) everywhere(s *Size, cells []Cell) {
 	m.table(header, rows)
 }
 
-// product has all there is about tokenledger alone.
+// product writes the figures of tokenledger alone.
 func (m *markdown) product(s *Size, cells []Cell) {
 	m.line("")
 	m.line("### tokenledger in every case")
@@ -170,15 +180,16 @@ func (m *markdown) product(s *Size, cells []Cell) {
 		if cell.Flow > 0 {
 			flowed = fmt.Sprintf("%.0f", r.Flowed)
 		}
-		rows = append(rows, []string{cell.String(), ns(r.P50), ns(r.P99), ns(r.P999), ns(r.Mean), rate(r.PerSecond), rate(r.PerCore), flowed})
+		rows = append(rows, append(append([]string{cell.String()}, r.figures()...), flowed))
 	}
-	m.table([]string{"", "p50", "p99", "p99.9", "mean", "checks/s", "checks/s a core", "revocations/s applied"}, rows)
+	m.table(slices.Concat([]string{""}, figures, []string{"revocations/s applied"}), rows)
 	for _, c := range s.Contenders {
 		if l := c.Load; c.ID == productID && l.Fill > 0 {
 			m.line("")
-			m.line("Its index was folded from %d events, most of which make tokens, in %s, %s events/s, and opened again in %s.",
+			m.line("Its index was folded from %d events, most of which create tokens, in %s (%s events/s), and reopened in %s.",
 				l.Events, seconds(l.Fill), rate(float64(l.Events)/l.Fill.Seconds()), seconds(l.Restart))
-			m.line("Of whole lives (create, scope, rotate, revoke; %d lives side by side) %s events/s were folded.", livesApart, rate(l.Lives))
+			m.line("Of complete lifetimes (create, scope, rotate, revoke; %d interleaved), %s events/s were folded.",
+				livesApart, rate(l.Lives))
 		}
 	}
 }
@@ -191,11 +202,17 @@ func (m *markdown) http(s *Size) {
 	m.line("### tokenledger over HTTP, kept connections, client on the same cores")
 	var rows [][]string
 	for _, h := range s.HTTP {
-		rows = append(rows, []string{fmt.Sprintf("%d a request", h.Batch), fmt.Sprint(h.Connections), rate(h.PerSecond), ns(h.P50), ns(h.P99), rate(h.Alone), fmt.Sprintf("%.0f %%", 100*h.Share)})
+		rows = append(rows, []string{
+			fmt.Sprintf("%d a request", h.Batch), fmt.Sprint(h.Connections), rate(h.PerSecond), ns(h.P50), ns(h.P99),
+			rate(h.Alone), fmt.Sprintf("%.0f %%", 100*h.Share),
+		})
 	}
-	m.table([]string{"checks", "connections", "checks/s", "p50 of a request", "p99 of a request", "net/http alone", "share of it"}, rows)
+	m.table([]string{
+		"checks", "connections", "checks/s", "p50 of a request", "p99 of a request", "net/http alone", "share of it",
+	}, rows)
 	m.line("")
-	m.line("net/http alone reads each request and gives the same answer to all, by turns with tokenledger: it is the limit. Shares are of one round, medians.")
+	m.line("net/http alone reads each request and gives the same answer to all, in turn with tokenledger.")
+	m.line("It is the limit. Shares are medians over the rounds.")
 }
 
 func (m *markdown) versions(r *Report) {
@@ -213,11 +230,18 @@ func (m *markdown) versions(r *Report) {
 	}
 }
 
+// figures are the columns that every table of checks has.
+var figures = []string{"p50", "p99", "p99.9", "mean", "checks/s", "checks/s a core"}
+
+func (r *Result) figures() []string {
+	return []string{ns(r.P50), ns(r.P99), ns(r.P999), ns(r.Mean), rate(r.PerSecond), rate(r.PerCore)}
+}
+
 func (r *Result) ratio() string {
 	if r.Contender == productID {
 		return "1"
 	}
-	return fmt.Sprintf("%s (%s to %s)", digits(r.Ratio), digits(r.RatioLeast), digits(r.RatioMost))
+	return fmt.Sprintf("%s (%s to %s)", digits(r.Ratio), digits(r.RatioMin), digits(r.RatioMax))
 }
 
 // digits prints two or three digits of a ratio.
@@ -231,7 +255,7 @@ func digits(f float64) string {
 	return fmt.Sprintf("%.2f", f)
 }
 
-// ns prints a time of nanoseconds with a unit that suits it.
+// ns prints nanoseconds with a suitable unit.
 func ns(f float64) string {
 	switch {
 	case f < 1000:

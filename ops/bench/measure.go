@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// Cell is one set of circumstances under which contenders are compared.
+// Cell is one case in which contenders are compared.
 type Cell struct {
 	Kind    Kind   `json:"kind"`
 	Spread  Spread `json:"spread"`
 	Threads int    `json:"threads"`
-	// Flow is how many revocations a second are applied meanwhile.
+	// Flow is how many revocations a second are applied at the same time.
 	Flow int `json:"flow,omitempty"`
 	// Collect says that the garbage collector runs without a pause.
 	Collect bool `json:"collect,omitempty"`
@@ -38,8 +38,8 @@ func (c Cell) String() string {
 	return s
 }
 
-// now returns the time since some fixed one. It is read twice for each check
-// that is timed.
+// now returns the time since a fixed moment. It is read twice for each timed
+// check.
 func now() time.Duration { return time.Since(started) }
 
 var started = time.Now()
@@ -58,7 +58,7 @@ func clockCost() time.Duration {
 // turn is one turn of a contender in one cell.
 type turn struct {
 	checks  uint64        // of the half without a clock
-	elapsed time.Duration // likewise, of one thread
+	elapsed time.Duration // of that half, on one thread
 	cpu     time.Duration // processor time, of all threads and servers
 	flowed  float64       // revocations a second that were applied
 	single  Histogram     // of the other half
@@ -69,28 +69,36 @@ func (t *turn) mean(threads int) float64 {
 	return float64(t.elapsed.Nanoseconds()) * float64(threads) / float64(max(1, t.checks))
 }
 
-// half returns what half of the single checks took at most, in nanoseconds,
-// without the clock.
+// half returns the median of the single checks in nanoseconds, without the cost
+// of reading the clock.
 func (t *turn) half(clock time.Duration) float64 {
 	return max(1, t.single.Quantile(0.5)-float64(clock))
 }
 
-// errWrong reports an answer that is not the one that all contenders have to
-// give.
-var errWrong = errors.New("it answers wrongly")
+// errWrong reports an answer that differs from the expected one.
+var errWrong = errors.New("wrong answer")
 
-// unclocked is how many checks run between two looks at the clock where single
-// checks are not timed.
+// unclocked is how many checks run between two readings of the clock in the half
+// that does not time single checks.
 const unclocked = 16
 
-// take has the sessions, one for each thread, ask for a while.
-func (c Cell) take(ctx context.Context, sessions []checker, w *workload, d time.Duration, others []int, flow *flow) (turn, error) {
+// job is what a contender does in a turn.
+type job struct {
+	sessions  []checker // one for each thread
+	questions *workload
+	d         time.Duration
+	servers   []int // processes whose processor time counts too
+	flow      *flow // revocations at the same time, nil for none
+}
+
+// take lets the sessions ask for a while, each on its own thread.
+func (c Cell) take(ctx context.Context, j job) (turn, error) {
 	var t turn
 	ctx, cancel := context.WithCancel(ctx)
 	var background sync.WaitGroup
 	var flowErr error
-	if flow != nil {
-		background.Go(func() { flowErr = flow.run(ctx, c.Flow) })
+	if j.flow != nil {
+		background.Go(func() { flowErr = j.flow.run(ctx, c.Flow) })
 	}
 	if c.Collect {
 		background.Go(func() {
@@ -99,60 +107,71 @@ func (c Cell) take(ctx context.Context, sessions []checker, w *workload, d time.
 			}
 		})
 	}
-	before, begun := processorTime(others), time.Now()
-	err := c.each(sessions, func(s checker, thread int) error {
-		at, n := thread*w.len()/len(sessions), uint64(0)
-		begin := now()
-		for took := time.Duration(0); took < d/2 && ctx.Err() == nil; took = now() - begin {
-			for range unclocked {
-				if at++; at >= w.len() {
-					at = 0
-				}
-				if err := expect(s, w, at); err != nil {
-					return err
-				}
-			}
-			n += unclocked
-		}
-		atomic.AddUint64(&t.checks, n)
-		return nil
-	})
-	t.elapsed, t.cpu = time.Since(begun), processorTime(others)-before
+	before, begun := processorTime(j.servers), time.Now()
+	err := each(j.sessions, func(s checker, thread int) error { return t.untimed(ctx, j, s, thread) })
+	t.elapsed, t.cpu = time.Since(begun), processorTime(j.servers)-before
 	if err == nil {
-		err = c.each(sessions, func(s checker, thread int) error {
-			var h Histogram
-			at := thread * w.len() / len(sessions)
-			begin := now()
-			for end := begin; end-begin < d/2 && ctx.Err() == nil; {
-				if at++; at >= w.len() {
-					at = 0
-				}
-				start := now()
-				err := expect(s, w, at)
-				end = now()
-				h.Add(end - start)
-				if err != nil {
-					return err
-				}
-			}
-			merging.Lock()
-			defer merging.Unlock()
-			t.single.Merge(&h)
-			return nil
-		})
+		err = each(j.sessions, func(s checker, thread int) error { return t.timed(ctx, j, s, thread) })
 	}
-	if flow != nil {
-		t.flowed = float64(flow.done.Swap(0)) / time.Since(begun).Seconds()
-	}
-	interrupted := ctx.Err()
+	took, interrupted := time.Since(begun), ctx.Err()
 	cancel()
 	background.Wait()
+	if j.flow != nil {
+		t.flowed = float64(j.flow.done.Swap(0)) / took.Seconds()
+	}
 	return t, errors.Join(err, flowErr, interrupted)
 }
 
-var merging sync.Mutex
+// first returns the question with which a thread begins.
+func (j *job) first(thread int) int { return thread * j.questions.len() / len(j.sessions) }
 
-func (c Cell) each(sessions []checker, ask func(s checker, thread int) error) error {
+// untimed asks for half of the time, and counts checks. At least some are made,
+// however slow the machine is.
+func (t *turn) untimed(ctx context.Context, j job, s checker, thread int) error {
+	at, n := j.first(thread), uint64(0)
+	begin := now()
+	for took := time.Duration(0); took < j.d/2 && ctx.Err() == nil; took = now() - begin {
+		for range unclocked {
+			if at++; at >= j.questions.len() {
+				at = 0
+			}
+			if err := expect(s, j.questions, at); err != nil {
+				return err
+			}
+		}
+		n += unclocked
+	}
+	atomic.AddUint64(&t.checks, n)
+	return nil
+}
+
+// timed asks for half of the time, and times each check.
+func (t *turn) timed(ctx context.Context, j job, s checker, thread int) error {
+	var h Histogram
+	at := j.first(thread)
+	begin := now()
+	for end := begin; end-begin < j.d/2 && ctx.Err() == nil; {
+		if at++; at >= j.questions.len() {
+			at = 0
+		}
+		start := now()
+		err := expect(s, j.questions, at)
+		end = now()
+		h.Add(end - start)
+		if err != nil {
+			return err
+		}
+	}
+	merging.Lock()
+	defer merging.Unlock()
+	t.single.Merge(&h)
+	return nil
+}
+
+var merging sync.Mutex // guards turn.single
+
+// each runs ask for every session at once, and returns their errors joined.
+func each(sessions []checker, ask func(s checker, thread int) error) error {
 	if len(sessions) == 1 {
 		return ask(sessions[0], 0)
 	}
@@ -176,46 +195,45 @@ func expect(s checker, w *workload, at int) error {
 	return nil
 }
 
-// flow ends tokens of a population while checks are measured.
+// flow revokes tokens of a population while checks are measured.
 type flow struct {
 	of   revoker
-	next int // the first that lives
+	next int // the first live one
 	last int
 	done atomic.Int64
 }
 
-// run ends so many tokens a second until ctx ends, whether or not the last ones
-// are done in time: those that are due are then ended together.
+// run revokes rate tokens a second until ctx ends, and the first one at once. If
+// it falls behind, it revokes all that are due together.
 func (f *flow) run(ctx context.Context, rate int) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	begun, sent := time.Now(), 0
 	for {
+		due := min(1+int(time.Since(begun).Seconds()*float64(rate)), f.last-f.next+sent) - sent
+		if due > 0 {
+			// A revocation in progress is finished: half a transaction is an error.
+			if err := f.of.revoke(context.WithoutCancel(ctx), f.next, due); err != nil {
+				return fmt.Errorf("revoke while checks are measured: %w", err)
+			}
+			f.next, sent = f.next+due, sent+due
+			f.done.Add(int64(due))
+		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		due := min(int(time.Since(begun).Seconds()*float64(rate)), f.last-f.next+sent) - sent
-		if due <= 0 {
-			continue
-		}
-		// What has begun is carried out: half a transaction is an error.
-		if err := f.of.revoke(context.WithoutCancel(ctx), f.next, due); err != nil {
-			return fmt.Errorf("revoke while checks are measured: %w", err)
-		}
-		f.next, sent = f.next+due, sent+due
-		f.done.Add(int64(due))
 	}
 }
 
-// settle gives memory that is not used back to the system.
-func settle() {
+// freeMemory returns unused memory to the system.
+func freeMemory() {
 	runtime.GC()
 	debug.FreeOSMemory()
 }
 
-// median returns the middle of some numbers, 0 of none.
+// median returns the median of a list, 0 if it is empty.
 func median(list []float64) float64 {
 	if len(list) == 0 {
 		return 0

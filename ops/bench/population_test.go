@@ -54,7 +54,8 @@ func TestEvents(t *testing.T) {
 	if total := int(next - 1); total != p.events() {
 		t.Errorf("%d events, and %d were promised", total, p.events())
 	}
-	if kinds[events.KindTokenCreated] != p.all() || kinds[events.KindTokenRevoked] != p.size/revokedEvery || kinds[events.KindAccountCreated] != 54 {
+	if kinds[events.KindTokenCreated] != p.all() || kinds[events.KindTokenRevoked] != p.size/revokedEvery ||
+		kinds[events.KindAccountCreated] != 54 {
 		t.Errorf("events %v, want %d tokens made, %d revoked, 54 accounts", kinds, p.all(), p.size/revokedEvery)
 	}
 	stop := errors.New("enough")
@@ -65,7 +66,7 @@ func TestEvents(t *testing.T) {
 
 // TestWorkload: what is asked about is of its kind.
 func TestWorkload(t *testing.T) {
-	for _, size := range []int{leastTokens, 1000} {
+	for _, size := range []int{minTokens, 1000} {
 		p := &population{seed: 3, size: size, doomed: 10}
 		owner := map[string]int{}
 		for i := range p.all() {
@@ -95,7 +96,8 @@ func TestWorkload(t *testing.T) {
 						good = !known && !shaped
 					}
 					if !good {
-						t.Fatalf("%d tokens, %s: question %d is about token %d (known %t, shaped %t)", size, kind, i, q.token, known, shaped)
+						t.Fatalf("%d tokens, %s: question %d is about token %d (known %t, shaped %t)",
+							size, kind, i, q.token, known, shaped)
 					}
 				}
 			}
@@ -103,7 +105,7 @@ func TestWorkload(t *testing.T) {
 			for _, n := range times {
 				most, least = max(most, n), min(least, n)
 			}
-			if skewed := most > 10*least; size > leastTokens && (len(times) < size/3 || skewed != (spread == Zipf)) {
+			if skewed := most > 10*least; size > minTokens && (len(times) < size/3 || skewed != (spread == Zipf)) {
 				t.Errorf("%d tokens, %s: %d of them asked about, %d to %d times", size, spread, len(times), least, most)
 			}
 		}
@@ -119,7 +121,8 @@ func TestRecord(t *testing.T) {
 			t.Fatalf("record %+v comes back as %+v, %v", r, got, err)
 		}
 		if got.allows(query{token: i}) == p.revoked(i) || got.allows(query{token: i + 1}) {
-			t.Errorf("token %d, revoked %t: allowed for its site %t, for the next %t", i, p.revoked(i), got.allows(query{token: i}), got.allows(query{token: i + 1}))
+			t.Errorf("token %d, revoked %t: allowed for its site %t, for the next %t",
+				i, p.revoked(i), got.allows(query{token: i}), got.allows(query{token: i + 1}))
 		}
 		r.expires = 1
 		if r.allows(query{token: i}) {

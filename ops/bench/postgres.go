@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// postgresInstance is a PostgreSQL server with a table of records by digest, all
-// of it in its shared buffers.
+// postgresInstance is a PostgreSQL server with a table of records by digest, held
+// entirely in its shared buffers.
 type postgresInstance struct {
 	tokens *population
 	conn   string
@@ -22,7 +22,7 @@ type postgresInstance struct {
 	size   int64
 }
 
-// database is the one that initdb makes.
+// database is the one that initdb creates.
 const database = "postgres"
 
 const selectRecord = "select expires, site, live from token where digest = $1"
@@ -33,12 +33,13 @@ func startPostgres(ctx context.Context, s *stand) (_ instance, err error) {
 	if !ok || !also {
 		return nil, &notInstalled{"postgres", "postgresql"}
 	}
-	as, err := unprivileged(s.dir) // it refuses to run as root
+	as, err := unprivileged(s.dir) // PostgreSQL refuses to run as root
 	if err != nil {
 		return nil, fmt.Errorf("postgres: %w", err)
 	}
 	data := filepath.Join(s.dir, "data")
-	if err := runProgram(ctx, s.dir, as, initdb, "-D", data, "-A", "trust", "-U", database, "-E", "UTF8", "--no-locale", "--no-sync"); err != nil {
+	if err := runProgram(ctx, s.dir, as, initdb,
+		"-D", data, "-A", "trust", "-U", database, "-E", "UTF8", "--no-locale", "--no-sync"); err != nil {
 		return nil, err
 	}
 	const perToken = 200 // bytes of a row and its entry in the index, with room
@@ -46,8 +47,9 @@ func startPostgres(ctx context.Context, s *stand) (_ instance, err error) {
 	p := &postgresInstance{tokens: s.tokens}
 	p.server, err = startServer(s.dir, as, postgres, "-D", data, "-k", s.dir,
 		"-c", "listen_addresses=", "-c", "unix_socket_permissions=0700", "-c", "shared_buffers="+strconv.Itoa(buffers)+"MB",
-		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off", "-c", "wal_level=minimal", "-c", "max_wal_senders=0",
-		"-c", "max_wal_size=8GB", "-c", "maintenance_work_mem=512MB", "-c", "autovacuum=off", "-c", "jit=off")
+		"-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off",
+		"-c", "wal_level=minimal", "-c", "max_wal_senders=0", "-c", "max_wal_size=8GB",
+		"-c", "maintenance_work_mem=512MB", "-c", "autovacuum=off", "-c", "jit=off")
 	if err != nil {
 		return nil, err
 	}
@@ -70,11 +72,14 @@ func startPostgres(ctx context.Context, s *stand) (_ instance, err error) {
 }
 
 func (p *postgresInstance) fill(ctx context.Context, c *pgx.Conn) error {
-	if _, err := c.Exec(ctx, "create table token (digest bytea not null, expires int8 not null, site int4 not null, live bool not null)"); err != nil {
+	const createTable = `create table token
+		(digest bytea not null, expires int8 not null, site int4 not null, live bool not null)`
+	if _, err := c.Exec(ctx, createTable); err != nil {
 		return err
 	}
 	i := 0
-	if _, err := c.CopyFrom(ctx, pgx.Identifier{"token"}, []string{"digest", "expires", "site", "live"}, pgx.CopyFromFunc(func() ([]any, error) {
+	columns := []string{"digest", "expires", "site", "live"}
+	if _, err := c.CopyFrom(ctx, pgx.Identifier{"token"}, columns, pgx.CopyFromFunc(func() ([]any, error) {
 		if i == p.tokens.all() {
 			return nil, nil
 		}
@@ -84,7 +89,9 @@ func (p *postgresInstance) fill(ctx context.Context, c *pgx.Conn) error {
 	})); err != nil {
 		return err
 	}
-	for _, sql := range []string{"alter table token add primary key (digest)", "vacuum (freeze, analyze) token", "checkpoint"} {
+	for _, sql := range []string{
+		"alter table token add primary key (digest)", "vacuum (freeze, analyze) token", "checkpoint",
+	} {
 		if _, err := c.Exec(ctx, sql); err != nil {
 			return err
 		}
@@ -127,8 +134,8 @@ func (p *postgresInstance) session() (checker, error) {
 	return s, nil
 }
 
-// postgresSession asks in the binary format, below the conveniences of the
-// library, which would cost some microseconds more.
+// postgresSession uses the binary format and the low-level connection: the
+// library's conveniences would cost some microseconds more.
 type postgresSession struct {
 	c    *pgconn.PgConn
 	args [][]byte

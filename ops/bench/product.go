@@ -96,7 +96,7 @@ func (p *product) reopen() (err error) {
 		return err
 	}
 	p.index = nil
-	settle()
+	freeMemory()
 	began := time.Now()
 	if p.index, err = openIndex(p.dir); err != nil {
 		return err

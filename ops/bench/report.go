@@ -60,17 +60,17 @@ type Result struct {
 	Contender string `json:"contender"`
 	Skipped   string `json:"skipped,omitempty"` // why it has no figures
 
-	Mean       float64 `json:"mean_ns"` // wall time of a check on one thread, median of the rounds
-	P50        float64 `json:"p50_ns"`
-	P99        float64 `json:"p99_ns"`
-	P999       float64 `json:"p999_ns"`
-	Singles    uint64  `json:"singles"` // checks that the quantiles are of
-	PerSecond  float64 `json:"checks_per_second"`
-	PerCore    float64 `json:"checks_per_core_second"` // by processor time, servers' included; 0 if not known
-	Ratio      float64 `json:"ratio"`                  // of the median check to tokenledger's, median of the rounds
-	RatioLeast float64 `json:"ratio_least"`
-	RatioMost  float64 `json:"ratio_most"`
-	Flowed     float64 `json:"revocations_per_second,omitempty"`
+	Mean      float64 `json:"mean_ns"` // wall time of a check on one thread, median of the rounds
+	P50       float64 `json:"p50_ns"`
+	P99       float64 `json:"p99_ns"`
+	P999      float64 `json:"p999_ns"`
+	Singles   uint64  `json:"singles"` // checks that the quantiles are of
+	PerSecond float64 `json:"checks_per_second"`
+	PerCore   float64 `json:"checks_per_core_second"` // by processor time, servers' included; 0 if not known
+	Ratio     float64 `json:"ratio"`                  // of the median check to tokenledger's, median of the rounds
+	RatioMin  float64 `json:"ratio_min"`
+	RatioMax  float64 `json:"ratio_max"`
+	Flowed    float64 `json:"revocations_per_second,omitempty"`
 }
 
 // summarize computes a result from the turns of a contender and of the product
@@ -100,10 +100,10 @@ func (r *Result) summarize(turns, product []turn, clock time.Duration) {
 	}
 	r.Ratio, r.Flowed = median(ratios), median(flowed)
 	for i, ratio := range ratios {
-		if i == 0 || ratio < r.RatioLeast {
-			r.RatioLeast = ratio
+		if i == 0 || ratio < r.RatioMin {
+			r.RatioMin = ratio
 		}
-		r.RatioMost = max(r.RatioMost, ratio)
+		r.RatioMax = max(r.RatioMax, ratio)
 	}
 }
 

@@ -59,8 +59,10 @@ func TestEveryOwnHeaderIsSet(t *testing.T) {
 	conf := printed(t, valid())
 	_, block, _ := strings.Cut(conf, "location / {")
 	block, _, _ = strings.Cut(block, "\n    }")
-	for _, name := range append(slices.Clone(proxy.Identity), proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer,
-		"Authorization", "Referer", "X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host", "X-Forwarded-Uri") {
+	for _, name := range append(slices.Clone(proxy.Identity),
+		proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer,
+		"Authorization", "Referer", "X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method",
+		"X-Original-Host", "X-Forwarded-Uri") {
 		if n := strings.Count(block, "proxy_set_header "+name+" "); n != 1 {
 			t.Errorf("%s is set %d times, want once", name, n)
 		}
@@ -158,18 +160,24 @@ func TestWriteRefuses(t *testing.T) {
 			}
 		}
 	}
-	for _, s := range []string{"0", "65536", "080", "-1", "+80", "8080 ssl", ":8080", "[::1]", "::1:80", "host", "host:", "host:http", "[host]:80", "[fe80::1%eth0]:80", "unix:/run/x.sock"} {
+	for _, s := range []string{
+		"0", "65536", "080", "-1", "+80", "8080 ssl", ":8080", "[::1]", "::1:80", "host", "host:", "host:http", "[host]:80",
+		"[fe80::1%eth0]:80", "unix:/run/x.sock",
+	} {
 		refused("listen", s)
 	}
 	for _, s := range []string{
-		"https://app:3000", "app:3000", "http://", "http://:80", "http://app:", "http://app:0", "http://app:99999", "http://app/", "http://app/path", "http://app?x", "http://app#x",
-		"http://u:p@app", "HTTP://app", "http://a..b:x", "http://-app", "http://app-:80", "http://$upstream:80", "http://unix:/run/x.sock",
+		"https://app:3000", "app:3000", "http://", "http://:80", "http://app:", "http://app:0", "http://app:99999",
+		"http://app/", "http://app/path", "http://app?x", "http://app#x",
+		"http://u:p@app", "HTTP://app", "http://a..b:x", "http://-app", "http://app-:80", "http://$upstream:80",
+		"http://unix:/run/x.sock",
 	} {
 		refused("upstream", s)
 		refused("verifier", s)
 	}
 	for _, s := range []string{
-		"need", "need/", "need/view:", "need/view:site", "need/view:site/", "need/view:site/3/4", "need/view:site/..", "need/View:site/3", "need/view:/3", "need/view:site/3 ",
+		"need", "need/", "need/view:", "need/view:site", "need/view:site/", "need/view:site/3/4", "need/view:site/..",
+		"need/View:site/3", "need/view:/3", "need/view:site/3 ",
 		"site/", "site/3", "any/view:site/3", "Site", "../any", "site?x", strings.Repeat("a", 65),
 	} {
 		refused("policy", s)

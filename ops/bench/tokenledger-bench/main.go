@@ -99,9 +99,11 @@ func parse(args []string) (options, error) {
 	o.flags.SortFlags = false
 	o.flags.Usage = func() {} // run prints it
 	tokens := o.flags.StringSlice("tokens", []string{"10k", "1M"}, "numbers of tokens, as in 10k,1M,10M")
-	threads := o.flags.StringSlice("threads", []string{"1", "2"}, "how many threads ask at once; the comparison is of the first")
+	threads := o.flags.StringSlice("threads", []string{"1", "2"},
+		"numbers of threads that ask at once; the comparison uses the first")
 	o.flags.DurationVar(&o.config.Duration, "duration", 2*time.Second, "how long each contender is measured in each case")
-	rivals := o.flags.String("rivals", "all", "what to compare with: all, or some of "+strings.Join(bench.Rivals(), ",")+"; empty for none")
+	rivals := o.flags.String("rivals", "all",
+		"what to compare with: all, or some of "+strings.Join(bench.Rivals(), ",")+"; empty for none")
 	o.flags.StringVar(&o.out, "out", "", "folder to write "+fileReport+" and "+fileChart+" to")
 	o.flags.StringVar(&o.config.Dir, "scratch", "", "folder for temporary files (default: the system's)")
 	o.flags.Uint64Var(&o.config.Seed, "seed", 1, "seed of the random tokens and questions")

@@ -22,7 +22,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"--threads", "two"}, `--threads: "two" is not a number`},
 		{[]string{"--threads", "0"}, "threads: 0 is not between"},
 		{[]string{"--duration", "1ms"}, "duration: 1ms is not between"},
-		{[]string{"--rivals", "redis,mysql"}, `rival "mysql" is not known; known are map, badger`},
+		{[]string{"--rivals", "redis,mysql"}, `unknown rival "mysql"; choose from map, badger`},
 		{[]string{"--output", "yaml"}, `--output: "yaml" is neither table nor json`},
 		{[]string{"--fast"}, "unknown flag: --fast"},
 		{[]string{"extra"}, `does not take "extra"`},
@@ -56,12 +56,16 @@ func TestHelp(t *testing.T) {
 func TestReport(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "report")
 	var stdout, stderr bytes.Buffer
-	args := []string{"--tokens", "500", "--threads", "1", "--duration", "10ms", "--rivals", "map,jwt-hs256", "--seed", "3", "--out", dir}
+	args := []string{
+		"--tokens", "500", "--threads", "1", "--duration", "10ms", "--rivals", "map,jwt-hs256", "--seed", "3", "--out", dir,
+	}
 	if code := run(t.Context(), args, &stdout, &stderr); code != exitOK {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}
-	matches(t, "standard output", stdout.String(), `(?m)^## 500 tokens`, `(?m)^\| tokenledger, in process `, `(?m)^\| a Go map alone \(the limit\) `)
-	matches(t, "standard error", stderr.String(), `500 tokens .* tokenledger: filling`, `(?m)^wrote .*/report/report.md and .*/report/cost.svg$`)
+	matches(t, "standard output", stdout.String(),
+		`(?m)^## 500 tokens`, `(?m)^\| tokenledger, in process `, `(?m)^\| a Go map alone \(the limit\) `)
+	matches(t, "standard error", stderr.String(),
+		`500 tokens .* tokenledger: filling`, `(?m)^wrote .*/report/report.md and .*/report/cost.svg$`)
 	for name, want := range map[string]string{fileReport: `(?m)^\| JWT, HS256`, fileChart: `(?m)^<svg `} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
@@ -87,7 +91,8 @@ func TestJSON(t *testing.T) {
 	if err := json.Unmarshal(stdout.Bytes(), &got); err != nil {
 		t.Fatal(err)
 	}
-	if len(got.Sizes) != 1 || got.Sizes[0].Tokens != 500 || len(got.Sizes[0].Contenders) != 1 || got.Sizes[0].Contenders[0].ID != "tokenledger" {
+	s := got.Sizes
+	if len(s) != 1 || s[0].Tokens != 500 || len(s[0].Contenders) != 1 || s[0].Contenders[0].ID != "tokenledger" {
 		t.Errorf("got %+v, want 500 tokens and tokenledger alone", got)
 	}
 	if strings.Contains(stderr.String(), "wrote") {
