@@ -91,8 +91,8 @@ func (c *campaign) recover(t *testing.T) {
 	}
 	ready := c.load.Now()
 	c.load.Proofs(t, 3)
-	for _, way := range c.Bypasses(t) {
-		t.Errorf("a connection goes past the relays, so what was cut off was not: %s", way)
+	for _, conn := range c.Bypasses(t) {
+		t.Errorf("a connection bypasses the proxies, so faults did not cut the nodes off: %s", conn)
 	}
 	t.Logf("all nodes ready %s after the end of it, proofs come after %s more", (ready - began).Round(time.Millisecond), (c.load.Now() - ready).Round(time.Millisecond))
 }

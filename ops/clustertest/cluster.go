@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
 )
 
 // Options say what a cluster is made of.
@@ -34,8 +36,8 @@ type Options struct {
 	Env []string
 }
 
-// Cluster is a number of nodes, each a process of its own, with relays on every
-// way between two of them. Any goroutine may ask it things.
+// Cluster is a number of nodes, each a process of its own. A proxy carries every
+// connection between two of them. Its queries are safe for concurrent use.
 type Cluster struct {
 	Journal *Journal
 	Nodes   []*Node // the ledgers first: l1, l2, ... v1, v2, ...
@@ -43,13 +45,13 @@ type Cluster struct {
 	options Options
 	owner   testing.TB // whose end is the end of all processes
 	creds   string     // folder that nats init wrote; empty with one ledger
-	links   map[link][]*Relay
+	links   map[link][]*netfault.Proxy
 
 	mu   sync.Mutex
 	root string // guarded by mu; the first token's secret
 }
 
-// link is the way from a node to another.
+// link is the connections that one node makes to another.
 type link struct{ from, to string }
 
 // Node is a member of a cluster: its folder and addresses, and the processes
@@ -73,9 +75,9 @@ type Node struct {
 
 	cluster *Cluster
 	host    string
-	clients way   // of clients to its log, if it is a ledger
-	routes  way   // of the other ledgers
-	disk    *Disk // nil for none
+	clients endpoint // of its log, for clients; zero if it is no ledger
+	routes  endpoint // of its log, for the other ledgers
+	disk    *Disk    // nil for none
 	args    []string
 
 	mu      sync.Mutex
@@ -112,15 +114,15 @@ func New(t testing.TB, o Options) *Cluster {
 	if o.Program == "" {
 		o.Program = Build(t)
 	}
-	c := &Cluster{Journal: NewJournal(), options: o, owner: t, links: map[link][]*Relay{}}
+	c := &Cluster{Journal: NewJournal(), options: o, owner: t, links: map[link][]*netfault.Proxy{}}
 	t.Cleanup(func() { c.report(t) })
 	network := takeNetwork(t)
 	for i := range o.Ledgers {
 		n := c.add(t, fmt.Sprintf("l%d", i+1), network.host(1+i))
 		n.Ledger = true
 		n.API = "http://" + net.JoinHostPort(n.host, "7600")
-		n.clients = way{net.JoinHostPort(n.host, "7603"), net.JoinHostPort(network.host(101+i), "7603")}
-		n.routes = way{net.JoinHostPort(n.host, "7604"), net.JoinHostPort(network.host(101+i), "7604")}
+		n.clients = endpoint{net.JoinHostPort(n.host, "7603"), net.JoinHostPort(network.host(101+i), "7603")}
+		n.routes = endpoint{net.JoinHostPort(n.host, "7604"), net.JoinHostPort(network.host(101+i), "7604")}
 	}
 	for i := range o.Verifiers {
 		c.add(t, fmt.Sprintf("v%d", i+1), network.host(51+i))
@@ -175,33 +177,33 @@ func (c *Cluster) add(t testing.TB, name, host string) *Node {
 	return n
 }
 
-// A way is how a ledger's log is reached: the door, where all are told to go,
-// and the address behind it, where the ledger listens. The servers of a cluster
-// tell each other where the others are, and that is the door again, so nobody
-// finds another way in.
-type way struct {
-	door, behind string // host:port
+// endpoint is one port of a ledger's log server. Nodes connect to the proxied
+// address, and the ledger listens at the server address. The servers of a
+// cluster announce the proxied addresses to each other, so no node learns an
+// address that bypasses the proxies.
+type endpoint struct {
+	proxied, server string // host:port
 }
 
-// open opens a way to a ledger. It lets nobody in but the nodes, each by a relay
-// of its own, and the test.
-func (c *Cluster) open(t testing.TB, to *Node, w way) {
+// open makes an endpoint of a ledger reachable for the nodes, each through a
+// proxy of its own, and for the test. Other connections are closed.
+func (c *Cluster) open(t testing.TB, to *Node, e endpoint) {
 	t.Helper()
-	relays := map[string]*Relay{tester: newRelay(w.behind)}
+	proxies := map[string]*netfault.Proxy{tester: netfault.New(netfault.To(e.server))}
 	for _, from := range c.Nodes {
-		r := newRelay(w.behind)
-		relays[from.Name] = r
+		p := netfault.New(netfault.To(e.server))
+		proxies[from.Name] = p
 		if from != to {
 			l := link{from.Name, to.Name}
-			c.links[l] = append(c.links[l], r)
+			c.links[l] = append(c.links[l], p)
 		}
 	}
-	d := openDoor(t, w.door, func(conn net.Conn) *Relay { return relays[c.dialer(conn)] })
+	l := netfault.Listen(t, e.proxied, func(conn net.Conn) *netfault.Proxy { return proxies[c.dialer(conn)] })
 	t.Cleanup(func() {
-		for _, r := range relays {
-			r.end()
+		for _, p := range proxies {
+			p.Close()
 		}
-		d.close()
+		l.Close()
 	})
 }
 
@@ -253,16 +255,16 @@ func (c *Cluster) serve(n *Node) []string {
 	}
 	var clients, routes []string
 	for _, l := range c.Ledgers() {
-		clients = append(clients, "nats://"+l.clients.door)
-		routes = append(routes, "nats://"+l.routes.door)
+		clients = append(clients, "nats://"+l.clients.proxied)
+		routes = append(routes, "nats://"+l.routes.proxied)
 	}
 	switch {
 	case !n.Ledger:
 		args = append(args, "--roles", "verifier", "--nats", strings.Join(clients, ","))
 	case c.creds == "":
-		args = append(args, "--nats-listen", n.clients.behind)
+		args = append(args, "--nats-listen", n.clients.server)
 	default:
-		args = append(args, "--nats-listen", n.clients.behind, "--nats-cluster", strings.Join(routes, ","), "--nats-cluster-listen", n.routes.behind)
+		args = append(args, "--nats-listen", n.clients.server, "--nats-cluster", strings.Join(routes, ","), "--nats-cluster-listen", n.routes.server)
 	}
 	if n.Ledger {
 		args = append(args, "--api-addr", bare(n.API))
@@ -326,19 +328,19 @@ func (c *Cluster) Root(t testing.TB) string {
 	return c.root
 }
 
-// Hold keeps back everything that travels from one node to another, on every
-// connection between them.
+// Hold keeps back everything that one node sends to another, on every connection
+// between them.
 func (c *Cluster) Hold(from, to *Node) {
 	c.Journal.Note("test", "hold %s -> %s", from.Name, to.Name)
-	for _, r := range c.links[link{from.Name, to.Name}] {
-		r.Hold(Forth)
+	for _, p := range c.links[link{from.Name, to.Name}] {
+		p.Hold(netfault.Forward)
 	}
-	for _, r := range c.links[link{to.Name, from.Name}] {
-		r.Hold(Back)
+	for _, p := range c.links[link{to.Name, from.Name}] {
+		p.Hold(netfault.Backward)
 	}
 }
 
-// Split keeps back everything that travels between nodes of two groups.
+// Split keeps back everything that two groups of nodes send to each other.
 func (c *Cluster) Split(a, b []*Node) {
 	for _, x := range a {
 		for _, y := range b {
@@ -348,7 +350,7 @@ func (c *Cluster) Split(a, b []*Node) {
 	}
 }
 
-// Others returns the nodes that are not among those named.
+// Others returns the nodes that are not listed.
 func (c *Cluster) Others(but ...*Node) []*Node {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return slices.Contains(but, n) })
 }
@@ -357,55 +359,51 @@ func (c *Cluster) Others(but ...*Node) []*Node {
 func (c *Cluster) Sever(a, b *Node) {
 	c.Journal.Note("test", "sever %s and %s", a.Name, b.Name)
 	for _, l := range []link{{a.Name, b.Name}, {b.Name, a.Name}} {
-		for _, r := range c.links[l] {
-			r.Sever()
+		for _, p := range c.links[l] {
+			p.Sever()
 		}
 	}
 }
 
 // Connected reports whether a node has a connection to a ledger that it began.
 func (c *Cluster) Connected(from, to *Node) bool {
-	return slices.ContainsFunc(c.links[link{from.Name, to.Name}], func(r *Relay) bool { return r.Carries() > 0 })
+	return slices.ContainsFunc(c.links[link{from.Name, to.Name}], func(p *netfault.Proxy) bool { return p.Open() > 0 })
 }
 
-// Delay has everything that travels from one node to another arrive later.
+// Delay makes everything that one node sends to another arrive later.
 func (c *Cluster) Delay(from, to *Node, d time.Duration) {
 	c.Journal.Note("test", "delay %s -> %s by %s", from.Name, to.Name, d)
-	for _, r := range c.links[link{from.Name, to.Name}] {
-		r.Delay(Forth, d)
+	for _, p := range c.links[link{from.Name, to.Name}] {
+		p.Delay(netfault.Forward, d)
 	}
-	for _, r := range c.links[link{to.Name, from.Name}] {
-		r.Delay(Back, d)
+	for _, p := range c.links[link{to.Name, from.Name}] {
+		p.Delay(netfault.Backward, d)
 	}
 }
 
-// Heal ends what was done to the ways between nodes.
+// Heal ends all faults between nodes.
 func (c *Cluster) Heal() {
 	c.Journal.Note("test", "heal")
-	for _, relays := range c.links {
-		for _, r := range relays {
-			r.Mend()
-			for w := range ways {
-				r.Delay(w, 0)
-				r.Pass(w)
-			}
+	for _, proxies := range c.links {
+		for _, p := range proxies {
+			p.Reset()
 		}
 	}
 }
 
 // Bypasses returns the connections of nodes to the log that do not go through a
-// relay: what was cut off then was not.
+// proxy. If there is one, a fault did not cut the node off.
 func (c *Cluster) Bypasses(t testing.TB) []string {
 	t.Helper()
 	list, err := sockets()
 	if err != nil {
-		t.Logf("NOT TESTED: that nodes are connected through relays alone: %v", err)
+		t.Logf("NOT TESTED: that every connection between nodes goes through a proxy: %v", err)
 		return nil
 	}
 	var found []string
 	for _, s := range list {
 		for _, to := range c.Ledgers() {
-			if r := s.remote.String(); r != to.clients.behind && r != to.routes.behind {
+			if r := s.remote.String(); r != to.clients.server && r != to.routes.server {
 				continue
 			}
 			for _, from := range c.Others(to) {

@@ -39,13 +39,13 @@ func (n *Node) connect() (*nats.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		return nats.Connect("nats://"+n.clients.door, creds.Options()...)
+		return nats.Connect("nats://"+n.clients.proxied, creds.Options()...)
 	}
 	key, err := embedded.LoadKey(n.File("verifier.nk"))
 	if err != nil {
 		return nil, err
 	}
-	return nats.Connect("nats://"+n.clients.door, embedded.VerifierOptions(key)...)
+	return nats.Connect("nats://"+n.clients.proxied, embedded.VerifierOptions(key)...)
 }
 
 // Leader waits until the ledgers that run agree on who leads a stream.

@@ -35,11 +35,11 @@ func sockets() ([]socket, error) {
 		if len(fields) < 10 || fields[3] != established {
 			continue
 		}
-		local, err := endpoint(fields[1])
+		local, err := parseAddr(fields[1])
 		if err != nil {
 			return nil, err
 		}
-		remote, err := endpoint(fields[2])
+		remote, err := parseAddr(fields[2])
 		if err != nil {
 			return nil, err
 		}
@@ -48,8 +48,8 @@ func sockets() ([]socket, error) {
 	return list, in.Err()
 }
 
-// endpoint reads an address as the kernel lists it: 0100007F:1F90.
-func endpoint(s string) (netip.AddrPort, error) {
+// parseAddr parses an address as the kernel lists it: 0100007F:1F90.
+func parseAddr(s string) (netip.AddrPort, error) {
 	host, port, _ := strings.Cut(s, ":")
 	b, err := hex.DecodeString(host)
 	if err != nil || len(b) != 4 {

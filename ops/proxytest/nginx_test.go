@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/addrtest"
+	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
 	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
@@ -412,8 +413,8 @@ func TestNginx(t *testing.T) {
 			clients = 32
 			each    = 32
 		)
-		verifier := startRelay(t, strings.TrimPrefix(f.nodes[0].addr.Verify, "http://"))
-		n := startNginx(t, snippet(t, f.app.url, "site", "http://"+verifier.addr))
+		verifier, addr := netfault.Start(t, netfault.To(strings.TrimPrefix(f.nodes[0].addr.Verify, "http://")))
+		n := startNginx(t, snippet(t, f.app.url, "site", "http://"+addr))
 		var wg sync.WaitGroup
 		var bad atomic.Int64
 		begun := time.Now()
@@ -431,11 +432,11 @@ func TestNginx(t *testing.T) {
 		}
 		wg.Wait()
 		took := time.Since(begun)
-		t.Logf("%d requests over %d connections in %s (%.0f/s): %d connections to the verifier", clients*each, clients, took.Round(time.Millisecond), clients*each/took.Seconds(), verifier.connections())
+		t.Logf("%d requests over %d connections in %s (%.0f/s): %d connections to the verifier", clients*each, clients, took.Round(time.Millisecond), clients*each/took.Seconds(), verifier.Accepted())
 		if bad.Load() > 0 {
 			t.Errorf("%d clients met a refusal", bad.Load())
 		}
-		if got := verifier.connections(); got > 32 {
+		if got := verifier.Accepted(); got > 32 {
 			t.Errorf("%d connections to the verifier, want 32 at the most", got)
 		}
 		f.app.take()
@@ -638,7 +639,7 @@ func TestVerifierWithoutLease(t *testing.T) {
 	cut := f.each[2]
 	naive := startNginx(t, f.naive(t, f.nodes[2].addr.Verify))
 
-	f.link.cut(true)
+	f.link.Sever()
 	revoked := time.Now()
 	f.api("POST", "/v1/tokens/"+ended.id+"/revoke", map[string]any{})
 	until(t, "the verifier that is cut off refuses", func() bool {
@@ -658,7 +659,7 @@ func TestVerifierWithoutLease(t *testing.T) {
 		f.refused("one of three without a lease, revoked", f.all.send(get("/site/3/x", bearer(ended.secret))), 401)
 	}
 
-	f.link.cut(false)
+	f.link.Restore()
 	until(t, "the verifier is back", func() bool {
 		// From the first time that it says anything else, it knows.
 		a := cut.send(get("/site/3/x", bearer(ended.secret)))

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
 	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
@@ -155,9 +156,9 @@ func (p *process) ready() bool {
 // cluster is a ledger that also verifies, and two verifiers that follow it.
 type cluster struct {
 	t     testing.TB
-	nodes []*process // the ledger first
-	link  *relay     // between the last verifier and the log
-	root  string     // the first token's secret
+	nodes []*process      // the ledger first
+	link  *netfault.Proxy // between the last verifier and the log
+	root  string          // the first token's secret
 
 	rootAccount string // the account of that token, once it was asked for
 }
@@ -180,8 +181,9 @@ func startCluster(t testing.TB, lease time.Duration) *cluster {
 	}
 	c.root = strings.TrimSpace(string(secret))
 	c.nodes = append(c.nodes, ledger)
-	c.link = startRelay(t, strings.TrimPrefix(ledger.addr.NATS, "nats://"))
-	for i, url := range []string{ledger.addr.NATS, "nats://" + c.link.addr} {
+	link, linkAddr := netfault.Start(t, netfault.To(strings.TrimPrefix(ledger.addr.NATS, "nats://")))
+	c.link = link
+	for i, url := range []string{ledger.addr.NATS, "nats://" + linkAddr} {
 		cfg := config(i + 1)
 		cfg.Roles, cfg.NATS, cfg.NATSKey = []string{node.RoleVerifier}, url, filepath.Join(ledger.cfg.Data, "verifier.nk")
 		c.nodes = append(c.nodes, startProcess(t, cfg))

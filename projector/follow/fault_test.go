@@ -2,9 +2,6 @@ package follow_test
 
 import (
 	"fmt"
-	"io"
-	"net"
-	"sync"
 	"testing"
 	"time"
 
@@ -12,6 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
@@ -218,78 +216,6 @@ func TestFlippedBitWhileFollowing(t *testing.T) {
 	}
 }
 
-// A wire is a TCP path to the server that can swallow everything and keep the
-// connections up.
-type wire struct {
-	ln   net.Listener
-	to   string
-	wg   sync.WaitGroup
-	mu   sync.Mutex
-	open chan struct{} // closed while bytes go through
-	done chan struct{}
-}
-
-func newWire(t *testing.T, to string) *wire {
-	w := &wire{ln: must(net.Listen("tcp", "127.0.0.1:0")), to: to, open: make(chan struct{}), done: make(chan struct{})}
-	close(w.open)
-	w.wg.Go(func() {
-		for {
-			in, err := w.ln.Accept()
-			if err != nil {
-				return
-			}
-			out, err := net.Dial("tcp", w.to)
-			if err != nil {
-				in.Close()
-				continue
-			}
-			for _, c := range [][2]net.Conn{{in, out}, {out, in}} {
-				w.wg.Go(func() {
-					defer c[0].Close()
-					defer c[1].Close()
-					w.copy(c[1], c[0])
-				})
-			}
-			w.wg.Go(func() { <-w.done; in.Close(); out.Close() })
-		}
-	})
-	t.Cleanup(func() { w.ln.Close(); close(w.done); w.wg.Wait() })
-	return w
-}
-
-func (w *wire) copy(to io.Writer, from io.Reader) {
-	b := make([]byte, 32<<10)
-	for {
-		n, err := from.Read(b)
-		if err != nil {
-			return
-		}
-		w.mu.Lock()
-		open := w.open
-		w.mu.Unlock()
-		select {
-		case <-open:
-		case <-w.done:
-			return
-		}
-		if _, err := to.Write(b[:n]); err != nil {
-			return
-		}
-	}
-}
-
-func (w *wire) shut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.open = make(chan struct{})
-}
-
-func (w *wire) reopen() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	close(w.open)
-}
-
 func TestBlackHole(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -304,9 +230,9 @@ func TestBlackHole(t *testing.T) {
 			l.start()
 			t.Cleanup(l.stop)
 			l.open()
-			w := newWire(t, l.door.srv.Addr().String())
+			proxy, addr := netfault.Start(t, netfault.To(l.door.srv.Addr().String()))
 			var option nats.Option = func(o *nats.Options) error { // not in process
-				o.InProcessServer, o.Url = nil, "nats://"+w.ln.Addr().String()
+				o.InProcessServer, o.Url = nil, "nats://"+addr
 				o.PingInterval, o.MaxPingsOut, o.Timeout = c.pings, 2, 200*time.Millisecond
 				return nil
 			}
@@ -315,12 +241,13 @@ func TestBlackHole(t *testing.T) {
 			r := newReader(t).run(cfg)
 			r.waitFresh(l.publish(100))
 			for i := range 3 {
-				w.shut()
+				proxy.Hold(netfault.Forward)
+				proxy.Hold(netfault.Backward)
 				shut := clock.Boottime()
 				r.wait("the loss", func() bool { return r.away })
 				p := l.publish(100)
 				before := len(r.told())
-				w.reopen()
+				proxy.Reset()
 				r.waitFresh(p)
 				for _, f := range r.told()[:before] {
 					if f.asked > shut {
