@@ -73,7 +73,7 @@ func TestFlippedBitInIndex(t *testing.T) {
 				r, err := ask(ctx, p.waitListening().Verify, w.root)
 				return err == nil && r.Position >= end
 			})
-			if p.out.has("put aside") {
+			if p.out.has("index quarantined") {
 				asides[sort.pattern]++
 			}
 			for _, want := range sample(rng, w.expectations(), 40) {
@@ -91,9 +91,9 @@ func TestFlippedBitInIndex(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("flipped %v; put aside: %v", sorts, asides)
+	t.Logf("flipped %v; quarantined: %v", sorts, asides)
 	if tables := sorts[0]; asides[tables.pattern] != tables.times {
-		t.Errorf("%d of %d damaged tables were put aside, want all: every byte of a table is under a checksum", asides[tables.pattern], tables.times)
+		t.Errorf("%d of %d damaged tables were quarantined, want all: every byte of a table is under a checksum", asides[tables.pattern], tables.times)
 	}
 }
 

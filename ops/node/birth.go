@@ -18,6 +18,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/datadir"
+	"github.com/tokenledger/tokenledger/projector/replica"
 )
 
 // A log that several keep is begun once, by one of them. Nobody can tell a log
@@ -393,7 +394,7 @@ func (w *waiting) adopt(ctx context.Context, info embedded.StreamInfo) error {
 	case err != nil:
 		return err
 	case !known:
-		return errOpening
+		return replica.ErrOpening
 	case own.Epoch != "" && info.Epoch != own.Epoch:
 		return w.n.otherLog(info.Epoch, own.Epoch)
 	}

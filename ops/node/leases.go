@@ -77,7 +77,7 @@ func (n *Node) keepLease() error {
 	n.lease, err = lease.NewKeeper(lease.Config{
 		Publisher: lease.JetStream(js), Leases: reader, Index: n.index, Holder: n.holder,
 		Lease: n.cfg.Lease, Statements: n.index.Statements, Stale: n.cfg.Stale, Version: n.cfg.Version,
-		OnRenewal: n.index.compare, Logger: n.log,
+		OnRenewal: n.index.Compare, Logger: n.log,
 		Ledger: n.cfg.has(RoleLedger), Compared: n.cfg.has(RoleLedger) && n.cfg.replicated(),
 	})
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/datadir"
+	"github.com/tokenledger/tokenledger/projector/replica"
 )
 
 // validateLog reports what is wrong with where the log is kept.
@@ -274,7 +275,7 @@ func (n *Node) openStream(ctx context.Context) error {
 		return err
 	case !errors.Is(err, embedded.ErrNoStream):
 		return err
-	case note.Known(), hasIndex(n.dir.File(datadir.Index)):
+	case note.Known(), replica.Exists(n.dir.File(datadir.Index)):
 		return n.logGone()
 	}
 	return n.createStream(ctx, js, newEpoch())

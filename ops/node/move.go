@@ -12,6 +12,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
 // Shares of the lease that a mover goes by. The first move comes within a third
@@ -136,7 +137,7 @@ func (n *Node) watchServer(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		now, s, stopped := clock.Boottime(), n.sight(), atFault(n.index.Err())
+		now, s, stopped := clock.Boottime(), n.sight(), follow.IsFatal(n.index.Err())
 		if s.connected && s.reconnects != m.reconnects {
 			n.lease.Hurry()
 		}
@@ -156,7 +157,7 @@ func (n *Node) watchServer(ctx context.Context) error {
 			said, silent = now, 0
 		}
 		if stopped {
-			n.index.retry()
+			n.index.Retry()
 		}
 	}
 }
@@ -171,7 +172,7 @@ func (n *Node) sight() sight {
 		asking: lease.Asking, confirmed: lease.Confirmed,
 		// An index that stopped by its own fault lacks nothing that another server
 		// has. One whose log has a gap may find the event elsewhere.
-		lacking:  err == nil && (lease.Lacking || !fresh) || atFault(err),
+		lacking:  err == nil && (lease.Lacking || !fresh) || follow.IsFatal(err),
 		position: uint64(n.index.Position()),
 	}
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/metrics"
 	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/projector/replica"
 	"github.com/tokenledger/tokenledger/verifier"
 	"github.com/tokenledger/tokenledger/verifier/lease"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
@@ -202,7 +203,7 @@ type Node struct {
 	model  string // digest of the permission model
 	dir    *datadir.Dir
 	logParts
-	index   *index
+	index   *replica.Replica
 	fetched atomic.Int64  // bytes of a snapshot that were read
 	moves   atomic.Uint64 // switches to another server of the log
 	quiet   atomic.Bool   // the last of them was not logged
@@ -286,9 +287,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, n.closeLog()) }()
 
-	n.index = newIndex(indexConfig{
+	n.index = replica.New(replica.Config{
 		Name: n.name, Dir: n.dir.File(datadir.Index), Fetch: n.fetchSnapshot, Logger: n.log,
-		Resident: max(0, n.cfg.Resident),
+		Resident: max(0, n.cfg.Resident), Reserve: datadir.IndexReserve,
 		Follow: func() (*follow.Follower, error) {
 			return follow.New(follow.Config{Conn: n.conn, GapTimeout: n.cfg.gapTimeout(), Logger: n.log})
 		},
@@ -296,7 +297,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	// The index outlives ctx: requests that are under way still need it.
 	indexCtx, stopIndex := context.WithCancel(context.WithoutCancel(ctx))
 	indexDone := make(chan error, 1)
-	go func() { indexDone <- n.index.run(indexCtx) }()
+	go func() { indexDone <- n.index.Run(indexCtx) }()
 	defer func() {
 		stopIndex()
 		err = errors.Join(err, <-indexDone)
@@ -406,7 +407,7 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 				n.log.Info("reading the log", "position", at, "end", end)
 				said = time.Now()
 			}
-		case time.Since(began) > patience, atFault(n.index.Err()):
+		case time.Since(began) > patience, follow.IsFatal(n.index.Err()):
 			return fmt.Errorf("the index does not come up to the log: %w", errors.Join(n.index.Err()))
 		}
 		select {
@@ -433,17 +434,6 @@ func (n *Node) endOf(ctx context.Context) (embedded.StreamInfo, error) {
 		info, err = embedded.OpenStream(ctx, js)
 	}
 	return info, err
-}
-
-// atFault reports whether the index stopped for what the log is. Waiting mends
-// none of it.
-func atFault(err error) bool {
-	for _, fault := range []error{follow.ErrGap, follow.ErrRewound, follow.ErrReplaced, follow.ErrForeign} {
-		if errors.Is(err, fault) {
-			return true
-		}
-	}
-	return false
 }
 
 // listen opens the listeners.

@@ -12,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ops/datadir"
+	"github.com/tokenledger/tokenledger/projector/replica"
 )
 
 // reportEvery is how often a node reports where nothing changes.
@@ -30,7 +31,7 @@ func (n *Node) report(ctx context.Context) error {
 		}
 		step, cancel := context.WithTimeout(ctx, reportEvery)
 		switch err := n.index.WaitApplied(step, at+1); {
-		case errors.Is(err, errOpening):
+		case errors.Is(err, replica.ErrOpening):
 			clock.Sleep(step, 10*time.Millisecond) // a receipt may wait for what it holds
 		case err != nil:
 			<-step.Done() // stopped or nothing new: report again in a second

@@ -61,6 +61,17 @@ type Config struct {
 	Boottime func() time.Duration
 }
 
+// IsFatal reports whether a follower stopped because of what the log holds. Waiting
+// does not help: the index or the log has to be replaced.
+func IsFatal(err error) bool {
+	for _, fatal := range []error{ErrGap, ErrRewound, ErrReplaced, ErrForeign} {
+		if errors.Is(err, fatal) {
+			return true
+		}
+	}
+	return false
+}
+
 // withDefaults returns c with zero values replaced.
 func (c Config) withDefaults() Config {
 	if c.Batch == 0 {

@@ -1,4 +1,4 @@
-package node
+package replica
 
 import (
 	"bytes"
@@ -27,10 +27,14 @@ import (
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 	"github.com/tokenledger/tokenledger/projector/snapshot"
+	"github.com/tokenledger/tokenledger/verifier"
 )
 
 // long bounds what a test waits for.
 const long = wait.Limit
+
+// A verifier asks the index directly: nothing of ops is between them.
+var _ verifier.Index = (*Replica)(nil)
 
 // bench is an index that follows a real log.
 type bench struct {
@@ -40,8 +44,8 @@ type bench struct {
 	all  []events.Message // what is in the log
 	dir  string           // of the index
 
-	cfg   indexConfig
-	x     *index
+	cfg   Config
+	x     *Replica
 	stop  func()
 	lines *lines
 }
@@ -74,8 +78,8 @@ func newBench(t *testing.T, messages []events.Message) *bench {
 	if b.js, err = jetstream.New(b.conn); err != nil {
 		t.Fatal(err)
 	}
-	b.cfg = indexConfig{
-		Name: "me", Dir: b.dir, Scrub: -1, ScrubRate: 1 << 40, Resident: 1 << 20,
+	b.cfg = Config{
+		Name: "me", Dir: b.dir, Reserve: 64 << 20, Scrub: -1, ScrubRate: 1 << 40, Resident: 1 << 20,
 		Logger: slog.New(slog.NewTextHandler(b.lines, nil)),
 		Follow: func() (*follow.Follower, error) {
 			return follow.New(follow.Config{Conn: b.conn, Poll: 20 * time.Millisecond, GapTimeout: 200 * time.Millisecond})
@@ -105,11 +109,11 @@ func (b *bench) append(messages []events.Message) {
 // start runs the index until the test ends or stop is called.
 func (b *bench) start() {
 	b.t.Helper()
-	b.x = newIndex(b.cfg)
+	b.x = New(b.cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	x := b.x
-	go func() { done <- x.run(ctx) }()
+	go func() { done <- x.Run(ctx) }()
 	b.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -209,7 +213,7 @@ func (s signed) fetch(t testing.TB, messages []events.Message) func(context.Cont
 	}
 }
 
-func TestIndexBeginsWithASnapshot(t *testing.T) {
+func TestBeginsWithSnapshot(t *testing.T) {
 	run := eventstest.History(101, 400)
 	b := newBench(t, run.Messages[:350])
 	b.cfg.Fetch = newSigned(t).fetch(t, run.Messages[:300])
@@ -321,20 +325,20 @@ func TestRebuildBeside(t *testing.T) {
 	}
 }
 
-// TestExchange: an index that is behind does not take the place of the one in
+// TestSwap: an index that is behind does not take the place of the one in
 // use.
-func TestExchange(t *testing.T) {
+func TestSwap(t *testing.T) {
 	run := eventstest.History(113, 60)
-	x := newIndex(indexConfig{})
+	x := New(Config{})
 	old, behind, level := &generation{}, &generation{}, &generation{}
 	for g, n := range map[*generation]int{old: 50, behind: 49, level: 50} {
 		g.p = soundIndex(t, run.Messages[:n]).Projector
 	}
-	x.serve(old)
-	if x.exchange(old, behind) || x.now != old {
+	x.publish(old)
+	if x.swap(old, behind) || x.live != old {
 		t.Error("one that is behind was taken")
 	}
-	if !x.exchange(old, level) || x.now != level {
+	if !x.swap(old, level) || x.live != level {
 		t.Error("one that is level was not taken")
 	}
 }
@@ -365,14 +369,12 @@ func TestRebuildWaits(t *testing.T) {
 	hold.Store(true)
 	b.x.Rebuild(errors.New("test"))
 	<-opened
-	b.eventually("it fails", func() bool { return b.lines.count("index was not made anew") == 1 })
+	b.eventually("it fails", func() bool { return b.lines.count("index was not rebuilt") == 1 })
 	if b.x.Projector() != live || b.x.Err() != nil {
 		t.Errorf("the index in use is another one, %v", b.x.Err())
 	}
 	b.right()
-	if f := b.folders(); !slices.Equal(f, []string{"index"}) {
-		t.Errorf("the folders are %v", f)
-	}
+	b.eventually("what was built is removed", func() bool { return slices.Equal(b.folders(), []string{"index"}) })
 }
 
 // TestNoRoom makes the index anew on a disk with room for one.
@@ -392,7 +394,7 @@ func TestNoRoom(t *testing.T) {
 	// In doubt it answers nothing, so it may go. The log is read then, and not
 	// the snapshot again.
 	index, mark := soundIndex(t, messages).statements()
-	b.x.compareWith("other", index, mark)
+	b.x.compareStatements("other", index, mark)
 	b.eventually("it is made anew in its place", func() bool { return b.lines.count("index was removed") == 1 })
 	b.eventually("the log decides", func() bool { return b.lines.count("this node's index was wrong") == 1 })
 	b.right()
@@ -401,36 +403,36 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
-// TestEvidence: a doubt is decided by an index that was made from the log since,
+// TestSettle: a doubt is decided by an index that was made from the log since,
 // and by no other.
-func TestEvidence(t *testing.T) {
+func TestSettle(t *testing.T) {
 	b := newBench(t, eventstest.History(112, 300).Messages)
 	b.start()
 	b.caughtUp()
 	s := b.digest()
-	doubtful := trial{at: s.Position, mine: s.Digest, against: []string{"other"}}
+	doubtful := dispute{at: s.Position, own: s.Digest, peers: []string{"other"}}
 	for _, g := range []*generation{
 		{fromLog: false, keep: doubtful.at},
 		{fromLog: true, keep: doubtful.at - 1},
 		{fromLog: true},
 	} {
-		x := newIndex(b.cfg)
-		x.trial = &doubtful
+		x := New(b.cfg)
+		x.dispute = &doubtful
 		x.Fence(errors.New("doubt"))
 		g.p = b.x.Projector()
-		if x.decide(g) || x.trial == nil || x.fence == nil {
+		if x.settle(g) || x.dispute == nil || x.fence == nil {
 			t.Errorf("an index with fromLog %t, of another trial %t, has decided", g.fromLog, g.keep != doubtful.at)
 		}
 		g.fromLog, g.keep = true, doubtful.at
-		if !x.decide(g) || x.trial != nil || x.fence != nil {
+		if !x.settle(g) || x.dispute != nil || x.fence != nil {
 			t.Error("an index made from the log has not decided")
 		}
 	}
 }
 
-// TestDoubtWhileRebuilding asks for a new index, and doubts arise meanwhile: the
+// TestDisputeWhileRebuilding asks for a new index, and doubts arise meanwhile: the
 // one that was begun with a snapshot does not count.
-func TestDoubtWhileRebuilding(t *testing.T) {
+func TestDisputeWhileRebuilding(t *testing.T) {
 	messages, fetch := wrongIndex(t)
 	b := newBench(t, messages)
 	begun, goOn := make(chan struct{}), make(chan struct{})
@@ -448,7 +450,7 @@ func TestDoubtWhileRebuilding(t *testing.T) {
 	<-begun
 	b.x.Rebuild(errors.New("once more")) // so that nothing else can be asked for
 	index, mark := soundIndex(t, messages).statements()
-	b.x.compareWith("other", index, mark)
+	b.x.compareStatements("other", index, mark)
 	close(goOn)
 	b.eventually("the log decides", func() bool { return b.lines.count("this node's index was wrong") == 1 })
 	b.right()
@@ -545,7 +547,7 @@ func TestOutvoted(t *testing.T) {
 				if marks {
 					index.Position++ // which this node has not reached
 				}
-				b.x.compareWith(other, index, mark)
+				b.x.compareStatements(other, index, mark)
 				if other == "a" {
 					b.refuses("differs from the index of a")
 				}
@@ -559,8 +561,8 @@ func TestOutvoted(t *testing.T) {
 			}
 			// All agree now.
 			index, mark := sound.statements()
-			b.x.compareWith("a", index, mark)
-			b.x.compareWith("b", index, mark)
+			b.x.compareStatements("a", index, mark)
+			b.x.compareStatements("b", index, mark)
 			b.right()
 		})
 	}
@@ -602,12 +604,12 @@ func TestTied(t *testing.T) {
 	live := b.x.Projector()
 	wrong := b.digest()
 	wrong.Digest++
-	b.x.compareWith("other", wrong, events.Statement{})
-	b.x.compareWith("other", wrong, events.Statement{})
-	b.eventually("the log decides", func() bool { return b.lines.count("this node's index was right") == 1 })
+	b.x.compareStatements("other", wrong, events.Statement{})
+	b.x.compareStatements("other", wrong, events.Statement{})
+	b.eventually("the log decides", func() bool { return b.lines.count("the log confirms this node's index") == 1 })
 	b.right()
 	if b.x.Projector() == live {
-		t.Error("the index was not made anew")
+		t.Error("the index was not rebuilt")
 	}
 	live = b.x.Projector()
 	// The other goes on as it was, which changes nothing any more.
@@ -616,11 +618,11 @@ func TestTied(t *testing.T) {
 	for range 3 {
 		wrong = b.digest()
 		wrong.Digest++
-		b.x.compareWith("other", wrong, events.Statement{})
+		b.x.compareStatements("other", wrong, events.Statement{})
 		b.right()
 	}
-	if b.x.Projector() != live || b.lines.count("index is in doubt") != 1 {
-		t.Errorf("the index was in doubt %d times", b.lines.count("index is in doubt"))
+	if b.x.Projector() != live || b.lines.count("index is disputed") != 1 {
+		t.Errorf("the index was in doubt %d times", b.lines.count("index is disputed"))
 	}
 	b.eventually("nothing is left of it", func() bool { return len(b.folders()) == 1 })
 }
@@ -639,11 +641,11 @@ func TestLiar(t *testing.T) {
 		good := b.digest()
 		wrong := good
 		wrong.Digest++
-		b.x.compareWith("liar", good, events.Statement{})
-		b.x.compareWith("liar", wrong, events.Statement{})
+		b.x.compareStatements("liar", good, events.Statement{})
+		b.x.compareStatements("liar", wrong, events.Statement{})
 	}
 	lie()
-	b.eventually("the log decides", func() bool { return b.lines.count("this node's index was right") == 1 })
+	b.eventually("the log decides", func() bool { return b.lines.count("the log confirms this node's index") == 1 })
 	b.caughtUp()
 	live := b.x.Projector()
 	for range 100 {
@@ -652,21 +654,21 @@ func TestLiar(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := b.lines.count("index is in doubt"); n != 1 || b.x.onTrial() != nil || b.x.Projector() != live {
+	if n := b.lines.count("index is disputed"); n != 1 || b.x.currentDispute() != nil || b.x.Projector() != live {
 		t.Fatalf("the index was in doubt %d times", n)
 	}
-	now.Store(int64(firstQuarantine))
+	now.Store(int64(minQuarantine))
 	lie()
-	for b.lines.count("this node's index was right") < 2 {
+	for b.lines.count("the log confirms this node's index") < 2 {
 		if err := b.x.Err(); err != nil {
 			t.Fatal(err) // the second doubt by the same one does not fence
 		}
 	}
-	now.Store(int64(2 * firstQuarantine))
+	now.Store(int64(2 * minQuarantine))
 	for range 100 {
 		lie()
 	}
-	if n := b.lines.count("index is in doubt"); n != 2 {
+	if n := b.lines.count("index is disputed"); n != 2 {
 		t.Errorf("the index was in doubt %d times", n)
 	}
 	b.right()
@@ -687,20 +689,20 @@ func TestFoundAgain(t *testing.T) {
 		sound := soundIndex(t, messages)
 		index, mark := sound.statements()
 		b.x.checkMu.Lock()
-		b.x.check.hear("other", b.digest(), events.Statement{})
-		b.x.check.acquit(0, []string{"other"})
+		b.x.check.record("other", b.digest(), events.Statement{})
+		b.x.check.quarantine(0, []string{"other"})
 		b.x.checkMu.Unlock()
-		b.x.compareWith("other", b.digest(), events.Statement{}) // it agrees since
-		b.x.compareWith("other", index, mark)
-		if b.x.onTrial() != nil {
+		b.x.compareStatements("other", b.digest(), events.Statement{}) // it agrees since
+		b.x.compareStatements("other", index, mark)
+		if b.x.currentDispute() != nil {
 			t.Fatal("one in quarantine is listened to")
 		}
 		if never {
-			b.x.compareWith("another", index, mark)
+			b.x.compareStatements("another", index, mark)
 			b.refuses("differs from the index of another")
 		} else {
-			now.Store(int64(firstQuarantine))
-			b.x.compareWith("other", index, mark)
+			now.Store(int64(minQuarantine))
+			b.x.compareStatements("other", index, mark)
 		}
 		b.eventually("the log decides", func() bool { return b.lines.count("this node's index was wrong") == 1 })
 		b.right()
@@ -717,9 +719,9 @@ func TestMajority(t *testing.T) {
 	live, good := b.x.Projector(), b.digest()
 	wrong := good
 	wrong.Digest++
-	b.x.compareWith("good", good, events.Statement{})
+	b.x.compareStatements("good", good, events.Statement{})
 	for range 3 {
-		b.x.compareWith("bad", wrong, events.Statement{})
+		b.x.compareStatements("bad", wrong, events.Statement{})
 	}
 	b.right()
 	if b.x.Projector() != live || b.lines.count("another node's index differs") != 1 || b.lines.count("bad") != 1 {
@@ -731,20 +733,20 @@ func TestMajority(t *testing.T) {
 		{Holder: events.Holder{Node: "bad2"}, Epoch: "another", Index: wrong},
 		{Holder: events.Holder{Node: "bad3"}, Index: wrong},
 	} {
-		b.x.compare(r)
-		b.x.compare(r)
+		b.x.Compare(r)
+		b.x.Compare(r)
 	}
 	b.right()
-	if n := len(b.x.check.others); n != 2 {
+	if n := len(b.x.check.peers); n != 2 {
 		t.Errorf("%d nodes were listened to, want 2", n)
 	}
-	b.x.compare(&events.Renewal{Holder: events.Holder{Node: "bad4"}, Epoch: b.x.Epoch(), Index: wrong})
-	b.eventually("the log decides", func() bool { return b.lines.count("this node's index was right") == 1 })
+	b.x.Compare(&events.Renewal{Holder: events.Holder{Node: "bad4"}, Epoch: b.x.Epoch(), Index: wrong})
+	b.eventually("the log decides", func() bool { return b.lines.count("the log confirms this node's index") == 1 })
 	b.right()
 }
 
-// TestStoppedOnTrial stops a node while the log is being asked.
-func TestStoppedOnTrial(t *testing.T) {
+// TestStoppedDuringDispute stops a node while the log is being asked.
+func TestStoppedDuringDispute(t *testing.T) {
 	messages, fetch := wrongIndex(t)
 	b := newBench(t, messages)
 	b.cfg.Fetch = fetch
@@ -752,11 +754,11 @@ func TestStoppedOnTrial(t *testing.T) {
 	b.caughtUp()
 	sound := soundIndex(t, messages)
 	index, mark := sound.statements()
-	b.x.compareWith("a", index, mark)
+	b.x.compareStatements("a", index, mark)
 	b.stop()
 	b.start()
 	b.caughtUp()
-	b.x.compareWith("a", index, mark)
+	b.x.compareStatements("a", index, mark)
 	b.right()
 }
 
@@ -794,7 +796,7 @@ func TestDamagedWhileItRuns(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for last := events.Position(500); b.lines.count("index was put aside") == 0; {
+	for last := events.Position(500); b.lines.count("index quarantined") == 0; {
 		at := b.x.Position()
 		if at != 0 && at < last {
 			t.Fatalf("the position went from %d to %d", last, at)
@@ -816,7 +818,7 @@ func TestDamagedWhileItRuns(t *testing.T) {
 
 // TestSettle starts on what a process left that was killed at any moment of an
 // exchange.
-func TestSettle(t *testing.T) {
+func TestRecoverDir(t *testing.T) {
 	for _, tt := range []struct {
 		there []string
 		keeps string // whose content becomes the index's
@@ -839,9 +841,9 @@ func TestSettle(t *testing.T) {
 			}
 		}
 		dir := filepath.Join(parent, "index")
-		got, err := settle(dir)
+		got, err := recoverDir(dir)
 		if err != nil || got != dir {
-			t.Errorf("%v: settle = %s, %v", tt.there, got, err)
+			t.Errorf("%v: recoverDir = %s, %v", tt.there, got, err)
 		}
 		entries, err := os.ReadDir(parent)
 		if err != nil {
@@ -862,10 +864,10 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// TestIndexRetry stops the index because the server that it reads from lacks what
+// TestRetry stops the index because the server that it reads from lacks what
 // was read before. Once the node is connected to another server it is opened
 // again at once, and not half a minute later.
-func TestIndexRetry(t *testing.T) {
+func TestRetry(t *testing.T) {
 	b := newBench(t, eventstest.History(114, 200).Messages)
 	stale := ledgertest.Start(t).Conn()
 	t.Cleanup(stale.Close)
@@ -880,16 +882,16 @@ func TestIndexRetry(t *testing.T) {
 
 	conn.Store(stale)
 	b.start()
-	b.eventually("the index stops", func() bool { return atFault(b.x.Err()) })
+	b.eventually("the index stops", func() bool { return follow.IsFatal(b.x.Err()) })
 	b.eventually("it is opened again at the same server", func() bool {
-		b.x.retry() // it may not wait yet
+		b.x.Retry() // it may not wait yet
 		return b.lines.count("trying the index again") > 0
 	})
 	b.eventually("it stops again", func() bool { return b.lines.count("index stopped") > 1 })
 	conn.Store(b.conn)
 	began := time.Now()
 	b.eventually("it answers from the other one", func() bool {
-		b.x.retry()
+		b.x.Retry()
 		_, fresh := b.x.FreshAsOf()
 		return fresh && b.x.Err() == nil
 	})
