@@ -91,7 +91,7 @@ func (a *api) getSession(ctx context.Context, _ *struct{}) (*sessionOutput, erro
 }
 
 func (a *api) reauthenticate(ctx context.Context, in *reauthenticateInput) (*sessionOutput, error) {
-	s, err := a.signIn.Prove(ctx, callerFrom(ctx), signin.Proof{Password: []byte(in.Body.Password), Code: in.Body.Code})
+	s, err := a.signIn.Reauthenticate(ctx, callerFrom(ctx), signin.Reauthentication{Password: []byte(in.Body.Password), Code: in.Body.Code})
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,9 @@ func (a *api) listSessions(ctx context.Context, in *listSessionsInput) (*listSes
 	if err != nil {
 		return nil, err
 	}
-	list, more, err := a.signIn.List(ctx, c, in.Account, in.All, events.SessionID(after), in.Limit)
+	list, more, err := a.signIn.List(ctx, c, signin.ListSessions{
+		Account: in.Account, All: in.All, After: events.SessionID(after), Limit: in.Limit,
+	})
 	if err != nil {
 		return nil, locatedAt(accountInQuery, err)
 	}

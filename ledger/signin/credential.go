@@ -17,41 +17,41 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
-// credential is what an account's person proves to be who they are by.
+// credential is the stored record of what an account's person authenticates with.
 type credential struct {
-	Password     string        `json:"password,omitempty"`      // PHC string
-	SecondFactor *secondFactor `json:"second_factor,omitempty"` // confirmed
-	Pending      string        `json:"pending,omitempty"`       // secret of one that is not
-	Recovery     []string      `json:"recovery,omitempty"`      // digests of the codes that are left
-	Known        []string      `json:"known,omitempty"`         // digests of addresses that signed in, newest first
-	Invitation   *invited      `json:"invitation,omitempty"`
-	// Due are events that only tell of a change that counts already.
-	Due []due `json:"due,omitempty"`
-	// From is the position of the last event of a change, or of the end of all
-	// sessions. Who signs in has seen it.
+	Password     string            `json:"password,omitempty"`      // PHC string
+	SecondFactor *secondFactor     `json:"second_factor,omitempty"` // confirmed
+	Pending      string            `json:"pending,omitempty"`       // secret of one that is not confirmed
+	Recovery     []string          `json:"recovery,omitempty"`      // digests of the unused codes
+	Known        []string          `json:"known,omitempty"`         // digests of addresses that signed in, newest first
+	Invitation   *storedInvitation `json:"invitation,omitempty"`
+	// Due are events that report a change which is already in force.
+	Due []pendingEvent `json:"due,omitempty"`
+	// From is the position of the last event that changed the credential or ended
+	// all sessions. A ledger applies it before it lets the person sign in.
 	From events.Position `json:"from,omitempty"`
-	// Next replaces this credential if the event of Commit takes effect. Both
-	// are absent while no change is under way.
-	Next   *credential `json:"next,omitempty"`
-	Commit *due        `json:"commit,omitempty"`
+	// Next replaces this credential if the event of Commit takes effect. Both are
+	// absent if no change is pending.
+	Next   *credential   `json:"next,omitempty"`
+	Commit *pendingEvent `json:"commit,omitempty"`
 }
 
-// invited is an invitation to set a password.
-type invited struct {
+// storedInvitation is an open invitation to set a password.
+type storedInvitation struct {
 	Digest  events.Digest `json:"digest"`
 	Expires time.Time     `json:"expires"`
-	// Reset takes the second factor away with it.
+	// Reset says that redeeming it also removes the second factor.
 	Reset bool `json:"reset,omitempty"`
 }
 
-// due is an event that has to follow, and who asked for what it tells.
-type due struct {
+// pendingEvent is an event that has to be appended, with the caller that caused it.
+type pendingEvent struct {
 	ID           string           `json:"id"` // of the command, so that it is appended once
 	Proof        events.Proof     `json:"proof"`
 	EndsSessions bool             `json:"ends_sessions,omitempty"`
 	Kept         events.SessionID `json:"kept,omitempty"`
 
-	Account events.AccountID `json:"account"` // who did it, as the rest
+	Account events.AccountID `json:"account"` // of the caller, as are the rest
 	Token   events.TokenID   `json:"token,omitempty"`
 	Secret  events.Digest    `json:"secret,omitzero"`
 	Session events.SessionID `json:"session,omitempty"`
@@ -63,63 +63,63 @@ type due struct {
 	Inherit bool             `json:"inherit,omitempty"`
 }
 
-func newDue(by authz.Principal, what events.Proof) due {
-	return due{
+func newPendingEvent(by authz.Principal, what events.Proof) pendingEvent {
+	return pendingEvent{
 		ID: "proof-" + rand.Text(), Proof: what,
 		Account: by.Account, Token: by.Token, Secret: by.Secret, Session: by.Session, Opened: by.Opened, Began: by.Began,
 		Proved: by.Proved, Address: by.Address, Scopes: by.Scopes, Inherit: by.Inherit,
 	}
 }
 
-// newSessionsEnd is newDue for what ends all sessions of the account but one.
-func newSessionsEnd(by authz.Principal, what events.Proof, kept events.SessionID) due {
-	d := newDue(by, what)
+// newSessionsEnd is newPendingEvent for a change that ends all sessions of the account
+// except kept.
+func newSessionsEnd(by authz.Principal, what events.Proof, kept events.SessionID) pendingEvent {
+	d := newPendingEvent(by, what)
 	d.EndsSessions, d.Kept = true, kept
 	return d
 }
 
-func (d *due) caller() authz.Principal {
+func (d *pendingEvent) caller() authz.Principal {
 	return authz.Principal{
 		Account: d.Account, Token: d.Token, Secret: d.Secret, Session: d.Session, Opened: d.Opened, Began: d.Began,
 		Proved: d.Proved, Address: d.Address, Scopes: d.Scopes, Inherit: d.Inherit,
 	}
 }
 
-// change is what the event tells of an account.
-func (d *due) change(id events.AccountID) ledger.ProofChange {
+// change returns the content of the event.
+func (d *pendingEvent) change(id events.AccountID) ledger.ProofChange {
 	return ledger.ProofChange{Key: d.ID, Account: id, Proof: d.Proof, EndsSessions: d.EndsSessions, Kept: d.Kept}
 }
 
-// mostKnown is how many addresses are remembered of an account.
-const mostKnown = 8
+// maxKnown is how many addresses an account remembers.
+const maxKnown = 8
 
-// knows reports whether somebody has signed in from an address.
-func (c *credential) knows(id events.AccountID, address string) bool {
+// knowsAddress reports whether somebody has signed in from an address.
+func (c *credential) knowsAddress(id events.AccountID, address string) bool {
 	return slices.Contains(c.Known, addressDigest(id, address))
 }
 
-// meet remembers an address.
-func (c *credential) meet(id events.AccountID, address string) {
+// rememberAddress makes an address the newest of those that signed in.
+func (c *credential) rememberAddress(id events.AccountID, address string) {
 	d := addressDigest(id, address)
 	known := slices.DeleteFunc(slices.Clone(c.Known), func(k string) bool { return k == d })
 	known = slices.Insert(known, 0, d)
-	c.Known = known[:min(len(known), mostKnown)]
+	c.Known = known[:min(len(known), maxKnown)]
 }
 
 func addressDigest(id events.AccountID, address string) string {
-	sum := sha256.Sum256([]byte(string(id) + " " + prefix(address)))
+	sum := sha256.Sum256([]byte(string(id) + " " + addressPrefix(address)))
 	return hex.EncodeToString(sum[:16])
 }
 
-// nobody is read in the place of an account that does not exist, which takes as
-// long.
-const nobody = events.AccountID("acc_00000000000000000000000000")
+// unknownAccount is read if the account does not exist, so that both cases take the
+// same time.
+const unknownAccount = events.AccountID("acc_00000000000000000000000000")
 
 func credentialKey(id events.AccountID) string { return "credential." + string(id) }
 
-// stored reads an account's credential as it is in the bucket, empty where it has
-// none.
-func (s *SignIn) stored(ctx context.Context, id events.AccountID) (c credential, revision uint64, err error) {
+// readStored reads an account's credential from the bucket, empty if it has none.
+func (s *SignIn) readStored(ctx context.Context, id events.AccountID) (c credential, revision uint64, err error) {
 	e, err := s.directory.Get(ctx, credentialKey(id))
 	switch {
 	case errors.Is(err, bucket.ErrNotFound):
@@ -133,17 +133,17 @@ func (s *SignIn) stored(ctx context.Context, id events.AccountID) (c credential,
 	return c, e.Revision, nil
 }
 
-// credential reads an account's credential. It first finishes a change that is
-// under way: while it is unknown whether that counts, neither the old credential
-// nor the new one does, and the error is [ledger.ErrUnavailable].
+// credential reads an account's credential. If a change is pending it completes the
+// change first. While its outcome is unknown, neither the old nor the new credential
+// is accepted, and the error is [ledger.ErrUnavailable].
 func (s *SignIn) credential(ctx context.Context, id events.AccountID) (c credential, revision uint64, err error) {
 	for {
-		c, revision, err := s.stored(ctx, id)
+		c, revision, err := s.readStored(ctx, id)
 		if err != nil || c.Next == nil {
 			return c, revision, err
 		}
-		ctx, cancel := lasting(ctx)
-		_, _, err = s.finish(ctx, id, c, revision)
+		ctx, cancel := detached(ctx)
+		_, _, err = s.completeChange(ctx, id, c, revision)
 		cancel()
 		if err != nil {
 			return c, revision, err
@@ -151,20 +151,20 @@ func (s *SignIn) credential(ctx context.Context, id events.AccountID) (c credent
 	}
 }
 
-// finish carries a change that is under way to its end: it counts if and only if
-// the log has its event. It returns the credential as it is then, and why the
-// change was refused, nil if it counts.
-func (s *SignIn) finish(ctx context.Context, id events.AccountID, c credential, revision uint64) (now credential, refused, err error) {
+// completeChange completes a pending change: it takes effect if and only if the log
+// has its event. It returns the resulting credential, and why the change was refused,
+// nil if it took effect.
+func (s *SignIn) completeChange(ctx context.Context, id events.AccountID, c credential, revision uint64) (now credential, refused, err error) {
 	change := c.Commit.change(id)
 	at, err := s.cfg.Trail.RecordProof(ctx, c.Commit.caller(), change)
 	if err != nil {
 		if !isRefusal(err) {
-			return c, nil, fmt.Errorf("the change is under way, and counts once the log has it: %w", unavailable(err))
+			return c, nil, fmt.Errorf("the change is pending, and takes effect if the log has its event: %w", unavailable(err))
 		}
-		// Another ledger may be about to append the event all the same.
+		// Another ledger may still append the event.
 		refused = err
 		if at, err = s.cfg.Trail.AbandonProof(ctx, c.Commit.caller(), change); err != nil {
-			return c, nil, fmt.Errorf("the change is under way, and may count: %w", unavailable(err))
+			return c, nil, fmt.Errorf("the change is pending, and may take effect: %w", unavailable(err))
 		}
 	}
 	now = c
@@ -178,7 +178,7 @@ func (s *SignIn) finish(ctx context.Context, id events.AccountID, c credential, 
 		return c, refused, err
 	}
 	_, err = s.directory.Put(ctx, credentialKey(id), b, revision)
-	if err != nil && !errors.Is(err, bucket.ErrChanged) { // somebody else has finished it
+	if err != nil && !errors.Is(err, bucket.ErrChanged) { // another request has completed it
 		return now, refused, unavailable(err)
 	}
 	return now, refused, nil
@@ -199,15 +199,15 @@ func isRefusal(err error) bool {
 	return false
 }
 
-// errAsItIs is returned by an edit that leaves the credential as it is.
-var errAsItIs = errors.New("nothing to change")
+// errUnchanged is returned by a change that leaves the credential as it is.
+var errUnchanged = errors.New("nothing to change")
 
-// edit changes an account's credential. It calls change again where another
-// change came between, and stores nothing where change fails. If change adds
-// events that are due, the last of them commits the change: without its effect
-// in the log the credential stays as it is. The ones before follow it.
-func (s *SignIn) edit(ctx context.Context, id events.AccountID, change func(*credential) error) (credential, error) {
-	ctx, cancel := lasting(ctx)
+// editCredential changes an account's credential. It calls change again after a
+// concurrent change, and stores nothing if change fails. If change adds events to Due,
+// the last one commits the change: the credential changes only if that event takes
+// effect. The others are appended after it.
+func (s *SignIn) editCredential(ctx context.Context, id events.AccountID, change func(*credential) error) (credential, error) {
+	ctx, cancel := detached(ctx)
 	defer cancel()
 	for {
 		old, revision, err := s.credential(ctx, id)
@@ -218,7 +218,7 @@ func (s *SignIn) edit(ctx context.Context, id events.AccountID, change func(*cre
 		if err != nil {
 			return c, err
 		}
-		if err := change(&c); errors.Is(err, errAsItIs) {
+		if err := change(&c); errors.Is(err, errUnchanged) {
 			return old, nil
 		} else if err != nil {
 			return c, err
@@ -245,22 +245,23 @@ func (s *SignIn) edit(ctx context.Context, id events.AccountID, change func(*cre
 		if !commits {
 			return c, nil
 		}
-		return s.commit(ctx, id, write, revision)
+		return s.commitChange(ctx, id, write, revision)
 	}
 }
 
-// commit ends a change that edit has begun.
-func (s *SignIn) commit(ctx context.Context, id events.AccountID, c credential, revision uint64) (credential, error) {
-	now, refused, err := s.finish(ctx, id, c, revision)
+// commitChange completes a change that editCredential has stored.
+func (s *SignIn) commitChange(ctx context.Context, id events.AccountID, c credential, revision uint64) (credential, error) {
+	now, refused, err := s.completeChange(ctx, id, c, revision)
 	switch {
 	case refused != nil:
 		return now, refused
-	case err != nil && now.Commit != nil: // it is unknown whether it counts
+	case err != nil && now.Commit != nil: // the outcome is unknown
 		return now, err
 	case err != nil:
-		s.log.WarnContext(ctx, "what is in the log is still noted as under way", "account_id", id, "err", err) // the next reader ends it
+		// The next reader completes it.
+		s.log.WarnContext(ctx, "credential change is in the log but still stored as pending", "account_id", id, "err", err)
 	}
-	s.tell(ctx, id, now)
+	s.tryRecordPending(ctx, id, now)
 	return now, nil
 }
 
@@ -273,9 +274,9 @@ func (c *credential) clone() (out credential, err error) {
 	return out, json.Unmarshal(b, &out)
 }
 
-// alter is edit for a change that an event commits.
-func (s *SignIn) alter(ctx context.Context, id events.AccountID, d due, change func(*credential) error) (credential, error) {
-	return s.edit(ctx, id, func(c *credential) error {
+// changeCredential is editCredential for a change that an event commits.
+func (s *SignIn) changeCredential(ctx context.Context, id events.AccountID, d pendingEvent, change func(*credential) error) (credential, error) {
+	return s.editCredential(ctx, id, func(c *credential) error {
 		if err := change(c); err != nil {
 			return err
 		}
@@ -284,51 +285,81 @@ func (s *SignIn) alter(ctx context.Context, id events.AccountID, d due, change f
 	})
 }
 
-// tell is record for after a change, which is made whatever comes of this.
-func (s *SignIn) tell(ctx context.Context, id events.AccountID, c credential) {
-	if err := s.record(ctx, id, c); err != nil {
-		s.log.WarnContext(ctx, "the trail does not tell yet of a change that counts", "account_id", id, "err", err) // the next sign-in does it
+// tryRecordPending appends the events that are due after a change. The change stands
+// if this fails.
+func (s *SignIn) tryRecordPending(ctx context.Context, id events.AccountID, c credential) {
+	if err := s.recordPending(ctx, id, c); err != nil {
+		s.log.WarnContext(ctx, "cannot append an event of a credential change yet", "account_id", id, "err", err) // the next sign-in retries
 	}
 }
 
-// record appends the events that are due. Several may do so at once: each event
-// is appended once, by its id.
-func (s *SignIn) record(ctx context.Context, id events.AccountID, c credential) error {
+// recordPending appends the events that are due. Several ledgers may do so at once:
+// the id makes sure that each event is appended once.
+func (s *SignIn) recordPending(ctx context.Context, id events.AccountID, c credential) error {
 	if len(c.Due) == 0 {
 		return nil
 	}
-	ctx, cancel := lasting(ctx)
+	ctx, cancel := detached(ctx)
 	defer cancel()
 	for _, d := range c.Due {
 		_, err := s.cfg.Trail.RecordProof(ctx, d.caller(), d.change(id))
 		if isRefusal(err) {
-			// It has happened. Who did it has ended, so the ledger tells it.
+			// The change is in force and its caller has ended since, so the ledger
+			// itself reports it.
 			_, err = s.cfg.Trail.RecordProof(ctx, authz.Principal{}, d.change(id))
 		}
 		if err != nil && !isRefusal(err) {
-			return fmt.Errorf("the trail has to tell of the last change first: %w", err)
+			return fmt.Errorf("append the event of the last credential change: %w", err)
 		}
 	}
-	_, err := s.edit(ctx, id, func(now *credential) error {
-		told := func(d due) bool { return slices.ContainsFunc(c.Due, func(t due) bool { return t.ID == d.ID }) }
-		rest := slices.DeleteFunc(slices.Clone(now.Due), told)
+	_, err := s.editCredential(ctx, id, func(now *credential) error {
+		recorded := func(d pendingEvent) bool {
+			return slices.ContainsFunc(c.Due, func(t pendingEvent) bool { return t.ID == d.ID })
+		}
+		rest := slices.DeleteFunc(slices.Clone(now.Due), recorded)
 		if len(rest) == len(now.Due) {
-			return errAsItIs
+			return errUnchanged
 		}
 		now.Due = rest
 		return nil
 	})
 	if err != nil {
-		s.log.WarnContext(ctx, "what is in the log is still noted as due", "account_id", id, "err", err) // the next sign-in does it
+		s.log.WarnContext(ctx, "event of a credential change is in the log but still stored as due", "account_id", id, "err", err) // the next sign-in retries
 	}
 	return nil
 }
 
-// lasting is for what is finished once it was begun, though whoever asked hangs
-// up.
-func lasting(ctx context.Context) (context.Context, context.CancelFunc) {
-	const most = 20 * time.Second // which covers the death of a leader
-	return context.WithTimeout(context.WithoutCancel(ctx), most)
+// detached returns a context for work that must complete after it has started, even
+// if the client disconnects.
+func detached(ctx context.Context) (context.Context, context.CancelFunc) {
+	const limit = 20 * time.Second // includes the election of a new leader
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err) }
+
+// Erase removes the credential, invitation and sessions of an account. Their bytes
+// are overwritten in the server's files when it returns. Call it after the account is
+// erased in the log, so that nobody can sign in again.
+func (s *SignIn) Erase(ctx context.Context, id events.AccountID) error {
+	c, _, err := s.readStored(ctx, id) // a pending change is removed with it
+	if err != nil {
+		return err
+	}
+	for _, version := range []*credential{&c, c.Next} {
+		if version == nil || version.Invitation == nil {
+			continue
+		}
+		if err := s.directory.Remove(ctx, invitationKey(version.Invitation.Digest)); err != nil {
+			return unavailable(err)
+		}
+	}
+	// The credential is removed last, because it leads to the rest.
+	if err := s.sessions.Remove(ctx, accountSessions(id)); err != nil {
+		return unavailable(err)
+	}
+	if err := s.directory.Remove(ctx, credentialKey(id)); err != nil {
+		return unavailable(err)
+	}
+	return nil
+}

@@ -58,7 +58,7 @@ func endedCases(k *ledgers, ben signin.Opened, pending string) []endedCase {
 			return err
 		}, false},
 		{"prove", func(n *node, c authz.Principal, code func() string) error {
-			_, err := n.Prove(ctx, c, signin.Proof{Code: code()})
+			_, err := n.Reauthenticate(ctx, c, signin.Reauthentication{Code: code()})
 			return err
 		}, false},
 	}

@@ -6,18 +6,18 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// MostWaiting is how many sign-ins may wait for a hash at once.
-func (s *SignIn) MostWaiting() int { return mostWaiting }
+// MaxWaiting is how many sign-ins may wait for a hash at once.
+func (s *SignIn) MaxWaiting() int { return maxWaitingHashes }
 
 // HoldHashes lets no hash begin until release is called. Step lets one begin, of
 // those that wait.
 func (s *SignIn) HoldHashes() (release, step func()) {
-	q := s.hashes.turns
+	q := s.hashes.queue
 	set := func(slots int) (was int) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		was, q.slots = q.slots, slots
-		q.next()
+		q.startNext()
 		return was
 	}
 	slots := set(0)
@@ -25,7 +25,7 @@ func (s *SignIn) HoldHashes() (release, step func()) {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		q.slots = q.running + 1
-		q.next()
+		q.startNext()
 		q.slots = 0
 	}
 	return func() { set(slots) }, step
@@ -39,7 +39,7 @@ func ParsePHC(s string) error {
 
 // CheckPassword returns what is wrong with a new password.
 func CheckPassword(password []byte, login string) (field, why string) {
-	_, err := choose("password", password, login)
+	_, err := prepareNew("password", password, login)
 	var f *ledger.FieldError
 	if errors.As(err, &f) {
 		return f.Field, f.Problem
@@ -52,7 +52,7 @@ func CommonPieces() int { return len(pieces()) }
 
 // Waiting is how many sign-ins wait for a hash now.
 func (s *SignIn) Waiting() int {
-	s.hashes.turns.mu.Lock()
-	defer s.hashes.turns.mu.Unlock()
-	return len(s.hashes.turns.waiting)
+	s.hashes.queue.mu.Lock()
+	defer s.hashes.queue.mu.Unlock()
+	return len(s.hashes.queue.waiting)
 }

@@ -203,19 +203,19 @@ func TestRecentProof(t *testing.T) {
 	recent()
 	k.now.advance(2 * time.Minute)
 	stale()
-	prove := func(p signin.Proof) error {
-		_, err := n.Prove(t.Context(), n.caller(o), p)
+	prove := func(p signin.Reauthentication) error {
+		_, err := n.Reauthenticate(t.Context(), n.caller(o), p)
 		return err
 	}
-	field(t, "no proof at all", prove(signin.Proof{}), "password", "")
-	same(t, "a bad password", prove(signin.Proof{Password: []byte(good + "!")}))
-	same(t, "a bad code", prove(signin.Proof{Code: "1"}))
-	same(t, "a good password and a bad code", prove(signin.Proof{Password: []byte(good), Code: "1"}))
+	field(t, "no proof at all", prove(signin.Reauthentication{}), "password", "")
+	same(t, "a bad password", prove(signin.Reauthentication{Password: []byte(good + "!")}))
+	same(t, "a bad code", prove(signin.Reauthentication{Code: "1"}))
+	same(t, "a good password and a bad code", prove(signin.Reauthentication{Password: []byte(good), Code: "1"}))
 	stale()
-	for _, p := range []func() signin.Proof{
-		func() signin.Proof { return signin.Proof{Password: []byte(good)} },
-		func() signin.Proof { return signin.Proof{Code: k.code(secret)} },
-		func() signin.Proof { return signin.Proof{Code: recovery[0]} },
+	for _, p := range []func() signin.Reauthentication{
+		func() signin.Reauthentication { return signin.Reauthentication{Password: []byte(good)} },
+		func() signin.Reauthentication { return signin.Reauthentication{Code: k.code(secret)} },
+		func() signin.Reauthentication { return signin.Reauthentication{Code: recovery[0]} },
 	} {
 		if err := prove(p()); err != nil {
 			t.Fatal(err)
@@ -231,7 +231,7 @@ func TestRecentProof(t *testing.T) {
 			t.Errorf("%s by a token: %v, want ErrForbidden", what, err)
 		}
 	}
-	if _, err := n.Prove(t.Context(), token, signin.Proof{Password: []byte(good)}); !errors.Is(err, ledger.ErrForbidden) {
+	if _, err := n.Reauthenticate(t.Context(), token, signin.Reauthentication{Password: []byte(good)}); !errors.Is(err, ledger.ErrForbidden) {
 		t.Errorf("a token proves a person: %v", err)
 	}
 }
@@ -244,7 +244,7 @@ func TestGuessedProof(t *testing.T) {
 	_, c := n.must("anna", good, "")
 	for what, guess := range map[string]func(c authz.Principal) error{
 		"prove": func(c authz.Principal) error {
-			_, err := n.Prove(t.Context(), c, signin.Proof{Password: []byte("x")})
+			_, err := n.Reauthenticate(t.Context(), c, signin.Reauthentication{Password: []byte("x")})
 			return err
 		},
 		"change": func(c authz.Principal) error { return n.ChangePassword(t.Context(), c, []byte("x"), []byte(good)) },

@@ -27,49 +27,50 @@ type Cost struct {
 // DefaultCost is what OWASP recommends at least: 19 MiB, two passes, one thread.
 var DefaultCost = Cost{Memory: 19 << 10, Passes: 2, Threads: 1}
 
-// Bounds of the parameters in a record, so that a damaged one costs no more.
-var mostCost = Cost{Memory: 1 << 20, Passes: 16, Threads: 16}
+// maxCost limits the parameters in a stored hash, so that a damaged one costs no
+// more.
+var maxCost = Cost{Memory: 1 << 20, Passes: 16, Threads: 16}
 
 // ErrBusy reports that too many hashes wait. It is a [ledger.ErrUnavailable]:
 // nothing was done.
-var ErrBusy = fmt.Errorf("%w: too many people sign in at once; nothing was done", ledger.ErrUnavailable)
+var ErrBusy = fmt.Errorf("%w: too many sign-ins are in progress; nothing was done; retry", ledger.ErrUnavailable)
 
 const (
 	saltLength = 16 // bytes
 	hashLength = 32 // bytes
-	// mostWaiting is how many wait for their hash at most. Past it the wait
-	// would be longer than people wait, and cost more than the hash.
-	mostWaiting = 16
+	// maxWaitingHashes limits the hashes that wait. With more, the wait would be
+	// longer than people wait, and would cost more than the hash.
+	maxWaitingHashes = 16
 )
 
-// hasher makes and checks hashes, few at once.
+// hasher computes and checks password hashes, a few at a time.
 type hasher struct {
 	cost  Cost
-	turns *turns
+	queue *hashQueue
 	done  atomic.Uint64
-	dummy string // nobody's, for whom there is no hash
+	dummy string // the hash of no password, for accounts without one
 }
 
 func newHasher(cost Cost) *hasher {
-	h := &hasher{cost: cost, turns: newTurns(max(1, runtime.GOMAXPROCS(0)/2), mostWaiting)}
-	// Nobody has a password whose hash is random.
-	h.dummy = h.format(cost, random(saltLength), random(hashLength))
+	h := &hasher{cost: cost, queue: newHashQueue(max(1, runtime.GOMAXPROCS(0)/2), maxWaitingHashes)}
+	// No password has a random hash.
+	h.dummy = h.format(cost, randomBytes(saltLength), randomBytes(hashLength))
 	return h
 }
 
-// argon does the work of one hash, when it is the payer's turn.
+// argon computes one hash when the queue lets the payer.
 func (h *hasher) argon(ctx context.Context, by payer, cost Cost, password, salt []byte) ([]byte, error) {
-	if err := h.turns.take(ctx, by); err != nil {
+	if err := h.queue.acquire(ctx, by); err != nil {
 		return nil, err
 	}
-	defer h.turns.leave()
+	defer h.queue.release()
 	h.done.Add(1)
 	return argon2.IDKey(password, salt, cost.Passes, cost.Memory, cost.Threads, hashLength), nil
 }
 
 // hash returns a password's PHC string.
 func (h *hasher) hash(ctx context.Context, by payer, password []byte) (string, error) {
-	salt := random(saltLength)
+	salt := randomBytes(saltLength)
 	sum, err := h.argon(ctx, by, h.cost, password, salt)
 	if err != nil {
 		return "", err
@@ -77,12 +78,11 @@ func (h *hasher) hash(ctx context.Context, by payer, password []byte) (string, e
 	return h.format(h.cost, salt, sum), nil
 }
 
-// check reports whether a password is that of a PHC string, and whether the
-// string has other parameters than today's. An empty string is nobody's, and
-// costs the same.
-func (h *hasher) check(ctx context.Context, by payer, phc string, password []byte) (ok, old bool, err error) {
-	nobody := phc == ""
-	if nobody {
+// check reports whether a password matches a PHC string, and whether the string has
+// outdated parameters. An empty string matches no password, and costs the same.
+func (h *hasher) check(ctx context.Context, by payer, phc string, password []byte) (ok, outdated bool, err error) {
+	noPassword := phc == ""
+	if noPassword {
 		phc = h.dummy
 	}
 	cost, salt, want, err := parsePHC(phc)
@@ -93,7 +93,7 @@ func (h *hasher) check(ctx context.Context, by payer, phc string, password []byt
 	if err != nil {
 		return false, false, err
 	}
-	ok = subtle.ConstantTimeCompare(got, want) == 1 && !nobody
+	ok = subtle.ConstantTimeCompare(got, want) == 1 && !noPassword
 	return ok, ok && cost != h.cost, nil
 }
 
@@ -104,7 +104,7 @@ func (h *hasher) format(c Cost, salt, sum []byte) string {
 		phcEncoding.EncodeToString(salt), phcEncoding.EncodeToString(sum))
 }
 
-var errBadHash = errors.New("the record of a password is damaged; invite the person anew")
+var errBadHash = errors.New("the stored password hash is damaged; invite the person again")
 
 func parsePHC(s string) (c Cost, salt, sum []byte, err error) {
 	part := strings.Split(s, "$")
@@ -114,7 +114,7 @@ func parsePHC(s string) (c Cost, salt, sum []byte, err error) {
 	if _, err := fmt.Sscanf(part[3], "m=%d,t=%d,p=%d", &c.Memory, &c.Passes, &c.Threads); err != nil {
 		return c, nil, nil, errBadHash
 	}
-	if c.Memory == 0 || c.Passes == 0 || c.Threads == 0 || c.Memory > mostCost.Memory || c.Passes > mostCost.Passes || c.Threads > mostCost.Threads {
+	if c.Memory == 0 || c.Passes == 0 || c.Threads == 0 || c.Memory > maxCost.Memory || c.Passes > maxCost.Passes || c.Threads > maxCost.Threads {
 		return c, nil, nil, errBadHash
 	}
 	salt, err1 := phcEncoding.DecodeString(part[4])
@@ -125,11 +125,11 @@ func parsePHC(s string) (c Cost, salt, sum []byte, err error) {
 	return c, salt, sum, nil
 }
 
-func random(n int) []byte {
+func randomBytes(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // does not fail
 	return b
 }
 
-// BusyWait is when whoever got [ErrBusy] may try again.
+// BusyWait is how long a caller should wait after [ErrBusy].
 const BusyWait = 2 * time.Second

@@ -274,7 +274,7 @@ func TestList(t *testing.T) {
 	k.node[1].must("ben", good, "")
 	count := func(c authz.Principal, account string, everybody bool) int {
 		t.Helper()
-		list, more, err := n.List(t.Context(), c, account, everybody, "", 100)
+		list, more, err := n.List(t.Context(), c, signin.ListSessions{Account: account, All: everybody, Limit: 100})
 		if err != nil || more {
 			t.Fatalf("List = %v, %t", err, more)
 		}
@@ -290,7 +290,7 @@ func TestList(t *testing.T) {
 	}
 	var seen []events.SessionID
 	for after := events.SessionID(""); ; {
-		list, more, err := n.List(t.Context(), c, "", false, after, 2)
+		list, more, err := n.List(t.Context(), c, signin.ListSessions{After: after, Limit: 2})
 		if err != nil || len(list) > 2 {
 			t.Fatal(err)
 		}
@@ -313,8 +313,8 @@ func TestList(t *testing.T) {
 	// Others' sessions are not for everybody: neither to see nor to end.
 	_, bc := n.must("ben", good, "")
 	for _, err := range []error{
-		second(n.List(t.Context(), bc, "anna", false, "", 1)), second(n.List(t.Context(), bc, string(anna), false, "", 1)),
-		second(n.List(t.Context(), bc, "nobody", false, "", 1)), second(n.List(t.Context(), bc, "", true, "", 1)),
+		second(n.List(t.Context(), bc, signin.ListSessions{Account: "anna", Limit: 1})), second(n.List(t.Context(), bc, signin.ListSessions{Account: string(anna), Limit: 1})),
+		second(n.List(t.Context(), bc, signin.ListSessions{Account: "nobody", Limit: 1})), second(n.List(t.Context(), bc, signin.ListSessions{All: true, Limit: 1})),
 		n.EndAll(t.Context(), bc, "anna"), n.EndAll(t.Context(), bc, "nobody"),
 	} {
 		if !errors.Is(err, ledger.ErrForbidden) || !strings.Contains(err.Error(), "superuser") {
@@ -423,7 +423,7 @@ func TestTokenSignIn(t *testing.T) {
 	if c.Account != id || c.Inherit || !c.Proved.IsZero() || len(c.Scopes) != 1 || c.Scopes[0].String() != "view:site/1" || one.Session.Token != tok {
 		t.Errorf("the caller is %+v", c)
 	}
-	_, err = n.Prove(ctx, c, signin.Proof{Password: []byte(good)})
+	_, err = n.Reauthenticate(ctx, c, signin.Reauthentication{Password: []byte(good)})
 	for what, err := range map[string]error{
 		"prove":    err,
 		"password": n.ChangePassword(ctx, c, []byte(good), []byte(good)),

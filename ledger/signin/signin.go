@@ -21,23 +21,21 @@ import (
 )
 
 var (
-	// ErrFailed reports a sign-in, or another proof, that was not accepted. Why
-	// is told to nobody.
+	// ErrFailed reports a sign-in or re-authentication that was not accepted. It
+	// does not say why.
 	ErrFailed = errors.New("login, password, code or invitation is not accepted")
-	// ErrSecondFactor reports a good password without the code that has to come
-	// with it.
-	ErrSecondFactor = errors.New("this account has a second factor; send its code, or a recovery code, with the password")
+	// ErrSecondFactor reports a correct password without the required code.
+	ErrSecondFactor = errors.New("the account has a second factor; send its code or a recovery code with the password")
 	// ErrNoSession reports a session's secret that is not accepted.
 	ErrNoSession = errors.New("session is not accepted")
 )
 
-// View is what is asked of the projection in this process. An absent record is
-// [events.ErrNotFound].
+// View is the index in this process. An absent record is [events.ErrNotFound].
 type View interface {
 	Account(id events.AccountID) (*events.Account, error)
 	Token(id events.TokenID) (*events.Token, error)
 	Policy() (events.PolicyState, error)
-	// Position returns the position of the last event that it knows of.
+	// Position returns the position of the last applied event.
 	Position() events.Position
 	WaitApplied(ctx context.Context, at events.Position) error
 }
@@ -52,7 +50,7 @@ func (s *SignIn) policy() (events.PolicyState, error) {
 	return p, nil
 }
 
-// Directory knows the logins of accounts and who may do what with them; see
+// Directory finds accounts by login and decides what callers may do with them; see
 // [ledger.Ledger].
 type Directory interface {
 	FindLogin(ctx context.Context, login string) (events.AccountID, error)
@@ -63,34 +61,33 @@ type Directory interface {
 	Confirmed(ctx context.Context, c authz.Principal) (authz.Principal, error)
 }
 
-// Trail appends the events of what happens to credentials and sessions, those of
-// credentials once each by their key; see [ledger.Ledger].
+// Trail appends the events about credentials and sessions; see [ledger.Ledger]. An
+// event about a credential is appended once for its key.
 type Trail interface {
 	RecordProof(ctx context.Context, c authz.Principal, p ledger.ProofChange) (events.Position, error)
 	AbandonProof(ctx context.Context, by authz.Principal, p ledger.ProofChange) (events.Position, error)
 	EndSession(ctx context.Context, c authz.Principal, account events.AccountID, session events.SessionID) (events.Position, error)
 }
 
-// Config says what people sign in to.
+// Config says what [Open] needs.
 type Config struct {
 	Conn      *nats.Conn // required; owned by the caller
 	View      View       // required
 	Directory Directory  // required
 	Trail     Trail      // required
 
-	// Token returns who sent a token's secret, for sessions that a token opens.
-	// Nil means that none does.
+	// Token returns the caller that a token's secret belongs to, for sessions that
+	// a token opens. Nil refuses all tokens.
 	Token func(ctx context.Context, secret, address string) (authz.Principal, error)
-	// Ready reports whether this node may answer, which takes its lease. Nil
-	// means that it always may.
+	// Ready reports whether this node has a lease and may answer. Nil means that it
+	// always may.
 	Ready func() bool
 	// Model is the order of permissions. Nil means [events.Matomo].
 	Model *events.Model
-	// Cost is how much work the hash of a password is. The zero value means
-	// [DefaultCost].
+	// Cost is the work of one password hash. The zero value means [DefaultCost].
 	Cost Cost
-	// Logger receives who signed in and who failed to, by account and address.
-	// Nil discards it.
+	// Logger receives sign-ins and failures, with account and address. Nil discards
+	// them.
 	Logger *slog.Logger
 	// Now tells the time. Nil means time.Now.
 	Now func() time.Time
@@ -128,21 +125,21 @@ func (c Config) validate() error {
 	return errors.Join(problems...)
 }
 
-// SignIn lets people in.
+// SignIn signs people in and authenticates their sessions.
 type SignIn struct {
 	cfg       Config
 	log       *slog.Logger
 	directory *bucket.Bucket
 	sessions  *bucket.Bucket
 	hashes    *hasher
-	attempts  *attempts
+	attempts  *attemptLimiter
 
 	mu      sync.Mutex
-	expired time.Time // guarded by mu; when expired sessions were last removed
+	expired time.Time // when expired sessions were last removed; guarded by mu
 }
 
-// SessionsBucket holds the sessions. It has no time limit of the server's, which
-// would not erase what it removes: see [SignIn.expire].
+// SessionsBucket is the name of the bucket with the sessions. It has no time limit on
+// the server, because the server would not erase what it removes.
 const SessionsBucket = "SESSIONS"
 
 // Open prepares sign-in on a log that exists. If the log has no events yet, Open
@@ -165,41 +162,48 @@ func Open(ctx context.Context, cfg Config) (*SignIn, error) {
 	if info.State.LastSeq == 0 {
 		open = bucket.Create
 	}
-	s := &SignIn{cfg: cfg, log: cfg.Logger, hashes: newHasher(cfg.Cost), attempts: newAttempts(cfg.Now)}
-	if s.directory, err = open(ctx, js, bucket.Config{Name: directory.BucketName, Description: directory.BucketDescription, Replicas: info.Config.Replicas}); err != nil {
+	s := &SignIn{cfg: cfg, log: cfg.Logger, hashes: newHasher(cfg.Cost), attempts: newAttemptLimiter(cfg.Now)}
+	replicas := info.Config.Replicas
+	directory := bucket.Config{
+		Name: directory.BucketName, Description: directory.BucketDescription, Replicas: replicas,
+	}
+	if s.directory, err = open(ctx, js, directory); err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
-	if s.sessions, err = open(ctx, js, bucket.Config{Name: SessionsBucket, Description: "sessions of people who signed in", Replicas: info.Config.Replicas}); err != nil {
+	sessions := bucket.Config{
+		Name: SessionsBucket, Description: "sessions of people who signed in", Replicas: replicas,
+	}
+	if s.sessions, err = open(ctx, js, sessions); err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
 	return s, nil
 }
 
-// Stats are counts since the start.
+// Stats are counts since [Open].
 type Stats struct {
-	Hashes uint64 // of passwords that were made or checked
+	Hashes uint64 // password hashes computed
 }
 
-// Stats returns what was done so far.
+// Stats returns the current counts.
 func (s *SignIn) Stats() Stats { return Stats{Hashes: s.hashes.done.Load()} }
 
 // Attempt is what a person sends to sign in.
 type Attempt struct {
 	Login    string
-	Password []byte // cleared when it has been looked at
+	Password []byte // cleared after the check
 	Code     string // of the second factor, or a recovery code; empty for none
 	Address  string // of the client, without port
 }
 
-// Methods by which a person proved to be who they are (RFC 8176 section 2).
+// Authentication methods (RFC 8176 section 2).
 const (
 	amrPassword = "pwd"
 	amrCode     = "otp"
 	amrBoth     = "mfa"
 )
 
-// SignIn opens a session. It returns [ErrFailed] whatever is wrong,
-// [ErrSecondFactor] where the password is good and a code is missing, a
+// SignIn opens a session. It returns [ErrFailed] for any wrong input,
+// [ErrSecondFactor] if the password is correct and the code is missing, a
 // [*TooManyError] after too many failures, and [ErrBusy].
 func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	defer clear(a.Password)
@@ -209,21 +213,21 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	id, err := s.cfg.Directory.FindLogin(ctx, a.Login)
 	counted := string(id)
 	if errors.Is(err, ledger.ErrNotFound) {
-		id, counted = nobody, unknownLogin(a.Login)
+		id, counted = unknownAccount, unknownLogin(a.Login)
 	} else if err != nil {
 		return Opened{}, err
 	}
-	c, opened, err := s.seen(ctx, id)
+	c, opened, err := s.readForSignIn(ctx, id)
 	if err != nil {
 		return Opened{}, err
 	}
-	try, err := s.attempts.begin(counted, a.Address, c.knows(id, a.Address))
+	try, err := s.attempts.begin(counted, a.Address, c.knowsAddress(id, a.Address))
 	if err != nil {
 		return Opened{}, err
 	}
-	methods, err := s.prove(ctx, id, c, a)
+	methods, err := s.authenticate(ctx, id, c, a)
 	if !errors.Is(err, ErrFailed) {
-		try.forgive()
+		try.refund()
 	}
 	if err != nil {
 		s.log.InfoContext(ctx, "sign-in failed", "account_id", id, "address", a.Address, "err", err)
@@ -236,10 +240,11 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	})
 }
 
-// seen reads a credential, and returns a position that this ledger had applied
-// before. What ends sessions after it ends one that rests on the credential. What
-// changed the credential is not after it.
-func (s *SignIn) seen(ctx context.Context, id events.AccountID) (credential, events.Position, error) {
+// readForSignIn reads a credential, and returns a position that this ledger had
+// applied before the read. An event after it that ends sessions ends a session that
+// is opened with the credential. The event that changed the credential is not after
+// it.
+func (s *SignIn) readForSignIn(ctx context.Context, id events.AccountID) (credential, events.Position, error) {
 	for {
 		at := s.cfg.View.Position()
 		c, _, err := s.credential(ctx, id)
@@ -252,32 +257,32 @@ func (s *SignIn) seen(ctx context.Context, id events.AccountID) (credential, eve
 	}
 }
 
-// unknownLogin is what attempts and hashes of a login that does not exist are
-// counted by.
+// unknownLogin returns the key by which attempts and hashes of a login that does not
+// exist are counted.
 func unknownLogin(login string) string {
 	sum := sha256.Sum256([]byte(fold(login)))
 	return hex.EncodeToString(sum[:])
 }
 
-// prove checks what a person sent against the account's credential, and uses its
-// code up.
-func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a Attempt) ([]string, error) {
+// authenticate checks what a person sent against the account's credential, and uses
+// up the code. It returns the methods by which the person authenticated.
+func (s *SignIn) authenticate(ctx context.Context, id events.AccountID, c credential, a Attempt) ([]string, error) {
 	phc, by := c.Password, payer{string(id), a.Address}
-	if id == nobody {
+	if id == unknownAccount {
 		by.account = unknownLogin(a.Login)
 	}
-	if _, err := s.person(id); err != nil {
-		if !errors.Is(err, errNotAPerson) {
-			return nil, err
-		}
-		phc = ""
+	switch _, err := s.person(id); {
+	case errors.Is(err, errNotAPerson):
+		phc = "" // costs as much as the check of a password
+	case err != nil:
+		return nil, err
 	}
-	password, err := prepare("password", a.Password)
+	password, err := normalize("password", a.Password)
 	if err != nil {
 		return nil, err // the same for every login
 	}
 	defer clear(password)
-	ok, old, err := s.hashes.check(ctx, by, phc, password)
+	ok, outdated, err := s.hashes.check(ctx, by, phc, password)
 	switch {
 	case err != nil:
 		return nil, err
@@ -286,46 +291,56 @@ func (s *SignIn) prove(ctx context.Context, id events.AccountID, c credential, a
 	case c.SecondFactor != nil && a.Code == "":
 		return nil, ErrSecondFactor
 	}
-	if err := s.record(ctx, id, c); err != nil {
+	if err := s.recordPending(ctx, id, c); err != nil {
 		return nil, err
 	}
-	fresh := ""
-	if old {
-		if fresh, err = s.hashes.hash(ctx, by, password); err != nil {
+	rehashed := phc
+	if outdated {
+		if rehashed, err = s.hashes.hash(ctx, by, password); err != nil {
 			return nil, err
 		}
 	}
-	methods := []string{amrPassword}
-	_, err = s.edit(ctx, id, func(c *credential) error {
+	var methods []string
+	_, err = s.editCredential(ctx, id, func(c *credential) (err error) {
 		if c.Password != phc {
-			return ErrFailed // it was changed meanwhile
+			return ErrFailed // it was changed in the meantime
 		}
-		if fresh != "" {
-			c.Password = fresh
-		}
-		methods = []string{amrPassword}
-		if c.SecondFactor != nil {
-			used := c.use(a.Code, s.now())
-			if used == byNothing {
-				return ErrFailed
-			}
-			methods = append(methods, amrCode, amrBoth)
-			if used == byRecovery {
-				c.Due = append(c.Due, newDue(authz.Principal{Account: id, Address: a.Address}, events.ProofRecoveryCodeUsed))
-			}
-		} else if fresh == "" && len(c.Known) > 0 && c.Known[0] == addressDigest(id, a.Address) {
-			return errAsItIs
-		}
-		c.meet(id, a.Address)
-		return nil
+		c.Password = rehashed
+		methods, err = c.signIn(id, a, s.now(), outdated)
+		return err
 	})
 	return methods, err
 }
 
-// errNotAPerson reports an account that nobody signs in to now.
-var errNotAPerson = errors.New("account is not a person's that can sign in")
+// signIn changes the credential for a sign-in with the correct password: it uses up
+// the code and remembers the address. If there is nothing to change it returns
+// errUnchanged. Changed says that the credential has changed before.
+func (c *credential) signIn(id events.AccountID, a Attempt, now time.Time, changed bool) (methods []string, err error) {
+	methods = []string{amrPassword}
+	if c.SecondFactor != nil {
+		used := c.useCode(a.Code, now)
+		if used == wrongCode {
+			return nil, ErrFailed
+		}
+		methods = append(methods, amrCode, amrBoth)
+		if used == recoveryCode {
+			by := authz.Principal{Account: id, Address: a.Address}
+			c.Due = append(c.Due, newPendingEvent(by, events.ProofRecoveryCodeUsed))
+		}
+		changed = true
+	}
+	if !changed && len(c.Known) > 0 && c.Known[0] == addressDigest(id, a.Address) {
+		return methods, errUnchanged
+	}
+	c.rememberAddress(id, a.Address)
+	return methods, nil
+}
 
-// person returns the account of a person who may sign in now.
+// errNotAPerson reports an account that cannot sign in: it does not exist, is a service
+// account, or is suspended or erased.
+var errNotAPerson = errors.New("account cannot sign in")
+
+// person returns the account of a person that can sign in now.
 func (s *SignIn) person(id events.AccountID) (*events.Account, error) {
 	a, err := s.cfg.View.Account(id)
 	switch {
@@ -339,10 +354,10 @@ func (s *SignIn) person(id events.AccountID) (*events.Account, error) {
 	return a, nil
 }
 
-// SignInToken opens a session for the holder of a token, where the policy lets
-// tokens do so: it has what the token has, ends with it, and proves nobody. A
-// token that is narrowed by more than networks opens none, since a session could
-// not be narrowed as it is.
+// SignInToken opens a session for the holder of a token, if the policy allows that.
+// The session has the token's rights, ends with the token, and cannot
+// re-authenticate. A token with constraints other than networks cannot open one,
+// because the constraints could not apply to the session.
 func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opened, error) {
 	if err := s.ready(); err != nil {
 		return Opened{}, err
@@ -353,26 +368,26 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 	}
 	caller, err := s.cfg.Token(ctx, secret, address)
 	if errors.Is(err, ledger.ErrUnavailable) {
-		try.forgive()
+		try.refund()
 		return Opened{}, err
 	}
 	if err != nil {
 		return Opened{}, ErrFailed
 	}
-	// The token is good here. Whether it may open a session follows from a state
-	// that holds everything acknowledged before.
+	// This ledger accepts the token. Whether the token may open a session has to be
+	// decided on a state that includes every acknowledged event.
 	if _, err := s.cfg.Directory.Confirmed(ctx, caller); err != nil && !errors.Is(err, ledger.ErrCallerEnded) {
-		try.forgive()
+		try.refund()
 		return Opened{}, err
 	}
 	opened := s.cfg.View.Position()
 	switch policy, err := s.policy(); {
 	case err != nil:
-		try.forgive()
+		try.refund()
 		return Opened{}, err
 	case !policy.TokenSignIn:
-		try.forgive()
-		return Opened{}, fmt.Errorf("%w: the policy lets no token open a session (token_sign_in); sign in with login and password", ledger.ErrForbidden)
+		try.refund()
+		return Opened{}, fmt.Errorf("%w: the policy does not let tokens open sessions (token_sign_in); sign in with login and password", ledger.ErrForbidden)
 	}
 	now := s.now()
 	r := session{
@@ -381,12 +396,12 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 	}
 	switch _, err := s.caller(r, address); {
 	case errors.Is(err, ledger.ErrUnavailable):
-		try.forgive()
+		try.refund()
 		return Opened{}, err
 	case err != nil:
 		return Opened{}, ErrFailed
 	}
-	try.forgive()
+	try.refund()
 	return s.open(ctx, r)
 }
 

@@ -164,17 +164,17 @@ func TestFlood(t *testing.T) {
 			errs <- err
 		}()
 	}
-	for range people - n.MostWaiting() {
+	for range people - n.MaxWaiting() {
 		if err := <-errs; !errors.Is(err, signin.ErrBusy) || !errors.Is(err, ledger.ErrUnavailable) {
 			t.Errorf("one too many: %v, want ErrBusy", err)
 		}
 	}
 	release()
-	for range n.MostWaiting() {
+	for range n.MaxWaiting() {
 		same(t, "one that waited", <-errs)
 	}
-	if did := int(n.Stats().Hashes - before); did != n.MostWaiting() {
-		t.Errorf("%d hashes, want those of the %d that waited", did, n.MostWaiting())
+	if did := int(n.Stats().Hashes - before); did != n.MaxWaiting() {
+		t.Errorf("%d hashes, want those of the %d that waited", did, n.MaxWaiting())
 	}
 	// Who was sent away has not failed, and the next has room.
 	if _, err := n.enter("anna", good, "", home); err != nil {
@@ -221,7 +221,7 @@ func TestFairTurns(t *testing.T) {
 				}()
 			}
 			// The queue is full: as many as do not fit are refused.
-			for range flood - n.MostWaiting() {
+			for range flood - n.MaxWaiting() {
 				if err := <-results; !errors.Is(err, signin.ErrBusy) {
 					t.Fatalf("one that does not fit: %v, want ErrBusy", err)
 				}
@@ -235,7 +235,7 @@ func TestFairTurns(t *testing.T) {
 				_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: "anna", Password: []byte(good), Address: tt.anna})
 				signed <- err
 			}()
-			await(t, "anna waits", func() bool { return n.Waiting() == n.MostWaiting() })
+			await(t, "anna waits", func() bool { return n.Waiting() == n.MaxWaiting() })
 			step()
 			select {
 			case err := <-signed:
@@ -253,7 +253,7 @@ func TestFairTurns(t *testing.T) {
 				_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: tt.login(0), Password: []byte(good), Address: tt.from(0)})
 				results <- err
 			}()
-			await(t, "the queue is full again", func() bool { return n.Waiting() == n.MostWaiting() })
+			await(t, "the queue is full again", func() bool { return n.Waiting() == n.MaxWaiting() })
 			go func() {
 				_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: "anna", Password: []byte(good), Address: tt.anna})
 				signed <- err
@@ -266,7 +266,7 @@ func TestFairTurns(t *testing.T) {
 			if err := <-signed; err != nil {
 				t.Errorf("anna, with the queue full: %v", err)
 			}
-			for range n.MostWaiting() - 1 {
+			for range n.MaxWaiting() - 1 {
 				if err := <-results; err != nil {
 					same(t, "one of the flood", err)
 				}

@@ -7,14 +7,14 @@ import (
 	"unicode/utf8"
 )
 
-// leastUncommon is how many characters of a password have to be left when all
-// that is common is taken away.
-const leastUncommon = 8
+// minUncommon is how many characters of a password must be outside of common
+// pieces.
+const minUncommon = 8
 
-// words are what people who choose badly choose, in lower case and without digits
-// in place of letters. What differs from them by that, by capitals, by their
-// order or by what is put between them is found too.
-const words = `
+// commonWords are words in bad passwords, in lower case and without digits for
+// letters. Variants in case, with digits for letters, in another order or with
+// separators are found too.
+const commonWords = `
 password passwort passwd pass motdepasse contrasena senha parola haslo salasana wachtwoord losenord
 passphrase secret geheim changeme changeit default temporary temp test testing tester guest demo sample example
 admin administrator root user username login logon signin welcome willkommen bienvenue access system master
@@ -41,8 +41,8 @@ correcthorsebatterystaple thequickbrownfox loremipsum tobeornottobe
 the and my is for you me we of in it this that new old one two your
 `
 
-// rows are runs of keys, in which people walk.
-var rows = []string{
+// keyboardRows are runs of keys that people type in order.
+var keyboardRows = []string{
 	"abcdefghijklmnopqrstuvwxyz", "01234567890", "1234567890",
 	"qwertyuiop", "asdfghjkl", "zxcvbnm", // QWERTY
 	"qwertzuiop", "yxcvbnm", "azertyuiop", "qsdfghjklm", "wxcvbn", // QWERTZ, AZERTY
@@ -50,20 +50,19 @@ var rows = []string{
 	"!@#$%^&*()", "147258369", "789456123",
 }
 
-// pieces is the set of common pieces, of a few thousand: the words and the
-// same backwards, all walks of four keys to twelve in either direction, and the
-// years.
+// pieces is the set of common pieces, some thousand: the common words, all keyboard
+// walks of four to twelve keys, both also reversed, and the years.
 var pieces = sync.OnceValue(func() map[string]bool {
 	const shortWalk, longWalk, firstYear, lastYear = 4, 12, 1900, 2099
 	set := map[string]bool{}
-	for _, w := range strings.Fields(words) {
-		set[w], set[backwards(w)] = true, true
+	for _, w := range strings.Fields(commonWords) {
+		set[w], set[reversed(w)] = true, true
 	}
-	for _, row := range rows {
+	for _, row := range keyboardRows {
 		for n := shortWalk; n <= longWalk; n++ {
 			for i := 0; i+n <= len(row); i++ {
 				walk := row[i : i+n]
-				set[walk], set[backwards(walk)] = true, true
+				set[walk], set[reversed(walk)] = true, true
 			}
 		}
 	}
@@ -73,30 +72,30 @@ var pieces = sync.OnceValue(func() map[string]bool {
 	return set
 })
 
-// longestPiece bounds the search.
-const longestPiece = 26
+// maxPieceLength limits the search.
+const maxPieceLength = 26
 
-// uncommon returns how many characters of a folded text no common piece covers,
-// at the best choice of pieces. A login that is given counts as one.
+// uncommon returns how many characters of a folded text are outside of common
+// pieces, for the choice of pieces that covers the most. The login counts as one.
 func uncommon(folded, login string) int {
 	least := utf8.RuneCountInString(folded)
 	for _, s := range []string{folded, unleet(folded), strings.ReplaceAll(unleet(folded), "i", "l")} {
-		least = min(least, left(s, login), left(joined(s), login))
+		least = min(least, uncovered(s, login), uncovered(lettersAndDigits(s), login))
 	}
 	return least
 }
 
-// left is uncommon for one spelling.
-func left(s, login string) int {
+// uncovered is uncommon for one spelling.
+func uncovered(s, login string) int {
 	runes := []rune(s)
-	best := make([]int, len(runes)+1) // characters left of the first i
+	best := make([]int, len(runes)+1) // uncovered characters of the first i
 	for i := 1; i <= len(runes); i++ {
 		best[i] = best[i-1] + 1
-		// A character again, and again, adds nothing.
+		// A third equal character in a row adds nothing.
 		if i >= 3 && runes[i-1] == runes[i-2] && runes[i-1] == runes[i-3] {
 			best[i] = best[i-1]
 		}
-		for n := 2; n <= min(i, longestPiece); n++ {
+		for n := 2; n <= min(i, maxPieceLength); n++ {
 			piece := string(runes[i-n : i])
 			if pieces()[piece] || login != "" && piece == login {
 				best[i] = min(best[i], best[i-n])
@@ -106,8 +105,8 @@ func left(s, login string) int {
 	return best[len(runes)]
 }
 
-// joined leaves out what stands between words.
-func joined(s string) string {
+// lettersAndDigits removes separators.
+func lettersAndDigits(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsLetter(r) && !unicode.IsDigit(r) {
 			return -1
@@ -116,12 +115,12 @@ func joined(s string) string {
 	}, s)
 }
 
-// unleet puts letters in the place of the digits and signs that stand for them.
+// leet replaces the digits and signs that stand for letters.
 var leet = strings.NewReplacer("0", "o", "1", "i", "3", "e", "4", "a", "5", "s", "7", "t", "8", "b", "@", "a", "$", "s", "!", "i", "€", "e")
 
 func unleet(s string) string { return leet.Replace(s) }
 
-func backwards(s string) string {
+func reversed(s string) string {
 	b := []byte(s) // the pieces are ASCII
 	for i, j := 0, len(b)-1; i < j; i, j = i+1, j-1 {
 		b[i], b[j] = b[j], b[i]

@@ -17,19 +17,20 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
-// session is the record of a session.
+// session is the stored record of a session.
 type session struct {
 	ID      events.SessionID `json:"id"`
 	Account events.AccountID `json:"account"`
 	Created time.Time        `json:"created"`
 	Seen    time.Time        `json:"seen"`
 	Proved  time.Time        `json:"proved_at,omitzero"` // zero for a session that a token opened
-	// Opened is a position that the ledger had applied when it looked at what
-	// the session was opened by. What ends all sessions after it ends this one.
+	// Opened is a position that the ledger had applied before it read the credential
+	// or token that opened the session. An event after it that ends all sessions
+	// ends this one.
 	Opened  events.Position `json:"opened"`
 	Methods []string        `json:"methods"`
-	Address string          `json:"address,omitempty"` // that it was opened from
-	Token   events.TokenID  `json:"token,omitempty"`   // that opened it
+	Address string          `json:"address,omitempty"` // of the client that opened it
+	Token   events.TokenID  `json:"token,omitempty"`   // that opened the session
 	Secret  events.Digest   `json:"secret,omitzero"`   // of the token, with which it ends
 }
 
@@ -39,11 +40,11 @@ type Session struct {
 	Account events.AccountID
 	Created time.Time
 	Seen    time.Time // to the minute
-	Proved  time.Time // when the person last proved to be who they are; zero for never
-	Expires time.Time // when it ends whatever is done with it
-	Idle    time.Time // when it ends if nothing is done with it
-	Methods []string  // of the proof (RFC 8176)
-	Address string    // that it was opened from
+	Proved  time.Time // when the person last authenticated; zero for never
+	Expires time.Time // when it ends in any case
+	Idle    time.Time // when it ends if it is not used
+	Methods []string  // of the authentication (RFC 8176)
+	Address string    // of the client that opened it
 	Token   events.TokenID
 }
 
@@ -53,42 +54,43 @@ type Opened struct {
 	Session Session
 }
 
-// Bounds of what is kept.
+// Limits on what is stored.
 const (
-	// seenEvery is how often it is written down that a session was used, more
-	// often where sessions may rest for a few minutes only.
-	seenEvery = time.Minute
-	// mostSessions is how many an account has at most; past it the oldest end.
-	mostSessions = 100
-	// mostTokenSessions is how many a token has at most, beside those of the
-	// account's person.
-	mostTokenSessions = 10
+	// seenInterval is how often the use of a session is stored. It is more often if
+	// the policy's idle time is only a few minutes.
+	seenInterval = time.Minute
+	// maxSessions is the limit for an account. With more, the oldest end.
+	maxSessions = 100
+	// maxTokenSessions is the limit for a token, beside the sessions of the account's
+	// person.
+	maxTokenSessions = 10
 )
 
-// byPerson stands in the key of a session that no token opened.
-const byPerson = "person"
+// personOpener is in the key of a session that a person opened.
+const personOpener = "person"
 
-// opener is who opened a session, as its key has it.
+// opener returns who opened a session, as its key names it.
 func (r *session) opener() string {
 	if r.Token != "" {
 		return string(r.Token)
 	}
-	return byPerson
+	return personOpener
 }
 
 func sessionKey(d events.Digest, r *session) string {
 	return hex.EncodeToString(d[:]) + "." + string(r.Account) + "." + r.opener() + "." + string(r.ID)
 }
 
-// secretSession is the key of the session with a secret, as far as it is known.
+// secretSession returns the pattern of the key of the session with a secret.
 func secretSession(d events.Digest) string { return hex.EncodeToString(d[:]) + ".*.*.*" }
 
-// accountSession is the key of an account's session, "*" for any account.
+// accountSession returns the pattern of the key of a session, "*" for any account.
 func accountSession(account events.AccountID, id events.SessionID) string {
 	return "*." + string(account) + ".*." + string(id)
 }
 
-// accountSessions stands for all sessions of an account, "*" for any.
+// accountSessions returns the pattern of the keys of an account's sessions, "*" for
+// any account.
 func accountSessions(account events.AccountID) string { return "*." + string(account) + ".*.*" }
 
 // open stores a new session.
@@ -98,10 +100,10 @@ func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
 	if err != nil {
 		return Opened{}, err
 	}
-	if err := s.makeRoom(ctx, &r); err != nil {
+	if err := s.evictOldest(ctx, &r); err != nil {
 		return Opened{}, err
 	}
-	s.expire(ctx)
+	s.removeExpired(ctx)
 	if _, err := s.sessions.Put(ctx, sessionKey(secret.Digest(), &r), b, 0); err != nil {
 		return Opened{}, unavailable(err)
 	}
@@ -110,18 +112,18 @@ func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
 	return Opened{Secret: secret, Session: shown}, err
 }
 
-// makeRoom ends the oldest sessions of the one who opens a new one, where there
-// are too many. Those of a token push out no others.
-func (s *SignIn) makeRoom(ctx context.Context, r *session) error {
-	most := mostSessions
+// evictOldest ends the oldest sessions of a new session's opener, if it has too many.
+// A token's sessions evict no others.
+func (s *SignIn) evictOldest(ctx context.Context, r *session) error {
+	limit := maxSessions
 	if r.Token != "" {
-		most = mostTokenSessions
+		limit = maxTokenSessions
 	}
 	ids, err := s.sessionIDs(ctx, "*."+string(r.Account)+"."+r.opener()+".*")
 	if err != nil {
 		return err
 	}
-	for i := 0; i <= len(ids)-most; i++ {
+	for i := 0; i <= len(ids)-limit; i++ {
 		if err := s.end(ctx, authz.Principal{}, r.Account, events.SessionID(ids[i])); err != nil {
 			return err
 		}
@@ -129,35 +131,35 @@ func (s *SignIn) makeRoom(ctx context.Context, r *session) error {
 	return nil
 }
 
-// end ends a session: in the log, which decides, then in the bucket.
+// end ends a session: first in the log, which decides, then in the bucket.
 func (s *SignIn) end(ctx context.Context, c authz.Principal, account events.AccountID, id events.SessionID) error {
 	if _, err := s.cfg.Trail.EndSession(ctx, c, account, id); err != nil {
 		return err
 	}
 	if err := s.sessions.Remove(ctx, accountSession(account, id)); err != nil {
-		s.log.WarnContext(ctx, "the record of an ended session is left", "account_id", account, "session_id", id, "err", err)
+		s.log.WarnContext(ctx, "cannot remove the record of an ended session", "account_id", account, "session_id", id, "err", err)
 	}
 	return nil
 }
 
-// expireEvery is how often the records of expired sessions are removed.
-const expireEvery = time.Hour
+// expireInterval is how often the records of expired sessions are removed.
+const expireInterval = time.Hour
 
-// expire removes the records of sessions that are older than any session may be.
-// It runs when somebody signs in, because only then are there more of them.
-func (s *SignIn) expire(ctx context.Context) {
+// removeExpired removes the records of sessions that are older than the maximum
+// lifetime. It runs at sign-ins, because only they add records.
+func (s *SignIn) removeExpired(ctx context.Context) {
 	now := s.now()
 	s.mu.Lock()
-	due := now.Sub(s.expired) >= expireEvery
-	if due {
+	pendingEvent := now.Sub(s.expired) >= expireInterval
+	if pendingEvent {
 		s.expired = now
 	}
 	s.mu.Unlock()
-	if !due {
+	if !pendingEvent {
 		return
 	}
 	keys, err := s.sessions.Keys(ctx, accountSessions("*"))
-	oldest := string(events.NewSessionID(now.Add(-events.MaxSessionLife))) // ids are in order of time
+	oldest := string(events.NewSessionID(now.Add(-events.MaxSessionLife))) // ids sort by time
 	for _, key := range keys {
 		if key[strings.LastIndexByte(key, '.')+1:] >= oldest || err != nil {
 			continue
@@ -165,11 +167,11 @@ func (s *SignIn) expire(ctx context.Context) {
 		err = s.sessions.Remove(ctx, key)
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "records of expired sessions are left", "err", err)
+		s.log.WarnContext(ctx, "cannot remove the records of expired sessions", "err", err)
 	}
 }
 
-// sessionIDs lists sessions in order of id, which is that of time.
+// sessionIDs lists sessions in order of id, which is the order of time.
 func (s *SignIn) sessionIDs(ctx context.Context, which string) ([]string, error) {
 	keys, err := s.sessions.Keys(ctx, which)
 	if err != nil {
@@ -182,7 +184,7 @@ func (s *SignIn) sessionIDs(ctx context.Context, which string) ([]string, error)
 	return keys, nil
 }
 
-// read returns the record under a key, which may have "*" for what is not known.
+// read returns the record under a key, which may be a pattern.
 func (s *SignIn) read(ctx context.Context, key string) (r session, e bucket.Entry, err error) {
 	e, err = s.sessions.Get(ctx, key)
 	if errors.Is(err, bucket.ErrNotFound) {
@@ -197,8 +199,9 @@ func (s *SignIn) read(ctx context.Context, key string) (r session, e bucket.Entr
 	return r, e, nil
 }
 
-// Authenticate returns who sent a session's secret, or [ErrNoSession]. What the
-// caller changes is decided by the log, which has the ends of all sessions.
+// Authenticate returns the caller that a session's secret belongs to, or
+// [ErrNoSession]. The session may have ended in the log already: whether a change of
+// the caller takes effect is decided there.
 func (s *SignIn) Authenticate(ctx context.Context, secret, address string) (authz.Principal, error) {
 	if err := s.ready(); err != nil {
 		return authz.Principal{}, err
@@ -220,18 +223,18 @@ func (s *SignIn) Authenticate(ctx context.Context, secret, address string) (auth
 		return authz.Principal{}, err
 	}
 	now := s.now()
-	if now.Sub(r.Seen) < min(seenEvery, policy.Idle()/4) {
+	if now.Sub(r.Seen) < min(seenInterval, policy.Idle()/4) {
 		return caller, nil
 	}
 	r.Seen = now
 	if err := s.write(ctx, e, r); err != nil && !errors.Is(err, bucket.ErrChanged) {
-		// It is used all the same.
-		s.log.WarnContext(ctx, "cannot write down that a session is used", "session_id", r.ID, "err", err)
+		// The caller is authenticated in any case.
+		s.log.WarnContext(ctx, "cannot store the use of a session", "session_id", r.ID, "err", err)
 	}
 	return caller, nil
 }
 
-// write stores a session that was read before.
+// write stores a changed session, if the record has not changed since it was read.
 func (s *SignIn) write(ctx context.Context, e bucket.Entry, r session) error {
 	b, err := json.Marshal(r)
 	if err != nil {
@@ -241,7 +244,8 @@ func (s *SignIn) write(ctx context.Context, e bucket.Entry, r session) error {
 	return err
 }
 
-// caller returns what a session may do now, or [ErrNoSession] where it is over.
+// caller returns the caller of a session with its current rights, or [ErrNoSession] if
+// the session has ended.
 func (s *SignIn) caller(r session, address string) (authz.Principal, error) {
 	a, err := s.person(r.Account)
 	if errors.Is(err, errNotAPerson) {
@@ -271,11 +275,11 @@ func (s *SignIn) caller(r session, address string) (authz.Principal, error) {
 			return authz.Principal{}, ErrNoSession
 		case err != nil:
 			return authz.Principal{}, unavailable(err)
-		case !mayOpen(t.Constraints, address):
+		case !allowsSession(t.Constraints, address):
 			return authz.Principal{}, ErrNoSession
 		}
 	}
-	// The same rule as before each change.
+	// This is the rule that is checked before each change.
 	c, err = s.cfg.Directory.Current(c)
 	if errors.Is(err, ledger.ErrCallerEnded) {
 		return authz.Principal{}, ErrNoSession
@@ -286,9 +290,9 @@ func (s *SignIn) caller(r session, address string) (authz.Principal, error) {
 	return c, nil
 }
 
-// mayOpen reports whether a token with constraints may act through a session
-// from an address.
-func mayOpen(c *events.Constraints, address string) bool {
+// allowsSession reports whether a token with these constraints can be used through a
+// session from an address.
+func allowsSession(c *events.Constraints, address string) bool {
 	if c == nil {
 		return true
 	}
@@ -296,7 +300,9 @@ func mayOpen(c *events.Constraints, address string) bool {
 		return false
 	}
 	a, err := netip.ParseAddr(address)
-	return len(c.CIDRs) == 0 || err == nil && slices.ContainsFunc(c.CIDRs, func(p netip.Prefix) bool { return p.Contains(a.Unmap()) })
+	return len(c.CIDRs) == 0 || err == nil && slices.ContainsFunc(c.CIDRs, func(p netip.Prefix) bool {
+		return p.Contains(a.Unmap())
+	})
 }
 
 func (s *SignIn) show(r session) (Session, error) {
@@ -313,39 +319,35 @@ func (s *SignIn) show(r session) (Session, error) {
 
 // Current returns the caller's own session.
 func (s *SignIn) Current(ctx context.Context, c authz.Principal) (Session, error) {
-	r, _, err := s.own(ctx, c)
+	r, _, err := s.readOwn(ctx, c)
 	if err != nil {
 		return Session{}, err
 	}
 	return s.show(r)
 }
 
-// own reads the caller's session.
-func (s *SignIn) own(ctx context.Context, c authz.Principal) (session, bucket.Entry, error) {
+// readOwn reads the record of the caller's session.
+func (s *SignIn) readOwn(ctx context.Context, c authz.Principal) (session, bucket.Entry, error) {
 	if c.Session == "" {
-		return session{}, bucket.Entry{}, fmt.Errorf("%w: this is for sessions, and the caller is a token; sign in first", ledger.ErrForbidden)
+		return session{}, bucket.Entry{}, fmt.Errorf("%w: only a session can do this, and the caller is a token; sign in first", ledger.ErrForbidden)
 	}
 	return s.read(ctx, accountSession(c.Account, c.Session))
 }
 
-// List returns sessions in order of id, from after the given one on, and whether
-// there are more: the caller's, or those of another account, or of all where
-// everybody is true, which are for superusers.
-func (s *SignIn) List(ctx context.Context, c authz.Principal, account string, everybody bool, after events.SessionID, limit int) ([]Session, bool, error) {
-	of := events.AccountID("*")
-	if everybody {
-		if err := s.cfg.Directory.AllowAll(c, authz.SeeSessions); err != nil {
-			return nil, false, err
-		}
-	} else {
-		if account == "" {
-			account = string(c.Account)
-		}
-		a, err := s.cfg.Directory.Allow(ctx, c, authz.SeeSessions, account)
-		if err != nil {
-			return nil, false, err
-		}
-		of = a.ID
+// ListSessions selects sessions for [SignIn.List].
+type ListSessions struct {
+	Account string           // id or login; empty for the caller's own
+	All     bool             // of all accounts; Account is not used
+	After   events.SessionID // the list begins after this session
+	Limit   int              // maximum number of sessions
+}
+
+// List returns sessions in order of id, and whether there are more. The sessions of
+// other accounts are for superusers.
+func (s *SignIn) List(ctx context.Context, c authz.Principal, which ListSessions) ([]Session, bool, error) {
+	of, err := s.listedAccount(ctx, c, which)
+	if err != nil {
+		return nil, false, err
 	}
 	ids, err := s.sessionIDs(ctx, accountSessions(of))
 	if err != nil {
@@ -353,7 +355,7 @@ func (s *SignIn) List(ctx context.Context, c authz.Principal, account string, ev
 	}
 	var out []Session
 	for _, id := range ids {
-		if id <= string(after) {
+		if id <= string(which.After) {
 			continue
 		}
 		r, _, err := s.read(ctx, accountSession(of, events.SessionID(id)))
@@ -363,14 +365,14 @@ func (s *SignIn) List(ctx context.Context, c authz.Principal, account string, ev
 		if err != nil {
 			return nil, false, err
 		}
-		live, err := s.lives(r)
+		active, err := s.isActive(r)
 		if err != nil {
 			return nil, false, err
 		}
-		if !live {
+		if !active {
 			continue
 		}
-		if len(out) == limit {
+		if len(out) == which.Limit {
 			return out, true, nil
 		}
 		shown, err := s.show(r)
@@ -382,9 +384,24 @@ func (s *SignIn) List(ctx context.Context, c authz.Principal, account string, ev
 	return out, false, nil
 }
 
-// lives reports whether a session is accepted, from the address that it was
-// opened from.
-func (s *SignIn) lives(r session) (bool, error) {
+// listedAccount returns the account whose sessions the caller may list, "*" for all.
+func (s *SignIn) listedAccount(ctx context.Context, c authz.Principal, which ListSessions) (events.AccountID, error) {
+	if which.All {
+		return "*", s.cfg.Directory.AllowAll(c, authz.SeeSessions)
+	}
+	account := which.Account
+	if account == "" {
+		account = string(c.Account)
+	}
+	a, err := s.cfg.Directory.Allow(ctx, c, authz.SeeSessions, account)
+	if err != nil {
+		return "", err
+	}
+	return a.ID, nil
+}
+
+// isActive reports whether a session is accepted from the address that opened it.
+func (s *SignIn) isActive(r session) (bool, error) {
 	_, err := s.caller(r, r.Address)
 	if errors.Is(err, ErrNoSession) {
 		return false, nil
@@ -392,13 +409,13 @@ func (s *SignIn) lives(r session) (bool, error) {
 	return err == nil, err
 }
 
-// End ends one session, the caller's own where the id is empty. It is over for
-// every ledger when End returns. A session that is not for the caller to end is
-// [ledger.ErrNotFound], like one that does not exist.
+// End ends one session, the caller's own if the id is empty. No ledger accepts it after
+// End returns. If the session does not exist, or the caller may not end it, the error is
+// [ledger.ErrNotFound].
 func (s *SignIn) End(ctx context.Context, c authz.Principal, id events.SessionID) error {
 	if id == "" {
 		if c.Session == "" {
-			return fmt.Errorf("%w: the caller is a token and has no session to end", ledger.ErrForbidden)
+			return fmt.Errorf("%w: the caller is a token and has no session; name the session to end", ledger.ErrForbidden)
 		}
 		id = c.Session
 	}
@@ -421,8 +438,8 @@ func (s *SignIn) End(ctx context.Context, c authz.Principal, id events.SessionID
 	return nil
 }
 
-// EndAll ends all sessions of an account, empty for the caller's own. They are
-// over for every ledger when it returns without an error.
+// EndAll ends all sessions of an account, empty for the caller's own. No ledger accepts
+// them after it returns without an error.
 func (s *SignIn) EndAll(ctx context.Context, c authz.Principal, account string) error {
 	if account == "" {
 		account = string(c.Account)
@@ -437,21 +454,21 @@ func (s *SignIn) EndAll(ctx context.Context, c authz.Principal, account string) 
 		return err
 	}
 	s.log.InfoContext(ctx, "all sessions ended", "account_id", a.ID, "by", c.Account)
-	// Every sign-in from here on, on any ledger, has seen the end.
-	_, err = s.edit(ctx, a.ID, func(c *credential) error {
+	// A ledger applies this position before a later sign-in to the account.
+	_, err = s.editCredential(ctx, a.ID, func(c *credential) error {
 		c.From = max(c.From, at)
 		return nil
 	})
 	if err != nil {
-		s.log.WarnContext(ctx, "a session that is opened now on a ledger that lags may end at once", "account_id", a.ID, "err", err)
+		s.log.WarnContext(ctx, "a new session on a lagging ledger may end immediately", "account_id", a.ID, "err", err)
 	}
-	s.sweep(ctx, a.ID, at, "")
+	s.removeEnded(ctx, a.ID, at, "")
 	return nil
 }
 
-// sweep removes the records of an account's sessions that the event at a position
-// has ended. They are refused without it.
-func (s *SignIn) sweep(ctx context.Context, account events.AccountID, at events.Position, kept events.SessionID) {
+// removeEnded removes the records of the sessions of an account that the event at a
+// position has ended. Such sessions are refused also while the records exist.
+func (s *SignIn) removeEnded(ctx context.Context, account events.AccountID, at events.Position, kept events.SessionID) {
 	ids, err := s.sessionIDs(ctx, accountSessions(account))
 	for _, id := range ids {
 		key := accountSession(account, events.SessionID(id))
@@ -464,6 +481,6 @@ func (s *SignIn) sweep(ctx context.Context, account events.AccountID, at events.
 		}
 	}
 	if err != nil {
-		s.log.WarnContext(ctx, "records of ended sessions are left", "account_id", account, "err", err)
+		s.log.WarnContext(ctx, "cannot remove the records of ended sessions", "account_id", account, "err", err)
 	}
 }
