@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
 // TestChaos does to a cluster, one thing after another, what happens to
@@ -81,13 +82,13 @@ func TestOneLedger(t *testing.T) {
 // again: what was acknowledged is on the disks of a majority.
 func TestPowerCut(t *testing.T) {
 	together(t)
-	o := Options{Verifiers: 1, Lease: shortLease, Disks: map[string]*Disk{}}
+	o := Options{Verifiers: 1, Lease: shortLease, Disks: map[string]*disk.Disk{}}
 	cuts := 1
 	if *chaosFlag {
 		o.Verifiers, cuts = 3, 6
 	}
 	for _, name := range o.names() {
-		o.Disks[name] = NewDisk(t, diskSize, "that a power cut of all nodes loses nothing that was acknowledged")
+		o.Disks[name] = disk.New(t, diskSize, "that a power cut of all nodes loses nothing that was acknowledged")
 	}
 	c := newCampaign(t, o)
 	for range cuts {
@@ -111,9 +112,9 @@ func (o Options) names() []string {
 // withDisks gives every node a disk of its own, if this machine has disks.
 func (o Options) withDisks(t *testing.T) Options {
 	t.Helper()
-	o.Disks = map[string]*Disk{}
+	o.Disks = map[string]*disk.Disk{}
 	for _, name := range o.names() {
-		d, err := tryDisk(t, diskSize)
+		d, err := disk.Try(t, diskSize)
 		if err != nil {
 			t.Logf("NOT TESTED: power cuts among other faults: %v", err)
 			o.Disks = nil
@@ -480,8 +481,8 @@ func (c *campaign) leader(t *testing.T) *Node {
 // others have to go on without it.
 func TestFullDiskOfLedger(t *testing.T) {
 	long(t)
-	d := NewDisk(t, diskSize, "that a ledger with a full disk loses nothing")
-	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*Disk{"l2": d}})
+	d := disk.New(t, diskSize, "that a ledger with a full disk loses nothing")
+	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*disk.Disk{"l2": d}})
 	l := c.Node("l2")
 	for i := 0; c.Leader(t, events.StreamName) != l; i++ {
 		if i == 10 {
@@ -490,7 +491,7 @@ func TestFullDiskOfLedger(t *testing.T) {
 		c.fault(t, "kill the leader", c.killLeader)
 	}
 	c.fault(t, "fill the leader's disk", func(t *testing.T) {
-		d.Fill(t, l.Process())
+		d.Fill(t, l.Process().File(d.Mount()))
 		filled := c.load.Now()
 		c.load.Commands(t, 5)
 		t.Logf("commands go on %s after the leader's disk was full; its process has ended: %t", (c.load.Now() - filled).Round(time.Millisecond), l.Process().Over())
@@ -506,11 +507,11 @@ func TestFullDiskOfLedger(t *testing.T) {
 // TestFullDiskOfVerifier takes all space from a verifier.
 func TestFullDiskOfVerifier(t *testing.T) {
 	long(t)
-	d := NewDisk(t, diskSize, "that a verifier with a full disk refuses")
-	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*Disk{"v1": d}})
+	d := disk.New(t, diskSize, "that a verifier with a full disk refuses")
+	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*disk.Disk{"v1": d}})
 	v := c.Node("v1")
 	c.fault(t, "fill a verifier's disk", func(t *testing.T) {
-		d.Fill(t, v.Process())
+		d.Fill(t, v.Process().File(d.Mount()))
 		if !v.Process().Over() {
 			c.waitRefusing(t, v)
 		}

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
 )
 
@@ -31,7 +32,7 @@ type Options struct {
 	Program string
 	// Disks are what nodes keep their data on, by name. Others use a folder of
 	// the test's.
-	Disks map[string]*Disk
+	Disks map[string]*disk.Disk
 	// Env is added to every node's environment.
 	Env []string
 }
@@ -75,9 +76,9 @@ type Node struct {
 
 	cluster *Cluster
 	host    string
-	clients endpoint // of its log, for clients; zero if it is no ledger
-	routes  endpoint // of its log, for the other ledgers
-	disk    *Disk    // nil for none
+	clients endpoint   // of its log, for clients; zero if it is no ledger
+	routes  endpoint   // of its log, for the other ledgers
+	disk    *disk.Disk // nil for none
 	args    []string
 
 	mu      sync.Mutex
@@ -171,7 +172,7 @@ func (c *Cluster) add(t testing.TB, name, host string) *Node {
 	}
 	n.Data = filepath.Join(t.TempDir(), name)
 	if n.disk != nil {
-		n.Data = filepath.Join(n.disk.mount, name)
+		n.Data = filepath.Join(n.disk.Mount(), name)
 	}
 	c.Nodes = append(c.Nodes, n)
 	return n
@@ -423,7 +424,7 @@ func (n *Node) Start(t testing.TB) *Process {
 		t.Fatalf("%s runs already", n.Name)
 	}
 	if n.disk != nil {
-		n.disk.free(t)
+		n.disk.WaitUnmounted(t)
 	}
 	c := n.cluster
 	p := Run(t, Command{
@@ -480,9 +481,9 @@ func (c *Cluster) PowerCut(t testing.TB, rng *rand.Rand) {
 			continue
 		}
 		if rng.IntN(2) == 0 {
-			n.disk.flushSome(t, rng, n.current())
+			disk.FlushSome(t, rng, n.current().File(n.disk.Mount()))
 		}
-		work.Go(func() { n.disk.cut(t) })
+		work.Go(func() { n.disk.CutPower(t) })
 	}
 	work.Wait()
 	for _, n := range c.Nodes {

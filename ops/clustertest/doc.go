@@ -8,7 +8,7 @@
 // and verifiers, each with a folder and ports of its own, and waits until all
 // answer. A [Node] can be killed, frozen and started anew. Every connection
 // between two nodes goes through a [Relay], so what travels from one to the other
-// can be held back, each direction by itself, while connections stay up. A [Disk]
+// can be held back, each direction by itself, while connections stay up. A [disk.Disk]
 // is a file system in a file that can be filled, and that loses what was not
 // synced when its power is cut. All of it ends with the test.
 //

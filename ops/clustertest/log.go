@@ -204,7 +204,7 @@ func (c *Cluster) CompareIndexes(t testing.TB, log []events.Message) {
 		dir := n.File("index")
 		if n.disk != nil {
 			dir = filepath.Join(t.TempDir(), "index")
-			n.disk.extract(t, filepath.Join(n.Data, "index"), dir)
+			n.disk.Extract(t, filepath.Join(n.Data, "index"), dir)
 		}
 		got, position, err := dumpOf(dir, nil)
 		switch {

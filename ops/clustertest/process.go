@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
@@ -26,8 +27,8 @@ type Command struct {
 	Name string // in the test's log
 	Path string // of the program
 	Args []string
-	Env  []string // besides the environment of the test, without what configures a node
-	Disk *Disk    // that it sees mounted; nil for none
+	Env  []string   // besides the environment of the test, without what configures a node
+	Disk *disk.Disk // that it sees mounted; nil for none
 	// Shift moves the process's clocks of time since the machine started by so
 	// much. It needs root and time namespaces.
 	Shift time.Duration
@@ -44,7 +45,7 @@ type Process struct {
 	Name string
 
 	cmd     *exec.Cmd
-	disk    *Disk
+	disk    *disk.Disk
 	journal *Journal
 	from    int           // where its lines in the journal begin
 	ended   chan struct{} // closed once it has ended
@@ -60,7 +61,7 @@ func Run(t testing.TB, c Command) *Process {
 	p.from = p.journal.len()
 	args := append([]string{c.Path}, c.Args...)
 	if c.Disk != nil {
-		args = c.Disk.wrap(args)
+		args = c.Disk.Wrap(args)
 	}
 	if c.Shift != 0 {
 		args = shifted(c.Shift, args)

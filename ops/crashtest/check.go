@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
 // moments returns n different numbers of commands, in order.
@@ -121,7 +122,7 @@ func checkLogins(t testing.TB, w *workload) {
 func dumpCopy(t testing.TB, m *machine, what string) dump {
 	t.Helper()
 	to := filepath.Join(t.TempDir(), "index")
-	copyTree(t, m.path("index"), to)
+	disk.CopyTree(t, m.path("index"), to)
 	return dumpIndex(t, what, to)
 }
 
@@ -147,7 +148,7 @@ func checkSilence(t testing.TB, nodes []*machine) {
 				return err
 			}
 			defer f.Close()
-			return visitData(f, func(_ int64, b []byte) error {
+			return disk.VisitData(f, func(_ int64, b []byte) error {
 				if secretShape.Match(b) {
 					t.Errorf("%s holds a secret", path)
 				}

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
 // TestFlippedBitInIndex flips one bit in a file of a stopped verifier's index,
@@ -63,7 +65,7 @@ func TestFlippedBitInIndex(t *testing.T) {
 		for range sort.times {
 			second := newVerifier(t, "second", link, settings{})
 			index := filepath.Join(second.settings.Data, "index")
-			copyTree(t, good, index)
+			disk.CopyTree(t, good, index)
 			file, at, bit := anyBit(t, rng, filepath.Join(index, sort.pattern))
 			flipBit(t, file, at, bit)
 			what := filepath.Base(file)

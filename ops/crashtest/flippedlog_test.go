@@ -19,6 +19,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/addrtest"
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
 // past is a ledger's data folder with revocations that nobody must ever forget,
@@ -94,7 +95,7 @@ func newPast(t *testing.T) *past {
 	}
 	leave := func(how string) string {
 		to := filepath.Join(t.TempDir(), "left")
-		copyTree(t, data, to)
+		disk.CopyTree(t, data, to)
 		h.left = append(h.left, leaving{how, to})
 		return to
 	}
@@ -246,7 +247,7 @@ func TestFlippedBitInLog(t *testing.T) {
 
 func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, indexLost bool) {
 	data := filepath.Join(t.TempDir(), "ledger")
-	copyTree(t, folder, data)
+	disk.CopyTree(t, folder, data)
 	if indexLost {
 		if err := os.RemoveAll(filepath.Join(data, "index")); err != nil {
 			t.Fatal(err)
@@ -298,7 +299,7 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 		if err := os.RemoveAll(filepath.Join(data, "log")); err != nil {
 			t.Fatal(err)
 		}
-		copyTree(t, filepath.Join(folder, "log"), filepath.Join(data, "log"))
+		disk.CopyTree(t, filepath.Join(folder, "log"), filepath.Join(data, "log"))
 	} else {
 		p.stop()
 		flipBit(t, file, at, bit)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
 // filler fills the disk that a process runs on.
@@ -39,7 +41,7 @@ func (f *filler) leave(bytes int64) {
 	f.t.Helper()
 	const step = 1 << 20
 	for {
-		over := free(f.t, f.p) - bytes
+		over := disk.Free(f.t, f.p.path()) - bytes
 		switch {
 		case over < -step:
 			f.size = max(0, f.size+over)
@@ -87,9 +89,9 @@ func (f *filler) close() {
 // TestFullDisk fills the ledger's disk step by step until nothing is left, and
 // gives the space back. The process lives through all of it.
 func TestFullDisk(t *testing.T) {
-	d := newDisk(t, 400<<20, "that a full disk ends in refusals, and loses nothing")
+	d := disk.New(t, 400<<20, "that a full disk ends in refusals, and loses nothing")
 	seed, _ := seeded(t)
-	ledger := newLedger(t, d.use(settings{}))
+	ledger := newLedger(t, onDisk(d, settings{}))
 	p := ledger.run()
 	w := newWorkload(ledger, seed, 1, 100)
 	w.root = rootSecret(t, p)
@@ -126,11 +128,11 @@ func TestFullDisk(t *testing.T) {
 	f := newFiller(t, p)
 	until := func(plan func()) (times int) {
 		t.Helper()
-		for left := free(t, p); left > 0; left -= 8 << 20 {
+		for left := disk.Free(t, p.path()); left > 0; left -= 8 << 20 {
 			f.leave(left)
 			plan()
 			if refused() {
-				t.Logf("with %d MiB left, and %d times before: refused a %s", free(t, p)>>20, times, c.pending.kind)
+				t.Logf("with %d MiB left, and %d times before: refused a %s", disk.Free(t, p.path())>>20, times, c.pending.kind)
 				return times
 			}
 			finish()
@@ -165,7 +167,7 @@ func TestFullDisk(t *testing.T) {
 	revoking := c.pending
 
 	f.leave(0)
-	t.Logf("with %d bytes left", free(t, p))
+	t.Logf("with %d bytes left", disk.Free(t, p.path()))
 	for range 50 {
 		for _, plan := range []func(){func() { c.createToken(account) }, c.createAccount, revoke} {
 			if plan(); !refused() {
@@ -218,9 +220,9 @@ func TestDiskFilledAtOnce(t *testing.T) {
 	if testing.Short() {
 		fills = 1
 	}
-	d := newDisk(t, 400<<20, "that a disk which is full at once loses nothing")
+	d := disk.New(t, 400<<20, "that a disk which is full at once loses nothing")
 	seed, rng := seeded(t)
-	ledger := newLedger(t, d.use(settings{}))
+	ledger := newLedger(t, onDisk(d, settings{}))
 	ledger.mayDie = true
 	p := ledger.run()
 	w := newWorkload(ledger, seed, 8, commands)
@@ -273,11 +275,11 @@ func TestDiskFilledAtOnce(t *testing.T) {
 // TestFullDiskOfVerifier fills a verifier's disk while the ledger goes on. The
 // verifier cannot apply what comes, and refuses.
 func TestFullDiskOfVerifier(t *testing.T) {
-	d := newDisk(t, 400<<20, "that a verifier with a full disk refuses")
+	d := disk.New(t, 400<<20, "that a verifier with a full disk refuses")
 	seed, _ := seeded(t)
 	ledger := newLedger(t, settings{})
 	ledger.run()
-	verifier := newVerifier(t, "verifier", newLink(t, ledger), d.use(settings{}))
+	verifier := newVerifier(t, "verifier", newLink(t, ledger), onDisk(d, settings{}))
 	p := verifier.run()
 	w := newWorkload(ledger, seed, 4, 100)
 	w.root = rootSecret(t, ledger.process())

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
 // diskSize is enough for what a node keeps free, and for these logs.
@@ -19,9 +21,9 @@ func TestPowerCut(t *testing.T) {
 	if testing.Short() {
 		commands, cuts = 150, 3
 	}
-	d := newDisk(t, diskSize, "that a power cut loses nothing that was acknowledged")
+	d := disk.New(t, diskSize, "that a power cut loses nothing that was acknowledged")
 	seed, rng := seeded(t)
-	ledger := newLedger(t, d.use(settings{}))
+	ledger := newLedger(t, onDisk(d, settings{}))
 	ledger.run()
 	w := newWorkload(ledger, seed, 8, commands)
 	w.root = rootSecret(t, ledger.process())
@@ -34,7 +36,7 @@ func TestPowerCut(t *testing.T) {
 			t.Fatalf("waiting for command %d: %v: %v", at, err, end())
 		}
 		began := time.Now()
-		d.cut(ledger, rng, i%2 == 1)
+		cutPower(t, d, ledger, rng, i%2 == 1)
 		took := time.Since(began)
 		// What arrives now was sent before the cut, and counts.
 		cancel()
@@ -85,8 +87,8 @@ func TestPowerCutAtTheBeginning(t *testing.T) {
 	}
 	for i, step := range steps {
 		t.Run(strings.ReplaceAll(step, "/", "-"), func(t *testing.T) {
-			d := newDisk(t, diskSize, "that a ledger starts again after a power cut in its first moments")
-			ledger := newLedger(t, d.use(settings{}))
+			d := disk.New(t, diskSize, "that a ledger starts again after a power cut in its first moments")
+			ledger := newLedger(t, onDisk(d, settings{}))
 			p := ledger.start()
 			for deadline := time.Now().Add(patience); !exists(p.path(step)); {
 				if p.over() || time.Now().After(deadline) {
@@ -94,7 +96,7 @@ func TestPowerCutAtTheBeginning(t *testing.T) {
 				}
 				runtime.Gosched() // and no longer: the next step comes at once
 			}
-			d.cut(ledger, rng, i%2 == 1)
+			cutPower(t, d, ledger, rng, i%2 == 1)
 			p = ledger.run()
 			p.waitReady()
 			r, err := ask(t.Context(), p.waitListening().Verify, rootSecret(t, p), "superuser")
@@ -114,13 +116,13 @@ func TestEndedByPowerCut(t *testing.T) {
 		t.Skip("not part of the short form; make full runs it")
 	}
 	t.Parallel()
-	d := newDisk(t, diskSize, "that nothing that was ended or erased comes back after a power cut")
+	d := disk.New(t, diskSize, "that nothing that was ended or erased comes back after a power cut")
 	_, rng := seeded(t)
-	m := newLedger(t, d.use(settings{}))
+	m := newLedger(t, onDisk(d, settings{}))
 	m.run()
 	flush := false
 	testEnded(t, oneLedger(t, m, func() {
-		d.cut(m, rng, flush)
+		cutPower(t, d, m, rng, flush)
 		flush = !flush
 		m.run()
 	}))

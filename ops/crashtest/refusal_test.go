@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
 // TestLogGone takes a stopped ledger's log away. It does not begin another one:
@@ -88,7 +90,7 @@ func sums(t *testing.T, dir string) map[string]string {
 		}
 		defer f.Close()
 		sum := sha256.New()
-		if err := visitData(f, func(at int64, b []byte) error {
+		if err := disk.VisitData(f, func(at int64, b []byte) error {
 			_, err := fmt.Fprintf(sum, "%d %x\n", at, b)
 			return err
 		}); err != nil {

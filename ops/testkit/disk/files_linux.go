@@ -1,4 +1,4 @@
-package crashtest
+package disk
 
 import (
 	"errors"
@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// nextData returns where a file has data next, from a place on, and io.EOF where
-// it has no more.
+// nextData returns the bounds of the next data in a file at or after from, and
+// io.EOF if only a hole follows.
 func nextData(f *os.File, from int64) (at, to int64, err error) {
 	at, err = f.Seek(from, unix.SEEK_DATA)
 	if errors.Is(err, syscall.ENXIO) {
