@@ -15,6 +15,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/testkit/history"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
@@ -115,16 +116,11 @@ func (l *Log) Messages() []events.Message {
 	if err != nil {
 		l.t.Fatal(err)
 	}
-	end := l.End()
-	all := make([]events.Message, 0, end)
-	for at := events.Position(1); at <= end; at++ {
-		m, err := stream.GetMsg(ctx, uint64(at))
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		all = append(all, events.Message{Position: at, Subject: m.Subject, Data: m.Data})
+	messages, err := history.Read(ctx, stream, uint64(l.End()))
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	return all
+	return messages
 }
 
 // Changes counts the events up to a position that change a record. It looks only

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,16 +14,17 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/testkit/history"
 	"github.com/tokenledger/tokenledger/projector"
 )
 
-// Connect connects to a ledger's log, with all that a ledger
-// may do where there are several and as a verifier where there is one.
+// Connect connects to a ledger's log: with the rights of a ledger if there are
+// several ledgers, else with those of a verifier.
 func (n *Node) Connect(t testing.TB) *nats.Conn {
 	t.Helper()
 	var conn *nats.Conn
-	// A busy machine may take longer than the library waits.
-	n.Until(t, "its log can be connected to", func() (err error) {
+	// On a busy machine one attempt may time out.
+	n.Until(t, "its log accepts connections", func() (err error) {
 		conn, err = n.connect()
 		return err
 	})
@@ -48,7 +47,7 @@ func (n *Node) connect() (*nats.Conn, error) {
 	return nats.Connect("nats://"+n.clients.proxied, embedded.VerifierOptions(key)...)
 }
 
-// Leader waits until the ledgers that run agree on who leads a stream.
+// Leader waits until all running ledgers name the same leader of a stream.
 func (c *Cluster) Leader(t testing.TB, stream string) *Node {
 	t.Helper()
 	if len(c.Ledgers()) == 1 {
@@ -79,7 +78,7 @@ func (c *Cluster) Leader(t testing.TB, stream string) *Node {
 	return leader
 }
 
-// Lead makes a ledger the leader of a stream, and returns when all agree.
+// Lead makes a ledger the leader of a stream, and returns when all ledgers agree.
 func (c *Cluster) Lead(t testing.TB, stream string, n *Node) {
 	t.Helper()
 	conn := n.Connect(t)
@@ -89,8 +88,8 @@ func (c *Cluster) Lead(t testing.TB, stream string, n *Node) {
 		if c.Leader(t, stream) == n {
 			return true
 		}
-		// It may be refused, as while another election is under way: then the
-		// leader is asked again.
+		// The server may refuse, for example during another election. Then the
+		// request is repeated.
 		_, _ = conn.Request("$JS.API.STREAM.LEADER.STEPDOWN."+stream, order, time.Second)
 		return false
 	})
@@ -119,7 +118,7 @@ func (c *Cluster) Last(t testing.TB, stream string) uint64 {
 	conn := c.Leader(t, stream).Connect(t)
 	defer conn.Close()
 	var last uint64
-	Eventually(t, "the end of "+stream+" is known", func() bool {
+	Eventually(t, "the last sequence of "+stream+" is known", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		js, err := jetstream.New(conn)
@@ -136,7 +135,7 @@ func (c *Cluster) Last(t testing.TB, stream string) uint64 {
 	return last
 }
 
-// ReadLog returns the whole log, as a ledger has it that runs.
+// ReadLog returns the whole log, from a running ledger.
 func (c *Cluster) ReadLog(t testing.TB) []events.Message {
 	t.Helper()
 	conn := c.Leader(t, events.StreamName).Connect(t)
@@ -150,50 +149,15 @@ func (c *Cluster) ReadLog(t testing.TB) []events.Message {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := make([]events.Message, last)
-	next := make(chan uint64)
-	var failed atomic.Bool
-	var wg sync.WaitGroup
-	for range 16 {
-		wg.Go(func() {
-			for seq := range next {
-				m, err := getMessage(t.Context(), stream, seq)
-				if err != nil {
-					failed.Store(true)
-					t.Errorf("position %d of %d cannot be read: %v", seq, last, err)
-					continue
-				}
-				log[seq-1] = events.Message{Position: events.Position(seq), Subject: m.Subject, Data: m.Data}
-			}
-		})
-	}
-	for seq := range last {
-		next <- seq + 1
-	}
-	close(next)
-	wg.Wait()
-	if failed.Load() {
-		t.FailNow()
+	log, err := history.Read(t.Context(), stream, last)
+	if err != nil {
+		t.Fatalf("read the log: %v", err)
 	}
 	return log
 }
 
-// getMessage gets a message that is known to be there. Any replica may be asked,
-// and one may not have it yet.
-func getMessage(ctx context.Context, stream jetstream.Stream, seq uint64) (m *jetstream.RawStreamMsg, err error) {
-	for range 20 {
-		asking, cancel := context.WithTimeout(ctx, 2*time.Second)
-		m, err = stream.GetMsg(asking, seq)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			return m, err
-		}
-	}
-	return nil, err
-}
-
-// CompareIndexes compares the indexes of all nodes, which have to be stopped, to
-// what the log is folded to.
+// CompareIndexes compares the indexes of all nodes to the fold of the log. The
+// nodes must be stopped.
 func (c *Cluster) CompareIndexes(t testing.TB, log []events.Message) {
 	t.Helper()
 	want, at, err := dumpOf(filepath.Join(t.TempDir(), "fold"), log)
@@ -213,13 +177,13 @@ func (c *Cluster) CompareIndexes(t testing.TB, log []events.Message) {
 		case position != at:
 			t.Errorf("I6: %s's index is at position %d, want %d", n.Name, position, at)
 		case !bytes.Equal(got, want):
-			t.Errorf("I6: %s's index is not what the log says: %s", n.Name, difference(got, want))
+			t.Errorf("I6: %s's index differs from the fold of the log: %s", n.Name, history.FirstDifference(got, want))
 		}
 	}
 }
 
-// dumpOf opens an index that no process has open, adds messages and returns what
-// it holds.
+// dumpOf opens an index that no process has open, applies messages, and returns
+// a dump of the index and its position.
 func dumpOf(dir string, messages []events.Message) (content []byte, at events.Position, err error) {
 	p, err := projector.Open(projector.Config{Dir: dir})
 	if err != nil {
@@ -234,20 +198,4 @@ func dumpOf(dir string, messages []events.Message) (content []byte, at events.Po
 		return nil, 0, err
 	}
 	return b.Bytes(), p.Position(), nil
-}
-
-// difference returns the first line in which two dumps differ.
-func difference(got, want []byte) string {
-	g, w := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
-	for i := range max(len(g), len(w)) {
-		switch {
-		case i >= len(g):
-			return fmt.Sprintf("it lacks %s", w[i])
-		case i >= len(w):
-			return fmt.Sprintf("it has %s besides", g[i])
-		case !bytes.Equal(g[i], w[i]):
-			return fmt.Sprintf("it has %s, want %s", g[i], w[i])
-		}
-	}
-	return "nothing"
 }

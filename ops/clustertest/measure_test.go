@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/history"
 )
 
 // desk is a quiet cluster and what is done to it by hand.
@@ -341,7 +342,7 @@ func (d *desk) barriers(after uint64) (count int) {
 		d.t.Fatal(err)
 	}
 	for seq := after + 1; seq <= last; seq++ {
-		m, err := getMessage(d.t.Context(), stream, seq)
+		m, err := history.Get(d.t.Context(), stream, seq)
 		if err != nil {
 			d.t.Fatalf("lease message %d: %v", seq, err)
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
+	"github.com/tokenledger/tokenledger/ops/testkit/history"
 )
 
 // TestFlippedBitInIndex flips one bit in a file of a stopped verifier's index,
@@ -86,7 +87,7 @@ func TestFlippedBitInIndex(t *testing.T) {
 			}
 			p.stop()
 			if got := dumpIndex(t, "the index after", index); !bytes.Equal(got.content, want.content) {
-				t.Errorf("bit %d of byte %d of %s: the index is another one: %s", bit, at, what, firstDifference(got.content, want.content))
+				t.Errorf("bit %d of byte %d of %s: the index is another one: %s", bit, at, what, history.FirstDifference(got.content, want.content))
 			}
 			if err := os.RemoveAll(second.settings.Data); err != nil {
 				t.Fatal(err)

@@ -3,7 +3,6 @@ package crashtest
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -14,6 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/testkit/history"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
@@ -69,7 +69,7 @@ func fetchLog(t testing.TB, p *process) []events.Message {
 	return collect(t, conn)
 }
 
-// collect reads every position from the first to the last, one by one.
+// collect reads the whole log.
 func collect(t testing.TB, conn *nats.Conn) []events.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -86,13 +86,9 @@ func collect(t testing.TB, conn *nats.Conn) []events.Message {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log []events.Message
-	for at := events.Position(1); at <= info.Last; at++ {
-		m, err := stream.GetMsg(ctx, uint64(at))
-		if err != nil {
-			t.Fatalf("position %d of %d: %v", at, info.Last, err)
-		}
-		log = append(log, events.Message{Position: at, Subject: m.Subject, Data: m.Data})
+	log, err := history.Read(ctx, stream, uint64(info.Last))
+	if err != nil {
+		t.Fatalf("read the log: %v", err)
 	}
 	return log
 }
@@ -205,7 +201,7 @@ func checkPrefixes(t testing.TB, log []events.Message, found ...dump) {
 			t.Fatal(err)
 		}
 		if want := dumpOf(t, "fold", p); !bytes.Equal(got.content, want.content) {
-			t.Errorf("%s at position %d is not the fold of the log: %s", got.what, got.position, firstDifference(got.content, want.content))
+			t.Errorf("%s at position %d is not the fold of the log: %s", got.what, got.position, history.FirstDifference(got.content, want.content))
 		}
 	}
 }
@@ -224,19 +220,4 @@ func checkWhole(t testing.TB, what, dir string, log []events.Message) {
 	if err := projectortest.Compare(eventstest.Fold(log), p); err != nil {
 		t.Errorf("%s does not answer as the reference does: %v", what, err)
 	}
-}
-
-func firstDifference(got, want []byte) string {
-	g, w := bytes.Split(got, []byte("\n")), bytes.Split(want, []byte("\n"))
-	for i := range max(len(g), len(w)) {
-		switch {
-		case i >= len(g):
-			return fmt.Sprintf("it lacks %s", w[i])
-		case i >= len(w):
-			return fmt.Sprintf("it has %s besides", g[i])
-		case !bytes.Equal(g[i], w[i]):
-			return fmt.Sprintf("it has %s, want %s", g[i], w[i])
-		}
-	}
-	return "none"
 }
