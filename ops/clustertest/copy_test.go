@@ -326,16 +326,19 @@ func (c *campaign) unwhole(t *testing.T) []string {
 	return wrong
 }
 
+// uncheckedCopy has a ledger not look at its own copy of the log.
+var uncheckedCopy = []Edit{
+	{"ledger/embedded/copy.go", "	c, err := checkCopy(ctx, dir, members)\n", "	c, err := Copy{}, error(nil)\n"},
+	{"ledger/embedded/copy.go", "		if st.LastSeq > 0 && st.FirstSeq != 1 || st.NumDeleted > 0", "		if false && st.NumDeleted > 0"},
+	{"ledger/embedded/copy.go", " || st.Lost != nil || st.Msgs != st.LastSeq {", " {"},
+}
+
 // TestDamagedCopyTakesPart holds TestDamagedCopies to something: with a program
 // that does not look at its own copy, a copy that lacks positions takes part, and
 // that is found.
 func TestDamagedCopyTakesPart(t *testing.T) {
 	together(t)
-	c := newCampaign(t, Options{Lease: shortLease, Program: Build(t,
-		Edit{"ledger/embedded/copy.go", "	c, err := checkCopy(ctx, dir, members)\n", "	c, err := Copy{}, error(nil)\n"},
-		Edit{"ledger/embedded/copy.go", "		if st.LastSeq > 0 && st.FirstSeq != 1 || st.NumDeleted > 0", "		if false && st.NumDeleted > 0"},
-		Edit{"ledger/embedded/copy.go", " || st.Lost != nil || st.Msgs != st.LastSeq {", " {"},
-	)})
+	c := newCampaign(t, Options{Lease: shortLease, Program: Build(t, uncheckedCopy...)})
 	c.load.Commands(t, 100)
 	n := c.Node("l2")
 	n.Stop(t)
