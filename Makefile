@@ -53,7 +53,7 @@ matrix: ## Try every command as everybody on everything, without the race detect
 	go test -count=1 ./ledger -run 'Matrix|OneEventForAll|NeverMore|LargeAccount'
 
 allocations: ## What checks allocate, which the race detector hides
-	go test -count=1 ./events ./projector/... ./verifier/... -run 'Alloc|NoDisk|BoottimeBefore|Nothing|Exchange'
+	go test -count=1 ./events ./projector/... ./verifier/... -run 'Alloc|NoDisk|BoottimeBefore|Nothing|Buffer'
 
 model: ## Explore larger worlds of leases and barriers, for some minutes
 	go test ./ops/leasemodel -run NoReceipt -v -timeout 2h -args -deep

@@ -12,29 +12,29 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Reason is why a check ended as it did, exactly.
+// Reason is the exact outcome of a check.
 type Reason uint8
 
 // The reasons.
 const (
 	Allowed          Reason = iota
-	Unavailable             // there is no lease, or the index cannot be read
-	Malformed               // not a secret: prefix, length, characters or checksum
+	Unavailable             // the node has no lease, or the index cannot be read
+	Malformed               // not a secret: wrong prefix, length, characters or checksum
 	Unknown                 // no token has this secret
-	Expired                 // the token is past its end
+	Expired                 // the token has expired
 	Suspended               // the token is suspended
-	Revoked                 // the token is revoked, alone or with others
-	Superseded              // the secret was rotated away, and its grace is over
+	Revoked                 // the token is revoked, alone or in bulk
+	Superseded              // the secret was rotated, and its grace period is over
 	AccountSuspended        // the token's account is suspended
-	AccountErased           // the token's account is gone
-	WrongAddress            // the client is not in a network that the token is for
-	WrongOrigin             // the page is not one that the token is for
-	WrongMethod             // the HTTP method is not one that the token is for
-	WrongAudience           // the policy is not one that the token is for
-	InURL                   // the token travelled in a URL and must not
-	Scope                   // the token or its account lacks a scope that is needed
-	PlainRefused            // the policy does not take secrets without prefix and checksum any more
-	RateLimited             // the token has had its requests for now
+	AccountErased           // the token's account is erased
+	WrongAddress            // the client's address is outside the token's networks
+	WrongOrigin             // the page's origin is not one of the token's
+	WrongMethod             // the HTTP method is not one of the token's
+	WrongAudience           // the proxy policy is not one of the token's
+	InURL                   // the token was in a URL, which it or the policy forbids
+	Scope                   // the token or its account lacks a needed scope
+	PlainRefused            // the policy refuses secrets without prefix and checksum
+	RateLimited             // the token has used up its requests for now
 	reasons
 )
 
@@ -45,11 +45,11 @@ var reasonNames = [reasons]string{
 	"plain_refused", "rate_limited",
 }
 
-// String returns the reason's name, as logs and metrics have it.
+// String returns the reason's name, for logs and metrics.
 func (r Reason) String() string { return reasonNames[r] }
 
-// Public returns what a client may be told. That a token exists, or did, is not
-// told.
+// Public returns what a client may know. It does not reveal whether a token exists
+// or has existed.
 func (r Reason) Public() string {
 	switch r {
 	case Allowed, Unavailable, Scope, RateLimited:
@@ -58,54 +58,53 @@ func (r Reason) Public() string {
 	return "invalid_token"
 }
 
-// Request is what a check is about. What is empty is not known; a constraint
-// that needs it then denies.
+// Request is what a check is about. An empty field is unknown; a constraint on it
+// then denies the check.
 type Request struct {
-	Need     []events.Scope // all of them; none asks only for a good token
+	Need     []events.Scope // all are needed; none asks only for a valid token
 	Address  netip.Addr     // of the client
 	Origin   string         // of the page, as in https://example.org
 	Method   string         // of the HTTP request
-	Audience string         // name of the policy that asks
+	Audience string         // name of the proxy policy
 	InURL    bool           // the secret was in the URL
 }
 
 // Decision is the answer to a check.
 type Decision struct {
 	Reason   Reason
-	Position events.Position // that it rests on
-	App      string          // label of the token
-	// Lacking is the first scope that was needed and is not there.
+	Position events.Position // of the index that the decision is based on
+	App      string          // the token's label
+	// Lacking is the first needed scope that is missing.
 	Lacking events.Scope
-	// Inherit says that the token has all that its account has.
+	// Inherit says that the token has all scopes of its account.
 	Inherit bool
-	// Constraints are the token's, nil for none. They are not to be changed.
+	// Constraints are the token's, nil for none. They must not be changed.
 	Constraints *events.Constraints
-	// Expires is when the token ends, zero if never.
+	// Expires is when the token expires, zero for never.
 	Expires time.Time
-	// Warn says that the end is so near that the client is to be told.
+	// Warn says that the token expires so soon that the client has to be told.
 	Warn bool
-	// Retry is after how long a request is let through again, where the token
-	// has had its requests for now.
+	// Retry is how long to wait before the next request, for RateLimited.
 	Retry time.Duration
-	// Stale says that the lease was over, and Age for how long: what is needed
-	// may be answered for all the same. See [Config.Stale].
+	// Stale says that the lease had expired, and Age how long before. The needed
+	// permissions may be answered for nevertheless. See [Config.Stale].
 	Stale bool
 	Age   time.Duration
 
-	past    time.Duration // for how long after the lease's end it may be answered; set where Stale is
-	charged bool          // the token's rate was asked
+	staleFor time.Duration // how long after the lease's end the answer is allowed; set if Stale is
+	charged  bool          // the token's rate was charged
 
-	// What Token, Account and Scopes are made of, once somebody asks.
+	// Token, Account and Scopes compute their results from these on demand.
 	token   [16]byte
-	account *events.Account   // nil where no token was found
-	issuer  *events.AccountID // nil where the account itself made the secret
-	scopes  *events.ScopeSet  // the token's own, as Inherit says
+	account *events.Account   // nil if no token was found
+	issuer  *events.AccountID // nil if the account itself made the secret
+	scopes  *events.ScopeSet  // the token's own
 	granted *events.ScopeSet  // its account's
 	model   *events.Model
 }
 
-// Token returns the token's id, empty where none was found. It, and the account,
-// are for the node's own log where the check was not allowed.
+// Token returns the token's id, empty if none was found. If the check was denied,
+// the id and the account are for the node's own log only.
 func (d *Decision) Token() events.TokenID {
 	if d.account == nil {
 		return ""
@@ -113,7 +112,7 @@ func (d *Decision) Token() events.TokenID {
 	return events.TokenIDFrom(d.token)
 }
 
-// Account returns the token's account, empty where no token was found.
+// Account returns the token's account, empty if no token was found.
 func (d *Decision) Account() events.AccountID {
 	if d.account == nil {
 		return ""
@@ -122,8 +121,8 @@ func (d *Decision) Account() events.AccountID {
 }
 
 // IssuedBy returns the account that made the secret: the token's own account, or
-// another one that was allowed to. It is empty where no token was found, and for
-// the first token of a ledger.
+// another one that was allowed to. It is empty if no token was found, and for the
+// first token of a ledger.
 func (d *Decision) IssuedBy() events.AccountID {
 	switch {
 	case d.account == nil:
@@ -134,8 +133,8 @@ func (d *Decision) IssuedBy() events.AccountID {
 	return d.account.ID
 }
 
-// Scopes returns the token's effective scopes, none where it was not allowed.
-// They are not to be changed.
+// Scopes returns the token's effective scopes, none if the check was denied. They
+// must not be changed.
 func (d *Decision) Scopes() []events.Scope {
 	switch {
 	case !d.OK() || d.granted == nil:
@@ -149,20 +148,20 @@ func (d *Decision) Scopes() []events.Scope {
 // OK reports whether the check was allowed.
 func (d Decision) OK() bool { return d.Reason == Allowed }
 
-// complain logs why the index cannot be read: once a second, since every check
-// finds the same.
-func (v *Verifier) complain(err error) {
+// logIndexError logs why the index cannot be read, once a second at most: every
+// check finds the same error.
+func (v *Verifier) logIndexError(err error) {
 	now := time.Now().Unix()
-	if said := v.said.Load(); said != now && v.said.CompareAndSwap(said, now) {
-		v.cfg.Logger.Error("index cannot be read; denying", "err", err)
+	if last := v.loggedAt.Load(); last != now && v.loggedAt.CompareAndSwap(last, now) {
+		v.cfg.Logger.Error("cannot read the index; denying checks", "err", err)
 	}
 }
 
-// Check decides whether a secret is good for what the request needs. It
-// allocates nothing where the token has no rate and is resident.
+// Check decides whether a secret allows what the request needs. It allocates
+// nothing if the token is resident and has no rate.
 //
-// The decision is good at the moment when Check returns. A caller that hands it
-// to somebody else, or acts on it later, asks [Verifier.Confirm] right before.
+// The decision is valid at the moment when Check returns. A caller that sends it
+// to a client, or acts on it later, calls [Verifier.Confirm] right before.
 func (v *Verifier) Check(secret string, r Request) (d Decision) {
 	v.check(secret, &r, &d)
 	v.count(&d)
@@ -171,15 +170,16 @@ func (v *Verifier) Check(secret string, r Request) (d Decision) {
 
 func (v *Verifier) check(secret string, r *Request, d *Decision) {
 	digest, ok := v.cfg.Format.DigestOf(secret)
-	if !ok { // garbage is to cost least
+	if !ok { // malformed secrets cost least
 		d.Reason = Malformed
 		return
 	}
 	limited, charged := d.Reason == RateLimited, d.charged
 	retry := d.Retry
 	*d = Decision{}
-	v.decide(digest, len(secret) == plainLength, r, d)
-	// Last, and once: what is refused for another reason is not counted.
+	v.decide(digest, len(secret) == legacyLength, r, d)
+	// The rate comes last, and once: a check that is denied for another reason
+	// does not count.
 	d.charged = charged
 	if d.OK() && d.Constraints != nil && d.Constraints.Rate > 0 {
 		if !charged {
@@ -200,19 +200,19 @@ func (v *Verifier) count(d *Decision) {
 	}
 }
 
-// Confirm reports whether an answer that says d may leave this node now. It is
-// to be asked right before the answer is written, after everything else.
+// Confirm reports whether the decision d may leave this node now. Call it right
+// before the answer is written, after everything else.
 //
-// Between a decision and its answer the process may stand still: the machine is
+// Between a decision and its answer the process may pause: the machine is
 // suspended, the process stopped, the thread not scheduled. Meanwhile the lease
-// may end, and a ledger then no longer waits for this node. Or the node applies
-// events and reports so, and a ledger takes that as the promise that no answer
-// rests on less. So a decision is confirmed only while a lease is in force, and
-// rests on the newest position that the index holds and the lease asks for. One
-// about garbage rests on nothing and is always confirmed, and so is one that
-// says that the node does not know.
+// may expire, and a ledger then no longer waits for this node. Or the node applies
+// events and reports so, which a ledger takes as the promise that no later answer
+// is based on less. So Confirm returns true only if the lease is valid, and d is
+// based on the index's newest position and on no less than the lease needs. A
+// malformed secret needs no index, so its decision is always confirmed; so is
+// Unavailable.
 //
-// A decision that is not confirmed may be made again: see [Verifier.Recheck].
+// [Verifier.Recheck] decides again after Confirm has returned false.
 func (v *Verifier) Confirm(d *Decision) bool {
 	if d.Reason == Malformed || d.Reason == Unavailable {
 		return true
@@ -220,17 +220,17 @@ func (v *Verifier) Confirm(d *Decision) bool {
 	if d.Position < v.cfg.Index.Position() {
 		return false
 	}
-	// The clock is read as late as can be, and MinPosition last: see [Lease].
-	_, inForce := v.cfg.Lease.Valid()
-	if !inForce && (!d.Stale || v.cfg.Lease.Remaining() <= -d.past) {
+	// The clock is read as late as possible, and MinPosition last: see [Lease].
+	_, valid := v.cfg.Lease.Valid()
+	if !valid && (!d.Stale || v.cfg.Lease.Remaining() <= -d.staleFor) {
 		return false
 	}
 	return d.Position >= v.cfg.Lease.MinPosition()
 }
 
-// Recheck decides again, for the secret and the request that d is about. The
-// token's rate is not charged a second time. [Verifier.Counts] counts the new
-// decision if its reason differs.
+// Recheck decides again, for the secret and the request that d is about. It does
+// not charge the token's rate again. [Verifier.Counts] counts the new decision if
+// its reason differs.
 func (v *Verifier) Recheck(d *Decision, secret string, r Request) {
 	was, stale := d.Reason, d.Stale
 	v.check(secret, &r, d)
@@ -239,8 +239,9 @@ func (v *Verifier) Recheck(d *Decision, secret string, r Request) {
 	}
 }
 
-// Still decides on a secret that was good before, for who is about to act on
-// that. It charges no rate, counts nothing, and its answer is confirmed.
+// Still checks again a secret that was allowed before, for a caller that is about
+// to act on it. It charges no rate and counts nothing, and the result is
+// confirmed.
 func (v *Verifier) Still(secret string, r Request) Reason {
 	d := Decision{charged: true}
 	for range MaxRechecks {
@@ -252,85 +253,86 @@ func (v *Verifier) Still(secret string, r Request) Reason {
 	return Unavailable
 }
 
-// MaxRechecks is how often an answer is decided again because the index or the
-// lease went on before it was written. One try takes microseconds, so a node
-// that needs more does not get to answer in time.
+// MaxRechecks is how often a check is repeated because the index or the lease
+// changed before the answer was written. One try takes microseconds, so a node
+// that needs more tries cannot answer in time.
 const MaxRechecks = 64
 
-func (v *Verifier) decide(digest events.Digest, plain bool, r *Request, d *Decision) {
-	const most = 16
+// decide looks a digest up and evaluates what it finds, under a valid lease.
+func (v *Verifier) decide(digest events.Digest, legacy bool, r *Request, d *Decision) {
+	const maxTries = 16
 	for try := 1; ; try++ {
 		found, err := v.cfg.Index.Find(digest)
-		// From here on nothing is asked of the index. A lease that runs out while
-		// this is decided says nothing; one that was over before and is in force
-		// now was renewed in between, and the position says whether what was found
-		// is good for the new one.
-		now, inForce := v.cfg.Lease.Valid()
+		// The index is not read past this point. If the lease expires during
+		// evaluation, the decision is still valid as of this read. If the lease was
+		// renewed since the read, comparing d.Position with MinPosition tells
+		// whether the record is recent enough for the new lease.
+		now, valid := v.cfg.Lease.Valid()
 		d.Position = found.Position
 		switch {
 		case err == nil:
-			v.judge(&found, plain, now, r, d)
+			v.evaluate(&found, legacy, now, r, d)
 		case err == events.ErrNotFound || errors.Is(err, events.ErrNotFound): // the first is quick
 			d.Reason = Unknown
 		default:
-			if inForce { // else it is no news, as when the node starts
-				v.complain(err)
+			if valid { // without a lease an error is expected, as when the node starts
+				v.logIndexError(err)
 			}
 			d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
 		}
-		if d.Reason == Unavailable || inForce && d.Position >= v.cfg.Lease.MinPosition() {
+		if d.Reason == Unavailable || valid && d.Position >= v.cfg.Lease.MinPosition() {
 			return
 		}
-		left, past := v.cfg.Lease.Remaining(), v.past(r)
+		remaining, staleFor := v.cfg.Lease.Remaining(), v.staleBudget(r)
 		behind := d.Position < v.cfg.Lease.MinPosition()
 		switch {
-		case left <= -past, behind && (try == most || v.cfg.Index.Position() <= d.Position):
+		case remaining <= -staleFor, behind && (try == maxTries || v.cfg.Index.Position() <= d.Position):
 			d.Reason = Unavailable
 		case behind:
 			*d = Decision{}
-			continue // the index went on meanwhile, and a newer lease is for that
-		case left <= 0:
-			d.Stale, d.Age, d.past = true, -left, past
+			continue // the index has advanced, and a newer lease needs that
+		case remaining <= 0:
+			d.Stale, d.Age, d.staleFor = true, -remaining, staleFor
 		}
 		return
 	}
 }
 
-// past returns for how long after the lease's end the request may be answered,
-// zero where it may not.
-func (v *Verifier) past(r *Request) time.Duration {
+// staleBudget returns how long after the lease's end the request may be answered,
+// zero for not at all.
+func (v *Verifier) staleBudget(r *Request) time.Duration {
 	if len(v.cfg.Stale) == 0 || len(r.Need) == 0 {
 		return 0
 	}
-	least := mostStale
+	budget := maxStale
 	for _, need := range r.Need {
-		least = min(least, v.cfg.Stale[need.Permission])
+		budget = min(budget, v.cfg.Stale[need.Permission])
 	}
-	return least
+	return budget
 }
 
-// plainLength is that of secrets without prefix and checksum. That a token's
-// secret is one is not always in the log: a client may have made it.
-const plainLength = 32
+// legacyLength is the length of secrets without prefix and checksum. The log does
+// not always tell that a secret is one: a client may have made it.
+const legacyLength = 32
 
-// judge decides by what was found. The time of day is now where the lease told
-// it, which is more than 0.
-func (v *Verifier) judge(f *projector.Found, plain bool, now int64, r *Request, d *Decision) {
+// evaluate decides from the record that was found. now is the time of day if the
+// lease has read it, else 0.
+func (v *Verifier) evaluate(f *projector.Found, legacy bool, now int64, r *Request, d *Decision) {
 	d.account, d.App, d.token, d.issuer = f.Account.Account, f.App, f.Token, f.Issuer
 	d.Expires = projector.TimeOf(f.Expires)
-	plain = plain || f.Plain()
-	// A clock costs as much as the search.
-	if (now == 0 || v.ownClock) && (f.Expires != 0 || f.Until != 0 || plain) {
+	legacy = legacy || f.Plain()
+	// Reading the clock costs as much as the lookup.
+	if (now == 0 || v.ownClock) && (f.Expires != 0 || f.Until != 0 || legacy) {
 		now = resident.Instant(v.cfg.Now())
 	}
-	if d.Reason = state(f, plain, now); d.Reason != Allowed {
+	if d.Reason = checkState(f, legacy, now); d.Reason != Allowed {
 		return
 	}
 	if f.Policy.URLRefused && r.InURL {
 		d.Reason = InURL
 		return
 	}
-	if d.Reason = constrained(f.Constraints, r); d.Reason != Allowed {
+	if d.Reason = checkConstraints(f.Constraints, r); d.Reason != Allowed {
 		return
 	}
 	d.Inherit, d.Constraints = f.Inherit(), f.Constraints
@@ -345,35 +347,36 @@ func (v *Verifier) judge(f *projector.Found, plain bool, now int64, r *Request, 
 	d.Warn = f.Policy.WarnBefore > 0 && f.Expires != 0 && f.Expires-now <= f.Policy.WarnBefore*int64(time.Second)
 }
 
-// state returns why a secret is not accepted whatever it is for, Allowed where
-// it is.
-func state(f *projector.Found, plain bool, now int64) Reason {
+// checkState returns why a secret is not accepted for any request, Allowed if it
+// is accepted.
+func checkState(f *projector.Found, legacy bool, now int64) Reason {
 	switch {
 	case f.Is(projector.SecretRevoked), f.CreatedIn < f.Account.Until, f.CreatedIn < f.Policy.TokensUntil,
 		f.Created < f.Account.Before, f.Created < f.Policy.Before:
 		return Revoked
 	case !f.Account.Good && f.Account.Erased:
 		return AccountErased
-	case past(f.Expires, now):
+	case expired(f.Expires, now):
 		return Expired
-	case f.Is(projector.SecretSuperseded), past(f.Until, now):
+	case f.Is(projector.SecretSuperseded), expired(f.Until, now):
 		return Superseded
 	case f.Is(projector.SecretSuspended):
 		return Suspended
 	case !f.Account.Good:
 		return AccountSuspended
-	case plain && f.Policy.PlainEnded(time.Unix(0, now)):
+	case legacy && f.Policy.PlainEnded(time.Unix(0, now)):
 		return PlainRefused
 	case !f.Is(projector.SecretLive):
-		return Unavailable // a state of a newer version's
+		return Unavailable // a state that only a newer version knows
 	}
 	return Allowed
 }
 
-func past(end, now int64) bool { return end != 0 && now >= end }
+func expired(end, now int64) bool { return end != 0 && now >= end }
 
-// constrained returns the first constraint that the request does not meet.
-func constrained(c *events.Constraints, r *Request) Reason {
+// checkConstraints returns the first constraint that the request violates, Allowed
+// if there is none.
+func checkConstraints(c *events.Constraints, r *Request) Reason {
 	switch {
 	case c.Empty():
 		return Allowed
@@ -391,8 +394,8 @@ func constrained(c *events.Constraints, r *Request) Reason {
 	return Allowed
 }
 
-// within reports whether an address is in one of the networks. What is IPv4
-// written as IPv6 counts as what it is, addresses and networks alike.
+// within reports whether an address is in one of the networks. An IPv4 address or
+// network that is written as IPv6 counts as IPv4.
 func within(nets []netip.Prefix, a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	return slices.ContainsFunc(nets, func(p netip.Prefix) bool {

@@ -21,7 +21,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/credential"
 )
 
-// maxBody is the most bytes that a check's request has.
+// maxBody is the largest body of a single check, in bytes.
 const maxBody = 64 << 10
 
 // CheckRequest is the body of POST /v1/verify.
@@ -32,9 +32,9 @@ type CheckRequest struct {
 	Origin   string   `json:"origin"`
 	Method   string   `json:"method"`
 	Audience string   `json:"audience"`
-	InURL    bool     `json:"in_url"` // the token came in a URL
-	// Explain asks for the exact reason. The request then has to carry a token
-	// with the permission audit of its own.
+	InURL    bool     `json:"in_url"` // the token was in a URL
+	// Explain asks for the exact reason. The request then needs a token of its
+	// own with the permission audit, in Authorization.
 	Explain bool `json:"explain"`
 }
 
@@ -46,54 +46,55 @@ type CheckAnswer struct {
 	App     string           `json:"app,omitempty"`
 	Account events.AccountID `json:"account,omitempty"`
 	// IssuedBy is the account that made the token's secret, absent for the first
-	// token of a ledger. If it is not Account, another account holds or held it.
+	// token of a ledger. If it differs from Account, that account knows or knew
+	// the secret.
 	IssuedBy events.AccountID `json:"issued_by,omitempty"`
 	Scopes   []events.Scope   `json:"scopes,omitempty"`
-	Lacking  string           `json:"lacking,omitempty"` // scope that was needed
+	Lacking  string           `json:"lacking,omitempty"` // needed scope that is missing
 	Position events.Position  `json:"position"`
-	// Expires is when an allowed token ends, absent if never.
+	// Expires is when an allowed token expires, absent if never.
 	Expires time.Time `json:"expires_at,omitzero"`
-	// ExpiresSoon says that this is so near that the policy has clients told of it.
+	// ExpiresSoon says that the token expires within the policy's warning time.
 	ExpiresSoon bool `json:"expires_soon,omitempty"`
-	// Stale says that the node's lease was over, and that it is configured to
-	// answer for what is needed all the same, for a while.
+	// Stale says that the node's lease has expired, and that the node is
+	// configured to answer for the needed permissions for a while longer.
 	Stale bool `json:"stale,omitempty"`
-	// RetryAfter is in how many seconds a token that has had its requests for now
-	// is let through again, at least 1 then.
+	// RetryAfter is how many seconds to wait after the rate limit was exceeded, at
+	// least 1.
 	RetryAfter int `json:"retry_after_s,omitempty"`
 }
 
-// Headers that say which position an answer rests on, and which one the question
-// wants it to rest on at least.
+// PositionHeader names the position that an answer is based on, and
+// MinPositionHeader the lowest position that a request accepts for its answer.
 const (
 	PositionHeader    = "Ledger-Position"
 	MinPositionHeader = "Ledger-Min-Position"
 )
 
-// Handler answers POST /v1/verify. Whoever can reach it can ask about any
-// secret that it has; it is meant for this machine and its neighbours.
+// Handler answers POST /v1/verify. It authenticates no caller: any client that can
+// reach it may check a secret that it has. Expose it to trusted hosts only.
 func (v *Verifier) Handler() http.Handler { return http.HandlerFunc(v.serve) }
 
 func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
-	x := newExchange()
-	defer x.done()
-	least, ok := x.receive(w, r, maxBody)
+	b := newBuffer()
+	defer b.release()
+	minPos, ok := b.receive(w, r, maxBody)
 	if !ok {
 		return
 	}
-	req := &x.ask
-	req.Need = x.texts[:0]
-	if err := decodeCheck(x.in, req); err != nil {
+	req := &b.check
+	req.Need = b.texts[:0]
+	if err := decodeCheck(b.in, req); err != nil {
 		refuse(w, problem.MalformedRequest, "the body is not one JSON object of the fields "+checkFields)
 		return
 	}
-	check, err := v.read(req, x.scopes[:0])
+	check, err := v.parse(req, b.scopes[:0])
 	if err != nil {
 		refuse(w, problem.InvalidRequest, err.Error())
 		return
 	}
-	if !v.await(r.Context(), least) {
-		v.behind(w, least)
+	if !v.await(r.Context(), minPos) {
+		v.behind(w, minPos)
 		return
 	}
 	var auditor *auditor
@@ -110,33 +111,33 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 			v.unavailable(w)
 			return
 		case d.Reason == Malformed:
-			at = v.Position() // no index was asked
-		case at < least:
-			v.behind(w, least) // what was waited for is withdrawn
+			at = v.Position() // the check needed no index
+		case at < minPos:
+			v.behind(w, minPos) // the index was replaced by an older one
 			return
 		}
-		x.out = d.appendAnswer(x.out[:0], req.Explain)
-		x.head(w, at)
+		b.out = d.appendAnswer(b.out[:0], req.Explain)
+		b.setHeaders(w, at)
 		d.Warning(w.Header())
 		if v.Confirm(&d) && auditor.confirmed(v) {
 			break
 		}
 		unwarn(w.Header())
-		if !auditor.again(v, w) {
+		if !auditor.recheck(v, w) {
 			return
 		}
 		v.Recheck(&d, req.Token, check)
 	}
-	x.send(w)
+	b.send(w)
 }
 
-// checkFields are the fields of a check, for errors.
+// checkFields lists the fields of a check, for errors.
 const checkFields = "token, need, address, origin, method, audience, in_url and explain"
 
-// receive reads the body of a request into x.in, most bytes at most, and returns
-// the position that the request asks for. Where ok is false it has refused the
-// request.
-func (x *exchange) receive(w http.ResponseWriter, r *http.Request, most int64) (least events.Position, ok bool) {
+// receive reads the body of a request, up to limit bytes, into b.in, and returns
+// the minimum position that the request asks for. If ok is false, receive has
+// already answered with a problem.
+func (b *requestBuffer) receive(w http.ResponseWriter, r *http.Request, limit int64) (minPos events.Position, ok bool) {
 	w.Header()["Cache-Control"] = noStore
 	if r.Method != http.MethodPost {
 		w.Header().Set("Allow", http.MethodPost)
@@ -147,47 +148,45 @@ func (x *exchange) receive(w http.ResponseWriter, r *http.Request, most int64) (
 		refuse(w, problem.UnsupportedMedia, "send Content-Type: application/json")
 		return 0, false
 	}
-	least, err := minPosition(r.Header)
+	minPos, err := minPosition(r.Header)
 	if err != nil {
 		refuse(w, problem.MalformedRequest, err.Error())
 		return 0, false
 	}
-	if err := x.readBody(w, r, most); err != nil {
+	if err := b.readBody(w, r, limit); err != nil {
 		var tooLarge *http.MaxBytesError
 		if errors.As(err, &tooLarge) {
-			refuse(w, problem.BodyTooLarge, fmt.Sprintf("the body is over %d bytes", most))
+			refuse(w, problem.BodyTooLarge, fmt.Sprintf("the body is larger than %d bytes", limit))
 		} else {
-			refuse(w, problem.MalformedRequest, "the body does not come whole")
+			refuse(w, problem.MalformedRequest, "the connection ended before the whole body arrived")
 		}
 		return 0, false
 	}
-	return least, true
+	return minPos, true
 }
 
-// isJSON reports whether a media type is JSON's, with any parameters.
+// isJSON reports whether a media type is JSON, with any parameters.
 func isJSON(typ string) bool {
 	if typ == "application/json" {
-		return true // as nearly all say it
+		return true // the usual spelling
 	}
 	typ, _, err := mime.ParseMediaType(typ)
 	return err == nil && typ == "application/json"
 }
 
-// readBody reads a body of most bytes at most. A small one is read into as much
-// memory as its sender says that it needs; of a large one memory is taken as it
-// comes.
-func (x *exchange) readBody(w http.ResponseWriter, r *http.Request, most int64) (err error) {
-	if n := r.ContentLength; n >= 0 && n <= min(most, maxBody) {
-		x.in = slices.Grow(x.in, int(n))[:n]
-		_, err = io.ReadFull(r.Body, x.in)
+// readBody reads a body of up to limit bytes into b.in. It allocates at once for a
+// small body whose length is known, and for others as the bytes arrive.
+func (b *requestBuffer) readBody(w http.ResponseWriter, r *http.Request, limit int64) (err error) {
+	if n := r.ContentLength; n >= 0 && n <= min(limit, maxBody) {
+		b.in = slices.Grow(b.in, int(n))[:n]
+		_, err = io.ReadFull(r.Body, b.in)
 		return err
 	}
-	x.in, err = io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+	b.in, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	return err
 }
 
-// minPosition returns the position that a request wants its answer to rest on, 0
-// where it names none.
+// minPosition returns the value of [MinPositionHeader], 0 if it is absent.
 func minPosition(h http.Header) (events.Position, error) {
 	values := h[MinPositionHeader]
 	if len(values) == 0 {
@@ -195,13 +194,13 @@ func minPosition(h http.Header) (events.Position, error) {
 	}
 	n, err := strconv.ParseUint(values[0], 10, 63)
 	if err != nil || len(values) > 1 || strconv.FormatUint(n, 10) != values[0] {
-		return 0, errors.New(MinPositionHeader + " is not one position: send the number that an answer's " + PositionHeader + " had")
+		return 0, errors.New(MinPositionHeader + " is not one position: send the number from the header " + PositionHeader + " of an earlier answer")
 	}
 	return events.Position(n), nil
 }
 
-// await waits for a position, for a while, and reports whether the index holds
-// it.
+// await waits up to [Config.MinWait] for a position, and reports whether the index
+// has applied it.
 func (v *Verifier) await(ctx context.Context, at events.Position) bool {
 	if v.cfg.Index.Position() >= at {
 		return true
@@ -215,87 +214,88 @@ func (v *Verifier) showPosition(w http.ResponseWriter, at events.Position) {
 	w.Header().Set(PositionHeader, strconv.FormatUint(uint64(at), 10))
 }
 
-// unavailable refuses a request for want of a lease or an index.
+// unavailable answers that the node has no lease, or cannot read its index.
 func (v *Verifier) unavailable(w http.ResponseWriter) {
 	v.showPosition(w, v.Position())
 	w.Header().Set("Retry-After", "1")
-	refuse(w, problem.Unavailable, "this node has not heard from the log for too long, or cannot read its index; ask another")
+	refuse(w, problem.Unavailable, "verifier has no lease; retry on another node")
 }
 
-// behind refuses a request that wants a position which the index does not hold:
-// whatever it holds instead could be wrong.
-func (v *Verifier) behind(w http.ResponseWriter, least events.Position) {
+// behind answers that the index has not reached the position that the request
+// asks for. An answer from an older position could be wrong.
+func (v *Verifier) behind(w http.ResponseWriter, minPos events.Position) {
 	at := v.Position()
 	v.showPosition(w, at)
 	w.Header().Set("Retry-After", "1")
-	refuse(w, problem.Unavailable, fmt.Sprintf("this node is at position %d, and %s asks for %d; ask again, or another", at, MinPositionHeader, least))
+	refuse(w, problem.Unavailable, fmt.Sprintf("this node is at position %d, and %s asks for %d; retry here or on another node", at, MinPositionHeader, minPos))
 }
 
-// auditor is the token of a request that asks for exact reasons.
+// auditor is the token of a caller that asks for exact reasons.
 type auditor struct {
-	secret string
-	found  bool // there was one
-	ask    Request
-	d      Decision
+	secret  string
+	found   bool // the request has a token
+	request Request
+	d       Decision
 }
 
-// auditor returns the request's own token where it has the permission audit.
-// Else it refuses the request and returns nil.
+// auditor returns the caller's token if it has the permission audit. Otherwise it
+// answers with a problem and returns nil.
 func (v *Verifier) auditor(w http.ResponseWriter, r *http.Request) *auditor {
-	a := &auditor{ask: Request{Need: []events.Scope{events.Audit}, Method: r.Method}}
+	a := &auditor{request: Request{Need: []events.Scope{events.Audit}, Method: r.Method}}
 	a.secret, a.found = credential.Bearer(r.Header)
 	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		a.ask.Address = from.Addr()
+		a.request.Address = from.Addr()
 	}
-	a.d = v.Check(a.secret, a.ask)
-	if !a.may(v, w) {
+	a.d = v.Check(a.secret, a.request)
+	if !a.allowed(v, w) {
 		return nil
 	}
 	return a
 }
 
-// confirmed reports whether the auditor's token, if there is one, still is good.
+// confirmed reports whether the decision on the auditor's token, if there is one,
+// is still valid.
 func (a *auditor) confirmed(v *Verifier) bool { return a == nil || v.Confirm(&a.d) }
 
-// again decides on the auditor's token again, if there is one, and refuses the
-// request where it is not good any more.
-func (a *auditor) again(v *Verifier, w http.ResponseWriter) bool {
+// recheck checks the auditor's token again, if there is one. It answers with a
+// problem and returns false if the token is no longer allowed.
+func (a *auditor) recheck(v *Verifier, w http.ResponseWriter) bool {
 	if a == nil {
 		return true
 	}
-	v.Recheck(&a.d, a.secret, a.ask)
-	return a.may(v, w)
+	v.Recheck(&a.d, a.secret, a.request)
+	return a.allowed(v, w)
 }
 
-// may reports whether the token has the permission audit, and refuses the
-// request where not.
-func (a *auditor) may(v *Verifier, w http.ResponseWriter) bool {
+// allowed reports whether the token has the permission audit. If it has not,
+// allowed answers with a problem.
+func (a *auditor) allowed(v *Verifier, w http.ResponseWriter) bool {
 	switch d := &a.d; d.Reason {
 	case Allowed:
 		return true
 	case Scope:
-		refuse(w, problem.Forbidden, "to explain needs the permission audit, which this token does not have")
+		refuse(w, problem.Forbidden, "explain needs the permission audit, which this token does not have")
 	case Unavailable:
 		v.unavailable(w)
 	case RateLimited:
 		d.Warning(w.Header())
-		refuse(w, problem.RateLimited, "the token that is to explain is held to a number of requests a second; wait as long as Retry-After says")
+		refuse(w, problem.RateLimited, "the token in Authorization has reached its rate limit; retry after the time in Retry-After")
 	default:
 		challenge := `Bearer realm="tokenledger"`
 		if a.found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
-		refuse(w, problem.Unauthenticated, "to explain, send a token of your own with the permission audit: Authorization: Bearer <secret>")
+		refuse(w, problem.Unauthenticated, "explain needs a token of the caller with the permission audit: send Authorization: Bearer <secret>")
 	}
 	return false
 }
 
-// ExpiresHeader tells when a token ends, on answers to its checks shortly before.
+// ExpiresHeader tells when a token expires, shortly before it does.
 const ExpiresHeader = "Ledger-Token-Expires"
 
-// Warning tells what a client of the check is to know in time: that the token
-// ends soon, or after how many seconds it may come again.
+// Warning sets [ExpiresHeader] if the token expires soon, and Retry-After if its
+// rate limit was exceeded.
 func (d Decision) Warning(h http.Header) {
 	switch {
 	case d.OK() && d.Warn:
@@ -305,19 +305,18 @@ func (d Decision) Warning(h http.Header) {
 	}
 }
 
-// unwarn takes back what [Decision.Warning] said.
+// unwarn removes the headers that [Decision.Warning] sets.
 func unwarn(h http.Header) {
 	delete(h, ExpiresHeader)
 	delete(h, "Retry-After")
 }
 
-// retryAfter returns in how many seconds the token is let through again, at least
-// 1.
+// retryAfter returns how many seconds to wait for the rate limit, at least 1.
 func (d *Decision) retryAfter() int { return max(1, int((d.Retry+time.Second-1)/time.Second)) }
 
-// read checks a request's fields. What is needed it puts into room, as far as
-// that goes.
-func (v *Verifier) read(req *CheckRequest, room []events.Scope) (Request, error) {
+// parse checks a request's fields. It puts the needed scopes into the memory of
+// room, if that is large enough.
+func (v *Verifier) parse(req *CheckRequest, room []events.Scope) (Request, error) {
 	need, err := v.scopes(req.Need, room)
 	if err != nil {
 		return Request{}, errors.New("need: " + strings.ReplaceAll(err.Error(), "\n", "; "))
@@ -325,15 +324,15 @@ func (v *Verifier) read(req *CheckRequest, room []events.Scope) (Request, error)
 	r := Request{Need: need, Origin: req.Origin, Method: req.Method, Audience: req.Audience, InURL: req.InURL}
 	if req.Address != "" {
 		if r.Address, err = netip.ParseAddr(req.Address); err != nil {
-			return r, errors.New("address: is not an IP address")
+			return r, errors.New("address: not an IP address")
 		}
 	}
 	return r, nil
 }
 
-// scopes reads what is needed into its one form.
+// scopes parses the needed scopes: sorted, each once.
 func (v *Verifier) scopes(list []string, room []events.Scope) ([]events.Scope, error) {
-	if len(list) == 1 { // as nearly all ask, and nothing is to be sorted
+	if len(list) == 1 { // the usual case needs no sorting
 		s, err := events.ParseScope(list[0])
 		if err == nil {
 			err = v.cfg.Model.Check(s)
@@ -347,25 +346,25 @@ func (v *Verifier) scopes(list []string, room []events.Scope) ([]events.Scope, e
 	return need, err
 }
 
-// decodeCheck reads the body of a check.
+// decodeCheck decodes the body of a check.
 func decodeCheck(body []byte, into *CheckRequest) error {
-	if plainCheck(string(body), into) {
+	if fastDecodeCheck(string(body), into) {
 		return nil
 	}
 	*into = CheckRequest{}
 	return decodeStrict(body, into)
 }
 
-// decodeBatch reads the body of many checks.
+// decodeBatch decodes the body of a batch.
 func decodeBatch(body []byte, into *BatchRequest) error {
-	if plainBatch(string(body), into) {
+	if fastDecodeBatch(string(body), into) {
 		return nil
 	}
 	*into = BatchRequest{}
 	return decodeStrict(body, into)
 }
 
-// decodeStrict reads one JSON object whose fields are all known, once each.
+// decodeStrict decodes one JSON object whose fields are all known, each once.
 func decodeStrict(body []byte, into any) error {
 	if err := strictjson.Check(body); err != nil {
 		return err

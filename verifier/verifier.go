@@ -16,12 +16,11 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// Index is what a check looks things up in.
+// Index is where a check looks secrets up.
 type Index interface {
-	// Find returns what is known of a secret, all of it as of one position.
-	// Where there is no such secret the error is [events.ErrNotFound], and the
-	// position is there. Any other error is why the index does not answer; one
-	// that stopped does not.
+	// Find returns the record of a secret, all of it as of one position. If there
+	// is none, the error is [events.ErrNotFound] and the position is set. Any
+	// other error tells why the index cannot answer, such as that it has stopped.
 	Find(events.Digest) (projector.Found, error)
 	// Position returns the position of the last applied event.
 	Position() events.Position
@@ -29,40 +28,41 @@ type Index interface {
 	WaitApplied(ctx context.Context, at events.Position) error
 }
 
-// Lease says for how long checks may be answered, and from what. A check asks
-// for it after it has read the index, and asks for MinPosition last.
+// Lease limits how long the verifier may answer and how old its index may be. A
+// check calls Valid after it has read the index, and MinPosition last; that order
+// is what makes the answer safe.
 type Lease interface {
-	// Valid reports whether Remaining would return more than zero, in less time. With
-	// it comes the time of day where it was read for that, after Valid was
-	// called: nanoseconds of Unix time, more than 0. Else it is 0.
-	Valid() (now int64, yes bool)
-	// Remaining returns for how much longer. Less than zero is for how long the lease
-	// is over, and the least there is stands for none that could be gone on
-	// from: see [lease.Never].
+	// Valid reports whether Remaining would return more than zero, in less time.
+	// If Valid has read the time of day since it was called, now is that time in
+	// nanoseconds of Unix time, more than 0; else now is 0.
+	Valid() (now int64, valid bool)
+	// Remaining returns how much longer the lease is valid. After its end it is
+	// negative: the time since then. It is [lease.Never] if no lease was granted
+	// or it was released.
 	Remaining() time.Duration
-	// MinPosition returns the position that the index has to hold.
+	// MinPosition returns the position that the index must have applied.
 	MinPosition() events.Position
 }
 
-// Config says what a verifier works with.
+// Config configures a [Verifier].
 type Config struct {
 	Index Index // required
 	Lease Lease // required
-	// Stale are permissions that are answered for past the lease's end, and for
-	// how long. See [CheckStale] for which may be. Nil means none.
+	// Stale maps permissions that are answered for after the lease has expired to
+	// how long. See [CheckStale] for which are allowed. Nil means none.
 	Stale map[string]time.Duration
-	// MinWait is how long a check waits for the position that its request names.
-	// Zero means a second.
+	// MinWait is how long a check waits for the minimum position that its request
+	// asks for. Zero means a second.
 	MinWait time.Duration
-	// Format is the shape of secrets. The zero value means
+	// Format is the format of secrets. The zero value means
 	// [events.DefaultFormat].
 	Format events.Format
-	// Model is the order of permissions. Nil means [events.Matomo].
+	// Model is the permission model. Nil means [events.Matomo].
 	Model *events.Model
-	// Now tells the time that expiry is measured by. Nil means time.Now, or what
-	// the lease read of the time of day.
+	// Now reads the clock that tokens expire by. Nil means time.Now, or the time
+	// of day that the lease has read.
 	Now func() time.Time
-	// Logger receives what an operator should see. Nil discards it.
+	// Logger receives errors for the operator. Nil discards them.
 	Logger *slog.Logger
 }
 
@@ -87,71 +87,77 @@ func (c Config) withDefaults() Config {
 
 func (c Config) validate() error {
 	var errs []error
-	if c.Index == nil {
-		errs = append(errs, errors.New("verifier: Index is required"))
-	}
-	if c.Lease == nil {
-		errs = append(errs, errors.New("verifier: Lease is required"))
-	}
-	if c.MinWait < 0 {
-		errs = append(errs, errors.New("verifier: MinWait is negative"))
+	for _, rule := range []struct {
+		broken  bool
+		problem string
+	}{
+		{c.Index == nil, "Index is required"},
+		{c.Lease == nil, "Lease is required"},
+		{c.MinWait < 0, "MinWait is negative"},
+	} {
+		if rule.broken {
+			errs = append(errs, errors.New("verifier: "+rule.problem))
+		}
 	}
 	return errors.Join(append(errs, CheckStale(c.Model, c.Stale))...)
 }
 
-// mostStale bounds for how long a permission may be answered for past the
-// lease: a renewal can say no more.
-const mostStale = 24 * time.Hour
+// maxStale bounds how long a permission may be answered for after the lease has
+// expired. Renewals cannot report a longer time.
+const maxStale = 24 * time.Hour
 
-// CheckStale reports what is wrong with a choice of permissions that are
-// answered for past the lease's end.
+// CheckStale reports what is wrong with permissions that are to be answered for
+// after the lease has expired.
 //
-// Whoever holds a revoked token may go on for that long at a node that is cut
-// off. So only a permission may be chosen with which little can be done
-// meanwhile: one on a resource that covers no other but those that only read. Superuser
-// and admin could make themselves at home in that time, audit and mint are above
-// resources too, write and those that put code on pages leave something behind.
+// The holder of a revoked token may use these permissions for that long at a node
+// that is cut off. So only permissions that read are allowed, on a resource, and
+// only if they include no permission that changes something. Superuser and admin
+// could create access for later; audit and mint are not limited to a resource;
+// write, and permissions that put code on pages, leave something behind.
 func CheckStale(m *events.Model, stale map[string]time.Duration) error {
 	var errs []error
 	for _, permission := range slices.Sorted(maps.Keys(stale)) {
-		wrong := func(format string, a ...any) {
-			errs = append(errs, fmt.Errorf("stale: %s: %s", events.Quote(permission), fmt.Sprintf(format, a...)))
+		name := events.Quote(permission)
+		if problem := staleProblem(m, permission); problem != "" {
+			errs = append(errs, fmt.Errorf("stale: %s is not allowed: %s", name, problem))
 		}
-		switch {
-		case m.Check(events.Scope{Permission: permission}) == nil:
-			wrong("a permission above all resources is never answered for without a lease")
-			continue
-		case m.Check(m.On(permission)) != nil:
-			wrong("unknown permission; known are %s", strings.Join(m.Permissions(), ", "))
-			continue
-		case m.Lasting(permission):
-			wrong("what it is used for goes on working afterwards; it is never answered for without a lease")
-			continue
-		}
-		for _, other := range m.Permissions() {
-			if other != permission && !m.Reads(other) && m.Covers(m.On(permission), m.On(other)) {
-				wrong("it covers %s; only what covers no more than what reads may be answered for without a lease", other)
-				break
-			}
-		}
-		if d := stale[permission]; d <= 0 || d > mostStale {
-			wrong("for %s: want more than nothing, and a day at most", d)
+		if d := stale[permission]; d <= 0 || d > maxStale {
+			errs = append(errs, fmt.Errorf("stale: %s for %s: the time has to be more than 0 and at most %s", name, d, maxStale))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// DefaultLease is how long a verifier answers without hearing from the log.
+// staleProblem returns why a permission can never be answered for without a lease,
+// empty if it can.
+func staleProblem(m *events.Model, permission string) string {
+	switch {
+	case m.Check(events.Scope{Permission: permission}) == nil:
+		return "it is not limited to a resource"
+	case m.Check(m.On(permission)) != nil:
+		return "unknown permission; known are " + strings.Join(m.Permissions(), ", ")
+	case m.Lasting(permission):
+		return "what it creates keeps working afterwards"
+	}
+	for _, other := range m.Permissions() {
+		if other != permission && !m.Reads(other) && m.Covers(m.On(permission), m.On(other)) {
+			return "it includes " + other + ", which changes data; only read-only permissions can be served without a lease"
+		}
+	}
+	return ""
+}
+
+// DefaultLease is how long a verifier answers without contact to the log.
 const DefaultLease = lease.DefaultLease
 
-// Verifier decides. Any number of goroutines may ask it.
+// Verifier decides checks. It is safe for use by several goroutines.
 type Verifier struct {
 	cfg      Config
-	ownClock bool // expiry is measured by another clock than the lease's time of day
+	ownClock bool // tokens expire by another clock than the lease's time of day
 	counts   [reasons]atomic.Uint64
 	stale    atomic.Uint64
 	rates    rates
-	said     atomic.Int64 // second at which it was last logged that the index cannot be read
+	loggedAt atomic.Int64 // Unix second at which an error of the index was last logged
 }
 
 // New returns a verifier. It does no I/O.
@@ -173,22 +179,20 @@ func (v *Verifier) Counts() map[string]uint64 {
 	return out
 }
 
-// StaleCount returns how many checks were decided past the lease's end.
+// StaleCount returns how many checks were decided after the lease had expired.
 func (v *Verifier) StaleCount() uint64 { return v.stale.Load() }
 
-// Stale returns the permissions that are answered for past the lease's end, and
-// for how long. It is not to be changed.
+// Stale returns [Config.Stale]. It must not be changed.
 func (v *Verifier) Stale() map[string]time.Duration { return v.cfg.Stale }
 
-// Lease returns for how much longer the verifier may answer; zero where it may
-// not.
+// Lease returns how much longer the verifier may answer, zero if it may not.
 func (v *Verifier) Lease() time.Duration { return max(0, v.cfg.Lease.Remaining()) }
 
-// Position returns the position that answers rest on.
+// Position returns the position that answers are based on.
 func (v *Verifier) Position() events.Position { return v.cfg.Index.Position() }
 
-// Format returns the shape of secrets.
+// Format returns the format of secrets.
 func (v *Verifier) Format() events.Format { return v.cfg.Format }
 
-// Model returns the order of permissions.
+// Model returns the permission model.
 func (v *Verifier) Model() *events.Model { return v.cfg.Model }

@@ -61,7 +61,7 @@ var breakages = []breakage{
 	{
 		"the verifier ignores its lease",
 		[]Edit{
-			{"verifier/decision.go", "if d.Reason == Unavailable || inForce && d.Position >=", "if d.Position >="},
+			{"verifier/decision.go", "if d.Reason == Unavailable || valid && d.Position >=", "if d.Position >="},
 			unconfirmed,
 		},
 		[]string{"I3", "I11"},

@@ -130,12 +130,12 @@ func TestValidateByModel(t *testing.T) {
 		{"one's own", node.Config{Policies: policy("deploy:project/7"), Model: own}, ""},
 		{"stale: Matomo's", node.Config{Stale: map[string]time.Duration{"track": time.Minute}}, ""},
 		{"stale: what writes", node.Config{Stale: map[string]time.Duration{"write": time.Minute}}, `stale: "write"`},
-		{"stale: of another model", node.Config{Stale: map[string]time.Duration{"track": time.Minute}, Model: events.Plain}, `stale: "track": unknown permission`},
+		{"stale: of another model", node.Config{Stale: map[string]time.Duration{"track": time.Minute}, Model: events.Plain}, `stale: "track" is not allowed: unknown permission`},
 		{"stale: one's own", node.Config{Stale: map[string]time.Duration{"read": time.Minute}, Model: own}, ""},
 		{"stale: one's own that lasts", node.Config{Stale: map[string]time.Duration{"deploy": time.Minute}, Model: own}, `stale: "deploy"`},
-		{"stale: one's own that writes", node.Config{Stale: map[string]time.Duration{"own": time.Minute}, Model: own}, `stale: "own": it covers`},
+		{"stale: one's own that writes", node.Config{Stale: map[string]time.Duration{"own": time.Minute}, Model: own}, `stale: "own" is not allowed: it includes`},
 		{"stale: above all", node.Config{Stale: map[string]time.Duration{"superuser": time.Minute}, Model: own}, `stale: "superuser"`},
-		{"stale: for too long", node.Config{Stale: map[string]time.Duration{"list": 48 * time.Hour}, Model: own}, "a day at most"},
+		{"stale: for too long", node.Config{Stale: map[string]time.Duration{"list": 48 * time.Hour}, Model: own}, "at most 24h0m0s"},
 	} {
 		tt.cfg.Data = "d"
 		err := tt.cfg.Validate()

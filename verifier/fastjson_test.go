@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// plainBodies are read by the plain reader.
-var plainBodies = []string{
+// fastBodies are read by the fast reader.
+var fastBodies = []string{
 	`{"token":"x"}`,
 	`{}`,
 	" {\t\"token\" :\r\n\"x\" , \"need\" : [ \"view:site/3\" , \"audit\" ] } \n",
@@ -25,18 +25,18 @@ var otherBodies = []string{
 	"}x", "}{}", "\ufeff{}", "{}\x00", "{}\v",
 }
 
-// same reports a body that the plain reader takes and the strict one does not,
+// same reports a body that the fast reader takes and the strict one does not,
 // or reads otherwise.
 func same(t *testing.T, body string) {
 	t.Helper()
 	var plain, strict CheckRequest
-	if plainCheck(body, &plain) {
+	if fastDecodeCheck(body, &plain) {
 		if err := decodeStrict([]byte(body), &strict); err != nil || !reflect.DeepEqual(plain, strict) {
 			t.Errorf("check %q: plain %+v, strict %+v, %v", body, plain, strict, err)
 		}
 	}
 	var plains, stricts BatchRequest
-	if plainBatch(body, &plains) {
+	if fastDecodeBatch(body, &plains) {
 		if len(plains.Checks) == 0 {
 			plains.Checks = []CheckRequest{}
 		}
@@ -46,23 +46,23 @@ func same(t *testing.T, body string) {
 	}
 }
 
-func TestPlainReader(t *testing.T) {
-	for _, body := range plainBodies {
-		if !plainCheck(body, new(CheckRequest)) {
+func TestFastReader(t *testing.T) {
+	for _, body := range fastBodies {
+		if !fastDecodeCheck(body, new(CheckRequest)) {
 			t.Errorf("check %q is left to the strict reader", body)
 		}
-		if batch := `{"checks":[` + body + `,` + body + `]}`; !plainBatch(batch, new(BatchRequest)) {
+		if batch := `{"checks":[` + body + `,` + body + `]}`; !fastDecodeBatch(batch, new(BatchRequest)) {
 			t.Errorf("batch %q is left to the strict reader", batch)
 		}
 		same(t, body)
 		same(t, `{ "checks" : [ `+body+` , `+body+` ] }`)
 	}
 	for _, body := range otherBodies {
-		if plainCheck(body, new(CheckRequest)) {
+		if fastDecodeCheck(body, new(CheckRequest)) {
 			t.Errorf("check %q is not left to the strict reader", body)
 		}
 		for _, batch := range []string{body, `{"checks":[` + body + `]}`, `{"checks":[{},` + body + `]}`, `{"checks":` + body + `}`, `{"checks":[{}]` + body, `{"checks":[{}],` + body + `}`} {
-			if plainBatch(batch, new(BatchRequest)) && strings.TrimSpace(body) != "" && body != "}" && body != "[]" {
+			if fastDecodeBatch(batch, new(BatchRequest)) && strings.TrimSpace(body) != "" && body != "}" && body != "[]" {
 				t.Errorf("batch %q is not left to the strict reader", batch)
 			}
 			same(t, batch)
@@ -73,7 +73,7 @@ func TestPlainReader(t *testing.T) {
 	for _, v := range []any{full, map[string]any{"token": "x", "need": []string{"audit"}}} {
 		b, err := json.Marshal(v)
 		var got CheckRequest
-		if err != nil || !plainCheck(string(b), &got) {
+		if err != nil || !fastDecodeCheck(string(b), &got) {
 			t.Errorf("%s is left to the strict reader (%v)", b, err)
 		}
 		if v, ok := v.(CheckRequest); ok && !reflect.DeepEqual(got, v) {
@@ -82,9 +82,9 @@ func TestPlainReader(t *testing.T) {
 	}
 }
 
-// FuzzPlainReader holds the plain reader to the strict one.
-func FuzzPlainReader(f *testing.F) {
-	for _, body := range append(plainBodies, otherBodies...) {
+// FuzzFastReader holds the fast reader to the strict one.
+func FuzzFastReader(f *testing.F) {
+	for _, body := range append(fastBodies, otherBodies...) {
 		f.Add(body)
 		f.Add(`{"checks":[` + body + `]}`)
 	}

@@ -319,7 +319,7 @@ func TestRateForgets(t *testing.T) {
 			used++
 		}
 	}
-	if most := len(r.shards)*leastSwept + 2*live; kept > most {
+	if most := len(r.shards)*minSwept + 2*live; kept > most {
 		t.Errorf("%d entries of %d tokens, of which %d say something; want %d at the most", kept, tokens, live, most)
 	}
 	if used != len(r.shards) {

@@ -4,56 +4,24 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// exchange is the memory that one request takes while it is answered, and
-// another one afterwards.
-type exchange struct {
-	in, out []byte // the body and the answer
-	ask     CheckRequest
-	texts   [4]string       // where what is asked for is put, as it came
-	scopes  [4]events.Scope // and as it is read
-}
-
-// mostKept is the most bytes of a body and of an answer that are kept for other
-// requests: an answer to [MaxBatch] checks, with few scopes each.
-const mostKept = 128 << 10
-
-var exchanges = sync.Pool{New: func() any { return new(exchange) }}
-
-func newExchange() *exchange { return exchanges.Get().(*exchange) }
-
-// done gives the memory back. Nothing of the request stays in it, as there is a
-// secret in each.
-func (x *exchange) done() {
-	clear(x.in)
-	clear(x.out)
-	in, out := x.in[:0], x.out[:0]
-	if cap(in) > mostKept || cap(out) > mostKept {
-		in, out = nil, nil
-	}
-	*x = exchange{in: in, out: out}
-	exchanges.Put(x)
-}
-
-// Values of headers that are the same in all answers. net/http takes a copy of
-// them.
+// Header values that all answers share. net/http copies them.
 var (
 	noStore  = []string{"no-store"}
 	typeJSON = []string{"application/json"}
 	noSniff  = []string{"nosniff"}
 )
 
-// head sets the headers of an answer with x.out, which rests on a position.
-func (x *exchange) head(w http.ResponseWriter, at events.Position) {
-	const most = 20 // digits of a number
-	var digits [2 * most]byte
+// setHeaders sets the headers of the answer in b.out, which is based on a position.
+func (b *requestBuffer) setHeaders(w http.ResponseWriter, at events.Position) {
+	const maxDigits = 20 // of a 64-bit number
+	var digits [2 * maxDigits]byte
 	position := strconv.AppendUint(digits[:0], uint64(at), 10)
-	both := string(strconv.AppendInt(position, int64(len(x.out)), 10))
+	both := string(strconv.AppendInt(position, int64(len(b.out)), 10))
 	values := &[...]string{both[:len(position)], both[len(position):]}
 	h := w.Header()
 	h[PositionHeader] = values[:1:1]
@@ -62,15 +30,15 @@ func (x *exchange) head(w http.ResponseWriter, at events.Position) {
 	h["Content-Length"] = values[1:]
 }
 
-// send writes the answer x.out, whose headers are set. It follows the last look
-// at the lease, so it does nothing else.
-func (x *exchange) send(w http.ResponseWriter) {
+// send writes the answer in b.out, whose headers are set. It runs after the last
+// look at the lease, so it does nothing else.
+func (b *requestBuffer) send(w http.ResponseWriter) {
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(x.out)
+	_, _ = w.Write(b.out)
 }
 
-// appendAnswer appends what a client is told of a decision: a [CheckAnswer], in
-// the bytes that encoding/json writes of it.
+// appendAnswer appends the [CheckAnswer] of a decision, byte for byte as
+// encoding/json writes it.
 func (d *Decision) appendAnswer(b []byte, explain bool) []byte {
 	b = append(b, `{"allowed":`...)
 	b = strconv.AppendBool(b, d.OK())
@@ -94,7 +62,7 @@ func (d *Decision) appendAnswer(b []byte, explain bool) []byte {
 	b = strconv.AppendUint(b, uint64(d.Position), 10)
 	if tell && !d.Expires.IsZero() {
 		b = append(b, `,"expires_at":"`...)
-		b = append(d.Expires.AppendFormat(b, time.RFC3339Nano), '"') // a record's times are in years that JSON can tell
+		b = append(d.Expires.AppendFormat(b, time.RFC3339Nano), '"') // records hold only years that JSON can write
 	}
 	if d.OK() && d.Warn {
 		b = append(b, `,"expires_soon":true`...)
@@ -109,7 +77,7 @@ func (d *Decision) appendAnswer(b []byte, explain bool) []byte {
 	return append(b, '}')
 }
 
-// appendField appends a field that is left out where it is empty.
+// appendField appends a field, and nothing if the value is empty.
 func appendField(b []byte, name, value string) []byte {
 	if value == "" {
 		return b
@@ -131,7 +99,7 @@ func appendScopes(b []byte, list []events.Scope) []byte {
 	return append(b, `"]`...)
 }
 
-// appendScope appends what [events.Scope.String] returns, as text in JSON.
+// appendScope appends the text of a scope, escaped for JSON.
 func appendScope(b []byte, s *events.Scope) []byte {
 	b = appendText(b, s.Permission)
 	if s.Type == "" {
@@ -141,13 +109,13 @@ func appendScope(b []byte, s *events.Scope) []byte {
 	return appendText(b, s.ID)
 }
 
-// appendText appends what stands between the quotes of a text in JSON. What is
-// more than plain ASCII encoding/json writes.
+// appendText appends a text as JSON, without quotes around it. encoding/json
+// handles everything but printable ASCII that needs no escape.
 func appendText(b []byte, s string) []byte {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c < ' ', c > '~', c == '"', c == '\\', c == '<', c == '>', c == '&':
-			quoted, _ := json.Marshal(s) // there is no text that it refuses
+			quoted, _ := json.Marshal(s) // cannot fail for a string
 			return append(b, quoted[1:len(quoted)-1]...)
 		}
 	}

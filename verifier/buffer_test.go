@@ -104,9 +104,9 @@ func TestAnswerHeaders(t *testing.T) {
 	}
 }
 
-// TestExchangesAreApart sends many requests at once, of all kinds: each is
+// TestBuffersAreApart sends many requests at once, of all kinds: each is
 // answered as it is alone.
-func TestExchangesAreApart(t *testing.T) {
+func TestBuffersAreApart(t *testing.T) {
 	d := newDesk(t)
 	var bodies []string
 	for i := range 20 {

@@ -154,36 +154,36 @@ func TestNothingIsKept(t *testing.T) {
 		"of unknown length":    func(r *http.Request) { r.ContentLength = -1 },
 		"shorter than it says": func(r *http.Request) { r.ContentLength += 10 },
 	} {
-		x := new(exchange)
+		x := new(requestBuffer)
 		w := httptest.NewRecorder()
 		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(body))
 		r.Header.Set("Content-Type", "application/json")
 		change(r)
 		if _, ok := x.receive(w, r, maxBody); ok {
-			x.ask.Need = x.texts[:0]
-			if err := decodeCheck(x.in, &x.ask); err != nil {
+			x.check.Need = x.texts[:0]
+			if err := decodeCheck(x.in, &x.check); err != nil {
 				t.Fatal(err)
 			}
-			x.scopes[0] = events.MustScope(x.ask.Need[0])
+			x.scopes[0] = events.MustScope(x.check.Need[0])
 		}
 		if !bytes.Contains(x.in, []byte(secret)) {
 			t.Fatalf("%s: the body was not read: %q", name, x.in)
 		}
 		x.out = append(x.out, x.in...)
 		in, out := x.in, x.out
-		x.done()
+		x.release()
 		for _, b := range [][]byte{in[:cap(in)], out[:cap(out)]} {
 			if len(bytes.Trim(b, "\x00")) > 0 {
 				t.Errorf("%s: %q is kept", name, b)
 			}
 		}
 		x.in, x.out = nil, nil
-		if b, err := json.Marshal(x.ask); err != nil || strings.Contains(string(b), secret) || x.ask.Need != nil || x.texts != [len(x.texts)]string{} || x.scopes != [len(x.scopes)]events.Scope{} {
+		if b, err := json.Marshal(x.check); err != nil || strings.Contains(string(b), secret) || x.check.Need != nil || x.texts != [len(x.texts)]string{} || x.scopes != [len(x.scopes)]events.Scope{} {
 			t.Errorf("%s: %+v is kept (%v)", name, x, err)
 		}
 	}
-	x := &exchange{in: make([]byte, 0, mostKept+1), out: make([]byte, 0, 10)}
-	x.done()
+	x := &requestBuffer{in: make([]byte, 0, maxPooled+1), out: make([]byte, 0, 10)}
+	x.release()
 	if x.in != nil || x.out != nil {
 		t.Errorf("%d bytes of memory are kept", cap(x.in))
 	}
