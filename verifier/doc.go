@@ -2,36 +2,34 @@
 //
 // # Promise
 //
-// A check looks at nothing but this node's memory and disk, and writes nothing.
-// Where the secret is resident (package projector/resident) it looks at memory
-// alone, and allocates nothing.
-// It is decided while the node holds a lease (package lease), from an index that
-// holds what the lease is for: a node that is cut off denies by itself. Once a
-// position is applied, every later check sees it. A decision follows from the
-// log as it was at the position that it names, and from no mixture of two.
+// A check reads this node's memory and disk only, and writes nothing. If the
+// secret is resident (package projector/resident), the check reads memory only and
+// allocates nothing. The node decides while it holds a lease (package lease), from
+// an index that has applied what the lease needs; a node that is cut off denies by
+// itself. Once a position is applied, every later check sees it. A decision is
+// based on the log as of the one position that it names.
 //
-// The one exception is [Config.Stale]: permissions with which little can be
-// done, that are answered for past the lease's end for a while. Such an answer
-// says so.
+// The exception is [Config.Stale]: permissions that can do little harm are
+// answered for a while after the lease has expired. Such an answer says so.
 //
 // # Order of a check
 //
-// Shape and checksum of the secret; its digest; the record; its state; its
-// expiry; its account; what the policy says of plain secrets and of URLs; its
-// constraints; its scopes; the lease, which has to be in force when all is
-// decided; and last its rate, so that only what would be allowed counts. The
-// first that fails decides, except that nothing is said without a lease, and
-// anything unsure denies.
+// A check looks at, in this order: format and checksum of the secret; its record;
+// the state of the token and its account; expiry; the policy on legacy secrets and
+// on URLs; the token's constraints; its scopes; the lease, which has to be valid
+// when the rest is decided; and the rate, so that only allowed requests count. The
+// first of these that fails decides. Without a lease the result is always
+// Unavailable, and anything uncertain denies.
 //
 // # Refusals
 //
-// Outside, a token that is unknown, expired, suspended or revoked is refused
-// with the same answer, and so is one that does not meet its constraints or the
-// policy; only a lacking scope and a rate that is used up say so. The exact
-// [Reason] is for logs, metrics and auditors.
+// A client gets the same answer for a token that is unknown, expired, suspended or
+// revoked, and for one that violates its constraints or the policy. Only a missing
+// scope and an exceeded rate are told. The exact [Reason] is for logs, metrics and
+// auditors.
 //
-// A token that has had its requests for now is answered with Retry-After. The
-// rate is each verifier's by itself: a cluster lets through as many times more.
-// An allowed token that ends soon, as the policy has it, is answered with
+// A token over its rate is answered with Retry-After. Each verifier counts by
+// itself, so a cluster lets through as many times the rate as it has verifiers. If
+// an allowed token expires within the policy's warning time, the answer has
 // [ExpiresHeader].
 package verifier

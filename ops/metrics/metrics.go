@@ -1,10 +1,10 @@
-// Package metrics serves a node's figures to Prometheus, and its health.
+// Package metrics serves a node's metrics to Prometheus, and its health.
 //
 // # Promise
 //
-// No label names a token, an account, an address or a path. /livez answers
-// while the process runs, /readyz only while checks are answered, and says why
-// where they are not.
+// No label names a token, an account, an address or a path. /livez answers 200
+// while the process runs. /readyz answers 200 while the node answers checks, and
+// else 503 with the cause.
 package metrics
 
 import (
@@ -17,26 +17,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Source is where the figures come from. Its functions are called at each
-// scrape.
+// Source provides the values of the metrics. Each scrape calls its functions.
 type Source struct {
 	Name, Version string
-	Checks        func() map[string]uint64 // checks by the reason they ended in
+	Checks        func() map[string]uint64 // checks by reason
 	Applied       func() uint64            // position of the last applied event
-	Lease         func() time.Duration     // what is left of it
-	Stale         func() uint64            // checks answered past the lease, where that is configured
-	Moves         func() uint64            // switches to another server of the log
+	Lease         func() time.Duration     // remaining time
+	Stale         func() uint64            // checks answered after the lease had expired, if configured
+	Moves         func() uint64            // switches to another log server
 	Resident      func() Resident          // what checks find in memory
-	Unrecorded    func() uint64            // receipts that could not be recorded; nil where there is no ledger
-	Clock         func() (float64, bool)   // seconds that the time of day is ahead of the ledgers', false if not known
-	Ready         func() error             // why checks are refused, nil if not
+	Unrecorded    func() uint64            // receipts that could not be recorded; nil without a ledger
+	Clock         func() (float64, bool)   // seconds ahead of the ledgers; false if unknown
+	Ready         func() error             // why checks are refused, nil if they are not
 }
 
-// Resident is what checks find in memory.
+// Resident describes the resident table.
 type Resident struct {
-	Secrets int64 // of tokens, those that ended included
-	Away    int64 // secrets that are on the disk alone
-	Bytes   int64 // taken
+	Secrets int64 // secrets in memory, those of ended tokens included
+	Spilled int64 // secrets on disk only
+	Bytes   int64 // used
 	Limit   int64
 }
 
@@ -58,24 +57,24 @@ func Handler(s Source) http.Handler {
 }
 
 var (
-	descChecks  = prometheus.NewDesc("tokenledger_verify_total", "Checks by the reason they ended in.", []string{"reason"}, nil)
+	descChecks  = prometheus.NewDesc("tokenledger_verify_total", "Checks by reason.", []string{"reason"}, nil)
 	descApplied = prometheus.NewDesc("tokenledger_index_applied_seq", "Position of the last event applied to the index.", nil, nil)
-	descLease   = prometheus.NewDesc("tokenledger_lease_seconds", "How much longer checks are answered without hearing from the log.", nil, nil)
-	descStale   = prometheus.NewDesc("tokenledger_verify_stale_total", "Checks answered past the lease, for permissions that are configured so.", nil, nil)
-	descMoves   = prometheus.NewDesc("tokenledger_log_moves_total", "Switches to another server of the log, because the one in use gave no progress.", nil, nil)
-	descLost    = prometheus.NewDesc("tokenledger_receipts_not_recorded_total", "Receipts that were complete and could not be recorded in the log.", nil, nil)
-	descReady   = prometheus.NewDesc("tokenledger_ready", "1 while checks are answered.", nil, nil)
-	descHeld    = prometheus.NewDesc("tokenledger_resident_tokens", "Secrets of tokens that checks find in memory, those that ended included.", nil, nil)
-	descAway    = prometheus.NewDesc("tokenledger_resident_away_tokens", "Secrets of tokens that checks have to read from the disk, because memory has no room for them.", nil, nil)
-	descBytes   = prometheus.NewDesc("tokenledger_resident_bytes", "Memory taken by the secrets that are there.", nil, nil)
-	descLimit   = prometheus.NewDesc("tokenledger_resident_limit_bytes", "Memory that they may take.", nil, nil)
-	descClock   = prometheus.NewDesc("tokenledger_clock_offset_seconds", "How far the clock of this machine is ahead of the ledgers' median; less than 0 if it is behind. Absent while it is not known.", nil, nil)
+	descLease   = prometheus.NewDesc("tokenledger_lease_seconds", "Remaining time of the lease, in which checks are answered without contact to the log.", nil, nil)
+	descStale   = prometheus.NewDesc("tokenledger_verify_stale_total", "Checks answered after the lease had expired, for permissions that are configured so.", nil, nil)
+	descMoves   = prometheus.NewDesc("tokenledger_log_moves_total", "Switches to another log server because the current one made no progress.", nil, nil)
+	descLost    = prometheus.NewDesc("tokenledger_receipts_not_recorded_total", "Complete receipts that could not be recorded in the log.", nil, nil)
+	descReady   = prometheus.NewDesc("tokenledger_ready", "1 while the node answers checks, else 0.", nil, nil)
+	descHeld    = prometheus.NewDesc("tokenledger_resident_tokens", "Secrets of tokens in memory, those of ended tokens included.", nil, nil)
+	descSpilled = prometheus.NewDesc("tokenledger_tokens_on_disk", "Secrets of tokens on disk only, because the memory limit is reached.", nil, nil)
+	descBytes   = prometheus.NewDesc("tokenledger_resident_bytes", "Memory used by secrets of tokens.", nil, nil)
+	descLimit   = prometheus.NewDesc("tokenledger_resident_limit_bytes", "Limit of the memory for secrets of tokens.", nil, nil)
+	descClock   = prometheus.NewDesc("tokenledger_clock_offset_seconds", "How far this machine's clock is ahead of the ledgers' median; negative if behind. Absent while unknown.", nil, nil)
 	descBuild   = prometheus.NewDesc("tokenledger_build_info", "Version of the program.", []string{"version"}, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descMoves, descLost, descHeld, descAway, descBytes, descLimit, descClock, descReady, descBuild} {
+	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descMoves, descLost, descHeld, descSpilled, descBytes, descLimit, descClock, descReady, descBuild} {
 		ch <- d
 	}
 }
@@ -98,7 +97,7 @@ func (s Source) Collect(ch chan<- prometheus.Metric) {
 	}
 	r := s.Resident()
 	ch <- prometheus.MustNewConstMetric(descHeld, prometheus.GaugeValue, float64(r.Secrets))
-	ch <- prometheus.MustNewConstMetric(descAway, prometheus.GaugeValue, float64(r.Away))
+	ch <- prometheus.MustNewConstMetric(descSpilled, prometheus.GaugeValue, float64(r.Spilled))
 	ch <- prometheus.MustNewConstMetric(descBytes, prometheus.GaugeValue, float64(r.Bytes))
 	ch <- prometheus.MustNewConstMetric(descLimit, prometheus.GaugeValue, float64(r.Limit))
 	if offset, known := s.Clock(); known {

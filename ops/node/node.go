@@ -665,7 +665,7 @@ func (n *Node) opsHandler() http.Handler {
 		Moves: n.moves.Load,
 		Resident: func() metrics.Resident {
 			r := n.index.Resident()
-			return metrics.Resident{Secrets: r.Secrets, Away: r.Away, Bytes: r.Bytes, Limit: r.Limit}
+			return metrics.Resident{Secrets: r.Secrets, Spilled: r.Away, Bytes: r.Bytes, Limit: r.Limit}
 		},
 		Unrecorded: n.unrecorded(),
 		Clock: func() (float64, bool) {

@@ -8,62 +8,62 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Clock compares the time of day of this machine with that of each ledger. It
-// has no clock of its own: its driver says what happened and when, so a
-// test can have any clocks. It is not safe for use by several goroutines.
+// Clock compares the time of day of this machine with that of each ledger. It reads
+// no clock of its own: its driver reports what happened and when, so that a test
+// can use any clocks. It is not safe for use by several goroutines.
 //
-// A barrier bears its ledger's time of day. It was read here after that time, and
-// was sent after the renewal of this node that its ledger had read by then. Both
-// moments are known by boot time, which nobody sets. So each barrier bounds the
-// difference between a ledger's time of day and this node's boot time from both
-// sides, and a message that is late makes the bounds wider and never wrong.
+// A barrier carries its ledger's time of day. It was read here after that time, and
+// was sent after the ledger had read this node's renewal. Both moments are known
+// in boot time, which nobody can set. So each barrier bounds the difference between
+// a ledger's time of day and this node's boot time from both sides. A delayed
+// message makes the bounds wider, never wrong.
 type Clock struct {
 	own     string // name of the ledger in this process, empty for none
 	ledgers map[string][]sample
 	sent    []departure
-	off     bool // as of the last comparison
+	off     bool // result of the last comparison
 }
 
-// sample is what one barrier says of its ledger's time of day minus boot time.
+// sample is one barrier's bounds of its ledger's time of day minus boot time.
 type sample struct {
 	read      time.Duration // boot time
 	low, high time.Duration
 }
 
-// departure is a renewal of this node that is committed.
+// departure is a committed renewal of this node.
 type departure struct {
 	at   events.LeaseSeq
 	sent time.Duration // boot time before it left
 }
 
 const (
-	// mostSamples and sampleAge bound what is kept of a ledger. Its latest sample
-	// is kept for longer: a ledger that is down still says that another is wrong.
-	mostSamples = 8
-	sampleAge   = 30 * time.Second
-	lastAge     = time.Hour
-	mostSent    = 64
-	// drift is by how much of the time since a sample two clocks may have parted:
-	// a hundredth, as for leases.
+	// maxSamples and sampleAge bound the samples of a ledger. The latest sample is
+	// kept for lastAge: a ledger that is down still helps to find a wrong clock.
+	maxSamples = 8
+	sampleAge  = 30 * time.Second
+	lastAge    = time.Hour
+	maxSent    = 64
+	// drift is the part of the time since a sample by which two clocks may have
+	// diverged: one hundredth, as for leases.
 	drift = 100
 	// unbounded is a bound that nothing reaches.
 	unbounded = time.Duration(1) << 62
 )
 
-// NewClock returns a comparison that knows of no ledger. own is the name of the
-// ledger in this process, empty for none: its clock is this machine's.
+// NewClock returns a comparison that knows no ledger yet. own is the name of the
+// ledger in this process, whose clock is this machine's; empty for none.
 func NewClock(own string) *Clock { return &Clock{own: own, ledgers: map[string][]sample{}} }
 
-// Sent notes a renewal of this node that is committed at a sequence, and the boot
-// time before it left.
+// Sent notes that a renewal of this node is committed at a sequence, and the boot
+// time before it was sent.
 func (c *Clock) Sent(at events.LeaseSeq, sent time.Duration) {
-	if len(c.sent) == mostSent {
+	if len(c.sent) == maxSent {
 		c.sent = slices.Delete(c.sent, 0, 1)
 	}
 	c.sent = append(c.sent, departure{at, sent})
 }
 
-// Read notes a barrier that was read, and the boot time after that.
+// Read notes that a barrier was read, and the boot time after that.
 func (c *Clock) Read(b *events.Barrier, now time.Duration) {
 	if b.Clock == 0 || b.Ledger == c.own {
 		return
@@ -76,20 +76,20 @@ func (c *Clock) Read(b *events.Barrier, now time.Duration) {
 		}
 	}
 	list := append(slices.Clone(c.ledgers[b.Ledger]), s)
-	list = list[max(0, len(list)-mostSamples):]
+	list = list[max(0, len(list)-maxSamples):]
 	if low, high := bounds(list, now); low > high {
-		list = []sample{s} // its clock, or the rate of one, was changed meanwhile
+		list = []sample{s} // a clock or its rate was changed meanwhile
 	}
 	c.ledgers[b.Ledger] = list
 }
 
-// Forget forgets all: the stream of leases may be another one.
+// Forget drops all samples: the lease stream may be another one.
 func (c *Clock) Forget() { c.ledgers, c.sent, c.off = map[string][]sample{}, nil, false }
 
 // Heard reports whether another ledger's time of day is known.
 func (c *Clock) Heard() bool { return len(c.ledgers) > 0 }
 
-// bounds returns what samples say together, now.
+// bounds returns the bounds that samples have in common, now.
 func bounds(list []sample, now time.Duration) (low, high time.Duration) {
 	low, high = -unbounded, unbounded
 	for _, s := range list {
@@ -105,8 +105,8 @@ func bounds(list []sample, now time.Duration) (low, high time.Duration) {
 // Offset is how this machine's time of day compares with the ledgers'.
 type Offset struct {
 	Known bool
-	// By is by how much this machine is ahead of the ledgers' median, less than
-	// zero if it is behind. It is an estimate: delays make it too large.
+	// By is how far this machine is ahead of the ledgers' median, negative if it is
+	// behind. It is an estimate: delays make it too large.
 	By time.Duration
 	// Off says that a majority of the ledgers is certainly more than the limit
 	// away, all on one side.
@@ -116,9 +116,9 @@ type Offset struct {
 	Doubtful bool
 }
 
-// Compare compares the time of day, which is between low and high after boot
-// time, with the ledgers'. A machine that was off has to come closer than the
-// limit by a quarter, so that it does not come and go.
+// Compare compares the time of day, which is boot time plus low to high, with the
+// ledgers'. After a machine was off, its limit is a quarter smaller, so that the
+// result does not flap.
 func (c *Clock) Compare(low, high, now time.Duration) Offset {
 	limit := events.ClockLimit
 	if c.off {
@@ -144,7 +144,7 @@ func (c *Clock) Compare(low, high, now time.Duration) Offset {
 		case low-to > limit:
 			ahead++
 		}
-		// The narrow end: what took least time on its way says most.
+		// The message with the shortest delay has the best bound.
 		apart = append(apart, low-min(max(from, last.low), to))
 	}
 	if len(c.ledgers) == 0 {
@@ -178,11 +178,11 @@ func (e *ClockError) Error() string {
 	if by < 0 {
 		side, by = "behind", -by
 	}
-	return fmt.Sprintf("the clock of this machine is %s %s that of the ledgers, and %s is the limit: "+
+	return fmt.Sprintf("the clock of this machine is %s %s the ledgers' clocks, and the limit is %s: "+
 		"correct the clock (chronyc makestep), and the node serves again by itself", round(by), side, events.ClockLimit)
 }
 
-// round returns d with as many digits as are of use.
+// round returns d with as many digits as are useful.
 func round(d time.Duration) time.Duration {
 	if d > time.Minute {
 		return d.Round(time.Second)
@@ -192,9 +192,9 @@ func round(d time.Duration) time.Duration {
 
 // timeOfDay returns bounds of the time of day minus boot time.
 func (c *Config) timeOfDay() (low, high time.Duration) {
-	const enough, most = 2 * time.Millisecond, 5
+	const enough, maxTries = 2 * time.Millisecond, 5
 	low, high = -unbounded, unbounded
-	for range most {
+	for range maxTries {
 		before := c.Boottime()
 		wall := time.Duration(c.Now().UnixNano())
 		after := c.Boottime()
