@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -80,219 +83,385 @@ func (d description) find(line string) (id string, statuses []string) {
 	return "", nil
 }
 
-// TestOperations goes through the life of an account and its tokens, and through
-// every operation that is described. Each answer is of the described form, and
-// says which position it rests on.
-func TestOperations(t *testing.T) {
-	s := start(t)
-	d := describe(t)
-	done := map[string]bool{}
-	// ask sends a request and holds its answer to what all of them have; where
-	// changes is true the request made an event.
-	ask := func(line string, body any, status int, changes bool, header ...string) answer {
-		t.Helper()
-		before := s.changes()
-		a := s.do(line, body, header...)
-		id, statuses := d.find(line)
-		done[id] = true
-		if a.status != status || !slices.Contains(statuses, fmt.Sprint(status)) {
-			t.Fatalf("%s: status %d, want %d, of %v: %s", line, a.status, status, statuses, a.raw)
-		}
-		after := s.changes()
-		want := before
-		if changes {
-			want++
-		}
-		end := s.end()
-		changed := end
-		if a.at("receipt", "position") == float64(end) {
-			want++ // the receipt is an event, too
-			changed--
-		}
-		if after != want {
-			t.Fatalf("%s: the log went from %d changes to %d, want %d", line, before, after, want)
-		}
-		if got := a.header.Get("Ledger-Position"); changes && got != fmt.Sprint(end) {
-			t.Errorf("%s: Ledger-Position %s, want %d", line, got, end)
-		} else if got == "" || got == "0" {
-			t.Errorf("%s: Ledger-Position %q", line, got)
-		}
-		if a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" || a.header.Get("X-Request-Id") == "" {
-			t.Errorf("%s: headers %v", line, a.header)
-		}
-		if changes && a.at("position") != float64(changed) {
-			t.Errorf("%s: position %v in the body, want %d", line, a.at("position"), changed)
-		}
-		return a
-	}
-	type account struct {
-		Account  api.Account  `json:"account"`
-		Position uint64       `json:"position"`
-		Receipt  *api.Receipt `json:"receipt"`
-	}
-	type token struct {
-		Token       api.Token    `json:"token"`
-		Secret      string       `json:"secret"`
-		Position    uint64       `json:"position"`
-		SecretShown bool         `json:"secret_already_shown"`
-		Receipt     *api.Receipt `json:"receipt"`
-	}
-	etag := func(v uint64) string { return fmt.Sprintf(`"%d"`, v) }
+// operations asks a server for operations, and notes which were asked for.
+type operations struct {
+	*server
+	description
+	asked map[string]bool
+	alice string // id of the account that the tokens are of
+}
 
-	// Accounts.
-	a := ask("POST /v1/accounts", m{"login": "Alice", "kind": "user", "grants": []string{"view:site/*", "admin:site/1"}}, 201, true)
-	var made account
-	a.into(t, &made)
-	id := made.Account.ID
-	if made.Account.Login != "Alice" || made.Account.State != "active" || strings.Join(made.Account.Grants, " ") != "admin:site/1 view:site/*" || a.header.Get("ETag") != etag(made.Account.Version) {
-		t.Errorf("made %+v, ETag %s", made.Account, a.header.Get("ETag"))
+// ask sends a request and checks what all answers have in common. If changes is true
+// the request has to append an event that changes a record, otherwise none.
+func (o *operations) ask(line string, body any, status int, changes bool, header ...string) answer {
+	t := o.t
+	t.Helper()
+	want := o.changes()
+	a := o.do(line, body, header...)
+	id, statuses := o.find(line)
+	o.asked[id] = true
+	if a.status != status || !slices.Contains(statuses, fmt.Sprint(status)) {
+		t.Fatalf("%s: status %d, want %d, of %v: %s", line, a.status, status, statuses, a.raw)
 	}
+	after, end := o.changes(), o.end()
+	if changes {
+		want++
+	}
+	changed := end
+	if a.at("receipt", "position") == float64(end) {
+		want++ // the receipt is an event, too
+		changed--
+	}
+	if after != want {
+		t.Fatalf("%s: the log has %d changes, want %d", line, after, want)
+	}
+	if got := a.header.Get("Ledger-Position"); changes && got != fmt.Sprint(end) {
+		t.Errorf("%s: Ledger-Position %s, want %d", line, got, end)
+	} else if got == "" || got == "0" {
+		t.Errorf("%s: Ledger-Position %q", line, got)
+	}
+	if a.header.Get("Content-Type") != "application/json" || a.header.Get("Cache-Control") != "no-store" || a.header.Get("X-Request-Id") == "" {
+		t.Errorf("%s: headers %v", line, a.header)
+	}
+	if changes && a.at("position") != float64(changed) {
+		t.Errorf("%s: position %v in the body, want %d", line, a.at("position"), changed)
+	}
+	return a
+}
+
+// etagOf is the ETag of a version.
+func etagOf(version uint64) string { return fmt.Sprintf(`"%d"`, version) }
+
+// wantETag checks the ETag of an answer.
+func (o *operations) wantETag(a answer, version uint64) {
+	o.t.Helper()
+	if got := a.header.Get("ETag"); got != etagOf(version) {
+		o.t.Errorf("ETag %s, want %s", got, etagOf(version))
+	}
+}
+
+// accountAnswer is the answer to a command on an account.
+type accountAnswer struct {
+	Account  api.Account  `json:"account"`
+	Position uint64       `json:"position"`
+	Receipt  *api.Receipt `json:"receipt"`
+}
+
+// tokenAnswer is the answer to a command on a token.
+type tokenAnswer struct {
+	Token       api.Token    `json:"token"`
+	Secret      string       `json:"secret"`
+	Position    uint64       `json:"position"`
+	SecretShown bool         `json:"secret_already_shown"`
+	Receipt     *api.Receipt `json:"receipt"`
+}
+
+// account reads the answer to a command and compares the account, but for its times
+// and version.
+func (o *operations) account(a answer, want api.Account) accountAnswer {
+	o.t.Helper()
+	var got accountAnswer
+	a.into(o.t, &got)
+	o.sameAccount(got.Account, want)
+	o.wantETag(a, got.Account.Version)
+	return got
+}
+
+func (o *operations) sameAccount(got, want api.Account) {
+	o.t.Helper()
+	varying := cmpopts.IgnoreFields(api.Account{}, "TokensUntil", "CreatedAt", "ChangedAt", "Version")
+	if diff := cmp.Diff(want, got, varying); diff != "" {
+		o.t.Errorf("the account differs (-want +got):\n%s", diff)
+	}
+	if got.CreatedAt.IsZero() || got.ChangedAt.Before(got.CreatedAt) || got.Version == 0 {
+		o.t.Errorf("account of %s, changed %s, version %d", got.CreatedAt, got.ChangedAt, got.Version)
+	}
+}
+
+// token reads the answer to a command and compares the token, but for its times,
+// version and creator.
+func (o *operations) token(a answer, want api.Token) tokenAnswer {
+	o.t.Helper()
+	var got tokenAnswer
+	a.into(o.t, &got)
+	varying := cmpopts.IgnoreFields(api.Token{}, "CreatedAt", "CreatedBy", "ChangedAt", "ExpiresAt", "GraceUntil", "RevokedAt", "StoppedBy", "Version")
+	if diff := cmp.Diff(want, got.Token, varying); diff != "" {
+		o.t.Errorf("the token differs (-want +got):\n%s", diff)
+	}
+	if by := got.Token.CreatedBy; by == nil || by.Address != "127.0.0.1" || by.Token == "" {
+		o.t.Errorf("created by %+v", by)
+	}
+	o.wantETag(a, got.Token.Version)
+	return got
+}
+
+// TestOperations asks for every operation that is described, in the order in which an
+// account and its tokens live. Each answer has the described form, and names the
+// position that it reflects.
+func TestOperations(t *testing.T) {
+	o := &operations{server: start(t), description: describe(t), asked: map[string]bool{}}
+	o.testUserAccount()
+	o.testServiceAccount()
+	o.testPersonalData()
+	o.testPolicy()
+	created := o.testCreateToken()
+	edited := o.testEditToken(created)
+	o.testRotateToken(created, edited)
+	o.testSuspendToken(created.Token)
+	o.testRevokeToken(created.Token)
+	o.testWaits()
+	o.testRevocations()
+	o.testListExpiring()
+	o.testNodes()
+	for path, item := range o.Paths {
+		for method, op := range item {
+			if !o.asked[op.OperationID] && !slices.Contains(op.Tags, peopleTag) { // those are TestPeople's
+				t.Errorf("%s %s (%s) was not asked", method, path, op.OperationID)
+			}
+		}
+	}
+}
+
+func (o *operations) testUserAccount() {
+	t := o.t
+	a := o.ask("POST /v1/accounts", m{"login": "Alice", "kind": "user", "grants": []string{"view:site/*", "admin:site/1"}}, 201, true)
+	want := api.Account{
+		Login: "Alice", Kind: "user", State: "active", Grants: []string{"admin:site/1", "view:site/*"}, SelfService: true,
+	}
+	want.ID = a.text("account", "id")
+	o.alice = want.ID
+	o.account(a, want)
+
 	var shown api.Account
-	a = ask("GET /v1/accounts/alice", nil, 200, false)
-	if a.into(t, &shown); shown.ID != id || a.header.Get("ETag") != etag(shown.Version) {
-		t.Errorf("shown as %+v, ETag %s", shown, a.header.Get("ETag"))
+	a = o.ask("GET /v1/accounts/alice", nil, 200, false)
+	a.into(t, &shown)
+	o.sameAccount(shown, want)
+	o.wantETag(a, shown.Version)
+
+	grants := m{"grants": []string{"view:site/*", "write:site/1"}}
+	want.Grants = []string{"view:site/*", "write:site/1"}
+	a = o.ask("PUT /v1/accounts/alice/grants", grants, 200, true, "If-Match: "+a.header.Get("ETag"))
+	if got := o.account(a, want); got.Account.Version != got.Position {
+		t.Errorf("granted at position %d, version %d", got.Position, got.Account.Version)
 	}
-	a = ask("PUT /v1/accounts/alice/grants", m{"grants": []string{"view:site/*", "write:site/1"}}, 200, true, "If-Match: "+a.header.Get("ETag"))
-	if a.into(t, &made); strings.Join(made.Account.Grants, " ") != "view:site/* write:site/1" || a.header.Get("ETag") != etag(made.Position) {
-		t.Errorf("granted %+v, ETag %s", made.Account, a.header.Get("ETag"))
-	}
-	a = ask("POST /v1/accounts/"+id+"/suspend?wait=10s", m{"reason": "away"}, 200, true)
-	if a.text("account", "state") != "suspended" || a.text("account", "reason") != "away" || a.at("receipt", "complete") != true {
+	want.State, want.Reason = "suspended", "away"
+	a = o.ask("POST /v1/accounts/"+o.alice+"/suspend?wait=10s", m{"reason": "away"}, 200, true)
+	if got := o.account(a, want); got.Receipt == nil || !got.Receipt.Complete {
 		t.Errorf("suspended: %s", a.raw)
 	}
-	if a = ask("POST /v1/accounts/alice/suspend", nil, 200, false); a.text("account", "reason") != "away" {
-		t.Errorf("suspended again: %s", a.raw)
-	}
-	if a = ask("POST /v1/accounts/alice/resume", nil, 200, true); a.text("account", "state") != "active" || a.at("account", "reason") != nil {
-		t.Errorf("resumed: %s", a.raw)
-	}
+	o.account(o.ask("POST /v1/accounts/alice/suspend", nil, 200, false), want)
+	want.State, want.Reason = "active", ""
+	o.account(o.ask("POST /v1/accounts/alice/resume", nil, 200, true), want)
+
 	var accounts struct {
 		Items      []api.Account `json:"items"`
 		NextCursor string        `json:"next_cursor"`
 	}
-	a = ask("GET /v1/accounts", nil, 200, false)
+	a = o.ask("GET /v1/accounts", nil, 200, false)
 	if a.into(t, &accounts); len(accounts.Items) != 2 || accounts.NextCursor != "" {
 		t.Errorf("accounts: %s", a.raw)
 	}
+}
 
-	shop := ask("POST /v1/accounts", m{"login": "shop", "kind": "service", "owner": "alice", "grants": []string{"view:site/1"}, "name": "Shop"}, 201, true)
-	if shop.text("account", "owner") != id || shop.text("account", "name") != "Shop" || shop.at("account", "self_service") != true {
-		t.Errorf("made %s", shop.raw)
+func (o *operations) testServiceAccount() {
+	t := o.t
+	a := o.ask("POST /v1/accounts", m{"login": "shop", "kind": "service", "owner": "alice", "grants": []string{"view:site/1"}, "name": "Shop"}, 201, true)
+	want := api.Account{
+		ID: a.text("account", "id"), Login: "shop", Name: "Shop", Kind: "service", Owner: o.alice,
+		State: "active", Grants: []string{"view:site/1"}, SelfService: true,
 	}
-	a = ask("PATCH /v1/accounts/shop", m{"owner": "", "self_service": false}, 200, true, "If-Match: "+shop.header.Get("ETag"))
-	if a.at("account", "owner") != nil || a.at("account", "self_service") != false || a.header.Get("ETag") != etag(uint64(a.at("position").(float64))) {
-		t.Errorf("edited %s", a.raw)
+	o.account(a, want)
+	want.Owner, want.SelfService = "", false
+	a = o.ask("PATCH /v1/accounts/shop", m{"owner": "", "self_service": false}, 200, true, "If-Match: "+a.header.Get("ETag"))
+	if got := o.account(a, want); got.Account.Version != got.Position {
+		t.Errorf("edited at position %d, version %d", got.Position, got.Account.Version)
 	}
-	if a = ask("GET /v1/accounts?kind=service", nil, 200, false); len(a.at("items").([]any)) != 2 {
+	if a := o.ask("GET /v1/accounts?kind=service", nil, 200, false); len(a.at("items").([]any)) != 2 {
 		t.Errorf("service accounts: %s", a.raw)
 	}
-	ask("POST /v1/revocations", m{"account": "shop"}, 200, true)
-	if a = ask("GET /v1/accounts/shop", nil, 200, false); a.at("tokens_until") == nil {
+	o.ask("POST /v1/revocations", m{"account": "shop"}, 200, true)
+	if a := o.ask("GET /v1/accounts/shop", nil, 200, false); a.at("tokens_until") == nil {
 		t.Errorf("after a revocation of all: %s", a.raw)
 	}
-	ben := ask("POST /v1/accounts", m{"login": "ben", "kind": "user", "name": "Ben Ôtre", "mail": "ben@example.org", "grants": []string{"view:site/1"}}, 201, true)
-	if ben.text("account", "name") != "Ben Ôtre" || ben.text("account", "mail") != "ben@example.org" {
-		t.Errorf("made %s", ben.raw)
+}
+
+// testPersonalData changes and erases what the log does not hold.
+func (o *operations) testPersonalData() {
+	t := o.t
+	a := o.ask("POST /v1/accounts", m{"login": "ben", "kind": "user", "name": "Ben Ôtre", "mail": "ben@example.org", "grants": []string{"view:site/1"}}, 201, true)
+	want := api.Account{
+		ID: a.text("account", "id"), Login: "ben", Name: "Ben Ôtre", Mail: "ben@example.org", Kind: "user",
+		State: "active", Grants: []string{"view:site/1"}, SelfService: true,
 	}
+	o.account(a, want)
 	rename := m{"name": "Ben Lind", "mail": "lind@example.org"}
-	a = ask("PATCH /v1/accounts/ben", rename, 200, true, "If-Match: "+ben.header.Get("ETag"), "Idempotency-Key: rename")
-	if a.text("account", "name") != "Ben Lind" || a.text("account", "mail") != "lind@example.org" || a.header.Get("ETag") != etag(uint64(a.at("position").(float64))) {
-		t.Errorf("renamed: %s", a.raw)
+	want.Name, want.Mail = "Ben Lind", "lind@example.org"
+	a = o.ask("PATCH /v1/accounts/ben", rename, 200, true, "If-Match: "+a.header.Get("ETag"), "Idempotency-Key: rename")
+	if got := o.account(a, want); got.Account.Version != got.Position {
+		t.Errorf("renamed at position %d, version %d", got.Position, got.Account.Version)
 	}
-	if a = ask("PATCH /v1/accounts/ben", m{"mail": ""}, 200, true, "If-Match: "+a.header.Get("ETag")); a.text("account", "name") != "Ben Lind" || a.at("account", "mail") != nil {
-		t.Errorf("without a mail: %s", a.raw)
-	}
-	ben = ask("GET /v1/accounts/ben", nil, 200, false)
-	if ben.text("name") != "Ben Lind" || ben.at("mail") != nil || ben.header.Get("ETag") != a.header.Get("ETag") {
-		t.Errorf("shown: %s", ben.raw)
-	}
-	if a = ask("PATCH /v1/accounts/ben", rename, 200, false, "Idempotency-Key: rename"); a.header.Get("Idempotency-Replayed") != "true" || a.at("account", "mail") != nil {
+	want.Mail = ""
+	o.account(o.ask("PATCH /v1/accounts/ben", m{"mail": ""}, 200, true, "If-Match: "+a.header.Get("ETag")), want)
+	shown := o.ask("GET /v1/accounts/ben", nil, 200, false)
+	var got api.Account
+	shown.into(t, &got)
+	o.sameAccount(got, want)
+	o.wantETag(shown, got.Version)
+	if a = o.ask("PATCH /v1/accounts/ben", rename, 200, false, "Idempotency-Key: rename"); a.header.Get("Idempotency-Replayed") != "true" || a.at("account", "mail") != nil {
 		t.Errorf("renamed again: %s", a.raw)
 	}
-	if a = ask("GET /v1/accounts?kind=user", nil, 200, false); a.at("items").([]any)[1].(m)["name"] != "Ben Lind" {
+	if a = o.ask("GET /v1/accounts?kind=user", nil, 200, false); a.at("items").([]any)[1].(m)["name"] != "Ben Lind" {
 		t.Errorf("listed: %s", a.raw)
 	}
-	a = ask("POST /v1/accounts/ben/erase?wait=10s", m{}, 200, true, "If-Match: "+ben.header.Get("ETag"), "Idempotency-Key: erase")
-	if a.text("account", "state") != "erased" || a.at("account", "login") != nil || a.at("account", "mail") != nil || a.at("account", "name") != nil || a.at("receipt", "complete") != true {
+	a = o.ask("POST /v1/accounts/ben/erase?wait=10s", m{}, 200, true, "If-Match: "+shown.header.Get("ETag"), "Idempotency-Key: erase")
+	if a.text("account", "state") != "erased" || a.at("receipt", "complete") != true {
 		t.Errorf("erased: %s", a.raw)
 	}
-	if again := ask("POST /v1/accounts/"+ben.text("id")+"/erase", nil, 200, false); again.at("position") != a.at("position") {
+	for _, gone := range []string{"login", "mail", "name"} {
+		if v := a.at("account", gone); v != nil {
+			t.Errorf("erased, and the %s is %v", gone, v)
+		}
+	}
+	if again := o.ask("POST /v1/accounts/"+want.ID+"/erase", nil, 200, false); again.at("position") != a.at("position") {
 		t.Errorf("erased again: %s", again.raw)
 	}
-	policy := ask("GET /v1/policy", nil, 200, false)
-	if a = ask("PUT /v1/policy?wait=10s", policy.at("policy"), 200, false, "If-Match: "+policy.header.Get("ETag")); a.at("version") != policy.at("version") {
-		t.Errorf("the policy as it was: %s", a.raw)
-	}
+}
 
-	// Tokens.
+func (o *operations) testPolicy() {
+	policy := o.ask("GET /v1/policy", nil, 200, false)
+	a := o.ask("PUT /v1/policy?wait=10s", policy.at("policy"), 200, false, "If-Match: "+policy.header.Get("ETag"))
+	if a.at("version") != policy.at("version") {
+		o.t.Errorf("the policy as it was: %s", a.raw)
+	}
+}
+
+// testCreateToken creates a token, again with the same key, and one for an old
+// client.
+func (o *operations) testCreateToken() tokenAnswer {
+	t := o.t
+	constraints := api.Constraints{
+		CIDRs: []string{"127.0.0.0/8"}, Origins: []string{"https://example.org"}, Methods: []string{"GET"},
+		Audience: []string{"site"}, HeaderOnly: true, Rate: 5,
+	}
 	create := m{
-		"account": "alice", "app": "mobile app", "device": "phone", "scopes": []string{"view:site/2", "view:site/1"}, "expires_in": "90d",
-		"constraints": m{"cidrs": []string{"127.0.0.0/8"}, "origins": []string{"https://example.org"}, "methods": []string{"GET"}, "audience": []string{"site"}, "header_only": true, "rate": 5},
+		"account": "alice", "app": "mobile app", "device": "phone", "scopes": []string{"view:site/2", "view:site/1"},
+		"expires_in": "90d", "constraints": constraints,
 	}
 	began := time.Now()
-	a = ask("POST /v1/tokens", create, 201, true, "Idempotency-Key: first")
-	var first token
-	a.into(t, &first)
-	tok := first.Token
-	if tok.Account != id || tok.App != "mobile app" || tok.Device != "phone" || tok.State != "active" || strings.Join(tok.Scopes, " ") != "view:site/1 view:site/2" ||
-		strings.Join(tok.Effective, " ") != "view:site/1 view:site/2" || tok.Inherit || tok.Constraints == nil || !tok.Constraints.HeaderOnly || tok.Constraints.Rate != 5 || tok.ExpiresSoon ||
-		tok.ExpiresAt.Sub(began).Round(time.Hour) != 90*24*time.Hour || tok.CreatedBy.Address != "127.0.0.1" || tok.CreatedBy.Token == "" ||
-		a.header.Get("ETag") != etag(first.Position) || !strings.HasPrefix(first.Secret, "tlu_") || a.header.Get("Idempotency-Replayed") != "" {
-		t.Errorf("made %s", a.raw)
+	a := o.ask("POST /v1/tokens", create, 201, true, "Idempotency-Key: first")
+	scopes := []string{"view:site/1", "view:site/2"}
+	made := o.token(a, api.Token{
+		ID: a.text("token", "id"), Account: o.alice, App: "mobile app", Device: "phone", State: "active",
+		Scopes: scopes, Effective: scopes, Constraints: &constraints,
+	})
+	if made.Token.ExpiresAt.Sub(began).Round(time.Hour) != 90*24*time.Hour {
+		t.Errorf("it expires at %s", made.Token.ExpiresAt)
 	}
-	again := ask("POST /v1/tokens", create, 200, false, "Idempotency-Key: first")
-	if again.header.Get("Idempotency-Replayed") != "true" || again.header.Get("Ledger-Position") != fmt.Sprint(first.Position) || !bytes.Equal(a.raw, again.raw) {
+	if made.Token.Version != made.Position || !strings.HasPrefix(made.Secret, "tlu_") || a.header.Get("Idempotency-Replayed") != "" {
+		t.Errorf("made %s, %v", a.raw, a.header)
+	}
+	again := o.ask("POST /v1/tokens", create, 200, false, "Idempotency-Key: first")
+	if again.header.Get("Idempotency-Replayed") != "true" || again.header.Get("Ledger-Position") != fmt.Sprint(made.Position) || !bytes.Equal(a.raw, again.raw) {
 		t.Errorf("made again: %v %s, want the first answer %s", again.header, again.raw, a.raw)
 	}
-	if a = ask("POST /v1/tokens", m{"account": id, "inherit": true, "format": "hex32"}, 201, true); len(a.text("secret")) != 32 || a.at("token", "inherit") != true {
+	a = o.ask("POST /v1/tokens", m{"account": o.alice, "inherit": true, "format": "hex32"}, 201, true)
+	if len(a.text("secret")) != 32 || a.at("token", "inherit") != true {
 		t.Errorf("made %s", a.raw)
 	}
-	at := "/v1/tokens/" + tok.ID
-	a = ask("GET "+at, nil, 200, false)
-	var got api.Token
-	if a.into(t, &got); got.ID != tok.ID || a.header.Get("ETag") != etag(tok.Version) || bytes.Contains(a.raw, []byte("secret")) {
-		t.Errorf("shown as %s, ETag %s", a.raw, a.header.Get("ETag"))
+	return made
+}
+
+func (o *operations) testEditToken(made tokenAnswer) tokenAnswer {
+	t, path := o.t, "/v1/tokens/"+made.Token.ID
+	a := o.ask("GET "+path, nil, 200, false)
+	var shown api.Token
+	if a.into(t, &shown); shown.ID != made.Token.ID || bytes.Contains(a.raw, []byte("secret")) {
+		t.Errorf("shown as %s", a.raw)
 	}
-	a = ask("PATCH "+at, m{"scopes": []string{"write:site/1"}, "app": "desktop", "constraints": m{}, "expires_at": began.Add(time.Hour).UTC().Format(time.RFC3339)}, 200, true, "If-Match: "+a.header.Get("ETag"))
-	edited := token{}
-	a.into(t, &edited)
-	if e := edited.Token; strings.Join(e.Scopes, " ") != "write:site/1" || e.App != "desktop" || e.Device != "phone" || e.Constraints != nil || !e.ExpiresAt.Equal(began.Add(time.Hour).Truncate(time.Second)) || a.header.Get("ETag") != etag(edited.Position) {
+	o.wantETag(a, made.Token.Version)
+
+	expires := time.Now().Add(time.Hour).UTC().Truncate(time.Second)
+	change := m{"scopes": []string{"write:site/1"}, "app": "desktop", "constraints": m{}, "expires_at": expires.Format(time.RFC3339)}
+	a = o.ask("PATCH "+path, change, 200, true, "If-Match: "+a.header.Get("ETag"))
+	edited := o.token(a, api.Token{
+		ID: made.Token.ID, Account: o.alice, App: "desktop", Device: "phone", State: "active", ExpiresSoon: true,
+		Scopes: []string{"write:site/1"}, Effective: []string{"write:site/1"},
+	})
+	if !edited.Token.ExpiresAt.Equal(expires) || edited.Token.Version != edited.Position {
 		t.Errorf("edited to %s", a.raw)
 	}
-	if a = s.do("PATCH "+at, m{"app": "x"}, "If-Match: "+etag(first.Position)); a.status != 412 || a.code() != "stale" || a.at("version") != float64(edited.Position) {
+	a = o.do("PATCH "+path, m{"app": "x"}, "If-Match: "+etagOf(made.Position))
+	if a.status != 412 || a.code() != "stale" || a.at("version") != float64(edited.Position) {
 		t.Errorf("on the version before: %d %s", a.status, a.raw)
 	}
-	a = ask("POST "+at+"/rotate", m{"grace": "15m"}, 200, true, "Idempotency-Key: second", "If-Match: "+etag(edited.Position))
-	var rotated token
-	a.into(t, &rotated)
-	if rotated.Secret == first.Secret || !strings.HasPrefix(rotated.Secret, "tlu_") || rotated.Token.GraceUntil.Sub(began).Round(time.Minute) != 15*time.Minute {
+	return edited
+}
+
+func (o *operations) testRotateToken(made, edited tokenAnswer) {
+	t, line := o.t, "POST /v1/tokens/"+made.Token.ID+"/rotate"
+	header := []string{"Idempotency-Key: second", "If-Match: " + etagOf(edited.Position)}
+	began := time.Now()
+	a := o.ask(line, m{"grace": "15m"}, 200, true, header...)
+	rotated := o.token(a, edited.Token)
+	if rotated.Secret == made.Secret || !strings.HasPrefix(rotated.Secret, "tlu_") {
 		t.Errorf("rotated to %s", a.raw)
 	}
-	if again = ask("POST "+at+"/rotate", m{"grace": "15m"}, 200, false, "Idempotency-Key: second", "If-Match: "+etag(edited.Position)); again.text("secret") != rotated.Secret || again.header.Get("Idempotency-Replayed") != "true" {
+	if rotated.Token.GraceUntil.Sub(began).Round(time.Minute) != 15*time.Minute {
+		t.Errorf("the old secret lives until %s", rotated.Token.GraceUntil)
+	}
+	again := o.ask(line, m{"grace": "15m"}, 200, false, header...)
+	if again.text("secret") != rotated.Secret || again.header.Get("Idempotency-Replayed") != "true" {
 		t.Errorf("rotated again: %v", again.header)
 	}
-	ask("POST "+at+"/rotate", nil, 200, true)
-	if a = ask("POST "+at+"/suspend", m{"reason": "odd"}, 200, true); a.text("token", "state") != "suspended" || a.text("token", "reason") != "odd" || a.text("token", "stopped_by") == "" || a.at("token", "expires_soon") != nil || a.at("receipt") != nil {
+	o.ask(line, nil, 200, true)
+}
+
+func (o *operations) testSuspendToken(tok api.Token) {
+	t, path := o.t, "POST /v1/tokens/"+tok.ID
+	a := o.ask(path+"/suspend", m{"reason": "odd"}, 200, true)
+	if a.text("token", "state") != "suspended" || a.text("token", "reason") != "odd" || a.text("token", "stopped_by") == "" {
 		t.Errorf("suspended: %s", a.raw)
 	}
-	if a = ask("POST "+at+"/resume", nil, 200, true); a.text("token", "state") != "active" || a.at("token", "stopped_by") != nil || a.at("token", "expires_soon") != true {
+	if a.at("token", "expires_soon") != nil || a.at("receipt") != nil {
+		t.Errorf("suspended: %s", a.raw)
+	}
+	a = o.ask(path+"/resume", nil, 200, true)
+	if a.text("token", "state") != "active" || a.at("token", "stopped_by") != nil || a.at("token", "expires_soon") != true {
 		t.Errorf("resumed: %s", a.raw)
 	}
-	a = ask("POST "+at+"/revoke?wait=10s", m{"reason": "lost"}, 200, true)
-	var revoked token
-	a.into(t, &revoked)
-	if revoked.Token.State != "revoked" || revoked.Token.RevokedAt == nil || !revoked.Receipt.Complete || revoked.Receipt.Covers != revoked.Position || revoked.Receipt.Position != revoked.Position+1 ||
-		len(revoked.Receipt.Nodes) != 1 || revoked.Receipt.Nodes[0].How != "applied" || revoked.Receipt.Nodes[0].At == nil {
+}
+
+func (o *operations) testRevokeToken(tok api.Token) {
+	t, line := o.t, "POST /v1/tokens/"+tok.ID+"/revoke"
+	a := o.ask(line+"?wait=10s", m{"reason": "lost"}, 200, true)
+	var revoked tokenAnswer
+	if a.into(t, &revoked); revoked.Token.State != "revoked" || revoked.Token.RevokedAt == nil {
 		t.Errorf("revoked: %s", a.raw)
 	}
-	a = ask(fmt.Sprintf("GET /v1/receipts/%d", revoked.Position), nil, 200, false)
-	var receipt api.Receipt
-	if a.into(t, &receipt); receipt.Position != revoked.Receipt.Position || receipt.Covers != revoked.Position || receipt.IssuedAt == nil || receipt.TookMS != revoked.Receipt.TookMS {
+	r := revoked.Receipt
+	if r == nil || !r.Complete || r.Covers != revoked.Position || r.Position != revoked.Position+1 {
+		t.Fatalf("the receipt of the revocation: %s", a.raw)
+	}
+	if len(r.Nodes) != 1 || r.Nodes[0].How != "applied" || r.Nodes[0].At == nil {
+		t.Errorf("the nodes of the receipt: %s", a.raw)
+	}
+	a = o.ask(fmt.Sprintf("GET /v1/receipts/%d", revoked.Position), nil, 200, false)
+	var shown api.Receipt
+	a.into(t, &shown)
+	if shown.Position != r.Position || shown.Covers != r.Covers || shown.IssuedAt == nil || shown.TookMS != r.TookMS {
 		t.Errorf("the receipt: %s", a.raw)
 	}
-	// Whatever takes something away can be waited for.
-	spare := ask("POST /v1/tokens", m{"account": "alice", "app": "spare", "scopes": []string{"view:site/1"}}, 201, true).text("token", "id")
-	for _, again := range []struct {
+	a = o.ask(line, nil, 200, false)
+	if a.header.Get("Ledger-Position") != fmt.Sprint(o.end()) {
+		t.Errorf("revoked again: %v", a.header)
+	}
+	o.wantETag(a, revoked.Position)
+}
+
+// testWaits waits for the receipt of every other operation that takes rights away.
+func (o *operations) testWaits() {
+	spare := o.ask("POST /v1/tokens", m{"account": "alice", "app": "spare", "scopes": []string{"view:site/1"}}, 201, true).text("token", "id")
+	for _, tt := range []struct {
 		line string
 		body any
 	}{
@@ -302,53 +471,58 @@ func TestOperations(t *testing.T) {
 		{"PUT /v1/accounts/alice/grants?wait=10s", m{"grants": []string{"view:site/*", "write:site/1"}}},
 		{"POST /v1/revocations?wait=10s", m{"app": "spare", "reason": "over"}},
 	} {
-		a := ask(again.line, again.body, 200, true)
+		a := o.ask(tt.line, tt.body, 200, true)
 		if a.at("receipt", "complete") != true || a.at("receipt", "covers") != a.at("position") {
-			t.Errorf("%s: %s", again.line, a.raw)
+			o.t.Errorf("%s: %s", tt.line, a.raw)
 		}
 	}
-	a = ask("POST /v1/revocations", m{"account": "alice", "dry_run": true}, 200, false)
-	var many api.Revocations
-	if a.into(t, &many); many.Revoked != 1 || many.Already != 2 || !many.DryRun || len(many.Tokens) != 1 {
-		t.Errorf("dry run: %s", a.raw)
-	}
-	if a = ask("POST "+at+"/revoke", nil, 200, false); a.header.Get("Ledger-Position") != fmt.Sprint(s.end()) || a.header.Get("ETag") != etag(revoked.Position) {
-		t.Errorf("revoked again: %v", a.header)
-	}
-	ask("GET /v1/tokens", nil, 200, false)
-	soon := ask("POST /v1/tokens", m{"account": "alice", "device": "desk", "scopes": []string{"view:site/7"}, "expires_in": "13d"}, 201, true).text("token", "id")
-	for query, want := range map[string]int{
-		"expiring=14d": 1, "expiring=12d": 0, "expiring=336h&resource=site/7": 1, "resource=site/7&account=alice": 2, "expiring=14d&site=1": 0,
-	} {
-		if a := ask("GET /v1/tokens?"+query, nil, 200, false); len(a.at("items").([]any)) != want {
-			t.Errorf("%s: %s", query, a.raw)
-		}
-	}
-	if a = ask("POST /v1/revocations", m{"device": "desk"}, 200, true); len(a.at("tokens").([]any)) != 1 || a.at("tokens").([]any)[0] != soon {
-		t.Errorf("revoked a device: %s", a.raw)
-	}
+}
 
+func (o *operations) testRevocations() {
+	a := o.ask("POST /v1/revocations", m{"account": "alice", "dry_run": true}, 200, false)
+	var got api.Revocations
+	if a.into(o.t, &got); got.Revoked != 1 || got.Already != 2 || !got.DryRun || len(got.Tokens) != 1 {
+		o.t.Errorf("dry run: %s", a.raw)
+	}
+}
+
+// testListExpiring lists tokens by expiry, and revokes one by its device.
+func (o *operations) testListExpiring() {
+	o.ask("GET /v1/tokens", nil, 200, false)
+	soon := o.ask("POST /v1/tokens", m{"account": "alice", "device": "desk", "scopes": []string{"view:site/7"}, "expires_in": "13d"}, 201, true).text("token", "id")
+	for query, want := range map[string]int{
+		"expiring=14d": 1, "expiring=12d": 0, "expiring=336h&resource=site/7": 1,
+		"resource=site/7&account=alice": 2, "expiring=14d&site=1": 0,
+	} {
+		if a := o.ask("GET /v1/tokens?"+query, nil, 200, false); len(a.at("items").([]any)) != want {
+			o.t.Errorf("%s: %s", query, a.raw)
+		}
+	}
+	a := o.ask("POST /v1/revocations", m{"device": "desk"}, 200, true)
+	if tokens := a.at("tokens").([]any); len(tokens) != 1 || tokens[0] != soon {
+		o.t.Errorf("revoked a device: %s", a.raw)
+	}
+}
+
+func (o *operations) testNodes() {
 	var nodes struct {
 		Items []api.Node `json:"items"`
 	}
+	var a answer
 	// The node reports what it has applied a moment after it has.
 	for end := time.Now().Add(patience); ; {
-		a = ask("GET /v1/nodes", nil, 200, false)
-		a.into(t, &nodes)
+		a = o.ask("GET /v1/nodes", nil, 200, false)
+		a.into(o.t, &nodes)
 		if len(nodes.Items) != 1 || nodes.Items[0].Lag == 0 || time.Now().After(end) {
 			break
 		}
 	}
-	if len(nodes.Items) != 1 || !nodes.Items[0].Ready || nodes.Items[0].Lag != 0 || nodes.Items[0].Address == "" || nodes.Items[0].State != "serving" || nodes.Items[0].Instance == "" || nodes.Items[0].RenewedAt == nil {
-		t.Errorf("nodes: %s", a.raw)
+	if len(nodes.Items) != 1 {
+		o.t.Fatalf("nodes: %s", a.raw)
 	}
-
-	for path, item := range d.Paths {
-		for method, op := range item {
-			if !done[op.OperationID] && !slices.Contains(op.Tags, peopleTag) { // those are TestPeople's
-				t.Errorf("%s %s (%s) was not asked", method, path, op.OperationID)
-			}
-		}
+	n := nodes.Items[0]
+	if n.State != "serving" || !n.Ready || n.Lag != 0 || n.Address == "" || n.Instance == "" || n.RenewedAt == nil {
+		o.t.Errorf("nodes: %s", a.raw)
 	}
 }
 
