@@ -178,7 +178,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	return s, nil
 }
 
-func start(ctx context.Context, cfg Config) (*Server, error) {
+func start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -190,33 +190,41 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = checkKind(cfg.Dir, cfg.Cluster != nil)
-	if err == nil {
-		err = checkListen(cfg.Listen)
+	// From here on the server's goroutine releases the folder if it has started.
+	running := false
+	defer func() {
+		if !running {
+			release()
+		}
+	}()
+	if err := checkStart(ctx, cfg); err != nil {
+		return nil, err
 	}
-	if err == nil && cfg.Cluster != nil {
-		err = checkListen(cfg.Cluster.Listen)
-	}
-	if err == nil && cfg.Cluster == nil {
-		// There is no other copy to take the place of this one.
-		if _, err = CheckCopy(ctx, cfg.Dir, 1); errors.Is(err, ErrCopyDamaged) {
-			err = fmt.Errorf("%w: nothing is served: restore it from a backup", err)
+	if opts.JetStream {
+		if err := breakSeal(cfg.Dir); err != nil {
+			return nil, err
 		}
 	}
-	if err == nil && opts.JetStream {
-		err = breakSeal(cfg.Dir)
-	}
-	if err != nil {
-		release()
+	s := newServer(cfg)
+	if s.ns, err = server.NewServer(opts); err != nil {
 		return nil, err
 	}
-	ns, err := server.NewServer(opts)
-	if err != nil {
-		release()
+	log := &serverLog{log: cfg.Logger, failed: s.failed, starting: true}
+	s.ns.SetLoggerV2(log, false, false, false)
+	running = true
+	if err := s.run(ctx, opts.JetStream, log, release); err != nil {
 		return nil, err
 	}
-	s := &Server{
-		ns:     ns,
+	if err := s.checkStarted(ctx, log); err != nil {
+		s.ns.Shutdown()
+		<-s.down
+		return nil, err
+	}
+	return s, nil
+}
+
+func newServer(cfg Config) *Server {
+	return &Server{
 		log:    cfg.Logger,
 		key:    cfg.LedgerKey,
 		listen: cfg.Listen,
@@ -227,17 +235,39 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 		failed:    make(chan error, 1),
 		down:      make(chan struct{}),
 	}
-	log := &serverLog{log: cfg.Logger, failed: s.failed, starting: true}
-	ns.SetLoggerV2(log, false, false, false)
+}
 
-	started := make(chan struct{})
+// checkStart checks the folder and the addresses of a server before it starts.
+func checkStart(ctx context.Context, cfg Config) error {
+	if err := checkKind(cfg.Dir, cfg.Cluster != nil); err != nil {
+		return err
+	}
+	if err := checkListen(cfg.Listen); err != nil {
+		return err
+	}
+	if cfg.Cluster != nil {
+		return checkListen(cfg.Cluster.Listen)
+	}
+	// A server alone has no other copy that could replace a damaged one.
+	_, err := CheckCopy(ctx, cfg.Dir, 1)
+	if errors.Is(err, ErrCopyDamaged) {
+		err = fmt.Errorf("%w: the server does not start: restore the log from a backup", err)
+	}
+	return err
+}
+
+// run starts the server in the background and waits until it has started. When the
+// server has stopped, the store is sealed and the folder released. If ctx ends first,
+// the server is stopped in the background.
+func (s *Server) run(ctx context.Context, seal bool, log *serverLog, release func()) error {
+	started, dir := make(chan struct{}), s.cfg.Dir
 	go func() {
-		ns.Start()
+		s.ns.Start()
 		close(started)
-		ns.WaitForShutdown()
-		if opts.JetStream && !log.reported() {
-			if err := writeSeal(cfg.Dir); err != nil {
-				cfg.Logger.Warn("the store of the log is not sealed", "err", err)
+		s.ns.WaitForShutdown()
+		if seal && !log.reported() {
+			if err := writeSeal(dir); err != nil {
+				s.log.Warn("cannot seal the store of the log", "err", err)
 			}
 		}
 		release()
@@ -245,34 +275,33 @@ func start(ctx context.Context, cfg Config) (*Server, error) {
 	}()
 	select {
 	case <-started:
+		return nil
 	case <-ctx.Done():
 		go func() {
-			// Sooner, it would miss what Start has yet to open.
+			// An earlier shutdown would miss what Start has yet to open.
 			<-started
-			ns.Shutdown()
+			s.ns.Shutdown()
 		}()
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
-	warnings := log.started
+}
+
+// checkStarted checks that a server that has started works: it has loaded its
+// streams, or in a cluster listens.
+func (s *Server) checkStarted(ctx context.Context, log *serverLog) error {
+	warnings := log.started()
 	select {
-	case err = <-s.failed:
+	case err := <-s.failed:
+		return err
 	default:
-		if cfg.Cluster != nil {
-			// Which streams there are is for the cluster to say, and it has not
-			// come together yet. A copy that cannot be loaded is made anew from
-			// the others, and whoever begins a log asks them all first.
-			warnings()
-			err = s.listening(ctx, cfg.Cluster.Listen)
-		} else {
-			err = s.checkLoaded(ctx, cfg.Dir, warnings())
-		}
 	}
-	if err != nil {
-		ns.Shutdown()
-		<-s.down
-		return nil, err
+	if s.cfg.Cluster != nil {
+		// The cluster decides which streams exist, and it has not come together
+		// yet. A copy that cannot be loaded is restored from the others, and a
+		// ledger that creates a log asks all of them first.
+		return s.listening(ctx, s.cfg.Cluster.Listen)
 	}
-	return s, nil
+	return s.checkLoaded(ctx, s.cfg.Dir, warnings)
 }
 
 // listening waits until the server listens for clients and for the other

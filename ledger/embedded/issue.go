@@ -102,22 +102,30 @@ func Issue(dir string, requests []Request) (Members, error) {
 }
 
 func issue(dir string, requests []Request) (Members, error) {
-	if len(requests) == 0 {
-		return nil, errors.New("name at least one node")
-	}
-	members, err := LoadMembers(filepath.Join(dir, fileMembers))
-	if errors.Is(err, fs.ErrNotExist) {
-		// Files without the list are of a run that did not end, or not ours.
-		for _, name := range []string{fileCA, fileCAKey, dirNodes, fileConf} {
-			if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
-				return nil, fmt.Errorf("%s has %s and no %s: nothing there is overwritten; name another folder, or remove what an earlier run left", dir, name, fileMembers)
-			}
-		}
-	} else if err != nil {
+	p, err := planIssue(dir, requests)
+	if err != nil {
 		return nil, err
 	}
+	return p.apply(dir)
+}
+
+// issuePlan is what [Issue] has to do in a folder.
+type issuePlan struct {
+	members Members   // those that exist; nil if the folder has no authority yet
+	missing []Request // nodes to create credentials for
+}
+
+// planIssue reads the folder and checks the requests. It writes nothing.
+func planIssue(dir string, requests []Request) (issuePlan, error) {
+	if len(requests) == 0 {
+		return issuePlan{}, errors.New("name at least one node")
+	}
+	members, err := loadIssued(dir)
+	if err != nil {
+		return issuePlan{}, err
+	}
+	p := issuePlan{members: members}
 	var problems []error
-	var missing []Request
 	taken := map[string]bool{}
 	for _, m := range members {
 		taken[strings.ToLower(m.Name)] = true
@@ -130,19 +138,38 @@ func issue(dir string, requests []Request) (Members, error) {
 		if m, ok := members.Named(r.Name); ok && m.Role == r.Role && slices.Equal(m.Hosts, r.Hosts) {
 			continue
 		}
-		missing = append(missing, r)
-		// Names that differ in case alone share a folder on some systems.
+		p.missing = append(p.missing, r)
+		// Names that differ only by case share a folder on some systems.
 		if taken[strings.ToLower(r.Name)] {
-			problems = append(problems, fmt.Errorf("%s %w: to replace them, take the name out of %s and remove its folder", r.Name, ErrIssued, fileMembers))
+			problems = append(problems, fmt.Errorf("%s %w: to replace them, remove the name from %s and delete its folder",
+				r.Name, ErrIssued, fileMembers))
 		} else if _, err := os.Lstat(nodeDir(dir, r.Name)); err == nil {
-			problems = append(problems, fmt.Errorf("%s is there, and %s does not name it: remove the folder first", nodeDir(dir, r.Name), fileMembers))
+			problems = append(problems, fmt.Errorf("%s exists, but %s does not name the node: remove the folder first",
+				nodeDir(dir, r.Name), fileMembers))
 		}
 		taken[strings.ToLower(r.Name)] = true
 	}
-	if err := errors.Join(problems...); err != nil {
-		return nil, err
-	}
+	return p, errors.Join(problems...)
+}
 
+// loadIssued returns the members in a folder, nil if it has no credentials.
+func loadIssued(dir string) (Members, error) {
+	members, err := LoadMembers(filepath.Join(dir, fileMembers))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return members, err
+	}
+	// Without the list, the files are of an interrupted run or of another program.
+	for _, name := range []string{fileCA, fileCAKey, dirNodes, fileConf} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return nil, fmt.Errorf("%s has %s but no %s: nothing was overwritten: "+
+				"name another folder, or remove what an interrupted run left", dir, name, fileMembers)
+		}
+	}
+	return nil, nil
+}
+
+// apply writes the credentials, and returns all members.
+func (p issuePlan) apply(dir string) (Members, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
 	}
@@ -150,37 +177,44 @@ func issue(dir string, requests []Request) (Members, error) {
 		return nil, err
 	}
 	var ca *authority
+	var err error
 	switch {
-	case members == nil:
+	case p.members == nil:
 		ca, err = newAuthority(dir)
-	case len(missing) > 0:
+	case len(p.missing) > 0:
 		ca, err = loadAuthority(dir)
 	}
 	if err != nil {
 		return nil, err
 	}
-	for _, r := range missing {
+	members := p.members
+	for _, r := range p.missing {
 		m, err := ca.issue(dir, r)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", r.Name, err)
 		}
 		members = append(members, m)
 	}
-	// The list comes last: a node that it names is whole.
+	return members, writeMembers(dir, members)
+}
+
+// writeMembers writes the list of members and what follows from it. The list itself
+// comes last: a node that it names has all of its files.
+func writeMembers(dir string, members Members) error {
 	list, err := json.MarshalIndent(membersFile{members}, "", "  ")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	list = append(list, '\n')
 	for _, m := range members {
 		if err := replaceChanged(filepath.Join(nodeDir(dir, m.Name), fileMembers), list); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := replaceChanged(filepath.Join(dir, fileConf), []byte(ServerConfig(members))); err != nil {
-		return nil, err
+		return err
 	}
-	return members, replaceChanged(filepath.Join(dir, fileMembers), list)
+	return replaceChanged(filepath.Join(dir, fileMembers), list)
 }
 
 func nodeDir(dir, name string) string { return filepath.Join(dir, dirNodes, name) }

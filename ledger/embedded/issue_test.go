@@ -143,7 +143,7 @@ func TestIssueRefuses(t *testing.T) {
 
 	// Files without the list, or a list without its key, are not ours to go on
 	// from.
-	for name, lose := range map[string]string{"members.json": "nothing there is overwritten", "ca.key": "authority's key is kept", "ca.crt": "no such file"} {
+	for name, lose := range map[string]string{"members.json": "nothing was overwritten", "ca.key": "authority's key is kept", "ca.crt": "no such file"} {
 		dir := filepath.Join(t.TempDir(), "nats")
 		issued(t, dir, verifierNamed("v1"))
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
