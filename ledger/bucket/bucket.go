@@ -1,37 +1,37 @@
-// Package bucket keeps small records that can be erased, in a key-value bucket
-// of the log's server.
+// Package bucket stores small erasable records in a key-value bucket on the log's
+// server.
 //
 // # Promise
 //
-// [Bucket.Get] asks the bucket's leader, never a copy that may lag. [Bucket.Put]
-// writes only if the record is still the one that was read, and needs a majority
-// of the servers. A leader that was cut off a moment ago may still answer Get;
-// what must not rest on a stale read follows from a Put.
+// [Bucket.Get] asks the bucket's leader, not a replica that may lag. [Bucket.Put] writes
+// only if the record has not changed since it was read, and needs a majority of the
+// servers. A leader that was cut off a moment ago may still answer Get, so a decision
+// that must not depend on a stale read has to depend on a Put.
 //
-// A removed record does not come back, and neither does an older revision of a
-// record: not after kill -9, not after a power cut, not on another server.
-// [Bucket.Remove] first writes a tombstone, which ends the record. The older
-// revisions are erased after that, and the tombstone last. A crash in between
-// leaves the tombstone, and the next start goes on from there.
+// A removed record never comes back, and neither does an older revision of a record:
+// not after kill -9, not after a power cut, not on another server. [Bucket.Remove]
+// first writes a tombstone, which ends the record. Then it erases the older revisions,
+// and the tombstone last. After a crash in between, the next start continues from the
+// tombstone.
 //
-// Superseded and removed revisions are erased: the server replaces their bytes
-// in its files by random ones. See ops/design/0016-buckets.md for what that
-// covers with several servers.
+// Superseded and removed revisions are erased: the server overwrites their bytes in
+// its files with random ones. ops/design/0016-buckets.md describes what that covers
+// with several servers.
 //
-// # Why the server does not remove anything by itself
+// # No limits and no purges
 //
-// The server's limits and purges only take a message off its list. The list is
-// lost with kill -9, and the server then makes a new one from its files. A
-// message that a limit has removed leaves no mark in the files. It counts again
-// when the newer one that pushed it out was purged. So a bucket has no limit on
-// revisions or age, and nothing is ever purged: each revision is erased by its
-// sequence, which leaves neither the bytes nor a way back.
+// The server's limits and purges only remove a message from the server's index. The
+// index is lost with kill -9, and the server then rebuilds it from its files. A message
+// that a limit has removed has no mark in the files. It is valid again if the newer
+// message that replaced it was purged. So a bucket has no limit on revisions or age, and
+// nothing is purged: each revision is erased by its sequence, which also removes its
+// bytes.
 //
 // # Stored form
 //
-// Stream KV_<name>, subjects $KV.<name>.<key>, as other clients of key-value
-// buckets have it. The newest revision of a key counts. A tombstone has no value
-// and the header KV-Operation: DEL.
+// The stream is KV_<name> with the subjects $KV.<name>.<key>, as for other clients of
+// key-value buckets. The latest revision of a key is the record. A tombstone has no
+// value and the header KV-Operation: DEL.
 package bucket
 
 import (
@@ -53,49 +53,47 @@ import (
 var (
 	// ErrNotFound reports a key without a value.
 	ErrNotFound = errors.New("no such record")
-	// ErrChanged reports a record that is not the one that was read.
+	// ErrChanged reports a record that has changed since it was read.
 	ErrChanged = errors.New("record changed since it was read")
-	// ErrLost reports a bucket that was created once and does not exist now.
+	// ErrLost reports a bucket that was created and does not exist any more.
 	ErrLost = errors.New("bucket is lost")
-	// ErrOtherSettings reports a bucket whose settings break the promises.
+	// ErrOtherSettings reports a bucket whose settings break the promise.
 	ErrOtherSettings = errors.New("bucket has other settings")
 )
 
-// defaultTimeout is how long one request may take.
+// defaultTimeout limits one request.
 const defaultTimeout = 2 * time.Second
 
-// lostAfter is for how long the servers have to say that there is no bucket
-// before it counts as lost. Servers of a cluster that have just started may not
-// know all of their streams yet.
-const lostAfter = 5 * time.Second
+// lostTimeout is how long the servers must report that a bucket does not exist before it
+// counts as lost. Servers of a cluster that have just started may not know all of their
+// streams yet.
+const lostTimeout = 5 * time.Second
 
-// mostRevisions is more than a key ever has. If it were the server's default of
-// one, the server would remove superseded revisions by itself, without erasing
-// them.
-const mostRevisions = 1 << 30
+// maxRevisions is more revisions than a key ever has. With the server's default of one,
+// the server would remove superseded revisions without erasing them.
+const maxRevisions = 1 << 30
 
 // Config names a bucket and says how it is created.
 type Config struct {
 	Name        string // required
 	Description string
 	Replicas    int // zero means one
-	// Timeout is how long one request may take. Zero means two seconds.
+	// Timeout limits one request. Zero means two seconds.
 	Timeout time.Duration
 }
 
 // Bucket is a key-value bucket. Several goroutines and processes may use it at
 // once.
 type Bucket struct {
-	js     jetstream.JetStream
-	stream jetstream.Stream
-	conn   *nats.Conn
-	name   string
-	// timeout is how long one request may take.
-	timeout time.Duration
+	js      jetstream.JetStream
+	stream  jetstream.Stream
+	conn    *nats.Conn
+	name    string
+	timeout time.Duration // of one request
 
 	mu sync.Mutex
-	// left are keys whose older revisions could not be erased yet.
-	left map[string]bool // guarded by mu
+	// uncleaned are keys with older revisions that could not be erased yet.
+	uncleaned map[string]bool // guarded by mu
 }
 
 // Entry is a record with its place in the bucket.
@@ -105,11 +103,11 @@ type Entry struct {
 	Revision uint64
 }
 
-// Create opens a bucket, and creates it if it does not exist. It is for the
-// beginning of a log only: see [Load].
+// Create opens a bucket, and creates it if it does not exist. Use it only when the log
+// is created; see [Load].
 func Create(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, error) {
 	return open(ctx, js, cfg, func(ctx context.Context) (jetstream.Stream, error) {
-		stream, err := js.Stream(ctx, streamOf(cfg.Name))
+		stream, err := js.Stream(ctx, streamName(cfg.Name))
 		if errors.Is(err, jetstream.ErrStreamNotFound) {
 			return js.CreateStream(ctx, settings(cfg))
 		}
@@ -117,12 +115,12 @@ func Create(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, e
 	})
 }
 
-// Load opens a bucket that exists. A bucket that does not is [ErrLost]: a new,
-// empty one in its place would have forgotten what the old one knew.
+// Load opens an existing bucket. If the bucket does not exist, the error is [ErrLost]: a
+// new, empty bucket in its place would have lost the records of the old one.
 func Load(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, error) {
 	var since time.Time // when it was first missing
 	return open(ctx, js, cfg, func(ctx context.Context) (jetstream.Stream, error) {
-		stream, err := js.Stream(ctx, streamOf(cfg.Name))
+		stream, err := js.Stream(ctx, streamName(cfg.Name))
 		if !errors.Is(err, jetstream.ErrStreamNotFound) {
 			since = time.Time{}
 			return stream, err
@@ -130,23 +128,23 @@ func Load(ctx context.Context, js jetstream.JetStream, cfg Config) (*Bucket, err
 		if since.IsZero() {
 			since = time.Now()
 		}
-		if cfg.Replicas > 1 && time.Since(since) < lostAfter {
-			return nil, errAgain
+		if cfg.Replicas > 1 && time.Since(since) < lostTimeout {
+			return nil, errRetry
 		}
 		return nil, fmt.Errorf("%w: the log has events, so the bucket was created, and its server has no stream %s; "+
 			"nothing was created in its place: stop all ledgers and restore the folder of that stream from a backup",
-			ErrLost, streamOf(cfg.Name))
+			ErrLost, streamName(cfg.Name))
 	})
 }
 
-// errAgain is for an answer that may change soon.
-var errAgain = errors.New("asking again")
+// errRetry reports an answer that may change soon.
+var errRetry = errors.New("asking again")
 
 // finder looks for the stream of a bucket, or creates it.
 type finder func(context.Context) (jetstream.Stream, error)
 
 func open(ctx context.Context, js jetstream.JetStream, cfg Config, find finder) (*Bucket, error) {
-	b := &Bucket{js: js, conn: js.Conn(), name: cfg.Name, timeout: cfg.Timeout, left: map[string]bool{}}
+	b := &Bucket{js: js, conn: js.Conn(), name: cfg.Name, timeout: cfg.Timeout, uncleaned: map[string]bool{}}
 	if b.timeout == 0 {
 		b.timeout = defaultTimeout
 	}
@@ -163,16 +161,16 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, find finder) 
 	for {
 		err := try()
 		if err == nil {
-			err = b.sweep(ctx)
+			err = b.cleanAll(ctx)
 		}
 		if err == nil {
 			return b, nil
 		}
-		// Several ledgers may create it at the same time: the server leaves some
-		// of them without an answer, as it does while the bucket has no leader.
-		again := errors.Is(err, errAgain) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
+		// If several ledgers create the bucket at the same time, the server does not
+		// answer some of them. It also does not answer while the bucket has no leader.
+		again := errors.Is(err, errRetry) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
 			errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) ||
-			// Another server may not know yet of a bucket that was just created.
+			// Another server may not know a new bucket yet.
 			errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 		if !again || !clock.Sleep(ctx, retryPause) {
 			return nil, fmt.Errorf("open bucket %s: %w", cfg.Name, err)
@@ -185,32 +183,31 @@ const retryPause = 50 * time.Millisecond
 
 func settings(cfg Config) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
-		Name: streamOf(cfg.Name), Description: cfg.Description, Subjects: []string{"$KV." + cfg.Name + ".>"},
+		Name: streamName(cfg.Name), Description: cfg.Description, Subjects: []string{"$KV." + cfg.Name + ".>"},
 		Storage: jetstream.FileStorage, Replicas: max(1, cfg.Replicas),
-		MaxMsgsPerSubject: mostRevisions, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
-		// A full bucket refuses the new; it does not drop the old.
+		MaxMsgsPerSubject: maxRevisions, MaxMsgs: -1, MaxBytes: -1, MaxMsgSize: -1, MaxConsumers: -1,
+		// A full bucket refuses new messages and drops no old ones.
 		Discard: jetstream.DiscardNew,
 		// AllowDirect would let copies that lag answer.
 	}
 }
 
-// check reports settings by which the server would remove something itself, or
-// refuse to erase it.
+// check reports settings that let the server remove messages, or refuse to erase them.
 func check(have jetstream.StreamConfig) error {
 	switch {
-	case have.MaxMsgsPerSubject != mostRevisions, have.MaxMsgs > 0, have.MaxBytes > 0, have.MaxAge != 0:
+	case have.MaxMsgsPerSubject != maxRevisions, have.MaxMsgs > 0, have.MaxBytes > 0, have.MaxAge != 0:
 		return fmt.Errorf("%w: the server must not remove records by itself, want max_msgs_per_subject %d and no other limit",
-			ErrOtherSettings, mostRevisions)
+			ErrOtherSettings, maxRevisions)
 	case have.DenyDelete, have.Storage != jetstream.FileStorage:
 		return fmt.Errorf("%w: want file storage and deletes allowed", ErrOtherSettings)
 	}
 	return nil
 }
 
-// Get returns the record of a key, or the newest of several if the key has "*"
-// in place of some of its parts. It returns [ErrNotFound] if there is none.
+// Get returns the record of a key. If some parts of the key are "*", it returns the
+// latest of the records that match. It returns [ErrNotFound] if there is none.
 func (b *Bucket) Get(ctx context.Context, key string) (Entry, error) {
-	r, err := b.newest(ctx, key)
+	r, err := b.latest(ctx, key)
 	switch {
 	case err != nil:
 		return Entry{}, err
@@ -226,12 +223,12 @@ type revision struct {
 	tombstone bool
 }
 
-// newest returns the newest revision, [ErrNotFound] if there is none.
-func (b *Bucket) newest(ctx context.Context, key string) (revision, error) {
+// latest returns the latest revision, [ErrNotFound] if there is none.
+func (b *Bucket) latest(ctx context.Context, key string) (revision, error) {
 	return b.read(ctx, map[string]any{"last_by_subj": b.subject(key)})
 }
 
-// Codes of the server that the client has no names for.
+// Error codes of the server that the client does not name.
 const (
 	codeNoMessage    = 10037 // JSNoMessageFoundErr
 	codeNoSequence   = 10043 // JSSequenceNotFoundErrF
@@ -272,27 +269,27 @@ func (b *Bucket) ask(ctx context.Context, verb string, question, answer any) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, b.timeout)
 	defer cancel()
-	m, err := b.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG."+verb+"."+streamOf(b.name), raw)
+	m, err := b.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG."+verb+"."+streamName(b.name), raw)
 	if err != nil {
 		return err
 	}
 	return json.Unmarshal(m.Data, answer)
 }
 
-// Put writes a record if its revision is still the one that was read, zero for
-// none, and returns the new one. Otherwise it returns [ErrChanged]. After any
-// other error it is unknown whether the record was written.
+// Put writes a record if its revision is the one that was read (zero for none), and
+// returns the new revision. Otherwise it returns [ErrChanged]. After any other error it
+// is unknown whether the record was written.
 //
-// The revision that was read is erased before Put returns. If that fails, the
-// record is written all the same, and the next write of this process or its next
-// start erases it.
+// Put erases the previous revision before it returns. If that fails, the record is
+// written nevertheless, and the next write of this process or the next start erases the
+// previous revision.
 func (b *Bucket) Put(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
 	none := revision == 0
 	rev, err := b.write(ctx, key, value, revision)
 	for none && errors.Is(err, ErrChanged) {
-		// A tombstone is the newest revision of a record that does not exist. It
-		// may be erased at any moment.
-		last, gone := b.newest(ctx, key)
+		// The latest revision of a removed record is a tombstone, which may be
+		// erased at any moment.
+		last, gone := b.latest(ctx, key)
 		switch {
 		case gone == nil && last.tombstone:
 			revision = last.Revision
@@ -307,18 +304,18 @@ func (b *Bucket) Put(ctx context.Context, key string, value []byte, revision uin
 	}
 	if err != nil {
 		if !errors.Is(err, ErrChanged) {
-			b.leave(key)
+			b.markUncleaned(key)
 		}
 		return 0, err
 	}
-	b.finish(ctx)
+	b.cleanMarked(ctx)
 	if revision != 0 && b.erase(ctx, revision) != nil {
-		b.leave(key)
+		b.markUncleaned(key)
 	}
 	return rev, nil
 }
 
-// write appends a revision if the newest one is the one that was read.
+// write appends a revision if the latest one is the one that was read.
 func (b *Bucket) write(ctx context.Context, key string, value []byte, revision uint64) (uint64, error) {
 	m := nats.NewMsg(b.subject(key))
 	m.Data = value
@@ -335,16 +332,16 @@ func (b *Bucket) write(ctx context.Context, key string, value []byte, revision u
 	return 0, fmt.Errorf("write bucket %s: %w", b.name, err)
 }
 
-// Remove removes all records whose keys match, "*" standing for any part. When it
-// returns nil, the records have ended, their bytes are erased, and a Put that
-// rests on one of them is refused. After an error some of them may be left, or
-// have ended and not be erased yet: call it again.
+// Remove removes all records whose keys match; "*" matches any part of a key. If it
+// returns nil, the records are removed, their bytes are erased, and a Put with one of
+// their revisions is refused. After an error some of them may still exist, or be removed
+// but not erased: call Remove again.
 func (b *Bucket) Remove(ctx context.Context, keys string) error {
 	list, err := b.subjects(ctx, keys)
 	if err != nil {
 		return err
 	}
-	b.finish(ctx)
+	b.cleanMarked(ctx)
 	for _, key := range list {
 		if err := b.remove(ctx, key); err != nil {
 			return fmt.Errorf("remove from bucket %s: %w", b.name, err)
@@ -354,7 +351,7 @@ func (b *Bucket) Remove(ctx context.Context, keys string) error {
 }
 
 func (b *Bucket) remove(ctx context.Context, key string) error {
-	last, err := b.newest(ctx, key)
+	last, err := b.latest(ctx, key)
 	if errors.Is(err, ErrNotFound) {
 		return nil
 	}
@@ -364,23 +361,22 @@ func (b *Bucket) remove(ctx context.Context, key string) error {
 	if !last.tombstone {
 		m := nats.NewMsg(b.subject(key))
 		m.Header.Set("KV-Operation", "DEL")
-		// It has no condition: the record ends, whatever it has become.
+		// There is no precondition: the record ends also if it has changed.
 		if _, err := b.js.PublishMsg(ctx, m); err != nil {
-			b.leave(key)
+			b.markUncleaned(key)
 			return err
 		}
 	}
 	if err := b.clean(ctx, key); err != nil {
-		b.leave(key)
+		b.markUncleaned(key)
 		return err
 	}
 	return nil
 }
 
-// clean erases all revisions of a key but the newest, and that one too if it is a
-// tombstone. They go from the oldest to the newest, and the first that cannot be
-// erased ends it: a revision goes only when no older one is left that could take
-// its place.
+// clean erases all revisions of a key except the latest, and that one too if it is a
+// tombstone. It goes from the oldest to the latest and stops at the first that cannot be
+// erased: a revision is erased only if no older one is left that could replace it.
 func (b *Bucket) clean(ctx context.Context, key string) error {
 	var all []revision
 	for next := uint64(1); ; {
@@ -404,16 +400,15 @@ func (b *Bucket) clean(ctx context.Context, key string) error {
 	return nil
 }
 
-// erase overwrites a revision in the server's files. One that is gone already is
-// no error. It goes on if the caller has hung up: what supersedes the revision is
-// written.
+// erase overwrites a revision in the server's files. It succeeds if the revision does not
+// exist. It continues if ctx ends, because the revision is already superseded.
 func (b *Bucket) erase(ctx context.Context, revision uint64) error {
 	ctx = context.WithoutCancel(ctx)
 	var got struct {
 		Error   *jetstream.APIError `json:"error"`
 		Success bool                `json:"success"`
 	}
-	// no_erase is absent, so the server overwrites the message.
+	// Without no_erase the server overwrites the message.
 	if err := b.ask(ctx, "DELETE", map[string]any{"seq": revision}, &got); err != nil {
 		return fmt.Errorf("erase from bucket %s: %w", b.name, err)
 	}
@@ -423,7 +418,7 @@ func (b *Bucket) erase(ctx context.Context, revision uint64) error {
 	case got.Error != nil && got.Error.ErrorCode == codeNoSequence:
 		return nil
 	case got.Error != nil && got.Error.ErrorCode == codeDeleteFailed:
-		// Either it is gone or the server could not write.
+		// The revision does not exist, or the server could not write.
 		if _, err := b.read(ctx, map[string]any{"seq": revision}); errors.Is(err, ErrNotFound) {
 			return nil
 		}
@@ -431,37 +426,36 @@ func (b *Bucket) erase(ctx context.Context, revision uint64) error {
 	return fmt.Errorf("erase revision %d from bucket %s: %w", revision, b.name, got.Error)
 }
 
-// leave notes that a key has revisions that are to be erased.
-func (b *Bucket) leave(key string) {
+// markUncleaned notes that a key has revisions to be erased.
+func (b *Bucket) markUncleaned(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.left[key] = true
+	b.uncleaned[key] = true
 }
 
-// finish erases what could not be erased before, as far as it goes now.
-func (b *Bucket) finish(ctx context.Context) {
+// cleanMarked erases the revisions that could not be erased before, until one fails.
+func (b *Bucket) cleanMarked(ctx context.Context) {
 	for {
 		b.mu.Lock()
 		key, some := "", false
-		for key = range b.left {
+		for key = range b.uncleaned {
 			some = true
 			break
 		}
-		delete(b.left, key)
+		delete(b.uncleaned, key)
 		b.mu.Unlock()
 		if !some {
 			return
 		}
 		if b.clean(ctx, key) != nil {
-			b.leave(key)
+			b.markUncleaned(key)
 			return
 		}
 	}
 }
 
-// sweep erases what earlier processes have left: superseded revisions and
-// tombstones.
-func (b *Bucket) sweep(ctx context.Context) error {
+// cleanAll erases the superseded revisions and tombstones of earlier processes.
+func (b *Bucket) cleanAll(ctx context.Context) error {
 	kv, err := b.js.KeyValue(ctx, b.name)
 	if err != nil {
 		return err
@@ -472,10 +466,10 @@ func (b *Bucket) sweep(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = all.Stop() }() // at worst the server ends it by itself
+	defer func() { _ = all.Stop() }() // otherwise the server ends it later
 	type found struct {
 		revisions int
-		tombstone bool // the newest
+		tombstone bool // the latest revision
 	}
 	keys := map[string]found{}
 	for done := false; !done; {
@@ -485,7 +479,7 @@ func (b *Bucket) sweep(ctx context.Context) error {
 				return context.DeadlineExceeded // the connection is lost
 			}
 			if e == nil {
-				done = true // it has seen all that there was
+				done = true // all existing messages have been delivered
 				break
 			}
 			keys[e.Key()] = found{revisions: keys[e.Key()].revisions + 1, tombstone: e.Operation() != jetstream.KeyValuePut}
@@ -505,9 +499,8 @@ func (b *Bucket) sweep(ctx context.Context) error {
 	return nil
 }
 
-// Keys lists the keys of records that match, "*" standing for any part, as the
-// bucket's leader has them, in no order. It may name a record that is being
-// removed, which Get does not find.
+// Keys lists the keys that match, in no order, from the bucket's leader; "*" matches any
+// part of a key. It may list a record that is being removed, which Get does not find.
 func (b *Bucket) Keys(ctx context.Context, keys string) ([]string, error) {
 	return b.subjects(ctx, keys)
 }
@@ -524,6 +517,6 @@ func (b *Bucket) subjects(ctx context.Context, keys string) ([]string, error) {
 	return out, nil
 }
 
-func streamOf(name string) string           { return "KV_" + name }
+func streamName(name string) string         { return "KV_" + name }
 func (b *Bucket) subject(key string) string { return "$KV." + b.name + "." + key }
 func (b *Bucket) key(subject string) string { return strings.TrimPrefix(subject, b.subject("")) }

@@ -19,24 +19,24 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// clusterName is the same for all: who belongs to a cluster is told by its
-// certificates.
+// clusterName is the same for all clusters: certificates decide which servers belong
+// to one.
 const clusterName = "tokenledger"
 
-// Cluster makes the server one of several that keep the log together.
+// Cluster makes the server a member of a cluster that replicates the log.
 type Cluster struct {
 	// Listen is the host:port that the other servers connect to. Required.
 	Listen string
-	// Routes are the URLs where all of them listen, this one included, as in
-	// nats://host:7604. Required, three or five of them.
+	// Routes are the URLs of all servers, this one included, such as
+	// nats://host:7604. Three or five are required.
 	Routes []string
-	// Hold leaves the streams closed. The server connects to the others and
-	// carries messages between their clients, and has no say in which streams
-	// there are: an empty one that had would vote with the emptiness of its disk.
+	// Hold keeps the streams closed. The server connects to the others and forwards
+	// messages between their clients, but does not vote on which streams exist: an
+	// empty server would vote for an empty log.
 	Hold bool
 }
 
-// CheckRoutes reports what is wrong with the URLs of a cluster.
+// CheckRoutes reports whether the URLs of a cluster are valid.
 func CheckRoutes(routes []string) error {
 	_, err := parseRoutes(routes)
 	return err
@@ -54,18 +54,18 @@ func parseRoutes(routes []string) ([]*url.URL, error) {
 		// The URL is not quoted: a password in it must not reach an error text.
 		switch {
 		case err != nil || u.Hostname() == "" || u.Port() == "" || u.Port() == "0" || strings.Trim(u.Path, "/") != "":
-			return nil, fmt.Errorf("URL %d of the cluster: want host and port, as in nats://10.0.0.1:7604", len(urls)+1)
+			return nil, fmt.Errorf("URL %d of the cluster has no host and port: use one such as nats://10.0.0.1:7604", len(urls)+1)
 		case u.User != nil:
-			return nil, fmt.Errorf("URL %d of the cluster: servers know each other by their certificates: leave the password out", len(urls)+1)
+			return nil, fmt.Errorf("URL %d of the cluster has a user or password: remove it, because servers use their certificates", len(urls)+1)
 		case seen[u.Host]:
-			return nil, fmt.Errorf("URL %d of the cluster: %s stands there twice", len(urls)+1, u.Host)
+			return nil, fmt.Errorf("URL %d of the cluster: %s is repeated", len(urls)+1, u.Host)
 		}
 		seen[u.Host] = true
 		u.Scheme, u.Path = "nats-route", ""
 		urls = append(urls, u)
 	}
-	// An even number needs as many servers for a majority as the odd one above
-	// it, and survives the loss of no more than the odd one below it.
+	// An even number of servers survives the loss of no more servers than the odd
+	// number below it.
 	if n := len(urls); n != 3 && n != 5 {
 		return nil, fmt.Errorf("the cluster has %d URLs: name three or five, this node's included", n)
 	}
@@ -81,10 +81,9 @@ func (c *Cluster) validate() error {
 	return errors.Join(problems...)
 }
 
-// own returns host and port of the route that leads to this server, empty where
-// that cannot be told.
+// own returns host and port of this server's route, empty if it is ambiguous.
 func (c *Cluster) own(hosts []string, port int) string {
-	routes, _ := parseRoutes(c.Routes) // validate says what is wrong with them
+	routes, _ := parseRoutes(c.Routes) // validate reports errors
 	var here, same []string            // by host, and by port as well
 	for _, u := range routes {
 		if !slices.Contains(hosts, u.Hostname()) {
@@ -104,7 +103,7 @@ func (c *Cluster) own(hosts []string, port int) string {
 	return ""
 }
 
-// options makes opts those of a server in the cluster.
+// options sets the options of a member of the cluster.
 func (c *Cluster) options(opts *server.Options, creds *Credentials) error {
 	host, port, err := splitListen(c.Listen)
 	if err != nil {
@@ -118,26 +117,24 @@ func (c *Cluster) options(opts *server.Options, creds *Credentials) error {
 		Name: clusterName,
 		Host: host,
 		Port: port,
-		// A verifier's certificate is good for the port of clients alone:
-		// permissions do not bind a server.
+		// A verifier's certificate is accepted only on the port for clients, because
+		// permissions do not apply to servers.
 		TLSConfig:      creds.serverTLS(),
 		TLSPinnedCerts: server.PinnedCertSet(creds.Members.pins()),
-		// Clients know the servers by their configuration.
+		// Clients have the servers in their configuration.
 		NoAdvertise: true,
-		// The servers tell each other where the others are. They would do so by
-		// addresses, for which a certificate that names a host is not good.
+		// The servers tell each other where the others are. By default they use
+		// addresses, which a certificate for a host name does not cover.
 		Advertise: c.own(creds.Hosts, port),
 	}
-	// Routes are begun by the loop that listens for clients, so the server
-	// listens from the start. What is said of Server.Listen is kept in another
-	// way: see there.
+	// The loop that listens for clients also starts the routes, so the server
+	// listens from the start. Server.Listen says why that is safe.
 	opts.DontListen = false
 	return nil
 }
 
-// SetMembers changes who may connect. Whoever is not among them any more is
-// disconnected. Which servers there are is fixed until the server is started
-// anew.
+// SetMembers changes the nodes that may connect. The server disconnects nodes that are
+// no longer members. The servers of the cluster can change only with a restart.
 func (s *Server) SetMembers(members Members) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -146,10 +143,10 @@ func (s *Server) SetMembers(members Members) error {
 	}
 	own, ok := members.Named(s.cfg.Credentials.Name)
 	if !ok || own.Key != s.cfg.Credentials.Key.Public() {
-		return fmt.Errorf("change members: %s, which this node is, is not among them", s.cfg.Credentials.Name)
+		return fmt.Errorf("change members: this node, %s, is not in the list", s.cfg.Credentials.Name)
 	}
 	if !maps.Equal(members.pins(), s.cfg.Credentials.Members.pins()) {
-		return errors.New("change members: other ledgers than before: stop the ledgers one after the other and start them with the new list")
+		return errors.New("change members: the list has other ledgers than before: restart the ledgers one after the other with the new list")
 	}
 	if err := members.validate(); err != nil {
 		return fmt.Errorf("change members: %w", err)
@@ -161,11 +158,10 @@ func (s *Server) SetMembers(members Members) error {
 	return s.reloadLocked(cfg)
 }
 
-// reloadLocked makes a running server follow cfg, which becomes its own. The
-// caller holds s.mu.
+// reloadLocked applies cfg to the running server and stores it. The caller holds s.mu.
 func (s *Server) reloadLocked(cfg Config) error {
 	if s.stopping {
-		return errors.New("change log server: it is shutting down")
+		return errors.New("change log server: the server is shutting down")
 	}
 	opts, err := options(cfg)
 	if err != nil {
@@ -179,7 +175,7 @@ func (s *Server) reloadLocked(cfg Config) error {
 	return nil
 }
 
-// HasStore reports whether a server of a cluster has kept streams in dir before.
+// HasStore reports whether dir has streams of a cluster's server.
 func HasStore(dir string) (bool, error) {
 	_, err := os.Stat(filepath.Join(dir, server.JetStreamStoreDir, systemAccount))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -188,18 +184,18 @@ func HasStore(dir string) (bool, error) {
 	return err == nil, err
 }
 
-// Current reports whether a server's copies of the log and of its leases are
-// whole, as their leaders see it. Until then the server does not make up for
-// another one that is stopped.
+// Current reports whether a server's copies of the log and of the lease stream are
+// complete, as their leaders report it. Until then the server cannot replace another
+// one that is stopped.
 func Current(ctx context.Context, js jetstream.JetStream, server string) (bool, error) {
 	for _, name := range []string{events.StreamName, events.LeaseStreamName} {
 		stream, err := js.Stream(ctx, name)
 		if err != nil {
-			return false, fmt.Errorf("look at the copies of stream %s: %w", name, err)
+			return false, fmt.Errorf("check the copies of stream %s: %w", name, err)
 		}
 		cluster := stream.CachedInfo().Cluster
 		if cluster == nil {
-			return false, fmt.Errorf("look at the copies of stream %s: there is one alone", name)
+			return false, fmt.Errorf("check the copies of stream %s: the stream is not replicated", name)
 		}
 		if cluster.Leader != server && !slices.ContainsFunc(cluster.Replicas, func(p *jetstream.PeerInfo) bool {
 			return p.Name == server && p.Current && !p.Offline

@@ -194,11 +194,11 @@ func TestClusterConfig(t *testing.T) {
 		"a verifier's":           {Config{Credentials: creds["v1"]}, []string{"not those of a ledger"}},
 		"two":                    {Config{Credentials: creds["l1"], Cluster: &Cluster{Listen: "127.0.0.1:1", Routes: three[:2]}}, []string{"three or five"}},
 		"none":                   {Config{Credentials: creds["l1"], Cluster: &Cluster{}}, []string{"three or five", "Cluster.Listen"}},
-		"one twice":              {Config{Credentials: creds["l1"], Cluster: &Cluster{Listen: "127.0.0.1:1", Routes: []string{"a:1", "a:1", "b:1"}}}, []string{"twice"}},
+		"one twice":              {Config{Credentials: creds["l1"], Cluster: &Cluster{Listen: "127.0.0.1:1", Routes: []string{"a:1", "a:1", "b:1"}}}, []string{"is repeated"}},
 		"no port":                {Config{Credentials: creds["l1"], Cluster: &Cluster{Listen: "127.0.0.1:1", Routes: []string{"a", "b:1", "c:1"}}}, []string{"URL 1 of the cluster"}},
-		"a password":             {Config{Credentials: creds["l1"], Cluster: &Cluster{Listen: "127.0.0.1:1", Routes: []string{"nats://u:hush@a:1", "b:1", "c:1"}}}, []string{"leave the password out"}},
+		"a password":             {Config{Credentials: creds["l1"], Cluster: &Cluster{Listen: "127.0.0.1:1", Routes: []string{"nats://u:hush@a:1", "b:1", "c:1"}}}, []string{"has a user or password"}},
 		"listens on any port":    {Config{Credentials: creds["l1"], Cluster: &Cluster{Listen: "127.0.0.1:0", Routes: three}}, []string{"Cluster.Listen"}},
-		"a shared key beside it": {Config{Credentials: creds["l1"], VerifierKey: newKey(t).Public()}, []string{"keys of their own"}},
+		"a shared key beside it": {Config{Credentials: creds["l1"], VerifierKey: newKey(t).Public()}, []string{"has its own key"}},
 	} {
 		tt.cfg.Dir = t.TempDir()
 		_, err := Start(testContext(t), tt.cfg)

@@ -23,43 +23,42 @@ import (
 	"github.com/nats-io/nkeys"
 )
 
-// DefaultMaxStore is the size that all streams together may reserve where
-// Config names none. It is fixed: were none set, the server would go by the
-// space that is free when it starts.
+// DefaultMaxStore is the default size in bytes that all streams together may reserve.
+// Without one, the server would use the free disk space at its start.
 const DefaultMaxStore = 64 << 30
 
 // maxPayload leaves room for headers around the largest event.
 const maxPayload = 128 << 10
 
-// maxMemory is for what consumers keep in memory; no stream is kept there.
-// Were it not set, the server would take three quarters of the machine's.
+// maxMemory is the memory in bytes for consumers; no stream is in memory. Without it
+// the server would take three quarters of the machine's memory.
 const maxMemory = 64 << 20
 
-// Config says where the server keeps its streams and who may connect.
+// Config says where the server stores its streams and who may connect.
 type Config struct {
-	// Dir is the folder that holds the streams. Required. It is made when it
-	// does not exist.
+	// Dir is the folder for the streams. Required. It is created if it does not
+	// exist.
 	Dir string
-	// Listen is the host:port that verifiers in other processes connect to,
-	// once [Server.Listen] is called; port 0 picks a free one. Empty means that
-	// nothing listens. Without Credentials there is no encryption: an address
-	// that others can reach needs a protected network.
+	// Listen is the host:port that verifiers in other processes connect to, after
+	// [Server.Listen]; port 0 picks a free one. Empty means that the server does
+	// not listen. Without Credentials there is no encryption: use an address that
+	// others can reach only on a protected network.
 	Listen string
 	// MaxStore is the size in bytes that all streams together may reserve.
 	// Zero means DefaultMaxStore.
 	MaxStore int64
-	// LedgerKey is what Connect signs with. Required without Credentials. The
-	// server is told its public half only.
+	// LedgerKey is the key of Connect. Required without Credentials. The server
+	// knows only its public half.
 	LedgerKey Key
 	// VerifierKey is the public key that verifiers connect with. Required when
 	// Listen is set and there are no Credentials; empty means that no verifier
 	// can connect.
 	VerifierKey string
-	// Credentials take the place of both keys: each member connects with its
-	// own, over TLS, and shows a certificate.
+	// Credentials replace both keys: each member connects with its own key over
+	// TLS and presents a certificate.
 	Credentials *Credentials
-	// Cluster makes the server one of several. It needs Credentials. Nil means
-	// that it is alone.
+	// Cluster makes the server a member of a cluster. It needs Credentials. Nil
+	// means that the server is alone.
 	Cluster *Cluster
 	// Logger receives the server's warnings and errors. Nil discards them.
 	Logger *slog.Logger
@@ -106,7 +105,7 @@ func (c Config) validate() error {
 	}
 	if c.Credentials != nil {
 		if c.VerifierKey != "" {
-			problem("VerifierKey is set beside Credentials: verifiers have keys of their own there")
+			problem("VerifierKey and Credentials are both set: with Credentials, each verifier has its own key")
 		}
 		if c.Credentials.Role != RoleLedger || c.LedgerKey.Public() != c.Credentials.Key.Public() {
 			problem("Credentials are not those of a ledger")
@@ -149,8 +148,8 @@ type Server struct {
 	ns     *server.Server
 	log    *slog.Logger
 	key    Key
-	listen string // host:port, empty where nothing is to listen
-	// Whether it is one of several, and whether it speaks TLS.
+	listen string // host:port; empty if the server does not listen
+	// clustered: it is a member of a cluster. encrypted: it uses TLS.
 	clustered, encrypted bool
 
 	failed chan error
@@ -159,13 +158,12 @@ type Server struct {
 	mu       sync.Mutex
 	cfg      Config       // guarded by mu
 	stopping bool         // guarded by mu
-	conns    []*nats.Conn // guarded by mu; made by Connect, drained by Shutdown
+	conns    []*nats.Conn // opened by Connect, drained by Shutdown; guarded by mu
 }
 
-// Start starts the server and returns when it accepts connections from this
-// process; others have to wait for [Server.Listen]. When ctx ends first, the
-// server is stopped in the background, and its folder stays locked until that is
-// done.
+// Start starts the server and returns when it accepts connections from this process.
+// Other processes can connect after [Server.Listen]. If ctx ends first, the server is
+// stopped in the background, and its folder stays locked until that is done.
 func Start(ctx context.Context, cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -304,8 +302,8 @@ func (s *Server) checkStarted(ctx context.Context, log *serverLog) error {
 	return s.checkLoaded(ctx, s.cfg.Dir, warnings)
 }
 
-// listening waits until the server listens for clients and for the other
-// servers, which it begins in the background.
+// listening waits until the server, in the background, listens for clients and for the
+// other servers.
 func (s *Server) listening(ctx context.Context, listen string) error {
 	for {
 		if s.ns.ReadyForConnections(10 * time.Millisecond) {
@@ -321,8 +319,7 @@ func (s *Server) listening(ctx context.Context, listen string) error {
 	}
 }
 
-// checkListen reports an address that the server could not listen on, before
-// anything is begun.
+// checkListen reports an address that the server cannot listen on, before it starts.
 func checkListen(listen string) error {
 	if listen == "" {
 		return nil
@@ -334,13 +331,13 @@ func checkListen(listen string) error {
 	return l.Close()
 }
 
-// explain adds what to do to why an address cannot be listened on.
+// explain adds what to do to an error about an address to listen on.
 func explain(err error, listen string) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return fmt.Errorf("another process listens on %s: stop it, or listen elsewhere: %w", listen, err)
+		return fmt.Errorf("another process listens on %s: stop it, or use another address: %w", listen, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return fmt.Errorf("%s is not an address of this machine: listen on one that is: %w", listen, err)
+		return fmt.Errorf("%s is not an address of this machine: use one that is: %w", listen, err)
 	default:
 		return err
 	}
@@ -352,20 +349,20 @@ func options(cfg Config) (*server.Options, error) {
 		return nil, err
 	}
 
-	// A name of its own for each run: servers tell each other apart by it.
+	// Servers identify each other by name, so each run has a new one.
 	opts.ServerName = "tokenledger-" + rand.Text()
-	opts.NoSigs = true // signals are the command's
-	opts.NoLog = true  // the logger is set by hand
+	opts.NoSigs = true // the command handles signals
+	opts.NoLog = true  // the logger is set later
 	opts.DisableJetStreamBanner = true
-	opts.ReconnectErrorReports = server.DEFAULT_CONNECT_ERROR_REPORTS // not at every try
+	opts.ReconnectErrorReports = server.DEFAULT_CONNECT_ERROR_REPORTS // not at every attempt
 	opts.MaxPayload = maxPayload
 
 	opts.JetStream = cfg.Cluster == nil || !cfg.Cluster.Hold
 	opts.StoreDir = cfg.Dir
 	opts.JetStreamMaxStore = cfg.MaxStore
 	opts.JetStreamMaxMemory = maxMemory
-	// The default is to sync every two minutes, and a power cut then loses
-	// what was acknowledged.
+	// The default is to sync every two minutes. A power cut would then lose
+	// acknowledged appends.
 	opts.SyncAlways = true
 
 	opts.DontListen = true // before Listen
@@ -385,13 +382,13 @@ func options(cfg Config) (*server.Options, error) {
 		return nil, err
 	}
 	if port == 0 {
-		port = server.RANDOM_PORT // its zero is the default port
+		port = server.RANDOM_PORT // 0 would mean the default port
 	}
 	opts.Host, opts.Port = host, port
 	return opts, nil
 }
 
-// users are the keys that may connect.
+// users returns the keys that may connect.
 func users(cfg Config) []user {
 	if cfg.Credentials != nil {
 		return cfg.Credentials.Members.users()
@@ -403,9 +400,9 @@ func users(cfg Config) []user {
 	return users
 }
 
-// checkLoaded returns an error when a stream is on disk that the server does
-// not serve. The server passes over a stream that it cannot read with a
-// warning, and then lets one of the same name be made in its place.
+// checkLoaded returns an error if a stream on disk is not served. The server only
+// warns about a stream that it cannot read, and would let a new one with the same name
+// be created.
 func (s *Server) checkLoaded(ctx context.Context, dir string, warnings []string) error {
 	streams := filepath.Join(dir, server.JetStreamStoreDir, ledgerAccount, "streams")
 	entries, err := os.ReadDir(streams)
@@ -430,16 +427,16 @@ func (s *Server) checkLoaded(ctx context.Context, dir string, warnings []string)
 		loaded[name] = true
 	}
 	if err := names.Err(); err != nil {
-		return fmt.Errorf("list the streams that are served: %w", err)
+		return fmt.Errorf("list the served streams: %w", err)
 	}
 	var lost []string
 	for _, e := range entries {
-		// The server marks a stream that it is deleting with a dot.
+		// The server puts a dot before the name of a stream that it deletes.
 		if loaded[e.Name()] || strings.HasPrefix(e.Name(), ".") {
 			continue
 		}
-		// A crash while a stream was made leaves a folder without messages,
-		// and nothing is lost with that.
+		// A crash during the creation of a stream leaves a folder without messages.
+		// Nothing is lost with that.
 		blocks, err := filepath.Glob(filepath.Join(streams, e.Name(), "msgs", "*.blk"))
 		if err != nil {
 			return fmt.Errorf("list the files of stream %s: %w", e.Name(), err)
@@ -458,8 +455,8 @@ func (s *Server) checkLoaded(ctx context.Context, dir string, warnings []string)
 		strings.Join(lost, ", "), strings.Join(warnings, "; "))
 }
 
-// Connect connects in process as the ledger. Later options override those of
-// [LedgerOptions]. Shutdown drains the connection.
+// Connect opens a connection of the ledger inside the process. The options override
+// those of [LedgerOptions]. Shutdown drains the connection.
 func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 	base := append(LedgerOptions(s.key), nats.InProcessServer(s),
 		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
@@ -467,7 +464,7 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 			if sub != nil {
 				subject = sub.Subject
 			}
-			s.log.Warn("ledger's connection to the log", "subject", subject, "err", err)
+			s.log.Warn("error on the ledger's connection to the log", "subject", subject, "err", err)
 		}))
 	nc, err := nats.Connect("", append(base, opts...)...)
 	if err != nil {
@@ -484,17 +481,17 @@ func (s *Server) Connect(opts ...nats.Option) (*nats.Conn, error) {
 	return nc, nil
 }
 
-// Listen lets verifiers in other processes connect, where the configuration has
-// an address for them. It is called once, when the log is known to be whole: a
-// verifier that has read nothing yet takes what it is given for all there is.
+// Listen lets verifiers in other processes connect, if the configuration has an
+// address. Call it once, after the log has been checked: a verifier that has read
+// nothing takes whatever it reads for the whole log.
 //
-// In a cluster it does nothing, because the server listens from the start: the
-// others need it for their majority before it has read anything itself. What a
-// verifier reads there proves nothing either way, since a server that is cut off
-// goes on to answer from what it has. A verifier answers checks only under a
-// lease, and gets one only through a write that a majority committed and a
-// barrier read behind it, whose floor no log that was cut short or begun anew can
-// reach: a ledger whose index is past the log's end refuses it and writes none.
+// In a cluster it does nothing, because the server listens from the start: the other
+// servers need it for their majority before it has read the log. What a verifier reads
+// is not sufficient there in any case, because a server that is cut off continues to
+// answer from its copy. A verifier answers checks only with a lease. A lease needs a
+// write that a majority has committed, and a later barrier whose floor the verifier has
+// applied. A truncated or new log cannot reach that floor: a ledger whose index is
+// ahead of the log refuses the log and writes no barrier.
 func (s *Server) Listen() error {
 	if s.listen == "" || s.clustered {
 		return nil
@@ -511,8 +508,7 @@ func (s *Server) Listen() error {
 	return fmt.Errorf("listen for verifiers: %w", explain(err, s.listen))
 }
 
-// InProcessConn returns a bare connection to the server, which still asks for
-// a key.
+// InProcessConn returns a connection to the server, which still requires a key.
 func (s *Server) InProcessConn() (net.Conn, error) {
 	c, err := s.ns.InProcessConn()
 	if err != nil {
@@ -521,8 +517,7 @@ func (s *Server) InProcessConn() (net.Conn, error) {
 	return &pipeConn{Conn: c}, nil
 }
 
-// URL returns where clients connect, with the port that was picked; it is
-// empty while nothing listens.
+// URL returns the URL that clients connect to, empty while the server does not listen.
 func (s *Server) URL() string {
 	addr := s.ns.Addr()
 	if addr == nil {
@@ -534,14 +529,14 @@ func (s *Server) URL() string {
 	return "nats://" + addr.String()
 }
 
-// Failed gives one error when the server can no longer do its work, as when
-// the disk is full. It answers no append from then on, also when there is
-// space again, until it is started anew.
+// Failed delivers one error if the server can no longer work, for example because the
+// disk is full. The server then answers no append until it is restarted, even after
+// space is free again.
 func (s *Server) Failed() <-chan error { return s.failed }
 
-// Shutdown drains the connections that Connect made, stops the server and
-// waits until its files are closed and its folder is free. When ctx ends first
-// it returns an error, and the server goes on stopping.
+// Shutdown drains the connections that Connect opened, stops the server, and waits until
+// its files are closed and its folder is released. If ctx ends first it returns an
+// error, and the server continues to stop.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.stopping
@@ -561,12 +556,12 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 }
 
-// drain lets what conns have sent and received be dealt with, and closes what
-// is not done when ctx ends.
+// drain lets connections process what they have sent and received. It closes those that
+// are not done when ctx ends.
 func drain(ctx context.Context, conns []*nats.Conn) {
 	for _, nc := range conns {
-		// It goes on in the background. Where it fails the connection is
-		// closed or about to be, which is what is waited for.
+		// It continues in the background. If it fails, the connection is closed or
+		// about to be, which is what the loop below waits for.
 		_ = nc.Drain()
 	}
 	for _, nc := range conns {

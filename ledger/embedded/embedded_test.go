@@ -359,7 +359,7 @@ func TestStartSaysWhatToDo(t *testing.T) {
 	tests := []test{
 		{
 			"port in use", func(c *Config) { c.Listen = taken.Addr().String() },
-			[]string{taken.Addr().String(), "stop it, or listen elsewhere", "address already in use"},
+			[]string{taken.Addr().String(), "stop it, or use another address", "address already in use"},
 		},
 		{
 			"not our address", func(c *Config) { c.Listen = "192.0.2.1:0" },

@@ -53,7 +53,7 @@ func TestFailedWrite(t *testing.T) {
 			t.Fatal("the server neither answered nor said that it failed")
 		}
 	}
-	if !strings.Contains(failure.Error(), "until it is started anew") {
+	if !strings.Contains(failure.Error(), "until it is restarted") {
 		t.Errorf("Failed gave %v, which does not say what to do", failure)
 	}
 	t.Log(failure)

@@ -31,9 +31,9 @@ var (
 	ErrRequest = errors.New("cannot be given credentials")
 )
 
-// validity is how long a certificate and the authority behind it last. What
-// ends sooner ends unnoticed, and with it everybody's sign-ins; a key that leaked
-// is put out of use by taking its member out of the list.
+// validity is the lifetime of certificates and of the authority. Shorter lifetimes
+// would end unnoticed and stop the cluster. A leaked key is revoked by removing its
+// member from the list.
 const validity = 10 * 365 * 24 * time.Hour
 
 // Request asks for the credentials of one node.
@@ -81,22 +81,22 @@ func isHostname(h string) bool {
 	return true
 }
 
-// Issue makes credentials for the nodes that are asked for, in the folder dir:
+// Issue creates credentials for the requested nodes in the folder dir:
 //
-//	ca.crt, ca.key       the authority behind all certificates
-//	members.json         who may connect
-//	nats.conf            the configuration of servers of one's own
-//	nodes/<name>/        what one node needs: node.nk, tls.crt, tls.key, ca.crt and members.json
+//	ca.crt, ca.key       the authority of all certificates
+//	members.json         the nodes that may connect
+//	nats.conf            the configuration of external servers
+//	nodes/<name>/        the files of one node: node.nk, tls.crt, tls.key, ca.crt and members.json
 //
-// Where dir has credentials already, it adds to them: keys and certificates stay
-// as they are, and members.json and nats.conf are written anew. What is there as
-// it is asked for stays, too, so that asking twice is asking once. It returns all
-// members, new ones last. Nothing is begun when a request is refused; ErrIssued is
-// for a name that is there with another role or other hosts.
+// If dir has credentials already, Issue adds to them: it keeps all keys and
+// certificates, and updates members.json and nats.conf. A node that exists as requested
+// is kept, so repeating a call changes nothing. It returns all members, new ones last.
+// If one request is refused, nothing is written. ErrIssued reports a name that exists
+// with another role or other hosts.
 func Issue(dir string, requests []Request) (Members, error) {
 	ms, err := issue(dir, requests)
 	if err != nil {
-		return nil, fmt.Errorf("make credentials: %w", err)
+		return nil, fmt.Errorf("create credentials: %w", err)
 	}
 	return ms, nil
 }
@@ -219,7 +219,7 @@ func writeMembers(dir string, members Members) error {
 
 func nodeDir(dir, name string) string { return filepath.Join(dir, dirNodes, name) }
 
-// authority signs certificates.
+// authority signs the certificates.
 type authority struct {
 	cert *x509.Certificate
 	pem  []byte
@@ -256,7 +256,7 @@ func loadAuthority(dir string) (*authority, error) {
 	path := filepath.Join(dir, fileCAKey)
 	if err := closedToOthers(path); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: names are added where the authority's key is kept; bring it there", err)
+			return nil, fmt.Errorf("%w: nodes can be added only where the authority's key is kept: copy it there", err)
 		}
 		return nil, err
 	}
@@ -275,7 +275,7 @@ func loadAuthority(dir string) (*authority, error) {
 	if a.cert, err = x509.ParseCertificate(block.Bytes); err != nil {
 		return nil, fmt.Errorf("%s: %w", fileCA, err)
 	}
-	malformed := fmt.Errorf("%s is not the key of %s: restore it", fileCAKey, fileCA)
+	malformed := fmt.Errorf("%s is not the key of %s: restore the right one", fileCAKey, fileCA)
 	if block, _ = pem.Decode(private); block == nil {
 		return nil, malformed
 	}
@@ -302,12 +302,12 @@ func (a *authority) issue(dir string, r Request) (Member, error) {
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	if r.Role == RoleLedger {
-		// A verifier's certificate cannot pass for a server's.
+		// A verifier's certificate is not valid for a server.
 		template.ExtKeyUsage = append(template.ExtKeyUsage, x509.ExtKeyUsageServerAuth)
 	}
 	hosts := r.Hosts
 	if slices.ContainsFunc(hosts, func(h string) bool { return h == "localhost" || h == "127.0.0.1" }) {
-		hosts = append(slices.Clone(hosts), "localhost", "127.0.0.1", "::1") // all of it is this machine
+		hosts = append(slices.Clone(hosts), "localhost", "127.0.0.1", "::1") // these all name this machine
 	}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
@@ -343,14 +343,14 @@ func (a *authority) issue(dir string, r Request) (Member, error) {
 	return Member{Name: r.Name, Role: r.Role, Key: nkey.Public(), Hosts: r.Hosts, Certificate: fingerprint(cert)}, nil
 }
 
-// sign makes a certificate, signed by itself where parent is nil.
+// sign creates a certificate. It is self-signed if parent is nil.
 func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, by *ecdsa.PrivateKey) (*x509.Certificate, []byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, nil, err
 	}
 	template.SerialNumber = serial
-	// An hour for clocks that are behind this machine's.
+	// This allows clocks that are up to an hour behind this machine's.
 	template.NotBefore = time.Now().Add(-time.Hour)
 	template.NotAfter = template.NotBefore.Add(validity)
 	if parent == nil {

@@ -16,8 +16,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
-// Key is what a role connects with. The seed in it does not print, whatever
-// the verb. The zero Key connects nowhere.
+// Key is the key with which a role connects. Its seed is never printed, whatever the
+// verb. The zero Key cannot connect.
 type Key struct {
 	// Behind a pointer, because fmt does not reach Format on a Key in an
 	// unexported field, and would print what the Key holds.
@@ -29,9 +29,9 @@ type keyBody struct {
 	public string
 }
 
-// LoadOrCreateKey reads the key in the file at path, or makes a new one and
-// saves it there, for the owner alone. Of several processes that do so at
-// once, all get the same key.
+// LoadOrCreateKey reads the key in the file at path. If the file does not exist it
+// creates a key there, readable by the owner only. Several processes that do this at
+// once get the same key.
 func LoadOrCreateKey(path string) (Key, error) {
 	k, err := loadKey(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -70,15 +70,15 @@ func loadKey(path string) (Key, error) {
 	}
 	// On Windows the mode says nothing about who can read.
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return Key{}, fmt.Errorf("others can read it (mode %04o): replace the key if they may have, then set mode 0600", mode)
+		return Key{}, fmt.Errorf("other users can read it (mode %04o): replace the key if somebody may have read it, then set mode 0600", mode)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, 1<<10))
 	if err != nil {
 		return Key{}, err
 	}
 	defer clear(data)
-	// Nothing of an error from here on is passed on: it might quote the seed.
-	malformed := errors.New("holds no user seed (58 characters, SU first): restore it, or remove it to have a new key made")
+	// Errors from here on are not returned: they might quote the seed.
+	malformed := errors.New("holds no user seed (58 characters, beginning with SU): restore the file, or remove it to get a new key")
 	seed := bytes.TrimSpace(data)
 	prefix, raw, err := nkeys.DecodeSeed(seed)
 	if err != nil || prefix != nkeys.PrefixByteUser {
@@ -114,8 +114,7 @@ func createKey(path string) error {
 	return nil
 }
 
-// Public returns the half that the server is told; it is empty for the zero
-// Key.
+// Public returns the public half, which the server knows. It is empty for the zero Key.
 func (k Key) Public() string {
 	if k.b == nil {
 		return ""
@@ -123,8 +122,8 @@ func (k Key) Public() string {
 	return k.b.public
 }
 
-// Sign signs data with the key (Ed25519), as whoever has the public half can
-// verify.
+// Sign signs data with the key (Ed25519). Anybody with the public half can verify the
+// signature.
 func (k Key) Sign(data []byte) ([]byte, error) {
 	if k.b == nil {
 		return nil, errors.New("sign: no key")

@@ -14,34 +14,34 @@ import (
 )
 
 var (
-	// ErrNoLeases reports that there is no stream LEASES.
+	// ErrNoLeases reports that the stream LEASES does not exist.
 	ErrNoLeases = errors.New("there is no stream " + events.LeaseStreamName)
-	// ErrOtherLease reports that the log was begun with another lease than the
-	// one that was asked for.
+	// ErrOtherLease reports that the log was created with another lease than the
+	// requested one.
 	ErrOtherLease = errors.New("the log has another lease")
 )
 
 const (
-	// DefaultLease is the lease of a log where LeaseLimits names none.
+	// DefaultLease is the default lease of a log.
 	DefaultLease = 30 * time.Second
 
 	leaseKey = "tokenledger-lease" // in milliseconds
 
-	// maxLeaseMsgs is how many renewals and barriers are kept: with a hundred
-	// nodes and two ledgers' barriers, some hours. They go by count alone,
-	// because no clock may decide what is forgotten.
+	// maxLeaseMsgs is the number of renewals and barriers that are kept: some hours
+	// with a hundred nodes and two ledgers. The limit is a count, because no clock
+	// may decide what is forgotten.
 	maxLeaseMsgs    = 1 << 18
 	maxLeaseMsgSize = 4 << 10
 )
 
-// LeaseLimits is what may differ between one log's leases and another's.
+// LeaseLimits are the settings of the lease stream that may differ by log.
 type LeaseLimits struct {
 	// Epoch is the log's. Required.
 	Epoch string
-	// Lease is the longest time that a verifier may answer without hearing from
-	// the log, in whole milliseconds. It is fixed for the log's life: a ledger
-	// that waits for a shorter one than some verifier goes by would call a
-	// revocation done too early. Zero means DefaultLease.
+	// Lease is the longest time that a verifier may answer without contact to the
+	// log, in whole milliseconds. It is fixed when the log is created: a ledger with
+	// a shorter lease than some verifier would report a revocation as complete too
+	// early. Zero means DefaultLease.
 	Lease time.Duration
 	// Replicas is 1, or 3 or 5 in a cluster. Zero means 1.
 	Replicas int
@@ -57,7 +57,7 @@ func (l LeaseLimits) withDefaults() LeaseLimits {
 	return l
 }
 
-// LeasesInfo is what a caller needs to know of the stream of leases.
+// LeasesInfo describes the lease stream.
 type LeasesInfo struct {
 	Last    events.LeaseSeq // 0 while it is empty
 	Epoch   string          // of the log that it belongs to
@@ -65,8 +65,8 @@ type LeasesInfo struct {
 	Created time.Time
 }
 
-// leaseSettings is the stream of leases. It is kept by count, and the oldest
-// makes room for the newest: what it holds is of use for about one lease.
+// leaseSettings returns the required settings of the lease stream. New messages replace
+// the oldest: a message is of use for about one lease.
 func leaseSettings(l LeaseLimits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:      events.LeaseStreamName,
@@ -94,10 +94,9 @@ func leaseSettings(l LeaseLimits) jetstream.StreamConfig {
 	}
 }
 
-// EnsureLeases opens the stream of leases, and makes it where it is missing: a
-// log from before there were leases has none, and one that is lost holds
-// nothing that is not said again within a lease. It returns ErrOtherLease where
-// the stream has another lease than limits names.
+// EnsureLeases opens the lease stream, and creates it if it does not exist. A lost lease
+// stream can be created again, because everything in it is repeated within one lease.
+// It returns ErrOtherLease if the stream has another lease than limits.
 func EnsureLeases(ctx context.Context, js jetstream.JetStream, limits LeaseLimits) (LeasesInfo, error) {
 	limits = limits.withDefaults()
 	if limits.Epoch == "" {
@@ -108,8 +107,8 @@ func EnsureLeases(ctx context.Context, js jetstream.JetStream, limits LeaseLimit
 	}
 	info, err := OpenLeases(ctx, js)
 	if errors.Is(err, ErrNoLeases) {
-		// Of several ledgers that come here at once, one makes it; to the others
-		// the same settings are a success and other ones a refusal.
+		// If several ledgers create it at once, one succeeds. For the others, equal
+		// settings succeed too and other settings are refused.
 		_, err = js.CreateStream(ctx, leaseSettings(limits))
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return LeasesInfo{}, fmt.Errorf("create stream %s: %w", events.LeaseStreamName, err)
@@ -120,16 +119,15 @@ func EnsureLeases(ctx context.Context, js jetstream.JetStream, limits LeaseLimit
 	case err != nil:
 		return LeasesInfo{}, err
 	case info.Epoch != limits.Epoch:
-		return LeasesInfo{}, fmt.Errorf("open stream %s: %w: it belongs to a log with epoch %s, and the log has %s: delete the stream %[1]s, a ledger makes it anew",
+		return LeasesInfo{}, fmt.Errorf("open stream %s: %w: it belongs to the log with epoch %s, not to this one with %s: delete the stream %[1]s; a ledger creates it again",
 			events.LeaseStreamName, ErrDrifted, info.Epoch, limits.Epoch)
 	case info.Lease != limits.Lease:
-		return LeasesInfo{}, fmt.Errorf("%w: it is fixed for the log's life at %s, and not %s: start with --lease %[2]s", ErrOtherLease, info.Lease, limits.Lease)
+		return LeasesInfo{}, fmt.Errorf("%w: the log was created with %s, not %s: start with --lease %[2]s", ErrOtherLease, info.Lease, limits.Lease)
 	}
 	return info, nil
 }
 
-// OpenLeases checks that the stream of leases exists and has the settings that
-// it must have.
+// OpenLeases checks that the lease stream exists and has the required settings.
 func OpenLeases(ctx context.Context, js jetstream.JetStream) (LeasesInfo, error) {
 	stream, err := js.Stream(ctx, events.LeaseStreamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {

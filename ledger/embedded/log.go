@@ -10,8 +10,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// serverLog is the server's logger. The server's own ends the process on a
-// fatal error; this one reports it and returns.
+// serverLog is the server's logger. The server's default logger ends the process on a
+// fatal error; this one reports the error and returns.
 type serverLog struct {
 	log    *slog.Logger
 	failed chan error // has room for one: the first error is the cause
@@ -22,8 +22,7 @@ type serverLog struct {
 	heard    []string // guarded by mu; warnings and errors while starting
 }
 
-// started returns what the server complained of while it was starting, and
-// stops gathering it.
+// started returns the server's warnings from its start, and stops collecting them.
 func (l *serverLog) started() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -68,11 +67,11 @@ func (l *serverLog) Errorf(format string, args ...any) {
 		return
 	}
 	l.log.Error("log server reports an error", "err", err)
-	// After these the server runs on without storing anything, and says so
-	// nowhere else.
+	// After these errors the server continues without storing anything, and reports
+	// that nowhere else.
 	for _, end := range []string{"Critical write error", "will be DISABLED", "disabling JetStream"} {
 		if strings.Contains(err.msg, end) {
-			l.fail(fmt.Errorf("log server stores nothing until it is started anew: see that the disk has space and can be written: %w", err))
+			l.fail(fmt.Errorf("log server stores nothing until it is restarted: check that the disk is writable and has space: %w", err))
 			return
 		}
 	}
@@ -88,7 +87,8 @@ func (l *serverLog) Warnf(format string, args ...any) {
 	l.log.Warn("log server warns", "err", msg)
 }
 
-// ordinary reports what happens whenever servers of a cluster come and go.
+// ordinary reports whether a message is expected when servers of a cluster start or
+// stop.
 func ordinary(msg string) bool {
 	return slices.ContainsFunc([]string{
 		"Error trying to connect to route", "Error flushing", "Waiting for routing to be established",
@@ -100,15 +100,14 @@ func (l *serverLog) Noticef(string, ...any) {}
 func (l *serverLog) Debugf(string, ...any)  {}
 func (l *serverLog) Tracef(string, ...any)  {}
 
-// serverError is a line of the server's log, with the errors that it was made
-// from.
+// serverError is a line of the server's log, with the errors in it.
 type serverError struct {
 	msg    string
 	causes []error
 }
 
 func newServerError(format string, args []any) *serverError {
-	e := &serverError{msg: safe(strings.TrimSpace(fmt.Sprintf(format, args...)))}
+	e := &serverError{msg: redact(strings.TrimSpace(fmt.Sprintf(format, args...)))}
 	for _, a := range args {
 		if err, ok := a.(error); ok {
 			e.causes = append(e.causes, err)
@@ -117,9 +116,8 @@ func newServerError(format string, args []any) *serverError {
 	return e
 }
 
-// safe keeps back what may be a secret: the server repeats the name that a
-// client gave for itself.
-func safe(msg string) string {
+// redact removes what may be a secret: the server repeats the name that a client sent.
+func redact(msg string) string {
 	if !events.LooksSecret(msg) {
 		return msg
 	}

@@ -23,7 +23,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Role is what a member may do with the log.
+// Role says what a member may do with the log.
 type Role string
 
 // The roles.
@@ -32,17 +32,17 @@ const (
 	RoleVerifier Role = "verifier"
 )
 
-// Member is a node that may connect. Nothing of it is secret.
+// Member is a node that may connect. None of its fields is secret.
 type Member struct {
 	Name string `json:"name"`
 	Role Role   `json:"role"`
-	// Key is the public half of what it signs with.
+	// Key is the public half of its key.
 	Key string `json:"key"`
-	// Hosts are the names and addresses by which others reach it; a verifier
-	// has none, because nobody connects to it.
+	// Hosts are the names and addresses by which others reach it. A verifier has
+	// none, because nobody connects to it.
 	Hosts []string `json:"hosts,omitempty"`
-	// Certificate is the SHA-256 of its certificate's public key, in
-	// hexadecimal. The servers of a cluster let only ledgers' in.
+	// Certificate is the SHA-256 of its certificate's public key, in hexadecimal.
+	// The servers of a cluster accept only those of ledgers from other servers.
 	Certificate string `json:"certificate"`
 }
 
@@ -86,7 +86,7 @@ func (ms Members) users() []user {
 	return users
 }
 
-// pins are the certificates that may be a server's.
+// pins returns the certificates that servers may have.
 func (ms Members) pins() map[string]struct{} {
 	pins := make(map[string]struct{})
 	for _, m := range ms {
@@ -118,7 +118,7 @@ func (ms Members) validate() error {
 			bad("its certificate is not a SHA-256 in hexadecimal")
 		}
 		if names[m.Name] || keys[m.Key] {
-			bad("another one has its name or key")
+			bad("another member has the same name or key")
 		}
 		names[m.Name], keys[m.Key] = true, true
 	}
@@ -161,27 +161,27 @@ func loadMembers(path string) (Members, error) {
 		return nil, err
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("others can write it (mode %04o), and it says who may connect: look at it, then set mode 0600", mode)
+		return nil, fmt.Errorf("other users can write it (mode %04o), and it decides who may connect: check its content, then set mode 0600", mode)
 	}
 	var file membersFile
 	d := json.NewDecoder(f)
 	d.DisallowUnknownFields()
 	if err := d.Decode(&file); err != nil {
-		return nil, errors.New("it is not what nats init writes: restore it, or run nats init")
+		return nil, errors.New("it was not written by nats init: restore it, or run nats init")
 	}
 	if len(file.Members) == 0 {
-		return nil, errors.New("it names nobody")
+		return nil, errors.New("it has no members: restore it, or run nats init")
 	}
 	return file.Members, file.Members.validate()
 }
 
-// Credentials are what one node connects with: its key, its certificate and
-// the others that it deals with. Like the key in them they do not print.
+// Credentials are the key and certificate of one node, with the list of members. Like
+// the key they are never printed.
 type Credentials struct {
 	Member
 	Key     Key
 	Members Members
-	// Dir is the folder that they were read from.
+	// Dir is the folder of the files.
 	Dir string
 
 	cert tls.Certificate
@@ -202,7 +202,7 @@ func loadCredentials(dir string) (*Credentials, error) {
 	var err error
 	if c.Key, err = LoadKey(filepath.Join(dir, fileKey)); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: name the folder of this node, one of those under nodes that tokenledger nats init wrote", err)
+			return nil, fmt.Errorf("%w: use this node's folder under nodes, which tokenledger nats init wrote", err)
 		}
 		return nil, err
 	}
@@ -242,7 +242,7 @@ func closedToOthers(path string) error {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("%s: others can read it (mode %04o): make new credentials if they may have, then set mode 0600", path, mode)
+		return fmt.Errorf("%s: other users can read it (mode %04o): create new credentials if somebody may have read it, then set mode 0600", path, mode)
 	}
 	return nil
 }
@@ -259,15 +259,15 @@ func fingerprint(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Credentials are passed by pointer, which keeps the key of the certificate from
-// being printed where fmt does not reach these.
+// Credentials are passed by pointer. So fmt does not print the certificate's key even
+// where it does not call these methods.
 
 func (c *Credentials) Format(s fmt.State, _ rune)   { io.WriteString(s, "[credentials]") }
 func (c *Credentials) LogValue() slog.Value         { return slog.StringValue("[credentials]") }
 func (c *Credentials) MarshalText() ([]byte, error) { return []byte("[credentials]"), nil }
 
-// clientTLS is for a connection to a server, which has to show a certificate
-// for its host.
+// clientTLS is for a connection to a server. The server must present a certificate for
+// its host.
 func (c *Credentials) clientTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion:   tls.VersionTLS13,
@@ -276,8 +276,8 @@ func (c *Credentials) clientTLS() *tls.Config {
 	}
 }
 
-// serverTLS is for a listener, and for the connections that a server of a
-// cluster makes to the others: both sides show a certificate.
+// serverTLS is for a listener, and for connections between the servers of a cluster. Both
+// sides present a certificate.
 func (c *Credentials) serverTLS() *tls.Config {
 	t := c.clientTLS()
 	t.ClientAuth = tls.RequireAndVerifyClientCert
@@ -285,8 +285,7 @@ func (c *Credentials) serverTLS() *tls.Config {
 	return t
 }
 
-// Options are the client options of a connection as the member that c is, over
-// TLS.
+// Options returns the options of this member's connection, over TLS.
 func (c *Credentials) Options() []nats.Option {
 	inbox := ledgerInbox
 	if c.Role == RoleVerifier {

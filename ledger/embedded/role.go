@@ -10,15 +10,15 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// The server's accounts, one for each role. The ledger's name is also that of
-// its folder on disk.
+// The server's accounts, one for each role. The ledger's is also the name of its folder
+// on disk.
 const (
 	ledgerAccount   = "LEDGER"
 	verifierAccount = "VERIFIER"
 )
 
-// Where the server's answers to a role arrive. A verifier with a key of its
-// own has an inbox of its own, the last one followed by its name.
+// The prefixes of inboxes, where the server's answers arrive. A verifier with its own
+// key has its own inbox: ownInboxPrefix followed by its name.
 const (
 	ledgerInbox    = "_INBOX_ledger"
 	verifierInbox  = "_INBOX_verifier"
@@ -32,27 +32,27 @@ const (
 	SnapshotStream = "OBJ_" + SnapshotBucket
 )
 
-// What a verifier may ask of a stream.
+// The requests that a verifier may send.
 const (
 	streamInfo = "$JS.API.STREAM.INFO." + events.StreamName
 	directGet  = "$JS.API.DIRECT.GET."
 )
 
-// share is a subject that the account VERIFIER has from the account LEDGER.
+// share is a subject that the account VERIFIER imports from the account LEDGER.
 type share struct {
 	subject string
-	// stream: messages come from LEDGER. Otherwise it is a service: requests go
-	// there, and answers to the account that asked.
+	// stream says that messages come from LEDGER. Otherwise it is a service:
+	// requests go there, and answers return to the account that asked.
 	stream bool
-	// many: a request has more than one answer.
+	// many says that a request has several answers.
 	many bool
-	// why is for whoever reads the configuration of an external server.
+	// why is a comment in the configuration of external servers.
 	why string
 }
 
-// shares is what a verifier needs, and no more.
+// shares are the subjects that a verifier needs.
 //
-// Verifiers have no leave to publish $JS.API.INFO. It is imported because the
+// Verifiers may not publish $JS.API.INFO. It is imported because the
 // server otherwise adds an import of all of $JS.API to every account, and a
 // request would be answered twice, first with "JetStream not enabled".
 //
@@ -75,7 +75,7 @@ var shares = []share{
 	{subject: events.LeaseTailFilter, stream: true},
 }
 
-// grant is what a role may do with the bus.
+// grant is the set of subjects that a role may publish and subscribe to.
 type grant struct {
 	publish, subscribe []string
 }
@@ -106,10 +106,10 @@ func ledgerGrant() grant {
 	}
 }
 
-// verifierGrant lets a verifier read and report. It may not make a consumer,
-// which can deliver into subjects that it may not publish to. With a name it
-// renews and reports as that verifier only, and no other verifier reads its
-// answers; without one it is whichever it says.
+// verifierGrant lets a verifier read and report. It may not create a consumer, which
+// could deliver to subjects that the verifier may not publish to. With a name, it
+// renews and reports only as that verifier, and no other verifier reads its answers.
+// Without a name it may use any.
 func verifierGrant(name string) grant {
 	who := name
 	if name == "" {
@@ -130,7 +130,7 @@ func verifierGrant(name string) grant {
 	return g
 }
 
-// inboxOf is where answers to a verifier arrive.
+// inboxOf returns the prefix of a verifier's inboxes.
 func inboxOf(name string) string {
 	if name == "" {
 		return verifierInbox
@@ -152,11 +152,11 @@ func verifierUser(key, name string) user {
 	return user{key, verifierAccount, name, verifierGrant(name)}
 }
 
-// accountsText is the configuration of who may do what, for the server in this
-// process and for others: JetStream for an account that is not the default one
-// can be switched on in configuration text only.
+// accountsText returns the configuration of accounts and permissions, for the server in
+// this process and for external ones. It is text because JetStream for an account other
+// than the default one can only be enabled that way.
 //
-// The threshold is for how long the server remembers where to send an answer.
+// The threshold is how long the server remembers where to send an answer.
 func accountsText(users []user) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -224,13 +224,13 @@ func quoteAll(subjects []string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// LedgerOptions are the client options of a connection as the ledger.
+// LedgerOptions returns the options of a ledger's connection.
 func LedgerOptions(key Key) []nats.Option {
 	return clientOptions(key, "tokenledger ledger", ledgerInbox)
 }
 
-// VerifierOptions are the client options of a connection with the key that
-// verifiers share. One with a key of its own has [Credentials.Options].
+// VerifierOptions returns the options of a connection with the key that verifiers share.
+// A verifier with its own key uses [Credentials.Options].
 func VerifierOptions(key Key) []nats.Option {
 	return clientOptions(key, "tokenledger verifier", verifierInbox)
 }
@@ -241,17 +241,17 @@ func clientOptions(key Key, name, inbox string) []nats.Option {
 		key.Option(),
 		nats.CustomInboxPrefix(inbox),
 		nats.Timeout(2 * time.Second),
-		// A server that is away comes back, and one with the wrong keys is put
-		// right; giving up is for people.
+		// Reconnect forever: a server that is down comes back, and wrong keys are
+		// corrected.
 		nats.MaxReconnects(-1),
 		nats.IgnoreAuthErrorAbort(),
 		nats.ReconnectWait(100 * time.Millisecond),
 		nats.ReconnectJitter(150*time.Millisecond, 150*time.Millisecond),
-		// A cut link is noticed within three seconds.
+		// A dead connection is detected within three seconds.
 		nats.PingInterval(time.Second),
 		nats.MaxPingsOutstanding(2),
-		// What is sent while disconnected fails. Kept, it would be sent on
-		// reconnection, after its sender gave up.
+		// Sending fails while disconnected. A buffered message would be sent after
+		// its sender gave up.
 		nats.ReconnectBufSize(-1),
 		nats.PermissionErrOnSubscribe(true),
 	}

@@ -16,24 +16,23 @@ import (
 )
 
 var (
-	// ErrStreamExists reports that there is a stream LEDGER already.
+	// ErrStreamExists reports that the stream LEDGER exists.
 	ErrStreamExists = errors.New("stream " + events.StreamName + " exists")
-	// ErrNoStream reports that there is no stream LEDGER.
+	// ErrNoStream reports that the stream LEDGER does not exist.
 	ErrNoStream = errors.New("there is no stream " + events.StreamName)
-	// ErrDrifted reports that a stream's settings are not those that the
-	// promises rest on.
+	// ErrDrifted reports that a stream does not have the required settings.
 	ErrDrifted = errors.New("the stream has other settings than it must have")
-	// ErrNoLeader reports that a replicated stream has no leader, so that nothing
-	// can be appended and what is read may be old.
+	// ErrNoLeader reports that a replicated stream has no leader: appends fail, and
+	// reads may be stale.
 	ErrNoLeader = errors.New("the stream has no leader: a majority of its servers is needed")
-	// ErrDamaged reports that the stream lacks positions that it has had.
+	// ErrDamaged reports that positions of the stream are missing.
 	ErrDamaged = errors.New("stream " + events.StreamName + " is damaged")
 )
 
-// DamageError is an [ErrDamaged]. What a stream's leader says of the stream it
-// says of its own copy; those of the others may be whole.
+// DamageError is an [ErrDamaged]. A stream's leader reports the state of its own copy;
+// those of the other ledgers may be complete.
 type DamageError struct {
-	Ledger string // whose copy lacks the positions; empty if there is only one
+	Ledger string // the ledger with the damaged copy; empty if there is only one
 	Faults []string
 }
 
@@ -42,7 +41,7 @@ func (e *DamageError) Error() string {
 	if e.Ledger == "" {
 		return ErrDamaged.Error() + ": " + faults
 	}
-	return fmt.Sprintf("%s: the copy of ledger %s, which leads, is not whole: %s; the copies of the other ledgers may be: wipe none of them",
+	return fmt.Sprintf("%s: the copy of ledger %s, which leads, is not whole: %s; the copies of the other ledgers may be whole: wipe none of them",
 		ErrDamaged, e.Ledger, faults)
 }
 
@@ -50,7 +49,7 @@ func (e *DamageError) Error() string {
 func (e *DamageError) Is(target error) bool { return target == ErrDamaged }
 
 const (
-	// DefaultMaxBytes is the stream's size where StreamLimits names none.
+	// DefaultMaxBytes is the default size of the stream in bytes.
 	DefaultMaxBytes = 48 << 30
 
 	maxMsgSize      = 64 << 10
@@ -58,18 +57,16 @@ const (
 	epochKey        = "tokenledger-epoch"
 )
 
-// StreamLimits is what may differ between one deployment's stream and
-// another's.
+// StreamLimits are the settings of the stream that may differ by deployment.
 type StreamLimits struct {
 	// MaxBytes is the size at which appends are refused; nothing is dropped.
 	// Zero means DefaultMaxBytes.
 	MaxBytes int64
 	// Replicas is 1, or 3 or 5 in a cluster. Zero means 1.
 	Replicas int
-	// Epoch names this life of the stream; a restore starts a new one.
-	// Required.
+	// Epoch identifies the stream; a restore from a backup starts a new one. Required.
 	Epoch string
-	// Lease is that of the stream LEASES, see [LeaseLimits]. Zero means
+	// Lease is the lease of the stream LEASES, see [LeaseLimits]. Zero means
 	// DefaultLease.
 	Lease time.Duration
 }
@@ -98,16 +95,15 @@ func (l StreamLimits) validate() error {
 	return errors.Join(problems...)
 }
 
-// StreamInfo is what a caller needs to know of the stream.
+// StreamInfo describes the stream.
 type StreamInfo struct {
 	Last    events.Position // 0 when the stream is empty
 	Epoch   string
 	Created time.Time
 }
 
-// settings is the stream that the promises rest on. Where the server has a
-// default of its own it is written out, so that settings can be compared with
-// what the server reports.
+// settings returns the required settings of the stream. It states the server's defaults
+// too, so that the settings can be compared with what the server reports.
 func settings(l StreamLimits) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
 		Name:      events.StreamName,
@@ -117,7 +113,7 @@ func settings(l StreamLimits) jetstream.StreamConfig {
 		Retention: jetstream.LimitsPolicy,
 		Metadata:  map[string]string{epochKey: l.Epoch},
 
-		// A full stream refuses the new; it does not drop the old.
+		// A full stream refuses new messages and drops no old ones.
 		Discard:           jetstream.DiscardNew,
 		MaxBytes:          l.MaxBytes,
 		MaxMsgs:           -1,
@@ -134,8 +130,8 @@ func settings(l StreamLimits) jetstream.StreamConfig {
 	}
 }
 
-// freeSettings are those that no promise rests on. All others are compared,
-// those too that a later version of the client adds.
+// freeSettings are the settings that may have any value. All others are compared, also
+// those that a later version of the client adds.
 var freeSettings = map[string]bool{
 	"Description":    true,
 	"MaxConsumers":   true,
@@ -143,24 +139,24 @@ var freeSettings = map[string]bool{
 	"Placement":      true,
 	"Compression":    true,
 	"Template":       true,
-	"Metadata":       true, // the epoch is checked by itself; the server adds to it
+	"Metadata":       true, // the epoch is checked separately, and the server adds to it
 }
 
-// CreateStream makes the stream, empty, and that of its leases. There must be
-// no log: one that starts empty by accident has forgotten its revocations.
+// CreateStream creates the empty stream and its lease stream. The stream must not exist:
+// a log that starts empty by accident has forgotten its revocations.
 func CreateStream(ctx context.Context, js jetstream.JetStream, limits StreamLimits) (StreamInfo, error) {
 	limits = limits.withDefaults()
 	if err := limits.validate(); err != nil {
 		return StreamInfo{}, fmt.Errorf("create stream: %w", err)
 	}
-	// To the server, creating a stream that exists with the same settings is
-	// a success. When two creators get past this check, theirs differ by the
-	// epoch, and the server refuses the second.
+	// The server accepts the creation of a stream that exists with the same
+	// settings. If two creators pass this check, their epochs differ, and the server
+	// refuses the second one.
 	switch _, err := js.Stream(ctx, events.StreamName); {
 	case err == nil:
 		return StreamInfo{}, fmt.Errorf("create stream: %w", ErrStreamExists)
 	case !errors.Is(err, jetstream.ErrStreamNotFound):
-		return StreamInfo{}, fmt.Errorf("create stream: look for one that exists: %w", err)
+		return StreamInfo{}, fmt.Errorf("create stream: check whether it exists: %w", err)
 	}
 	_, err := js.CreateStream(ctx, settings(limits))
 	var api *jetstream.APIError
@@ -168,24 +164,24 @@ func CreateStream(ctx context.Context, js jetstream.JetStream, limits StreamLimi
 	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
 		return StreamInfo{}, fmt.Errorf("create stream: %w", ErrStreamExists)
 	case errors.As(err, &api) && api.ErrorCode == errCodeInsufficientStorage:
-		return StreamInfo{}, fmt.Errorf("create stream: the server keeps no %d bytes for it: raise MaxStore or lower MaxBytes: %w", limits.MaxBytes, err)
+		return StreamInfo{}, fmt.Errorf("create stream: the server cannot reserve %d bytes for it: raise MaxStore or lower MaxBytes: %w", limits.MaxBytes, err)
 	case err != nil:
 		return StreamInfo{}, fmt.Errorf("create stream: %w", err)
 	}
-	// A crash here leaves a log without leases, and the next ledger that opens
-	// it makes them.
+	// After a crash here, the next ledger that opens the log creates its lease
+	// stream.
 	if _, err := EnsureLeases(ctx, js, LeaseLimits{Epoch: limits.Epoch, Lease: limits.Lease, Replicas: limits.Replicas}); err != nil {
 		return StreamInfo{}, fmt.Errorf("create stream: %w", err)
 	}
 	return OpenStream(ctx, js)
 }
 
-// errCodeInsufficientStorage is JSStorageResourcesExceededErr, for which the
-// client has no name.
+// errCodeInsufficientStorage is the server's JSStorageResourcesExceededErr. The client
+// has no name for it.
 const errCodeInsufficientStorage = 10047
 
-// OpenStream checks that the stream exists, has the settings that the promises
-// rest on, and holds every position from the first to the last.
+// OpenStream checks that the stream exists, has the required settings, and holds every
+// position from the first to the last.
 func OpenStream(ctx context.Context, js jetstream.JetStream) (StreamInfo, error) {
 	stream, err := js.Stream(ctx, events.StreamName)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
@@ -211,7 +207,7 @@ func OpenStream(ctx context.Context, js jetstream.JetStream) (StreamInfo, error)
 	}, nil
 }
 
-// logDrift names each setting of the log that is not as it must be.
+// logDrift names each setting of the log that differs from the required one.
 func logDrift(have jetstream.StreamConfig) []string {
 	diffs := drift(have, settings(StreamLimits{MaxBytes: have.MaxBytes, Replicas: have.Replicas}))
 	if have.MaxBytes <= 0 {
@@ -223,7 +219,7 @@ func logDrift(have jetstream.StreamConfig) []string {
 	return diffs
 }
 
-// drift names each setting that is not as wanted.
+// drift names each setting that differs from the wanted one.
 func drift(have, want jetstream.StreamConfig) []string {
 	var diffs []string
 	h, w := reflect.ValueOf(have), reflect.ValueOf(want)
@@ -241,7 +237,7 @@ func drift(have, want jetstream.StreamConfig) []string {
 	return diffs
 }
 
-// show renders a setting as the nats command does.
+// show formats a setting as the nats command does.
 func show(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -250,7 +246,7 @@ func show(v any) string {
 	return string(b)
 }
 
-// damageOf returns a DamageError if the stream lacks positions.
+// damageOf returns a DamageError if positions of the stream are missing.
 func damageOf(info *jetstream.StreamInfo) error {
 	faults := damage(info.State)
 	if len(faults) == 0 {
@@ -263,8 +259,8 @@ func damageOf(info *jetstream.StreamInfo) error {
 	return err
 }
 
-// damage names each way in which the stream does not hold every position from
-// 1 to the last. An event is never removed, so each is a loss.
+// damage names each sign that the stream does not hold every position from 1 to the
+// last. An event is never removed, so each one is a loss.
 func damage(s jetstream.StreamState) []string {
 	var faults []string
 	if s.LastSeq > 0 && s.FirstSeq != 1 {
