@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
@@ -339,7 +340,7 @@ func TestMajorityLost(t *testing.T) {
 	}
 	for _, name := range []string{"l1", "l3"} {
 		err := k.nodes[name].refuses()
-		if !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") || !strings.Contains(err.Error(), "restore") {
+		if !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") || !strings.Contains(err.Error(), "restore") {
 			t.Errorf("%s: %v, want ErrLogGone that says who has a copy and what to do", name, err)
 		}
 	}
@@ -371,7 +372,7 @@ func TestAllLost(t *testing.T) {
 		k.begin(name)
 	}
 	for _, name := range threeNames {
-		if err := k.nodes[name].refuses(); !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), "restore") {
+		if err := k.nodes[name].refuses(); !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "restore") {
 			t.Errorf("%s: %v, want ErrLogGone", name, err)
 		}
 		if _, err := os.Stat(k.nodes[name].file("log/jetstream/$SYS")); !os.IsNotExist(err) {
@@ -602,7 +603,7 @@ func TestTwoDamagedCopies(t *testing.T) {
 		k.begin(name)
 	}
 	for _, name := range []string{"l1", "l3"} {
-		if err := k.nodes[name].refuses(); !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") {
+		if err := k.nodes[name].refuses(); !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") {
 			t.Errorf("%s: %v, want ErrLogGone that says who has a copy", name, err)
 		}
 		if kept, err := filepath.Glob(k.nodes[name].file("log/damaged-*/LEDGER/streams/LEDGER/msgs/*.blk")); err != nil || len(kept) == 0 {

@@ -12,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
@@ -161,5 +162,5 @@ func (n *Node) checkFloor(ctx context.Context, epoch string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w: it ends at position %d, and position %d was committed, as a barrier says; restore it from a backup", ErrLogGone, n.index.Position(), last.Floor)
+	return fmt.Errorf("%w: it ends at position %d, and position %d was committed, as a barrier says; restore it from a backup", genesis.ErrLogGone, n.index.Position(), last.Floor)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
@@ -68,7 +69,7 @@ func TestLogBehindBarrier(t *testing.T) {
 		}
 	}
 	copyFolder(t, old, filepath.Join(streams, "LEDGER"))
-	if err := fails(t, cfg); !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), "as a barrier says") {
+	if err := fails(t, cfg); !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "as a barrier says") {
 		t.Errorf("Run = %v, want ErrLogGone because of the barrier", err)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/projector/replica"
 )
@@ -283,15 +284,12 @@ func (n *Node) openStream(ctx context.Context) error {
 
 func newEpoch() string { return strings.ToLower(ulid.Make().String()) }
 
-// ErrLogGone reports a data folder that had a log and has none now.
-var ErrLogGone = errors.New("the log of this data folder is gone")
-
 func (n *Node) otherLog(have, want string) error {
-	return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup", ErrLogGone, n.dir.Path(), have, want)
+	return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup", genesis.ErrLogGone, n.dir.Path(), have, want)
 }
 
 func (n *Node) logGone() error {
-	return fmt.Errorf("%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data", ErrLogGone, n.dir.Path())
+	return fmt.Errorf("%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data", genesis.ErrLogGone, n.dir.Path())
 }
 
 // createStream begins the log and its leases.

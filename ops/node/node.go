@@ -22,6 +22,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/metrics"
@@ -395,7 +396,7 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 				return err
 			}
 			if at > info.Last {
-				return fmt.Errorf("%w: it ends at position %d, and this node's index has position %d; restore it from a backup", ErrLogGone, info.Last, at)
+				return fmt.Errorf("%w: it ends at position %d, and this node's index has position %d; restore it from a backup", genesis.ErrLogGone, info.Last, at)
 			}
 			end = info.Last
 			continue

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
@@ -152,7 +153,7 @@ func TestLogGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			err := fails(t, node.Config{Data: dir})
-			if !errors.Is(err, node.ErrLogGone) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "restore") {
+			if !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), tt.says) || !strings.Contains(err.Error(), "restore") {
 				t.Errorf("Run = %v, want ErrLogGone that says %q and what to do", err, tt.says)
 			}
 			if err := os.RemoveAll(dir); err != nil {

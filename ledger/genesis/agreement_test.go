@@ -1,25 +1,24 @@
-package node
+package genesis
 
 import (
 	"strings"
 	"testing"
 
 	"github.com/tokenledger/tokenledger/ledger/embedded"
-	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
 // answer is what a ledger says of one raft group.
-func answer(name, leader string, term, last, applied uint64) beganReport {
-	return beganReport{Name: name, Open: true, Raft: map[string]embedded.RaftState{
+func answer(name, leader string, term, last, applied uint64) Report {
+	return Report{Name: name, Open: true, Raft: map[string]embedded.RaftState{
 		"S": {ID: name, Leader: leader, Term: term, Last: last, Applied: applied},
 	}}
 }
 
-// TestSettled goes through what the others of three or five ledgers can say
+// TestAgreement goes through what the others of three or five ledgers can say
 // while this one, "a", holds its store closed.
-func TestSettled(t *testing.T) {
-	type round []beganReport
-	empty := beganReport{Name: "c", Epoch: "e", Empty: true}
+func TestAgreement(t *testing.T) {
+	type round []Report
+	empty := Report{Name: "c", Epoch: "e", Empty: true}
 	for name, tt := range map[string]struct {
 		members int
 		rounds  []round
@@ -52,59 +51,13 @@ func TestSettled(t *testing.T) {
 		"three of five, one lags":  {5, []round{{answer("b", "b", 2, 9, 9), answer("c", "b", 2, 9, 9), answer("d", "b", 2, 8, 8)}}, false, "needs entry 9"},
 		"nothing is open anywhere": {3, []round{{{Name: "b"}, {Name: "c"}}}, false, "majority"},
 	} {
-		var s settling
+		var s Agreement
 		for i, r := range tt.rounds {
-			got, why := s.settled(r, tt.members)
+			got, why := s.Reached(r, tt.members)
 			last := i == len(tt.rounds)-1
 			if got != (tt.want && last) || last && !strings.Contains(why, tt.why) {
 				t.Errorf("%s, round %d: %v, %q, want %v, %q", name, i, got, why, tt.want && last, tt.why)
 			}
-		}
-	}
-}
-
-// TestOthersDamage: an error about another ledger's copy ends no ledger whose
-// copy is whole.
-func TestOthersDamage(t *testing.T) {
-	keeps := &Node{name: "l1", logParts: logParts{server: &logServer{}}}
-	reads := &Node{name: "l1"}
-	for _, tt := range []struct {
-		n    *Node
-		err  error
-		want bool
-	}{
-		{keeps, &embedded.DamageError{Ledger: "l2"}, true},
-		{keeps, &embedded.DamageError{Ledger: "l1"}, false},
-		{keeps, &embedded.DamageError{}, false},
-		{keeps, embedded.ErrNoStream, false},
-		{reads, &embedded.DamageError{Ledger: "l2"}, false},
-	} {
-		if got := tt.n.othersDamage(tt.err); got != tt.want {
-			t.Errorf("othersDamage(%v) = %v, want %v", tt.err, got, tt.want)
-		}
-	}
-}
-
-// TestBeganWhileChecking: a ledger that is reading its copy does not say that it
-// has none.
-func TestBeganWhileChecking(t *testing.T) {
-	server := &logServer{cfg: embedded.Config{Cluster: &embedded.Cluster{Hold: true}}}
-	data, err := datadir.Open(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer data.Close()
-	n := &Node{name: "l1", dir: data, logParts: logParts{server: server}}
-	if err := n.dir.WriteNote(datadir.LogNote{Epoch: "epoch"}); err != nil {
-		t.Fatal(err)
-	}
-	if r, known, err := n.began(); known || err != nil {
-		t.Errorf("before the check: %+v, %v, %v", r, known, err)
-	}
-	for _, store := range []bool{true, false} {
-		server.checked(store)
-		if r, known, err := n.began(); !known || err != nil || r.Empty == store || r.Epoch != "epoch" {
-			t.Errorf("with a whole copy %v: %+v, %v, %v", store, r, known, err)
 		}
 	}
 }

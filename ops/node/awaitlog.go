@@ -2,87 +2,49 @@ package node
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/projector/replica"
 )
 
-// A log that several keep is begun once, by one of them. Nobody can tell a log
-// that was never begun from one whose copies were lost by asking the log's
-// servers: when the disks of a majority are gone, those that come back empty
-// agree that there is no stream. So each ledger keeps a note of its own of the
-// log that it has known (ledger.json), and the log is begun only when all
-// ledgers are there and each says that it has known none.
-//
-// The one with the first name begins it. It notes the epoch before, and that it
-// is beginning, so that it goes on after a crash, with the same epoch and the
-// same first token.
-
-// beganSubject is where ledgers ask each other what was begun. Verifiers reach
-// neither it nor the answers.
-const beganSubject = "node.began"
-
-// beganAnswers stands before the subject that an answer goes to. Ledgers may
-// not publish to each other's inboxes.
-const beganAnswers = "node.began.answer."
-
-// beganReport is what a ledger answers.
-type beganReport struct {
-	Name string `json:"name"`
-	// Epoch is that of the log that it has known or is beginning, empty where
-	// there is none.
-	Epoch string `json:"epoch,omitempty"`
-	// Beginning says that it is beginning it.
-	Beginning bool `json:"beginning,omitempty"`
-	// Empty says that it keeps no copy: its disk is new, or its copy in
-	// quarantine, and its store closed.
-	Empty bool `json:"empty,omitempty"`
-	// Open says that it takes part with a copy that is whole.
-	Open bool `json:"open,omitempty"`
-	// Raft is how far it is: raft group -> state. Only those that are open say.
-	Raft map[string]embedded.RaftState `json:"raft,omitempty"`
-}
-
-// knows reports whether the ledger has known a log that was begun.
-func (r beganReport) knows() bool { return r.Epoch != "" && !r.Beginning }
+// A ledger of a replicated log waits here until it may take part, and until the
+// log is there. Package genesis decides; this is what it decides on: the
+// connection, the store, and the time.
 
 const (
-	// askEvery is how often ledgers that wait for a log ask for it and for each
-	// other.
+	// askEvery is how often a ledger that waits asks for the log, and for the other
+	// ledgers.
 	askEvery = 500 * time.Millisecond
-	// sayEvery is how often it is said what is waited for.
+	// sayEvery is how often a ledger logs what it waits for.
 	sayEvery = 5 * time.Second
-	// goneAfter is for how long a log that was known has to be missing, with a
-	// leader there to say so, before it counts as gone: servers that have just
-	// come together may not have read all that they keep.
+	// goneAfter is how long a known log has to be missing, as a leader says, before
+	// it counts as gone: servers that have just formed a cluster may not have read
+	// all of their stores.
 	goneAfter = 10 * time.Second
-	// wholeWithin is for how long a ledger's own copy is waited for.
+	// wholeWithin is how long a ledger waits for its own copy to be whole.
 	wholeWithin = time.Minute
-	// missedFor is for how long a ledger with a whole copy waits for others that
-	// do not answer, before it takes part without knowing what they have.
+	// missedFor is how long a ledger with a whole copy waits for ledgers that do
+	// not answer, before it takes part without knowing what they have.
 	missedFor = 3 * time.Second
-	// settledWithin is for how long it waits for a majority that is there to
-	// have a leader and to agree. The server elects within 4 to 9 seconds.
+	// settledWithin is how long it waits for an answering majority to have a leader
+	// and to agree. The server elects within 4 to 9 seconds.
 	settledWithin = 20 * time.Second
 )
 
-// awaitStream opens the stream of a log that others keep too, and begins it
-// where all ledgers agree that there was none. It waits for a majority of the
-// log's servers for as long as that takes.
+// awaitStream opens the stream of a log that other ledgers keep too, and creates it
+// if all ledgers agree that there was none. It waits for a majority of the log's
+// servers without limit.
 func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 	js, err := jetstream.New(n.conn)
 	if err != nil {
@@ -91,8 +53,8 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 	if !n.cfg.replicated() {
 		return embedded.OpenStream(ctx, js)
 	}
-	if n.answering, err = n.conn.Subscribe(beganSubject, n.answerBegan); err != nil {
-		return embedded.StreamInfo{}, fmt.Errorf("tell other ledgers what was begun here: %w", err)
+	if n.answering, err = genesis.Answer(n.conn, n.began); err != nil {
+		return embedded.StreamInfo{}, err
 	}
 	if n.server != nil && n.server.held() {
 		if err := n.checkCopy(ctx); err != nil {
@@ -120,7 +82,7 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 	}
 }
 
-// waiting is a ledger that waits for its log.
+// waiting is the state of a ledger that waits for its log.
 type waiting struct {
 	n     *Node
 	js    jetstream.JetStream
@@ -130,24 +92,24 @@ type waiting struct {
 
 	opened time.Time // when the log first was as it has to be
 
-	began    time.Time // when it began to ask the others
-	settling settling
+	began     time.Time // when it began to ask the others
+	agreement genesis.Agreement
 }
 
-// join opens this ledger's store once that is safe.
+// join opens this ledger's store once that loses nothing.
 func (w *waiting) join(ctx context.Context) error {
 	n := w.n
 	own, ok, err := n.began()
 	if err != nil || !ok {
 		return err
 	}
-	answers, err := n.askBegan(ctx)
+	answers, err := genesis.Ask(ctx, n.conn, len(n.ledgers()))
 	if err != nil {
 		w.say("the other ledgers cannot be asked", "err", err)
 		return nil
 	}
 	delete(answers, n.name)
-	settled, why := w.settling.settled(slices.Collect(maps.Values(answers)), len(n.ledgers()))
+	settled, why := w.agreement.Reached(slices.Collect(maps.Values(answers)), len(n.ledgers()))
 	answers[n.name] = own
 	open := settled
 	if store, _ := n.server.stored(); store {
@@ -165,14 +127,14 @@ func (w *waiting) join(ctx context.Context) error {
 // it is not known whether the others have all that this one has acknowledged: a
 // copy from an earlier time looks whole too. It waits for that only while the
 // others can tell and the log can go on without it.
-func (w *waiting) mayOpen(answers map[string]beganReport, why string) bool {
+func (w *waiting) mayOpen(answers map[string]genesis.Report, why string) bool {
 	n, open := w.n, 0
 	for name, a := range answers {
 		if name != n.name && a.Open {
 			open++
 		}
 	}
-	missing, waited := n.missing(answers), time.Since(w.began)
+	missing, waited := genesis.Missing(answers, n.ledgers()), time.Since(w.began)
 	switch {
 	case open > len(n.ledgers())/2:
 		if waited < settledWithin {
@@ -188,55 +150,30 @@ func (w *waiting) mayOpen(answers map[string]beganReport, why string) bool {
 	return true
 }
 
-// mayFill reports whether this ledger opens its empty store: because no ledger
-// has known a log, or because most have one, and hold all that this one can have
-// acknowledged before its disk was new or its copy was damaged. Between the two
-// lies the loss of a majority: those whose disks are empty could outvote the
-// ledgers that have something left, and make them delete it, or take the one
-// that has the least for the truth.
-func (w *waiting) mayFill(answers map[string]beganReport, settled bool, why string) (bool, error) {
+// mayFill reports whether this ledger opens its empty store. See
+// [genesis.DecideFill].
+func (w *waiting) mayFill(answers map[string]genesis.Report, settled bool, why string) (bool, error) {
 	n := w.n
-	members, missing := n.ledgers(), n.missing(answers)
-	var begun, known []string
-	for _, name := range members {
-		if answers[name].knows() {
-			known = append(known, name)
-			if !answers[name].Empty {
-				begun = append(begun, name)
-			}
-		}
-	}
-	switch {
-	case len(begun) > len(members)/2:
+	d := genesis.DecideFill(answers, n.ledgers(), settled)
+	switch d.Kind {
+	case genesis.Fill:
 		w.wrong, w.why = time.Time{}, nil
-		if !settled {
-			w.say("waiting until the other ledgers have all that this one can have acknowledged", "to", "get a copy", "why", why)
-			return false, nil
-		}
-		n.log.Info("this ledger's store is empty, and most ledgers have the log: it gets a copy of theirs",
-			"from", strings.Join(begun, ","))
+		n.log.Info("this ledger's store is empty, and most ledgers have the log: copying theirs", "from", strings.Join(d.From, ","))
 		return true, nil
-	case len(missing) > 0:
+	case genesis.WaitForAgreement:
+		w.wrong, w.why = time.Time{}, nil
+		w.say("waiting until the other ledgers have all that this one can have acknowledged", "to", "get a copy", "why", why)
+		return false, nil
+	case genesis.WaitForLedgers:
 		if w.why != nil && time.Since(w.wrong) >= goneAfter {
 			return false, w.why // a ledger that is missing now has refused
 		}
-		w.say("waiting for all ledgers, to begin the log or to get a copy of it", "missing", strings.Join(missing, ","))
+		w.say("waiting for all ledgers, to create the log or to get a copy of it", "missing", strings.Join(d.Missing, ","))
 		return false, nil
-	case len(begun) > 0:
-		return false, w.lasting(fmt.Errorf("%w: of %d ledgers only %s has a copy, and a copy that is alone may lack events that were acknowledged: "+
-			"stop all ledgers, and restore the log from a backup", ErrLogGone, len(members), strings.Join(begun, ", ")))
-	case len(known) > 0:
-		return false, w.lasting(fmt.Errorf("%w: %s had one, and no ledger has a copy; restore it from a backup", ErrLogGone, strings.Join(known, ", ")))
+	case genesis.Gone:
+		return false, w.lasting(d.Err)
 	}
 	return true, nil
-}
-
-// missing returns who has not answered.
-func (n *Node) missing(answers map[string]beganReport) []string {
-	return slices.DeleteFunc(n.ledgers(), func(name string) bool {
-		_, ok := answers[name]
-		return ok
-	})
 }
 
 // once tries to open the log, and to begin it. An error is one that waiting
@@ -256,7 +193,7 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 		}
 	}
 	switch {
-	case errors.Is(err, ErrLogGone), errors.Is(err, embedded.ErrDrifted), errors.Is(err, embedded.ErrOtherLease):
+	case errors.Is(err, genesis.ErrLogGone), errors.Is(err, embedded.ErrDrifted), errors.Is(err, embedded.ErrOtherLease):
 		return info, false, err
 	case errors.Is(err, embedded.ErrDamaged):
 		return info, false, w.damaged(err)
@@ -272,36 +209,26 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 	if err != nil || !known {
 		return info, false, err
 	}
-	if own.knows() {
+	if own.Knows() {
 		return info, false, w.lasting(n.logGone())
 	}
-	answers, err := n.askBegan(step)
+	answers, err := genesis.Ask(step, n.conn, len(n.ledgers()))
 	if err != nil {
 		w.say("the other ledgers cannot be asked", "err", err)
 		return info, false, nil
 	}
 	answers[n.name] = own
-	first := ""
-	for _, name := range slices.Sorted(maps.Keys(answers)) {
-		a := answers[name]
-		switch {
-		case a.knows():
-			return info, false, w.lasting(fmt.Errorf("%w: ledger %s has known it (epoch %s), and no server has it: a majority of the copies is lost, and beginning anew would forget every revocation; "+
-				"stop all ledgers and restore the log from a backup", ErrLogGone, name, a.Epoch))
-		case a.Beginning && first == "":
-			first = name // what one has begun to begin, it ends
-		}
+	d := genesis.DecideCreate(n.name, answers, n.ledgers())
+	if d.Kind == genesis.Gone {
+		return info, false, w.lasting(d.Err)
 	}
 	w.wrong = time.Time{}
-	if missing := n.missing(answers); len(missing) > 0 {
-		w.say("waiting for all ledgers, to begin the log", "missing", strings.Join(missing, ","))
+	switch d.Kind {
+	case genesis.WaitForLedgers:
+		w.say("waiting for all ledgers, to create the log", "missing", strings.Join(d.Missing, ","))
 		return info, false, nil
-	}
-	if first == "" {
-		first = n.ledgers()[0]
-	}
-	if first != n.name {
-		w.say("waiting for another ledger to begin the log", "name", first)
+	case genesis.WaitForCreator:
+		w.say("waiting for another ledger to create the log", "name", d.Creator)
 		return info, false, nil
 	}
 	if own.Epoch == "" {
@@ -439,7 +366,7 @@ func (n *Node) ledgers() []string {
 // began returns what was begun here. While this ledger's copy is being checked,
 // it is not known whether it has one. While the index is not open, it is not
 // known whether it holds events of a log that ledger.json does not name.
-func (n *Node) began() (report beganReport, known bool, err error) {
+func (n *Node) began() (report genesis.Report, known bool, err error) {
 	report.Name = n.name
 	if n.server != nil {
 		held := n.server.held()
@@ -467,43 +394,4 @@ func (n *Node) began() (report beganReport, known bool, err error) {
 		report.Epoch = n.index.Epoch()
 	}
 	return report, true, nil
-}
-
-// answerBegan tells another ledger what was begun here.
-func (n *Node) answerBegan(m *nats.Msg) {
-	report, known, err := n.began()
-	if err != nil || !known {
-		return // it counts as missing
-	}
-	if b, err := json.Marshal(report); err == nil {
-		_ = m.Respond(b) // what is lost is asked again
-	}
-}
-
-// askBegan asks all ledgers what was begun there, and returns what those said
-// that could be reached: name -> answer.
-func (n *Node) askBegan(ctx context.Context) (map[string]beganReport, error) {
-	inbox := beganAnswers + rand.Text()
-	sub, err := n.conn.SubscribeSync(inbox)
-	if err != nil {
-		return nil, err
-	}
-	defer sub.Unsubscribe()
-	if err := n.conn.PublishRequest(beganSubject, inbox, nil); err != nil {
-		return nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	answers := map[string]beganReport{}
-	for len(answers) < len(n.ledgers()) {
-		m, err := sub.NextMsgWithContext(ctx)
-		if err != nil {
-			break // the others are missing
-		}
-		var report beganReport
-		if json.Unmarshal(m.Data, &report) == nil && report.Name != "" {
-			answers[report.Name] = report
-		}
-	}
-	return answers, nil
 }
