@@ -17,7 +17,7 @@ import (
 // retryWait is the pause before the directory is asked again.
 const retryWait = 100 * time.Millisecond
 
-// EditAccount asks to change an account. Nil fields stay as they are.
+// EditAccount is a request to change an account. Nil fields stay as they are.
 type EditAccount struct {
 	Owner       *string // id or login, empty for none
 	SelfService *bool
@@ -25,20 +25,21 @@ type EditAccount struct {
 	Mail        *string // of a user, empty for none
 }
 
-// EditAccount changes a service account's owner, whether an account manages its
-// own tokens, or name and mail. The log has which of the two changed, and the
-// directory what they are: it is written after the event, and of several edits
-// the last in the log stands. Where that fails the error is [ErrUnavailable], and
-// the same request with the same key goes on.
-func (l *Ledger) EditAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition, r EditAccount) (AccountResult, error) {
-	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, c, key, account, &seen, r) })
-}
-
-func (l *Ledger) editAccount(ctx context.Context, c authz.Principal, key, account string, seen *Precondition, r EditAccount) (AccountResult, error) {
+// EditAccount changes a service account's owner, an account's self-service, or its
+// name and mail. The event says which of name and mail changed; the values are
+// only in the directory, which is written after the event. Of several edits the
+// last one in the log wins. If the directory cannot be written, the error is
+// [ErrUnavailable], and the same request with the same key continues.
+func (l *Ledger) EditAccount(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition, r EditAccount) (AccountResult, error) {
 	if r == (EditAccount{}) {
 		return AccountResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
-	a, err := l.allow(ctx, c, authz.ChangeAccount, account)
+	m := &accountMutation{by: c, op: authz.ChangeAccount, verb: "edit", key: key, account: account, ifVersion: ifVersion}
+	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, m, r) })
+}
+
+func (l *Ledger) editAccount(ctx context.Context, m *accountMutation, r EditAccount) (AccountResult, error) {
+	a, err := l.allow(ctx, m.by, m.op, m.account)
 	if err != nil {
 		return AccountResult{}, err
 	}
@@ -54,11 +55,9 @@ func (l *Ledger) editAccount(ctx context.Context, c authz.Principal, key, accoun
 			return AccountResult{}, err
 		}
 	}
-	asked := accountChange{op: authz.ChangeAccount, name: "edit", key: key, account: string(a.ID), seen: *seen, request: []any{"edit account", a.ID, r}}
-	defer func() { *seen = asked.seen }()
-	out, err := l.runOnAccount(ctx, c, &asked, func(*events.Account) events.Change {
-		return change
-	})
+	m.account, m.request = string(a.ID), []any{"edit account", a.ID, r}
+	m.plan = func(*events.Account) events.Change { return change }
+	out, err := l.runOnAccount(ctx, m)
 	if err != nil {
 		return AccountResult{}, err
 	}
@@ -68,7 +67,7 @@ func (l *Ledger) editAccount(ctx context.Context, c authz.Principal, key, accoun
 	return l.editPerson(ctx, out, r)
 }
 
-// person returns what an edit changes of a person, nil where nothing.
+// person returns the fields of the person that an edit changes, nil for none.
 func (r EditAccount) person(kind events.AccountKind) (list []events.PersonField, err error) {
 	var p Person
 	if r.Mail != nil {
@@ -83,9 +82,9 @@ func (r EditAccount) person(kind events.AccountKind) (list []events.PersonField,
 	return list, p.check(kind)
 }
 
-// editPerson does in the directory what an edit's event says.
+// editPerson writes name and mail to the directory after the event of an edit.
 func (l *Ledger) editPerson(ctx context.Context, out commit.Outcome, r EditAccount) (AccountResult, error) {
-	// Whoever asked may hang up; what was begun is finished all the same.
+	// Continue if the client disconnects: the event is stored.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.cfg.CommandTimeout)
 	defer cancel()
 	shown, err := l.tryEditPerson(ctx, out, r)
@@ -93,7 +92,7 @@ func (l *Ledger) editPerson(ctx context.Context, out commit.Outcome, r EditAccou
 		shown, err = l.tryEditPerson(ctx, out, r)
 	}
 	if errors.Is(err, directory.ErrNoRecord) {
-		err = errdefs.Unavailable(err) // trying longer would not help
+		err = errdefs.Unavailable(err) // another retry would not help
 	}
 	if err != nil {
 		return AccountResult{}, fmt.Errorf("stored at position %d, but name and mail are not changed yet; send the same request with the same Idempotency-Key: %w", out.Position, err)
@@ -101,9 +100,9 @@ func (l *Ledger) editPerson(ctx context.Context, out commit.Outcome, r EditAccou
 	return AccountResult{Account: shown, Position: out.Position, Replayed: out.Replayed}, nil
 }
 
-// tryEditPerson tries once, for as long as an append is tried. It returns the
-// account as it is then. Of one that was erased meanwhile nothing is written: its
-// record is gone, or about to go.
+// tryEditPerson tries once, with the timeout of an append. It returns the account.
+// If the account was erased in between, it writes nothing: the record is deleted,
+// or is about to be.
 func (l *Ledger) tryEditPerson(ctx context.Context, out commit.Outcome, r EditAccount) (Account, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.TryTimeout)
 	defer cancel()
@@ -113,7 +112,7 @@ func (l *Ledger) tryEditPerson(ctx context.Context, out commit.Outcome, r EditAc
 	a, err := l.cfg.View.Account(id)
 	if err == nil && !a.Erased {
 		p, failed = l.directory.Edit(ctx, id, out.Position, r.Name, r.Mail)
-		if errors.Is(failed, directory.ErrNoRecord) { // which this process may not have heard of yet
+		if errors.Is(failed, directory.ErrNoRecord) { // the erasure may not be applied here yet
 			if err := l.writer.CatchUp(ctx, events.NounAccount, string(id)); err != nil {
 				return Account{}, err
 			}
@@ -129,11 +128,11 @@ func (l *Ledger) tryEditPerson(ctx context.Context, out commit.Outcome, r EditAc
 	return Account{Account: a, Login: p.Login, Person: Person{Name: p.Name, Mail: p.Mail}}, failed
 }
 
-// owner returns who is to own an account of a kind. A user owns and is not
-// owned, so no account is its own owner, near or far.
+// owner returns the account that will own an account of a kind. Only users own, and
+// users are not owned, so no chain of owners is a circle.
 func (l *Ledger) owner(ctx context.Context, kind events.AccountKind, account string) (events.AccountID, error) {
 	if kind != events.ServiceAccount {
-		return "", errdefs.Invalid("owner", "is for service accounts; a user has none")
+		return "", errdefs.Invalid("owner", "applies only to service accounts; a user has none")
 	}
 	id, err := l.resolve(ctx, account)
 	var field *FieldError
@@ -141,7 +140,7 @@ func (l *Ledger) owner(ctx context.Context, kind events.AccountKind, account str
 		return "", errdefs.Invalid("owner", "%s", field.Problem)
 	}
 	if errors.Is(err, ErrNotFound) {
-		return "", errdefs.Invalid("owner", "is not an account that exists")
+		return "", errdefs.Invalid("owner", "does not exist")
 	}
 	if err != nil {
 		return "", err
@@ -150,7 +149,7 @@ func (l *Ledger) owner(ctx context.Context, kind events.AccountKind, account str
 	case err != nil:
 		return "", errdefs.ViewError(err, "account %s", id)
 	case a.Kind != events.UserAccount:
-		return "", errdefs.Invalid("owner", "is a service account; only a user owns one")
+		return "", errdefs.Invalid("owner", "is a service account; the owner must be a user")
 	case a.Erased:
 		return "", errdefs.Invalid("owner", "is erased")
 	}

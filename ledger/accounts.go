@@ -14,7 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// CreateAccount asks for a new account.
+// CreateAccount is a request for a new account.
 type CreateAccount struct {
 	Login  string
 	Kind   string // user or service
@@ -23,8 +23,8 @@ type CreateAccount struct {
 	Person // a user's
 }
 
-// Person is what can be erased of an account, besides its login. It is kept
-// apart from the log.
+// Person is the personal data of an account, besides its login. It is kept outside
+// the log and can be erased.
 type Person struct {
 	Name string
 	Mail string
@@ -33,22 +33,22 @@ type Person struct {
 // Account is an account as the ledger shows it.
 type Account struct {
 	*events.Account
-	Login string // empty where it was erased
+	Login string // empty if it was erased
 	Person
-	// Partial says that the caller is a token with a part of what the account
-	// has. The grants are that part, and the rest is left out: login, person,
-	// owner, reason of a suspension.
+	// Partial means that the caller is a token with only some of the account's
+	// rights. The grants are those; login, person, owner and the reason of a
+	// suspension are left out.
 	Partial bool
 }
 
-// AccountResult is what became of a command on an account.
+// AccountResult is the result of a command on an account.
 type AccountResult struct {
 	Account  Account
 	Position events.Position
 	Replayed bool
 }
 
-// CreateAccount makes an account. Its login is reserved first, so that two
+// CreateAccount creates an account. It reserves the login first, so that two
 // accounts never share one.
 func (l *Ledger) CreateAccount(ctx context.Context, c authz.Principal, key string, r CreateAccount) (AccountResult, error) {
 	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.createAccount(ctx, c, key, r) })
@@ -80,7 +80,7 @@ func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key strin
 	request := []any{"create account", r}
 	commandKey := events.NewCommandKey(c.Account, key)
 	id := events.NewAccountID(l.cfg.Now(), events.ShardFor(commandKey))
-	// What will be refused, or was done, must not take the login.
+	// A command that is refused or was done before must not reserve the login.
 	var reserved error
 	switch done, err := l.before(commandKey, request); {
 	case err != nil:
@@ -94,12 +94,12 @@ func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key strin
 			if err := l.authz.Authorize(c, authz.CreateAccount, authz.Target{}); err != nil {
 				return nil, err
 			}
-			// A login that is taken is no answer yet: this command itself may
-			// have taken it before, which its key tells.
+			// A login that is taken is not an answer yet: this command may have
+			// reserved it before, which its key shows.
 			if reserved != nil {
 				return nil, reserved
 			}
-			// Another command may have taken over the same reservation.
+			// Another command may have continued the same reservation.
 			return change, l.vacant(id)
 		}),
 	})
@@ -115,19 +115,19 @@ func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key strin
 	return l.accountResult(ctx, out)
 }
 
-// release gives up the login and the description of an account that will not be
-// made, because its command was refused after it had reserved them.
+// release deletes the login and the record of an account that will not be created,
+// because its command was refused after it had reserved them.
 func (l *Ledger) release(ctx context.Context, id events.AccountID) {
 	if l.vacant(id) != nil {
 		return
 	}
 	if err := l.directory.Erase(ctx, id); err != nil {
-		l.log.WarnContext(ctx, "the login of an account that was not made stays reserved for a while", "account_id", id, "err", err)
+		l.log.WarnContext(ctx, "cannot release the login of an account that was not created; it stays reserved for now", "account_id", id, "err", err)
 	}
 }
 
-// stayErased deletes what a command may have described while another one, with
-// the same key, made the account and it was erased.
+// stayErased deletes the record that a command may have written while another one
+// with the same key created the account and the account was erased.
 func (l *Ledger) stayErased(ctx context.Context, id events.AccountID) error {
 	switch a, err := l.cfg.View.Account(id); {
 	case errors.Is(err, events.ErrNotFound):
@@ -140,8 +140,8 @@ func (l *Ledger) stayErased(ctx context.Context, id events.AccountID) error {
 	return l.directory.Erase(ctx, id)
 }
 
-// before returns what a command with the same key did, or why a command that
-// makes something would be refused whatever it is.
+// before returns the outcome of an earlier command with the same key. If there is
+// none, it returns an error if the log has no room for another event.
 func (l *Ledger) before(key events.CommandKey, request any) (commit.Outcome, error) {
 	done, err := l.writer.Earlier(key, request)
 	if err == nil && done.Position == 0 {
@@ -150,10 +150,10 @@ func (l *Ledger) before(key events.CommandKey, request any) (commit.Outcome, err
 	return done, err
 }
 
-// reserve takes a login for the account id and describes the account. It
-// returns the id that the account is to have: that of an earlier reservation
-// whose command died before its event, if it was this command's, or if this
-// ledger has known it for so long that its event cannot come any more.
+// reserve reserves a login and writes the record of the account. It returns the id
+// that the account must have. That is the id of an earlier reservation whose
+// command died before its event, if the reservation is this command's own, or if
+// this ledger has known it for so long that its event can no longer be appended.
 func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey, p Person) (events.AccountID, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
@@ -167,12 +167,12 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 			if l.vacant(held.Account) != nil {
 				return id, errTaken
 			}
-			return id, fmt.Errorf("%w: a command that may still be running has reserved the login; try again in %s", ErrExists, wait.Round(time.Second))
+			return id, fmt.Errorf("%w: another command has reserved the login and may still be running; try again in %s", ErrExists, wait.Round(time.Second))
 		}
 		id = held.Account
 	}
 	return id, l.directory.Describe(ctx, id, directory.Record{Login: login, Name: p.Name, Mail: p.Mail}, func() error {
-		// Another command with the same key, or login, may have made the account.
+		// Another command with the same key or login may have created the account.
 		if err := l.writer.CatchUp(ctx, events.NounAccount, string(id)); err != nil {
 			return err
 		}
@@ -182,7 +182,7 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 
 var errTaken = fmt.Errorf("%w: the login is taken", ErrExists)
 
-// vacant returns [ErrExists] where there is an account id.
+// vacant returns [ErrExists] if the account exists.
 func (l *Ledger) vacant(id events.AccountID) error {
 	_, err := l.cfg.View.Account(id)
 	switch {
@@ -195,41 +195,48 @@ func (l *Ledger) vacant(id events.AccountID) error {
 }
 
 // Grant replaces an account's grants.
-func (l *Ledger) Grant(ctx context.Context, c authz.Principal, key, account string, seen Precondition, list []string) (AccountResult, error) {
+func (l *Ledger) Grant(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition, list []string) (AccountResult, error) {
 	grants, err := l.checkScopes("grants", list)
 	if err != nil {
 		return AccountResult{}, err
 	}
-	asked := accountChange{op: authz.GrantAccount, name: "grant", key: key, account: account, seen: seen, request: []any{"grant", account, grants}}
-	return l.changeAccount(ctx, c, asked, func(*events.Account) events.Change {
-		return &events.AccountGranted{Grants: grants}
+	return l.mutateAccount(ctx, &accountMutation{
+		by: c, op: authz.GrantAccount, verb: "grant", key: key, account: account, ifVersion: ifVersion,
+		request: []any{"grant", account, grants},
+		plan:    func(*events.Account) events.Change { return &events.AccountGranted{Grants: grants} },
 	})
 }
 
-// SuspendAccount stops all of an account's tokens, in one event.
+// SuspendAccount suspends an account, and so all of its tokens, with one event.
 func (l *Ledger) SuspendAccount(ctx context.Context, c authz.Principal, key, account, reason string) (AccountResult, error) {
-	asked := accountChange{op: authz.StopAccount, name: "suspend", key: key, account: account, ending: true, request: []any{"suspend account", account, reason}}
-	return l.changeAccount(ctx, c, asked, func(a *events.Account) events.Change {
-		if a.Suspended {
-			return nil
-		}
-		return &events.AccountSuspended{Reason: reason}
+	return l.mutateAccount(ctx, &accountMutation{
+		by: c, op: authz.StopAccount, verb: "suspend", key: key, account: account, ending: true,
+		request: []any{"suspend account", account, reason},
+		plan: func(a *events.Account) events.Change {
+			if a.Suspended {
+				return nil
+			}
+			return &events.AccountSuspended{Reason: reason}
+		},
 	})
 }
 
 // ResumeAccount ends an account's suspension.
 func (l *Ledger) ResumeAccount(ctx context.Context, c authz.Principal, key, account string) (AccountResult, error) {
-	asked := accountChange{op: authz.StopAccount, name: "resume", key: key, account: account, request: []any{"resume account", account}}
-	return l.changeAccount(ctx, c, asked, func(a *events.Account) events.Change {
-		if !a.Suspended {
-			return nil
-		}
-		return &events.AccountResumed{}
+	return l.mutateAccount(ctx, &accountMutation{
+		by: c, op: authz.StopAccount, verb: "resume", key: key, account: account,
+		request: []any{"resume account", account},
+		plan: func(a *events.Account) events.Change {
+			if !a.Suspended {
+				return nil
+			}
+			return &events.AccountResumed{}
+		},
 	})
 }
 
-// mayAccount is [Ledger.may] for an operation on an account.
-func (l *Ledger) mayAccount(c authz.Principal, op authz.Operation, id events.AccountID) error {
+// authorizeAccount returns nil if the caller may do an operation on an account.
+func (l *Ledger) authorizeAccount(c authz.Principal, op authz.Operation, id events.AccountID) error {
 	a, err := l.cfg.View.Account(id)
 	if errors.Is(err, ErrNotFound) && !l.authz.CanSeeAll(c) {
 		return authz.Denied(op)
@@ -240,12 +247,12 @@ func (l *Ledger) mayAccount(c authz.Principal, op authz.Operation, id events.Acc
 	return l.authz.Authorize(c, op, authz.Target{Account: a})
 }
 
-// Allow returns the account, by id or login, that the caller may do an operation
-// on. It is also for those who carry out operations beside the ledger. The
-// refusal of a command rests on what the quorum has committed.
+// Allow returns an account, by id or login, if the caller may do an operation on
+// it. Package signin uses it for operations of its own. The refusal of a command
+// rests on what the quorum has committed.
 func (l *Ledger) Allow(ctx context.Context, c authz.Principal, op authz.Operation, account string) (*events.Account, error) {
 	if op == authz.SeeAccount || op == authz.SeeSessions {
-		return l.allow(ctx, c, op, account) // a query may lag
+		return l.allow(ctx, c, op, account) // a query may be answered from an older state
 	}
 	return confirmed(ctx, l, func(l *Ledger) (*events.Account, error) { return l.allow(ctx, c, op, account) })
 }
@@ -255,28 +262,33 @@ func (l *Ledger) allow(ctx context.Context, c authz.Principal, op authz.Operatio
 	if err != nil {
 		return nil, err
 	}
-	if err := l.mayAccount(c, op, id); err != nil {
+	if err := l.authorizeAccount(c, op, id); err != nil {
 		return nil, err
 	}
 	a, err := l.cfg.View.Account(id)
 	return a, err
 }
 
-// accountChange is what a command asks of an account that exists.
-type accountChange struct {
+// accountMutation is a command on an account that exists.
+type accountMutation struct {
+	by      authz.Principal
 	op      authz.Operation
-	name    string // as in "suspend"
+	verb    string // as in "suspend"
 	key     string
 	account string // id or login
-	// seen is as in [tokenChange]: the first try sets a zero one.
-	seen    Precondition
-	ending  bool // takes something away, and goes on whatever comes between
-	request any  // what a retry has to match
+	// ifVersion is as in [tokenMutation], but also used if ending and not zero.
+	ifVersion Precondition
+	ending    bool // takes something away, and ignores changes in between
+	request   any  // compared with that of an earlier command with the same key
+	// plan returns the change for an account that is not erased, nil for none. The
+	// caller may do the operation.
+	plan func(*events.Account) events.Change
 }
 
-func (l *Ledger) changeAccount(ctx context.Context, c authz.Principal, asked accountChange, plan func(*events.Account) events.Change) (AccountResult, error) {
+// mutateAccount carries out a command on an account.
+func (l *Ledger) mutateAccount(ctx context.Context, m *accountMutation) (AccountResult, error) {
 	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) {
-		out, err := l.runOnAccount(ctx, c, &asked, plan)
+		out, err := l.runOnAccount(ctx, m)
 		if err != nil {
 			return AccountResult{}, err
 		}
@@ -284,49 +296,53 @@ func (l *Ledger) changeAccount(ctx context.Context, c authz.Principal, asked acc
 	})
 }
 
-// runOnAccount carries out a command on an account that exists.
-func (l *Ledger) runOnAccount(ctx context.Context, c authz.Principal, asked *accountChange, plan func(*events.Account) events.Change) (commit.Outcome, error) {
-	id, err := l.resolveFor(ctx, c, asked.op, asked.account)
+// runOnAccount carries out a command on an account, without confirming a refusal.
+func (l *Ledger) runOnAccount(ctx context.Context, m *accountMutation) (commit.Outcome, error) {
+	id, err := l.resolveFor(ctx, m.by, m.op, m.account)
 	if err != nil {
 		return commit.Outcome{}, err
 	}
-	if err := l.mayAccount(c, asked.op, id); err != nil {
-		return commit.Outcome{}, err // without the id, as of an account that does not exist
+	if err := l.authorizeAccount(m.by, m.op, id); err != nil {
+		return commit.Outcome{}, err // without the id: the same as for an account that does not exist
 	}
 	out, err := l.writer.Run(ctx, commit.Command{
-		Name: asked.name, By: c, Key: asked.key, Request: asked.request,
-		Noun: events.NounAccount, About: string(id), Ending: asked.ending,
-		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
-			a, err := l.cfg.View.Account(id)
-			if err != nil {
-				return nil, errdefs.ViewError(err, "account %s", id)
-			}
-			if err := l.authz.Authorize(c, asked.op, authz.Target{Account: a}); err != nil {
-				return nil, err
-			}
-			if asked.seen == 0 && !asked.ending {
-				asked.seen = a.Version
-			}
-			if asked.seen != 0 && a.Version != asked.seen {
-				return nil, &ConflictError{About: string(id), Current: a.Version}
-			}
-			if a.Erased {
-				return nil, fmt.Errorf("%w: the account is erased", ErrEnded)
-			}
-			change := plan(a)
-			if change == nil {
-				return nil, nil
-			}
-			if id == c.Account {
-				return nil, fmt.Errorf("%w: an account cannot do this to itself; another with the permission %s has to, so that one is always left", ErrForbidden, events.Superuser)
-			}
-			return change, checkChange(change)
-		}),
+		Name: m.verb, By: m.by, Key: m.key, Request: m.request,
+		Noun: events.NounAccount, About: string(id), Ending: m.ending,
+		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) { return l.planAccount(c, id, m) }),
 	})
 	if err != nil {
 		return commit.Outcome{}, fmt.Errorf("change account %s: %w", id, err)
 	}
 	return out, nil
+}
+
+// planAccount authorizes and plans one attempt of a mutation.
+func (l *Ledger) planAccount(c authz.Principal, id events.AccountID, m *accountMutation) (events.Change, error) {
+	a, err := l.cfg.View.Account(id)
+	if err != nil {
+		return nil, errdefs.ViewError(err, "account %s", id)
+	}
+	if err := l.authz.Authorize(c, m.op, authz.Target{Account: a}); err != nil {
+		return nil, err
+	}
+	if m.ifVersion == 0 && !m.ending {
+		m.ifVersion = a.Version
+	}
+	if m.ifVersion != 0 && a.Version != m.ifVersion {
+		return nil, &ConflictError{About: string(id), Current: a.Version}
+	}
+	if a.Erased {
+		return nil, fmt.Errorf("%w: the account is erased", ErrEnded)
+	}
+	change := m.plan(a)
+	if change == nil {
+		return nil, nil
+	}
+	if id == c.Account {
+		return nil, fmt.Errorf("%w: an account cannot do this to itself, so that one with the permission %s is always left; use another one",
+			ErrForbidden, events.Superuser)
+	}
+	return change, checkChange(change)
 }
 
 // GetAccount returns one account, by id or login.
@@ -338,7 +354,7 @@ func (l *Ledger) GetAccount(ctx context.Context, c authz.Principal, account stri
 	return l.describeTo(ctx, c, a)
 }
 
-// describeTo is describe for a caller who may see the account, or a part of it.
+// describeTo describes an account to a caller who may see it, or a part of it.
 func (l *Ledger) describeTo(ctx context.Context, c authz.Principal, a *events.Account) (Account, error) {
 	if l.authz.CanSeeDetails(c, a) {
 		return l.describe(ctx, a)
@@ -374,8 +390,8 @@ func (l *Ledger) ListAccounts(ctx context.Context, c authz.Principal, f AccountF
 	return out, more, nil
 }
 
-// accounts returns up to limit accounts that are wanted, and whether there are
-// more.
+// accounts returns up to limit accounts for which wanted is true, and whether there
+// are more.
 func (l *Ledger) accounts(wanted func(*events.Account) bool, after events.AccountID, limit int) (out []*events.Account, more bool, err error) {
 	const page = 1000
 	for {
@@ -417,8 +433,8 @@ func (l *Ledger) accountResult(ctx context.Context, out commit.Outcome) (Account
 	return AccountResult{Account: shown, Position: out.Position, Replayed: out.Replayed}, nil
 }
 
-// resolveFor is resolve for an operation. A caller who may not know of an account
-// gets the same answer for its login as for one that does not exist.
+// resolveFor is resolve for an operation. A caller who may not see an account gets
+// the same answer for its login as for a login that does not exist.
 func (l *Ledger) resolveFor(ctx context.Context, c authz.Principal, op authz.Operation, account string) (events.AccountID, error) {
 	id, err := l.resolve(ctx, account)
 	missing := errors.Is(err, ErrNotFound)
@@ -428,7 +444,7 @@ func (l *Ledger) resolveFor(ctx context.Context, c authz.Principal, op authz.Ope
 	case isAccountID(account) && !missing:
 		return id, nil
 	}
-	// The same work whether the login exists, as in resolve.
+	// The same work whether or not the login exists, as in resolve.
 	a, err := l.cfg.View.Account(id)
 	if errors.Is(err, events.ErrNotFound) {
 		a, missing = &events.Account{}, true
@@ -441,15 +457,14 @@ func (l *Ledger) resolveFor(ctx context.Context, c authz.Principal, op authz.Ope
 	return id, nil
 }
 
-// isAccountID reports whether an account is named by its id. No login looks like
-// one.
+// isAccountID reports whether account is an id. No login looks like an id.
 func isAccountID(account string) bool {
 	return strings.HasPrefix(account, "acc_") || strings.HasPrefix(account, "tok_")
 }
 
-// resolve turns an id or a login into the id of an account that exists. A login
-// that nobody has takes the same work as one that somebody has: the time that a
-// refusal takes must not tell which.
+// resolve returns the id of an account that exists, by id or login. A login that
+// does not exist takes the same work as one that does, so that the time of a
+// refusal does not reveal which logins exist.
 func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID, error) {
 	if isAccountID(account) {
 		id, err := events.ParseAccountID(account)
@@ -462,13 +477,13 @@ func (l *Ledger) resolve(ctx context.Context, account string) (events.AccountID,
 		return id, nil
 	}
 	if account == "" {
-		return "", errdefs.Invalid("account", "is required: an id or a login")
+		return "", errdefs.Invalid("account", "is required; give an id or a login")
 	}
 	if err := directory.CheckLogin(account); err != nil {
 		return "", errdefs.Invalid("account", "is neither an id nor a login")
 	}
-	// A time of its own: the client gives a request without one too little where
-	// the log is slow.
+	// Without a deadline the NATS client uses its default, which is too short for a
+	// slow log.
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
 	held, err := l.directory.Lookup(ctx, account)

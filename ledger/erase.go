@@ -13,15 +13,14 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// EraseAccount ends an account for ever and deletes what is known of its person:
-// login, name, mail and what they proved to be theirs by. The trail keeps the
-// account's id and what it did. It may be called again where it did not come to
-// its end.
-func (l *Ledger) EraseAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition) (AccountResult, error) {
-	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, seen) })
+// EraseAccount ends an account permanently and deletes its personal data: login,
+// name, mail and credentials. The log keeps the account's id and its events. If
+// it fails halfway, call it again.
+func (l *Ledger) EraseAccount(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition) (AccountResult, error) {
+	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, ifVersion) })
 }
 
-func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, account string, seen Precondition) (AccountResult, error) {
+func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition) (AccountResult, error) {
 	id, err := l.resolveFor(ctx, c, authz.EraseAccount, account)
 	if err != nil {
 		return AccountResult{}, err
@@ -31,7 +30,7 @@ func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, accou
 		return AccountResult{}, errdefs.ViewError(err, "account %s", id)
 	}
 	if err := l.authz.Authorize(c, authz.EraseAccount, authz.Target{Account: a}); err != nil {
-		return AccountResult{}, err // without the id, as of an account that does not exist
+		return AccountResult{}, err // without the id: the same as for an account that does not exist
 	}
 	var done AccountResult
 	if a.Erased {
@@ -43,40 +42,40 @@ func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, accou
 		}
 		done = AccountResult{Account: Account{Account: a}, Position: a.Version}
 	} else {
-		asked := accountChange{op: authz.EraseAccount, name: "erase", key: key, account: string(id), seen: seen, ending: true, request: []any{"erase account", id}}
-		done, err = l.changeAccount(ctx, c, asked, func(*events.Account) events.Change {
-			return &events.AccountErased{}
+		done, err = l.mutateAccount(ctx, &accountMutation{
+			by: c, op: authz.EraseAccount, verb: "erase", key: key, account: string(id), ifVersion: ifVersion, ending: true,
+			request: []any{"erase account", id},
+			plan:    func(*events.Account) events.Change { return &events.AccountErased{} },
 		})
 		if err != nil {
 			return done, err
 		}
 	}
-	// The account is ended by now, so nothing below can be used any more.
+	// The account has ended, so its credentials are no longer accepted.
 	for _, forget := range append([]func(context.Context, events.AccountID) error{l.directory.Erase}, l.cfg.Forget...) {
 		if err := forget(ctx, id); err != nil {
-			return done, fmt.Errorf("the account has ended at position %d, but not everything that is known of its person is deleted yet; send the request again: %w", done.Position, errdefs.Unavailable(err))
+			return done, fmt.Errorf("the account was erased at position %d, but not all of its personal data is deleted yet; send the request again: %w", done.Position, errdefs.Unavailable(err))
 		}
 	}
 	done.Account.Login, done.Account.Person = "", Person{}
 	return done, nil
 }
 
-// Longest texts about a person, in bytes.
+// Maximum lengths of personal data, in bytes.
 const (
 	maxName = 200
 	maxMail = 254 // RFC 5321 section 4.5.3.1.3, without the angle brackets
 )
 
-var errServiceMail = errdefs.Invalid("mail", "is for users; a service account has none")
+var errServiceMail = errdefs.Invalid("mail", "applies only to users; a service account has none")
 
-// check reports what is wrong with what is said of a person. It does not repeat
-// it.
+// check returns what is wrong with personal data, without repeating it.
 func (p Person) check(kind events.AccountKind) error {
 	switch {
 	case p.Mail != "" && kind == events.ServiceAccount:
 		return errServiceMail
 	case len(p.Name) > maxName:
-		return errdefs.Invalid("name", "is %d bytes long, and %d are the most", len(p.Name), maxName)
+		return errdefs.Invalid("name", "is %d bytes long; the maximum is %d", len(p.Name), maxName)
 	case !utf8.ValidString(p.Name) || strings.ContainsFunc(p.Name, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return errdefs.Invalid("name", "holds a control or other unprintable character")
 	case events.LooksSecret(p.Name):
@@ -84,12 +83,12 @@ func (p Person) check(kind events.AccountKind) error {
 	case p.Mail == "":
 		return nil
 	case len(p.Mail) > maxMail:
-		return errdefs.Invalid("mail", "is %d bytes long, and %d are the most", len(p.Mail), maxMail)
+		return errdefs.Invalid("mail", "is %d bytes long; the maximum is %d", len(p.Mail), maxMail)
 	case strings.ContainsFunc(p.Mail, func(r rune) bool { return r > unicode.MaxASCII }):
-		return errdefs.Invalid("mail", "holds letters beyond ASCII, which may look like others; write its domain as xn--...")
+		return errdefs.Invalid("mail", "contains letters outside ASCII, which can look like others; write the domain as xn--...")
 	}
 	if a, err := mail.ParseAddress(p.Mail); err != nil || a.Address != p.Mail {
-		return errdefs.Invalid("mail", "is not one address, as in ann@example.org")
+		return errdefs.Invalid("mail", "must be a single address, for example ann@example.org")
 	}
 	return nil
 }

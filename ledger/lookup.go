@@ -28,7 +28,7 @@ type Token struct {
 
 // GetToken returns one token.
 func (l *Ledger) GetToken(c authz.Principal, id events.TokenID) (Token, error) {
-	t, _, err := l.aim(c, authz.SeeToken, id)
+	t, _, err := l.authorizedToken(c, authz.SeeToken, id)
 	if err != nil {
 		return Token{}, err
 	}
@@ -106,7 +106,7 @@ func (l *Ledger) lookIn(ctx context.Context, c authz.Principal, account string) 
 	if account != "" {
 		id, err := l.resolveFor(ctx, c, authz.SeeAccount, account)
 		if err == nil && !everywhere {
-			err = l.mayAccount(c, authz.SeeAccount, id)
+			err = l.authorizeAccount(c, authz.SeeAccount, id)
 		}
 		return []events.AccountID{id}, err
 	}

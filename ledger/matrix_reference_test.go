@@ -307,7 +307,7 @@ func (r rules) within(t thing) []answer {
 	if hasAll(r.accounts[t.account].grants, t.scopes) {
 		return nil
 	}
-	return []answer{{forbidden, []string{"never more than its account"}}}
+	return []answer{{forbidden, []string{"cannot have more rights than its account"}}}
 }
 
 // make returns how the making of a token ends.
@@ -346,7 +346,7 @@ func (r rules) change(c who, op string, t thing) []answer {
 		answers = append(answers, answer{outcome: ended})
 	}
 	if op == "resume a token" && t.stoppedBy != "" && t.stoppedBy != c.account && !has(c.scopes, "superuser") {
-		answers = append(answers, answer{forbidden, []string{"superuser", "needs that account"}})
+		answers = append(answers, answer{forbidden, []string{"superuser", "only that account"}})
 	}
 	return answers
 }

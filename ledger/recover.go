@@ -144,7 +144,7 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 			case !reigns: // since it was found; the next try finds another
 				return nil, fmt.Errorf("%w: account %s was demoted, suspended or erased meanwhile", ErrUnavailable, account)
 			}
-			if err := l.clock(); err != nil {
+			if err := l.checkClock(); err != nil {
 				return nil, err
 			}
 			change := &events.TokenCreated{

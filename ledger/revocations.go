@@ -8,67 +8,69 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// RevokeMany asks to end all tokens that match every field that is given.
+// RevokeMany is a request to revoke all tokens that match every given field.
 type RevokeMany struct {
 	Account string    // id or login
 	App     string    // as the token names it
-	Device  string    // likewise
-	Scope   string    // what the token may do, by its own scopes or by what it inherits
-	Before  time.Time // made before it
+	Device  string    // as the token names it
+	Scope   string    // a scope that the token has, of its own or inherited
+	Before  time.Time // created before it
 
 	Reason string
-	// IncludeSelf lets the caller's own token be among them.
+	// IncludeSelf includes the caller's own token.
 	IncludeSelf bool
 	// DryRun changes nothing.
 	DryRun bool
-	// Prove begins to wait for the proof as soon as there is something to
-	// prove; [Ledger.Prove] with the result's position returns it.
+	// Prove starts the wait for a receipt as soon as a position is known.
+	// [Ledger.Prove] with the result's position returns the receipt.
 	Prove bool
-	// After goes on behind a token where an earlier request stopped.
+	// After is Next of an earlier request that stopped.
 	After events.TokenID
 }
 
-// RevokedMany is what became of it.
+// RevokedMany is the result of a bulk revocation.
 type RevokedMany struct {
-	// Position that the answer rests on: what is revoked is so from there on.
+	// Position from which on the tokens are revoked.
 	Position events.Position
-	Matched  int // tokens that match and were looked at
-	Revoked  int // of them, ended by this request; by a dry run, those that would be
+	Matched  int // tokens that match and were examined
+	Revoked  int // of them, revoked by this request, or that a dry run would revoke
 	Already  int // of them, ended before
-	// Tokens are some of those that were revoked.
+	// Tokens are some of the revoked tokens.
 	Tokens []events.TokenID
-	// Spared says that the caller's own token matches and was left.
+	// Spared means that the caller's own token matches and was not revoked.
 	Spared bool
-	// At names the one event that ended all of them, 0 where each was ended by
-	// one of its own, or none was.
+	// At is the position of the one event that revoked all of them, 0 if each has an
+	// event of its own or none was revoked.
 	At events.Position
-	// Uncounted says that there are more than were counted. All are revoked.
+	// Uncounted means that more tokens match than were counted. All are revoked.
 	Uncounted bool
-	// Next is where another request has to go on, empty where this one came to
-	// the end.
+	// Next is After of the request that continues this one, empty if it is
+	// finished.
 	Next     events.TokenID
 	Replayed bool
 }
 
-// Bounds of one request. What is left is for the next one.
+// Bounds of one request. The next request continues.
 const (
-	mostRevoked = 10_000           // tokens that are ended one by one
-	mostListed  = 100              // in the answer
-	bulkTime    = 30 * time.Second // for looking at tokens and ending them
-	mostCounted = 1000             // of those that one event has ended
-	bulkPage    = 500
-	bulkAtOnce  = 16
+	maxRevoked   = 10_000           // tokens that are revoked one by one
+	maxListed    = 100              // in the answer
+	bulkTime     = 30 * time.Second // for examining and revoking tokens
+	maxCounted   = 1000             // of the tokens that one event revoked
+	bulkPage     = 500
+	bulkParallel = 16
 )
 
-// RevokeMany ends tokens together. All of an account's, or all that were made
-// before a time, end by one event; else each by one of its own. A request that
-// is sent again goes on with those that are left.
+// RevokeMany revokes tokens in bulk. One event revokes all tokens of an account, or
+// all that were created before a time; any other selection is revoked token by
+// token. A request that is sent again continues with the remaining tokens.
 func (l *Ledger) RevokeMany(ctx context.Context, c authz.Principal, key string, r RevokeMany) (RevokedMany, error) {
 	out, err := l.revokeMany(ctx, c, key, r)
 	if err != nil {
@@ -78,12 +80,12 @@ func (l *Ledger) RevokeMany(ctx context.Context, c authz.Principal, key string, 
 }
 
 func (l *Ledger) revokeMany(ctx context.Context, c authz.Principal, key string, r RevokeMany) (RevokedMany, error) {
-	b := &bulk{Ledger: l, caller: c, key: key, r: r, began: l.cfg.Now()}
+	b := &bulkRevocation{l: l, caller: c, key: key, r: r, began: l.cfg.Now()}
 	if err := b.check(); err != nil {
 		return RevokedMany{}, err
 	}
-	// What matches is looked for in a state that holds every token whose making
-	// was acknowledged before this request.
+	// Match on a state that holds every token that was acknowledged before this
+	// request.
 	at, err := l.writer.Confirm(ctx)
 	if err != nil {
 		return RevokedMany{}, err
@@ -91,25 +93,25 @@ func (l *Ledger) revokeMany(ctx context.Context, c authz.Principal, key string, 
 	if b.caller, err = l.authz.Current(c); err != nil {
 		return RevokedMany{}, err
 	}
-	if err := b.permit(ctx); err != nil {
+	if err := b.authorize(ctx); err != nil {
 		return RevokedMany{}, err
 	}
 	b.out.Position = at
 	switch {
 	case r.DryRun:
-		return b.out, b.each(ctx, b.live, nil)
-	case b.asOne():
-		return b.out, b.together(ctx)
+		return b.out, b.forEachMatch(ctx, b.live, nil)
+	case b.isCutoff():
+		return b.out, b.revokeByCutoff(ctx)
 	}
-	if err := b.each(ctx, b.live, b.revoke); err != nil {
+	if err := b.forEachMatch(ctx, b.live, b.revoke); err != nil {
 		return b.out, err
 	}
 	return b.out, b.revokeSelf(ctx)
 }
 
-// bulk is one request on its way.
-type bulk struct {
-	*Ledger
+// bulkRevocation is one request that is being carried out.
+type bulkRevocation struct {
+	l       *Ledger
 	caller  authz.Principal
 	key     string
 	r       RevokeMany
@@ -120,17 +122,17 @@ type bulk struct {
 	out     RevokedMany
 }
 
-// asOne reports whether one event can end all that match.
-func (b *bulk) asOne() bool { return b.r.App == "" && b.r.Device == "" && b.r.Scope == "" }
+// isCutoff reports whether one event can revoke all tokens that match.
+func (b *bulkRevocation) isCutoff() bool { return b.r.App == "" && b.r.Device == "" && b.r.Scope == "" }
 
-// check reports what is wrong with the request, whatever the state.
-func (b *bulk) check() error {
+// check returns what is wrong with the request, independent of the state.
+func (b *bulkRevocation) check() error {
 	r := b.r
-	if r.Account == "" && b.asOne() && r.Before.IsZero() {
-		return fmt.Errorf("%w: name at least one of account, app, device, scope and created_before; nothing that ends every token there is goes without", ErrInvalid)
+	if r.Account == "" && b.isCutoff() && r.Before.IsZero() {
+		return fmt.Errorf("%w: give at least one of account, app, device, scope and created_before; without any, every token would be revoked", ErrInvalid)
 	}
 	if !r.Before.IsZero() {
-		if err := b.clock(); err != nil {
+		if err := b.l.checkClock(); err != nil {
 			return err
 		}
 	}
@@ -141,7 +143,7 @@ func (b *bulk) check() error {
 		return err
 	}
 	if r.Scope != "" {
-		list, err := b.checkScopes("scope", []string{r.Scope})
+		list, err := b.l.checkScopes("scope", []string{r.Scope})
 		if err != nil {
 			return err
 		}
@@ -150,38 +152,39 @@ func (b *bulk) check() error {
 	return nil
 }
 
-// permit settles whose tokens are looked at, and whether the caller may.
-func (b *bulk) permit(ctx context.Context) error {
+// authorize sets the account whose tokens are examined, and returns nil if the
+// caller may revoke them.
+func (b *bulkRevocation) authorize(ctx context.Context) error {
 	c := b.caller
 	var err error
 	switch {
 	case b.r.Account != "":
-		if b.account, err = b.resolveFor(ctx, c, authz.RevokeAccount, b.r.Account); err != nil {
+		if b.account, err = b.l.resolveFor(ctx, c, authz.RevokeAccount, b.r.Account); err != nil {
 			return err
 		}
-		if !b.asOne() && b.authz.IsSiteAdmin(c) {
-			break // of the account's tokens, those that the caller may revoke
+		if !b.isCutoff() && b.l.authz.IsSiteAdmin(c) {
+			break // matches selects those that the caller may revoke
 		}
-		return b.mayAccount(c, authz.RevokeAccount, b.account)
-	case b.asOne() || b.authz.IsSuperuser(c):
-		return b.authz.Authorize(c, authz.RevokeEverywhere, authz.Target{})
-	case !b.authz.IsSiteAdmin(c):
-		b.account = c.Account // to others it has no relation
-		return b.mayAccount(c, authz.RevokeAccount, b.account)
+		return b.l.authorizeAccount(c, authz.RevokeAccount, b.account)
+	case b.isCutoff() || b.l.authz.IsSuperuser(c):
+		return b.l.authz.Authorize(c, authz.RevokeEverywhere, authz.Target{})
+	case !b.l.authz.IsSiteAdmin(c):
+		b.account = c.Account // it has no relation to other accounts
+		return b.l.authorizeAccount(c, authz.RevokeAccount, b.account)
 	}
-	// An admin of some resources: by the proof that the rule for an account asks.
-	return b.authz.CheckReauth(c, authz.RevokeAccount)
+	// A site admin must re-authenticate as for an account.
+	return b.l.authz.CheckReauth(c, authz.RevokeAccount)
 }
 
-// request is what a retry has to match.
-func (b *bulk) request(about string) any {
+// request is compared with that of an earlier command with the same key.
+func (b *bulkRevocation) request(about string) any {
 	r := b.r
 	return []any{"revoke many", b.account, r.App, r.Device, r.Scope, r.Before, r.Reason, r.IncludeSelf, about}
 }
 
-// matches reports whether a token is one of those that are meant, and the caller
-// may end it.
-func (b *bulk) matches(t *events.Token) (bool, error) {
+// matches reports whether the request selects a token and the caller may revoke
+// it.
+func (b *bulkRevocation) matches(t *events.Token) (bool, error) {
 	if b.account != "" && t.Account != b.account ||
 		b.r.App != "" && t.App != b.r.App ||
 		b.r.Device != "" && t.Device != b.r.Device ||
@@ -189,7 +192,7 @@ func (b *bulk) matches(t *events.Token) (bool, error) {
 		b.upTo > 0 && t.CreatedIn >= b.upTo {
 		return false, nil
 	}
-	a, err := b.cfg.View.Account(t.Account)
+	a, err := b.l.cfg.View.Account(t.Account)
 	switch {
 	case errors.Is(err, events.ErrNotFound):
 		return false, nil
@@ -197,10 +200,10 @@ func (b *bulk) matches(t *events.Token) (bool, error) {
 		return false, errdefs.Unavailable(err)
 	}
 	on := authz.TokenTarget(t, a)
-	if b.scope != (events.Scope{}) && !b.cfg.Model.AnyCovers(on.Scopes, b.scope) {
+	if b.scope != (events.Scope{}) && !b.l.cfg.Model.AnyCovers(on.Scopes, b.scope) {
 		return false, nil
 	}
-	switch err := b.authz.Authorize(b.caller, authz.RevokeToken, on); {
+	switch err := b.l.authz.Authorize(b.caller, authz.RevokeToken, on); {
 	case errors.Is(err, ErrUnavailable):
 		return false, err
 	default:
@@ -208,22 +211,22 @@ func (b *bulk) matches(t *events.Token) (bool, error) {
 	}
 }
 
-// live reports whether a token has not ended for ever.
-func (b *bulk) live(t *events.Token) (bool, error) {
+// live reports whether a token is neither revoked nor cut off.
+func (b *bulkRevocation) live(t *events.Token) (bool, error) {
 	if t.State == events.Revoked {
 		return false, nil
 	}
-	cut, err := b.cutOff(t)
+	cut, err := b.l.cutOff(t)
 	return !cut, err
 }
 
-// each looks at every token that matches, for as long as there is time, and
-// counts it: as revoked where wanted says so, and as having ended before where
-// not. Those that are wanted go to end, a page at a time.
-func (b *bulk) each(ctx context.Context, wanted func(*events.Token) (bool, error), end func(context.Context, []*events.Token) error) error {
+// forEachMatch counts the tokens that match, until bulkTime has passed: as revoked
+// if wanted is true, otherwise as ended before. It passes the wanted tokens to
+// end, a page at a time, if end is not nil.
+func (b *bulkRevocation) forEachMatch(ctx context.Context, wanted func(*events.Token) (bool, error), end func(context.Context, []*events.Token) error) error {
 	deadline := b.began.Add(bulkTime)
 	for after := b.r.After; ; {
-		page, more, err := b.cfg.View.Tokens(b.account, nil, after, bulkPage)
+		page, more, err := b.l.cfg.View.Tokens(b.account, nil, after, bulkPage)
 		if err != nil {
 			return errdefs.Unavailable(err)
 		}
@@ -247,7 +250,7 @@ func (b *bulk) each(ctx context.Context, wanted func(*events.Token) (bool, error
 				b.out.Already++
 			case t.ID == b.caller.Token && !b.r.IncludeSelf:
 				b.out.Spared = true
-			case t.ID == b.caller.Token && end != nil: // last of all, see revokeSelf
+			case t.ID == b.caller.Token && end != nil: // revoked last, see revokeSelf
 			default:
 				list = append(list, t)
 			}
@@ -265,70 +268,63 @@ func (b *bulk) each(ctx context.Context, wanted func(*events.Token) (bool, error
 		}
 		b.out.Next = after
 		switch {
-		case ctx.Err() != nil, b.cfg.Now().After(deadline),
-			end != nil && b.out.Revoked+bulkPage > mostRevoked,
-			b.upTo > 0 && b.out.Matched >= mostCounted:
+		case ctx.Err() != nil, b.l.cfg.Now().After(deadline),
+			end != nil && b.out.Revoked+bulkPage > maxRevoked,
+			b.upTo > 0 && b.out.Matched >= maxCounted:
 			return nil
 		}
 	}
 }
 
-func (b *bulk) count(list []*events.Token) {
+func (b *bulkRevocation) count(list []*events.Token) {
 	b.out.Revoked += len(list)
 	for _, t := range list {
-		if len(b.out.Tokens) < mostListed {
+		if len(b.out.Tokens) < maxListed {
 			b.out.Tokens = append(b.out.Tokens, t.ID)
 		}
 	}
 }
 
-// revoke ends tokens one by one, some at once.
-func (b *bulk) revoke(ctx context.Context, list []*events.Token) error {
-	var (
-		mu    sync.Mutex
-		work  sync.WaitGroup
-		slots = make(chan struct{}, bulkAtOnce)
-		first error
-	)
+// revoke revokes tokens one by one, several in parallel. It stops at the first
+// error.
+func (b *bulkRevocation) revoke(ctx context.Context, list []*events.Token) error {
+	var mu sync.Mutex // guards b.out
+	work, failed := errgroup.WithContext(ctx)
+	work.SetLimit(bulkParallel)
 	for _, t := range list {
-		mu.Lock()
-		stop := first != nil || ctx.Err() != nil
-		mu.Unlock()
-		if stop {
+		if failed.Err() != nil {
 			break
 		}
-		slots <- struct{}{}
-		work.Go(func() {
-			defer func() { <-slots }()
+		work.Go(func() error {
 			out, err := b.revokeOne(ctx, t.ID)
+			if err != nil {
+				return err
+			}
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
-				first = err
-				return
-			}
 			b.out.Position = max(b.out.Position, out.Position)
 			b.count([]*events.Token{t})
+			return nil
 		})
 	}
-	work.Wait()
-	if first == nil && ctx.Err() != nil {
-		first = errdefs.Unavailable(ctx.Err())
+	err := work.Wait()
+	if err == nil && ctx.Err() != nil {
+		err = errdefs.Unavailable(ctx.Err())
 	}
-	if first != nil {
-		return fmt.Errorf("%d tokens were revoked, and more are left; send the same request again to go on: %w", b.out.Revoked, first)
+	if err != nil {
+		return fmt.Errorf("%d tokens were revoked, but not all; send the same request again to continue: %w", b.out.Revoked, err)
 	}
 	slices.Sort(b.out.Tokens)
 	return nil
 }
 
-// revokeSelf ends the caller's own token, if it is among those that are meant,
-// once all others have ended. From then on the caller may end nothing more.
-func (b *bulk) revokeSelf(ctx context.Context) error {
+// revokeSelf revokes the caller's own token, if it matches, after all others. From
+// then on the caller can revoke nothing.
+func (b *bulkRevocation) revokeSelf(ctx context.Context) error {
 	if !b.r.IncludeSelf || b.caller.Token == "" || b.out.Next != "" {
 		return nil
 	}
-	t, err := b.token(b.caller.Token)
+	t, err := b.l.token(b.caller.Token)
 	if err != nil {
 		return err
 	}
@@ -340,17 +336,17 @@ func (b *bulk) revokeSelf(ctx context.Context) error {
 	return b.revoke(ctx, []*events.Token{t})
 }
 
-// revokeOne ends one token, on a key of its own under the request's.
-func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (commit.Outcome, error) {
+// revokeOne revokes one token, with a key derived from the request's.
+func (b *bulkRevocation) revokeOne(ctx context.Context, id events.TokenID) (commit.Outcome, error) {
 	key := b.key
 	if key != "" {
 		key += "\x00" + string(id)
 	}
-	return b.writer.Run(ctx, commit.Command{
+	return b.l.writer.Run(ctx, commit.Command{
 		Name: "revoke", By: b.caller, Key: key, Request: b.request(string(id)),
 		Noun: events.NounToken, About: string(id), Ending: true,
-		Decide: b.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
-			t, _, err := l.aim(c, authz.RevokeToken, id)
+		Decide: b.l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
+			t, _, err := l.authorizedToken(c, authz.RevokeToken, id)
 			if err != nil || t.State == events.Revoked {
 				return nil, err
 			}
@@ -359,65 +355,70 @@ func (b *bulk) revokeOne(ctx context.Context, id events.TokenID) (commit.Outcome
 	})
 }
 
-// together ends all of an account's tokens, or all that were created before a
-// time, by one event. Without a time it ends what stands before it in the log, so
-// no clock has a say.
-func (b *bulk) together(ctx context.Context) error {
-	var ended func(*events.Token) (bool, error) // before this, as of the decision
-	c := commit.Command{
-		Name: "revoke tokens", By: b.caller, Key: b.key, Request: b.request(""),
-		Noun: events.NounPolicy, About: events.PolicyName, Ending: true,
-		Decide: b.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
-			if err := b.spareSelf(); err != nil {
-				return nil, err
-			}
-			what, before, err := b.cut(l, c)
-			if err != nil || what == nil {
-				return nil, err
-			}
-			ended = before
-			return what, checkChange(what)
-		}),
-	}
-	if b.account != "" {
-		c.Noun, c.About = events.NounAccount, string(b.account)
-	}
-	out, err := b.writer.Run(ctx, c)
+// revokeByCutoff revokes all of an account's tokens, or all that were created
+// before a time, with one event. Without a time, the event ends every token before
+// it in the log, so no clock matters.
+func (b *bulkRevocation) revokeByCutoff(ctx context.Context) error {
+	var endedBefore func(*events.Token) (bool, error) // before the event, as of its decision
+	out, err := b.l.writer.Run(ctx, b.cutoffCommand(&endedBefore))
 	if err != nil {
 		return err
 	}
-	did := out.Kind == events.KindAccountTokensRevoked || out.Kind == events.KindPolicyTokensRevoked
-	at := out.Position
-	if did {
+	at, cutOff := out.Position, out.Kind == events.KindAccountTokensRevoked || out.Kind == events.KindPolicyTokensRevoked
+	if cutOff {
 		b.out.At, b.upTo = at, at
-	} else { // all had ended before
-		at = max(at, b.Position())
+	} else { // all of them had ended before
+		at = max(at, b.l.Position())
 		b.upTo = at + 1
 	}
 	b.out.Position, b.out.Replayed = at, out.Replayed
 	if b.r.Prove {
-		b.receipts.begin(b.out.Position)
+		b.l.receipts.begin(at)
 	}
-	// A token that is revoked was so before the event, or has been since.
-	err = b.each(ctx, func(t *events.Token) (bool, error) {
-		if !did || t.State == events.Revoked && t.Version <= at {
+	err = b.forEachMatch(ctx, func(t *events.Token) (bool, error) {
+		// A token that is revoked by itself was so before the event, or is since then.
+		if !cutOff || t.State == events.Revoked && t.Version <= at {
 			return false, nil
 		}
-		if ended == nil {
+		if endedBefore == nil {
 			return true, nil
 		}
-		was, err := ended(t)
-		return !was, err
+		ended, err := endedBefore(t)
+		return !ended, err
 	}, nil)
 	b.out.Position = at
 	b.out.Uncounted, b.out.Next = b.out.Next != "", ""
 	return err
 }
 
-// cut returns the event that ends the tokens, and what tells whether an earlier
-// one has ended a token by now. The event is nil if a time is named and all that
-// were created before it have ended.
-func (b *bulk) cut(l *Ledger, c authz.Principal) (change events.Change, ended func(*events.Token) (bool, error), err error) {
+// cutoffCommand returns the command that appends the event. Its decision sets
+// endedBefore, which reports whether a token had ended before the event.
+func (b *bulkRevocation) cutoffCommand(endedBefore *func(*events.Token) (bool, error)) commit.Command {
+	c := commit.Command{
+		Name: "revoke tokens", By: b.caller, Key: b.key, Request: b.request(""),
+		Noun: events.NounPolicy, About: events.PolicyName, Ending: true,
+		Decide: b.l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
+			if err := b.spareSelf(); err != nil {
+				return nil, err
+			}
+			change, ended, err := b.planCutoff(l, c)
+			if err != nil || change == nil {
+				return nil, err
+			}
+			*endedBefore = ended
+			return change, checkChange(change)
+		}),
+	}
+	if b.account != "" {
+		c.Noun, c.About = events.NounAccount, string(b.account)
+	}
+	return c
+}
+
+// planCutoff returns the event that revokes the tokens, and a function that reports
+// whether a token has ended before. The event is nil if the request has a time and
+// all tokens created before it have ended.
+func (b *bulkRevocation) planCutoff(l *Ledger, c authz.Principal) (change events.Change, ended func(*events.Token) (bool, error), err error) {
 	policy, err := l.policy()
 	if err != nil {
 		return nil, nil, err
@@ -430,14 +431,14 @@ func (b *bulk) cut(l *Ledger, c authz.Principal) (change events.Change, ended fu
 			return nil, nil, nil
 		}
 		return &events.PolicyTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, func(t *events.Token) (bool, error) {
-			a, err := b.cfg.View.Account(t.Account)
+			a, err := b.l.cfg.View.Account(t.Account)
 			if err != nil {
 				return false, errdefs.ViewError(err, "account %s", t.Account)
 			}
 			return events.CutOff(t, a, policy), nil
 		}, nil
 	}
-	if err := l.mayAccount(c, authz.RevokeAccount, b.account); err != nil {
+	if err := l.authorizeAccount(c, authz.RevokeAccount, b.account); err != nil {
 		return nil, nil, err
 	}
 	a, err := l.cfg.View.Account(b.account)
@@ -451,13 +452,13 @@ func (b *bulk) cut(l *Ledger, c authz.Principal) (change events.Change, ended fu
 	return &events.AccountTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, ended, nil
 }
 
-// spareSelf refuses an event that would end the caller's own token, which one
-// event cannot leave out.
-func (b *bulk) spareSelf() error {
+// spareSelf returns an error if the event would revoke the caller's own token
+// without IncludeSelf. One event cannot leave a token out.
+func (b *bulkRevocation) spareSelf() error {
 	if b.r.IncludeSelf || b.caller.Token == "" {
 		return nil
 	}
-	t, err := b.token(b.caller.Token)
+	t, err := b.l.token(b.caller.Token)
 	if err != nil {
 		return err
 	}
@@ -469,7 +470,7 @@ func (b *bulk) spareSelf() error {
 	case err != nil:
 		return err
 	case live:
-		return errdefs.Invalid("include_self", "is not set, and your own token is among them; set it, or use a token that is not")
+		return errdefs.Invalid("include_self", "is not set, but your own token matches; set it, or use another token")
 	}
 	return nil
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// live returns [ErrEnded] where an account's tokens cannot work.
-func live(a *events.Account) error {
+// checkActive returns [ErrEnded] if an account is suspended or erased.
+func checkActive(a *events.Account) error {
 	switch {
 	case a.Erased:
 		return fmt.Errorf("%w: account %s is erased", ErrEnded, a.ID)
@@ -20,10 +20,11 @@ func live(a *events.Account) error {
 	return nil
 }
 
-// within returns [ErrForbidden] where scopes go beyond what the account has.
-func (l *Ledger) within(a *events.Account, scopes []events.Scope) error {
+// checkWithinAccount returns [ErrForbidden] if scopes exceed the account's grants.
+func (l *Ledger) checkWithinAccount(a *events.Account, scopes []events.Scope) error {
 	if missing := l.cfg.Model.Missing(a.Grants, scopes); len(missing) > 0 {
-		return fmt.Errorf("%w: account %s does not have %s itself; a token is never more than its account", ErrForbidden, a.ID, strings.Join(events.ScopeStrings(missing), ", "))
+		return fmt.Errorf("%w: account %s does not have %s; a token cannot have more rights than its account",
+			ErrForbidden, a.ID, strings.Join(events.ScopeStrings(missing), ", "))
 	}
 	return nil
 }
@@ -31,9 +32,9 @@ func (l *Ledger) within(a *events.Account, scopes []events.Scope) error {
 func (l *Ledger) parseScopes(list []string, inherit bool) ([]events.Scope, error) {
 	switch {
 	case inherit && len(list) > 0:
-		return nil, errdefs.Invalid("inherit", "takes all that the account has; leave scopes out")
+		return nil, errdefs.Invalid("inherit", "means all grants of the account; omit scopes")
 	case !inherit && len(list) == 0:
-		return nil, errdefs.Invalid("scopes", "is empty, and such a token could do nothing; name scopes, or inherit")
+		return nil, errdefs.Invalid("scopes", "is empty, so the token could do nothing; give scopes or set inherit")
 	}
 	return l.checkScopes("scopes", list)
 }
@@ -49,11 +50,11 @@ func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error
 	return scopes, nil
 }
 
-// clock returns [ErrUnavailable] if a command that computes a time from this
-// machine's clock, or compares one with it, would compute a wrong one.
-func (l *Ledger) clock() error {
+// checkClock returns [ErrUnavailable] if this machine's clock is in doubt. Every
+// command that computes a time, or compares one with the clock, calls it.
+func (l *Ledger) checkClock() error {
 	if err := l.cfg.Clock(); err != nil {
-		return fmt.Errorf("%w: nothing was changed, because the clock of this ledger is in doubt: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: nothing was changed, because the clock of this ledger may be wrong: %w", ErrUnavailable, err)
 	}
 	return nil
 }
@@ -78,7 +79,7 @@ func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
 	return at, l.checkExpiry(now, at, "expires_in")
 }
 
-// lastYear bounds times: later ones are no number of nanoseconds.
+// lastYear bounds times: later ones do not fit into nanoseconds.
 const lastYear = 2261
 
 func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
@@ -91,15 +92,14 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 	case !at.After(now):
 		return errdefs.Invalid(field, "is not in the future")
 	case longest > 0 && at.Sub(now) > longest:
-		return errdefs.Invalid(field, "is more than %s away, the longest that the policy allows", humanDuration(longest))
+		return errdefs.Invalid(field, "is more than %s away, the maximum that the policy allows", humanDuration(longest))
 	case at.Year() > lastYear:
-		return errdefs.Invalid(field, "is past the year %d", lastYear)
+		return errdefs.Invalid(field, "is after the year %d", lastYear)
 	}
 	return nil
 }
 
-// graceEnd returns until when the old secret lives, zero if it ends with the
-// event.
+// graceEnd returns when the old secret ends, zero if it ends with the event.
 func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) (time.Time, error) {
 	p, err := l.policy()
 	if err != nil {
@@ -114,12 +114,12 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 	case g < 0:
 		return time.Time{}, errdefs.Invalid("grace", "is negative")
 	case g > longest:
-		return time.Time{}, errdefs.Invalid("grace", "is more than %s, the longest that the policy allows", humanDuration(longest))
+		return time.Time{}, errdefs.Invalid("grace", "is more than %s, the maximum that the policy allows", humanDuration(longest))
 	}
 	if g == 0 {
 		return time.Time{}, nil
 	}
-	if err := l.clock(); err != nil {
+	if err := l.checkClock(); err != nil {
 		return time.Time{}, err
 	}
 	until := now.Add(g).UTC().Round(0)
@@ -141,9 +141,8 @@ func expired(t *events.Token, now time.Time) bool {
 	return !t.Expires.IsZero() && !now.Before(t.Expires)
 }
 
-// notEnded returns [ErrEnded] if a token was revoked, by itself or together with
-// others, or if its account was erased. Such a token never works again, so there is
-// nothing to change about it.
+// notEnded returns [ErrEnded] if a token was revoked, alone or by a bulk
+// revocation, or if its account was erased. Such a token never works again.
 func (l *Ledger) notEnded(t *events.Token) error {
 	if t.State == events.Revoked {
 		return endedError(t)
@@ -152,16 +151,16 @@ func (l *Ledger) notEnded(t *events.Token) error {
 	case err != nil:
 		return err
 	case cut:
-		return fmt.Errorf("%w: the token was revoked together with others of its account, or its account was erased; create a new one", ErrEnded)
+		return fmt.Errorf("%w: token was revoked by a bulk revocation, or its account was erased; create a new one", ErrEnded)
 	}
 	return nil
 }
 
 func endedError(t *events.Token) error {
-	return fmt.Errorf("%w: the token is revoked since %s, for ever", ErrEnded, t.Revoked.Format(time.RFC3339))
+	return fmt.Errorf("%w: token was revoked on %s; create a new one", ErrEnded, t.Revoked.Format(time.RFC3339))
 }
 
-// newSecret makes a secret of a form, and what the log keeps of it.
+// newSecret makes a secret in a format, and the record that the log keeps.
 func (l *Ledger) newSecret(kind events.AccountKind, form events.SecretForm) (events.Secret, events.SecretRecord) {
 	s := l.cfg.Format.NewSecret(kind)
 	if form == events.FormHex32 {
@@ -176,7 +175,7 @@ func record(s events.Secret) events.SecretRecord {
 	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: s.Digest()}
 }
 
-// checkChange turns what cannot be in an event into [ErrInvalid].
+// checkChange returns [ErrInvalid] if an event cannot have the change.
 func checkChange(c events.Change) error {
 	if err := events.Check(c); err != nil {
 		return fmt.Errorf("%w: %s", ErrInvalid, oneLine(err))
@@ -184,10 +183,10 @@ func checkChange(c events.Change) error {
 	return nil
 }
 
-// oneLine puts a joined error on one line.
+// oneLine writes a joined error on one line.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// humanDuration prints whole days, hours and minutes as such.
+// humanDuration formats whole days, hours and minutes in words.
 func humanDuration(d time.Duration) string {
 	for _, unit := range []struct {
 		name string

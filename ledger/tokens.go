@@ -12,129 +12,153 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// defaultGrace is how long an old secret lives after a rotation that does not
-// say.
+// defaultGrace is how long an old secret stays valid after a rotation without a
+// grace period.
 const defaultGrace = time.Hour
 
-// CreateToken asks for a new token.
+// CreateToken is a request for a new token.
 type CreateToken struct {
 	Account string // id or login; empty for the caller's own
 	App     string
 	Device  string
 	Scopes  []string
-	Inherit bool // everything that the account may do, now and later
-	// ExpiresIn is how long the token lives. Nil means as the policy says.
+	Inherit bool // all grants of the account, now and later
+	// ExpiresIn is the token's lifetime. Nil means the policy's default.
 	ExpiresIn   *time.Duration
 	Constraints *events.Constraints
-	// Form asks for another shape of the secret than the ledger's own.
+	// Form is the format of the secret. Empty means the ledger's own.
 	Form events.SecretForm
-	// SecretDigest is that of a secret that the client made itself, and so
-	// cannot lose with the answer. Nil asks the ledger to make one.
+	// SecretDigest is the digest of a secret that the client made, which cannot be
+	// lost with the answer. Nil means that the ledger makes one.
 	SecretDigest *events.Digest
 }
 
-// TokenResult is what became of a command on a token.
+// TokenResult is the result of a command on a token.
 type TokenResult struct {
 	Token Token
-	// Position of the event; of the token's last event where nothing changed.
+	// Position is the position of the command's event.
 	Position events.Position
-	// Replayed says that an earlier command with the same key did it.
+	// Replayed means that an earlier command with the same key did it.
 	Replayed bool
-	// Secret is the new secret, where the command made one and it can still
-	// be shown. Made says that it made one.
+	// Secret is the new secret, zero if it can no longer be shown. Made means that
+	// the command made one.
 	Secret events.Secret
 	Made   bool
 }
 
-// Precondition names the version that a command expects. Zero expects the one
-// that the command finds first.
+// Precondition is the version that a command expects. Zero means the version that
+// its first attempt finds.
 type Precondition = events.Position
 
-// Create makes a token and its secret.
+// Create creates a token and its secret.
 func (l *Ledger) Create(ctx context.Context, c authz.Principal, key string, r CreateToken) (TokenResult, error) {
 	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.create(ctx, c, key, r) })
 }
 
 func (l *Ledger) create(ctx context.Context, c authz.Principal, key string, r CreateToken) (TokenResult, error) {
-	scopes, err := l.parseScopes(r.Scopes, r.Inherit)
+	n, err := l.newToken(ctx, c, r)
 	if err != nil {
 		return TokenResult{}, err
 	}
+	if _, err := l.authorizeCreate(c, n); err != nil {
+		return TokenResult{}, err // the same as for an account that does not exist
+	}
+	id := events.NewTokenID(n.now, events.ShardFor(events.NewCommandKey(c.Account, key)))
+	out, err := l.writer.Run(ctx, commit.Command{
+		Name: "create", By: c, Key: key, Request: []any{"create", n.request}, Secret: &n.secret,
+		Noun: events.NounToken, About: string(id),
+		NotBefore: func() (time.Time, error) { return l.tokensBefore(n.account) },
+		Decide:    l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) { return l.planCreate(c, n) }),
+	})
+	if err != nil {
+		return TokenResult{}, fmt.Errorf("create token: %w", err)
+	}
+	if r.SecretDigest == nil {
+		return l.secretResult(c, out, n.secret)
+	}
+	got, err := l.tokenResult(out)
+	if err == nil && len(got.Token.Secrets) == 0 && got.Token.State != events.Revoked {
+		// A token with the same digest was created at the same time.
+		err = fmt.Errorf("create token: %w", errDigestTaken)
+	}
+	return got, err
+}
+
+// newToken is a token that is being created.
+type newToken struct {
+	request CreateToken // with its account
+	account events.AccountID
+	scopes  []events.Scope
+	now     time.Time
+	secret  events.Secret // of the last attempt; zero if the client made it
+}
+
+// newToken checks the parts of a request that do not depend on the account.
+func (l *Ledger) newToken(ctx context.Context, c authz.Principal, r CreateToken) (*newToken, error) {
+	scopes, err := l.parseScopes(r.Scopes, r.Inherit)
+	if err != nil {
+		return nil, err
+	}
 	if r.SecretDigest != nil && r.Form != "" {
-		return TokenResult{}, errdefs.Invalid("format", "is for secrets that the ledger makes; leave it out beside secret_digest")
+		return nil, errdefs.Invalid("format", "applies only to secrets that the ledger makes; omit it with secret_digest")
 	}
 	if r.Account == "" {
 		r.Account = string(c.Account)
 	}
 	account, err := l.resolveFor(ctx, c, authz.CreateToken, r.Account)
 	if err != nil {
-		return TokenResult{}, err
+		return nil, err
 	}
-	allowed := func(l *Ledger, c authz.Principal) (*events.Account, error) {
-		a, err := l.cfg.View.Account(account)
-		if err != nil {
-			return nil, errdefs.ViewError(err, "account %s", account)
-		}
-		on := authz.Target{Account: a, Scopes: scopes, Inherit: r.Inherit}
-		if r.Inherit {
-			on.Scopes = a.Grants
-		}
-		return a, l.authz.Authorize(c, authz.CreateToken, on)
-	}
-	if _, err := allowed(l, c); err != nil {
-		return TokenResult{}, err // as of an account that does not exist
-	}
-	now := l.cfg.Now()
-	var secret events.Secret
-	out, err := l.writer.Run(ctx, commit.Command{
-		Name: "create", By: c, Key: key, Request: []any{"create", r}, Secret: &secret,
-		Noun: events.NounToken, About: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey(c.Account, key)))),
-		NotBefore: func() (time.Time, error) { return l.tokensBefore(account) },
-		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
-			a, err := allowed(l, c)
-			if err != nil {
-				return nil, err
-			}
-			if err := live(a); err != nil {
-				return nil, err
-			}
-			if err := l.clock(); err != nil {
-				return nil, err
-			}
-			if err := l.within(a, scopes); err != nil {
-				return nil, err
-			}
-			expires, err := l.expiry(now, r.ExpiresIn)
-			if err != nil {
-				return nil, err
-			}
-			kept, err := l.secretFor(a.Kind, r, &secret)
-			if err != nil {
-				return nil, err
-			}
-			change := &events.TokenCreated{
-				Account: account, App: r.App, Device: r.Device, Scopes: scopes, Inherit: r.Inherit,
-				Expires: expires, Constraints: r.Constraints, Secret: kept,
-			}
-			return change, checkChange(change)
-		}),
-	})
-	if err != nil {
-		return TokenResult{}, fmt.Errorf("create token: %w", err)
-	}
-	if r.SecretDigest == nil {
-		return l.made(c, out, secret)
-	}
-	got, err := l.result(out)
-	if err == nil && len(got.Token.Secrets) == 0 && got.Token.State != events.Revoked {
-		err = fmt.Errorf("create token: %w", errDigestTaken) // by a token that was made at the same time
-	}
-	return got, err
+	return &newToken{request: r, account: account, scopes: scopes, now: l.cfg.Now()}, nil
 }
 
-// tokensBefore is the latest time that somebody named to revoke all tokens of the
-// account that were created before it, zero for none. A token that is created
-// now is not meant, but its ledger's clock may be a little behind that time.
+// authorizeCreate returns the account of a new token if the caller may create it.
+func (l *Ledger) authorizeCreate(c authz.Principal, n *newToken) (*events.Account, error) {
+	a, err := l.cfg.View.Account(n.account)
+	if err != nil {
+		return nil, errdefs.ViewError(err, "account %s", n.account)
+	}
+	target := authz.Target{Account: a, Scopes: n.scopes, Inherit: n.request.Inherit}
+	if target.Inherit {
+		target.Scopes = a.Grants
+	}
+	return a, l.authz.Authorize(c, authz.CreateToken, target)
+}
+
+// planCreate returns the event of a new token, and sets its secret.
+func (l *Ledger) planCreate(c authz.Principal, n *newToken) (events.Change, error) {
+	a, err := l.authorizeCreate(c, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkActive(a); err != nil {
+		return nil, err
+	}
+	if err := l.checkClock(); err != nil {
+		return nil, err
+	}
+	if err := l.checkWithinAccount(a, n.scopes); err != nil {
+		return nil, err
+	}
+	r := n.request
+	expires, err := l.expiry(n.now, r.ExpiresIn)
+	if err != nil {
+		return nil, err
+	}
+	record, err := l.secretFor(a.Kind, r, &n.secret)
+	if err != nil {
+		return nil, err
+	}
+	change := &events.TokenCreated{
+		Account: n.account, App: r.App, Device: r.Device, Scopes: n.scopes, Inherit: r.Inherit,
+		Expires: expires, Constraints: r.Constraints, Secret: record,
+	}
+	return change, checkChange(change)
+}
+
+// tokensBefore returns the latest time of a bulk revocation that revokes the
+// account's tokens created before it, zero for none. A token that is created now
+// must not be among them, though this ledger's clock may be behind that time.
 func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 	a, err := l.cfg.View.Account(account)
 	if err != nil {
@@ -144,8 +168,8 @@ func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 	return laterOf(a.TokensBefore, policy.TokensBefore), err
 }
 
-// secretFor makes a secret, or takes the digest of the client's own, and returns
-// what the log keeps of it.
+// secretFor makes a secret or uses the digest of the client's own, and returns the
+// record that the log keeps.
 func (l *Ledger) secretFor(kind events.AccountKind, r CreateToken, secret *events.Secret) (events.SecretRecord, error) {
 	if r.SecretDigest == nil {
 		var kept events.SecretRecord
@@ -162,46 +186,40 @@ func (l *Ledger) secretFor(kind events.AccountKind, r CreateToken, secret *event
 	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: *r.SecretDigest}, nil
 }
 
-var errDigestTaken = fmt.Errorf("%w: another token has, or had, a secret of this digest; make a new secret", ErrExists)
+var errDigestTaken = fmt.Errorf("%w: a token has or had a secret with this digest; make a new secret", ErrExists)
 
-// Rotate gives a token a new secret, of the same form. The old one lives for grace more, an hour
-// if it is nil, but never longer than the token. A grace of zero ends it with the
-// event, whatever any clock says.
-func (l *Ledger) Rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen Precondition, grace *time.Duration) (TokenResult, error) {
-	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.rotate(ctx, c, key, id, &seen, grace) })
-}
-
-func (l *Ledger) rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition, grace *time.Duration) (TokenResult, error) {
+// Rotate gives a token a new secret of the same format. The old secret stays valid
+// for grace, one hour if grace is nil, but never longer than the token. With a
+// grace of zero the event itself ends it, whatever any clock says.
+func (l *Ledger) Rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, ifVersion Precondition, grace *time.Duration) (TokenResult, error) {
 	var secret events.Secret
-	asked := tokenChange{op: authz.RotateToken, name: "rotate", key: key, id: id, seen: seen, request: []any{"rotate", id, grace}, secret: &secret}
-	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, _ authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
-		if err := live(a); err != nil {
-			return nil, err
-		}
-		now := l.cfg.Now()
-		if expired(t, now) {
-			return nil, fmt.Errorf("%w: the token expired at %s; a rotation does not prolong it", ErrEnded, t.Expires.Format(time.RFC3339))
-		}
-		until, err := l.graceEnd(t, now, grace)
-		if err != nil {
-			return nil, err
-		}
-		var form events.SecretForm
-		if len(t.Secrets) > 0 {
-			form = t.Secrets[0].Form
-		}
-		var kept events.SecretRecord
-		secret, kept = l.newSecret(a.Kind, form)
-		change := &events.TokenRotated{Secret: kept, Until: until}
-		return change, checkChange(change)
+	return l.mutateToken(ctx, &tokenMutation{
+		by: c, op: authz.RotateToken, verb: "rotate", key: key, id: id, ifVersion: ifVersion,
+		request: []any{"rotate", id, grace}, secret: &secret,
+		plan: func(l *Ledger, _ authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
+			if err := checkActive(a); err != nil {
+				return nil, err
+			}
+			now := l.cfg.Now()
+			if expired(t, now) {
+				return nil, fmt.Errorf("%w: token expired at %s; a rotation does not extend it", ErrEnded, t.Expires.Format(time.RFC3339))
+			}
+			until, err := l.graceEnd(t, now, grace)
+			if err != nil {
+				return nil, err
+			}
+			var form events.SecretForm
+			if len(t.Secrets) > 0 {
+				form = t.Secrets[0].Form
+			}
+			var record events.SecretRecord
+			secret, record = l.newSecret(a.Kind, form)
+			return &events.TokenRotated{Secret: record, Until: until}, nil
+		},
 	})
-	if err != nil {
-		return TokenResult{}, fmt.Errorf("rotate %s: %w", id, err)
-	}
-	return l.made(c, out, secret)
 }
 
-// EditToken asks to change a token. Nil fields stay as they are.
+// EditToken is a request to change a token. Nil fields stay as they are.
 type EditToken struct {
 	Scopes      *[]string
 	Inherit     *bool
@@ -212,53 +230,53 @@ type EditToken struct {
 	Constraints *events.Constraints
 }
 
-// Edit changes a token's scopes, labels, expiry or constraints in one event.
-func (l *Ledger) Edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen Precondition, r EditToken) (TokenResult, error) {
-	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.edit(ctx, c, key, id, &seen, r) })
-}
-
-func (l *Ledger) edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition, r EditToken) (TokenResult, error) {
+// Edit changes a token's scopes, labels, expiry or constraints with one event.
+func (l *Ledger) Edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, ifVersion Precondition, r EditToken) (TokenResult, error) {
 	if r == (EditToken{}) {
 		return TokenResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
 	if r.Expires != nil && r.ExpiresIn != nil {
 		return TokenResult{}, errdefs.Invalid("expires_in", "and expires_at cannot both be given")
 	}
-	asked := tokenChange{op: authz.ChangeToken, name: "edit", key: key, id: id, seen: seen, request: []any{"edit", id, r}}
-	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
-		edit, err := l.planEdit(r)
-		if err != nil {
-			return nil, err
-		}
-		if r.Scopes == nil && r.Inherit == nil {
-			if err := checkChange(edit); err != nil {
-				return nil, err
-			}
-			return edit, l.mayWiden(c, t, a, edit, nil)
-		}
-		change, err := l.planScopes(t, a, r)
-		if err != nil {
-			return nil, err
-		}
-		if *edit != (events.TokenEdited{}) {
-			change.Edit = edit
-		}
-		if err := checkChange(change); err != nil {
-			return nil, err
-		}
-		return change, l.mayWiden(c, t, a, edit, change)
+	return l.mutateToken(ctx, &tokenMutation{
+		by: c, op: authz.ChangeToken, verb: "edit", key: key, id: id, ifVersion: ifVersion, request: []any{"edit", id, r},
+		plan: func(l *Ledger, c authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
+			return l.planEdit(c, t, a, r)
+		},
 	})
-	if err != nil {
-		return TokenResult{}, fmt.Errorf("change %s: %w", id, err)
-	}
-	return l.result(out)
 }
 
-func (l *Ledger) planEdit(r EditToken) (*events.TokenEdited, error) {
+// planEdit returns the event of an edit.
+func (l *Ledger) planEdit(c authz.Principal, t *events.Token, a *events.Account, r EditToken) (events.Change, error) {
+	edit, err := l.planFields(r)
+	if err != nil {
+		return nil, err
+	}
+	if r.Scopes == nil && r.Inherit == nil {
+		if err := checkChange(edit); err != nil {
+			return nil, err
+		}
+		return edit, l.authorizeWidening(c, t, a, edit, nil)
+	}
+	change, err := l.planScopes(t, a, r)
+	if err != nil {
+		return nil, err
+	}
+	if *edit != (events.TokenEdited{}) {
+		change.Edit = edit
+	}
+	if err := checkChange(change); err != nil {
+		return nil, err
+	}
+	return change, l.authorizeWidening(c, t, a, edit, change)
+}
+
+// planFields returns the changes of labels, expiry and constraints.
+func (l *Ledger) planFields(r EditToken) (*events.TokenEdited, error) {
 	edit := &events.TokenEdited{App: r.App, Device: r.Device, Constraints: r.Constraints}
 	now := l.cfg.Now()
 	if r.ExpiresIn != nil || r.Expires != nil {
-		if err := l.clock(); err != nil {
+		if err := l.checkClock(); err != nil {
 			return nil, err
 		}
 	}
@@ -279,9 +297,11 @@ func (l *Ledger) planEdit(r EditToken) (*events.TokenEdited, error) {
 	return edit, nil
 }
 
-// mayWiden returns nil where a change takes away alone, or the caller may make
-// the token what it would be.
-func (l *Ledger) mayWiden(c authz.Principal, t *events.Token, a *events.Account, edit *events.TokenEdited, scoped *events.TokenScoped) error {
+// authorizeWidening returns nil if a change widens nothing, or if the caller may
+// widen the token as the change does. scoped may be nil.
+func (l *Ledger) authorizeWidening(
+	c authz.Principal, t *events.Token, a *events.Account, edit *events.TokenEdited, scoped *events.TokenScoped,
+) error {
 	before, after := authz.TokenTarget(t, a), *t
 	if scoped != nil {
 		after.Scopes, after.Inherit = scoped.Scopes, scoped.Inherit
@@ -292,10 +312,11 @@ func (l *Ledger) mayWiden(c authz.Principal, t *events.Token, a *events.Account,
 	if edit.Constraints != nil {
 		after.Constraints = edit.Constraints
 	}
-	on := authz.TokenTarget(&after, a)
+	target := authz.TokenTarget(&after, a)
 	longer := !t.Expires.IsZero() && (after.Expires.IsZero() || after.Expires.After(t.Expires))
-	if longer || on.Inherit && !before.Inherit || len(l.cfg.Model.Missing(before.Scopes, on.Scopes)) > 0 || !after.Constraints.Within(t.Constraints) {
-		return l.authz.Authorize(c, authz.WidenToken, on)
+	more := target.Inherit && !before.Inherit || len(l.cfg.Model.Missing(before.Scopes, target.Scopes)) > 0
+	if longer || more || !after.Constraints.Within(t.Constraints) {
+		return l.authz.Authorize(c, authz.WidenToken, target)
 	}
 	return nil
 }
@@ -306,7 +327,7 @@ func (l *Ledger) planScopes(t *events.Token, a *events.Account, r EditToken) (*e
 	case r.Inherit != nil:
 		inherit = *r.Inherit
 	case r.Scopes != nil:
-		inherit = false // scopes that are named are meant
+		inherit = false // explicit scopes replace the inherited ones
 	}
 	list := events.ScopeStrings(t.Scopes)
 	switch {
@@ -319,146 +340,132 @@ func (l *Ledger) planScopes(t *events.Token, a *events.Account, r EditToken) (*e
 	if err != nil {
 		return nil, err
 	}
-	if err := live(a); err != nil {
+	if err := checkActive(a); err != nil {
 		return nil, err
 	}
-	return &events.TokenScoped{Scopes: scopes, Inherit: inherit}, l.within(a, scopes)
+	return &events.TokenScoped{Scopes: scopes, Inherit: inherit}, l.checkWithinAccount(a, scopes)
 }
 
 // Suspend stops a token until it is resumed.
 func (l *Ledger) Suspend(ctx context.Context, c authz.Principal, key string, id events.TokenID, reason string) (TokenResult, error) {
-	asked := tokenChange{op: authz.SuspendToken, name: "suspend", key: key, id: id, request: []any{"suspend", id, reason}}
-	return l.end(ctx, c, asked, func(t *events.Token) events.Change {
-		if t.State == events.Suspended {
-			return nil
-		}
-		return &events.TokenSuspended{Reason: reason}
+	return l.mutateToken(ctx, &tokenMutation{
+		by: c, op: authz.SuspendToken, verb: "suspend", key: key, id: id, ending: true, request: []any{"suspend", id, reason},
+		plan: func(l *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
+			if t.State == events.Suspended {
+				return nil, nil
+			}
+			return &events.TokenSuspended{Reason: reason}, l.notEnded(t)
+		},
 	})
 }
 
 // Resume ends a suspension.
 func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id events.TokenID) (TokenResult, error) {
-	var seen Precondition
-	return confirmed(ctx, l, func(l *Ledger) (TokenResult, error) { return l.resume(ctx, c, key, id, &seen) })
-}
-
-func (l *Ledger) resume(ctx context.Context, c authz.Principal, key string, id events.TokenID, seen *Precondition) (TokenResult, error) {
-	asked := tokenChange{op: authz.ResumeToken, name: "resume", key: key, id: id, seen: seen, request: []any{"resume", id}}
-	out, err := l.changeToken(ctx, c, asked, func(l *Ledger, c authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
-		if t.State == events.Active {
-			return nil, nil
-		}
-		// What another stopped is not for its account to start again, nor what its
-		// account stopped for an admin.
-		if !l.authz.IsSuperuser(c) && t.StoppedBy != c.Account {
-			return nil, fmt.Errorf("%w: to resume a token that account %s suspended needs that account, or the permission %s", ErrForbidden, t.StoppedBy, events.Superuser)
-		}
-		return &events.TokenResumed{}, nil
+	return l.mutateToken(ctx, &tokenMutation{
+		by: c, op: authz.ResumeToken, verb: "resume", key: key, id: id, request: []any{"resume", id},
+		plan: func(l *Ledger, c authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
+			if t.State == events.Active {
+				return nil, nil
+			}
+			// An account cannot undo an admin's suspension, nor an admin the account's.
+			if !l.authz.IsSuperuser(c) && t.StoppedBy != c.Account {
+				return nil, fmt.Errorf("%w: account %s suspended the token; only that account or a caller with the permission %s can resume it",
+					ErrForbidden, t.StoppedBy, events.Superuser)
+			}
+			return &events.TokenResumed{}, nil
+		},
 	})
-	if err != nil {
-		return TokenResult{}, fmt.Errorf("resume %s: %w", id, err)
-	}
-	return l.result(out)
 }
 
-// Revoke ends a token for ever. Revoking a revoked token changes nothing and
-// succeeds.
+// Revoke ends a token permanently. If the token is revoked already, it changes
+// nothing and succeeds.
 func (l *Ledger) Revoke(ctx context.Context, c authz.Principal, key string, id events.TokenID, reason string) (TokenResult, error) {
-	asked := tokenChange{op: authz.RevokeToken, name: "revoke", key: key, id: id, request: []any{"revoke", id, reason}}
-	return l.end(ctx, c, asked, func(t *events.Token) events.Change {
-		if t.State == events.Revoked {
-			return nil
-		}
-		return &events.TokenRevoked{Reason: reason}
+	return l.mutateToken(ctx, &tokenMutation{
+		by: c, op: authz.RevokeToken, verb: "revoke", key: key, id: id, ending: true, request: []any{"revoke", id, reason},
+		plan: func(_ *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
+			if t.State == events.Revoked {
+				return nil, nil
+			}
+			return &events.TokenRevoked{Reason: reason}, nil
+		},
 	})
 }
 
-// tokenChange is what a command asks of a token that exists.
-type tokenChange struct {
+// tokenMutation is a command on a token that exists.
+type tokenMutation struct {
+	by   authz.Principal
 	op   authz.Operation
-	name string // as in "revoke"
+	verb string // as in "revoke"
 	key  string
 	id   events.TokenID
-	// seen is the version that the command expects. Zero becomes the one that the
-	// first try finds, so that no later try overwrites what it has not seen. Nil
-	// expects none.
-	seen    *Precondition
-	request any            // what a retry has to match
-	secret  *events.Secret // where the secret goes that the command makes, nil for none
+	// ifVersion is the version that the command expects. The first attempt sets a
+	// zero one to the version that it finds, so that no later attempt overwrites a
+	// change that the first did not see. Not used if ending.
+	ifVersion Precondition
+	ending    bool // takes something away, and ignores changes in between
+	request   any  // compared with that of an earlier command with the same key
+	// secret is where plan stores a secret that it makes, nil if it makes none.
+	secret *events.Secret
+	// plan returns the change for a token and its account, nil for none. The caller
+	// may do the operation.
+	plan func(l *Ledger, by authz.Principal, t *events.Token, a *events.Account) (events.Change, error)
 }
 
-// end takes something away from a token. It never loses to a conflict: what has
-// come between does not make it less meant.
-func (l *Ledger) end(ctx context.Context, c authz.Principal, asked tokenChange, plan func(*events.Token) events.Change) (TokenResult, error) {
+// mutateToken carries out a command on a token.
+func (l *Ledger) mutateToken(ctx context.Context, m *tokenMutation) (TokenResult, error) {
 	r, err := confirmed(ctx, l, func(l *Ledger) (TokenResult, error) {
-		if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
+		// This check is also for a retry that is answered with an earlier result: its
+		// caller may be another token of the account, with fewer rights.
+		if _, _, err := l.authorizedToken(m.by, m.op, m.id); err != nil {
 			return TokenResult{}, err
 		}
 		out, err := l.writer.Run(ctx, commit.Command{
-			Name: asked.name, By: c, Key: asked.key, Request: asked.request,
-			Noun: events.NounToken, About: string(asked.id), Ending: true,
-			Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
-				t, _, err := l.aim(c, asked.op, asked.id)
-				if err != nil {
-					return nil, err
-				}
-				change := plan(t)
-				if change == nil {
-					return nil, nil
-				}
-				if asked.op != authz.RevokeToken {
-					if err := l.notEnded(t); err != nil {
-						return nil, err
-					}
-				}
-				return change, checkChange(change)
-			}),
+			Name: m.verb, By: m.by, Key: m.key, Request: m.request, Secret: m.secret,
+			Noun: events.NounToken, About: string(m.id), Ending: m.ending,
+			Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) { return l.planMutation(c, m) }),
 		})
-		if err != nil {
+		switch {
+		case err != nil:
 			return TokenResult{}, err
+		case m.secret != nil:
+			return l.secretResult(m.by, out, *m.secret)
 		}
-		return l.result(out)
+		return l.tokenResult(out)
 	})
 	if err != nil {
-		return TokenResult{}, fmt.Errorf("%s %s: %w", asked.name, asked.id, err)
+		return TokenResult{}, fmt.Errorf("%s %s: %w", m.verb, m.id, err)
 	}
 	return r, nil
 }
 
-// changeToken runs a command that gives way to whatever changed the token in
-// the meantime.
-func (l *Ledger) changeToken(ctx context.Context, c authz.Principal, asked tokenChange, plan func(*Ledger, authz.Principal, *events.Token, *events.Account) (events.Change, error)) (commit.Outcome, error) {
-	// Also before a retry is answered with what an earlier command did: its
-	// caller may have been another token of the account, which may do more.
-	if _, _, err := l.aim(c, asked.op, asked.id); err != nil {
-		return commit.Outcome{}, err
+// planMutation authorizes and plans one attempt of a mutation.
+func (l *Ledger) planMutation(c authz.Principal, m *tokenMutation) (events.Change, error) {
+	t, a, err := l.authorizedToken(c, m.op, m.id)
+	if err != nil {
+		return nil, err
 	}
-	return l.writer.Run(ctx, commit.Command{
-		Name: asked.name, By: c, Key: asked.key, Request: asked.request,
-		Noun: events.NounToken, About: string(asked.id), Secret: asked.secret,
-		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
-			t, a, err := l.aim(c, asked.op, asked.id)
-			if err != nil {
-				return nil, err
-			}
-			if *asked.seen == 0 {
-				*asked.seen = t.Version
-			}
-			if t.Version != *asked.seen {
-				return nil, &ConflictError{About: string(asked.id), Current: t.Version}
-			}
-			if err := l.notEnded(t); err != nil {
-				return nil, err
-			}
-			return plan(l, c, t, a)
-		}),
-	})
+	if !m.ending {
+		if m.ifVersion == 0 {
+			m.ifVersion = t.Version
+		}
+		if t.Version != m.ifVersion {
+			return nil, &ConflictError{About: string(m.id), Current: t.Version}
+		}
+		if err := l.notEnded(t); err != nil {
+			return nil, err
+		}
+	}
+	change, err := m.plan(l, c, t, a)
+	if err != nil || change == nil {
+		return nil, err
+	}
+	return change, checkChange(change)
 }
 
-// made is the result of a command that made a secret. A retry is not shown it
-// where the token can do more than its caller by now.
-func (l *Ledger) made(c authz.Principal, out commit.Outcome, secret events.Secret) (TokenResult, error) {
-	r, err := l.result(out)
+// secretResult is the result of a command that made a secret. A retry gets the
+// secret only if its caller still has at least the token's rights.
+func (l *Ledger) secretResult(c authz.Principal, out commit.Outcome, secret events.Secret) (TokenResult, error) {
+	r, err := l.tokenResult(out)
 	if err != nil {
 		return r, err
 	}
@@ -476,7 +483,7 @@ func (l *Ledger) made(c authz.Principal, out commit.Outcome, secret events.Secre
 	return r, nil
 }
 
-func (l *Ledger) result(out commit.Outcome) (TokenResult, error) {
+func (l *Ledger) tokenResult(out commit.Outcome) (TokenResult, error) {
 	t, err := l.token(events.TokenID(out.About))
 	if err != nil {
 		return TokenResult{}, err
@@ -485,9 +492,9 @@ func (l *Ledger) result(out commit.Outcome) (TokenResult, error) {
 	return TokenResult{Token: shown, Position: out.Position, Replayed: out.Replayed}, err
 }
 
-// aim returns the token that an operation is about, and its account, where the
-// caller may do it.
-func (l *Ledger) aim(c authz.Principal, op authz.Operation, id events.TokenID) (*events.Token, *events.Account, error) {
+// authorizedToken returns a token and its account if the caller may do the
+// operation on it.
+func (l *Ledger) authorizedToken(c authz.Principal, op authz.Operation, id events.TokenID) (*events.Token, *events.Account, error) {
 	t, err := l.token(id)
 	if errors.Is(err, ErrNotFound) && !l.authz.CanSeeAll(c) {
 		return nil, nil, authz.Denied(op)
