@@ -17,7 +17,7 @@ import (
 // Proof says that no node answers any more as if the events up to a position
 // had not happened; or how far that is, where it is not complete.
 type Proof struct {
-	barrier.Proof
+	barrier.Progress
 	// Receipt is where the proof is recorded, 0 where it is not (yet).
 	Receipt events.Position
 	Issued  time.Time
@@ -47,7 +47,7 @@ func (l *Ledger) Prove(ctx context.Context, covers events.Position) Proof {
 	}
 	p := l.receipts.begin(covers)
 	if p == nil {
-		return Proof{Proof: barrier.Proof{Covers: covers, Asked: l.cfg.Now().UTC()}}
+		return Proof{Progress: barrier.Progress{Covers: covers, Asked: l.cfg.Now().UTC()}}
 	}
 	select {
 	case <-p.done:
@@ -80,7 +80,7 @@ func (l *Ledger) Receipt(ctx context.Context, c authz.Principal, covers events.P
 	if at := l.cfg.View.Position(); at < covers {
 		return Proof{}, fmt.Errorf("event at position %d: %w; this node has applied the log up to %d", covers, ErrNotFound, at)
 	}
-	e := &NoReceiptError{Proof: Proof{Proof: barrier.Proof{Covers: covers, Asked: l.cfg.Now().UTC()}}}
+	e := &NoReceiptError{Proof: Proof{Progress: barrier.Progress{Covers: covers, Asked: l.cfg.Now().UTC()}}}
 	if p := l.receipts.find(covers); p != nil {
 		e.Proof = p.proof()
 	}
@@ -93,7 +93,7 @@ func (l *Ledger) UnrecordedReceipts() uint64 { return l.receipts.failed.Load() }
 
 // recorded is the proof that a receipt records.
 func recorded(r *events.Receipt) Proof {
-	p := Proof{Receipt: r.Position, Issued: r.Issued, Proof: barrier.Proof{
+	p := Proof{Receipt: r.Position, Issued: r.Issued, Progress: barrier.Progress{
 		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(), Asked: r.Asked, Took: r.Took.Duration(),
 	}}
 	for _, n := range r.Nodes {
@@ -130,7 +130,7 @@ type pendingReceipt struct {
 
 // receiptEvent is one receipt on its way into the log.
 type receiptEvent struct {
-	proof barrier.Proof
+	proof barrier.Progress
 	done  chan struct{}
 	// Set before done is closed.
 	at  recordedAt
@@ -180,7 +180,7 @@ func (r *receipts) find(covers events.Position) *pendingReceipt {
 
 // proof returns what is proven so far.
 func (p *pendingReceipt) proof() Proof {
-	out := Proof{Proof: p.wait.Proof()}
+	out := Proof{Progress: p.wait.Progress()}
 	select {
 	case <-p.done:
 		out.Receipt, out.Issued = p.at, p.issued
@@ -203,7 +203,7 @@ func (r *receipts) follow(covers events.Position, p *pendingReceipt) {
 	case <-r.ctx.Done():
 		return
 	}
-	if !p.wait.Proof().Complete {
+	if !p.wait.Progress().Complete {
 		return
 	}
 	at, err := r.record(p.wait.Widest())
@@ -217,7 +217,7 @@ func (r *receipts) follow(covers events.Position, p *pendingReceipt) {
 
 // record records a proof, or finds that a receipt records as much. Proofs that
 // come while one is being appended share the next.
-func (r *receipts) record(proof barrier.Proof) (recordedAt, error) {
+func (r *receipts) record(proof barrier.Progress) (recordedAt, error) {
 	r.mu.Lock()
 	if r.last.covers >= proof.Covers {
 		defer r.mu.Unlock()
@@ -263,7 +263,7 @@ func (r *receipts) append(rec *receiptEvent) {
 
 // appendReceipt appends the event of a receipt. It hangs on no condition: what a
 // receipt says stays true whatever comes between.
-func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Proof) (recordedAt, error) {
+func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Progress) (recordedAt, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
 	if err := l.writer.Room(true); err != nil {

@@ -163,7 +163,7 @@ func TestReceiptsShared(t *testing.T) {
 	}
 	k.until("a barrier for each wait", func() bool {
 		return k.barriers.Stats().Open == len(positions) && !slices.ContainsFunc(positions, func(at events.Position) bool {
-			return k.barriers.Begin(at).Proof().Barrier == 0
+			return k.barriers.Begin(at).Progress().Barrier == 0
 		})
 	})
 	// A node that joins behind the barriers is not waited for. Once it is known,

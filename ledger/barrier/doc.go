@@ -1,34 +1,35 @@
-// Package barrier is the ledger's half of what makes a revocation certain.
+// Package barrier decides when an event is in force on every node. It is the
+// ledger's side of leases; package verifier/lease is the node's.
 //
 // # Promise
 //
-// A wait for a position is over only when no node can answer any more as if the
-// events up to that position had not happened: each process that may have held a
-// lease has applied them, has given its lease up, or cannot have a lease any
-// more. At worst that is one lease and a margin after the barrier was written.
+// A wait for a position completes only when each process that could hold a lease
+// has applied the position, has released its lease, or can no longer hold one.
+// From then on no node answers a check from an older state. At worst that takes
+// one lease and a margin after the barrier is written.
 //
-// # How
+// # How it works
 //
-// A barrier is a message in the stream of leases that names a position. A node
-// whose renewal stands behind it gets no lease before it has applied that
-// position (package verifier/lease). A renewal that stands before it was sent
-// before the barrier was committed, so the lease that it gives ends a lease
-// after that at the latest. Barriers are written on condition of the one before,
-// so their positions only rise, whichever ledger writes them.
+// A barrier is a message in the stream of leases that names a position, its
+// floor. A node whose renewal comes after the barrier gets no lease before it has
+// applied the floor. A renewal before the barrier was sent before the barrier was
+// committed, so its lease ends at most one lease later. Each barrier is written
+// on the condition that the one before is the last, so floors only rise,
+// whichever ledger writes.
 //
-// The [Machine] is that rule, without clock, log or goroutines. The [Keeper]
-// drives it with what it reads of the stream, what nodes report and what this
-// ledger has applied, and has one barrier under way at a time, which the waits
-// that come meanwhile share the next of.
+// [Machine] is that rule, without a clock, I/O or goroutines. [Keeper] drives it
+// with the messages of the stream, the reports of nodes and the position that
+// this ledger has applied. It writes one barrier at a time; waits that start in
+// between share the next one.
 //
 // # Limits
 //
-// A ledger that has not read the stream from its first message, or found a
-// message in it that it cannot read, does not know every holder: its waits then
-// take a whole lease. So they do after a node was killed: nothing tells it from
-// one that is cut off.
+// A ledger does not know every holder if it has not read the stream from its
+// first message, or found a message that it cannot decode. Its waits then take a
+// whole lease. So do waits after a node was killed: a killed node cannot be told
+// from one that is cut off.
 //
-// The argument rests on a log that commits by quorum and on clocks that differ
-// in rate by less than a hundredth. ops/design/0008 has it in full, and
+// The argument needs a log that commits by quorum, and clocks whose rates differ
+// by less than one percent. ops/design/0008 has the argument in full, and
 // ops/leasemodel explores it.
 package barrier

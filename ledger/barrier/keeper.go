@@ -256,7 +256,7 @@ func (k *Keeper) barrier(ctx context.Context) error {
 	}
 	if last < after { // it stands no more, so neither does what stood before it
 		k.log.Warn("the stream of leases was made anew", "barrier", after, "last", last)
-		k.do(func(time.Duration) { k.m.Anew() })
+		k.do(func(time.Duration) { k.m.Reset() })
 		k.cfg.Leases.FromFirst()
 	}
 	if b != nil {
@@ -301,7 +301,7 @@ func (k *Keeper) do(take func(now time.Duration)) {
 	defer k.mu.Unlock()
 	now := k.cfg.Boottime()
 	take(now)
-	k.settleLocked(now)
+	k.completeWaitsLocked(now)
 	signal(k.kick)
 }
 

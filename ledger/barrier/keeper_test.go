@@ -47,7 +47,7 @@ func TestWait(t *testing.T) {
 	k.Report(well.Holder, k.log.Epoch, 7)
 	k.Report(well.Holder, k.log.Epoch, 2) // came late
 	leaving.GiveUp(6)
-	k.until("the end of leaving", func() bool { return how(p.Proof())["leaving"] == events.StopGivenUp })
+	k.until("the end of leaving", func() bool { return how(p.Progress())["leaving"] == events.StopGivenUp })
 	left := k.open(p)
 	if got := how(left); got["well"] != events.StopApplied || got["cut"] != "" {
 		t.Errorf("then %v", got)
@@ -97,7 +97,7 @@ func TestWaitReadsUpToTheBarrier(t *testing.T) {
 	k.open(p)
 	k.leases.Go()
 	k.until("the reading", func() bool {
-		return len(p.Proof().Nodes) == 1
+		return len(p.Progress().Nodes) == 1
 	})
 	k.open(p)
 	k.pass(lease + barrier.Margin(lease) - 15*time.Second)

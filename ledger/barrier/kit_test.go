@@ -101,7 +101,7 @@ func (k *kit) knows(n int) {
 // fenced waits until a wait has its barrier, and all before that is read.
 func (k *kit) fenced(p *barrier.Pending) {
 	k.t.Helper()
-	k.until("the barrier", func() bool { return p.Proof().Barrier > 0 })
+	k.until("the barrier", func() bool { return p.Progress().Barrier > 0 })
 }
 
 // pass moves the clock on, and lets the keeper look at it.
@@ -111,14 +111,14 @@ func (k *kit) pass(d time.Duration) {
 }
 
 // over fails the test unless a wait is over, and soon.
-func (k *kit) over(p *barrier.Pending) barrier.Proof {
+func (k *kit) over(p *barrier.Pending) barrier.Progress {
 	k.t.Helper()
 	select {
 	case <-p.Done():
 	case <-time.After(patience):
-		k.t.Fatalf("the wait is not over: %+v", p.Proof())
+		k.t.Fatalf("the wait is not over: %+v", p.Progress())
 	}
-	proof := p.Proof()
+	proof := p.Progress()
 	if !proof.Complete {
 		k.t.Fatalf("the wait was given up: %+v", proof)
 	}
@@ -126,14 +126,14 @@ func (k *kit) over(p *barrier.Pending) barrier.Proof {
 }
 
 // open fails the test where a wait is over.
-func (k *kit) open(p *barrier.Pending) barrier.Proof {
+func (k *kit) open(p *barrier.Pending) barrier.Progress {
 	k.t.Helper()
 	select {
 	case <-p.Done():
-		k.t.Fatalf("the wait is over: %+v", p.Proof())
+		k.t.Fatalf("the wait is over: %+v", p.Progress())
 	default:
 	}
-	return p.Proof()
+	return p.Progress()
 }
 
 // index is what a node has applied, as the test says.
@@ -194,7 +194,7 @@ func (b *boot) pass(d time.Duration) {
 }
 
 // how prints how each node of a proof stopped.
-func how(p barrier.Proof) map[string]events.NodeStop {
+func how(p barrier.Progress) map[string]events.NodeStop {
 	out := map[string]events.NodeStop{}
 	for _, n := range p.Nodes {
 		out[n.Node] = n.How

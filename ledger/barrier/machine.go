@@ -8,105 +8,102 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Machine is the rule by which a ledger writes barriers and knows when no node
-// can answer any more as if an event had not happened. It has no clock and no
-// log of its own: whoever drives it says what happened, so the model explores
-// this very code. It is not safe for use by several goroutines.
+// Machine decides when a ledger writes barriers, and when an event is in force on
+// every node. It has no clock and does no I/O: its driver reports what happened,
+// so the model explores this very code. It is not safe for concurrent use.
 //
-// Times are of the clock of boot time.
+// All times are boot times.
 type Machine struct {
 	lease  time.Duration // the longest that a node's lease can be
-	margin time.Duration // by which clocks may differ over a lease
+	margin time.Duration // bounds the difference of two clocks over a lease
 
-	// What was read of the stream of leases, without a gap.
+	// The part of the stream of leases that was read without a gap.
 	reading bool
-	whole   bool          // from its first message on
+	whole   bool          // it starts at the first message
 	since   time.Duration // when reading began
 	upTo    events.LeaseSeq
 
-	// life counts the streams: it changes where the stream was made anew.
-	life    int
-	holders map[events.Holder]Holder
-	count   map[string]int // name -> how many of its processes are told apart
-	told    int            // the most of one name that are
-	// heard are reports of holders of whom no renewal was read yet.
+	// generation changes when the stream is created again.
+	generation int
+	holders    map[events.Holder]Holder
+	count      map[string]int // name -> number of its processes that are tracked one by one
+	maxPerName int            // bound of each count
+	// heard are reports of processes without a renewal so far.
 	heard map[events.Holder]events.Position
 
-	last     events.LeaseSeq // the last barrier known
-	floor    events.Position // its floor
-	lastAt   time.Duration   // when it was first known
-	barriers []fence         // those that waits may rest on, oldest first
+	last     events.LeaseSeq    // the last barrier known
+	floor    events.Position    // its floor
+	lastAt   time.Duration      // when it was first known
+	barriers []committedBarrier // recent ones, oldest first
 
 	applied   events.Position // by this ledger
-	uncovered time.Duration   // since when applied is past the floor
-	joining   events.LeaseSeq // of the last renewal that asks for a barrier; 0 for none
-	asked     events.Position // the highest that a wait wants covered
+	uncovered time.Duration   // the time at which applied passed the floor
+	joining   events.LeaseSeq // the last renewal that asks for a barrier; 0 for none
+	asked     events.Position // the highest position that a wait is for
 }
 
-// Holder is what is known of one process that may hold a lease.
+// Holder is one process that may hold a lease.
 type Holder struct {
-	First   events.LeaseSeq // of its renewals, of those that were read
-	Number  uint64          // of its last renewal
-	Renewed time.Duration   // when its last renewal was read, which is after it was sent
-	Lease   time.Duration   // that it asked for; 0 where it gave its lease up
-	Applied events.Position // the highest that it said to have applied
-	Fenced  bool            // it asked for no lease because its clock is wrong; nothing rests on it
+	First   events.LeaseSeq // its first renewal that was read
+	Number  uint64          // of the last renewal
+	Renewed time.Duration   // when the last renewal was read, which is after it was sent
+	Lease   time.Duration   // the lease that it asked for; 0 if it released its lease
+	Applied events.Position // the highest position that it reported as applied
+	Fenced  bool            // it asked for no lease because its clock is wrong; for display only
 	Stale   map[string]time.Duration
-	// crowd are the processes that this stands for, where they are too many to be
-	// told apart: see [Machine.holder]. Nothing that they report counts. It is not
-	// changed in place.
+	// crowd are the processes that this holder stands for, nil if it is one process:
+	// see [Machine.holder]. Their reports do not count. The map is never changed in
+	// place.
 	crowd map[events.Holder]struct{}
 }
 
-// Instances returns how many processes a holder stands for that are not told
-// apart, at least; 0 where it is one process.
+// Instances returns the number of processes that a crowd stands for, or more; 0 if
+// the holder is one process.
 func (h Holder) Instances() int { return len(h.crowd) }
 
-// fence is a barrier that is committed.
-type fence struct {
+// committedBarrier is a barrier that is in the stream.
+type committedBarrier struct {
 	at    events.LeaseSeq
 	floor events.Position
-	seen  time.Duration // when this ledger knew of it
+	seen  time.Duration // when this ledger learned of it
 }
 
-// Bounds of what is remembered of holders. Anybody with a verifier's key can make
-// up instances, and where verifiers share a key, names.
+// Bounds of the memory for holders. Anyone with a verifier's key can invent
+// instances, and names too if verifiers share a key.
 const (
-	mostTold    = 16   // processes of one name that are told apart
-	mostHolders = 8192 // holders in all
-	mostCrowd   = 4096 // processes that are counted in a crowd
-	mostStale   = 32   // permissions that are listed for one holder
+	maxPerName = 16 // processes of one name that are tracked one by one
+	maxHolders = 8192
+	maxCrowd   = 4096 // processes that are counted in a crowd
+	maxStale   = 32   // permissions that are listed for one holder
 )
 
-// mostFences bounds how many barriers are remembered. A wait takes hold of its
-// own.
-const mostFences = 64
+// maxBarriers bounds the barriers that are remembered. A wait keeps its own.
+const maxBarriers = 64
 
-// Margin returns by how much a ledger waits longer than a lease: clocks of two
-// machines may differ in rate by a hundredth, and the rest is for rounding.
+// Margin returns how much longer than a lease a ledger waits: the clocks of two
+// machines may differ in rate by one percent, and the rest is for rounding.
 func Margin(lease time.Duration) time.Duration { return lease/100 + 100*time.Millisecond }
 
-// NewMachine returns a machine that knows nothing yet.
+// NewMachine returns a machine that has read nothing.
 func NewMachine(lease time.Duration) *Machine {
 	return &Machine{
 		lease: lease, margin: Margin(lease),
-		holders: map[events.Holder]Holder{}, count: map[string]int{}, told: mostTold, heard: map[events.Holder]events.Position{},
+		holders: map[events.Holder]Holder{}, count: map[string]int{}, maxPerName: maxPerName, heard: map[events.Holder]events.Position{},
 	}
 }
 
-// Begin notes that the stream of leases is read from a sequence on. whole says
-// that this is its first message, so nothing stands before it that could give a
-// lease.
+// Begin reports that the stream of leases is read from a sequence on. whole means
+// that it is the first message, so no earlier renewal can give a lease.
 func (m *Machine) Begin(from events.LeaseSeq, whole bool, now time.Duration) {
 	m.reading, m.whole, m.since, m.upTo = true, whole, now, from-1
 }
 
-// Anew notes that the stream of leases was made anew, and counts from 1 again.
-// What its messages said stays true, but no barrier of the old stream stands
-// before a renewal in the new one.
-func (m *Machine) Anew() {
+// Reset reports that the stream of leases was created again and counts from 1. The
+// facts in its old messages stay true, but no barrier of the old stream precedes a
+// renewal in the new one.
+func (m *Machine) Reset() {
 	m.Lost()
-	m.life++
+	m.generation++
 	m.upTo, m.last, m.lastAt, m.joining = 0, 0, 0, 0
 	m.barriers = nil
 	maps.DeleteFunc(m.holders, func(h events.Holder, known Holder) bool {
@@ -116,13 +113,12 @@ func (m *Machine) Anew() {
 	})
 }
 
-// Lost notes that the reading has a gap. What is known of holders stays; there
-// may be others from now on.
+// Lost reports a gap in the reading. Known holders stay; from now on there may be
+// unknown ones.
 func (m *Machine) Lost() { m.reading, m.whole = false, false }
 
-// Read notes that the message at a sequence was read; one of r and b is not nil
-// unless it is neither. It returns false, and takes nothing from it, where the
-// message is not the next one.
+// Read reports that the message at a sequence was read. It is a renewal, a barrier,
+// or neither. If it is not the next message, Read ignores it and returns false.
 func (m *Machine) Read(at events.LeaseSeq, r *events.Renewal, b *events.Barrier, now time.Duration) bool {
 	if !m.reading || at != m.upTo+1 {
 		return false
@@ -130,8 +126,8 @@ func (m *Machine) Read(at events.LeaseSeq, r *events.Renewal, b *events.Barrier,
 	m.upTo = at
 	switch {
 	case b != nil:
-		// The lease is fixed for the life of the log. Should a ledger have
-		// another all the same, the longest is what nodes may have gone by.
+		// All ledgers of a log have the same lease. If one has another all the same,
+		// nodes may have used the longest.
 		if m.lease < b.Lease.Duration() {
 			m.lease = b.Lease.Duration()
 			m.margin = Margin(m.lease)
@@ -143,8 +139,8 @@ func (m *Machine) Read(at events.LeaseSeq, r *events.Renewal, b *events.Barrier,
 	return true
 }
 
-// Unreadable notes that there is a message at a sequence that this program
-// cannot read. It may give a lease to a holder that nobody knows of here.
+// Unreadable reports a message that this program cannot decode. It may be the
+// renewal of an unknown holder.
 func (m *Machine) Unreadable(at events.LeaseSeq, now time.Duration) bool {
 	if !m.Read(at, nil, nil, now) {
 		return false
@@ -153,44 +149,43 @@ func (m *Machine) Unreadable(at events.LeaseSeq, now time.Duration) bool {
 	return true
 }
 
-// Tell sets how many processes of one name are told apart, for those who explore
-// what the bound does.
-func (m *Machine) Tell(most int) { m.told = most }
+// SetMaxPerName sets how many processes of one name are tracked one by one. The
+// model uses it to explore the bound.
+func (m *Machine) SetMaxPerName(n int) { m.maxPerName = n }
 
-// holder returns under what a process is remembered: under itself, or in a crowd
-// with the others of its name once many of its name hold a lease, or in one with
-// all others once there are too many names.
+// holder returns the key under which a process is remembered: its own; that of a
+// crowd of all other processes of its name, if the name has too many; or that of
+// one crowd of all others, if there are too many names.
 //
-// A node whose renewal is not remembered could answer after a wait, so none is
-// left out. A crowd counts as one holder that asked for all of their leases and
-// never reports: a wait takes as long as the last of them, which is what a single
-// process that does not report can bring about too. A process leaves the crowd
-// when it renews and there is room; until its older leases end, the crowd stands
-// for those.
+// A node whose renewal is forgotten could answer after a wait, so none is left
+// out. A crowd counts as one holder that asked for all of their leases and never
+// reports. A wait takes as long as the last of them, as it does for a single
+// process that does not report. A process leaves the crowd when it renews and
+// there is room; the crowd keeps its older leases until they end.
 func (m *Machine) holder(h events.Holder, now time.Duration) events.Holder {
 	if _, known := m.holders[h]; known {
 		return h
 	}
-	if m.count[h.Node] >= m.told {
+	if m.count[h.Node] >= m.maxPerName {
 		m.forget(now, func(other events.Holder) bool { return other.Node == h.Node })
 	}
 	crowd := events.Holder{Node: h.Node}
-	if len(m.holders) >= mostHolders {
+	if len(m.holders) >= maxHolders {
 		m.forget(now, func(events.Holder) bool { return true })
 	}
-	if len(m.holders) >= mostHolders {
+	if len(m.holders) >= maxHolders {
 		if _, known := m.holders[crowd]; !known {
 			crowd.Node = events.AnyNode
 		}
 		return crowd
 	}
-	if m.count[h.Node] >= m.told {
+	if m.count[h.Node] >= m.maxPerName {
 		return crowd
 	}
 	return h
 }
 
-// forget forgets holders that answer nothing any more, by what was read of them.
+// forget deletes holders whose leases and stale permissions have ended.
 func (m *Machine) forget(now time.Duration, which func(events.Holder) bool) {
 	maps.DeleteFunc(m.holders, func(h events.Holder, known Holder) bool {
 		if !which(h) || now <= known.ends(m)+known.longestStale() {
@@ -201,7 +196,7 @@ func (m *Machine) forget(now time.Duration, which func(events.Holder) bool) {
 	})
 }
 
-// dropped notes that a holder is not remembered any more.
+// dropped updates the counts for a deleted holder.
 func (m *Machine) dropped(h events.Holder) {
 	if h.Instance == "" {
 		return
@@ -211,10 +206,10 @@ func (m *Machine) dropped(h events.Holder) {
 	}
 }
 
-// crowded notes a renewal by a process that is not told apart from others.
+// crowded records a renewal of a process that is in a crowd.
 func (m *Machine) crowded(key events.Holder, at events.LeaseSeq, r *events.Renewal, now time.Duration) {
 	if r.Lease == 0 {
-		return // the leases that it had may be another's
+		return // it does not end the leases of the others
 	}
 	c, known := m.holders[key]
 	if known && now > c.ends(m)+c.longestStale() {
@@ -228,7 +223,7 @@ func (m *Machine) crowded(key events.Holder, at events.LeaseSeq, r *events.Renew
 	for permission, d := range r.Stale {
 		c.stale(permission, d.Duration())
 	}
-	if _, counted := c.crowd[r.Holder]; !counted && len(c.crowd) < mostCrowd {
+	if _, counted := c.crowd[r.Holder]; !counted && len(c.crowd) < maxCrowd {
 		c.crowd = maps.Clone(c.crowd)
 		if c.crowd == nil {
 			c.crowd = map[events.Holder]struct{}{}
@@ -238,12 +233,12 @@ func (m *Machine) crowded(key events.Holder, at events.LeaseSeq, r *events.Renew
 	m.holders[key] = c
 }
 
-// stale notes that the holder may go on answering for a permission.
+// stale records that the holder may answer for a permission past its lease.
 func (h *Holder) stale(permission string, d time.Duration) {
 	if h.Stale == nil {
 		h.Stale = map[string]time.Duration{}
 	}
-	if _, listed := h.Stale[permission]; !listed && len(h.Stale) >= mostStale {
+	if _, listed := h.Stale[permission]; !listed && len(h.Stale) >= maxStale {
 		permission = events.AnyPermission
 	}
 	h.Stale[permission] = max(h.Stale[permission], d)
@@ -264,8 +259,7 @@ func (m *Machine) renewed(at events.LeaseSeq, r *events.Renewal, now time.Durati
 		m.count[r.Node]++
 	}
 	if r.Number < h.Number {
-		// It was on its way for long, and says nothing of what came after it;
-		// it may give a lease all the same.
+		// A delayed renewal says nothing about later ones, but can still give a lease.
 		h.Renewed, h.Lease = now, max(h.Lease, r.Lease.Duration())
 	} else {
 		h.Number, h.Renewed, h.Lease, h.Fenced = r.Number, now, r.Lease.Duration(), r.Fenced
@@ -279,7 +273,7 @@ func (m *Machine) renewed(at events.LeaseSeq, r *events.Renewal, now time.Durati
 	m.holders[r.Holder] = h
 }
 
-// know notes a committed barrier.
+// know records a committed barrier.
 func (m *Machine) know(at events.LeaseSeq, floor events.Position, now time.Duration) {
 	if at > m.last {
 		m.last, m.lastAt = at, now
@@ -288,25 +282,25 @@ func (m *Machine) know(at events.LeaseSeq, floor events.Position, now time.Durat
 	if m.applied <= m.floor {
 		m.uncovered = 0
 	}
-	i, known := slices.BinarySearchFunc(m.barriers, at, func(f fence, at events.LeaseSeq) int { return int(f.at) - int(at) })
+	i, known := slices.BinarySearchFunc(m.barriers, at, func(f committedBarrier, at events.LeaseSeq) int { return int(f.at) - int(at) })
 	if known {
 		return
 	}
-	m.barriers = slices.Insert(slices.Clone(m.barriers), i, fence{at, floor, now})
-	if n := len(m.barriers) - mostFences; n > 0 {
+	m.barriers = slices.Insert(slices.Clone(m.barriers), i, committedBarrier{at, floor, now})
+	if n := len(m.barriers) - maxBarriers; n > 0 {
 		m.barriers = m.barriers[n:]
 	}
 }
 
-// Report notes that a process says to have applied all events up to a position.
+// Report records that a process has applied all events up to a position.
 func (m *Machine) Report(h events.Holder, at events.Position) {
 	known, ok := m.holders[h]
 	if h.Instance == "" || ok && known.crowd != nil {
-		return // several that are not told apart
+		return // a crowd
 	}
 	if !ok {
-		const most = 4096
-		if len(m.heard) < most {
+		const maxHeard = 4096
+		if len(m.heard) < maxHeard {
 			m.heard[h] = max(m.heard[h], at)
 		}
 		return
@@ -315,7 +309,7 @@ func (m *Machine) Report(h events.Holder, at events.Position) {
 	m.holders[h] = known
 }
 
-// Applied notes that this ledger has applied all events up to a position.
+// Applied records that this ledger has applied all events up to a position.
 func (m *Machine) Applied(at events.Position, now time.Duration) {
 	m.applied = max(m.applied, at)
 	if m.applied > m.floor && m.uncovered == 0 {
@@ -323,12 +317,12 @@ func (m *Machine) Applied(at events.Position, now time.Duration) {
 	}
 }
 
-// coverWithin is how long an event that nobody waits for may stand behind no
-// barrier.
+// coverWithin is how long after an event that nobody waits for a barrier covers
+// it.
 const coverWithin = time.Second
 
-// Due returns whether a barrier has to be written now, and when it will have
-// to be if nothing happens before.
+// Due reports whether a barrier must be written now, and when it must be if nothing
+// else happens.
 func (m *Machine) Due(now time.Duration) (bool, time.Duration) {
 	if m.asked > m.floor || m.joining > m.last {
 		return true, now
@@ -343,129 +337,130 @@ func (m *Machine) Due(now time.Duration) (bool, time.Duration) {
 	return now >= next, next
 }
 
-// Next returns the floor of the barrier to write, and the barrier that has to
-// be the last one when it is committed: so floors rise, whoever writes.
+// Next returns the floor of the barrier to write, and the barrier that must be the
+// last one when it is committed. With that condition floors only rise, whichever
+// ledger writes.
 func (m *Machine) Next() (floor events.Position, after events.LeaseSeq) {
 	return max(m.asked, m.applied, m.floor), m.last
 }
 
-// Known notes a barrier that is committed: one that this ledger wrote, or that
-// it found to be the last when it tried to.
+// Known records a committed barrier that this ledger wrote, or found when it tried
+// to write one.
 func (m *Machine) Known(at events.LeaseSeq, floor events.Position, now time.Duration) {
 	m.know(at, floor, now)
 }
 
-// Wait is a question: since when can no node answer any more as if the events
-// up to a position had not happened?
+// Wait waits until the events up to a position are in force on every node: each
+// process has applied them or can no longer answer checks.
 type Wait struct {
-	Covers events.Position
-	begun  time.Duration
-	life   int   // of the stream that the fence stands in
-	fence  fence // that it rests on; at is 0 while there is none
-	stops  map[events.Holder]Stop
+	Covers     events.Position
+	begun      time.Duration
+	generation int              // of the stream that the barrier is in
+	barrier    committedBarrier // the first that covers the position; at is 0 if there is none
+	stops      map[events.Holder]Stop
 }
 
-// Stop is when and why a process could not answer as before any more.
+// Stop says when and why a process stopped answering from before the position.
 type Stop struct {
 	How events.NodeStop
 	At  time.Duration
-	// Stale: permission -> until when it may go on answering for that alone.
+	// Stale maps permissions to the time until which the process may still answer
+	// for them.
 	Stale map[string]time.Duration
-	// Instances is how many processes it stands for that are not told apart, at
-	// least; 0 where it is one process.
+	// Instances is that of the holder: see [Holder.Instances].
 	Instances int
 }
 
-// Ask begins a wait. The position has to be committed.
+// Ask starts a wait. The position must be committed.
 func (m *Machine) Ask(covers events.Position, now time.Duration) *Wait {
 	m.asked = max(m.asked, covers)
-	return &Wait{Covers: covers, begun: now, life: m.life, stops: map[events.Holder]Stop{}}
+	return &Wait{Covers: covers, begun: now, generation: m.generation, stops: map[events.Holder]Stop{}}
 }
 
-// Done returns whether a wait is over, and else when to look again if nothing
-// happens before; 0 means that only what happens can end it.
+// Done reports whether a wait is complete, and if not, when to call Done again if
+// nothing else happens. Zero means that time alone does not complete it.
 func (m *Machine) Done(w *Wait, now time.Duration) (bool, time.Duration) {
-	if !m.rest(w) {
+	if !m.bind(w) {
 		return false, 0
 	}
-	// Whoever asks for a lease behind the barrier has to have applied what it
-	// names. What was asked for before it is over now, whoever has it.
-	all := w.fence.seen + m.lease + m.margin
-	known, knownAt := m.knows(w, now)
-	over, wake := known, all
+	// A renewal after the barrier is granted only once its node has applied the
+	// barrier's floor. By the time all, every lease from a renewal before the barrier
+	// has expired.
+	all := w.barrier.seen + m.lease + m.margin
+	known, knownAt := m.knowsHolders(w, now)
+	complete, wake := known, all
 	if !known && knownAt > now {
 		wake = min(wake, knownAt)
 	}
 	for h, holder := range m.holders {
-		if _, settled := w.stops[h]; settled || holder.First > w.fence.at {
-			continue // one that came after the barrier is held to it
+		if _, stopped := w.stops[h]; stopped || holder.First > w.barrier.at {
+			continue // its first renewal is after the barrier
 		}
 		ends := min(holder.ends(m), all)
 		switch {
 		case holder.crowd == nil && holder.Applied >= w.Covers && holder.Lease > 0 && holder.ends(m) > w.begun:
 			w.stops[h] = Stop{How: events.StopApplied, At: now}
 		case !known && now < all:
-			// It may have renewed since, where that is not read yet.
+			// It may have a later renewal that is not read yet.
 		case !known:
-			w.stops[h] = expired(holder, all) // whatever it renewed since
+			w.stops[h] = expired(holder, all) // whether or not it renewed since
 		case holder.Lease == 0:
 			if holder.Renewed >= w.begun {
 				w.stops[h] = Stop{How: events.StopGivenUp, At: holder.Renewed}
 			}
-		case holder.ends(m)+holder.longestStale() <= w.begun: // it was over before
+		case holder.ends(m)+holder.longestStale() <= w.begun: // its lease ended before the wait
 		case now >= ends:
 			w.stops[h] = expired(holder, ends)
 		default:
-			over, wake = false, min(wake, ends)
+			complete, wake = false, min(wake, ends)
 		}
 	}
-	if over || now >= all {
+	if complete || now >= all {
 		return true, 0
 	}
 	return false, wake
 }
 
-// rest gives a wait the barrier that it rests on, and returns false while there
-// is none.
-func (m *Machine) rest(w *Wait) bool {
-	if w.life != m.life {
-		// The old stream's barrier stands before no renewal of the new one, by
-		// which those that had stopped may go on.
-		w.life, w.fence = m.life, fence{}
+// bind gives a wait its barrier, and returns false if there is none yet.
+func (m *Machine) bind(w *Wait) bool {
+	if w.generation != m.generation {
+		// The old stream's barrier precedes no renewal in the new stream, so processes
+		// that had stopped may have a lease again.
+		w.generation, w.barrier = m.generation, committedBarrier{}
 		maps.DeleteFunc(w.stops, func(_ events.Holder, s Stop) bool { return s.How != events.StopApplied })
 	}
-	if w.fence.at == 0 {
-		i := slices.IndexFunc(m.barriers, func(f fence) bool { return f.floor >= w.Covers })
+	if w.barrier.at == 0 {
+		i := slices.IndexFunc(m.barriers, func(f committedBarrier) bool { return f.floor >= w.Covers })
 		if i < 0 {
 			return false
 		}
-		w.fence = m.barriers[i]
+		w.barrier = m.barriers[i]
 	}
 	return true
 }
 
-// knows returns whether every holder is known that may have a lease from before
-// the wait's barrier, with its last renewal before it; and when it will be,
-// where that is a matter of time alone.
-func (m *Machine) knows(w *Wait, now time.Duration) (bool, time.Duration) {
-	if !m.reading || m.upTo < w.fence.at {
+// knowsHolders reports whether every holder with a lease from before the wait's
+// barrier is known, with its last renewal before the barrier. If that only takes
+// time, it returns when it will be.
+func (m *Machine) knowsHolders(w *Wait, now time.Duration) (bool, time.Duration) {
+	if !m.reading || m.upTo < w.barrier.at {
 		return false, 0
 	}
-	// What stood before the reading began was sent before, so it is over when a
-	// lease has passed.
+	// A renewal before the first message that was read was sent before the reading
+	// began, so its lease ends within a lease from then.
 	if at := m.since + m.lease + m.margin; !m.whole && now < at {
 		return false, at
 	}
 	return true, now
 }
 
-// ends returns when every lease of the holder's is over, as far as it was read.
+// ends returns when every lease of the holder that was read has ended.
 func (h Holder) ends(m *Machine) time.Duration {
 	return h.Renewed + min(h.Lease, m.lease) + m.margin
 }
 
-// longestStale returns for how long the holder may answer past its lease, for
-// the permissions that are configured so.
+// longestStale returns how long past its lease the holder may answer for the
+// permissions that allow it.
 func (h Holder) longestStale() time.Duration {
 	longest := time.Duration(0)
 	for _, d := range h.Stale {
@@ -474,17 +469,17 @@ func (h Holder) longestStale() time.Duration {
 	return longest
 }
 
-// Outstanding returns the holders that a wait still waits for, with the time at
-// which each will have stopped at the latest; and the time at which all will
-// have, whoever they are, 0 while there is no barrier to count from.
+// Outstanding returns the holders that a wait still waits for, with the latest time
+// at which each stops, and the latest time at which all holders have stopped,
+// known or not; 0 if there is no barrier yet.
 func (m *Machine) Outstanding(w *Wait, now time.Duration) (map[events.Holder]time.Duration, time.Duration) {
 	list := map[events.Holder]time.Duration{}
 	all := time.Duration(0)
-	if m.rest(w) {
-		all = w.fence.seen + m.lease + m.margin
+	if m.bind(w) {
+		all = w.barrier.seen + m.lease + m.margin
 	}
 	for h, holder := range m.holders {
-		if _, settled := w.stops[h]; settled || holder.Lease == 0 || holder.ends(m) <= max(w.begun, now) || all > 0 && holder.First > w.fence.at {
+		if _, stopped := w.stops[h]; stopped || holder.Lease == 0 || holder.ends(m) <= max(w.begun, now) || all > 0 && holder.First > w.barrier.at {
 			continue
 		}
 		if list[h] = holder.ends(m); all > 0 {
@@ -500,35 +495,34 @@ func expired(h Holder, at time.Duration) Stop {
 		if s.Stale == nil {
 			s.Stale = map[string]time.Duration{}
 		}
-		s.Stale[permission] = at + d + d/100 // its clock may be slower by so much
+		s.Stale[permission] = at + d + d/100 // its clock may be one percent slower
 	}
 	return s
 }
 
-// Barrier returns where the barrier stands that the wait rests on, 0 while
-// there is none.
-func (w *Wait) Barrier() events.LeaseSeq { return w.fence.at }
+// Barrier returns the sequence of the wait's barrier, 0 if there is none yet.
+func (w *Wait) Barrier() events.LeaseSeq { return w.barrier.at }
 
-// Stops returns how each process stopped that could have held a lease, once the
-// wait is over.
+// Stops returns, for a complete wait, how each process that could hold a lease
+// stopped.
 func (w *Wait) Stops() map[events.Holder]Stop { return w.stops }
 
-// Lease returns the longest that a node's lease can be.
+// Lease returns the maximum lease of a node.
 func (m *Machine) Lease() time.Duration { return m.lease }
 
-// UpTo returns up to where the stream of leases was read, and false while it is
-// not read.
+// UpTo returns the last sequence that was read, and false if the stream is not
+// being read.
 func (m *Machine) UpTo() (events.LeaseSeq, bool) { return m.upTo, m.reading }
 
 // Last returns the last barrier known and its floor.
 func (m *Machine) Last() (events.LeaseSeq, events.Position) { return m.last, m.floor }
 
-// Holders returns what is known of each process that may hold a lease, and
-// forgets those that have not renewed for long and answer nothing any more.
+// Holders returns the processes that may hold a lease. It deletes those that have
+// not renewed for ten leases and can no longer answer.
 func (m *Machine) Holders(now time.Duration) map[events.Holder]Holder {
-	const long = 10 // leases
+	const keep = 10 // leases
 	maps.DeleteFunc(m.holders, func(key events.Holder, h Holder) bool {
-		if now <= h.Renewed+long*m.lease || now <= h.ends(m)+h.longestStale() {
+		if now <= h.Renewed+keep*m.lease || now <= h.ends(m)+h.longestStale() {
 			return false
 		}
 		m.dropped(key)
@@ -537,8 +531,7 @@ func (m *Machine) Holders(now time.Duration) map[events.Holder]Holder {
 	return maps.Clone(m.holders)
 }
 
-// Clone returns a machine in the same state, for those who explore what may
-// become of it.
+// Clone returns a machine in the same state, for the model.
 func (m *Machine) Clone() *Machine {
 	c := *m
 	c.holders, c.heard, c.count = maps.Clone(m.holders), maps.Clone(m.heard), maps.Clone(m.count)

@@ -9,39 +9,40 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Proof says that no node answers any more as if the events up to a position
-// had not happened, and how each came to that; or how far that is.
-type Proof struct {
+// Progress says how far the events up to a position are in force, node by node. If
+// it is complete, it is the content of a receipt.
+type Progress struct {
 	Complete bool
 	Covers   events.Position
-	Barrier  events.LeaseSeq // that it rests on, 0 while none is written
-	Lease    time.Duration   // the longest that a node's lease can be
+	Barrier  events.LeaseSeq // sequence of the barrier, 0 if none is written yet
+	Lease    time.Duration   // maximum lease of a node
 	Asked    time.Time
 	Took     time.Duration
 	Nodes    []Node // in order of name
-	// Latest is when it will be complete at the latest, where it is not; zero
-	// while no barrier is written.
+	// Latest is the latest time of completion, if it is not complete; zero if no
+	// barrier is written yet.
 	Latest time.Time
 }
 
-// Node is one process's part in a proof.
+// Node is one process in a [Progress].
 type Node struct {
 	events.Holder
-	// Instances is how many processes of the name this stands for, where they are
-	// not told apart; the instance is empty then. Names are nodes that one of
-	// [events.AnyNode] stands for.
+	// Instances is the number of processes that this entry stands for if they are not
+	// listed one by one; the instance is empty then. Names are the nodes that an
+	// entry of [events.AnyNode] stands for.
 	Instances int
 	Names     []string
-	How       events.NodeStop // empty while it is waited for
+	How       events.NodeStop // empty if the process has not stopped yet
 	At        time.Time       // when it stopped
-	Latest    time.Time       // when it will have stopped at the latest, while it is waited for
-	// Applied is the highest position that it said to have applied.
+	Latest    time.Time       // latest time at which it stops, if it has not yet
+	// Applied is the highest position that it reported as applied.
 	Applied events.Position
-	// Stale: permission -> until when it may go on answering for that alone.
+	// Stale maps permissions to the time until which the process may still answer
+	// for them.
 	Stale map[string]time.Time
 }
 
-// Pending is a wait on its way. It goes on whoever looks at it.
+// Pending is a wait. It continues whether or not a caller waits for it.
 type Pending struct {
 	k     *Keeper
 	w     *Wait
@@ -50,19 +51,19 @@ type Pending struct {
 	begun time.Duration
 
 	// Set before done is closed.
-	proof  Proof
-	widest *Pending
+	progress Progress
+	widest   *Pending
 }
 
-// Waits are bounded: where no barrier can be written there is nothing to count
-// a lease from.
+// Bounds of waits. Without a barrier, leases cannot be counted, so such a wait
+// would never complete.
 const (
-	mostOpen     = 1 << 12
-	unfencedMost = 10 * time.Minute
+	maxOpen           = 1 << 12
+	maxWithoutBarrier = 10 * time.Minute
 )
 
-// Begin begins a wait for a position, which has to be committed. Waits for the
-// same position are one.
+// Begin starts a wait for a position, which must be committed. Waits for the same
+// position are shared.
 func (k *Keeper) Begin(covers events.Position) *Pending {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -71,18 +72,19 @@ func (k *Keeper) Begin(covers events.Position) *Pending {
 	}
 	now := k.cfg.Boottime()
 	p := &Pending{k: k, w: k.m.Ask(covers, now), done: make(chan struct{}), asked: k.cfg.Now().UTC().Round(0), begun: now}
-	if len(k.open) >= mostOpen {
-		k.endLocked(p, p, now, false)
+	if len(k.open) >= maxOpen {
+		k.endWaitLocked(p, p, now, false)
 		return p
 	}
 	k.open[covers] = p
-	k.settleLocked(now)
+	k.completeWaitsLocked(now)
 	signal(k.kick)
 	return p
 }
 
-// settleLocked ends the waits that are over.
-func (k *Keeper) settleLocked(now time.Duration) {
+// completeWaitsLocked ends the waits that are complete or have no barrier for too
+// long.
+func (k *Keeper) completeWaitsLocked(now time.Duration) {
 	if now > k.swept+k.m.Lease() {
 		k.m.Holders(now)
 		k.swept = now
@@ -96,8 +98,8 @@ func (k *Keeper) settleLocked(now time.Duration) {
 		case done:
 			over = append(over, p)
 			continue
-		case p.w.Barrier() == 0 && now > p.begun+unfencedMost:
-			k.endLocked(p, p, now, false)
+		case p.w.Barrier() == 0 && now > p.begun+maxWithoutBarrier:
+			k.endWaitLocked(p, p, now, false)
 			continue
 		}
 		if wake > 0 && (k.wake == 0 || wake < k.wake) {
@@ -111,24 +113,24 @@ func (k *Keeper) settleLocked(now time.Duration) {
 		return
 	}
 	widest := slices.MaxFunc(over, func(a, b *Pending) int { return int(a.w.Covers) - int(b.w.Covers) })
-	k.endLocked(widest, widest, now, true) // its proof is there before others point to it
+	k.endWaitLocked(widest, widest, now, true) // before others point to it
 	for _, p := range over {
 		if p != widest {
-			k.endLocked(p, widest, now, true)
+			k.endWaitLocked(p, widest, now, true)
 		}
 	}
 }
 
-func (k *Keeper) endLocked(p, widest *Pending, now time.Duration, complete bool) {
-	p.proof, p.widest = k.proofLocked(p, now, complete), widest
+func (k *Keeper) endWaitLocked(p, widest *Pending, now time.Duration, complete bool) {
+	p.progress, p.widest = k.progressLocked(p, now, complete), widest
 	delete(k.open, p.w.Covers)
 	close(p.done)
 }
 
-// proofLocked says how far a wait is.
-func (k *Keeper) proofLocked(p *Pending, now time.Duration, complete bool) Proof {
+// progressLocked returns how far a wait is.
+func (k *Keeper) progressLocked(p *Pending, now time.Duration, complete bool) Progress {
 	wall := k.wall(now)
-	proof := Proof{
+	progress := Progress{
 		Complete: complete, Covers: p.w.Covers, Barrier: p.w.Barrier(), Lease: k.m.Lease(),
 		Asked: p.asked, Took: now - p.begun,
 	}
@@ -140,63 +142,64 @@ func (k *Keeper) proofLocked(p *Pending, now time.Duration, complete bool) Proof
 			}
 			n.Stale[permission] = wall(until)
 		}
-		proof.Nodes = append(proof.Nodes, n)
+		progress.Nodes = append(progress.Nodes, n)
 	}
 	if !complete {
 		waiting, all := k.m.Outstanding(p.w, now)
 		for h, latest := range waiting {
-			proof.Nodes = append(proof.Nodes, Node{Holder: h, Instances: k.m.holders[h].Instances(), Latest: wall(latest), Applied: k.m.holders[h].Applied})
+			progress.Nodes = append(progress.Nodes, Node{Holder: h, Instances: k.m.holders[h].Instances(), Latest: wall(latest), Applied: k.m.holders[h].Applied})
 		}
 		if all > 0 {
-			proof.Latest = wall(all)
+			progress.Latest = wall(all)
 		}
 	}
-	slices.SortFunc(proof.Nodes, func(a, b Node) int { return compare(a.Holder, b.Holder) })
-	return proof
+	slices.SortFunc(progress.Nodes, func(a, b Node) int { return compare(a.Holder, b.Holder) })
+	return progress
 }
 
-// Done is closed when the wait is over, or was given up since no barrier could
-// be written for long.
+// Done is closed when the wait is complete, or when no barrier could be written for
+// ten minutes.
 func (p *Pending) Done() <-chan struct{} { return p.done }
 
-// Proof returns the proof once the wait is over, and before how far it is.
-func (p *Pending) Proof() Proof {
+// Progress returns how far the wait is.
+func (p *Pending) Progress() Progress {
 	select {
 	case <-p.done:
-		return p.proof.clone()
+		return p.progress.clone()
 	default:
 	}
 	p.k.mu.Lock()
 	defer p.k.mu.Unlock()
 	select {
 	case <-p.done:
-		return p.proof.clone()
+		return p.progress.clone()
 	default:
-		return p.k.proofLocked(p, p.k.cfg.Boottime(), false)
+		return p.k.progressLocked(p, p.k.cfg.Boottime(), false)
 	}
 }
 
-// Widest returns the proof that covers most of those that were over at the same
-// moment, once the wait is over. It covers this wait's position, too.
-func (p *Pending) Widest() Proof {
+// Widest waits for the end of the wait. Of all waits that ended at the same time it
+// returns the progress that covers the highest position, which covers this wait's
+// position too.
+func (p *Pending) Widest() Progress {
 	<-p.done
-	return p.widest.proof.clone()
+	return p.widest.progress.clone()
 }
 
-// Wait waits until no node can answer any more as if the events up to a
-// position had not happened, and returns the proof and true; or until ctx ends,
-// and returns how far it is. The wait then goes on.
-func (k *Keeper) Wait(ctx context.Context, covers events.Position) (Proof, bool) {
+// Wait waits until the events up to a position are in force on every node, or until
+// ctx ends. It returns the progress and whether it is complete. The wait itself
+// continues after ctx ends.
+func (k *Keeper) Wait(ctx context.Context, covers events.Position) (Progress, bool) {
 	p := k.Begin(covers)
 	select {
 	case <-p.Done():
 	case <-ctx.Done():
 	}
-	proof := p.Proof()
-	return proof, proof.Complete
+	progress := p.Progress()
+	return progress, progress.Complete
 }
 
-func (p Proof) clone() Proof {
+func (p Progress) clone() Progress {
 	p.Nodes = slices.Clone(p.Nodes)
 	for i := range p.Nodes {
 		p.Nodes[i].Stale = maps.Clone(p.Nodes[i].Stale)

@@ -69,27 +69,27 @@ var breakages = []breakage{
 	},
 	{
 		"the ledger waits for no barrier",
-		[]Edit{{"ledger/barrier/machine.go", "	if !m.rest(w) {\n		return false, 0\n	}\n	// Whoever", "	if true {\n		return true, 0\n	}\n	// Whoever"}},
+		[]Edit{{"ledger/barrier/machine.go", "	if !m.bind(w) {\n		return false, 0\n	}\n	// A renewal", "	if true {\n		return true, 0\n	}\n	// A renewal"}},
 		[]string{"I3"},
 		cutOffScene,
 	},
 	{
 		"the ledger waits for no lease",
-		[]Edit{{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen\n	known,"}},
+		[]Edit{{"ledger/barrier/machine.go", "	all := w.barrier.seen + m.lease + m.margin\n	known,", "	all := w.barrier.seen\n	known,"}},
 		[]string{"I3"},
 		cutOffScene,
 	},
 	{
 		"the ledger waits for half a lease",
 		[]Edit{
-			{"ledger/barrier/machine.go", "	all := w.fence.seen + m.lease + m.margin\n	known,", "	all := w.fence.seen + m.lease/2\n	known,"},
+			{"ledger/barrier/machine.go", "	all := w.barrier.seen + m.lease + m.margin\n	known,", "	all := w.barrier.seen + m.lease/2\n	known,"},
 		},
 		[]string{"I3"},
 		cutOffScene,
 	},
 	{
 		"a node's silence counts as consent",
-		[]Edit{{"ledger/barrier/machine.go", "		default:\n			over, wake = false, min(wake, ends)\n", "		default:\n"}},
+		[]Edit{{"ledger/barrier/machine.go", "		default:\n			complete, wake = false, min(wake, ends)\n", "		default:\n"}},
 		[]string{"I3"},
 		cutOffScene,
 	},

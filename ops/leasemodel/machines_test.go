@@ -160,7 +160,7 @@ func (s *stepper) tellLedger(to *base, a act) *base {
 	if to == nil {
 		n.m = barrier.NewMachine(leaseFor)
 		if s.l.Told > 0 {
-			n.m.Tell(s.l.Told)
+			n.m.SetMaxPerName(s.l.Told)
 		}
 	} else {
 		n.m = to.m.Clone()
