@@ -12,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -48,9 +49,9 @@ that they can be erased. A user may own a service account and manage its tokens.
 			}
 			switch {
 			case kind == "":
-				return usagef(c, "say what it is with --kind: user, for a person, or service")
+				return usagef(c, "--kind is missing: user for a person, or service")
 			case kind != "user" && kind != "service":
-				return exit.Inputf("--kind: want user or service")
+				return exit.Inputf("--kind: must be user or service, not %s", events.Quote(kind))
 			}
 			body := map[string]any{"login": args[0], "kind": kind}
 			if len(grants) > 0 {

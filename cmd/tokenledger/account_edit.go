@@ -46,7 +46,7 @@ are stored apart from the log, which records only that they changed.`,
 				body["self_service"] = bool(self)
 			}
 			if len(body) == 0 {
-				return usagef(c, "name something to change")
+				return usagef(c, "give at least one flag that changes something")
 			}
 			return e.change(c, change{
 				flags: &f, noun: "change", read: []string{"v1", "accounts", account},
@@ -88,9 +88,9 @@ func (t *textFlag) into(body map[string]any, flags *pflag.FlagSet) error {
 	given := flags.Changed(t.field)
 	switch {
 	case t.none && given:
-		return exit.Inputf("--%s and --no-%s contradict each other", t.field, t.field)
+		return exit.Inputf("--%s and --no-%s cannot be used together", t.field, t.field)
 	case given && t.value == "":
-		return exit.Inputf("--%s is empty; --no-%s takes the %s away", t.field, t.field, t.field)
+		return exit.Inputf("--%s is empty; use --no-%s to remove the %s", t.field, t.field, t.field)
 	case t.none || given:
 		body[t.field] = t.value
 	}
@@ -162,7 +162,7 @@ func (e *env) confirmErase(ctx context.Context, login string) error {
 		}
 	}
 	if !strings.EqualFold(strings.TrimSpace(typed), login) || login == "" {
-		return exit.Failf(exit.Usage, "needs_confirmation", "the account %s and all of its tokens would end, for ever. Give its login on standard input, or add --yes, if that is meant", render.Escape(login))
+		return exit.Failf(exit.Usage, "needs_confirmation", "this ends the account %s and all of its tokens forever. To confirm, give its login on standard input, or add --yes", render.Escape(login))
 	}
 	return nil
 }

@@ -46,8 +46,8 @@ where nobody else can read it.`,
 				return e.Print([]byte(got.Invitation), "\n")
 			}
 			return e.Show(a.Body, func() {
-				e.Printf("The invitation, shown now and never again, good until %s:\n%s\n", e.Time(got.Expires), got.Invitation)
-				e.Note("It is taken up with 'tokenledger password --invitation'.")
+				e.Printf("The invitation, shown only this once, valid until %s:\n%s\n", e.Time(got.Expires), got.Invitation)
+				e.Note("The person uses it with 'tokenledger password --invitation'.")
 			})
 		},
 	}

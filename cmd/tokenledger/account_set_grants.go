@@ -38,7 +38,7 @@ when no node uses the old grants any more, and exits with 6 if that takes longer
 				return err
 			}
 			if len(grants) == 0 && !none {
-				return usagef(c, "name the account's new grants, as in view:site/3, or --none")
+				return usagef(c, "list the new grants of the account, as in view:site/3, or use --none")
 			}
 			if grants == nil {
 				grants = []string{}

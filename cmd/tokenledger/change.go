@@ -29,7 +29,7 @@ func (k *keyFlag) key() (string, error) {
 		return client.NewKey(), nil
 	}
 	if len(k.given) > most || strings.ContainsFunc(k.given, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", exit.Inputf("--idempotency-key: want up to %d visible characters of ASCII", most)
+		return "", exit.Inputf("--idempotency-key: must be 1 to %d visible ASCII characters", most)
 	}
 	return k.given, nil
 }
@@ -48,7 +48,7 @@ func (v *versionFlags) declare(flags *pflag.FlagSet) {
 
 func (v *versionFlags) check() error {
 	if v.version != 0 && v.force {
-		return exit.Inputf("--if-version and --force contradict each other")
+		return exit.Inputf("--if-version and --force cannot be used together")
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func (v *versionFlags) ifMatch(seen uint64) string {
 // change.
 func (e *env) replayed(a *client.Answer) {
 	if a.Replayed && a.Tries == 1 {
-		e.Note("tokenledger: an earlier command with this idempotency key did it.")
+		e.Note("tokenledger: an earlier command with this idempotency key already made this change.")
 	}
 }
 
@@ -107,7 +107,7 @@ func administers(scopes []string) string {
 // confirmScopes refuses scopes that administer, unless allowed.
 func confirmScopes(allowed bool, scopes []string) error {
 	if s := administers(scopes); s != "" && !allowed {
-		return exit.Failf(exit.Usage, "needs_confirmation", "%s lets the token change who may do what. Add --allow-admin if it is meant to", s)
+		return exit.Failf(exit.Usage, "needs_confirmation", "with %s the token could change the rights of others. To confirm, add --allow-admin", s)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func confirmInherit(ctx context.Context, c *client.Client, allowed bool, account
 		return err
 	}
 	if s := administers(a.Grants); s != "" {
-		return exit.Failf(exit.Usage, "needs_confirmation", "the account has %s, and the token would inherit it: it could change who may do what. Add --allow-admin if it is meant to", s)
+		return exit.Failf(exit.Usage, "needs_confirmation", "the account has %s and the token would inherit it, so it could change the rights of others. To confirm, add --allow-admin", s)
 	}
 	return nil
 }
@@ -140,9 +140,9 @@ func tokenID(arg string) (string, error) {
 func accountName(arg string) (string, error) {
 	switch arg {
 	case "":
-		return "", exit.Inputf("the account is empty; give its id or login")
+		return "", exit.Inputf("the account is empty; give its ID or login")
 	case ".", "..": // a path's dots do not arrive
-		return "", exit.Inputf("give the account's id in place of the login %s", arg)
+		return "", exit.Inputf("a login %s cannot be part of a URL; give the account's ID", arg)
 	}
 	return arg, nil
 }

@@ -175,17 +175,18 @@ func TestForeignAnswers(t *testing.T) {
 	tests := []struct {
 		answer http.HandlerFunc
 		want   exit.Code
+		says   string
 	}{
-		{page(200), exit.Error},
-		{page(404), exit.Error},
-		{page(403), exit.NotAllowed},
-		{page(502), exit.Unavailable},
-		{answerJSON(200, "application/json", `{"items":`), exit.Error},
-		{answerJSON(404, "application/problem+json", `{}`), exit.Error},
+		{page(200), exit.Error, "is not a tokenledger API (HTTP 200). By default the API is on port 7600, "},
+		{page(404), exit.Error, "is not a tokenledger API (HTTP 404)"},
+		{page(403), exit.NotAllowed, "is not a tokenledger API (HTTP 403)"},
+		{page(502), exit.Unavailable, ": a proxy or another program answered with HTTP 502"},
+		{answerJSON(200, "application/json", `{"items":`), exit.Error, "is not a tokenledger API (HTTP 200)"},
+		{answerJSON(404, "application/problem+json", `{}`), exit.Error, "is not a tokenledger API (HTTP 404)"},
 	}
 	for i, tt := range tests {
 		o := command(t, serveWith(t, tt.answer).URL, "nodes")
-		if o.want(t, tt.want, "is not the ledger"); t.Failed() {
+		if o.want(t, tt.want, tt.says); t.Failed() {
 			t.Fatalf("test %d", i)
 		}
 	}
@@ -248,7 +249,8 @@ func TestFinalAnswersAreNotRetried(t *testing.T) {
 func TestUnknownOutcomeNamesTheKey(t *testing.T) {
 	s := serveWith(t, hangUp)
 	o := command(t, s.URL, "token", "resume", someToken, "--timeout", "500ms")
-	o.want(t, exit.Unavailable, "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key")+" is done once")
+	o.want(t, exit.Unavailable, "tokenledger: the last of ", " tries: the ledger at ",
+		"It is unknown whether the change was made. Repeat the command with --idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key")+": it takes effect once.")
 	if len(s.seen()) < 2 {
 		t.Errorf("%d requests, want more", len(s.seen()))
 	}
@@ -310,7 +312,7 @@ func TestRedirectsGetNoToken(t *testing.T) {
 	s := serveWith(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, other.URL, http.StatusTemporaryRedirect)
 	})
-	command(t, s.URL, "nodes").want(t, exit.Error, "give that address instead: "+other.URL)
+	command(t, s.URL, "nodes").want(t, exit.Error, "Use that address: "+other.URL)
 	if len(other.seen()) > 0 {
 		t.Error("the redirect was followed")
 	}
@@ -358,7 +360,7 @@ func TestSecretArgumentsStopEverything(t *testing.T) {
 			if o.code != int(exit.Usage) || strings.Contains(o.out+o.errors, secret[8:]) {
 				t.Errorf("%q: exit code %d, output %q", args, o.code, o.out+o.errors)
 			}
-			if !strings.Contains(o.errors, "treat it as leaked") {
+			if !strings.Contains(o.errors, "treat the secret as leaked") {
 				t.Errorf("%q: the message %q does not say what to do", args, o.errors)
 			}
 		}
@@ -438,14 +440,14 @@ func TestReceipts(t *testing.T) {
 		{
 			receiptOf(true, recorded, nodeApplied, nodeEnded, nodeGaveUp), exit.OK,
 			"(1 of 3 applied, 1 gave up, 1 by the end of its lease; receipt at position 10)\n",
-			"tokenledger: b is configured to go on answering for track without the log; it may do so as before until 2031-01-02 03:09:05.",
+			"tokenledger: the configuration of b lets it answer checks of track without the log; it may still do so with the old state until 2031-01-02 03:09:05.",
 		},
 		{receiptOf(true, recorded), exit.OK, "(no node could answer; receipt at position 10)\n", ""},
 		{receiptOf(true, "", nodeApplied), exit.OK, "(1 of 1 applied; the receipt is not recorded)\n", ""},
 		{receiptOf(false, "", nodeApplied, nodeWaiting), exit.Unavailable, "revoked at position 9; not on every node after 4 ms (1 of 2 applied)\n", `Waiting for b\x1b[2J: its lease ends in 12 s at the latest`},
-		{receiptOf(false, "", nodeApplied), exit.Unavailable, "revoked at position 9; not on every node after 4 ms (1 of 1 applied)\n", "Waiting for nodes that this ledger may not know of: it is over in 30 s at the latest"},
+		{receiptOf(false, "", nodeApplied), exit.Unavailable, "revoked at position 9; not on every node after 4 ms (1 of 1 applied)\n", "Waiting for the leases of unknown nodes to expire in 30 s at the latest"},
 		{strings.Replace(receiptOf(false, "", nodeApplied), `"latest":"2031-01-02T03:04:35.004Z",`, "", 1), exit.Unavailable, "", "Waiting for a barrier in the log"},
-		{`null`, exit.Unavailable, "revoked at position 9\n", "did not say whether it is in force"},
+		{`null`, exit.Unavailable, "revoked at position 9\n", "did not answer whether it is in force"},
 	} {
 		s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":9,"receipt":`+tt.receipt+`}`))
 		o := command(t, s.URL, "token", "revoke", someToken)
@@ -453,7 +455,7 @@ func TestReceipts(t *testing.T) {
 		if !strings.HasSuffix(o.out, tt.out) || !strings.HasPrefix(o.out, "revoked at position 9") {
 			t.Errorf("standard output %q, want %q", o.out, tt.out)
 		}
-		if tt.want != exit.OK && !strings.Contains(o.errors, "the revocation itself stands") {
+		if tt.want != exit.OK && !strings.Contains(o.errors, "the revocation stands") {
 			t.Errorf("standard error %q, want it to say that the revocation stands", o.errors)
 		}
 		if got := s.seen()[0].URL.RawQuery; got != "wait=45s" {
@@ -483,9 +485,9 @@ func TestProgress(t *testing.T) {
 		errors string
 	}{
 		{"in time", done(receiptOf(true, `"position":10,`, nodeApplied, nodeEnded)), exit.OK, "(1 of 2 applied, 1 by the end of its lease; receipt at position 10)\n", ""},
-		{"not in time", missing, exit.Unavailable, "not on every node", "the revocation itself stands"},
-		{"no answer", trouble(503, "unavailable"), exit.Unavailable, "not on every node", "the revocation itself stands"},
-		{"may not look", trouble(403, "forbidden"), exit.Unavailable, "not on every node", "the revocation itself stands"},
+		{"not in time", missing, exit.Unavailable, "not on every node", "the revocation stands"},
+		{"no answer", trouble(503, "unavailable"), exit.Unavailable, "not on every node", "the revocation stands"},
+		{"may not look", trouble(403, "forbidden"), exit.Unavailable, "not on every node", "the revocation stands"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := serveWith(t, waiting, tt.then)
@@ -560,7 +562,7 @@ func TestPages(t *testing.T) {
 	}
 
 	stuck := serveWith(t, done(`{"items":[{"id":"tok_1"}],"next_cursor":"b"}`))
-	command(t, stuck.URL, "token", "list", "--all").want(t, exit.Error, "does not end")
+	command(t, stuck.URL, "token", "list", "--all").want(t, exit.Error, "the same page of the list twice")
 }
 
 // TestPathsHaveNoWayUp sends whatever a name is made of as one part of the path.
@@ -600,6 +602,6 @@ func TestLostOutputIsAFailure(t *testing.T) {
 func TestAlreadyShownSecretIsAFailure(t *testing.T) {
 	s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":7,"secret_already_shown":true}`))
 	for _, form := range render.Formats {
-		command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exit.Error, "is not known any more", "token rotate "+someToken)
+		command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exit.Error, "is not stored", "token rotate "+someToken)
 	}
 }

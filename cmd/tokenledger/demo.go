@@ -74,7 +74,7 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 		return err
 	}
 	if !keep {
-		d.env.Printf("\nNext: tokenledger demo --keep stays up; tokenledger serve runs a node of your own.\n")
+		d.env.Printf("\nNext: 'tokenledger demo --keep' keeps this running; 'tokenledger serve' runs a node of your own.\n")
 		return nil
 	}
 	return d.stay(ctx)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -104,7 +106,7 @@ func (e *env) declare(flags *pflag.FlagSet, s setting, v pflag.Value) *pflag.Fla
 		return f
 	}
 	if client.HoldsSecret(value) {
-		e.problems[f] = exit.Failf(exit.Usage, "usage", "%s holds a token's secret, which other programs that you start can read there; put it in a file and name that with --token-file", s.variable())
+		e.problems[f] = exit.Failf(exit.Usage, "usage", "%s holds a token's secret, and every program that you start can read it there. Put the secret in a file, and name the file with --token-file", s.variable())
 		return f
 	}
 	if err := v.Set(value); err != nil {
@@ -160,9 +162,9 @@ func (e *env) refuseSecrets(args []string) error {
 		} else if i > 0 && strings.HasPrefix(args[i-1], "--") && !strings.Contains(args[i-1], "=") {
 			where = "the value of " + render.Escape(args[i-1])
 		}
-		return exit.Failf(exit.Usage, "secret_in_arguments", "%s is or holds a token's secret, so nothing was done. "+
-			"Arguments are seen by others (ps) and kept by shells: treat it as leaked, and rotate or revoke its token. "+
-			"Secrets are read from standard input or from --token-file", where)
+		return exit.Failf(exit.Usage, "secret_in_arguments", "%s contains a token's secret, so nothing was done. "+
+			"Other users see arguments (ps) and shells store them: treat the secret as leaked, and rotate or revoke its token. "+
+			"Give secrets on standard input or in a file (--token-file)", where)
 	}
 	return nil
 }
@@ -185,7 +187,7 @@ func (e *env) prepare(root *cobra.Command, args []string) {
 				return missingCommand(e, c, words)
 			}
 		}
-		return usagef(c, "%s", exit.Text(err))
+		return usagef(c, "%s", flagError(c, err))
 	})
 	root.SetUsageFunc(usage)
 	root.SetHelpFunc(func(c *cobra.Command, _ []string) { help(c) })
@@ -231,4 +233,35 @@ func missingCommand(e *env, c *cobra.Command, args []string) error {
 	}
 	e.Note("%s", c.UsageString())
 	return usagef(c, "%s needs a command, such as %[1]s %s", c.CommandPath(), c.Commands()[0].Name())
+}
+
+// flagError returns what is wrong with a flag, in the words of the program.
+func flagError(c *cobra.Command, err error) string {
+	var missing *pflag.NotExistError
+	var empty *pflag.ValueRequiredError
+	var invalid *pflag.InvalidValueError
+	var number *strconv.NumError
+	switch {
+	case errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "":
+		return fmt.Sprintf("%s has no flag --%s", c.CommandPath(), missing.GetSpecifiedName())
+	case errors.As(err, &empty) && empty.GetSpecifiedShortnames() == "":
+		return fmt.Sprintf("--%s needs a value", empty.GetSpecifiedName())
+	case errors.As(err, &invalid) && errors.As(err, &number):
+		return fmt.Sprintf("--%s: %s is not a %s", invalid.GetFlag().Name, events.Quote(invalid.GetValue()), wantedNumber(invalid.GetFlag()))
+	case errors.As(err, &invalid):
+		return fmt.Sprintf("--%s: %s, not %s", invalid.GetFlag().Name, exit.Text(invalid.Unwrap()), events.Quote(invalid.GetValue()))
+	}
+	return exit.Text(err)
+}
+
+// wantedNumber returns what the value of a flag must be that is a number or a
+// switch.
+func wantedNumber(f *pflag.Flag) string {
+	switch f.Value.Type() {
+	case "bool":
+		return "valid value: use the flag alone, or =true or =false"
+	case "uint", "uint64":
+		return "whole number of 0 or more"
+	}
+	return "whole number"
 }

@@ -89,7 +89,7 @@ func (e *env) message(f *exit.Failure) string {
 		s += "."
 	}
 	if f.Key != "" {
-		s += " Whether it was done is unknown; the same command with --idempotency-key " + f.Key + " is done once, whatever happened."
+		s += " It is unknown whether the change was made. Repeat the command with --idempotency-key " + f.Key + ": it takes effect once."
 	}
 	if e.verbose && f.RequestID != "" {
 		s += " (request " + render.Escape(f.RequestID) + ")"

@@ -26,10 +26,10 @@ type durationFlag time.Duration
 func (d *durationFlag) Set(s string) error {
 	got, err := api.ParseDuration(s)
 	if err != nil {
-		return errors.New(`want a length of time such as "30s", "36h" or "90d"`)
+		return errors.New(`must be a duration such as "30s", "36h" or "90d"`)
 	}
 	if got <= 0 {
-		return errors.New("want a length of time above zero")
+		return errors.New("must be longer than zero")
 	}
 	*d = durationFlag(got)
 	return nil
@@ -58,7 +58,7 @@ func (o *onOff) Set(s string) error {
 	case "off", "false":
 		*o = false
 	default:
-		return errors.New("want on or off")
+		return errors.New("must be on or off")
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func (n *sizeFlag) Set(s string) error {
 	}
 	got, err := strconv.ParseUint(strings.TrimSpace(digits), 10, 50-shift)
 	if err != nil {
-		return errors.New(`want a number of bytes such as "512MiB" or "2GiB"`)
+		return errors.New(`must be a number of bytes such as "512MiB" or "2GiB"`)
 	}
 	*n = sizeFlag(got << shift)
 	return nil
@@ -113,7 +113,7 @@ type countFlag int
 func (n *countFlag) Set(s string) error {
 	got, err := strconv.Atoi(s)
 	if err != nil || got <= 0 {
-		return errors.New("want a number above zero")
+		return errors.New("must be a number above zero")
 	}
 	*n = countFlag(got)
 	return nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
@@ -73,6 +74,9 @@ func (e *env) health(ctx context.Context, base *url.URL, from string, live bool)
 	if err != nil {
 		return err
 	}
+	if e.dataDir != "" && client.Source(from) == "the default" {
+		e.Note("tokenledger: no node runs on the data folder %s; asked %s, the default address.", render.Escape(string(e.dataDir)), base)
+	}
 	switch reason, unready := strings.CutPrefix(said, "not ready: "); {
 	case status == http.StatusOK && said == "ok":
 		b, err := render.Encode(map[string]bool{good: true})
@@ -83,5 +87,6 @@ func (e *env) health(ctx context.Context, base *url.URL, from string, live bool)
 	case status == http.StatusServiceUnavailable && unready:
 		return exit.Failf(exit.Unavailable, "not_ready", "the node at %s is not ready: %s", base, reason)
 	}
-	return exit.Failf(exit.Unavailable, "foreign_answer", "what answers at %s, from %s, is not a node: it answered %d and nothing of ours", base, from, status)
+	return exit.Failf(exit.Unavailable, "foreign_answer", "%s (%s) is not the metrics address of a node (HTTP %d). By default that is on port 7602",
+		base, client.Source(from), status)
 }

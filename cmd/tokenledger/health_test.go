@@ -37,17 +37,17 @@ func TestHealthOfStrangers(t *testing.T) {
 		{
 			name:   "another program",
 			answer: func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "welcome") },
-			code:   exit.Unavailable, stderr: "is not a node: it answered 200",
+			code:   exit.Unavailable, stderr: "is not the metrics address of a node (HTTP 200)",
 		},
 		{
 			name:   "another program that fails",
 			answer: func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "ok", http.StatusServiceUnavailable) },
-			code:   exit.Unavailable, stderr: "is not a node: it answered 503",
+			code:   exit.Unavailable, stderr: "is not the metrics address of a node (HTTP 503)",
 		},
 		{
 			name:   "elsewhere",
 			answer: func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/ok", http.StatusFound) },
-			code:   exit.Unavailable, stderr: "is not a node: it answered 302",
+			code:   exit.Unavailable, stderr: "is not the metrics address of a node (HTTP 302)",
 		},
 		{
 			name:   "hangs",

@@ -102,7 +102,7 @@ func newHelpCmd() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			about, rest, err := c.Root().Find(args)
 			if err != nil || len(rest) > 0 {
-				return usagef(c, "there is no help about %s", events.Quote(strings.Join(args, " ")))
+				return usagef(c, "there is no help topic %s", events.Quote(strings.Join(args, " ")))
 			}
 			about.InitDefaultHelpFlag()
 			about.InitDefaultVersionFlag()
@@ -131,7 +131,7 @@ func suggest(c *cobra.Command, s string) string {
 		c.SuggestionsMinimumDistance = likeness
 	}
 	if names := c.SuggestionsFor(s); len(names) > 0 {
-		return "; perhaps you mean " + strings.Join(names, " or ")
+		return "; did you mean " + strings.Join(names, " or ")
 	}
 	return ""
 }

@@ -25,9 +25,9 @@ func (p *pageFlags) declare(flags *pflag.FlagSet) {
 func (p *pageFlags) check(flags *pflag.FlagSet) error {
 	switch {
 	case p.Limit < 1:
-		return exit.Inputf("--limit: want one or more")
+		return exit.Inputf("--limit: must be 1 or more")
 	case p.All && flags.Changed("limit"):
-		return exit.Inputf("--all and --limit contradict each other")
+		return exit.Inputf("--all and --limit cannot be used together")
 	}
 	return nil
 }
@@ -73,7 +73,7 @@ func listFrom[T any](c *cobra.Command, e *env, ledger *client.Client, r client.R
 	if err != nil {
 		return err
 	}
-	const more = "There are more: --all lists them, --limit more of them."
+	const more = "There are more: use --all for all of them, or a higher --limit."
 	if e.Format == render.Lines {
 		if got.Next != "" {
 			_, _ = fmt.Fprintln(e.Stderr, more) // nothing in the lines says so

@@ -25,7 +25,7 @@ and then the code are read as lines of standard input.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
 			if login == "" {
-				return usagef(c, "say who you are with --login")
+				return usagef(c, "--login is missing: give your login")
 			}
 			config := e.config()
 			ledger, err := config.Anonymous()
@@ -79,7 +79,7 @@ func newLogoutCmd(e *env) *cobra.Command {
 		Example: `  tokenledger logout`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if _, err := e.config().ReadSession(); errors.Is(err, client.ErrSignedOut) {
-				e.Note("tokenledger: nobody has signed in here.")
+				e.Note("tokenledger: you are not signed in here.")
 				return nil
 			}
 			ledger, err := e.person(c.Context())
@@ -95,7 +95,7 @@ func newLogoutCmd(e *env) *cobra.Command {
 				return err
 			}
 			if a == nil {
-				e.Note("tokenledger: the session was over already.")
+				e.Note("tokenledger: the session had already ended.")
 				return nil
 			}
 			return e.Show(a.Body, func() { e.Printf("signed out\n") })

@@ -98,7 +98,7 @@ Anyone with ca.key can issue credentials: do not copy DIR to the nodes.`,
 				case len(before) > 0:
 					e.Note("copy %s to the folders of the ledgers; they reload it automatically", filepath.Join(dir, "members.json"))
 				default:
-					e.Note("copy each folder to its node, and keep %s off all of them", filepath.Join(dir, "ca.key"))
+					e.Note("copy each folder to its node; do not copy %s to any of them", filepath.Join(dir, "ca.key"))
 				}
 			})
 		},
@@ -115,7 +115,7 @@ func initRequests(ledgers, verifiers []string) ([]embedded.Request, error) {
 	for _, l := range ledgers {
 		name, hosts, ok := strings.Cut(l, "=")
 		if !ok {
-			return nil, errors.New("--ledger " + events.Quote(l) + ": want NAME=HOST[,HOST...], as in l1=10.0.0.1")
+			return nil, errors.New("--ledger " + events.Quote(l) + ": must be NAME=HOST[,HOST...], as in l1=10.0.0.1")
 		}
 		requests = append(requests, embedded.Request{Name: name, Role: embedded.RoleLedger, Hosts: splitList(hosts)})
 	}

@@ -43,7 +43,7 @@ as lines of standard input.`,
 				return err
 			}
 			return e.Show(a.Body, func() {
-				e.Printf("the password is set\n")
+				e.Printf("password set\n")
 				if invitation {
 					e.Note("Sign in with 'tokenledger login'.")
 				}

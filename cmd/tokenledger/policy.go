@@ -143,24 +143,24 @@ func (p *policyFlags) check(c *cobra.Command) error {
 		}
 		named = true
 		if d, err := policyLength(*value); err != nil || d < 0 {
-			return exit.Inputf(`--%s: want a length of time such as "36h" or "90d", or 0`, name)
+			return exit.Inputf(`--%s: must be a duration such as "36h" or "90d", or 0`, name)
 		}
 	}
 	if p.until != "" {
 		if _, err := policyTime(p.until); err != nil {
-			return exit.Inputf("--plain-until: want a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z")
+			return exit.Inputf("--plain-until: must be a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z")
 		}
 	}
 	switch p.makers {
 	case "", "all", "site_admins", "superusers":
 	default:
-		return exit.Inputf("--token-makers: want all, site_admins or superusers")
+		return exit.Inputf("--token-makers: must be all, site_admins or superusers")
 	}
 	for name := range p.on {
 		named = named || flags.Changed(name)
 	}
 	if !named && !flags.Changed("plain-until") && p.makers == "" {
-		return usagef(c, "name something to change")
+		return usagef(c, "give at least one flag that changes something")
 	}
 	return nil
 }

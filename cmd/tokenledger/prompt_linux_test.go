@@ -141,7 +141,7 @@ func nothingAt(t *testing.T, o *office, login, key string) {
 		s := p.sits(c.args...)
 		s.asked(c.prompt)
 		s.types(key)
-		s.ends(exit.Usage, "no line with the "+c.what)
+		s.ends(exit.Usage, "no "+c.what)
 		s.unseen("")
 	}
 	if got, _ := o.since(before); len(got) > 0 {
@@ -189,7 +189,7 @@ func interruptAtCode(t *testing.T, o *office) {
 	s.answers("Password: ", goodPassword)
 	s.asked("Code of the second factor: ")
 	s.types(ctrlD)
-	s.ends(exit.Usage, "no line with the code of the second factor")
+	s.ends(exit.Usage, "no code of the second factor")
 }
 
 // typingErrors takes characters back with either key that terminals have for
@@ -233,7 +233,7 @@ func newPassword(t *testing.T, o *office) {
 	s.answers("New password again: ", otherPassword)
 	s.ends(exit.OK)
 	s.unseen("", "otter", "plinth", "quaver")
-	if s.out.String() != "the password is set\n" || p.opens(goodPassword) || !p.opens(otherPassword) || !p.signedIn() {
+	if s.out.String() != "password set\n" || p.opens(goodPassword) || !p.opens(otherPassword) || !p.signedIn() {
 		t.Errorf("standard output %q, want the new password to be the only one", s.out)
 	}
 }
@@ -246,7 +246,7 @@ func passwordsDiffer(t *testing.T, o *office) {
 	s.answers("Old password: ", goodPassword)
 	s.answers("New password: ", otherPassword)
 	s.answers("New password again: ", otherPassword+"s")
-	s.ends(exit.Usage, "the two passwords differ, so nothing was done.")
+	s.ends(exit.Usage, "the two passwords differ; nothing was changed.")
 	s.unseen("", "otter", "plinth", "quaver")
 	for _, key := range []string{ctrlD, "\n"} {
 		s = p.sits("password")
@@ -254,7 +254,7 @@ func passwordsDiffer(t *testing.T, o *office) {
 		s.answers("New password: ", otherPassword)
 		s.asked("New password again: ")
 		s.types(key)
-		s.ends(exit.Usage, "no line with the new password again")
+		s.ends(exit.Usage, "no new password again")
 	}
 	if got, _ := o.since(before); len(got) > 0 {
 		t.Errorf("the ledger was asked for %v", got)

@@ -172,8 +172,8 @@ func proofFails(t *testing.T, o *office) {
 	}{
 		otherPassword + "\n": {exit.NotAllowed, "not accepted"},
 		"123 456\n":          {exit.NotAllowed, "not accepted"},
-		"\n":                 {exit.Usage, "no line with the password, or code of the second factor"},
-		ctrlD:                {exit.Usage, "no line with the password, or code of the second factor"},
+		"\n":                 {exit.Usage, "no password, or code of the second factor"},
+		ctrlD:                {exit.Usage, "no password, or code of the second factor"},
 	} {
 		s := p.sits(create...)
 		s.asked(provePrompt)
@@ -254,7 +254,7 @@ func eraseAnother(t *testing.T, o *office) {
 		s := p.sits("account", "erase", p.login, "--token-file", o.root)
 		s.errs.wait(t, erasePrompt)
 		s.types(typed)
-		s.ends(exit.Usage, "Give its login on standard input, or add --yes")
+		s.ends(exit.Usage, "give its login on standard input, or add --yes")
 	}
 	if got, _ := o.since(before); len(got) > 0 || p.state() != "active" {
 		t.Errorf("the ledger was asked for %v, and the account is %s", got, p.state())

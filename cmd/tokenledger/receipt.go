@@ -40,7 +40,7 @@ exits with 6 if it does not come in time.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			at, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || at == 0 {
-				return exit.Inputf("%s is not a position; commands that change something print theirs, as in 42", events.Quote(args[0]))
+				return exit.Inputf("%s is not a position of the log. Commands that change something print a position, such as 42", events.Quote(args[0]))
 			}
 			if err := wait.check(c.Flags()); err != nil {
 				return err
@@ -62,7 +62,7 @@ exits with 6 if it does not come in time.`,
 				progress = client.Progress(err)
 			}
 			if wait.on && progress != nil {
-				return exit.Failf(exit.Unavailable, "not_in_time", "no receipt covers position %d yet. Waiting for %s", at, waitingFor(progress, 0))
+				return exit.Failf(exit.Unavailable, "not_in_time", "there is no receipt for position %d yet: waiting for %s", at, waitingFor(progress, 0))
 			}
 			if err != nil {
 				return err
@@ -91,7 +91,7 @@ func (e *env) drawReceipt(r api.Receipt) {
 	g.Fact("covers", "every event up to position "+strconv.FormatUint(r.Covers, 10))
 	recorded := "no"
 	if r.NotRecorded {
-		recorded = "no, it could not be; what it says stands"
+		recorded = "no, recording it failed; the receipt is still valid"
 	}
 	if r.Position > 0 {
 		recorded = "at position " + strconv.FormatUint(r.Position, 10)

@@ -90,7 +90,7 @@ for a recovery code. The new one replaces it when you confirm it.`,
 				return err
 			}
 			if e.input.Terminal() == nil {
-				e.Note("It counts once it is confirmed: tokenledger second-factor confirm")
+				e.Note("To activate it, run 'tokenledger second-factor confirm'.")
 				return nil
 			}
 			return e.confirmFactor(ctx, ledger)
@@ -152,10 +152,10 @@ func (e *env) showRecovery(a *client.Answer) error {
 		return err
 	}
 	err := e.Show(a.Body, func() {
-		e.Printf("The recovery codes, shown now and never again; each is good once:\n%s\n", strings.Join(got.Codes, "\n"))
+		e.Printf("The recovery codes, shown only this once; each works once:\n%s\n", strings.Join(got.Codes, "\n"))
 	})
 	if err != nil {
-		return exit.Failf(exit.Error, "output", "the recovery codes could not be written to standard output: %s. Make new ones: tokenledger second-factor codes", exit.Cause(err))
+		return exit.Failf(exit.Error, "output", "the recovery codes could not be written to standard output: %s. Create new ones with 'tokenledger second-factor codes'", exit.Cause(err))
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		"json": func() slog.Handler { return slog.NewJSONHandler(e.Stderr, nil) },
 	}[s.logFormat]
 	if !ok {
-		return node.Config{}, exit.Inputf("--log-format is text or json, not %s", events.Quote(string(s.logFormat)))
+		return node.Config{}, exit.Inputf("--log-format: must be text or json, not %s", events.Quote(string(s.logFormat)))
 	}
 	model := file.Model
 	if model == nil {

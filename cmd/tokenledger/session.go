@@ -31,7 +31,7 @@ func newSessionListCmd(e *env) *cobra.Command {
   tokenledger session list --account anna`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if everybody && account != "" {
-				return exit.Inputf("--everybody and --account contradict each other")
+				return exit.Inputf("--everybody and --account cannot be used together")
 			}
 			ledger, err := e.person(c.Context())
 			if err != nil {
@@ -118,7 +118,7 @@ func (e *env) showSession(a *client.Answer) error {
 		g.Fact("methods", strings.Join(got.Session.Methods, ", "))
 		g.Fact("opened from", got.Session.Address)
 		g.Fact("opened", e.Time(got.Session.CreatedAt))
-		g.Fact("proved", e.TimePtr(got.Session.ProvedAt))
+		g.Fact("re-authenticated", e.TimePtr(got.Session.ProvedAt))
 		g.Fact("ends unused", e.Time(got.Session.IdleUntil))
 		g.Fact("ends", e.Time(got.Session.ExpiresAt))
 		may := strings.Join(got.Scopes, ", ")
@@ -150,7 +150,7 @@ func newSessionEndCmd(e *env) *cobra.Command {
 			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "sessions", "end"}, Key: client.NewKey()}
 			switch {
 			case !all && account != "":
-				return exit.Inputf("--account goes with --all")
+				return exit.Inputf("--account needs --all")
 			case all:
 				r.Body = map[string]any{"account": account}
 			default:

@@ -123,12 +123,12 @@ func (e *env) secret(a *client.Answer, done string, only bool) error {
 		err = e.Show(a.Body, func() {
 			e.Printf("%s at position %d\n\n", done, got.Position)
 			e.drawToken(got.Token)
-			e.Printf("\nThe secret, shown now and never again:\n%s\n", got.Secret)
+			e.Printf("\nThe secret, shown only this once:\n%s\n", got.Secret)
 		})
 	}
 	switch {
 	case err != nil:
-		return exit.Failf(exit.Error, "output", "the secret of %s could not be written to standard output: %s. Make a new one: tokenledger token rotate %[1]s", got.Token.ID, exit.Cause(err))
+		return exit.Failf(exit.Error, "output", "the secret of %s could not be written to standard output: %s. Create a new one with 'tokenledger token rotate %[1]s'", got.Token.ID, exit.Cause(err))
 	case got.Secret == "":
 		return e.noSecret(got)
 	}
@@ -137,8 +137,8 @@ func (e *env) secret(a *client.Answer, done string, only bool) error {
 
 // noSecret returns the failure of a repeated command: the secret went to the first.
 func (e *env) noSecret(got tokenAnswer) error {
-	return exit.Failf(exit.Error, "secret_already_shown", "the secret of %s was shown to an earlier command with this idempotency key and is not known any more. "+
-		"Where it is lost, make a new one: tokenledger token rotate %[1]s", got.Token.ID)
+	return exit.Failf(exit.Error, "secret_already_shown", "the secret of %s was shown to an earlier command with this idempotency key and is not stored. "+
+		"If you do not have it, create a new one with 'tokenledger token rotate %[1]s'", got.Token.ID)
 }
 
 // drawToken prints a token for people.

@@ -37,13 +37,13 @@ func (o *clientSecret) declare(flags *pflag.FlagSet) {
 func (o *clientSecret) check(e *env, hex32, only bool) error {
 	switch {
 	case o.from != "" && o.from != secretNew && o.from != secretRead:
-		return exit.Inputf("--client-secret takes no value but -, for standard input; a secret is not given as an argument")
+		return exit.Inputf("--client-secret takes no value except -, for standard input; secrets cannot be given as arguments")
 	case o.from != "" && hex32:
-		return exit.Inputf("--client-secret and --hex32 contradict each other")
+		return exit.Inputf("--client-secret and --hex32 cannot be used together")
 	case o.from == secretRead && only:
-		return exit.Inputf("--secret-only prints a secret that is made; with --client-secret=- there is none")
+		return exit.Inputf("--secret-only prints a generated secret, and with --client-secret=- none is generated")
 	case o.from == secretRead && e.tokenFile == "-":
-		return exit.Inputf("--client-secret=- and --token-file - both read standard input; name a file for your token")
+		return exit.Inputf("--client-secret=- and --token-file - both read standard input; give your token in a file")
 	}
 	return nil
 }
@@ -60,9 +60,9 @@ func (o *clientSecret) take(ctx context.Context, e *env, c *client.Client, accou
 		given, err := formatOf(text)
 		switch {
 		case err != nil:
-			return "", exit.Inputf("standard input holds no secret of the ledger's form: %s or %s, 32 characters of 0-9, A-Z and a-z, and 6 of checksum. --client-secret without a value makes one", format.User, format.Service)
+			return "", exit.Inputf("standard input holds no secret in the ledger's format: %s or %s, 32 characters of 0-9, A-Z and a-z, and a checksum of 6. Use --client-secret without a value to generate one", format.User, format.Service)
 		case known && given != format:
-			return "", exit.Inputf("the ledger's secrets begin with %s or %s, and the one on standard input does not; it would never work", format.User, format.Service)
+			return "", exit.Inputf("the ledger's secrets begin with %s or %s, and the one on standard input does not, so it would never work", format.User, format.Service)
 		}
 		o.secret, err = given.ParseSecret(text)
 		if err != nil {

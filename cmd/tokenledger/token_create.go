@@ -102,9 +102,9 @@ func (t *tokenCreateFlags) body(e *env, c *cobra.Command) (map[string]any, error
 	}
 	switch {
 	case t.inherit && len(scopes) > 0:
-		return nil, exit.Inputf("--inherit takes all that the account has; leave --scope out")
+		return nil, exit.Inputf("--inherit and --scope cannot be used together")
 	case !t.inherit && len(scopes) == 0:
-		return nil, usagef(c, "say what the token may do with --scope, as in --scope view:site/3, or --inherit")
+		return nil, usagef(c, "the token needs scopes: use --scope, as in --scope view:site/3, or --inherit")
 	}
 	if err := t.own.check(e, t.hex, t.only); err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (t *tokenCreateFlags) confirm(ctx context.Context, ledger *client.Client) e
 		}
 		return confirmInherit(ctx, ledger, t.admin, name)
 	case t.inherit && !t.admin:
-		return exit.Failf(exit.Usage, "needs_confirmation", "the token would inherit all that your account has, which may be admin or superuser. Name the account with --account to have that looked at, or add --allow-admin if it is meant to")
+		return exit.Failf(exit.Usage, "needs_confirmation", "the token would inherit all grants of your account, perhaps admin or superuser. Name the account with --account to have that checked, or add --allow-admin to confirm")
 	}
 	return nil
 }

@@ -35,7 +35,7 @@ a constraint, as in --cidr "".`,
 			}
 			narrows := edit.limits.changed(c.Flags())
 			if len(body) == 0 && !narrows {
-				return usagef(c, "name something to change")
+				return usagef(c, "give at least one flag that changes something")
 			}
 			if err := edit.limits.change(c.Flags(), constraints{}); err != nil {
 				return err // before anything is sent
@@ -93,13 +93,13 @@ func (t *tokenEditFlags) body(flags *pflag.FlagSet) (map[string]any, error) {
 	}
 	switch {
 	case flags.Changed("expires-in") && flags.Changed("expires-at"):
-		return nil, exit.Inputf("--expires-in and --expires-at contradict each other")
+		return nil, exit.Inputf("--expires-in and --expires-at cannot be used together")
 	case flags.Changed("expires-in"):
 		body["expires_in"] = t.expires.String()
 	case flags.Changed("expires-at"):
 		at, err := time.Parse(time.RFC3339, t.at)
 		if err != nil {
-			return nil, exit.Inputf("--expires-at: want a time such as 2031-12-31T18:00:00Z")
+			return nil, exit.Inputf("--expires-at: must be a time such as 2031-12-31T18:00:00Z")
 		}
 		body["expires_at"] = at
 	}

@@ -61,7 +61,7 @@ func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string
 			continue
 		}
 		if f.value == "" {
-			return nil, "", exit.Inputf("--%s is empty; leave it out, or say which", f.flag)
+			return nil, "", exit.Inputf("--%s is empty: give a value, or leave it out", f.flag)
 		}
 		body[f.field] = f.value
 		words = append(words, f.words+f.value)
@@ -73,7 +73,7 @@ func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string
 	}
 	if m.before != "" {
 		if _, err := time.Parse(time.RFC3339, m.before); err != nil {
-			return nil, "", exit.Inputf("--created-before: want a time such as 2031-12-31T18:00:00Z")
+			return nil, "", exit.Inputf("--created-before: must be a time such as 2031-12-31T18:00:00Z")
 		}
 	}
 	if reason != "" {
@@ -107,7 +107,7 @@ command is refused, unless you give --include-self.`,
 		Args: func(c *cobra.Command, args []string) error {
 			switch selects := many.given(c.Flags()); {
 			case selects && len(args) > 0:
-				return usagef(c, "give the token's ID, or flags that select tokens, but not both")
+				return usagef(c, "give either a token's ID or flags that select tokens, not both")
 			case selects:
 				return nil
 			case len(args) == 0:
@@ -121,7 +121,7 @@ command is refused, unless you give --include-self.`,
 				return e.revokeMany(c, &many, &f)
 			}
 			if many.dry || many.yes || many.self {
-				return usagef(c, "--dry-run, --yes and --include-self are for flags that select tokens, as in --account")
+				return usagef(c, "--dry-run, --yes and --include-self work only with flags that select tokens, such as --account")
 			}
 			id, err := tokenID(args[0])
 			if err != nil {
@@ -156,7 +156,7 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 		return err
 	}
 	if many.dry && many.yes {
-		return exit.Inputf("--dry-run and --yes contradict each other")
+		return exit.Inputf("--dry-run and --yes cannot be used together")
 	}
 	key, err := f.key.key()
 	if err != nil {
@@ -177,7 +177,7 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 	case many.dry:
 		return e.showMany(sum, "would be revoked", nil)
 	case !many.yes:
-		return exit.Failf(exit.Usage, "needs_confirmation", "%s %s would be revoked, for ever. Add --yes if that is meant, or see which with --dry-run", tokens(sum.Revoked), what)
+		return exit.Failf(exit.Usage, "needs_confirmation", "this revokes %s %s, forever. To confirm, add --yes; to list them, use --dry-run", tokens(sum.Revoked), what)
 	}
 	got := proven{Position: sum.Position}
 	if f.wait.on {
@@ -236,7 +236,7 @@ func (e *env) showMany(sum api.Revocations, done string, r *api.Receipt) error {
 			e.Printf("%s revoked before\n", tokens(sum.Already))
 		}
 		if sum.SelfSpare {
-			e.Printf("your own token matches, and is left; --include-self revokes it too\n")
+			e.Printf("your own token matches and was left out; --include-self revokes it too\n")
 		}
 		if sum.DryRun {
 			for _, id := range sum.Tokens {

@@ -38,7 +38,7 @@ then waits until no node accepts the old secret any more.`,
 			if c.Flags().Changed("grace") {
 				d, err := api.ParseDuration(grace)
 				if err != nil || d < 0 {
-					return exit.Inputf(`--grace: want a length of time such as "0s", "1h" or "7d"`)
+					return exit.Inputf(`--grace: must be a duration such as "0s", "1h" or "7d"`)
 				}
 				r.Body = map[string]any{"grace": d.String()}
 				wait.on = d == 0 // a grace is longer than the longest wait

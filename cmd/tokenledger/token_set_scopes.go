@@ -38,7 +38,7 @@ the old scopes any more, and exits with 6 if that takes longer.`,
 				return err
 			}
 			if len(scopes) == 0 && !inherit {
-				return usagef(c, "name the token's new scopes, as in view:site/3")
+				return usagef(c, "list the new scopes of the token, as in view:site/3")
 			}
 			if err := confirmScopes(admin, scopes); err != nil {
 				return err

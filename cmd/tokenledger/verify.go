@@ -12,6 +12,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 )
 
@@ -39,13 +40,13 @@ sends your own token, which needs the permission audit.`,
 				return err
 			}
 			if len(need) == 0 {
-				return usagef(c, "say what is needed with --need, as in --need view:site/3")
+				return usagef(c, "--need is missing: the scopes to check, as in --need view:site/3")
 			}
 			if _, err := netip.ParseAddr(address); err != nil && address != "" {
-				return exit.Inputf("--address: want an IP address")
+				return exit.Inputf("--address: must be an IP address, not %s", events.Quote(address))
 			}
 			if explain && e.tokenFile == "-" {
-				return exit.Inputf("standard input holds the secret to verify; with --explain, your own token comes from a file (--token-file)")
+				return exit.Inputf("standard input holds the secret to verify, so with --explain your own token must be in a file (--token-file)")
 			}
 			to, err := e.config().Verifier(string(verifier))
 			if err != nil {
@@ -107,7 +108,7 @@ func askInTime(now func() time.Duration, ask func() (*client.Answer, error)) (*c
 			return a, err
 		}
 	}
-	return nil, exit.Failf(exit.Unavailable, "late_answer", "the verifier's answers took longer than %s, %d times, and were discarded: a token may be revoked meanwhile; ask again, or another verifier", answerWithin, maxAsks)
+	return nil, exit.Failf(exit.Unavailable, "late_answer", "the verifier's answers took longer than %s, %d times, and were discarded, because the token may have been revoked since. Try again, or use another verifier", answerWithin, maxAsks)
 }
 
 // verdict prints a verifier's answer, and fails if the token is refused.

@@ -55,9 +55,9 @@ func (w *waitFlags) check(flags *pflag.FlagSet) error {
 	given := flags.Changed("wait")
 	switch {
 	case w.none && given:
-		return exit.Inputf("--wait and --no-wait contradict each other")
+		return exit.Inputf("--wait and --no-wait cannot be used together")
 	case time.Duration(w.wait) > longestWait:
-		return exit.Inputf("--wait: the longest is 2m")
+		return exit.Inputf("--wait: must be at most 2m")
 	}
 	w.on = (w.on || given) && !w.none
 	if w.on && w.wait == 0 {
@@ -109,7 +109,7 @@ func (w *waitFlags) change(ctx context.Context, e *env, ledger *client.Client, r
 		stop()
 		switch {
 		case ctx.Err() != nil:
-			return nil, got, exit.Failf(exit.Interrupted, "interrupted", "interrupted; the change itself stands, at position %d", got.Position)
+			return nil, got, exit.Failf(exit.Interrupted, "interrupted", "interrupted; the change stands, at position %d", got.Position)
 		case err != nil:
 			e.trace("the receipt cannot be asked for: %s", exit.Text(err))
 		default:
@@ -152,7 +152,7 @@ func waitingFor(r *api.Receipt, since time.Duration) string {
 	case len(nodes) > 0:
 		return shortenWith("; ", nodes)
 	case r.Latest != nil:
-		return "nodes that this ledger may not know of: it is over " + left(r.Latest)
+		return "the leases of unknown nodes to expire " + left(r.Latest)
 	}
 	return "a barrier in the log"
 }
@@ -211,24 +211,24 @@ func (w *waitFlags) unproven(e *env, got proven, what string) error {
 	}
 	r := got.Receipt
 	if r == nil {
-		return exit.Failf(exit.Unavailable, "not_confirmed", "the %s itself stands, but the ledger did not say whether it is in force on all nodes", what)
+		return exit.Failf(exit.Unavailable, "not_confirmed", "the %s stands, but the ledger did not answer whether it is in force on every node", what)
 	}
 	if r.Complete {
 		e.stale(r)
 		return nil
 	}
-	text := fmt.Sprintf("the %s itself stands, at position %d, but it is not in force on every node yet", what, got.Position)
+	text := fmt.Sprintf("the %s stands, at position %d, but is not in force on every node yet", what, got.Position)
 	if waiting := waitingFor(r, 0); waiting != "" {
 		text += ". Waiting for " + waiting
 	}
-	return exit.Failf(exit.Unavailable, "not_in_time", "%s. 'tokenledger receipt show %d --wait 1m' waits on", text, got.Position)
+	return exit.Failf(exit.Unavailable, "not_in_time", "%s. To wait longer, run 'tokenledger receipt show %d --wait 1m'", text, got.Position)
 }
 
 // stale says which nodes continue to answer for some permissions.
 func (e *env) stale(r *api.Receipt) {
 	for _, n := range r.Nodes {
 		for _, permission := range slices.Sorted(maps.Keys(n.StaleUntil)) {
-			e.Note("tokenledger: %s is configured to go on answering for %s without the log; it may do so as before until %s.",
+			e.Note("tokenledger: the configuration of %s lets it answer checks of %s without the log; it may still do so with the old state until %s.",
 				render.Escape(n.Name), render.Escape(permission), n.StaleUntil[permission].In(e.Zone).Format("2006-01-02 15:04:05"))
 		}
 	}

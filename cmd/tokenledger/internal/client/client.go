@@ -13,6 +13,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
@@ -109,7 +110,7 @@ func (c *Client) GetText(ctx context.Context, path string) (status int, text str
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return 0, "", exit.Failf(exit.Unavailable, "timeout", "%s at %s, from %s, did not answer within %s", c.what, c.base, c.from, c.cfg.Timeout)
+			return 0, "", exit.Failf(exit.Unavailable, "timeout", "%s at %s (%s) did not answer within %s", c.what, c.base, c.source(), c.cfg.Timeout)
 		}
 		return 0, "", c.unanswered(err).failure
 	}
@@ -199,7 +200,10 @@ func (c *Client) Send(ctx context.Context, r Request) (*Answer, error) {
 		case !t.reached: // the answer is final, whatever came before
 			return nil, t.failure
 		}
-		if reached {
+		if reached && r.Key != "" {
+			if tries > 1 { // an earlier try may have made the change that the last did not
+				t.failure.Text = fmt.Sprintf("the last of %d tries: %s", tries, t.failure.Text)
+			}
 			t.failure.Key = r.Key
 		}
 		return nil, t.failure
@@ -229,7 +233,7 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	case resp.StatusCode/100 == 2 && typ == "application/json" && json.Valid(got):
 		return try{answer: &Answer{Body: got, Replayed: resp.Header.Get("Idempotency-Replayed") == "true"}}
 	case resp.StatusCode/100 == 3:
-		return try{failure: exit.Failf(exit.Error, "redirect", "%s at %s is elsewhere; give that address instead: %s", c.what, c.base, render.Escape(resp.Header.Get("Location")))}
+		return try{failure: exit.Failf(exit.Error, "redirect", "%s at %s redirects to another address. Use that address: %s", c.what, c.base, render.Escape(resp.Header.Get("Location")))}
 	}
 	var p api.Problem
 	if typ != "application/problem+json" || json.Unmarshal(got, &p) != nil || p.Title == "" {

@@ -56,21 +56,21 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 		return secret, "standard input", err
 	}
 	if HoldsSecret(path) {
-		return "", "", exit.Inputf("--token-file takes the name of a file, not the secret itself; treat that as leaked")
+		return "", "", exit.Inputf("--token-file takes the name of a file, not the secret itself. Treat the secret as leaked")
 	}
 	noCredential := func(format string, args ...any) error {
 		return exit.Failf(exit.NotAllowed, "credential", format, args...)
 	}
 	switch {
 	case path == "" && cfg.DataDir == "":
-		return "", "", noCredential("there is no token to send: name a file that holds yours with --token-file, or the data folder of the ledger with --data")
+		return "", "", noCredential("there is no token to send. Name a file with your token (--token-file), name the data folder of the ledger (--data), or run 'tokenledger login'")
 	case path == "":
 		path = filepath.Join(cfg.DataDir, datadir.RootToken)
 	}
 
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && cfg.TokenFile == "" {
-		return "", "", noCredential("there is no token to send: %s does not exist; name a file that holds yours with --token-file, or the data folder of the ledger with --data", path)
+		return "", "", noCredential("there is no token to send: %s does not exist. Name a file with your token (--token-file), name the data folder of the ledger (--data), or run 'tokenledger login'", path)
 	}
 	if err != nil {
 		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
@@ -82,7 +82,7 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	}
 	const others = 0o077
 	if mode := info.Mode(); mode.Perm()&others != 0 && runtime.GOOS != "windows" {
-		return "", "", noCredential("others may read the token file %s (its mode is %04o): chmod 600 it, and rotate the token if they may have", path, mode.Perm())
+		return "", "", noCredential("other users can read the token file %s (mode %04o). Run chmod 600 on it, and rotate the token if they may have read it", path, mode.Perm())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
@@ -128,9 +128,9 @@ func parseSecret(s string) (string, error) {
 	s = strings.TrimSuffix(strings.TrimSuffix(s, "\n"), "\r")
 	switch {
 	case s == "":
-		return "", errors.New("holds no secret; it is empty")
+		return "", errors.New("is empty; it must hold one secret")
 	case tooLong, !utf8.ValidString(s), strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || render.Unprintable(r) }):
-		return "", errors.New("holds something else than one secret on one line")
+		return "", errors.New("must hold one secret on one line, and nothing else")
 	}
 	return s, nil
 }

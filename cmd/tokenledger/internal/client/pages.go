@@ -57,7 +57,7 @@ func (c *Client) Pages(ctx context.Context, r Request, extent Extent, each func(
 			return nil
 		}
 		if got.Next == r.Query.Get("cursor") {
-			return errors.New("the list does not end: a page came again")
+			return errors.New("the server sent the same page of the list twice")
 		}
 		r.Query.Set("cursor", got.Next)
 	}

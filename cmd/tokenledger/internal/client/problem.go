@@ -37,10 +37,10 @@ func (c *Client) unanswered(err error) try {
 		err = outer.Err // its text begins with the request
 	}
 	if t.reached {
-		t.failure = exit.Failf(code, "lost", "%s at %s, from %s, did not answer: %s", c.what, c.base, c.from, exit.Cause(err))
+		t.failure = exit.Failf(code, "lost", "%s at %s (%s) did not answer: %s", c.what, c.base, c.source(), exit.Cause(err))
 		return t
 	}
-	t.failure = exit.Failf(code, name, "cannot reach %s at %s, from %s: %s", c.what, c.base, c.from, exit.Cause(err))
+	t.failure = exit.Failf(code, name, "cannot connect to %s at %s (%s): %s", c.what, c.base, c.source(), exit.Cause(err))
 	return t
 }
 
@@ -53,10 +53,28 @@ func (c *Client) foreign(status int) try {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		code = exit.Unavailable
 	}
-	return try{
-		failure: exit.Failf(code, "foreign_answer", "what answers at %s, from %s, is not %s: it answered %d and nothing of ours", c.base, c.from, c.what, status),
-		again:   code == exit.Unavailable, reached: status/100 == 2 || status/100 == 5,
+	t := try{again: code == exit.Unavailable, reached: status/100 == 2 || status/100 == 5}
+	if t.again {
+		t.failure = exit.Failf(code, "foreign_answer", "cannot reach %s at %s (%s): a proxy or another program answered with HTTP %d",
+			c.what, c.base, c.source(), status)
+		return t
 	}
+	t.failure = exit.Failf(code, "foreign_answer", "%s (%s) is not %s (HTTP %d). %s", c.base, c.source(), c.article(), status, portsHint)
+	return t
+}
+
+// portsHint helps a person who has mixed up two ports.
+const portsHint = "By default the API is on port 7600, checks are on 7601, and metrics and health on 7602"
+
+// article returns what kind of server the client wants.
+func (c *Client) article() string {
+	switch c.what {
+	case "the ledger":
+		return "a tokenledger API"
+	case "the verifier":
+		return "a tokenledger verifier"
+	}
+	return c.what
 }
 
 // failure turns a problem into a message and an exit code.
@@ -76,7 +94,7 @@ func (c *Client) failure(status int, p *api.Problem, raw []byte) *exit.Failure {
 	case p.Code == "unauthenticated" && c.owner != "":
 		f.Text += ". The token is from " + c.owner
 	case p.Code == "stale":
-		f.Text += ". Look at it again, or change it whatever it is with --force"
+		f.Text += ". Read it again and retry, or change it at any version with --force"
 	}
 	return f
 }

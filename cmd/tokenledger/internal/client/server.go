@@ -26,6 +26,9 @@ const (
 	DefaultVerifier = "http://127.0.0.1:7601"
 )
 
+// byDefault is the source of an address that nothing names.
+const byDefault = "the default"
+
 // Config says which servers to ask, and with which credential. Paths are empty
 // if there is none.
 type Config struct {
@@ -127,17 +130,28 @@ func (cfg *Config) find(flag, given string, of func(node.Addresses) string, fall
 			return nil, "", err
 		}
 		if address, from = of(at), path; address == "" {
-			address, from = fallback, "the default"
+			address, from = fallback, byDefault
 		}
 	}
 	base, err = url.Parse(address)
 	switch {
 	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.RawQuery != "" || base.Fragment != "":
-		return nil, "", exit.Inputf("%s: want a URL such as %s", from, fallback)
+		return nil, "", exit.Inputf("%s: must be a URL such as %s", from, fallback)
 	case base.User != nil:
-		return nil, "", exit.Inputf("%s: the URL holds a name or password, which is not used; --token-file names the file of your token", from)
+		return nil, "", exit.Inputf("%s: a name or password in the URL is not used. Give your token in a file (--token-file)", from)
 	}
 	return base, from, nil
+}
+
+// source returns how the server's URL is known, for messages.
+func (c *Client) source() string { return Source(c.from) }
+
+// Source returns where an address is from, for messages.
+func Source(from string) string {
+	if from == byDefault {
+		return "the default"
+	}
+	return "from " + from
 }
 
 // running returns the addresses of the node that runs on the data folder. They
@@ -155,7 +169,7 @@ func (cfg *Config) running() (at node.Addresses, path string, err error) {
 		err = json.Unmarshal(b, &at)
 	}
 	if err != nil {
-		return at, path, exit.Failf(exit.Error, "data", "cannot read where the node listens from %s: %s", path, exit.Cause(err))
+		return at, path, exit.Failf(exit.Error, "data", "cannot read the addresses of the node from %s: %s", path, exit.Cause(err))
 	}
 	return at, path, nil
 }
@@ -205,7 +219,7 @@ func (c *Client) SignIn(ctx context.Context) (err error) {
 	// The token of the data folder goes only to the node on that folder, or to the
 	// address that the command names. Another user's program may have the port.
 	if c.cfg.TokenFile == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
-		return exit.Failf(exit.Unavailable, "no_node", "no node runs on the data folder %s (it has no %s), so %s was sent nowhere: start it, or name its URL with --server", c.cfg.DataDir, datadir.Socket, owner)
+		return exit.Failf(exit.Unavailable, "no_node", "no node runs on the data folder %s (it has no %s), so the token in %s was not sent. Start the node, or name its URL with --server", c.cfg.DataDir, datadir.Socket, owner)
 	}
 	c.secret, c.owner = secret, owner
 	c.warnUnencrypted("your token")
@@ -215,7 +229,7 @@ func (c *Client) SignIn(ctx context.Context) (err error) {
 // warnUnencrypted warns if what is sent travels unencrypted.
 func (c *Client) warnUnencrypted(what string) {
 	if c.socket == "" && c.base.Scheme == "http" && !loopback(c.base.Hostname()) {
-		c.cfg.Note("tokenledger: %s travels unencrypted to %s; use https.", what, c.base.Host)
+		c.cfg.Note("tokenledger: %s is sent unencrypted to %s; use https.", what, c.base.Host)
 	}
 }
 

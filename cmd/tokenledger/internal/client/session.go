@@ -43,7 +43,7 @@ func (cfg *Config) ReadSession() (s Session, err error) {
 	}
 	const others = 0o077
 	if info.Mode().Perm()&others != 0 && runtime.GOOS != "windows" {
-		return s, exit.Failf(exit.NotAllowed, "credential", "others may read the session file %s (its mode is %04o): end the session, and sign in again", path, info.Mode().Perm())
+		return s, exit.Failf(exit.NotAllowed, "credential", "other users can read the session file %s (mode %04o). Run chmod 600 on it and 'tokenledger logout', then sign in again", path, info.Mode().Perm())
 	}
 	if err := json.Unmarshal(b, &s); err != nil || !events.IsSessionSecret(s.Secret) {
 		return s, exit.Failf(exit.NotAllowed, "credential", "the session file %s holds no session: sign in again with 'tokenledger login'", path)
@@ -55,20 +55,20 @@ func (cfg *Config) ReadSession() (s Session, err error) {
 func (cfg *Config) WriteSession(s Session) error {
 	path := cfg.SessionFile
 	if path == "" {
-		return exit.Inputf("there is no home folder to keep the session in; name a file with --session-file")
+		return exit.Inputf("there is no home folder for the session file; name a file with --session-file")
 	}
 	b, err := json.Marshal(s)
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(path), 0o700)
 	}
 	if err != nil {
-		return exit.Failf(exit.Error, "session_file", "cannot keep the session in %s: %s", path, exit.Cause(err))
+		return exit.Failf(exit.Error, "session_file", "cannot write the session file %s: %s", path, exit.Cause(err))
 	}
 	// A new file replaces the old one: a link, or a mode that others set, must not
 	// decide who can read the secret.
 	err = disk.Replace(path, append(b, '\n'))
 	if err != nil {
-		return exit.Failf(exit.Error, "session_file", "cannot keep the session in %s: %s", path, exit.Cause(err))
+		return exit.Failf(exit.Error, "session_file", "cannot write the session file %s: %s", path, exit.Cause(err))
 	}
 	return nil
 }
@@ -91,11 +91,11 @@ func (c *Client) useSession() error {
 	s, err := c.cfg.ReadSession()
 	switch {
 	case errors.Is(err, ErrSignedOut):
-		return exit.Failf(exit.NotAllowed, "credential", "nobody has signed in here; run 'tokenledger login'")
+		return exit.Failf(exit.NotAllowed, "credential", "you are not signed in; run 'tokenledger login'")
 	case err != nil:
 		return err
 	case !s.ofServer(c):
-		return exit.Failf(exit.NotAllowed, "credential", "the session is of %s, and %s was to be asked; sign in there with 'tokenledger login', or name its --server", s.Server, c.base)
+		return exit.Failf(exit.NotAllowed, "credential", "you are signed in to %s, not to %s. Sign in there with 'tokenledger login', or use --server with the first", s.Server, c.base)
 	}
 	c.secret, c.owner = s.Secret, c.cfg.SessionFile
 	return nil

@@ -42,7 +42,7 @@ func (f *Format) Set(s string) error {
 		*f = got
 		return nil
 	}
-	return errors.New("want table, json, jsonl or yaml")
+	return errors.New("must be table, json, jsonl or yaml")
 }
 func (f *Format) String() string { return string(*f) }
 

@@ -71,7 +71,7 @@ func (in *Input) Ask(ctx context.Context, what string) (string, error) {
 	if f != nil {
 		show, err := hideTyping(f)
 		if err != nil {
-			return "", exit.Inputf("cannot ask for the %s at this terminal, which would show it: %s", what, exit.Cause(err))
+			return "", exit.Inputf("cannot turn off the echo of this terminal to ask for the %s: %s", what, exit.Cause(err))
 		}
 		defer show()
 		// From here on nothing that is typed is shown, however fast.
@@ -88,7 +88,7 @@ func (in *Input) Ask(ctx context.Context, what string) (string, error) {
 	case err != nil && !errors.Is(err, io.EOF):
 		return "", exit.Inputf("cannot read the %s from standard input: %s", what, exit.Cause(err))
 	case text == "":
-		return "", exit.Inputf("standard input has no line with the %s", what)
+		return "", exit.Inputf("no %s was given on standard input", what)
 	}
 	return text, nil
 }
@@ -141,7 +141,7 @@ func (in *Input) AskNew(ctx context.Context) (string, error) {
 	}
 	again, err := in.Ask(ctx, "new password again")
 	if err == nil && again != password {
-		err = exit.Inputf("the two passwords differ, so nothing was done")
+		err = exit.Inputf("the two passwords differ; nothing was changed")
 	}
 	return password, err
 }
