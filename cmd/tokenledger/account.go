@@ -71,7 +71,8 @@ that they can be erased. A user may own a service account and manage its tokens.
 	}
 	flags := c.Flags()
 	flags.StringVar(&kind, "kind", "", "user, for a person, or service")
-	flags.StringSliceVar(&grants, "grant", nil, "what it may do, as in admin:site/3; repeat the flag or separate with commas")
+	flags.StringSliceVar(&grants, "grant", nil,
+		"what it may do, as in admin:site/3; repeat the flag or separate with commas")
 	flags.StringVar(&owner, "owner", "", "user who owns a service account, by ID or login")
 	flags.StringVar(&name, "name", "", "name of the person or service")
 	flags.StringVar(&mail, "mail", "", "mail address of the person")
@@ -212,7 +213,7 @@ func (e *env) until(t *time.Time) string {
 	if t == nil {
 		return ""
 	}
-	return "all that were made before " + e.Time(*t)
+	return "all created before " + e.Time(*t)
 }
 
 // positionOrNone formats the position until which tokens are revoked, empty for

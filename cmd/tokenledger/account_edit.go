@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -148,7 +149,8 @@ func (e *env) confirmErase(ctx context.Context, login string) error {
 	if e.tokenFile != "-" { // else standard input is spoken for
 		at := e.input.Terminal()
 		if at != nil {
-			_, _ = io.WriteString(e.Stderr, "This ends the account "+render.Escape(login)+" and all of its tokens, for ever. Its login again: ")
+			_, _ = fmt.Fprintf(e.Stderr, "This ends the account %s and all of its tokens, forever. Type its login to confirm: ",
+				render.Escape(login))
 		}
 		var err error
 		if typed, err = term.Interruptible(ctx, e.input.Line); err != nil {
@@ -162,7 +164,9 @@ func (e *env) confirmErase(ctx context.Context, login string) error {
 		}
 	}
 	if !strings.EqualFold(strings.TrimSpace(typed), login) || login == "" {
-		return exit.Failf(exit.Usage, "needs_confirmation", "this ends the account %s and all of its tokens forever. To confirm, give its login on standard input, or add --yes", render.Escape(login))
+		return exit.Failf(exit.Usage, "needs_confirmation",
+			"this ends the account %s and all of its tokens forever. To confirm, give its login on standard input, or add "+
+				"--yes", render.Escape(login))
 	}
 	return nil
 }

@@ -53,6 +53,7 @@ where nobody else can read it.`,
 	}
 	flags := c.Flags()
 	flags.BoolVar(&only, "secret-only", false, "print only the invitation on standard output, whatever --output says")
-	flags.BoolVar(&reset, "reset-second-factor", false, "using the invitation also removes the second factor, for a person who has lost it")
+	flags.BoolVar(&reset, "reset-second-factor", false,
+		"using the invitation also removes the second factor, for a person who has lost it")
 	return c
 }

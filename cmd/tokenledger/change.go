@@ -18,7 +18,8 @@ import (
 type keyFlag struct{ given string }
 
 func (k *keyFlag) declare(flags *pflag.FlagSet) {
-	flags.StringVar(&k.given, "idempotency-key", "", "key with which a repeated command takes effect only once (default a new key each time)")
+	flags.StringVar(&k.given, "idempotency-key", "",
+		"key with which a repeated command takes effect only once (default a new key each time)")
 	group(flags, groupSafety, "idempotency-key")
 }
 
@@ -41,7 +42,8 @@ type versionFlags struct {
 }
 
 func (v *versionFlags) declare(flags *pflag.FlagSet) {
-	flags.Uint64Var(&v.version, "if-version", 0, "change it only if this is its version (default the version at the start of the command)")
+	flags.Uint64Var(&v.version, "if-version", 0,
+		"change it only if this is its version (default the version at the start of the command)")
 	flags.BoolVar(&v.force, "force", false, "change it at any version, even if somebody else just changed it")
 	group(flags, groupSafety, "if-version", "force")
 }
@@ -107,7 +109,8 @@ func administers(scopes []string) string {
 // confirmScopes refuses scopes that administer, unless allowed.
 func confirmScopes(allowed bool, scopes []string) error {
 	if s := administers(scopes); s != "" && !allowed {
-		return exit.Failf(exit.Usage, "needs_confirmation", "with %s the token could change the rights of others. To confirm, add --allow-admin", s)
+		return exit.Failf(exit.Usage, "needs_confirmation",
+			"with %s the token could change the rights of others. To confirm, add --allow-admin", s)
 	}
 	return nil
 }
@@ -123,7 +126,9 @@ func confirmInherit(ctx context.Context, c *client.Client, allowed bool, account
 		return err
 	}
 	if s := administers(a.Grants); s != "" {
-		return exit.Failf(exit.Usage, "needs_confirmation", "the account has %s and the token would inherit it, so it could change the rights of others. To confirm, add --allow-admin", s)
+		return exit.Failf(exit.Usage, "needs_confirmation",
+			"the account has %s and the token would inherit it, so it could change the rights of others. To confirm, add "+
+				"--allow-admin", s)
 	}
 	return nil
 }

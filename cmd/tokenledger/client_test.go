@@ -50,7 +50,7 @@ func (s *server) sent() []string {
 	return slices.Clone(s.bodies)
 }
 
-// serveWith answers each request with the next of answers, the last for ever.
+// serveWith answers each request with the next of answers, and then the last one again.
 func serveWith(t *testing.T, answers ...http.HandlerFunc) *server {
 	t.Helper()
 	s := &server{}

@@ -99,7 +99,9 @@ func (e *env) accounts(c *cobra.Command, _ []string, prefix string) ([]cobra.Com
 }
 
 // live completes what the ledger lists, from the first page of the list.
-func live[T any](ctx context.Context, e *env, what string, propose func(T) (cobra.Completion, bool)) ([]cobra.Completion, cobra.ShellCompDirective) {
+func live[T any](
+	ctx context.Context, e *env, what string, propose func(T) (cobra.Completion, bool),
+) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if ctx == nil {
 		ctx = context.Background()
 	}

@@ -18,7 +18,6 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events/clock"
-	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/verifier"
@@ -230,7 +229,8 @@ func (d *demo) play(ctx context.Context) error {
 	}
 	d.step(begun, "revoke", "phone: in the log, at position %d, and no node accepts it any more", revoked.Position)
 	for _, n := range r.Nodes {
-		d.env.Printf("  %11s  %-10s  %s: %s %d ms after the wait began\n", "", "", render.Escape(n.Name), n.How, n.At.Sub(r.AskedAt).Milliseconds())
+		d.env.Printf("  %11s  %-10s  %s: %s %d ms after the wait "+
+			"began\n", "", "", render.Escape(n.Name), n.How, n.At.Sub(r.AskedAt).Milliseconds())
 	}
 	d.env.Printf("  %11s  %-10s  the receipt is in the log, at position %d\n", "", "", r.Position)
 	if err := d.check(ctx, "phone", phone.Secret, "view:site/1", false); err != nil {
@@ -239,15 +239,9 @@ func (d *demo) play(ctx context.Context) error {
 	return d.check(ctx, "tablet", sibling.Secret, "view:site/1", true)
 }
 
-// made is the answer to a command on a token.
-type made struct {
-	Token    api.Token `json:"token"`
-	Secret   string    `json:"secret"`
-	Position uint64    `json:"position"`
-}
-
-func (d *demo) create(ctx context.Context, app, device string) (made, error) {
-	var m made
+// create creates a token of alice.
+func (d *demo) create(ctx context.Context, app, device string) (tokenAnswer, error) {
+	var m tokenAnswer
 	begun := time.Now()
 	answer, err := d.send(ctx, []string{"v1", "tokens"}, map[string]any{
 		"account": "alice", "app": app, "device": device, "scopes": []string{"view:site/1"},

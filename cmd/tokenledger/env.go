@@ -78,10 +78,16 @@ func (e *env) trace(format string, args ...any) {
 func (e *env) globalFlags(flags *pflag.FlagSet) {
 	e.dataDir = stringFlag(e.defaultDataDir())
 	e.declare(flags, setting{name: "data", help: "data folder"}, &e.dataDir)
-	e.declare(flags, setting{name: "server", help: "URL of the API (default that of the node on the data folder, or else " + client.DefaultServer + ")"}, &e.server)
-	e.declare(flags, setting{name: "token-file", help: "file with the secret of your own token, - for standard input (default root.token in the data folder)"}, &e.tokenFile)
+	e.declare(flags, setting{
+		name: "server", help: "URL of the API (default that of the node on the data folder, or else " + client.DefaultServer + ")",
+	}, &e.server)
+	e.declare(flags, setting{
+		name: "token-file", help: "file with the secret of your own token, - for standard input (default root.token in the data folder)",
+	}, &e.tokenFile)
 	e.sessionFile = stringFlag(e.defaultSessionFile())
-	e.declare(flags, setting{name: "session-file", help: "file with the session of login, which is used if there is no token"}, &e.sessionFile)
+	e.declare(flags, setting{
+		name: "session-file", help: "file with the session of login, which is used if there is no token",
+	}, &e.sessionFile)
 	e.declare(flags, setting{name: "output", short: "o", help: "output format: table, json, jsonl or yaml"}, &e.Format)
 	e.declare(flags, setting{name: "timeout", help: "time limit of a request with all its retries"}, &e.timeout)
 	flags.BoolVarP(&e.verbose, "verbose", "v", false, "show each request, and the IDs of requests that failed")
@@ -106,7 +112,9 @@ func (e *env) declare(flags *pflag.FlagSet, s setting, v pflag.Value) *pflag.Fla
 		return f
 	}
 	if client.HoldsSecret(value) {
-		e.problems[f] = exit.Failf(exit.Usage, "usage", "%s holds a token's secret, and every program that you start can read it there. Put the secret in a file, and name the file with --token-file", s.variable())
+		e.problems[f] = exit.Failf(exit.Usage, "usage",
+			"%s holds a token's secret, and every program that you start can read it there. Put the secret in a file, and "+
+				"name the file with --token-file", s.variable())
 		return f
 	}
 	if err := v.Set(value); err != nil {

@@ -20,11 +20,18 @@ var exitMeanings = []struct {
 }{
 	{exit.OK, "success; for verify: allowed"},
 	{exit.Error, "any other error"},
-	{exit.Usage, "invalid input: unknown commands or flags, or a request that can never\n       succeed (HTTP 400, 413, 422)"},
+	{
+		exit.Usage,
+		"invalid input: unknown commands or flags, or a request that can never\n       succeed (HTTP 400, 413, 422)",
+	},
 	{exit.NotFound, "there is no such token or account (404)"},
 	{exit.NotAllowed, "your token is missing, is not accepted, or may not do this (401, 403)"},
 	{exit.Conflict, "it exists already, has ended, or has changed since it was read (409, 412)"},
-	{exit.Unavailable, "unavailable or too late: no connection, no answer within --timeout, 503,\n       no receipt within --wait, or a node that is not ready"},
+	{
+		exit.Unavailable,
+		"unavailable or too late: no connection, no answer within --timeout, 503,\n       no receipt within --wait, or a " +
+			"node that is not ready",
+	},
 	{exit.Denied, "verify: denied"},
 	{exit.Interrupted, "interrupted by a signal"},
 }

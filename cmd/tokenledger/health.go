@@ -40,7 +40,11 @@ of a container.`,
 		},
 	}
 	flags := c.Flags()
-	e.declare(flags, setting{name: "metrics-addr", help: "host:port of the node's metrics and health (default that of the node on the data folder, or else " + node.DefaultMetricsAddr + ")"}, &address)
+	e.declare(flags, setting{
+		name: "metrics-addr",
+		help: "host:port of the node's metrics and health (default that of the node on the data folder, or else " +
+			node.DefaultMetricsAddr + ")",
+	}, &address)
 	flags.BoolVar(&live, "live", false, "ask only whether the node runs")
 	return c
 }
@@ -53,7 +57,8 @@ func (e *env) findMetrics(address string) (base *url.URL, from string, err error
 	if address != "" {
 		_, port, err := net.SplitHostPort(address)
 		if err != nil || port == "" {
-			return nil, "", exit.Inputf("--metrics-addr: %s is not host:port, such as %s", events.Quote(address), node.DefaultMetricsAddr)
+			return nil, "", exit.Inputf("--metrics-addr: %s is not host:port, such as "+
+				"%s", events.Quote(address), node.DefaultMetricsAddr)
 		}
 		if port != "0" {
 			given = "http://" + address
@@ -74,8 +79,9 @@ func (e *env) health(ctx context.Context, base *url.URL, from string, live bool)
 	if err != nil {
 		return err
 	}
-	if e.dataDir != "" && client.Source(from) == "the default" {
-		e.Note("tokenledger: no node runs on the data folder %s; asked %s, the default address.", render.Escape(string(e.dataDir)), base)
+	if e.dataDir != "" && from == client.ByDefault {
+		e.Note("tokenledger: no node runs on the data folder %s; asked %s, the default "+
+			"address.", render.Escape(string(e.dataDir)), base)
 	}
 	switch reason, unready := strings.CutPrefix(said, "not ready: "); {
 	case status == http.StatusOK && said == "ok":
@@ -87,6 +93,7 @@ func (e *env) health(ctx context.Context, base *url.URL, from string, live bool)
 	case status == http.StatusServiceUnavailable && unready:
 		return exit.Failf(exit.Unavailable, "not_ready", "the node at %s is not ready: %s", base, reason)
 	}
-	return exit.Failf(exit.Unavailable, "foreign_answer", "%s (%s) is not the metrics address of a node (HTTP %d). By default that is on port 7602",
+	return exit.Failf(exit.Unavailable, "foreign_answer",
+		"%s (%s) is not the metrics address of a node (HTTP %d). By default that is on port 7602",
 		base, client.Source(from), status)
 }

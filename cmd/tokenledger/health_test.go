@@ -6,9 +6,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
@@ -95,5 +98,27 @@ func TestHealthOfStrangers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHealthNamesTheDefault tells who answered if no node runs on the data folder.
+func TestHealthNamesTheDefault(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
+	defer server.Close()
+	base, err := url.Parse(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for from, note := range map[string]string{
+		client.ByDefault: "tokenledger: no node runs on the data folder /data; asked " + server.URL + ", the default address.\n",
+		"/data/run.json": "",
+		"--metrics-addr": "",
+	} {
+		var out, errs strings.Builder
+		e := newEnv(nil, &out, &errs, nil)
+		e.dataDir, e.timeout = "/data", durationFlag(time.Minute)
+		if err := e.health(t.Context(), base, from, false); err != nil || out.String() != "ready\n" || errs.String() != note {
+			t.Errorf("from %s: %v, %q, %q; want %q", from, err, out.String(), errs.String(), note)
+		}
 	}
 }

@@ -86,7 +86,9 @@ func newLogoutCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := ledger.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "session", "end"}, Key: client.NewKey()})
+			a, err := ledger.Do(c.Context(), client.Request{
+				Method: http.MethodPost, Path: []string{"v1", "session", "end"}, Key: client.NewKey(),
+			})
 			var f *exit.Failure
 			if over := errors.As(err, &f) && f.Name == "unauthenticated"; err != nil && !over {
 				return err

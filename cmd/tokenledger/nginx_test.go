@@ -182,7 +182,7 @@ func (o *operator) tokenledger(args ...string) string {
 // create makes a token for a device of alice's.
 func (o *operator) create(device string) (secret, id string) {
 	o.t.Helper()
-	var m made
+	var m tokenAnswer
 	o.must(json.Unmarshal([]byte(o.tokenledger("token", "create", "--account", "alice", "--device", device, "--scope", "view:site/1", "-o", "json")), &m))
 	return m.Secret, m.Token.ID
 }

@@ -114,9 +114,13 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 	}
 	group(flags, groupLifetimes, "max-life", "default-life", "max-grace", "warn-before", "session-idle", "session-life")
 	flags.StringVar(&p.makers, "token-makers", "", "who can create and widen tokens: all, site_admins or superusers")
-	flags.StringVar(&p.until, "plain-until", "", `when verifiers begin to refuse secrets of 32 hexadecimal characters, as in 2027-01-01 (UTC) or 2027-01-01T06:00:00Z; "" for never`)
+	flags.StringVar(&p.until, "plain-until", "", `when verifiers begin to refuse secrets of 32 hexadecimal characters, `+
+		`as in 2027-01-01 (UTC) or 2027-01-01T06:00:00Z; "" for never`)
 	for _, f := range [][2]string{
-		{"site-admins-any-account", "let site admins create tokens of every account, not only of accounts within their sites"},
+		{
+			"site-admins-any-account",
+			"let site admins create tokens of every account, not only of accounts within their sites",
+		},
 		{"plain-refused", "refuse secrets of 32 hexadecimal characters from now on"},
 		{"url-refused", "refuse tokens that were sent in a URL"},
 		{"token-sign-in", "let a token open a session"},
@@ -235,8 +239,8 @@ func (e *env) drawPolicy(p api.PolicyInForce) {
 		g.Fact(name, d.String())
 	}
 	yes := func(name string, on bool) { g.Fact(name, (*onOff)(&on).String()) }
-	length("max life", p.Policy.MaxLife, "for ever")
-	length("default life", p.Policy.DefaultLife, "as long as it may")
+	length("max life", p.Policy.MaxLife, "no limit")
+	length("default life", p.Policy.DefaultLife, "the longest")
 	length("max grace", p.Policy.MaxGrace, "none")
 	length("warn before", p.Policy.WarnBefore, "never")
 	g.Fact("token makers", p.Policy.Makers)

@@ -231,12 +231,12 @@ func sessionReauth(t *testing.T, o *office) {
 	p.must("", create...)
 }
 
-const erasePrompt = "Its login again: "
+const erasePrompt = "Type its login to confirm: "
 
 func erase(t *testing.T, o *office) {
 	p := o.hire(t, "Erase-Anna")
 	s := p.sits("account", "erase", p.id, "--token-file", o.root)
-	s.errs.wait(t, "This ends the account Erase-Anna and all of its tokens, for ever. "+erasePrompt)
+	s.errs.wait(t, "This ends the account Erase-Anna and all of its tokens, forever. "+erasePrompt)
 	s.types("erase-anno" + backspace + "a\n") // which is no secret, and shown
 	s.ends(exit.OK)
 	if !strings.HasPrefix(s.out.String(), "erased at position ") || !strings.HasPrefix(s.screen.String(), "erase-anno") {

@@ -40,7 +40,8 @@ exits with 6 if it does not come in time.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			at, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || at == 0 {
-				return exit.Inputf("%s is not a position of the log. Commands that change something print a position, such as 42", events.Quote(args[0]))
+				return exit.Inputf("%s is not a position of the log. Commands that change something print a position, such as "+
+					"42", events.Quote(args[0]))
 			}
 			if err := wait.check(c.Flags()); err != nil {
 				return err
@@ -62,7 +63,8 @@ exits with 6 if it does not come in time.`,
 				progress = client.Progress(err)
 			}
 			if wait.on && progress != nil {
-				return exit.Failf(exit.Unavailable, "not_in_time", "there is no receipt for position %d yet: waiting for %s", at, waitingFor(progress, 0))
+				return exit.Failf(exit.Unavailable, "not_in_time",
+					"there is no receipt for position %d yet: waiting for %s", at, waitingFor(progress, 0))
 			}
 			if err != nil {
 				return err

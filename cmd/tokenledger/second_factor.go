@@ -155,7 +155,9 @@ func (e *env) showRecovery(a *client.Answer) error {
 		e.Printf("The recovery codes, shown only this once; each works once:\n%s\n", strings.Join(got.Codes, "\n"))
 	})
 	if err != nil {
-		return exit.Failf(exit.Error, "output", "the recovery codes could not be written to standard output: %s. Create new ones with 'tokenledger second-factor codes'", exit.Cause(err))
+		return exit.Failf(exit.Error, "output",
+			"the recovery codes could not be written to standard output: %s. Create new ones with 'tokenledger "+
+				"second-factor codes'", exit.Cause(err))
 	}
 	return nil
 }

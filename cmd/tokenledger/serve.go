@@ -36,7 +36,8 @@ func newServeCmd(e *env) *cobra.Command {
 	s := serveSettings{
 		roles:   stringFlag(strings.Join([]string{node.RoleLedger, node.RoleVerifier}, ",")),
 		apiAddr: node.DefaultAPIAddr, verifyAddr: node.DefaultVerifyAddr, metricsAdr: node.DefaultMetricsAddr,
-		lease: durationFlag(verifier.DefaultLease), scrub: durationFlag(node.DefaultScrub), resident: node.DefaultResident, secretPrefix: "tl", model: "matomo", logFormat: "text",
+		lease: durationFlag(verifier.DefaultLease), scrub: durationFlag(node.DefaultScrub), resident: node.DefaultResident,
+		secretPrefix: "tl", model: "matomo", logFormat: "text",
 	}
 	c := &cobra.Command{
 		Use:   "serve",
@@ -99,20 +100,54 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 		{"api-addr", groupListen, "host:port of the API", &s.apiAddr},
 		{"verify-addr", groupListen, "host:port for checks", &s.verifyAddr},
 		{"metrics-addr", groupListen, "host:port of metrics and health", &s.metricsAdr},
-		{"nats", groupLog, "URLs of the log, separated by commas: for a verifier without a ledger, or a ledger whose log is on NATS servers of your own", &s.nats},
-		{"nats-cluster", groupLog, "route URLs of the three or five ledgers of the cluster, including this one, as in nats://10.0.0.1:7604", &s.natsCluster},
-		{"nats-cluster-listen", groupLog, "host:port at which the other ledgers of --nats-cluster reach this one", &s.natsClusterListen},
-		{"nats-credentials", groupLog, "folder that tokenledger nats init created for this node: key, certificate and members", &s.natsCredentials},
-		{"nats-replicas", groupLog, "copies of a log that this node creates on NATS servers of your own: 1, 3 or 5 (default 3)", &s.natsReplicas},
-		{"nats-key", groupLog, "file of the key for the log: a copy of verifier.nk from the ledger's data folder", &s.natsKey},
-		{"nats-listen", groupLog, "host:port at which verifiers in other processes reach this ledger's log (default none)", &s.natsListen},
+		{
+			"nats", groupLog,
+			"URLs of the log, separated by commas: for a verifier without a ledger, or a ledger whose log is on NATS " +
+				"servers of your own", &s.nats,
+		},
+		{
+			"nats-cluster", groupLog,
+			"route URLs of the three or five ledgers of the cluster, including this one, as in " +
+				"nats://10.0.0.1:7604", &s.natsCluster,
+		},
+		{
+			"nats-cluster-listen", groupLog,
+			"host:port at which the other ledgers of --nats-cluster reach this one", &s.natsClusterListen,
+		},
+		{
+			"nats-credentials", groupLog,
+			"folder that tokenledger nats init created for this node: key, certificate and members", &s.natsCredentials,
+		},
+		{
+			"nats-replicas", groupLog,
+			"copies of a log that this node creates on NATS servers of your own: 1, 3 or 5 (default 3)", &s.natsReplicas,
+		},
+		{
+			"nats-key", groupLog,
+			"file of the key for the log: a copy of verifier.nk from the ledger's data folder", &s.natsKey,
+		},
+		{
+			"nats-listen", groupLog,
+			"host:port at which verifiers in other processes reach this ledger's log (default none)", &s.natsListen,
+		},
 		{"lease", groupChecks, "how long a verifier may answer checks after it last renewed its lease at the log", &s.lease},
-		{"resident", groupChecks, "memory for the table of secrets, about 105 bytes each; secrets that do not fit are read from disk, with 0 all of them", &s.resident},
+		{
+			"resident", groupChecks,
+			"memory for the table of secrets, about 105 bytes each; secrets that do not fit are read from disk, with 0 all " +
+				"of them", &s.resident,
+		},
 		{"secret-prefix", groupChecks, "prefix of secrets, before u_ or s_", &s.secretPrefix},
-		{"model", groupChecks, "permission model, the same on all nodes: matomo or plain; the configuration file can describe another", &s.model},
+		{
+			"model", groupChecks,
+			"permission model, the same on all nodes: matomo or plain; the configuration file can describe another", &s.model,
+		},
 		{"log-format", groupUpkeep, "format of log lines on standard error: text or json", &s.logFormat},
 		{"scrub", groupUpkeep, "how often a ledger reads its whole copy of the log to find damage", &s.scrub},
-		{"recover-root", groupUpkeep, "for one start of a ledger, if no token has superuser any more: create one and write its secret to root.token, unless the token in that file has superuser", &s.recoverRoot},
+		{
+			"recover-root", groupUpkeep,
+			"for one start of a ledger, if no token has superuser any more: create one and write its secret to root.token, " +
+				"unless the token in that file has superuser", &s.recoverRoot,
+		},
 	} {
 		e.declare(flags, setting{name: d.name, help: d.help}, d.value)
 		if d.group != "" {
@@ -148,8 +183,9 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		NATSCluster: splitList(string(s.natsCluster)), NATSClusterListen: string(s.natsClusterListen),
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),
 		APIAddr: string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
-		Lease: time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(), SecretPrefix: string(s.secretPrefix),
-		Policies: file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
+		Lease: time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
+		SecretPrefix: string(s.secretPrefix),
+		Policies:     file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
 		Version: buildVersion().Version, Logger: slog.New(handler()),
 	}
 	return cfg, cfg.Validate()

@@ -48,7 +48,10 @@ func newSessionListCmd(e *env) *cobra.Command {
 					if s.Current {
 						mark = "this one"
 					}
-					return []string{s.ID, s.Account, strings.Join(s.Methods, ","), s.Address, e.Time(s.CreatedAt), e.Time(s.SeenAt), e.Time(s.ExpiresAt), mark}
+					return []string{
+						s.ID, s.Account, strings.Join(s.Methods, ","), s.Address,
+						e.Time(s.CreatedAt), e.Time(s.SeenAt), e.Time(s.ExpiresAt), mark,
+					}
 				},
 			}
 			return listFrom(c, e, ledger, client.Request{Path: []string{"v1", "sessions"}, Query: q}, pages, g)

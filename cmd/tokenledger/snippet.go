@@ -46,9 +46,12 @@ need/SCOPE, or one from its configuration file.`,
 	flags := c.Flags()
 	flags.StringVar(&n.Listen, "listen", "127.0.0.1:8080", "address that nginx listens on: host:port or port")
 	flags.StringVar(&n.Upstream, "upstream", "http://127.0.0.1:3000", "URL of the application")
-	flags.StringSliceVar(&n.Verifiers, "verifier", nil, "URL of a verifier to ask; repeat for more (default the one on the data folder)")
-	flags.StringVar(&n.AccessLog, "access-log", deploy.DefaultAccessLog, "access log, written without query strings: an absolute path, or off")
+	flags.StringSliceVar(&n.Verifiers, "verifier", nil,
+		"URL of a verifier to ask; repeat for more (default the one on the data folder)")
+	flags.StringVar(&n.AccessLog, "access-log", deploy.DefaultAccessLog,
+		"access log, written without query strings: an absolute path, or off")
 	flags.StringVar(&n.Policy, "policy", "site", "policy that the verifier applies to requests")
-	flags.DurationVar(&n.Timeout, "timeout", deploy.DefaultTimeout, "how long nginx waits for an answer of a verifier; it discards a later one")
+	flags.DurationVar(&n.Timeout, "timeout", deploy.DefaultTimeout,
+		"how long nginx waits for an answer of a verifier; it discards a later one")
 	return c
 }

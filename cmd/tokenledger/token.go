@@ -36,7 +36,9 @@ func newTokenListCmd(e *env) *cobra.Command {
   tokenledger token list --expiring 14d
   tokenledger token list --account shop --all -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			r := client.Request{Path: []string{"v1", "tokens"}, Query: client.Query("account", account, "site", site, "resource", resource, "state", state, "expiring", expiring.String())}
+			r := client.Request{Path: []string{"v1", "tokens"}, Query: client.Query(
+				"account", account, "site", site, "resource", resource, "state", state, "expiring", expiring.String(),
+			)}
 			g := gridOf[api.Token]{
 				header: []string{"ID", "ACCOUNT", "STATE", "APP", "DEVICE", "SCOPES", "EXPIRES"},
 				row: func(t api.Token) []string {
@@ -128,7 +130,9 @@ func (e *env) secret(a *client.Answer, done string, only bool) error {
 	}
 	switch {
 	case err != nil:
-		return exit.Failf(exit.Error, "output", "the secret of %s could not be written to standard output: %s. Create a new one with 'tokenledger token rotate %[1]s'", got.Token.ID, exit.Cause(err))
+		return exit.Failf(exit.Error, "output",
+			"the secret of %s could not be written to standard output: %s. Create a new one with 'tokenledger token rotate "+
+				"%[1]s'", got.Token.ID, exit.Cause(err))
 	case got.Secret == "":
 		return e.noSecret(got)
 	}
@@ -137,8 +141,9 @@ func (e *env) secret(a *client.Answer, done string, only bool) error {
 
 // noSecret returns the failure of a repeated command: the secret went to the first.
 func (e *env) noSecret(got tokenAnswer) error {
-	return exit.Failf(exit.Error, "secret_already_shown", "the secret of %s was shown to an earlier command with this idempotency key and is not stored. "+
-		"If you do not have it, create a new one with 'tokenledger token rotate %[1]s'", got.Token.ID)
+	return exit.Failf(exit.Error, "secret_already_shown",
+		"the secret of %s was shown to an earlier command with this idempotency key and is not stored. "+
+			"If you do not have it, create a new one with 'tokenledger token rotate %[1]s'", got.Token.ID)
 }
 
 // drawToken prints a token for people.

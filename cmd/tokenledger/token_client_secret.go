@@ -28,7 +28,8 @@ const (
 )
 
 func (o *clientSecret) declare(flags *pflag.FlagSet) {
-	flags.StringVar(&o.from, "client-secret", "", "generate the secret here and send only its digest; --client-secret=- reads it from standard input")
+	flags.StringVar(&o.from, "client-secret", "",
+		"generate the secret here and send only its digest; --client-secret=- reads it from standard input")
 	flags.Lookup("client-secret").NoOptDefVal = secretNew
 	group(flags, groupSecret, "client-secret")
 }
@@ -37,7 +38,8 @@ func (o *clientSecret) declare(flags *pflag.FlagSet) {
 func (o *clientSecret) check(e *env, hex32, only bool) error {
 	switch {
 	case o.from != "" && o.from != secretNew && o.from != secretRead:
-		return exit.Inputf("--client-secret takes no value except -, for standard input; secrets cannot be given as arguments")
+		return exit.Inputf("--client-secret takes no value except -, for standard input; secrets cannot be given as " +
+			"arguments")
 	case o.from != "" && hex32:
 		return exit.Inputf("--client-secret and --hex32 cannot be used together")
 	case o.from == secretRead && only:
@@ -60,9 +62,12 @@ func (o *clientSecret) take(ctx context.Context, e *env, c *client.Client, accou
 		given, err := formatOf(text)
 		switch {
 		case err != nil:
-			return "", exit.Inputf("standard input holds no secret in the ledger's format: %s or %s, 32 characters of 0-9, A-Z and a-z, and a checksum of 6. Use --client-secret without a value to generate one", format.User, format.Service)
+			return "", exit.Inputf("standard input holds no secret in the ledger's format: %s or %s, 32 characters of 0-9, "+
+				"A-Z and a-z, and a checksum of 6. Use --client-secret without a value to generate "+
+				"one", format.User, format.Service)
 		case known && given != format:
-			return "", exit.Inputf("the ledger's secrets begin with %s or %s, and the one on standard input does not, so it would never work", format.User, format.Service)
+			return "", exit.Inputf("the ledger's secrets begin with %s or %s, and the one on standard input does not, so it "+
+				"would never work", format.User, format.Service)
 		}
 		o.secret, err = given.ParseSecret(text)
 		if err != nil {
@@ -141,7 +146,8 @@ func (o *clientSecret) create(ctx context.Context, e *env, c *client.Client, r t
 			err = e.Show(withSecret([]byte(`{}`), o.secret), nil)
 		}
 		if err == nil {
-			f.Text += ". The secret that was made stands on standard output; give it to the same command on standard input, with --client-secret=-"
+			f.Text += ". The generated secret is on standard output. " +
+				"To repeat the command, give it that secret on standard input, with --client-secret=-"
 		}
 		return f
 	case err != nil:

@@ -81,14 +81,16 @@ func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&t.app, "app", "", "label: the app that uses the token, as in \"mobile app\"")
 	flags.StringVar(&t.device, "device", "", "label: the device that uses the token, as in \"phone\"")
 	group(flags, groupLabels, "account", "app", "device")
-	flags.StringSliceVar(&t.scopes, "scope", nil, "what the token may do, as in view:site/3; repeat the flag or separate with commas")
+	flags.StringSliceVar(&t.scopes, "scope", nil,
+		"what the token may do, as in view:site/3; repeat the flag or separate with commas")
 	flags.BoolVar(&t.inherit, "inherit", false, "allow all that its account may do, now and later, in place of --scope")
 	declareAdmin(flags, &t.admin)
 	group(flags, groupRights, "scope", "inherit")
 	flags.Var(&t.expires, "expires-in", "lifetime, as in 90d (default as the policy says)")
 	group(flags, groupLifetime, "expires-in")
 	t.limits.declare(flags)
-	flags.BoolVar(&t.hex, "hex32", false, "generate a secret of 32 hexadecimal characters, for clients that accept no other")
+	flags.BoolVar(&t.hex, "hex32", false,
+		"generate a secret of 32 hexadecimal characters, for clients that accept no other")
 	t.own.declare(flags)
 	declareOnly(flags, &t.only)
 	group(flags, groupSecret, "hex32")
@@ -143,7 +145,9 @@ func (t *tokenCreateFlags) confirm(ctx context.Context, ledger *client.Client) e
 		}
 		return confirmInherit(ctx, ledger, t.admin, name)
 	case t.inherit && !t.admin:
-		return exit.Failf(exit.Usage, "needs_confirmation", "the token would inherit all grants of your account, perhaps admin or superuser. Name the account with --account to have that checked, or add --allow-admin to confirm")
+		return exit.Failf(exit.Usage, "needs_confirmation",
+			"the token would inherit all grants of your account, perhaps admin or superuser. Name the account with "+
+				"--account to have that checked, or add --allow-admin to confirm")
 	}
 	return nil
 }
@@ -167,9 +171,11 @@ type constraintFlags struct {
 
 func (f *constraintFlags) declare(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&f.cidrs, "cidr", nil, "accept it only from this network, as in 192.0.2.0/24; repeat for more")
-	flags.StringSliceVar(&f.origins, "origin", nil, "accept it only from this web page's origin, as in https://example.org; repeat for more")
+	flags.StringSliceVar(&f.origins, "origin", nil,
+		"accept it only from this web page's origin, as in https://example.org; repeat for more")
 	flags.StringSliceVar(&f.methods, "method", nil, "accept it only with this HTTP method; repeat for more")
-	flags.StringSliceVar(&f.audience, "audience", nil, "accept it only under this policy of the verifiers; repeat for more")
+	flags.StringSliceVar(&f.audience, "audience", nil,
+		"accept it only under this policy of the verifiers; repeat for more")
 	flags.BoolVar(&f.headerOnly, "header-only", false, "refuse it in URLs")
 	flags.UintVar(&f.rate, "rate", 0, "requests a second that each verifier allows; 0 for no limit")
 	group(flags, groupConstraints, "cidr", "origin", "method", "audience", "header-only", "rate")

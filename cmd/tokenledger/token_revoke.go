@@ -28,7 +28,8 @@ func (m *selectFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&m.account, "account", "", "tokens of this account, by ID or login")
 	flags.StringVar(&m.app, "app", "", "tokens with this app label")
 	flags.StringVar(&m.device, "device", "", "tokens with this device label")
-	flags.StringVar(&m.scope, "scope", "", "tokens that may do this, as in admin:site/3; wider tokens too, up to superuser")
+	flags.StringVar(&m.scope, "scope", "",
+		"tokens that may do this, as in admin:site/3; wider tokens too, up to superuser")
 	flags.StringVar(&m.before, "created-before", "", "tokens created before this time, as in 2031-12-31T18:00:00Z")
 	flags.BoolVar(&m.dry, "dry-run", false, "change nothing, and list what would be revoked")
 	flags.BoolVar(&m.yes, "yes", false, "confirm that all of them are revoked")
@@ -55,7 +56,7 @@ func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string
 		{"app", "app", m.app, "of app "},
 		{"device", "device", m.device, "of device "},
 		{"scope", "scope", m.scope, "that may do "},
-		{"created-before", "created_before", m.before, "made before "},
+		{"created-before", "created_before", m.before, "created before "},
 	} {
 		if !flags.Changed(f.flag) {
 			continue
@@ -91,7 +92,8 @@ func newTokenRevokeCmd(e *env) *cobra.Command {
 		f    endFlags
 	)
 	c := &cobra.Command{
-		Use: "revoke ID | --account A | --app X | --device D | --scope S | --created-before T", Short: "Revoke a token, or many, forever",
+		Use:   "revoke ID | --account A | --app X | --device D | --scope S | --created-before T",
+		Short: "Revoke a token, or many, forever",
 		Long: `Revokes a token forever, and waits until no node accepts it any more: every node
 has applied the revocation, or has stopped answering. A node that is cut off stops
 when its lease ends. If that takes longer than --wait, the revocation stands, and
@@ -111,7 +113,9 @@ command is refused, unless you give --include-self.`,
 			case selects:
 				return nil
 			case len(args) == 0:
-				return usagef(c, "tokenledger token revoke needs the token's ID, or one of --account, --app, --device, --scope and --created-before")
+				return usagef(c,
+					"tokenledger token revoke needs the token's ID, or one of --account, --app, --device, --scope and "+
+						"--created-before")
 			}
 			return takes("the token's ID")(c, args)
 		},
@@ -177,7 +181,8 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 	case many.dry:
 		return e.showMany(sum, "would be revoked", nil)
 	case !many.yes:
-		return exit.Failf(exit.Usage, "needs_confirmation", "this revokes %s %s, forever. To confirm, add --yes; to list them, use --dry-run", tokens(sum.Revoked), what)
+		return exit.Failf(exit.Usage, "needs_confirmation",
+			"this revokes %s %s, forever. To confirm, add --yes; to list them, use --dry-run", tokens(sum.Revoked), what)
 	}
 	got := proven{Position: sum.Position}
 	if f.wait.on {
@@ -194,10 +199,14 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 
 // sendRevocations sends a request until the ledger has worked through all tokens
 // that match, and adds its answers up.
-func (e *env) sendRevocations(ctx context.Context, ledger *client.Client, body map[string]any, key string) (api.Revocations, error) {
-	sum := api.Revocations{Tokens: []string{}}
+func (e *env) sendRevocations(
+	ctx context.Context, ledger *client.Client, body map[string]any, key string,
+) (sum api.Revocations, err error) {
+	sum.Tokens = []string{}
 	for {
-		a, err := ledger.Do(ctx, client.Request{Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: key, Linger: bulkTime})
+		a, err := ledger.Do(ctx, client.Request{
+			Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: key, Linger: bulkTime,
+		})
 		if err != nil {
 			return sum, err
 		}
@@ -231,7 +240,8 @@ func (e *env) showMany(sum api.Revocations, done string, r *api.Receipt) error {
 		if sum.Uncounted {
 			atLeast = "at least "
 		}
-		e.Printf("%s%s %s at position %d%s\n", atLeast, tokens(sum.Revoked), done, sum.Position, receiptSummary(r, "no node accepts them any more"))
+		e.Printf("%s%s %s at position %d%s\n", atLeast, tokens(sum.Revoked), done, sum.Position, receiptSummary(r,
+			"no node accepts them any more"))
 		if sum.Already > 0 {
 			e.Printf("%s revoked before\n", tokens(sum.Already))
 		}

@@ -46,7 +46,8 @@ sends your own token, which needs the permission audit.`,
 				return exit.Inputf("--address: must be an IP address, not %s", events.Quote(address))
 			}
 			if explain && e.tokenFile == "-" {
-				return exit.Inputf("standard input holds the secret to verify, so with --explain your own token must be in a file (--token-file)")
+				return exit.Inputf("standard input holds the secret to verify, so with --explain your own token must be in a " +
+					"file (--token-file)")
 			}
 			to, err := e.config().Verifier(string(verifier))
 			if err != nil {
@@ -80,8 +81,11 @@ sends your own token, which needs the permission audit.`,
 		},
 	}
 	flags := c.Flags()
-	e.declare(flags, setting{name: "verifier", help: "URL of the verifier (default the one on the data folder, or else " + client.DefaultVerifier + ")"}, &verifier)
-	flags.StringSliceVar(&need, "need", nil, "what the token must be allowed to do, as in view:site/3; repeat the flag or separate with commas")
+	e.declare(flags, setting{
+		name: "verifier", help: "URL of the verifier (default the one on the data folder, or else " + client.DefaultVerifier + ")",
+	}, &verifier)
+	flags.StringSliceVar(&need, "need", nil,
+		"what the token must be allowed to do, as in view:site/3; repeat the flag or separate with commas")
 	flags.StringVar(&address, "address", "", "address of the client that sent the token")
 	flags.StringVar(&origin, "origin", "", "origin of the page that sent the token, as in https://example.org")
 	flags.StringVar(&method, "method", "", "HTTP method that the token was sent with")
@@ -108,7 +112,9 @@ func askInTime(now func() time.Duration, ask func() (*client.Answer, error)) (*c
 			return a, err
 		}
 	}
-	return nil, exit.Failf(exit.Unavailable, "late_answer", "the verifier's answers took longer than %s, %d times, and were discarded, because the token may have been revoked since. Try again, or use another verifier", answerWithin, maxAsks)
+	return nil, exit.Failf(exit.Unavailable, "late_answer",
+		"the verifier's answers took longer than %s, %d times, and were discarded, because the token may have been "+
+			"revoked since. Try again, or use another verifier", answerWithin, maxAsks)
 }
 
 // verdict prints a verifier's answer, and fails if the token is refused.

@@ -109,7 +109,8 @@ func (w *waitFlags) change(ctx context.Context, e *env, ledger *client.Client, r
 		stop()
 		switch {
 		case ctx.Err() != nil:
-			return nil, got, exit.Failf(exit.Interrupted, "interrupted", "interrupted; the change stands, at position %d", got.Position)
+			return nil, got, exit.Failf(exit.Interrupted, "interrupted",
+				"interrupted; the change stands, at position %d", got.Position)
 		case err != nil:
 			e.trace("the receipt cannot be asked for: %s", exit.Text(err))
 		default:
@@ -211,7 +212,8 @@ func (w *waitFlags) unproven(e *env, got proven, what string) error {
 	}
 	r := got.Receipt
 	if r == nil {
-		return exit.Failf(exit.Unavailable, "not_confirmed", "the %s stands, but the ledger did not answer whether it is in force on every node", what)
+		return exit.Failf(exit.Unavailable, "not_confirmed",
+			"the %s stands, but the ledger did not answer whether it is in force on every node", what)
 	}
 	if r.Complete {
 		e.stale(r)
@@ -221,14 +223,16 @@ func (w *waitFlags) unproven(e *env, got proven, what string) error {
 	if waiting := waitingFor(r, 0); waiting != "" {
 		text += ". Waiting for " + waiting
 	}
-	return exit.Failf(exit.Unavailable, "not_in_time", "%s. To wait longer, run 'tokenledger receipt show %d --wait 1m'", text, got.Position)
+	return exit.Failf(exit.Unavailable, "not_in_time",
+		"%s. To wait longer, run 'tokenledger receipt show %d --wait 1m'", text, got.Position)
 }
 
 // stale says which nodes continue to answer for some permissions.
 func (e *env) stale(r *api.Receipt) {
 	for _, n := range r.Nodes {
 		for _, permission := range slices.Sorted(maps.Keys(n.StaleUntil)) {
-			e.Note("tokenledger: the configuration of %s lets it answer checks of %s without the log; it may still do so with the old state until %s.",
+			e.Note("tokenledger: the configuration of %s lets it answer checks of %s without the log; it may still do so "+
+				"with the old state until %s.",
 				render.Escape(n.Name), render.Escape(permission), n.StaleUntil[permission].In(e.Zone).Format("2006-01-02 15:04:05"))
 		}
 	}

@@ -110,7 +110,8 @@ func (c *Client) GetText(ctx context.Context, path string) (status int, text str
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return 0, "", exit.Failf(exit.Unavailable, "timeout", "%s at %s (%s) did not answer within %s", c.what, c.base, c.source(), c.cfg.Timeout)
+			return 0, "", exit.Failf(exit.Unavailable, "timeout",
+				"%s at %s (%s) did not answer within %s", c.what, c.base, c.source(), c.cfg.Timeout)
 		}
 		return 0, "", c.unanswered(err).failure
 	}
@@ -184,7 +185,8 @@ func (c *Client) Send(ctx context.Context, r Request) (*Answer, error) {
 		case ctx.Err() != nil:
 			t.failure = exit.Failf(exit.Interrupted, "interrupted", "interrupted")
 		case within.Err() != nil && t.lost:
-			t.failure = exit.Failf(exit.Unavailable, "timeout", "%s at %s did not answer within %s", c.what, c.base, render.Elapsed(time.Since(begun)))
+			t.failure = exit.Failf(exit.Unavailable, "timeout",
+				"%s at %s did not answer within %s", c.what, c.base, render.Elapsed(time.Since(begun)))
 		case t.again:
 			next := jitter(pause, t.after)
 			if time.Since(begun)+next < c.cfg.Retry.Patience || reached && r.Key != "" {
@@ -233,7 +235,9 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	case resp.StatusCode/100 == 2 && typ == "application/json" && json.Valid(got):
 		return try{answer: &Answer{Body: got, Replayed: resp.Header.Get("Idempotency-Replayed") == "true"}}
 	case resp.StatusCode/100 == 3:
-		return try{failure: exit.Failf(exit.Error, "redirect", "%s at %s redirects to another address. Use that address: %s", c.what, c.base, render.Escape(resp.Header.Get("Location")))}
+		return try{failure: exit.Failf(exit.Error, "redirect",
+			"%s at %s redirects to another address. Use that address: "+
+				"%s", c.what, c.base, render.Escape(resp.Header.Get("Location")))}
 	}
 	var p api.Problem
 	if typ != "application/problem+json" || json.Unmarshal(got, &p) != nil || p.Title == "" {

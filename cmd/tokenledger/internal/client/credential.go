@@ -63,14 +63,16 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	}
 	switch {
 	case path == "" && cfg.DataDir == "":
-		return "", "", noCredential("there is no token to send. Name a file with your token (--token-file), name the data folder of the ledger (--data), or run 'tokenledger login'")
+		return "", "", noCredential("there is no token to send. Name a file with your token (--token-file), name the " +
+			"data folder of the ledger (--data), or run 'tokenledger login'")
 	case path == "":
 		path = filepath.Join(cfg.DataDir, datadir.RootToken)
 	}
 
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) && cfg.TokenFile == "" {
-		return "", "", noCredential("there is no token to send: %s does not exist. Name a file with your token (--token-file), name the data folder of the ledger (--data), or run 'tokenledger login'", path)
+		return "", "", noCredential("there is no token to send: %s does not exist. Name a file with your token "+
+			"(--token-file), name the data folder of the ledger (--data), or run 'tokenledger login'", path)
 	}
 	if err != nil {
 		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
@@ -82,7 +84,8 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	}
 	const others = 0o077
 	if mode := info.Mode(); mode.Perm()&others != 0 && runtime.GOOS != "windows" {
-		return "", "", noCredential("other users can read the token file %s (mode %04o). Run chmod 600 on it, and rotate the token if they may have read it", path, mode.Perm())
+		return "", "", noCredential("other users can read the token file %s (mode %04o). Run chmod 600 on it, and rotate "+
+			"the token if they may have read it", path, mode.Perm())
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {

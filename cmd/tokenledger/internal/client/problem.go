@@ -55,11 +55,13 @@ func (c *Client) foreign(status int) try {
 	}
 	t := try{again: code == exit.Unavailable, reached: status/100 == 2 || status/100 == 5}
 	if t.again {
-		t.failure = exit.Failf(code, "foreign_answer", "cannot reach %s at %s (%s): a proxy or another program answered with HTTP %d",
+		t.failure = exit.Failf(code, "foreign_answer",
+			"cannot reach %s at %s (%s): a proxy or another program answered with HTTP %d",
 			c.what, c.base, c.source(), status)
 		return t
 	}
-	t.failure = exit.Failf(code, "foreign_answer", "%s (%s) is not %s (HTTP %d). %s", c.base, c.source(), c.article(), status, portsHint)
+	t.failure = exit.Failf(code, "foreign_answer",
+		"%s (%s) is not %s (HTTP %d). %s", c.base, c.source(), c.article(), status, portsHint)
 	return t
 }
 

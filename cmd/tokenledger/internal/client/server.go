@@ -26,8 +26,8 @@ const (
 	DefaultVerifier = "http://127.0.0.1:7601"
 )
 
-// byDefault is the source of an address that nothing names.
-const byDefault = "the default"
+// ByDefault is the source of an address that nothing names.
+const ByDefault = "the default"
 
 // Config says which servers to ask, and with which credential. Paths are empty
 // if there is none.
@@ -130,7 +130,7 @@ func (cfg *Config) find(flag, given string, of func(node.Addresses) string, fall
 			return nil, "", err
 		}
 		if address, from = of(at), path; address == "" {
-			address, from = fallback, byDefault
+			address, from = fallback, ByDefault
 		}
 	}
 	base, err = url.Parse(address)
@@ -138,7 +138,8 @@ func (cfg *Config) find(flag, given string, of func(node.Addresses) string, fall
 	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.RawQuery != "" || base.Fragment != "":
 		return nil, "", exit.Inputf("%s: must be a URL such as %s", from, fallback)
 	case base.User != nil:
-		return nil, "", exit.Inputf("%s: a name or password in the URL is not used. Give your token in a file (--token-file)", from)
+		return nil, "", exit.Inputf("%s: a name or password in the URL is not used. Give your token in a file "+
+			"(--token-file)", from)
 	}
 	return base, from, nil
 }
@@ -148,7 +149,7 @@ func (c *Client) source() string { return Source(c.from) }
 
 // Source returns where an address is from, for messages.
 func Source(from string) string {
-	if from == byDefault {
+	if from == ByDefault {
 		return "the default"
 	}
 	return "from " + from
@@ -169,7 +170,8 @@ func (cfg *Config) running() (at node.Addresses, path string, err error) {
 		err = json.Unmarshal(b, &at)
 	}
 	if err != nil {
-		return at, path, exit.Failf(exit.Error, "data", "cannot read the addresses of the node from %s: %s", path, exit.Cause(err))
+		return at, path, exit.Failf(exit.Error, "data",
+			"cannot read the addresses of the node from %s: %s", path, exit.Cause(err))
 	}
 	return at, path, nil
 }
@@ -219,7 +221,9 @@ func (c *Client) SignIn(ctx context.Context) (err error) {
 	// The token of the data folder goes only to the node on that folder, or to the
 	// address that the command names. Another user's program may have the port.
 	if c.cfg.TokenFile == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
-		return exit.Failf(exit.Unavailable, "no_node", "no node runs on the data folder %s (it has no %s), so the token in %s was not sent. Start the node, or name its URL with --server", c.cfg.DataDir, datadir.Socket, owner)
+		return exit.Failf(exit.Unavailable, "no_node",
+			"no node runs on the data folder %s (it has no %s), so the token in %s was not sent. Start the node, or name "+
+				"its URL with --server", c.cfg.DataDir, datadir.Socket, owner)
 	}
 	c.secret, c.owner = secret, owner
 	c.warnUnencrypted("your token")

@@ -43,10 +43,13 @@ func (cfg *Config) ReadSession() (s Session, err error) {
 	}
 	const others = 0o077
 	if info.Mode().Perm()&others != 0 && runtime.GOOS != "windows" {
-		return s, exit.Failf(exit.NotAllowed, "credential", "other users can read the session file %s (mode %04o). Run chmod 600 on it and 'tokenledger logout', then sign in again", path, info.Mode().Perm())
+		return s, exit.Failf(exit.NotAllowed, "credential",
+			"other users can read the session file %s (mode %04o). Run chmod 600 on it and 'tokenledger logout', then sign "+
+				"in again", path, info.Mode().Perm())
 	}
 	if err := json.Unmarshal(b, &s); err != nil || !events.IsSessionSecret(s.Secret) {
-		return s, exit.Failf(exit.NotAllowed, "credential", "the session file %s holds no session: sign in again with 'tokenledger login'", path)
+		return s, exit.Failf(exit.NotAllowed, "credential",
+			"the session file %s holds no session: sign in again with 'tokenledger login'", path)
 	}
 	return s, nil
 }
@@ -76,7 +79,8 @@ func (cfg *Config) WriteSession(s Session) error {
 // ForgetSession removes the session file.
 func (cfg *Config) ForgetSession() error {
 	if err := os.Remove(cfg.SessionFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return exit.Failf(exit.Error, "session_file", "cannot remove the session file %s: %s", cfg.SessionFile, exit.Cause(err))
+		return exit.Failf(exit.Error, "session_file",
+			"cannot remove the session file %s: %s", cfg.SessionFile, exit.Cause(err))
 	}
 	return nil
 }
@@ -95,7 +99,9 @@ func (c *Client) useSession() error {
 	case err != nil:
 		return err
 	case !s.ofServer(c):
-		return exit.Failf(exit.NotAllowed, "credential", "you are signed in to %s, not to %s. Sign in there with 'tokenledger login', or use --server with the first", s.Server, c.base)
+		return exit.Failf(exit.NotAllowed, "credential",
+			"you are signed in to %s, not to %s. Sign in there with 'tokenledger login', or use --server with the "+
+				"first", s.Server, c.base)
 	}
 	c.secret, c.owner = s.Secret, c.cfg.SessionFile
 	return nil
