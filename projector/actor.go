@@ -104,7 +104,7 @@ func (s *stage) sessionEnded(by *events.Actor, a *events.Account) bool {
 	if _, ok := s.sessions[by.Session]; ok {
 		return true
 	}
-	_, ok := lastly(s.before.sessions, s.base.sessions, by.Session)
+	_, ok := lookupOverlay(s.before.sessions, s.base.sessions, by.Session)
 	return ok
 }
 
@@ -128,7 +128,7 @@ func (s *stage) accountNow(id events.AccountID) *events.Account {
 	if a, ok := s.accounts[id]; ok {
 		return a
 	}
-	a, _ := lastly(s.before.accounts, s.base.accounts, id)
+	a, _ := lookupOverlay(s.before.accounts, s.base.accounts, id)
 	return a
 }
 
@@ -141,7 +141,7 @@ func (s *stage) actor(id events.TokenID) (actor, error) {
 	if st, ok := s.before.tokens[id]; ok {
 		return actorOf(st.token), nil
 	}
-	if a, ok := lastly(s.actors, s.base.actors, id); ok {
+	if a, ok := lookupOverlay(s.actors, s.base.actors, id); ok {
 		return a, nil
 	}
 	st, err := s.load(id)

@@ -14,7 +14,7 @@ import (
 // error the index is as it was before some of them, it does not advance again,
 // and every proof of freshness is void.
 func (p *Projector) Apply(_ context.Context, batch []events.Message) error {
-	f := folding{p: p, d: decodeAhead(batch), most: p.cfg.Batch}
+	f := pipeline{p: p, d: decodeAhead(batch), most: p.cfg.Batch}
 	defer f.end()
 	if err := f.run(); err != nil {
 		p.fail(err)
@@ -23,29 +23,29 @@ func (p *Projector) Apply(_ context.Context, batch []events.Message) error {
 	return nil
 }
 
-// folding is one call of Apply. While a transaction is written, the next one is
-// made of what follows.
-type folding struct {
+// pipeline is one call of Apply. While one transaction is committed, the next is
+// staged.
+type pipeline struct {
 	p    *Projector
 	d    *decoding
-	at   int // messages that are applied, or on their way
+	at   int // messages that are applied or in flight
 	most int // messages in one transaction
-	// tx sees the index without what is on its way, which is in flight's stage.
-	tx     *badger.Txn
-	flight *flight
+	// tx sees the index without what is in flight, which is in inflight's stage.
+	tx       *badger.Txn
+	inflight *inflight
 }
 
-// flight is a transaction that is being written.
-type flight struct {
+// inflight is a transaction that is being committed.
+type inflight struct {
 	s    *stage
 	n    int        // messages in it
-	done chan error // what became of it
+	done chan error // its result
 }
 
-func (f *folding) run() error {
-	for f.at < len(f.d.messages) || f.flight != nil {
+func (f *pipeline) run() error {
+	for f.at < len(f.d.messages) || f.inflight != nil {
 		if f.at == len(f.d.messages) {
-			if err := f.land(); err != nil { // which may go back
+			if err := f.awaitCommit(); err != nil { // which may go back
 				return err
 			}
 			continue
@@ -55,25 +55,25 @@ func (f *folding) run() error {
 		}
 		n := f.p.cfg.cut(f.d.messages[f.at:], f.most)
 		s, err := f.stage(n)
-		switch landed := f.land(); {
+		switch landed := f.awaitCommit(); {
 		case landed != nil:
 			return landed
 		case f.tx == nil: // it was too big, and so would this one be
 			continue
 		case errors.Is(err, badger.ErrTxnTooBig) && n > 1:
 			f.most = n / 2
-			f.drop()
+			f.discard()
 			continue
 		case err != nil:
 			return err
 		}
-		f.send(s, n)
+		f.commit(s, n)
 	}
 	return nil
 }
 
-// stage makes what is to be written of the next n messages.
-func (f *folding) stage(n int) (*stage, error) {
+// stage computes what the next n messages change.
+func (f *pipeline) stage(n int) (*stage, error) {
 	if err := f.p.Err(); err != nil {
 		return nil, err
 	}
@@ -81,8 +81,8 @@ func (f *folding) stage(n int) (*stage, error) {
 		return nil, err
 	}
 	var before *stage
-	if f.flight != nil {
-		before = f.flight.s
+	if f.inflight != nil {
+		before = f.inflight.s
 	}
 	s := newStage(f.tx, f.p.mem, f.p.table, before)
 	for i := f.at; i < f.at+n; i++ {
@@ -100,12 +100,12 @@ func (f *folding) stage(n int) (*stage, error) {
 	return s, nil
 }
 
-// send begins to write what was staged.
-func (f *folding) send(s *stage, n int) {
+// commit begins to write what was staged.
+func (f *pipeline) commit(s *stage, n int) {
 	s.before = new(stage) // it has landed, so all of it is in what s is based on
 	f.at += n
 	done := make(chan error, 1)
-	f.flight = &flight{s: s, n: n, done: done}
+	f.inflight = &inflight{s: s, n: n, done: done}
 	tx := f.tx
 	f.tx = nil
 	if f.at < len(f.d.messages) {
@@ -116,20 +116,20 @@ func (f *folding) send(s *stage, n int) {
 	tx.CommitWith(func(err error) { done <- err })
 }
 
-// land waits until what is on its way is written. Where that was too much for one
-// transaction, it is begun again with fewer messages, and what was staged behind
-// it is dropped.
-func (f *folding) land() error {
-	if f.flight == nil {
+// awaitCommit waits until the transaction in flight is committed. If it was too big,
+// it is staged again with fewer messages, and what was staged behind it is
+// discarded.
+func (f *pipeline) awaitCommit() error {
+	if f.inflight == nil {
 		return nil
 	}
-	landed := f.flight
+	landed := f.inflight
 	err := <-landed.done
-	f.flight = nil
+	f.inflight = nil
 	switch {
 	case errors.Is(err, badger.ErrTxnTooBig) && landed.n > 1:
 		f.at, f.most = f.at-landed.n, landed.n/2
-		f.drop()
+		f.discard()
 		return nil
 	case err != nil:
 		return fmt.Errorf("write index: %w", err)
@@ -147,18 +147,18 @@ func (f *folding) land() error {
 	return f.p.takeLocked(landed.s)
 }
 
-func (f *folding) drop() {
+func (f *pipeline) discard() {
 	if f.tx != nil {
 		f.tx.Discard()
 		f.tx = nil
 	}
 }
 
-func (f *folding) end() {
-	if f.flight != nil { // after an error; whether it is written is no matter
-		<-f.flight.done
+func (f *pipeline) end() {
+	if f.inflight != nil { // after an error; whether it is written is no matter
+		<-f.inflight.done
 	}
-	f.drop()
+	f.discard()
 	f.d.stop()
 }
 

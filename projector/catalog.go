@@ -32,7 +32,7 @@ func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 		case err != nil:
 			return nil, err
 		case at < t.Version || t.Version < newest:
-			err = apart(id)
+			err = errVersionSkew(id)
 			p.fail(err)
 			return nil, err
 		case at == t.Version:
@@ -67,7 +67,7 @@ func (p *Projector) heldVersion(t *events.Token) (at events.Position, known bool
 	}
 	var f resident.Found
 	answer := p.table.Find(&t.Secrets[0].Digest, &f)
-	return f.Version, answer != resident.Elsewhere
+	return f.Version, answer != resident.OnDisk
 }
 
 // Command returns what became of a command, [ErrNotFound] where none with the

@@ -202,8 +202,8 @@ func TestReceiptOfWhatComesLater(t *testing.T) {
 			Covers: log.End() + 1 + ahead, Ledger: "a", Barrier: 1, Lease: 1, Asked: log.Now(), Nodes: []events.NodeReceipt{},
 		})
 		p := open(t, t.TempDir())
-		if err := p.Apply(t.Context(), log.Messages); !errors.Is(err, projector.ErrImpossible) {
-			t.Errorf("covers %d past its own position: %v, want ErrImpossible", ahead, err)
+		if err := p.Apply(t.Context(), log.Messages); !errors.Is(err, projector.ErrInvalidHistory) {
+			t.Errorf("covers %d past its own position: %v, want ErrInvalidHistory", ahead, err)
 		}
 		closed(t, p)
 	}

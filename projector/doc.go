@@ -60,9 +60,9 @@
 // # Refusals
 //
 // A message that does not follow the last one ([ErrGap]), one that cannot be
-// decoded, and an event that cannot be so ([ErrImpossible]) stop the projector:
+// decoded, and an event that contradicts the log ([ErrInvalidHistory]) stop the projector:
 // skipping one could leave a revoked token alive. An index that cannot be
-// trusted is [ErrCorrupt]; its folder is to be put aside and rebuilt from the
+// trusted is [ErrCorrupt]; its folder is to be quarantined and rebuilt from the
 // log. [Open] reads all of Badger's files before Badger does: over some damage
 // Badger would end the process, and over other go on with a part of the log in
 // the middle missing.

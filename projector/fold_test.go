@@ -88,7 +88,7 @@ func (j *journey) follow(t *testing.T) *projector.Projector {
 		case roll < 15:
 			j.note("rebuild")
 			closed(t, p)
-			if _, err := projector.PutAside(j.dir, time.Now()); err != nil {
+			if _, err := projector.Quarantine(j.dir, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			p = j.open(t)

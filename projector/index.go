@@ -39,7 +39,7 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 	if _, sum := p.sumOf(rangeOf(&d)); sum == check { // it is alone
 		return r, nil
 	}
-	return p.confirmed(d)
+	return p.lookupVerified(d)
 }
 
 // Found is what a check needs to know of a secret, all of it as of one position.
@@ -115,14 +115,14 @@ func (p *Projector) FindResident(d events.Digest) (f Found, known bool, err erro
 	}
 	answer := p.table.Find(&d, (*resident.Found)(&f))
 	switch {
-	case answer == resident.Elsewhere:
+	case answer == resident.OnDisk:
 		return Found{}, false, nil
 	case p.stopped.Load():
 		return Found{}, true, fmt.Errorf("the index has stopped: %w", p.Err())
 	case answer == resident.Absent:
 		return Found{Position: f.Position}, true, ErrNotFound
 	case f.Account.Account == nil:
-		return Found{}, true, p.orphan(events.TokenIDFrom(f.Token))
+		return Found{}, true, p.errMissingAccount(events.TokenIDFrom(f.Token))
 	}
 	return f, true, nil
 }
@@ -150,7 +150,7 @@ func (p *Projector) findStored(d events.Digest) (Found, error) {
 		case err != nil:
 			return Found{Position: at}, err
 		case account == nil:
-			return Found{}, p.orphan(r.Token)
+			return Found{}, p.errMissingAccount(r.Token)
 		default:
 			return foundOf(&r, account, &policy, at), nil
 		}
@@ -158,7 +158,7 @@ func (p *Projector) findStored(d events.Digest) (Found, error) {
 }
 
 // orphan stops the projector over a token without an account.
-func (p *Projector) orphan(id events.TokenID) error {
+func (p *Projector) errMissingAccount(id events.TokenID) error {
 	err := fmt.Errorf("%w: the account of token %s is missing", ErrCorrupt, id)
 	p.fail(err)
 	return err

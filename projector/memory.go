@@ -25,8 +25,8 @@ type memory struct {
 
 	checks map[events.AccountID]uint64 // check values of the accounts' records
 	rule   tally                       // of the policy's record; empty where there is none
-	sums   sums                        // of the secrets' records
-	newest newest                      // of the tokens' ids; only whoever applies asks it
+	sums   rangeChecksums              // of the secrets' records
+	newest recentIDs                   // of the tokens' ids; only whoever applies asks it
 
 	sessions map[events.SessionID]events.Position // those that ended, and where
 	voids    map[events.Position]string           // events without effect, and why

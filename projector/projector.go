@@ -24,10 +24,10 @@ import (
 var (
 	// ErrGap reports a message that does not follow the last one applied.
 	ErrGap = errors.New("the log has a gap")
-	// ErrImpossible reports an event that cannot follow from what came before
+	// ErrInvalidHistory reports an event that cannot follow from what came before
 	// it.
-	ErrImpossible = errors.New("event cannot be so")
-	// ErrCorrupt reports an index that cannot be trusted. Put its folder aside
+	ErrInvalidHistory = errors.New("event contradicts the log")
+	// ErrCorrupt reports an index that cannot be trusted. Quarantine its folder
 	// and rebuild it from the log.
 	ErrCorrupt = errors.New("index is corrupt")
 	// ErrForm reports an index that another version of this program made. It is
@@ -255,25 +255,25 @@ func (t *tasks) cancel() {
 	}
 }
 
-// PutAside renames an index's folder out of the way, so that the next [Open]
-// starts an empty one, and returns its new name. Those that were put aside
+// Quarantine renames an index's folder out of the way, so that the next [Open]
+// starts an empty one, and returns its new name. Those that were quarantined
 // before are deleted: an index that fails again and again must not fill the
 // disk.
-func PutAside(dir string, now time.Time) (string, error) { return PutAsideAs(dir, dir, now) }
+func Quarantine(dir string, now time.Time) (string, error) { return QuarantineAs(dir, dir, now) }
 
-// PutAsideAs is PutAside for a folder that took the place of another, whose name
-// it is put aside under.
-func PutAsideAs(name, dir string, now time.Time) (string, error) {
+// QuarantineAs is Quarantine for a folder that took the place of another, whose name
+// it keeps.
+func QuarantineAs(name, dir string, now time.Time) (string, error) {
 	name = filepath.Clean(name)
-	if err := RemoveAside(name); err != nil {
+	if err := RemoveQuarantined(name); err != nil {
 		return "", err
 	}
 	to := name + asideMark + now.UTC().Format("20060102T150405.000000000Z")
 	return to, os.Rename(dir, to)
 }
 
-// RemoveAside deletes what was put aside of an index.
-func RemoveAside(dir string) error {
+// RemoveQuarantined deletes the quarantined folders of an index.
+func RemoveQuarantined(dir string) error {
 	dir = filepath.Clean(dir)
 	// Not by filepath.Glob: a folder's name may hold what it takes for a
 	// pattern, and match another's.
@@ -292,7 +292,7 @@ func RemoveAside(dir string) error {
 	return nil
 }
 
-// asideMark stands between a folder's name and the time it was put aside at.
+// asideMark stands between a folder's name and the time of its quarantine.
 const asideMark = ".aside-"
 
 // Cursor returns the position of the last applied event and the SHA-256 of its

@@ -212,7 +212,7 @@ func TestInUse(t *testing.T) {
 	closed(t, p)
 }
 
-func TestPutAside(t *testing.T) {
+func TestQuarantine(t *testing.T) {
 	run := eventstest.History(36, 20)
 	dir := filepath.Join(t.TempDir(), "index[1]")
 	other := filepath.Join(filepath.Dir(dir), "index1.aside-20260101T000000Z")
@@ -223,16 +223,16 @@ func TestPutAside(t *testing.T) {
 	applied(t, p, run.Messages)
 	closed(t, p)
 	now := time.Date(2026, 3, 4, 5, 6, 7, 8, time.FixedZone("", 3600))
-	to, err := projector.PutAside(dir, now)
+	to, err := projector.Quarantine(dir, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(to, dir) || !strings.Contains(to, "20260304T040607") {
-		t.Errorf("PutAside = %s, want it to say which index and when in UTC", to)
+		t.Errorf("Quarantine = %s, want it to say which index and when in UTC", to)
 	}
 	p = open(t, dir)
 	if p.Position() != 0 {
-		t.Errorf("position %d after PutAside, want 0", p.Position())
+		t.Errorf("position %d after Quarantine, want 0", p.Position())
 	}
 	applied(t, p, run.Messages)
 	same(t, p, run.Messages)
@@ -242,7 +242,7 @@ func TestPutAside(t *testing.T) {
 	same(t, p, run.Messages)
 	closed(t, p)
 
-	again, err := projector.PutAside(dir, now.Add(time.Second))
+	again, err := projector.Quarantine(dir, now.Add(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -250,9 +250,9 @@ func TestPutAside(t *testing.T) {
 		t.Errorf("%s is still there after another was put aside: %v", to, err)
 	}
 	if _, err := os.Stat(other); err != nil {
-		t.Errorf("PutAside of %s deleted what another index had put aside: %v", dir, err)
+		t.Errorf("Quarantine of %s deleted what another index had put aside: %v", dir, err)
 	}
-	if _, err := projector.PutAside(filepath.Join(filepath.Dir(dir), "nothing"), now); err == nil {
-		t.Error("PutAside of nothing returned no error")
+	if _, err := projector.Quarantine(filepath.Join(filepath.Dir(dir), "nothing"), now); err == nil {
+		t.Error("Quarantine of nothing returned no error")
 	}
 }

@@ -125,15 +125,15 @@ func TestImpossibleEventsStop(t *testing.T) {
 		p := open(t, saved.restore(t))
 		name := fmt.Sprintf("%s %s", tt.change.Kind(), tt.what)
 		err := p.Apply(t.Context(), log.Messages[before:])
-		if !errors.Is(err, projector.ErrImpossible) {
-			t.Errorf("%s: Apply = %v, want ErrImpossible", name, err)
+		if !errors.Is(err, projector.ErrInvalidHistory) {
+			t.Errorf("%s: Apply = %v, want ErrInvalidHistory", name, err)
 		} else if !strings.Contains(err.Error(), fmt.Sprint("position ", before+1)) {
 			t.Errorf("%s: Apply = %v, want it to say where", name, err)
 		}
 		if int(p.Position()) != before {
 			t.Errorf("%s: position %d, want %d", name, p.Position(), before)
 		}
-		stopped(t, p, projector.ErrImpossible, next)
+		stopped(t, p, projector.ErrInvalidHistory, next)
 		same(t, p, log.Messages[:before])
 		closed(t, p)
 	}
@@ -188,7 +188,7 @@ func TestUnreadableEventsStop(t *testing.T) {
 		{"the tail's subject", elsewhere("tail." + good.Subject), events.ErrMalformed},
 		{"about another token", edit(string(token), string(log.TokenID())), nil}, // in another shard, or unknown
 		{"about an account", edit(string(token), string(account)), events.ErrMalformed},
-		{"of another epoch", edit(log.Epoch(), eventstest.NewLog(24).Epoch()), projector.ErrImpossible},
+		{"of another epoch", edit(log.Epoch(), eventstest.NewLog(24).Epoch()), projector.ErrInvalidHistory},
 		{"of no epoch", edit(log.Epoch(), ""), events.ErrMalformed},
 	} {
 		p := open(t, saved.restore(t))

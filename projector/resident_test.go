@@ -35,7 +35,7 @@ func TestResidentSaysWhatBadgerDoes(t *testing.T) {
 				}
 			}
 			switch r := p.Resident(); {
-			case r.Secrets > 0 && r.Away > 0:
+			case r.Secrets > 0 && r.OnDisk > 0:
 				some++
 			case r.Secrets > 0:
 				all++
@@ -143,8 +143,8 @@ func TestFloodOfStrangers(t *testing.T) {
 	defer closed(t, p)
 	applied(t, p, log.Messages)
 	stats := p.Resident()
-	if stats.Away < 500 || stats.Secrets < 500 {
-		t.Fatalf("%d secrets are held and %d are not; that shows little", stats.Secrets, stats.Away)
+	if stats.OnDisk < 500 || stats.Secrets < 500 {
+		t.Fatalf("%d secrets are held and %d are not; that shows little", stats.Secrets, stats.OnDisk)
 	}
 	const flood = 100_000
 	asked := 0

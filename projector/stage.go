@@ -48,10 +48,10 @@ type stagedToken struct {
 	made  bool // by this batch
 	// ended are the secrets that a rotation ended before their grace, as they
 	// were then: what comes after must not depend on where a batch is cut.
-	ended  map[events.Digest]*Record
-	bareIn events.Position // last event of this batch that found or left it without a secret
-	was    written         // before this batch
-	is     written         // and after it, once it was written
+	ended        map[events.Digest]*Record
+	secretlessIn events.Position // last event of this batch that found or left it without a secret
+	was          written         // before this batch
+	is           written         // and after it, once it was written
 }
 
 // written is what is stored of a token and will be overwritten by its next change.
@@ -86,9 +86,9 @@ func newStage(tx *badger.Txn, base *memory, table *resident.Table, before *stage
 	return s
 }
 
-// lastly returns what a key has in the stage before, or else in what that one is
+// lookupOverlay returns what a key has in the stage before, or else in what that one is
 // based on.
-func lastly[K comparable, V any](before, base map[K]V, k K) (v V, ok bool) {
+func lookupOverlay[K comparable, V any](before, base map[K]V, k K) (v V, ok bool) {
 	if v, ok = before[k]; !ok {
 		v, ok = base[k]
 	}
@@ -102,7 +102,7 @@ func (s *stage) apply(m events.Message, e *events.Event) error {
 		return fmt.Errorf("%w: position %d came after %d", ErrGap, m.Position, s.cursor.position)
 	}
 	if s.cursor.epoch != "" && e.Epoch != s.cursor.epoch {
-		return fmt.Errorf("%w: the event at position %d belongs to epoch %s, and all before it to %s", ErrImpossible, m.Position, e.Epoch, s.cursor.epoch)
+		return fmt.Errorf("%w: the event at position %d belongs to epoch %s, and all before it to %s", ErrInvalidHistory, m.Position, e.Epoch, s.cursor.epoch)
 	}
 	line, err := events.Line(m.Subject)
 	if err != nil {
@@ -233,7 +233,7 @@ func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.P
 	// stand in the log; the later one has no secret, and nothing else happens.
 	st := &stagedToken{token: t, made: true}
 	if taken {
-		st.bareIn = at
+		st.secretlessIn = at
 	} else {
 		issuer, err := s.issuer(e.Actor)
 		if err != nil {
@@ -262,7 +262,7 @@ func (s *stage) changeToken(e *events.Event, at events.Position) error {
 	bare := len(t.Secrets) == 0
 	err = s.alter(st, e)
 	if bare || len(t.Secrets) == 0 {
-		st.bareIn = at
+		st.secretlessIn = at
 	}
 	return err
 }
@@ -423,7 +423,7 @@ func (s *stage) endSession(id events.SessionID, at events.Position) error {
 	if _, staged := s.sessions[id]; staged {
 		return nil
 	}
-	if _, ended := lastly(s.before.sessions, s.base.sessions, id); !ended {
+	if _, ended := lookupOverlay(s.before.sessions, s.base.sessions, id); !ended {
 		s.sessions[id] = at
 	}
 	return nil
@@ -477,7 +477,7 @@ func (s *stage) load(id events.TokenID) (*stagedToken, error) {
 		st.was.bare.add(checkValue(bareKey(id), appendPosition(nil, bare)))
 	}
 	if len(t.Secrets) == 0 && bare != t.Version {
-		return nil, apart(id)
+		return nil, errVersionSkew(id)
 	}
 	for _, slot := range t.Secrets {
 		check, err := s.secretOf(t, slot.Digest)
@@ -495,19 +495,19 @@ func (s *stage) secretOf(t *events.Token, d events.Digest) (check uint64, err er
 	check, found, err := read(s.tx, digestKey(d), func(b []byte) error {
 		r, err := splitRecord(b)
 		if err == nil && r.version != t.Version {
-			err = apart(t.ID)
+			err = errVersionSkew(t.ID)
 		}
 		return err
 	})
 	if err == nil && !found {
-		err = apart(t.ID)
+		err = errVersionSkew(t.ID)
 	}
 	if err != nil {
 		return 0, err
 	}
-	if s.table != nil && s.table.Find(&d, &s.found) == resident.Held {
+	if s.table != nil && s.table.Find(&d, &s.found) == resident.InMemory {
 		if s.found.Version != t.Version {
-			err = apart(t.ID)
+			err = errVersionSkew(t.ID)
 		}
 		return check, err
 	}
@@ -516,9 +516,9 @@ func (s *stage) secretOf(t *events.Token, d events.Digest) (check uint64, err er
 	if check == want { // it is alone
 		return check, nil
 	}
-	sum, err := eachInRange(s.tx, in, func(_, _ []byte) error { return nil })
+	sum, err := scanBucket(s.tx, in, func(_, _ []byte) error { return nil })
 	if err == nil && sum != want {
-		err = notAll(in)
+		err = errRangeMismatch(in)
 	}
 	return check, err
 }
@@ -526,7 +526,7 @@ func (s *stage) secretOf(t *events.Token, d events.Digest) (check uint64, err er
 // apart reports a token and a secret of it that were not written together, as
 // they always are: one of them is an old version, which came to light where the
 // new one cannot be found.
-func apart(id events.TokenID) error {
+func errVersionSkew(id events.TokenID) error {
 	return fmt.Errorf("%w: token %s and its secret are of different times", ErrCorrupt, id)
 }
 
@@ -534,7 +534,7 @@ func (s *stage) account(id events.AccountID) (*events.Account, error) {
 	if a, ok := s.accounts[id]; ok {
 		return a, nil
 	}
-	a, ok := lastly(s.before.accounts, s.base.accounts, id)
+	a, ok := lookupOverlay(s.before.accounts, s.base.accounts, id)
 	if !ok {
 		return nil, nil
 	}
@@ -551,7 +551,7 @@ func (s *stage) digestTaken(d events.Digest) (bool, error) {
 		switch s.table.Find(&d, &s.found) {
 		case resident.Absent:
 			return false, nil
-		case resident.Held:
+		case resident.InMemory:
 			return true, nil
 		}
 	}
@@ -576,5 +576,5 @@ func later(a, b time.Time) time.Time {
 }
 
 func impossible(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrImpossible, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", ErrInvalidHistory, fmt.Sprintf(format, args...))
 }

@@ -20,7 +20,7 @@ func (s *stage) write(tx *badger.Txn) error {
 			continue // it was only looked at
 		}
 		s.checks[id] = w.putJSON(accountKey(id), a)
-		if old, ok := lastly(s.before.checks, s.base.checks, id); ok {
+		if old, ok := lookupOverlay(s.before.checks, s.base.checks, id); ok {
 			gone.add(old)
 		}
 	}
@@ -33,7 +33,7 @@ func (s *stage) write(tx *badger.Txn) error {
 	for line, at := range s.lines {
 		key := lineKey(line)
 		w.put(key, appendPosition(nil, at))
-		if old, ok := lastly(s.before.lines, s.base.lines, line); ok {
+		if old, ok := lookupOverlay(s.before.lines, s.base.lines, line); ok {
 			gone.add(checkValue(key, appendPosition(nil, old)))
 		}
 	}
@@ -53,10 +53,10 @@ func (s *stage) write(tx *badger.Txn) error {
 			if !st.made {
 				gone.add(st.was.token)
 			}
-			if st.is.bare = st.was.bare; st.bareIn > s.from.position {
+			if st.is.bare = st.was.bare; st.secretlessIn > s.from.position {
 				gone.join(st.was.bare)
-				st.is.bare = w.putBare(st)
-				s.bare[st.token.ID] = st.bareIn
+				st.is.bare = w.putSecretless(st)
+				s.bare[st.token.ID] = st.secretlessIn
 			}
 			for _, c := range st.was.secrets {
 				gone.add(c.by)
@@ -175,9 +175,9 @@ func (w *writer) putToken(st *stagedToken) (is written) {
 	return is
 }
 
-// putBare says of a token up to where it had no secret.
-func (w *writer) putBare(st *stagedToken) (is tally) {
-	is.add(w.put(bareKey(st.token.ID), appendPosition(nil, st.bareIn)))
+// putSecretless says of a token up to where it had no secret.
+func (w *writer) putSecretless(st *stagedToken) (is tally) {
+	is.add(w.put(bareKey(st.token.ID), appendPosition(nil, st.secretlessIn)))
 	return is
 }
 

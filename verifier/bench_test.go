@@ -42,7 +42,7 @@ type tableIndex struct {
 }
 
 func (x tableIndex) Find(d events.Digest) (f projector.Found, err error) {
-	if x.table.Find(&d, (*resident.Found)(&f)) != resident.Held {
+	if x.table.Find(&d, (*resident.Found)(&f)) != resident.InMemory {
 		return projector.Found{Position: f.Position}, events.ErrNotFound
 	}
 	return f, nil

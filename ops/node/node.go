@@ -666,7 +666,7 @@ func (n *Node) opsHandler() http.Handler {
 		Moves: n.moves.Load,
 		Resident: func() metrics.Resident {
 			r := n.index.Resident()
-			return metrics.Resident{Secrets: r.Secrets, Spilled: r.Away, Bytes: r.Bytes, Limit: r.Limit}
+			return metrics.Resident{Secrets: r.Secrets, Spilled: r.OnDisk, Bytes: r.Bytes, Limit: r.Limit}
 		},
 		Unrecorded: n.unrecorded(),
 		Clock: func() (float64, bool) {

@@ -125,7 +125,7 @@ func (x *Replica) checkSpace(dir string) error {
 		if free >= need {
 			return nil
 		}
-		if err := projector.RemoveAside(x.cfg.Dir); err != nil {
+		if err := projector.RemoveQuarantined(x.cfg.Dir); err != nil {
 			return err
 		}
 	}
@@ -152,7 +152,7 @@ func (x *Replica) retire(ctx context.Context, old *generation, right bool) {
 	if err == nil && right {
 		err = os.RemoveAll(old.dir)
 	} else if err == nil {
-		_, err = projector.PutAsideAs(x.cfg.Dir, old.dir, time.Now())
+		_, err = projector.QuarantineAs(x.cfg.Dir, old.dir, time.Now())
 	}
 	if err != nil {
 		x.log.Warn("the previous index cannot be quarantined", "err", err)

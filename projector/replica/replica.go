@@ -172,7 +172,7 @@ func (x *Replica) Run(ctx context.Context) error {
 func (x *Replica) remove(dir string, err error) (wait time.Duration, removed bool) {
 	switch {
 	case errors.Is(err, projector.ErrCorrupt), errors.Is(err, projector.ErrForm):
-		to, err := projector.PutAsideAs(x.cfg.Dir, dir, time.Now())
+		to, err := projector.QuarantineAs(x.cfg.Dir, dir, time.Now())
 		if err != nil {
 			x.log.Error("index cannot be quarantined", "err", err)
 			return retryOther, false
@@ -180,7 +180,7 @@ func (x *Replica) remove(dir string, err error) (wait time.Duration, removed boo
 		x.log.Warn("index quarantined; it is rebuilt", "dir", to)
 		return 0, true
 	case errors.Is(err, errNoRoom):
-		if err := errors.Join(projector.RemoveAside(x.cfg.Dir), os.RemoveAll(dir)); err != nil {
+		if err := errors.Join(projector.RemoveQuarantined(x.cfg.Dir), os.RemoveAll(dir)); err != nil {
 			x.log.Error("index cannot be removed", "err", err)
 			return retryOther, false
 		}

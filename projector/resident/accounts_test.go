@@ -48,7 +48,7 @@ func TestAccounts(t *testing.T) {
 		for n := range many {
 			var f Found
 			d := digestOf(uint64(n))
-			if table.Find(&d, &f) != Held {
+			if table.Find(&d, &f) != InMemory {
 				t.Fatalf("secret %d is not held", n)
 			}
 			a := want[n]

@@ -37,7 +37,7 @@ func TestArenasComeBack(t *testing.T) {
 		for n := range secrets {
 			var f Found
 			d := quick(uint64(n))
-			if a := table.Find(&d, &f); a != Held || f.Version != events.Position(round) || f.Created != 0 {
+			if a := table.Find(&d, &f); a != InMemory || f.Version != events.Position(round) || f.Created != 0 {
 				t.Fatalf("secret %d: %d, version %d", n, a, f.Version)
 			}
 		}

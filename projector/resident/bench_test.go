@@ -65,7 +65,7 @@ func BenchmarkFind(b *testing.B) {
 			name string
 			from uint64
 			want Answer
-		}{{"hit", 0, Held}, {"miss", n, Absent}} {
+		}{{"hit", 0, InMemory}, {"miss", n, Absent}} {
 			digests := make([]events.Digest, 1<<16)
 			for i := range digests {
 				digests[i] = quick(c.from + uint64(i)*2654435761%n)

@@ -10,7 +10,7 @@
 // end. The whole digest is compared.
 //
 // [Absent] is final: there is no such secret, and no disk has to be asked.
-// [Elsewhere] means that there may be one which is not held here.
+// [OnDisk] means that there may be one which is not held here.
 //
 // # What is held
 //

@@ -82,7 +82,7 @@ func TestOneInstant(t *testing.T) {
 					t.Errorf("a secret was nowhere at %d", f.Position)
 					return
 				}
-				if a != Held {
+				if a != InMemory {
 					continue
 				}
 				n := uint64(f.Version)
@@ -109,8 +109,8 @@ func TestOneInstant(t *testing.T) {
 	wg.Wait()
 	t.Logf("absent, held, elsewhere: %v; %+v", seen, table.Stats())
 	consistent(t, table)
-	if st := table.Stats(); st.Secrets < 500 || st.Away < 200 {
-		t.Errorf("%d are held and %d are not, which shows little", st.Secrets, st.Away)
+	if st := table.Stats(); st.Secrets < 500 || st.OnDisk < 200 {
+		t.Errorf("%d are held and %d are not, which shows little", st.Secrets, st.OnDisk)
 	}
 }
 
@@ -141,7 +141,7 @@ func TestGrowthUnderReaders(t *testing.T) {
 				n := i % uint64(table.Position())
 				var f Found
 				d := digestOf(n)
-				if a := table.Find(&d, &f); a != Held || f.Version != events.Position(n) {
+				if a := table.Find(&d, &f); a != InMemory || f.Version != events.Position(n) {
 					t.Errorf("secret %d at position %d: %d, %d", n, f.Position, a, f.Version)
 					return
 				}

@@ -28,7 +28,7 @@ func TestLastNumber(t *testing.T) {
 		}
 	})
 	var f Found
-	if a := table.Find(&s.Digest, &f); a != Elsewhere {
+	if a := table.Find(&s.Digest, &f); a != OnDisk {
 		t.Errorf("one too many: %d", a)
 	}
 }

@@ -13,9 +13,9 @@ type Answer uint8
 
 // The answers.
 const (
-	Absent    Answer = iota // there is no such secret
-	Held                    // it was found
-	Elsewhere               // it may be where the rest is kept
+	Absent   Answer = iota // there is no such secret
+	InMemory               // it was found in memory
+	OnDisk                 // it may be on the disk
 )
 
 // Found is what a check needs to know of a secret. Times are nanoseconds of Unix
@@ -80,7 +80,7 @@ type counts struct{ held, ended, away, bytes atomic.Int64 }
 type Stats struct {
 	Secrets int64 // held
 	Ended   int64 // of those, the ones that ended
-	Away    int64 // secrets held elsewhere
+	OnDisk  int64 // secrets that are on the disk alone
 	Bytes   int64 // taken
 	Limit   int64
 }
@@ -101,7 +101,7 @@ func New(limit int64, parse Parse) *Table {
 // Stats may be called at any time.
 func (t *Table) Stats() Stats {
 	return Stats{
-		Secrets: t.stats.held.Load(), Ended: t.stats.ended.Load(), Away: t.stats.away.Load(),
+		Secrets: t.stats.held.Load(), Ended: t.stats.ended.Load(), OnDisk: t.stats.away.Load(),
 		Bytes: t.stats.bytes.Load(), Limit: t.limit,
 	}
 }
@@ -112,7 +112,7 @@ func (t *Table) Position() events.Position { return events.Position(t.position.L
 // tries is how often a reader starts over before it waits for the writer.
 const tries = 32
 
-// Find looks a digest up. Where the answer is not [Held], only the policy and
+// Find looks a digest up. Where the answer is not [InMemory], only the policy and
 // the position of f are set.
 func (t *Table) Find(d *events.Digest, f *Found) Answer {
 	k := keyOf(d)
@@ -149,7 +149,7 @@ func (t *Table) read(k *key, f *Found) Answer {
 	n, r := t.lookup(k)
 	if r == nil {
 		if away := t.away.Load(); away != nil && away.has(k) {
-			return Elsewhere
+			return OnDisk
 		}
 		return Absent
 	}
@@ -165,7 +165,7 @@ func (t *Table) read(k *key, f *Found) Answer {
 	if l := t.apps.at(uint32(more >> 32)); l != nil {
 		f.App, f.Issuer = l.app, l.issuer
 	}
-	return Held
+	return InMemory
 }
 
 // lookup returns the record of a digest and its number, nil where none is held.

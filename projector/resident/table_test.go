@@ -124,11 +124,11 @@ func TestAgainstMap(t *testing.T) {
 				switch s := want[n]; {
 				case s != nil && a == Absent:
 					t.Fatalf("secret %d is said to be nowhere", n)
-				case s == nil && a == Held:
+				case s == nil && a == InMemory:
 					t.Fatalf("secret %d was never put", n)
-				case s == nil && a == Elsewhere:
+				case s == nil && a == OnDisk:
 					wrong++
-				case a == Held:
+				case a == InMemory:
 					if diff := differs(&f, s); diff != "" {
 						t.Fatalf("secret %d: %s", n, diff)
 					}
@@ -136,23 +136,23 @@ func TestAgainstMap(t *testing.T) {
 				got[a]++
 			}
 			st := table.Stats()
-			t.Logf("%d absent, %d held, %d elsewhere of which %d were never put; %+v", got[Absent], got[Held], got[Elsewhere], wrong, st)
-			if int(st.Secrets) != got[Held] {
-				t.Errorf("Stats says %d are held, and %d are", st.Secrets, got[Held])
+			t.Logf("%d absent, %d in memory, %d on disk of which %d were never put; %+v", got[Absent], got[InMemory], got[OnDisk], wrong, st)
+			if int(st.Secrets) != got[InMemory] {
+				t.Errorf("Stats says %d are in memory, and %d are", st.Secrets, got[InMemory])
 			}
-			if off := int(st.Away) - (len(want) - got[Held]); off < -wrong || off > wrong {
-				t.Errorf("Stats says %d are elsewhere, and %d are", st.Away, len(want)-got[Held])
+			if off := int(st.OnDisk) - (len(want) - got[InMemory]); off < -wrong || off > wrong {
+				t.Errorf("Stats says %d are on disk, and %d are", st.OnDisk, len(want)-got[InMemory])
 			}
-			if limit == unlimited && (got[Elsewhere] > 0 || table.away.Load() != nil) {
-				t.Errorf("%d are elsewhere where there is no limit", got[Elsewhere])
+			if limit == unlimited && (got[OnDisk] > 0 || table.away.Load() != nil) {
+				t.Errorf("%d are on disk without a limit", got[OnDisk])
 			}
 			if limit > base && st.Bytes > limit {
 				t.Errorf("%d bytes are taken, and %d are the most", st.Bytes, limit)
 			}
-			if name != "filter alone" && limit > base && got[Held] < 100 {
-				t.Errorf("only %d are held", got[Held])
+			if name != "filter alone" && limit > base && got[InMemory] < 100 {
+				t.Errorf("only %d are held", got[InMemory])
 			}
-			if name == "small" && (got[Elsewhere] < 500 || wrong > 500 || st.Ended*4 > st.Secrets) {
+			if name == "small" && (got[OnDisk] < 500 || wrong > 500 || st.Ended*4 > st.Secrets) {
 				t.Errorf("the filter errs %d times of %d, and %d of %d that are held ended", wrong, 10_000-len(want), st.Ended, st.Secrets)
 			}
 		})
@@ -243,7 +243,7 @@ func TestDigestsInFull(t *testing.T) {
 		other := d
 		other[bit/8] ^= 1 << (bit % 8)
 		var f Found
-		if a := table.Find(&other, &f); a != Held || f.Version != events.Position(bit) {
+		if a := table.Find(&other, &f); a != InMemory || f.Version != events.Position(bit) {
 			t.Errorf("the digest that differs in bit %d: %d, version %d", bit, a, f.Version)
 		}
 	}
@@ -253,14 +253,14 @@ func TestDigestsInFull(t *testing.T) {
 func TestLargeVersion(t *testing.T) {
 	table := New(1<<20, forms)
 	s := &Secret{Digest: digestOf(1), Version: maxPosition}
-	for _, want := range []Answer{Held, Elsewhere, Held} {
+	for _, want := range []Answer{InMemory, OnDisk, InMemory} {
 		table.Update(func(w Writer) {
 			if err := w.Put(s); err != nil {
 				t.Fatal(err)
 			}
 		})
 		var f Found
-		if got := table.Find(&s.Digest, &f); got != want || got == Held && f.Version != maxPosition {
+		if got := table.Find(&s.Digest, &f); got != want || got == InMemory && f.Version != maxPosition {
 			t.Errorf("version %d: %d, want %d", s.Version, got, want)
 		}
 		consistent(t, table)
@@ -296,7 +296,7 @@ func TestPutFails(t *testing.T) {
 	}
 	consistent(t, table)
 	var f Found
-	if a := table.Find(&good.Digest, &f); a != Held {
+	if a := table.Find(&good.Digest, &f); a != InMemory {
 		t.Errorf("what there was is gone: %d", a)
 	} else if diff := differs(&f, good); diff != "" {
 		t.Error(diff)

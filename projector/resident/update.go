@@ -53,8 +53,8 @@ func (w Writer) Put(s *Secret) error {
 	t := w.t
 	k := keyOf(&s.Digest)
 	n, r := t.lookup(&k)
-	if s.CreatedIn > maxPosition || s.Version > maxPosition || r == nil && t.full(&k) && (s.Ended || !t.makeRoom(&k)) {
-		t.sendAway(&k, n, r)
+	if s.CreatedIn > maxPosition || s.Version > maxPosition || r == nil && t.full(&k) && (s.Ended || !t.evict(&k)) {
+		t.spill(&k, n, r)
 		return nil
 	}
 	scopes, err := t.scopes.use(s.Scopes, func(b []byte) (*events.ScopeSet, error) {

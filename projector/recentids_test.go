@@ -15,7 +15,7 @@ import (
 func TestNewest(t *testing.T) {
 	rng := seed.Rand(t)
 	for _, most := range []int{2, 3, 16, 100} {
-		n := newest{ids: map[[16]byte]struct{}{}, most: most}
+		n := recentIDs{ids: map[[16]byte]struct{}{}, most: most}
 		all := map[events.TokenID]bool{}
 		draw := func(at int) events.TokenID {
 			var b [16]byte

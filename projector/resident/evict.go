@@ -32,9 +32,9 @@ func (t *Table) full(k *key) bool {
 // readers wait meanwhile.
 const steps = 64
 
-// makeRoom sends secrets that ended away until there is room for a digest, and
+// evict sends secrets that ended away until there is room for a digest, and
 // reports whether there is.
-func (t *Table) makeRoom(k *key) bool {
+func (t *Table) evict(k *key) bool {
 	for range steps {
 		if t.ended == 0 {
 			return false
@@ -48,7 +48,7 @@ func (t *Table) makeRoom(k *key) bool {
 			continue
 		}
 		gone := r.key()
-		t.sendAway(&gone, t.hand, r)
+		t.spill(&gone, t.hand, r)
 		if !t.full(k) {
 			return true
 		}
@@ -56,9 +56,9 @@ func (t *Table) makeRoom(k *key) bool {
 	return false
 }
 
-// sendAway notes that a secret is held elsewhere. Its record, n, is nil where the
+// spill notes that a secret is held elsewhere. Its record, n, is nil where the
 // table holds none.
-func (t *Table) sendAway(k *key, n uint32, r *record) {
+func (t *Table) spill(k *key, n uint32, r *record) {
 	f := t.away.Load()
 	if f == nil {
 		f = newFilter(t.filterBytes())

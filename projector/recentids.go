@@ -9,11 +9,11 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// newest holds the highest of all token ids. An id begins with the time it was
-// made at, so a token that is created nearly always has a higher one than nearly
-// all before it: whether it exists is then known without asking Badger, which
-// takes longest where the answer is no.
-type newest struct {
+// recentIDs holds the highest of all token ids. An id begins with the time of its
+// creation, so a new token nearly always has a higher id than nearly all others.
+// Whether it exists is then known without Badger, which is slowest if the answer
+// is no.
+type recentIDs struct {
 	ids map[[16]byte]struct{}
 	// from is where the ids begin: every token's id from there on is among them.
 	from [16]byte
@@ -25,9 +25,9 @@ type newest struct {
 const mostNewest = 1 << 16
 
 // loadNewest reads the higher half of what may be held.
-func loadNewest(tx *badger.Txn, most int) (n newest, err error) {
+func loadNewest(tx *badger.Txn, most int) (n recentIDs, err error) {
 	defer recovered(&err)
-	n = newest{ids: map[[16]byte]struct{}{}, most: most}
+	n = recentIDs{ids: map[[16]byte]struct{}{}, most: most}
 	opt := badger.DefaultIteratorOptions
 	opt.Reverse, opt.PrefetchValues = true, false
 	it := tx.NewIterator(opt)
@@ -48,7 +48,7 @@ func loadNewest(tx *badger.Txn, most int) (n newest, err error) {
 }
 
 // has reports whether a token exists; sure is false where that is not known here.
-func (n *newest) has(id events.TokenID) (exists, sure bool) {
+func (n *recentIDs) has(id events.TokenID) (exists, sure bool) {
 	b := id.Bytes()
 	if bytes.Compare(b[:], n.from[:]) < 0 {
 		return false, false
@@ -58,7 +58,7 @@ func (n *newest) has(id events.TokenID) (exists, sure bool) {
 }
 
 // add adds a token's id.
-func (n *newest) add(id events.TokenID) {
+func (n *recentIDs) add(id events.TokenID) {
 	b := id.Bytes()
 	if bytes.Compare(b[:], n.from[:]) < 0 {
 		return

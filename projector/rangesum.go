@@ -10,47 +10,47 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// sums holds, for each range of digests, the sum of the check values of the
-// secrets' records in it: what a tally is for the whole index.
+// rangeChecksums holds, for each range of digests, the sum of the checksums of the
+// secrets' records in it.
 //
-// Badger maps its tables into memory, with the parts that say where a record
-// stands. Where one of those rots while the index is open, the newest versions
-// of many records can become ones that cannot be found, and older ones come to
-// light that are whole: a revoked token alive. Nothing in the tables can tell,
-// for it may be hidden as well, and a compaction makes it last. So what tells is
-// here, outside them: a record from Badger counts only where its range adds up.
-type sums [1 << sumParts]*[1 << sumPart]uint64 // nil where it is all zeros
+// Badger maps its tables into memory, their index blocks included. If an index
+// block is corrupted while the index is open, lookups can miss the newest version
+// of a record and return an older, intact one: a revoked token would be accepted.
+// Nothing in the tables can detect this, because that may be hidden as well, and a
+// compaction makes the loss permanent. So the sums are kept in memory: a record
+// from Badger counts only if the sum of its range is right.
+type rangeChecksums [1 << sumParts]*[1 << sumPart]uint64 // nil where it is all zeros
 
-// A range is all digests that begin with the same 22 bits: at ten million tokens
-// there are some three to five in each, among a million tokens most are alone. All
-// sums take 32 MiB; those of a thousand tokens, half of one.
+// A range is all digests that begin with the same 22 bits. With ten million tokens
+// there are three to five in each; with a million most are alone. All sums take
+// 32 MiB, those of a thousand tokens half a MiB.
 const (
 	sumParts = 16
 	sumPart  = 6
 	sumBits  = sumParts + sumPart
 )
 
-// sumRange is the number of a range.
-type sumRange uint32
+// bucket is the number of a range.
+type bucket uint32
 
-func rangeOf(d *events.Digest) sumRange {
-	return (sumRange(d[0])<<16 | sumRange(d[1])<<8 | sumRange(d[2])) >> (24 - sumBits)
+func rangeOf(d *events.Digest) bucket {
+	return (bucket(d[0])<<16 | bucket(d[1])<<8 | bucket(d[2])) >> (24 - sumBits)
 }
 
 // start returns the first key of a range.
-func (r sumRange) start() []byte {
+func (r bucket) start() []byte {
 	first := uint32(r) << (24 - sumBits)
 	return append([]byte(prefixDigest), schemeSHA256, byte(first>>16), byte(first>>8), byte(first))
 }
 
-func (s *sums) of(r sumRange) uint64 {
+func (s *rangeChecksums) of(r bucket) uint64 {
 	if part := s[r>>sumPart]; part != nil {
 		return part[r%(1<<sumPart)]
 	}
 	return 0
 }
 
-func (s *sums) add(c sumChange) {
+func (s *rangeChecksums) add(c sumChange) {
 	part := &s[c.in>>sumPart]
 	if *part == nil {
 		*part = new([1 << sumPart]uint64)
@@ -60,13 +60,13 @@ func (s *sums) add(c sumChange) {
 
 // sumChange is what is added to the sum of a range, modulo 2^64.
 type sumChange struct {
-	in sumRange
+	in bucket
 	by uint64
 }
 
 // eachInRange visits the records of a range. Key and value are valid only during
 // the visit.
-func eachInRange(tx *badger.Txn, r sumRange, visit func(key, value []byte) error) (sum uint64, err error) {
+func scanBucket(tx *badger.Txn, r bucket, visit func(key, value []byte) error) (sum uint64, err error) {
 	start := r.start()
 	// All but the last of its bytes are the same in every key of the range.
 	err = each(tx, start[:len(start)-1], start, func(key, value []byte) error {
@@ -88,7 +88,7 @@ func eachInRange(tx *badger.Txn, r sumRange, visit func(key, value []byte) error
 
 // confirmed reads the record of a secret that there is, and is the newest version
 // of it: its range adds up.
-func (p *Projector) confirmed(d events.Digest) (r Record, err error) {
+func (p *Projector) lookupVerified(d events.Digest) (r Record, err error) {
 	in, wanted := rangeOf(&d), string(digestKey(d))
 	for {
 		before := p.Position()
@@ -105,7 +105,7 @@ func (p *Projector) confirmed(d events.Digest) (r Record, err error) {
 			if c.position < before {
 				return fmt.Errorf("%w: it says position %d, and was at %d", ErrCorrupt, c.position, before)
 			}
-			sum, err = eachInRange(tx, in, func(key, value []byte) (err error) {
+			sum, err = scanBucket(tx, in, func(key, value []byte) (err error) {
 				if string(key) == wanted {
 					found = true
 					r, err = parseRecord(value)
@@ -125,7 +125,7 @@ func (p *Projector) confirmed(d events.Digest) (r Record, err error) {
 		case sum == want && found:
 			return r, nil
 		case now == c.position:
-			err := notAll(in)
+			err := errRangeMismatch(in)
 			p.fail(err)
 			return Record{}, err
 		}
@@ -133,13 +133,13 @@ func (p *Projector) confirmed(d events.Digest) (r Record, err error) {
 }
 
 // sumOf returns the sum of a range and the position that it is of.
-func (p *Projector) sumOf(in sumRange) (events.Position, uint64) {
+func (p *Projector) sumOf(in bucket) (events.Position, uint64) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.mem.cursor.position, p.mem.sums.of(in)
 }
 
 // notAll reports a range that does not add up.
-func notAll(in sumRange) error {
+func errRangeMismatch(in bucket) error {
 	return fmt.Errorf("%w: of the secrets' records under %x some are not the newest, or missing", ErrCorrupt, in.start()[3:])
 }
