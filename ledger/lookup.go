@@ -126,13 +126,6 @@ func (l *Ledger) lookIn(ctx context.Context, c authz.Principal, account string) 
 	return out, nil
 }
 
-// administers reports whether the caller has admin on something.
-func (l *Ledger) administers(c authz.Principal) bool {
-	return slices.ContainsFunc(c.Scopes, func(s events.Scope) bool {
-		return l.cfg.Model.Admin() != "" && s.Type != "" && l.cfg.Model.Covers(s, events.Scope{Permission: l.cfg.Model.Admin(), Type: s.Type, ID: s.ID})
-	})
-}
-
 // filter returns what selects tokens.
 func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error) {
 	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
