@@ -1,11 +1,11 @@
-// Package eventstest makes logs for tests and says what follows from them.
+// Package eventstest makes logs for tests, and is the reference for what a log
+// means.
 //
-// A [Log] is written event by event, [History] writes a random one, and [Fold]
-// answers what any index must answer after it. All of it is the same in every
-// run: ids, times and secrets come from the seed.
+// [Log] writes a log event by event. [History] writes a random log. [Fold] folds
+// a log to the state that every index must have after it. All results depend on
+// the seed only: ids, times and secrets are the same in every run.
 //
-// Fold is the reference, so it is made to be obviously right and not to be
-// fast: it keeps nothing but the events and looks through all of them for each
-// question. It shares no rule with any index; both follow the documentation of
-// the kinds in package events.
+// Fold is built to be obviously correct, not fast: it keeps only the events, and
+// reads all of them for each query. It shares no code with an index. Both
+// implement the documentation of the event kinds in package events.
 package eventstest

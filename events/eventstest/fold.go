@@ -10,7 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// State answers what follows from a log. It keeps the events alone.
+// State is the state that a log leads to. It stores only the events.
 type State struct {
 	log []entry
 	// about -> the events that took effect, in order
@@ -18,7 +18,7 @@ type State struct {
 	err     error
 }
 
-// entry is an event and where it stands.
+// entry is an event and its position.
 type entry struct {
 	at events.Position
 	*events.Event
@@ -26,9 +26,9 @@ type entry struct {
 	void    string // why it had no effect; empty if it had
 }
 
-// Fold returns what follows from messages. It takes them on trust but for
-// their encoding and for what their actors were allowed: whether each event
-// could be is for the index to judge.
+// Fold folds messages to a state. It checks their encoding, and whether their
+// actors had the right to act. It does not check whether an event is consistent
+// with the events before it: the index does.
 func Fold(messages []events.Message) State {
 	var s State
 	for _, m := range messages {
@@ -37,7 +37,7 @@ func Fold(messages []events.Message) State {
 	return s
 }
 
-// Add goes on to the state after one more message.
+// Add applies one more message to the state.
 func (s *State) Add(m events.Message) {
 	e, err := events.DecodeMessage(m)
 	if err != nil {
@@ -54,7 +54,8 @@ func (s *State) Add(m events.Message) {
 	}
 }
 
-// whyVoid returns why an event that comes next has no effect, empty if it has.
+// whyVoid returns why the next event has no effect, or an empty string if it has
+// one.
 func (s State) whyVoid(e *events.Event) string {
 	for _, r := range e.Rests {
 		if s.version(r.About) != r.Version {
@@ -117,8 +118,8 @@ func (s State) version(about string) events.Position {
 	return all[len(all)-1].at
 }
 
-// Void returns why the event at a position had no effect, and false if it had or
-// there is none.
+// Void returns why the event at a position had no effect. It returns false if the
+// event had an effect or does not exist.
 func (s State) Void(at events.Position) (string, bool) {
 	n := until(s.log, at)
 	if n == 0 || s.log[n-1].at != at {
@@ -138,7 +139,8 @@ func (s State) Voids() []events.Position {
 	return out
 }
 
-// SessionsEnded lists the sessions that ended one by one, in order of their ends.
+// SessionsEnded lists the sessions that were ended individually, in the order in
+// which they ended.
 func (s State) SessionsEnded() []events.SessionID {
 	var out []events.SessionID
 	for _, e := range s.took() {
@@ -160,10 +162,10 @@ func (s State) took() iter.Seq2[int, entry] {
 	}
 }
 
-// Err returns which messages could not be decoded, nil where all could.
+// Err returns the messages that could not be decoded, or nil.
 func (s State) Err() error { return s.err }
 
-// Until returns what followed from the log up to a position.
+// Until returns the state up to a position.
 func (s State) Until(at events.Position) State {
 	n := until(s.log, at)
 	out := State{log: s.log[:n], records: map[string][]entry{}, err: s.err}
@@ -176,13 +178,13 @@ func (s State) Until(at events.Position) State {
 	return out
 }
 
-// until returns how many of the entries stand at a position or before it.
+// until returns how many of the entries are at or before a position.
 func until(list []entry, at events.Position) int {
 	n, _ := slices.BinarySearchFunc(list, at+1, func(e entry, at events.Position) int { return int(e.at) - int(at) })
 	return n
 }
 
-// Position returns the position of the last event, 0 where there is none.
+// Position returns the position of the last event, or 0 if there is none.
 func (s State) Position() events.Position {
 	if len(s.log) == 0 {
 		return 0
@@ -190,7 +192,7 @@ func (s State) Position() events.Position {
 	return s.log[len(s.log)-1].at
 }
 
-// Tokens lists every token, in order of making.
+// Tokens lists all tokens in the order of their creation.
 func (s State) Tokens() []events.TokenID {
 	var out []events.TokenID
 	for _, e := range s.took() {
@@ -201,7 +203,7 @@ func (s State) Tokens() []events.TokenID {
 	return out
 }
 
-// Accounts lists every account, in order of making.
+// Accounts lists all accounts in the order of their creation.
 func (s State) Accounts() []events.AccountID {
 	var out []events.AccountID
 	for _, e := range s.took() {
@@ -212,7 +214,7 @@ func (s State) Accounts() []events.AccountID {
 	return out
 }
 
-// Digests lists the digest of every secret that a token was given, each once.
+// Digests lists the digest of every secret of a token, each once.
 func (s State) Digests() []events.Digest {
 	var out []events.Digest
 	for _, e := range s.took() {
@@ -223,7 +225,7 @@ func (s State) Digests() []events.Digest {
 	return out
 }
 
-// Keys lists the key of every command that had one.
+// Keys lists the idempotency keys of all commands that had one.
 func (s State) Keys() []events.CommandKey {
 	var out []events.CommandKey
 	for _, e := range s.took() {
@@ -247,7 +249,7 @@ func (s State) Lines() map[string]events.Position {
 	return out
 }
 
-// Command returns what became of the command with a key.
+// Command returns the result of the command with a key.
 func (s State) Command(key events.CommandKey) (events.Done, bool) {
 	for _, e := range slices.Backward(s.log) {
 		if key != "" && e.Key == key && e.void == "" {
@@ -257,8 +259,8 @@ func (s State) Command(key events.CommandKey) (events.Done, bool) {
 	return events.Done{}, false
 }
 
-// Receipt returns the receipt that covers a position: of several the one that
-// covers least, and of those the latest.
+// Receipt returns the receipt that covers a position. Of several, it returns the
+// one that covers the fewest positions, and of those the latest.
 func (s State) Receipt(at events.Position) (events.Receipt, bool) {
 	var best events.Receipt
 	for _, e := range s.took() {
@@ -395,7 +397,7 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 	return t, true
 }
 
-// issuer returns the account that made the secret which an event gives.
+// issuer returns the account that issued the secret in an event.
 func (s State) issuer(e entry) events.AccountID {
 	if e.Actor.Token != "" {
 		if t, ok := s.Until(e.at - 1).Token(e.Actor.Token); ok {
@@ -405,20 +407,20 @@ func (s State) issuer(e entry) events.AccountID {
 	return e.Actor.Account
 }
 
-// Secret is what follows from the events about one secret.
+// Secret is the state of one secret.
 type Secret struct {
 	Token events.TokenID
 	Given events.Position // of the event that gave it to the token
-	// Until is when it ends because a rotation replaced it, zero while none
-	// has.
+	// Until is the end of its grace period after a rotation replaced it, zero if
+	// none has.
 	Until time.Time
-	// Superseded says that a second rotation, or one without grace, ended it.
+	// Superseded is true once a second rotation, or one without grace, ended it.
 	Superseded bool
 	Plain      bool // it has neither prefix nor checksum
 }
 
-// Secret returns whose a secret is: it stays with the first token that was
-// given it.
+// Secret returns the state of a secret. A secret belongs to the first token that
+// got it.
 func (s State) Secret(d events.Digest) (Secret, bool) {
 	for i, e := range s.took() {
 		given, ok := gives(e)
@@ -443,7 +445,7 @@ func (s State) Secret(d events.Digest) (Secret, bool) {
 	return Secret{}, false
 }
 
-// Use is what a secret may be used for.
+// Use is what a secret allows.
 type Use struct {
 	Token       events.Token
 	Account     events.Account
@@ -451,8 +453,8 @@ type Use struct {
 	URLRefused  bool // by the policy
 }
 
-// Use returns what a secret is good for at a time, and false where it is good
-// for nothing.
+// Use returns what a secret allows at a time, or false if the secret is not
+// accepted.
 func (s State) Use(d events.Digest, now time.Time) (Use, bool) {
 	secret, ok := s.Secret(d)
 	if !ok {
@@ -475,18 +477,18 @@ func (s State) Use(d events.Digest, now time.Time) (Use, bool) {
 	return Use{Token: t, Account: a, Constraints: t.Constraints, URLRefused: s.Policy().URLRefused}, true
 }
 
-// Covers reports whether the use includes a scope: the account has it now, and
-// so has the token, unless the token has whatever the account has.
+// Covers reports whether the use includes a scope: the account has the scope now,
+// and the token has it too or has all scopes of its account.
 func (u Use) Covers(m *events.Model, need events.Scope) bool {
 	return m.AnyCovers(u.Account.Grants, need) && (u.Token.Inherit || m.AnyCovers(u.Token.Scopes, need))
 }
 
-// about returns the events that changed one token, account or the policy.
+// about returns the events that changed one token, one account or the policy.
 func (s State) about(about string) []entry {
 	return slices.DeleteFunc(slices.Clone(s.records[about]), func(e entry) bool { return e.Change.Kind().Keeps() })
 }
 
-// gives returns the digest of the secret that an event gives its token.
+// gives returns the digest of the secret that an event gives to its token.
 func gives(e entry) (events.SecretRecord, bool) {
 	switch c := e.Change.(type) {
 	case *events.TokenCreated:
@@ -497,7 +499,7 @@ func gives(e entry) (events.SecretRecord, bool) {
 	return events.SecretRecord{}, false
 }
 
-// edits returns what an event changes besides scopes, secrets and state.
+// edits returns the changes of an event other than scopes, secret and state.
 func edits(e entry) (*events.TokenEdited, bool) {
 	switch c := e.Change.(type) {
 	case *events.TokenEdited:
@@ -526,5 +528,5 @@ func latest(a, b time.Time) time.Time {
 	return a
 }
 
-// String says how much was folded.
+// String returns the number of events, for failure messages.
 func (s State) String() string { return fmt.Sprintf("state after %d events", len(s.log)) }

@@ -11,7 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Run is a random history and the names of what it is about.
+// Run is a random history, and the records in it.
 type Run struct {
 	Seed     uint64
 	Epoch    string
@@ -25,20 +25,23 @@ type Run struct {
 	End      time.Time // of the last event
 }
 
-// String names the run, for the report of a failed test.
+// String names the run, for failure messages.
 func (r *Run) String() string {
 	return fmt.Sprintf("eventstest.History(%d, %d)", r.Seed, len(r.Messages))
 }
 
-// History returns n events that a ledger could have written: over a handful of
-// accounts and of tokens alive at a time, with every kind of event and the
-// cases that need thought. A secret is given to two tokens; a token rotates
-// twice within its grace, or to a secret of its own; what is suspended is
-// suspended again, rotated and edited; a token is made for an account that is
-// suspended or has just been erased; tokens end by time and by position; the
-// writers' clocks go back; tokens expire in 1970, now, and after the last year
-// that an index can hold. Actors have ended, or changed behind the decision, so
-// that some events have no effect.
+// History returns n events that a ledger can write, with all kinds of events, on
+// a few accounts and active tokens at a time. It includes the corner cases:
+//
+//   - Two tokens get the same secret.
+//   - A token rotates twice within its grace period, or to a secret that it had.
+//   - A suspended record is suspended again, rotated and edited.
+//   - A token is created for an account that is suspended or just erased.
+//   - Tokens end by time and by position.
+//   - The writers' clocks go back.
+//   - Tokens expire in 1970, now, and after the last year that an index can store.
+//   - The actor has ended, or changed after the decision, so that the event is
+//     void.
 func History(seed uint64, n int) *Run {
 	h := &historian{Log: NewLog(seed), run: &Run{Seed: seed}}
 	for len(h.Messages) < n {
@@ -48,8 +51,8 @@ func History(seed uint64, n int) *Run {
 	return h.run
 }
 
-// historian writes a history. It knows only as much of what it wrote as it
-// needs to not write what cannot be.
+// historian writes a history. It remembers only the state that it needs to avoid
+// inconsistent events.
 type historian struct {
 	*Log
 	run      *Run
@@ -60,7 +63,7 @@ type historian struct {
 	erased   []events.AccountID
 }
 
-// Most at a time, so that a history dwells on a few.
+// Limits at a time, so that a history has many events on few records.
 const (
 	mostAccounts = 6
 	mostAlive    = 10
@@ -103,8 +106,8 @@ func (h *historian) step() {
 	}
 }
 
-// tick lets time pass, and now and then go back as it does when another
-// writer's clock is behind.
+// tick moves time on, and sometimes back, as when another writer's clock is
+// behind.
 func (h *historian) tick() {
 	if h.chance(5) {
 		h.Advance(-time.Duration(h.rng.Int64N(int64(time.Minute))))
@@ -113,7 +116,7 @@ func (h *historian) tick() {
 	h.Advance(time.Duration(h.rng.Int64N(int64(2 * time.Hour))))
 }
 
-// event appends a change with an actor and, often, a command's key. It reports
+// event appends a change with an actor and, often, an idempotency key. It reports
 // whether the change had an effect.
 func (h *historian) event(about string, c events.Change) bool {
 	e := events.Event{About: about, Change: c, Time: h.now, Actor: h.actor()}
@@ -132,7 +135,7 @@ func (h *historian) event(about string, c events.Change) bool {
 	return !void
 }
 
-// actor is nobody, a person or a token. Many of them have not ended.
+// actor returns no actor, a person or a token. Many of them have not ended.
 func (h *historian) actor() (a events.Actor) {
 	defer func() {
 		if a.Account != "" {
@@ -163,7 +166,7 @@ func (h *historian) actor() (a events.Actor) {
 	return a
 }
 
-// rests names what the event's command was decided on, now and then wrongly.
+// rests returns the versions that the decision rests on, sometimes wrong ones.
 func (h *historian) rests(e *events.Event) events.Rests {
 	if e.Actor.Account == "" {
 		return nil
@@ -284,8 +287,8 @@ func (h *historian) changePolicy() {
 	h.event(events.PolicyName, &events.PolicySet{Policy: p})
 }
 
-// issueReceipt covers what has happened so far, or less than an earlier one
-// did: ledgers do not wait for each other.
+// issueReceipt writes a receipt for the log so far. It may cover less than an
+// earlier receipt, because ledgers do not wait for each other.
 func (h *historian) issueReceipt() {
 	c := &events.ReceiptIssued{
 		Covers: events.Position(1 + h.rng.IntN(len(h.Messages))), Ledger: pick(h.rng, []string{"ledger-1", "ledger-2"}),
@@ -305,8 +308,8 @@ func (h *historian) issueReceipt() {
 	h.event(events.ReceiptName, c)
 }
 
-// cutoff is a time that some tokens were created before: since the last few
-// events, or long ago. Zero ends all that were created at a lower position.
+// cutoff returns a time before which some tokens were created: a few events ago,
+// or long ago. Zero ends all tokens that were created at a lower position.
 func (h *historian) cutoff() time.Time {
 	if h.chance(40) {
 		return time.Time{}
@@ -384,7 +387,7 @@ func (h *historian) edit() *events.TokenEdited {
 	return c
 }
 
-// secret is a new one but for a few, which some token had first.
+// secret returns a new secret, or sometimes one that a token has had.
 func (h *historian) secret() events.SecretRecord {
 	if len(h.run.Secrets) > 0 && h.chance(6) {
 		return SecretRecord(pick(h.rng, h.run.Digests))
@@ -464,7 +467,7 @@ func (h *historian) label() string {
 	return pick(h.rng, []string{"", "", "cron", "phone", "R&D <test>", "écran № 2", `back\slash "quoted"`})
 }
 
-// chance is true so many times in a hundred.
+// chance returns true with a probability in percent.
 func (h *historian) chance(percent int) bool { return h.rng.IntN(100) < percent }
 
 func pick[T any](rng *rand.Rand, from []T) T { return from[rng.IntN(len(from))] }

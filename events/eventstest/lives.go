@@ -6,9 +6,9 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Lives returns a log of n whole lives of tokens of one account: created, scoped,
-// rotated and revoked. A thousand of them go side by side, so that the four
-// events of one lie apart.
+// Lives returns a log in which n tokens of one account are created, scoped,
+// rotated and revoked. It does each step for a thousand tokens at a time, so the
+// four events of one token are far apart.
 func Lives(n int) *Log {
 	const apart = 1000
 	l := NewLog(1)

@@ -11,12 +11,12 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Start is when the first event of a [Log] happens at the earliest.
+// Start is the earliest time of the first event of a [Log].
 var Start = time.Date(2026, time.January, 2, 3, 4, 5, 678_000_000, time.UTC)
 
-// Log writes events one after another as a ledger would: encoded, under their
-// subjects, at positions from 1 on, all of one epoch. It panics where an event
-// cannot be encoded, which is a mistake in the test.
+// Log writes events as a ledger does: encoded, with their subjects, at positions
+// from 1 on, all of one epoch. It panics if an event cannot be encoded, which is
+// a fault of the test.
 type Log struct {
 	Messages []events.Message
 
@@ -25,8 +25,8 @@ type Log struct {
 	rng   *rand.Rand
 }
 
-// NewLog returns an empty log. Logs of different seeds share no id, secret or
-// epoch.
+// NewLog returns an empty log. Logs with different seeds have no id, secret or
+// epoch in common.
 func NewLog(seed uint64) *Log {
 	l := &Log{now: Start, rng: rand.New(rand.NewPCG(seed, 0x746f6b656e))}
 	l.epoch = l.ulid("")
@@ -39,16 +39,16 @@ func (l *Log) Epoch() string { return l.epoch }
 // Now returns the time of the next event.
 func (l *Log) Now() time.Time { return l.now }
 
-// Advance moves the time of the next event on. A writer's clock may go back, so
-// d may be negative.
+// Advance adds d to the time of the next event. A writer's clock may go back, so d
+// may be negative.
 func (l *Log) Advance(d time.Duration) { l.now = l.now.Add(d) }
 
 // End returns the position of the last event, 0 before the first.
 func (l *Log) End() events.Position { return events.Position(len(l.Messages)) }
 
-// Add appends an event. It gives it an id, the log's epoch and the time where
-// it has none. If the event has an actor and nil for what it rests on, it rests on
-// the actor as it is now.
+// Add appends an event. It sets the id, the epoch and the time if they are empty.
+// If the event has an actor and Rests is nil, Rests becomes the actor's current
+// versions.
 func (l *Log) Add(e events.Event) events.Position {
 	if e.ID == "" {
 		e.ID = events.EventID(l.ulid("evt_"))
@@ -72,7 +72,7 @@ func (l *Log) Add(e events.Event) events.Position {
 	return at
 }
 
-// rests names the account and token of an event's actor as they are now.
+// rests returns the current versions of the account and token of an event's actor.
 func (l *Log) rests(e *events.Event) (out events.Rests) {
 	if e.Actor.Account == "" {
 		return nil
@@ -91,14 +91,14 @@ func (l *Log) Change(about string, c events.Change) events.Position {
 	return l.Add(events.Event{About: about, Change: c})
 }
 
-// Account appends the making of a user's account.
+// Account appends the creation of a user's account.
 func (l *Log) Account(grants ...string) events.AccountID {
 	id := events.AccountID(l.ulid("acc_"))
 	l.Change(string(id), &events.AccountCreated{Type: events.UserAccount, Grants: Scopes(grants...)})
 	return id
 }
 
-// Token appends the making of a token that never expires.
+// Token appends the creation of a token that never expires.
 func (l *Log) Token(account events.AccountID, scopes ...string) (events.TokenID, events.Secret) {
 	id, secret := l.TokenID(), l.Secret()
 	l.Change(string(id), &events.TokenCreated{Account: account, Scopes: Scopes(scopes...), Secret: SecretRecord(secret.Digest())})
@@ -112,7 +112,7 @@ func (l *Log) Rotate(id events.TokenID, until time.Time) events.Secret {
 	return secret
 }
 
-// Revoke appends a token's end.
+// Revoke appends the revocation of a token.
 func (l *Log) Revoke(id events.TokenID) events.Position {
 	return l.Change(string(id), &events.TokenRevoked{})
 }
@@ -120,7 +120,7 @@ func (l *Log) Revoke(id events.TokenID) events.Position {
 // TokenID returns an id that no token has.
 func (l *Log) TokenID() events.TokenID { return events.TokenID(l.ulid("tok_")) }
 
-// Secret returns a secret that no token has, one of a user's.
+// Secret returns a user's secret that no token has.
 func (l *Log) Secret() events.Secret {
 	var b strings.Builder
 	b.WriteString(events.DefaultFormat.User)
@@ -146,8 +146,8 @@ func (l *Log) ulid(prefix string) string {
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// Checksum returns what a secret ends in: the CRC-32 of all before it as six
-// base62 digits.
+// Checksum returns the last part of a secret: the CRC-32 of the part before it,
+// as six base62 digits.
 func Checksum(s string) string {
 	n := uint64(crc32.ChecksumIEEE([]byte(s)))
 	var digits []byte
@@ -168,8 +168,8 @@ func MustSecret(s string) events.Secret {
 	return secret
 }
 
-// Scopes parses scopes as they are written in a test, keeping their order. It
-// returns an empty list for none, as an event's is.
+// Scopes parses scopes and keeps their order. Without scopes it returns an empty
+// list, not nil, as an event has.
 func Scopes(list ...string) []events.Scope {
 	out := make([]events.Scope, 0, len(list))
 	for _, s := range list {
@@ -178,7 +178,7 @@ func Scopes(list ...string) []events.Scope {
 	return out
 }
 
-// SecretRecord returns what an event keeps of a secret.
+// SecretRecord returns the form in which an event stores a secret.
 func SecretRecord(d events.Digest) events.SecretRecord {
 	return events.SecretRecord{Scheme: events.SchemeSHA256, Digest: d}
 }

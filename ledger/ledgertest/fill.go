@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Fill appends many events, a thousand in a batch that the server syncs once. It
-// is how a test comes by a large log; no ledger checks what is in it.
+// Fill appends n events in batches of a thousand, so that the server syncs once a
+// batch. It makes a large log quickly. No ledger checks the events.
 func (l *Log) Fill(n int, event func(i int) *events.Event) {
 	l.t.Helper()
 	nc := l.Conn()
@@ -47,7 +47,7 @@ func (l *Log) Fill(n int, event func(i int) *events.Event) {
 				Count int             `json:"count"`
 			}
 			if err := json.Unmarshal(answer.Data, &ack); err != nil || ack.Error != nil || ack.Count != size {
-				l.t.Fatalf("a batch was not stored: %s %v", answer.Data, err)
+				l.t.Fatalf("the batch was not stored: %s %v", answer.Data, err)
 			}
 		}
 	}

@@ -14,21 +14,21 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
-// Barrier matches the request to write a barrier.
+// Barrier matches a request to write a barrier.
 func Barrier(m Message) bool { return !m.Answer && m.Subject == events.BarrierSubject }
 
-// BarrierWritten matches the answer to that.
+// BarrierWritten matches the answer to such a request.
 func BarrierWritten(m Message) bool { return m.Answer && m.Subject == events.BarrierSubject }
 
-// LeaseHandler takes what is read of the stream of leases.
+// LeaseHandler receives the messages of the stream of leases.
 type LeaseHandler interface {
 	LeasesBegin(from events.LeaseSeq, whole bool)
 	LeaseRead(m events.LeaseMessage)
 	LeasesLost(err error)
 }
 
-// Leases reads the stream of leases from its first message on, one message
-// after another, as a ledger does. A test can stop it for a while.
+// Leases reads the stream of leases from its first message, as a ledger does. A
+// test can pause it.
 type Leases struct {
 	log  *Log
 	wake chan struct{}
@@ -38,19 +38,19 @@ type Leases struct {
 	stopped bool // guarded by mu
 }
 
-// Leases returns a reading that has to be run.
+// Leases returns a reader. Call Run to start it.
 func (l *Log) Leases() *Leases { return &Leases{log: l, wake: make(chan struct{}, 1)} }
 
-// FromFirst begins at the first message that the stream has.
+// FromFirst restarts at the first message of the stream.
 func (r *Leases) FromFirst() { r.set(func() { r.again = true }) }
 
-// Exists says that there is a message to read.
+// Exists tells the reader that there is a message.
 func (r *Leases) Exists(events.LeaseSeq) { r.set(func() {}) }
 
-// Stop keeps the reading from going on until Go is called.
+// Stop pauses the reader until Go.
 func (r *Leases) Stop() { r.set(func() { r.stopped = true }) }
 
-// Go ends a Stop.
+// Go ends a pause.
 func (r *Leases) Go() { r.set(func() { r.stopped = false }) }
 
 func (r *Leases) set(f func()) {
@@ -63,7 +63,7 @@ func (r *Leases) set(f func()) {
 	}
 }
 
-// Run hands over what is read until ctx ends.
+// Run passes messages to h until ctx ends.
 func (r *Leases) Run(ctx context.Context, h LeaseHandler) error {
 	tail := make(chan *nats.Msg, 4096)
 	sub, err := r.log.Conn().ChanSubscribe(events.LeaseTailFilter, tail)
@@ -78,7 +78,7 @@ func (r *Leases) Run(ctx context.Context, h LeaseHandler) error {
 		r.mu.Unlock()
 		if again {
 			stream, err := r.log.js.Stream(ctx, events.LeaseStreamName)
-			if err != nil { // it is being made anew
+			if err != nil { // the stream is being recreated
 				if ctx.Err() != nil {
 					return nil
 				}
@@ -91,11 +91,11 @@ func (r *Leases) Run(ctx context.Context, h LeaseHandler) error {
 		for next > 0 && !stopped {
 			stream, err := r.log.js.Stream(ctx, events.LeaseStreamName)
 			if err != nil {
-				break // it is being made anew
+				break // the stream is being recreated
 			}
 			m, err := stream.GetMsg(ctx, next)
 			if err != nil {
-				break // there is none yet
+				break // there is no such message yet
 			}
 			h.LeaseRead(events.LeaseMessage{Seq: events.LeaseSeq(m.Sequence), Subject: m.Subject, Data: m.Data})
 			next++
@@ -105,16 +105,17 @@ func (r *Leases) Run(ctx context.Context, h LeaseHandler) error {
 			return nil
 		case <-tail:
 		case <-r.wake:
-		case <-time.After(50 * time.Millisecond): // where the answer was another than that there is none
+		case <-time.After(50 * time.Millisecond): // if the request failed for another reason
 		}
 	}
 }
 
-// Node plays a verifier: it renews its lease and reports what it has applied,
-// when the test says so.
+// Node simulates a verifier. It renews its lease and reports its position when
+// the test says so.
 type Node struct {
 	events.Holder
-	// Lease is what it asks for, and Stale what it answers for past that.
+	// Lease is the lease that the node requests. Stale is how long it answers
+	// beyond the lease, for each permission.
 	Lease time.Duration
 	Stale map[string]events.Milliseconds
 
@@ -123,7 +124,7 @@ type Node struct {
 	number uint64
 }
 
-// Node returns a verifier's process that has done nothing yet.
+// Node returns a verifier that has not renewed or reported yet.
 func (l *Log) Node(name string, lease time.Duration) *Node {
 	l.t.Helper()
 	id := ulid.Make().String()
@@ -140,20 +141,20 @@ func lower(s string) string {
 	return string(b)
 }
 
-// Renew asks for a lease, having applied a position, and returns where the
-// renewal stands.
+// Renew requests a lease with the index at a position, and returns the sequence
+// of the renewal.
 func (n *Node) Renew(at events.Position) events.LeaseSeq {
 	n.log.t.Helper()
 	return n.renew(n.Lease, at, false)
 }
 
-// Join asks for a lease as a node does that begins.
+// Join requests the first lease, as a node does when it starts.
 func (n *Node) Join(at events.Position) events.LeaseSeq {
 	n.log.t.Helper()
 	return n.renew(n.Lease, at, true)
 }
 
-// GiveUp gives the lease up.
+// GiveUp releases the lease.
 func (n *Node) GiveUp(at events.Position) events.LeaseSeq {
 	n.log.t.Helper()
 	return n.renew(0, at, false)
@@ -169,7 +170,7 @@ func (n *Node) renew(lease time.Duration, at events.Position, joining bool) even
 	return n.log.PublishLease(&r)
 }
 
-// PublishLease stores a renewal, whoever's.
+// PublishLease stores a renewal.
 func (l *Log) PublishLease(r *events.Renewal) events.LeaseSeq {
 	l.t.Helper()
 	data, err := r.Encode()
@@ -179,7 +180,7 @@ func (l *Log) PublishLease(r *events.Renewal) events.LeaseSeq {
 	return l.StoreLease(r.Subject(), data)
 }
 
-// StoreLease stores any bytes in the stream of leases.
+// StoreLease stores a message in the stream of leases, valid or not.
 func (l *Log) StoreLease(subject string, data []byte) events.LeaseSeq {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -191,7 +192,7 @@ func (l *Log) StoreLease(subject string, data []byte) events.LeaseSeq {
 	return events.LeaseSeq(ack.Sequence)
 }
 
-// Report says that the node has applied a position.
+// Report reports that the node has applied a position.
 func (n *Node) Report(at events.Position) {
 	n.log.t.Helper()
 	b, err := json.Marshal(map[string]any{
@@ -205,8 +206,8 @@ func (n *Node) Report(at events.Position) {
 	}
 }
 
-// Follow reports and renews as a node does that is well: at once, whatever
-// position the log reaches, until the test ends.
+// Follow reports each new position of the log at once and renews the lease, as a
+// healthy node does, until the test ends.
 func (n *Node) Follow(t testing.TB) {
 	t.Helper()
 	tail := make(chan *nats.Msg, 1<<16)
@@ -228,7 +229,7 @@ func (n *Node) Follow(t testing.TB) {
 			case <-ctx.Done():
 				return
 			case m := <-tail:
-				// Of many that came meanwhile, only the last is news.
+				// If several messages are waiting, report only the last.
 				for waiting := true; waiting; {
 					if at, err := parseTail(m); err == nil {
 						last = max(last, at)
@@ -258,7 +259,7 @@ func parseTail(m *nats.Msg) (events.Position, error) {
 	return at, err
 }
 
-// LeaseMessages returns all that is in the stream of leases.
+// LeaseMessages returns all messages of the stream of leases.
 func (l *Log) LeaseMessages() []events.LeaseMessage {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -279,7 +280,7 @@ func (l *Log) LeaseMessages() []events.LeaseMessage {
 	return all
 }
 
-// ForgetLeases deletes the stream of leases and makes it anew.
+// ForgetLeases deletes the stream of leases and creates it again.
 func (l *Log) ForgetLeases() {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

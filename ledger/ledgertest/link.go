@@ -15,14 +15,14 @@ import (
 
 // Message is a request to the server, or an answer from it.
 type Message struct {
-	// Subject is the request's; an answer has that of what it answers. It is
-	// empty for a message that answers nothing.
+	// Subject is the subject of the request; an answer has the subject of its
+	// request. It is empty for a message that answers no request.
 	Subject string
 	Answer  bool
 	Data    []byte // payload, without headers
 }
 
-// Fate is what becomes of a message.
+// Fate says whether a message is delivered.
 type Fate int
 
 // The fates.
@@ -32,7 +32,7 @@ const (
 	Hold // until [Link.Release]
 )
 
-// Rule says what becomes of a message. It is called for one at a time.
+// Rule decides the fate of a message. Calls do not overlap.
 type Rule func(Message) Fate
 
 // First applies a fate to the first n messages that match.
@@ -52,12 +52,12 @@ func Append(m Message) bool { return !m.Answer && strings.HasPrefix(m.Subject, "
 // Appended matches the answer to an append.
 func Appended(m Message) bool { return m.Answer && strings.HasPrefix(m.Subject, "ledger.") }
 
-// Read matches the request for a stored event.
+// Read matches a request for a stored event.
 func Read(m Message) bool {
 	return !m.Answer && strings.HasPrefix(m.Subject, "$JS.API.DIRECT.GET.LEDGER")
 }
 
-// Link is the way of one connection to the log.
+// Link is one connection to the log, which a test can interrupt.
 type Link struct {
 	log *Log
 
@@ -76,52 +76,52 @@ type held struct {
 	raw []byte
 }
 
-// Link connects as the ledger, by a way of its own. The way is closed when the
-// test ends.
+// Link connects as the ledger, through a link of its own. The link is closed when
+// the test ends.
 func (l *Log) Link(opts ...nats.Option) (*Link, *nats.Conn) {
 	l.t.Helper()
 	k := &Link{log: l, asked: map[string]string{}}
 	nc := l.Conn(append([]nats.Option{nats.InProcessServer(k)}, opts...)...)
 	l.t.Cleanup(func() {
-		nc.Close() // first, or it would connect again
+		nc.Close() // first, or it would reconnect
 		k.close()
 	})
 	return k, nc
 }
 
-// Rule sets what becomes of messages from now on. Nil passes all.
+// Rule sets the rule for all later messages. Nil passes all.
 func (k *Link) Rule(r Rule) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.rule = r
 }
 
-// Held returns how many messages are held back.
+// Held returns the number of messages that are held.
 func (k *Link) Held() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return len(k.held)
 }
 
-// Lost returns how many messages were lost.
+// Lost returns the number of messages that were lost.
 func (k *Link) Lost() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.lost
 }
 
-// Release lets go of the messages that are held back, oldest first.
+// Release delivers the held messages, oldest first.
 func (k *Link) Release() {
 	k.mu.Lock()
 	let := k.held
 	k.held = nil
 	k.mu.Unlock()
 	for _, h := range let {
-		_ = h.to.write(h.raw) // a way that is closed loses it
+		_ = h.to.write(h.raw) // a closed connection loses the message
 	}
 }
 
-// InProcessConn makes the way to the server, each time the connection is made.
+// InProcessConn connects to the server. The client calls it for each connection.
 func (k *Link) InProcessConn() (net.Conn, error) {
 	server, err := k.log.InProcessConn()
 	if err != nil {
@@ -150,7 +150,7 @@ func (k *Link) close() {
 	k.pumps.Wait()
 }
 
-// pump carries frames from one end to the other until either is closed.
+// pump copies frames from one end to the other until either is closed.
 func (k *Link) pump(from net.Conn, to *writer, answers bool) {
 	defer to.c.Close()
 	r := bufio.NewReader(from)
@@ -193,8 +193,8 @@ func (k *Link) fate(f frame, answer bool, to *writer, raw []byte) Fate {
 	return fate
 }
 
-// writer lets frames that were held back and those that come meanwhile be
-// written whole.
+// writer writes whole frames, also if held frames and new ones are written at the
+// same time.
 type writer struct {
 	mu sync.Mutex
 	c  net.Conn
@@ -214,7 +214,7 @@ type frame struct {
 	data           []byte
 }
 
-// readFrame reads one element and returns it as it came, too.
+// readFrame reads one element, and also returns its raw bytes.
 func readFrame(r *bufio.Reader) (raw []byte, f frame, err error) {
 	line, err := r.ReadBytes('\n')
 	if err != nil {
@@ -245,12 +245,12 @@ func readFrame(r *bufio.Reader) (raw []byte, f frame, err error) {
 	}
 	size, err := strconv.Atoi(part[len(part)-1])
 	if err != nil {
-		return nil, f, fmt.Errorf("read a frame: %w", err)
+		return nil, f, fmt.Errorf("read frame: %w", err)
 	}
 	headers := 0
 	if sizes == 2 {
 		if headers, err = strconv.Atoi(part[len(part)-2]); err != nil {
-			return nil, f, fmt.Errorf("read a frame: %w", err)
+			return nil, f, fmt.Errorf("read frame: %w", err)
 		}
 	}
 	body := make([]byte, size+len("\r\n"))

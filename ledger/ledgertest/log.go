@@ -22,8 +22,8 @@ import (
 // patience bounds what a test waits for.
 const patience = wait.Limit
 
-// Log is a running server with the stream LEDGER. Nothing but this process can
-// reach it.
+// Log is a running server with the stream LEDGER. Only this process can connect
+// to it.
 type Log struct {
 	*embedded.Server
 	Epoch string
@@ -33,7 +33,7 @@ type Log struct {
 	counted *counted
 }
 
-// counted says how many events up to a position change a record.
+// counted caches how many events up to a position change a record.
 type counted struct {
 	sync.Mutex
 	stream         jetstream.Stream
@@ -78,7 +78,7 @@ func Start(t testing.TB) *Log {
 	return l
 }
 
-// For returns the log for another test to ask, as one run of a fuzz target.
+// For returns the log for use in another test, such as one run of a fuzz target.
 func (l *Log) For(t testing.TB) *Log {
 	other := *l
 	other.t = t
@@ -95,7 +95,7 @@ func (l *Log) Conn(opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
-// End returns the position of the last event, as the server knows it.
+// End returns the position of the last event.
 func (l *Log) End() events.Position {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -107,7 +107,7 @@ func (l *Log) End() events.Position {
 	return info.Last
 }
 
-// Messages returns all that is in the log.
+// Messages returns all messages of the log.
 func (l *Log) Messages() []events.Message {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -123,8 +123,8 @@ func (l *Log) Messages() []events.Message {
 	return messages
 }
 
-// Changes counts the events up to a position that change a record. It looks only
-// at those that it has not counted before.
+// Changes returns how many events up to a position change a record. It reads only
+// events that it has not counted before.
 func (l *Log) Changes(until events.Position) events.Position {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -153,8 +153,7 @@ func (l *Log) Changes(until events.Position) events.Position {
 	return l.counted.changes
 }
 
-// Events returns all that is in the log, decoded. The event at position p is
-// the one at index p-1.
+// Events returns all events of the log. The event at position p has index p-1.
 func (l *Log) Events() []*events.Event {
 	l.t.Helper()
 	messages := l.Messages()
@@ -174,5 +173,5 @@ func Logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// errClosed reports that a link was closed for good.
+// errClosed means that the link was closed and cannot be reopened.
 var errClosed = errors.New("link is closed")

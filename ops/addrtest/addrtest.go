@@ -1,6 +1,5 @@
-// Package addrtest finds addresses for what a test cannot have listen on a port
-// of the kernel's choice: nginx, or the servers of a cluster, which have to know
-// each other's.
+// Package addrtest finds free addresses for servers that cannot listen on port 0:
+// nginx, and the servers of a cluster, which must know each other's addresses.
 package addrtest
 
 import (
@@ -10,9 +9,8 @@ import (
 	"testing"
 )
 
-// Free returns an address on loopback that nobody listens on. It is outside of
-// the range that the kernel chooses from, so that no test that runs beside this
-// one is given it in the meantime.
+// Free returns an unused address on loopback. Its port is outside the kernel's
+// ephemeral range, so the kernel does not give it to a test that runs in parallel.
 func Free(t testing.TB) string {
 	t.Helper()
 	for range 100 {

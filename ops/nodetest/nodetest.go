@@ -1,4 +1,4 @@
-// Package nodetest runs a whole node in a test's process.
+// Package nodetest runs a node in the process of a test.
 package nodetest
 
 import (
@@ -9,9 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// Start runs a node until the test ends, and returns it once it listens: on
-// loopback, for verifiers too. It keeps what it has in a folder of the test,
-// whose name is returned.
+// Start runs a node until the test ends, and returns when it listens on loopback,
+// also for verifiers. dir is its data folder.
 func Start(t testing.TB) (n *node.Node, dir string) {
 	t.Helper()
 	dir = t.TempDir()

@@ -1,8 +1,8 @@
-// Package projectortest holds the contract of an index: what it answers after a
-// log, whatever it is made of.
+// Package projectortest tests the contract of an index: the answers that every
+// implementation must give after a log.
 //
-// [Run] holds an index to the contract, and [Compare] one that already followed
-// a log to what [eventstest.Fold] says of it.
+// [Run] tests an implementation. [Compare] compares an index that has applied a
+// log with [eventstest.Fold], the reference.
 package projectortest
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Reader is what an index answers.
+// Reader is the queries of an index.
 type Reader interface {
 	Position() events.Position
 	Lookup(events.Digest) (projector.Record, error)
@@ -38,22 +38,22 @@ type Reader interface {
 	SessionEnded(id events.SessionID) (bool, error)
 }
 
-// Index is a Reader that follows a log.
+// Index is a Reader that applies a log.
 type Index interface {
 	Reader
 	Apply(context.Context, []events.Message) error
-	// Digest is the same for every index that holds the same, whatever way it
-	// came there, and differs for others. Mark is what it was at the last
-	// multiple of [projector.MarkEvery], and DigestAt what it was at others.
+	// Digest is a checksum of the content. It does not depend on how the index
+	// got the content. Mark is the digest at the last multiple of
+	// [projector.MarkEvery], and DigestAt the digest at an earlier one.
 	Digest() (events.Position, events.IndexDigest)
 	Mark() (events.Position, events.IndexDigest)
 	DigestAt(events.Position) (events.IndexDigest, bool)
-	// Dump writes all that is stored in one form, for comparing.
+	// Dump writes the content in a canonical form, for comparisons.
 	Dump(io.Writer) error
 	Close() error
 }
 
-// Compare reports where an index differs from what follows from the log.
+// Compare returns an error that lists where an index differs from the reference.
 func Compare(want eventstest.State, got Reader) error {
 	c := comparison{want: want, got: got}
 	c.add("log", want.Err())
@@ -127,7 +127,7 @@ func (c *comparison) same(what string, want, got any, err error) {
 	}
 }
 
-// record compares what a check needs to know of a secret.
+// record compares the record that a check of a secret reads.
 func (c *comparison) record(d events.Digest) {
 	secret, _ := c.want.Secret(d)
 	what := fmt.Sprintf("Lookup(secret given at %d)", secret.Given)
@@ -138,7 +138,7 @@ func (c *comparison) record(d events.Digest) {
 	}
 	want := recordOf(c.want, secret, d)
 	if secret.Superseded {
-		// It is good for nothing; the rest is as it was when it ended.
+		// The secret is not accepted. The rest is as it was when the secret ended.
 		want = projector.Record{Token: want.Token, Account: want.Account, State: projector.SecretSuperseded, Created: want.Created}
 		got = projector.Record{Token: got.Token, Account: got.Account, State: got.State, Created: got.Created}
 	}
@@ -152,15 +152,15 @@ func (c *comparison) receipts() {
 		got, err := c.got.Receipt(at)
 		if !ok {
 			c.notFound(fmt.Sprintf("Receipt(%d)", at), err)
-			return // nothing covers what comes later either
+			return // no receipt covers later positions either
 		}
 		c.same(fmt.Sprintf("Receipt(%d)", at), &want, got, err)
-		at = max(at, want.Covers) // all up to there have the same one
+		at = max(at, want.Covers) // all positions up to there have the same receipt
 	}
 }
 
-// CompareFound reports where what an index found of a secret differs from what
-// follows from the log up to the position that it names.
+// CompareFound compares the result of a lookup of a secret with the reference at
+// the result's position.
 func CompareFound(want eventstest.State, d events.Digest, got projector.Found, err error) error {
 	c := comparison{want: want}
 	c.same("position", want.Position(), got.Position, nil)
@@ -186,7 +186,7 @@ func CompareFound(want eventstest.State, d events.Digest, got projector.Found, e
 	return errors.Join(c.problems...)
 }
 
-// lookedUp answers Lookup with what was found before.
+// lookedUp answers Lookup with an earlier result.
 type lookedUp struct {
 	Reader
 	record projector.Record
@@ -194,8 +194,7 @@ type lookedUp struct {
 
 func (l lookedUp) Lookup(events.Digest) (projector.Record, error) { return l.record, nil }
 
-// recordOf returns what the record of a secret says that no second rotation
-// ended.
+// recordOf returns the record of a secret that was not superseded.
 func recordOf(s eventstest.State, secret eventstest.Secret, d events.Digest) projector.Record {
 	t, _ := s.Token(secret.Token)
 	r := projector.Record{
@@ -217,8 +216,8 @@ func recordOf(s eventstest.State, secret eventstest.Secret, d events.Digest) pro
 	return r
 }
 
-// storable is an end as a record can hold it: one past the year 2261 is never,
-// and one before 1970 is the first instant that is not never.
+// storable returns an end in the form that a record stores. A time after the
+// year 2261 is stored as never, and a time before 1970 as the first instant.
 func storable(t time.Time) time.Time {
 	switch first := time.Unix(0, 1).UTC(); {
 	case t.Year() > 2261:
@@ -229,7 +228,7 @@ func storable(t time.Time) time.Time {
 	return t
 }
 
-// absent asks for what was never there.
+// absent queries records that do not exist.
 func (c *comparison) absent() {
 	strange := eventstest.NewLog(^uint64(0))
 	_, err := c.got.Lookup(strange.Secret().Digest())
@@ -249,8 +248,8 @@ func (c *comparison) notFound(what string, err error) {
 	}
 }
 
-// Run holds an index to the contract. open opens the index that is in a folder,
-// or an empty one.
+// Run tests an implementation of the contract. open opens the index in a folder,
+// or creates an empty one.
 func Run(t *testing.T, open func(t testing.TB, dir string) Index) {
 	h := &harness{open: open}
 	t.Run("Life", h.life)
@@ -268,7 +267,7 @@ type harness struct {
 	open func(t testing.TB, dir string) Index
 }
 
-// follow applies messages to a new index, and closes it in the end.
+// follow applies messages to a new index, which it closes at the end of the test.
 func (h *harness) follow(t *testing.T, messages []events.Message) Index {
 	t.Helper()
 	index := h.open(t, t.TempDir())
@@ -347,7 +346,7 @@ func (h *harness) firstOwner(t *testing.T) {
 		Account: account, Scopes: eventstest.Scopes("admin:site/*"), Secret: eventstest.SecretRecord(secret.Digest()),
 	})
 	log.Revoke(id)
-	// Whoever gave the secret out a second time does not bring it back to life.
+	// Issuing the secret a second time does not make it valid again.
 	log.Change(string(again), &events.TokenRotated{Secret: eventstest.SecretRecord(secret.Digest()), Until: log.Now()})
 	index := h.follow(t, log.Messages)
 	if err := Compare(eventstest.Fold(log.Messages), index); err != nil {
@@ -365,7 +364,7 @@ func (h *harness) account(t *testing.T) {
 	log.Change(string(account), &events.AccountSuspended{Reason: "on leave"})
 	later := log.Now()
 	log.Change(string(account), &events.AccountTokensRevoked{Before: later})
-	log.Change(string(account), &events.AccountTokensRevoked{Before: later.Add(-time.Hour)}) // takes nothing back
+	log.Change(string(account), &events.AccountTokensRevoked{Before: later.Add(-time.Hour)}) // revokes nothing
 	log.Change(events.PolicyName, &events.PolicySet{Policy: events.DefaultPolicy})
 	log.Change(events.PolicyName, &events.PolicyTokensRevoked{Before: later})
 	log.Change(string(account), &events.AccountErased{})
@@ -426,7 +425,7 @@ func (h *harness) dump(t *testing.T) {
 	}
 }
 
-// digest follows a history in two ways, and looks at the digest after each
+// digest applies a history in two ways, and compares the digests after each
 // event.
 func (h *harness) digest(t *testing.T) {
 	run := eventstest.History(8, 2*int(projector.MarkEvery)+40)

@@ -1,5 +1,5 @@
-// Package verifiertest puts a verifier over a real index that a test feeds from
-// a log of its own.
+// Package verifiertest runs a verifier with a real index, which a test feeds from
+// its own log.
 package verifiertest
 
 import (
@@ -20,28 +20,28 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// Options change what a node is made of.
+// Options configure a [Node].
 type Options struct {
-	Dir    string        // of the index; empty means one that goes with the test
+	Dir    string        // of the index; empty means a temporary folder
 	Lease  time.Duration // zero means the default
 	Stale  map[string]time.Duration
 	Model  *events.Model // nil means the default
 	Logger *slog.Logger  // nil discards
-	// MinWait is how long the node waits for a position. Zero means the default.
+	// MinWait limits how long the node waits for a position. Zero means the
+	// default.
 	MinWait time.Duration
-	// Resident is how many bytes of secrets the index keeps in memory, less than
-	// zero for none. Zero means as [Main] says, and outside of it a mebibyte.
+	// Resident is the size in bytes of the index's table in memory, or negative
+	// for no table. Zero means the value that [Main] sets, or one mebibyte.
 	Resident int64
 	// Boottime replaces the node's clock of leases.
 	Boottime func() time.Duration
 }
 
-// resident is what Options.Resident is by default.
+// resident is the default of Options.Resident.
 var resident int64 = 1 << 20
 
-// Main runs a package's tests twice: with an index that keeps everything in
-// memory, and with one that keeps nothing there. Benchmarks, fuzzing and lists of
-// tests run once.
+// Main runs a package's tests twice: with a table that holds all secrets in
+// memory, and without a table. Benchmarks, fuzz tests and -list run once.
 func Main(m *testing.M) {
 	code := m.Run()
 	set := func(name string) bool {
@@ -55,7 +55,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Node is a verifier, its index and the log that the index is fed from.
+// Node is a verifier with its index and its log.
 type Node struct {
 	Log      *eventstest.Log
 	Index    *projector.Projector
@@ -66,9 +66,9 @@ type Node struct {
 	t testing.TB
 }
 
-// Lease is a lease as the test has it.
+// Lease is a lease that the test controls.
 type Lease struct {
-	For      time.Duration // that a renewal gives
+	For      time.Duration // duration of a renewed lease
 	boottime func() time.Duration
 
 	mu    sync.Mutex
@@ -77,8 +77,9 @@ type Lease struct {
 	least events.Position // guarded by mu
 }
 
-// Renew gives the lease that follows from a renewal sent at a time, for an index
-// that holds a position. An older renewal changes nothing.
+// Renew renews the lease. sent is the boot time of the renewal, and least the
+// lowest position that the index must have. An older renewal does not shorten the
+// lease.
 func (l *Lease) Renew(sent time.Duration, least events.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -88,14 +89,14 @@ func (l *Lease) Renew(sent time.Duration, least events.Position) {
 	l.least = max(l.least, least)
 }
 
-// Release ends the lease as if there never was one.
+// Release ends the lease, as if there had never been one.
 func (l *Lease) Release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.held = false
 }
 
-// Remaining returns what is left of the lease.
+// Remaining returns the time left of the lease.
 func (l *Lease) Remaining() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -105,19 +106,18 @@ func (l *Lease) Remaining() time.Duration {
 	return l.until - l.boottime()
 }
 
-// Valid reports whether anything is left of the lease. It does not read the
-// time of day.
+// Valid reports whether the lease is valid. It returns no wall clock time.
 func (l *Lease) Valid() (int64, bool) { return 0, l.Remaining() > 0 }
 
-// MinPosition returns the position that the index has to hold.
+// MinPosition returns the lowest position that the index must have.
 func (l *Lease) MinPosition() events.Position {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.least
 }
 
-// Start returns a node that has applied the log, and has a lease.
-// The time is the log's.
+// Start returns a node that has applied the log and has a lease. Its clock shows
+// the log's time.
 func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	t.Helper()
 	if o.Dir == "" {
@@ -154,7 +154,7 @@ func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	return n
 }
 
-// Follow applies what the log has and the index lacks, and renews the lease.
+// Follow applies the new messages of the log, and renews the lease.
 func (n *Node) Follow() {
 	n.t.Helper()
 	n.Apply(n.Log.Messages[n.Index.Position():])
@@ -169,26 +169,26 @@ func (n *Node) Apply(messages []events.Message) {
 	}
 }
 
-// Clock is a clock that stands still but for the test's hand.
+// Clock is a clock that only the test moves.
 type Clock struct {
 	now  atomic.Pointer[time.Time]
 	boot atomic.Int64
 }
 
-// Now returns the time that expiry is measured by.
+// Now returns the wall clock time, by which tokens expire.
 func (c *Clock) Now() time.Time { return *c.now.Load() }
 
-// Set sets the time that expiry is measured by.
+// Set sets the wall clock time.
 func (c *Clock) Set(now time.Time) { c.now.Store(&now) }
 
-// Boottime returns the time that leases are measured by.
+// Boottime returns the boot time, by which leases end.
 func (c *Clock) Boottime() time.Duration { return time.Duration(c.boot.Load()) }
 
-// Pass lets time pass by which leases are measured.
+// Pass adds d to the boot time.
 func (c *Clock) Pass(d time.Duration) { c.boot.Add(int64(d)) }
 
-// BadSecrets returns strings that look like a good secret in one way or another
-// and are none, by what is wrong with them.
+// BadSecrets returns strings that resemble a valid secret and are not valid. The
+// key says what is wrong with each.
 func BadSecrets(good string) map[string]string {
 	digest := events.Digest(sha256.Sum256([]byte(good)))
 	hexed, _ := digest.MarshalText() // cannot fail
