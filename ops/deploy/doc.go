@@ -1,8 +1,8 @@
-// Package deploy prints the configuration files that operators install elsewhere:
-// so far, those of reverse proxies.
+// Package deploy prints configuration files for other programs: now for reverse
+// proxies.
 //
 // # Promise
 //
-// The tests run what it prints in front of the real program. Every failure
+// The tests run the real program with the printed configuration. Every failure
 // denies the request, and no identity header of a client reaches the upstream.
 package deploy

@@ -41,8 +41,8 @@ const minTimeout, maxTimeout = 10 * time.Millisecond, 10 * time.Second
 // DefaultAccessLog is where nginx writes its access log on Debian.
 const DefaultAccessLog = "/var/log/nginx/access.log"
 
-// validate reports everything that is wrong. No value that passes can end a
-// directive, begin another, or be read as a variable.
+// validate returns all faults. A value without faults cannot end a directive,
+// begin another one, or be read as a variable.
 func (n Nginx) validate() error {
 	var problems []error
 	bad := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
@@ -123,8 +123,8 @@ func isPort(s string) bool {
 }
 
 // Write prints the configuration for nginx's http block. It needs nginx 1.15.3 or
-// later with ngx_http_auth_request_module (Debian's has it). An error is invalid
-// configuration, or w's own.
+// later with ngx_http_auth_request_module (Debian's has it). It returns an error if
+// the configuration is invalid or w fails.
 func (n Nginx) Write(w io.Writer) error {
 	if err := n.validate(); err != nil {
 		return err
@@ -154,7 +154,7 @@ func (n Nginx) Write(w io.Writer) error {
 		UpstreamAddr string
 		Addrs        []string
 		Identity     []header
-		Ours         []string // other headers in our name
+		Ours         []string // other identity headers
 		Elsewhere    []string // headers from which some applications take the path
 		Unavailable  string
 		Same         string

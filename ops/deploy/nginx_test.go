@@ -35,7 +35,8 @@ func printed(t *testing.T, n deploy.Nginx) string {
 	return b.String()
 }
 
-// TestGolden shows in a diff what changes for an operator.
+// TestGolden compares the configuration with golden files, so that a diff shows
+// what changes for an operator.
 func TestGolden(t *testing.T) {
 	path := filepath.Join("testdata", "nginx.conf")
 	got := printed(t, valid())
@@ -53,8 +54,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestEveryOwnHeaderIsSet reads the block that passes requests on: a header in
-// our name that nginx does not set there is the client's.
+// TestEveryOwnHeaderIsSet checks that nginx sets or removes each identity header.
+// Otherwise the client's header would reach the application.
 func TestEveryOwnHeaderIsSet(t *testing.T) {
 	conf := printed(t, valid())
 	_, block, _ := strings.Cut(conf, "location / {")
@@ -94,7 +95,7 @@ func TestWriteAccepts(t *testing.T) {
 		"no access log":    func(n *deploy.Nginx) { n.AccessLog = "off" },
 		"access log":       func(n *deploy.Nginx) { n.AccessLog = "/srv/log/nginx-1/a_b.log" },
 		"scope of no site": func(n *deploy.Nginx) { n.Policy = "need/superuser" },
-		// Which scopes there are, the model of the verifier says.
+		// The verifier checks whether a scope exists.
 		"scope of another model": func(n *deploy.Nginx) { n.Policy = "need/read:bucket/my-files.2" },
 	}
 	for name, change := range tests {
@@ -106,8 +107,8 @@ func TestWriteAccepts(t *testing.T) {
 	}
 }
 
-// TestWriteRefuses puts into every field what would end a directive, begin
-// another, be a variable or a comment, or is not what the field is for.
+// TestWriteRefuses puts invalid values into every field: the end of a directive, a
+// new directive, a variable, a comment, or a value of another type.
 func TestWriteRefuses(t *testing.T) {
 	evil := []string{
 		"", " ", ";", "}", "{", "#", "$host", `"`, "'", `\`, "\n", "\r", "\t", "\x00", "\v", "\u00a0", "é",
@@ -120,7 +121,7 @@ func TestWriteRefuses(t *testing.T) {
 		"policy":     func(n *deploy.Nginx, s string) { n.Policy = s },
 		"access-log": func(n *deploy.Nginx, s string) { n.AccessLog = s },
 	}
-	good := map[string][]string{ // field -> values that the evil is added to
+	good := map[string][]string{ // field -> valid values, to which the attack is added
 		"listen":     {"8080", "127.0.0.1:8080", "[::1]:80"},
 		"upstream":   {"http://app", "http://app:3000", "http://[::1]:80"},
 		"verifier":   {"http://app", "http://app:3000", "http://[::1]:80"},
@@ -142,14 +143,14 @@ func TestWriteRefuses(t *testing.T) {
 		}
 	}
 	for field := range fields {
-		if field != "access-log" { // by default there is one
+		if field != "access-log" { // it has a default
 			refused(field, "")
 		}
 		for _, e := range evil[1:] {
 			refused(field, e)
 			for _, g := range good[field] {
 				if field == "access-log" && strings.Trim(e, "/") == "" {
-					continue // a path all the same
+					continue // still a valid path
 				}
 				refused(field, g+e)
 				refused(field, e+g)

@@ -1,14 +1,20 @@
-// Package leasemodel explores what leases and barriers can come to.
+// Package leasemodel is a model checker for the rules of leases and barriers.
 //
-// Its tests drive the machines of verifier/lease and ledger/barrier, the very
-// ones that nodes run, through every order of events that a small world allows:
-// messages that are late, lost and overtaken, answers that never come, processes
-// that stop, start again and forget, ledgers that lag, clocks that run slow, and
-// time that passes at any point. In no state may a receipt have been given while a process that
-// may still answer lacks what the receipt covers.
+// Its tests drive the machines of verifier/lease and ledger/barrier, the same
+// code that nodes run, through every order of events in a small world:
 //
-// The same explorer is shown worlds in which somebody breaks a rule, and has to
-// find what comes of it: one that finds nothing there would prove nothing.
+//   - messages are delayed, lost and reordered
+//   - acknowledgements never arrive
+//   - processes stop, restart and forget
+//   - ledgers lag
+//   - clocks run slow
+//   - time passes at any point
 //
-// ops/design/0008 has the argument that this checks.
+// In no state may a receipt exist while a process may still answer without the
+// events that the receipt covers.
+//
+// The explorer also gets worlds in which a node breaks a rule, and must find the
+// violation. Otherwise the absence of violations would prove nothing.
+//
+// ops/design/0008 has the argument that these tests check.
 package leasemodel

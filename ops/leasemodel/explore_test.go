@@ -12,17 +12,18 @@ import (
 
 var deep = flag.Bool("deep", false, "explore larger worlds, for minutes")
 
-// found is what an exploration has seen.
+// found is the result of an exploration.
 type found struct {
 	states  int
 	levels  int
-	trace   []step // to a state that may not be; nil where there is none
+	trace   []step // to a violation; nil if there is none
 	took    time.Duration
 	both    int // states with a receipt in which a process holds a lease and has applied
 	refuses int // with a receipt, in which one that has not applied has no lease
 }
 
-// visited is the set of worlds seen, by hash, with how each was first reached.
+// visited is the set of visited states, by hash, with the step that first led to
+// each.
 type visited struct {
 	shards [64]struct {
 		mu   sync.Mutex
@@ -53,7 +54,7 @@ func (v *visited) len() (n int) {
 	return n
 }
 
-// trace returns the steps to a world.
+// trace returns the steps to a state.
 func (v *visited) trace(hash, first uint64) []step {
 	var back []step
 	for hash != first {
@@ -64,13 +65,13 @@ func (v *visited) trace(hash, first uint64) []step {
 	return back
 }
 
-// queued is a world that is still to be looked at.
+// queued is a state whose next states are not explored yet.
 type queued struct {
 	w    *world
 	hash uint64
 }
 
-// explore looks at every world that can come to be, the nearest first.
+// explore visits every reachable state, breadth first.
 func explore(l limits) found {
 	began := time.Now()
 	v := &visited{}

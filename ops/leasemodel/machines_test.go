@@ -12,14 +12,14 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// Machines in one state are few, and worlds are many. So each state of a machine
-// is kept once, never changed, and what becomes of it is remembered.
+// There are few states of machines and many worlds. So each state of a machine is
+// stored once and never changed, and its transitions are cached.
 
 // node is a verifier's machine.
 type node struct {
 	m   *lease.Machine
-	sum uint64 // of all that it holds
-	// Of the renewal that was sent last.
+	sum uint64 // hash of the state
+	// Of the last renewal sent.
 	number  int8
 	joining bool
 }
@@ -36,7 +36,7 @@ type wait struct {
 	sum uint64
 }
 
-// act is something that a machine is told.
+// act is an input of a machine.
 type act struct {
 	verb        verb
 	a, b        int8
@@ -51,13 +51,13 @@ const (
 	vSend    verb = iota // now
 	vFailed              // a: number
 	vAcked               // a: number, b: sequence
-	vRead                // a: sequence of what is no barrier
+	vRead                // a: sequence of a message that is no barrier
 	vBarrier             // a: sequence, b: floor
 	vLost
 	vApplied // a: position
 	vGiveUp
 
-	lBegin       // a: sequence, b: 1 where all is read
+	lBegin       // a: sequence, b: 1 if everything is read
 	lLost        //
 	lRenewal     // a: sequence, b: position, who, number, joining
 	lGivenUp     // the same
@@ -78,16 +78,16 @@ type asked struct {
 	now  int8
 }
 
-// looked is what came of looking whether a wait is over.
+// looked is the result of checking whether a wait has ended.
 type looked struct {
 	w    *wait
 	over bool
 }
 
-// stepper finds what can happen next. One goroutine uses it.
+// stepper computes the next states. It is not safe for concurrent use.
 type stepper struct {
 	l    *limits
-	emit func(step, *world) // keeps nothing of the world
+	emit func(step, *world) // must not retain the world
 	next world              // given to emit
 
 	nodes map[told]*node
@@ -100,8 +100,7 @@ func newStepper(l *limits) *stepper {
 	return &stepper{l: l, nodes: map[told]*node{}, bases: map[told]*base{}, waits: map[asked]*wait{}, looks: map[asked]looked{}}
 }
 
-// tell returns what a verifier's machine becomes. A new one is told where there
-// is none.
+// tell returns the next state of a verifier's machine. A nil machine is a new one.
 func (s *stepper) tell(to *node, a act) *node {
 	key := told{act: a}
 	if to != nil {
@@ -147,7 +146,7 @@ func (s *stepper) tell(to *node, a act) *node {
 	return n
 }
 
-// tellLedger is tell for a ledger's machine.
+// tellLedger does the same for a ledger's machine.
 func (s *stepper) tellLedger(to *base, a act) *base {
 	key := told{act: a}
 	if to != nil {
@@ -203,7 +202,7 @@ func (s *stepper) tellLedger(to *base, a act) *base {
 	return n
 }
 
-// ask begins a wait.
+// ask starts a wait.
 func (s *stepper) ask(to *base, now int8) (*base, *wait) {
 	key := asked{m: to.sum, now: now}
 	machine := told{to.sum, act{verb: -1, now: now}}
@@ -217,7 +216,7 @@ func (s *stepper) ask(to *base, now int8) (*base, *wait) {
 	return n, w
 }
 
-// look asks whether a wait is over.
+// look checks whether a wait has ended.
 func (s *stepper) look(at *base, of *wait, now int8, early bool) looked {
 	key := asked{at.sum, of.sum, now}
 	if l, ok := s.looks[key]; ok {
@@ -237,12 +236,12 @@ func (s *stepper) look(at *base, of *wait, now int8, early bool) looked {
 
 var seed = maphash.MakeSeed()
 
-// sum hashes all that a machine holds.
+// sum hashes the state of a machine.
 func sum(machine any) uint64 {
 	return maphash.Bytes(seed, encode(nil, reflect.ValueOf(machine)))
 }
 
-// encode appends a value, its hidden fields included.
+// encode appends a value with its unexported fields.
 func encode(b []byte, v reflect.Value) []byte {
 	switch v.Kind() {
 	case reflect.Bool:

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// worlds are what is explored. Each has room for what its name says and not for
-// much else: all of it together would take days. Those of -deep take
-// some gigabytes of memory each.
+// worlds are explored one by one. Each allows the faults that its name says and
+// few others, because all faults together would take days. With -deep, each takes
+// some gigabytes of memory.
 var worlds = []struct {
 	name  string
 	small limits
 	deep  limits
-	quick bool // the small one takes no second
+	quick bool // the small world takes less than a second
 }{
 	{
-		"renewals that are late", // and overtake each other and the barrier
+		"delayed renewals", // which overtake each other and the barrier
 		limits{Horizon: 6, Renewals: 2, Barriers: 1},
 		limits{Horizon: 6, Renewals: 2, Barriers: 2},
 		false,
@@ -27,7 +27,7 @@ var worlds = []struct {
 		false,
 	},
 	{
-		"a ledger that looks late",
+		"a ledger that checks late",
 		limits{Horizon: 6, Renewals: 1, Barriers: 1, Slow: 1, Lazy: true},
 		limits{Horizon: 5, Renewals: 2, Barriers: 1, Lazy: true},
 		true,
@@ -39,13 +39,13 @@ var worlds = []struct {
 		true,
 	},
 	{
-		"a verifier that starts again",
+		"a verifier that restarts",
 		limits{Horizon: 4, Renewals: 1, Barriers: 2, Restarts: 1},
 		limits{Horizon: 3, Renewals: 2, Barriers: 2, Restarts: 1},
 		false,
 	},
 	{
-		"two processes by one name",
+		"two processes with one name",
 		limits{Horizon: 4, Renewals: 1, Barriers: 1, Restarts: 1, Twin: true},
 		limits{Horizon: 4, Renewals: 2, Barriers: 1, Restarts: 1, Twin: true},
 		false,
@@ -57,25 +57,25 @@ var worlds = []struct {
 		false,
 	},
 	{
-		"a second ledger and a verifier that starts again",
+		"a second ledger and a verifier that restarts",
 		limits{Horizon: 2, Renewals: 1, Barriers: 2, Second: true, Restarts: 1},
 		limits{Horizon: 3, Renewals: 1, Barriers: 2, Second: true, Restarts: 1},
 		false,
 	},
 	{
-		"more processes by one name than a ledger tells apart",
+		"more processes with one name than a ledger distinguishes",
 		limits{Horizon: 4, Renewals: 1, Barriers: 1, Restarts: 1, Twin: true, Told: 1},
 		limits{Horizon: 4, Renewals: 2, Barriers: 1, Restarts: 1, Twin: true, Told: 1},
 		false,
 	},
 	{
-		"a ledger that starts again",
+		"a ledger that restarts",
 		limits{Horizon: 5, Renewals: 1, Barriers: 1, LedgerRestarts: 1},
 		limits{Horizon: 5, Renewals: 1, Barriers: 2, LedgerRestarts: 1},
 		false,
 	},
 	{
-		"an index that begins anew",
+		"an index that is rebuilt",
 		limits{Horizon: 5, Renewals: 1, Barriers: 1, Rebuilds: 1},
 		limits{Horizon: 5, Renewals: 2, Barriers: 1, Rebuilds: 1},
 		true,
@@ -136,17 +136,17 @@ func TestBrokenRulesAreCaught(t *testing.T) {
 		broken rule
 	}{
 		{"it does not read up to its renewal", limits{Horizon: 5, Renewals: 1, Barriers: 1}, noRead},
-		{"it ignores what barriers ask for", limits{Horizon: 5, Renewals: 1, Barriers: 1}, noFloor},
-		{"the lease runs from the acknowledgement", limits{Horizon: 6, Renewals: 1, Barriers: 1}, fromAck},
-		{"it begins without a barrier behind its renewal", limits{Horizon: 5, Renewals: 1, Barriers: 1, Restarts: 1}, noJoin},
-		{"it answers whatever its index holds", limits{Horizon: 5, Renewals: 1, Barriers: 1, Rebuilds: 1}, noLeast},
-		{"it gives its lease up and answers a little longer", limits{Horizon: 5, Renewals: 1, Barriers: 1, GiveUps: 1}, lateStop},
-		{"it starts again in the name of the process before", limits{Horizon: 4, Renewals: 1, Barriers: 2, Restarts: 1}, sameInstance},
-		{"a renewal behind the barrier is taken for the proof", limits{Horizon: 5, Renewals: 2, Barriers: 1}, doneByRenewal},
-		{"barriers are written whatever the last one is", limits{Horizon: 2, Renewals: 1, Barriers: 2, Second: true, Restarts: 1}, unconditional},
-		{"a ledger that starts takes itself to know all holders", limits{Horizon: 5, Renewals: 1, Barriers: 1, LedgerRestarts: 1}, forgetHolders},
-		{"a ledger waits no longer than a lease, and a clock is slow", limits{Horizon: 5, Renewals: 1, Barriers: 1, Slow: 1}, noMargin},
-		{"a ledger leaves processes out that it does not tell apart", limits{Horizon: 4, Renewals: 1, Barriers: 2, Restarts: 1, Told: 1}, leaveOut},
+		{"it ignores the floor of barriers", limits{Horizon: 5, Renewals: 1, Barriers: 1}, noFloor},
+		{"its lease starts at the acknowledgement", limits{Horizon: 6, Renewals: 1, Barriers: 1}, fromAck},
+		{"it joins without a barrier after its renewal", limits{Horizon: 5, Renewals: 1, Barriers: 1, Restarts: 1}, noJoin},
+		{"it answers below its minimum position", limits{Horizon: 5, Renewals: 1, Barriers: 1, Rebuilds: 1}, noLeast},
+		{"it answers for a while after it has released its lease", limits{Horizon: 5, Renewals: 1, Barriers: 1, GiveUps: 1}, lateStop},
+		{"it restarts with the instance of the previous process", limits{Horizon: 4, Renewals: 1, Barriers: 2, Restarts: 1}, sameInstance},
+		{"a ledger takes a renewal after the barrier as proof", limits{Horizon: 5, Renewals: 2, Barriers: 1}, doneByRenewal},
+		{"barriers are written without a condition on the last one", limits{Horizon: 2, Renewals: 1, Barriers: 2, Second: true, Restarts: 1}, unconditional},
+		{"a ledger that starts assumes that it knows all holders", limits{Horizon: 5, Renewals: 1, Barriers: 1, LedgerRestarts: 1}, forgetHolders},
+		{"a ledger waits without the margin, and a clock is slow", limits{Horizon: 5, Renewals: 1, Barriers: 1, Slow: 1}, noMargin},
+		{"a ledger ignores processes that it does not distinguish", limits{Horizon: 4, Renewals: 1, Barriers: 2, Restarts: 1, Told: 1}, leaveOut},
 		{"a ledger does not read up to its barrier", limits{Horizon: 4, Renewals: 1, Barriers: 2, Cold: true}, readNotUpTo},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -158,7 +158,7 @@ func TestBrokenRulesAreCaught(t *testing.T) {
 			f := explore(l)
 			t.Log(f)
 			if f.trace == nil {
-				t.Error("nothing was found")
+				t.Error("the explorer found no violation")
 				return
 			}
 			t.Logf("found:\n%s", f.story())

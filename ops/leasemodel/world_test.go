@@ -9,20 +9,21 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Time goes in ticks. A lease is two of them, and the margin for clocks no more
-// than one.
+// Time passes in ticks. A lease is two ticks, and the margin for slow clocks is at
+// most one.
 const (
 	tick     = 103 * time.Millisecond
 	leaseFor = 2 * tick
 )
 
-// Positions of the log: what all know at the start, and what is revoked.
+// Positions of the log: the start, which all nodes have applied, and the
+// revocation.
 const (
 	before  = 1
 	revoked = 2
 )
 
-// limits bound a world.
+// limits bound the events in a world.
 type limits struct {
 	Horizon  int // ticks
 	Renewals int // sent, over all processes
@@ -31,55 +32,55 @@ type limits struct {
 	Slow           int  // ticks that the verifiers' clock may lose
 	Lost           int  // gaps in a verifier's reading
 	LedgerLost     int  // gaps in a ledger's reading
-	Restarts       int  // of the verifier, which may come back with an older index
-	Twin           bool // the one before goes on beside the new one
+	Restarts       int  // of the verifier, which may return with an older index
+	Twin           bool // after a restart, the old process also runs on
 	GiveUps        int
-	Rebuilds       int // indexes that begin anew under a process that goes on
-	Failed         int // renewals given up on, which may land later
-	Timeouts       int // the same of barriers
+	Rebuilds       int // of the index, in a process that runs on
+	Failed         int // renewals that time out, and may be committed later
+	Timeouts       int // barriers that time out, and may be committed later
 	LedgerRestarts int
-	Faults         int  // of all kinds above but slow ticks, together; 0 means no bound
-	Second         bool // a second ledger, which begins knowing nothing and lags
-	Told           int  // processes of one name that a ledger tells apart; 0 means as many as it does
-	Cold           bool // nobody has a lease at first
-	// Lazy lets a ledger look whether a wait is over at some time after what ends
-	// it, and be asked at some time after the revocation; else at once.
+	Faults         int  // total of the faults above without slow ticks; 0 means no limit
+	Second         bool // a second ledger, which knows nothing at first and lags
+	Told           int  // processes with one name that a ledger distinguishes; 0 means the default
+	Cold           bool // no process has a lease at first
+	// Lazy lets a ledger notice later that a wait has ended, and lets the caller
+	// ask for a receipt later than the revocation. Otherwise both are immediate.
 	Lazy bool
 
-	// Broken is the rule that somebody breaks.
+	// Broken is the rule that a node breaks.
 	Broken rule
 }
 
-// rule is a way to drive the machines wrongly.
+// rule is a rule that a node can break.
 type rule int
 
 const (
 	none          rule = iota
 	noRead             // a verifier does not read up to its renewal
-	noFloor            // it ignores what barriers ask for
-	fromAck            // its lease runs from the acknowledgement
-	noJoin             // it begins without a barrier behind its renewal
-	noLeast            // it answers whatever its index holds
-	lateStop           // it gives its lease up and answers a little longer
-	sameInstance       // it starts again in the name of the process before
-	doneByRenewal      // a ledger takes a renewal behind the barrier for the proof
-	unconditional      // barriers are written whatever the last one is
-	forgetHolders      // a ledger that starts takes itself to know all holders
-	noMargin           // a ledger waits no longer than a lease
-	leaveOut           // a ledger takes no notice of processes that it does not tell apart
-	readNotUpTo        // a ledger looks at what it knows, not at what stands before its barrier
+	noFloor            // it ignores the floor of barriers
+	fromAck            // its lease starts at the acknowledgement, not at the renewal
+	noJoin             // it joins without a barrier after its renewal
+	noLeast            // it answers below its minimum position
+	lateStop           // it answers for a while after it has released its lease
+	sameInstance       // it restarts with the instance of the previous process
+	doneByRenewal      // a ledger takes a renewal after the barrier as proof
+	unconditional      // barriers are written without a condition on the last one
+	forgetHolders      // a ledger that starts assumes that it knows all holders
+	noMargin           // a ledger waits for a lease without the margin
+	leaveOut           // a ledger ignores processes that it does not distinguish
+	readNotUpTo        // a ledger does not read the stream up to its barrier
 )
 
-// kind is of a message in the stream of leases.
+// kind is the kind of a message in the stream of leases.
 type kind int8
 
 const (
 	renewal kind = iota
 	givingUp
-	fence
+	barrierEntry
 )
 
-// message is one in the stream of leases, or on its way there.
+// message is a message in the stream of leases, or in flight to it.
 type message struct {
 	kind    kind
 	who     int8 // instance, or ledger
@@ -89,15 +90,15 @@ type message struct {
 	after   int8 // a barrier's condition
 }
 
-// answer is what comes back for a message.
+// answer is the acknowledgement or refusal of a message.
 type answer struct {
 	kind    kind
 	who     int8
 	number  int8
-	seq, at int8 // of the message; where it was refused, of the barrier that is the last
+	seq, at int8 // of the message; if it was refused, of the last barrier
 }
 
-// Lists are part of a world, so that a copy of one shares nothing with it.
+// The lists are arrays, so a copy of a world shares nothing with the original.
 type (
 	messages struct {
 		n int8
@@ -111,8 +112,8 @@ type (
 
 func (l *messages) list() []message { return l.a[:l.n] }
 
-// sorted tells that the order means nothing, so worlds that differ in it alone
-// are one.
+// add adds a message. If sorted is true, the order has no meaning, and worlds that
+// differ only in the order are equal.
 func (l *messages) add(m message, sorted bool) {
 	l.a[l.n] = m
 	for i := l.n; sorted && i > 0 && compare(l.a[i], l.a[i-1]) < 0; i-- {
@@ -147,10 +148,10 @@ type verifier struct {
 	applied  int8 // by its index
 	read     int8 // of the stream of leases
 	alive    bool
-	stopped  bool // it answers nothing any more
-	ending   bool // it gave up and stops later (lateStop)
-	unsent   int8 // renewals that the machine is not told of yet (fromAck)
-	sent     int8 // when its last renewal was, by its clock
+	stopped  bool // it does not answer any more
+	ending   bool // it released its lease and stops later (lateStop)
+	unsent   int8 // renewals that the machine does not know of yet (fromAck)
+	sent     int8 // time of its last renewal, by its clock
 }
 
 type ledger struct {
@@ -164,16 +165,16 @@ type ledger struct {
 
 const instances = 3
 
-// world is all there is at one moment.
+// world is one state of the model.
 type world struct {
 	now, slow int8
 	end       int8 // of the log
 	leases    messages
-	air       messages // published and not committed; lost ones stay here
+	air       messages // published and not committed; lost messages stay here
 	answers   answers
 	v         [2]verifier
 	l         [2]ledger
-	said      [instances]int8 // instance -> the position that it reported
+	said      [instances]int8 // instance -> its reported position
 	receipt   bool
 	used      used
 }
@@ -188,14 +189,14 @@ func (u *used) faults() int {
 
 func (w *world) time() time.Duration { return time.Duration(w.now) * tick }
 
-// clock is what the verifiers' clock shows, in ticks.
+// clock returns the time of the verifiers' clock, in ticks.
 func (w *world) clock() int8 { return w.now - w.slow }
 
 func holder(instance int8) events.Holder {
 	return events.Holder{Node: "verifier", Instance: string('a' + rune(instance))}
 }
 
-// answering returns whether a verifier may still allow what was revoked.
+// answering reports whether a verifier may still accept the revoked token.
 func (w *world) answering(l *limits, v *verifier) bool {
 	if !v.alive || v.stopped || v.applied >= revoked {
 		return false
@@ -208,23 +209,23 @@ func (w *world) wrong(l *limits) bool {
 	return w.receipt && (w.answering(l, &w.v[0]) || w.answering(l, &w.v[1]))
 }
 
-// over returns whether nothing can go wrong any more, so that there is no need
-// to look at what comes of it.
+// over reports whether no violation can follow any more, so that the states after
+// it need not be explored.
 func (w *world) over(l *limits) bool {
 	return !w.mayReceive(l) || !w.mayAnswer(l)
 }
 
-// mayReceive returns whether there is a receipt or may come to be one.
+// mayReceive reports whether a receipt exists or may follow.
 func (w *world) mayReceive(l *limits) bool {
 	if w.receipt || int(w.used.barriers) < l.Barriers || l.Broken == doneByRenewal {
 		return true
 	}
-	covers := func(m message) bool { return m.kind == fence && m.at >= revoked }
+	covers := func(m message) bool { return m.kind == barrierEntry && m.at >= revoked }
 	return slices.ContainsFunc(w.leases.list(), covers) || slices.ContainsFunc(w.air.list(), covers)
 }
 
-// mayAnswer returns whether a process may have a lease, now or later, while it
-// lacks the revocation.
+// mayAnswer reports whether a process may have a lease, now or later, without
+// having applied the revocation.
 func (w *world) mayAnswer(l *limits) bool {
 	if int(w.used.restarts) < l.Restarts {
 		return true
@@ -240,8 +241,9 @@ func (w *world) mayAnswer(l *limits) bool {
 	return false
 }
 
-// settle takes away what makes no difference any more.
-func (w *world) settle(l *limits) {
+// normalize clears what cannot matter any more, so that equivalent states are
+// equal.
+func (w *world) normalize(l *limits) {
 	if w.receipt {
 		for i := range w.l {
 			w.l[i].w, w.l[i].heard = nil, [instances]bool{}
@@ -250,7 +252,7 @@ func (w *world) settle(l *limits) {
 	}
 	for i := int(w.answers.n) - 1; i >= 0; i-- {
 		a := w.answers.a[i]
-		wanted := a.kind == fence && w.l[a.who].busy && w.l[a.who].ask == a.number
+		wanted := a.kind == barrierEntry && w.l[a.who].busy && w.l[a.who].ask == a.number
 		for j := range w.v {
 			v := &w.v[j]
 			wanted = wanted || a.kind == renewal && v.alive && !v.stopped && v.instance == a.who
@@ -293,16 +295,16 @@ const (
 )
 
 var opNames = [...]string{
-	"a tick passes", "a tick passes that the verifiers' clock misses", "the revocation is committed",
-	"verifier sends a renewal", "message is committed or refused", "answer arrives", "verifier gives up on its oldest renewal",
-	"verifier applies the revocation", "verifier reads a message", "verifier's reading has a gap",
-	"verifier starts again", "verifier starts again with an older index", "verifier gives its lease up", "verifier stops at last",
-	"verifier's index begins anew", "ledger reads a message", "ledger's reading has a gap", "ledger applies the revocation",
-	"ledger writes a barrier", "ledger gives up on its barrier", "ledger hears what an instance has applied", "ledger is asked for a receipt",
-	"ledger looks whether the wait is over", "ledger starts again and reads on from the end", "ledger starts again and reads from the beginning",
+	"a tick passes", "a tick passes on all clocks but the verifiers'", "the revocation is committed",
+	"verifier sends a renewal", "message is committed or refused", "answer arrives", "verifier's oldest renewal times out",
+	"verifier applies the revocation", "verifier reads a message", "verifier reads on after a gap",
+	"verifier restarts", "verifier restarts with an older index", "verifier releases its lease", "verifier stops",
+	"verifier rebuilds its index", "ledger reads a message", "ledger reads on after a gap", "ledger applies the revocation",
+	"ledger writes a barrier", "ledger's barrier times out", "ledger gets the position of an instance", "ledger is asked for a receipt",
+	"ledger checks whether the wait has ended", "ledger restarts and reads on from the end", "ledger restarts and reads from the beginning",
 }
 
-// start returns the first world.
+// start returns the initial state.
 func start(l *limits) *world {
 	s := newStepper(l)
 	w := &world{end: before}
@@ -317,7 +319,7 @@ func start(l *limits) *world {
 	if l.Cold {
 		return w
 	}
-	// The first lease, with nothing lost.
+	// The verifier gets its first lease without a fault.
 	s.l = &limits{Horizon: 1, Renewals: 1, Barriers: 1}
 	for _, at := range []step{
 		{opSend, 0},
@@ -351,7 +353,7 @@ type step struct {
 
 func (s step) String() string { return fmt.Sprintf("%s (%d)", opNames[s.op], s.arg) }
 
-// all calls emit for every world that may come next.
+// all calls emit for every possible next state.
 func (s *stepper) all(w *world) {
 	if w.over(s.l) {
 		return
@@ -388,13 +390,13 @@ func (s *stepper) try(w *world, op opcode, args int) {
 			if !s.l.Lazy {
 				s.look0(&s.next)
 			}
-			s.next.settle(s.l)
+			s.next.normalize(s.l)
 			s.emit(at, &s.next)
 		}
 	}
 }
 
-// look0 looks at once whether the wait is over.
+// look0 checks at once whether the wait has ended.
 func (s *stepper) look0(w *world) {
 	if to := &w.l[0]; to.w != nil && !w.receipt {
 		looked := s.look(to.m, to.w, w.now, s.l.Broken == noMargin)
@@ -402,7 +404,7 @@ func (s *stepper) look0(w *world) {
 	}
 }
 
-// do changes w, and returns false where the step is not possible.
+// do applies a step to w. It returns false if the step is not possible.
 func (s *stepper) do(w *world, at step) bool {
 	l := s.l
 	if l.Faults > 0 && w.used.faults() >= l.Faults {
@@ -456,7 +458,7 @@ func compare(a, b message) int {
 
 func (w *world) lastBarrier() (seq, floor int8) {
 	for i, m := range slices.Backward(w.leases.list()) {
-		if m.kind == fence {
+		if m.kind == barrierEntry {
 			return int8(i + 1), m.at
 		}
 	}
@@ -467,7 +469,7 @@ func (s *stepper) commit(w *world, i int) {
 	m := w.air.remove(i)
 	back := answer{kind: m.kind, who: m.who, number: m.number, at: m.at}
 	last, floor := w.lastBarrier()
-	if m.kind == fence && m.after != last && s.l.Broken != unconditional {
+	if m.kind == barrierEntry && m.after != last && s.l.Broken != unconditional {
 		back.seq, back.at = last, floor // refused; the last one is read
 	} else {
 		w.leases.add(m, false)
@@ -481,7 +483,7 @@ func (s *stepper) commit(w *world, i int) {
 func (s *stepper) answer(w *world, i int) {
 	l := s.l
 	a := w.answers.remove(i)
-	if a.kind == fence {
+	if a.kind == barrierEntry {
 		to := &w.l[a.who]
 		if !to.busy || to.ask != a.number {
 			return
@@ -547,7 +549,7 @@ func (s *stepper) verifierStep(w *world, op opcode, i int) bool {
 		return int(u.renewals) <= l.Renewals
 	case opFail:
 		u.failed++
-		number := int8(0) // the oldest of which no answer came
+		number := int8(0) // the oldest without an answer
 		for _, m := range w.air.list() {
 			if m.kind == renewal && m.who == v.instance && (number == 0 || m.number < number) {
 				number = m.number
@@ -577,7 +579,7 @@ func (s *stepper) verifierStep(w *world, op opcode, i int) bool {
 		}
 		v.read++
 		at := act{verb: vRead, a: v.read}
-		if m := w.leases.a[v.read-1]; m.kind == fence {
+		if m := w.leases.a[v.read-1]; m.kind == barrierEntry {
 			at.verb, at.b = vBarrier, m.at
 			if l.Broken == noFloor {
 				at.b = 0
@@ -600,7 +602,7 @@ func (s *stepper) verifierStep(w *world, op opcode, i int) bool {
 			if applied == before {
 				return false
 			}
-			applied = before // it had not come to the disk
+			applied = before // it was not on disk
 		}
 		if l.Broken == sameInstance {
 			instance = v.instance
@@ -638,13 +640,13 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 	l, to, u := s.l, &w.l[i], &w.used
 	switch op {
 	case opLedgerRead:
-		// The second one learns of other barriers when its own is refused.
+		// The second ledger learns of other barriers when its own is refused.
 		if to.read >= w.leases.n || w.receipt || i > 0 && !l.Lazy {
 			return false
 		}
 		to.read++
 		m := w.leases.a[to.read-1]
-		if m.kind == fence {
+		if m.kind == barrierEntry {
 			to.m = s.tellLedger(to.m, act{verb: lBarrier, a: to.read, b: m.at, now: w.now})
 			return true
 		}
@@ -658,7 +660,7 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 		}
 		return true
 	case opLedgerLose:
-		// It goes on behind the end, not knowing what was there.
+		// It reads on after the end, and does not know the earlier messages.
 		u.ledgerLost++
 		if to.read >= w.leases.n || w.receipt {
 			return false
@@ -668,8 +670,8 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 		to.m = s.tellLedger(to.m, act{verb: lBegin, a: to.read + 1, now: w.now})
 		return int(u.ledgerLost) <= l.LedgerLost
 	case opLedgerApply:
-		// The first one's wait names the position itself; this is what a barrier
-		// of the second one names.
+		// The wait of the first ledger names the position itself. This is the floor
+		// of the second ledger's barrier.
 		if i == 0 || w.end < revoked {
 			return false
 		}
@@ -684,7 +686,7 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 		to.busy = true
 		to.ask++
 		floor, after := to.m.m.Next()
-		w.air.add(message{kind: fence, who: int8(i), number: to.ask, at: int8(floor), after: int8(after)}, true)
+		w.air.add(message{kind: barrierEntry, who: int8(i), number: to.ask, at: int8(floor), after: int8(after)}, true)
 		return true
 	case opTimeout:
 		u.timeouts++
@@ -727,7 +729,7 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 	panic("unknown step")
 }
 
-// key appends all that tells w from another world.
+// key appends an encoding that differs for any two different states.
 func (w *world) key(b []byte) []byte {
 	b = append(b, byte(w.now), byte(w.slow), byte(w.end), bit(w.receipt))
 	u := w.used

@@ -1,3 +1,3 @@
-// Package proxytest runs real proxies, with the configuration that the program
-// prints, in front of real verifiers. All of it is in its tests.
+// Package proxytest runs real proxies with the configuration that the program
+// prints, in front of real verifiers. It has only tests.
 package proxytest

@@ -12,8 +12,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// TestLimits asks through nginx with a token that is held to a rate, and with
-// one that ends soon.
+// TestLimits sends requests through nginx with a rate-limited token, and with one
+// that expires soon.
 func TestLimits(t *testing.T) {
 	nginxPath(t)
 	p := startProcess(t, node.Config{
@@ -26,7 +26,7 @@ func TestLimits(t *testing.T) {
 	}
 	c := &cluster{t: t, nodes: []*process{p}, root: strings.TrimSpace(string(root))}
 	c.waitReady(1)
-	f := &fence{cluster: c, t: t, app: startApp(t)}
+	f := &fixture{cluster: c, t: t, app: startApp(t)}
 	n := startNginx(t, snippet(t, f.app.url, "site", p.addr.Verify))
 	account := f.account("alice")
 	made := func(more map[string]any) (secret string) {
@@ -43,8 +43,8 @@ func TestLimits(t *testing.T) {
 	ending := made(map[string]any{"expires_in": "24h"})
 	lasting := made(map[string]any{"expires_in": "4000h"})
 
-	// A request a second: of several at once some are too many, however slow
-	// this machine is.
+	// The limit is one request a second. Of several requests at once some exceed
+	// it, also on a slow machine.
 	let, limited := 0, 0
 	for until := time.Now().Add(patience); limited == 0 && time.Now().Before(until); {
 		a := n.send(get("/site/3/x", bearer(slow)))
@@ -85,7 +85,7 @@ func TestLimits(t *testing.T) {
 			}
 		}
 	}
-	// The application's own answer keeps the warning too, and a refusal has none.
+	// An error of the application also has the warning. A refusal does not.
 	a := n.send(get("/site/3/x", bearer(ending), "X-Answer: 500"))
 	if a.StatusCode != 500 || a.Header.Get(verifier.ExpiresHeader) == "" {
 		t.Errorf("the application's own failure: %d %v, want it with the warning", a.StatusCode, a.Header)

@@ -21,8 +21,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// identity returns the headers in our name that a request reached the
-// application with, in any spelling that it could take for one.
+// identity returns the identity headers (X-Ledger-…) with which a request reached
+// the application, in any spelling that an application could accept.
 func identity(h http.Header) map[string]string {
 	out := map[string]string{}
 	for name, values := range h {
@@ -39,9 +39,9 @@ func identity(h http.Header) map[string]string {
 	return out
 }
 
-// passed holds an answer to being the application's, and what the application
-// saw to being true.
-func (f *fence) passed(what string, a answer, who token, site string) {
+// passed checks that the answer is the application's, and that the application
+// saw the right identity.
+func (f *fixture) passed(what string, a answer, who token, site string) {
 	f.t.Helper()
 	seen := f.app.take()
 	if a.StatusCode != 200 || len(seen) != 1 {
@@ -60,8 +60,8 @@ func (f *fence) passed(what string, a answer, who token, site string) {
 	}
 }
 
-// refused holds an answer to a status, and to that the application saw nothing.
-func (f *fence) refused(what string, a answer, want int) {
+// refused checks the status of an answer, and that the application saw nothing.
+func (f *fixture) refused(what string, a answer, want int) {
 	f.t.Helper()
 	if a.StatusCode != want {
 		f.t.Errorf("%s: status %d, want %d", what, a.StatusCode, want)
@@ -71,9 +71,9 @@ func (f *fence) refused(what string, a answer, want int) {
 	}
 }
 
-// TestNginx is the promise of the configuration, with everything in order.
+// TestNginx tests the promises of the configuration without faults.
 func TestNginx(t *testing.T) {
-	f := startFence(t, 0)
+	f := startFixture(t, 0)
 	account := f.account("alice")
 	good := f.token(account, "view:site/3")
 	strange := f.token(account, "view:site/4")
@@ -148,8 +148,8 @@ func TestNginx(t *testing.T) {
 				}
 			}
 		}
-		// nginx 1.22 refuses two Authorization headers by itself; what it passes
-		// on, the verifier refuses.
+		// nginx 1.22 refuses two Authorization headers itself. The verifier refuses
+		// those that nginx passes on.
 		a := f.all.send(get("/site/3/x", bearer(good.secret), bearer(strange.secret)))
 		t.Logf("two Authorization headers: status %d", a.StatusCode)
 		if a.StatusCode == 401 && a.Header.Get("WWW-Authenticate") != twice {
@@ -163,8 +163,8 @@ func TestNginx(t *testing.T) {
 
 	t.Run("Spoofed", func(t *testing.T) {
 		f := f.in(t)
-		// Whatever a client sends in our name, the application sees the truth
-		// or nothing.
+		// If a client sends identity headers, the application sees the true
+		// identity or no request.
 		lines := []string{
 			"X-Ledger-Owner: root", "x-ledger-owner: root", "X-LEDGER-ANYTHING: root", "X-Ledger-: root",
 			"X_Ledger_Account: root", "x_ledger_account: root", "X-Ledger_Account: root", "X_Ledger-Account: root",
@@ -189,15 +189,15 @@ func TestNginx(t *testing.T) {
 					t.Errorf("%s: status %d, want 200, 400 or 403", what, a.StatusCode)
 				}
 			}
-			// Nor is anybody let in by it.
+			// The headers do not grant access either.
 			a := f.all.send(get("/site/3/x", line))
 			if a.StatusCode != 400 && a.StatusCode != 403 {
 				f.refused(line+" without a token", a, 401)
 			}
 		}
 		t.Log(len(lines), "spoofed headers; statuses", statuses)
-		// Those that nginx cannot know the names of are what the verifier
-		// refuses, and those that it sets are no reason to refuse.
+		// The verifier refuses headers whose names nginx cannot know. It does not
+		// refuse headers that nginx sets.
 		for line, want := range map[string]int{"X-Ledger-Owner: root": 403, "X-Ledger-Account: root": 200, "X_Ledger_Account: root": 200} {
 			if a := f.all.send(get("/site/3/x", line, bearer(good.secret))); a.StatusCode != want {
 				t.Errorf("%q: status %d, want %d", line, a.StatusCode, want)
@@ -208,8 +208,8 @@ func TestNginx(t *testing.T) {
 
 	t.Run("NoLabel", func(t *testing.T) {
 		f := f.in(t)
-		// A token without label or scopes leaves nothing of the client's where
-		// its own headers are empty.
+		// If a token has no label or scopes, its headers are empty. The client's
+		// headers do not take their place.
 		n := startNginx(t, snippet(t, f.app.url, "any", f.nodes[1].addr.Verify))
 		got := f.api("POST", "/v1/tokens", map[string]any{"account": account, "scopes": []string{"track:site/9"}})
 		bare := token{id: got["token"].(map[string]any)["id"].(string), account: account, secret: got["secret"].(string)}
@@ -259,8 +259,8 @@ func TestNginx(t *testing.T) {
 				}
 			}
 		}
-		// The absolute form is for proxies; nginx makes a path of it, the same
-		// for both.
+		// The absolute form is for proxies. nginx turns it into the same path for
+		// the verifier and the application.
 		a := f.all.send(get("http://app.example.org/site/3/x", bearer(good.secret)))
 		if seen := f.app.take(); a.StatusCode != 200 || len(seen) != 1 || seen[0].uri != "/site/3/x" {
 			t.Errorf("absolute form: status %d, the application saw %v", a.StatusCode, seen)
@@ -279,7 +279,7 @@ func TestNginx(t *testing.T) {
 	})
 
 	t.Run("OneConnection", func(t *testing.T) {
-		// What belongs to one request on a connection is nothing for the next.
+		// Nothing of one request on a connection applies to the next.
 		f := f.in(t)
 		second := f.token(account, "view:site/3")
 		for i, n := range f.ways() {
@@ -310,8 +310,9 @@ func TestNginx(t *testing.T) {
 	})
 
 	t.Run("Transport", func(t *testing.T) {
-		// Bytes that two readers may cut in two ways. What nginx passes on, the
-		// application sees once, and never the part that was to be smuggled in.
+		// Request smuggling: bytes that two parsers may split in two ways. The
+		// application sees each request that nginx passes on once, and never the
+		// smuggled one.
 		f := f.in(t)
 		writer := f.token(account, "write:site/3")
 		auth := bearer(writer.secret)
@@ -355,8 +356,8 @@ func TestNginx(t *testing.T) {
 			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
-			// One more behind it ends the connection, and shows where nginx takes
-			// the first to end.
+			// One more request ends the connection, and shows where nginx ends the
+			// first request.
 			end := "GET /site/3/x/end HTTP/1.1\r\nHost: app.example.org\r\n" + auth + "\r\nConnection: close\r\n\r\n"
 			if _, err := c.Write([]byte(raw + end)); err != nil {
 				t.Logf("%s: %v", what, err) // nginx hung up before the end
@@ -397,7 +398,7 @@ func TestNginx(t *testing.T) {
 
 	t.Run("LargeHeaders", func(t *testing.T) {
 		f := f.in(t)
-		// The verifier takes some 20 KB; a client's cookies are not its business.
+		// The verifier accepts about 20 KB. The cookies of a client do not count.
 		a := f.all.send(get("/site/3/x", bearer(good.secret), "Cookie: a="+strings.Repeat("x", 7000), "X-Y: "+strings.Repeat("y", 7000)))
 		f.passed("cookies of 7 KB and others of 7 KB", a, good, "3")
 		many := []string{bearer(good.secret), "X-Y: " + strings.Repeat("y", 5000)}
@@ -434,18 +435,18 @@ func TestNginx(t *testing.T) {
 		took := time.Since(begun)
 		t.Logf("%d requests over %d connections in %s (%.0f/s): %d connections to the verifier", clients*each, clients, took.Round(time.Millisecond), clients*each/took.Seconds(), verifier.Accepted())
 		if bad.Load() > 0 {
-			t.Errorf("%d clients met a refusal", bad.Load())
+			t.Errorf("%d clients were refused", bad.Load())
 		}
 		if got := verifier.Accepted(); got > 32 {
-			t.Errorf("%d connections to the verifier, want 32 at the most", got)
+			t.Errorf("%d connections to the verifier, want at most 32", got)
 		}
 		f.app.take()
 	})
 }
 
-// TestRevoked is what all of this is for.
+// TestRevoked checks that a revoked token is refused.
 func TestRevoked(t *testing.T) {
-	f := startFence(t, 0)
+	f := startFixture(t, 0)
 	account := f.account("alice")
 	sibling := f.token(account, "view:site/3")
 	other := f.token(f.account("bob"), "view:site/3")
@@ -461,7 +462,7 @@ func TestRevoked(t *testing.T) {
 		ended := f.token(account, "view:site/3")
 		allWays("before", ended, 200)
 		f.everywhere("/v1/tokens/" + ended.id + "/revoke")
-		// At once, and not after another try.
+		// The first request after the receipt is refused.
 		allWays("revoked", ended, 401)
 		allWays("its sibling", sibling, 200)
 	}
@@ -477,20 +478,20 @@ func TestRevoked(t *testing.T) {
 	f.app.take()
 }
 
-// TestHowLong measures what passes between the answer to a revocation and the
-// last request that a node lets through.
-func TestHowLong(t *testing.T) {
+// TestRevocationDelay measures the time from the answer to a revocation to the
+// last request that a node accepts.
+func TestRevocationDelay(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures, and has no opinion")
 	}
-	f := startFence(t, 0)
+	f := startFixture(t, 0)
 	account := f.account("alice")
 	const rounds = 15
 	fromCall, fromAnswer := make([][]time.Duration, len(f.each)), make([][]time.Duration, len(f.each))
 	var answered []time.Duration
 	for range rounds {
 		ended := f.token(account, "view:site/3")
-		last := make([]time.Time, len(f.each)) // when the last one that passed was sent
+		last := make([]time.Time, len(f.each)) // time of the last accepted request
 		var wg sync.WaitGroup
 		started := make(chan struct{}, len(f.each))
 		for i, n := range f.each {
@@ -544,9 +545,9 @@ func TestHowLong(t *testing.T) {
 	}
 }
 
-// TestVerifierDown takes a verifier away.
+// TestVerifierDown stops a verifier.
 func TestVerifierDown(t *testing.T) {
-	f := startFence(t, 0)
+	f := startFixture(t, 0)
 	good := f.token(f.account("alice"), "view:site/3")
 	ask := get("/site/3/x", bearer(good.secret))
 	f.nodes[1].end(syscall.SIGKILL)
@@ -581,17 +582,18 @@ func TestVerifierDown(t *testing.T) {
 	f.app.take()
 }
 
-// problem holds an answer to the page for what nobody can tell now.
-func (f *fence) problem(what string, a answer) {
+// problem checks that an answer is the problem for a missing lease.
+func (f *fixture) problem(what string, a answer) {
 	f.t.Helper()
 	if a.Header.Get("Retry-After") != "1" || a.Header.Get("Content-Type") != "application/problem+json" || a.Header.Get("WWW-Authenticate") != "" || !json.Valid([]byte(a.body)) {
 		f.t.Errorf("%s: %v %s, want a problem with Retry-After and no challenge", what, a.Header, a.body)
 	}
 }
 
-// TestVerifierHangs stops a verifier that goes on taking connections.
+// TestVerifierHangs pauses the process of a verifier. The kernel still accepts
+// connections for it.
 func TestVerifierHangs(t *testing.T) {
-	f := startFence(t, 0)
+	f := startFixture(t, 0)
 	good := f.token(f.account("alice"), "view:site/3")
 	ask := get("/site/3/x", bearer(good.secret))
 	f.passed("before", f.each[1].send(ask), good, "3")
@@ -606,7 +608,7 @@ func TestVerifierHangs(t *testing.T) {
 		t.Logf("verifier hangs, asked %s: status %d after %s", what, a.StatusCode, took.Round(time.Millisecond))
 		f.refused("hangs", a, 503)
 		f.problem("hangs", a)
-		if took > 50*time.Second { // nginx would wait for a minute by itself
+		if took > 50*time.Second { // the default timeout of nginx is a minute
 			t.Errorf("refused after %s", took)
 		}
 	}
@@ -629,10 +631,10 @@ func TestVerifierHangs(t *testing.T) {
 	f.app.take()
 }
 
-// TestVerifierWithoutLease cuts a verifier off from the log. It stops by itself,
-// and what was revoked meanwhile is refused when it is back.
+// TestVerifierWithoutLease cuts a verifier off from the log. It stops answering,
+// and after it has reconnected it refuses a token that was revoked meanwhile.
 func TestVerifierWithoutLease(t *testing.T) {
-	f := startFence(t, 2*time.Second)
+	f := startFixture(t, 2*time.Second)
 	account := f.account("alice")
 	good, ended := f.token(account, "view:site/3"), f.token(account, "view:site/3")
 	ask := get("/site/3/x", bearer(good.secret))
@@ -661,7 +663,7 @@ func TestVerifierWithoutLease(t *testing.T) {
 
 	f.link.Restore()
 	until(t, "the verifier is back", func() bool {
-		// From the first time that it says anything else, it knows.
+		// As soon as the verifier answers again, it knows of the revocation.
 		a := cut.send(get("/site/3/x", bearer(ended.secret)))
 		if a.StatusCode == 200 {
 			t.Error("a token that was revoked while the verifier was cut off was let through")
@@ -672,9 +674,9 @@ func TestVerifierWithoutLease(t *testing.T) {
 	f.passed("back", cut.send(ask), good, "3")
 }
 
-// naive is what one would write without reading the manual: it asks, and hands
-// on what the client sent.
-func (f *fence) naive(t testing.TB, verifier string) string {
+// naive returns a configuration that is too simple: it asks the verifier, and
+// passes on all headers of the client.
+func (f *fixture) naive(t testing.TB, verifier string) string {
 	return fmt.Sprintf(`
 server {
     listen %s;
@@ -694,9 +696,9 @@ server {
 `, addrtest.Free(t), f.app.url, verifier)
 }
 
-// TestNaive shows why the printed configuration is as long as it is.
+// TestNaive shows why the printed configuration must remove headers.
 func TestNaive(t *testing.T) {
-	f := startFence(t, 0)
+	f := startFixture(t, 0)
 	good := f.token(f.account("alice"), "view:site/3")
 	n := startNginx(t, f.naive(t, f.nodes[0].addr.Verify))
 	a := n.send(get("/site/3/x", bearer(good.secret), "X-Ledger-Account: root"))
@@ -710,17 +712,17 @@ func TestNaive(t *testing.T) {
 	if seen[0].header.Get("Authorization") == "" {
 		t.Error("the application did not see the token; if nginx takes it away now, the page on nginx can say so")
 	}
-	// What it refuses, it refuses.
+	// The verdict itself is right.
 	f.refused("no token", n.send(get("/site/3/x")), 401)
 	f.refused("an unknown header in our name", n.send(get("/site/3/x", bearer(good.secret), "X-Ledger-Owner: root")), 403)
 	f.nodes[0].end(syscall.SIGKILL)
 	f.refused("down", n.send(get("/site/3/x", bearer(good.secret))), 500)
 }
 
-// TestOthersDefaults puts the configuration under an http block that others
-// wrote with other things in mind.
-func TestOthersDefaults(t *testing.T) {
-	f := startFence(t, 0)
+// TestForeignDefaults puts the configuration into an http block with settings that
+// were not made for it, such as a cache.
+func TestForeignDefaults(t *testing.T) {
+	f := startFixture(t, 0)
 	good := f.token(f.account("alice"), "view:site/3")
 	n := startNginx(t, snippet(t, f.app.url, "site", f.nodes[0].addr.Verify),
 		"satisfy any;", "allow all;", "underscores_in_headers on;", "ignore_invalid_headers off;", "merge_slashes on;",
@@ -728,14 +730,14 @@ func TestOthersDefaults(t *testing.T) {
 		"proxy_set_header X-Ledger-Account $http_x_ledger_account;", "proxy_set_header X-Original-URI /site/3;",
 		"proxy_next_upstream off;", "proxy_cache_path cache keys_zone=kept:1m;", "proxy_cache kept;", "proxy_cache_valid any 10m;", `proxy_cache_key same;`, "proxy_ignore_headers Cache-Control Expires Set-Cookie;",
 	)
-	// The application's pages may be kept: that is what these others wanted. So
-	// each of these has to be refused before anything is let through.
+	// The http block caches the application's pages. So each of these must be
+	// refused before the first request is accepted.
 	f.refused("no token", n.send(get("/site/3/x")), 401)
 	f.refused("another site", n.send(get("/site/4/x", bearer(good.secret))), 403)
 	f.refused("two slashes", n.send(get("//site/3/x", bearer(good.secret))), 403)
 	f.passed("aliases", n.send(get("/site/3/x", bearer(good.secret), "X_Ledger_Account: root", "X.Ledger.Account: root", "X-Ledger-Account: root")), good, "3")
 	if a := n.send(get("/site/3/x", bearer(good.secret))); a.StatusCode != 200 || len(f.app.take()) > 0 {
-		t.Errorf("status %d; want 200, from what nginx kept", a.StatusCode)
+		t.Errorf("status %d; want 200, from the cache of nginx", a.StatusCode)
 	}
 	f.refused("no token, after one that passed", n.send(get("/site/3/x")), 401)
 	clean := startNginx(t, snippet(t, f.app.url, "site", f.nodes[0].addr.Verify), "proxy_intercept_errors on;", "error_page 401 403 500 = @nowhere;")
@@ -750,9 +752,9 @@ func TestOthersDefaults(t *testing.T) {
 	f.refused("revoked, after one that passed", n.send(get("/site/3/x", bearer(good.secret))), 401)
 }
 
-// TestQuestionsAreNotRedirected asks a node as a proxy would, by paths that a
-// mux would redirect.
-func TestQuestionsAreNotRedirected(t *testing.T) {
+// TestRequestsAreNotRedirected sends the requests of a proxy to a node, with paths
+// that http.ServeMux would redirect.
+func TestRequestsAreNotRedirected(t *testing.T) {
 	c := startCluster(t, 0)
 	good := c.token(c.account("alice"), "view:site/3")
 	for _, path := range []string{

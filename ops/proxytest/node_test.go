@@ -23,8 +23,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// asNode names the variable with the configuration of the node that this
-// program is to be, instead of running tests.
+// asNode names the environment variable that makes the test binary run a node. Its
+// value is the configuration.
 const asNode = "TOKENLEDGER_PROXYTEST_NODE"
 
 func TestMain(m *testing.M) {
@@ -56,13 +56,13 @@ func runNode(config string) error {
 // patience bounds what a test waits for.
 const patience = wait.Limit
 
-// until waits until something can be seen.
+// until waits until done returns true.
 func until(t testing.TB, what string, seen func() bool) {
 	t.Helper()
 	wait.Until(t, what, seen)
 }
 
-// process is a node in a process of its own.
+// process runs a node in a process of its own.
 type process struct {
 	t    testing.TB
 	cfg  node.Config
@@ -118,13 +118,13 @@ func (p *process) start() {
 	})
 }
 
-// end ends the process and waits for that.
+// end ends the process, and waits until it has ended.
 func (p *process) end(how syscall.Signal) {
 	if p.gone == nil {
 		return
 	}
 	_ = p.cmd.Process.Signal(how)
-	_ = p.cmd.Process.Signal(syscall.SIGCONT) // or a stopped one would not hear it
+	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a stopped process does not receive SIGTERM
 	select {
 	case <-p.gone:
 	case <-time.After(patience):
@@ -135,7 +135,7 @@ func (p *process) end(how syscall.Signal) {
 	p.gone = nil
 }
 
-// again starts the process anew where it was.
+// again restarts the process with the same folder and addresses.
 func (p *process) again() {
 	p.t.Helper()
 	p.cfg.VerifyAddr = strings.TrimPrefix(p.addr.Verify, "http://")
@@ -160,7 +160,7 @@ type cluster struct {
 	link  *netfault.Proxy // between the last verifier and the log
 	root  string          // the first token's secret
 
-	rootAccount string // the account of that token, once it was asked for
+	rootAccount string // the account of that token; empty until issuer reads it
 }
 
 func startCluster(t testing.TB, lease time.Duration) *cluster {
@@ -192,8 +192,8 @@ func startCluster(t testing.TB, lease time.Duration) *cluster {
 	return c
 }
 
-// waitReady waits until so many nodes have told the ledger that they answer,
-// with all of the log applied.
+// waitReady waits until n nodes have reported that they are ready and have applied
+// the whole log.
 func (c *cluster) waitReady(n int) {
 	c.t.Helper()
 	until(c.t, fmt.Sprintf("%d nodes are ready", n), func() bool {
@@ -207,7 +207,8 @@ func (c *cluster) waitReady(n int) {
 	})
 }
 
-// api asks the ledger and returns its answer, which has to be a good one.
+// api sends a request to the ledger, and returns the answer. It fails the test on an
+// error status.
 func (c *cluster) api(method, path string, body any) map[string]any {
 	c.t.Helper()
 	var r io.Reader
@@ -236,7 +237,7 @@ func (c *cluster) api(method, path string, body any) map[string]any {
 	return out
 }
 
-// issuer returns the account of the first token, which makes all others here.
+// issuer returns the account of the first token, which creates all others here.
 func (c *cluster) issuer() string {
 	c.t.Helper()
 	if c.rootAccount == "" {
@@ -245,8 +246,7 @@ func (c *cluster) issuer() string {
 	return c.rootAccount
 }
 
-// everywhere asks the ledger for a change and waits for the receipt: no node
-// answers any more as if it had not happened.
+// everywhere sends a change to the ledger, and waits for the receipt.
 func (c *cluster) everywhere(path string) {
 	c.t.Helper()
 	got := c.api("POST", path+"?wait=20s", map[string]any{})
@@ -256,7 +256,7 @@ func (c *cluster) everywhere(path string) {
 	}
 }
 
-// account makes an account that may do everything on any site.
+// account creates an account with all rights on all sites.
 func (c *cluster) account(login string) string {
 	c.t.Helper()
 	got := c.api("POST", "/v1/accounts", map[string]any{"login": login, "kind": "user", "grants": []string{"admin:site/*"}})
@@ -266,7 +266,7 @@ func (c *cluster) account(login string) string {
 // token is a token and its secret.
 type token struct{ id, account, secret string }
 
-// token makes a token that every node knows when this returns.
+// token creates a token, and returns when every node has applied the event.
 func (c *cluster) token(account string, scopes ...string) token {
 	c.t.Helper()
 	got := c.api("POST", "/v1/tokens", map[string]any{"account": account, "app": "my app", "device": "phone", "scopes": scopes})
@@ -274,7 +274,7 @@ func (c *cluster) token(account string, scopes ...string) token {
 	return token{id: got["token"].(map[string]any)["id"].(string), account: account, secret: got["secret"].(string)}
 }
 
-// applied waits until every node says that it has applied a position.
+// applied waits until every node has reported a position.
 func (c *cluster) applied(at float64) {
 	c.t.Helper()
 	until(c.t, fmt.Sprintf("every node has applied position %.0f", at), func() bool {

@@ -15,10 +15,10 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// urls is a fence of one node with a policy that takes tokens in URLs, and an
+// urls is a fixture of one node with a policy that accepts tokens in URLs, and an
 // nginx that writes an access log.
 type urls struct {
-	*fence
+	*fixture
 	nginx     *nginx
 	accessLog string
 	alice     string
@@ -41,13 +41,13 @@ func startURLs(t *testing.T, more ...string) *urls {
 	}
 	c := &cluster{t: t, nodes: []*process{p}, root: strings.TrimSpace(string(root))}
 	c.waitReady(1)
-	u := &urls{fence: &fence{cluster: c, t: t, app: startApp(t)}, accessLog: filepath.Join(t.TempDir(), "access.log")}
+	u := &urls{fixture: &fixture{cluster: c, t: t, app: startApp(t)}, accessLog: filepath.Join(t.TempDir(), "access.log")}
 	u.nginx = startNginx(t, u.snippet("urls", p.addr.Verify), more...)
 	u.alice = u.account("alice")
 	return u
 }
 
-// snippet is what the program prints, with an access log.
+// snippet returns the configuration that the program prints, with an access log.
 func (u *urls) snippet(policy, verifier string) string {
 	u.t.Helper()
 	var b strings.Builder
@@ -69,7 +69,7 @@ func (u *urls) read(file string) string {
 	return string(b)
 }
 
-// logged waits until the access log has so many lines, and returns it.
+// logged waits until the access log has n lines, and returns it.
 func (u *urls) logged(lines int) string {
 	u.t.Helper()
 	until(u.t, fmt.Sprintf("the access log has %d lines", lines), func() bool {
@@ -78,13 +78,13 @@ func (u *urls) logged(lines int) string {
 	return u.read(u.accessLog)
 }
 
-// holdsSecret reports whether a text holds a secret, in whatever spelling.
+// holdsSecret reports whether a text contains a secret, in any encoding.
 func holdsSecret(text, secret string) bool {
 	return strings.Contains(text, secret) || strings.Contains(text, secret[len(secret)/2:])
 }
 
-// TestTokenInURL sends tokens in URLs. The application sees the URI byte for
-// byte but for the token, and the access log has no query.
+// TestTokenInURL sends tokens in URLs. The application sees the exact URI without
+// the token, and the access log has no query.
 func TestTokenInURL(t *testing.T) {
 	u := startURLs(t)
 	good := u.token(u.alice, "view:site/3")
@@ -136,7 +136,7 @@ func TestTokenInURL(t *testing.T) {
 		t.Errorf("the access log lacks a path:\n%.2000s", log)
 	}
 
-	// The same token with a body, which is the application's, byte for byte.
+	// The same token with a body, which reaches the application unchanged.
 	writer := u.token(u.alice, "admin:site/3")
 	a := u.nginx.send(request{method: "POST", uri: "/site/3/x?a=1&token_auth=" + writer.secret, body: []byte("b=2&c=%2f")})
 	if seen := u.app.take(); a.StatusCode != 200 || len(seen) != 1 || seen[0].method != "POST" || seen[0].uri != "/site/3/x?a=1" || string(seen[0].body) != "b=2&c=%2f" {
@@ -144,8 +144,8 @@ func TestTokenInURL(t *testing.T) {
 	}
 }
 
-// TestTokenInURLRefused sends tokens under names that an application could read
-// as the parameter, and two at once. The application gets nothing.
+// TestTokenInURLRefused sends tokens in parameters that an application could take
+// for the token parameter, and two tokens at once. All are refused.
 func TestTokenInURLRefused(t *testing.T) {
 	u := startURLs(t)
 	s := u.token(u.alice, "view:site/3").secret
@@ -168,8 +168,8 @@ func TestTokenInURLRefused(t *testing.T) {
 	}
 }
 
-// TestTokenInReferer sends the page that a token was in the URL of. Headers from
-// which an application could take another URI do not arrive either.
+// TestTokenInReferer sends a Referer with a token in its URL. Headers from which an
+// application could read another URI do not arrive either.
 func TestTokenInReferer(t *testing.T) {
 	u := startURLs(t)
 	s := u.token(u.alice, "view:site/3").secret
@@ -213,9 +213,9 @@ func TestTokenInReferer(t *testing.T) {
 	}
 }
 
-// TestURLStaysAsItIs shows a policy that takes no tokens in URLs: the parameter
-// is the application's own then.
-func TestURLStaysAsItIs(t *testing.T) {
+// TestURLUnchanged uses a policy without tokens in URLs. The parameter then belongs
+// to the application.
+func TestURLUnchanged(t *testing.T) {
 	u := startURLs(t)
 	n := startNginx(t, u.snippet("site", u.nodes[0].addr.Verify))
 	s := u.token(u.alice, "view:site/3").secret
@@ -230,8 +230,8 @@ func TestURLStaysAsItIs(t *testing.T) {
 	}
 }
 
-// TestErrorLog shows what nginx cannot mask: a line of the error log has the
-// request with its query, unless the level of the log is above that of the line.
+// TestErrorLog shows a leak that nginx cannot prevent: a line of the error log
+// contains the request with its query, unless the log level excludes the line.
 func TestErrorLog(t *testing.T) {
 	for _, tt := range []struct {
 		level string
@@ -241,7 +241,7 @@ func TestErrorLog(t *testing.T) {
 			log := filepath.Join(t.TempDir(), "error.log")
 			u := startURLs(t, "error_log "+log+" "+tt.level+";")
 			s := u.token(u.alice, "view:site/3").secret
-			// No verifier answers any more: each request is an error to nginx.
+			// No verifier runs, so each request is an error to nginx.
 			u.nodes[0].end(9)
 			u.refused("no verifier", u.nginx.send(get("/site/3/x?token_auth="+s)), 503)
 			u.logged(1)
@@ -255,8 +255,8 @@ func TestErrorLog(t *testing.T) {
 	}
 }
 
-// TestVerifierWithoutURI asks a verifier that says yes and does not say which URI
-// the application is to get, as one of an older version does.
+// TestVerifierWithoutURI uses a verifier that accepts the request and does not
+// return the URI for the application, as an older version does.
 func TestVerifierWithoutURI(t *testing.T) {
 	nginxPath(t)
 	for name, header := range map[string]map[string]string{
@@ -276,7 +276,7 @@ func TestVerifierWithoutURI(t *testing.T) {
 			t.Cleanup(verifier.Close)
 			n := startNginx(t, snippet(t, app.url, "any", verifier.URL))
 			if a := n.send(get("/x?token_auth=secret")); a.StatusCode != 503 || len(app.take()) > 0 {
-				t.Errorf("status %d, want 503, and nothing for the application", a.StatusCode)
+				t.Errorf("status %d, want 503, and no request to the application", a.StatusCode)
 			}
 		})
 	}

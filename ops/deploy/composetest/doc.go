@@ -1,26 +1,30 @@
-// Package composetest runs what docker-compose.yml at the root of this repository
-// says, without Docker.
+// Package composetest runs docker-compose.yml of this repository without Docker.
 //
-// It is a module of its own, so that what reads the file (compose-go, the library
-// of Docker Compose) stays out of the product.
+// It is a module of its own, so that the product does not depend on compose-go,
+// the library of Docker Compose that reads the file.
 //
 // # What it shows
 //
-// The image is made as the Dockerfile says, from the program that make build
-// makes. Each service runs in namespaces of its own: its file system is that of
-// its image, read-only where the file says so, its volumes and folders are
-// mounted, its user has no rights, its networks are bridges with the subnets of
-// the file, names are known while their services run, and ports are forwarded
-// from loopback. nginx and Prometheus are Debian's, with the file's configuration.
+// The image is built as the Dockerfile says, from the program that make build
+// makes. Each service runs in namespaces of its own:
+//
+//   - Its file system is that of its image, read-only if the file says so.
+//   - Its volumes and folders are mounted.
+//   - Its user has no capabilities.
+//   - Its networks are bridges with the subnets of the file.
+//   - The names of services resolve while the services run.
+//   - Its ports are forwarded from loopback.
+//
+// nginx and Prometheus are Debian's, with the configuration of the file.
 //
 // # What it does not show
 //
-// Docker's own ways: how it builds, pulls, restarts and limits. Debian's nginx and
-// Prometheus are older than the images that the file names. A setting of a service
-// that is not applied here fails the test, so that none is passed over.
+// Docker's behaviour: how it builds, pulls, restarts and limits. Debian's nginx
+// and Prometheus are older than the images in the file. If a service has a setting
+// that this package does not apply, the test fails, so no setting is ignored.
 //
-// # Needs
+// # Requirements
 //
-// Root, ip and nsenter. Elsewhere what runs services is skipped; what reads the
-// file is tested anywhere.
+// Root, ip and nsenter. Without them the tests that run services are skipped, and
+// the tests that only read the file run.
 package composetest

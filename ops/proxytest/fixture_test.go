@@ -23,8 +23,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 )
 
-// nginxPath returns the real program. Where there is none the test is skipped,
-// and says so in a way that is not overlooked.
+// nginxPath returns the path of nginx. If nginx is not installed, it skips the
+// test with a message that stands out.
 func nginxPath(t testing.TB) string {
 	t.Helper()
 	for _, name := range []string{"nginx", "/usr/sbin/nginx", "/usr/local/sbin/nginx"} {
@@ -36,8 +36,7 @@ func nginxPath(t testing.TB) string {
 	return ""
 }
 
-// nginx is a running nginx that holds no rights and no files but in a folder of
-// its own.
+// nginx is a running nginx that uses only files in a folder of its own.
 type nginx struct {
 	t    testing.TB
 	addr string
@@ -54,7 +53,7 @@ func startNginx(t testing.TB, site string, more ...string) *nginx {
 	n.addr, _, _ = strings.Cut(listen, ";")
 	user := ""
 	if os.Getuid() == 0 {
-		user = "user root;" // the workers could not open the folder otherwise
+		user = "user root;" // otherwise the workers cannot open the folder
 	}
 	write := func(name, content string) string {
 		t.Helper()
@@ -118,12 +117,12 @@ http {
 	return n
 }
 
-// snippet is what the program prints.
+// snippet returns the configuration that the program prints.
 func snippet(t testing.TB, upstream, policy string, verifiers ...string) string {
 	t.Helper()
 	var b strings.Builder
-	// With all of these processes on a small machine, a verifier may take longer
-	// than nginx waits by default.
+	// On a busy machine a verifier may take longer than the default timeout of
+	// nginx.
 	err := deploy.Nginx{
 		Listen: addrtest.Free(t), Upstream: upstream, Verifiers: verifiers, Policy: policy,
 		Timeout: time.Second, AccessLog: "off",
@@ -134,8 +133,8 @@ func snippet(t testing.TB, upstream, policy string, verifiers ...string) string 
 	return b.String()
 }
 
-// fence is the cluster behind nginx, once for each node and once for all.
-type fence struct {
+// fixture is a cluster behind nginx: one nginx for each node, and one for all.
+type fixture struct {
 	*cluster
 	t    testing.TB // of the running test
 	app  *app
@@ -143,10 +142,10 @@ type fence struct {
 	all  *nginx   // in front of all of them
 }
 
-func startFence(t testing.TB, lease time.Duration) *fence {
+func startFixture(t testing.TB, lease time.Duration) *fixture {
 	t.Helper()
 	nginxPath(t)
-	f := &fence{cluster: startCluster(t, lease), t: t, app: startApp(t)}
+	f := &fixture{cluster: startCluster(t, lease), t: t, app: startApp(t)}
 	var verifiers []string
 	for _, p := range f.nodes {
 		verifiers = append(verifiers, p.addr.Verify)
@@ -156,16 +155,16 @@ func startFence(t testing.TB, lease time.Duration) *fence {
 	return f
 }
 
-// ways are all of the nginxes.
-func (f *fence) ways() []*nginx { return append(slices.Clone(f.each), f.all) }
+// ways returns all nginx processes.
+func (f *fixture) ways() []*nginx { return append(slices.Clone(f.each), f.all) }
 
-// in returns the fence as a subtest sees it.
-func (f fence) in(t *testing.T) *fence {
+// in returns the fixture for a subtest.
+func (f fixture) in(t *testing.T) *fixture {
 	f.t = t
 	return &f
 }
 
-// app is the application behind nginx. It keeps what reaches it.
+// app is the application behind nginx. It records its requests.
 type app struct {
 	url string
 
@@ -173,7 +172,7 @@ type app struct {
 	seen []seen // guarded by mu
 }
 
-// seen is a request as it came.
+// seen is a request that the application received.
 type seen struct {
 	method, uri, host string
 	header            http.Header
@@ -202,7 +201,7 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, "the application's page")
 }
 
-// take returns what has come since it was called last.
+// take returns the requests since the last call.
 func (a *app) take() []seen {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -211,7 +210,7 @@ func (a *app) take() []seen {
 	return got
 }
 
-// request is a request, byte by byte as it is sent.
+// request is a request, which is sent byte for byte.
 type request struct {
 	method, uri string
 	header      []string // lines
@@ -224,7 +223,7 @@ func get(uri string, header ...string) request {
 
 func bearer(secret string) string { return "Authorization: Bearer " + secret }
 
-// answer is a response that was read to its end.
+// answer is a response with its whole body.
 type answer struct {
 	*http.Response
 	body string
@@ -243,7 +242,7 @@ func (n *nginx) send(r request) answer {
 	return a
 }
 
-// conn is a connection that is kept.
+// conn is a connection for several requests.
 type conn struct {
 	net.Conn
 	r *bufio.Reader
