@@ -16,8 +16,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// group is clients that work with one token after another. Each token is ended
-// while they work with it.
+// group is a group of clients that work with one token after another. Each
+// token is ended while they work with it.
 type group struct {
 	load    *Load
 	boss    *client // sends the commands of the root token
@@ -34,7 +34,7 @@ func (l *Load) newGroup(name string, stream uint64, workers int) *group {
 	return g
 }
 
-// work ends one token after another, in any way.
+// work ends one token after another, each in a random way.
 func (g *group) work(ctx context.Context) {
 	for ctx.Err() == nil {
 		g.round(ctx, waysToEnd[g.boss.rng.IntN(len(waysToEnd))])
@@ -45,14 +45,14 @@ func (g *group) work(ctx context.Context) {
 	}
 }
 
-// wayToEnd is a way to end a token, or to take from its holder what the work
+// wayToEnd is a command that ends a token, or removes a right that the work
 // needs.
 type wayToEnd struct {
 	how  string
 	task func(t *Token) task
 }
 
-// waysToEnd are all ways to end a token that a superuser has.
+// waysToEnd are all commands of a superuser that end a token.
 var waysToEnd = []wayToEnd{
 	{"revoked", func(t *Token) task { return onToken(t, events.KindTokenRevoked, "revoke") }},
 	{"rotated without grace", func(t *Token) task {
@@ -99,9 +99,9 @@ func (g *group) actor(ctx context.Context) *Token {
 	return t
 }
 
-// round lets the workers create tokens with a token, ends that meanwhile, and
-// returns when every worker has tried once more. It reports whether the end was
-// acknowledged.
+// round lets the workers create tokens with a token, ends the token meanwhile,
+// and returns when every worker has tried once more. It reports whether the end
+// was acknowledged.
 func (g *group) round(ctx context.Context, way wayToEnd) bool {
 	t := g.actor(ctx)
 	if t == nil {
@@ -129,7 +129,8 @@ func (g *group) round(ctx context.Context, way wayToEnd) bool {
 		})
 	}
 	wg.Go(func() { g.slow.halfOpen(ctx, t, over) })
-	// The end comes at any moment of the work. Under faults there may be no work.
+	// The end comes at a random moment of the work. With faults, the workers
+	// may not have created any token.
 	want, patience := int64(1+g.boss.rng.IntN(2*len(g.workers))), time.After(2*time.Second)
 	for waiting := true; waiting && done.Load() < want; {
 		select {
@@ -147,7 +148,7 @@ func (g *group) round(ctx context.Context, way wayToEnd) bool {
 	return change.Outcome == Done
 }
 
-// end ends a token, and waits for proof.
+// end ends a token, and waits for the receipt.
 func (g *group) end(ctx context.Context, t *Token, way wayToEnd) Change {
 	k := way.task(t)
 	k.change.Ends, k.change.Account = t, t.Account
@@ -158,8 +159,8 @@ func (g *group) end(ctx context.Context, t *Token, way wayToEnd) Change {
 	return change
 }
 
-// createAs creates a token with the token of an actor, and reports whether that
-// was acknowledged.
+// createAs creates a token with the token of an actor, and reports whether the
+// command was acknowledged.
 func (c *client) createAs(ctx context.Context, actor *Token) bool {
 	k := creation(newToken(actor.Account, "work", c.name), actor, scope(1))
 	k.roams, k.most = true, 2
@@ -173,9 +174,9 @@ func (c *client) createAs(ctx context.Context, actor *Token) bool {
 // halfOpenTimeout bounds a request that is sent in two parts.
 const halfOpenTimeout = 20 * time.Second
 
-// halfOpen begins the request to create a token with an actor's token, and sends
-// the rest when the actor has ended: a ledger that reads the headers first must not
-// decide by them alone.
+// halfOpen sends the first part of a request that creates a token with an
+// actor's token, and the rest after the actor has ended. The ledger must not
+// decide when it has read only the headers.
 func (c *client) halfOpen(ctx context.Context, actor *Token, over <-chan struct{}) {
 	k := creation(newToken(actor.Account, "half", c.name), actor, scope(1))
 	change := k.change
@@ -198,9 +199,9 @@ func (c *client) halfOpen(ctx context.Context, actor *Token, over <-chan struct{
 	c.load.History.End(number, change)
 }
 
-// inTwoParts sends the head of a request and the first byte of its body, and the
-// rest when a channel is closed. It returns the answer, also one that comes
-// before.
+// inTwoParts sends the head of a request and the first byte of its body. It
+// sends the rest when a channel is closed. It returns the answer, even if the
+// answer comes earlier.
 func (c *client) inTwoParts(ctx context.Context, n *Node, k task, key string, rest <-chan struct{}) (Answer, error) {
 	body, err := json.Marshal(k.body)
 	if err != nil {

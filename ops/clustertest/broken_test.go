@@ -16,19 +16,19 @@ type breakage struct {
 // scene is a cluster under load in which a breakage shows.
 type scene struct {
 	// begin starts the cluster and its load, and play does something to them.
-	begin func(t *testing.T, o Options) *campaign
-	play  func(t *testing.T, c *campaign)
+	begin func(t *testing.T, o Options) *harness
+	play  func(t *testing.T, c *harness)
 }
 
 // The scenes. A breakage that shows in none of them brings its own.
 var (
 	// cutOffScene cuts a verifier off for longer than its lease.
 	cutOffScene = scene{
-		begin: func(t *testing.T, o Options) *campaign {
+		begin: func(t *testing.T, o Options) *harness {
 			o.Ledgers, o.Verifiers = 1, 2
-			return newCampaign(t, o)
+			return newHarness(t, o)
 		},
-		play: func(t *testing.T, c *campaign) {
+		play: func(t *testing.T, c *harness) {
 			v := c.anyVerifier()
 			c.hold(v, true, true)
 			end := c.cut(v)
@@ -44,15 +44,15 @@ var (
 	}
 	// roamScene has clients change the same records through all ledgers.
 	roamScene = scene{
-		begin: func(t *testing.T, o Options) *campaign {
+		begin: func(t *testing.T, o Options) *harness {
 			return bare(t, o, roamers)
 		},
-		play: func(t *testing.T, c *campaign) { c.turnAbout(t, 100) },
+		play: func(t *testing.T, c *harness) { c.turnAbout(t, 100) },
 	}
 	// actorScene ends tokens while clients work with them.
 	actorScene = scene{
-		begin: func(t *testing.T, o Options) *campaign { return bare(t, o, actors) },
-		play:  func(t *testing.T, c *campaign) { c.endActors(t, 30) },
+		begin: func(t *testing.T, o Options) *harness { return bare(t, o, actors) },
+		play:  func(t *testing.T, c *harness) { c.endActors(t, 30) },
 	}
 )
 

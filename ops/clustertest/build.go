@@ -11,47 +11,47 @@ import (
 	"testing"
 )
 
-// An Edit changes one source file of a build, and never the file itself.
+// Edit changes one source file for a build. The file itself stays unchanged.
 type Edit struct {
 	// File is a path from the root of the module, or an absolute one.
 	File string
-	// Old is what has to stand in the file exactly once. Empty means that there
-	// is no such file and New is all of it.
+	// Old is replaced by New. It must occur in the file exactly once. Empty
+	// means that New is the content of a new file.
 	Old string
 	New string
 }
 
-// builds are what [Build] made: what was edited -> program.
+// builds caches the programs that [Build] made, by their edits.
 var builds struct {
 	sync.Mutex
 	dir  string // guarded by the mutex; empty outside of [Main]
 	made map[string]string
 }
 
-// Main runs a package's tests for its TestMain and returns the exit code. What
-// [Build] makes lasts until then.
+// Main runs the tests of a package for its TestMain, and returns the exit code.
+// It deletes the programs of [Build] at the end.
 func Main(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "clustertest-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer func() { _ = os.RemoveAll(dir) }() // at worst it stays in the folder for such things
+	defer func() { _ = os.RemoveAll(dir) }() // at worst it remains among the temporary files
 	builds.Lock()
 	builds.dir, builds.made = dir, map[string]string{}
 	builds.Unlock()
 	return m.Run()
 }
 
-// Build compiles the program, without the race detector, and returns where it
-// is. With edits it is a program that the repository does not hold: one that is
-// broken in a way that a test has to notice. Each is compiled once a run.
+// Build compiles the program without the race detector, and returns its path.
+// With edits, the program has a fault that a test must find. Build compiles
+// each program once in a run.
 func Build(t testing.TB, edits ...Edit) string {
 	t.Helper()
 	builds.Lock()
 	defer builds.Unlock()
 	if builds.dir == "" {
-		t.Fatal("TestMain has to call clustertest.Main")
+		t.Fatal("TestMain must call clustertest.Main")
 	}
 	name := fmt.Sprint(edits)
 	if path, ok := builds.made[name]; ok {
@@ -76,11 +76,11 @@ func Build(t testing.TB, edits ...Edit) string {
 	return program
 }
 
-// overlay writes the edited files to dir and returns the file that tells the go
-// command to take them.
+// overlay writes the edited files to dir, and returns the overlay file for the
+// go command.
 func overlay(t testing.TB, root, dir string, edits []Edit) string {
 	t.Helper()
-	replace := map[string]string{} // file -> what is compiled instead
+	replace := map[string]string{} // file -> file that is compiled instead
 	for i, e := range edits {
 		file := e.File
 		if !filepath.IsAbs(file) {
@@ -93,12 +93,12 @@ func overlay(t testing.TB, root, dir string, edits []Edit) string {
 		text := e.New
 		switch b, err := os.ReadFile(from); {
 		case e.Old == "" && err == nil:
-			t.Fatalf("edit of %s: there is such a file, and the edit says that it is new", e.File)
+			t.Fatalf("edit of %s: the file exists, but the edit has no Old text", e.File)
 		case e.Old != "" && err != nil:
 			t.Fatalf("edit of %s: %v", e.File, err)
 		case e.Old != "":
 			if n := strings.Count(string(b), e.Old); n != 1 {
-				t.Fatalf("edit of %s: this stands there %d times, and has to once; the file has changed, and the edit has to follow it:\n%s", e.File, n, e.Old)
+				t.Fatalf("edit of %s: the file contains this text %d times, want once; adapt the edit to the change of the file:\n%s", e.File, n, e.Old)
 			}
 			text = strings.Replace(string(b), e.Old, e.New, 1)
 		}

@@ -15,17 +15,17 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
-// TestChaos does to a cluster, one thing after another, what happens to
-// machines and networks, while clients change things and check.
+// TestChaos injects one fault of machines or networks after another, while
+// clients send commands and checks.
 //
-// Held are I1 to I7, I10 and I11 of the invariants, and I13: see [Record].
+// It checks the invariants I1 to I7, I10, I11 and I13: see [Record].
 func TestChaos(t *testing.T) {
 	together(t)
 	verifiers := 3
 	if *chaosFlag {
 		verifiers = 5
 	}
-	c := newCampaign(t, Options{Verifiers: verifiers, Lease: shortLease})
+	c := newHarness(t, Options{Verifiers: verifiers, Lease: shortLease})
 	c.fault(t, "kill a verifier", c.killVerifier)
 	c.fault(t, "cut verifiers off, each in its way", c.cutVerifiers)
 	c.fault(t, "freeze a verifier", c.freezeVerifier)
@@ -51,10 +51,10 @@ func TestChaos(t *testing.T) {
 	c.finish(t)
 }
 
-// TestOneLedger does the same to a log that one ledger keeps.
+// TestOneLedger does the same with one ledger.
 func TestOneLedger(t *testing.T) {
 	long(t)
-	c := newCampaign(t, Options{Ledgers: 1, Verifiers: 3, Lease: shortLease})
+	c := newHarness(t, Options{Ledgers: 1, Verifiers: 3, Lease: shortLease})
 	c.fault(t, "kill a verifier", c.killVerifier)
 	c.fault(t, "kill the ledger", func(t *testing.T) {
 		c.Nodes[0].Kill(t)
@@ -78,8 +78,8 @@ func TestOneLedger(t *testing.T) {
 	c.finish(t)
 }
 
-// TestPowerCut takes the power from all nodes of a cluster at once, time and
-// again: what was acknowledged is on the disks of a majority.
+// TestPowerCut cuts the power of all nodes of a cluster at once, several times.
+// An acknowledged command is on the disks of a majority.
 func TestPowerCut(t *testing.T) {
 	together(t)
 	o := Options{Verifiers: 1, Lease: shortLease, Disks: map[string]*disk.Disk{}}
@@ -90,14 +90,14 @@ func TestPowerCut(t *testing.T) {
 	for _, name := range o.names() {
 		o.Disks[name] = disk.New(t, diskSize, "that a power cut of all nodes loses nothing that was acknowledged")
 	}
-	c := newCampaign(t, o)
+	c := newHarness(t, o)
 	for range cuts {
 		c.fault(t, "cut the power of all", c.cutPower)
 	}
 	c.finish(t)
 }
 
-// diskSize is enough for what a node keeps free, and for these logs.
+// diskSize suffices for the reserve of a node and for these logs.
 const diskSize = 400 << 20
 
 // names returns the names of the nodes of a cluster with three ledgers.
@@ -109,7 +109,7 @@ func (o Options) names() []string {
 	return list
 }
 
-// withDisks gives every node a disk of its own, if this machine has disks.
+// withDisks gives every node a disk of its own, if disks can be mounted here.
 func (o Options) withDisks(t *testing.T) Options {
 	t.Helper()
 	o.Disks = map[string]*disk.Disk{}
@@ -125,8 +125,8 @@ func (o Options) withDisks(t *testing.T) Options {
 	return o
 }
 
-// cutPower takes the power from all nodes, and starts them in any order.
-func (c *campaign) cutPower(t *testing.T) {
+// cutPower cuts the power of all nodes, and starts them in a random order.
+func (c *harness) cutPower(t *testing.T) {
 	c.load.Commands(t, 20)
 	c.PowerCut(t, c.rng)
 	for _, i := range c.rng.Perm(len(c.Nodes)) {
@@ -142,32 +142,33 @@ func TestRandom(t *testing.T) {
 	end := time.Now().Add(time.Duration(*minutesFlag * float64(time.Minute)))
 	for round := 1; time.Now().Before(end); round++ {
 		t.Run("", func(t *testing.T) {
-			c := newCampaign(t, Options{Verifiers: 3 + round%3, Lease: shortLease}.withDisks(t))
+			c := newHarness(t, Options{Verifiers: 3 + round%3, Lease: shortLease}.withDisks(t))
 			for i := 0; i < 4 && time.Now().Before(end); i++ {
 				c.fault(t, "mix", c.mix)
 			}
 			c.finish(t)
 		})
 		if t.Failed() {
-			return // its seed is what to look at
+			return // the seed of this run is enough to look at
 		}
 	}
 }
 
-// killVerifier kills a verifier while others go on.
-func (c *campaign) killVerifier(t *testing.T) {
+// killVerifier kills a verifier.
+func (c *harness) killVerifier(t *testing.T) {
 	c.anyVerifier().Kill(t)
 	c.load.Proofs(t, 3)
 }
 
 // killFollower kills a ledger that does not lead the log.
-func (c *campaign) killFollower(t *testing.T) {
+func (c *harness) killFollower(t *testing.T) {
 	c.follower(t).Kill(t)
 	c.load.Proofs(t, 3)
 }
 
-// killLeader kills the ledger that leads the log. The others choose another.
-func (c *campaign) killLeader(t *testing.T) {
+// killLeader kills the ledger that leads the log. The others elect a new
+// leader.
+func (c *harness) killLeader(t *testing.T) {
 	c.leader(t).Kill(t)
 	killed := c.load.Now()
 	c.load.Commands(t, 5)
@@ -175,8 +176,8 @@ func (c *campaign) killLeader(t *testing.T) {
 	c.load.Proofs(t, 3)
 }
 
-// killAll kills every node, and starts them in any order.
-func (c *campaign) killAll(t *testing.T) {
+// killAll kills every node, and starts them in a random order.
+func (c *harness) killAll(t *testing.T) {
 	for _, n := range c.Nodes {
 		n.Kill(t)
 	}
@@ -186,8 +187,8 @@ func (c *campaign) killAll(t *testing.T) {
 	}
 }
 
-// roll stops and starts every node in peace, one after another.
-func (c *campaign) roll(t *testing.T) {
+// roll restarts every node gracefully, one after another.
+func (c *harness) roll(t *testing.T) {
 	for _, n := range c.Nodes {
 		n.Stop(t)
 		n.Start(t)
@@ -195,9 +196,9 @@ func (c *campaign) roll(t *testing.T) {
 	}
 }
 
-// cutVerifier keeps back what travels to a verifier, or from it, or both. Either
-// way its lease ends.
-func (c *campaign) cutVerifier(t *testing.T, to, from bool) {
+// cutVerifier holds the bytes to a verifier, from it, or both. Its lease ends
+// in all three cases.
+func (c *harness) cutVerifier(t *testing.T, to, from bool) {
 	v := c.anyVerifier()
 	c.hold(v, to, from)
 	end := c.cut(v)
@@ -206,7 +207,7 @@ func (c *campaign) cutVerifier(t *testing.T, to, from bool) {
 	end()
 }
 
-func (c *campaign) hold(v *Node, to, from bool) {
+func (c *harness) hold(v *Node, to, from bool) {
 	for _, l := range c.Ledgers() {
 		if to {
 			c.Hold(l, v)
@@ -217,9 +218,9 @@ func (c *campaign) hold(v *Node, to, from bool) {
 	}
 }
 
-// cutVerifiers cuts three verifiers off at once: nothing reaches the first,
-// nothing comes from the second, and neither for the third.
-func (c *campaign) cutVerifiers(t *testing.T) {
+// cutVerifiers cuts three verifiers off at once: the first receives nothing,
+// nothing from the second arrives, and both hold for the third.
+func (c *harness) cutVerifiers(t *testing.T) {
 	var all []*Node
 	for i, at := range c.rng.Perm(len(c.Verifiers()))[:3] {
 		v := c.Verifiers()[at]
@@ -234,14 +235,14 @@ func (c *campaign) cutVerifiers(t *testing.T) {
 	end()
 }
 
-// freezeVerifier stops a verifier for longer than its lease and wakes it while
-// it is asked. What it says first must not be what it knew before.
-func (c *campaign) freezeVerifier(t *testing.T) { c.freeze(t, c.anyVerifier()) }
+// freezeVerifier pauses a verifier for longer than its lease, and resumes it
+// while clients ask it. Its first answer must not rest on the old state.
+func (c *harness) freezeVerifier(t *testing.T) { c.freeze(t, c.anyVerifier()) }
 
-// freezeLeader does so to the ledger that leads the log.
-func (c *campaign) freezeLeader(t *testing.T) { c.freeze(t, c.leader(t)) }
+// freezeLeader does the same to the ledger that leads the log.
+func (c *harness) freezeLeader(t *testing.T) { c.freeze(t, c.leader(t)) }
 
-func (c *campaign) freeze(t *testing.T, n *Node) {
+func (c *harness) freeze(t *testing.T, n *Node) {
 	n.Freeze(t)
 	frozen := c.load.Now()
 	c.load.Proofs(t, 3)
@@ -254,8 +255,8 @@ func (c *campaign) freeze(t *testing.T, n *Node) {
 	answered()
 }
 
-// freezeAll stops every node for longer than a lease.
-func (c *campaign) freezeAll(t *testing.T) {
+// freezeAll pauses every node for longer than a lease.
+func (c *harness) freezeAll(t *testing.T) {
 	for _, n := range c.Nodes {
 		n.Freeze(t)
 	}
@@ -268,10 +269,9 @@ func (c *campaign) freezeAll(t *testing.T) {
 	}
 }
 
-// cutLedger cuts a ledger and half of the verifiers off from all others. The
-// verifiers are connected to that ledger, which keeps them: a connection proves
-// nothing.
-func (c *campaign) cutLedger(t *testing.T, l *Node) {
+// cutLedger cuts a ledger and half of the verifiers off from all others. Those
+// verifiers stay connected to that ledger: a connection proves nothing.
+func (c *harness) cutLedger(t *testing.T, l *Node) {
 	side := []*Node{l}
 	for _, at := range c.rng.Perm(len(c.Verifiers()))[:(len(c.Verifiers())+1)/2] {
 		v := c.Verifiers()[at]
@@ -298,10 +298,10 @@ func (c *campaign) cutLedger(t *testing.T, l *Node) {
 	end()
 }
 
-// cutLink keeps back what one ledger sends to the one that leads the log, for
-// longer than a lease. The others are well, so every verifier finds one of them
-// and goes on.
-func (c *campaign) cutLink(t *testing.T) {
+// cutLink holds the bytes that one ledger sends to the leader of the log, for
+// longer than a lease. The other ledgers work, so every verifier finds one of
+// them and answers on.
+func (c *harness) cutLink(t *testing.T) {
 	leader := c.leader(t)
 	others := slices.DeleteFunc(c.Ledgers(), func(n *Node) bool { return n == leader })
 	c.Hold(others[c.rng.IntN(len(others))], leader)
@@ -310,14 +310,15 @@ func (c *campaign) cutLink(t *testing.T) {
 		c.load.Proofs(t, 1)
 	}
 	for _, v := range c.Verifiers() {
-		v.WaitReady(t) // its lease is from after the cut
+		v.WaitReady(t) // with a lease that was renewed after the cut
 	}
 	c.load.Proofs(t, 3)
 }
 
-// deafen keeps back what the other ledgers send to one, or what it sends, for
-// longer than a lease. Whether the log goes on meanwhile is up to its servers.
-func (c *campaign) deafen(t *testing.T, l *Node, to bool) {
+// deafen holds the bytes that the other ledgers send to one ledger, or that it
+// sends, for longer than a lease. The log may or may not accept writes
+// meanwhile.
+func (c *harness) deafen(t *testing.T, l *Node, to bool) {
 	for _, other := range c.Ledgers() {
 		switch {
 		case other == l:
@@ -333,8 +334,8 @@ func (c *campaign) deafen(t *testing.T, l *Node, to bool) {
 	t.Logf("within %s, %d commands were acknowledged and %d proved", 4*c.lease, after.Done-before.Done, after.Proved-before.Proved)
 }
 
-// slow has everything between nodes arrive late, each way in its own time.
-func (c *campaign) slow(t *testing.T) {
+// slow delays everything between nodes, each direction by its own time.
+func (c *harness) slow(t *testing.T) {
 	for _, a := range c.Nodes {
 		for _, b := range c.Nodes {
 			if a != b {
@@ -345,16 +346,16 @@ func (c *campaign) slow(t *testing.T) {
 	c.load.Proofs(t, 20)
 }
 
-// flipBytes flips a byte in the index of a verifier that runs, then one in that
-// of a verifier that is stopped.
-func (c *campaign) flipBytes(t *testing.T) {
+// flipBytes flips a byte in the index of a running verifier, then one in the
+// index of a stopped verifier.
+func (c *harness) flipBytes(t *testing.T) {
 	v := c.anyVerifier()
-	v.Stop(t) // what it has goes to tables
+	v.Stop(t) // so that its index is in tables
 	v.Start(t)
 	v.WaitReady(t)
 	flips := 1
 	if *chaosFlag {
-		flips = 30 // few bytes are read again while it runs
+		flips = 30 // a running node reads few bytes again
 	}
 	for range flips {
 		flipByte(t, c, v)
@@ -364,15 +365,15 @@ func (c *campaign) flipBytes(t *testing.T) {
 	flipByte(t, c, v)
 	v.Start(t)
 	v.WaitReady(t)
-	// Whatever was damaged while it ran and not looked at since, is found now.
+	// The node now finds damage to parts that it had not read again.
 	v.Kill(t)
 }
 
 // flipByte flips a byte in the used part of a file of a node's index.
-func flipByte(t *testing.T, c *campaign, n *Node) {
+func flipByte(t *testing.T, c *harness, n *Node) {
 	t.Helper()
 	var files []string
-	for _, pattern := range []string{"*.sst", "*.sst", "*.mem", "MANIFEST"} { // tables twice: most of it is there
+	for _, pattern := range []string{"*.sst", "*.sst", "*.mem", "MANIFEST"} { // tables twice, because they hold most of the data
 		found, err := filepath.Glob(n.File("index", pattern))
 		if err != nil {
 			t.Fatal(err)
@@ -380,12 +381,12 @@ func flipByte(t *testing.T, c *campaign, n *Node) {
 		files = append(files, found...)
 	}
 	if len(files) == 0 {
-		return // likewise
+		return // the node has deleted the file
 	}
 	file := files[c.rng.IntN(len(files))]
 	b, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		return // the node has found the damage before, and put its index aside
+		return // the node has found earlier damage, and quarantined its index
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -407,10 +408,10 @@ func flipByte(t *testing.T, c *campaign, n *Node) {
 	c.Journal.Note("test", "flipped %08b in byte %d of %s of %s", mask, at, filepath.Base(file), n.Name)
 }
 
-// mix does some things to some nodes at the same time.
-func (c *campaign) mix(t *testing.T) {
+// mix injects some faults at the same time.
+func (c *harness) mix(t *testing.T) {
 	if c.Nodes[0].disk != nil && c.rng.IntN(4) == 0 {
-		c.cutPower(t) // and more happens while they start
+		c.cutPower(t) // with other faults while the nodes start
 	}
 	nodes := slices.Clone(c.Nodes)
 	c.rng.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
@@ -462,27 +463,27 @@ func (c *campaign) mix(t *testing.T) {
 	c.sleep(t, time.Duration(c.rng.Int64N(int64(4*c.lease))))
 }
 
-// sleep lets time pass: how long a fault lasts is what it is.
-func (c *campaign) sleep(t *testing.T, d time.Duration) {
+// sleep waits for the duration of a fault.
+func (c *harness) sleep(t *testing.T, d time.Duration) {
 	select {
 	case <-t.Context().Done():
 	case <-time.After(d):
 	}
 }
 
-func (c *campaign) leader(t *testing.T) *Node {
+func (c *harness) leader(t *testing.T) *Node {
 	t.Helper()
 	n := c.Leader(t, events.StreamName)
 	t.Logf("%s leads the log", n.Name)
 	return n
 }
 
-// TestFullDiskOfLedger takes all space from the ledger that leads the log. The
-// others have to go on without it.
+// TestFullDiskOfLedger fills the disk of the leader of the log. The other
+// ledgers must go on without it.
 func TestFullDiskOfLedger(t *testing.T) {
 	long(t)
 	d := disk.New(t, diskSize, "that a ledger with a full disk loses nothing")
-	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*disk.Disk{"l2": d}})
+	c := newHarness(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*disk.Disk{"l2": d}})
 	l := c.Node("l2")
 	for i := 0; c.Leader(t, events.StreamName) != l; i++ {
 		if i == 10 {
@@ -497,18 +498,18 @@ func TestFullDiskOfLedger(t *testing.T) {
 		t.Logf("commands go on %s after the leader's disk was full; its process has ended: %t", (c.load.Now() - filled).Round(time.Millisecond), l.Process().Over())
 		c.load.Proofs(t, 3)
 		if !l.Process().Over() {
-			l.Kill(t) // a log that met a full disk takes no more before it is started anew
+			l.Kill(t) // a log server that met a full disk accepts no write until a restart
 		}
 		d.Release(t)
 	})
 	c.finish(t)
 }
 
-// TestFullDiskOfVerifier takes all space from a verifier.
+// TestFullDiskOfVerifier fills the disk of a verifier.
 func TestFullDiskOfVerifier(t *testing.T) {
 	long(t)
 	d := disk.New(t, diskSize, "that a verifier with a full disk refuses")
-	c := newCampaign(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*disk.Disk{"v1": d}})
+	c := newHarness(t, Options{Verifiers: 2, Lease: shortLease, Disks: map[string]*disk.Disk{"v1": d}})
 	v := c.Node("v1")
 	c.fault(t, "fill a verifier's disk", func(t *testing.T) {
 		d.Fill(t, v.Process().File(d.Mount()))
@@ -521,15 +522,15 @@ func TestFullDiskOfVerifier(t *testing.T) {
 	c.finish(t)
 }
 
-// TestClocks gives nodes clocks that started at other times, and changes them
-// from one start to the next, as starting a machine anew does.
+// TestClocks gives nodes different boot times, and changes them from one start
+// to the next, as a reboot does.
 func TestClocks(t *testing.T) {
 	long(t)
 	if out, err := exec.Command("unshare", "--time", "--boottime", "1", "--monotonic", "1", "true").CombinedOutput(); err != nil {
 		t.Skipf("NOT TESTED: nodes whose machines started at different times. This needs root and time namespaces: %v: %s", err, out)
 	}
 	const day = 24 * time.Hour
-	c := newCampaign(t, Options{Verifiers: 3, Lease: shortLease})
+	c := newHarness(t, Options{Verifiers: 3, Lease: shortLease})
 	for _, shift := range []time.Duration{20 * day, 0, 3 * day} {
 		c.fault(t, "clocks on by "+shift.String(), func(t *testing.T) {
 			for _, n := range []*Node{c.anyVerifier(), c.follower(t)} {

@@ -14,21 +14,21 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// web carries the kit's requests. Limits of time are the callers'.
+// web sends the requests of this package. Callers set the timeouts.
 var web = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 30 * time.Second}}
 
 // Request is a request to a node.
 type Request struct {
 	Method string
 	URL    string
-	Secret string          // of the token that it is sent with; empty for none
-	Key    string          // for idempotency; empty for none
-	Least  events.Position // that the answer has to rest on; 0 for none
+	Secret string          // of the caller's token; empty for none
+	Key    string          // idempotency key; empty for none
+	Least  events.Position // minimum position of the answer; 0 for none
 	Body   any             // as JSON; nil for none
-	Into   any             // what the answer is read into besides; nil for nothing
+	Into   any             // also receives the decoded answer; nil for none
 }
 
-// Answer is what a node says, good or bad.
+// Answer is an answer of a node, success or problem.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -48,12 +48,12 @@ type Answer struct {
 
 	Code    string          `json:"code"` // of a problem
 	Detail  string          `json:"detail"`
-	Version events.Position `json:"version"` // current one of the record, in a conflict
+	Version events.Position `json:"version"` // current version of the record, in a conflict
 
 	Items []json.RawMessage `json:"items"` // of a list
 }
 
-// Receipt is since when a change is in force, and on which nodes.
+// Receipt is a receipt of the API.
 type Receipt struct {
 	Complete bool            `json:"complete"`
 	Covers   events.Position `json:"covers"`
@@ -64,7 +64,8 @@ type Receipt struct {
 	} `json:"nodes"`
 }
 
-// How returns how each process of a node came to stop, by its name.
+// How returns, by the name of the node, how each process stopped answering
+// without the change.
 func (r *Receipt) How(node string) (ways []string) {
 	for _, n := range r.Nodes {
 		if n.Name == node {
@@ -85,9 +86,8 @@ func (a Answer) About() string {
 	return account.ID
 }
 
-// Proof returns the position up to which the answer says that no node can
-// answer any more as if the events had not happened, and false where it does not
-// say that.
+// Proof returns the position that the receipt in the answer covers, or false if
+// there is no receipt.
 func (a Answer) Proof() (events.Position, bool) {
 	if a.Receipt == nil || !a.Receipt.Complete {
 		return 0, false
@@ -95,7 +95,7 @@ func (a Answer) Proof() (events.Position, bool) {
 	return a.Receipt.Covers, true
 }
 
-// String leaves secrets out.
+// String describes the answer without secrets.
 func (a Answer) String() string {
 	s := fmt.Sprintf("status %d, position %d", a.Status, a.Position)
 	for _, more := range []string{a.Code, a.Reason, a.Detail} {
@@ -109,7 +109,7 @@ func (a Answer) String() string {
 	return s
 }
 
-// Send sends a request once. An error means that no answer came.
+// Send sends a request once. An error means that no answer arrived.
 func Send(ctx context.Context, r Request) (Answer, error) {
 	var content io.Reader
 	if r.Body != nil {
@@ -159,7 +159,7 @@ func (n *Node) Check(ctx context.Context, secret string, need ...string) (Answer
 	return Send(ctx, Request{Method: http.MethodPost, URL: n.Verify + "/v1/verify", Body: map[string]any{"token": secret, "need": need}})
 }
 
-// getJSON reads what stands at a URL.
+// getJSON reads JSON from a URL.
 func getJSON(ctx context.Context, url string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -173,7 +173,7 @@ func getJSON(ctx context.Context, url string, into any) error {
 	return json.NewDecoder(resp.Body).Decode(into)
 }
 
-// Metric returns a figure of the node, by the name that Prometheus has for it.
+// Metric returns the value of a Prometheus metric of the node.
 func (n *Node) Metric(ctx context.Context, name string) (float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -195,5 +195,5 @@ func (n *Node) Metric(ctx context.Context, name string) (float64, error) {
 			return strconv.ParseFloat(strings.TrimSpace(text), 64)
 		}
 	}
-	return 0, fmt.Errorf("%s has no figure %s", n.Name, name)
+	return 0, fmt.Errorf("%s has no metric %s", n.Name, name)
 }

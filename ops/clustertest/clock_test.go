@@ -16,19 +16,18 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// jumpVariable names the folder where a program with [clockEdits] finds what
-// its clocks are to say, and wallVariable is what they say when it starts, in
-// milliseconds.
+// jumpVariable names the folder from which a program with [clockEdits] reads
+// the offsets of its clocks. wallVariable is the initial offset of its wall
+// clock, in milliseconds.
 const (
 	jumpVariable = "CLUSTERTEST_JUMPS"
 	wallVariable = "CLUSTERTEST_WALL"
 )
 
-// clockEdits make a program whose clocks jump when a test says so: the one that
-// people and time servers set, in all of the program, and the one of time since
-// the machine started, by which leases are measured. Setting the machine's own
-// would jump the clocks of everything else, and there is no other way to reach a
-// Go program's.
+// clockEdits make a program whose clocks jump when a test says so: the wall
+// clock and the boot time, which measures leases. A test cannot set the
+// machine's clock, because all processes use it. A Go program has no other hook
+// for its clocks.
 func clockEdits(t *testing.T) []Edit {
 	t.Helper()
 	out, err := exec.Command("go", "env", "GOROOT").Output()
@@ -107,8 +106,8 @@ func init() {
 	}
 }
 
-// jump sets a node's clocks, as time from what they are by themselves, and
-// returns when they are.
+// jump sets the offsets of a node's clocks, and returns when they are in
+// effect.
 func jump(t *testing.T, dir string, n *Node, wall, boot time.Duration) {
 	t.Helper()
 	path := filepath.Join(dir, fmt.Sprint(n.Process().PID()))
@@ -126,8 +125,8 @@ func jump(t *testing.T, dir string, n *Node, wall, boot time.Duration) {
 	})
 }
 
-// refused counts the checks that a node has refused since a time.
-func (c *campaign) refused(n *Node, since time.Duration) (count int) {
+// refused counts the checks that a node refused after a time.
+func (c *harness) refused(n *Node, since time.Duration) (count int) {
 	for _, check := range c.load.Record().Checks {
 		if check.Node == n.Name && check.Verdict == Unavailable && check.Began >= since {
 			count++
@@ -136,11 +135,11 @@ func (c *campaign) refused(n *Node, since time.Duration) (count int) {
 	return count
 }
 
-// TestClockJumps sets clocks on and back while nodes run.
+// TestClockJumps moves clocks forward and back while nodes run.
 func TestClockJumps(t *testing.T) {
 	long(t)
 	dir := t.TempDir()
-	c := newCampaign(t, Options{
+	c := newHarness(t, Options{
 		Verifiers: 3, Lease: shortLease,
 		Program: Build(t, clockEdits(t)...), Env: []string{jumpVariable + "=" + dir},
 	})
@@ -160,7 +159,7 @@ func TestClockJumps(t *testing.T) {
 			c.load.Proofs(t, 20)
 			for _, n := range nodes {
 				if k := c.refused(n, since); k > 0 && by.Abs() < events.ClockLimit {
-					t.Errorf("I11: %s refused %d checks because somebody set its clock by %s", n.Name, k, by)
+					t.Errorf("I11: %s refused %d checks after its clock was set by %s", n.Name, k, by)
 				}
 				jump(t, dir, n, 0, 0)
 			}
@@ -170,7 +169,7 @@ func TestClockJumps(t *testing.T) {
 		v := c.anyVerifier()
 		since := c.load.Now()
 		for i := range 3 {
-			// A kernel sets the time of day by as much.
+			// The kernel moves the wall clock by the same time.
 			slept := time.Duration(i+1) * (c.lease + time.Second)
 			jump(t, dir, v, 0, slept)
 			v.WaitReady(t)
@@ -179,13 +178,13 @@ func TestClockJumps(t *testing.T) {
 		k := c.refused(v, since)
 		t.Logf("%s slept three times and refused %d checks when it woke", v.Name, k)
 		if k == 0 {
-			t.Errorf("%s answered on when it woke, past its lease", v.Name)
+			t.Errorf("%s answered after it woke, past its lease", v.Name)
 		}
 	})
 	c.finish(t)
 }
 
-// waitClock waits until a node says that it is not ready because of its clock.
+// waitClock waits until a node reports that its clock makes it not ready.
 func waitClock(t *testing.T, n *Node) {
 	t.Helper()
 	n.Until(t, "it refuses because of its clock", func() error {
@@ -196,9 +195,9 @@ func waitClock(t *testing.T, n *Node) {
 	})
 }
 
-// denies waits until a node answers a check of a secret, and fails the test if it
-// allows it. A node that refuses has not allowed it either.
-func (d *desk) denies(n *Node, s, what string) {
+// denies waits until a node answers a check of a secret, and fails the test if
+// the node allows the secret. A node without a lease has not allowed it either.
+func (d *fixture) denies(n *Node, s, what string) {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), Patience)
 	defer cancel()
@@ -207,8 +206,8 @@ func (d *desk) denies(n *Node, s, what string) {
 	}
 }
 
-// offset returns what a ledger shows of the offset of a node's clock.
-func (d *desk) offset(at, of *Node) (time.Duration, error) {
+// offset returns the clock offset of a node that a ledger shows.
+func (d *fixture) offset(at, of *Node) (time.Duration, error) {
 	a, err := d.send(at, http.MethodGet, "/v1/nodes", nil)
 	if err != nil {
 		return 0, err
@@ -225,14 +224,14 @@ func (d *desk) offset(at, of *Node) (time.Duration, error) {
 	return 0, errors.New("it is not shown")
 }
 
-// TestWrongClocks moves the clocks of a verifier and of a ledger. What ends by
-// position ends on every node with the receipt, whatever its clock says. A node
-// whose clock is too wrong says so, also when it starts, and serves again once its
-// clock is right.
+// TestWrongClocks moves the clocks of a verifier and of a ledger. Tokens that
+// end by position end on every node with the receipt, regardless of clocks. A
+// node with a large clock offset reports the offset, also at the start, and
+// answers again once its clock is right.
 func TestWrongClocks(t *testing.T) {
 	together(t)
 	dir := t.TempDir()
-	d := newDesk(t, Options{
+	d := newFixture(t, Options{
 		Verifiers: 2, Lease: shortLease,
 		Program: Build(t, clockEdits(t)...), Env: []string{jumpVariable + "=" + dir},
 	})
@@ -270,8 +269,8 @@ func TestWrongClocks(t *testing.T) {
 	}
 }
 
-// wrong has some nodes' clocks be wrong while tokens end.
-func (d *desk) wrong(by time.Duration, dir string, moved []*Node) {
+// wrong ends tokens while some nodes' clocks are wrong.
+func (d *fixture) wrong(by time.Duration, dir string, moved []*Node) {
 	d.t.Helper()
 	l1, l2, l3 := d.Nodes[0], d.Nodes[1], d.Nodes[2]
 	account := d.makeAccount(fmt.Sprint("owner", by.Milliseconds()))
@@ -279,7 +278,7 @@ func (d *desk) wrong(by time.Duration, dir string, moved []*Node) {
 	for _, n := range moved {
 		jump(d.t, dir, n, by, 0)
 	}
-	through := l3 // whose clock is wrong, and not by too much
+	through := l3 // its clock is wrong, but within the limit
 	if by.Abs() > events.ClockLimit {
 		through = l1
 		for _, n := range moved {
@@ -326,9 +325,8 @@ func (d *desk) wrong(by time.Duration, dir string, moved []*Node) {
 	}
 }
 
-// make1 makes a token of an account through a ledger and waits until a node that
-// answers allows it.
-func (d *desk) make1(at *Node, account string) string {
+// make1 creates a token through a ledger, and waits until a node allows it.
+func (d *fixture) make1(at *Node, account string) string {
 	d.t.Helper()
 	a := d.must(at, http.MethodPost, "/v1/tokens", map[string]any{"account": account, "app": "desk", "scopes": []string{"view:site/1"}})
 	at.Until(d.t, "it allows the token", func() error {

@@ -20,32 +20,33 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
 )
 
-// Options say what a cluster is made of.
+// Options configure a [Cluster].
 type Options struct {
-	// Ledgers is how many nodes keep the log: one or three. Zero means three.
+	// Ledgers is the number of ledgers: one or three. Zero means three.
 	Ledgers int
-	// Verifiers is how many nodes only verify.
+	// Verifiers is the number of nodes that only verify.
 	Verifiers int
-	// Lease is given to every node. Zero leaves the default.
+	// Lease is the lease of every node. Zero means the default.
 	Lease time.Duration
-	// Program is what runs. Empty means what [Build] makes without edits.
+	// Program is the path of the program. Empty means [Build] without edits.
 	Program string
-	// Disks are what nodes keep their data on, by name. Others use a folder of
-	// the test's.
+	// Disks are the disks of nodes, by their names. Other nodes use a temporary
+	// folder.
 	Disks map[string]*disk.Disk
-	// Env is added to every node's environment.
+	// Env is added to the environment of every node.
 	Env []string
 }
 
-// Cluster is a number of nodes, each a process of its own. A proxy carries every
-// connection between two of them. Its queries are safe for concurrent use.
+// Cluster is a number of nodes, each a process of its own. A proxy carries
+// every connection between two of them. Its queries are safe for concurrent
+// use.
 type Cluster struct {
 	Journal *Journal
 	Nodes   []*Node // the ledgers first: l1, l2, ... v1, v2, ...
 
 	options Options
-	owner   testing.TB // whose end is the end of all processes
-	creds   string     // folder that nats init wrote; empty with one ledger
+	owner   testing.TB // all processes end with this test
+	creds   string     // folder of nats init; empty with one ledger
 	links   map[link][]*netfault.Proxy
 
 	mu   sync.Mutex
@@ -56,22 +57,20 @@ type Cluster struct {
 type link struct{ from, to string }
 
 // Node is a member of a cluster: its folder and addresses, and the processes
-// that use them one after another. Any goroutine may ask it things; one starts
-// and ends its processes.
+// that use them one after another. Queries are safe for concurrent use; one
+// goroutine starts and ends the processes.
 type Node struct {
 	Name   string
 	Ledger bool // it keeps the log and serves the API
 
 	Data string // folder, as the node sees it
-	// URLs, which stay the same over restarts. API is empty where the node is no
+	// URLs, which do not change in a restart. API is empty if the node is no
 	// ledger.
 	API, Verify, Metrics string
 
-	// Shift moves the clocks of time since the machine started in the processes
-	// that are started from now on.
+	// Shift is added to the boot time of processes that start later.
 	Shift time.Duration
-	// Env is added to the environment of the processes that are started from now
-	// on.
+	// Env is added to the environment of processes that start later.
 	Env []string
 
 	cluster *Cluster
@@ -83,18 +82,18 @@ type Node struct {
 
 	mu      sync.Mutex
 	process *Process // guarded by mu; the latest, nil before the first
-	lives   int      // guarded by mu; processes so far
+	lives   int      // guarded by mu; number of processes so far
 }
 
-// Start starts a cluster and waits until every node answers checks. When the
-// test fails, its log has what the nodes wrote.
+// Start starts a cluster, and waits until every node answers checks. If the
+// test fails, its log contains the output of the nodes.
 func Start(t testing.TB, o Options) *Cluster {
 	t.Helper()
 	c := New(t, o)
 	for _, n := range c.Nodes {
 		n.Start(t)
 		if n.Ledger && c.creds == "" {
-			n.WaitReady(t) // it makes the key of the others
+			n.WaitReady(t) // it creates the key for the others
 		}
 	}
 	for _, n := range c.Nodes {
@@ -141,23 +140,23 @@ func New(t testing.TB, o Options) *Cluster {
 	return c
 }
 
-// network is a part of loopback that one cluster has for itself. A port of a node
-// that is dead for a while is then taken by nobody else.
+// network is a part of loopback for one cluster alone. No other process takes
+// the port of a node while the node is down.
 type network struct{ a, b int }
 
-// takeNetwork returns a network that nobody has, for as long as the test lasts.
+// takeNetwork reserves an unused network until the test ends.
 func takeNetwork(t testing.TB) network {
 	t.Helper()
 	for range 100 {
 		n := network{1 + rand.IntN(254), rand.IntN(256)}
-		// Whoever else looks for one finds this taken.
+		// The open port marks the network as taken.
 		l, err := net.Listen("tcp", net.JoinHostPort(n.host(254), "7600"))
 		if err == nil {
 			t.Cleanup(func() { _ = l.Close() })
 			return n
 		}
 	}
-	t.Fatal("no network of loopback can be had")
+	t.Fatal("no network of loopback is free")
 	return network{}
 }
 
@@ -211,8 +210,8 @@ func (c *Cluster) open(t testing.TB, to *Node, e endpoint) {
 // tester is the name of the test's own process among the nodes.
 const tester = "test"
 
-// dialer returns the name of the node that made a connection, empty where none
-// did.
+// dialer returns the name of the node that opened a connection, or an empty
+// string if no node did.
 func (c *Cluster) dialer(conn net.Conn) string {
 	inode := socketOf(conn.RemoteAddr(), conn.LocalAddr())
 	for _, n := range c.Nodes {
@@ -226,7 +225,7 @@ func (c *Cluster) dialer(conn net.Conn) string {
 	return ""
 }
 
-// issue makes every node's key and certificate.
+// issue creates the key and certificate of every node.
 func (c *Cluster) issue(t testing.TB) {
 	t.Helper()
 	c.creds = filepath.Join(t.TempDir(), "credentials")
@@ -244,7 +243,7 @@ func (c *Cluster) issue(t testing.TB) {
 	}
 }
 
-// serve returns a node's arguments.
+// serve returns the arguments of a node.
 func (c *Cluster) serve(n *Node) []string {
 	bare := func(url string) string { return strings.TrimPrefix(url, "http://") }
 	args := []string{
@@ -279,7 +278,7 @@ func (c *Cluster) serve(n *Node) []string {
 	return args
 }
 
-// report shows what the nodes wrote where the test failed.
+// report logs the output of the nodes if the test failed.
 func (c *Cluster) report(t testing.TB) {
 	const most = 400
 	path := filepath.Join(t.ArtifactDir(), "journal.log")
@@ -311,7 +310,7 @@ func (c *Cluster) Verifiers() []*Node {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return n.Ledger })
 }
 
-// Root returns the secret of the first token, which may do everything.
+// Root returns the secret of the first token, which is a superuser.
 func (c *Cluster) Root(t testing.TB) string {
 	t.Helper()
 	c.mu.Lock()
@@ -329,8 +328,8 @@ func (c *Cluster) Root(t testing.TB) string {
 	return c.root
 }
 
-// Hold keeps back everything that one node sends to another, on every connection
-// between them.
+// Hold keeps back everything that one node sends to another, on every
+// connection between them.
 func (c *Cluster) Hold(from, to *Node) {
 	c.Journal.Note("test", "hold %s -> %s", from.Name, to.Name)
 	for _, p := range c.links[link{from.Name, to.Name}] {
@@ -356,7 +355,7 @@ func (c *Cluster) Others(but ...*Node) []*Node {
 	return slices.DeleteFunc(slices.Clone(c.Nodes), func(n *Node) bool { return slices.Contains(but, n) })
 }
 
-// Sever breaks every connection between two nodes, and each new one.
+// Sever closes every connection between two nodes, and each new one.
 func (c *Cluster) Sever(a, b *Node) {
 	c.Journal.Note("test", "sever %s and %s", a.Name, b.Name)
 	for _, l := range []link{{a.Name, b.Name}, {b.Name, a.Name}} {
@@ -366,7 +365,7 @@ func (c *Cluster) Sever(a, b *Node) {
 	}
 }
 
-// Connected reports whether a node has a connection to a ledger that it began.
+// Connected reports whether a node has opened a connection to a ledger.
 func (c *Cluster) Connected(from, to *Node) bool {
 	return slices.ContainsFunc(c.links[link{from.Name, to.Name}], func(p *netfault.Proxy) bool { return p.Open() > 0 })
 }
@@ -421,7 +420,7 @@ func (c *Cluster) Bypasses(t testing.TB) []string {
 func (n *Node) Start(t testing.TB) *Process {
 	t.Helper()
 	if p := n.current(); p != nil && !p.Over() {
-		t.Fatalf("%s runs already", n.Name)
+		t.Fatalf("%s is already running", n.Name)
 	}
 	if n.disk != nil {
 		n.disk.WaitUnmounted(t)
@@ -447,15 +446,15 @@ func (n *Node) current() *Process {
 	return n.process
 }
 
-// Life returns how many processes the node has had.
+// Life returns the number of processes that the node has had.
 func (n *Node) Life() int {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.lives
 }
 
-// File returns where a file of the data folder is. Where that is on a disk, the
-// node has to run or to be frozen.
+// File returns the path of a file in the data folder. If the folder is on a
+// disk, the node must be running or paused.
 func (n *Node) File(name ...string) string {
 	path := filepath.Join(append([]string{n.Data}, name...)...)
 	if p := n.current(); p != nil {
@@ -464,9 +463,8 @@ func (n *Node) File(name ...string) string {
 	return path
 }
 
-// PowerCut takes the power from all nodes at once. What the processes wrote and
-// did not sync is lost, on nodes that have a disk of their own. Some of it, as
-// rng chooses, has reached the disk all the same.
+// PowerCut cuts the power of all nodes at once. Nodes with a disk of their own
+// lose the writes that they did not sync, except some that rng chooses.
 func (c *Cluster) PowerCut(t testing.TB, rng *rand.Rand) {
 	t.Helper()
 	c.Journal.Note("test", "power cut")
@@ -494,13 +492,13 @@ func (c *Cluster) PowerCut(t testing.TB, rng *rand.Rand) {
 // Kill ends the node's process at once.
 func (n *Node) Kill(t testing.TB) { t.Helper(); n.current().Kill(t) }
 
-// Freeze stops the node's process where it stands.
+// Freeze pauses the node's process.
 func (n *Node) Freeze(t testing.TB) { t.Helper(); n.current().Freeze(t) }
 
-// Thaw lets the node's process go on.
+// Thaw resumes the node's process.
 func (n *Node) Thaw(t testing.TB) { t.Helper(); n.current().Thaw(t) }
 
-// Stop asks the node's process to end, which it has to do in peace.
+// Stop stops the node's process, which must exit with status 0.
 func (n *Node) Stop(t testing.TB) {
 	t.Helper()
 	if code := n.current().Terminate(t); code != 0 {
@@ -508,8 +506,7 @@ func (n *Node) Stop(t testing.TB) {
 	}
 }
 
-// Ready returns what the node says of its health: false and why where it does
-// not answer checks.
+// Ready reports whether the node answers checks, and if not, why.
 func (n *Node) Ready(ctx context.Context) (bool, string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
@@ -529,8 +526,8 @@ func (n *Node) Ready(ctx context.Context) (bool, string) {
 	return resp.StatusCode == http.StatusOK, strings.TrimSpace(string(b))
 }
 
-// WaitReady waits until the node answers checks, and fails the test where its
-// process ends before.
+// WaitReady waits until the node answers checks. It fails the test if the
+// process ends first.
 func (n *Node) WaitReady(t testing.TB) {
 	t.Helper()
 	n.Until(t, "it is ready", func() error {
@@ -541,15 +538,15 @@ func (n *Node) WaitReady(t testing.TB) {
 	})
 }
 
-// Until waits until something holds of the node, and fails the test where its
-// process ends before, or where that takes too long.
+// Until waits until try returns nil. It fails the test if the process ends
+// first, or at the time limit.
 func (n *Node) Until(t testing.TB, what string, holds func() error) {
 	t.Helper()
 	deadline := time.Now().Add(Patience)
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		over := n.current().Over() // asked first: what it did last may be what is waited for
+		over := n.current().Over() // read first: the last thing that the process did may be the effect
 		err := holds()
 		switch {
 		case err == nil:

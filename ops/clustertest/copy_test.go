@@ -17,8 +17,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
-// storeFiles returns the files of a ledger's copy of the log that are of a kind.
-// The ledger is stopped.
+// storeFiles returns the files of one kind in a ledger's copy of the log. The
+// ledger must be stopped.
 func storeFiles(t *testing.T, n *Node, kind string) []string {
 	t.Helper()
 	log := filepath.Join("LEDGER", "streams", events.StreamName)
@@ -47,7 +47,7 @@ func storeFiles(t *testing.T, n *Node, kind string) []string {
 	})
 }
 
-// raftGroup returns the folder of the raft group of a stream.
+// raftGroup returns the folder of the Raft group of a stream.
 func raftGroup(t *testing.T, n *Node, stream string) string {
 	t.Helper()
 	store := filepath.Join(n.Data, "log", "jetstream")
@@ -79,8 +79,8 @@ func flipped(b []byte, rng *rand.Rand) []byte {
 	return b
 }
 
-// flippedEarly leaves whole records behind the bit, so that it does not look
-// like a write that a crash interrupted.
+// flippedEarly flips a bit before intact records, so that the damage does not
+// look like an interrupted write.
 func flippedEarly(b []byte, rng *rand.Rand) []byte {
 	b[rng.IntN(len(b)/2)] ^= 1 << rng.IntN(8)
 	return b
@@ -90,7 +90,7 @@ func truncated(b []byte, rng *rand.Rand) []byte { return b[:rng.IntN(len(b))] }
 
 func halved(b []byte, _ *rand.Rand) []byte { return b[:len(b)/2] }
 
-// damage changes a file of a kind.
+// damage damages a file of one kind.
 func damage(t *testing.T, n *Node, kind string, how damaging, rng *rand.Rand) {
 	t.Helper()
 	files := storeFiles(t, n, kind)
@@ -110,12 +110,13 @@ func damage(t *testing.T, n *Node, kind string, how damaging, rng *rand.Rand) {
 
 const damageSaid = "this ledger's copy of the log is damaged"
 
-// blames checks who was said to be damaged since the lines from.
-func (c *campaign) blames(t *testing.T, from int, damaged *Node) {
+// blames checks which copies the nodes have reported as damaged since the lines
+// from.
+func (c *harness) blames(t *testing.T, from int, damaged *Node) {
 	t.Helper()
 	for _, n := range c.Ledgers() {
 		if n != damaged && c.Journal.has(n.Name, from, damageSaid) {
-			t.Errorf("%s says that its copy is damaged, and it is that of %s", n.Name, damaged.Name)
+			t.Errorf("%s reports its copy as damaged, but the copy of %s is", n.Name, damaged.Name)
 		}
 		for _, whole := range c.Ledgers() {
 			if whole != damaged && c.Journal.has(n.Name, from, "the copy of ledger "+whole.Name) {
@@ -125,7 +126,7 @@ func (c *campaign) blames(t *testing.T, from int, damaged *Node) {
 	}
 }
 
-// copies returns what a ledger says of the copies of all: name -> copy.
+// copies returns the copies of all ledgers as one ledger shows them, by name.
 func copies(t *testing.T, from *Node, root string) map[string]api.LogCopy {
 	t.Helper()
 	var list struct {
@@ -143,9 +144,9 @@ func copies(t *testing.T, from *Node, root string) map[string]api.LogCopy {
 	return got
 }
 
-// allWhole waits until each ledger lists every ledger's copy as whole, from the
-// first position to one that it had before.
-func (c *campaign) allWhole(t *testing.T) {
+// allWhole waits until each ledger lists every copy as complete, up to a
+// position that the log had before.
+func (c *harness) allWhole(t *testing.T) {
 	t.Helper()
 	root, last := c.Root(t), c.Last(t, events.StreamName)
 	for _, l := range c.Ledgers() {
@@ -163,21 +164,22 @@ func (c *campaign) allWhole(t *testing.T) {
 
 // copyFault is damage to the copy of one ledger while it is down.
 type copyFault struct {
-	ledger string // empty: the one that leads
-	killed bool   // or stopped in peace
+	ledger string // empty: the leader
+	killed bool   // else stopped gracefully
 	kind   string
 	how    damaging
-	// silent: nothing is lost, because the file is restored from another.
+	// silent: the ledger reports nothing, because it restores the file from
+	// another one.
 	silent bool
 }
 
 // TestDamagedCopies damages each kind of file of a ledger's copy, in each
-// ledger in turn and the one that leads, while clients run (I1, I7, I8). Those
-// whose copies are whole go on; the damaged one does not take part, and is
-// filled from them.
+// ledger in turn and in the leader, while clients run (I1, I7, I8). The other
+// ledgers go on. The damaged one does not take part until it has copied the log
+// from them.
 func TestDamagedCopies(t *testing.T) {
 	together(t)
-	c := newCampaign(t, Options{Lease: shortLease, Verifiers: 1, Env: []string{"TOKENLEDGER_SCRUB=1s"}})
+	c := newHarness(t, Options{Lease: shortLease, Verifiers: 1, Env: []string{"TOKENLEDGER_SCRUB=1s"}})
 	c.load.Commands(t, 300)
 	faults := []copyFault{
 		{ledger: "l1", kind: "block", how: flipped},
@@ -213,7 +215,7 @@ func TestDamagedCopies(t *testing.T) {
 	}
 }
 
-func (c *campaign) damaged(t *testing.T, f copyFault) {
+func (c *harness) damaged(t *testing.T, f copyFault) {
 	n := c.Leader(t, events.StreamName)
 	if f.ledger != "" {
 		n = c.Node(f.ledger)
@@ -243,8 +245,8 @@ func (c *campaign) damaged(t *testing.T, f copyFault) {
 	}
 }
 
-// damagedRunning changes a block of the leader while it has it open.
-func (c *campaign) damagedRunning(t *testing.T) {
+// damagedRunning changes a block of the log while the leader has the file open.
+func (c *harness) damagedRunning(t *testing.T) {
 	n := c.Leader(t, events.StreamName)
 	from := c.Journal.len()
 	files := storeFiles(t, n, "block")
@@ -253,7 +255,7 @@ func (c *campaign) damagedRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b [1]byte
-	const at = 200 // in one of the first records, which nobody writes any more
+	const at = 200 // in one of the first records, which are not written any more
 	_, err = f.ReadAt(b[:], at)
 	if err == nil {
 		b[0] ^= 1
@@ -272,9 +274,8 @@ func (c *campaign) damagedRunning(t *testing.T) {
 	c.allWhole(t)
 }
 
-// oldCopy sets the copy of a ledger back to what it was before the others went
-// on. It looks whole.
-func (c *campaign) oldCopy(t *testing.T) {
+// oldCopy restores an old backup of a ledger's copy. The copy looks intact.
+func (c *harness) oldCopy(t *testing.T) {
 	n := c.Node("l2")
 	n.Stop(t)
 	log, old := filepath.Join(n.Data, "log"), filepath.Join(t.TempDir(), "old")
@@ -307,9 +308,9 @@ func (c *campaign) oldCopy(t *testing.T) {
 	c.allWhole(t)
 }
 
-// unwhole reads the copies of ledgers that are stopped, and returns what is
-// wrong with them: a position that one lacks, or another end than the others'.
-func (c *campaign) unwhole(t *testing.T) []string {
+// unwhole reads the copies of stopped ledgers, and returns their faults: a
+// missing position, or a different last position.
+func (c *harness) unwhole(t *testing.T) []string {
 	t.Helper()
 	var wrong []string
 	ends := map[events.Position]bool{}
@@ -326,19 +327,19 @@ func (c *campaign) unwhole(t *testing.T) []string {
 	return wrong
 }
 
-// uncheckedCopy has a ledger not look at its own copy of the log.
+// uncheckedCopy makes a ledger that does not check its own copy of the log.
 var uncheckedCopy = []Edit{
 	{"ledger/embedded/copy.go", "	c, err := checkCopy(ctx, dir, members)\n", "	c, err := Copy{}, error(nil)\n"},
 	{"ledger/embedded/copy.go", "		if st.LastSeq > 0 && st.FirstSeq != 1 || st.NumDeleted > 0", "		if false && st.NumDeleted > 0"},
 	{"ledger/embedded/copy.go", " || st.Lost != nil || st.Msgs != st.LastSeq {", " {"},
 }
 
-// TestDamagedCopyTakesPart holds TestDamagedCopies to something: with a program
-// that does not look at its own copy, a copy that lacks positions takes part, and
-// that is found.
+// TestDamagedCopyTakesPart tests TestDamagedCopies itself. With a program that
+// does not check its own copy, an incomplete copy takes part, and the test must
+// find that.
 func TestDamagedCopyTakesPart(t *testing.T) {
 	together(t)
-	c := newCampaign(t, Options{Lease: shortLease, Program: Build(t, uncheckedCopy...)})
+	c := newHarness(t, Options{Lease: shortLease, Program: Build(t, uncheckedCopy...)})
 	c.load.Commands(t, 100)
 	n := c.Node("l2")
 	n.Stop(t)
@@ -357,6 +358,6 @@ func TestDamagedCopyTakesPart(t *testing.T) {
 	wrong := c.unwhole(t)
 	t.Log(wrong)
 	if len(wrong) == 0 {
-		t.Error("a damaged copy took part, and that is not found")
+		t.Error("a damaged copy took part, and the suite did not find it")
 	}
 }

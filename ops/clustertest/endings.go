@@ -8,17 +8,18 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// An Ending is a command that ended a token while its holder worked with it, or
-// took from it what its holder needs for the work.
+// Ending is a command that ended a token, or removed a right that its holder
+// needs, while the holder worked with it.
 type Ending struct {
 	How    string // as in "rotated"
 	Actor  *Token
 	Change Change // the command
 }
 
-// checkActors reports what an actor did behind its end (I14): events of an ended
-// actor that changed something, and commands of one that were acknowledged.
-func (r Record) checkActors(found *violations, j *judge, root events.AccountID) {
+// checkActors reports effects of an actor after its end (I14): events of an
+// ended actor that changed something, and acknowledged commands of an ended
+// actor.
+func (r Record) checkActors(found *violations, j *reference, root events.AccountID) {
 	j.checkEnds(found)
 	for _, e := range r.Endings {
 		e.check(found, r, j, root)
@@ -34,9 +35,9 @@ func (r Record) checkActors(found *violations, j *judge, root events.AccountID) 
 	}
 }
 
-// checkEnds goes through the log and reports events whose actor had ended at a
-// lower position, as far as the log itself tells.
-func (j *judge) checkEnds(found *violations) {
+// checkEnds reports events in the log whose actor had ended at a lower
+// position, as far as the log alone shows that.
+func (j *reference) checkEnds(found *violations) {
 	for _, m := range j.messages {
 		l, ok := j.entries[m.Position]
 		if !ok || l.Actor.Account == "" || !j.tookEffect(l.at()) {
@@ -66,7 +67,7 @@ func (j *judge) checkEnds(found *violations) {
 	}
 }
 
-// actor names who caused an event.
+// actor describes the actor of an event.
 func (l logged) actor() string {
 	if l.Actor.Token != "" {
 		return string(l.Actor.Token)
@@ -75,16 +76,16 @@ func (l logged) actor() string {
 }
 
 // at returns the position of the ending's event, 0 if it is not in the log.
-func (e Ending) at(j *judge, root events.AccountID) events.Position {
+func (e Ending) at(j *reference, root events.AccountID) events.Position {
 	if l, ok := j.effect(events.NewCommandKey(root, e.Change.Key)); ok {
 		return l.at()
 	}
 	return 0
 }
 
-// check reports what the actor did behind this ending. Nobody uses the token
-// after it: what was rotated or demoted must be as dead as what was revoked.
-func (e Ending) check(found *violations, r Record, j *judge, root events.AccountID) {
+// check reports effects of the actor after this ending. A token that was
+// rotated or demoted must be as ended for its holder as one that was revoked.
+func (e Ending) check(found *violations, r Record, j *reference, root events.AccountID) {
 	at := e.at(j, root)
 	for _, l := range j.deeds(e.Actor) {
 		if at != 0 && l.at() > at && j.tookEffect(l.at()) {
@@ -104,7 +105,7 @@ func (e Ending) check(found *violations, r Record, j *judge, root events.Account
 }
 
 // deeds returns the events that a token caused.
-func (j *judge) deeds(actor *Token) (list []logged) {
+func (j *reference) deeds(actor *Token) (list []logged) {
 	if j.actors == nil {
 		j.actors = map[events.TokenID][]logged{}
 		for _, m := range j.messages {
@@ -116,18 +117,18 @@ func (j *judge) deeds(actor *Token) (list []logged) {
 	return j.actors[events.TokenID(actor.ID)]
 }
 
-// ghosts returns the tokens that must not exist: the ones that events behind the
-// end of their actor would have created, and the ones of events that had no
-// effect. Their secrets are those that the creations name.
-func (r Record) ghosts(j *judge, root events.AccountID) (list []*Token) {
+// ghosts returns the tokens that must not exist: tokens that events after the
+// end of their actor would have created, and tokens of void events. The events
+// have their secrets.
+func (r Record) ghosts(j *reference, root events.AccountID) (list []*Token) {
 	secrets := map[events.Digest]*Token{}
 	for _, c := range r.Changes {
 		if c.Made != nil {
 			secrets[c.Made.Digest] = c.Made
 		}
 	}
-	// A client that sends its request again brings the same secret, which may then
-	// be another token's.
+	// A client that retries sends the same secret, which may then belong to
+	// another token.
 	given := map[events.Digest]bool{}
 	exists := map[string]bool{}
 	for _, m := range j.messages {
@@ -157,8 +158,8 @@ func (r Record) ghosts(j *judge, root events.AccountID) (list []*Token) {
 			}
 		}
 	}
-	// A command whose event was void may have been decided again, and then have
-	// created the token after all.
+	// A command whose event was void may have been decided again, and may have
+	// created the token then.
 	for _, m := range j.messages {
 		if l := j.entries[m.Position]; j.void(m.Position) && !exists[l.About] {
 			add(l)

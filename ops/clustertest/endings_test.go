@@ -10,7 +10,7 @@ import (
 )
 
 // version returns the version of a record: the position of its last event.
-func (l *tale) version(about string) (at events.Position) {
+func (l *scenario) version(about string) (at events.Position) {
 	for _, m := range l.Messages {
 		if e, err := events.DecodeMessage(m); err == nil && e.About == about {
 			at = m.Position
@@ -19,9 +19,9 @@ func (l *tale) version(about string) (at events.Position) {
 	return at
 }
 
-// as adds the creation of a token by the actor, decided on the records as they
-// are, and the command for it.
-func (l *tale) as(began, ended int, outcome Outcome) {
+// as adds the creation of a token by the actor, decided on the current records,
+// and its command.
+func (l *scenario) as(began, ended int, outcome Outcome) {
 	key, id, secret := l.key(), l.TokenID(), l.Secret()
 	c := between(events.KindTokenCreated, began, ended)
 	c.Key, c.By, c.Outcome, c.About = key, l.token, outcome, string(id)
@@ -39,26 +39,26 @@ func (l *tale) as(began, ended int, outcome Outcome) {
 	l.Changes = append(l.Changes, c)
 }
 
-// TestEndings shows the checker logs in which an actor ends, and does something
-// before its end, or behind it (I14). Whether an event behind the end took effect
-// is given, so that this does not depend on the reference.
+// TestEndings runs the checker on logs in which an actor acts before its end or
+// after it (I14). The test states whether an event after the end took effect,
+// so it does not depend on the reference.
 func TestEndings(t *testing.T) {
-	account := func(l *tale) string { return string(l.account) }
-	token := func(l *tale) string { return l.token.ID }
+	account := func(l *scenario) string { return string(l.account) }
+	token := func(l *scenario) string { return l.token.ID }
 	ends := map[string]struct {
-		about  func(l *tale) string
-		change func(l *tale) events.Change
-		inLog  bool // the log alone says that the actor has ended
+		about  func(l *scenario) string
+		change func(l *scenario) events.Change
+		inLog  bool // the log alone shows that the actor has ended
 	}{
-		"revoked":           {token, func(*tale) events.Change { return &events.TokenRevoked{} }, true},
-		"suspended":         {token, func(*tale) events.Change { return &events.TokenSuspended{} }, true},
-		"account suspended": {account, func(*tale) events.Change { return &events.AccountSuspended{} }, true},
-		"account erased":    {account, func(*tale) events.Change { return &events.AccountErased{} }, true},
-		"all tokens revoked": {account, func(l *tale) events.Change {
+		"revoked":           {token, func(*scenario) events.Change { return &events.TokenRevoked{} }, true},
+		"suspended":         {token, func(*scenario) events.Change { return &events.TokenSuspended{} }, true},
+		"account suspended": {account, func(*scenario) events.Change { return &events.AccountSuspended{} }, true},
+		"account erased":    {account, func(*scenario) events.Change { return &events.AccountErased{} }, true},
+		"all tokens revoked": {account, func(l *scenario) events.Change {
 			return &events.AccountTokensRevoked{Before: l.Now().Add(time.Hour)}
 		}, true},
-		"demoted": {account, func(*tale) events.Change { return &events.AccountGranted{Grants: []events.Scope{}} }, false},
-		"rotated": {token, func(l *tale) events.Change {
+		"demoted": {account, func(*scenario) events.Change { return &events.AccountGranted{Grants: []events.Scope{}} }, false},
+		"rotated": {token, func(l *scenario) events.Change {
 			return &events.TokenRotated{Secret: eventstest.SecretRecord(l.Secret().Digest()), Until: l.Now()}
 		}, false},
 	}
@@ -69,7 +69,7 @@ func TestEndings(t *testing.T) {
 			began   int
 			outcome Outcome
 			took    bool
-			known   bool // an ending says so; else the log alone has to
+			known   bool // an ending shows it; else the log alone must
 			says    string
 		}{
 			{"nothing", false, 0, "", false, true, ""},
@@ -82,9 +82,9 @@ func TestEndings(t *testing.T) {
 		} {
 			t.Run(how+": "+tt.name, func(t *testing.T) {
 				if !tt.known && !end.inLog {
-					return // of a demotion only the ending tells that it ended the work
+					return // only the ending shows that a demotion ended the work
 				}
-				l := newTale()
+				l := newScenario()
 				if tt.outcome != "" && !tt.behind {
 					l.as(tt.began, 120, tt.outcome)
 				}
@@ -92,10 +92,10 @@ func TestEndings(t *testing.T) {
 				if tt.known {
 					l.Endings = append(l.Endings, Ending{How: how, Actor: l.token, Change: c})
 				}
-				j := newJudge(l.Messages)
+				j := newReference(l.Messages)
 				if tt.behind {
 					l.as(tt.began, 160, tt.outcome)
-					j = newJudge(l.Messages)
+					j = newReference(l.Messages)
 					j.took[l.End()], j.voids[l.End()] = tt.took, !tt.took
 				}
 				var found violations

@@ -8,54 +8,53 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Outcome is what is known of a command.
+// Outcome is the outcome of a command, as far as its client knows.
 type Outcome string
 
 // The outcomes.
 const (
 	Done    Outcome = "done"    // it was acknowledged
-	Refused Outcome = "refused" // it was said not to be done
-	Unknown Outcome = "unknown" // nobody said
+	Refused Outcome = "refused" // it was refused, and has no effect
+	Unknown Outcome = "unknown" // no answer that decides
 )
 
-// Change is a command as its client saw it: from its first request to the
-// answer that settled it, however often it was sent. Times are those of the
-// history's clock.
+// Change is a command as its client saw it, from the first request to the final
+// answer, retries included. Times are from the history's clock.
 type Change struct {
 	Client string
-	Key    string // of all of its requests
+	Key    string // idempotency key of all its requests
 	Kind   events.Kind
 	About  string // id of the token or account; empty while a creation is not acknowledged
-	// Scopes are the token's, or the account's grants, as the command sets them.
+	// Scopes are the scopes or grants that the command sets.
 	Scopes []events.Scope
 
 	Began, Ended time.Duration
 	Tries        int
-	Ledger       string // that was asked last
-	Waited       bool   // it asked for proof
+	Ledger       string // of the last request
+	Waited       bool   // it asked for a receipt
 
 	Outcome  Outcome
-	Position events.Position // of a command that was acknowledged
-	// Proved is the position that its answer proves to be in force everywhere;
-	// 0 where it proves nothing.
+	Position events.Position // if it was acknowledged
+	// Proved is the position that the receipt in its answer covers, or 0
+	// without a receipt.
 	Proved events.Position
 
-	// Account is the account of the token that the command is about, or is to
-	// create. Made is the token that a creation asks for.
+	// Account is the account of the token that the command changes or creates.
+	// Made is the token that it creates.
 	Account string
 	Made    *Token
-	// By is the token that the command is sent with. Nil means the root token.
+	// By is the token of the caller. Nil means the root token.
 	By *Token
-	// Ends is the token, or the secret of a token, that the command ends for its
-	// holder. Nil if the command is not about one secret.
+	// Ends is the token or secret that the command ends. Nil if the command
+	// does not end a single secret.
 	Ends *Token
-	// Late marks a duplicate of a command that was acknowledged before.
+	// Late marks a duplicate of a command that was already acknowledged.
 	Late bool
-	// Sent is when the request was sent that was answered last.
+	// Sent is the time of the request that got the final answer.
 	Sent time.Duration
-	// Code names the problem that a refusal answered with, as in "ended".
+	// Code is the code of the problem in a refusal, such as "ended".
 	Code string
-	// Version is the current version of the record, as a conflict names it.
+	// Version is the current version of the record, from a conflict.
 	Version events.Position
 	// Many is set for a command that revokes all tokens of a label.
 	Many *Many
@@ -63,25 +62,25 @@ type Change struct {
 
 // Many is a request to revoke all tokens that have a label, and its answer.
 type Many struct {
-	// Which tokens the request means: the filters that are not empty apply.
+	// Filters of the request. Empty filters do not apply.
 	Account, App, Device string
 
 	Matched int      // number of tokens that the answer counts
 	Revoked []string // ids of tokens that the answer names
 }
 
-// means reports whether a token has the labels.
+// means reports whether a token matches the filters.
 func (m *Many) means(t *Token) bool {
 	return (m.Account == "" || m.Account == t.Account) && (m.App == "" || m.App == t.App) && (m.Device == "" || m.Device == t.Device)
 }
 
-// String names the labels, and how many tokens the answer counts.
+// String describes the filters and the number of tokens in the answer.
 func (m *Many) String() string {
 	return fmt.Sprintf("tokens of account %q, app %q, device %q (matched %d)", m.Account, m.App, m.Device, m.Matched)
 }
 
 // answered reports whether a ledger decided the command: it acknowledged it, or
-// refused it with a problem that rests on the state of the log.
+// refused it because of the state of the log.
 func (c Change) answered() bool {
 	return c.Outcome == Done || c.Code != "" && c.Code != codeUnauthenticated
 }
@@ -111,18 +110,18 @@ func (c Change) String() string {
 		outcome, c.Position, c.Proved)
 }
 
-// Verdict is what a node said of a secret.
+// Verdict is the answer of a node to a check.
 type Verdict string
 
 // The verdicts.
 const (
 	Allowed     Verdict = "allowed"
 	Denied      Verdict = "denied"
-	Unavailable Verdict = "unavailable" // the node said that it does not know
-	Silent      Verdict = "silent"      // no answer came
+	Unavailable Verdict = "unavailable" // the node has no lease
+	Silent      Verdict = "silent"      // no answer
 )
 
-// Check is a question to a node about a secret, and the answer.
+// Check is a check of a secret by a node, and its answer.
 type Check struct {
 	Node  string
 	Token *Token
@@ -130,7 +129,7 @@ type Check struct {
 
 	Began, Ended time.Duration
 	Verdict      Verdict
-	Position     events.Position // that an answer rests on
+	Position     events.Position // of the answer
 }
 
 func (c Check) String() string {
@@ -138,7 +137,7 @@ func (c Check) String() string {
 		c.Node, c.Token.ID, c.Need, c.Verdict, c.Position, c.Began.Round(time.Millisecond), c.Ended.Round(time.Millisecond))
 }
 
-// Token is a token that checks ask about.
+// Token is a token that clients check.
 type Token struct {
 	ID      string
 	Account string
@@ -148,17 +147,17 @@ type Token struct {
 	App, Device string
 }
 
-// Outage is a time during which a node was cut off from the log: it may go on
-// for as long as its lease, and no longer.
+// Outage is a time during which a node was cut off from the log. The node may
+// answer until its lease ends.
 type Outage struct {
 	Node  string
 	Lease time.Duration
-	// From is when no byte came through any more, To when the first one could
-	// again.
+	// From is the time after which no byte passed. To is the time before which
+	// no byte passed again.
 	From, To time.Duration
 }
 
-// History is what clients saw. Any number of goroutines may add to it.
+// History records what clients saw. It is safe for concurrent use.
 type History struct {
 	began time.Time
 
@@ -172,11 +171,11 @@ type History struct {
 // NewHistory returns an empty history that begins at a time.
 func NewHistory(began time.Time) *History { return &History{began: began} }
 
-// Now returns the time by the history's clock, which nobody sets.
+// Now returns the time of the history's clock, which is monotonic.
 func (h *History) Now() time.Duration { return time.Since(h.began) }
 
-// Begin adds a command that its client begins now, and End what became of it. In
-// between, its outcome is unknown.
+// Begin adds a command at its start, and [History.End] its outcome. In between
+// the outcome is unknown.
 func (h *History) Begin(c Change) (number int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -185,7 +184,7 @@ func (h *History) Begin(c Change) (number int) {
 	return len(h.changes) - 1
 }
 
-// End says what became of a command.
+// End records the outcome of a command.
 func (h *History) End(number int, c Change) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -213,7 +212,7 @@ func (h *History) Ended(e Ending) {
 	h.endings = append(h.endings, e)
 }
 
-// Record returns a copy of what was added so far.
+// Record returns a copy of the history so far.
 func (h *History) Record() Record {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -225,7 +224,7 @@ func (h *History) Record() Record {
 	}
 }
 
-// Record is a history that is over.
+// Record is a copy of a history.
 type Record struct {
 	Changes []Change
 	Checks  []Check

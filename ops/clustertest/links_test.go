@@ -11,11 +11,12 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// quickElections make a program whose log chooses a leader within a tenth of the
-// usual time: 0.4 to 0.9 s. With the usual 4 to 9 s, no lease of some seconds
-// outlasts an election, and a verifier without a lease would show nothing of its
-// connection. A lease of 3 s is then to an election what one of 30 s is to the
-// usual one. The server has no option for it, so the program sets its variables.
+// quickElections make a program whose log chooses a leader within a tenth of
+// the usual time: 0.4 to 0.9 s instead of 4 to 9 s. Otherwise a lease of some
+// seconds ends during an election, and a verifier without a lease shows nothing
+// about its connection. A lease of 3 s then has the same ratio to an election
+// as the default lease of 30 s to the usual election. The server has no option
+// for this, so the program sets its variables.
 func quickElections() []Edit {
 	return []Edit{{
 		File: "cmd/tokenledger/elections.go",
@@ -77,8 +78,8 @@ func (l cutLink) String() string {
 	return fmt.Sprintf("from %s to %s", l.from, l.to)
 }
 
-// cutLinks are all links between three ledgers, each cut in each direction and
-// in both.
+// cutLinks are all links between three ledgers, each cut in one direction, in
+// the other, and in both.
 func cutLinks() (all []cutLink) {
 	for _, pair := range [][2]string{{"l1", "l2"}, {"l1", "l3"}, {"l2", "l3"}} {
 		a, b := pair[0], pair[1]
@@ -87,12 +88,12 @@ func cutLinks() (all []cutLink) {
 	return all
 }
 
-// newLinks starts three ledgers and a verifier for each. The load is light, so
-// that a busy machine does not hide what is tested.
-func newLinks(t *testing.T, length time.Duration, edits ...Edit) *campaign {
+// newLinks starts three ledgers, and a verifier for each. The load is light, so
+// that a busy machine does not hide a fault.
+func newLinks(t *testing.T, length time.Duration, edits ...Edit) *harness {
 	t.Helper()
 	seed, rng := seeded(t)
-	c := &campaign{rng: rng, lease: length, told: map[string]bool{}}
+	c := &harness{rng: rng, lease: length, told: map[string]bool{}}
 	c.Cluster = Start(t, Options{Verifiers: 3, Lease: length, Program: Build(t, edits...)})
 	c.load = Begin(t, c.Cluster, LoadOptions{
 		Seed: seed, Clients: 6, Pause: 20 * time.Millisecond, Wait: 2*c.lease + 3*time.Second,
@@ -101,8 +102,9 @@ func newLinks(t *testing.T, length time.Duration, edits ...Edit) *campaign {
 	return c
 }
 
-// settle connects each verifier to one ledger: the first to the first, and so on.
-func (c *campaign) settle(t *testing.T) {
+// connectVerifiers connects each verifier to one ledger: the first to the
+// first, and so on.
+func (c *harness) connectVerifiers(t *testing.T) {
 	t.Helper()
 	for i, v := range c.Verifiers() {
 		for j, l := range c.Ledgers() {
@@ -129,7 +131,7 @@ func (c *campaign) settle(t *testing.T) {
 
 // answers waits until a verifier has answered some checks that began after a
 // time.
-func (c *campaign) answers(t *testing.T, v *Node, since time.Duration) {
+func (c *harness) answers(t *testing.T, v *Node, since time.Duration) {
 	t.Helper()
 	v.Until(t, fmt.Sprintf("it answers checks again that begin after %s", since.Round(time.Millisecond)), func() error {
 		if n := c.answered(v, since); n < 20 {
@@ -140,7 +142,7 @@ func (c *campaign) answers(t *testing.T, v *Node, since time.Duration) {
 }
 
 // answered counts the checks that began after a time and that a node answered.
-func (c *campaign) answered(n *Node, since time.Duration) (count int) {
+func (c *harness) answered(n *Node, since time.Duration) (count int) {
 	for _, check := range c.load.Record().Checks {
 		if check.Node == n.Name && check.Verdict.answered() && check.Began > since {
 			count++
@@ -149,9 +151,9 @@ func (c *campaign) answered(n *Node, since time.Duration) (count int) {
 	return count
 }
 
-// pulse watches whether what TestLinks takes for granted holds: a majority of the
-// ledgers commits renewals, a connection to one of them is made in time, and no
-// process is starved on a busy machine.
+// pulse monitors the preconditions of TestLinks: a majority of the ledgers
+// commits renewals, connections to one of them succeed in time, and no process
+// is starved of CPU.
 type pulse struct {
 	lease time.Duration
 	stop  func()
@@ -160,15 +162,14 @@ type pulse struct {
 	beats []beat // guarded by mu; by time
 }
 
-// beat is one look: when it ended, and whether all was well.
+// beat is one measurement: its end, and whether the preconditions held.
 type beat struct {
 	at   time.Duration
 	well bool
 }
 
-// watch begins to look, until the test ends. Connections are made to a ledger
-// that is well.
-func (c *campaign) watch(t *testing.T, ledger *Node) *pulse {
+// watch measures until the test ends. It connects to a ledger that works.
+func (c *harness) watch(t *testing.T, ledger *Node) *pulse {
 	ctx, cancel := context.WithCancel(t.Context())
 	p := &pulse{lease: c.lease}
 	var wg sync.WaitGroup
@@ -191,8 +192,9 @@ func (c *campaign) watch(t *testing.T, ledger *Node) *pulse {
 			}
 		})
 	}
-	// A ledger renews its own lease, so two thirds of it are left while renewals
-	// are committed. All nodes are asked, so that one that is starved delays it.
+	// A ledger renews its own lease, so two thirds of it are left while
+	// renewals are committed. All nodes are asked, so a starved node delays the
+	// measurement.
 	look(p.lease/30, func() bool {
 		began, most := c.load.Now(), 0.0
 		for _, n := range c.Nodes {
@@ -214,8 +216,8 @@ func (c *campaign) watch(t *testing.T, ledger *Node) *pulse {
 	return p
 }
 
-// well reports whether all was well for a whole lease before a time. It is false
-// if nobody looked often enough to know.
+// well reports whether the preconditions held for a whole lease before a time.
+// It returns false if there were too few measurements.
 func (p *pulse) well(at time.Duration) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -234,17 +236,17 @@ func (p *pulse) well(at time.Duration) bool {
 	return false
 }
 
-// cutOne cuts a link for longer than a lease, with a verifier connected to each
-// ledger and the one at the link's end as leader: what its followers send is
-// lost. Every verifier has to answer again meanwhile, but for one that is stuck,
-// which may be nil. It returns the checks that verifiers refused while all was
-// well, and whether the stuck one answered any check past its lease.
-func (c *campaign) cutOne(t *testing.T, l cutLink, stuck *Node) (refused []Check, unstuck bool) {
+// cutOne cuts a link for longer than a lease. A verifier is connected to each
+// ledger, and the ledger at the end of the link is the leader, so it loses what
+// its followers send. Every verifier must answer again meanwhile, except stuck,
+// which may be nil. It returns the checks that verifiers refused while the
+// preconditions held, and whether stuck answered a check past its lease.
+func (c *harness) cutOne(t *testing.T, l cutLink, stuck *Node) (refused []Check, unstuck bool) {
 	t.Helper()
 	from, to := c.Node(l.from), c.Node(l.to)
 	c.Lead(t, events.LeaseStreamName, to)
 	c.Lead(t, events.StreamName, to)
-	c.settle(t)
+	c.connectVerifiers(t)
 	pulse := c.watch(t, to)
 	c.Hold(from, to)
 	if l.both {
@@ -284,29 +286,29 @@ func (c *campaign) cutOne(t *testing.T, l cutLink, stuck *Node) (refused []Check
 
 // TestLinks cuts the link between each two of three ledgers, in each direction
 // and in both, with a verifier connected to each ledger. Every verifier answers
-// again while the link is cut, none stops to answer while a majority is well, and
-// revocations made meanwhile get their receipts and are obeyed (I3).
+// again while the link is cut, none stops answering while a majority works, and
+// revocations get their receipts and take effect meanwhile (I3).
 func TestLinks(t *testing.T) {
 	together(t)
 	c := newLinks(t, shortLease, quickElections()...)
 	c.cutAll(t, cutLinks())
 }
 
-// TestLinksUsual does the same with the usual lease and the usual elections.
+// TestLinksUsual does the same with the default lease and the usual elections.
 func TestLinksUsual(t *testing.T) {
 	long(t)
 	c := newLinks(t, lease.DefaultLease)
 	c.cutAll(t, cutLinks()[:3])
 }
 
-// cutAll cuts links, one after another, and ends the campaign.
-func (c *campaign) cutAll(t *testing.T, links []cutLink) {
+// cutAll cuts links, one after another, and ends the load.
+func (c *harness) cutAll(t *testing.T, links []cutLink) {
 	for _, l := range links {
 		c.fault(t, "cut the link "+l.String(), func(t *testing.T) {
 			refused, _ := c.cutOne(t, l, nil)
 			for i, check := range refused {
 				if i < 3 {
-					t.Errorf("a majority of the ledgers was well for a lease before: %s", check)
+					t.Errorf("refused although a majority of the ledgers had worked for a lease: %s", check)
 				}
 			}
 		})
@@ -320,17 +322,17 @@ func (c *campaign) cutAll(t *testing.T, links []cutLink) {
 		moves += n
 	}
 	if moves == 0 {
-		t.Error("no verifier has moved, so this shows nothing")
+		t.Error("no verifier changed its ledger, so the test shows nothing")
 	}
 	t.Logf("verifiers moved %.0f times", moves)
 	c.finish(t)
 }
 
-// neverMove has verifiers stay with the ledger that they are connected to.
+// neverMove makes verifiers that never change their ledger.
 var neverMove = Edit{"ops/node/move.go", "	m.tries++\n", "	if true {\n		return \"\"\n	}\n	m.tries++\n"}
 
-// TestLinksBroken holds TestLinks to something: verifiers that never go to
-// another ledger are caught.
+// TestLinksBroken tests TestLinks itself: it must find verifiers that never
+// change their ledger.
 func TestLinksBroken(t *testing.T) {
 	together(t)
 	c := newLinks(t, shortLease, append(quickElections(), neverMove)...)
@@ -338,11 +340,12 @@ func TestLinksBroken(t *testing.T) {
 		_, unstuck := c.cutOne(t, cutLink{from: "l1", to: "l2"}, c.Node("v1"))
 		c.recover(t)
 		if !unstuck {
-			return // the others answered, and it refused every check
+			return // found: the others answered, and this verifier refused every check
 		}
-		// A busy machine broke its connection, so it went elsewhere after all.
+		// A busy machine broke its connection, so it connected to another
+		// ledger.
 		if try == 10 {
-			t.Fatal("verifiers that never go to another ledger are not caught")
+			t.Fatal("the test does not find verifiers that never change their ledger")
 		}
 	}
 }

@@ -18,7 +18,8 @@ import (
 // LoadOptions say what a load does.
 type LoadOptions struct {
 	Seed uint64
-	// Clients is how many goroutines change things. Zero means 8; below zero, none.
+	// Clients is how many goroutines change things. Zero means 8; below zero,
+	// none.
 	Clients int
 	// Checkers is how many goroutines ask each node. Zero means 2.
 	Checkers int
@@ -26,8 +27,8 @@ type LoadOptions struct {
 	Pause time.Duration
 	// Wait is for how long a client waits for proof. Zero means 12 s.
 	Wait time.Duration
-	// Roamers is the number of goroutines that change shared records through any
-	// ledger, and RoamPause their pause between two steps.
+	// Roamers is the number of goroutines that change shared records through
+	// any ledger, and RoamPause their pause between two steps.
 	Roamers   int
 	RoamPause time.Duration
 	// Actors is the number of groups of clients that work with tokens which are
@@ -63,14 +64,15 @@ type Load struct {
 	problems map[string]int // answers that nobody should get -> how often
 }
 
-// ending is a token and what it was good for before something was taken from it.
+// ending is a token and what it was good for before something was taken from
+// it.
 type ending struct {
 	token *Token
 	need  events.Scope
 }
 
-// Begin starts a load on a cluster that is ready. It goes on until the test ends
-// or [Load.End].
+// Begin starts a load on a cluster that is ready. It goes on until the test
+// ends or [Load.End].
 func Begin(t testing.TB, c *Cluster, o LoadOptions) *Load {
 	t.Helper()
 	def := func(n *int, value int) {
@@ -187,8 +189,8 @@ func (l *Load) withdraw(gone bool, list ...ending) {
 	}
 }
 
-// pick returns what to ask about: mostly what was taken lately, and else what is
-// good, most of that young.
+// pick returns what to ask about: mostly what was taken lately, and else what
+// is good, most of that young.
 func (l *Load) pick(rng *rand.Rand) (ending, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -547,8 +549,8 @@ type task struct {
 	most  int // number of tries; 0 for as many as it takes
 }
 
-// do carries a command out. It sends the request to any ledger, and retries until
-// the command is acknowledged or the client gives up.
+// do carries a command out. It sends the request to any ledger, and retries
+// until the command is acknowledged or the client gives up.
 func (c *client) do(ctx context.Context, k task) (Change, Answer) {
 	if c.rng.IntN(8) == 0 {
 		k.most = 2 // it gives up soon, and what becomes of the command stays open
@@ -650,8 +652,8 @@ func (c *client) attempt(ctx context.Context, k task, change *Change) Answer {
 	return a
 }
 
-// refuses reports whether a problem is an answer to the task: commands on shared
-// records meet each other, and an actor works on behind its end.
+// refuses reports whether a problem is an answer to the task: commands on
+// shared records meet each other, and an actor works on behind its end.
 func (k task) refuses(code string) bool {
 	switch code {
 	case codeNotFound, codeEnded, codeConflict:

@@ -78,7 +78,8 @@ func (c *Cluster) Leader(t testing.TB, stream string) *Node {
 	return leader
 }
 
-// Lead makes a ledger the leader of a stream, and returns when all ledgers agree.
+// Lead makes a ledger the leader of a stream, and returns when all ledgers
+// agree.
 func (c *Cluster) Lead(t testing.TB, stream string, n *Node) {
 	t.Helper()
 	conn := n.Connect(t)

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(Main(m))
 }
 
-// seeded returns the run's seed and what follows from it.
+// seeded returns the seed of the run, and a source of its random choices.
 func seeded(t testing.TB) (uint64, *rand.Rand) {
 	t.Helper()
 	s := seed.New(t)
@@ -36,8 +36,8 @@ func long(t *testing.T) {
 	}
 }
 
-// together has a test run beside the others, unless all are run: most of what it
-// does is waiting. go test -short leaves it out, as it takes minutes.
+// together runs a test in parallel with others, except under -chaos. Most of
+// its time is waiting. go test -short skips the test, because it takes minutes.
 func together(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
@@ -53,5 +53,5 @@ func beside(t *testing.T) {
 	}
 }
 
-// shortLease is what most tests give to nodes, so that a fault takes seconds.
+// shortLease is the lease in most tests, so that a fault takes seconds.
 const shortLease = 3 * time.Second

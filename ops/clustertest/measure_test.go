@@ -18,27 +18,27 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/history"
 )
 
-// desk is a quiet cluster and what is done to it by hand.
-type desk struct {
+// fixture is a cluster without load, with helpers for single commands.
+type fixture struct {
 	*Cluster
 	t       *testing.T
 	root    string
 	account string
 }
 
-func newDesk(t *testing.T, o Options) *desk {
+func newFixture(t *testing.T, o Options) *fixture {
 	t.Helper()
 	if o.Program == "" {
 		o.Program = *programFlag
 	}
 	c := Start(t, o)
-	d := &desk{Cluster: c, t: t, root: c.Root(t)}
+	d := &fixture{Cluster: c, t: t, root: c.Root(t)}
 	d.account = d.makeAccount("alice")
 	return d
 }
 
 // must sends a command to a ledger until it is acknowledged.
-func (d *desk) must(n *Node, method, path string, body any) Answer {
+func (d *fixture) must(n *Node, method, path string, body any) Answer {
 	d.t.Helper()
 	a, err := d.send(n, method, path, body)
 	if err != nil || a.Status >= 300 {
@@ -47,13 +47,13 @@ func (d *desk) must(n *Node, method, path string, body any) Answer {
 	return a
 }
 
-func (d *desk) send(n *Node, method, path string, body any) (Answer, error) {
+func (d *fixture) send(n *Node, method, path string, body any) (Answer, error) {
 	ctx, cancel := context.WithTimeout(d.t.Context(), Patience)
 	defer cancel()
 	return Send(ctx, Request{Method: method, URL: n.API + path, Secret: d.root, Body: body})
 }
 
-func (d *desk) makeAccount(login string) string {
+func (d *fixture) makeAccount(login string) string {
 	d.t.Helper()
 	return d.must(d.Nodes[0], http.MethodPost, "/v1/accounts", map[string]any{"login": login, "kind": "user", "grants": []string{"admin:site/*"}}).About()
 }
@@ -61,8 +61,9 @@ func (d *desk) makeAccount(login string) string {
 // secret is a token and its secret.
 type secret struct{ id, secret string }
 
-// make makes tokens of an account and waits until every node has the last.
-func (d *desk) make(n int, account string) []secret {
+// make creates tokens of an account, and waits until every node has applied the
+// last one.
+func (d *fixture) make(n int, account string) []secret {
 	d.t.Helper()
 	list := make([]secret, n)
 	var highest atomic.Uint64
@@ -74,7 +75,7 @@ func (d *desk) make(n int, account string) []secret {
 			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
 				a, err := d.send(at, http.MethodPost, "/v1/tokens", map[string]any{"account": account, "app": "desk", "scopes": []string{"view:site/1"}})
 				if err != nil || a.Status != http.StatusCreated {
-					d.t.Errorf("make a token at %s: %v, %s", at.Name, err, a)
+					d.t.Errorf("create a token at %s: %v, %s", at.Name, err, a)
 					return
 				}
 				list[i] = secret{a.About(), a.Secret}
@@ -91,8 +92,8 @@ func (d *desk) make(n int, account string) []secret {
 	return list
 }
 
-// applied waits until every node that runs has applied a position.
-func (d *desk) applied(at events.Position) {
+// applied waits until every running node has applied a position.
+func (d *fixture) applied(at events.Position) {
 	d.t.Helper()
 	for _, n := range d.Nodes {
 		if n.Process().Over() {
@@ -108,17 +109,18 @@ func (d *desk) applied(at events.Position) {
 	}
 }
 
-// seen is what a node that is asked without a pause said of one secret, seen
-// from the moment at which its end was acknowledged.
+// seen is what a node answered about a secret, in checks without a pause. Times
+// are relative to the acknowledgement of its end.
 type seen struct {
 	node    string
-	allowed time.Duration // when the last check that was allowed began
-	denied  time.Duration // when the answer of the first that was denied came
+	allowed time.Duration // start of the last allowed check
+	denied  time.Duration // end of the first denied check
 }
 
-// watch asks nodes about a secret, each without a pause, until each has denied
-// it. It calls act once all are asked, and act returns when it was acknowledged.
-func (d *desk) watch(nodes []*Node, s secret, act func() time.Time) []seen {
+// watch checks a secret with nodes, each without a pause, until each has denied
+// it. It calls act once all nodes allow it. act returns the time of the
+// acknowledgement.
+func (d *fixture) watch(nodes []*Node, s secret, act func() time.Time) []seen {
 	d.t.Helper()
 	out := make([]seen, len(nodes))
 	var asking, wg sync.WaitGroup
@@ -144,7 +146,7 @@ func (d *desk) watch(nodes []*Node, s secret, act func() time.Time) []seen {
 				default:
 					found[i].denied = time.Now()
 					if !begun {
-						d.t.Errorf("%s denies a token that is good: %s", n.Name, a)
+						d.t.Errorf("%s denies a valid token: %s", n.Name, a)
 						asking.Done()
 					}
 					return
@@ -161,7 +163,7 @@ func (d *desk) watch(nodes []*Node, s secret, act func() time.Time) []seen {
 	return out
 }
 
-// quantiles describes how long things took.
+// quantiles describes durations.
 func quantiles(list []time.Duration) string {
 	slices.Sort(list)
 	at := func(q float64) time.Duration {
@@ -170,12 +172,12 @@ func quantiles(list []time.Duration) string {
 	return fmt.Sprintf("p50 %s, p90 %s, p99 %s, most %s (%d)", at(0.5), at(0.9), at(0.99), list[len(list)-1].Round(10*time.Microsecond), len(list))
 }
 
-// TestMeasure says how fast a cluster is whose nodes are all well. Nothing in it
-// is asserted but what has to hold on any machine.
+// TestMeasure measures a healthy cluster. It asserts only what must hold on any
+// machine.
 func TestMeasure(t *testing.T) {
 	long(t)
 	const revocations = 1000
-	d := newDesk(t, Options{Verifiers: 3})
+	d := newFixture(t, Options{Verifiers: 3})
 	leader, follower := d.Leader(t, events.StreamName), (*Node)(nil)
 	for _, n := range d.Ledgers() {
 		if n != leader {
@@ -320,15 +322,15 @@ func TestMeasure(t *testing.T) {
 	})
 }
 
-// in is the same desk in a subtest.
-func (d *desk) in(t *testing.T) *desk {
+// in returns the fixture for a subtest.
+func (d *fixture) in(t *testing.T) *fixture {
 	other := *d
 	other.t = t
 	return &other
 }
 
-// barriers counts the barriers behind a sequence of the stream of leases.
-func (d *desk) barriers(after uint64) (count int) {
+// barriers counts the barriers after a sequence in the stream of leases.
+func (d *fixture) barriers(after uint64) (count int) {
 	d.t.Helper()
 	last := d.Last(d.t, events.LeaseStreamName)
 	conn := d.Leader(d.t, events.LeaseStreamName).Connect(d.t)
@@ -353,8 +355,9 @@ func (d *desk) barriers(after uint64) (count int) {
 	return count
 }
 
-// TestCutOff revokes while one verifier is cut off: the answer comes when that
-// one's lease is over, and not before it has stopped.
+// TestCutOff revokes a token while one verifier is cut off. The receipt arrives
+// when the lease of that verifier has ended, and not before it has stopped
+// answering.
 func TestCutOff(t *testing.T) {
 	long(t)
 	for _, tt := range []struct {
@@ -363,13 +366,13 @@ func TestCutOff(t *testing.T) {
 		times int
 	}{{"a short lease", shortLease, 5}, {"the lease that it has by itself", 30 * time.Second, 1}} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := newDesk(t, Options{Verifiers: 3, Lease: tt.lease})
+			d := newFixture(t, Options{Verifiers: 3, Lease: tt.lease})
 			v := d.Node("v2")
 			var took []time.Duration
 			for range tt.times {
 				took = append(took, d.revokeWithout(v, d.make(1, d.account)[0]))
 			}
-			const slack = 2 * time.Second // of a machine that does other things too
+			const slack = 2 * time.Second // for a busy machine
 			if most := slices.Max(took); most > tt.lease+time.Second+slack {
 				t.Errorf("a receipt took %s, and the lease is %s", most, tt.lease)
 			}
@@ -378,16 +381,16 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// revokeWithout revokes a token while a verifier is cut off and returns how long
-// the receipt took.
-func (d *desk) revokeWithout(v *Node, s secret) time.Duration {
+// revokeWithout revokes a token while a verifier is cut off, and returns the
+// time until the receipt.
+func (d *fixture) revokeWithout(v *Node, s secret) time.Duration {
 	t := d.t
 	t.Helper()
 	if a, err := v.Check(t.Context(), s.secret, "view:site/1"); err != nil || !a.Allowed {
 		t.Fatalf("before it is cut off: %v, %s", err, a)
 	}
 	d.Split(d.Ledgers(), []*Node{v})
-	var last time.Time // when the last check began that was allowed
+	var last time.Time // start of the last allowed check
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -415,16 +418,16 @@ func (d *desk) revokeWithout(v *Node, s secret) time.Duration {
 	}
 	t.Logf("answered after %s; the node that was cut off allowed it until %s after the revocation was asked for", ended.Sub(began).Round(time.Millisecond), last.Sub(began).Round(time.Millisecond))
 	if last.After(ended) {
-		t.Errorf("I3: the node that was cut off allowed it %s after the receipt", last.Sub(ended))
+		t.Errorf("I3: the node that was cut off allowed the token %s after the receipt", last.Sub(ended))
 	}
 	d.Heal()
 	v.WaitReady(t)
 	return ended.Sub(began)
 }
 
-// checkReceipt holds a receipt to what was done: one node was cut off, and all
-// others were well. Another ledger shows the same one.
-func (d *desk) checkReceipt(r *Receipt, off *Node) {
+// checkReceipt checks a receipt: one node was cut off, and the others applied
+// the event. Another ledger shows the same receipt.
+func (d *fixture) checkReceipt(r *Receipt, off *Node) {
 	d.t.Helper()
 	for _, n := range d.Nodes {
 		want := "applied"
@@ -432,7 +435,7 @@ func (d *desk) checkReceipt(r *Receipt, off *Node) {
 			want = "lease_ended"
 		}
 		if got := r.How(n.Name); !slices.Equal(got, []string{want}) {
-			d.t.Errorf("the receipt says of %s: %v, want %s", n.Name, got, want)
+			d.t.Errorf("the receipt has %[2]v for %[1]s, want %[3]s", n.Name, got, want)
 		}
 	}
 	var shown Receipt
@@ -444,11 +447,11 @@ func (d *desk) checkReceipt(r *Receipt, off *Node) {
 	}
 }
 
-// TestNoQuorum kills two of three ledgers: the third says that it cannot, and
-// nobody answers past the lease.
+// TestNoQuorum kills two of three ledgers. The third refuses commands, and no
+// node answers past its lease.
 func TestNoQuorum(t *testing.T) {
 	long(t)
-	d := newDesk(t, Options{Verifiers: 3, Lease: shortLease})
+	d := newFixture(t, Options{Verifiers: 3, Lease: shortLease})
 	s := d.make(1, d.account)[0]
 	left := d.Ledgers()[0]
 	for _, l := range d.Ledgers()[1:] {
@@ -493,11 +496,11 @@ func TestNoQuorum(t *testing.T) {
 	}
 }
 
-// TestLeaderDies kills the leader of a cluster with the lease that it has by
-// itself. No check is refused while the others choose another.
+// TestLeaderDies kills the leader of a cluster with the default lease. No check
+// is refused while the others elect a new leader.
 func TestLeaderDies(t *testing.T) {
 	together(t)
-	c := newCampaign(t, Options{Verifiers: 2})
+	c := newHarness(t, Options{Verifiers: 2})
 	leader := c.leader(t)
 	since := c.load.Now()
 	leader.Kill(t)
@@ -515,7 +518,7 @@ func TestLeaderDies(t *testing.T) {
 	}
 	t.Logf("commands went on within %s of the leader's death; %d checks were answered meanwhile, and none refused", gap.Round(time.Millisecond), answers)
 	if answers == 0 {
-		t.Error("nothing was answered, so this shows nothing")
+		t.Error("no check was answered, so the test shows nothing")
 	}
 	c.audit(t)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Codes of problems that rest on the state of the log.
+// Codes of problems that depend on the state of the log.
 const (
 	codeNotFound        = "not_found"
 	codeEnded           = "ended"
@@ -19,25 +19,25 @@ const (
 	codeUnauthenticated = "unauthenticated"
 )
 
-// checkOrder reports answers to commands that no order of the commands explains
-// (I15). Commands on a record are linearizable: each takes effect, or is
-// decided, at one moment between its request and its answer.
+// checkOrder reports answers that no order of the commands explains (I15).
+// Commands on a record are linearizable: each takes effect, or is decided, at
+// one moment between its request and its answer.
 //
 // The log is the order of all commands that changed something, so the check is
-// exact and needs no search. A command that changed something stands at its
-// event. A command that changed nothing has to find a position of the log for
-// its answer:
+// exact and needs no search. A command that changed something is at the
+// position of its event. For a command that changed nothing, the check looks
+// for a position:
 //
 //   - not before anything that was acknowledged before its request was sent,
 //   - before the event of every command that began after its answer,
 //   - not before the position of an answer about the same record that came
 //     before its request was sent,
-//   - at the event that says that nothing had to change, if there is one,
-//   - where the record is in a state that the answer is right for.
+//   - at its event that records that nothing had to change, if there is one,
+//   - where the answer is right for the state of the record.
 //
 // The smallest such position leaves the most room for the answers that follow,
 // so taking it is enough.
-func (r Record) checkOrder(found *violations, j *judge, root events.AccountID) {
+func (r Record) checkOrder(found *violations, j *reference, root events.AccountID) {
 	o := newOrder(r.Changes, j, root)
 	for _, s := range o.stands {
 		if floor := o.floor(s.change.Began); s.at <= floor {
@@ -63,10 +63,10 @@ func (r Record) checkOrder(found *violations, j *judge, root events.AccountID) {
 	}
 }
 
-// order is what the clocks of the clients and the log say about the order of
+// order is what the log and the clients' clocks show about the order of
 // commands.
 type order struct {
-	*judge
+	*reference
 	root   events.AccountID
 	stands []stand  // commands that changed something, each with its event
 	tokens []*Token // whose creation was acknowledged
@@ -77,17 +77,17 @@ type order struct {
 	lowest  []events.Position // events of the last n of byBegin
 }
 
-// stand is a command and the event that carried it out.
+// stand is a command that changed something, and its event.
 type stand struct {
 	change Change
 	at     events.Position
 }
 
-func newOrder(changes []Change, j *judge, root events.AccountID) *order {
-	o := &order{judge: j, root: root}
+func newOrder(changes []Change, j *reference, root events.AccountID) *order {
+	o := &order{reference: j, root: root}
 	for _, c := range changes {
 		if c.Late {
-			continue // its event is that of the command that it repeats
+			continue // its event is the one of the command that it repeats
 		}
 		if l, ok := j.effect(events.NewCommandKey(c.account(root), c.Key)); ok {
 			o.stands = append(o.stands, stand{c, l.at()})
@@ -129,7 +129,7 @@ func (c Change) keyOf(t *Token, root events.AccountID) events.CommandKey {
 }
 
 // floor returns the highest position that was acknowledged before a time. The
-// log up to there was stored by then.
+// log up to that position was stored then.
 func (o *order) floor(t time.Duration) events.Position {
 	n := sort.Search(len(o.byEnd), func(i int) bool { return o.byEnd[i].Ended >= t })
 	if n == 0 {
@@ -138,14 +138,14 @@ func (o *order) floor(t time.Duration) events.Position {
 	return o.highest[n-1]
 }
 
-// ceiling returns the last position before the events of all commands that began
-// after a time.
+// ceiling returns the last position before the events of all commands that
+// began after a time.
 func (o *order) ceiling(t time.Duration) events.Position {
 	n := sort.Search(len(o.byBegin), func(i int) bool { return o.byBegin[i].change.Began > t })
 	return o.lowest[n] - 1
 }
 
-// meant returns the tokens that a bulk revocation is about.
+// meant returns the tokens that a bulk revocation covers.
 func (o *order) meant(c Change) (list []*Token) {
 	if c.Many == nil {
 		return nil
@@ -158,9 +158,9 @@ func (o *order) meant(c Change) (list []*Token) {
 	return list
 }
 
-// unchanged returns the records that an answer says something about, and that
-// its command did not change: each the ids of a token and its account, or of an
-// account alone.
+// unchanged returns the records that an answer describes and that its command
+// did not change: each the ids of a token and its account, or of an account
+// alone.
 func (o *order) unchanged(c Change) (about [][2]string) {
 	if c.Many != nil {
 		if c.Outcome != Done {
@@ -174,11 +174,11 @@ func (o *order) unchanged(c Change) (about [][2]string) {
 		return about
 	}
 	if _, ok := o.effect(events.NewCommandKey(o.root, c.Key)); ok || c.Late && o.own(c) {
-		return nil // a duplicate is answered as the command that it repeats
+		return nil // a duplicate gets the answer of the command that it repeats
 	}
 	switch {
 	case c.Kind == events.KindAccountCreated, c.Kind == events.KindTokenCreated && c.Outcome == Done:
-		return nil // held to its event by the check of I1
+		return nil // the check of I1 compares it with its event
 	case c.Kind.Noun() == events.NounAccount:
 		return [][2]string{{"", c.About}}
 	}
@@ -191,7 +191,7 @@ func (o *order) own(c Change) bool {
 	return ok && c.Outcome == Done && c.Key != "" && l.Key == events.NewCommandKey(c.account(o.root), c.Key)
 }
 
-// checkAbout looks for positions for answers about one record.
+// checkAbout finds positions for the answers about one record.
 func (o *order) checkAbout(found *violations, token, account string, answers []Change) {
 	turns := o.turns(slices.DeleteFunc([]string{token, account}, func(id string) bool { return id == "" })...)
 	slices.SortStableFunc(answers, func(a, b Change) int { return cmp.Compare(a.Sent, b.Sent) })
@@ -203,8 +203,9 @@ func (o *order) checkAbout(found *violations, token, account string, answers []C
 	for _, c := range answers {
 		sent, to := c.Sent, o.ceiling(c.Ended)
 		if o.own(c) {
-			// An event says that nothing had to change: it was decided there, and
-			// perhaps by an earlier request whose answer was lost.
+			// An event records that nothing had to change. The command was
+			// decided there, perhaps for an earlier request whose answer was
+			// lost.
 			sent, to = c.Began, min(to, c.Position)
 		}
 		from := o.floor(sent)
@@ -232,7 +233,7 @@ func (o *order) checkAbout(found *violations, token, account string, answers []C
 	}
 }
 
-// describe says what the log says of a record.
+// describe describes a record.
 func (o *order) describe(token, account string, at events.Position) string {
 	r := o.look(token, account, at)
 	switch {
@@ -251,7 +252,8 @@ func (o *order) describe(token, account string, at events.Position) string {
 // needsAccount are the commands on tokens that a suspended account refuses.
 var needsAccount = []events.Kind{events.KindTokenCreated, events.KindTokenRotated, events.KindTokenScoped}
 
-// fits reports whether an answer that changed nothing is right for a state.
+// fits reports whether the answer of a command that changed nothing is right
+// for a state.
 func (c Change) fits(r record) bool {
 	account := c.Kind.Noun() == events.NounAccount && c.Many == nil
 	switch c.Code {
@@ -287,9 +289,9 @@ func (c Change) fits(r record) bool {
 	return false
 }
 
-// checkMatched reports a bulk revocation that counts fewer tokens than there
-// were for sure: created before it was sent, and not ended by anything that
-// began before its answer.
+// checkMatched reports a bulk revocation that counts too few tokens. It must
+// count those that were created before it was sent, unless a command that began
+// before its answer ended them.
 func (o *order) checkMatched(found *violations, c Change) {
 	if c.Outcome != Done {
 		return
@@ -312,7 +314,7 @@ func (o *order) checkMatched(found *violations, c Change) {
 	}
 }
 
-// endOf returns the event that ended a token forever, false if none did.
+// endOf returns the event that ended a token forever, or false.
 func (o *order) endOf(t *Token) (logged, bool) {
 	for _, at := range o.turns(t.ID, t.Account) {
 		if o.look(t.ID, t.Account, at).ended() {
@@ -323,7 +325,7 @@ func (o *order) endOf(t *Token) (logged, bool) {
 }
 
 // checkMinority reports commands that a ledger answered while it was cut off
-// from the other ledgers (I15): it must say that it cannot know.
+// from the other ledgers (I15). It must answer that it is unavailable.
 func (r Record) checkMinority(found *violations) {
 	for _, o := range r.Outages {
 		for _, c := range r.Changes {

@@ -10,8 +10,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
-// tale is a log and the commands whose clients say that they made it.
-type tale struct {
+// scenario is a log, and the commands that clients have recorded.
+type scenario struct {
 	*eventstest.Log
 	root    events.AccountID
 	account events.AccountID
@@ -20,10 +20,10 @@ type tale struct {
 	keys int
 }
 
-// newTale returns a log with an account and a token of device "phone". The token
-// was created at 10 ms, acknowledged at 20 ms.
-func newTale() *tale {
-	l := &tale{Log: eventstest.NewLog(1)}
+// newScenario returns a log with an account and a token of device "phone". The
+// token was created at 10 ms, acknowledged at 20 ms.
+func newScenario() *scenario {
+	l := &scenario{Log: eventstest.NewLog(1)}
 	l.root = l.Account("superuser")
 	l.account = l.Account("view:site/1")
 	l.token = l.create("phone", 10, 20)
@@ -39,13 +39,13 @@ func between(kind events.Kind, began, ended int) Change {
 	}
 }
 
-func (l *tale) key() string {
+func (l *scenario) key() string {
 	l.keys++
 	return strings.Repeat("k", l.keys)
 }
 
 // command adds a command that was acknowledged and changed something.
-func (l *tale) command(about string, change events.Change, began, ended int) Change {
+func (l *scenario) command(about string, change events.Change, began, ended int) Change {
 	c := between(change.Kind(), began, ended)
 	c.Key, c.About, c.Account = l.key(), about, string(l.account)
 	c.Position = l.Add(events.Event{About: about, Key: events.NewCommandKey(l.root, c.Key), Change: change})
@@ -54,7 +54,7 @@ func (l *tale) command(about string, change events.Change, began, ended int) Cha
 }
 
 // answer adds a command that changed nothing.
-func (l *tale) answer(kind events.Kind, began, ended int, edit func(*Change)) {
+func (l *scenario) answer(kind events.Kind, began, ended int, edit func(*Change)) {
 	c := between(kind, began, ended)
 	c.Key, c.About, c.Account = l.key(), l.token.ID, string(l.account)
 	if kind.Noun() == events.NounAccount {
@@ -66,15 +66,16 @@ func (l *tale) answer(kind events.Kind, began, ended int, edit func(*Change)) {
 	l.Changes = append(l.Changes, c)
 }
 
-// unchanged adds a command that changed nothing, and whose event says so.
-func (l *tale) unchanged(kind events.Kind, began, ended int) {
+// unchanged adds a command that changed nothing, with an event that records
+// that.
+func (l *scenario) unchanged(kind events.Kind, began, ended int) {
 	l.answer(kind, began, ended, func(c *Change) {
 		key := events.NewCommandKey(l.root, c.Key)
 		c.Position = l.Add(events.Event{About: c.About, Key: key, Change: &events.TokenUnchanged{}})
 	})
 }
 
-func (l *tale) create(device string, began, ended int) *Token {
+func (l *scenario) create(device string, began, ended int) *Token {
 	id, secret := l.TokenID(), l.Secret()
 	t := &Token{ID: string(id), Account: string(l.account), Digest: secret.Digest(), Device: device}
 	l.command(t.ID, &events.TokenCreated{
@@ -85,13 +86,17 @@ func (l *tale) create(device string, began, ended int) *Token {
 	return t
 }
 
-func (l *tale) suspend(began, ended int) {
+func (l *scenario) suspend(began, ended int) {
 	l.command(l.token.ID, &events.TokenSuspended{}, began, ended)
 }
 
-func (l *tale) resume(began, ended int) { l.command(l.token.ID, &events.TokenResumed{}, began, ended) }
+func (l *scenario) resume(began, ended int) {
+	l.command(l.token.ID, &events.TokenResumed{}, began, ended)
+}
 
-func (l *tale) revoke(began, ended int) { l.command(l.token.ID, &events.TokenRevoked{}, began, ended) }
+func (l *scenario) revoke(began, ended int) {
+	l.command(l.token.ID, &events.TokenRevoked{}, began, ended)
+}
 
 // refused makes an answer a refusal.
 func refused(code string) func(*Change) {
@@ -105,19 +110,19 @@ func many(device string, matched int) func(*Change) {
 	}
 }
 
-// told is a tale, and what is wrong with it.
-type told struct {
+// scenarioCase is a scenario, and its violation.
+type scenarioCase struct {
 	name string
-	tell func(l *tale)
-	says string // empty for nothing wrong
+	tell func(l *scenario)
+	says string // empty for no violation
 }
 
-// stateTales are about commands that find nothing to do on a token.
-var stateTales = []told{
-	{"suspended, resumed, revoked", func(l *tale) { l.suspend(30, 40); l.resume(50, 60); l.revoke(70, 80) }, ""},
+// stateCases are about commands that find nothing to do on a token.
+var stateCases = []scenarioCase{
+	{"suspended, resumed, revoked", func(l *scenario) { l.suspend(30, 40); l.resume(50, 60); l.revoke(70, 80) }, ""},
 	{
 		"suspended twice, and an event says so",
-		func(l *tale) {
+		func(l *scenario) {
 			l.suspend(30, 40)
 			l.unchanged(events.KindTokenSuspended, 50, 60)
 			l.resume(55, 70)
@@ -125,7 +130,7 @@ var stateTales = []told{
 	},
 	{
 		"an event says that nothing had to change, at a position where it had",
-		func(l *tale) {
+		func(l *scenario) {
 			l.suspend(30, 40)
 			l.resume(55, 70)
 			l.unchanged(events.KindTokenSuspended, 50, 60)
@@ -133,7 +138,7 @@ var stateTales = []told{
 	},
 	{
 		"an event says so, from a request whose answer was lost",
-		func(l *tale) {
+		func(l *scenario) {
 			l.unchanged(events.KindTokenResumed, 30, 90)
 			l.Changes[len(l.Changes)-1].Tries, l.Changes[len(l.Changes)-1].Sent = 2, 80*ms
 			l.suspend(50, 60)
@@ -141,7 +146,7 @@ var stateTales = []told{
 	},
 	{
 		"a duplicate, long after",
-		func(l *tale) {
+		func(l *scenario) {
 			l.suspend(30, 40)
 			l.unchanged(events.KindTokenSuspended, 50, 60)
 			again := l.Changes[len(l.Changes)-1]
@@ -150,10 +155,10 @@ var stateTales = []told{
 			l.Changes = append(l.Changes, again)
 		}, "",
 	},
-	{"suspended twice", func(l *tale) { l.suspend(30, 40); l.answer(events.KindTokenSuspended, 50, 60, nil) }, ""},
+	{"suspended twice", func(l *scenario) { l.suspend(30, 40); l.answer(events.KindTokenSuspended, 50, 60, nil) }, ""},
 	{
 		"a suspension that finds nothing to do after a resume",
-		func(l *tale) {
+		func(l *scenario) {
 			l.suspend(30, 40)
 			l.resume(50, 60)
 			l.answer(events.KindTokenSuspended, 70, 80, nil)
@@ -161,7 +166,7 @@ var stateTales = []told{
 	},
 	{
 		"a suspension that finds nothing to do, at the time of a resume",
-		func(l *tale) {
+		func(l *scenario) {
 			l.suspend(30, 40)
 			l.resume(50, 75)
 			l.answer(events.KindTokenSuspended, 70, 80, nil)
@@ -169,17 +174,17 @@ var stateTales = []told{
 	},
 	{
 		"a suspension that finds nothing to do before another begins",
-		func(l *tale) { l.answer(events.KindTokenSuspended, 30, 40, nil); l.suspend(41, 50) }, "token.suspended",
+		func(l *scenario) { l.answer(events.KindTokenSuspended, 30, 40, nil); l.suspend(41, 50) }, "token.suspended",
 	},
 	{
 		"a suspension that finds nothing to do while another is on its way",
-		func(l *tale) { l.answer(events.KindTokenSuspended, 30, 40, nil); l.suspend(35, 50) }, "",
+		func(l *scenario) { l.answer(events.KindTokenSuspended, 30, 40, nil); l.suspend(35, 50) }, "",
 	},
 	{
 		"answers in an order that no log has",
-		func(l *tale) {
-			// Both are within the resume's time: each alone is right, and the
-			// second rests on an earlier state than the first.
+		func(l *scenario) {
+			// Both overlap the resume. Each alone is right, but the second
+			// rests on an earlier state than the first.
 			l.suspend(30, 40)
 			l.answer(events.KindTokenResumed, 60, 65, nil)
 			l.answer(events.KindTokenSuspended, 70, 75, nil)
@@ -188,132 +193,132 @@ var stateTales = []told{
 	},
 	{
 		"answers in the order of the log",
-		func(l *tale) {
+		func(l *scenario) {
 			l.suspend(30, 40)
 			l.answer(events.KindTokenSuspended, 60, 65, nil)
 			l.answer(events.KindTokenResumed, 70, 75, nil)
 			l.resume(50, 90)
 		}, "",
 	},
-	{"a resume with nothing to do, of a suspended token", func(l *tale) {
+	{"a resume with nothing to do, of a suspended token", func(l *scenario) {
 		l.suspend(30, 40)
 		l.answer(events.KindTokenResumed, 50, 60, nil)
 	}, "the token was suspended"},
-	{"a resume with nothing to do", func(l *tale) { l.answer(events.KindTokenResumed, 50, 60, nil) }, ""},
-	{"revoked twice", func(l *tale) { l.revoke(30, 40); l.answer(events.KindTokenRevoked, 50, 60, nil) }, ""},
-	{"a revocation with nothing to do, of a live token", func(l *tale) {
+	{"a resume with nothing to do", func(l *scenario) { l.answer(events.KindTokenResumed, 50, 60, nil) }, ""},
+	{"revoked twice", func(l *scenario) { l.revoke(30, 40); l.answer(events.KindTokenRevoked, 50, 60, nil) }, ""},
+	{"a revocation with nothing to do, of a live token", func(l *scenario) {
 		l.answer(events.KindTokenRevoked, 50, 60, nil)
 	}, "the token was active"},
-	{"revoked in the log before what was acknowledged", func(l *tale) {
+	{"revoked in the log before what was acknowledged", func(l *scenario) {
 		l.suspend(30, 40)
 		l.Changes[len(l.Changes)-1].Position += 5
 		l.resume(50, 60)
 	}, "before it began position"},
 }
 
-// refusalTales are about commands that are refused.
-var refusalTales = []told{
-	{"not found before it was created", func(l *tale) {
+// refusalCases are about refused commands.
+var refusalCases = []scenarioCase{
+	{"not found before it was created", func(l *scenario) {
 		l.answer(events.KindTokenSuspended, 1, 15, refused(codeNotFound))
 	}, ""},
-	{"not found though it was created", func(l *tale) {
+	{"not found though it was created", func(l *scenario) {
 		l.answer(events.KindTokenSuspended, 21, 30, refused(codeNotFound))
 	}, "with not_found"},
-	{"ended", func(l *tale) {
+	{"ended", func(l *scenario) {
 		l.revoke(30, 40)
 		l.answer(events.KindTokenSuspended, 50, 60, refused(codeEnded))
 	}, ""},
-	{"ended though it lives", func(l *tale) {
+	{"ended though it lives", func(l *scenario) {
 		l.answer(events.KindTokenSuspended, 50, 60, refused(codeEnded))
 	}, "with ended"},
-	{"a suspension of a revoked token", func(l *tale) {
+	{"a suspension of a revoked token", func(l *scenario) {
 		l.revoke(30, 40)
 		l.answer(events.KindTokenSuspended, 50, 60, nil)
 	}, "the token was revoked"},
-	{"forbidden to an actor", func(l *tale) {
+	{"forbidden to an actor", func(l *scenario) {
 		l.answer(events.KindTokenSuspended, 50, 60, func(c *Change) { refused(codeForbidden)(c); c.By = &Token{} })
 	}, ""},
-	{"unknown", func(l *tale) {
+	{"unknown", func(l *scenario) {
 		l.suspend(30, 40)
 		l.answer(events.KindTokenResumed, 50, 60, func(c *Change) { c.Outcome = Unknown })
 	}, ""},
-	{"a conflict with the version that it has", func(l *tale) {
+	{"a conflict with the version that it has", func(l *scenario) {
 		l.suspend(30, 40)
 		at := l.End()
 		l.answer(events.KindTokenScoped, 50, 60, func(c *Change) { refused(codeConflict)(c); c.Version = at })
 	}, ""},
-	{"a conflict with a version that it had", func(l *tale) {
+	{"a conflict with a version that it had", func(l *scenario) {
 		before := l.End()
 		l.suspend(30, 40)
 		l.answer(events.KindTokenScoped, 50, 60, func(c *Change) { refused(codeConflict)(c); c.Version = before })
 	}, "with conflict"},
-	{"a problem that nobody knows", func(l *tale) {
+	{"a problem that nobody knows", func(l *scenario) {
 		l.answer(events.KindTokenSuspended, 50, 60, refused("lost"))
 	}, "with lost"},
 }
 
-// bulkTales are about bulk revocations.
-var bulkTales = []told{
-	{"all of a device", func(l *tale) {
+// bulkCases are about bulk revocations.
+var bulkCases = []scenarioCase{
+	{"all of a device", func(l *scenario) {
 		l.answer(events.KindTokenRevoked, 30, 60, func(c *Change) {
 			many("phone", 1)(c)
 			key := events.NewCommandKey(l.root, c.Key+"\x00"+l.token.ID)
 			l.Add(events.Event{About: l.token.ID, Key: key, Change: &events.TokenRevoked{}})
 		})
 	}, ""},
-	{"all of a device, that somebody else revoked", func(l *tale) {
+	{"all of a device, that somebody else revoked", func(l *scenario) {
 		l.revoke(30, 40)
 		l.answer(events.KindTokenRevoked, 50, 60, many("phone", 1))
 	}, ""},
-	{"all of a device, but one that was created before", func(l *tale) {
+	{"all of a device, but one that was created before", func(l *scenario) {
 		l.answer(events.KindTokenRevoked, 30, 60, many("phone", 0))
 	}, "matched 0"},
-	{"all of a device, and one that it counts lives", func(l *tale) {
+	{"all of a device, and one that it counts lives", func(l *scenario) {
 		l.answer(events.KindTokenRevoked, 30, 60, many("phone", 1))
 	}, "the token was active"},
-	{"all of a device, but one that is created meanwhile", func(l *tale) {
+	{"all of a device, but one that is created meanwhile", func(l *scenario) {
 		l.answer(events.KindTokenRevoked, 15, 60, many("phone", 0))
 	}, ""},
-	{"all of another device", func(l *tale) { l.answer(events.KindTokenRevoked, 30, 60, many("tablet", 0)) }, ""},
+	{"all of another device", func(l *scenario) { l.answer(events.KindTokenRevoked, 30, 60, many("tablet", 0)) }, ""},
 }
 
-// accountTales are about commands on accounts.
-var accountTales = []told{
-	{"an account suspended twice", func(l *tale) {
+// accountCases are about commands on accounts.
+var accountCases = []scenarioCase{
+	{"an account suspended twice", func(l *scenario) {
 		l.command(string(l.account), &events.AccountSuspended{}, 30, 40)
 		l.answer(events.KindAccountSuspended, 50, 60, nil)
 	}, ""},
-	{"an account's suspension with nothing to do", func(l *tale) {
+	{"an account's suspension with nothing to do", func(l *scenario) {
 		l.answer(events.KindAccountSuspended, 50, 60, nil)
 	}, "account.suspended"},
-	{"an account's resume with nothing to do, though it is suspended", func(l *tale) {
+	{"an account's resume with nothing to do, though it is suspended", func(l *scenario) {
 		l.command(string(l.account), &events.AccountSuspended{}, 30, 40)
 		l.answer(events.KindAccountResumed, 50, 60, nil)
 	}, "the account was suspended"},
-	{"no token for a suspended account", func(l *tale) {
+	{"no token for a suspended account", func(l *scenario) {
 		l.command(string(l.account), &events.AccountSuspended{}, 30, 40)
 		l.answer(events.KindTokenCreated, 50, 60, func(c *Change) { refused(codeEnded)(c); c.About = "" })
 	}, ""},
-	{"no token for an account that is not suspended", func(l *tale) {
+	{"no token for an account that is not suspended", func(l *scenario) {
 		l.answer(events.KindTokenCreated, 50, 60, func(c *Change) { refused(codeEnded)(c); c.About = "" })
 	}, "with ended"},
-	{"grants that it has", func(l *tale) {
+	{"grants that it has", func(l *scenario) {
 		l.answer(events.KindAccountGranted, 50, 60, func(c *Change) { c.Scopes = eventstest.Scopes("view:site/1") })
 	}, ""},
-	{"grants that it does not have", func(l *tale) {
+	{"grants that it does not have", func(l *scenario) {
 		l.answer(events.KindAccountGranted, 50, 60, func(c *Change) { c.Scopes = eventstest.Scopes("view:site/2") })
 	}, "account.granted"},
 }
 
-// TestOrder shows the checker histories of commands on one token: those that an
-// order of the commands explains, and those that none does (I15).
+// TestOrder runs the checker on histories of commands on one token: some have
+// an order that explains them, and some have none (I15).
 func TestOrder(t *testing.T) {
-	for _, tt := range slices.Concat(stateTales, refusalTales, bulkTales, accountTales) {
+	for _, tt := range slices.Concat(stateCases, refusalCases, bulkCases, accountCases) {
 		t.Run(tt.name, func(t *testing.T) {
-			l := newTale()
+			l := newScenario()
 			tt.tell(l)
 			var found violations
-			l.checkOrder(&found, newJudge(l.Messages), l.root)
+			l.checkOrder(&found, newReference(l.Messages), l.root)
 			want := ""
 			if tt.says != "" {
 				want = "I15"
@@ -323,7 +328,7 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// TestMinority shows the checker answers of a ledger that was cut off.
+// TestMinority runs the checker on answers of a ledger that was cut off.
 func TestMinority(t *testing.T) {
 	outage := Outage{Node: "l1", Lease: 3000 * ms, From: 100 * ms, To: 900 * ms}
 	for _, tt := range []struct {

@@ -12,9 +12,9 @@ import (
 	"testing"
 )
 
-// holdEdits make a verifier hold each answer to a check between its decision and
-// the last look at the lease, while a file exists that HOLD_ANSWERS names. It
-// shows that it does so by a file beside that one.
+// holdEdits make a verifier hold each answer between its decision and the last
+// check of the lease, while the file in HOLD_ANSWERS exists. The verifier
+// creates a second file to show that it holds an answer.
 var holdEdits = []Edit{
 	{"verifier/http.go", "	\"net/netip\"\n", "	\"net/netip\"\n	\"os\"\n"},
 	{"verifier/http.go", "		if v.Confirm(&d) && auditor.confirmed(v) {\n", `		for hold := os.Getenv("HOLD_ANSWERS"); hold != ""; time.Sleep(time.Millisecond) {
@@ -27,14 +27,14 @@ var holdEdits = []Edit{
 `},
 }
 
-// unconfirmed is a verifier that does not look at its lease again before it
+// unconfirmed is a verifier that does not check its lease again before it
 // answers.
 var unconfirmed = Edit{"verifier/decision.go", "	if d.Reason == Malformed || d.Reason == Unavailable {\n		return true\n	}\n", "	if true {\n		return true\n	}\n"}
 
-// TestAnswerHeld stops a verifier that has decided on a check and not answered it
-// yet, revokes the token, and lets the verifier go on when the receipt is there:
-// the answer does not allow the token (I3). A verifier that does not look at its
-// lease again before it answers is caught.
+// TestAnswerHeld pauses a verifier between the decision and the answer of a
+// check, revokes the token, and resumes the verifier after the receipt. The
+// answer must not allow the token (I3). The test finds a verifier that does not
+// check its lease again before it answers.
 func TestAnswerHeld(t *testing.T) {
 	hold := filepath.Join(t.TempDir(), "hold")
 	t.Setenv("HOLD_ANSWERS", hold)
@@ -47,7 +47,7 @@ func TestAnswerHeld(t *testing.T) {
 		{"no look at the lease before the answer", append(slices.Clone(holdEdits), unconfirmed), true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			d := newDesk(t, Options{Ledgers: 1, Verifiers: 1, Lease: shortLease, Program: Build(t, tt.edits...)})
+			d := newFixture(t, Options{Ledgers: 1, Verifiers: 1, Lease: shortLease, Program: Build(t, tt.edits...)})
 			v, s := d.Verifiers()[0], d.make(1, d.account)[0]
 			d.allows(v, s)
 			if err := os.WriteFile(hold, nil, 0o600); err != nil {
@@ -68,21 +68,21 @@ func TestAnswerHeld(t *testing.T) {
 			v.Freeze(t)
 			a := d.must(d.Ledgers()[0], http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=60s", nil)
 			if _, ok := a.Proof(); !ok || !slices.Equal(a.Receipt.How(v.Name), []string{"lease_ended"}) {
-				t.Fatalf("receipt of a node that stands still: %s", a)
+				t.Fatalf("no receipt while a node is paused: %s", a)
 			}
 			if err := errors.Join(os.Remove(hold), os.Remove(hold+".held")); err != nil {
 				t.Fatal(err)
 			}
 			v.Thaw(t)
 			if got := <-answered; got.Allowed != tt.caught {
-				t.Errorf("after the receipt it answers %s, allowed %t, want %t", got, got.Allowed, tt.caught)
+				t.Errorf("after the receipt the verifier answers %s, allowed %t, want %t", got, got.Allowed, tt.caught)
 			}
 		})
 	}
 }
 
 // allows waits until a verifier allows a token.
-func (d *desk) allows(v *Node, s secret) {
+func (d *fixture) allows(v *Node, s secret) {
 	d.t.Helper()
 	v.Until(d.t, "it allows the token", func() error {
 		a, err := v.Check(d.t.Context(), s.secret, "view:site/1")
@@ -93,15 +93,15 @@ func (d *desk) allows(v *Node, s secret) {
 	})
 }
 
-// TestStoppedUnderLoad stops a verifier that many clients ask, some times, and
-// revokes a token meanwhile: no answer that comes after the receipt allows it.
+// TestStoppedUnderLoad pauses a verifier under load several times, and revokes
+// a token meanwhile. No answer after the receipt allows the token.
 func TestStoppedUnderLoad(t *testing.T) {
 	const tries, clients = 3, 8
-	d := newDesk(t, Options{Ledgers: 1, Verifiers: 1, Lease: shortLease, Program: Build(t)})
+	d := newFixture(t, Options{Ledgers: 1, Verifiers: 1, Lease: shortLease, Program: Build(t)})
 	v := d.Verifiers()[0]
 	for _, s := range d.make(tries, d.account) {
 		d.allows(v, s)
-		var over atomic.Bool // the receipt is there
+		var over atomic.Bool // the receipt has arrived
 		var late atomic.Int64
 		ctx, stop := context.WithCancel(t.Context())
 		var all sync.WaitGroup
@@ -115,13 +115,13 @@ func TestStoppedUnderLoad(t *testing.T) {
 				}
 			})
 		}
-		d.allows(v, s) // and the others are on their way
+		d.allows(v, s) // and other checks are in flight
 		v.Freeze(t)
 		a := d.must(d.Ledgers()[0], http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=60s", nil)
 		if _, ok := a.Proof(); !ok {
 			t.Errorf("no receipt: %s", a)
 		}
-		// What the kernel has of before the stop is read by now: the clients ran on.
+		// The clients have read what the kernel had buffered before the pause.
 		over.Store(true)
 		v.Thaw(t)
 		v.WaitReady(t)

@@ -19,28 +19,29 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// Patience bounds what a test waits for.
+// Patience bounds the waits of tests.
 const Patience = wait.Limit
 
-// Command says what a process is.
+// Command describes a process.
 type Command struct {
 	Name string // in the test's log
 	Path string // of the program
 	Args []string
-	Env  []string   // besides the environment of the test, without what configures a node
+	Env  []string   // added to the environment of the test, without TOKENLEDGER_ variables
 	Disk *disk.Disk // that it sees mounted; nil for none
-	// Shift moves the process's clocks of time since the machine started by so
-	// much. It needs root and time namespaces.
+	// Shift is added to the boot time of the process. It needs root and time
+	// namespaces.
 	Shift time.Duration
-	// Journal is where what it writes is kept. Nil keeps it with the process.
+	// Journal receives the output of the process. Nil means a journal of its
+	// own.
 	Journal *Journal
-	// Owner is the test whose end is the end of the process. Nil means the one
-	// that starts it, which may be a subtest.
+	// Owner is the test with which the process ends. Nil means the test that
+	// starts it, which may be a subtest.
 	Owner testing.TB
 }
 
-// Process is a program that runs. It ends with the test, also where that panics
-// or is killed. Any goroutine may use it.
+// Process is a running program. It ends with the test, even if the test panics
+// or is killed. It is safe for concurrent use.
 type Process struct {
 	Name string
 
@@ -107,8 +108,9 @@ func (p *Process) Over() bool {
 	}
 }
 
-// File returns where this process finds a file of the other, which may be on a
-// disk that only the other has mounted. That one has to run, or to be frozen.
+// File returns the path at which the test finds a file of the process. If the
+// file is on a disk that only the process has mounted, the process must be
+// running or paused.
 func (p *Process) File(path string) string {
 	if p.disk == nil {
 		return path
@@ -126,36 +128,36 @@ func (p *Process) Kill(t testing.TB) {
 	<-p.ended
 }
 
-// Freeze stops the process where it stands and waits until all of it does.
+// Freeze pauses the process, and waits until all its threads are stopped.
 func (p *Process) Freeze(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGSTOP)
-	// The signal has only been sent; a thread in a system call runs on.
-	Eventually(t, p.Name+" stands still", func() bool { return proc.Stopped(p.PID()) })
+	// The signal takes effect later: a thread in a system call runs on.
+	Eventually(t, p.Name+" is stopped", func() bool { return proc.Stopped(p.PID()) })
 }
 
-// Thaw lets a frozen process go on.
+// Thaw resumes a paused process.
 func (p *Process) Thaw(t testing.TB) {
 	t.Helper()
 	p.signal(t, syscall.SIGCONT)
 }
 
-// Terminate asks the process to end, waits until it has, and returns its exit
-// code, -1 where a signal ended it.
+// Terminate sends SIGTERM, waits until the process has ended, and returns its
+// exit code, or -1 if a signal ended it.
 func (p *Process) Terminate(t testing.TB) int {
 	t.Helper()
 	p.signal(t, syscall.SIGTERM)
 	return p.Wait(t)
 }
 
-// Wait waits until the process has ended by itself and returns its exit code, -1
-// where a signal ended it.
+// Wait waits until the process has ended, and returns its exit code, or -1 if a
+// signal ended it.
 func (p *Process) Wait(t testing.TB) int {
 	t.Helper()
 	select {
 	case <-p.ended:
 	case <-time.After(Patience):
-		p.signal(t, syscall.SIGQUIT) // a Go program says what each goroutine does
+		p.signal(t, syscall.SIGQUIT) // a Go program prints its goroutines
 		select {
 		case <-p.ended:
 		case <-time.After(5 * time.Second):
@@ -173,13 +175,13 @@ func (p *Process) signal(t testing.TB, s syscall.Signal) {
 	}
 }
 
-// Eventually waits until ok, and fails the test where that takes too long.
+// Eventually waits until ok returns true, and fails the test at the time limit.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	wait.Until(t, what, ok)
 }
 
-// Journal is what processes wrote and what was done to them, in order.
+// Journal records the output of processes and the faults, in order.
 type Journal struct {
 	began time.Time
 
@@ -197,7 +199,7 @@ type entry struct {
 // NewJournal returns an empty journal that begins now.
 func NewJournal() *Journal { return &Journal{began: time.Now()} }
 
-// Since returns the time since the journal began, by a clock that nobody sets.
+// Since returns the time since the journal began, by a monotonic clock.
 func (j *Journal) Since() time.Duration { return time.Since(j.began) }
 
 // Note adds a line.
@@ -228,14 +230,14 @@ func (j *Journal) len() int {
 	return len(j.lines)
 }
 
-// has reports whether who wrote a text at or behind a line.
+// has reports whether who wrote a text at or after a line.
 func (j *Journal) has(who string, from int, text string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return slices.ContainsFunc(j.lines[from:], func(l entry) bool { return l.who == who && strings.Contains(l.text, text) })
 }
 
-// writer returns what a process writes to. It takes whole lines.
+// writer returns a writer for the output of a process. It splits lines.
 func (j *Journal) writer(who string) *lineWriter { return &lineWriter{journal: j, who: who} }
 
 type lineWriter struct {
@@ -260,7 +262,7 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 	}
 }
 
-// flush adds a last line that has no end.
+// flush adds a last line without a line break.
 func (w *lineWriter) flush() {
 	w.mu.Lock()
 	defer w.mu.Unlock()

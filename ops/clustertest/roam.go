@@ -11,15 +11,15 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// commons is the accounts and tokens that all roamers of a load share.
+// commons is the set of accounts and tokens that all roamers share.
 type commons struct {
 	mu       sync.Mutex
 	accounts []string // guarded by mu, like all below
-	tokens   []*Token // that nobody has revoked one by one
-	sent     []task   // that were acknowledged, latest last
+	tokens   []*Token // that were not revoked individually
+	sent     []task   // acknowledged tasks, latest last
 }
 
-// sizes of the commons: few records, so that commands meet.
+// Sizes of the commons: few records, so that commands conflict.
 const (
 	sharedAccounts = 3
 	sharedTokens   = 10
@@ -27,7 +27,7 @@ const (
 	sharedApps     = 3
 )
 
-// take returns a random one of a list, and false if the list is empty.
+// take returns a random element of a list, or false if the list is empty.
 func take[T any](c *client, mu *sync.Mutex, list *[]T) (one T, ok bool) {
 	mu.Lock()
 	defer mu.Unlock()
@@ -37,7 +37,7 @@ func take[T any](c *client, mu *sync.Mutex, list *[]T) (one T, ok bool) {
 	return (*list)[c.rng.IntN(len(*list))], true
 }
 
-// keep notes a task that was acknowledged. Its request is sent again later.
+// keep stores an acknowledged task, so that its request can be repeated.
 func (m *commons) keep(k task) {
 	const most = 200
 	m.mu.Lock()
@@ -47,15 +47,15 @@ func (m *commons) keep(k task) {
 	}
 }
 
-// drop takes a token out of the commons.
+// drop removes a token from the commons.
 func (m *commons) drop(t *Token) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.tokens = slices.DeleteFunc(m.tokens, func(other *Token) bool { return other == t })
 }
 
-// roam changes shared records through any ledger, without a position that the
-// ledger has to have read. It also sends acknowledged requests again.
+// roam changes shared records through any ledger, without a minimum position.
+// It also repeats acknowledged requests.
 func (c *client) roam(ctx context.Context) {
 	for ctx.Err() == nil {
 		c.wander(ctx)
@@ -84,8 +84,8 @@ func (c *client) wander(ctx context.Context) {
 	case roll < 55:
 		c.narrowShared(ctx, token)
 	case roll < 63:
-		// Of two rotations at once nobody knows which secret is the last: the
-		// new secrets are not asked about.
+		// After two concurrent rotations it is unknown which secret is the
+		// last. So the new secrets are not checked.
 		k := onToken(token, events.KindTokenRotated, "rotate")
 		k.body = map[string]any{"grace": "0s"}
 		c.onShared(ctx, token, k)
@@ -105,8 +105,7 @@ func (c *client) wander(ctx context.Context) {
 	}
 }
 
-// shared carries a task of a roamer out, and remembers it if it was
-// acknowledged.
+// shared runs a task of a roamer, and stores it if it was acknowledged.
 func (c *client) shared(ctx context.Context, k task) (Change, Answer) {
 	k.roams, k.most = true, 4
 	change, a := c.carry(ctx, k)
@@ -154,8 +153,8 @@ func onAccount(id string, kind events.Kind, verb string) task {
 	}
 }
 
-// newToken returns a token whose secret the client has made, so that the secret
-// is known whatever becomes of the answer.
+// newToken returns a token with a secret from the client, so that the secret is
+// known even if the answer is lost.
 func newToken(account, app, device string) *Token {
 	s := events.DefaultFormat.NewSecret(events.ServiceAccount)
 	return &Token{Account: account, Secret: s.Reveal(), Digest: s.Digest(), App: app, Device: device}
@@ -192,8 +191,8 @@ func (c *client) shareToken(ctx context.Context, account, device string) *Token 
 	return t
 }
 
-// toggle suspends and resumes a token, some times in a row, each through any
-// ledger: each has to see what the one before did.
+// toggle suspends and resumes a token several times, each through a random
+// ledger. Each ledger must see the command before.
 func (c *client) toggle(ctx context.Context, t *Token) {
 	suspend := c.rng.IntN(2) == 0
 	for range 2 + c.rng.IntN(4) {
@@ -202,7 +201,7 @@ func (c *client) toggle(ctx context.Context, t *Token) {
 		} else {
 			c.onShared(ctx, t, onToken(t, events.KindTokenResumed, "resume"))
 		}
-		if c.rng.IntN(8) > 0 { // else the same again, which finds nothing to do
+		if c.rng.IntN(8) > 0 { // else repeat the command, which finds nothing to do
 			suspend = !suspend
 		}
 	}
@@ -218,7 +217,7 @@ func (c *client) narrowShared(ctx context.Context, t *Token) {
 	})
 }
 
-// onShared carries out one command on a token, and has nodes asked about it.
+// onShared runs one command on a token, and lets clients check the token.
 func (c *client) onShared(ctx context.Context, t *Token, k task) Change {
 	if k.change.Kind != events.KindTokenResumed {
 		c.load.withdraw(k.change.Kind == events.KindTokenRevoked, ending{t, scope(1)})
@@ -263,7 +262,7 @@ func (c *client) createAndRevoke(ctx context.Context, account string) {
 	c.revokeMany(ctx, Many{Device: device})
 }
 
-// revokeMany revokes all tokens of a label.
+// revokeMany revokes all tokens with a label.
 func (c *client) revokeMany(ctx context.Context, m Many) Change {
 	body := map[string]any{}
 	for name, value := range map[string]string{"account": m.Account, "app": m.App, "device": m.Device} {
@@ -286,12 +285,12 @@ func (c *client) revokeMany(ctx context.Context, m Many) Change {
 	return change
 }
 
-// repeat sends a request again that was acknowledged a while ago, with its key:
-// it must not be carried out a second time.
+// repeat repeats a request that was acknowledged earlier, with its idempotency
+// key. It must not take effect again.
 func (c *client) repeat(ctx context.Context) {
 	m := &c.load.commons
 	k, ok := take(c, &m.mu, &m.sent)
-	// A bulk revocation that is sent again goes on with the tokens that are left.
+	// A repeated bulk revocation continues with the tokens that are left.
 	if !ok || k.change.Many != nil || k.change.Late {
 		return
 	}

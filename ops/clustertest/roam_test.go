@@ -9,23 +9,22 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// bare starts a cluster whose only load is what the options say, and which
-// nothing is done to.
-func bare(t *testing.T, o Options, l LoadOptions) *campaign {
+// bare starts a cluster with the load in the options, and without faults.
+func bare(t *testing.T, o Options, l LoadOptions) *harness {
 	t.Helper()
 	seed, rng := seeded(t)
 	if o.Program == "" {
 		o.Program = *programFlag
 	}
-	c := &campaign{Cluster: Start(t, o), rng: rng, lease: o.Lease, told: map[string]bool{}}
+	c := &harness{Cluster: Start(t, o), rng: rng, lease: o.Lease, told: map[string]bool{}}
 	l.Seed, l.Clients, l.Wait = seed, -1, 2*c.lease+3*time.Second
 	c.load = Begin(t, c.Cluster, l)
 	return c
 }
 
 // TestAnyLedger has clients change the same records through all ledgers. No
-// client names a position that the ledger has to have read, so each ledger has
-// to find out by itself what was acknowledged before (I15).
+// client names a minimum position, so each ledger itself must find out what was
+// acknowledged before (I15).
 func TestAnyLedger(t *testing.T) {
 	together(t)
 	c := bare(t, Options{Verifiers: 1, Lease: shortLease}, roamers)
@@ -40,7 +39,7 @@ func TestAnyLedger(t *testing.T) {
 
 // turnAbout resumes a token through one ledger and suspends it through another,
 // and creates a token through one and revokes it by its device through another.
-func (c *campaign) turnAbout(t *testing.T, rounds int) {
+func (c *harness) turnAbout(t *testing.T, rounds int) {
 	t.Helper()
 	client := c.load.newClient("t", 99)
 	ctx := t.Context()
@@ -58,7 +57,7 @@ func (c *campaign) turnAbout(t *testing.T, rounds int) {
 	client.carry(ctx, creation(token, nil, scope(1)))
 	for i := range rounds {
 		for _, k := range []task{onToken(token, events.KindTokenSuspended, "suspend"), onToken(token, events.KindTokenResumed, "resume")} {
-			k.operation = "" // without waiting: the next ledger has no time to catch up
+			k.operation = "" // no wait, so that the next ledger has no time to catch up
 			client.onShared(ctx, token, k)
 		}
 		if i%4 == 0 {
@@ -69,26 +68,26 @@ func (c *campaign) turnAbout(t *testing.T, rounds int) {
 	}
 }
 
-// Loads of clusters that nothing is done to.
+// Loads of clusters without faults.
 var (
 	roamers = LoadOptions{Roamers: 4, RoamPause: 5 * time.Millisecond, Checkers: 1}
 	actors  = LoadOptions{WorkPause: 2 * time.Millisecond, Checkers: 1}
 )
 
-// TestActors ends tokens while eight clients create tokens with each. Nothing
-// that they do may take effect behind the end (I14).
+// TestActors ends tokens while eight clients create tokens with each. None of
+// their commands may take effect after the end (I14).
 func TestActors(t *testing.T) {
 	together(t)
 	c := bare(t, Options{Verifiers: 1, Lease: shortLease}, actors)
 	if ended := c.endActors(t, 100); ended < 100 {
-		t.Errorf("of 100 ends, %d were acknowledged; nothing was done to the cluster", ended)
+		t.Errorf("%d of 100 ends were acknowledged, want all: the cluster has no faults", ended)
 	}
 	c.finish(t)
 }
 
-// endActors ends so many tokens while eight clients work with each, in every way
-// in turn. It returns how many ends were acknowledged.
-func (c *campaign) endActors(t *testing.T, rounds int) (ended int) {
+// endActors ends tokens while eight clients work with each, in every way in
+// turn. It returns the number of acknowledged ends.
+func (c *harness) endActors(t *testing.T, rounds int) (ended int) {
 	t.Helper()
 	g := c.load.newGroup("actors", 500, 8)
 	for i := range rounds {

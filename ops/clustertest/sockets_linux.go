@@ -12,13 +12,13 @@ import (
 	"strings"
 )
 
-// socket is one side of a TCP connection that is up.
+// socket is one side of an established TCP connection.
 type socket struct {
 	local, remote netip.AddrPort
 	inode         string
 }
 
-// sockets lists the sides of all TCP connections over IPv4 that are up.
+// sockets lists both sides of all established TCP connections over IPv4.
 func sockets() ([]socket, error) {
 	f, err := os.Open("/proc/net/tcp")
 	if err != nil {
@@ -82,8 +82,8 @@ func holds(pid int, inode string) bool {
 	return false
 }
 
-// socketOf returns the inode of the side of a connection that is at local, empty
-// where it is not up any more.
+// socketOf returns the inode of the side of a connection at local, or an empty
+// string if the connection has ended.
 func socketOf(local, remote net.Addr) string {
 	list, err := sockets()
 	if err != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Violation is something that a history shows and that must not be.
+// Violation is a part of a history that breaks an invariant.
 type Violation struct {
-	// Invariant names what is violated, as in I3.
+	// Invariant is the name of the invariant, such as I3.
 	Invariant string
 	Text      string
 }
@@ -26,15 +26,15 @@ func (v *violations) add(invariant, format string, args ...any) {
 	*v = append(*v, Violation{invariant, fmt.Sprintf(format, args...)})
 }
 
-// Violations returns what the record shows by itself, without the log:
+// Violations returns the violations that the record shows without the log:
 //
-//   - I3: a check that began after a command's proof, and was answered as if the
-//     command had not happened: allowed where the command forbids it, or from a
-//     position before the one that was proved.
-//   - I5: a node that answered from a position, and later from an earlier one,
-//     also over restarts.
-//   - I11: a node that allowed something when it had been cut off from the log
-//     for longer than its lease.
+//   - I3: a check that began after the receipt of a command, and was answered as if
+//     the command had not happened: allowed although the command forbids it, or
+//     from a position before the receipt's.
+//   - I5: a node that answered from a position, and later from an earlier one, also
+//     after restarts.
+//   - I11: a node that answered after it had been cut off from the log for longer
+//     than its lease.
 //   - I15: a ledger that answered a command while it was cut off from the others.
 func (r Record) Violations() []Violation {
 	var found violations
@@ -46,11 +46,11 @@ func (r Record) Violations() []Violation {
 	return found
 }
 
-// checkForbidden reports checks that were allowed although a command was proved
-// to forbid them before they began. It goes by the commands alone and believes
-// no position that a node names.
+// checkForbidden reports checks that were allowed although a command with a
+// receipt had forbidden them before they began. It uses only the commands, not
+// the positions that nodes report.
 func (r Record) checkForbidden(found *violations) {
-	about := map[string][]Change{} // token or account -> what was done to it
+	about := map[string][]Change{} // token or account -> its commands
 	for _, c := range r.Changes {
 		if c.About != "" {
 			about[c.About] = append(about[c.About], c)
@@ -71,8 +71,8 @@ func (r Record) checkForbidden(found *violations) {
 	}
 }
 
-// forbids reports whether a check must not be allowed once the command has
-// happened, and before another.
+// forbids reports whether a check must not be allowed after the command, until
+// another command allows it again.
 func (c Change) forbids(check Check) bool {
 	switch c.Kind {
 	case events.KindTokenRevoked, events.KindTokenSuspended, events.KindAccountSuspended, events.KindAccountErased:
@@ -106,9 +106,9 @@ func undone(all []Change, c Change, check Check) bool {
 	return false
 }
 
-// checkProved reports answers from a position before one that was proved to be
-// in force everywhere when the check began. That holds of every answer, whatever
-// the command was and whatever the check is about.
+// checkProved reports answers from a position before one that a receipt covered
+// when the check began. This applies to every answer, for any command and any
+// check.
 func (r Record) checkProved(found *violations) {
 	proofs := slices.DeleteFunc(slices.Clone(r.Changes), func(c Change) bool { return c.Proved == 0 })
 	slices.SortFunc(proofs, func(a, b Change) int { return cmp.Compare(a.Ended, b.Ended) })
@@ -146,7 +146,7 @@ func (r Record) checkBackwards(found *violations) {
 		slices.SortFunc(begun, func(a, b Check) int { return cmp.Compare(a.Began, b.Began) })
 		ended := slices.Clone(begun)
 		slices.SortFunc(ended, func(a, b Check) int { return cmp.Compare(a.Ended, b.Ended) })
-		var highest Check // of those that ended before the one at hand began
+		var highest Check // of the checks that ended before the current one began
 		next := 0
 		for _, c := range begun {
 			for ; next < len(ended) && ended[next].Ended < c.Began; next++ {
@@ -171,9 +171,9 @@ func mapKeys[K comparable, V any](m map[K]V) func(yield func(K) bool) {
 	}
 }
 
-// checkOutages reports checks that were answered past the lease of a node that
-// was cut off. The lease was asked for before the cut, so it is over a lease
-// after the cut, however the rest went.
+// checkOutages reports checks that a node answered past its lease while it was
+// cut off. The last renewal was before the cut, so the lease ends at most one
+// lease after the cut.
 func (r Record) checkOutages(found *violations) {
 	for _, o := range r.Outages {
 		for _, c := range r.Checks {
@@ -184,19 +184,18 @@ func (r Record) checkOutages(found *violations) {
 	}
 }
 
-// LogViolations holds a record to the log as it is in the end, and the log to
-// itself. root is the account that sent the commands; others are commands that
-// were sent besides.
+// LogViolations compares a record with the final log, and checks the log
+// itself. root is the account that sent the commands without a token of their
+// own.
 //
-//   - I1: a command that was acknowledged is in the log, at its position.
-//   - I2: no command is in the log twice, and none that was refused.
-//   - I4: an answer is what follows from the log up to the position that it
-//     names.
+//   - I1: an acknowledged command is in the log, at its position.
+//   - I2: no command is in the log twice, and no refused command is in it.
+//   - I4: an answer follows from the log up to the position that it names.
 //   - I14: nothing that an actor does takes effect after the actor's end.
 //   - I15: commands on a record are linearizable.
 func (r Record) LogViolations(log []events.Message, root events.AccountID) []Violation {
 	var found violations
-	j := newJudge(log)
+	j := newReference(log)
 	r.checkCommands(&found, j, root)
 	r.checkAnswers(&found, j)
 	r.checkActors(&found, j, root)
@@ -204,8 +203,8 @@ func (r Record) LogViolations(log []events.Message, root events.AccountID) []Vio
 	return found
 }
 
-// checkCommands holds each command to its event.
-func (r Record) checkCommands(found *violations, j *judge, root events.AccountID) {
+// checkCommands compares each command with its event.
+func (r Record) checkCommands(found *violations, j *reference, root events.AccountID) {
 	first := map[events.CommandKey]logged{}
 	for i, m := range j.messages {
 		if m.Position != events.Position(i+1) {
@@ -213,7 +212,7 @@ func (r Record) checkCommands(found *violations, j *judge, root events.AccountID
 		}
 		e := j.entries[m.Position]
 		if e.Event == nil || e.Key == "" || j.void(m.Position) {
-			continue // a command whose event had no effect is decided again
+			continue // a command whose event is void is decided again
 		}
 		if twin, ok := first[e.Key]; ok {
 			found.add("I2", "positions %d and %d are one command, a doubled %s of %s",
@@ -227,7 +226,7 @@ func (r Record) checkCommands(found *violations, j *judge, root events.AccountID
 	}
 	for _, c := range r.Changes {
 		if c.Many != nil {
-			continue // the check of I15 holds it to the events of its tokens
+			continue // the check of I15 compares it with the events of its tokens
 		}
 		key := events.NewCommandKey(c.account(root), c.Key)
 		p, there := first[key]
@@ -252,16 +251,16 @@ func (r Record) checkCommands(found *violations, j *judge, root events.AccountID
 	}
 }
 
-// does reports whether an event is what the command asks for, or says that the
-// command had nothing to change.
+// does reports whether an event is the change that the command asks for, or
+// records that the command changed nothing.
 func (c Change) does(l logged) bool {
 	kind := l.Change.Kind()
 	return kind == c.Kind || kind.Noun() == c.Kind.Noun() && kind.Verb() == unchangedVerb
 }
 
-// checkAnswers compares each answer with what the reference says of the log up
-// to the answer's position.
-func (r Record) checkAnswers(found *violations, j *judge) {
+// checkAnswers compares each answer with the reference at the answer's
+// position.
+func (r Record) checkAnswers(found *violations, j *reference) {
 	type question struct {
 		token *Token
 		need  string
@@ -273,7 +272,7 @@ func (r Record) checkAnswers(found *violations, j *judge) {
 			asked[q] = append(asked[q], c)
 		}
 	}
-	now := time.Now() // no token of a history ends by itself
+	now := time.Now() // no token of a history expires
 	for q, checks := range asked {
 		state := j.state(q.token.ID)
 		turns := j.turns(q.token.ID, q.token.Account)

@@ -13,16 +13,16 @@ import (
 
 const ms = time.Millisecond
 
-// need is what the hand-made checks ask for.
+// need is the scope of the hand-written checks.
 var need = eventstest.Scopes("view:site/1")[0]
 
-// TestViolations shows the checker histories that somebody thought out, each
-// with one thing wrong or nothing.
+// TestViolations runs the checker on hand-written histories, each with one
+// violation or none.
 func TestViolations(t *testing.T) {
 	token := &Token{ID: "tok", Account: "acc"}
 	other := &Token{ID: "other", Account: "acc"}
 	// changed returns a command that was acknowledged at a position between two
-	// times; proved says how far its answer was proof.
+	// times; proved is the position of its receipt.
 	changed := func(kind events.Kind, about string, began, ended int, at, proved events.Position) Change {
 		return Change{
 			Client: "c", Kind: kind, About: about, Began: time.Duration(began) * ms, Ended: time.Duration(ended) * ms,
@@ -50,7 +50,7 @@ func TestViolations(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		Record
-		want string // invariant; empty for nothing wrong
+		want string // invariant; empty for no violation
 		says string
 	}{
 		{"nothing", Record{}, "", ""},
@@ -199,7 +199,7 @@ func TestViolations(t *testing.T) {
 	}
 }
 
-// wantViolation holds what was found to one violation, or none.
+// wantViolation checks that one violation was found, or none.
 func wantViolation(t *testing.T, found []Violation, want, says string) {
 	t.Helper()
 	for _, v := range found {
@@ -212,8 +212,8 @@ func wantViolation(t *testing.T, found []Violation, want, says string) {
 	}
 }
 
-// TestLogViolations shows the checker a log, with commands and answers that do
-// not fit it.
+// TestLogViolations runs the checker on a log, with commands and answers that
+// do not fit the log.
 func TestLogViolations(t *testing.T) {
 	log := eventstest.NewLog(1)
 	root := log.Account("superuser")
@@ -255,7 +255,7 @@ func TestLogViolations(t *testing.T) {
 		name string
 		Record
 		log  []events.Message
-		want string // invariant; empty for nothing wrong
+		want string // invariant; empty for no violation
 		says string
 	}{
 		{"all of it", Record{

@@ -20,23 +20,23 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// campaign is a cluster under load, to which one thing after another is done.
-type campaign struct {
+// harness is a cluster under load, for one fault after another.
+type harness struct {
 	*Cluster
 	load  *Load
 	rng   *rand.Rand
 	lease time.Duration
-	told  map[string]bool // violations that were reported
+	told  map[string]bool // violations that were already reported
 }
 
-// newCampaign starts a cluster and a load on it.
-func newCampaign(t *testing.T, o Options) *campaign {
+// newHarness starts a cluster with load.
+func newHarness(t *testing.T, o Options) *harness {
 	t.Helper()
 	seed, rng := seeded(t)
 	if o.Program == "" {
 		o.Program = *programFlag
 	}
-	c := &campaign{Cluster: Start(t, o), rng: rng, lease: o.Lease, told: map[string]bool{}}
+	c := &harness{Cluster: Start(t, o), rng: rng, lease: o.Lease, told: map[string]bool{}}
 	if c.lease == 0 {
 		c.lease = 30 * time.Second
 	}
@@ -49,9 +49,8 @@ func newCampaign(t *testing.T, o Options) *campaign {
 	return c
 }
 
-// fault does one thing to the cluster, mends it, and holds what clients saw to
-// the invariants.
-func (c *campaign) fault(t *testing.T, name string, do func(t *testing.T)) {
+// fault injects one fault, ends it, and checks the invariants.
+func (c *harness) fault(t *testing.T, name string, do func(t *testing.T)) {
 	t.Helper()
 	mended := false
 	t.Run(name, func(t *testing.T) {
@@ -67,17 +66,17 @@ func (c *campaign) fault(t *testing.T, name string, do func(t *testing.T)) {
 			after.Done-before.Done, after.Proved-before.Proved, after.Unknown-before.Unknown, after.Refusals-before.Refusals,
 			after.Allowed-before.Allowed, after.Denied-before.Denied, after.Unavailable-before.Unavailable)
 		if after.Allowed == before.Allowed || after.Denied == before.Denied || after.Proved == before.Proved {
-			t.Error("nothing was allowed, denied or proved, so this shows nothing")
+			t.Error("no check was allowed or denied, or no receipt was given, so the test shows nothing")
 		}
 	})
 	if !mended {
 		c.audit(t)
-		t.Fatal("the cluster did not find back to what it was; what comes after would show nothing")
+		t.Fatal("the cluster did not recover; later faults would show nothing")
 	}
 }
 
-// recover ends every fault and waits until all is as it was.
-func (c *campaign) recover(t *testing.T) {
+// recover ends every fault, and waits until all nodes work again.
+func (c *harness) recover(t *testing.T) {
 	t.Helper()
 	c.Heal()
 	began := c.load.Now()
@@ -97,8 +96,8 @@ func (c *campaign) recover(t *testing.T) {
 	t.Logf("all nodes ready %s after the end of it, proofs come after %s more", (ready - began).Round(time.Millisecond), (c.load.Now() - ready).Round(time.Millisecond))
 }
 
-// audit reports what the history shows so far.
-func (c *campaign) audit(t *testing.T) {
+// audit reports the violations in the history so far.
+func (c *harness) audit(t *testing.T) {
 	t.Helper()
 	c.show(t, c.load.Record().Violations())
 	for text, n := range c.load.Problems() {
@@ -107,8 +106,8 @@ func (c *campaign) audit(t *testing.T) {
 	c.load.forgive()
 }
 
-// show reports violations, each once, and a few of each invariant in full.
-func (c *campaign) show(t testing.TB, found []Violation) {
+// show reports each violation once, and prints a few of each invariant.
+func (c *harness) show(t testing.TB, found []Violation) {
 	t.Helper()
 	const most = 5
 	fresh := map[string]int{}
@@ -128,22 +127,23 @@ func (c *campaign) show(t testing.TB, found []Violation) {
 	}
 }
 
-// forgive forgets the problems, which were reported.
+// forgive clears the problems that were reported.
 func (l *Load) forgive() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	clear(l.problems)
 }
 
-// secretShape is what every secret looks like.
+// secretShape matches every secret.
 var secretShape = regexp.MustCompile(`tl[us]_[0-9A-Za-z]{38}`)
 
-// finish ends the load and holds the log and every index to what clients saw.
-func (c *campaign) finish(t *testing.T) {
+// finish ends the load, and compares the log and every index with what clients
+// saw.
+func (c *harness) finish(t *testing.T) {
 	t.Helper()
 	c.load.End()
-	// What was waited for when its client left is recorded all the same, before
-	// the receipt of what comes after it.
+	// The ledger records a receipt even if its client has disconnected, and
+	// does so before later receipts.
 	for _, l := range c.Ledgers() {
 		a, err := Send(t.Context(), Request{
 			Method: http.MethodPost, URL: l.API + "/v1/accounts", Secret: c.Root(t),
@@ -159,11 +159,11 @@ func (c *campaign) finish(t *testing.T) {
 	last := c.level(t)
 	log := c.ReadLog(t)
 	if len(log) != int(last) {
-		t.Errorf("the log has %d events, and every node is at %d", len(log), last)
+		t.Errorf("the log has %d events, but every node is at position %d", len(log), last)
 	}
 	c.digests(t, last)
 	c.checkGhosts(t, log)
-	for _, n := range slices.Backward(c.Nodes) { // the log goes last
+	for _, n := range slices.Backward(c.Nodes) { // the ledgers last
 		n.Stop(t)
 	}
 	for text, n := range c.load.Problems() {
@@ -189,8 +189,8 @@ func (c *campaign) finish(t *testing.T) {
 		len(log), tally.Done, tally.Proved, tally.Unknown, len(record.Checks), tally.Allowed)
 }
 
-// writeLog keeps the log of a test that fails, one event a line. It holds digests
-// and no secrets.
+// writeLog saves the log of a failed test, one event on each line. The log
+// contains digests, not secrets.
 func writeLog(t *testing.T, log []events.Message) {
 	t.Helper()
 	if !t.Failed() {
@@ -205,13 +205,13 @@ func writeLog(t *testing.T, log []events.Message) {
 	}
 }
 
-// checkGhosts asks every node for the tokens that must not exist. The nodes have
+// checkGhosts checks tokens that must not exist with every node. The nodes have
 // applied the whole log.
-func (c *campaign) checkGhosts(t *testing.T, log []events.Message) {
+func (c *harness) checkGhosts(t *testing.T, log []events.Message) {
 	t.Helper()
-	ghosts := c.load.Record().ghosts(newJudge(log), rootAccount(t, log))
+	ghosts := c.load.Record().ghosts(newReference(log), rootAccount(t, log))
 	var found violations
-	const most = 200 // nothing is gained from thousands
+	const most = 200 // thousands would show no more
 	for _, ghost := range ghosts[:min(len(ghosts), most)] {
 		for _, l := range c.Ledgers() {
 			url := l.API + "/v1/tokens/" + ghost.ID
@@ -221,7 +221,7 @@ func (c *campaign) checkGhosts(t *testing.T, log []events.Message) {
 			}
 		}
 		if ghost.Secret == "" {
-			continue // no client has it
+			continue // no client knows the secret
 		}
 		for _, n := range c.Nodes {
 			if check := c.load.Ask(t.Context(), n, ghost, scope(1)); check.Verdict != Denied {
@@ -233,9 +233,9 @@ func (c *campaign) checkGhosts(t *testing.T, log []events.Message) {
 	t.Logf("%d tokens that ended actors asked for; none of them may exist", len(ghosts))
 }
 
-// level waits until every node has applied the whole log, and returns where it
-// ends.
-func (c *campaign) level(t *testing.T) events.Position {
+// level waits until every node has applied the whole log, and returns its last
+// position.
+func (c *harness) level(t *testing.T) events.Position {
 	t.Helper()
 	root := c.Root(t)
 	for {
@@ -257,9 +257,9 @@ func (c *campaign) level(t *testing.T) events.Position {
 	}
 }
 
-// digests waits until every ledger lists every node as one that serves from a
-// position, and compares what they say of their indexes.
-func (c *campaign) digests(t *testing.T, at events.Position) {
+// digests waits until every ledger lists every node as ready at a position, and
+// compares the checksums of their indexes.
+func (c *harness) digests(t *testing.T, at events.Position) {
 	t.Helper()
 	type listed struct {
 		Name   string `json:"name"`
@@ -307,9 +307,9 @@ func rootAccount(t *testing.T, log []events.Message) events.AccountID {
 	return ""
 }
 
-// cut notes that nodes are cut off from the log from now on. What it returns
-// ends that: it has to be called before they are not any more.
-func (c *campaign) cut(nodes ...*Node) (end func()) {
+// cut records that nodes are cut off from the log. Call the function that it
+// returns before they are connected again.
+func (c *harness) cut(nodes ...*Node) (end func()) {
 	from := c.load.Now()
 	return func() {
 		to := c.load.Now()
@@ -319,8 +319,8 @@ func (c *campaign) cut(nodes ...*Node) (end func()) {
 	}
 }
 
-// waitRefusing waits until a node says that it does not know.
-func (c *campaign) waitRefusing(t *testing.T, n *Node) {
+// waitRefusing waits until a node answers that it has no lease.
+func (c *harness) waitRefusing(t *testing.T, n *Node) {
 	t.Helper()
 	began := c.load.Now()
 	n.Until(t, "it refuses", func() error {
@@ -333,9 +333,10 @@ func (c *campaign) waitRefusing(t *testing.T, n *Node) {
 	t.Logf("%s refuses after %s: %s", n.Name, (c.load.Now() - began).Round(time.Millisecond), why)
 }
 
-// inFlight begins checks of what was proved to be taken and returns when nodes
-// have them all, answered or not. What it returns waits for the answers.
-func (c *campaign) inFlight(t *testing.T, n *Node, checks int) (answered func()) {
+// inFlight starts checks of tokens that have ended with a receipt, and returns
+// when the requests were sent. The function that it returns waits for the
+// answers.
+func (c *harness) inFlight(t *testing.T, n *Node, checks int) (answered func()) {
 	t.Helper()
 	c.load.mu.Lock()
 	ended := slices.Clone(c.load.ended[max(0, len(c.load.ended)-checks):])
@@ -349,7 +350,7 @@ func (c *campaign) inFlight(t *testing.T, n *Node, checks int) (answered func())
 		})
 		done.Go(func() {
 			c.load.Ask(ctx, n, e.token, e.need)
-			once.Do(sent.Done) // it was never sent
+			once.Do(sent.Done) // the request was never sent
 		})
 	}
 	sent.Wait()
@@ -357,7 +358,7 @@ func (c *campaign) inFlight(t *testing.T, n *Node, checks int) (answered func())
 }
 
 // follower returns a ledger that does not lead the log.
-func (c *campaign) follower(t *testing.T) *Node {
+func (c *harness) follower(t *testing.T) *Node {
 	t.Helper()
 	leader := c.Leader(t, events.StreamName)
 	list := slices.DeleteFunc(c.Ledgers(), func(n *Node) bool { return n == leader })
@@ -365,13 +366,13 @@ func (c *campaign) follower(t *testing.T) *Node {
 }
 
 // any returns one of the verifiers.
-func (c *campaign) anyVerifier() *Node {
+func (c *harness) anyVerifier() *Node {
 	list := c.Verifiers()
 	return list[c.rng.IntN(len(list))]
 }
 
 // pause waits for a random time.
-func (c *campaign) pause(ctx context.Context, most time.Duration) {
+func (c *harness) pause(ctx context.Context, most time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-time.After(time.Duration(c.rng.Int64N(int64(most)))):

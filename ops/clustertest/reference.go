@@ -8,18 +8,18 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
-// A judge says what follows from a log, by the reference fold. It folds each
-// record together with the records that decide about its events, because a fold
-// of the whole log takes too long for every question.
-type judge struct {
+// reference computes the state that a log leads to, with the reference fold. It
+// folds each record with only the records that its events rest on, because
+// folding the whole log for each query takes too long.
+type reference struct {
 	messages []events.Message
 	entries  map[events.Position]logged
 	records  map[string][]logged // id of a record -> its events, in order
 	states   map[string]eventstest.State
 	keys     map[events.CommandKey][]logged
-	took     map[events.Position]bool    // answers of tookEffect
-	voids    map[events.Position]bool    // answers of void
-	actors   map[events.TokenID][]logged // token -> what it caused; nil until asked for
+	took     map[events.Position]bool    // cache of tookEffect
+	voids    map[events.Position]bool    // cache of void
+	actors   map[events.TokenID][]logged // token -> events that it caused; nil until the first query
 	broken   []events.Position           // positions that cannot be decoded
 }
 
@@ -31,9 +31,9 @@ type logged struct {
 
 func (l logged) at() events.Position { return l.message.Position }
 
-// newJudge decodes a log. Messages that cannot be decoded are left out.
-func newJudge(log []events.Message) *judge {
-	j := &judge{
+// newReference decodes a log. It skips messages that cannot be decoded.
+func newReference(log []events.Message) *reference {
+	j := &reference{
 		messages: log, entries: map[events.Position]logged{}, records: map[string][]logged{},
 		states: map[string]eventstest.State{}, keys: map[events.CommandKey][]logged{}, took: map[events.Position]bool{}, voids: map[events.Position]bool{},
 	}
@@ -53,8 +53,8 @@ func newJudge(log []events.Message) *judge {
 	return j
 }
 
-// related returns the records that an event names besides the one that it is
-// about: its actor, what its decision rests on, and its account or owner.
+// related returns the other records that an event names: its actor, the records
+// that its decision rests on, and its account or owner.
 func related(l logged) []string {
 	ids := []string{string(l.Actor.Token), string(l.Actor.Account)}
 	switch c := l.Change.(type) {
@@ -73,9 +73,9 @@ func related(l logged) []string {
 	return slices.DeleteFunc(ids, func(id string) bool { return id == "" })
 }
 
-// state returns the fold of a record and of all that decides about its events.
-// The answers about other records of that fold mean nothing.
-func (j *judge) state(id string) eventstest.State {
+// state returns the fold of a record with the records that its events rest on.
+// Other records in that fold are incomplete.
+func (j *reference) state(id string) eventstest.State {
 	if s, ok := j.states[id]; ok {
 		return s
 	}
@@ -104,10 +104,10 @@ func (j *judge) state(id string) eventstest.State {
 // unchangedVerb is the verb of events that record that nothing had to change.
 const unchangedVerb = "unchanged"
 
-// tookEffect reports whether the event at a position changed its record: the
-// record's version is then the event's position. Events that change no record
-// by their kind never do.
-func (j *judge) tookEffect(at events.Position) bool {
+// tookEffect reports whether the event at a position changed its record. The
+// version of the record is then that position. Some kinds never change a
+// record.
+func (j *reference) tookEffect(at events.Position) bool {
 	took, known := j.took[at]
 	if known {
 		return took
@@ -134,9 +134,9 @@ func (j *judge) tookEffect(at events.Position) bool {
 	return version == at
 }
 
-// void reports whether the event at a position had no effect, although its kind
-// has one: something that it rests on had changed, or its actor had ended.
-func (j *judge) void(at events.Position) bool {
+// void reports whether the event at a position is void: a record that it rests
+// on had changed, or its actor had ended.
+func (j *reference) void(at events.Position) bool {
 	l, ok := j.entries[at]
 	if !ok {
 		return false
@@ -149,9 +149,9 @@ func (j *judge) void(at events.Position) bool {
 	return void
 }
 
-// effect returns the event that carried a command out on a record: the one with
-// the command's key that changed something. False if there is none.
-func (j *judge) effect(key events.CommandKey) (logged, bool) {
+// effect returns the event of a command that changed a record, found by the
+// command's key. It returns false if there is none.
+func (j *reference) effect(key events.CommandKey) (logged, bool) {
 	for _, l := range j.keys[key] {
 		if j.tookEffect(l.at()) {
 			return l, true
@@ -160,8 +160,8 @@ func (j *judge) effect(key events.CommandKey) (logged, bool) {
 	return logged{}, false
 }
 
-// record is what the log up to a position says of a token and of its account, or
-// of an account alone.
+// record is the state of a token and its account, or of an account alone, at a
+// position.
 type record struct {
 	token   events.Token
 	made    bool // the token exists
@@ -173,8 +173,8 @@ type record struct {
 // ended reports whether the token has ended forever.
 func (r record) ended() bool { return r.token.State == events.Revoked || r.cut || r.account.Erased }
 
-// look returns a token as the log up to a position says.
-func (j *judge) look(token, account string, at events.Position) (r record) {
+// look returns the state of a token at a position.
+func (j *reference) look(token, account string, at events.Position) (r record) {
 	r.account, r.known = j.state(account).Until(at).Account(events.AccountID(account))
 	if token == "" {
 		return r
@@ -185,8 +185,8 @@ func (j *judge) look(token, account string, at events.Position) (r record) {
 }
 
 // cutOff reports whether a command ended all tokens of the account, or of all
-// accounts, behind the creation of a token and up to a position.
-func (j *judge) cutOff(t events.Token, at events.Position) bool {
+// accounts, after the creation of a token and up to a position.
+func (j *reference) cutOff(t events.Token, at events.Position) bool {
 	for _, id := range []string{string(t.Account), events.PolicyName} {
 		for _, l := range j.records[id] {
 			switch l.Change.(type) {
@@ -200,9 +200,9 @@ func (j *judge) cutOff(t events.Token, at events.Position) bool {
 	return false
 }
 
-// turns returns the positions at which something happens to a record or its
-// account, in order. Between two of them their state stays the same.
-func (j *judge) turns(ids ...string) (list []events.Position) {
+// turns returns, in order, the positions of the events of a record and its
+// account. The state does not change between two of them.
+func (j *reference) turns(ids ...string) (list []events.Position) {
 	for _, id := range append(ids, events.PolicyName) {
 		for _, l := range j.records[id] {
 			list = append(list, l.at())
