@@ -54,8 +54,8 @@ func (s *State) Add(m events.Message) {
 	}
 }
 
-// whyVoid returns why the next event has no effect, or an empty string if it has
-// one.
+// whyVoid returns why the next event has no effect, or an empty string if it
+// has one.
 func (s State) whyVoid(e *events.Event) string {
 	for _, r := range e.Rests {
 		if s.version(r.About) != r.Version {
@@ -118,8 +118,8 @@ func (s State) version(about string) events.Position {
 	return all[len(all)-1].at
 }
 
-// Void returns why the event at a position had no effect. It returns false if the
-// event had an effect or does not exist.
+// Void returns why the event at a position had no effect. It returns false if
+// the event had an effect or does not exist.
 func (s State) Void(at events.Position) (string, bool) {
 	n := until(s.log, at)
 	if n == 0 || s.log[n-1].at != at {
@@ -139,8 +139,8 @@ func (s State) Voids() []events.Position {
 	return out
 }
 
-// SessionsEnded lists the sessions that were ended individually, in the order in
-// which they ended.
+// SessionsEnded lists the sessions that were ended individually, in the order
+// in which they ended.
 func (s State) SessionsEnded() []events.SessionID {
 	var out []events.SessionID
 	for _, e := range s.took() {
@@ -259,8 +259,8 @@ func (s State) Command(key events.CommandKey) (events.Done, bool) {
 	return events.Done{}, false
 }
 
-// Receipt returns the receipt that covers a position. Of several, it returns the
-// one that covers the fewest positions, and of those the latest.
+// Receipt returns the receipt that covers a position. Of several, it returns
+// the one that covers the fewest positions, and of those the latest.
 func (s State) Receipt(at events.Position) (events.Receipt, bool) {
 	var best events.Receipt
 	for _, e := range s.took() {
@@ -411,16 +411,17 @@ func (s State) issuer(e entry) events.AccountID {
 type Secret struct {
 	Token events.TokenID
 	Given events.Position // of the event that gave it to the token
-	// Until is the end of its grace period after a rotation replaced it, zero if
-	// none has.
+	// Until is the end of its grace period after a rotation replaced it, zero
+	// if none has.
 	Until time.Time
-	// Superseded is true once a second rotation, or one without grace, ended it.
+	// Superseded is true once a second rotation, or one without grace, ended
+	// it.
 	Superseded bool
 	Plain      bool // it has neither prefix nor checksum
 }
 
-// Secret returns the state of a secret. A secret belongs to the first token that
-// got it.
+// Secret returns the state of a secret. A secret belongs to the first token
+// that got it.
 func (s State) Secret(d events.Digest) (Secret, bool) {
 	for i, e := range s.took() {
 		given, ok := gives(e)
@@ -477,8 +478,8 @@ func (s State) Use(d events.Digest, now time.Time) (Use, bool) {
 	return Use{Token: t, Account: a, Constraints: t.Constraints, URLRefused: s.Policy().URLRefused}, true
 }
 
-// Covers reports whether the use includes a scope: the account has the scope now,
-// and the token has it too or has all scopes of its account.
+// Covers reports whether the use includes a scope: the account has the scope
+// now, and the token has it too or has all scopes of its account.
 func (u Use) Covers(m *events.Model, need events.Scope) bool {
 	return m.AnyCovers(u.Account.Grants, need) && (u.Token.Inherit || m.AnyCovers(u.Token.Scopes, need))
 }

@@ -30,8 +30,8 @@ func (r *Run) String() string {
 	return fmt.Sprintf("eventstest.History(%d, %d)", r.Seed, len(r.Messages))
 }
 
-// History returns n events that a ledger can write, with all kinds of events, on
-// a few accounts and active tokens at a time. It includes the corner cases:
+// History returns n events that a ledger can write, with all kinds of events,
+// on a few accounts and active tokens at a time. It includes the corner cases:
 //
 //   - Two tokens get the same secret.
 //   - A token rotates twice within its grace period, or to a secret that it had.
@@ -51,8 +51,8 @@ func History(seed uint64, n int) *Run {
 	return h.run
 }
 
-// historian writes a history. It remembers only the state that it needs to avoid
-// inconsistent events.
+// historian writes a history. It remembers only the state that it needs to
+// avoid inconsistent events.
 type historian struct {
 	*Log
 	run      *Run
@@ -116,8 +116,8 @@ func (h *historian) tick() {
 	h.Advance(time.Duration(h.rng.Int64N(int64(2 * time.Hour))))
 }
 
-// event appends a change with an actor and, often, an idempotency key. It reports
-// whether the change had an effect.
+// event appends a change with an actor and, often, an idempotency key. It
+// reports whether the change had an effect.
 func (h *historian) event(about string, c events.Change) bool {
 	e := events.Event{About: about, Change: c, Time: h.now, Actor: h.actor()}
 	e.Rests = h.rests(&e)
@@ -308,8 +308,8 @@ func (h *historian) issueReceipt() {
 	h.event(events.ReceiptName, c)
 }
 
-// cutoff returns a time before which some tokens were created: a few events ago,
-// or long ago. Zero ends all tokens that were created at a lower position.
+// cutoff returns a time before which some tokens were created: a few events
+// ago, or long ago. Zero ends all tokens that were created at a lower position.
 func (h *historian) cutoff() time.Time {
 	if h.chance(40) {
 		return time.Time{}

@@ -7,8 +7,8 @@ import (
 )
 
 // Lives returns a log in which n tokens of one account are created, scoped,
-// rotated and revoked. It does each step for a thousand tokens at a time, so the
-// four events of one token are far apart.
+// rotated and revoked. It does each step for a thousand tokens at a time, so
+// the four events of one token are far apart.
 func Lives(n int) *Log {
 	const apart = 1000
 	l := NewLog(1)

@@ -14,9 +14,9 @@ import (
 // Start is the earliest time of the first event of a [Log].
 var Start = time.Date(2026, time.January, 2, 3, 4, 5, 678_000_000, time.UTC)
 
-// Log writes events as a ledger does: encoded, with their subjects, at positions
-// from 1 on, all of one epoch. It panics if an event cannot be encoded, which is
-// a fault of the test.
+// Log writes events as a ledger does: encoded, with their subjects, at
+// positions from 1 on, all of one epoch. It panics if an event cannot be
+// encoded, which is a fault of the test.
 type Log struct {
 	Messages []events.Message
 
@@ -39,16 +39,16 @@ func (l *Log) Epoch() string { return l.epoch }
 // Now returns the time of the next event.
 func (l *Log) Now() time.Time { return l.now }
 
-// Advance adds d to the time of the next event. A writer's clock may go back, so d
-// may be negative.
+// Advance adds d to the time of the next event. A writer's clock may go back,
+// so d may be negative.
 func (l *Log) Advance(d time.Duration) { l.now = l.now.Add(d) }
 
 // End returns the position of the last event, 0 before the first.
 func (l *Log) End() events.Position { return events.Position(len(l.Messages)) }
 
-// Add appends an event. It sets the id, the epoch and the time if they are empty.
-// If the event has an actor and Rests is nil, Rests becomes the actor's current
-// versions.
+// Add appends an event. It sets the id, the epoch and the time if they are
+// empty. If the event has an actor and Rests is nil, Rests becomes the actor's
+// current versions.
 func (l *Log) Add(e events.Event) events.Position {
 	if e.ID == "" {
 		e.ID = events.EventID(l.ulid("evt_"))
@@ -72,7 +72,8 @@ func (l *Log) Add(e events.Event) events.Position {
 	return at
 }
 
-// rests returns the current versions of the account and token of an event's actor.
+// rests returns the current versions of the account and token of an event's
+// actor.
 func (l *Log) rests(e *events.Event) (out events.Rests) {
 	if e.Actor.Account == "" {
 		return nil
@@ -168,8 +169,8 @@ func MustSecret(s string) events.Secret {
 	return secret
 }
 
-// Scopes parses scopes and keeps their order. Without scopes it returns an empty
-// list, not nil, as an event has.
+// Scopes parses scopes and keeps their order. Without scopes it returns an
+// empty list, not nil, as an event has.
 func Scopes(list ...string) []events.Scope {
 	out := make([]events.Scope, 0, len(list))
 	for _, s := range list {

@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Fill appends n events in batches of a thousand, so that the server syncs once a
-// batch. It makes a large log quickly. No ledger checks the events.
+// Fill appends n events in batches of a thousand, so that the server syncs once
+// a batch. It makes a large log quickly. No ledger checks the events.
 func (l *Log) Fill(n int, event func(i int) *events.Event) {
 	l.t.Helper()
 	nc := l.Conn()

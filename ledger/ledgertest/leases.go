@@ -206,8 +206,8 @@ func (n *Node) Report(at events.Position) {
 	}
 }
 
-// Follow reports each new position of the log at once and renews the lease, as a
-// healthy node does, until the test ends.
+// Follow reports each new position of the log at once and renews the lease, as
+// a healthy node does, until the test ends.
 func (n *Node) Follow(t testing.TB) {
 	t.Helper()
 	tail := make(chan *nats.Msg, 1<<16)

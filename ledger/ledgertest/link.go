@@ -76,8 +76,8 @@ type held struct {
 	raw []byte
 }
 
-// Link connects as the ledger, through a link of its own. The link is closed when
-// the test ends.
+// Link connects as the ledger, through a link of its own. The link is closed
+// when the test ends.
 func (l *Log) Link(opts ...nats.Option) (*Link, *nats.Conn) {
 	l.t.Helper()
 	k := &Link{log: l, asked: map[string]string{}}
@@ -121,7 +121,8 @@ func (k *Link) Release() {
 	}
 }
 
-// InProcessConn connects to the server. The client calls it for each connection.
+// InProcessConn connects to the server. The client calls it for each
+// connection.
 func (k *Link) InProcessConn() (net.Conn, error) {
 	server, err := k.log.InProcessConn()
 	if err != nil {
@@ -193,8 +194,8 @@ func (k *Link) fate(f frame, answer bool, to *writer, raw []byte) Fate {
 	return fate
 }
 
-// writer writes whole frames, also if held frames and new ones are written at the
-// same time.
+// writer writes whole frames, also if held frames and new ones are written at
+// the same time.
 type writer struct {
 	mu sync.Mutex
 	c  net.Conn

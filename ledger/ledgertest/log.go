@@ -78,7 +78,8 @@ func Start(t testing.TB) *Log {
 	return l
 }
 
-// For returns the log for use in another test, such as one run of a fuzz target.
+// For returns the log for use in another test, such as one run of a fuzz
+// target.
 func (l *Log) For(t testing.TB) *Log {
 	other := *l
 	other.t = t
@@ -123,8 +124,8 @@ func (l *Log) Messages() []events.Message {
 	return messages
 }
 
-// Changes returns how many events up to a position change a record. It reads only
-// events that it has not counted before.
+// Changes returns how many events up to a position change a record. It reads
+// only events that it has not counted before.
 func (l *Log) Changes(until events.Position) events.Position {
 	l.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)

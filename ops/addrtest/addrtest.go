@@ -1,5 +1,6 @@
-// Package addrtest finds free addresses for servers that cannot listen on port 0:
-// nginx, and the servers of a cluster, which must know each other's addresses.
+// Package addrtest finds free addresses for servers that cannot listen on port
+// 0: nginx, and the servers of a cluster, which must know each other's
+// addresses.
 package addrtest
 
 import (
@@ -10,7 +11,8 @@ import (
 )
 
 // Free returns an unused address on loopback. Its port is outside the kernel's
-// ephemeral range, so the kernel does not give it to a test that runs in parallel.
+// ephemeral range, so the kernel does not give it to a test that runs in
+// parallel.
 func Free(t testing.TB) string {
 	t.Helper()
 	for range 100 {

@@ -15,37 +15,37 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// LoadOptions say what a load does.
+// LoadOptions configure a [Load].
 type LoadOptions struct {
 	Seed uint64
-	// Clients is how many goroutines change things. Zero means 8; below zero,
-	// none.
+	// Clients is the number of goroutines that send commands. Zero means 8, and
+	// a negative number none.
 	Clients int
-	// Checkers is how many goroutines ask each node. Zero means 2.
+	// Checkers is the number of goroutines that check each node. Zero means 2.
 	Checkers int
-	// Pause is between two checks of one goroutine. Zero means 5 ms.
+	// Pause is the pause between two checks of a goroutine. Zero means 5 ms.
 	Pause time.Duration
-	// Wait is for how long a client waits for proof. Zero means 12 s.
+	// Wait is how long a client waits for a receipt. Zero means 12 s.
 	Wait time.Duration
 	// Roamers is the number of goroutines that change shared records through
 	// any ledger, and RoamPause their pause between two steps.
 	Roamers   int
 	RoamPause time.Duration
-	// Actors is the number of groups of clients that work with tokens which are
-	// ended meanwhile, and Workers the number of clients in each group.
+	// Actors is the number of groups of clients that work with tokens while the
+	// tokens are ended. Workers is the number of clients in each group.
 	Actors, Workers int
 	// WorkPause is the pause of a worker between two commands.
 	WorkPause time.Duration
 }
 
-// Load is clients that change things all the time through any ledger, and
-// others that ask every node about it. All of it is recorded.
+// Load is a set of clients that send commands through any ledger, and checks to
+// every node. A history records all of it.
 type Load struct {
 	*History
 
 	cluster *Cluster
 	options LoadOptions
-	root    string // secret that commands are sent with
+	root    string // the secret of the commands
 	run     string // part of all keys
 	waits   map[string]bool
 	commons commons
@@ -59,19 +59,18 @@ type Load struct {
 	alarm                           func(format string, args ...any)
 
 	mu       sync.Mutex
-	live     []*Token       // guarded by mu, like all below; tokens that are good, as far as their clients know
-	ended    []ending       // tokens that something was taken from, latest last
-	problems map[string]int // answers that nobody should get -> how often
+	live     []*Token       // guarded by mu, like all below; valid tokens, as far as their clients know
+	ended    []ending       // tokens that lost a right, latest last
+	problems map[string]int // answers that must not occur -> number
 }
 
-// ending is a token and what it was good for before something was taken from
-// it.
+// ending is a token, and the scope that it has lost.
 type ending struct {
 	token *Token
 	need  events.Scope
 }
 
-// Begin starts a load on a cluster that is ready. It goes on until the test
+// Begin starts a load on a cluster that is ready. The load runs until the test
 // ends or [Load.End].
 func Begin(t testing.TB, c *Cluster, o LoadOptions) *Load {
 	t.Helper()
@@ -116,25 +115,25 @@ func Begin(t testing.TB, c *Cluster, o LoadOptions) *Load {
 	return l
 }
 
-// newClient returns a client with random choices of its own.
+// newClient returns a client with its own source of random choices.
 func (l *Load) newClient(name string, stream uint64) *client {
 	return &client{load: l, name: name, rng: rand.New(rand.NewPCG(l.options.Seed, stream))}
 }
 
-// End ends the load and returns when all of it has stopped.
+// End ends the load, and returns when all clients have stopped.
 func (l *Load) End() {
 	l.cancel()
 	l.wg.Wait()
 }
 
-// Tally is how much a load has done.
+// Tally counts the commands and checks of a load.
 type Tally struct {
-	Done, Proved, Unknown        int64 // commands; Unknown were given up
-	Refusals                     int64 // answers that a command cannot be done now
+	Done, Proved, Unknown        int64 // commands; Unknown have timed out
+	Refusals                     int64 // answers that the ledger is unavailable
 	Allowed, Denied, Unavailable int64 // checks
 }
 
-// Tally returns how much the load has done.
+// Tally returns the counts so far.
 func (l *Load) Tally() Tally {
 	return Tally{
 		l.done.Load(), l.proved.Load(), l.unknown.Load(), l.refusals.Load(),
@@ -142,15 +141,14 @@ func (l *Load) Tally() Tally {
 	}
 }
 
-// Problems returns answers to commands that nobody should get, and how often
-// they came.
+// Problems returns answers to commands that must not occur, and their numbers.
 func (l *Load) Problems() map[string]int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return maps.Clone(l.problems)
 }
 
-// Proofs waits until so many more commands are proved to be in force.
+// Proofs waits until so many more commands have a receipt.
 func (l *Load) Proofs(t testing.TB, n int64) {
 	t.Helper()
 	want := l.proved.Load() + n
@@ -164,14 +162,14 @@ func (l *Load) Commands(t testing.TB, n int64) {
 	Eventually(t, fmt.Sprintf("%d more commands are acknowledged", n), func() bool { return l.done.Load() >= want })
 }
 
-// offer makes a token one that checks ask about.
+// offer adds a token to those that are checked.
 func (l *Load) offer(t *Token) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.live = append(l.live, t)
 }
 
-// withdraw notes that something is being taken from tokens.
+// withdraw records that tokens are losing a right.
 func (l *Load) withdraw(gone bool, list ...ending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -189,8 +187,8 @@ func (l *Load) withdraw(gone bool, list ...ending) {
 	}
 }
 
-// pick returns what to ask about: mostly what was taken lately, and else what
-// is good, most of that young.
+// pick returns a token to check: usually one that lost a right recently,
+// otherwise a valid one, usually a new one.
 func (l *Load) pick(rng *rand.Rand) (ending, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -207,7 +205,7 @@ func (l *Load) pick(rng *rand.Rand) (ending, bool) {
 	return ending{}, false
 }
 
-// check asks a node time and again.
+// check sends checks to a node until the load ends.
 func (l *Load) check(ctx context.Context, n *Node, rng *rand.Rand) {
 	tick := time.NewTicker(l.options.Pause)
 	defer tick.Stop()
@@ -223,11 +221,11 @@ func (l *Load) check(ctx context.Context, n *Node, rng *rand.Rand) {
 	}
 }
 
-// checkTimeout is for how long a check waits for its answer: long, so that
-// checks are under way at a node that stands still.
+// checkTimeout bounds a check. It is long, so that checks are in flight at a
+// paused node.
 const checkTimeout = 20 * time.Second
 
-// Ask asks a node about a token and records it.
+// Ask checks a token with a node, and records the check.
 func (l *Load) Ask(ctx context.Context, n *Node, token *Token, need events.Scope) Check {
 	ctx, cancel := context.WithTimeout(ctx, checkTimeout)
 	defer cancel()
@@ -236,7 +234,7 @@ func (l *Load) Ask(ctx context.Context, n *Node, token *Token, need events.Scope
 	c.Ended, c.Position = l.Now(), a.Position
 	switch {
 	case err != nil:
-		return c // nobody answered
+		return c // no answer
 	case a.Status == http.StatusServiceUnavailable:
 		c.Verdict = Unavailable
 		l.unavailable.Add(1)
@@ -262,13 +260,13 @@ func (l *Load) problem(format string, args ...any) {
 	l.problems[text]++
 }
 
-// sites is how many sites tokens are for.
+// sites is the number of sites.
 const sites = 6
 
 func scope(site int) events.Scope {
 	list, err := events.ParseScopes([]string{fmt.Sprintf("view:site/%d", site)})
 	if err != nil {
-		panic(err) // the text is ours
+		panic(err) // the text is a constant
 	}
 	return list[0]
 }
@@ -304,31 +302,31 @@ func (c *Cluster) waits(t testing.TB) map[string]bool {
 	return out
 }
 
-// client changes what is its own, one command after another. One goroutine uses
-// it.
+// client changes its own records, one command after another. It is not safe for
+// concurrent use.
 type client struct {
 	load     *Load
 	name     string
 	rng      *rand.Rand
 	made     int // commands
 	accounts []*account
-	seen     events.Position // the highest that an answer named
+	seen     events.Position // highest position in an answer
 }
 
-// account is what a client knows of an account of its own.
+// account is the state of an account of a client.
 type account struct {
 	id        string
 	suspended bool
-	lost      bool // nobody knows what it is like
+	lost      bool // its state is unknown
 	tokens    []*holding
 }
 
-// holding is what a client knows of a token of its own.
+// holding is the state of a token of a client.
 type holding struct {
 	*Token
 	scopes    []events.Scope
 	suspended bool
-	lost      bool // nobody knows what it is like
+	lost      bool // its state is unknown
 }
 
 func (c *client) work(ctx context.Context) {
@@ -357,7 +355,7 @@ type choice struct {
 	token   *holding
 }
 
-// step carries one command out.
+// step runs one command.
 func (c *client) step(ctx context.Context) {
 	usable := slices.DeleteFunc(slices.Clone(c.accounts), func(a *account) bool { return a.lost })
 	if len(usable) < 2 {
@@ -377,7 +375,7 @@ func (c *client) step(ctx context.Context) {
 		return
 	}
 	if len(active) == 0 {
-		return // its accounts are suspended; the next step may resume one
+		return // all accounts are suspended; the next step may resume one
 	}
 	pick := active[c.rng.IntN(len(active))]
 	switch roll := c.rng.IntN(100); {
@@ -410,7 +408,7 @@ func (c *client) createAccount(ctx context.Context) {
 func allSites() []events.Scope {
 	list, err := events.ParseScopes([]string{"admin:site/*"})
 	if err != nil {
-		panic(err) // the text is ours
+		panic(err) // the text is a constant
 	}
 	return list
 }
@@ -425,7 +423,7 @@ func (c *client) createToken(ctx context.Context, a *account) {
 		body: map[string]any{"account": a.id, "app": "load", "scopes": events.ScopeStrings(h.scopes)},
 	})
 	if change.Outcome != Done || answer.Secret == "" {
-		return // a secret that no answer showed is nobody's
+		return // the secret was in a lost answer
 	}
 	digest, ok := events.DefaultFormat.DigestOf(answer.Secret)
 	if !ok {
@@ -462,7 +460,7 @@ func (c *client) token(ctx context.Context, pick choice, verb string, kind event
 	c.sharp(ctx, change, taken)
 }
 
-// narrow takes one of a token's sites away, or gives all back.
+// narrow removes one of a token's sites, or restores all.
 func (c *client) narrow(ctx context.Context, pick choice) {
 	h := pick.token
 	operation := "edit-token"
@@ -519,13 +517,13 @@ func (c *client) account(ctx context.Context, a *account, verb string, kind even
 	c.sharp(ctx, change, taken...)
 }
 
-// sharp asks every node about what was just proved to be taken, at once: a
-// moment later would be easier on them.
+// sharp checks with every node, at once after the receipt, a right that a token
+// has lost. A later check would be an easier test.
 func (c *client) sharp(ctx context.Context, change Change, taken ...ending) {
 	if change.Proved == 0 || len(taken) == 0 {
 		return
 	}
-	// A node that stands still must not keep the client.
+	// A paused node must not block the client.
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -536,29 +534,29 @@ func (c *client) sharp(ctx context.Context, change Change, taken ...ending) {
 	wg.Wait()
 }
 
-// task is a command and the request that asks for it.
+// task is a command with its request.
 type task struct {
 	change       Change
-	operation    string // name of the operation if the client may wait for proof
+	operation    string // name of the operation if the client may wait for a receipt
 	method, path string
 	body         any
-	wait         bool // wait for proof whenever that is possible
-	// roams sends the request to any ledger without a position to wait for, and
-	// takes a refusal that rests on the state of the log for an answer.
+	wait         bool // wait for a receipt if possible
+	// roams sends the request to any ledger without a minimum position, and
+	// accepts a refusal because of the state of the log as an answer.
 	roams bool
-	most  int // number of tries; 0 for as many as it takes
+	most  int // maximum number of tries; 0 for no limit
 }
 
-// do carries a command out. It sends the request to any ledger, and retries
-// until the command is acknowledged or the client gives up.
+// do runs a command. It sends the request to any ledger, and retries until the
+// command is acknowledged or the client gives up.
 func (c *client) do(ctx context.Context, k task) (Change, Answer) {
 	if c.rng.IntN(8) == 0 {
-		k.most = 2 // it gives up soon, and what becomes of the command stays open
+		k.most = 2 // the client gives up early, and the outcome stays unknown
 	}
 	return c.carry(ctx, k)
 }
 
-// carry carries a task out.
+// carry runs a task.
 func (c *client) carry(ctx context.Context, k task) (Change, Answer) {
 	change := k.change
 	if change.Key == "" {
@@ -595,7 +593,7 @@ func (c *client) carry(ctx context.Context, k task) (Change, Answer) {
 	return change, last
 }
 
-// attempt sends a task once to any ledger, and notes what the answer says.
+// attempt sends a task once to a random ledger, and records the answer.
 func (c *client) attempt(ctx context.Context, k task, change *Change) Answer {
 	ledgers := c.load.cluster.Ledgers()
 	n := ledgers[c.rng.IntN(len(ledgers))]
@@ -627,7 +625,7 @@ func (c *client) attempt(ctx context.Context, k task, change *Change) Answer {
 			change.About = a.About()
 		}
 		if change.Made != nil {
-			change.Made.ID = a.About() // nobody else has the token yet
+			change.Made.ID = a.About() // no other client has the token yet
 		}
 		if change.Many != nil {
 			filled := *change.Many
@@ -643,7 +641,7 @@ func (c *client) attempt(ctx context.Context, k task, change *Change) Answer {
 			change.Outcome = Refused
 		}
 	default:
-		// Every command is one that can be done.
+		// Every command is possible.
 		c.load.problem("%s, try %d: %s %s of %s: %s", n.Name, change.Tries, k.method, k.path, change.Kind, a)
 		if change.Tries == 1 {
 			change.Outcome = Refused
@@ -652,8 +650,8 @@ func (c *client) attempt(ctx context.Context, k task, change *Change) Answer {
 	return a
 }
 
-// refuses reports whether a problem is an answer to the task: commands on
-// shared records meet each other, and an actor works on behind its end.
+// refuses reports whether a problem is a valid answer to the task: commands on
+// shared records conflict, and an actor works on after its end.
 func (k task) refuses(code string) bool {
 	switch code {
 	case codeNotFound, codeEnded, codeConflict:
@@ -667,11 +665,12 @@ func (k task) refuses(code string) bool {
 // try sends a request once.
 func (c *client) try(ctx context.Context, n *Node, r Request) (Answer, error) {
 	if p := n.Process(); p == nil || p.Over() {
-		return Answer{}, fmt.Errorf("%s does not run", n.Name)
+		return Answer{}, fmt.Errorf("%s is not running", n.Name)
 	}
 	limit := 4*time.Second + c.load.options.Wait
 	if c.rng.IntN(20) == 0 {
-		// So little patience that the next try may meet this one in the ledger.
+		// The timeout is so short that the ledger may still work on this try
+		// when the next one arrives.
 		limit = time.Duration(c.rng.IntN(8000)) * time.Microsecond
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)

@@ -28,9 +28,8 @@ func moments(rng *rand.Rand, n, commands int) []int64 {
 	return list
 }
 
-// watch asks every node time and again about secrets that were revoked, until
-// ctx ends. A node that has applied the revocation must refuse, and what it has
-// applied never becomes less, whatever happens to it.
+// watch checks revoked secrets with every node until ctx ends. A node that has
+// applied the revocation must refuse, and its position must never go back.
 func watch(ctx context.Context, t testing.TB, w *workload, nodes []*machine) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for i, m := range nodes {
@@ -54,7 +53,7 @@ func watch(ctx context.Context, t testing.TB, w *workload, nodes []*machine) *sy
 				}
 				r, err := ask(ctx, a.Verify, revoked.secret)
 				if err != nil || r.status != http.StatusOK {
-					continue // it is dead, or does not know
+					continue // the node is down, or has no lease
 				}
 				answers++
 				if r.Allowed && r.Position >= revoked.position {
@@ -70,8 +69,8 @@ func watch(ctx context.Context, t testing.TB, w *workload, nodes []*machine) *sy
 	return &wg
 }
 
-// checkAnswers waits until every node has applied what was acknowledged, and
-// asks about every secret.
+// checkAnswers waits until every node has applied all acknowledged commands,
+// and checks every secret.
 func checkAnswers(t testing.TB, w *workload, nodes []*machine) {
 	t.Helper()
 	end, list := w.end(), w.expectations()
@@ -99,11 +98,12 @@ func checkAnswers(t testing.TB, w *workload, nodes []*machine) {
 	}
 	t.Logf("%d questions to each of %d nodes, %d accepted", len(list), len(nodes), accepted)
 	if accepted == 0 {
-		t.Error("nothing was accepted, so the refusals show nothing")
+		t.Error("no secret was accepted, so the refusals show nothing")
 	}
 }
 
-// checkLogins asks for each account by its login, which stands beside the log.
+// checkLogins reads each account by its login. Logins are not in the log, but
+// in a bucket.
 func checkLogins(t testing.TB, w *workload) {
 	t.Helper()
 	api := w.ledger.process().waitListening().API
@@ -117,8 +117,8 @@ func checkLogins(t testing.TB, w *workload) {
 	}
 }
 
-// dumpCopy reads a copy of the index of a node that is dead or frozen, so that
-// the node itself has to deal with what it left.
+// dumpCopy dumps a copy of the index of a stopped or paused node. The node
+// itself still has to recover the original.
 func dumpCopy(t testing.TB, m *machine, what string) dump {
 	t.Helper()
 	to := filepath.Join(t.TempDir(), "index")
@@ -126,11 +126,11 @@ func dumpCopy(t testing.TB, m *machine, what string) dump {
 	return dumpIndex(t, what, to)
 }
 
-// secretShape is what every secret looks like.
+// secretShape matches every secret.
 var secretShape = regexp.MustCompile(`tl[us]_[0-9A-Za-z]{38}`)
 
-// checkSilence reports a secret in what nodes that are stopped wrote: to
-// standard error, and to their data folders.
+// checkSilence reports secrets in the standard error and in the data folders of
+// stopped nodes.
 func checkSilence(t testing.TB, nodes []*machine) {
 	t.Helper()
 	for _, m := range nodes {

@@ -20,14 +20,14 @@ import (
 
 // command is a request that changes something.
 type command struct {
-	kind   events.Kind // of the event that it is to become
+	kind   events.Kind // of its event
 	method string
 	path   string
 	body   map[string]any
 	key    string // idempotency key
 }
 
-// reply is what an answer says, of a command or a check, good or bad.
+// reply is the answer to a command or a check, success or problem.
 type reply struct {
 	status int
 
@@ -35,7 +35,7 @@ type reply struct {
 		ID string `json:"id"`
 	} `json:"token"`
 	Account json.RawMessage `json:"account"` // an object from the API, an id from a verifier
-	ID      string          `json:"id"`      // of what was asked for
+	ID      string          `json:"id"`      // of the record in the answer
 	Secret  string          `json:"secret"`
 
 	Position events.Position `json:"position"`
@@ -47,7 +47,7 @@ type reply struct {
 	Detail string `json:"detail"`
 }
 
-// about returns the id of what a command changed.
+// about returns the id of the record that a command changed.
 func (r reply) about() string {
 	var account struct {
 		ID string `json:"id"`
@@ -58,7 +58,7 @@ func (r reply) about() string {
 	return account.ID
 }
 
-// String leaves the secret out.
+// String describes the reply without its secret.
 func (r reply) String() string {
 	return fmt.Sprintf("status %d, %s%s %s, position %d", r.status, r.Code, r.Reason, r.Detail, r.Position)
 }
@@ -123,13 +123,13 @@ type ack struct {
 	position events.Position
 }
 
-// workload is a number of commands of every kind, sent by clients at the same
-// time, each again and again with the same key until it is acknowledged. Every
-// client has accounts and tokens of its own, so that it knows what has to be.
+// workload sends commands of every kind from several clients at once. Each
+// client retries a command with the same key until it is acknowledged, and
+// changes only its own accounts and tokens, so that it knows their state.
 type workload struct {
 	ledger  *machine
 	limit   int64
-	root    string // secret that all commands are sent with
+	root    string // the secret of all commands
 	clients []*client
 	web     *http.Client
 
@@ -142,7 +142,8 @@ type workload struct {
 	revoked []revocation // guarded by mu
 }
 
-// revocation is a secret that no node may accept that has applied a position.
+// revocation is a secret that a node must refuse after it has applied a
+// position.
 type revocation struct {
 	secret   string
 	position events.Position
@@ -160,8 +161,8 @@ func newWorkload(ledger *machine, seed uint64, clients, limit int) *workload {
 	return w
 }
 
-// do sends commands until all are acknowledged or ctx ends. Called again, it
-// goes on with those that were not acknowledged.
+// do sends commands until all are acknowledged or ctx ends. If it is called
+// again, it continues with the commands that are not acknowledged.
 func (w *workload) do(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -170,7 +171,7 @@ func (w *workload) do(ctx context.Context) error {
 	for i, c := range w.clients {
 		wg.Go(func() {
 			if errs[i] = c.do(ctx); errs[i] != nil {
-				cancel() // what others would do now tells nothing
+				cancel() // further commands would show nothing
 			}
 		})
 	}
@@ -178,7 +179,8 @@ func (w *workload) do(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// begin is do in the background. The function that it returns waits for the end.
+// begin runs do in the background, and returns a function that waits for its
+// end.
 func (w *workload) begin(ctx context.Context) (end func() error) {
 	result := make(chan error, 1)
 	w.idle = make(chan struct{})
@@ -189,8 +191,8 @@ func (w *workload) begin(ctx context.Context) (end func() error) {
 	return func() error { return <-result }
 }
 
-// reached waits until so many commands are acknowledged. It returns an error
-// where they will not be.
+// reached waits until n commands are acknowledged. It returns an error if the
+// clients stop first.
 func (w *workload) reached(n int64) error {
 	return poll(patience, func() (bool, error) {
 		if w.acked.Load() >= n {
@@ -205,7 +207,7 @@ func (w *workload) reached(n int64) error {
 	})
 }
 
-// acks returns every command that was acknowledged. No client may be at work.
+// acks returns all acknowledged commands. The clients must have stopped.
 func (w *workload) acks() []ack {
 	var all []ack
 	for _, c := range w.clients {
@@ -214,7 +216,7 @@ func (w *workload) acks() []ack {
 	return all
 }
 
-// end returns the last position that was acknowledged. No client may be at work.
+// end returns the last acknowledged position. The clients must have stopped.
 func (w *workload) end() (end events.Position) {
 	for _, a := range w.acks() {
 		end = max(end, a.position)
@@ -222,7 +224,7 @@ func (w *workload) end() (end events.Position) {
 	return end
 }
 
-// anyRevoked returns one of the revocations that were acknowledged.
+// anyRevoked returns a random acknowledged revocation.
 func (w *workload) anyRevoked(rng *rand.Rand) (revocation, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -232,7 +234,8 @@ func (w *workload) anyRevoked(rng *rand.Rand) (revocation, bool) {
 	return w.revoked[rng.IntN(len(w.revoked))], true
 }
 
-// client sends its commands one after another. One goroutine uses it at a time.
+// client sends its commands one after another. It is not safe for concurrent
+// use.
 type client struct {
 	w    *workload
 	name string
@@ -245,31 +248,31 @@ type client struct {
 	tokens   []*token
 	acks     []ack
 
-	retries, lost int // requests sent again; secrets that no answer showed
+	retries, lost int // retries; secrets in lost answers
 }
 
-// planned is a command, and what is known once it is acknowledged.
+// planned is a command, and the change of state once it is acknowledged.
 type planned struct {
 	command
 	then func(reply)
 }
 
-// account is what a client knows of an account of its own.
+// account is the state of an account of a client.
 type account struct {
 	id, login string
 	wide      bool // holds admin:site/*, else view:site/*
 	suspended bool
 }
 
-// token is what a client knows of a token of its own.
+// token is the state of a token of a client.
 type token struct {
 	id      string
 	account *account
 	scopes  []string
 	state   events.TokenState
 
-	current string   // secret; empty where the answer that showed it was lost
-	fading  string   // the secret before, in its hour of grace; or empty
+	current string   // secret; empty if the answer was lost
+	fading  string   // the previous secret during its grace period; or empty
 	dead    []string // secrets that a rotation ended
 }
 
@@ -291,7 +294,7 @@ func (c *client) do(ctx context.Context) error {
 	}
 }
 
-// finish has the pending command acknowledged.
+// finish retries the pending command until it is acknowledged.
 func (c *client) finish(ctx context.Context) error {
 	r, err := c.acknowledged(ctx, c.pending.command)
 	if err != nil {
@@ -304,10 +307,9 @@ func (c *client) finish(ctx context.Context) error {
 	return nil
 }
 
-// acknowledged sends a command until it is acknowledged. Only what says that the
-// outcome is unknown, or that the node cannot tell now, is followed by another
-// try: every other refusal is wrong, a 401 of a node that has just started
-// included.
+// acknowledged sends a command until it is acknowledged. It retries only if the
+// outcome is unknown or the node is unavailable. Every other refusal is a
+// fault, also a 401 from a node that has just started.
 func (c *client) acknowledged(ctx context.Context, cmd command) (reply, error) {
 	for try := 0; ; try++ {
 		r, err := c.try(ctx, cmd)
@@ -328,8 +330,8 @@ func (c *client) acknowledged(ctx context.Context, cmd command) (reply, error) {
 	}
 }
 
-// try sends a command once, now and then with so little patience that the next
-// try meets this one in the ledger.
+// try sends a command once, sometimes with such a short timeout that the ledger
+// still works on it when the retry arrives.
 func (c *client) try(ctx context.Context, cmd command) (reply, error) {
 	limit := 5 * time.Second
 	if c.rng.IntN(10) == 0 {
@@ -351,7 +353,7 @@ func (c *client) once(ctx context.Context, cmd command, limit time.Duration) (re
 	})
 }
 
-// plan makes the next command, one that has to succeed.
+// plan chooses the next command, which must succeed.
 func (c *client) plan() {
 	type choice struct {
 		weight int
@@ -398,7 +400,7 @@ func (c *client) plan() {
 	}
 }
 
-// pick returns one of the tokens that are wanted, nil where there is none.
+// pick returns a random token that is wanted, or nil.
 func (c *client) pick(wanted func(*token) bool) *token {
 	var list []*token
 	for _, t := range c.tokens {
@@ -412,7 +414,7 @@ func (c *client) pick(wanted func(*token) bool) *token {
 	return list[c.rng.IntN(len(list))]
 }
 
-// will sets the next command, and what is known once it is acknowledged.
+// will sets the next command, and the change of state once it is acknowledged.
 func (c *client) will(kind events.Kind, method, path string, body map[string]any, then func(reply)) {
 	c.made++
 	key := fmt.Sprintf("%s-%s-%d", c.run, c.name, c.made)
@@ -454,7 +456,7 @@ func (c *client) resumeAccount(a *account) {
 		func(reply) { a.suspended = false })
 }
 
-// scopes returns scopes within what the account holds.
+// scopes returns scopes within the grants of the account.
 func (c *client) scopes(a *account) []string {
 	permissions := []string{"view", "write", "admin"}
 	if !a.wide {
@@ -478,8 +480,8 @@ func (c *client) createToken(a *account) {
 		})
 }
 
-// shown notes the secret in an answer. A ledger that died after the event and
-// before the answer cannot show it again.
+// shown records the secret in an answer. A ledger that was killed between the
+// event and the answer cannot return the secret again.
 func (c *client) shown(t *token, r reply) {
 	t.current = r.Secret
 	if r.Secret == "" {
@@ -502,8 +504,8 @@ func (c *client) edit(t *token) {
 		map[string]any{"app": fmt.Sprintf("app %d", c.made)}, func(reply) {})
 }
 
-// rotate gives a token a new secret. The old one lives for an hour more, longer
-// than any test, or dies at once.
+// rotate rotates the secret of a token. The old one has a grace period of an
+// hour, longer than any test, or none.
 func (c *client) rotate(t *token, grace bool) {
 	body := map[string]any{"grace": 0}
 	if grace {
@@ -552,8 +554,8 @@ func (c *client) revoke(t *token) {
 		})
 }
 
-// findLost rotates the live tokens whose secret no answer showed, so that there
-// is one to be accepted.
+// findLost rotates the tokens whose secrets were in lost answers, so that each
+// has a known secret.
 func (w *workload) findLost(ctx context.Context) error {
 	for _, c := range w.clients {
 		for _, t := range c.tokens {
@@ -570,7 +572,7 @@ func (w *workload) findLost(ctx context.Context) error {
 	return nil
 }
 
-// expectation is what a node has to answer.
+// expectation is the answer that a node must give.
 type expectation struct {
 	about   string // the token's id
 	secret  string
@@ -578,8 +580,8 @@ type expectation struct {
 	allowed bool
 }
 
-// expectations returns what follows from what was acknowledged: for every
-// secret, whether it is good, and what for.
+// expectations returns the expected answers after all acknowledged commands,
+// for every secret.
 func (w *workload) expectations() []expectation {
 	var list []expectation
 	for _, c := range w.clients {

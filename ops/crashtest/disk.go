@@ -15,8 +15,8 @@ func onDisk(d *disk.Disk, s settings) settings {
 	return s
 }
 
-// cutPower cuts the power of a machine's disk while its process runs. If flush is
-// true, some writes have reached the disk that the process did not sync.
+// cutPower cuts the power of a machine's disk while its process runs. If flush
+// is true, some writes have reached the disk that the process did not sync.
 func cutPower(t testing.TB, d *disk.Disk, m *machine, rng *rand.Rand, flush bool) {
 	t.Helper()
 	p := m.process()

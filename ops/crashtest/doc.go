@@ -1,22 +1,22 @@
-// Package crashtest runs nodes as real processes and does to them what happens
-// to machines: kill -9 at any moment, a power cut, a full disk, a flipped bit, a
-// log that goes away.
+// Package crashtest runs nodes as real processes, and injects the faults of
+// machines: kill -9 at any moment, a power cut, a full disk, a flipped bit, a
+// log that disappears.
 //
-// # What is held
+// # What is checked
 //
-// Nothing that was acknowledged is missing from the log, and nothing stands in
-// it twice. Each node's index is the fold of the log, byte for byte. No node
-// accepts a token after it has applied its revocation, whatever was done to its
-// files. A node that does not know refuses, and says why.
+//   - The log has every acknowledged command, once.
+//   - Each node's index is equal to the fold of the log, byte for byte.
+//   - No node accepts a token after it has applied the revocation, regardless of
+//     damage to its files.
+//   - A node that cannot know refuses, and says why.
 //
 // # How
 //
-// The test binary is the node's program too: [TestMain] runs a node where the
-// environment says so. A disk is a file with a file system, which only the
-// node's process sees mounted, so that nothing is left behind when a test is
-// killed. A power cut is a copy of that file while the process is stopped: what
-// was not written to it yet is gone.
+// The test binary is also the program of the node: [TestMain] runs a node if an
+// environment variable says so. A disk is a file system in an image file, see
+// package disk. A power cut is a copy of the image while the process is paused:
+// the copy lacks the writes that have not reached the image.
 //
-// Random choices come from -seed, which each test prints. When things happen
-// depends on the machine as well, so a seed repeats the choices and not the run.
+// Random choices come from a seed, which each test prints. A seed repeats the
+// choices, but not the run: the timing depends on the machine too.
 package crashtest

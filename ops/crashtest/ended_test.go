@@ -23,32 +23,33 @@ import (
 	"github.com/tokenledger/tokenledger/ops/clustertest"
 )
 
-// site is one or more ledgers that people sign in to.
-type site struct {
+// fixture is one or more ledgers at which people sign in.
+type fixture struct {
 	url     func() string // of a ledger's API
 	root    func() string // the first token's secret
 	stores  func() []string
-	crash   func() // all at once
-	restart func() // all, in peace
+	crash   func() // kills all at once
+	restart func() // restarts all gracefully
 }
 
-// person is somebody with an account.
+// person is a person with an account.
 type person struct{ id, login, password string }
 
 const firstPassword = "otter plinth quaver"
 
-// ended ends sessions, invitations, codes and accounts of one site in all ways,
-// while other records of the same buckets live on.
+// ended ends sessions, invitations, codes and accounts in all ways, while other
+// records in the same buckets stay.
 type ended struct {
 	t *testing.T
-	site
+	fixture
 	people int
-	// at is the highest position that an answer rested on. Requests name it, so
-	// that a ledger that lags behind the one before does not answer from the past.
+	// at is the highest position in an answer so far. Requests name it, so that
+	// a ledger that lags does not answer from an older state.
 	at uint64
-	// checks are what has to hold from now on: what -> error.
+	// checks must hold from now on: description -> check.
 	checks []check
-	// erased are texts that no file of the stores may hold: text -> what it is.
+	// erased are texts that no file of the stores may contain: text ->
+	// description.
 	erased map[string]string
 }
 
@@ -61,9 +62,9 @@ func (e *ended) must(what string, holds func() error) {
 	e.checks = append(e.checks, check{what, holds})
 }
 
-// send asks the site until a ledger answers, and returns status and body. repeat
-// says that a request before may have had its effect: it was answered 503, or not
-// at all.
+// send retries a request until a ledger answers, and returns status and body.
+// repeat is true if an earlier try may have had an effect: it got a 503, or no
+// answer.
 func (e *ended) send(method, path, secret string, body map[string]any) (status int, answer map[string]any, repeat bool) {
 	e.t.Helper()
 	if body == nil && method != http.MethodGet {
@@ -122,14 +123,14 @@ func (e *ended) once(method, path, secret string, body map[string]any) (int, map
 	return resp.StatusCode, answer, err
 }
 
-// unsettled is the panic of a step that was refused and may have been done by the
-// request before. Most of these requests work once: an invitation is taken up,
-// a login is given away.
+// unsettled is the panic of a step that was refused, although an earlier try
+// may have succeeded. Most of these requests succeed only once, for example to
+// accept an invitation.
 type unsettled struct{ what string }
 
-// attempt runs the steps of one kind of end. While a log elects a leader a ledger
-// may answer 503 to what it has done, so the steps may end [unsettled]: what they
-// have asked for is dropped, and they run again with other people.
+// attempt runs the steps of one kind of end. During an election a ledger may
+// answer 503 to a command that took effect, so the steps may end [unsettled].
+// Then attempt drops their checks, and runs them again with other people.
 func (e *ended) attempt(when string, steps func(when string)) {
 	e.t.Helper()
 	checks, erased := len(e.checks), maps.Clone(e.erased)
@@ -153,10 +154,10 @@ func (e *ended) attempt(when string, steps func(when string)) {
 		}
 		e.checks, e.erased = e.checks[:checks], maps.Clone(erased)
 	}
-	e.t.Fatalf("%s: no attempt was without an election", when)
+	e.t.Fatalf("%s: every attempt met an election", when)
 }
 
-// done is send for what has to succeed.
+// done sends a request that must succeed.
 func (e *ended) done(method, path, secret string, body map[string]any) map[string]any {
 	e.t.Helper()
 	status, answer, repeat := e.send(method, path, secret, body)
@@ -169,7 +170,7 @@ func (e *ended) done(method, path, secret string, body map[string]any) map[strin
 	return answer
 }
 
-// person makes an account with a password.
+// person creates an account with a password.
 func (e *ended) person() person {
 	e.t.Helper()
 	e.people++
@@ -193,7 +194,7 @@ func (e *ended) redeem(invitation, password string) {
 	e.done("POST", "/v1/password", "", map[string]any{"invitation": invitation, "password": password})
 }
 
-// enter signs in and returns the session's secret and id.
+// enter signs in, and returns the session's secret and id.
 func (e *ended) enter(p person, code string) (secret, id string) {
 	e.t.Helper()
 	o := e.done("POST", "/v1/session", "", map[string]any{"login": p.login, "password": p.password, "code": code})
@@ -201,12 +202,12 @@ func (e *ended) enter(p person, code string) (secret, id string) {
 	session, _ := o["session"].(map[string]any)
 	id, _ = session["id"].(string)
 	if secret == "" || id == "" {
-		e.t.Fatalf("a session without a secret: %v", o)
+		e.t.Fatalf("the new session has no secret: %v", o)
 	}
 	return secret, id
 }
 
-// use has a session do something that writes its record again.
+// use sends a request with a session that writes its record again.
 func (e *ended) use(p person, secret string) {
 	e.t.Helper()
 	e.done("POST", "/v1/session/prove", secret, map[string]any{"password": p.password})
@@ -225,13 +226,13 @@ func (e *ended) refused(secret string) func() error {
 	return e.status(http.StatusUnauthorized, "GET", "/v1/session", secret, nil)
 }
 
-// noEntry refuses a sign-in with a person's password.
+// noEntry checks that a sign-in with a person's password is refused.
 func (e *ended) noEntry(p person, code string) func() error {
 	return e.status(http.StatusUnauthorized, "POST", "/v1/session", "",
 		map[string]any{"login": p.login, "password": p.password, "code": code})
 }
 
-// notTaken refuses an invitation.
+// notTaken checks that an invitation is refused.
 func (e *ended) notTaken(invitation string) func() error {
 	return e.status(http.StatusUnauthorized, "POST", "/v1/password", "",
 		map[string]any{"invitation": invitation, "password": "burlap cinder walnut"})
@@ -241,8 +242,8 @@ func (e *ended) accepted(secret string) func() error {
 	return e.status(http.StatusOK, "GET", "/v1/session", secret, nil)
 }
 
-// everything ends one of each kind. A session of each person lives on where that
-// can be.
+// everything ends one record of each kind. Where possible, another session of
+// each person stays.
 func (e *ended) everything(when string) {
 	e.t.Helper()
 	for _, steps := range []func(string){e.sessions, e.passwords, e.codes, e.account, e.login} {
@@ -312,7 +313,7 @@ func (e *ended) codes(when string) {
 	e.must(when+", a recovery code that was used", e.noEntry(p, codes[0]))
 }
 
-// factor adds a second factor and returns recovery codes.
+// factor adds a second factor, and returns recovery codes.
 func (e *ended) factor(session string) (codes []string) {
 	e.t.Helper()
 	secret, _ := e.done("POST", "/v1/second-factor", session, nil)["secret"].(string)
@@ -325,13 +326,13 @@ func (e *ended) factor(session string) (codes []string) {
 		codes = append(codes, fmt.Sprint(c))
 	}
 	if len(codes) == 0 {
-		e.t.Fatal("there are no recovery codes")
+		e.t.Fatal("the answer has no recovery codes")
 	}
 	e.secret(secret)
 	return codes
 }
 
-// secret remembers the secret of the second factor that was added last.
+// secret returns the secret of the second factor that was added last.
 func (e *ended) secret(s string) { e.erased["last second factor"] = s }
 
 func (e *ended) account(when string) {
@@ -367,7 +368,7 @@ func (e *ended) account(when string) {
 	})
 }
 
-// login lets a login go and gives it to another account.
+// login releases a login, and gives it to another account.
 func (e *ended) login(when string) {
 	p := e.person()
 	e.done("POST", "/v1/accounts/"+p.id+"/erase", e.root(), nil)
@@ -381,11 +382,11 @@ func (e *ended) login(when string) {
 	})
 }
 
-// erase has check look for a text in the files.
+// erase adds a text that the files must not contain from now on.
 func (e *ended) erase(what, text string) {
 	e.t.Helper()
 	if len(e.holds(text)) == 0 && !strings.Contains(what, "name") && !strings.Contains(what, "mail") && !strings.Contains(what, "login") {
-		e.t.Fatalf("%s is in no file, so looking for it shows nothing", what)
+		e.t.Fatalf("no file contains %s, so its absence would show nothing", what)
 	}
 	e.erased[what] = text
 }
@@ -401,7 +402,7 @@ func (e *ended) hash(p person) string {
 		}
 	})
 	if !strings.HasPrefix(found, "$argon2id$") {
-		e.t.Fatalf("the hash of %s is not found: %q", p.login, found)
+		e.t.Fatalf("cannot find the password hash of %s: %q", p.login, found)
 	}
 	return found
 }
@@ -411,7 +412,7 @@ func (e *ended) files(visit func(path string, raw []byte)) {
 	for _, dir := range e.stores() {
 		err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
-				return nil // it was removed just now
+				return nil // the file was just removed
 			}
 			if err != nil || d.IsDir() {
 				return err
@@ -429,7 +430,7 @@ func (e *ended) files(visit func(path string, raw []byte)) {
 	}
 }
 
-// holds returns the files that hold a text.
+// holds returns the files that contain a text.
 func (e *ended) holds(text string) (in []string) {
 	e.t.Helper()
 	e.files(func(path string, raw []byte) {
@@ -457,10 +458,10 @@ func (e *ended) check(when string) {
 	}
 }
 
-// testEnded ends things before a restart in peace and after it, and then crashes,
-// again and again.
-func testEnded(t *testing.T, s site) {
-	e := &ended{t: t, site: s, erased: map[string]string{}}
+// testEnded ends things before a restart in peace and after it, and then
+// crashes, again and again.
+func testEnded(t *testing.T, f fixture) {
+	e := &ended{t: t, fixture: f, erased: map[string]string{}}
 	e.everything("before the restart")
 	e.check("at once")
 	e.restart()
@@ -476,8 +477,8 @@ func testEnded(t *testing.T, s site) {
 	e.check("after the last crash")
 }
 
-// TestEndedByKill ends sessions, invitations, codes and accounts in all ways and
-// kills the ledger.
+// TestEndedByKill ends sessions, invitations, codes and accounts in all ways
+// and kills the ledger.
 func TestEndedByKill(t *testing.T) {
 	t.Parallel()
 	m := newLedger(t, settings{})
@@ -485,10 +486,10 @@ func TestEndedByKill(t *testing.T) {
 	testEnded(t, oneLedger(t, m, func() { m.process().kill(); m.run() }))
 }
 
-// oneLedger is the site of a ledger that runs.
-func oneLedger(t *testing.T, m *machine, crash func()) site {
+// oneLedger returns a fixture with one running ledger.
+func oneLedger(t *testing.T, m *machine, crash func()) fixture {
 	root := rootSecret(t, m.process())
-	return site{
+	return fixture{
 		url:     func() string { return m.process().waitListening().API },
 		root:    func() string { return root },
 		stores:  func() []string { return []string{m.process().path("log"), m.process().path("index")} },
@@ -497,7 +498,8 @@ func oneLedger(t *testing.T, m *machine, crash func()) site {
 	}
 }
 
-// TestEndedByKillOfThree does so with three ledgers, which are all killed at once.
+// TestEndedByKillOfThree does so with three ledgers, which are all killed at
+// once.
 func TestEndedByKillOfThree(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not part of the short form; make full runs it")
@@ -517,7 +519,7 @@ func TestEndedByKillOfThree(t *testing.T) {
 		}
 	}
 	root := c.Root(t)
-	testEnded(t, site{
+	testEnded(t, fixture{
 		url: func() string { // each in turn
 			turn++
 			return c.Ledgers()[turn%3].API

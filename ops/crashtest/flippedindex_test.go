@@ -37,8 +37,8 @@ func TestFlippedBitInIndex(t *testing.T) {
 	first.run()
 	w := newWorkload(ledger, seed, 4, 300)
 	w.root = rootSecret(t, ledger.process())
-	// What a stop in peace leaves is in tables, and what a kill leaves is in the
-	// log of a memtable.
+	// What a stop in peace leaves is in tables, and what a kill leaves is in
+	// the log of a memtable.
 	for range 2 {
 		if err := w.do(ctx); err != nil {
 			t.Fatal(err)

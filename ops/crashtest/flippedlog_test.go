@@ -295,7 +295,8 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 		t.Errorf("the verifier answers %v, %s, want 503", err, r)
 	}
 	if p.over() {
-		// The server has cut the damaged block: what is lost comes from a backup.
+		// The server has cut the damaged block: what is lost comes from a
+		// backup.
 		if err := os.RemoveAll(filepath.Join(data, "log")); err != nil {
 			t.Fatal(err)
 		}

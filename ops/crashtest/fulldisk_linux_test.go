@@ -23,7 +23,7 @@ type filler struct {
 func newFiller(t testing.TB, p *process) *filler {
 	t.Helper()
 	p.eventually("its disk is mounted", func() bool { return exists(p.path("lock")) })
-	// What an earlier process's disk was filled with is there still.
+	// The file of an earlier filler is still there.
 	f, err := os.OpenFile(p.path("..", "filler"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -36,7 +36,7 @@ func newFiller(t testing.TB, p *process) *filler {
 	return &filler{t: t, p: p, file: f, size: info.Size()}
 }
 
-// leave fills the disk until so many bytes are left, or gives back space.
+// leave fills the disk until so many bytes are free, or frees space.
 func (f *filler) leave(bytes int64) {
 	f.t.Helper()
 	const step = 1 << 20
@@ -69,7 +69,7 @@ func (f *filler) leave(bytes int64) {
 	}
 }
 
-// empty gives all space back, also where the process that has the disk has ended.
+// empty frees all space, also after the end of the process on the disk.
 func (f *filler) empty() {
 	f.t.Helper()
 	if err := f.file.Truncate(0); err != nil {
@@ -78,7 +78,7 @@ func (f *filler) empty() {
 	f.size = 0
 }
 
-// close lets go of the disk, so that it can be mounted anew.
+// close closes the file, so that the disk can be mounted again.
 func (f *filler) close() {
 	f.t.Helper()
 	if err := f.file.Close(); err != nil {
@@ -193,8 +193,8 @@ func TestFullDisk(t *testing.T) {
 	checkAnswers(t, w, []*machine{ledger})
 	checkLog(t, fetchLog(t, p), w.acks(), true)
 
-	// A node that is ended while nothing is left ends in peace. Started then, it
-	// knows nothing until there is space.
+	// A node that is ended while nothing is left ends in peace. Started then,
+	// it knows nothing until there is space.
 	f.leave(0)
 	p.stop()
 	f.close()
@@ -245,9 +245,10 @@ func TestDiskFilledAtOnce(t *testing.T) {
 		f.empty()
 		w.refused.Store(0)
 		was = w.acked.Load()
-		// It may also have died just now, of a page that it had begun to write, or
-		// be ready and about to end, because the log met the full disk before the
-		// index did. So it goes on only where it takes commands again.
+		// It may also have died just now, of a page that it had begun to write,
+		// or be ready and about to end, because the log met the full disk
+		// before the index did. So it goes on only where it takes commands
+		// again.
 		if err := poll(patience, func() (bool, error) {
 			status, _ := p.readyz()
 			return p.over() || status == http.StatusOK && w.acked.Load() > was, nil

@@ -43,8 +43,9 @@ func TestKill(t *testing.T) {
 		for _, m := range victims {
 			m.process().kill()
 			if _, err := os.Stat(m.path("index")); errors.Is(err, fs.ErrNotExist) {
-				// A kill can leave an index that cannot be opened. It is put aside then,
-				// and the next one begins when the log can be reached.
+				// A kill can leave an index that cannot be opened. It is put
+				// aside then, and the next one begins when the log can be
+				// reached.
 				t.Logf("%s has no index", m.settings.Name)
 				continue
 			}

@@ -7,8 +7,8 @@ import (
 )
 
 // TestLeaseEnds takes the log away from a verifier, in two ways: its process
-// dies, and it stands still with its connections open. The verifier refuses when
-// its lease is over, and goes on when the log is there again.
+// dies, and it stands still with its connections open. The verifier refuses
+// when its lease is over, and goes on when the log is there again.
 func TestLeaseEnds(t *testing.T) {
 	t.Parallel()
 	const lease = 4 * time.Second

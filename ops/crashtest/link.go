@@ -11,8 +11,8 @@ import (
 )
 
 // link is how verifiers reach the log: an address that stays the same while the
-// ledger listens on another port after each start. The ledger itself cannot keep
-// a port, because another process may take it in between.
+// ledger listens on another port after each start. The ledger itself cannot
+// keep a port, because another process may take it in between.
 type link struct {
 	ledger *machine
 	addr   string
@@ -28,8 +28,8 @@ func newLink(t testing.TB, ledger *machine) *link {
 // url returns the URL that verifiers connect to.
 func (l *link) url() string { return "nats://" + l.addr }
 
-// dial connects to the log. If the ledger has a fixed address, dial does not wait
-// for the ledger to report it.
+// dial connects to the log. If the ledger has a fixed address, dial does not
+// wait for the ledger to report it.
 func (l *link) dial() (net.Conn, error) {
 	to := l.ledger.settings.NATSListen
 	if strings.HasSuffix(to, ":0") {

@@ -18,8 +18,8 @@ import (
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// serveLog serves the log of a data folder whose node is stopped, to this test
-// alone.
+// serveLog serves the log in the data folder of a stopped node, to this test
+// only.
 func serveLog(t testing.TB, data string) (*nats.Conn, *embedded.Server) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -39,7 +39,7 @@ func serveLog(t testing.TB, data string) (*nats.Conn, *embedded.Server) {
 	return conn, server
 }
 
-// readLog returns all that the log of a stopped node holds.
+// readLog returns the whole log of a stopped node.
 func readLog(t testing.TB, data string) []events.Message {
 	t.Helper()
 	conn, server := serveLog(t, data)
@@ -53,8 +53,8 @@ func readLog(t testing.TB, data string) []events.Message {
 	return collect(t, conn)
 }
 
-// fetchLog returns all that the log of a running node holds, read as a verifier
-// does.
+// fetchLog returns the whole log of a running node, read with the rights of a
+// verifier.
 func fetchLog(t testing.TB, p *process) []events.Message {
 	t.Helper()
 	key, err := embedded.LoadKey(p.path("verifier.nk"))
@@ -93,9 +93,9 @@ func collect(t testing.TB, conn *nats.Conn) []events.Message {
 	return log
 }
 
-// checkLog holds a log to what was acknowledged: each command stands at the
-// position of its acknowledgement, and once. Where it is complete, nothing else
-// is in it but the beginning.
+// checkLog compares a log with the acknowledged commands: each is in the log
+// once, at the acknowledged position. If complete is true, the log has no other
+// changes except its first events.
 func checkLog(t testing.TB, log []events.Message, acks []ack, complete bool) {
 	t.Helper()
 	var root events.AccountID
@@ -141,13 +141,13 @@ func checkLog(t testing.TB, log []events.Message, acks []ack, complete bool) {
 	}
 }
 
-// beginning is how many events a log begins with: the policy, the first account
-// and its token.
+// beginning is the number of first events of a log: the policy, the first
+// account and its token.
 const beginning = 3
 
-// dump is what an index holds.
+// dump is the content of an index.
 type dump struct {
-	what     string // whose index, and when
+	what     string // describes the index
 	position events.Position
 	content  []byte
 }
@@ -161,8 +161,8 @@ func dumpOf(t testing.TB, what string, p *projector.Projector) dump {
 	return dump{what, p.Position(), b.Bytes()}
 }
 
-// openIndex opens an index that no process has open, or a new one, until the
-// test calls close.
+// openIndex opens an index that no process has open, or creates one. The test
+// must call close.
 func openIndex(t testing.TB, dir string) (p *projector.Projector, close func()) {
 	t.Helper()
 	p, err := projector.Open(projector.Config{Dir: dir})
@@ -177,7 +177,7 @@ func openIndex(t testing.TB, dir string) (p *projector.Projector, close func()) 
 	}
 }
 
-// dumpIndex returns what the index of a stopped node holds.
+// dumpIndex dumps the index of a stopped node.
 func dumpIndex(t testing.TB, what, dir string) dump {
 	t.Helper()
 	p, closeIndex := openIndex(t, dir)
@@ -185,8 +185,8 @@ func dumpIndex(t testing.TB, what, dir string) dump {
 	return dumpOf(t, what, p)
 }
 
-// checkPrefixes holds each index to the fold of so much of the log as it has
-// applied.
+// checkPrefixes compares each index with the fold of the log up to its
+// position.
 func checkPrefixes(t testing.TB, log []events.Message, found ...dump) {
 	t.Helper()
 	slices.SortFunc(found, func(a, b dump) int { return int(a.position) - int(b.position) })
@@ -201,13 +201,13 @@ func checkPrefixes(t testing.TB, log []events.Message, found ...dump) {
 			t.Fatal(err)
 		}
 		if want := dumpOf(t, "fold", p); !bytes.Equal(got.content, want.content) {
-			t.Errorf("%s at position %d is not the fold of the log: %s", got.what, got.position, history.FirstDifference(got.content, want.content))
+			t.Errorf("%s at position %d differs from the fold of the log: %s", got.what, got.position, history.FirstDifference(got.content, want.content))
 		}
 	}
 }
 
-// checkWhole holds the index of a stopped node to the whole log: its bytes to
-// another fold, and its answers to the reference.
+// checkWhole compares the index of a stopped node with the whole log: its
+// content with another fold, and its answers with the reference.
 func checkWhole(t testing.TB, what, dir string, log []events.Message) {
 	t.Helper()
 	p, closeIndex := openIndex(t, dir)
@@ -218,6 +218,6 @@ func checkWhole(t testing.TB, what, dir string, log []events.Message) {
 	}
 	checkPrefixes(t, log, got)
 	if err := projectortest.Compare(eventstest.Fold(log), p); err != nil {
-		t.Errorf("%s does not answer as the reference does: %v", what, err)
+		t.Errorf("%s differs from the reference: %v", what, err)
 	}
 }

@@ -21,14 +21,14 @@ func TestMain(m *testing.M) {
 	os.Exit(clustertest.Main(m))
 }
 
-// seeded returns the run's seed and what follows from it.
+// seeded returns the seed of the run, and a source of its random choices.
 func seeded(t testing.TB) (uint64, *rand.Rand) {
 	t.Helper()
 	s := seed.New(t)
 	return s, rand.New(rand.NewPCG(s, 1))
 }
 
-// newLedger returns a machine with the log and a verifier beside it.
+// newLedger returns a machine with a ledger and a verifier.
 func newLedger(t testing.TB, s settings) *machine {
 	t.Helper()
 	s.Name, s.Roles = "ledger", []string{node.RoleLedger, node.RoleVerifier}
@@ -38,8 +38,8 @@ func newLedger(t testing.TB, s settings) *machine {
 	return newMachine(t, s)
 }
 
-// newVerifier returns a machine with a verifier that reads the ledger's log. The
-// ledger must have been started once.
+// newVerifier returns a machine with a verifier that reads the ledger's log.
+// The ledger must have run before.
 func newVerifier(t testing.TB, name string, l *link, s settings) *machine {
 	t.Helper()
 	s.Name, s.Roles = name, []string{node.RoleVerifier}

@@ -71,8 +71,8 @@ func TestPowerCut(t *testing.T) {
 }
 
 // TestPowerCutAtTheBeginning cuts the power while the ledger starts for the
-// first time, after each step. It then begins anew or goes on, and does not take
-// what it finds for a log that is gone.
+// first time, after each step. The ledger then starts again or continues, and
+// does not take the partial files for a lost log.
 func TestPowerCutAtTheBeginning(t *testing.T) {
 	t.Parallel()
 	_, rng := seeded(t)
@@ -92,9 +92,9 @@ func TestPowerCutAtTheBeginning(t *testing.T) {
 			p := ledger.start()
 			for deadline := time.Now().Add(patience); !exists(p.path(step)); {
 				if p.over() || time.Now().After(deadline) {
-					t.Fatalf("it did not make %s; it wrote:\n%s", step, p.out.tail())
+					t.Fatalf("the node did not create %s; its output:\n%s", step, p.out.tail())
 				}
-				runtime.Gosched() // and no longer: the next step comes at once
+				runtime.Gosched() // do not sleep: the next step follows at once
 			}
 			cutPower(t, d, ledger, rng, i%2 == 1)
 			p = ledger.run()
@@ -109,8 +109,8 @@ func TestPowerCutAtTheBeginning(t *testing.T) {
 	}
 }
 
-// TestEndedByPowerCut ends sessions, invitations, codes and accounts in all ways
-// and cuts the power.
+// TestEndedByPowerCut ends sessions, invitations, codes and accounts in all
+// ways, and cuts the power.
 func TestEndedByPowerCut(t *testing.T) {
 	if testing.Short() {
 		t.Skip("not part of the short form; make full runs it")

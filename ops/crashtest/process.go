@@ -24,13 +24,14 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// patience bounds what a test waits for.
+// patience bounds the waits of tests.
 const patience = wait.Limit
 
-// nodeVariable tells the test binary to be a node: a [settings] as JSON.
+// nodeVariable makes the test binary run a node. Its value is a [settings] as
+// JSON.
 const nodeVariable = "TOKENLEDGER_CRASHTEST_NODE"
 
-// settings are what a node's process is told.
+// settings are the settings of a node's process.
 type settings struct {
 	Data       string
 	Name       string
@@ -39,12 +40,12 @@ type settings struct {
 	NATSKey    string
 	NATSListen string
 	Lease      time.Duration
-	// Image is a file with a file system that is mounted on Mount first. Empty
-	// for none.
+	// Image is the image of a disk that the process mounts on Mount first.
+	// Empty means no disk.
 	Image, Mount string
 }
 
-// runNode is the node's program. It returns the exit code.
+// runNode runs a node, and returns the exit code.
 func runNode(raw string) int {
 	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	if err := runNodeWith(raw, log); err != nil {
@@ -78,12 +79,13 @@ func runNodeWith(raw string, log *slog.Logger) error {
 	return n.Run(ctx)
 }
 
-// machine is what a node runs on: its data folder, and the processes that use it
-// one after another. One goroutine starts and ends them; any may ask.
+// machine is a data folder, and the node processes that use it one after
+// another. One goroutine starts and ends them. Queries are safe for concurrent
+// use.
 type machine struct {
 	t        testing.TB
 	settings settings
-	mayDie   bool // of what a test does to it; no report then
+	mayDie   bool // a fatal error of the process is no failure
 
 	mu  sync.Mutex
 	all []*process // guarded by mu; in order
@@ -104,7 +106,7 @@ func newMachine(t testing.TB, s settings) *machine {
 	return m
 }
 
-// process is one life of a node.
+// process is one process of a node.
 type process struct {
 	t      testing.TB
 	name   string
@@ -122,7 +124,7 @@ type process struct {
 func (m *machine) start() *process {
 	m.t.Helper()
 	if p := m.process(); p != nil && !p.over() {
-		m.t.Fatalf("%s runs already", m.settings.Name)
+		m.t.Fatalf("%s is already running", m.settings.Name)
 	}
 	raw, err := json.Marshal(m.settings)
 	if err != nil {
@@ -136,7 +138,7 @@ func (m *machine) start() *process {
 		t: m.t, name: m.settings.Name, data: m.settings.Data, cmd: exec.Command(program), mayDie: m.mayDie,
 		out: &output{name: m.settings.Name, to: m.t.Output()}, ended: make(chan struct{}),
 	}
-	// Under the race detector a process would wait a second before it ends.
+	// By default the race detector makes a process wait a second at its end.
 	p.cmd.Env = append(os.Environ(), nodeVariable+"="+string(raw), "GORACE="+os.Getenv("GORACE")+" atexit_sleep_ms=0")
 	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
 	p.cmd.SysProcAttr = proc.Attributes(m.settings.Image != "")
@@ -161,7 +163,7 @@ func (m *machine) run() *process {
 	return p
 }
 
-// process returns the latest process, nil where none was started.
+// process returns the latest process, or nil.
 func (m *machine) process() *process {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -171,8 +173,8 @@ func (m *machine) process() *process {
 	return m.all[len(m.all)-1]
 }
 
-// addresses returns where the node listens now. It returns false while it does
-// not.
+// addresses returns the addresses of the node, or false while it does not
+// listen.
 func (m *machine) addresses() (node.Addresses, bool) {
 	p := m.process()
 	if p == nil || p.over() {
@@ -181,8 +183,8 @@ func (m *machine) addresses() (node.Addresses, bool) {
 	return p.addresses()
 }
 
-// path returns a file of the machine's data folder. Where that is on a disk, the
-// node has to be running or frozen.
+// path returns the path of a file in the machine's data folder. If the folder
+// is on a disk, the node must be running or paused.
 func (m *machine) path(name ...string) string {
 	if m.settings.Image != "" {
 		return m.process().path(name...)
@@ -190,12 +192,12 @@ func (m *machine) path(name ...string) string {
 	return filepath.Join(append([]string{m.settings.Data}, name...)...)
 }
 
-// path returns a file of the data folder as this process finds it. Where that is
-// on a disk, the process has to be there.
+// path returns the path at which the test finds a file of the data folder. If
+// the folder is on a disk, the process must not have ended.
 func (p *process) path(name ...string) string {
 	path := filepath.Join(append([]string{p.data}, name...)...)
 	if p.isolated() {
-		// The mounts of another process are seen through its root.
+		// The mounts of another process are visible through its root.
 		path = filepath.Join(fmt.Sprintf("/proc/%d/root", p.cmd.Process.Pid), path)
 	}
 	return path
@@ -203,8 +205,8 @@ func (p *process) path(name ...string) string {
 
 func (p *process) isolated() bool { return proc.Isolates(p.cmd.SysProcAttr) }
 
-// addresses reads where the process listens. It returns false where it does not
-// say so yet; what an earlier process wrote does not count.
+// addresses reads the addresses of the process. It returns false if the process
+// has not written them yet, and ignores those of an earlier process.
 func (p *process) addresses() (node.Addresses, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -220,7 +222,7 @@ func (p *process) addresses() (node.Addresses, bool) {
 	return a, true
 }
 
-// waitListening waits until the process says where it listens.
+// waitListening waits until the process listens, and returns its addresses.
 func (p *process) waitListening() node.Addresses {
 	p.t.Helper()
 	var a node.Addresses
@@ -241,7 +243,7 @@ func (p *process) waitReady() {
 	})
 }
 
-// readyz returns what the process says of its health: 0 where it says nothing.
+// readyz returns the answer of /readyz, with status 0 if there is none.
 func (p *process) readyz() (status int, why string) {
 	a, ok := p.addresses()
 	if !ok {
@@ -259,28 +261,28 @@ func (p *process) readyz() (status int, why string) {
 	return resp.StatusCode, strings.TrimSpace(string(b))
 }
 
-// quickly is for questions that are answered at once or not at all.
+// quickly is an HTTP client with a short timeout.
 var quickly = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
 
-// eventually waits until ok, and fails the test where that takes too long or the
-// process ends before.
+// eventually waits until ok returns true. It fails the test at the time limit,
+// or if the process ends first.
 func (p *process) eventually(what string, ok func() bool) {
 	p.t.Helper()
 	if err := poll(patience, func() (bool, error) {
-		over := p.over() // asked first: what it did last may be what is waited for
+		over := p.over() // read first: the last thing that the process did may be the effect
 		if ok() {
 			return true, nil
 		}
 		if over {
-			return false, fmt.Errorf("it ended: %s", p.cmd.ProcessState)
+			return false, fmt.Errorf("the process ended: %s", p.cmd.ProcessState)
 		}
 		return false, nil
 	}); err != nil {
-		p.t.Fatalf("%s: waiting until %s: %v; it wrote:\n%s", p.name, what, err, p.out.tail())
+		p.t.Fatalf("%s: waiting until %s: %v; its output:\n%s", p.name, what, err, p.out.tail())
 	}
 }
 
-// poll asks until ok or an error, or for as long as limit.
+// poll calls ok until it returns true or an error, or until limit has passed.
 func poll(limit time.Duration, ok func() (bool, error)) error {
 	deadline := time.Now().Add(limit)
 	tick := time.NewTicker(5 * time.Millisecond)
@@ -317,34 +319,34 @@ func (p *process) kill() {
 	p.check()
 }
 
-// freeze stops the process where it stands.
+// freeze pauses the process.
 func (p *process) freeze() {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		p.t.Fatalf("stop %s: %v", p.name, err)
 	}
-	// The signal has only been sent; a thread in a system call runs on.
-	p.eventually("it stands still", func() bool { return proc.Stopped(p.cmd.Process.Pid) })
+	// The signal takes effect later: a thread in a system call runs on.
+	p.eventually("it is stopped", func() bool { return proc.Stopped(p.cmd.Process.Pid) })
 }
 
-// thaw lets a frozen process go on.
+// thaw resumes a paused process.
 func (p *process) thaw() {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		p.t.Fatalf("go on with %s: %v", p.name, err)
+		p.t.Fatalf("resume %s: %v", p.name, err)
 	}
 }
 
-// stop asks the process to end and waits until it has, in peace.
+// stop sends SIGTERM. The process must end with exit status 0.
 func (p *process) stop() {
 	p.t.Helper()
 	if code := p.terminate(); code != 0 {
-		p.t.Errorf("%s ended with %s, want exit status 0; it wrote:\n%s", p.name, p.cmd.ProcessState, p.out.tail())
+		p.t.Errorf("%s ended with %s, want exit status 0; its output:\n%s", p.name, p.cmd.ProcessState, p.out.tail())
 	}
 }
 
-// terminate asks the process to end, waits until it has, and returns its exit
-// code, -1 where a signal ended it.
+// terminate sends SIGTERM, waits until the process has ended, and returns its
+// exit code, or -1 if a signal ended it.
 func (p *process) terminate() int {
 	p.t.Helper()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -353,20 +355,20 @@ func (p *process) terminate() int {
 	return p.wait()
 }
 
-// wait waits until the process has ended by itself and returns its exit code, -1
-// where a signal ended it.
+// wait waits until the process has ended, and returns its exit code, or -1 if a
+// signal ended it.
 func (p *process) wait() int {
 	p.t.Helper()
 	select {
 	case <-p.ended:
 	case <-time.After(patience):
-		p.t.Fatalf("%s does not end; it wrote:\n%s", p.name, p.out.tail())
+		p.t.Fatalf("%s does not end; its output:\n%s", p.name, p.out.tail())
 	}
 	p.check()
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// check reports what no process may write, however it ended.
+// check reports output that no process may write, such as a panic.
 func (p *process) check() {
 	p.t.Helper()
 	bad := []string{"DATA RACE", "panic:"}
@@ -380,7 +382,7 @@ func (p *process) check() {
 	}
 }
 
-// output keeps what a process writes, and shows it in the test's log.
+// output stores the output of a process, and copies it to the test's log.
 type output struct {
 	name string
 	to   io.Writer
@@ -405,7 +407,7 @@ func (o *output) Write(b []byte) (int, error) {
 	}
 }
 
-// String returns all that the process wrote.
+// String returns the whole output.
 func (o *output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -415,13 +417,13 @@ func (o *output) String() string {
 // has reports whether the process wrote a text.
 func (o *output) has(text string) bool { return strings.Contains(o.String(), text) }
 
-// last returns the last line that the process wrote.
+// last returns the last line of the output.
 func (o *output) last() string {
 	lines := strings.Split(strings.TrimSpace(o.tail()), "\n")
 	return lines[len(lines)-1]
 }
 
-// tail returns the last of what the process wrote.
+// tail returns the end of the output.
 func (o *output) tail() string {
 	const most = 4 << 10
 	all := o.String()

@@ -13,15 +13,15 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
-// TestLogGone takes a stopped ledger's log away. It does not begin another one:
-// that would have forgotten every revocation.
+// TestLogGone removes the log of a stopped ledger. The ledger does not create a
+// new log, which would lack every revocation.
 func TestLogGone(t *testing.T) {
 	t.Parallel()
 	for _, gone := range [][]string{
 		{"log/jetstream"},
 		{"log"},
 		{"log/jetstream/LEDGER/streams/LEDGER"},
-		{"log/jetstream", "ledger.json"}, // the index still tells
+		{"log/jetstream", "ledger.json"}, // the index still shows that there was a log
 		{"log/jetstream", "index"},
 	} {
 		t.Run(strings.ReplaceAll(strings.Join(gone, " and "), "/", "-"), func(t *testing.T) {
@@ -36,13 +36,13 @@ func TestLogGone(t *testing.T) {
 			}
 			before := sums(t, data)
 			p := ledger.start()
-			// The seal of a clean stop tells what is missing, and the notes of the
-			// folder tell that there was a log.
+			// The seal of the clean stop shows which files are missing, and the
+			// notes in the folder show that there was a log.
 			refused := func() bool {
 				return p.out.has("the log of this data folder is gone") || p.out.has("is missing since the last stop")
 			}
 			if code := p.wait(); code != 1 || !refused() {
-				t.Errorf("it ended with exit status %d; it wrote:\n%s", code, p.out.tail())
+				t.Errorf("the node ended with exit status %d; its output:\n%s", code, p.out.tail())
 			}
 			t.Log(p.out.last())
 			after := sums(t, data)
@@ -53,11 +53,11 @@ func TestLogGone(t *testing.T) {
 			}
 			for name := range after {
 				if _, ok := before[name]; !ok && !strings.HasPrefix(name, "log") {
-					t.Errorf("%s was made", name)
+					t.Errorf("%s was created", name)
 				}
 			}
 
-			// Put back, the log goes on.
+			// After the log is restored, the ledger works again.
 			for i, name := range gone {
 				if err := os.RemoveAll(filepath.Join(data, name)); err != nil {
 					t.Fatal(err)
@@ -76,7 +76,7 @@ func TestLogGone(t *testing.T) {
 	}
 }
 
-// sums returns what is in each file of a folder.
+// sums returns a checksum of each file in a folder.
 func sums(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := map[string]string{}
@@ -106,8 +106,8 @@ func sums(t *testing.T, dir string) map[string]string {
 	return out
 }
 
-// TestFolderInUse starts a second process on the data folder of a first, which
-// goes on.
+// TestFolderInUse starts a second process on the data folder of a running one.
+// The second fails, and the first runs on.
 func TestFolderInUse(t *testing.T) {
 	ledger := newLedger(t, settings{})
 	first := ledger.run()
@@ -119,7 +119,7 @@ func TestFolderInUse(t *testing.T) {
 		second := newMachine(t, m.settings)
 		p := second.start()
 		if code := p.wait(); code != 1 || !p.out.has("data folder is in use by another process") {
-			t.Errorf("%s: a second process ended with exit status %d; it wrote:\n%s", m.settings.Name, code, p.out.tail())
+			t.Errorf("%s: a second process ended with exit status %d; its output:\n%s", m.settings.Name, code, p.out.tail())
 		}
 		m.process().waitReady()
 		r, err := ask(t.Context(), m.process().waitListening().Verify, root, "superuser")

@@ -13,8 +13,8 @@
 // In no state may a receipt exist while a process may still answer without the
 // events that the receipt covers.
 //
-// The explorer also gets worlds in which a node breaks a rule, and must find the
-// violation. Otherwise the absence of violations would prove nothing.
+// The explorer also gets worlds in which a node breaks a rule, and must find
+// the violation. Otherwise the absence of violations would prove nothing.
 //
 // ops/design/0008 has the argument that these tests check.
 package leasemodel

@@ -22,8 +22,8 @@ type found struct {
 	refuses int // with a receipt, in which one that has not applied has no lease
 }
 
-// visited is the set of visited states, by hash, with the step that first led to
-// each.
+// visited is the set of visited states, by hash, with the step that first led
+// to each.
 type visited struct {
 	shards [64]struct {
 		mu   sync.Mutex

@@ -12,8 +12,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// There are few states of machines and many worlds. So each state of a machine is
-// stored once and never changed, and its transitions are cached.
+// There are few states of machines and many worlds. So each state of a machine
+// is stored once and never changed, and its transitions are cached.
 
 // node is a verifier's machine.
 type node struct {
@@ -100,7 +100,8 @@ func newStepper(l *limits) *stepper {
 	return &stepper{l: l, nodes: map[told]*node{}, bases: map[told]*base{}, waits: map[asked]*wait{}, looks: map[asked]looked{}}
 }
 
-// tell returns the next state of a verifier's machine. A nil machine is a new one.
+// tell returns the next state of a verifier's machine. A nil machine is a new
+// one.
 func (s *stepper) tell(to *node, a act) *node {
 	key := told{act: a}
 	if to != nil {

@@ -6,8 +6,8 @@ import (
 )
 
 // worlds are explored one by one. Each allows the faults that its name says and
-// few others, because all faults together would take days. With -deep, each takes
-// some gigabytes of memory.
+// few others, because all faults together would take days. With -deep, each
+// takes some gigabytes of memory.
 var worlds = []struct {
 	name  string
 	small limits
@@ -127,8 +127,8 @@ func TestNoReceiptTooEarly(t *testing.T) {
 	t.Logf("%d states in %v", states, time.Since(began).Round(time.Millisecond))
 }
 
-// TestBrokenRulesAreCaught breaks each rule, and has the same explorer find what
-// comes of it.
+// TestBrokenRulesAreCaught breaks each rule, and has the same explorer find
+// what comes of it.
 func TestBrokenRulesAreCaught(t *testing.T) {
 	for _, c := range []struct {
 		name   string

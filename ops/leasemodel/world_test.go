@@ -9,8 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Time passes in ticks. A lease is two ticks, and the margin for slow clocks is at
-// most one.
+// Time passes in ticks. A lease is two ticks, and the margin for slow clocks is
+// at most one.
 const (
 	tick     = 103 * time.Millisecond
 	leaseFor = 2 * tick
@@ -43,8 +43,9 @@ type limits struct {
 	Second         bool // a second ledger, which knows nothing at first and lags
 	Told           int  // processes with one name that a ledger distinguishes; 0 means the default
 	Cold           bool // no process has a lease at first
-	// Lazy lets a ledger notice later that a wait has ended, and lets the caller
-	// ask for a receipt later than the revocation. Otherwise both are immediate.
+	// Lazy lets a ledger notice later that a wait has ended, and lets the
+	// caller ask for a receipt later than the revocation. Otherwise both are
+	// immediate.
 	Lazy bool
 
 	// Broken is the rule that a node breaks.
@@ -112,8 +113,8 @@ type (
 
 func (l *messages) list() []message { return l.a[:l.n] }
 
-// add adds a message. If sorted is true, the order has no meaning, and worlds that
-// differ only in the order are equal.
+// add adds a message. If sorted is true, the order has no meaning, and worlds
+// that differ only in the order are equal.
 func (l *messages) add(m message, sorted bool) {
 	l.a[l.n] = m
 	for i := l.n; sorted && i > 0 && compare(l.a[i], l.a[i-1]) < 0; i-- {
@@ -209,8 +210,8 @@ func (w *world) wrong(l *limits) bool {
 	return w.receipt && (w.answering(l, &w.v[0]) || w.answering(l, &w.v[1]))
 }
 
-// over reports whether no violation can follow any more, so that the states after
-// it need not be explored.
+// over reports whether no violation can follow any more, so that the states
+// after it need not be explored.
 func (w *world) over(l *limits) bool {
 	return !w.mayReceive(l) || !w.mayAnswer(l)
 }
@@ -670,8 +671,8 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 		to.m = s.tellLedger(to.m, act{verb: lBegin, a: to.read + 1, now: w.now})
 		return int(u.ledgerLost) <= l.LedgerLost
 	case opLedgerApply:
-		// The wait of the first ledger names the position itself. This is the floor
-		// of the second ledger's barrier.
+		// The wait of the first ledger names the position itself. This is the
+		// floor of the second ledger's barrier.
 		if i == 0 || w.end < revoked {
 			return false
 		}

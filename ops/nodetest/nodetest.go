@@ -9,8 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// Start runs a node until the test ends, and returns when it listens on loopback,
-// also for verifiers. dir is its data folder.
+// Start runs a node until the test ends, and returns when it listens on
+// loopback, also for verifiers. dir is its data folder.
 func Start(t testing.TB) (n *node.Node, dir string) {
 	t.Helper()
 	dir = t.TempDir()

@@ -12,8 +12,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// TestLimits sends requests through nginx with a rate-limited token, and with one
-// that expires soon.
+// TestLimits sends requests through nginx with a rate-limited token, and with
+// one that expires soon.
 func TestLimits(t *testing.T) {
 	nginxPath(t)
 	p := startProcess(t, node.Config{
@@ -43,8 +43,8 @@ func TestLimits(t *testing.T) {
 	ending := made(map[string]any{"expires_in": "24h"})
 	lasting := made(map[string]any{"expires_in": "4000h"})
 
-	// The limit is one request a second. Of several requests at once some exceed
-	// it, also on a slow machine.
+	// The limit is one request a second. Of several requests at once some
+	// exceed it, also on a slow machine.
 	let, limited := 0, 0
 	for until := time.Now().Add(patience); limited == 0 && time.Now().Before(until); {
 		a := n.send(get("/site/3/x", bearer(slow)))

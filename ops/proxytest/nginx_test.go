@@ -21,8 +21,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// identity returns the identity headers (X-Ledger-…) with which a request reached
-// the application, in any spelling that an application could accept.
+// identity returns the identity headers (X-Ledger-…) with which a request
+// reached the application, in any spelling that an application could accept.
 func identity(h http.Header) map[string]string {
 	out := map[string]string{}
 	for name, values := range h {
@@ -148,8 +148,8 @@ func TestNginx(t *testing.T) {
 				}
 			}
 		}
-		// nginx 1.22 refuses two Authorization headers itself. The verifier refuses
-		// those that nginx passes on.
+		// nginx 1.22 refuses two Authorization headers itself. The verifier
+		// refuses those that nginx passes on.
 		a := f.all.send(get("/site/3/x", bearer(good.secret), bearer(strange.secret)))
 		t.Logf("two Authorization headers: status %d", a.StatusCode)
 		if a.StatusCode == 401 && a.Header.Get("WWW-Authenticate") != twice {
@@ -196,8 +196,8 @@ func TestNginx(t *testing.T) {
 			}
 		}
 		t.Log(len(lines), "spoofed headers; statuses", statuses)
-		// The verifier refuses headers whose names nginx cannot know. It does not
-		// refuse headers that nginx sets.
+		// The verifier refuses headers whose names nginx cannot know. It does
+		// not refuse headers that nginx sets.
 		for line, want := range map[string]int{"X-Ledger-Owner: root": 403, "X-Ledger-Account: root": 200, "X_Ledger_Account: root": 200} {
 			if a := f.all.send(get("/site/3/x", line, bearer(good.secret))); a.StatusCode != want {
 				t.Errorf("%q: status %d, want %d", line, a.StatusCode, want)
@@ -208,8 +208,8 @@ func TestNginx(t *testing.T) {
 
 	t.Run("NoLabel", func(t *testing.T) {
 		f := f.in(t)
-		// If a token has no label or scopes, its headers are empty. The client's
-		// headers do not take their place.
+		// If a token has no label or scopes, its headers are empty. The
+		// client's headers do not take their place.
 		n := startNginx(t, snippet(t, f.app.url, "any", f.nodes[1].addr.Verify))
 		got := f.api("POST", "/v1/tokens", map[string]any{"account": account, "scopes": []string{"track:site/9"}})
 		bare := token{id: got["token"].(map[string]any)["id"].(string), account: account, secret: got["secret"].(string)}
@@ -259,8 +259,8 @@ func TestNginx(t *testing.T) {
 				}
 			}
 		}
-		// The absolute form is for proxies. nginx turns it into the same path for
-		// the verifier and the application.
+		// The absolute form is for proxies. nginx turns it into the same path
+		// for the verifier and the application.
 		a := f.all.send(get("http://app.example.org/site/3/x", bearer(good.secret)))
 		if seen := f.app.take(); a.StatusCode != 200 || len(seen) != 1 || seen[0].uri != "/site/3/x" {
 			t.Errorf("absolute form: status %d, the application saw %v", a.StatusCode, seen)
@@ -311,8 +311,8 @@ func TestNginx(t *testing.T) {
 
 	t.Run("Transport", func(t *testing.T) {
 		// Request smuggling: bytes that two parsers may split in two ways. The
-		// application sees each request that nginx passes on once, and never the
-		// smuggled one.
+		// application sees each request that nginx passes on once, and never
+		// the smuggled one.
 		f := f.in(t)
 		writer := f.token(account, "write:site/3")
 		auth := bearer(writer.secret)
@@ -356,8 +356,8 @@ func TestNginx(t *testing.T) {
 			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
 				t.Fatal(err)
 			}
-			// One more request ends the connection, and shows where nginx ends the
-			// first request.
+			// One more request ends the connection, and shows where nginx ends
+			// the first request.
 			end := "GET /site/3/x/end HTTP/1.1\r\nHost: app.example.org\r\n" + auth + "\r\nConnection: close\r\n\r\n"
 			if _, err := c.Write([]byte(raw + end)); err != nil {
 				t.Logf("%s: %v", what, err) // nginx hung up before the end
@@ -398,7 +398,8 @@ func TestNginx(t *testing.T) {
 
 	t.Run("LargeHeaders", func(t *testing.T) {
 		f := f.in(t)
-		// The verifier accepts about 20 KB. The cookies of a client do not count.
+		// The verifier accepts about 20 KB. The cookies of a client do not
+		// count.
 		a := f.all.send(get("/site/3/x", bearer(good.secret), "Cookie: a="+strings.Repeat("x", 7000), "X-Y: "+strings.Repeat("y", 7000)))
 		f.passed("cookies of 7 KB and others of 7 KB", a, good, "3")
 		many := []string{bearer(good.secret), "X-Y: " + strings.Repeat("y", 5000)}
@@ -631,8 +632,9 @@ func TestVerifierHangs(t *testing.T) {
 	f.app.take()
 }
 
-// TestVerifierWithoutLease cuts a verifier off from the log. It stops answering,
-// and after it has reconnected it refuses a token that was revoked meanwhile.
+// TestVerifierWithoutLease cuts a verifier off from the log. It stops
+// answering, and after it has reconnected it refuses a token that was revoked
+// meanwhile.
 func TestVerifierWithoutLease(t *testing.T) {
 	f := startFixture(t, 2*time.Second)
 	account := f.account("alice")
@@ -719,8 +721,8 @@ func TestNaive(t *testing.T) {
 	f.refused("down", n.send(get("/site/3/x", bearer(good.secret))), 500)
 }
 
-// TestForeignDefaults puts the configuration into an http block with settings that
-// were not made for it, such as a cache.
+// TestForeignDefaults puts the configuration into an http block with settings
+// that were not made for it, such as a cache.
 func TestForeignDefaults(t *testing.T) {
 	f := startFixture(t, 0)
 	good := f.token(f.account("alice"), "view:site/3")
@@ -752,8 +754,8 @@ func TestForeignDefaults(t *testing.T) {
 	f.refused("revoked, after one that passed", n.send(get("/site/3/x", bearer(good.secret))), 401)
 }
 
-// TestRequestsAreNotRedirected sends the requests of a proxy to a node, with paths
-// that http.ServeMux would redirect.
+// TestRequestsAreNotRedirected sends the requests of a proxy to a node, with
+// paths that http.ServeMux would redirect.
 func TestRequestsAreNotRedirected(t *testing.T) {
 	c := startCluster(t, 0)
 	good := c.token(c.account("alice"), "view:site/3")

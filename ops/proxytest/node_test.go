@@ -23,8 +23,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// asNode names the environment variable that makes the test binary run a node. Its
-// value is the configuration.
+// asNode names the environment variable that makes the test binary run a node.
+// Its value is the configuration.
 const asNode = "TOKENLEDGER_PROXYTEST_NODE"
 
 func TestMain(m *testing.M) {
@@ -192,8 +192,8 @@ func startCluster(t testing.TB, lease time.Duration) *cluster {
 	return c
 }
 
-// waitReady waits until n nodes have reported that they are ready and have applied
-// the whole log.
+// waitReady waits until n nodes have reported that they are ready and have
+// applied the whole log.
 func (c *cluster) waitReady(n int) {
 	c.t.Helper()
 	until(c.t, fmt.Sprintf("%d nodes are ready", n), func() bool {
@@ -207,8 +207,8 @@ func (c *cluster) waitReady(n int) {
 	})
 }
 
-// api sends a request to the ledger, and returns the answer. It fails the test on an
-// error status.
+// api sends a request to the ledger, and returns the answer. It fails the test
+// on an error status.
 func (c *cluster) api(method, path string, body any) map[string]any {
 	c.t.Helper()
 	var r io.Reader

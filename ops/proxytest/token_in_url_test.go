@@ -15,8 +15,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// urls is a fixture of one node with a policy that accepts tokens in URLs, and an
-// nginx that writes an access log.
+// urls is a fixture of one node with a policy that accepts tokens in URLs, and
+// an nginx that writes an access log.
 type urls struct {
 	*fixture
 	nginx     *nginx
@@ -47,7 +47,8 @@ func startURLs(t *testing.T, more ...string) *urls {
 	return u
 }
 
-// snippet returns the configuration that the program prints, with an access log.
+// snippet returns the configuration that the program prints, with an access
+// log.
 func (u *urls) snippet(policy, verifier string) string {
 	u.t.Helper()
 	var b strings.Builder
@@ -83,8 +84,8 @@ func holdsSecret(text, secret string) bool {
 	return strings.Contains(text, secret) || strings.Contains(text, secret[len(secret)/2:])
 }
 
-// TestTokenInURL sends tokens in URLs. The application sees the exact URI without
-// the token, and the access log has no query.
+// TestTokenInURL sends tokens in URLs. The application sees the exact URI
+// without the token, and the access log has no query.
 func TestTokenInURL(t *testing.T) {
 	u := startURLs(t)
 	good := u.token(u.alice, "view:site/3")
@@ -144,8 +145,8 @@ func TestTokenInURL(t *testing.T) {
 	}
 }
 
-// TestTokenInURLRefused sends tokens in parameters that an application could take
-// for the token parameter, and two tokens at once. All are refused.
+// TestTokenInURLRefused sends tokens in parameters that an application could
+// take for the token parameter, and two tokens at once. All are refused.
 func TestTokenInURLRefused(t *testing.T) {
 	u := startURLs(t)
 	s := u.token(u.alice, "view:site/3").secret
@@ -168,8 +169,8 @@ func TestTokenInURLRefused(t *testing.T) {
 	}
 }
 
-// TestTokenInReferer sends a Referer with a token in its URL. Headers from which an
-// application could read another URI do not arrive either.
+// TestTokenInReferer sends a Referer with a token in its URL. Headers from
+// which an application could read another URI do not arrive either.
 func TestTokenInReferer(t *testing.T) {
 	u := startURLs(t)
 	s := u.token(u.alice, "view:site/3").secret
@@ -213,8 +214,8 @@ func TestTokenInReferer(t *testing.T) {
 	}
 }
 
-// TestURLUnchanged uses a policy without tokens in URLs. The parameter then belongs
-// to the application.
+// TestURLUnchanged uses a policy without tokens in URLs. The parameter then
+// belongs to the application.
 func TestURLUnchanged(t *testing.T) {
 	u := startURLs(t)
 	n := startNginx(t, u.snippet("site", u.nodes[0].addr.Verify))

@@ -53,7 +53,8 @@ type Index interface {
 	Close() error
 }
 
-// Compare returns an error that lists where an index differs from the reference.
+// Compare returns an error that lists where an index differs from the
+// reference.
 func Compare(want eventstest.State, got Reader) error {
 	c := comparison{want: want, got: got}
 	c.add("log", want.Err())
@@ -138,7 +139,8 @@ func (c *comparison) record(d events.Digest) {
 	}
 	want := recordOf(c.want, secret, d)
 	if secret.Superseded {
-		// The secret is not accepted. The rest is as it was when the secret ended.
+		// The secret is not accepted. The rest is as it was when the secret
+		// ended.
 		want = projector.Record{Token: want.Token, Account: want.Account, State: projector.SecretSuperseded, Created: want.Created}
 		got = projector.Record{Token: got.Token, Account: got.Account, State: got.State, Created: got.Created}
 	}
@@ -159,8 +161,8 @@ func (c *comparison) receipts() {
 	}
 }
 
-// CompareFound compares the result of a lookup of a secret with the reference at
-// the result's position.
+// CompareFound compares the result of a lookup of a secret with the reference
+// at the result's position.
 func CompareFound(want eventstest.State, d events.Digest, got projector.Found, err error) error {
 	c := comparison{want: want}
 	c.same("position", want.Position(), got.Position, nil)
@@ -248,8 +250,8 @@ func (c *comparison) notFound(what string, err error) {
 	}
 }
 
-// Run tests an implementation of the contract. open opens the index in a folder,
-// or creates an empty one.
+// Run tests an implementation of the contract. open opens the index in a
+// folder, or creates an empty one.
 func Run(t *testing.T, open func(t testing.TB, dir string) Index) {
 	h := &harness{open: open}
 	t.Run("Life", h.life)
@@ -267,7 +269,8 @@ type harness struct {
 	open func(t testing.TB, dir string) Index
 }
 
-// follow applies messages to a new index, which it closes at the end of the test.
+// follow applies messages to a new index, which it closes at the end of the
+// test.
 func (h *harness) follow(t *testing.T, messages []events.Message) Index {
 	t.Helper()
 	index := h.open(t, t.TempDir())

@@ -1,5 +1,5 @@
-// Package verifiertest runs a verifier with a real index, which a test feeds from
-// its own log.
+// Package verifiertest runs a verifier with a real index, which a test feeds
+// from its own log.
 package verifiertest
 
 import (
@@ -78,8 +78,8 @@ type Lease struct {
 }
 
 // Renew renews the lease. sent is the boot time of the renewal, and least the
-// lowest position that the index must have. An older renewal does not shorten the
-// lease.
+// lowest position that the index must have. An older renewal does not shorten
+// the lease.
 func (l *Lease) Renew(sent time.Duration, least events.Position) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,8 +116,8 @@ func (l *Lease) MinPosition() events.Position {
 	return l.least
 }
 
-// Start returns a node that has applied the log and has a lease. Its clock shows
-// the log's time.
+// Start returns a node that has applied the log and has a lease. Its clock
+// shows the log's time.
 func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	t.Helper()
 	if o.Dir == "" {
@@ -187,8 +187,8 @@ func (c *Clock) Boottime() time.Duration { return time.Duration(c.boot.Load()) }
 // Pass adds d to the boot time.
 func (c *Clock) Pass(d time.Duration) { c.boot.Add(int64(d)) }
 
-// BadSecrets returns strings that resemble a valid secret and are not valid. The
-// key says what is wrong with each.
+// BadSecrets returns strings that resemble a valid secret and are not valid.
+// The key says what is wrong with each.
 func BadSecrets(good string) map[string]string {
 	digest := events.Digest(sha256.Sum256([]byte(good)))
 	hexed, _ := digest.MarshalText() // cannot fail

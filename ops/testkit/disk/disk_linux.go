@@ -37,7 +37,8 @@ func New(t testing.TB, size int64, shows string) *Disk {
 	return d
 }
 
-// Try makes an empty disk, and returns an error if disks cannot be mounted here.
+// Try makes an empty disk, and returns an error if disks cannot be mounted
+// here.
 func Try(t testing.TB, size int64) (*Disk, error) {
 	t.Helper()
 	d := &Disk{image: filepath.Join(t.TempDir(), "disk"), mount: filepath.Join(t.TempDir(), "mounted")}
@@ -154,8 +155,9 @@ func FlushSome(t testing.TB, rng *rand.Rand, folder string) {
 	}
 }
 
-// CutPower cuts the power of a disk whose process is stopped, and must be killed
-// next. The next process finds only the writes that have reached the disk.
+// CutPower cuts the power of a disk whose process is stopped, and must be
+// killed next. The next process finds only the writes that have reached the
+// disk.
 func (d *Disk) CutPower(t testing.TB) {
 	t.Helper()
 	d.cuts++

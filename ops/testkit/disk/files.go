@@ -62,7 +62,8 @@ func copyFile(from, to string) error {
 	return errors.Join(err, dst.Close())
 }
 
-// sameFile reports whether two files have the same content. A hole equals zeros.
+// sameFile reports whether two files have the same content. A hole equals
+// zeros.
 func sameFile(a, b string) (bool, error) {
 	f, err := os.Open(a)
 	if err != nil {

@@ -45,8 +45,9 @@ func Read(ctx context.Context, log jetstream.Stream, last uint64) ([]events.Mess
 	return messages, nil
 }
 
-// Get returns a message that the stream is known to hold. Any replica may answer,
-// and a replica that lags does not have the message yet, so Get retries.
+// Get returns a message that the stream is known to hold. Any replica may
+// answer, and a replica that lags does not have the message yet, so Get
+// retries.
 func Get(ctx context.Context, stream jetstream.Stream, seq uint64) (m *jetstream.RawStreamMsg, err error) {
 	for range 20 {
 		asking, cancel := context.WithTimeout(ctx, 2*time.Second)

@@ -21,8 +21,8 @@ const (
 	directions
 )
 
-// Proxy carries TCP connections to a server, until a test interrupts them. It is
-// safe for concurrent use.
+// Proxy carries TCP connections to a server, until a test interrupts them. It
+// is safe for concurrent use.
 type Proxy struct {
 	dial  func() (net.Conn, error)
 	gates [directions]gate
@@ -109,8 +109,8 @@ func Listen(t testing.TB, addr string, route func(net.Conn) *Proxy) *Listener {
 // Addr returns the address that clients connect to.
 func (l *Listener) Addr() string { return l.listener.Addr().String() }
 
-// Close stops listening, and waits until all connections have ended. Close their
-// proxies first.
+// Close stops listening, and waits until all connections have ended. Close
+// their proxies first.
 func (l *Listener) Close() {
 	_ = l.listener.Close()
 	l.work.Wait()
@@ -122,8 +122,8 @@ func (l *Listener) Close() {
 func (p *Proxy) Hold(d Direction) {
 	g := &p.gates[d]
 	g.shut()
-	// A write that waits for its reader times out here. The pump repeats it once
-	// the gate is open.
+	// A write that waits for its reader times out here. The pump repeats it
+	// once the gate is open.
 	p.mu.Lock()
 	for conn := range p.conns {
 		_ = conn.SetWriteDeadline(time.Now())

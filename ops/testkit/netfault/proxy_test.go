@@ -214,7 +214,8 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// TestHoldKeepsEndBack checks that Hold keeps back the end of a connection also.
+// TestHoldKeepsEndBack checks that Hold keeps back the end of a connection
+// also.
 func TestHoldKeepsEndBack(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

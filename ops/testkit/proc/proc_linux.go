@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// Attributes are how a test starts a process: it ends with the test, also if the
-// test is killed. If it is isolated, it has a mount namespace of its own: nobody
-// else sees what it mounts, and the mounts go with it.
+// Attributes are how a test starts a process: it ends with the test, also if
+// the test is killed. If it is isolated, it has a mount namespace of its own:
+// nobody else sees what it mounts, and the mounts go with it.
 func Attributes(isolated bool) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if isolated {

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// Limit bounds what a test waits for. Nothing is expected to take so long: it is
-// far above what a loaded machine of two cores needs under the race detector.
+// Limit bounds what a test waits for. Nothing is expected to take so long: it
+// is far above what a loaded machine of two cores needs under the race
+// detector.
 const Limit = 3 * time.Minute
 
 // Pauses between two looks. The first are short, because most effects are there
