@@ -262,7 +262,7 @@ func TestIndexFails(t *testing.T) {
 			if d := n.Verifier.Check(other.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
 				t.Errorf("another token: %s, want %s", d.Reason, verifier.Unavailable)
 			}
-			if tt.corrupt && !strings.Contains(logged.String(), "index cannot be read") {
+			if tt.corrupt && !strings.Contains(logged.String(), "cannot read the index") {
 				t.Errorf("the log does not say it:\n%s", logged.String())
 			}
 			if err := n.Index.Err(); err == nil {
