@@ -13,6 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/barrier"
+	"github.com/tokenledger/tokenledger/ledger/bucket"
 	"github.com/tokenledger/tokenledger/ledger/commit"
 	"github.com/tokenledger/tokenledger/ledger/directory"
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
@@ -188,7 +189,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}
-	stream, err := js.Stream(ctx, events.StreamName)
+	stream, err := bucket.FindStream(ctx, js, events.StreamName, cfg.TryTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("open ledger: %w", err)
 	}

@@ -39,6 +39,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"sync"
@@ -167,9 +168,8 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, find finder) 
 			return b, nil
 		}
 		// If several ledgers create the bucket at the same time, the server does not
-		// answer some of them. It also does not answer while the bucket has no leader.
-		again := errors.Is(err, errRetry) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
-			errors.Is(err, nats.ErrNoResponders) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) ||
+		// answer some of them.
+		again := errors.Is(err, errRetry) || unanswered(err) || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) ||
 			// Another server may not know a new bucket yet.
 			errors.Is(err, jetstream.ErrBucketNotFound) || errors.Is(err, jetstream.ErrStreamNotFound)
 		if !again || !clock.Sleep(ctx, retryPause) {
@@ -178,8 +178,35 @@ func open(ctx context.Context, js jetstream.JetStream, cfg Config, find finder) 
 	}
 }
 
-// retryPause is the pause between two attempts to open a bucket.
+// retryPause is the pause between two attempts to open a bucket, or to find a stream.
 const retryPause = 50 * time.Millisecond
+
+// unanswered reports whether the servers gave no answer, or none yet. While a stream
+// elects its leader, and while a server joins the others, a request may be lost: it is
+// never answered, however long one waits. So each request has a limit of its own.
+func unanswered(err error) bool {
+	var api *jetstream.APIError
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+		errors.As(err, &api) && api.Code == http.StatusServiceUnavailable
+}
+
+// FindStream returns a stream that exists. It asks again until ctx ends if the servers
+// do not answer within timeout, which is two seconds if it is zero.
+func FindStream(ctx context.Context, js jetstream.JetStream, name string, timeout time.Duration) (jetstream.Stream, error) {
+	if timeout == 0 {
+		timeout = defaultTimeout
+	}
+	for {
+		stream, err := func() (jetstream.Stream, error) {
+			ctx, cancel := context.WithTimeout(ctx, timeout)
+			defer cancel()
+			return js.Stream(ctx, name)
+		}()
+		if err == nil || !unanswered(err) || !clock.Sleep(ctx, retryPause) {
+			return stream, err
+		}
+	}
+}
 
 func settings(cfg Config) jetstream.StreamConfig {
 	return jetstream.StreamConfig{
@@ -456,13 +483,7 @@ func (b *Bucket) cleanMarked(ctx context.Context) {
 
 // cleanAll erases the superseded revisions and tombstones of earlier processes.
 func (b *Bucket) cleanAll(ctx context.Context) error {
-	kv, err := b.js.KeyValue(ctx, b.name)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	all, err := kv.WatchAll(ctx, jetstream.IncludeHistory(), jetstream.MetaOnly())
+	all, err := b.watchAll(ctx)
 	if err != nil {
 		return err
 	}
@@ -497,6 +518,18 @@ func (b *Bucket) cleanAll(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// watchAll begins to read all revisions, without their values. ctx limits only the
+// requests by which it begins.
+func (b *Bucket) watchAll(ctx context.Context) (jetstream.KeyWatcher, error) {
+	ctx, cancel := context.WithTimeout(ctx, b.timeout)
+	defer cancel()
+	kv, err := b.js.KeyValue(ctx, b.name)
+	if err != nil {
+		return nil, err
+	}
+	return kv.WatchAll(ctx, jetstream.IncludeHistory(), jetstream.MetaOnly())
 }
 
 // Keys lists the keys that match, in no order, from the bucket's leader; "*" matches any

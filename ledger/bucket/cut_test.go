@@ -1,6 +1,7 @@
 package bucket_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -115,5 +116,60 @@ func testCutOff(t *testing.T, do func(*bucket.Bucket, *testing.T) error, step in
 	case errors.Is(err, bucket.ErrNotFound) && after == "":
 	case err != nil, string(e.Value) != after:
 		t.Errorf("once more, Get = %q, %v", e.Value, err)
+	}
+}
+
+// TestOpenAfterLostRequest loses each request in turn that opens a bucket, once. A
+// lost request is never answered, so each one has its own limit and is sent again.
+func TestOpenAfterLostRequest(t *testing.T) {
+	log := ledgertest.Start(t)
+	admin, err := jetstream.New(log.Conn())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := bucket.Create(t.Context(), admin, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Put(t.Context(), "a", []byte("value"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for step := 0; ; step++ {
+		link, conn := log.Link()
+		js, err := jetstream.New(conn)
+		if err != nil {
+			t.Fatal(err)
+		}
+		requests := 0
+		link.Rule(func(m ledgertest.Message) ledgertest.Fate {
+			if m.Answer || !strings.HasPrefix(m.Subject, "$JS.API.") {
+				return ledgertest.Pass
+			}
+			if requests++; requests == step+1 {
+				return ledgertest.Lose
+			}
+			return ledgertest.Pass
+		})
+		// The limit of the whole is far above that of a request: who waits for the
+		// lost answer waits until the test is over.
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		if _, err := bucket.FindStream(ctx, js, "KV_TEST", 100*time.Millisecond); err != nil {
+			t.Fatalf("step %d: FindStream = %v", step, err)
+		}
+		b, err := bucket.Load(ctx, js, bucket.Config{Name: "TEST", Timeout: 300 * time.Millisecond})
+		cancel()
+		if err != nil {
+			t.Fatalf("step %d: Load = %v", step, err)
+		}
+		if e, err := b.Get(t.Context(), "a"); err != nil || string(e.Value) != "value" {
+			t.Errorf("step %d: Get = %q, %v", step, e.Value, err)
+		}
+		link.Rule(nil)
+		if link.Lost() == 0 {
+			if step < 4 {
+				t.Errorf("opening took %d requests, want to have lost 4 of them", step)
+			}
+			return
+		}
 	}
 }

@@ -153,7 +153,7 @@ func Open(ctx context.Context, cfg Config) (*SignIn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
-	stream, err := js.Stream(ctx, events.StreamName)
+	stream, err := bucket.FindStream(ctx, js, events.StreamName, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open sign-in: %w", err)
 	}
