@@ -152,7 +152,13 @@ func DecodeMessage(m Message) (*Event, error) {
 		return nil, fmt.Errorf("event at position %d: %w", m.Position, err)
 	}
 	if !e.under(m.Subject) {
-		return nil, fmt.Errorf("event at position %d: %w: it stands under subject %s and belongs under %q", m.Position, ErrMalformed, Quote(m.Subject), e.Subject())
+		return nil, fmt.Errorf(
+			"event at position %d: %w: it stands under subject %s and belongs under %q",
+			m.Position,
+			ErrMalformed,
+			Quote(m.Subject),
+			e.Subject(),
+		)
 	}
 	return e, nil
 }
@@ -215,7 +221,8 @@ func (e *Event) validate() error {
 		problems = append(problems, errors.New("the actor has no session, but a position at which it was opened"))
 	}
 	problems = append(problems, checkLabel("the actor's address", e.Actor.Address), e.Rests.validate(e.About))
-	if e.Key != "" && (len(e.Key) != 32 || !isHex(string(e.Key))) || e.Digest != "" && (len(e.Digest) != 32 || !isHex(string(e.Digest))) {
+	if e.Key != "" && (len(e.Key) != 32 || !isHex(string(e.Key))) ||
+		e.Digest != "" && (len(e.Digest) != 32 || !isHex(string(e.Digest))) {
 		problems = append(problems, errors.New("key and request are 32 hexadecimal digits"))
 	}
 	return errors.Join(problems...)

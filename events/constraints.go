@@ -26,7 +26,9 @@ type Constraints struct {
 
 // Empty reports whether c constrains nothing.
 func (c *Constraints) Empty() bool {
-	return c == nil || len(c.CIDRs) == 0 && len(c.Origins) == 0 && len(c.Methods) == 0 && len(c.Audience) == 0 && !c.HeaderOnly && c.Rate == 0
+	return c == nil ||
+		len(c.CIDRs) == 0 && len(c.Origins) == 0 && len(c.Methods) == 0 && len(c.Audience) == 0 && !c.HeaderOnly &&
+			c.Rate == 0
 }
 
 // Within reports whether whatever c lets through outer lets through too. None

@@ -135,7 +135,13 @@ func checkID(s, prefix, what string) error {
 	case LooksSecret(s):
 		return fmt.Errorf("%w: this is a secret where %s belongs; treat it as leaked if others saw it", ErrBadID, what)
 	case len(s) == idLength && validULID(s[4:]):
-		return fmt.Errorf("%w: an id that starts with %s where %s belongs, which starts with %s", ErrBadID, s[:4], what, prefix)
+		return fmt.Errorf(
+			"%w: an id that starts with %s where %s belongs, which starts with %s",
+			ErrBadID,
+			s[:4],
+			what,
+			prefix,
+		)
 	}
 	return fmt.Errorf("%w: %s is %s and %d characters", ErrBadID, what, prefix, ulid.EncodedSize)
 }

@@ -188,7 +188,9 @@ func DecodeLease(m LeaseMessage) (*Renewal, *Barrier, error) {
 		return nil, nil, wrong(err)
 	}
 	if m.Subject != r.Subject() {
-		return nil, nil, wrong(fmt.Errorf("it stands under subject %s and belongs under %q", Quote(m.Subject), r.Subject()))
+		return nil, nil, wrong(
+			fmt.Errorf("it stands under subject %s and belongs under %q", Quote(m.Subject), r.Subject()),
+		)
 	}
 	return r, nil, nil
 }

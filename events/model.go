@@ -69,7 +69,11 @@ var MatomoSpec = ModelSpec{
 		"tagmanager_publish_live_container": nil,
 		"tagmanager_use_custom_templates":   nil,
 		"write":                             {"view", "track", "tagmanager_write"},
-		"admin":                             {"write", "tagmanager_publish_live_container", "tagmanager_use_custom_templates"},
+		"admin": {
+			"write",
+			"tagmanager_publish_live_container",
+			"tagmanager_use_custom_templates",
+		},
 	},
 	Types:   map[string]string{"site": NumberID},
 	Admin:   "admin",
@@ -100,7 +104,11 @@ func ModelNamed(name string) (*Model, error) {
 	case "plain":
 		return Plain, nil
 	}
-	return nil, fmt.Errorf("%w %s: built in are matomo and plain; describe another under model in the configuration file", ErrBadModel, Quote(name))
+	return nil, fmt.Errorf(
+		"%w %s: built in are matomo and plain; describe another under model in the configuration file",
+		ErrBadModel,
+		Quote(name),
+	)
 }
 
 func mustModel(spec ModelSpec) *Model {
@@ -185,13 +193,29 @@ func (m *Model) Check(s Scope) error {
 	switch {
 	case slices.Contains(globals, s.Permission):
 		if s.Type != "" {
-			return fmt.Errorf("%w %s: %s has no resource; write %[3]s alone", ErrBadScope, Quote(s.String()), s.Permission)
+			return fmt.Errorf(
+				"%w %s: %s has no resource; write %[3]s alone",
+				ErrBadScope,
+				Quote(s.String()),
+				s.Permission,
+			)
 		}
 		return nil
 	case !known:
-		return fmt.Errorf("%w %s: unknown permission; known are %s", ErrBadScope, Quote(s.String()), strings.Join(m.Permissions(), ", "))
+		return fmt.Errorf(
+			"%w %s: unknown permission; known are %s",
+			ErrBadScope,
+			Quote(s.String()),
+			strings.Join(m.Permissions(), ", "),
+		)
 	case s.Type == "":
-		return fmt.Errorf("%w %s: say on what, as in %s:%s/3 or %[3]s:%[4]s/*", ErrBadScope, Quote(s.String()), s.Permission, m.anyType())
+		return fmt.Errorf(
+			"%w %s: say on what, as in %s:%s/3 or %[3]s:%[4]s/*",
+			ErrBadScope,
+			Quote(s.String()),
+			s.Permission,
+			m.anyType(),
+		)
 	}
 	if s.ID == "*" && m.hasType(s.Type) {
 		return nil

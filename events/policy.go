@@ -136,7 +136,14 @@ func (c *PolicySet) validate() error {
 		problems = append(problems, errors.New("default_life_s is more than max_life_s"))
 	}
 	if p.Life() > MaxSessionLife {
-		problems = append(problems, fmt.Errorf("session_life_s is %d; %d seconds are the most", p.SessionLife, int64(MaxSessionLife/time.Second)))
+		problems = append(
+			problems,
+			fmt.Errorf(
+				"session_life_s is %d; %d seconds are the most",
+				p.SessionLife,
+				int64(MaxSessionLife/time.Second),
+			),
+		)
 	}
 	if p.Idle() > p.Life() {
 		problems = append(problems, errors.New("session_idle_s is more than session_life_s"))

@@ -47,7 +47,11 @@ func ParseScope(s string) (Scope, error) {
 		return Scope{}, fmt.Errorf("%w %s: want permission:type/id, as in view:site/3", ErrBadScope, Quote(s))
 	}
 	if id != "*" && !isResourceID(id) {
-		return Scope{}, fmt.Errorf("%w %s: an id is up to 64 letters, digits, '-', '_' or '.', or '*' alone for all", ErrBadScope, Quote(s))
+		return Scope{}, fmt.Errorf(
+			"%w %s: an id is up to 64 letters, digits, '-', '_' or '.', or '*' alone for all",
+			ErrBadScope,
+			Quote(s),
+		)
 	}
 	return Scope{Permission: permission, Type: typ, ID: id}, nil
 }

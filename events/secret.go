@@ -39,7 +39,11 @@ var DefaultFormat = Format{User: "tlu_", Service: "tls_"}
 // NewFormat returns the format whose prefixes are stem+"u_" and stem+"s_".
 func NewFormat(stem string) (Format, error) {
 	if len(stem) < 2 || len(stem) > maxPrefix-2 || !isWord(stem) || strings.Contains(stem, "_") {
-		return Format{}, fmt.Errorf("secret prefix %s: want 2 to %d lower-case letters and digits, a letter first", Quote(stem), maxPrefix-2)
+		return Format{}, fmt.Errorf(
+			"secret prefix %s: want 2 to %d lower-case letters and digits, a letter first",
+			Quote(stem),
+			maxPrefix-2,
+		)
 	}
 	return Format{User: stem + "u_", Service: stem + "s_"}, nil
 }

@@ -30,11 +30,24 @@ type EditAccount struct {
 // only in the directory, which is written after the event. Of several edits the
 // last one in the log wins. If the directory cannot be written, the error is
 // [ErrUnavailable], and the same request with the same key continues.
-func (l *Ledger) EditAccount(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition, r EditAccount) (AccountResult, error) {
+func (l *Ledger) EditAccount(
+	ctx context.Context,
+	c authz.Principal,
+	key, account string,
+	ifVersion Precondition,
+	r EditAccount,
+) (AccountResult, error) {
 	if r == (EditAccount{}) {
 		return AccountResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
-	m := &accountMutation{by: c, op: authz.ChangeAccount, verb: "edit", key: key, account: account, ifVersion: ifVersion}
+	m := &accountMutation{
+		by:        c,
+		op:        authz.ChangeAccount,
+		verb:      "edit",
+		key:       key,
+		account:   account,
+		ifVersion: ifVersion,
+	}
 	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.editAccount(ctx, m, r) })
 }
 
@@ -95,7 +108,11 @@ func (l *Ledger) editPerson(ctx context.Context, out commit.Outcome, r EditAccou
 		err = errdefs.Unavailable(err) // another retry would not help
 	}
 	if err != nil {
-		return AccountResult{}, fmt.Errorf("stored at position %d, but name and mail are not changed yet; send the same request with the same Idempotency-Key: %w", out.Position, err)
+		return AccountResult{}, fmt.Errorf(
+			"stored at position %d, but name and mail are not changed yet; send the same request with the same Idempotency-Key: %w",
+			out.Position,
+			err,
+		)
 	}
 	return AccountResult{Account: shown, Position: out.Position, Replayed: out.Replayed}, nil
 }

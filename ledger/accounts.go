@@ -50,11 +50,21 @@ type AccountResult struct {
 
 // CreateAccount creates an account. It reserves the login first, so that two
 // accounts never share one.
-func (l *Ledger) CreateAccount(ctx context.Context, c authz.Principal, key string, r CreateAccount) (AccountResult, error) {
+func (l *Ledger) CreateAccount(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	r CreateAccount,
+) (AccountResult, error) {
 	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.createAccount(ctx, c, key, r) })
 }
 
-func (l *Ledger) createAccount(ctx context.Context, c authz.Principal, key string, r CreateAccount) (AccountResult, error) {
+func (l *Ledger) createAccount(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	r CreateAccount,
+) (AccountResult, error) {
 	if err := l.authz.Authorize(c, authz.CreateAccount, authz.Target{}); err != nil {
 		return AccountResult{}, err
 	}
@@ -122,7 +132,14 @@ func (l *Ledger) release(ctx context.Context, id events.AccountID) {
 		return
 	}
 	if err := l.directory.Erase(ctx, id); err != nil {
-		l.log.WarnContext(ctx, "cannot release the login of an account that was not created; it stays reserved for now", "account_id", id, "err", err)
+		l.log.WarnContext(
+			ctx,
+			"cannot release the login of an account that was not created; it stays reserved for now",
+			"account_id",
+			id,
+			"err",
+			err,
+		)
 	}
 }
 
@@ -154,7 +171,13 @@ func (l *Ledger) before(key events.CommandKey, request any) (commit.Outcome, err
 // that the account must have. That is the id of an earlier reservation whose
 // command died before its event, if the reservation is this command's own, or if
 // this ledger has known it for so long that its event can no longer be appended.
-func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID, key events.CommandKey, p Person) (events.AccountID, error) {
+func (l *Ledger) reserve(
+	ctx context.Context,
+	login string,
+	id events.AccountID,
+	key events.CommandKey,
+	p Person,
+) (events.AccountID, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
 	held, err := l.directory.Reserve(ctx, login, directory.Reservation{Account: id, Key: key})
@@ -167,7 +190,11 @@ func (l *Ledger) reserve(ctx context.Context, login string, id events.AccountID,
 			if l.vacant(held.Account) != nil {
 				return id, errTaken
 			}
-			return id, fmt.Errorf("%w: another command has reserved the login and may still be running; try again in %s", ErrExists, wait.Round(time.Second))
+			return id, fmt.Errorf(
+				"%w: another command has reserved the login and may still be running; try again in %s",
+				ErrExists,
+				wait.Round(time.Second),
+			)
 		}
 		id = held.Account
 	}
@@ -195,7 +222,13 @@ func (l *Ledger) vacant(id events.AccountID) error {
 }
 
 // Grant replaces an account's grants.
-func (l *Ledger) Grant(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition, list []string) (AccountResult, error) {
+func (l *Ledger) Grant(
+	ctx context.Context,
+	c authz.Principal,
+	key, account string,
+	ifVersion Precondition,
+	list []string,
+) (AccountResult, error) {
 	grants, err := l.checkScopes("grants", list)
 	if err != nil {
 		return AccountResult{}, err
@@ -208,7 +241,11 @@ func (l *Ledger) Grant(ctx context.Context, c authz.Principal, key, account stri
 }
 
 // SuspendAccount suspends an account, and so all of its tokens, with one event.
-func (l *Ledger) SuspendAccount(ctx context.Context, c authz.Principal, key, account, reason string) (AccountResult, error) {
+func (l *Ledger) SuspendAccount(
+	ctx context.Context,
+	c authz.Principal,
+	key, account, reason string,
+) (AccountResult, error) {
 	return l.mutateAccount(ctx, &accountMutation{
 		by: c, op: authz.StopAccount, verb: "suspend", key: key, account: account, ending: true,
 		request: []any{"suspend account", account, reason},
@@ -250,14 +287,24 @@ func (l *Ledger) authorizeAccount(c authz.Principal, op authz.Operation, id even
 // Allow returns an account, by id or login, if the caller may do an operation on
 // it. Package signin uses it for operations of its own. The refusal of a command
 // rests on what the quorum has committed.
-func (l *Ledger) Allow(ctx context.Context, c authz.Principal, op authz.Operation, account string) (*events.Account, error) {
+func (l *Ledger) Allow(
+	ctx context.Context,
+	c authz.Principal,
+	op authz.Operation,
+	account string,
+) (*events.Account, error) {
 	if op == authz.SeeAccount || op == authz.SeeSessions {
 		return l.allow(ctx, c, op, account) // a query may be answered from an older state
 	}
 	return confirmed(ctx, l, func(l *Ledger) (*events.Account, error) { return l.allow(ctx, c, op, account) })
 }
 
-func (l *Ledger) allow(ctx context.Context, c authz.Principal, op authz.Operation, account string) (*events.Account, error) {
+func (l *Ledger) allow(
+	ctx context.Context,
+	c authz.Principal,
+	op authz.Operation,
+	account string,
+) (*events.Account, error) {
 	id, err := l.resolveFor(ctx, c, op, account)
 	if err != nil {
 		return nil, err
@@ -339,8 +386,11 @@ func (l *Ledger) planAccount(c authz.Principal, id events.AccountID, m *accountM
 		return nil, nil
 	}
 	if id == c.Account {
-		return nil, fmt.Errorf("%w: an account cannot do this to itself, so that one with the permission %s is always left; use another one",
-			ErrForbidden, events.Superuser)
+		return nil, fmt.Errorf(
+			"%w: an account cannot do this to itself, so that one with the permission %s is always left; use another one",
+			ErrForbidden,
+			events.Superuser,
+		)
 	}
 	return change, checkChange(change)
 }
@@ -371,7 +421,13 @@ type AccountFilter struct {
 
 // ListAccounts returns up to limit accounts that the caller may see, in order of
 // id, from after the given id on, and whether there are more.
-func (l *Ledger) ListAccounts(ctx context.Context, c authz.Principal, f AccountFilter, after events.AccountID, limit int) ([]Account, bool, error) {
+func (l *Ledger) ListAccounts(
+	ctx context.Context,
+	c authz.Principal,
+	f AccountFilter,
+	after events.AccountID,
+	limit int,
+) ([]Account, bool, error) {
 	if f.Kind != "" && f.Kind != string(events.UserAccount) && f.Kind != string(events.ServiceAccount) {
 		return nil, false, errdefs.Invalid("kind", "is user or service")
 	}
@@ -392,7 +448,11 @@ func (l *Ledger) ListAccounts(ctx context.Context, c authz.Principal, f AccountF
 
 // accounts returns up to limit accounts for which wanted is true, and whether there
 // are more.
-func (l *Ledger) accounts(wanted func(*events.Account) bool, after events.AccountID, limit int) (out []*events.Account, more bool, err error) {
+func (l *Ledger) accounts(
+	wanted func(*events.Account) bool,
+	after events.AccountID,
+	limit int,
+) (out []*events.Account, more bool, err error) {
 	const page = 1000
 	for {
 		list, rest, err := l.cfg.View.Accounts(after, page)
@@ -428,14 +488,23 @@ func (l *Ledger) accountResult(ctx context.Context, out commit.Outcome) (Account
 	}
 	shown, err := l.describe(ctx, a)
 	if err != nil {
-		return AccountResult{}, fmt.Errorf("stored at position %d, but the account's login cannot be read: %w", out.Position, err)
+		return AccountResult{}, fmt.Errorf(
+			"stored at position %d, but the account's login cannot be read: %w",
+			out.Position,
+			err,
+		)
 	}
 	return AccountResult{Account: shown, Position: out.Position, Replayed: out.Replayed}, nil
 }
 
 // resolveFor is resolve for an operation. A caller who may not see an account gets
 // the same answer for its login as for a login that does not exist.
-func (l *Ledger) resolveFor(ctx context.Context, c authz.Principal, op authz.Operation, account string) (events.AccountID, error) {
+func (l *Ledger) resolveFor(
+	ctx context.Context,
+	c authz.Principal,
+	op authz.Operation,
+	account string,
+) (events.AccountID, error) {
 	id, err := l.resolve(ctx, account)
 	missing := errors.Is(err, ErrNotFound)
 	switch {

@@ -68,7 +68,8 @@ func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandK
 	_, err = l.writer.Run(ctx, commit.Command{
 		Noun: events.NounAccount, About: string(id),
 		Decide: l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
-			return &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}, l.vacant(id)
+			change := &events.AccountCreated{Type: events.ServiceAccount, Grants: []events.Scope{events.Superuser}}
+			return change, l.vacant(id)
 		}),
 	})
 	return id, err

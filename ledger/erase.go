@@ -16,11 +16,25 @@ import (
 // EraseAccount ends an account permanently and deletes its personal data: login,
 // name, mail and credentials. The log keeps the account's id and its events. If
 // it fails halfway, call it again.
-func (l *Ledger) EraseAccount(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition) (AccountResult, error) {
-	return confirmed(ctx, l, func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, ifVersion) })
+func (l *Ledger) EraseAccount(
+	ctx context.Context,
+	c authz.Principal,
+	key, account string,
+	ifVersion Precondition,
+) (AccountResult, error) {
+	return confirmed(
+		ctx,
+		l,
+		func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, ifVersion) },
+	)
 }
 
-func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, account string, ifVersion Precondition) (AccountResult, error) {
+func (l *Ledger) eraseAccount(
+	ctx context.Context,
+	c authz.Principal,
+	key, account string,
+	ifVersion Precondition,
+) (AccountResult, error) {
 	id, err := l.resolveFor(ctx, c, authz.EraseAccount, account)
 	if err != nil {
 		return AccountResult{}, err
@@ -54,7 +68,11 @@ func (l *Ledger) eraseAccount(ctx context.Context, c authz.Principal, key, accou
 	// The account has ended, so its credentials are no longer accepted.
 	for _, forget := range append([]func(context.Context, events.AccountID) error{l.directory.Erase}, l.cfg.Forget...) {
 		if err := forget(ctx, id); err != nil {
-			return done, fmt.Errorf("the account was erased at position %d, but not all of its personal data is deleted yet; send the request again: %w", done.Position, errdefs.Unavailable(err))
+			return done, fmt.Errorf(
+				"the account was erased at position %d, but not all of its personal data is deleted yet; send the request again: %w",
+				done.Position,
+				errdefs.Unavailable(err),
+			)
 		}
 	}
 	done.Account.Login, done.Account.Person = "", Person{}
@@ -85,7 +103,10 @@ func (p Person) check(kind events.AccountKind) error {
 	case len(p.Mail) > maxMail:
 		return errdefs.Invalid("mail", "is %d bytes long; the maximum is %d", len(p.Mail), maxMail)
 	case strings.ContainsFunc(p.Mail, func(r rune) bool { return r > unicode.MaxASCII }):
-		return errdefs.Invalid("mail", "contains letters outside ASCII, which can look like others; write the domain as xn--...")
+		return errdefs.Invalid(
+			"mail",
+			"contains letters outside ASCII, which can look like others; write the domain as xn--...",
+		)
 	}
 	if a, err := mail.ParseAddress(p.Mail); err != nil || a.Address != p.Mail {
 		return errdefs.Invalid("mail", "must be a single address, for example ann@example.org")

@@ -156,7 +156,14 @@ func (c Config) validate() error {
 		problems = append(problems, errors.New("ledger: Epoch is required"))
 	}
 	if c.TryTimeout < 0 || c.CommandTimeout < c.TryTimeout {
-		problems = append(problems, fmt.Errorf("ledger: CommandTimeout is %s and TryTimeout %s, want room for a try", c.CommandTimeout, c.TryTimeout))
+		problems = append(
+			problems,
+			fmt.Errorf(
+				"ledger: CommandTimeout is %s and TryTimeout %s, want room for a try",
+				c.CommandTimeout,
+				c.TryTimeout,
+			),
+		)
 	}
 	return errors.Join(problems...)
 }
@@ -209,7 +216,15 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	}
 	nodes, err := watchNodes(cfg.Conn, cfg.Now, report, func(r NodeReport) {
 		if cfg.otherModel(r) {
-			cfg.Logger.Warn("a node decides by another permission model than this ledger; start all with the same", "name", r.Name, "model", r.Model, "here", cfg.Model.Digest())
+			cfg.Logger.Warn(
+				"a node decides by another permission model than this ledger; start all with the same",
+				"name",
+				r.Name,
+				"model",
+				r.Model,
+				"here",
+				cfg.Model.Digest(),
+			)
 		}
 	})
 	if err != nil {
@@ -255,7 +270,9 @@ func confirmed[R any](ctx context.Context, l *Ledger, do func(l *Ledger) (R, err
 
 // decider returns a [commit.Command]'s Decide that calls decide with a ledger that
 // reads the view of the attempt.
-func (l *Ledger) decider(decide func(l *Ledger, c authz.Principal) (events.Change, error)) func(View, authz.Principal) (events.Change, error) {
+func (l *Ledger) decider(
+	decide func(l *Ledger, c authz.Principal) (events.Change, error),
+) func(View, authz.Principal) (events.Change, error) {
 	return func(v View, c authz.Principal) (events.Change, error) { return decide(l.reading(v), c) }
 }
 

@@ -50,7 +50,13 @@ type TokenFilter struct {
 
 // ListTokens returns up to limit tokens that the caller may see, in order of id,
 // from after the given id on, and whether there are more.
-func (l *Ledger) ListTokens(ctx context.Context, c authz.Principal, f TokenFilter, after events.TokenID, limit int) ([]Token, bool, error) {
+func (l *Ledger) ListTokens(
+	ctx context.Context,
+	c authz.Principal,
+	f TokenFilter,
+	after events.TokenID,
+	limit int,
+) ([]Token, bool, error) {
 	wanted, err := l.filter(f)
 	if err != nil {
 		return nil, false, err
@@ -152,7 +158,8 @@ func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error
 		if err != nil || f.State != "" && f.State != state {
 			return false, err
 		}
-		if f.Expiring != 0 && (state != string(events.Active) || t.Expires.IsZero() || t.Expires.Sub(l.cfg.Now()) > f.Expiring) {
+		if f.Expiring != 0 &&
+			(state != string(events.Active) || t.Expires.IsZero() || t.Expires.Sub(l.cfg.Now()) > f.Expiring) {
 			return false, nil
 		}
 		if resource == "" {

@@ -108,7 +108,12 @@ type heard struct {
 // names.
 const mostNodes = 4096
 
-func watchNodes(nc *nats.Conn, now func() time.Time, report func(events.Holder, string, events.Position), first func(NodeReport)) (*nodes, error) {
+func watchNodes(
+	nc *nats.Conn,
+	now func() time.Time,
+	report func(events.Holder, string, events.Position),
+	first func(NodeReport),
+) (*nodes, error) {
 	n := &nodes{now: now, report: report, first: first, known: map[events.Holder]heard{}}
 	sub, err := nc.Subscribe(events.NodeSubjectFilter, n.heard)
 	n.sub = sub
@@ -163,7 +168,9 @@ func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 		for _, k := range l.cfg.Barriers.Holders() {
 			n := all[k.Holder]
 			if n == nil {
-				n = &Node{NodeReport: NodeReport{Name: k.Node, Instance: k.Instance, Position: k.Applied, Epoch: l.cfg.Epoch}}
+				n = &Node{
+					NodeReport: NodeReport{Name: k.Node, Instance: k.Instance, Position: k.Applied, Epoch: l.cfg.Epoch},
+				}
 				all[k.Holder] = n
 			}
 			n.Renewed, n.Until, n.fenced = k.Renewed, k.Until, k.Fenced
@@ -186,11 +193,17 @@ func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 		case n.Epoch != "" && n.Epoch != l.cfg.Epoch:
 			n.Warning = "it reads another log (epoch " + events.Quote(n.Epoch) + ")"
 		case n.State != NodeGone && n.Copy != nil && n.Copy.State != CopyWhole:
-			n.Warning = fmt.Sprintf("its copy of the log is %s: %s; stop no other ledger, and wipe no other copy, before it is whole", n.Copy.State, n.Copy.Why)
+			n.Warning = fmt.Sprintf(
+				"its copy of the log is %s: %s; stop no other ledger, and wipe no other copy, before it is whole",
+				n.Copy.State,
+				n.Copy.Why,
+			)
 		case n.Clock != nil && n.Clock.Duration().Abs() > events.ClockLimit:
 			n.Warning = "its clock is more than " + events.ClockLimit.String() + " from that of the ledgers; correct it, for example with chronyc makestep"
 		case l.cfg.otherModel(n.NodeReport):
-			n.Warning = "it decides by another permission model (" + events.Quote(n.Model) + ") than this ledger (" + l.cfg.Model.Digest() + "); start all nodes with the same model"
+			n.Warning = "it decides by another permission model (" + events.Quote(
+				n.Model,
+			) + ") than this ledger (" + l.cfg.Model.Digest() + "); start all nodes with the same model"
 		}
 		list = append(list, *n)
 	}
@@ -220,7 +233,10 @@ func (n *Node) judge(now time.Time, lease time.Duration) {
 	case !n.Renewed.IsZero() && n.Until.IsZero() && !n.fenced && !n.Heard.After(n.Renewed):
 		n.State, n.Why = NodeGone, "it gave its lease up"
 	case silent && !n.Until.After(now):
-		n.State, n.Why = NodeGone, fmt.Sprintf("it has not been heard of since %s, and has no lease any more", last.UTC().Format(time.RFC3339))
+		n.State, n.Why = NodeGone, fmt.Sprintf(
+			"it has not been heard of since %s, and has no lease any more",
+			last.UTC().Format(time.RFC3339),
+		)
 	case silent, !n.Heard.IsZero() && now.Sub(n.Heard) > lease:
 		n.State, n.Why = NodeSilent, fmt.Sprintf("it has not reported since %s", n.Heard.UTC().Format(time.RFC3339))
 	case n.Heard.IsZero():

@@ -136,7 +136,12 @@ func (l *Ledger) AbandonProof(ctx context.Context, by authz.Principal, p ProofCh
 // EndSession ends one session of an account. A caller may end the session that
 // it came with, and others as [EndSessions] has it. The zero caller is the ledger
 // itself.
-func (l *Ledger) EndSession(ctx context.Context, c authz.Principal, account events.AccountID, session events.SessionID) (events.Position, error) {
+func (l *Ledger) EndSession(
+	ctx context.Context,
+	c authz.Principal,
+	account events.AccountID,
+	session events.SessionID,
+) (events.Position, error) {
 	asked := commit.Command{
 		Name: "end session", By: c,
 		Noun: events.NounAccount, About: string(account), Ending: true,

@@ -28,11 +28,23 @@ func (l *Ledger) Policy(c authz.Principal) (events.PolicyState, error) {
 // authz.SetPolicy replaces the policy. What it takes away, it takes from tokens and
 // sessions that exist, at the next check; longest lives are for those that are
 // made from now on.
-func (l *Ledger) SetPolicy(ctx context.Context, c authz.Principal, key string, seen Precondition, p events.Policy) (PolicyResult, error) {
+func (l *Ledger) SetPolicy(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	seen Precondition,
+	p events.Policy,
+) (PolicyResult, error) {
 	return confirmed(ctx, l, func(l *Ledger) (PolicyResult, error) { return l.setPolicy(ctx, c, key, &seen, p) })
 }
 
-func (l *Ledger) setPolicy(ctx context.Context, c authz.Principal, key string, seen *Precondition, p events.Policy) (PolicyResult, error) {
+func (l *Ledger) setPolicy(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	seen *Precondition,
+	p events.Policy,
+) (PolicyResult, error) {
 	if err := l.authz.Authorize(c, authz.SetPolicy, authz.Target{}); err != nil {
 		return PolicyResult{}, err
 	}

@@ -78,7 +78,12 @@ func (l *Ledger) Receipt(ctx context.Context, c authz.Principal, covers events.P
 		}
 	}
 	if at := l.cfg.View.Position(); at < covers {
-		return Proof{}, fmt.Errorf("event at position %d: %w; this node has applied the log up to %d", covers, ErrNotFound, at)
+		return Proof{}, fmt.Errorf(
+			"event at position %d: %w; this node has applied the log up to %d",
+			covers,
+			ErrNotFound,
+			at,
+		)
 	}
 	e := &NoReceiptError{Proof: Proof{Progress: barrier.Progress{Covers: covers, Asked: l.cfg.Now().UTC()}}}
 	if p := l.receipts.find(covers); p != nil {
@@ -97,7 +102,17 @@ func recorded(r *events.Receipt) Proof {
 		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(), Asked: r.Asked, Took: r.Took.Duration(),
 	}}
 	for _, n := range r.Nodes {
-		p.Nodes = append(p.Nodes, barrier.Node{Holder: n.Holder, Instances: n.Instances, Names: n.Names, How: n.How, At: n.At, Stale: n.Stale})
+		p.Nodes = append(
+			p.Nodes,
+			barrier.Node{
+				Holder:    n.Holder,
+				Instances: n.Instances,
+				Names:     n.Names,
+				How:       n.How,
+				At:        n.At,
+				Stale:     n.Stale,
+			},
+		)
 	}
 	return p
 }

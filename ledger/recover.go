@@ -125,7 +125,12 @@ func (l *Ledger) reigns(ctx context.Context, id events.AccountID) (bool, error) 
 }
 
 // recoveredToken makes the token whose secret is root, once.
-func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, node string, root events.Secret) (events.TokenID, error) {
+func (l *Ledger) recoveredToken(
+	ctx context.Context,
+	account events.AccountID,
+	node string,
+	root events.Secret,
+) (events.TokenID, error) {
 	digest := root.Digest()
 	key := "recover root " + hex.EncodeToString(digest[:])
 	device := "recovered on " + node
@@ -142,7 +147,11 @@ func (l *Ledger) recoveredToken(ctx context.Context, account events.AccountID, n
 			case err != nil:
 				return nil, err
 			case !reigns: // since it was found; the next try finds another
-				return nil, fmt.Errorf("%w: account %s was demoted, suspended or erased meanwhile", ErrUnavailable, account)
+				return nil, fmt.Errorf(
+					"%w: account %s was demoted, suspended or erased meanwhile",
+					ErrUnavailable,
+					account,
+				)
 			}
 			if err := l.checkClock(); err != nil {
 				return nil, err

@@ -129,7 +129,10 @@ func (b *bulkRevocation) isCutoff() bool { return b.r.App == "" && b.r.Device ==
 func (b *bulkRevocation) check() error {
 	r := b.r
 	if r.Account == "" && b.isCutoff() && r.Before.IsZero() {
-		return fmt.Errorf("%w: give at least one of account, app, device, scope and created_before; without any, every token would be revoked", ErrInvalid)
+		return fmt.Errorf(
+			"%w: give at least one of account, app, device, scope and created_before; without any, every token would be revoked",
+			ErrInvalid,
+		)
 	}
 	if !r.Before.IsZero() {
 		if err := b.l.checkClock(); err != nil {
@@ -223,7 +226,11 @@ func (b *bulkRevocation) live(t *events.Token) (bool, error) {
 // forEachMatch counts the tokens that match, until bulkTime has passed: as revoked
 // if wanted is true, otherwise as ended before. It passes the wanted tokens to
 // end, a page at a time, if end is not nil.
-func (b *bulkRevocation) forEachMatch(ctx context.Context, wanted func(*events.Token) (bool, error), end func(context.Context, []*events.Token) error) error {
+func (b *bulkRevocation) forEachMatch(
+	ctx context.Context,
+	wanted func(*events.Token) (bool, error),
+	end func(context.Context, []*events.Token) error,
+) error {
 	deadline := b.began.Add(bulkTime)
 	for after := b.r.After; ; {
 		page, more, err := b.l.cfg.View.Tokens(b.account, nil, after, bulkPage)
@@ -312,7 +319,11 @@ func (b *bulkRevocation) revoke(ctx context.Context, list []*events.Token) error
 		err = errdefs.Unavailable(ctx.Err())
 	}
 	if err != nil {
-		return fmt.Errorf("%d tokens were revoked, but not all; send the same request again to continue: %w", b.out.Revoked, err)
+		return fmt.Errorf(
+			"%d tokens were revoked, but not all; send the same request again to continue: %w",
+			b.out.Revoked,
+			err,
+		)
 	}
 	slices.Sort(b.out.Tokens)
 	return nil
@@ -364,7 +375,8 @@ func (b *bulkRevocation) revokeByCutoff(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	at, cutOff := out.Position, out.Kind == events.KindAccountTokensRevoked || out.Kind == events.KindPolicyTokensRevoked
+	at, cutOff := out.Position, out.Kind == events.KindAccountTokensRevoked ||
+		out.Kind == events.KindPolicyTokensRevoked
 	if cutOff {
 		b.out.At, b.upTo = at, at
 	} else { // all of them had ended before
@@ -418,7 +430,10 @@ func (b *bulkRevocation) cutoffCommand(endedBefore *func(*events.Token) (bool, e
 // planCutoff returns the event that revokes the tokens, and a function that reports
 // whether a token has ended before. The event is nil if the request has a time and
 // all tokens created before it have ended.
-func (b *bulkRevocation) planCutoff(l *Ledger, c authz.Principal) (change events.Change, ended func(*events.Token) (bool, error), err error) {
+func (b *bulkRevocation) planCutoff(
+	l *Ledger,
+	c authz.Principal,
+) (change events.Change, ended func(*events.Token) (bool, error), err error) {
 	policy, err := l.policy()
 	if err != nil {
 		return nil, nil, err
@@ -430,13 +445,14 @@ func (b *bulkRevocation) planCutoff(l *Ledger, c authz.Principal) (change events
 		if !policy.TokensBefore.Before(b.r.Before) {
 			return nil, nil, nil
 		}
-		return &events.PolicyTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, func(t *events.Token) (bool, error) {
+		ended = func(t *events.Token) (bool, error) {
 			a, err := b.l.cfg.View.Account(t.Account)
 			if err != nil {
 				return false, errdefs.ViewError(err, "account %s", t.Account)
 			}
 			return events.CutOff(t, a, policy), nil
-		}, nil
+		}
+		return &events.PolicyTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, ended, nil
 	}
 	if err := l.authorizeAccount(c, authz.RevokeAccount, b.account); err != nil {
 		return nil, nil, err

@@ -54,7 +54,11 @@ func (l *Ledger) checkScopes(field string, list []string) ([]events.Scope, error
 // command that computes a time, or compares one with the clock, calls it.
 func (l *Ledger) checkClock() error {
 	if err := l.cfg.Clock(); err != nil {
-		return fmt.Errorf("%w: nothing was changed, because the clock of this ledger may be wrong: %w", ErrUnavailable, err)
+		return fmt.Errorf(
+			"%w: nothing was changed, because the clock of this ledger may be wrong: %w",
+			ErrUnavailable,
+			err,
+		)
 	}
 	return nil
 }
@@ -92,7 +96,11 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 	case !at.After(now):
 		return errdefs.Invalid(field, "is not in the future")
 	case longest > 0 && at.Sub(now) > longest:
-		return errdefs.Invalid(field, "is more than %s away, the maximum that the policy allows", humanDuration(longest))
+		return errdefs.Invalid(
+			field,
+			"is more than %s away, the maximum that the policy allows",
+			humanDuration(longest),
+		)
 	case at.Year() > lastYear:
 		return errdefs.Invalid(field, "is after the year %d", lastYear)
 	}
@@ -114,7 +122,11 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 	case g < 0:
 		return time.Time{}, errdefs.Invalid("grace", "is negative")
 	case g > longest:
-		return time.Time{}, errdefs.Invalid("grace", "is more than %s, the maximum that the policy allows", humanDuration(longest))
+		return time.Time{}, errdefs.Invalid(
+			"grace",
+			"is more than %s, the maximum that the policy allows",
+			humanDuration(longest),
+		)
 	}
 	if g == 0 {
 		return time.Time{}, nil
@@ -151,7 +163,10 @@ func (l *Ledger) notEnded(t *events.Token) error {
 	case err != nil:
 		return err
 	case cut:
-		return fmt.Errorf("%w: token was revoked by a bulk revocation, or its account was erased; create a new one", ErrEnded)
+		return fmt.Errorf(
+			"%w: token was revoked by a bulk revocation, or its account was erased; create a new one",
+			ErrEnded,
+		)
 	}
 	return nil
 }

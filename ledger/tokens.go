@@ -100,7 +100,10 @@ func (l *Ledger) newToken(ctx context.Context, c authz.Principal, r CreateToken)
 		return nil, err
 	}
 	if r.SecretDigest != nil && r.Form != "" {
-		return nil, errdefs.Invalid("format", "applies only to secrets that the ledger makes; omit it with secret_digest")
+		return nil, errdefs.Invalid(
+			"format",
+			"applies only to secrets that the ledger makes; omit it with secret_digest",
+		)
 	}
 	if r.Account == "" {
 		r.Account = string(c.Account)
@@ -191,7 +194,14 @@ var errDigestTaken = fmt.Errorf("%w: a token has or had a secret with this diges
 // Rotate gives a token a new secret of the same format. The old secret stays valid
 // for grace, one hour if grace is nil, but never longer than the token. With a
 // grace of zero the event itself ends it, whatever any clock says.
-func (l *Ledger) Rotate(ctx context.Context, c authz.Principal, key string, id events.TokenID, ifVersion Precondition, grace *time.Duration) (TokenResult, error) {
+func (l *Ledger) Rotate(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	id events.TokenID,
+	ifVersion Precondition,
+	grace *time.Duration,
+) (TokenResult, error) {
 	var secret events.Secret
 	return l.mutateToken(ctx, &tokenMutation{
 		by: c, op: authz.RotateToken, verb: "rotate", key: key, id: id, ifVersion: ifVersion,
@@ -202,7 +212,11 @@ func (l *Ledger) Rotate(ctx context.Context, c authz.Principal, key string, id e
 			}
 			now := l.cfg.Now()
 			if expired(t, now) {
-				return nil, fmt.Errorf("%w: token expired at %s; a rotation does not extend it", ErrEnded, t.Expires.Format(time.RFC3339))
+				return nil, fmt.Errorf(
+					"%w: token expired at %s; a rotation does not extend it",
+					ErrEnded,
+					t.Expires.Format(time.RFC3339),
+				)
 			}
 			until, err := l.graceEnd(t, now, grace)
 			if err != nil {
@@ -231,7 +245,14 @@ type EditToken struct {
 }
 
 // Edit changes a token's scopes, labels, expiry or constraints with one event.
-func (l *Ledger) Edit(ctx context.Context, c authz.Principal, key string, id events.TokenID, ifVersion Precondition, r EditToken) (TokenResult, error) {
+func (l *Ledger) Edit(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	id events.TokenID,
+	ifVersion Precondition,
+	r EditToken,
+) (TokenResult, error) {
 	if r == (EditToken{}) {
 		return TokenResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
@@ -347,7 +368,13 @@ func (l *Ledger) planScopes(t *events.Token, a *events.Account, r EditToken) (*e
 }
 
 // Suspend stops a token until it is resumed.
-func (l *Ledger) Suspend(ctx context.Context, c authz.Principal, key string, id events.TokenID, reason string) (TokenResult, error) {
+func (l *Ledger) Suspend(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	id events.TokenID,
+	reason string,
+) (TokenResult, error) {
 	return l.mutateToken(ctx, &tokenMutation{
 		by: c, op: authz.SuspendToken, verb: "suspend", key: key, id: id, ending: true, request: []any{"suspend", id, reason},
 		plan: func(l *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
@@ -369,8 +396,12 @@ func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id e
 			}
 			// An account cannot undo an admin's suspension, nor an admin the account's.
 			if !l.authz.IsSuperuser(c) && t.StoppedBy != c.Account {
-				return nil, fmt.Errorf("%w: account %s suspended the token; only that account or a caller with the permission %s can resume it",
-					ErrForbidden, t.StoppedBy, events.Superuser)
+				return nil, fmt.Errorf(
+					"%w: account %s suspended the token; only that account or a caller with the permission %s can resume it",
+					ErrForbidden,
+					t.StoppedBy,
+					events.Superuser,
+				)
 			}
 			return &events.TokenResumed{}, nil
 		},
@@ -379,7 +410,13 @@ func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id e
 
 // Revoke ends a token permanently. If the token is revoked already, it changes
 // nothing and succeeds.
-func (l *Ledger) Revoke(ctx context.Context, c authz.Principal, key string, id events.TokenID, reason string) (TokenResult, error) {
+func (l *Ledger) Revoke(
+	ctx context.Context,
+	c authz.Principal,
+	key string,
+	id events.TokenID,
+	reason string,
+) (TokenResult, error) {
 	return l.mutateToken(ctx, &tokenMutation{
 		by: c, op: authz.RevokeToken, verb: "revoke", key: key, id: id, ending: true, request: []any{"revoke", id, reason},
 		plan: func(_ *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
@@ -422,7 +459,9 @@ func (l *Ledger) mutateToken(ctx context.Context, m *tokenMutation) (TokenResult
 		out, err := l.writer.Run(ctx, commit.Command{
 			Name: m.verb, By: m.by, Key: m.key, Request: m.request, Secret: m.secret,
 			Noun: events.NounToken, About: string(m.id), Ending: m.ending,
-			Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) { return l.planMutation(c, m) }),
+			Decide: l.decider(
+				func(l *Ledger, c authz.Principal) (events.Change, error) { return l.planMutation(c, m) },
+			),
 		})
 		switch {
 		case err != nil:
@@ -494,7 +533,11 @@ func (l *Ledger) tokenResult(out commit.Outcome) (TokenResult, error) {
 
 // authorizedToken returns a token and its account if the caller may do the
 // operation on it.
-func (l *Ledger) authorizedToken(c authz.Principal, op authz.Operation, id events.TokenID) (*events.Token, *events.Account, error) {
+func (l *Ledger) authorizedToken(
+	c authz.Principal,
+	op authz.Operation,
+	id events.TokenID,
+) (*events.Token, *events.Account, error) {
 	t, err := l.token(id)
 	if errors.Is(err, ErrNotFound) && !l.authz.CanSeeAll(c) {
 		return nil, nil, authz.Denied(op)

@@ -126,11 +126,17 @@ func (p *Projector) LineEnd(line string) events.Position {
 // is nil, reports whether a token is wanted. What it returns is as [Projector.Token]
 // says. A token that is not wanted may be so because an old version of it was read:
 // that is noticed where its secret is in memory.
-func (p *Projector) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) (list []*events.Token, more bool, err error) {
+func (p *Projector) Tokens(
+	account events.AccountID,
+	keep func(*events.Token) bool,
+	after events.TokenID,
+	limit int,
+) (list []*events.Token, more bool, err error) {
 	err = p.view(func(tx *badger.Txn) error {
 		visit := func(t *events.Token) (err error) {
 			wanted := keep == nil || keep(t)
-			if at, known := p.heldVersion(t); t.State != events.Revoked && (known && at != t.Version || !known && wanted) {
+			if at, known := p.heldVersion(t); t.State != events.Revoked &&
+				(known && at != t.Version || !known && wanted) {
 				if t, err = p.Token(t.ID); err != nil {
 					return err
 				}
@@ -174,7 +180,12 @@ func allTokens(tx *badger.Txn, after events.TokenID, visit func(*events.Token) e
 	})
 }
 
-func ownedTokens(tx *badger.Txn, account events.AccountID, after events.TokenID, visit func(*events.Token) error) error {
+func ownedTokens(
+	tx *badger.Txn,
+	account events.AccountID,
+	after events.TokenID,
+	visit func(*events.Token) error,
+) error {
 	var start []byte
 	if after != "" {
 		start = append(ownedKey(account, after), 0)
@@ -182,7 +193,11 @@ func ownedTokens(tx *badger.Txn, account events.AccountID, after events.TokenID,
 	prefix := ownedPrefix(account)
 	return each(tx, prefix, start, func(key, _ []byte) error {
 		t := new(events.Token)
-		found, err := get(tx, tokenKey(events.TokenIDFrom([16]byte(key[len(prefix):]))), func(b []byte) error { return parseToken(b, t) })
+		found, err := get(
+			tx,
+			tokenKey(events.TokenIDFrom([16]byte(key[len(prefix):]))),
+			func(b []byte) error { return parseToken(b, t) },
+		)
 		switch {
 		case err != nil:
 			return err

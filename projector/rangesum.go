@@ -141,5 +141,9 @@ func (p *Projector) sumOf(in bucket) (events.Position, uint64) {
 
 // notAll reports a range that does not add up.
 func errRangeMismatch(in bucket) error {
-	return fmt.Errorf("%w: of the secrets' records under %x some are not the newest, or missing", ErrCorrupt, in.start()[3:])
+	return fmt.Errorf(
+		"%w: of the secrets' records under %x some are not the newest, or missing",
+		ErrCorrupt,
+		in.start()[3:],
+	)
 }

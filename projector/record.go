@@ -135,7 +135,11 @@ func splitRecord(b []byte) (f recordParts, err error) {
 		f.times[i] = n
 		b = b[8:]
 	}
-	f.createdIn, f.version = events.Position(binary.BigEndian.Uint64(b)), events.Position(binary.BigEndian.Uint64(b[8:]))
+	f.createdIn, f.version = events.Position(
+		binary.BigEndian.Uint64(b),
+	), events.Position(
+		binary.BigEndian.Uint64(b[8:]),
+	)
 	b = b[8:]
 	f.token, f.account = [16]byte(b[8:24]), [16]byte(b[24:40])
 	b = b[40:]
@@ -171,7 +175,9 @@ func parseRecord(b []byte) (Record, error) {
 	r := Record{
 		Token: events.TokenIDFrom(f.token), Account: events.AccountIDFrom(f.account), App: string(f.app),
 		State: f.state, Inherit: f.flags&flagInherit != 0, Plain: f.flags&flagPlain != 0,
-		Created: fromNanos(f.times[0]), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), CreatedIn: f.createdIn, Version: f.version,
+		Created: fromNanos(
+			f.times[0],
+		), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), CreatedIn: f.createdIn, Version: f.version,
 	}
 	r.IssuedBy = r.Account
 	if len(f.issuer) > 0 {

@@ -148,8 +148,13 @@ func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 		return err
 	}
 	if all != m.cursor.secrets {
-		return fmt.Errorf("%w: at position %d its secrets have the digest %s, and should have %s", ErrCorrupt, m.cursor.position,
-			events.IndexDigest(all), events.IndexDigest(m.cursor.secrets))
+		return fmt.Errorf(
+			"%w: at position %d its secrets have the digest %s, and should have %s",
+			ErrCorrupt,
+			m.cursor.position,
+			events.IndexDigest(all),
+			events.IndexDigest(m.cursor.secrets),
+		)
 	}
 	return nil
 }

@@ -40,8 +40,16 @@ func (p *Projector) Scrub(ctx context.Context) error {
 	err = s.run(ctx)
 	did := s.did
 	did.Took = time.Since(s.pace.began)
-	log := p.cfg.Logger.With(slog.Uint64("position", uint64(did.Position)), slog.Uint64("records", did.Records),
-		slog.Int("files", did.Files), slog.Uint64("bytes", did.Bytes), slog.Duration("took", did.Took.Round(time.Millisecond)))
+	log := p.cfg.Logger.With(
+		slog.Uint64("position", uint64(did.Position)),
+		slog.Uint64("records", did.Records),
+		slog.Int(
+			"files",
+			did.Files,
+		),
+		slog.Uint64("bytes", did.Bytes),
+		slog.Duration("took", did.Took.Round(time.Millisecond)),
+	)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("scrub index: %w", context.Cause(ctx))
@@ -102,8 +110,15 @@ func (s *scrub) run(ctx context.Context) error {
 	case err != nil:
 		return err
 	case found != c.tally:
-		return fmt.Errorf("%w: at position %d it holds %d records with the digest %s, and should hold %d with %s", ErrCorrupt, c.position,
-			found.records, events.IndexDigest(found.sum), c.tally.records, events.IndexDigest(c.tally.sum))
+		return fmt.Errorf(
+			"%w: at position %d it holds %d records with the digest %s, and should hold %d with %s",
+			ErrCorrupt,
+			c.position,
+			found.records,
+			events.IndexDigest(found.sum),
+			c.tally.records,
+			events.IndexDigest(c.tally.sum),
+		)
 	}
 	return nil
 }

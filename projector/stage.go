@@ -102,7 +102,13 @@ func (s *stage) apply(m events.Message, e *events.Event) error {
 		return fmt.Errorf("%w: position %d came after %d", ErrGap, m.Position, s.cursor.position)
 	}
 	if s.cursor.epoch != "" && e.Epoch != s.cursor.epoch {
-		return fmt.Errorf("%w: the event at position %d belongs to epoch %s, and all before it to %s", ErrInvalidHistory, m.Position, e.Epoch, s.cursor.epoch)
+		return fmt.Errorf(
+			"%w: the event at position %d belongs to epoch %s, and all before it to %s",
+			ErrInvalidHistory,
+			m.Position,
+			e.Epoch,
+			s.cursor.epoch,
+		)
 	}
 	line, err := events.Line(m.Subject)
 	if err != nil {
@@ -125,7 +131,13 @@ func (s *stage) apply(m events.Message, e *events.Event) error {
 				return err
 			}
 		}
-		s.commands[e.Key] = events.Done{Position: m.Position, Event: e.ID, About: e.About, Kind: e.Change.Kind(), Digest: e.Digest}
+		s.commands[e.Key] = events.Done{
+			Position: m.Position,
+			Event:    e.ID,
+			About:    e.About,
+			Kind:     e.Change.Kind(),
+			Digest:   e.Digest,
+		}
 	}
 	s.lines[line] = m.Position
 	s.cursor.position, s.cursor.epoch, s.last = m.Position, e.Epoch, m.Data
@@ -325,7 +337,10 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 		if err != nil {
 			return err
 		}
-		slots = append(slots, events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form, IssuedBy: issuer})
+		slots = append(
+			slots,
+			events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form, IssuedBy: issuer},
+		)
 		s.digests[c.Secret.Digest] = true
 	}
 	for i, old := range t.Secrets {

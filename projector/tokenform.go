@@ -164,7 +164,13 @@ func parseDone(b []byte, d *events.Done) error {
 	r := formReader{rest: b}
 	r.version(doneVersion)
 	d.Position = events.Position(r.uvarint())
-	d.Event, d.About, d.Kind, d.Digest = events.EventID(r.text()), r.text(), events.Kind(r.text()), events.RequestHash(r.text())
+	d.Event, d.About, d.Kind, d.Digest = events.EventID(
+		r.text(),
+	), r.text(), events.Kind(
+		r.text(),
+	), events.RequestHash(
+		r.text(),
+	)
 	return r.end()
 }
 

@@ -46,7 +46,11 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 	}
 	var req BatchRequest
 	if err := decodeBatch(b.in, &req); err != nil {
-		refuse(w, problem.MalformedRequest, "the body is not one JSON object with a list \"checks\" of objects with the fields "+checkFields)
+		refuse(
+			w,
+			problem.MalformedRequest,
+			"the body is not one JSON object with a list \"checks\" of objects with the fields "+checkFields,
+		)
 		return
 	}
 	if n := len(req.Checks); n < 1 || n > MaxBatch {

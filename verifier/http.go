@@ -194,7 +194,9 @@ func minPosition(h http.Header) (events.Position, error) {
 	}
 	n, err := strconv.ParseUint(values[0], 10, 63)
 	if err != nil || len(values) > 1 || strconv.FormatUint(n, 10) != values[0] {
-		return 0, errors.New(MinPositionHeader + " is not one position: send the number from the header " + PositionHeader + " of an earlier answer")
+		return 0, errors.New(
+			MinPositionHeader + " is not one position: send the number from the header " + PositionHeader + " of an earlier answer",
+		)
 	}
 	return events.Position(n), nil
 }
@@ -227,7 +229,16 @@ func (v *Verifier) behind(w http.ResponseWriter, minPos events.Position) {
 	at := v.Position()
 	v.showPosition(w, at)
 	w.Header().Set("Retry-After", "1")
-	refuse(w, problem.Unavailable, fmt.Sprintf("this node is at position %d, and %s asks for %d; retry here or on another node", at, MinPositionHeader, minPos))
+	refuse(
+		w,
+		problem.Unavailable,
+		fmt.Sprintf(
+			"this node is at position %d, and %s asks for %d; retry here or on another node",
+			at,
+			MinPositionHeader,
+			minPos,
+		),
+	)
 }
 
 // auditor is the token of a caller that asks for exact reasons.
@@ -279,14 +290,22 @@ func (a *auditor) allowed(v *Verifier, w http.ResponseWriter) bool {
 		v.unavailable(w)
 	case RateLimited:
 		d.Warning(w.Header())
-		refuse(w, problem.RateLimited, "the token in Authorization has reached its rate limit; retry after the time in Retry-After")
+		refuse(
+			w,
+			problem.RateLimited,
+			"the token in Authorization has reached its rate limit; retry after the time in Retry-After",
+		)
 	default:
 		challenge := `Bearer realm="tokenledger"`
 		if a.found { // an answer to a request without a token names no error (RFC 6750 section 3.1)
 			challenge += `, error="invalid_token"`
 		}
 		w.Header().Set("WWW-Authenticate", challenge)
-		refuse(w, problem.Unauthenticated, "explain needs a token of the caller with the permission audit: send Authorization: Bearer <secret>")
+		refuse(
+			w,
+			problem.Unauthenticated,
+			"explain needs a token of the caller with the permission audit: send Authorization: Bearer <secret>",
+		)
 	}
 	return false
 }

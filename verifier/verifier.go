@@ -122,7 +122,10 @@ func CheckStale(m *events.Model, stale map[string]time.Duration) error {
 			errs = append(errs, fmt.Errorf("stale: %s is not allowed: %s", name, problem))
 		}
 		if d := stale[permission]; d <= 0 || d > maxStale {
-			errs = append(errs, fmt.Errorf("stale: %s for %s: the time has to be more than 0 and at most %s", name, d, maxStale))
+			errs = append(
+				errs,
+				fmt.Errorf("stale: %s for %s: the time has to be more than 0 and at most %s", name, d, maxStale),
+			)
 		}
 	}
 	return errors.Join(errs...)

@@ -62,7 +62,11 @@ that they can be erased. A user may own a service account and manage its tokens.
 					body[field] = value
 				}
 			}
-			a, err := e.command(c, &key, client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts"}, Body: body})
+			a, err := e.command(
+				c,
+				&key,
+				client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts"}, Body: body},
+			)
 			if err != nil {
 				return err
 			}
@@ -98,7 +102,13 @@ func newAccountListCmd(e *env) *cobra.Command {
 					return []string{a.ID, a.Login, a.Kind, a.State, render.Shorten(a.Grants), e.Time(a.CreatedAt)}
 				},
 			}
-			return list(c, e, client.Request{Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind)}, pages, g)
+			return list(
+				c,
+				e,
+				client.Request{Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind)},
+				pages,
+				g,
+			)
 		},
 	}
 	c.Flags().StringVar(&kind, "kind", "", "only accounts of this kind: user or service")
@@ -147,7 +157,11 @@ func newAccountResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := e.command(c, &key, client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", name, "resume"}})
+			a, err := e.command(
+				c,
+				&key,
+				client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", name, "resume"}},
+			)
 			if err != nil {
 				return err
 			}

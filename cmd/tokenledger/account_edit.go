@@ -52,7 +52,11 @@ are stored apart from the log, which records only that they changed.`,
 			return e.change(c, change{
 				flags: &f, noun: "change", read: []string{"v1", "accounts", account},
 				request: func(_ context.Context, _ *client.Client, seen current) (client.Request, error) {
-					return client.Request{Method: http.MethodPatch, Path: []string{"v1", "accounts", seen.ID}, Body: body}, nil
+					return client.Request{
+						Method: http.MethodPatch,
+						Path:   []string{"v1", "accounts", seen.ID},
+						Body:   body,
+					}, nil
 				},
 				show: func(a *client.Answer, _ proven) error { return e.changedAccount(a, "changed", nil) },
 			})
@@ -149,8 +153,11 @@ func (e *env) confirmErase(ctx context.Context, login string) error {
 	if e.tokenFile != "-" { // else standard input is spoken for
 		at := e.input.Terminal()
 		if at != nil {
-			_, _ = fmt.Fprintf(e.Stderr, "This ends the account %s and all of its tokens, forever. Type its login to confirm: ",
-				render.Escape(login))
+			_, _ = fmt.Fprintf(
+				e.Stderr,
+				"This ends the account %s and all of its tokens, forever. Type its login to confirm: ",
+				render.Escape(login),
+			)
 		}
 		var err error
 		if typed, err = term.Interruptible(ctx, e.input.Line); err != nil {
@@ -164,9 +171,13 @@ func (e *env) confirmErase(ctx context.Context, login string) error {
 		}
 	}
 	if !strings.EqualFold(strings.TrimSpace(typed), login) || login == "" {
-		return exit.Failf(exit.Usage, "needs_confirmation",
+		return exit.Failf(
+			exit.Usage,
+			"needs_confirmation",
 			"this ends the account %s and all of its tokens forever. To confirm, give its login on standard input, or add "+
-				"--yes", render.Escape(login))
+				"--yes",
+			render.Escape(login),
+		)
 	}
 	return nil
 }

@@ -46,7 +46,11 @@ where nobody else can read it.`,
 				return e.Print([]byte(got.Invitation), "\n")
 			}
 			return e.Show(a.Body, func() {
-				e.Printf("The invitation, shown only this once, valid until %s:\n%s\n", e.Time(got.Expires), got.Invitation)
+				e.Printf(
+					"The invitation, shown only this once, valid until %s:\n%s\n",
+					e.Time(got.Expires),
+					got.Invitation,
+				)
 				e.Note("The person uses it with 'tokenledger password --invitation'.")
 			})
 		},

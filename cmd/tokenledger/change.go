@@ -126,9 +126,13 @@ func confirmInherit(ctx context.Context, c *client.Client, allowed bool, account
 		return err
 	}
 	if s := administers(a.Grants); s != "" {
-		return exit.Failf(exit.Usage, "needs_confirmation",
+		return exit.Failf(
+			exit.Usage,
+			"needs_confirmation",
 			"the account has %s and the token would inherit it, so it could change the rights of others. To confirm, add "+
-				"--allow-admin", s)
+				"--allow-admin",
+			s,
+		)
 	}
 	return nil
 }

@@ -113,18 +113,23 @@ func live[T any](
 		return nil, noFiles
 	}
 	var out []cobra.Completion
-	err = ledger.Pages(ctx, client.Request{Path: []string{"v1", what}}, client.Extent{Limit: client.MaxPage}, func(p client.Page) error {
-		for _, item := range p.Items {
-			var one T
-			if err := json.Unmarshal(item, &one); err != nil {
-				return err
+	err = ledger.Pages(
+		ctx,
+		client.Request{Path: []string{"v1", what}},
+		client.Extent{Limit: client.MaxPage},
+		func(p client.Page) error {
+			for _, item := range p.Items {
+				var one T
+				if err := json.Unmarshal(item, &one); err != nil {
+					return err
+				}
+				if c, ok := propose(one); ok {
+					out = append(out, c)
+				}
 			}
-			if c, ok := propose(one); ok {
-				out = append(out, c)
-			}
-		}
-		return nil
-	})
+			return nil
+		},
+	)
 	if err != nil {
 		return nil, noFiles
 	}

@@ -73,7 +73,9 @@ func (d *demo) run(ctx context.Context, keep bool) error {
 		return err
 	}
 	if !keep {
-		d.env.Printf("\nNext: 'tokenledger demo --keep' keeps this running; 'tokenledger serve' runs a node of your own.\n")
+		d.env.Printf(
+			"\nNext: 'tokenledger demo --keep' keeps this running; 'tokenledger serve' runs a node of your own.\n",
+		)
 		return nil
 	}
 	return d.stay(ctx)
@@ -225,7 +227,11 @@ func (d *demo) play(ctx context.Context) error {
 	}
 	r := revoked.Receipt
 	if r == nil || !r.Complete {
-		return fmt.Errorf("the revocation at position %d is not in force on every node after %s", revoked.Position, wait)
+		return fmt.Errorf(
+			"the revocation at position %d is not in force on every node after %s",
+			revoked.Position,
+			wait,
+		)
 	}
 	d.step(begun, "revoke", "phone: in the log, at position %d, and no node accepts it any more", revoked.Position)
 	for _, n := range r.Nodes {
@@ -291,7 +297,13 @@ func (d *demo) check(ctx context.Context, who, secret, need string, allowed bool
 			return err
 		}
 		if got.Allowed != allowed {
-			return fmt.Errorf("%s answered allowed=%v for the %s and %s, and should not have", v.Name(), got.Allowed, who, need)
+			return fmt.Errorf(
+				"%s answered allowed=%v for the %s and %s, and should not have",
+				v.Name(),
+				got.Allowed,
+				who,
+				need,
+			)
 		}
 		reason = got.Reason
 	}

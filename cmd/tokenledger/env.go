@@ -40,9 +40,14 @@ type env struct {
 
 func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 	e := &env{
-		Printer: render.Printer{Stdout: &render.ErrWriter{W: stdout}, Stderr: stderr, Format: render.Table, Zone: time.Local},
-		input:   &term.Input{Stdin: stdin, Prompts: stderr},
-		vars:    map[string]string{}, problems: map[*pflag.Flag]error{},
+		Printer: render.Printer{
+			Stdout: &render.ErrWriter{W: stdout},
+			Stderr: stderr,
+			Format: render.Table,
+			Zone:   time.Local,
+		},
+		input: &term.Input{Stdin: stdin, Prompts: stderr},
+		vars:  map[string]string{}, problems: map[*pflag.Flag]error{},
 		timeout: durationFlag(30 * time.Second), retry: client.DefaultRetry,
 	}
 	for _, v := range environ {
@@ -55,7 +60,9 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 // config says which servers commands ask, and with which credential.
 func (e *env) config() *client.Config {
 	return &client.Config{
-		DataDir: string(e.dataDir), Server: string(e.server), TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile),
+		DataDir: string(
+			e.dataDir,
+		), Server: string(e.server), TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile),
 		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
 		Input: e.input, Note: e.Note, Trace: e.trace,
 	}
@@ -112,9 +119,13 @@ func (e *env) declare(flags *pflag.FlagSet, s setting, v pflag.Value) *pflag.Fla
 		return f
 	}
 	if client.HoldsSecret(value) {
-		e.problems[f] = exit.Failf(exit.Usage, "usage",
+		e.problems[f] = exit.Failf(
+			exit.Usage,
+			"usage",
 			"%s holds a token's secret, and every program that you start can read it there. Put the secret in a file, and "+
-				"name the file with --token-file", s.variable())
+				"name the file with --token-file",
+			s.variable(),
+		)
 		return f
 	}
 	if err := v.Set(value); err != nil {
@@ -255,9 +266,19 @@ func flagError(c *cobra.Command, err error) string {
 	case errors.As(err, &empty) && empty.GetSpecifiedShortnames() == "":
 		return fmt.Sprintf("--%s needs a value", empty.GetSpecifiedName())
 	case errors.As(err, &invalid) && errors.As(err, &number):
-		return fmt.Sprintf("--%s: %s is not a %s", invalid.GetFlag().Name, events.Quote(invalid.GetValue()), wantedNumber(invalid.GetFlag()))
+		return fmt.Sprintf(
+			"--%s: %s is not a %s",
+			invalid.GetFlag().Name,
+			events.Quote(invalid.GetValue()),
+			wantedNumber(invalid.GetFlag()),
+		)
 	case errors.As(err, &invalid):
-		return fmt.Sprintf("--%s: %s, not %s", invalid.GetFlag().Name, exit.Text(invalid.Unwrap()), events.Quote(invalid.GetValue()))
+		return fmt.Sprintf(
+			"--%s: %s, not %s",
+			invalid.GetFlag().Name,
+			exit.Text(invalid.Unwrap()),
+			events.Quote(invalid.GetValue()),
+		)
 	}
 	return exit.Text(err)
 }

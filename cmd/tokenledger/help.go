@@ -50,9 +50,19 @@ func usageText(c *cobra.Command, width int) string {
 	}
 	if !c.HasParent() {
 		for _, g := range c.Groups() {
-			listCommands(&b, g.Title, c, func(sub *cobra.Command) bool { return sub.GroupID == g.ID && sub.IsAvailableCommand() })
+			listCommands(
+				&b,
+				g.Title,
+				c,
+				func(sub *cobra.Command) bool { return sub.GroupID == g.ID && sub.IsAvailableCommand() },
+			)
 		}
-		listCommands(&b, "Other commands", c, func(sub *cobra.Command) bool { return sub.GroupID == "" && sub.IsAvailableCommand() })
+		listCommands(
+			&b,
+			"Other commands",
+			c,
+			func(sub *cobra.Command) bool { return sub.GroupID == "" && sub.IsAvailableCommand() },
+		)
 	} else {
 		listCommands(&b, "Commands", c, (*cobra.Command).IsAvailableCommand)
 	}

@@ -52,7 +52,14 @@ func list[T any](c *cobra.Command, e *env, r client.Request, p pageFlags, g grid
 }
 
 // listFrom is list with a given client.
-func listFrom[T any](c *cobra.Command, e *env, ledger *client.Client, r client.Request, p pageFlags, g gridOf[T]) error {
+func listFrom[T any](
+	c *cobra.Command,
+	e *env,
+	ledger *client.Client,
+	r client.Request,
+	p pageFlags,
+	g gridOf[T],
+) error {
 	if err := p.check(c.Flags()); err != nil {
 		return err
 	}

@@ -96,7 +96,10 @@ Anyone with ca.key can issue credentials: do not copy DIR to the nodes.`,
 				case len(members) == len(before):
 					e.Note("all of them have credentials already; nothing changed")
 				case len(before) > 0:
-					e.Note("copy %s to the folders of the ledgers; they reload it automatically", filepath.Join(dir, "members.json"))
+					e.Note(
+						"copy %s to the folders of the ledgers; they reload it automatically",
+						filepath.Join(dir, "members.json"),
+					)
 				default:
 					e.Note("copy each folder to its node; do not copy %s to any of them", filepath.Join(dir, "ca.key"))
 				}

@@ -61,15 +61,45 @@ the whole ones automatically.`,
 				return nil
 			}
 			return e.Show(a.Body, func() {
-				g := e.Grid("NAME", "READY", "POSITION", "LAG", "LEASE", "CLOCK", "DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY")
+				g := e.Grid(
+					"NAME",
+					"READY",
+					"POSITION",
+					"LAG",
+					"LEASE",
+					"CLOCK",
+					"DIGEST",
+					"COPY",
+					"VERSION",
+					"ADDRESS",
+					"HEARD",
+					"WHY",
+				)
 				for _, n := range got.Items {
-					g.Row(n.Name, readyWord(n), strconv.FormatUint(n.Position, 10), strconv.FormatUint(n.Lag, 10), leaseLeft(n), clockOffset(n),
-						shortDigest(n.Digest), copyWord(n.Copy), n.Version, n.Address, e.TimePtr(n.HeardAt), n.Why)
+					g.Row(
+						n.Name,
+						readyWord(n),
+						strconv.FormatUint(n.Position, 10),
+						strconv.FormatUint(n.Lag, 10),
+						leaseLeft(n),
+						clockOffset(n),
+						shortDigest(n.Digest),
+						copyWord(n.Copy),
+						n.Version,
+						n.Address,
+						e.TimePtr(n.HeardAt),
+						n.Why,
+					)
 				}
 				g.End()
 				for _, n := range got.Items {
 					if n.Warning != "" {
-						e.Note("tokenledger: %s (process %s): %s.", render.Escape(n.Name), render.Escape(n.Instance), render.Escape(n.Warning))
+						e.Note(
+							"tokenledger: %s (process %s): %s.",
+							render.Escape(n.Name),
+							render.Escape(n.Instance),
+							render.Escape(n.Warning),
+						)
 					}
 				}
 			})

@@ -114,8 +114,13 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 	}
 	group(flags, groupLifetimes, "max-life", "default-life", "max-grace", "warn-before", "session-idle", "session-life")
 	flags.StringVar(&p.makers, "token-makers", "", "who can create and widen tokens: all, site_admins or superusers")
-	flags.StringVar(&p.until, "plain-until", "", `when verifiers begin to refuse secrets of 32 hexadecimal characters, `+
-		`as in 2027-01-01 (UTC) or 2027-01-01T06:00:00Z; "" for never`)
+	flags.StringVar(
+		&p.until,
+		"plain-until",
+		"",
+		`when verifiers begin to refuse secrets of 32 hexadecimal characters, `+
+			`as in 2027-01-01 (UTC) or 2027-01-01T06:00:00Z; "" for never`,
+	)
 	for _, f := range [][2]string{
 		{
 			"site-admins-any-account",
@@ -152,7 +157,9 @@ func (p *policyFlags) check(c *cobra.Command) error {
 	}
 	if p.until != "" {
 		if _, err := policyTime(p.until); err != nil {
-			return exit.Inputf("--plain-until: must be a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z")
+			return exit.Inputf(
+				"--plain-until: must be a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z",
+			)
 		}
 	}
 	switch p.makers {
@@ -182,7 +189,8 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 			policy[field(name)] = d.String()
 		}
 	}
-	if flags.Changed("max-life") && !flags.Changed("default-life") && longer(policy["default_life"], policy["max_life"]) {
+	if flags.Changed("max-life") && !flags.Changed("default-life") &&
+		longer(policy["default_life"], policy["max_life"]) {
 		delete(policy, "default_life") // the default is then the new maximum
 	}
 	for name, value := range p.on {

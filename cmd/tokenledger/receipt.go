@@ -40,8 +40,11 @@ exits with 6 if it does not come in time.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			at, err := strconv.ParseUint(args[0], 10, 64)
 			if err != nil || at == 0 {
-				return exit.Inputf("%s is not a position of the log. Commands that change something print a position, such as "+
-					"42", events.Quote(args[0]))
+				return exit.Inputf(
+					"%s is not a position of the log. Commands that change something print a position, such as "+
+						"42",
+					events.Quote(args[0]),
+				)
 			}
 			if err := wait.check(c.Flags()); err != nil {
 				return err

@@ -15,13 +15,27 @@ import (
 )
 
 func newSecondFactorCmd(e *env) *cobra.Command {
-	c := &cobra.Command{Use: "second-factor", Aliases: []string{"2fa"}, Short: "Add, replace or remove your second factor (2FA)"}
-	c.AddCommand(newSecondFactorAddCmd(e), newSecondFactorConfirmCmd(e), newSecondFactorCodesCmd(e), newSecondFactorRemoveCmd(e))
+	c := &cobra.Command{
+		Use:     "second-factor",
+		Aliases: []string{"2fa"},
+		Short:   "Add, replace or remove your second factor (2FA)",
+	}
+	c.AddCommand(
+		newSecondFactorAddCmd(e),
+		newSecondFactorConfirmCmd(e),
+		newSecondFactorCodesCmd(e),
+		newSecondFactorRemoveCmd(e),
+	)
 	return c
 }
 
 // factor sends a request about the second factor of the person who is signed in.
-func (e *env) factor(ctx context.Context, ledger *client.Client, what string, body map[string]any) (*client.Answer, error) {
+func (e *env) factor(
+	ctx context.Context,
+	ledger *client.Client,
+	what string,
+	body map[string]any,
+) (*client.Answer, error) {
 	r := client.Request{Method: http.MethodPost, Path: []string{"v1", "second-factor"}}
 	if what != "" {
 		r.Path = append(r.Path, what)
@@ -49,7 +63,8 @@ func (e *env) guarded(ctx context.Context, ledger *client.Client, what string) (
 // wantsCode reports whether a request failed for lack of a code.
 func wantsCode(err error) bool {
 	p := client.Problem(err)
-	return p != nil && slices.ContainsFunc(p.Errors, func(field api.FieldProblem) bool { return field.Location == "body.code" })
+	return p != nil &&
+		slices.ContainsFunc(p.Errors, func(field api.FieldProblem) bool { return field.Location == "body.code" })
 }
 
 func newSecondFactorAddCmd(e *env) *cobra.Command {

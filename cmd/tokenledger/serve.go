@@ -36,7 +36,9 @@ func newServeCmd(e *env) *cobra.Command {
 	s := serveSettings{
 		roles:   stringFlag(strings.Join([]string{node.RoleLedger, node.RoleVerifier}, ",")),
 		apiAddr: node.DefaultAPIAddr, verifyAddr: node.DefaultVerifyAddr, metricsAdr: node.DefaultMetricsAddr,
-		lease: durationFlag(verifier.DefaultLease), scrub: durationFlag(node.DefaultScrub), resident: node.DefaultResident,
+		lease: durationFlag(
+			verifier.DefaultLease,
+		), scrub: durationFlag(node.DefaultScrub), resident: node.DefaultResident,
 		secretPrefix: "tl", model: "matomo", logFormat: "text",
 	}
 	c := &cobra.Command{
@@ -169,7 +171,10 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		"json": func() slog.Handler { return slog.NewJSONHandler(e.Stderr, nil) },
 	}[s.logFormat]
 	if !ok {
-		return node.Config{}, exit.Inputf("--log-format: must be text or json, not %s", events.Quote(string(s.logFormat)))
+		return node.Config{}, exit.Inputf(
+			"--log-format: must be text or json, not %s",
+			events.Quote(string(s.logFormat)),
+		)
 	}
 	model := file.Model
 	if model == nil {
@@ -178,7 +183,9 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		}
 	}
 	cfg := node.Config{
-		Data: string(e.dataDir), Roles: splitList(string(s.roles)), Name: string(s.name), RecoverRoot: bool(s.recoverRoot),
+		Data: string(
+			e.dataDir,
+		), Roles: splitList(string(s.roles)), Name: string(s.name), RecoverRoot: bool(s.recoverRoot),
 		NATS: string(s.nats), NATSKey: string(s.natsKey), NATSListen: string(s.natsListen),
 		NATSCluster: splitList(string(s.natsCluster)), NATSClusterListen: string(s.natsClusterListen),
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),

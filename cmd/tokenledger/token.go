@@ -130,9 +130,14 @@ func (e *env) secret(a *client.Answer, done string, only bool) error {
 	}
 	switch {
 	case err != nil:
-		return exit.Failf(exit.Error, "output",
+		return exit.Failf(
+			exit.Error,
+			"output",
 			"the secret of %s could not be written to standard output: %s. Create a new one with 'tokenledger token rotate "+
-				"%[1]s'", got.Token.ID, exit.Cause(err))
+				"%[1]s'",
+			got.Token.ID,
+			exit.Cause(err),
+		)
 	case got.Secret == "":
 		return e.noSecret(got)
 	}

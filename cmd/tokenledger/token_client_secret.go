@@ -62,12 +62,20 @@ func (o *clientSecret) take(ctx context.Context, e *env, c *client.Client, accou
 		given, err := formatOf(text)
 		switch {
 		case err != nil:
-			return "", exit.Inputf("standard input holds no secret in the ledger's format: %s or %s, 32 characters of 0-9, "+
-				"A-Z and a-z, and a checksum of 6. Use --client-secret without a value to generate "+
-				"one", format.User, format.Service)
+			return "", exit.Inputf(
+				"standard input holds no secret in the ledger's format: %s or %s, 32 characters of 0-9, "+
+					"A-Z and a-z, and a checksum of 6. Use --client-secret without a value to generate "+
+					"one",
+				format.User,
+				format.Service,
+			)
 		case known && given != format:
-			return "", exit.Inputf("the ledger's secrets begin with %s or %s, and the one on standard input does not, so it "+
-				"would never work", format.User, format.Service)
+			return "", exit.Inputf(
+				"the ledger's secrets begin with %s or %s, and the one on standard input does not, so it "+
+					"would never work",
+				format.User,
+				format.Service,
+			)
 		}
 		o.secret, err = given.ParseSecret(text)
 		if err != nil {

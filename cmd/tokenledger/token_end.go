@@ -25,13 +25,19 @@ func newTokenResumeCmd(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "resume ID", Short: "Let a suspended token work again",
 		Example: `  tokenledger token resume tok_01jd3qk8z5n0v7m2x4c6b8a9ef`,
-		Args:    takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(func(state string) bool { return state == "suspended" })),
+		Args: takes(
+			"the token's ID",
+		), ValidArgsFunction: e.first(e.tokens(func(state string) bool { return state == "suspended" })),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {
 				return err
 			}
-			a, err := e.command(c, &key, client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "resume"}})
+			a, err := e.command(
+				c,
+				&key,
+				client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "resume"}},
+			)
 			if err != nil {
 				return err
 			}
@@ -87,7 +93,11 @@ stands, and the command names the nodes that it waits for and exits with 6.`,
 			if err != nil {
 				return err
 			}
-			r := client.Request{Method: http.MethodPost, Path: slices.Concat(n.path, []string{id, n.verb}), Body: f.body()}
+			r := client.Request{
+				Method: http.MethodPost,
+				Path:   slices.Concat(n.path, []string{id, n.verb}),
+				Body:   f.body(),
+			}
 			return e.change(c, change{
 				flags: &f.changeFlags, noun: n.noun,
 				request: func(context.Context, *client.Client, current) (client.Request, error) { return r, nil },
@@ -103,7 +113,12 @@ stands, and the command names the nodes that it waits for and exits with 6.`,
 func (e *env) ended(a *client.Answer, done string, got proven) error {
 	e.replayed(a)
 	return e.Show(a.Body, func() {
-		e.Printf("%s at position %d%s\n", done, got.Position, receiptSummary(got.Receipt, "no node accepts it any more"))
+		e.Printf(
+			"%s at position %d%s\n",
+			done,
+			got.Position,
+			receiptSummary(got.Receipt, "no node accepts it any more"),
+		)
 	})
 }
 

@@ -125,7 +125,10 @@ command is refused, unless you give --include-self.`,
 				return e.revokeMany(c, &many, &f)
 			}
 			if many.dry || many.yes || many.self {
-				return usagef(c, "--dry-run, --yes and --include-self work only with flags that select tokens, such as --account")
+				return usagef(
+					c,
+					"--dry-run, --yes and --include-self work only with flags that select tokens, such as --account",
+				)
 			}
 			id, err := tokenID(args[0])
 			if err != nil {
@@ -181,8 +184,13 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 	case many.dry:
 		return e.showMany(sum, "would be revoked", nil)
 	case !many.yes:
-		return exit.Failf(exit.Usage, "needs_confirmation",
-			"this revokes %s %s, forever. To confirm, add --yes; to list them, use --dry-run", tokens(sum.Revoked), what)
+		return exit.Failf(
+			exit.Usage,
+			"needs_confirmation",
+			"this revokes %s %s, forever. To confirm, add --yes; to list them, use --dry-run",
+			tokens(sum.Revoked),
+			what,
+		)
 	}
 	got := proven{Position: sum.Position}
 	if f.wait.on {
@@ -218,7 +226,9 @@ func (e *env) sendRevocations(
 		sum.Position, sum.Event = max(sum.Position, got.Position), got.Event
 		sum.Matched, sum.Revoked, sum.Already = sum.Matched+got.Matched, sum.Revoked+got.Revoked, sum.Already+got.Already
 		sum.Tokens = append(sum.Tokens, got.Tokens...)
-		sum.SelfSpare, sum.Uncounted, sum.DryRun = sum.SelfSpare || got.SelfSpare, sum.Uncounted || got.Uncounted, got.DryRun
+		sum.SelfSpare, sum.Uncounted, sum.DryRun = sum.SelfSpare ||
+			got.SelfSpare, sum.Uncounted ||
+			got.Uncounted, got.DryRun
 		if got.NextCursor == "" {
 			return sum, nil
 		}

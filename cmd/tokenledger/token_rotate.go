@@ -34,7 +34,11 @@ then waits until no node accepts the old secret any more.`,
 			if err != nil {
 				return err
 			}
-			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "rotate"}, Body: map[string]any{}}
+			r := client.Request{
+				Method: http.MethodPost,
+				Path:   []string{"v1", "tokens", id, "rotate"},
+				Body:   map[string]any{},
+			}
 			if c.Flags().Changed("grace") {
 				d, err := api.ParseDuration(grace)
 				if err != nil || d < 0 {

@@ -46,8 +46,10 @@ sends your own token, which needs the permission audit.`,
 				return exit.Inputf("--address: must be an IP address, not %s", events.Quote(address))
 			}
 			if explain && e.tokenFile == "-" {
-				return exit.Inputf("standard input holds the secret to verify, so with --explain your own token must be in a " +
-					"file (--token-file)")
+				return exit.Inputf(
+					"standard input holds the secret to verify, so with --explain your own token must be in a " +
+						"file (--token-file)",
+				)
 			}
 			to, err := e.config().Verifier(string(verifier))
 			if err != nil {
@@ -72,7 +74,10 @@ sends your own token, which needs the permission audit.`,
 				body["explain"] = true
 			}
 			a, err := askInTime(clock.Boottime, func() (*client.Answer, error) {
-				return to.Do(c.Context(), client.Request{Method: http.MethodPost, Path: []string{"v1", "verify"}, Body: body})
+				return to.Do(
+					c.Context(),
+					client.Request{Method: http.MethodPost, Path: []string{"v1", "verify"}, Body: body},
+				)
 			})
 			if err != nil {
 				return err
@@ -137,7 +142,11 @@ func (e *env) verdict(a *client.Answer) error {
 		return err
 	}
 	if got.Allowed == nil {
-		return exit.Failf(exit.Error, "foreign_answer", "the verifier's answer does not say whether the token is allowed")
+		return exit.Failf(
+			exit.Error,
+			"foreign_answer",
+			"the verifier's answer does not say whether the token is allowed",
+		)
 	}
 	err := e.Show(a.Body, func() {
 		g := e.Grid()

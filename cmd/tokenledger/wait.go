@@ -82,7 +82,12 @@ type proven struct {
 
 // change sends a request, and waits until it is in force on every node if the
 // flags say so. A person who watches sees which nodes the command waits for.
-func (w *waitFlags) change(ctx context.Context, e *env, ledger *client.Client, r client.Request) (*client.Answer, proven, error) {
+func (w *waitFlags) change(
+	ctx context.Context,
+	e *env,
+	ledger *client.Client,
+	r client.Request,
+) (*client.Answer, proven, error) {
 	wait := w.length()
 	first := wait
 	if e.watched() {
@@ -231,9 +236,15 @@ func (w *waitFlags) unproven(e *env, got proven, what string) error {
 func (e *env) stale(r *api.Receipt) {
 	for _, n := range r.Nodes {
 		for _, permission := range slices.Sorted(maps.Keys(n.StaleUntil)) {
-			e.Note("tokenledger: the configuration of %s lets it answer checks of %s without the log; it may still do so "+
-				"with the old state until %s.",
-				render.Escape(n.Name), render.Escape(permission), n.StaleUntil[permission].In(e.Zone).Format("2006-01-02 15:04:05"))
+			e.Note(
+				"tokenledger: the configuration of %s lets it answer checks of %s without the log; it may still do so "+
+					"with the old state until %s.",
+				render.Escape(
+					n.Name,
+				),
+				render.Escape(permission),
+				n.StaleUntil[permission].In(e.Zone).Format("2006-01-02 15:04:05"),
+			)
 		}
 	}
 }

@@ -101,7 +101,10 @@ func (s State) whyVoid(e *events.Event) string {
 		return "its actor's token has ended"
 	case !t.Expires.IsZero() && !e.Time.Before(t.Expires):
 		return "its actor's token has expired"
-	case t.Created.Before(a.TokensBefore), t.Created.Before(p.TokensBefore), t.CreatedIn < a.TokensUntil, t.CreatedIn < p.TokensUntil:
+	case t.Created.Before(a.TokensBefore),
+		t.Created.Before(p.TokensBefore),
+		t.CreatedIn < a.TokensUntil,
+		t.CreatedIn < p.TokensUntil:
 		return "its actor's token has ended with others"
 	case !named(string(t.ID)):
 		return "it does not name its actor's token"
@@ -253,7 +256,13 @@ func (s State) Lines() map[string]events.Position {
 func (s State) Command(key events.CommandKey) (events.Done, bool) {
 	for _, e := range slices.Backward(s.log) {
 		if key != "" && e.Key == key && e.void == "" {
-			return events.Done{Position: e.at, Event: e.ID, About: e.About, Kind: e.Change.Kind(), Digest: e.Digest}, true
+			return events.Done{
+				Position: e.at,
+				Event:    e.ID,
+				About:    e.About,
+				Kind:     e.Change.Kind(),
+				Digest:   e.Digest,
+			}, true
 		}
 	}
 	return events.Done{}, false
@@ -391,7 +400,16 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 			continue
 		}
 		if secret, _ := s.Secret(r.Digest); secret.Given == e.at && !secret.Superseded {
-			t.Secrets = append(t.Secrets, events.SecretSlot{Digest: r.Digest, Since: e.Time, Until: secret.Until, Form: r.Form, IssuedBy: s.issuer(e)})
+			t.Secrets = append(
+				t.Secrets,
+				events.SecretSlot{
+					Digest:   r.Digest,
+					Since:    e.Time,
+					Until:    secret.Until,
+					Form:     r.Form,
+					IssuedBy: s.issuer(e),
+				},
+			)
 		}
 	}
 	return t, true

@@ -220,7 +220,14 @@ func (h *historian) changeAccount() {
 			edit.SelfService = new(h.chance(50))
 		}
 		if h.chance(30) {
-			edit.Person = pick(h.rng, [][]events.PersonField{{events.PersonMail}, {events.PersonName}, {events.PersonMail, events.PersonName}})
+			edit.Person = pick(
+				h.rng,
+				[][]events.PersonField{
+					{events.PersonMail},
+					{events.PersonName},
+					{events.PersonMail, events.PersonName},
+				},
+			)
 		}
 		c = edit
 	case roll < 65:
@@ -274,12 +281,21 @@ func (h *historian) changePolicy() {
 	life := h.rng.Int64N(400 * 86400)
 	p := events.Policy{
 		MaxLife: life, DefaultLife: h.rng.Int64N(life + 1), MaxGrace: h.rng.Int64N(40 * 86400),
-		Makers:       pick(h.rng, []events.Makers{"", events.MakersAll, events.MakersSiteAdmins, events.MakersSuperusers}),
+		Makers: pick(
+			h.rng,
+			[]events.Makers{"", events.MakersAll, events.MakersSiteAdmins, events.MakersSuperusers},
+		),
 		PlainRefused: h.chance(10), URLRefused: h.chance(30), TokenSignIn: h.chance(20),
 		SiteAdminsAnyAccount: life%5 == 0,
 	}
 	if h.chance(50) {
-		p.WarnBefore, p.SessionIdle, p.SessionLife = h.rng.Int64N(40*86400), h.rng.Int64N(3600), 3600+h.rng.Int64N(86400)
+		p.WarnBefore, p.SessionIdle, p.SessionLife = h.rng.Int64N(
+			40*86400,
+		), h.rng.Int64N(
+			3600,
+		), 3600+h.rng.Int64N(
+			86400,
+		)
 	}
 	if h.chance(30) {
 		p.PlainUntil = h.expiry()
@@ -292,7 +308,9 @@ func (h *historian) changePolicy() {
 func (h *historian) issueReceipt() {
 	c := &events.ReceiptIssued{
 		Covers: events.Position(1 + h.rng.IntN(len(h.Messages))), Ledger: pick(h.rng, []string{"ledger-1", "ledger-2"}),
-		Barrier: events.LeaseSeq(1 + h.rng.Uint64N(1000)), Lease: 30_000, Asked: h.now, Took: events.Milliseconds(h.rng.Int64N(31_000)),
+		Barrier: events.LeaseSeq(
+			1 + h.rng.Uint64N(1000),
+		), Lease: 30_000, Asked: h.now, Took: events.Milliseconds(h.rng.Int64N(31_000)),
 		Nodes: []events.NodeReceipt{},
 	}
 	for i := range h.rng.IntN(4) {
@@ -434,7 +452,11 @@ func (h *historian) scopes() []events.Scope {
 	permissions := events.Matomo.Permissions()
 	out := []events.Scope{}
 	for range h.rng.IntN(4) {
-		s := events.Scope{Permission: pick(h.rng, permissions), Type: "site", ID: pick(h.rng, []string{"1", "2", "3", "*"})}
+		s := events.Scope{
+			Permission: pick(h.rng, permissions),
+			Type:       "site",
+			ID:         pick(h.rng, []string{"1", "2", "3", "*"}),
+		}
 		if global := (events.Scope{Permission: s.Permission}); events.Matomo.Check(global) == nil {
 			s = global
 		}

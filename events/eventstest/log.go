@@ -102,7 +102,10 @@ func (l *Log) Account(grants ...string) events.AccountID {
 // Token appends the creation of a token that never expires.
 func (l *Log) Token(account events.AccountID, scopes ...string) (events.TokenID, events.Secret) {
 	id, secret := l.TokenID(), l.Secret()
-	l.Change(string(id), &events.TokenCreated{Account: account, Scopes: Scopes(scopes...), Secret: SecretRecord(secret.Digest())})
+	l.Change(
+		string(id),
+		&events.TokenCreated{Account: account, Scopes: Scopes(scopes...), Secret: SecretRecord(secret.Digest())},
+	)
 	return id, secret
 }
 

@@ -117,14 +117,34 @@ func (a *api) accountRoutes(h huma.API) {
 	register(a, h, create, a.createAccount)
 	register(a, h, op(http.MethodGet, "/v1/accounts", "list-accounts", "List accounts"), a.listAccounts)
 	register(a, h, op(http.MethodGet, "/v1/accounts/{id}", "get-account", "Show an account"), a.getAccount)
-	edit := op(http.MethodPatch, "/v1/accounts/{id}", "edit-account", "Change an account's owner, self-service, name or mail")
+	edit := op(
+		http.MethodPatch,
+		"/v1/accounts/{id}",
+		"edit-account",
+		"Change an account's owner, self-service, name or mail",
+	)
 	edit.Description = `Changes the fields in the body. The log records that name or mail changed, but not their values. ` +
 		`After a 503 the log may already record the change while the values are still the old ones. Send the same request with the same Idempotency-Key again to complete it.`
 	register(a, h, edit, a.editAccount)
 	register(a, h, op(http.MethodPut, "/v1/accounts/{id}/grants", "grant", "Replace an account's grants"), a.grant)
-	register(a, h, op(http.MethodPost, "/v1/accounts/{id}/suspend", "suspend-account", "Suspend an account and all of its tokens"), a.suspendAccount)
-	register(a, h, op(http.MethodPost, "/v1/accounts/{id}/resume", "resume-account", "Resume a suspended account and its tokens"), a.resumeAccount)
-	erase := op(http.MethodPost, "/v1/accounts/{id}/erase", "erase-account", "Close an account permanently and erase its personal data")
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/accounts/{id}/suspend", "suspend-account", "Suspend an account and all of its tokens"),
+		a.suspendAccount,
+	)
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/accounts/{id}/resume", "resume-account", "Resume a suspended account and its tokens"),
+		a.resumeAccount,
+	)
+	erase := op(
+		http.MethodPost,
+		"/v1/accounts/{id}/erase",
+		"erase-account",
+		"Close an account permanently and erase its personal data",
+	)
 	erase.Description = `Revokes all tokens of the account, and deletes its login, name, mail, password and second factor. The log keeps the account's id and what it did. ` +
 		`After a 503 the account may already be closed while some data is not deleted. Send the same request again to complete it.`
 	register(a, h, erase, a.eraseAccount)
@@ -267,7 +287,9 @@ func (a *api) awaitAccount(ctx context.Context, r ledger.AccountResult, wait tim
 
 func showAccountResult(r ledger.AccountResult) *accountOutput {
 	out := &accountOutput{
-		ETag: etag(r.Account.Version), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK,
+		ETag: etag(
+			r.Account.Version,
+		), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK,
 	}
 	out.Body.Account, out.Body.Position = showAccount(r.Account), uint64(r.Position)
 	return out

@@ -38,8 +38,12 @@ func readBody(w http.ResponseWriter, r *http.Request) *Problem {
 		return nil
 	}
 	typ, params, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	if err != nil || typ != "application/json" || params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
-		return problem("media_type", "the body is not JSON in UTF-8 by its Content-Type; send Content-Type: application/json")
+	if err != nil || typ != "application/json" ||
+		params["charset"] != "" && !strings.EqualFold(params["charset"], "utf-8") {
+		return problem(
+			"media_type",
+			"the body is not JSON in UTF-8 by its Content-Type; send Content-Type: application/json",
+		)
 	}
 	if err := strictjson.Check(body); err != nil {
 		return problem("malformed_request", "the body is not one JSON object: "+err.Error())

@@ -24,7 +24,10 @@ func credential(r *http.Request) (string, *Problem) {
 	}
 	scheme, token, _ := strings.Cut(headers[0], " ")
 	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
-		return "", problem("unauthenticated", "the header Authorization is malformed or repeated; send one header Authorization: Bearer <secret>")
+		return "", problem(
+			"unauthenticated",
+			"the header Authorization is malformed or repeated; send one header Authorization: Bearer <secret>",
+		)
 	}
 	return token, nil
 }
@@ -48,7 +51,10 @@ func (g *gate) caller(ctx context.Context, r *http.Request) (authz.Principal, *C
 // session returns the caller that a session's secret belongs to.
 func (g *gate) session(ctx context.Context, secret string) (authz.Principal, *Problem) {
 	if g.api.signIn == nil {
-		return authz.Principal{}, problem("unauthenticated", "this node does not accept sessions; send a token, or ask a ledger node")
+		return authz.Principal{}, problem(
+			"unauthenticated",
+			"this node does not accept sessions; send a token, or ask a ledger node",
+		)
 	}
 	caller, err := g.api.signIn.Authenticate(ctx, secret, addressFrom(ctx))
 	switch {

@@ -25,7 +25,12 @@ type confirmingWriter struct {
 
 // confirming returns the writer of a request's answer: w itself if the answer
 // needs no second check of the caller.
-func (g *gate) confirming(ctx context.Context, w http.ResponseWriter, r *http.Request, c *Credential) http.ResponseWriter {
+func (g *gate) confirming(
+	ctx context.Context,
+	w http.ResponseWriter,
+	r *http.Request,
+	c *Credential,
+) http.ResponseWriter {
 	if g.confirm == nil || c == nil || r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return w
 	}

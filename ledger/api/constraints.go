@@ -21,7 +21,13 @@ func showConstraints(c *events.Constraints) *Constraints {
 	if c.Empty() {
 		return nil
 	}
-	out := &Constraints{Origins: c.Origins, Methods: c.Methods, Audience: c.Audience, HeaderOnly: c.HeaderOnly, Rate: c.Rate}
+	out := &Constraints{
+		Origins:    c.Origins,
+		Methods:    c.Methods,
+		Audience:   c.Audience,
+		HeaderOnly: c.HeaderOnly,
+		Rate:       c.Rate,
+	}
 	for _, p := range c.CIDRs {
 		out.CIDRs = append(out.CIDRs, p.String())
 	}
@@ -33,11 +39,20 @@ func (c *Constraints) parse() (*events.Constraints, error) {
 	if c == nil {
 		return nil, nil
 	}
-	out := &events.Constraints{Origins: c.Origins, Methods: c.Methods, Audience: c.Audience, HeaderOnly: c.HeaderOnly, Rate: c.Rate}
+	out := &events.Constraints{
+		Origins:    c.Origins,
+		Methods:    c.Methods,
+		Audience:   c.Audience,
+		HeaderOnly: c.HeaderOnly,
+		Rate:       c.Rate,
+	}
 	for _, s := range c.CIDRs {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return nil, &ledger.FieldError{Field: "constraints.cidrs", Problem: events.Quote(s) + " is not a network such as 192.0.2.0/24"}
+			return nil, &ledger.FieldError{
+				Field:   "constraints.cidrs",
+				Problem: events.Quote(s) + " is not a network such as 192.0.2.0/24",
+			}
 		}
 		out.CIDRs = append(out.CIDRs, p)
 	}

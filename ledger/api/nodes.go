@@ -58,7 +58,12 @@ type listNodesOutput struct {
 }
 
 func (a *api) nodeRoutes(h huma.API) {
-	register(a, h, operation("nodes")(http.MethodGet, "/v1/nodes", "list-nodes", "List verifiers and their state"), a.listNodes)
+	register(
+		a,
+		h,
+		operation("nodes")(http.MethodGet, "/v1/nodes", "list-nodes", "List verifiers and their state"),
+		a.listNodes,
+	)
 }
 
 func (a *api) listNodes(ctx context.Context, _ *struct{}) (*listNodesOutput, error) {

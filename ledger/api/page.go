@@ -77,7 +77,10 @@ func parseIfMatch(s string) (ledger.Precondition, error) {
 	if s == "" || s == "*" {
 		return 0, nil
 	}
-	bad := &ledger.FieldError{Field: "If-Match", Problem: `not an ETag; send the ETag of the version you read, such as "42", or *`}
+	bad := &ledger.FieldError{
+		Field:   "If-Match",
+		Problem: `not an ETag; send the ETag of the version you read, such as "42", or *`,
+	}
 	v, err := strconv.ParseUint(strings.Trim(s, `"`), 10, 64)
 	if err != nil || v == 0 || s != etag(events.Position(v)) {
 		return 0, bad // each version has one spelling

@@ -102,7 +102,9 @@ func (a *api) setPolicy(ctx context.Context, in *setPolicyInput) (*setPolicyOutp
 // parse turns a policy into the ledger's.
 func (p Policy) parse() (events.Policy, error) {
 	out := events.Policy{
-		Makers: events.Makers(p.Makers), PlainRefused: p.PlainRefused, URLRefused: p.URLRefused, TokenSignIn: p.TokenSignIn,
+		Makers: events.Makers(
+			p.Makers,
+		), PlainRefused: p.PlainRefused, URLRefused: p.URLRefused, TokenSignIn: p.TokenSignIn,
 		SiteAdminsAnyAccount: p.AnyAccount,
 	}
 	if out.Makers == events.MakersAll {
@@ -146,8 +148,12 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 	}
 	out := PolicyInForce{
 		Policy: Policy{
-			MaxLife: duration(p.MaxLife), DefaultLife: duration(p.DefaultLife), MaxGrace: duration(p.MaxGrace), WarnBefore: duration(p.WarnBefore),
-			Makers: string(p.Makers), PlainRefused: p.PlainRefused, PlainUntil: timeOrNil(p.PlainUntil), URLRefused: p.URLRefused,
+			MaxLife: duration(
+				p.MaxLife,
+			), DefaultLife: duration(p.DefaultLife), MaxGrace: duration(p.MaxGrace), WarnBefore: duration(p.WarnBefore),
+			Makers: string(
+				p.Makers,
+			), PlainRefused: p.PlainRefused, PlainUntil: timeOrNil(p.PlainUntil), URLRefused: p.URLRefused,
 			AnyAccount: p.SiteAdminsAnyAccount, TokenSignIn: p.TokenSignIn, SessionIdle: duration(p.SessionIdle), SessionLife: duration(p.SessionLife),
 		},
 		TokensBefore: timeOrNil(p.TokensBefore), TokensUntil: uint64(p.TokensUntil), Version: uint64(p.Version),

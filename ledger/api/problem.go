@@ -165,8 +165,13 @@ func location(err error, field *ledger.FieldError) string {
 		return "header.If-Match"
 	case field.Field == "position":
 		return "path.position"
-	case field.Field == "cursor", field.Field == "wait", field.Field == "state", field.Field == "site", field.Field == "all",
-		field.Field == "resource", field.Field == "expiring":
+	case field.Field == "cursor",
+		field.Field == "wait",
+		field.Field == "state",
+		field.Field == "site",
+		field.Field == "all",
+		field.Field == "resource",
+		field.Field == "expiring":
 		return "query." + field.Field
 	}
 	return "body." + field.Field

@@ -58,7 +58,14 @@ type receiptOutput struct {
 }
 
 func (a *api) receiptRoutes(h huma.API) {
-	op := operation("receipts")(http.MethodGet, "/v1/receipts/{position}", "get-receipt", "Show the receipt for a position")
+	op := operation(
+		"receipts",
+	)(
+		http.MethodGet,
+		"/v1/receipts/{position}",
+		"get-receipt",
+		"Show the receipt for a position",
+	)
 	op.Description = `Shows the first receipt that covers the position. A receipt proves that every node has applied the log up to there, or can no longer answer checks. Without ?wait= only an existing receipt is returned.`
 	register(a, h, op, a.getReceipt)
 }

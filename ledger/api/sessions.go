@@ -75,11 +75,21 @@ type endSessionsInput struct {
 func (a *api) sessionRoutes(h huma.API) {
 	op := peopleOperation
 	register(a, h, op(http.MethodGet, "/v1/session", "get-session", "Show the caller's session"), a.getSession)
-	register(a, h, op(http.MethodPost, "/v1/session/prove", "prove", "Re-authenticate the caller (valid for five minutes)"), a.reauthenticate)
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/session/prove", "prove", "Re-authenticate the caller (valid for five minutes)"),
+		a.reauthenticate,
+	)
 	register(a, h, op(http.MethodPost, "/v1/session/end", "sign-out", "End the caller's session"), a.signOut)
 	register(a, h, op(http.MethodGet, "/v1/sessions", "list-sessions", "List sessions"), a.listSessions)
 	register(a, h, op(http.MethodPost, "/v1/sessions/{id}/end", "end-session", "End a session"), a.endSession)
-	register(a, h, op(http.MethodPost, "/v1/sessions/end", "end-sessions", "End all sessions of an account"), a.endSessions)
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/sessions/end", "end-sessions", "End all sessions of an account"),
+		a.endSessions,
+	)
 }
 
 func (a *api) getSession(ctx context.Context, _ *struct{}) (*sessionOutput, error) {
@@ -91,7 +101,11 @@ func (a *api) getSession(ctx context.Context, _ *struct{}) (*sessionOutput, erro
 }
 
 func (a *api) reauthenticate(ctx context.Context, in *reauthenticateInput) (*sessionOutput, error) {
-	s, err := a.signIn.Reauthenticate(ctx, callerFrom(ctx), signin.Reauthentication{Password: []byte(in.Body.Password), Code: in.Body.Code})
+	s, err := a.signIn.Reauthenticate(
+		ctx,
+		callerFrom(ctx),
+		signin.Reauthentication{Password: []byte(in.Body.Password), Code: in.Body.Code},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +115,12 @@ func (a *api) reauthenticate(ctx context.Context, in *reauthenticateInput) (*ses
 func showOwnSession(ctx context.Context, s signin.Session) *sessionOutput {
 	c := callerFrom(ctx)
 	out := &sessionOutput{}
-	out.Body.Session, out.Body.Scopes, out.Body.Inherit = showSession(s, c.Session), events.ScopeStrings(c.Scopes), c.Inherit
+	out.Body.Session, out.Body.Scopes, out.Body.Inherit = showSession(
+		s,
+		c.Session,
+	), events.ScopeStrings(
+		c.Scopes,
+	), c.Inherit
 	return out
 }
 

@@ -117,13 +117,73 @@ func (a *api) peopleRoutes(h huma.API) {
 		return o
 	}
 	register(a, h, open(op(http.MethodPost, "/v1/session", "sign-in", "Open a session")), a.openSession)
-	register(a, h, open(op(http.MethodPost, "/v1/password", "set-password", "Set a password with an invitation")), a.setPassword)
-	register(a, h, op(http.MethodPut, "/v1/password", "change-password", "Change the caller's password and end its other sessions"), a.changePassword)
-	register(a, h, op(http.MethodPost, "/v1/accounts/{id}/invite", "invite", "Create an invitation for a person to set a password"), a.invite)
-	register(a, h, op(http.MethodPost, "/v1/second-factor", "add-second-factor", "Start adding or replacing the caller's second factor"), a.addSecondFactor)
-	register(a, h, op(http.MethodPost, "/v1/second-factor/confirm", "confirm-second-factor", "Confirm the new second factor with one of its codes"), a.confirmSecondFactor)
-	register(a, h, op(http.MethodPost, "/v1/second-factor/recovery-codes", "renew-recovery-codes", "Replace the caller's recovery codes"), a.renewRecovery)
-	register(a, h, op(http.MethodPost, "/v1/second-factor/remove", "remove-second-factor", "Remove the caller's second factor"), a.removeSecondFactor)
+	register(
+		a,
+		h,
+		open(op(http.MethodPost, "/v1/password", "set-password", "Set a password with an invitation")),
+		a.setPassword,
+	)
+	register(
+		a,
+		h,
+		op(
+			http.MethodPut,
+			"/v1/password",
+			"change-password",
+			"Change the caller's password and end its other sessions",
+		),
+		a.changePassword,
+	)
+	register(
+		a,
+		h,
+		op(
+			http.MethodPost,
+			"/v1/accounts/{id}/invite",
+			"invite",
+			"Create an invitation for a person to set a password",
+		),
+		a.invite,
+	)
+	register(
+		a,
+		h,
+		op(
+			http.MethodPost,
+			"/v1/second-factor",
+			"add-second-factor",
+			"Start adding or replacing the caller's second factor",
+		),
+		a.addSecondFactor,
+	)
+	register(
+		a,
+		h,
+		op(
+			http.MethodPost,
+			"/v1/second-factor/confirm",
+			"confirm-second-factor",
+			"Confirm the new second factor with one of its codes",
+		),
+		a.confirmSecondFactor,
+	)
+	register(
+		a,
+		h,
+		op(
+			http.MethodPost,
+			"/v1/second-factor/recovery-codes",
+			"renew-recovery-codes",
+			"Replace the caller's recovery codes",
+		),
+		a.renewRecovery,
+	)
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/second-factor/remove", "remove-second-factor", "Remove the caller's second factor"),
+		a.removeSecondFactor,
+	)
 	a.sessionRoutes(h)
 }
 
@@ -151,7 +211,10 @@ func (a *api) openSession(ctx context.Context, in *signInInput) (*signInOutput, 
 	case b.Token != "":
 		opened, err = a.signIn.SignInToken(ctx, b.Token, addressFrom(ctx))
 	default:
-		opened, err = a.signIn.SignIn(ctx, signin.Attempt{Login: b.Login, Password: []byte(b.Password), Code: b.Code, Address: addressFrom(ctx)})
+		opened, err = a.signIn.SignIn(
+			ctx,
+			signin.Attempt{Login: b.Login, Password: []byte(b.Password), Code: b.Code, Address: addressFrom(ctx)},
+		)
 	}
 	if err != nil {
 		return nil, err

@@ -160,11 +160,31 @@ func (a *api) tokenRoutes(h huma.API) {
 	register(a, h, create, a.createToken)
 	register(a, h, op(http.MethodGet, "/v1/tokens", "list-tokens", "List tokens"), a.listTokens)
 	register(a, h, op(http.MethodGet, "/v1/tokens/{id}", "get-token", "Show a token"), a.getToken)
-	register(a, h, op(http.MethodPatch, "/v1/tokens/{id}", "edit-token", "Change a token's scopes, labels, expiry or constraints"), a.editToken)
-	register(a, h, op(http.MethodPost, "/v1/tokens/{id}/rotate", "rotate-token", "Replace a token's secret"), a.rotateToken)
+	register(
+		a,
+		h,
+		op(http.MethodPatch, "/v1/tokens/{id}", "edit-token", "Change a token's scopes, labels, expiry or constraints"),
+		a.editToken,
+	)
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/tokens/{id}/rotate", "rotate-token", "Replace a token's secret"),
+		a.rotateToken,
+	)
 	register(a, h, op(http.MethodPost, "/v1/tokens/{id}/suspend", "suspend-token", "Suspend a token"), a.suspendToken)
-	register(a, h, op(http.MethodPost, "/v1/tokens/{id}/resume", "resume-token", "Resume a suspended token"), a.resumeToken)
-	register(a, h, op(http.MethodPost, "/v1/tokens/{id}/revoke", "revoke-token", "Revoke a token permanently"), a.revokeToken)
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/tokens/{id}/resume", "resume-token", "Resume a suspended token"),
+		a.resumeToken,
+	)
+	register(
+		a,
+		h,
+		op(http.MethodPost, "/v1/tokens/{id}/revoke", "revoke-token", "Revoke a token permanently"),
+		a.revokeToken,
+	)
 }
 
 const createTokenDescription = `Creates a token. The answer shows its secret once.
@@ -368,7 +388,9 @@ func (a *api) awaitToken(ctx context.Context, r ledger.TokenResult, wait time.Du
 func showTokenResult(r ledger.TokenResult) *tokenOutput {
 	secret := r.Secret.Reveal()
 	return &tokenOutput{
-		ETag: etag(r.Token.Version), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK,
+		ETag: etag(
+			r.Token.Version,
+		), Position: uint64(r.Position), Replayed: replayed(r.Replayed), Status: http.StatusOK,
 		Body: tokenBody{
 			Token: showToken(r.Token), Secret: secret, Position: uint64(r.Position),
 			SecretShown: r.Made && secret == "",

@@ -149,7 +149,8 @@ func (a Authorizer) IsSiteAdmin(p Principal) bool {
 func (a Authorizer) withinAdminScope(scopes []events.Scope, p Principal) bool {
 	admin := a.Model.Admin()
 	for _, s := range scopes {
-		if admin == "" || s.Type == "" || !a.Model.AnyCovers(p.Scopes, events.Scope{Permission: admin, Type: s.Type, ID: s.ID}) {
+		if admin == "" || s.Type == "" ||
+			!a.Model.AnyCovers(p.Scopes, events.Scope{Permission: admin, Type: s.Type, ID: s.ID}) {
 			return false
 		}
 	}
@@ -180,7 +181,8 @@ func (a Authorizer) CanSeeDetails(p Principal, account *events.Account) bool {
 
 // CanLookUp reports whether the principal may learn which account has a login.
 func (a Authorizer) CanLookUp(p Principal, account *events.Account) bool {
-	return a.CanSeeDetails(p, account) || a.hasRelation(p, relAccount, Target{Account: account}) || a.reaches(p, account)
+	return a.CanSeeDetails(p, account) || a.hasRelation(p, relAccount, Target{Account: account}) ||
+		a.reaches(p, account)
 }
 
 // authorizeEscalation returns why the principal may not do an operation that
@@ -207,7 +209,11 @@ func (a Authorizer) authorizeEscalation(p Principal, op Operation, held []relati
 		if need := issuersNeed[policy.Makers]; need != "" {
 			return fmt.Errorf("%w: the policy requires %s to %s", errdefs.ErrForbidden, need, op)
 		}
-		return fmt.Errorf("%w: self-service is off for the account or for its owner; ask a superuser to %s", errdefs.ErrForbidden, op)
+		return fmt.Errorf(
+			"%w: self-service is off for the account or for its owner; ask a superuser to %s",
+			errdefs.ErrForbidden,
+			op,
+		)
 	}
 	if p.Session == "" && !a.CanManage(p) {
 		return fmt.Errorf("%w: a token needs the permission %s to %s", errdefs.ErrForbidden, events.Mint, op)
@@ -254,7 +260,11 @@ func (a Authorizer) CheckCeiling(p Principal, target Target) error {
 			"that needs the account's person, a token that inherits them too, or %s", errdefs.ErrForbidden, events.Superuser)
 	}
 	if missing := a.Model.Missing(p.Scopes, target.Scopes); len(missing) > 0 {
-		return fmt.Errorf("%w: the token would have %s, which you do not have", errdefs.ErrForbidden, strings.Join(events.ScopeStrings(missing), ", "))
+		return fmt.Errorf(
+			"%w: the token would have %s, which you do not have",
+			errdefs.ErrForbidden,
+			strings.Join(events.ScopeStrings(missing), ", "),
+		)
 	}
 	return nil
 }
@@ -274,7 +284,8 @@ func denied(r rule, visible bool) error {
 		need = "one of: " + strings.Join(needs, "; ")
 	}
 	hidden := ""
-	if !visible && slices.ContainsFunc(r.any, func(rel relation) bool { return rel != relSuperuser && rel != relAuditor }) {
+	if !visible &&
+		slices.ContainsFunc(r.any, func(rel relation) bool { return rel != relSuperuser && rel != relAuditor }) {
 		hidden = ". If it does not exist, you see the same message"
 	}
 	return fmt.Errorf("%w: to %s you need %s%s", errdefs.ErrForbidden, r.op, need, hidden)

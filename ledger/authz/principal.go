@@ -92,7 +92,11 @@ func (a Authorizer) checkSession(p Principal, account *events.Account) error {
 		!p.Began.IsZero() && (p.Began.Before(account.TokensBefore) || p.Began.Before(policy.TokensBefore)):
 		return fmt.Errorf("%w: session %s was ended by a bulk revocation of tokens", errdefs.ErrCallerEnded, p.Session)
 	case !p.Began.IsZero() && !a.Now().Before(p.Began.Add(policy.Life())):
-		return fmt.Errorf("%w: session %s has reached the maximum lifetime of sessions", errdefs.ErrCallerEnded, p.Session)
+		return fmt.Errorf(
+			"%w: session %s has reached the maximum lifetime of sessions",
+			errdefs.ErrCallerEnded,
+			p.Session,
+		)
 	case p.Token != "" && !policy.TokenSignIn:
 		return fmt.Errorf("%w: the policy does not allow tokens to open sessions", errdefs.ErrCallerEnded)
 	}
@@ -118,7 +122,12 @@ func (a Authorizer) currentToken(p Principal, account *events.Account) (*events.
 	case t.State != events.Active:
 		return nil, fmt.Errorf("%w: token %s is %s", errdefs.ErrCallerEnded, t.ID, t.State)
 	case !t.Expires.IsZero() && !now.Before(t.Expires):
-		return nil, fmt.Errorf("%w: token %s expired at %s", errdefs.ErrCallerEnded, t.ID, t.Expires.Format(time.RFC3339))
+		return nil, fmt.Errorf(
+			"%w: token %s expired at %s",
+			errdefs.ErrCallerEnded,
+			t.ID,
+			t.Expires.Format(time.RFC3339),
+		)
 	case events.CutOff(t, account, policy):
 		return nil, fmt.Errorf("%w: token %s was revoked by a bulk revocation", errdefs.ErrCallerEnded, t.ID)
 	}

@@ -34,7 +34,11 @@ func FromWrongClock(past, now time.Time) bool { return past.Sub(now) > maxClockD
 // token authenticated passes.
 func (a Authorizer) CheckReauth(p Principal, op Operation) error {
 	if p.Session != "" && p.Proved.IsZero() {
-		return fmt.Errorf("%w: a token opened this session; to %s you must sign in with a password", errdefs.ErrForbidden, op)
+		return fmt.Errorf(
+			"%w: a token opened this session; to %s you must sign in with a password",
+			errdefs.ErrForbidden,
+			op,
+		)
 	}
 	if p.Session != "" && !Recent(p.Proved, a.Now()) {
 		return &errdefs.ReauthError{Operation: string(op), MaxAge: MaxAuthAge}

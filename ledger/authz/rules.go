@@ -125,7 +125,9 @@ func Table() string {
 	for _, rel := range relations {
 		fmt.Fprintf(&b, " %s |", rel)
 	}
-	b.WriteString(" a person re-authenticates | a token needs mint |\n|---|" + strings.Repeat("---|", len(relations)+2) + "\n")
+	b.WriteString(
+		" a person re-authenticates | a token needs mint |\n|---|" + strings.Repeat("---|", len(relations)+2) + "\n",
+	)
 	for _, r := range rules {
 		fmt.Fprintf(&b, "| %s |", r.op)
 		for _, rel := range relations {

@@ -217,7 +217,11 @@ func (k *Keeper) writes(err error) {
 	defer k.mu.Unlock()
 	switch was := k.failed; {
 	case err != nil && !was:
-		k.log.Warn("cannot write barriers; changes are in force at each node's own pace, and no receipt says so", "err", err)
+		k.log.Warn(
+			"cannot write barriers; changes are in force at each node's own pace, and no receipt says so",
+			"err",
+			err,
+		)
 	case err == nil && was:
 		k.log.Info("barriers are written again")
 	}

@@ -282,7 +282,11 @@ func (m *Machine) know(at events.LeaseSeq, floor events.Position, now time.Durat
 	if m.applied <= m.floor {
 		m.uncovered = 0
 	}
-	i, known := slices.BinarySearchFunc(m.barriers, at, func(f committedBarrier, at events.LeaseSeq) int { return int(f.at) - int(at) })
+	i, known := slices.BinarySearchFunc(
+		m.barriers,
+		at,
+		func(f committedBarrier, at events.LeaseSeq) int { return int(f.at) - int(at) },
+	)
 	if known {
 		return
 	}
@@ -479,7 +483,8 @@ func (m *Machine) Outstanding(w *Wait, now time.Duration) (map[events.Holder]tim
 		all = w.barrier.seen + m.lease + m.margin
 	}
 	for h, holder := range m.holders {
-		if _, stopped := w.stops[h]; stopped || holder.Lease == 0 || holder.ends(m) <= max(w.begun, now) || all > 0 && holder.First > w.barrier.at {
+		if _, stopped := w.stops[h]; stopped || holder.Lease == 0 || holder.ends(m) <= max(w.begun, now) ||
+			all > 0 && holder.First > w.barrier.at {
 			continue
 		}
 		if list[h] = holder.ends(m); all > 0 {

@@ -75,7 +75,11 @@ const errCodeNoMessage = 10037
 func (s *jetStream) Last(ctx context.Context) (events.LeaseSeq, *events.Barrier, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	m, err := s.conn.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+events.LeaseStreamName, []byte(`{"last_by_subj":"`+events.BarrierSubject+`"}`))
+	m, err := s.conn.RequestWithContext(
+		ctx,
+		"$JS.API.STREAM.MSG.GET."+events.LeaseStreamName,
+		[]byte(`{"last_by_subj":"`+events.BarrierSubject+`"}`),
+	)
 	if err != nil {
 		return 0, nil, fmt.Errorf("read the last barrier: %w", err)
 	}
@@ -95,7 +99,9 @@ func (s *jetStream) Last(ctx context.Context) (events.LeaseSeq, *events.Barrier,
 	case got.Error != nil:
 		return 0, nil, fmt.Errorf("read the last barrier: %w", got.Error)
 	}
-	_, b, err := events.DecodeLease(events.LeaseMessage{Seq: got.Message.Seq, Subject: events.BarrierSubject, Data: got.Message.Data})
+	_, b, err := events.DecodeLease(
+		events.LeaseMessage{Seq: got.Message.Seq, Subject: events.BarrierSubject, Data: got.Message.Data},
+	)
 	if err != nil {
 		return 0, nil, fmt.Errorf("read the last barrier: %w", err)
 	}

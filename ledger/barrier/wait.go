@@ -71,7 +71,13 @@ func (k *Keeper) Begin(covers events.Position) *Pending {
 		return p
 	}
 	now := k.cfg.Boottime()
-	p := &Pending{k: k, w: k.m.Ask(covers, now), done: make(chan struct{}), asked: k.cfg.Now().UTC().Round(0), begun: now}
+	p := &Pending{
+		k:     k,
+		w:     k.m.Ask(covers, now),
+		done:  make(chan struct{}),
+		asked: k.cfg.Now().UTC().Round(0),
+		begun: now,
+	}
 	if len(k.open) >= maxOpen {
 		k.endWaitLocked(p, p, now, false)
 		return p
@@ -147,7 +153,15 @@ func (k *Keeper) progressLocked(p *Pending, now time.Duration, complete bool) Pr
 	if !complete {
 		waiting, all := k.m.Outstanding(p.w, now)
 		for h, latest := range waiting {
-			progress.Nodes = append(progress.Nodes, Node{Holder: h, Instances: k.m.holders[h].Instances(), Latest: wall(latest), Applied: k.m.holders[h].Applied})
+			progress.Nodes = append(
+				progress.Nodes,
+				Node{
+					Holder:    h,
+					Instances: k.m.holders[h].Instances(),
+					Latest:    wall(latest),
+					Applied:   k.m.holders[h].Applied,
+				},
+			)
 		}
 		if all > 0 {
 			progress.Latest = wall(all)

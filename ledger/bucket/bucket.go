@@ -186,13 +186,19 @@ const retryPause = 50 * time.Millisecond
 // never answered, however long one waits. So each request has a limit of its own.
 func unanswered(err error) bool {
 	var api *jetstream.APIError
-	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) || errors.Is(err, nats.ErrNoResponders) ||
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) ||
+		errors.Is(err, nats.ErrNoResponders) ||
 		errors.As(err, &api) && api.Code == http.StatusServiceUnavailable
 }
 
 // FindStream returns a stream that exists. It asks again until ctx ends if the servers
 // do not answer within timeout, which is two seconds if it is zero.
-func FindStream(ctx context.Context, js jetstream.JetStream, name string, timeout time.Duration) (jetstream.Stream, error) {
+func FindStream(
+	ctx context.Context,
+	js jetstream.JetStream,
+	name string,
+	timeout time.Duration,
+) (jetstream.Stream, error) {
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
@@ -223,8 +229,11 @@ func settings(cfg Config) jetstream.StreamConfig {
 func check(have jetstream.StreamConfig) error {
 	switch {
 	case have.MaxMsgsPerSubject != maxRevisions, have.MaxMsgs > 0, have.MaxBytes > 0, have.MaxAge != 0:
-		return fmt.Errorf("%w: the server must not remove records by itself, want max_msgs_per_subject %d and no other limit",
-			ErrOtherSettings, maxRevisions)
+		return fmt.Errorf(
+			"%w: the server must not remove records by itself, want max_msgs_per_subject %d and no other limit",
+			ErrOtherSettings,
+			maxRevisions,
+		)
 	case have.DenyDelete, have.Storage != jetstream.FileStorage:
 		return fmt.Errorf("%w: want file storage and deletes allowed", ErrOtherSettings)
 	}
@@ -503,7 +512,10 @@ func (b *Bucket) cleanAll(ctx context.Context) error {
 				done = true // all existing messages have been delivered
 				break
 			}
-			keys[e.Key()] = found{revisions: keys[e.Key()].revisions + 1, tombstone: e.Operation() != jetstream.KeyValuePut}
+			keys[e.Key()] = found{
+				revisions: keys[e.Key()].revisions + 1,
+				tombstone: e.Operation() != jetstream.KeyValuePut,
+			}
 		case <-time.After(b.timeout):
 			return context.DeadlineExceeded
 		case <-ctx.Done():

@@ -23,7 +23,12 @@ var errStale = errors.New("line has a later event")
 // append publishes e on the condition that its line ends at end. It returns
 // errStale if the line does not, and [errdefs.ErrUnavailable] if the event is
 // not stored or the outcome is unknown.
-func (w *Writer) append(ctx context.Context, e *events.Event, end events.Position, filter string) (events.Position, error) {
+func (w *Writer) append(
+	ctx context.Context,
+	e *events.Event,
+	end events.Position,
+	filter string,
+) (events.Position, error) {
 	data, err := events.Encode(e)
 	if err != nil {
 		return 0, err
@@ -43,7 +48,11 @@ func (w *Writer) append(ctx context.Context, e *events.Event, end events.Positio
 			// The later event may be this one, from an earlier try.
 		case errors.As(err, &refused):
 			if !unknown {
-				return 0, fmt.Errorf("%w: nothing was changed: the log refused the event: %w", errdefs.ErrUnavailable, err)
+				return 0, fmt.Errorf(
+					"%w: nothing was changed: the log refused the event: %w",
+					errdefs.ErrUnavailable,
+					err,
+				)
 			}
 		default:
 			unknown = true // a lost answer looks like a lost event
@@ -53,7 +62,10 @@ func (w *Writer) append(ctx context.Context, e *events.Event, end events.Positio
 			return at, err
 		}
 		if !clock.Sleep(ctx, retryWait) {
-			return 0, fmt.Errorf("%w: the log did not answer, so it is unknown whether the change was stored; send the same request with the same Idempotency-Key to find out", errdefs.ErrUnavailable)
+			return 0, fmt.Errorf(
+				"%w: the log did not answer, so it is unknown whether the change was stored; send the same request with the same Idempotency-Key to find out",
+				errdefs.ErrUnavailable,
+			)
 		}
 	}
 }
@@ -62,7 +74,12 @@ func (w *Writer) append(ctx context.Context, e *events.Event, end events.Positio
 // line's first event after end. If that event is e, e is stored. If it is another
 // event, e can never be stored. If there is none, the outcome is still unknown
 // and resolved is false.
-func (w *Writer) resolve(ctx context.Context, e *events.Event, end events.Position, filter string) (at events.Position, resolved bool, err error) {
+func (w *Writer) resolve(
+	ctx context.Context,
+	e *events.Event,
+	end events.Position,
+	filter string,
+) (at events.Position, resolved bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.TryTimeout)
 	defer cancel()
 	m, err := w.cfg.Stream.GetMsg(ctx, uint64(end)+1, jetstream.WithGetMsgSubject(filter))
@@ -130,7 +147,11 @@ func wrongLastSequence(err error) bool {
 
 // AppendOwn appends an event of the ledger itself without a condition. It returns
 // the event's position and time, and does not wait until the event is applied.
-func (w *Writer) AppendOwn(ctx context.Context, about string, change events.Change) (events.Position, time.Time, error) {
+func (w *Writer) AppendOwn(
+	ctx context.Context,
+	about string,
+	change events.Change,
+) (events.Position, time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.CommandTimeout)
 	defer cancel()
 	now := w.cfg.Now().UTC().Round(0)

@@ -43,7 +43,11 @@ func (w *Writer) Confirm(ctx context.Context) (events.Position, error) {
 		err = ctx.Err()
 	}
 	if err != nil {
-		return 0, fmt.Errorf("%w: nothing was changed: the log did not confirm its end: %w", errdefs.ErrUnavailable, err)
+		return 0, fmt.Errorf(
+			"%w: nothing was changed: the log did not confirm its end: %w",
+			errdefs.ErrUnavailable,
+			err,
+		)
 	}
 	return c.at, w.waitApplied(ctx, c.at)
 }

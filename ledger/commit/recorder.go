@@ -65,7 +65,12 @@ func (r *recorder) Policy() (events.PolicyState, error) {
 }
 
 // Tokens records that something was read, without versions.
-func (r *recorder) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error) {
+func (r *recorder) Tokens(
+	account events.AccountID,
+	keep func(*events.Token) bool,
+	after events.TokenID,
+	limit int,
+) ([]*events.Token, bool, error) {
 	r.read = true
 	return r.View.Tokens(account, keep, after, limit)
 }

@@ -29,7 +29,12 @@ type View interface {
 	// Receipt returns the receipt that covers a position: of several the one that
 	// covers least.
 	Receipt(at events.Position) (*events.Receipt, error)
-	Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) ([]*events.Token, bool, error)
+	Tokens(
+		account events.AccountID,
+		keep func(*events.Token) bool,
+		after events.TokenID,
+		limit int,
+	) ([]*events.Token, bool, error)
 	Accounts(after events.AccountID, limit int) ([]*events.Account, bool, error)
 	// DigestTaken reports whether a token has, or ever had, a secret with the
 	// digest.
@@ -148,7 +153,11 @@ func (w *Writer) Run(ctx context.Context, c Command) (Outcome, error) {
 			return done, err
 		}
 		if ctx.Err() != nil {
-			return Outcome{}, fmt.Errorf("%w: nothing was changed: the records that the command read kept changing: %w", errdefs.ErrUnavailable, ctx.Err())
+			return Outcome{}, fmt.Errorf(
+				"%w: nothing was changed: the records that the command read kept changing: %w",
+				errdefs.ErrUnavailable,
+				ctx.Err(),
+			)
 		}
 	}
 }
@@ -277,11 +286,19 @@ func (r *running) append(ctx context.Context, e *events.Event, end events.Positi
 	}
 	// The event is durable now. A crash below loses only the answer.
 	if err := r.w.cfg.View.WaitApplied(ctx, at); err != nil {
-		return Outcome{}, false, fmt.Errorf("stored at position %d, but this node has not applied it yet: %w", at, errdefs.Unavailable(err))
+		return Outcome{}, false, fmt.Errorf(
+			"stored at position %d, but this node has not applied it yet: %w",
+			at,
+			errdefs.Unavailable(err),
+		)
 	}
 	_, void, err := r.w.cfg.View.Void(at)
 	if err != nil {
-		return Outcome{}, false, fmt.Errorf("stored at position %d, but this node cannot tell whether it had an effect: %w", at, errdefs.Unavailable(err))
+		return Outcome{}, false, fmt.Errorf(
+			"stored at position %d, but this node cannot tell whether it had an effect: %w",
+			at,
+			errdefs.Unavailable(err),
+		)
 	}
 	if void {
 		// A record that the decision read changed before the event; perhaps the

@@ -124,7 +124,12 @@ var ErrNoRecord = errors.New("the directory has no record of the account")
 
 // Edit sets name and mail, except those that are nil or that an event after the
 // position at has set. It returns the record, or [ErrNoRecord].
-func (d *Directory) Edit(ctx context.Context, id events.AccountID, at events.Position, name, mail *string) (Record, error) {
+func (d *Directory) Edit(
+	ctx context.Context,
+	id events.AccountID,
+	at events.Position,
+	name, mail *string,
+) (Record, error) {
 	return d.change(ctx, id, func(r *Record, found bool) error {
 		if !found {
 			return ErrNoRecord
@@ -142,7 +147,11 @@ func (d *Directory) Edit(ctx context.Context, id events.AccountID, at events.Pos
 // change lets f change an account's record and writes the result. If f returns
 // an error, nothing is written. If the record changed or was removed in between,
 // f is called again.
-func (d *Directory) change(ctx context.Context, id events.AccountID, f func(r *Record, found bool) error) (Record, error) {
+func (d *Directory) change(
+	ctx context.Context,
+	id events.AccountID,
+	f func(r *Record, found bool) error,
+) (Record, error) {
 	for {
 		var old Record
 		e, err := d.bucket.Get(ctx, accountKey(id))
@@ -253,8 +262,14 @@ func (d *Directory) tryRequestKey(ctx context.Context, create bool) ([]byte, err
 	case !errors.Is(err, bucket.ErrNotFound):
 		return e.Value, err
 	case !create:
-		return nil, fmt.Errorf("%w: the log has events, but bucket %s has no record %s; nothing was created in its place: "+
-			"stop all ledgers and restore the folder of stream KV_%s from a backup", bucket.ErrLost, BucketName, name, BucketName)
+		return nil, fmt.Errorf(
+			"%w: the log has events, but bucket %s has no record %s; nothing was created in its place: "+
+				"stop all ledgers and restore the folder of stream KV_%s from a backup",
+			bucket.ErrLost,
+			BucketName,
+			name,
+			BucketName,
+		)
 	}
 	key := make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // it never fails

@@ -54,9 +54,15 @@ func parseRoutes(routes []string) ([]*url.URL, error) {
 		// The URL is not quoted: a password in it must not reach an error text.
 		switch {
 		case err != nil || u.Hostname() == "" || u.Port() == "" || u.Port() == "0" || strings.Trim(u.Path, "/") != "":
-			return nil, fmt.Errorf("URL %d of the cluster has no host and port: use one such as nats://10.0.0.1:7604", len(urls)+1)
+			return nil, fmt.Errorf(
+				"URL %d of the cluster has no host and port: use one such as nats://10.0.0.1:7604",
+				len(urls)+1,
+			)
 		case u.User != nil:
-			return nil, fmt.Errorf("URL %d of the cluster has a user or password: remove it, because servers use their certificates", len(urls)+1)
+			return nil, fmt.Errorf(
+				"URL %d of the cluster has a user or password: remove it, because servers use their certificates",
+				len(urls)+1,
+			)
 		case seen[u.Host]:
 			return nil, fmt.Errorf("URL %d of the cluster: %s is repeated", len(urls)+1, u.Host)
 		}
@@ -146,7 +152,9 @@ func (s *Server) SetMembers(members Members) error {
 		return fmt.Errorf("change members: this node, %s, is not in the list", s.cfg.Credentials.Name)
 	}
 	if !maps.Equal(members.pins(), s.cfg.Credentials.Members.pins()) {
-		return errors.New("change members: the list has other ledgers than before: restart the ledgers one after the other with the new list")
+		return errors.New(
+			"change members: the list has other ledgers than before: restart the ledgers one after the other with the new list",
+		)
 	}
 	if err := members.validate(); err != nil {
 		return fmt.Errorf("change members: %w", err)

@@ -267,7 +267,13 @@ func (s *Server) Held() (Copy, error) {
 			c.First = 0
 		}
 		if st.LastSeq > 0 && st.FirstSeq != 1 || st.NumDeleted > 0 || st.Lost != nil || st.Msgs != st.LastSeq {
-			return c, fmt.Errorf("%w: it has %d of the positions %d to %d", ErrCopyDamaged, st.Msgs, st.FirstSeq, st.LastSeq)
+			return c, fmt.Errorf(
+				"%w: it has %d of the positions %d to %d",
+				ErrCopyDamaged,
+				st.Msgs,
+				st.FirstSeq,
+				st.LastSeq,
+			)
 		}
 		return c, nil
 	}

@@ -67,7 +67,10 @@ func checkKind(dir string, clustered bool) error {
 	}
 	switch {
 	case clustered && stream && !meta:
-		return fmt.Errorf("%s has a log that one ledger kept alone, and a cluster would delete it: start it as before, without a cluster, or restore its backup into one", dir)
+		return fmt.Errorf(
+			"%s has a log that one ledger kept alone, and a cluster would delete it: start it as before, without a cluster, or restore its backup into one",
+			dir,
+		)
 	case !clustered && meta:
 		return fmt.Errorf("%s has a cluster's copy of a log: start it as a member of the cluster, as before", dir)
 	}

@@ -50,9 +50,19 @@ func checkOwn(path string) error {
 	private := uid == gid && ours(uid)
 	switch {
 	case !ours(uid):
-		return fmt.Errorf("%w: %s belongs to user %d: give it to the user that runs this program (chown), or name another folder", ErrFolder, path, uid)
+		return fmt.Errorf(
+			"%w: %s belongs to user %d: give it to the user that runs this program (chown), or name another folder",
+			ErrFolder,
+			path,
+			uid,
+		)
 	case mode&others != 0, mode&group != 0 && !private:
-		return fmt.Errorf("%w: other users may write %s (mode %04o), and could plant files or links in it: chmod go-w it, and look at what is in it first", ErrFolder, path, mode.Perm())
+		return fmt.Errorf(
+			"%w: other users may write %s (mode %04o), and could plant files or links in it: chmod go-w it, and look at what is in it first",
+			ErrFolder,
+			path,
+			mode.Perm(),
+		)
 	}
 	return nil
 }
@@ -69,9 +79,19 @@ func checkAbove(path string, itself bool) error {
 	const others = 0o002
 	switch {
 	case !ours(uid):
-		return fmt.Errorf("%w: %s, on the way to it, belongs to user %d, who could put another in its place", ErrFolder, path, uid)
+		return fmt.Errorf(
+			"%w: %s, on the way to it, belongs to user %d, who could put another in its place",
+			ErrFolder,
+			path,
+			uid,
+		)
 	case !link && info.Mode()&others != 0 && info.Mode()&fs.ModeSticky == 0:
-		return fmt.Errorf("%w: other users may write %s, on the way to it (mode %04o), and could put another in its place", ErrFolder, path, info.Mode().Perm())
+		return fmt.Errorf(
+			"%w: other users may write %s, on the way to it (mode %04o), and could put another in its place",
+			ErrFolder,
+			path,
+			info.Mode().Perm(),
+		)
 	}
 	return nil
 }

@@ -141,8 +141,11 @@ func planIssue(dir string, requests []Request) (issuePlan, error) {
 		p.missing = append(p.missing, r)
 		// Names that differ only by case share a folder on some systems.
 		if taken[strings.ToLower(r.Name)] {
-			problems = append(problems, fmt.Errorf("%s %w: to replace them, remove the name from %s and delete its folder",
-				r.Name, ErrIssued, fileMembers))
+			problems = append(
+				problems,
+				fmt.Errorf("%s %w: to replace them, remove the name from %s and delete its folder",
+					r.Name, ErrIssued, fileMembers),
+			)
 		} else if _, err := os.Lstat(nodeDir(dir, r.Name)); err == nil {
 			problems = append(problems, fmt.Errorf("%s exists, but %s does not name the node: remove the folder first",
 				nodeDir(dir, r.Name), fileMembers))
@@ -344,7 +347,11 @@ func (a *authority) issue(dir string, r Request) (Member, error) {
 }
 
 // sign creates a certificate. It is self-signed if parent is nil.
-func sign(template, parent *x509.Certificate, public *ecdsa.PublicKey, by *ecdsa.PrivateKey) (*x509.Certificate, []byte, error) {
+func sign(
+	template, parent *x509.Certificate,
+	public *ecdsa.PublicKey,
+	by *ecdsa.PrivateKey,
+) (*x509.Certificate, []byte, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		return nil, nil, err

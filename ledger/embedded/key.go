@@ -70,7 +70,10 @@ func loadKey(path string) (Key, error) {
 	}
 	// On Windows the mode says nothing about who can read.
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return Key{}, fmt.Errorf("other users can read it (mode %04o): replace the key if somebody may have read it, then set mode 0600", mode)
+		return Key{}, fmt.Errorf(
+			"other users can read it (mode %04o): replace the key if somebody may have read it, then set mode 0600",
+			mode,
+		)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, 1<<10))
 	if err != nil {
@@ -78,7 +81,9 @@ func loadKey(path string) (Key, error) {
 	}
 	defer clear(data)
 	// Errors from here on are not returned: they might quote the seed.
-	malformed := errors.New("holds no user seed (58 characters, beginning with SU): restore the file, or remove it to get a new key")
+	malformed := errors.New(
+		"holds no user seed (58 characters, beginning with SU): restore the file, or remove it to get a new key",
+	)
 	seed := bytes.TrimSpace(data)
 	prefix, raw, err := nkeys.DecodeSeed(seed)
 	if err != nil || prefix != nkeys.PrefixByteUser {

@@ -119,10 +119,20 @@ func EnsureLeases(ctx context.Context, js jetstream.JetStream, limits LeaseLimit
 	case err != nil:
 		return LeasesInfo{}, err
 	case info.Epoch != limits.Epoch:
-		return LeasesInfo{}, fmt.Errorf("open stream %s: %w: it belongs to the log with epoch %s, not to this one with %s: delete the stream %[1]s; a ledger creates it again",
-			events.LeaseStreamName, ErrDrifted, info.Epoch, limits.Epoch)
+		return LeasesInfo{}, fmt.Errorf(
+			"open stream %s: %w: it belongs to the log with epoch %s, not to this one with %s: delete the stream %[1]s; a ledger creates it again",
+			events.LeaseStreamName,
+			ErrDrifted,
+			info.Epoch,
+			limits.Epoch,
+		)
 	case info.Lease != limits.Lease:
-		return LeasesInfo{}, fmt.Errorf("%w: the log was created with %s, not %s: start with --lease %[2]s", ErrOtherLease, info.Lease, limits.Lease)
+		return LeasesInfo{}, fmt.Errorf(
+			"%w: the log was created with %s, not %s: start with --lease %[2]s",
+			ErrOtherLease,
+			info.Lease,
+			limits.Lease,
+		)
 	}
 	return info, nil
 }
@@ -147,7 +157,12 @@ func OpenLeases(ctx context.Context, js jetstream.JetStream) (LeasesInfo, error)
 		diffs = append(diffs, "metadata has no "+epochKey)
 	}
 	if len(diffs) > 0 {
-		return LeasesInfo{}, fmt.Errorf("open stream %s: %w: %s", events.LeaseStreamName, ErrDrifted, strings.Join(diffs, "; "))
+		return LeasesInfo{}, fmt.Errorf(
+			"open stream %s: %w: %s",
+			events.LeaseStreamName,
+			ErrDrifted,
+			strings.Join(diffs, "; "),
+		)
 	}
 	return LeasesInfo{
 		Last:    events.LeaseSeq(info.State.LastSeq),

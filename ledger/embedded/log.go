@@ -71,7 +71,12 @@ func (l *serverLog) Errorf(format string, args ...any) {
 	// that nowhere else.
 	for _, end := range []string{"Critical write error", "will be DISABLED", "disabling JetStream"} {
 		if strings.Contains(err.msg, end) {
-			l.fail(fmt.Errorf("log server stores nothing until it is restarted: check that the disk is writable and has space: %w", err))
+			l.fail(
+				fmt.Errorf(
+					"log server stores nothing until it is restarted: check that the disk is writable and has space: %w",
+					err,
+				),
+			)
 			return
 		}
 	}

@@ -102,7 +102,10 @@ func (ms Members) validate() error {
 	names, keys := map[string]bool{}, map[string]bool{}
 	for _, m := range ms {
 		bad := func(format string, args ...any) {
-			problems = append(problems, fmt.Errorf("member %s: "+format, append([]any{events.Quote(m.Name)}, args...)...))
+			problems = append(
+				problems,
+				fmt.Errorf("member %s: "+format, append([]any{events.Quote(m.Name)}, args...)...),
+			)
 		}
 		if err := events.CheckNodeName(m.Name); err != nil {
 			bad("%w", err)
@@ -161,7 +164,10 @@ func loadMembers(path string) (Members, error) {
 		return nil, err
 	}
 	if mode := info.Mode().Perm(); mode&0o022 != 0 && runtime.GOOS != "windows" {
-		return nil, fmt.Errorf("other users can write it (mode %04o), and it decides who may connect: check its content, then set mode 0600", mode)
+		return nil, fmt.Errorf(
+			"other users can write it (mode %04o), and it decides who may connect: check its content, then set mode 0600",
+			mode,
+		)
 	}
 	var file membersFile
 	d := json.NewDecoder(f)
@@ -211,7 +217,11 @@ func loadCredentials(dir string) (*Credentials, error) {
 	}
 	var ok bool
 	if c.Member, ok = c.Members.find(func(m Member) bool { return m.Key == c.Key.Public() }); !ok {
-		return nil, fmt.Errorf("%s does not name the node whose key is in %s: copy both from the same run of nats init", fileMembers, fileKey)
+		return nil, fmt.Errorf(
+			"%s does not name the node whose key is in %s: copy both from the same run of nats init",
+			fileMembers,
+			fileKey,
+		)
 	}
 	if err := closedToOthers(filepath.Join(dir, fileCertKey)); err != nil {
 		return nil, err
@@ -231,7 +241,12 @@ func loadCredentials(dir string) (*Credentials, error) {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	if fingerprint(c.cert.Leaf) != c.Certificate {
-		return nil, fmt.Errorf("%s is not the certificate that %s names for %s: copy both from the same run of nats init", fileCert, fileMembers, c.Name)
+		return nil, fmt.Errorf(
+			"%s is not the certificate that %s names for %s: copy both from the same run of nats init",
+			fileCert,
+			fileMembers,
+			c.Name,
+		)
 	}
 	return c, nil
 }
@@ -242,7 +257,11 @@ func closedToOthers(path string) error {
 		return err
 	}
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("%s: other users can read it (mode %04o): create new credentials if somebody may have read it, then set mode 0600", path, mode)
+		return fmt.Errorf(
+			"%s: other users can read it (mode %04o): create new credentials if somebody may have read it, then set mode 0600",
+			path,
+			mode,
+		)
 	}
 	return nil
 }

@@ -139,7 +139,8 @@ func lastSnapshot(dir, group string) (uint64, []byte, error) {
 	file := ""
 	for _, e := range entries {
 		var t, i uint64
-		if _, err := fmt.Sscanf(e.Name(), "snap.%d.%d", &t, &i); err != nil || e.Name() != fmt.Sprintf("snap.%d.%d", t, i) {
+		if _, err := fmt.Sscanf(e.Name(), "snap.%d.%d", &t, &i); err != nil ||
+			e.Name() != fmt.Sprintf("snap.%d.%d", t, i) {
 			continue
 		}
 		if file == "" || t > term || t == term && i > index {

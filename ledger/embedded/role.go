@@ -192,7 +192,11 @@ func accountsText(users []user) string {
 		case s.stream:
 			line("      {stream: %q, accounts: [%s]}", s.subject, verifierAccount)
 		case s.many:
-			line("      {service: %q, accounts: [%s], threshold: \"30s\", response: stream}", s.subject, verifierAccount)
+			line(
+				"      {service: %q, accounts: [%s], threshold: \"30s\", response: stream}",
+				s.subject,
+				verifierAccount,
+			)
 		default:
 			line("      {service: %q, accounts: [%s], threshold: \"30s\"}", s.subject, verifierAccount)
 		}

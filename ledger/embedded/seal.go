@@ -40,7 +40,8 @@ func sealable(path string) bool {
 	case strings.HasSuffix(name, ".blk"), strings.HasPrefix(name, "snap."):
 		return !strings.HasSuffix(name, ".tmp")
 	default:
-		return name == "tav.idx" || name == "peers.idx" || name == server.JetStreamMetaFile || name == server.JetStreamMetaFileSum
+		return name == "tav.idx" || name == "peers.idx" || name == server.JetStreamMetaFile ||
+			name == server.JetStreamMetaFileSum
 	}
 }
 
@@ -122,7 +123,10 @@ func checkSeal(dir string) (bool, error) {
 		case err != nil:
 			return true, err
 		case got.Size != want.Size:
-			return true, &storeFault{file: path, why: fmt.Sprintf("it has %d bytes, and had %d at the last stop", got.Size, want.Size)}
+			return true, &storeFault{
+				file: path,
+				why:  fmt.Sprintf("it has %d bytes, and had %d at the last stop", got.Size, want.Size),
+			}
 		case got != want:
 			return true, &storeFault{file: path, why: "it changed since the last stop"}
 		}

@@ -41,8 +41,12 @@ func (e *DamageError) Error() string {
 	if e.Ledger == "" {
 		return ErrDamaged.Error() + ": " + faults
 	}
-	return fmt.Sprintf("%s: the copy of ledger %s, which leads, is not whole: %s; the copies of the other ledgers may be whole: wipe none of them",
-		ErrDamaged, e.Ledger, faults)
+	return fmt.Sprintf(
+		"%s: the copy of ledger %s, which leads, is not whole: %s; the copies of the other ledgers may be whole: wipe none of them",
+		ErrDamaged,
+		e.Ledger,
+		faults,
+	)
 }
 
 // Is makes it an ErrDamaged.
@@ -164,7 +168,11 @@ func CreateStream(ctx context.Context, js jetstream.JetStream, limits StreamLimi
 	case errors.Is(err, jetstream.ErrStreamNameAlreadyInUse):
 		return StreamInfo{}, fmt.Errorf("create stream: %w", ErrStreamExists)
 	case errors.As(err, &api) && api.ErrorCode == errCodeInsufficientStorage:
-		return StreamInfo{}, fmt.Errorf("create stream: the server cannot reserve %d bytes for it: raise MaxStore or lower MaxBytes: %w", limits.MaxBytes, err)
+		return StreamInfo{}, fmt.Errorf(
+			"create stream: the server cannot reserve %d bytes for it: raise MaxStore or lower MaxBytes: %w",
+			limits.MaxBytes,
+			err,
+		)
 	case err != nil:
 		return StreamInfo{}, fmt.Errorf("create stream: %w", err)
 	}
@@ -195,7 +203,12 @@ func OpenStream(ctx context.Context, js jetstream.JetStream) (StreamInfo, error)
 		return StreamInfo{}, fmt.Errorf("open stream %s: %w", events.StreamName, ErrNoLeader)
 	}
 	if diffs := logDrift(info.Config); len(diffs) > 0 {
-		return StreamInfo{}, fmt.Errorf("open stream %s: %w: %s", events.StreamName, ErrDrifted, strings.Join(diffs, "; "))
+		return StreamInfo{}, fmt.Errorf(
+			"open stream %s: %w: %s",
+			events.StreamName,
+			ErrDrifted,
+			strings.Join(diffs, "; "),
+		)
 	}
 	if err := damageOf(info); err != nil {
 		return StreamInfo{}, fmt.Errorf("open stream: %w", err)
@@ -270,7 +283,10 @@ func damage(s jetstream.StreamState) []string {
 		faults = append(faults, fmt.Sprintf("%d positions after the first are missing", s.NumDeleted))
 	}
 	if s.Lost != nil {
-		faults = append(faults, fmt.Sprintf("the server could not read %d messages (%d bytes)", len(s.Lost.Msgs), s.Lost.Bytes))
+		faults = append(
+			faults,
+			fmt.Sprintf("the server could not read %d messages (%d bytes)", len(s.Lost.Msgs), s.Lost.Bytes),
+		)
 	}
 	if s.Msgs != s.LastSeq {
 		faults = append(faults, fmt.Sprintf("there are %d messages up to position %d", s.Msgs, s.LastSeq))

@@ -88,8 +88,16 @@ func DecideCreate(own string, answers map[string]Report, members []string) Decis
 	for _, name := range slices.Sorted(maps.Keys(answers)) {
 		switch a := answers[name]; {
 		case a.Knows():
-			return Decision{Kind: Gone, Err: fmt.Errorf("%w: ledger %s has known it (epoch %s), and no server has it: a majority of the copies is lost, and a new log would forget every revocation; "+
-				"stop all ledgers and restore the log from a backup", ErrLogGone, name, a.Epoch)}
+			return Decision{
+				Kind: Gone,
+				Err: fmt.Errorf(
+					"%w: ledger %s has known it (epoch %s), and no server has it: a majority of the copies is lost, and a new log would forget every revocation; "+
+						"stop all ledgers and restore the log from a backup",
+					ErrLogGone,
+					name,
+					a.Epoch,
+				),
+			}
 		case a.Beginning && creator == "":
 			creator = name
 		}
@@ -132,10 +140,25 @@ func DecideFill(answers map[string]Report, members []string, agreed bool) Decisi
 	case len(missing) > 0:
 		return Decision{Kind: WaitForLedgers, Missing: missing}
 	case len(copies) > 0:
-		return Decision{Kind: Gone, Err: fmt.Errorf("%w: of %d ledgers only %s has a copy, and a copy that is alone may lack events that were acknowledged: "+
-			"stop all ledgers, and restore the log from a backup", ErrLogGone, len(members), strings.Join(copies, ", "))}
+		return Decision{
+			Kind: Gone,
+			Err: fmt.Errorf(
+				"%w: of %d ledgers only %s has a copy, and a copy that is alone may lack events that were acknowledged: "+
+					"stop all ledgers, and restore the log from a backup",
+				ErrLogGone,
+				len(members),
+				strings.Join(copies, ", "),
+			),
+		}
 	case len(known) > 0:
-		return Decision{Kind: Gone, Err: fmt.Errorf("%w: %s had one, and no ledger has a copy; restore it from a backup", ErrLogGone, strings.Join(known, ", "))}
+		return Decision{
+			Kind: Gone,
+			Err: fmt.Errorf(
+				"%w: %s had one, and no ledger has a copy; restore it from a backup",
+				ErrLogGone,
+				strings.Join(known, ", "),
+			),
+		}
 	}
 	return Decision{Kind: Open}
 }

@@ -128,7 +128,12 @@ type Node struct {
 func (l *Log) Node(name string, lease time.Duration) *Node {
 	l.t.Helper()
 	id := ulid.Make().String()
-	return &Node{Holder: events.Holder{Node: name, Instance: lower(id[len(id)-8:])}, Lease: lease, log: l, conn: l.Conn()}
+	return &Node{
+		Holder: events.Holder{Node: name, Instance: lower(id[len(id)-8:])},
+		Lease:  lease,
+		log:    l,
+		conn:   l.Conn(),
+	}
 }
 
 func lower(s string) string {

@@ -116,7 +116,30 @@ func lettersAndDigits(s string) string {
 }
 
 // leet replaces the digits and signs that stand for letters.
-var leet = strings.NewReplacer("0", "o", "1", "i", "3", "e", "4", "a", "5", "s", "7", "t", "8", "b", "@", "a", "$", "s", "!", "i", "€", "e")
+var leet = strings.NewReplacer(
+	"0",
+	"o",
+	"1",
+	"i",
+	"3",
+	"e",
+	"4",
+	"a",
+	"5",
+	"s",
+	"7",
+	"t",
+	"8",
+	"b",
+	"@",
+	"a",
+	"$",
+	"s",
+	"!",
+	"i",
+	"€",
+	"e",
+)
 
 func unleet(s string) string { return leet.Replace(s) }
 

@@ -154,12 +154,20 @@ func (s *SignIn) credential(ctx context.Context, id events.AccountID) (c credent
 // completeChange completes a pending change: it takes effect if and only if the log
 // has its event. It returns the resulting credential, and why the change was refused,
 // nil if it took effect.
-func (s *SignIn) completeChange(ctx context.Context, id events.AccountID, c credential, revision uint64) (now credential, refused, err error) {
+func (s *SignIn) completeChange(
+	ctx context.Context,
+	id events.AccountID,
+	c credential,
+	revision uint64,
+) (now credential, refused, err error) {
 	change := c.Commit.change(id)
 	at, err := s.cfg.Trail.RecordProof(ctx, c.Commit.caller(), change)
 	if err != nil {
 		if !isRefusal(err) {
-			return c, nil, fmt.Errorf("the change is pending, and takes effect if the log has its event: %w", unavailable(err))
+			return c, nil, fmt.Errorf(
+				"the change is pending, and takes effect if the log has its event: %w",
+				unavailable(err),
+			)
 		}
 		// Another ledger may still append the event.
 		refused = err
@@ -206,7 +214,11 @@ var errUnchanged = errors.New("nothing to change")
 // concurrent change, and stores nothing if change fails. If change adds events to Due,
 // the last one commits the change: the credential changes only if that event takes
 // effect. The others are appended after it.
-func (s *SignIn) editCredential(ctx context.Context, id events.AccountID, change func(*credential) error) (credential, error) {
+func (s *SignIn) editCredential(
+	ctx context.Context,
+	id events.AccountID,
+	change func(*credential) error,
+) (credential, error) {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	for {
@@ -250,7 +262,12 @@ func (s *SignIn) editCredential(ctx context.Context, id events.AccountID, change
 }
 
 // commitChange completes a change that editCredential has stored.
-func (s *SignIn) commitChange(ctx context.Context, id events.AccountID, c credential, revision uint64) (credential, error) {
+func (s *SignIn) commitChange(
+	ctx context.Context,
+	id events.AccountID,
+	c credential,
+	revision uint64,
+) (credential, error) {
 	now, refused, err := s.completeChange(ctx, id, c, revision)
 	switch {
 	case refused != nil:
@@ -259,7 +276,14 @@ func (s *SignIn) commitChange(ctx context.Context, id events.AccountID, c creden
 		return now, err
 	case err != nil:
 		// The next reader completes it.
-		s.log.WarnContext(ctx, "credential change is in the log but still stored as pending", "account_id", id, "err", err)
+		s.log.WarnContext(
+			ctx,
+			"credential change is in the log but still stored as pending",
+			"account_id",
+			id,
+			"err",
+			err,
+		)
 	}
 	s.tryRecordPending(ctx, id, now)
 	return now, nil
@@ -275,7 +299,12 @@ func (c *credential) clone() (out credential, err error) {
 }
 
 // changeCredential is editCredential for a change that an event commits.
-func (s *SignIn) changeCredential(ctx context.Context, id events.AccountID, d pendingEvent, change func(*credential) error) (credential, error) {
+func (s *SignIn) changeCredential(
+	ctx context.Context,
+	id events.AccountID,
+	d pendingEvent,
+	change func(*credential) error,
+) (credential, error) {
 	return s.editCredential(ctx, id, func(c *credential) error {
 		if err := change(c); err != nil {
 			return err
@@ -289,7 +318,14 @@ func (s *SignIn) changeCredential(ctx context.Context, id events.AccountID, d pe
 // if this fails.
 func (s *SignIn) tryRecordPending(ctx context.Context, id events.AccountID, c credential) {
 	if err := s.recordPending(ctx, id, c); err != nil {
-		s.log.WarnContext(ctx, "cannot append an event of a credential change yet", "account_id", id, "err", err) // the next sign-in retries
+		s.log.WarnContext(
+			ctx,
+			"cannot append an event of a credential change yet",
+			"account_id",
+			id,
+			"err",
+			err,
+		) // the next sign-in retries
 	}
 }
 
@@ -324,7 +360,14 @@ func (s *SignIn) recordPending(ctx context.Context, id events.AccountID, c crede
 		return nil
 	})
 	if err != nil {
-		s.log.WarnContext(ctx, "event of a credential change is in the log but still stored as due", "account_id", id, "err", err) // the next sign-in retries
+		s.log.WarnContext(
+			ctx,
+			"event of a credential change is in the log but still stored as due",
+			"account_id",
+			id,
+			"err",
+			err,
+		) // the next sign-in retries
 	}
 	return nil
 }

@@ -114,7 +114,8 @@ func parsePHC(s string) (c Cost, salt, sum []byte, err error) {
 	if _, err := fmt.Sscanf(part[3], "m=%d,t=%d,p=%d", &c.Memory, &c.Passes, &c.Threads); err != nil {
 		return c, nil, nil, errBadHash
 	}
-	if c.Memory == 0 || c.Passes == 0 || c.Threads == 0 || c.Memory > maxCost.Memory || c.Passes > maxCost.Passes || c.Threads > maxCost.Threads {
+	if c.Memory == 0 || c.Passes == 0 || c.Threads == 0 || c.Memory > maxCost.Memory || c.Passes > maxCost.Passes ||
+		c.Threads > maxCost.Threads {
 		return c, nil, nil, errBadHash
 	}
 	salt, err1 := phcEncoding.DecodeString(part[4])

@@ -41,7 +41,11 @@ func (s *SignIn) Invite(ctx context.Context, c authz.Principal, account string, 
 	id := a.ID
 	switch {
 	case a.Kind != events.UserAccount:
-		return Invitation{}, fmt.Errorf("%w: account %s is a service account; only users have a password and sign in", ledger.ErrInvalid, id)
+		return Invitation{}, fmt.Errorf(
+			"%w: account %s is a service account; only users have a password and sign in",
+			ledger.ErrInvalid,
+			id,
+		)
 	case a.Erased:
 		return Invitation{}, fmt.Errorf("%w: account %s is erased", ledger.ErrEnded, id)
 	}
@@ -81,7 +85,12 @@ func (s *SignIn) dropPointer(ctx context.Context, i *storedInvitation) {
 // Redeem sets the password of an account by an invitation, and ends all sessions of
 // the account. It opens no session. If the invitation is not valid it returns
 // [ErrFailed]. The invitation stays valid if the password is refused.
-func (s *SignIn) Redeem(ctx context.Context, invitation string, password []byte, address string) (events.AccountID, error) {
+func (s *SignIn) Redeem(
+	ctx context.Context,
+	invitation string,
+	password []byte,
+	address string,
+) (events.AccountID, error) {
 	defer clear(password)
 	if err := s.ready(); err != nil {
 		return "", err
@@ -97,7 +106,12 @@ func (s *SignIn) Redeem(ctx context.Context, invitation string, password []byte,
 	return id, err
 }
 
-func (s *SignIn) redeem(ctx context.Context, invitation string, password []byte, address string) (events.AccountID, error) {
+func (s *SignIn) redeem(
+	ctx context.Context,
+	invitation string,
+	password []byte,
+	address string,
+) (events.AccountID, error) {
 	secret, err := events.ParseInvitation(invitation)
 	if err != nil {
 		return "", ErrFailed
@@ -131,17 +145,22 @@ func (s *SignIn) redeem(ctx context.Context, invitation string, password []byte,
 		return "", err
 	}
 	by := authz.Principal{Account: id, Address: address}
-	changed, err := s.changeCredential(ctx, id, newSessionsEnd(by, events.ProofPassword, ""), func(c *credential) error {
-		if !valid(c) {
-			return ErrFailed // used or replaced in the meantime
-		}
-		if c.Invitation.Reset && c.SecondFactor != nil {
-			c.SecondFactor, c.Recovery = nil, nil
-			c.Due = append(c.Due, newPendingEvent(by, events.ProofSecondFactorRemoved))
-		}
-		c.Password, c.Pending, c.Invitation = phc, "", nil
-		return nil
-	})
+	changed, err := s.changeCredential(
+		ctx,
+		id,
+		newSessionsEnd(by, events.ProofPassword, ""),
+		func(c *credential) error {
+			if !valid(c) {
+				return ErrFailed // used or replaced in the meantime
+			}
+			if c.Invitation.Reset && c.SecondFactor != nil {
+				c.SecondFactor, c.Recovery = nil, nil
+				c.Due = append(c.Due, newPendingEvent(by, events.ProofSecondFactorRemoved))
+			}
+			c.Password, c.Pending, c.Invitation = phc, "", nil
+			return nil
+		},
+	)
 	if err != nil {
 		return "", err
 	}

@@ -78,7 +78,11 @@ func weaknessOf(password, login string) string {
 	}
 	switch n := utf8.RuneCountInString(password); {
 	case n < MinPassword:
-		return fmt.Sprintf("has %d characters, but needs at least %d; some unrelated words are easy to remember", n, MinPassword)
+		return fmt.Sprintf(
+			"has %d characters, but needs at least %d; some unrelated words are easy to remember",
+			n,
+			MinPassword,
+		)
 	case n > MaxPassword: // normalisation can make more of them
 		return fmt.Sprintf("has more than %d characters; choose a shorter one", MaxPassword)
 	}
@@ -164,13 +168,18 @@ func (s *SignIn) ChangePassword(ctx context.Context, c authz.Principal, old, pas
 	if err != nil {
 		return err
 	}
-	changed, err := s.changeCredential(ctx, c.Account, newSessionsEnd(c, events.ProofPassword, c.Session), func(now *credential) error {
-		if now.Password != cred.Password {
-			return ErrFailed // changed in the meantime
-		}
-		now.Password, now.Invitation = phc, nil
-		return nil
-	})
+	changed, err := s.changeCredential(
+		ctx,
+		c.Account,
+		newSessionsEnd(c, events.ProofPassword, c.Session),
+		func(now *credential) error {
+			if now.Password != cred.Password {
+				return ErrFailed // changed in the meantime
+			}
+			now.Password, now.Invitation = phc, nil
+			return nil
+		},
+	)
 	if err != nil {
 		return err
 	}

@@ -50,7 +50,12 @@ func (s *SignIn) Reauthenticate(ctx context.Context, c authz.Principal, p Reauth
 	})
 }
 
-func (s *SignIn) verifyReauthentication(ctx context.Context, c authz.Principal, cred credential, p Reauthentication) (methods []string, err error) {
+func (s *SignIn) verifyReauthentication(
+	ctx context.Context,
+	c authz.Principal,
+	cred credential,
+	p Reauthentication,
+) (methods []string, err error) {
 	if len(p.Password) > 0 {
 		if err := s.checkPassword(ctx, c, cred, "password", p.Password); err != nil {
 			return nil, err
@@ -70,7 +75,13 @@ func (s *SignIn) verifyReauthentication(ctx context.Context, c authz.Principal, 
 }
 
 // checkPassword returns [ErrFailed] if the password is not the credential's.
-func (s *SignIn) checkPassword(ctx context.Context, c authz.Principal, cred credential, field string, password []byte) error {
+func (s *SignIn) checkPassword(
+	ctx context.Context,
+	c authz.Principal,
+	cred credential,
+	field string,
+	password []byte,
+) error {
 	p, err := normalize(field, password)
 	if err != nil {
 		return err
@@ -104,7 +115,10 @@ func (s *SignIn) useCode(ctx context.Context, c authz.Principal, password, code 
 // requirePerson refuses tokens, and sessions that a token opened.
 func (s *SignIn) requirePerson(c authz.Principal) error {
 	if c.Session == "" || c.Proved.IsZero() {
-		return fmt.Errorf("%w: only a person who signed in with a password can do this, not a token", ledger.ErrForbidden)
+		return fmt.Errorf(
+			"%w: only a person who signed in with a password can do this, not a token",
+			ledger.ErrForbidden,
+		)
 	}
 	return nil
 }

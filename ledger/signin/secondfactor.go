@@ -60,7 +60,11 @@ func (f secondFactor) step(code string, now time.Time) (uint64, bool) {
 	current := now.Unix() / int64(codePeriod/time.Second)
 	found, ok := uint64(0), false
 	for n := current - codeSkew; n <= current+codeSkew; n++ {
-		want, err := hotp.GenerateCodeCustom(f.Secret, uint64(n), hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1})
+		want, err := hotp.GenerateCodeCustom(
+			f.Secret,
+			uint64(n),
+			hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1},
+		)
 		if err == nil && subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1 && uint64(n) > f.LastStep {
 			found, ok = uint64(n), true
 		}
@@ -185,7 +189,10 @@ func (s *SignIn) withCode(
 	}
 	err = change(func(cred *credential) error {
 		if code == "" {
-			return &ledger.FieldError{Field: "code", Problem: "is required: a code of the current second factor, or a recovery code"}
+			return &ledger.FieldError{
+				Field:   "code",
+				Problem: "is required: a code of the current second factor, or a recovery code",
+			}
 		}
 		switch cred.useCode(code, s.now()) {
 		case wrongCode:
@@ -213,19 +220,27 @@ func (s *SignIn) Confirm(ctx context.Context, c authz.Principal, code string) ([
 		return nil, err
 	}
 	codes, digests := newRecoveryCodes()
-	_, err := s.changeCredential(ctx, c.Account, newPendingEvent(c, events.ProofSecondFactor), func(cred *credential) error {
-		if cred.Pending == "" {
-			return fmt.Errorf("%w: no second factor to confirm; add one first", ledger.ErrInvalid)
-		}
-		f := secondFactor{Secret: cred.Pending}
-		step, ok := f.step(normalizeCode(code), s.now())
-		if !ok {
-			return &ledger.FieldError{Field: "code", Problem: "is not the current code of the authenticator app; check the clocks of both"}
-		}
-		f.LastStep = step
-		cred.SecondFactor, cred.Pending, cred.Recovery = &f, "", digests
-		return nil
-	})
+	_, err := s.changeCredential(
+		ctx,
+		c.Account,
+		newPendingEvent(c, events.ProofSecondFactor),
+		func(cred *credential) error {
+			if cred.Pending == "" {
+				return fmt.Errorf("%w: no second factor to confirm; add one first", ledger.ErrInvalid)
+			}
+			f := secondFactor{Secret: cred.Pending}
+			step, ok := f.step(normalizeCode(code), s.now())
+			if !ok {
+				return &ledger.FieldError{
+					Field:   "code",
+					Problem: "is not the current code of the authenticator app; check the clocks of both",
+				}
+			}
+			f.LastStep = step
+			cred.SecondFactor, cred.Pending, cred.Recovery = &f, "", digests
+			return nil
+		},
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -239,16 +254,21 @@ func (s *SignIn) RemoveSecondFactor(ctx context.Context, c authz.Principal, code
 		return err
 	}
 	return s.withCode(ctx, c, code, func(useCode func(*credential) error) error {
-		_, err := s.changeCredential(ctx, c.Account, newPendingEvent(c, events.ProofSecondFactorRemoved), func(cred *credential) error {
-			if cred.SecondFactor == nil {
-				return fmt.Errorf("%w: the account has no second factor", ledger.ErrInvalid)
-			}
-			if err := useCode(cred); err != nil {
-				return err
-			}
-			cred.SecondFactor, cred.Recovery, cred.Pending = nil, nil, ""
-			return nil
-		})
+		_, err := s.changeCredential(
+			ctx,
+			c.Account,
+			newPendingEvent(c, events.ProofSecondFactorRemoved),
+			func(cred *credential) error {
+				if cred.SecondFactor == nil {
+					return fmt.Errorf("%w: the account has no second factor", ledger.ErrInvalid)
+				}
+				if err := useCode(cred); err != nil {
+					return err
+				}
+				cred.SecondFactor, cred.Recovery, cred.Pending = nil, nil, ""
+				return nil
+			},
+		)
 		return err
 	})
 }
@@ -262,16 +282,21 @@ func (s *SignIn) RenewRecovery(ctx context.Context, c authz.Principal, code stri
 	}
 	codes, digests := newRecoveryCodes()
 	err := s.withCode(ctx, c, code, func(useCode func(*credential) error) error {
-		_, err := s.changeCredential(ctx, c.Account, newPendingEvent(c, events.ProofRecoveryCodes), func(cred *credential) error {
-			if cred.SecondFactor == nil {
-				return fmt.Errorf("%w: the account has no second factor; add one first", ledger.ErrInvalid)
-			}
-			if err := useCode(cred); err != nil {
-				return err
-			}
-			cred.Recovery = digests
-			return nil
-		})
+		_, err := s.changeCredential(
+			ctx,
+			c.Account,
+			newPendingEvent(c, events.ProofRecoveryCodes),
+			func(cred *credential) error {
+				if cred.SecondFactor == nil {
+					return fmt.Errorf("%w: the account has no second factor; add one first", ledger.ErrInvalid)
+				}
+				if err := useCode(cred); err != nil {
+					return err
+				}
+				cred.Recovery = digests
+				return nil
+			},
+		)
 		return err
 	})
 	if err != nil {

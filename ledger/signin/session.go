@@ -107,7 +107,20 @@ func (s *SignIn) open(ctx context.Context, r session) (Opened, error) {
 	if _, err := s.sessions.Put(ctx, sessionKey(secret.Digest(), &r), b, 0); err != nil {
 		return Opened{}, unavailable(err)
 	}
-	s.log.InfoContext(ctx, "signed in", "account_id", r.Account, "session_id", r.ID, "token_id", r.Token, "methods", r.Methods, "address", r.Address)
+	s.log.InfoContext(
+		ctx,
+		"signed in",
+		"account_id",
+		r.Account,
+		"session_id",
+		r.ID,
+		"token_id",
+		r.Token,
+		"methods",
+		r.Methods,
+		"address",
+		r.Address,
+	)
 	shown, err := s.show(r)
 	return Opened{Secret: secret, Session: shown}, err
 }
@@ -137,7 +150,16 @@ func (s *SignIn) end(ctx context.Context, c authz.Principal, account events.Acco
 		return err
 	}
 	if err := s.sessions.Remove(ctx, accountSession(account, id)); err != nil {
-		s.log.WarnContext(ctx, "cannot remove the record of an ended session", "account_id", account, "session_id", id, "err", err)
+		s.log.WarnContext(
+			ctx,
+			"cannot remove the record of an ended session",
+			"account_id",
+			account,
+			"session_id",
+			id,
+			"err",
+			err,
+		)
 	}
 	return nil
 }
@@ -259,7 +281,8 @@ func (s *SignIn) caller(r session, address string) (authz.Principal, error) {
 		return authz.Principal{}, err
 	}
 	now := s.now()
-	if !now.Before(r.Seen.Add(policy.Idle())) || authz.FromWrongClock(r.Created, now) || authz.FromWrongClock(r.Seen, now) {
+	if !now.Before(r.Seen.Add(policy.Idle())) || authz.FromWrongClock(r.Created, now) ||
+		authz.FromWrongClock(r.Seen, now) {
 		return authz.Principal{}, ErrNoSession
 	}
 	c := authz.Principal{
@@ -329,7 +352,10 @@ func (s *SignIn) Current(ctx context.Context, c authz.Principal) (Session, error
 // readOwn reads the record of the caller's session.
 func (s *SignIn) readOwn(ctx context.Context, c authz.Principal) (session, bucket.Entry, error) {
 	if c.Session == "" {
-		return session{}, bucket.Entry{}, fmt.Errorf("%w: only a session can do this, and the caller is a token; sign in first", ledger.ErrForbidden)
+		return session{}, bucket.Entry{}, fmt.Errorf(
+			"%w: only a session can do this, and the caller is a token; sign in first",
+			ledger.ErrForbidden,
+		)
 	}
 	return s.read(ctx, accountSession(c.Account, c.Session))
 }
@@ -415,7 +441,10 @@ func (s *SignIn) isActive(r session) (bool, error) {
 func (s *SignIn) End(ctx context.Context, c authz.Principal, id events.SessionID) error {
 	if id == "" {
 		if c.Session == "" {
-			return fmt.Errorf("%w: the caller is a token and has no session; name the session to end", ledger.ErrForbidden)
+			return fmt.Errorf(
+				"%w: the caller is a token and has no session; name the session to end",
+				ledger.ErrForbidden,
+			)
 		}
 		id = c.Session
 	}

@@ -66,7 +66,12 @@ type Directory interface {
 type Trail interface {
 	RecordProof(ctx context.Context, c authz.Principal, p ledger.ProofChange) (events.Position, error)
 	AbandonProof(ctx context.Context, by authz.Principal, p ledger.ProofChange) (events.Position, error)
-	EndSession(ctx context.Context, c authz.Principal, account events.AccountID, session events.SessionID) (events.Position, error)
+	EndSession(
+		ctx context.Context,
+		c authz.Principal,
+		account events.AccountID,
+		session events.SessionID,
+	) (events.Position, error)
 }
 
 // Config says what [Open] needs.
@@ -387,7 +392,10 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 		return Opened{}, err
 	case !policy.TokenSignIn:
 		try.refund()
-		return Opened{}, fmt.Errorf("%w: the policy does not let tokens open sessions (token_sign_in); sign in with login and password", ledger.ErrForbidden)
+		return Opened{}, fmt.Errorf(
+			"%w: the policy does not let tokens open sessions (token_sign_in); sign in with login and password",
+			ledger.ErrForbidden,
+		)
 	}
 	now := s.now()
 	r := session{

@@ -67,7 +67,10 @@ var waysToEnd = []wayToEnd{
 		k.body = map[string]any{"grants": []string{}}
 		return k
 	}},
-	{"suspended with its account", func(t *Token) task { return onAccount(t.Account, events.KindAccountSuspended, "suspend") }},
+	{
+		"suspended with its account",
+		func(t *Token) task { return onAccount(t.Account, events.KindAccountSuspended, "suspend") },
+	},
 	{"erased with its account", func(t *Token) task { return onAccount(t.Account, events.KindAccountErased, "erase") }},
 	{"revoked with all tokens of its account", func(t *Token) task {
 		return task{

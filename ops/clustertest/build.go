@@ -98,7 +98,12 @@ func overlay(t testing.TB, root, dir string, edits []Edit) string {
 			t.Fatalf("edit of %s: %v", e.File, err)
 		case e.Old != "":
 			if n := strings.Count(string(b), e.Old); n != 1 {
-				t.Fatalf("edit of %s: the file contains this text %d times, want once; adapt the edit to the change of the file:\n%s", e.File, n, e.Old)
+				t.Fatalf(
+					"edit of %s: the file contains this text %d times, want once; adapt the edit to the change of the file:\n%s",
+					e.File,
+					n,
+					e.Old,
+				)
 			}
 			text = strings.Replace(string(b), e.Old, e.New, 1)
 		}

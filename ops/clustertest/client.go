@@ -156,7 +156,14 @@ func Send(ctx context.Context, r Request) (Answer, error) {
 
 // Check asks a node about a secret.
 func (n *Node) Check(ctx context.Context, secret string, need ...string) (Answer, error) {
-	return Send(ctx, Request{Method: http.MethodPost, URL: n.Verify + "/v1/verify", Body: map[string]any{"token": secret, "need": need}})
+	return Send(
+		ctx,
+		Request{
+			Method: http.MethodPost,
+			URL:    n.Verify + "/v1/verify",
+			Body:   map[string]any{"token": secret, "need": need},
+		},
+	)
 }
 
 // getJSON reads JSON from a URL.

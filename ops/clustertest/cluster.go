@@ -264,7 +264,15 @@ func (c *Cluster) serve(n *Node) []string {
 	case c.creds == "":
 		args = append(args, "--nats-listen", n.clients.server)
 	default:
-		args = append(args, "--nats-listen", n.clients.server, "--nats-cluster", strings.Join(routes, ","), "--nats-cluster-listen", n.routes.server)
+		args = append(
+			args,
+			"--nats-listen",
+			n.clients.server,
+			"--nats-cluster",
+			strings.Join(routes, ","),
+			"--nats-cluster-listen",
+			n.routes.server,
+		)
 	}
 	if n.Ledger {
 		args = append(args, "--api-addr", bare(n.API))
@@ -286,7 +294,11 @@ func (c *Cluster) report(t testing.TB) {
 		t.Logf("the journal is lost: %v", err)
 	}
 	if t.Failed() {
-		t.Logf("the last %d lines of what the nodes wrote (all of it: go test -artifacts, journal.log):\n%s", most, c.Journal.tail(most))
+		t.Logf(
+			"the last %d lines of what the nodes wrote (all of it: go test -artifacts, journal.log):\n%s",
+			most,
+			c.Journal.tail(most),
+		)
 	}
 }
 

@@ -71,7 +71,8 @@ type Many struct {
 
 // means reports whether a token matches the filters.
 func (m *Many) means(t *Token) bool {
-	return (m.Account == "" || m.Account == t.Account) && (m.App == "" || m.App == t.App) && (m.Device == "" || m.Device == t.Device)
+	return (m.Account == "" || m.Account == t.Account) && (m.App == "" || m.App == t.App) &&
+		(m.Device == "" || m.Device == t.Device)
 }
 
 // String describes the filters and the number of tokens in the answer.
@@ -133,8 +134,16 @@ type Check struct {
 }
 
 func (c Check) String() string {
-	return fmt.Sprintf("%s said of %s for %s: %s, from position %d (%s to %s)",
-		c.Node, c.Token.ID, c.Need, c.Verdict, c.Position, c.Began.Round(time.Millisecond), c.Ended.Round(time.Millisecond))
+	return fmt.Sprintf(
+		"%s said of %s for %s: %s, from position %d (%s to %s)",
+		c.Node,
+		c.Token.ID,
+		c.Need,
+		c.Verdict,
+		c.Position,
+		c.Began.Round(time.Millisecond),
+		c.Ended.Round(time.Millisecond),
+	)
 }
 
 // Token is a token that clients check.

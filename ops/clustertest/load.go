@@ -398,7 +398,11 @@ func (c *client) step(ctx context.Context) {
 
 func (c *client) createAccount(ctx context.Context) {
 	change := Change{Kind: events.KindAccountCreated, Scopes: allSites()}
-	body := map[string]any{"login": fmt.Sprintf("%s.%s-%d", c.load.run, c.name, c.made), "kind": "user", "grants": events.ScopeStrings(change.Scopes)}
+	body := map[string]any{
+		"login":  fmt.Sprintf("%s.%s-%d", c.load.run, c.name, c.made),
+		"kind":   "user",
+		"grants": events.ScopeStrings(change.Scopes),
+	}
 	k := task{change: change, method: http.MethodPost, path: "/v1/accounts", body: body}
 	if change, a := c.do(ctx, k); change.Outcome == Done {
 		c.accounts = append(c.accounts, &account{id: a.About()})

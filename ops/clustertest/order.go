@@ -225,8 +225,14 @@ func (o *order) checkAbout(found *violations, token, account string, answers []C
 			at = turns[i]
 		}
 		if !ok {
-			found.add("I15", "%s; no state of %s since position %d, which was known before it was sent, explains the answer%s",
-				c, cmp.Or(token, account), from, o.describe(token, account, from))
+			found.add(
+				"I15",
+				"%s; no state of %s since position %d, which was known before it was sent, explains the answer%s",
+				c,
+				cmp.Or(token, account),
+				from,
+				o.describe(token, account, from),
+			)
 			continue
 		}
 		before = append(before, placed{c.Ended, at})

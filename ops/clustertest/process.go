@@ -234,7 +234,10 @@ func (j *Journal) len() int {
 func (j *Journal) has(who string, from int, text string) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return slices.ContainsFunc(j.lines[from:], func(l entry) bool { return l.who == who && strings.Contains(l.text, text) })
+	return slices.ContainsFunc(
+		j.lines[from:],
+		func(l entry) bool { return l.who == who && strings.Contains(l.text, text) },
+	)
 }
 
 // writer returns a writer for the output of a process. It splits lines.

@@ -118,7 +118,10 @@ func (c *client) shared(ctx context.Context, k task) (Change, Answer) {
 
 func (c *client) shareAccount(ctx context.Context) {
 	change, a := c.shared(ctx, task{
-		change: Change{Kind: events.KindAccountCreated, Scopes: allSites()}, method: http.MethodPost, path: "/v1/accounts",
+		change: Change{
+			Kind:   events.KindAccountCreated,
+			Scopes: allSites(),
+		}, method: http.MethodPost, path: "/v1/accounts",
 		body: c.service(allSites()),
 	})
 	if change.Outcome == Done {
@@ -132,7 +135,12 @@ func (c *client) shareAccount(ctx context.Context) {
 // service returns the body of a request to create a service account.
 func (c *client) service(grants []events.Scope) map[string]any {
 	return map[string]any{
-		"login": fmt.Sprintf("%s.%s-%d", c.load.run, c.name, c.made), "kind": "service", "grants": events.ScopeStrings(grants),
+		"login": fmt.Sprintf(
+			"%s.%s-%d",
+			c.load.run,
+			c.name,
+			c.made,
+		), "kind": "service", "grants": events.ScopeStrings(grants),
 	}
 }
 

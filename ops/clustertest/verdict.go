@@ -178,7 +178,13 @@ func (r Record) checkOutages(found *violations) {
 	for _, o := range r.Outages {
 		for _, c := range r.Checks {
 			if c.Node == o.Node && c.Verdict.answered() && c.Began > o.From+o.Lease && c.Ended < o.To {
-				found.add("I11", "%s; it was cut off at %s, and its lease is %s", c, o.From.Round(time.Millisecond), o.Lease)
+				found.add(
+					"I11",
+					"%s; it was cut off at %s, and its lease is %s",
+					c,
+					o.From.Round(time.Millisecond),
+					o.Lease,
+				)
 			}
 		}
 	}

@@ -57,7 +57,12 @@ func watch(ctx context.Context, t testing.TB, w *workload, nodes []*machine) *sy
 				}
 				answers++
 				if r.Allowed && r.Position >= revoked.position {
-					t.Errorf("%s at position %d accepts a secret that was revoked at %d", m.settings.Name, r.Position, revoked.position)
+					t.Errorf(
+						"%s at position %d accepts a secret that was revoked at %d",
+						m.settings.Name,
+						r.Position,
+						revoked.position,
+					)
 				}
 				if r.Position < seen {
 					t.Errorf("%s went back from position %d to %d", m.settings.Name, seen, r.Position)
@@ -89,7 +94,15 @@ func checkAnswers(t testing.TB, w *workload, nodes []*machine) {
 				t.Fatalf("%s: %v, %s", m.settings.Name, err, r)
 			}
 			if r.Allowed != want.allowed {
-				t.Errorf("%s: %s for %s: allowed is %t (%s), want %t", m.settings.Name, want.about, want.need, r.Allowed, r.Reason, want.allowed)
+				t.Errorf(
+					"%s: %s for %s: allowed is %t (%s), want %t",
+					m.settings.Name,
+					want.about,
+					want.need,
+					r.Allowed,
+					r.Reason,
+					want.allowed,
+				)
 			}
 			if r.Allowed {
 				accepted++
@@ -109,7 +122,11 @@ func checkLogins(t testing.TB, w *workload) {
 	api := w.ledger.process().waitListening().API
 	for _, c := range w.clients {
 		for _, a := range c.accounts {
-			r, err := send(t.Context(), w.web, request{method: http.MethodGet, url: api + "/v1/accounts/" + a.login, secret: w.root})
+			r, err := send(
+				t.Context(),
+				w.web,
+				request{method: http.MethodGet, url: api + "/v1/accounts/" + a.login, secret: w.root},
+			)
 			if err != nil || r.ID != a.id {
 				t.Errorf("account %s by its login: %v, %s", a.id, err, r)
 			}

@@ -151,7 +151,11 @@ type revocation struct {
 
 // newWorkload returns limit commands for a number of clients.
 func newWorkload(ledger *machine, seed uint64, clients, limit int) *workload {
-	w := &workload{ledger: ledger, limit: int64(limit), web: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}}}
+	w := &workload{
+		ledger: ledger,
+		limit:  int64(limit),
+		web:    &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}},
+	}
 	for i := range clients {
 		w.clients = append(w.clients, &client{
 			w: w, name: fmt.Sprintf("c%d", i), run: fmt.Sprintf("%x", seed),

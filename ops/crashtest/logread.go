@@ -201,7 +201,12 @@ func checkPrefixes(t testing.TB, log []events.Message, found ...dump) {
 			t.Fatal(err)
 		}
 		if want := dumpOf(t, "fold", p); !bytes.Equal(got.content, want.content) {
-			t.Errorf("%s at position %d differs from the fold of the log: %s", got.what, got.position, history.FirstDifference(got.content, want.content))
+			t.Errorf(
+				"%s at position %d differs from the fold of the log: %s",
+				got.what,
+				got.position,
+				history.FirstDifference(got.content, want.content),
+			)
 		}
 	}
 }

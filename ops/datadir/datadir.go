@@ -153,7 +153,11 @@ func (d *Dir) ReadSecret(name string) ([]byte, error) {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a file", d.File(name))
 	case info.Mode().Perm()&others != 0:
-		return nil, fmt.Errorf("others may read %s (mode %04o): delete it, and revoke its token if they may have", d.File(name), info.Mode().Perm())
+		return nil, fmt.Errorf(
+			"others may read %s (mode %04o): delete it, and revoke its token if they may have",
+			d.File(name),
+			info.Mode().Perm(),
+		)
 	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
 		return nil, fmt.Errorf("%s belongs to user %d, who may have made it: delete it", d.File(name), st.Uid)
 	}

@@ -82,7 +82,10 @@ func checkPolicy(s string) error {
 	name, scope, need := strings.Cut(s, "/")
 	if name != "need" || !need {
 		if name == "need" || need || !policyName.MatchString(name) {
-			return fmt.Errorf("%s is not a policy's name, nor need/ and a scope, as in need/view:site/3", events.Quote(s))
+			return fmt.Errorf(
+				"%s is not a policy's name, nor need/ and a scope, as in need/view:site/3",
+				events.Quote(s),
+			)
 		}
 		return nil
 	}
@@ -169,7 +172,8 @@ func (n Nginx) Write(w io.Writer) error {
 	})
 }
 
-var nginxTemplate = template.Must(template.New("nginx").Parse(`# tokenledger: nginx asks a verifier before it passes on a request.
+var nginxTemplate = template.Must(
+	template.New("nginx").Parse(`# tokenledger: nginx asks a verifier before it passes on a request.
 # Put this file into the http block, as /etc/nginx/conf.d/tokenledger.conf.
 # While no verifier answers, nginx refuses every request with 503.
 
@@ -324,4 +328,5 @@ server {
         return 503 '{"title":"No verifier available","status":503,"code":"unavailable"}';
     }
 }
-`))
+`),
+)

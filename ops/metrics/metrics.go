@@ -58,18 +58,63 @@ func Handler(s Source) http.Handler {
 
 var (
 	descChecks  = prometheus.NewDesc("tokenledger_verify_total", "Checks by reason.", []string{"reason"}, nil)
-	descApplied = prometheus.NewDesc("tokenledger_index_applied_seq", "Position of the last event applied to the index.", nil, nil)
-	descLease   = prometheus.NewDesc("tokenledger_lease_seconds", "Remaining time of the lease, in which checks are answered without contact to the log.", nil, nil)
-	descStale   = prometheus.NewDesc("tokenledger_verify_stale_total", "Checks answered after the lease had expired, for permissions that are configured so.", nil, nil)
-	descMoves   = prometheus.NewDesc("tokenledger_log_moves_total", "Switches to another log server because the current one made no progress.", nil, nil)
-	descLost    = prometheus.NewDesc("tokenledger_receipts_not_recorded_total", "Complete receipts that could not be recorded in the log.", nil, nil)
-	descReady   = prometheus.NewDesc("tokenledger_ready", "1 while the node answers checks, else 0.", nil, nil)
-	descHeld    = prometheus.NewDesc("tokenledger_resident_tokens", "Secrets of tokens in memory, those of ended tokens included.", nil, nil)
-	descSpilled = prometheus.NewDesc("tokenledger_tokens_on_disk", "Secrets of tokens on disk only, because the memory limit is reached.", nil, nil)
-	descBytes   = prometheus.NewDesc("tokenledger_resident_bytes", "Memory used by secrets of tokens.", nil, nil)
-	descLimit   = prometheus.NewDesc("tokenledger_resident_limit_bytes", "Limit of the memory for secrets of tokens.", nil, nil)
-	descClock   = prometheus.NewDesc("tokenledger_clock_offset_seconds", "How far this machine's clock is ahead of the ledgers' median; negative if behind. Absent while unknown.", nil, nil)
-	descBuild   = prometheus.NewDesc("tokenledger_build_info", "Version of the program.", []string{"version"}, nil)
+	descApplied = prometheus.NewDesc(
+		"tokenledger_index_applied_seq",
+		"Position of the last event applied to the index.",
+		nil,
+		nil,
+	)
+	descLease = prometheus.NewDesc(
+		"tokenledger_lease_seconds",
+		"Remaining time of the lease, in which checks are answered without contact to the log.",
+		nil,
+		nil,
+	)
+	descStale = prometheus.NewDesc(
+		"tokenledger_verify_stale_total",
+		"Checks answered after the lease had expired, for permissions that are configured so.",
+		nil,
+		nil,
+	)
+	descMoves = prometheus.NewDesc(
+		"tokenledger_log_moves_total",
+		"Switches to another log server because the current one made no progress.",
+		nil,
+		nil,
+	)
+	descLost = prometheus.NewDesc(
+		"tokenledger_receipts_not_recorded_total",
+		"Complete receipts that could not be recorded in the log.",
+		nil,
+		nil,
+	)
+	descReady = prometheus.NewDesc("tokenledger_ready", "1 while the node answers checks, else 0.", nil, nil)
+	descHeld  = prometheus.NewDesc(
+		"tokenledger_resident_tokens",
+		"Secrets of tokens in memory, those of ended tokens included.",
+		nil,
+		nil,
+	)
+	descSpilled = prometheus.NewDesc(
+		"tokenledger_tokens_on_disk",
+		"Secrets of tokens on disk only, because the memory limit is reached.",
+		nil,
+		nil,
+	)
+	descBytes = prometheus.NewDesc("tokenledger_resident_bytes", "Memory used by secrets of tokens.", nil, nil)
+	descLimit = prometheus.NewDesc(
+		"tokenledger_resident_limit_bytes",
+		"Limit of the memory for secrets of tokens.",
+		nil,
+		nil,
+	)
+	descClock = prometheus.NewDesc(
+		"tokenledger_clock_offset_seconds",
+		"How far this machine's clock is ahead of the ledgers' median; negative if behind. Absent while unknown.",
+		nil,
+		nil,
+	)
+	descBuild = prometheus.NewDesc("tokenledger_build_info", "Version of the program.", []string{"version"}, nil)
 )
 
 // Describe implements [prometheus.Collector].

@@ -145,7 +145,11 @@ func (w *waiting) mayOpen(answers map[string]genesis.Report, why string) bool {
 	case len(missing) > 0 && waited < missedFor:
 		return false
 	case len(missing) > 0:
-		n.log.Warn("ledgers are missing; this one takes part with its own copy of the log", "missing", strings.Join(missing, ","))
+		n.log.Warn(
+			"ledgers are missing; this one takes part with its own copy of the log",
+			"missing",
+			strings.Join(missing, ","),
+		)
 	}
 	return true
 }
@@ -158,17 +162,31 @@ func (w *waiting) mayFill(answers map[string]genesis.Report, settled bool, why s
 	switch d.Kind {
 	case genesis.Fill:
 		w.wrong, w.why = time.Time{}, nil
-		n.log.Info("this ledger's store is empty, and most ledgers have the log: copying theirs", "from", strings.Join(d.From, ","))
+		n.log.Info(
+			"this ledger's store is empty, and most ledgers have the log: copying theirs",
+			"from",
+			strings.Join(d.From, ","),
+		)
 		return true, nil
 	case genesis.WaitForAgreement:
 		w.wrong, w.why = time.Time{}, nil
-		w.say("waiting until the other ledgers have all that this one can have acknowledged", "to", "get a copy", "why", why)
+		w.say(
+			"waiting until the other ledgers have all that this one can have acknowledged",
+			"to",
+			"get a copy",
+			"why",
+			why,
+		)
 		return false, nil
 	case genesis.WaitForLedgers:
 		if w.why != nil && time.Since(w.wrong) >= goneAfter {
 			return false, w.why // a ledger that is missing now has refused
 		}
-		w.say("waiting for all ledgers, to create the log or to get a copy of it", "missing", strings.Join(d.Missing, ","))
+		w.say(
+			"waiting for all ledgers, to create the log or to get a copy of it",
+			"missing",
+			strings.Join(d.Missing, ","),
+		)
 		return false, nil
 	case genesis.Gone:
 		return false, w.lasting(d.Err)
@@ -193,7 +211,9 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 		}
 	}
 	switch {
-	case errors.Is(err, genesis.ErrLogGone), errors.Is(err, embedded.ErrDrifted), errors.Is(err, embedded.ErrOtherLease):
+	case errors.Is(err, genesis.ErrLogGone),
+		errors.Is(err, embedded.ErrDrifted),
+		errors.Is(err, embedded.ErrOtherLease):
 		return info, false, err
 	case errors.Is(err, embedded.ErrDamaged):
 		return info, false, w.damaged(err)

@@ -84,7 +84,11 @@ func ReadFile(path string, flags []string) (File, error) {
 			}
 			f.Flags[name] = value
 		default:
-			bad("%s is not known; known are %s, policies, stale and trusted_proxies", events.Quote(key), strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"))
+			bad(
+				"%s is not known; known are %s, policies, stale and trusted_proxies",
+				events.Quote(key),
+				strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"),
+			)
 		}
 	}
 	return f, errors.Join(problems...)

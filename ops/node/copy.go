@@ -87,7 +87,11 @@ func (n *Node) checkCopy(ctx context.Context) error {
 		n.log.Error("this ledger's copy of the log is damaged; it is replaced by a copy of the other ledgers'",
 			"name", n.name, "err", err, "quarantine", to)
 		have = embedded.Copy{}
-		why := fmt.Sprintf("%v; it is in quarantine in %s, and the ledger waits for the others, to get a new one", err, to)
+		why := fmt.Sprintf(
+			"%v; it is in quarantine in %s, and the ledger waits for the others, to get a new one",
+			err,
+			to,
+		)
 		n.copy.set(ledger.CopyDamaged, have, why)
 		n.copy.mu.Lock()
 		n.copy.fresh = true

@@ -162,5 +162,10 @@ func (n *Node) checkFloor(ctx context.Context, epoch string) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return fmt.Errorf("%w: it ends at position %d, and position %d was committed, as a barrier says; restore it from a backup", genesis.ErrLogGone, n.index.Position(), last.Floor)
+	return fmt.Errorf(
+		"%w: it ends at position %d, and position %d was committed, as a barrier says; restore it from a backup",
+		genesis.ErrLogGone,
+		n.index.Position(),
+		last.Floor,
+	)
 }

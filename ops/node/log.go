@@ -30,14 +30,18 @@ func (c Config) validateLog(bad func(format string, args ...any)) {
 	ledger, cluster, own := c.has(RoleLedger), len(c.NATSCluster) > 0, c.NATS == ""
 	switch {
 	case cluster && !ledger:
-		bad("nats-cluster: only ledgers keep the log together; a verifier names their addresses for clients, as in --nats tls://10.0.0.1:7603,tls://10.0.0.2:7603")
+		bad(
+			"nats-cluster: only ledgers keep the log together; a verifier names their addresses for clients, as in --nats tls://10.0.0.1:7603,tls://10.0.0.2:7603",
+		)
 	case cluster && !own:
 		bad("nats: with --nats-cluster the ledgers keep the log themselves; leave out one of the two")
 	case !ledger && own:
 		bad("nats: a verifier without a ledger needs the URL of the log, as in --nats nats://127.0.0.1:7603")
 	case !own && c.NATSKey == "" && c.NATSCredentials == "":
 		if ledger {
-			bad("nats: a ledger whose log is on servers of your own needs --nats-credentials: name the folder that tokenledger nats init made for this ledger; a node that only checks tokens runs with --roles verifier")
+			bad(
+				"nats: a ledger whose log is on servers of your own needs --nats-credentials: name the folder that tokenledger nats init made for this ledger; a node that only checks tokens runs with --roles verifier",
+			)
 		} else {
 			bad("nats-key: name the file of the key to connect with; a ledger that listens writes it to verifier.nk in its data folder")
 		}
@@ -49,10 +53,14 @@ func (c Config) validateLog(bad func(format string, args ...any)) {
 			bad("nats-cluster: %w", err)
 		}
 		if c.NATSClusterListen == "" {
-			bad("nats-cluster-listen: name where the other ledgers reach this one: host:port of its URL in --nats-cluster")
+			bad(
+				"nats-cluster-listen: name where the other ledgers reach this one: host:port of its URL in --nats-cluster",
+			)
 		}
 		if c.NATSCredentials == "" {
-			bad("nats-credentials: a cluster needs keys and certificates; tokenledger nats init makes them for all nodes")
+			bad(
+				"nats-credentials: a cluster needs keys and certificates; tokenledger nats init makes them for all nodes",
+			)
 		}
 	} else if c.NATSClusterListen != "" {
 		bad("nats-cluster-listen: it is for ledgers that keep the log together; name their URLs with --nats-cluster")
@@ -87,11 +95,26 @@ func (c Config) credentials() (*embedded.Credentials, error) {
 	}
 	switch ledgers := creds.Members.Ledgers(); {
 	case creds.Role != want:
-		return nil, fmt.Errorf("nats-credentials: %s holds those of a %s, and this node is a %s", c.NATSCredentials, creds.Role, want)
+		return nil, fmt.Errorf(
+			"nats-credentials: %s holds those of a %s, and this node is a %s",
+			c.NATSCredentials,
+			creds.Role,
+			want,
+		)
 	case c.Name != "" && c.Name != creds.Name:
-		return nil, fmt.Errorf("nats-credentials: %s holds those of %s, and this node is called %s: leave --name out, or name the folder of %[3]s", c.NATSCredentials, creds.Name, c.Name)
+		return nil, fmt.Errorf(
+			"nats-credentials: %s holds those of %s, and this node is called %s: leave --name out, or name the folder of %[3]s",
+			c.NATSCredentials,
+			creds.Name,
+			c.Name,
+		)
 	case len(c.NATSCluster) > 0 && len(ledgers) != len(c.NATSCluster):
-		return nil, fmt.Errorf("nats-cluster: it has %d URLs, and the credentials know %d ledgers (%s): name one URL for each", len(c.NATSCluster), len(ledgers), strings.Join(ledgers, ", "))
+		return nil, fmt.Errorf(
+			"nats-cluster: it has %d URLs, and the credentials know %d ledgers (%s): name one URL for each",
+			len(c.NATSCluster),
+			len(ledgers),
+			strings.Join(ledgers, ", "),
+		)
 	}
 	return creds, nil
 }
@@ -232,7 +255,9 @@ func (n *Node) connectionLog() []nats.Option {
 		last = now
 	}
 	return []nats.Option{
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { say(slog.LevelWarn, "cannot connect to the log", "err", err) }),
+		nats.ReconnectErrHandler(
+			func(_ *nats.Conn, err error) { say(slog.LevelWarn, "cannot connect to the log", "err", err) },
+		),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrSlowConsumer) {
 				return // what was dropped is fetched
@@ -285,11 +310,21 @@ func (n *Node) openStream(ctx context.Context) error {
 func newEpoch() string { return strings.ToLower(ulid.Make().String()) }
 
 func (n *Node) otherLog(have, want string) error {
-	return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup", genesis.ErrLogGone, n.dir.Path(), have, want)
+	return fmt.Errorf(
+		"%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup",
+		genesis.ErrLogGone,
+		n.dir.Path(),
+		have,
+		want,
+	)
 }
 
 func (n *Node) logGone() error {
-	return fmt.Errorf("%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data", genesis.ErrLogGone, n.dir.Path())
+	return fmt.Errorf(
+		"%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data",
+		genesis.ErrLogGone,
+		n.dir.Path(),
+	)
 }
 
 // createStream begins the log and its leases.
@@ -304,7 +339,11 @@ func (n *Node) createStream(ctx context.Context, js jetstream.JetStream, epoch s
 		// watched besides.
 		most = min(int64(total/5*4), most)
 	}
-	_, err := embedded.CreateStream(ctx, js, embedded.StreamLimits{MaxBytes: most, Replicas: n.cfg.replicas(), Epoch: epoch, Lease: n.cfg.Lease})
+	_, err := embedded.CreateStream(
+		ctx,
+		js,
+		embedded.StreamLimits{MaxBytes: most, Replicas: n.cfg.replicas(), Epoch: epoch, Lease: n.cfg.Lease},
+	)
 	if err != nil {
 		return err
 	}
@@ -323,14 +362,22 @@ func (n *Node) openLeases(ctx context.Context, js jetstream.JetStream, log embed
 	if _, err := embedded.OpenLeases(ctx, js); errors.Is(err, embedded.ErrNoLeases) && log.Last > 0 {
 		if n.leasesGone == 0 {
 			n.leasesGone = clock.Boottime()
-			n.log.Warn("the stream of leases is gone; it is made anew when every lease from before is over", "wait", n.cfg.Lease)
+			n.log.Warn(
+				"the stream of leases is gone; it is made anew when every lease from before is over",
+				"wait",
+				n.cfg.Lease,
+			)
 		}
 		if clock.Boottime() < n.leasesGone+n.cfg.Lease+barrier.Margin(n.cfg.Lease) {
 			return errLeasesGone
 		}
 	}
 	var err error
-	n.leases, err = embedded.EnsureLeases(ctx, js, embedded.LeaseLimits{Epoch: log.Epoch, Lease: n.cfg.Lease, Replicas: n.cfg.replicas()})
+	n.leases, err = embedded.EnsureLeases(
+		ctx,
+		js,
+		embedded.LeaseLimits{Epoch: log.Epoch, Lease: n.cfg.Lease, Replicas: n.cfg.replicas()},
+	)
 	return err
 }
 

@@ -98,7 +98,10 @@ func (m *mover) look(now time.Duration, s sight) (reason string) {
 	patience := m.lease/patienceShare + m.extra
 	switch {
 	case now-m.renewed >= patience:
-		reason = fmt.Sprintf("no renewal was acknowledged and read back for %s", (now - m.renewed).Round(time.Millisecond))
+		reason = fmt.Sprintf(
+			"no renewal was acknowledged and read back for %s",
+			(now - m.renewed).Round(time.Millisecond),
+		)
 	case now-m.indexed >= patience:
 		reason = fmt.Sprintf("the index lacks events and got none for %s", (now - m.indexed).Round(time.Millisecond))
 	default:
@@ -153,7 +156,15 @@ func (n *Node) watchServer(ctx context.Context) error {
 		silent++
 		n.quiet.Store(said > 0 && now-said < moveLineEvery)
 		if !n.quiet.Load() {
-			n.log.Warn("log server gives no progress; moving to another", "server", from, "reason", reason, "moves", silent)
+			n.log.Warn(
+				"log server gives no progress; moving to another",
+				"server",
+				from,
+				"reason",
+				reason,
+				"moves",
+				silent,
+			)
 			said, silent = now, 0
 		}
 		if stopped {

@@ -240,7 +240,15 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{cfg: cfg, log: cfg.Logger, format: format, model: cfg.Model.Digest(), dir: dir, logParts: logParts{creds: creds}, ready: make(chan struct{})}
+	n := &Node{
+		cfg:      cfg,
+		log:      cfg.Logger,
+		format:   format,
+		model:    cfg.Model.Digest(),
+		dir:      dir,
+		logParts: logParts{creds: creds},
+		ready:    make(chan struct{}),
+	}
 	n.name = cfg.Name
 	if creds != nil {
 		n.name = creds.Name
@@ -396,7 +404,12 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 				return err
 			}
 			if at > info.Last {
-				return fmt.Errorf("%w: it ends at position %d, and this node's index has position %d; restore it from a backup", genesis.ErrLogGone, info.Last, at)
+				return fmt.Errorf(
+					"%w: it ends at position %d, and this node's index has position %d; restore it from a backup",
+					genesis.ErrLogGone,
+					info.Last,
+					at,
+				)
 			}
 			end = info.Last
 			continue
@@ -462,7 +475,13 @@ func (n *Node) listen() (err error) {
 		return err
 	}
 	if n.socket, err = listenSocket(n.dir); err != nil {
-		n.log.Warn("cannot listen on a socket in the data folder; name --server to commands on this machine", "socket", n.dir.File(datadir.Socket), "err", err)
+		n.log.Warn(
+			"cannot listen on a socket in the data folder; name --server to commands on this machine",
+			"socket",
+			n.dir.File(datadir.Socket),
+			"err",
+			err,
+		)
 	}
 	return nil
 }
@@ -532,7 +551,15 @@ func (n *Node) serve(ctx context.Context) error {
 			opened = nil
 			var commands http.Handler
 			if n.ledger != nil {
-				commands = api.New(api.Config{Ledger: n.ledger, Authenticate: n.authenticate, Confirm: n.confirm, SignIn: n.people, Logger: n.log})
+				commands = api.New(
+					api.Config{
+						Ledger:       n.ledger,
+						Authenticate: n.authenticate,
+						Confirm:      n.confirm,
+						SignIn:       n.people,
+						Logger:       n.log,
+					},
+				)
 				start(n.apiListener, commands)
 			}
 			if n.socket != nil {
@@ -590,7 +617,21 @@ func (n *Node) announce() {
 	if err := n.writeRun(); err != nil {
 		n.log.Warn("cannot write where this node listens", "err", err)
 	}
-	n.log.Info("ready", "name", n.name, "api", n.addrs.API, "verify", n.addrs.Verify, "metrics", n.addrs.Metrics, "nats", n.addrs.NATS, "model", n.model)
+	n.log.Info(
+		"ready",
+		"name",
+		n.name,
+		"api",
+		n.addrs.API,
+		"verify",
+		n.addrs.Verify,
+		"metrics",
+		n.addrs.Metrics,
+		"nats",
+		n.addrs.NATS,
+		"model",
+		n.model,
+	)
 	close(n.ready)
 }
 
@@ -633,7 +674,9 @@ func request(c api.Credential) verifier.Request {
 // verifyHandler routes proxies' questions by the raw path, before the mux would
 // redirect some of them.
 func (n *Node) verifyHandler() (http.Handler, error) {
-	proxies, err := proxy.New(proxy.Config{Verifier: n.verify, Policies: n.cfg.Policies, Trusted: n.cfg.TrustedProxies, Logger: n.log})
+	proxies, err := proxy.New(
+		proxy.Config{Verifier: n.verify, Policies: n.cfg.Policies, Trusted: n.cfg.TrustedProxies, Logger: n.log},
+	)
 	if err != nil {
 		return nil, err
 	}

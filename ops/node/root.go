@@ -39,7 +39,11 @@ func (n *Node) recoverRoot(ctx context.Context) error {
 	}
 	was, err := n.judgeRoot()
 	if err == nil && was == verifier.Allowed.String() {
-		n.log.Warn("root.token has superuser, so nothing was recovered; start without --recover-root", "root_token", file)
+		n.log.Warn(
+			"root.token has superuser, so nothing was recovered; start without --recover-root",
+			"root_token",
+			file,
+		)
 		return nil
 	}
 	var got ledger.Recovered
@@ -50,15 +54,36 @@ func (n *Node) recoverRoot(ctx context.Context) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case err != nil:
-		n.log.Error("root was not recovered, and root.token may be good for nothing; start again with --recover-root", "root_token", file, "err", err)
+		n.log.Error(
+			"root was not recovered, and root.token may be good for nothing; start again with --recover-root",
+			"root_token",
+			file,
+			"err",
+			err,
+		)
 		return nil
 	}
 	expires := "never"
 	if !got.Expires.IsZero() {
 		expires = got.Expires.Format(time.RFC3339)
 	}
-	n.log.Warn("root was recovered: root.token has superuser again; start without --recover-root", "root_token", file, "was", was,
-		"account_id", got.Account, "login", got.Login, "token_id", got.Token, "position", got.Position, "expires", expires)
+	n.log.Warn(
+		"root was recovered: root.token has superuser again; start without --recover-root",
+		"root_token",
+		file,
+		"was",
+		was,
+		"account_id",
+		got.Account,
+		"login",
+		got.Login,
+		"token_id",
+		got.Token,
+		"position",
+		got.Position,
+		"expires",
+		expires,
+	)
 	return nil
 }
 
@@ -95,7 +120,9 @@ func (n *Node) judgeRoot() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	v, err := verifier.New(verifier.Config{Index: n.index, Lease: noLease{}, Format: n.format, Model: n.cfg.Model, Logger: n.log})
+	v, err := verifier.New(
+		verifier.Config{Index: n.index, Lease: noLease{}, Format: n.format, Model: n.cfg.Model, Logger: n.log},
+	)
 	if err != nil {
 		return "", err
 	}

@@ -17,7 +17,9 @@ import (
 )
 
 // errNoSigner reports that it is not known who may sign a snapshot.
-var errNoSigner = errors.New("it is not known which ledger may sign a snapshot: copy ledger.pub with verifier.nk, or use the credentials of nats init")
+var errNoSigner = errors.New(
+	"it is not known which ledger may sign a snapshot: copy ledger.pub with verifier.nk, or use the credentials of nats init",
+)
 
 // signers returns the public keys of those that may sign snapshots.
 func (n *Node) signers() ([]string, error) {

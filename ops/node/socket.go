@@ -93,7 +93,11 @@ func shortName(name string) (short string, done func(), err error) {
 		return name, func() {}, nil
 	}
 	if runtime.GOOS != "linux" {
-		return "", nil, fmt.Errorf("the name of the socket %s has more than %d bytes; choose a shorter data folder", name, longestSocket)
+		return "", nil, fmt.Errorf(
+			"the name of the socket %s has more than %d bytes; choose a shorter data folder",
+			name,
+			longestSocket,
+		)
 	}
 	dir, err := os.Open(filepath.Dir(name))
 	if err != nil {

@@ -196,7 +196,11 @@ func (f *Follower) Run(ctx context.Context, after events.Position, anchor []byte
 	case after > 0 && len(anchor) == sha256.Size:
 		copy(r.hash[:], anchor)
 	default:
-		return fmt.Errorf("follow: anchor of position %d has %d bytes, want a SHA-256 for every position but 0", after, len(anchor))
+		return fmt.Errorf(
+			"follow: anchor of position %d has %d bytes, want a SHA-256 for every position but 0",
+			after,
+			len(anchor),
+		)
 	}
 	if !f.running.CompareAndSwap(false, true) {
 		return errors.New("follow: already running")

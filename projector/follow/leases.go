@@ -56,14 +56,28 @@ type LeasesConfig struct {
 
 // withDefaults returns c with zero values replaced.
 func (c LeasesConfig) withDefaults() LeasesConfig {
-	d := Config{Batch: c.Batch, Tail: c.Tail, Poll: c.Poll, Timeout: c.Timeout, GapTimeout: c.GapTimeout, Logger: c.Logger}.withDefaults()
+	d := Config{
+		Batch:      c.Batch,
+		Tail:       c.Tail,
+		Poll:       c.Poll,
+		Timeout:    c.Timeout,
+		GapTimeout: c.GapTimeout,
+		Logger:     c.Logger,
+	}.withDefaults()
 	c.Batch, c.Tail, c.Poll, c.Timeout, c.GapTimeout, c.Logger = d.Batch, d.Tail, d.Poll, d.Timeout, d.GapTimeout, d.Logger
 	return c
 }
 
 // validate reports every problem of c, which has its defaults.
 func (c LeasesConfig) validate() error {
-	return Config{Conn: c.Conn, Batch: c.Batch, Tail: c.Tail, Poll: c.Poll, Timeout: c.Timeout, GapTimeout: c.GapTimeout}.validate()
+	return Config{
+		Conn:       c.Conn,
+		Batch:      c.Batch,
+		Tail:       c.Tail,
+		Poll:       c.Poll,
+		Timeout:    c.Timeout,
+		GapTimeout: c.GapTimeout,
+	}.validate()
 }
 
 // LeasesStats counts what a Leases did, over all of its runs.

@@ -472,7 +472,16 @@ func (r *run) onInfo(ctx context.Context, now time.Time, m *nats.Msg) error {
 		switch {
 		case r.suspect.IsZero():
 			r.suspect = now
-			r.cfg.Logger.WarnContext(ctx, "log seems to have gone back", "end", info.end, "position", req.last, "seen", exists)
+			r.cfg.Logger.WarnContext(
+				ctx,
+				"log seems to have gone back",
+				"end",
+				info.end,
+				"position",
+				req.last,
+				"seen",
+				exists,
+			)
 		case now.Sub(r.suspect) < lasts:
 		case info.end < req.last:
 			return fmt.Errorf("%w: it ends at position %d, and %d was read", ErrRewound, info.end, req.last)
@@ -575,7 +584,8 @@ func (r *run) fetched(ctx context.Context, now time.Time) error {
 	switch {
 	case len(got) > 0:
 		end := got[len(got)-1]
-		if i := slices.IndexFunc(r.held, func(m events.Message) bool { return m.Position == end.Position }); i >= 0 && !bytes.Equal(r.held[i].Data, end.Data) {
+		if i := slices.IndexFunc(r.held, func(m events.Message) bool { return m.Position == end.Position }); i >= 0 &&
+			!bytes.Equal(r.held[i].Data, end.Data) {
 			r.doubt() // those held do not go on from here
 		}
 		return r.hand(ctx, got, &r.f.fetched)

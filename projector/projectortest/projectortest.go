@@ -141,7 +141,12 @@ func (c *comparison) record(d events.Digest) {
 	if secret.Superseded {
 		// The secret is not accepted. The rest is as it was when the secret
 		// ended.
-		want = projector.Record{Token: want.Token, Account: want.Account, State: projector.SecretSuperseded, Created: want.Created}
+		want = projector.Record{
+			Token:   want.Token,
+			Account: want.Account,
+			State:   projector.SecretSuperseded,
+			Created: want.Created,
+		}
 		got = projector.Record{Token: got.Token, Account: got.Account, State: got.State, Created: got.Created}
 	}
 	c.same(what, want, got, nil)
@@ -184,7 +189,12 @@ func CompareFound(want eventstest.State, d events.Digest, got projector.Found, e
 	c.same("before when Find's account ends tokens", resident.Instant(a.TokensBefore), got.Account.Before, nil)
 	c.same("until where Find's account ends tokens", a.TokensUntil, got.Account.Until, nil)
 	c.same("Find's policy", want.Policy(), got.Policy.PolicyState, nil)
-	c.same("before when Find's policy ends tokens", resident.Instant(want.Policy().TokensBefore), got.Policy.Before, nil)
+	c.same(
+		"before when Find's policy ends tokens",
+		resident.Instant(want.Policy().TokensBefore),
+		got.Policy.Before,
+		nil,
+	)
 	return errors.Join(c.problems...)
 }
 
@@ -330,7 +340,15 @@ func (h *harness) rotation(t *testing.T) {
 		}
 		for i, s := range []events.Secret{first, second, third} {
 			if r, err := index.Lookup(s.Digest()); err != nil || r.State != want[i] || r.Token != id {
-				t.Errorf("Lookup(secret %d) = %s, state %d, %v; want %s, state %d", i+1, r.Token, r.State, err, id, want[i])
+				t.Errorf(
+					"Lookup(secret %d) = %s, state %d, %v; want %s, state %d",
+					i+1,
+					r.Token,
+					r.State,
+					err,
+					id,
+					want[i],
+				)
 			}
 		}
 	}
@@ -380,7 +398,13 @@ func (h *harness) account(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !a.Suspended || !a.Erased || !a.TokensBefore.Equal(later) {
-		t.Errorf("Account = suspended %t, erased %t, tokens before %s; want true, true, %s", a.Suspended, a.Erased, a.TokensBefore, later)
+		t.Errorf(
+			"Account = suspended %t, erased %t, tokens before %s; want true, true, %s",
+			a.Suspended,
+			a.Erased,
+			a.TokensBefore,
+			later,
+		)
 	}
 	if p, err := index.Policy(); err != nil || p.Policy != events.DefaultPolicy || !p.TokensBefore.Equal(later) {
 		t.Errorf("Policy() = %+v, %v, want the default and tokens before %s", p, err, later)

@@ -57,7 +57,11 @@ func (x *Replica) compareStatements(node string, index, point events.Statement) 
 	switch d := x.dispute; {
 	case d != nil && v.reaction == rebuildFenced:
 		d.serving, d.peers = false, v.peers
-		x.log.Error("index is disputed by trusted nodes too; checks are refused until it is rebuilt from the log", "err", d.reason)
+		x.log.Error(
+			"index is disputed by trusted nodes too; checks are refused until it is rebuilt from the log",
+			"err",
+			d.reason,
+		)
 		x.Fence(d.reason)
 		return
 	case d != nil:
@@ -65,13 +69,31 @@ func (x *Replica) compareStatements(node string, index, point events.Statement) 
 	}
 	switch v.reaction {
 	case reportPeers:
-		x.log.Error("another node's index differs; this node agrees with the majority", "nodes", v.peers, "position", v.at, "agree", v.agree)
+		x.log.Error(
+			"another node's index differs; this node agrees with the majority",
+			"nodes",
+			v.peers,
+			"position",
+			v.at,
+			"agree",
+			v.agree,
+		)
 	case rebuildFenced, rebuildServing:
 		reason := fmt.Errorf("at position %d it differs from the index of %s, and %d of %d other nodes agree with it",
 			v.at, strings.Join(v.peers, ", "), v.agree, v.agree+v.differ)
-		x.dispute = &dispute{reason: reason, at: v.at, own: v.own, peers: v.peers, serving: v.reaction == rebuildServing}
+		x.dispute = &dispute{
+			reason:  reason,
+			at:      v.at,
+			own:     v.own,
+			peers:   v.peers,
+			serving: v.reaction == rebuildServing,
+		}
 		if x.dispute.serving {
-			x.log.Error("index is disputed by nodes that were wrong before; it keeps answering while another is built from the log", "err", reason)
+			x.log.Error(
+				"index is disputed by nodes that were wrong before; it keeps answering while another is built from the log",
+				"err",
+				reason,
+			)
 		} else {
 			x.log.Error("index is disputed; checks are refused until it is rebuilt from the log", "err", reason)
 			x.Fence(reason)
@@ -117,7 +139,13 @@ func (x *Replica) settle(g *generation) (right bool) {
 			log.Error("the log confirms this node's index against the others; it answers again", "digest", digest)
 		default:
 			x.check.exonerate(d.peers)
-			log.Error("this node's index was wrong; it was rebuilt from the log and answers again", "digest", digest, "was", d.own)
+			log.Error(
+				"this node's index was wrong; it was rebuilt from the log and answers again",
+				"digest",
+				digest,
+				"was",
+				d.own,
+			)
 		}
 	}
 	x.Unfence()
@@ -132,6 +160,10 @@ func (x *Replica) dismiss() {
 	if d := x.dispute; d != nil {
 		x.dispute = nil
 		x.check.quarantine(x.cfg.Boottime(), d.peers)
-		x.log.Error("no room on the disk to settle a dispute with nodes that were wrong before; the index keeps answering", "nodes", d.peers)
+		x.log.Error(
+			"no room on the disk to settle a dispute with nodes that were wrong before; the index keeps answering",
+			"nodes",
+			d.peers,
+		)
 	}
 }

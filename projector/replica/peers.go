@@ -135,7 +135,9 @@ func (c *peerCheck) compare(now time.Duration, own func(events.Position) (events
 
 // comparable returns the statement to compare, and this node's digest there. An
 // empty index is the same on every node and shows nothing.
-func (p *peer) comparable(own func(events.Position) (events.IndexDigest, bool)) (said events.Statement, mine events.IndexDigest, ok bool) {
+func (p *peer) comparable(
+	own func(events.Position) (events.IndexDigest, bool),
+) (said events.Statement, mine events.IndexDigest, ok bool) {
 	for _, s := range []events.Statement{p.index, p.point} {
 		if s.Position == 0 {
 			continue

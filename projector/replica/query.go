@@ -153,7 +153,12 @@ func (x *Replica) Err() error {
 
 // Tokens lists up to limit tokens after a token's id, of one account or of all,
 // that keep accepts. more says that there are more.
-func (x *Replica) Tokens(account events.AccountID, keep func(*events.Token) bool, after events.TokenID, limit int) (list []*events.Token, more bool, err error) {
+func (x *Replica) Tokens(
+	account events.AccountID,
+	keep func(*events.Token) bool,
+	after events.TokenID,
+	limit int,
+) (list []*events.Token, more bool, err error) {
 	type page struct {
 		tokens []*events.Token
 		more   bool

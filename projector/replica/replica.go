@@ -105,7 +105,13 @@ var ErrOpening = errors.New("the index is being opened")
 // New returns an index that is not open. [Replica.Run] opens it.
 func New(cfg Config) *Replica {
 	cfg = cfg.withDefaults()
-	return &Replica{cfg: cfg, log: cfg.Logger, unavailable: ErrOpening, rebuilds: make(chan error, 1), again: make(chan struct{})}
+	return &Replica{
+		cfg:         cfg,
+		log:         cfg.Logger,
+		unavailable: ErrOpening,
+		rebuilds:    make(chan error, 1),
+		again:       make(chan struct{}),
+	}
 }
 
 // Retry opens an index again that stopped and waits for its next try.

@@ -24,7 +24,13 @@ type Account struct {
 // NewAccount returns what a table holds of an account, which must not change
 // any more.
 func NewAccount(a *events.Account) Account {
-	return Account{Account: a, Granted: events.NewScopeSet(a.Grants), Before: Instant(a.TokensBefore), Until: a.TokensUntil, Good: good(a)}
+	return Account{
+		Account: a,
+		Granted: events.NewScopeSet(a.Grants),
+		Before:  Instant(a.TokensBefore),
+		Until:   a.TokensUntil,
+		Good:    good(a),
+	}
 }
 
 func good(a *events.Account) bool { return !a.Suspended && !a.Erased }
@@ -117,9 +123,12 @@ func (s *accounts) number(id [16]byte) uint32 {
 
 func (s *accounts) set(a *events.Account) {
 	c := s.at(s.number(a.ID.Bytes()))
-	grants, _ := s.grants.use([]byte(strings.Join(events.ScopeStrings(a.Grants), "\n")), func([]byte) (*events.ScopeSet, error) {
-		return events.NewScopeSet(a.Grants), nil
-	})
+	grants, _ := s.grants.use(
+		[]byte(strings.Join(events.ScopeStrings(a.Grants), "\n")),
+		func([]byte) (*events.ScopeSet, error) {
+			return events.NewScopeSet(a.Grants), nil
+		},
+	)
 	s.grants.drop(uint32(c.state.Load()))
 	state := uint64(grants)
 	if good(a) {
@@ -139,7 +148,12 @@ func (s *accounts) set(a *events.Account) {
 func (s *accounts) read(n uint32) (a Account) {
 	if c := s.at(n); c != nil {
 		state := c.state.Load()
-		a = Account{Account: c.account.Load(), Granted: c.granted.Load(), Until: events.Position(c.until.Load()), Good: state&cellGood != 0}
+		a = Account{
+			Account: c.account.Load(),
+			Granted: c.granted.Load(),
+			Until:   events.Position(c.until.Load()),
+			Good:    state&cellGood != 0,
+		}
 		if state&cellBefore != 0 && a.Account != nil {
 			a.Before = Instant(a.TokensBefore)
 		}

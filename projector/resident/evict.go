@@ -13,7 +13,9 @@ func (t *Table) size() int64 {
 
 // takenBytes is what all but the filter takes.
 func (t *Table) takenBytes() int64 {
-	return int64(unsafe.Sizeof(*t)) + t.records.bytes() + t.slotBytes + t.apps.bytes + t.scopes.bytes + t.constraints.bytes
+	return int64(
+		unsafe.Sizeof(*t),
+	) + t.records.bytes() + t.slotBytes + t.apps.bytes + t.scopes.bytes + t.constraints.bytes
 }
 
 // mostFilter bounds the filter: a hundred million digests have 20 bits each.

@@ -157,7 +157,13 @@ func (t *Table) read(k *key, f *Found) Answer {
 	binary.LittleEndian.PutUint64(f.Token[8:], r.load(wordToken+1))
 	f.Created, f.Expires, f.Until = int64(r.load(wordCreated)), int64(r.load(wordExpires)), int64(r.load(wordUntil))
 	state, refs, more := r.load(wordState), r.load(wordRefs), r.load(wordRefs+1)
-	f.CreatedIn, f.State, f.Flags = events.Position(state&maxPosition), uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
+	f.CreatedIn, f.State, f.Flags = events.Position(
+		state&maxPosition,
+	), uint8(
+		state>>stateShift,
+	), uint8(
+		state>>flagsShift,
+	)&^flagEnded
 	f.Version = events.Position(t.records.version(n).Load())
 	f.Account, f.Scopes = t.accounts.read(uint32(refs)), t.scopes.at(uint32(refs>>32))
 	f.Constraints = t.constraints.at(uint32(more))

@@ -116,7 +116,12 @@ func (p *Publisher) Run(ctx context.Context) error {
 			said = ""
 		case err.Error() != said:
 			said = err.Error()
-			p.cfg.Logger.WarnContext(ctx, "snapshot of the index was not published; new nodes read the log for longer", "err", err)
+			p.cfg.Logger.WarnContext(
+				ctx,
+				"snapshot of the index was not published; new nodes read the log for longer",
+				"err",
+				err,
+			)
 		}
 		select {
 		case <-ctx.Done():
@@ -179,7 +184,12 @@ const chunkSize = 96 << 10
 
 // put writes a snapshot into a slot. What stood there goes once the new one is
 // whole.
-func (p *Publisher) put(ctx context.Context, bucket jetstream.ObjectStore, slot string, index *projector.Projector) (*jetstream.ObjectInfo, error) {
+func (p *Publisher) put(
+	ctx context.Context,
+	bucket jetstream.ObjectStore,
+	slot string,
+	index *projector.Projector,
+) (*jetstream.ObjectInfo, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r, w := io.Pipe()
@@ -269,7 +279,12 @@ func (p *Publisher) sweep(ctx context.Context, all [len(slots)]Info) error {
 				return err
 			}
 			delete(p.orphans, subject)
-			p.cfg.Logger.InfoContext(ctx, "removed what was left of a snapshot that was never finished", "chunks", chunks)
+			p.cfg.Logger.InfoContext(
+				ctx,
+				"removed what was left of a snapshot that was never finished",
+				"chunks",
+				chunks,
+			)
 		}
 	}
 	return nil

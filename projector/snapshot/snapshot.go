@@ -89,7 +89,13 @@ func Write(ctx context.Context, p *projector.Projector, w io.Writer, sign func([
 }
 
 // write tells begun what it will write before it does.
-func write(ctx context.Context, p *projector.Projector, w io.Writer, sign func([]byte) ([]byte, error), begun func(Header)) error {
+func write(
+	ctx context.Context,
+	p *projector.Projector,
+	w io.Writer,
+	sign func([]byte) ([]byte, error),
+	begun func(Header),
+) error {
 	sum := sha256.New()
 	buffered := bufio.NewWriterSize(io.MultiWriter(w, sum), 64<<10)
 	var lengths []byte
@@ -199,7 +205,12 @@ func readHeader(in *summed) (Header, error) {
 		return Header{}, fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
 	if h.Index != projector.Form {
-		return Header{}, fmt.Errorf("%w: the index in it is of form %d, and this program makes %d", ErrUnknown, h.Index, projector.Form)
+		return Header{}, fmt.Errorf(
+			"%w: the index in it is of form %d, and this program makes %d",
+			ErrUnknown,
+			h.Index,
+			projector.Form,
+		)
 	}
 	if h.Position == 0 || h.Epoch == "" {
 		return Header{}, fmt.Errorf("%w: it is of an empty index", ErrMalformed)

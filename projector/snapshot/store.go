@@ -365,7 +365,12 @@ func InstallLatest(ctx context.Context, from Source, dir string, o Options) (Hea
 			return Header{}, err
 		}
 		if i.Position < o.AtLeast {
-			return Header{}, fmt.Errorf("%w: the newest is of position %d, and %d is needed", ErrUnwanted, i.Position, o.AtLeast)
+			return Header{}, fmt.Errorf(
+				"%w: the newest is of position %d, and %d is needed",
+				ErrUnwanted,
+				i.Position,
+				o.AtLeast,
+			)
 		}
 		o.Size = i.Size
 		r, w := io.Pipe()

@@ -67,7 +67,10 @@ func (k *Keeper) ClockErr() error {
 	case !k.comparedLocked():
 		return errCompare
 	case k.offset.Doubtful:
-		return fmt.Errorf("half of the ledgers have another time of day; this machine differs by %s: correct the clocks", round(k.offset.By))
+		return fmt.Errorf(
+			"half of the ledgers have another time of day; this machine differs by %s: correct the clocks",
+			round(k.offset.By),
+		)
 	}
 	return nil
 }

@@ -65,8 +65,11 @@ func Validate(policies map[string]Policy, model *events.Model) error {
 	var problems []error
 	for _, name := range slices.Sorted(maps.Keys(policies)) {
 		if !validName(name) || name == needPolicy {
-			problems = append(problems, fmt.Errorf("policy name %s: use up to 64 lower-case letters, digits and '-', and not %q",
-				events.Quote(name), needPolicy))
+			problems = append(
+				problems,
+				fmt.Errorf("policy name %s: use up to 64 lower-case letters, digits and '-', and not %q",
+					events.Quote(name), needPolicy),
+			)
 		}
 		if len(policies[name].Rules) == 0 {
 			problems = append(problems, fmt.Errorf("policy %s has no rules and would deny every request", name))

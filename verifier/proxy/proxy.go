@@ -109,7 +109,17 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if _, known := h.policies[policy]; !known && policy != needPolicy {
 			policy = events.Quote(policy) // a path may hold anything
 		}
-		h.log.Debug("request denied", "policy", policy, "deny", v.deny, "reason", v.d.Reason.String(), "token_id", v.d.Token())
+		h.log.Debug(
+			"request denied",
+			"policy",
+			policy,
+			"deny",
+			v.deny,
+			"reason",
+			v.d.Reason.String(),
+			"token_id",
+			v.d.Token(),
+		)
 	}
 }
 

@@ -43,7 +43,8 @@ type URI struct {
 // a fragment, characters that no URI has, and a malformed query.
 func Parse(raw string) (*URI, error) {
 	path, query, hasQuery := strings.Cut(raw, "?")
-	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;") || strings.ContainsAny(raw, " #") || hasControl(raw) {
+	if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "\\;") || strings.ContainsAny(raw, " #") ||
+		hasControl(raw) {
 		return nil, ErrAmbiguous
 	}
 	segments := strings.Split(path[1:], "/")
@@ -224,7 +225,10 @@ func CheckParameter(name string) error {
 	switch {
 	case name == "" || len(name) > 64 || strings.Trim(name, "_-") == "",
 		strings.ContainsFunc(name, func(r rune) bool { return !isNameRune(r) }):
-		return fmt.Errorf("parameter %s: use up to 64 letters, digits, '_' and '-'; some applications read other names differently", events.Quote(name))
+		return fmt.Errorf(
+			"parameter %s: use up to 64 letters, digits, '_' and '-'; some applications read other names differently",
+			events.Quote(name),
+		)
 	case strings.HasPrefix(name, "__") || slices.Contains(jsPrototype, name):
 		return fmt.Errorf("parameter %s: some applications never read a parameter of this name", name)
 	}

@@ -82,7 +82,9 @@ func (d *Disk) Mount() string { return d.mount }
 // Wrap returns a command that mounts the disk and then runs another command. It
 // must run in a mount namespace of its own, see [proc.Attributes].
 func (d *Disk) Wrap(args []string) []string {
-	return append([]string{"sh", "-c", `mount -o loop "$1" "$2" && shift 2 && exec "$@"`, "sh", d.image, d.mount}, args...)
+	return append(
+		[]string{"sh", "-c", `mount -o loop "$1" "$2" && shift 2 && exec "$@"`, "sh", d.image, d.mount},
+		args...)
 }
 
 // Fill takes all free space. mount is where the test finds the mounted disk: a

@@ -226,7 +226,14 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	}
 	defer resp.Body.Close()
 	got, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
-	c.cfg.Trace("%s %s: %d after %s, request %s", r.Method, to, resp.StatusCode, render.Elapsed(time.Since(begun)), resp.Header.Get("X-Request-Id"))
+	c.cfg.Trace(
+		"%s %s: %d after %s, request %s",
+		r.Method,
+		to,
+		resp.StatusCode,
+		render.Elapsed(time.Since(begun)),
+		resp.Header.Get("X-Request-Id"),
+	)
 	if err != nil {
 		return c.unanswered(err)
 	}

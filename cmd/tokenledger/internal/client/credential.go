@@ -56,7 +56,9 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 		return secret, "standard input", err
 	}
 	if HoldsSecret(path) {
-		return "", "", exit.Inputf("--token-file takes the name of a file, not the secret itself. Treat the secret as leaked")
+		return "", "", exit.Inputf(
+			"--token-file takes the name of a file, not the secret itself. Treat the secret as leaked",
+		)
 	}
 	noCredential := func(format string, args ...any) error {
 		return exit.Failf(exit.NotAllowed, "credential", format, args...)
@@ -84,8 +86,12 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	}
 	const others = 0o077
 	if mode := info.Mode(); mode.Perm()&others != 0 && runtime.GOOS != "windows" {
-		return "", "", noCredential("other users can read the token file %s (mode %04o). Run chmod 600 on it, and rotate "+
-			"the token if they may have read it", path, mode.Perm())
+		return "", "", noCredential(
+			"other users can read the token file %s (mode %04o). Run chmod 600 on it, and rotate "+
+				"the token if they may have read it",
+			path,
+			mode.Perm(),
+		)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
@@ -132,7 +138,9 @@ func parseSecret(s string) (string, error) {
 	switch {
 	case s == "":
 		return "", errors.New("is empty; it must hold one secret")
-	case tooLong, !utf8.ValidString(s), strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || render.Unprintable(r) }):
+	case tooLong,
+		!utf8.ValidString(s),
+		strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || render.Unprintable(r) }):
 		return "", errors.New("must hold one secret on one line, and nothing else")
 	}
 	return s, nil

@@ -37,10 +37,26 @@ func (c *Client) unanswered(err error) try {
 		err = outer.Err // its text begins with the request
 	}
 	if t.reached {
-		t.failure = exit.Failf(code, "lost", "%s at %s (%s) did not answer: %s", c.what, c.base, c.source(), exit.Cause(err))
+		t.failure = exit.Failf(
+			code,
+			"lost",
+			"%s at %s (%s) did not answer: %s",
+			c.what,
+			c.base,
+			c.source(),
+			exit.Cause(err),
+		)
 		return t
 	}
-	t.failure = exit.Failf(code, name, "cannot connect to %s at %s (%s): %s", c.what, c.base, c.source(), exit.Cause(err))
+	t.failure = exit.Failf(
+		code,
+		name,
+		"cannot connect to %s at %s (%s): %s",
+		c.what,
+		c.base,
+		c.source(),
+		exit.Cause(err),
+	)
 	return t
 }
 

@@ -117,12 +117,21 @@ func (cfg *Config) FindVerifier(given string) (base *url.URL, from string, err e
 
 // FindMetrics returns the URL of a node's health, and how it is known.
 func (cfg *Config) FindMetrics(given string) (base *url.URL, from string, err error) {
-	return cfg.find("--metrics-addr", given, func(a node.Addresses) string { return a.Metrics }, "http://"+node.DefaultMetricsAddr)
+	return cfg.find(
+		"--metrics-addr",
+		given,
+		func(a node.Addresses) string { return a.Metrics },
+		"http://"+node.DefaultMetricsAddr,
+	)
 }
 
 // find returns the URL of one server: from the flag, or else from the node that
 // runs on the data folder, or else the fallback.
-func (cfg *Config) find(flag, given string, of func(node.Addresses) string, fallback string) (base *url.URL, from string, err error) {
+func (cfg *Config) find(
+	flag, given string,
+	of func(node.Addresses) string,
+	fallback string,
+) (base *url.URL, from string, err error) {
 	address, from := given, flag
 	if address == "" {
 		at, path, err := cfg.running()
@@ -221,9 +230,15 @@ func (c *Client) SignIn(ctx context.Context) (err error) {
 	// The token of the data folder goes only to the node on that folder, or to the
 	// address that the command names. Another user's program may have the port.
 	if c.cfg.TokenFile == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
-		return exit.Failf(exit.Unavailable, "no_node",
+		return exit.Failf(
+			exit.Unavailable,
+			"no_node",
 			"no node runs on the data folder %s (it has no %s), so the token in %s was not sent. Start the node, or name "+
-				"its URL with --server", c.cfg.DataDir, datadir.Socket, owner)
+				"its URL with --server",
+			c.cfg.DataDir,
+			datadir.Socket,
+			owner,
+		)
 	}
 	c.secret, c.owner = secret, owner
 	c.warnUnencrypted("your token")

@@ -39,13 +39,24 @@ func (cfg *Config) ReadSession() (s Session, err error) {
 		b, err = os.ReadFile(path)
 	}
 	if err != nil {
-		return s, exit.Failf(exit.NotAllowed, "credential", "cannot read the session file %s: %s", path, exit.Cause(err))
+		return s, exit.Failf(
+			exit.NotAllowed,
+			"credential",
+			"cannot read the session file %s: %s",
+			path,
+			exit.Cause(err),
+		)
 	}
 	const others = 0o077
 	if info.Mode().Perm()&others != 0 && runtime.GOOS != "windows" {
-		return s, exit.Failf(exit.NotAllowed, "credential",
+		return s, exit.Failf(
+			exit.NotAllowed,
+			"credential",
 			"other users can read the session file %s (mode %04o). Run chmod 600 on it and 'tokenledger logout', then sign "+
-				"in again", path, info.Mode().Perm())
+				"in again",
+			path,
+			info.Mode().Perm(),
+		)
 	}
 	if err := json.Unmarshal(b, &s); err != nil || !events.IsSessionSecret(s.Secret) {
 		return s, exit.Failf(exit.NotAllowed, "credential",

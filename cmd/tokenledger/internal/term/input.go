@@ -71,7 +71,11 @@ func (in *Input) Ask(ctx context.Context, what string) (string, error) {
 	if f != nil {
 		show, err := hideTyping(f)
 		if err != nil {
-			return "", exit.Inputf("cannot turn off the echo of this terminal to ask for the %s: %s", what, exit.Cause(err))
+			return "", exit.Inputf(
+				"cannot turn off the echo of this terminal to ask for the %s: %s",
+				what,
+				exit.Cause(err),
+			)
 		}
 		defer show()
 		// From here on nothing that is typed is shown, however fast.
