@@ -96,19 +96,17 @@ func newAccountListCmd(e *env) *cobra.Command {
 		Example: `  tokenledger account list --kind service
   tokenledger account list --all -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			g := gridOf[api.Account]{
+			grid := gridOf[api.Account]{
 				header: []string{"ID", "LOGIN", "KIND", "STATE", "GRANTS", "CREATED"},
 				row: func(a api.Account) []string {
 					return []string{a.ID, a.Login, a.Kind, a.State, render.Shorten(a.Grants), e.Time(a.CreatedAt)}
 				},
 			}
-			return list(
-				c,
-				e,
-				client.Request{Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind)},
-				pages,
-				g,
-			)
+			return list(c, e, listing[api.Account]{
+				request: client.Request{Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind)},
+				pages:   pages,
+				grid:    grid,
+			})
 		},
 	}
 	c.Flags().StringVar(&kind, "kind", "", "only accounts of this kind: user or service")
@@ -140,8 +138,10 @@ func newAccountShowCmd(e *env) *cobra.Command {
 
 func newAccountSuspendCmd(e *env) *cobra.Command {
 	return e.ending(ending{
-		verb: "suspend", done: "suspended", noun: "suspension", short: "Suspend all tokens of an account until you resume it",
-		use: "suspend ID|LOGIN", arg: accountArg, check: accountName, path: []string{"v1", "accounts"}, complete: e.accounts,
+		verb: "suspend", done: "suspended", noun: "suspension",
+		short: "Suspend all tokens of an account until you resume it",
+		use:   "suspend ID|LOGIN", arg: accountArg, check: accountName,
+		path: []string{"v1", "accounts"}, complete: e.accounts,
 		example: "  tokenledger account suspend shop --reason 'contract ended'",
 	})
 }

@@ -30,7 +30,9 @@ where nobody else can read it.`,
 				return err
 			}
 			a, err := ledger.Do(c.Context(), client.Request{
-				Method: http.MethodPost, Path: []string{"v1", "accounts", name, "invite"}, Body: map[string]any{"reset_second_factor": reset},
+				Method: http.MethodPost,
+				Path:   []string{"v1", "accounts", name, "invite"},
+				Body:   map[string]any{"reset_second_factor": reset},
 			})
 			if err != nil {
 				return err

@@ -47,7 +47,9 @@ when no node uses the old grants any more, and exits with 6 if that takes longer
 				flags: &f, noun: "change", read: []string{"v1", "accounts", name},
 				request: func(_ context.Context, _ *client.Client, seen current) (client.Request, error) {
 					return client.Request{
-						Method: http.MethodPut, Path: []string{"v1", "accounts", seen.ID, "grants"}, Body: map[string]any{"grants": grants},
+						Method: http.MethodPut,
+						Path:   []string{"v1", "accounts", seen.ID, "grants"},
+						Body:   map[string]any{"grants": grants},
 					}, nil
 				},
 				show: func(a *client.Answer, got proven) error { return e.changedAccount(a, "changed", got.Receipt) },

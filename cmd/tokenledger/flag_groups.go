@@ -24,8 +24,10 @@ const (
 )
 
 var flagGroups = []string{
-	groupSelect, groupLabels, groupRights, groupLifetime, groupLifetimes, groupConstraints, groupSecret, groupIssue, groupRefuse,
-	groupListen, groupLog, groupChecks, groupUpkeep, groupPaging, groupWait, groupSafety,
+	groupSelect, groupLabels, groupRights, groupLifetime, groupLifetimes, groupConstraints, groupSecret,
+	groupIssue, groupRefuse,
+	groupListen, groupLog, groupChecks, groupUpkeep,
+	groupPaging, groupWait, groupSafety,
 }
 
 // groupKey is the annotation of a flag that has its group.

@@ -38,39 +38,38 @@ type gridOf[T any] struct {
 	row    func(T) []string
 }
 
+// listing is a list to print: where it is, how much of it is wanted, and how to
+// draw it.
+type listing[T any] struct {
+	request client.Request
+	pages   pageFlags
+	grid    gridOf[T]
+}
+
 // list prints as much of a list as the flags say. It prints JSON lines page by
 // page, so that a long list needs little memory.
-func list[T any](c *cobra.Command, e *env, r client.Request, p pageFlags, g gridOf[T]) error {
-	if err := p.check(c.Flags()); err != nil {
+func list[T any](c *cobra.Command, e *env, l listing[T]) error {
+	if err := l.pages.check(c.Flags()); err != nil {
 		return err
 	}
 	ledger, err := e.ledger(c.Context())
 	if err != nil {
 		return err
 	}
-	return listFrom(c, e, ledger, r, p, g)
+	return listFrom(c, e, ledger, l)
 }
 
 // listFrom is list with a given client.
-func listFrom[T any](
-	c *cobra.Command,
-	e *env,
-	ledger *client.Client,
-	r client.Request,
-	p pageFlags,
-	g gridOf[T],
-) error {
-	if err := p.check(c.Flags()); err != nil {
+func listFrom[T any](c *cobra.Command, e *env, ledger *client.Client, l listing[T]) error {
+	if err := l.pages.check(c.Flags()); err != nil {
 		return err
 	}
 	ctx := c.Context()
 	var got client.Page
-	err := ledger.Pages(ctx, r, p.Extent, func(some client.Page) error {
+	err := ledger.Pages(ctx, l.request, l.pages.Extent, func(some client.Page) error {
 		if e.Format == render.Lines {
-			for _, item := range some.Items {
-				if err := e.Show(item, nil); err != nil {
-					return err
-				}
+			if err := e.showLines(some.Items); err != nil {
+				return err
 			}
 			some.Items = nil
 		}
@@ -83,7 +82,8 @@ func listFrom[T any](
 	const more = "There are more: use --all for all of them, or a higher --limit."
 	if e.Format == render.Lines {
 		if got.Next != "" {
-			_, _ = fmt.Fprintln(e.Stderr, more) // nothing in the lines says so
+			// Nothing in the lines says so.
+			_, _ = fmt.Fprintln(e.Stderr, more)
 		}
 		return nil
 	}
@@ -101,13 +101,23 @@ func listFrom[T any](
 		}
 	}
 	return e.Show(body, func() {
-		out := e.Grid(g.header...)
+		out := e.Grid(l.grid.header...)
 		for _, row := range rows {
-			out.Row(g.row(row)...)
+			out.Row(l.grid.row(row)...)
 		}
 		out.End()
 		if got.Next != "" {
 			e.Note(more)
 		}
 	})
+}
+
+// showLines prints each item as a JSON line.
+func (e *env) showLines(items []json.RawMessage) error {
+	for _, item := range items {
+		if err := e.Show(item, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -56,7 +56,8 @@ and then the code are read as lines of standard input.`,
 			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			if err := config.WriteSession(client.Session{Server: ledger.Base().String(), Secret: got.Secret}); err != nil {
+			session := client.Session{Server: ledger.Base().String(), Secret: got.Secret}
+			if err := config.WriteSession(session); err != nil {
 				return err
 			}
 			// The secret is in its file, and not for the screen.

@@ -52,9 +52,18 @@ an event in one log, and every verifier answers checks from its own copy of it.`
 		title    string
 		commands []*cobra.Command
 	}{
-		{"Tokens and accounts", []*cobra.Command{newTokenCmd(e), newAccountCmd(e), newPolicyCmd(e), newReceiptCmd(e), newVerifyCmd(e)}},
-		{"Signing in", []*cobra.Command{newLoginCmd(e), newLogoutCmd(e), newSessionCmd(e), newPasswordCmd(e), newSecondFactorCmd(e)}},
-		{"Nodes", []*cobra.Command{newServeCmd(e), newNodesCmd(e), newHealthCmd(e), newNATSCmd(e), newSnippetCmd(e), newDemoCmd(e)}},
+		{"Tokens and accounts", []*cobra.Command{
+			newTokenCmd(e), newAccountCmd(e), newPolicyCmd(e),
+			newReceiptCmd(e), newVerifyCmd(e),
+		}},
+		{"Signing in", []*cobra.Command{
+			newLoginCmd(e), newLogoutCmd(e), newSessionCmd(e),
+			newPasswordCmd(e), newSecondFactorCmd(e),
+		}},
+		{"Nodes", []*cobra.Command{
+			newServeCmd(e), newNodesCmd(e), newHealthCmd(e),
+			newNATSCmd(e), newSnippetCmd(e), newDemoCmd(e),
+		}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
 		for _, c := range g.commands {

@@ -53,57 +53,45 @@ the whole ones automatically.`,
 				if err := json.Unmarshal(a.Body, &raw); err != nil {
 					return err
 				}
-				for _, item := range raw.Items {
-					if err := e.Show(item, nil); err != nil {
-						return err
-					}
-				}
-				return nil
+				return e.showLines(raw.Items)
 			}
-			return e.Show(a.Body, func() {
-				g := e.Grid(
-					"NAME",
-					"READY",
-					"POSITION",
-					"LAG",
-					"LEASE",
-					"CLOCK",
-					"DIGEST",
-					"COPY",
-					"VERSION",
-					"ADDRESS",
-					"HEARD",
-					"WHY",
-				)
-				for _, n := range got.Items {
-					g.Row(
-						n.Name,
-						readyWord(n),
-						strconv.FormatUint(n.Position, 10),
-						strconv.FormatUint(n.Lag, 10),
-						leaseLeft(n),
-						clockOffset(n),
-						shortDigest(n.Digest),
-						copyWord(n.Copy),
-						n.Version,
-						n.Address,
-						e.TimePtr(n.HeardAt),
-						n.Why,
-					)
-				}
-				g.End()
-				for _, n := range got.Items {
-					if n.Warning != "" {
-						e.Note(
-							"tokenledger: %s (process %s): %s.",
-							render.Escape(n.Name),
-							render.Escape(n.Instance),
-							render.Escape(n.Warning),
-						)
-					}
-				}
-			})
+			return e.Show(a.Body, func() { e.drawNodes(got.Items) })
 		},
+	}
+}
+
+// drawNodes draws nodes as rows, and then their warnings.
+func (e *env) drawNodes(nodes []api.Node) {
+	g := e.Grid(
+		"NAME", "READY", "POSITION", "LAG", "LEASE", "CLOCK",
+		"DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY",
+	)
+	for _, n := range nodes {
+		g.Row(
+			n.Name,
+			readyWord(n),
+			strconv.FormatUint(n.Position, 10),
+			strconv.FormatUint(n.Lag, 10),
+			leaseLeft(n),
+			clockOffset(n),
+			shortDigest(n.Digest),
+			copyWord(n.Copy),
+			n.Version,
+			n.Address,
+			e.TimePtr(n.HeardAt),
+			n.Why,
+		)
+	}
+	g.End()
+	for _, n := range nodes {
+		if n.Warning != "" {
+			e.Note(
+				"tokenledger: %s (process %s): %s.",
+				render.Escape(n.Name),
+				render.Escape(n.Instance),
+				render.Escape(n.Warning),
+			)
+		}
 	}
 }
 

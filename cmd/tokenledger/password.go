@@ -21,9 +21,11 @@ as lines of standard input.`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
 			r := client.Request{Method: http.MethodPut, Path: []string{"v1", "password"}}
-			connect, proof, field, next := func() (*client.Client, error) { return e.person(ctx) }, "old password", "old", "new"
+			connect := func() (*client.Client, error) { return e.person(ctx) }
+			proof, field, next := "old password", "old", "new"
 			if invitation {
-				r.Method, connect, proof, field, next = http.MethodPost, e.config().Anonymous, "invitation", "invitation", "password"
+				r.Method, connect = http.MethodPost, e.config().Anonymous
+				proof, field, next = "invitation", "invitation", "password"
 			}
 			ledger, err := connect()
 			if err != nil {

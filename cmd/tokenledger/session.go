@@ -41,7 +41,7 @@ func newSessionListCmd(e *env) *cobra.Command {
 			if everybody {
 				q.Set("all", "true")
 			}
-			g := gridOf[api.Session]{
+			grid := gridOf[api.Session]{
 				header: []string{"ID", "ACCOUNT", "METHODS", "ADDRESS", "OPENED", "USED", "ENDS", ""},
 				row: func(s api.Session) []string {
 					mark := ""
@@ -54,7 +54,11 @@ func newSessionListCmd(e *env) *cobra.Command {
 					}
 				},
 			}
-			return listFrom(c, e, ledger, client.Request{Path: []string{"v1", "sessions"}, Query: q}, pages, g)
+			return listFrom(c, e, ledger, listing[api.Session]{
+				request: client.Request{Path: []string{"v1", "sessions"}, Query: q},
+				pages:   pages,
+				grid:    grid,
+			})
 		},
 	}
 	flags := c.Flags()

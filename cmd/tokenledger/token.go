@@ -39,13 +39,13 @@ func newTokenListCmd(e *env) *cobra.Command {
 			r := client.Request{Path: []string{"v1", "tokens"}, Query: client.Query(
 				"account", account, "site", site, "resource", resource, "state", state, "expiring", expiring.String(),
 			)}
-			g := gridOf[api.Token]{
+			grid := gridOf[api.Token]{
 				header: []string{"ID", "ACCOUNT", "STATE", "APP", "DEVICE", "SCOPES", "EXPIRES"},
 				row: func(t api.Token) []string {
 					return []string{t.ID, t.Account, t.State, t.App, t.Device, scopesOf(t), e.TimePtr(t.ExpiresAt)}
 				},
 			}
-			return list(c, e, r, pages, g)
+			return list(c, e, listing[api.Token]{request: r, pages: pages, grid: grid})
 		},
 	}
 	flags := c.Flags()

@@ -224,11 +224,13 @@ func (e *env) sendRevocations(
 		}
 		e.replayed(a)
 		sum.Position, sum.Event = max(sum.Position, got.Position), got.Event
-		sum.Matched, sum.Revoked, sum.Already = sum.Matched+got.Matched, sum.Revoked+got.Revoked, sum.Already+got.Already
+		sum.Matched += got.Matched
+		sum.Revoked += got.Revoked
+		sum.Already += got.Already
 		sum.Tokens = append(sum.Tokens, got.Tokens...)
-		sum.SelfSpare, sum.Uncounted, sum.DryRun = sum.SelfSpare ||
-			got.SelfSpare, sum.Uncounted ||
-			got.Uncounted, got.DryRun
+		sum.SelfSpare = sum.SelfSpare || got.SelfSpare
+		sum.Uncounted = sum.Uncounted || got.Uncounted
+		sum.DryRun = got.DryRun
 		if got.NextCursor == "" {
 			return sum, nil
 		}

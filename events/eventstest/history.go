@@ -468,7 +468,10 @@ func (h *historian) scopes() []events.Scope {
 func (h *historian) constraints() *events.Constraints {
 	c := &events.Constraints{HeaderOnly: h.chance(30)}
 	if h.chance(40) {
-		c.CIDRs = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}[h.rng.IntN(2):]
+		c.CIDRs = []netip.Prefix{
+			netip.MustParsePrefix("192.0.2.0/24"),
+			netip.MustParsePrefix("2001:db8::/32"),
+		}[h.rng.IntN(2):]
 	}
 	if h.chance(30) {
 		c.Origins = []string{"https://example.org", "http://localhost:8080"}[h.rng.IntN(2):]

@@ -153,7 +153,8 @@ func (a *api) accountRoutes(h huma.API) {
 func (a *api) createAccount(ctx context.Context, in *createAccountInput) (*accountOutput, error) {
 	b := in.Body
 	r, err := a.ledger.CreateAccount(ctx, callerFrom(ctx), in.Key, ledger.CreateAccount{
-		Login: b.Login, Kind: b.Kind, Owner: b.Owner, Grants: b.Grants, Person: ledger.Person{Name: b.Name, Mail: b.Mail},
+		Login: b.Login, Kind: b.Kind, Owner: b.Owner, Grants: b.Grants,
+		Person: ledger.Person{Name: b.Name, Mail: b.Mail},
 	})
 	if err != nil {
 		return nil, locatedAt(accountInPath, err)

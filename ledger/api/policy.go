@@ -65,9 +65,11 @@ func (a *api) policyRoutes(h huma.API) {
 	op := operation("policy")
 	register(a, h, op(http.MethodGet, "/v1/policy", "get-policy", "Show the policy"), a.getPolicy)
 	set := op(http.MethodPut, "/v1/policy", "set-policy", "Replace the policy")
-	set.Description = `Replaces the whole policy. A field that the request leaves out gets its default. To change one field, read the policy, change the field, and send all of it back with the ETag as If-Match.
-
-The new policy applies from the next check on, to existing tokens and sessions too. Maximum lifetimes apply only to tokens that are created or extended later.`
+	set.Description = `Replaces the whole policy. A field that the request leaves out gets its default. ` +
+		`To change one field, read the policy, change the field, and send all of it back with the ETag as If-Match.` +
+		"\n\n" +
+		`The new policy applies from the next check on, to existing tokens and sessions too. ` +
+		`Maximum lifetimes apply only to tokens that are created or extended later.`
 	register(a, h, set, a.setPolicy)
 }
 
@@ -102,9 +104,10 @@ func (a *api) setPolicy(ctx context.Context, in *setPolicyInput) (*setPolicyOutp
 // parse turns a policy into the ledger's.
 func (p Policy) parse() (events.Policy, error) {
 	out := events.Policy{
-		Makers: events.Makers(
-			p.Makers,
-		), PlainRefused: p.PlainRefused, URLRefused: p.URLRefused, TokenSignIn: p.TokenSignIn,
+		Makers:               events.Makers(p.Makers),
+		PlainRefused:         p.PlainRefused,
+		URLRefused:           p.URLRefused,
+		TokenSignIn:          p.TokenSignIn,
 		SiteAdminsAnyAccount: p.AnyAccount,
 	}
 	if out.Makers == events.MakersAll {
@@ -148,15 +151,22 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 	}
 	out := PolicyInForce{
 		Policy: Policy{
-			MaxLife: duration(
-				p.MaxLife,
-			), DefaultLife: duration(p.DefaultLife), MaxGrace: duration(p.MaxGrace), WarnBefore: duration(p.WarnBefore),
-			Makers: string(
-				p.Makers,
-			), PlainRefused: p.PlainRefused, PlainUntil: timeOrNil(p.PlainUntil), URLRefused: p.URLRefused,
-			AnyAccount: p.SiteAdminsAnyAccount, TokenSignIn: p.TokenSignIn, SessionIdle: duration(p.SessionIdle), SessionLife: duration(p.SessionLife),
+			MaxLife:      duration(p.MaxLife),
+			DefaultLife:  duration(p.DefaultLife),
+			MaxGrace:     duration(p.MaxGrace),
+			WarnBefore:   duration(p.WarnBefore),
+			Makers:       string(p.Makers),
+			PlainRefused: p.PlainRefused,
+			PlainUntil:   timeOrNil(p.PlainUntil),
+			URLRefused:   p.URLRefused,
+			AnyAccount:   p.SiteAdminsAnyAccount,
+			TokenSignIn:  p.TokenSignIn,
+			SessionIdle:  duration(p.SessionIdle),
+			SessionLife:  duration(p.SessionLife),
 		},
-		TokensBefore: timeOrNil(p.TokensBefore), TokensUntil: uint64(p.TokensUntil), Version: uint64(p.Version),
+		TokensBefore: timeOrNil(p.TokensBefore),
+		TokensUntil:  uint64(p.TokensUntil),
+		Version:      uint64(p.Version),
 	}
 	if out.Policy.Makers == "" {
 		out.Policy.Makers = string(events.MakersAll)

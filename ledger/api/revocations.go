@@ -51,9 +51,14 @@ type revokeTokensOutput struct {
 
 func (a *api) revocationRoutes(h huma.API) {
 	op := operation("tokens")(http.MethodPost, "/v1/revocations", "revoke-tokens", "Revoke many tokens permanently")
-	op.Description = `Revokes every token that matches all filters. Send at least one of account, app, device, scope and created_before.
-
-With account, created_before or both, one event revokes all tokens, however many there are. With app, device or scope, each token gets an event of its own: up to 10,000 per request, which takes 30 seconds at most. If next_cursor is present, more tokens match. A repeated request continues with the remaining tokens.`
+	op.Description = `Revokes every token that matches all filters. ` +
+		`Send at least one of account, app, device, scope and created_before.` +
+		"\n\n" +
+		`With account, created_before or both, one event revokes all tokens, however many there are. ` +
+		`With app, device or scope, each token gets an event of its own: ` +
+		`up to 10,000 per request, which takes 30 seconds at most. ` +
+		`If next_cursor is present, more tokens match. ` +
+		`A repeated request continues with the remaining tokens.`
 	register(a, h, op, a.revokeTokens)
 }
 

@@ -187,15 +187,17 @@ func (a *api) tokenRoutes(h huma.API) {
 	)
 }
 
-const createTokenDescription = `Creates a token. The answer shows its secret once.
-
-A client that must not lose the secret can generate it, store it, and send its SHA-256 as secret_digest. The answer then has no secret. ` +
+const createTokenDescription = `Creates a token. The answer shows its secret once.` +
+	"\n\n" +
+	`A client that must not lose the secret can generate it, store it, and send its SHA-256 as secret_digest. ` +
+	`The answer then has no secret. ` +
 	`The ledger never sees such a secret, so draw its characters from a cryptographic random source. ` +
 	`Every check verifies the secret's format, and a secret in another format never works. The format is:
 
 - a prefix: tlu_ for a user, tls_ for a service account (or the ledger's configured stem, followed by u_ or s_)
 - 32 random characters of 0-9, A-Z and a-z
-- a checksum of 6 characters: the CRC-32 (IEEE) of everything before it, written in base 62 with the digits 0-9, A-Z, a-z in this order, padded with 0 on the left
+- a checksum of 6 characters: the CRC-32 (IEEE) of everything before it, ` +
+	`written in base 62 with the digits 0-9, A-Z, a-z in this order, padded with 0 on the left
 
 The digest is of the whole secret.`
 

@@ -114,7 +114,9 @@ func ReadSecret(ctx context.Context, in *term.Input) (string, error) {
 			return "", err
 		}
 	} else {
-		b, err := term.Interruptible(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(in.Stdin, maxSecret+1)) })
+		b, err := term.Interruptible(ctx, func() ([]byte, error) {
+			return io.ReadAll(io.LimitReader(in.Stdin, maxSecret+1))
+		})
 		if ctx.Err() != nil {
 			return "", ctx.Err()
 		}

@@ -144,7 +144,9 @@ func (cfg *Config) find(
 	}
 	base, err = url.Parse(address)
 	switch {
-	case err != nil || base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.RawQuery != "" || base.Fragment != "":
+	case err != nil,
+		base.Scheme != "http" && base.Scheme != "https",
+		base.Host == "", base.RawQuery != "", base.Fragment != "":
 		return nil, "", exit.Inputf("%s: must be a URL such as %s", from, fallback)
 	case base.User != nil:
 		return nil, "", exit.Inputf("%s: a name or password in the URL is not used. Give your token in a file "+
@@ -218,7 +220,9 @@ func (c *Client) useSocket(transport *http.Transport) {
 		return
 	}
 	transport.Proxy = nil
-	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return node.DialSocket(ctx, c.socket) }
+	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return node.DialSocket(ctx, c.socket)
+	}
 }
 
 // SignIn makes the client send the caller's own token.
