@@ -57,7 +57,8 @@ func (l *Ledger) eraseAccount(
 		done = AccountResult{Account: Account{Account: a}, Position: a.Version}
 	} else {
 		done, err = l.mutateAccount(ctx, &accountMutation{
-			by: c, op: authz.EraseAccount, verb: "erase", key: key, account: string(id), ifVersion: ifVersion, ending: true,
+			by: c, op: authz.EraseAccount, verb: "erase", key: key,
+			account: string(id), ifVersion: ifVersion, ending: true,
 			request: []any{"erase account", id},
 			plan:    func(*events.Account) events.Change { return &events.AccountErased{} },
 		})

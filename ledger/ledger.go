@@ -235,7 +235,8 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 		directory: dir, reserved: directory.NewPending(cfg.Now), nodes: nodes,
 	}
 	writer := commit.Config{
-		Conn: cfg.Conn, JS: js, Stream: stream, View: cfg.View, Epoch: cfg.Epoch, Model: cfg.Model, RequestKey: requestKey,
+		Conn: cfg.Conn, JS: js, Stream: stream, View: cfg.View,
+		Epoch: cfg.Epoch, Model: cfg.Model, RequestKey: requestKey,
 		Room: cfg.Room, TryTimeout: cfg.TryTimeout, CommandTimeout: cfg.CommandTimeout, Now: cfg.Now,
 	}
 	if cfg.Barriers != nil {

@@ -56,7 +56,8 @@ func (l *Ledger) setPolicy(
 		return PolicyResult{}, err
 	}
 	out, err := l.writer.Run(ctx, commit.Command{
-		Name: "set", By: c, Key: key, Request: []any{"set policy", p}, Noun: events.NounPolicy, About: events.PolicyName,
+		Name: "set", By: c, Key: key, Request: []any{"set policy", p},
+		Noun: events.NounPolicy, About: events.PolicyName,
 		Decide: l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 			if err := l.authz.Authorize(c, authz.SetPolicy, authz.Target{}); err != nil {
 				return nil, err

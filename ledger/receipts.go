@@ -99,7 +99,8 @@ func (l *Ledger) UnrecordedReceipts() uint64 { return l.receipts.failed.Load() }
 // recorded is the proof that a receipt records.
 func recorded(r *events.Receipt) Proof {
 	p := Proof{Receipt: r.Position, Issued: r.Issued, Progress: barrier.Progress{
-		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(), Asked: r.Asked, Took: r.Took.Duration(),
+		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(),
+		Asked: r.Asked, Took: r.Took.Duration(),
 	}}
 	for _, n := range r.Nodes {
 		p.Nodes = append(
@@ -285,7 +286,8 @@ func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Progress) (rec
 		return recordedAt{}, err
 	}
 	change := &events.ReceiptIssued{
-		Covers: proof.Covers, Ledger: l.cfg.Barriers.Ledger(), Barrier: proof.Barrier, Lease: events.InMilliseconds(proof.Lease),
+		Covers: proof.Covers, Ledger: l.cfg.Barriers.Ledger(),
+		Barrier: proof.Barrier, Lease: events.InMilliseconds(proof.Lease),
 		Asked: proof.Asked, Took: events.InMilliseconds(proof.Took), Nodes: compact(proof.Nodes),
 	}
 	at, now, err := l.writer.AppendOwn(ctx, events.ReceiptName, change)

@@ -157,7 +157,8 @@ func (l *Ledger) recoveredToken(
 				return nil, err
 			}
 			change := &events.TokenCreated{
-				Account: account, App: rootLogin, Device: device, Scopes: []events.Scope{events.Superuser}, Secret: record(root),
+				Account: account, App: rootLogin, Device: device,
+				Scopes: []events.Scope{events.Superuser}, Secret: record(root),
 			}
 			policy, err := l.policy()
 			if err != nil {

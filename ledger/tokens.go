@@ -260,7 +260,8 @@ func (l *Ledger) Edit(
 		return TokenResult{}, errdefs.Invalid("expires_in", "and expires_at cannot both be given")
 	}
 	return l.mutateToken(ctx, &tokenMutation{
-		by: c, op: authz.ChangeToken, verb: "edit", key: key, id: id, ifVersion: ifVersion, request: []any{"edit", id, r},
+		by: c, op: authz.ChangeToken, verb: "edit", key: key, id: id, ifVersion: ifVersion,
+		request: []any{"edit", id, r},
 		plan: func(l *Ledger, c authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
 			return l.planEdit(c, t, a, r)
 		},
@@ -376,7 +377,8 @@ func (l *Ledger) Suspend(
 	reason string,
 ) (TokenResult, error) {
 	return l.mutateToken(ctx, &tokenMutation{
-		by: c, op: authz.SuspendToken, verb: "suspend", key: key, id: id, ending: true, request: []any{"suspend", id, reason},
+		by: c, op: authz.SuspendToken, verb: "suspend", key: key, id: id, ending: true,
+		request: []any{"suspend", id, reason},
 		plan: func(l *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
 			if t.State == events.Suspended {
 				return nil, nil
@@ -418,7 +420,8 @@ func (l *Ledger) Revoke(
 	reason string,
 ) (TokenResult, error) {
 	return l.mutateToken(ctx, &tokenMutation{
-		by: c, op: authz.RevokeToken, verb: "revoke", key: key, id: id, ending: true, request: []any{"revoke", id, reason},
+		by: c, op: authz.RevokeToken, verb: "revoke", key: key, id: id, ending: true,
+		request: []any{"revoke", id, reason},
 		plan: func(_ *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
 			if t.State == events.Revoked {
 				return nil, nil

@@ -78,7 +78,8 @@ func (f *Found) Record() Record {
 func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Position) Found {
 	f := Found{
 		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
-		CreatedIn: r.CreatedIn, Version: r.Version, State: uint8(r.State), App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
+		CreatedIn: r.CreatedIn, Version: r.Version, State: uint8(r.State),
+		App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
 		Account: resident.NewAccount(a), Policy: resident.NewPolicy(p), Position: at,
 	}
 	if r.IssuedBy != r.Account {

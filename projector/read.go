@@ -60,7 +60,9 @@ func each(tx *badger.Txn, prefix, start []byte, visit func(key, value []byte) er
 	if start == nil {
 		start = prefix
 	}
-	for err := guarded(func() error { it.Seek(start); return nil }); ; err = guarded(func() error { it.Next(); return nil }) {
+	seek := func() error { it.Seek(start); return nil }
+	next := func() error { it.Next(); return nil }
+	for err := guarded(seek); ; err = guarded(next) {
 		if err != nil || !it.ValidForPrefix(prefix) {
 			return err
 		}

@@ -138,7 +138,8 @@ func (a Authorizer) currentToken(p Principal, account *events.Account) (*events.
 	switch {
 	case i < 0, !t.Secrets[i].Until.IsZero() && !now.Before(t.Secrets[i].Until):
 		return nil, fmt.Errorf("%w: the secret of token %s was rotated", errdefs.ErrCallerEnded, t.ID)
-	case t.Secrets[i].Form != "" && (policy.PlainRefused || !policy.PlainUntil.IsZero() && !now.Before(policy.PlainUntil)):
+	case t.Secrets[i].Form != "" &&
+		(policy.PlainRefused || !policy.PlainUntil.IsZero() && !now.Before(policy.PlainUntil)):
 		return nil, fmt.Errorf("%w: the policy refuses this format of secrets", errdefs.ErrCallerEnded)
 	}
 	return t, nil

@@ -94,8 +94,10 @@ type Keeper struct {
 	swept  time.Duration                // guarded by mu; when holders were last forgotten
 	stats  Stats                        // guarded by mu
 	failed bool                         // guarded by mu; the last barrier could not be written
-	told   time.Duration                // guarded by mu; when a barrier of this ledger last told its time of day; 0 for never
-	asked  time.Duration                // guarded by mu; by when somebody wants to know it; 0 for nobody
+	// guarded by mu; when a barrier of this ledger last told its time of day; 0 for never
+	told time.Duration
+	// guarded by mu; by when somebody wants to know it; 0 for nobody
+	asked time.Duration
 }
 
 // Stats counts what a keeper did.

@@ -88,7 +88,8 @@ func Margin(lease time.Duration) time.Duration { return lease/100 + 100*time.Mil
 func NewMachine(lease time.Duration) *Machine {
 	return &Machine{
 		lease: lease, margin: Margin(lease),
-		holders: map[events.Holder]Holder{}, count: map[string]int{}, maxPerName: maxPerName, heard: map[events.Holder]events.Position{},
+		holders: map[events.Holder]Holder{}, heard: map[events.Holder]events.Position{},
+		count: map[string]int{}, maxPerName: maxPerName,
 	}
 }
 

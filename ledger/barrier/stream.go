@@ -62,7 +62,9 @@ func (s *jetStream) Publish(ctx context.Context, b *events.Barrier, after events
 	switch {
 	case err == nil:
 		return events.LeaseSeq(ack.Sequence), nil
-	case errors.As(err, &refused) && (refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
+	case errors.As(err, &refused) &&
+		(refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+			refused.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant):
 		return 0, fmt.Errorf("write barrier: %w: %w", ErrConflict, err)
 	}
 	return 0, fmt.Errorf("write barrier: %w", err)

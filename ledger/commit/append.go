@@ -142,7 +142,8 @@ func (w *Writer) lineEnd(ctx context.Context, filter string) (events.Position, e
 func wrongLastSequence(err error) bool {
 	var api *jetstream.APIError
 	return errors.Is(err, errStale) || errors.As(err, &api) &&
-		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
+		(api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+			api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // AppendOwn appends an event of the ledger itself without a condition. It returns

@@ -30,15 +30,17 @@ func ServerConfig(members Members) string {
 		clusterName, strings.Join(pins, "\n"), strings.Join(routes, "\n"), accountsText(members.users()))
 }
 
-const confText = `# Configuration of nats-server for a log of tokenledger that is kept outside of the ledgers' processes: the ledgers
-# are started with --nats and not with --nats-cluster. Written by tokenledger nats init, and again whenever it adds a
-# name: change it by way of the environment. nats-server -c nats.conf on each machine needs these variables:
-#
+const confText = "" +
+	"# Configuration of nats-server for a log of tokenledger that is kept outside of the ledgers' processes: the ledgers\n" +
+	"# are started with --nats and not with --nats-cluster. Written by tokenledger nats init, and again whenever it adds a\n" +
+	"# name: change it by way of the environment. nats-server -c nats.conf on each machine needs these variables:\n" +
+	`#
 #   NATS_NAME     the server's name, another one on each; it stays the same for the life of its store
 #   NATS_CLIENT   host:port where ledgers and verifiers connect, as in 10.0.0.1:7603
 #   NATS_CLUSTER  host:port where the other servers connect, as in 10.0.0.1:7604
-#   NATS_ROUTE    host:port by which the others reach it, with a host that its certificate is good for, as in l1.example:7604
-#   NATS_STORE    folder of the streams; on a disk of its own, closed to other users
+` +
+	"#   NATS_ROUTE    host:port by which the others reach it, with a host that its certificate is good for, as in l1.example:7604\n" +
+	`#   NATS_STORE    folder of the streams; on a disk of its own, closed to other users
 #   NATS_CERT     tls.crt, from the folder nodes/<name> of the ledger that has the server's host
 #   NATS_CERT_KEY tls.key, from there
 #   NATS_CA       ca.crt

@@ -237,7 +237,8 @@ func loadCredentials(dir string) (*Credentials, error) {
 	if !c.ca.AppendCertsFromPEM(bytes.TrimSpace(pem)) {
 		return nil, fmt.Errorf("%s holds no certificate", fileCA)
 	}
-	if _, err := c.cert.Leaf.Verify(x509.VerifyOptions{Roots: c.ca, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	client := x509.VerifyOptions{Roots: c.ca, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}
+	if _, err := c.cert.Leaf.Verify(client); err != nil {
 		return nil, fmt.Errorf("certificate: %w", err)
 	}
 	if fingerprint(c.cert.Leaf) != c.Certificate {

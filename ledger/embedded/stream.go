@@ -178,7 +178,8 @@ func CreateStream(ctx context.Context, js jetstream.JetStream, limits StreamLimi
 	}
 	// After a crash here, the next ledger that opens the log creates its lease
 	// stream.
-	if _, err := EnsureLeases(ctx, js, LeaseLimits{Epoch: limits.Epoch, Lease: limits.Lease, Replicas: limits.Replicas}); err != nil {
+	leases := LeaseLimits{Epoch: limits.Epoch, Lease: limits.Lease, Replicas: limits.Replicas}
+	if _, err := EnsureLeases(ctx, js, leases); err != nil {
 		return StreamInfo{}, fmt.Errorf("create stream: %w", err)
 	}
 	return OpenStream(ctx, js)

@@ -72,7 +72,8 @@ func Start(t testing.TB) *Log {
 	if l.js, err = jetstream.New(l.Conn()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := embedded.CreateStream(ctx, l.js, embedded.StreamLimits{MaxBytes: 1 << 28, Epoch: l.Epoch}); err != nil {
+	limits := embedded.StreamLimits{MaxBytes: 1 << 28, Epoch: l.Epoch}
+	if _, err := embedded.CreateStream(ctx, l.js, limits); err != nil {
 		t.Fatal(err)
 	}
 	return l

@@ -66,8 +66,9 @@ type pendingEvent struct {
 func newPendingEvent(by authz.Principal, what events.Proof) pendingEvent {
 	return pendingEvent{
 		ID: "proof-" + rand.Text(), Proof: what,
-		Account: by.Account, Token: by.Token, Secret: by.Secret, Session: by.Session, Opened: by.Opened, Began: by.Began,
-		Proved: by.Proved, Address: by.Address, Scopes: by.Scopes, Inherit: by.Inherit,
+		Account: by.Account, Token: by.Token, Secret: by.Secret,
+		Session: by.Session, Opened: by.Opened, Began: by.Began, Proved: by.Proved,
+		Address: by.Address, Scopes: by.Scopes, Inherit: by.Inherit,
 	}
 }
 
@@ -198,7 +199,8 @@ func isRefusal(err error) bool {
 		return false
 	}
 	for _, refusal := range []error{
-		ledger.ErrCallerEnded, ledger.ErrForbidden, ledger.ErrEnded, ledger.ErrNotFound, ledger.ErrReauthRequired, ledger.ErrConflict, ledger.ErrInvalid,
+		ledger.ErrCallerEnded, ledger.ErrForbidden, ledger.ErrEnded, ledger.ErrNotFound,
+		ledger.ErrReauthRequired, ledger.ErrConflict, ledger.ErrInvalid,
 	} {
 		if errors.Is(err, refusal) {
 			return true

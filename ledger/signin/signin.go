@@ -122,7 +122,12 @@ func (c Config) withDefaults() Config {
 
 func (c Config) validate() error {
 	var problems []error
-	for name, missing := range map[string]bool{"Conn": c.Conn == nil, "View": c.View == nil, "Directory": c.Directory == nil, "Trail": c.Trail == nil} {
+	for name, missing := range map[string]bool{
+		"Conn":      c.Conn == nil,
+		"View":      c.View == nil,
+		"Directory": c.Directory == nil,
+		"Trail":     c.Trail == nil,
+	} {
 		if missing {
 			problems = append(problems, fmt.Errorf("signin: %s is required", name))
 		}

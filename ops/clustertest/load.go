@@ -483,7 +483,8 @@ func (c *client) narrow(ctx context.Context, pick choice) {
 	}
 	change, _ := c.do(ctx, task{
 		change: Change{Kind: events.KindTokenScoped, About: h.ID, Scopes: scopes}, operation: operation,
-		method: http.MethodPatch, path: "/v1/tokens/" + h.ID, body: map[string]any{"scopes": events.ScopeStrings(scopes)},
+		method: http.MethodPatch, path: "/v1/tokens/" + h.ID,
+		body: map[string]any{"scopes": events.ScopeStrings(scopes)},
 	})
 	if change.Outcome != Done {
 		h.lost = true

@@ -35,7 +35,8 @@ func (l logged) at() events.Position { return l.message.Position }
 func newReference(log []events.Message) *reference {
 	j := &reference{
 		messages: log, entries: map[events.Position]logged{}, records: map[string][]logged{},
-		states: map[string]eventstest.State{}, keys: map[events.CommandKey][]logged{}, took: map[events.Position]bool{}, voids: map[events.Position]bool{},
+		states: map[string]eventstest.State{}, keys: map[events.CommandKey][]logged{},
+		took: map[events.Position]bool{}, voids: map[events.Position]bool{},
 	}
 	for _, m := range log {
 		e, err := events.DecodeMessage(m)

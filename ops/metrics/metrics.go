@@ -119,7 +119,11 @@ var (
 
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descChecks, descApplied, descLease, descStale, descMoves, descLost, descHeld, descSpilled, descBytes, descLimit, descClock, descReady, descBuild} {
+	for _, d := range []*prometheus.Desc{
+		descChecks, descApplied, descLease, descStale, descMoves, descLost,
+		descHeld, descSpilled, descBytes, descLimit,
+		descClock, descReady, descBuild,
+	} {
 		ch <- d
 	}
 }

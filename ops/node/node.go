@@ -362,7 +362,8 @@ func (n *Node) openLedger(ctx context.Context) error {
 		return err
 	}
 	n.ledger, err = ledger.Open(ctx, ledger.Config{
-		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch, Format: n.format, Model: n.cfg.Model, Room: n.dir.CheckSpace, Logger: n.log,
+		Conn: n.conn, View: n.index, Barriers: barriers, Epoch: info.Epoch,
+		Format: n.format, Model: n.cfg.Model, Room: n.dir.CheckSpace, Logger: n.log,
 		Clock:  n.lease.ClockErr,
 		Forget: []func(context.Context, events.AccountID) error{n.forget},
 	})
@@ -503,11 +504,7 @@ func (n *Node) serve(ctx context.Context) error {
 	failed := make(chan error, 5)
 	var servers []*http.Server
 	start := func(l net.Listener, h http.Handler) {
-		s := &http.Server{
-			Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
-			WriteTimeout: writeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-			ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
-		}
+		s := n.newServer(h)
 		servers = append(servers, s)
 		go func() { failed <- s.Serve(l) }()
 	}
@@ -551,15 +548,7 @@ func (n *Node) serve(ctx context.Context) error {
 			opened = nil
 			var commands http.Handler
 			if n.ledger != nil {
-				commands = api.New(
-					api.Config{
-						Ledger:       n.ledger,
-						Authenticate: n.authenticate,
-						Confirm:      n.confirm,
-						SignIn:       n.people,
-						Logger:       n.log,
-					},
-				)
+				commands = n.apiHandler()
 				start(n.apiListener, commands)
 			}
 			if n.socket != nil {
@@ -588,6 +577,26 @@ func (n *Node) serve(ctx context.Context) error {
 		err = errors.Join(err, n.ledger.Close())
 	}
 	return err
+}
+
+// newServer returns a server of the node that answers with h.
+func (n *Node) newServer(h http.Handler) *http.Server {
+	return &http.Server{
+		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
+		WriteTimeout: writeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// apiHandler serves the API. The ledger must be open.
+func (n *Node) apiHandler() http.Handler {
+	return api.New(api.Config{
+		Ledger:       n.ledger,
+		Authenticate: n.authenticate,
+		Confirm:      n.confirm,
+		SignIn:       n.people,
+		Logger:       n.log,
+	})
 }
 
 // shutdown ends the servers, and lets requests under way end first.
@@ -641,7 +650,8 @@ func (n *Node) authenticate(_ context.Context, c api.Credential) (authz.Principa
 	case verifier.Allowed:
 		digest, _ := n.format.DigestOf(c.Token) // it was accepted, so it has one
 		return authz.Principal{
-			Account: d.Account(), Token: d.Token(), Secret: digest, Address: c.Address, Scopes: d.Scopes(), Inherit: d.Inherit,
+			Account: d.Account(), Token: d.Token(), Secret: digest, Address: c.Address,
+			Scopes: d.Scopes(), Inherit: d.Inherit,
 		}, nil
 	case verifier.RateLimited:
 		return authz.Principal{}, &api.RateLimitedError{After: d.Retry}

@@ -22,7 +22,8 @@ func (n *Node) beginLog(ctx context.Context, epoch string) error {
 	if err != nil {
 		return err
 	}
-	if err := n.patiently(ctx, "log cannot be begun yet", func() error { return n.ledger.Bootstrap(ctx, root) }); err != nil {
+	begin := func() error { return n.ledger.Bootstrap(ctx, root) }
+	if err := n.patiently(ctx, "log cannot be begun yet", begin); err != nil {
 		return err
 	}
 	n.log.Info("log begun", "epoch", epoch, "root_token", n.dir.File(datadir.RootToken))

@@ -94,6 +94,7 @@ func (n *Node) publisher(every events.Position) (*snapshot.Publisher, error) {
 		return nil, nil
 	}
 	return snapshot.NewPublisher(snapshot.PublisherConfig{
-		Conn: n.conn, Index: n.index.Projector, Sign: key.Sign, Replicas: n.cfg.replicas(), Events: every, Logger: n.log,
+		Conn: n.conn, Index: n.index.Projector, Sign: key.Sign,
+		Replicas: n.cfg.replicas(), Events: every, Logger: n.log,
 	})
 }

@@ -64,7 +64,8 @@ func (c LeasesConfig) withDefaults() LeasesConfig {
 		GapTimeout: c.GapTimeout,
 		Logger:     c.Logger,
 	}.withDefaults()
-	c.Batch, c.Tail, c.Poll, c.Timeout, c.GapTimeout, c.Logger = d.Batch, d.Tail, d.Poll, d.Timeout, d.GapTimeout, d.Logger
+	c.Batch, c.Tail, c.Poll = d.Batch, d.Tail, d.Poll
+	c.Timeout, c.GapTimeout, c.Logger = d.Timeout, d.GapTimeout, d.Logger
 	return c
 }
 

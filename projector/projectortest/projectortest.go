@@ -211,7 +211,8 @@ func recordOf(s eventstest.State, secret eventstest.Secret, d events.Digest) pro
 	t, _ := s.Token(secret.Token)
 	r := projector.Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: projector.SecretLive, Inherit: t.Inherit,
-		Created: t.Created, CreatedIn: t.CreatedIn, Expires: storable(t.Expires), Until: storable(secret.Until), Plain: secret.Plain,
+		Created: t.Created, CreatedIn: t.CreatedIn, Expires: storable(t.Expires),
+		Until: storable(secret.Until), Plain: secret.Plain,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version,
 	}
 	for _, slot := range t.Secrets {

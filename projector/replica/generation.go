@@ -78,7 +78,8 @@ func (x *Replica) open(ctx context.Context, dir string, o origin) (*generation, 
 		return nil, err
 	}
 	g.p, err = projector.Open(projector.Config{
-		Dir: dir, Reserve: x.cfg.Reserve, Keep: o.keep, ScrubRate: x.cfg.ScrubRate, Resident: x.cfg.Resident, Logger: x.log,
+		Dir: dir, Reserve: x.cfg.Reserve, Keep: o.keep,
+		ScrubRate: x.cfg.ScrubRate, Resident: x.cfg.Resident, Logger: x.log,
 	})
 	if err != nil {
 		return nil, err

@@ -37,7 +37,8 @@ func newArena() *arena {
 
 // freeArena gives an arena's memory back to the system. Nobody uses it any more.
 func freeArena(a *arena) {
-	if err := unix.Madvise(unsafe.Slice((*byte)(unsafe.Pointer(a)), unsafe.Sizeof(*a)), unix.MADV_DONTNEED); err != nil {
+	b := unsafe.Slice((*byte)(unsafe.Pointer(a)), unsafe.Sizeof(*a))
+	if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
 		return // it may not be all zeros
 	}
 	spare.Lock()

@@ -142,7 +142,8 @@ func (p *Publisher) Once(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	bucket, err := p.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
-		Bucket: Bucket, Description: "signed snapshots of the index", Storage: jetstream.FileStorage, Replicas: p.cfg.Replicas,
+		Bucket: Bucket, Description: "signed snapshots of the index",
+		Storage: jetstream.FileStorage, Replicas: p.cfg.Replicas,
 	})
 	if err != nil {
 		return false, fmt.Errorf("object store %s: %w", Bucket, err)

@@ -107,7 +107,8 @@ func write(
 		}
 		h = Header{
 			Form: form, Index: head.Form, Epoch: head.Epoch, Position: head.Position, Anchor: head.Anchor,
-			Digest: head.Digest, Mark: head.Mark, Secrets: head.Secrets, Records: head.Records, Made: time.Now().UTC().Truncate(time.Second),
+			Digest: head.Digest, Mark: head.Mark, Secrets: head.Secrets, Records: head.Records,
+			Made: time.Now().UTC().Truncate(time.Second),
 		}
 		line, err := json.Marshal(h)
 		if err != nil {

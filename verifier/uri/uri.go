@@ -71,8 +71,8 @@ func hasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < 0x20 || r == 0x7f })
 }
 
-// maxPieces is the most pieces of a query that a parameter is read from. PHP, Node and qs stop reading after 1000, and can be told to stop
-// earlier.
+// maxPieces is the most pieces of a query that a parameter is read from. PHP, Node
+// and qs stop reading after 1000, and can be told to stop earlier.
 const maxPieces = 256
 
 // Parameter returns the value of a query parameter, and whether it is present.

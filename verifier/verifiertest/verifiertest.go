@@ -145,7 +145,8 @@ func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	}
 	n.Lease = &Lease{For: o.Lease, boottime: o.Boottime}
 	n.Verifier, err = verifier.New(verifier.Config{
-		Index: p, Lease: n.Lease, Stale: o.Stale, Model: o.Model, MinWait: o.MinWait, Logger: o.Logger, Now: n.Clock.Now,
+		Index: p, Lease: n.Lease, Stale: o.Stale, Model: o.Model, MinWait: o.MinWait,
+		Logger: o.Logger, Now: n.Clock.Now,
 	})
 	if err != nil {
 		t.Fatal(err)
