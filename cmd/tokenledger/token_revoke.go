@@ -153,7 +153,8 @@ command is refused, unless you give --include-self.`,
 const bulkTime = 30 * time.Second
 
 // revokeMany revokes the tokens that the flags select, request by request until
-// none is left, and then waits once for all of them.
+// none is left. The ledger waits for the receipt of all of them in the last request,
+// so a caller who may not list receipts gets this one.
 func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error {
 	if err := f.wait.check(c.Flags()); err != nil {
 		return err
@@ -177,7 +178,14 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 	if body["dry_run"] = true; many.yes {
 		delete(body, "dry_run")
 	}
-	sum, err := e.sendRevocations(ctx, ledger, body, key)
+	r := client.Request{
+		Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: key, Linger: bulkTime,
+	}
+	if wait := f.wait.length(); many.yes && wait > 0 {
+		r.Query = client.Query("wait", wait.String())
+		r.Linger += wait
+	}
+	sum, err := e.sendRevocations(ctx, ledger, r, body)
 	switch {
 	case err != nil:
 		return err
@@ -192,30 +200,24 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 			what,
 		)
 	}
-	got := proven{Position: sum.Position}
-	if f.wait.on {
-		if got.Receipt, err = ledger.AwaitReceipt(ctx, sum.Position, f.wait.length()); err != nil {
-			return err
-		}
-		sum.Receipt = got.Receipt
-	}
-	if err := e.showMany(sum, "revoked", got.Receipt); err != nil {
+	if err := e.showMany(sum, "revoked", sum.Receipt); err != nil {
 		return err
 	}
-	return f.wait.unproven(e, got, "revocation")
+	return f.wait.unproven(e, proven{Position: sum.Position, Receipt: sum.Receipt}, "revocation")
 }
 
-// sendRevocations sends a request until the ledger has worked through all tokens
-// that match, and adds its answers up.
+// sendRevocations sends a request, whose body is body, until the ledger has worked
+// through all tokens that match, and adds its answers up.
 func (e *env) sendRevocations(
-	ctx context.Context, ledger *client.Client, body map[string]any, key string,
+	ctx context.Context, ledger *client.Client, r client.Request, body map[string]any,
 ) (sum api.Revocations, err error) {
 	sum.Tokens = []string{}
 	for {
-		a, err := ledger.Do(ctx, client.Request{
-			Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: key, Linger: bulkTime,
-		})
+		a, err := ledger.Do(ctx, r)
 		if err != nil {
+			if sum.Revoked > 0 {
+				e.Note("tokenledger: %s revoked before this error; run the command again for the others.", tokens(sum.Revoked))
+			}
 			return sum, err
 		}
 		var got api.Revocations
@@ -230,7 +232,7 @@ func (e *env) sendRevocations(
 		sum.Tokens = append(sum.Tokens, got.Tokens...)
 		sum.SelfSpare = sum.SelfSpare || got.SelfSpare
 		sum.Uncounted = sum.Uncounted || got.Uncounted
-		sum.DryRun = got.DryRun
+		sum.DryRun, sum.Receipt = got.DryRun, got.Receipt
 		if got.NextCursor == "" {
 			return sum, nil
 		}

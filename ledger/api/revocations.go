@@ -101,7 +101,7 @@ func (a *api) revokeTokens(ctx context.Context, in *revokeTokensInput) (*revokeT
 	if got.Next != "" {
 		out.Body.NextCursor = encodeCursor("revocations", perCaller(caller, filter), string(got.Next))
 	}
-	if !b.DryRun {
+	if !b.DryRun && got.Next == "" {
 		out.Body.Receipt = a.awaitReceipt(ctx, got.Position, wait, &out.Position)
 	}
 	return out, nil
