@@ -64,14 +64,14 @@ func TestOneLedger(t *testing.T) {
 	c.fault(t, "freeze a verifier", c.freezeVerifier)
 	c.fault(t, "freeze the ledger", func(t *testing.T) {
 		l := c.Nodes[0]
-		l.Freeze(t)
+		l.Pause(t)
 		end := c.cut(c.Verifiers()...)
 		for _, v := range c.Verifiers() {
 			c.waitRefusing(t, v)
 		}
 		answered := c.inFlight(t, l, 40)
 		end()
-		l.Thaw(t)
+		l.Resume(t)
 		answered()
 	})
 	c.fault(t, "kill all", c.killAll)
@@ -243,7 +243,7 @@ func (c *harness) freezeVerifier(t *testing.T) { c.freeze(t, c.anyVerifier()) }
 func (c *harness) freezeLeader(t *testing.T) { c.freeze(t, c.leader(t)) }
 
 func (c *harness) freeze(t *testing.T, n *Node) {
-	n.Freeze(t)
+	n.Pause(t)
 	frozen := c.load.Now()
 	c.load.Proofs(t, 3)
 	for c.load.Now() < frozen+c.lease+time.Second/2 {
@@ -251,20 +251,20 @@ func (c *harness) freeze(t *testing.T, n *Node) {
 	}
 	t.Logf("%s stood still for %s", n.Name, (c.load.Now() - frozen).Round(time.Millisecond))
 	answered := c.inFlight(t, n, 40)
-	n.Thaw(t)
+	n.Resume(t)
 	answered()
 }
 
 // freezeAll pauses every node for longer than a lease.
 func (c *harness) freezeAll(t *testing.T) {
 	for _, n := range c.Nodes {
-		n.Freeze(t)
+		n.Pause(t)
 	}
 	c.sleep(t, c.lease+time.Second)
 	for _, i := range c.rng.Perm(len(c.Nodes)) {
 		n := c.Nodes[i]
 		answered := c.inFlight(t, n, 20)
-		n.Thaw(t)
+		n.Resume(t)
 		defer answered()
 	}
 }
@@ -432,8 +432,8 @@ func (c *harness) mix(t *testing.T) {
 				n.Start(t)
 			}
 		case 1:
-			n.Freeze(t)
-			defer n.Thaw(t)
+			n.Pause(t)
+			defer n.Resume(t)
 		case 2:
 			for _, other := range c.Others(n) {
 				if c.rng.IntN(2) == 0 {
@@ -495,9 +495,9 @@ func TestFullDiskOfLedger(t *testing.T) {
 		d.Fill(t, l.Process().File(d.Mount()))
 		filled := c.load.Now()
 		c.load.Commands(t, 5)
-		t.Logf("commands go on %s after the leader's disk was full; its process has ended: %t", (c.load.Now() - filled).Round(time.Millisecond), l.Process().Over())
+		t.Logf("commands go on %s after the leader's disk was full; its process has ended: %t", (c.load.Now() - filled).Round(time.Millisecond), l.Process().Exited())
 		c.load.Proofs(t, 3)
-		if !l.Process().Over() {
+		if !l.Process().Exited() {
 			l.Kill(t) // a log server that met a full disk accepts no write until a restart
 		}
 		d.Release(t)
@@ -513,7 +513,7 @@ func TestFullDiskOfVerifier(t *testing.T) {
 	v := c.Node("v1")
 	c.fault(t, "fill a verifier's disk", func(t *testing.T) {
 		d.Fill(t, v.Process().File(d.Mount()))
-		if !v.Process().Over() {
+		if !v.Process().Exited() {
 			c.waitRefusing(t, v)
 		}
 		c.load.Proofs(t, 3)

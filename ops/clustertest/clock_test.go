@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // jumpVariable names the folder from which a program with [clockEdits] reads
@@ -119,7 +120,7 @@ func jump(t *testing.T, dir string, n *Node, wall, boot time.Duration) {
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, n.Name+" has taken the time", func() bool {
+	wait.Until(t, n.Name+" has taken the time", func() bool {
 		b, err := os.ReadFile(path + ".done")
 		return err == nil && string(b) == text
 	})
@@ -199,7 +200,7 @@ func waitClock(t *testing.T, n *Node) {
 // the node allows the secret. A node without a lease has not allowed it either.
 func (d *fixture) denies(n *Node, s, what string) {
 	d.t.Helper()
-	ctx, cancel := context.WithTimeout(d.t.Context(), Patience)
+	ctx, cancel := context.WithTimeout(d.t.Context(), wait.Limit)
 	defer cancel()
 	if a, err := n.Check(ctx, s, "view:site/1"); err != nil || a.Allowed {
 		d.t.Errorf("%s after the receipt: %s answers %v, %s", what, n.Name, err, a)

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,8 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/node/nodetest"
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
+	"github.com/tokenledger/tokenledger/ops/testkit/proc"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // Options configure a [Cluster].
@@ -81,8 +82,8 @@ type Node struct {
 	args    []string
 
 	mu      sync.Mutex
-	process *Process // guarded by mu; the latest, nil before the first
-	lives   int      // guarded by mu; number of processes so far
+	process *proc.Process // guarded by mu; the latest, nil before the first
+	lives   int           // guarded by mu; number of processes so far
 }
 
 // Start starts a cluster, and waits until every node answers checks. If the
@@ -237,7 +238,9 @@ func (c *Cluster) issue(t testing.TB) {
 			args = append(args, "--verifier", n.Name)
 		}
 	}
-	p := Run(t, Command{Name: "init", Path: c.options.Program, Args: args, Journal: c.Journal})
+	p := proc.Start(t, proc.Command{
+		Name: "init", Args: append([]string{c.options.Program}, args...), Log: c.Journal.log("init"),
+	})
 	if code := p.Wait(t); code != 0 {
 		t.Fatalf("tokenledger nats init ended with exit status %d:\n%s", code, c.Journal.tail(20))
 	}
@@ -328,7 +331,7 @@ func (c *Cluster) Root(t testing.TB) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.root == "" {
-		Eventually(t, "a ledger has written the first token's secret", func() bool {
+		wait.Until(t, "a ledger has written the first token's secret", func() bool {
 			for _, n := range c.Ledgers() {
 				if b, err := os.ReadFile(n.File("root.token")); err == nil && len(b) > 0 {
 					c.root = strings.TrimSpace(string(b))
@@ -429,18 +432,25 @@ func (c *Cluster) Bypasses(t testing.TB) []string {
 }
 
 // Start starts the node's next process and does not wait for it.
-func (n *Node) Start(t testing.TB) *Process {
+func (n *Node) Start(t testing.TB) *proc.Process {
 	t.Helper()
-	if p := n.current(); p != nil && !p.Over() {
+	if p := n.current(); p != nil && !p.Exited() {
 		t.Fatalf("%s is already running", n.Name)
 	}
 	if n.disk != nil {
 		n.disk.WaitUnmounted(t)
 	}
 	c := n.cluster
-	p := Run(t, Command{
-		Name: n.Name, Path: c.options.Program, Args: n.args, Env: append(slices.Clone(c.options.Env), n.Env...),
-		Disk: n.disk, Shift: n.Shift, Journal: c.Journal, Owner: c.owner,
+	args := append([]string{c.options.Program}, n.args...)
+	if n.disk != nil {
+		args = n.disk.Wrap(args)
+	}
+	if n.Shift != 0 {
+		args = shifted(n.Shift, args)
+	}
+	p := proc.Start(t, proc.Command{
+		Name: n.Name, Args: args, Env: append(slices.Clone(c.options.Env), n.Env...),
+		Isolated: n.disk != nil, Log: c.Journal.log(n.Name), Owner: c.owner,
 	})
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -450,9 +460,9 @@ func (n *Node) Start(t testing.TB) *Process {
 }
 
 // Process returns the node's latest process, nil before the first.
-func (n *Node) Process() *Process { return n.current() }
+func (n *Node) Process() *proc.Process { return n.current() }
 
-func (n *Node) current() *Process {
+func (n *Node) current() *proc.Process {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.process
@@ -481,13 +491,13 @@ func (c *Cluster) PowerCut(t testing.TB, rng *rand.Rand) {
 	t.Helper()
 	c.Journal.Note("test", "power cut")
 	for _, n := range c.Nodes {
-		if !n.current().Over() {
-			n.Freeze(t)
+		if !n.current().Exited() {
+			n.Pause(t)
 		}
 	}
 	var work sync.WaitGroup
 	for _, n := range c.Nodes {
-		if n.disk == nil || n.current().Over() {
+		if n.disk == nil || n.current().Exited() {
 			continue
 		}
 		if rng.IntN(2) == 0 {
@@ -504,11 +514,11 @@ func (c *Cluster) PowerCut(t testing.TB, rng *rand.Rand) {
 // Kill ends the node's process at once.
 func (n *Node) Kill(t testing.TB) { t.Helper(); n.current().Kill(t) }
 
-// Freeze pauses the node's process.
-func (n *Node) Freeze(t testing.TB) { t.Helper(); n.current().Freeze(t) }
+// Pause pauses the node's process.
+func (n *Node) Pause(t testing.TB) { t.Helper(); n.current().Pause(t) }
 
-// Thaw resumes the node's process.
-func (n *Node) Thaw(t testing.TB) { t.Helper(); n.current().Thaw(t) }
+// Resume resumes the node's process.
+func (n *Node) Resume(t testing.TB) { t.Helper(); n.current().Resume(t) }
 
 // Stop stops the node's process, which must exit with status 0.
 func (n *Node) Stop(t testing.TB) {
@@ -522,20 +532,10 @@ func (n *Node) Stop(t testing.TB) {
 func (n *Node) Ready(ctx context.Context) (bool, string) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, n.Metrics+"/readyz", nil)
-	if err != nil {
+	if err := nodetest.Ready(ctx, n.Metrics); err != nil {
 		return false, err.Error()
 	}
-	resp, err := web.Do(req)
-	if err != nil {
-		return false, err.Error()
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return false, err.Error()
-	}
-	return resp.StatusCode == http.StatusOK, strings.TrimSpace(string(b))
+	return true, ""
 }
 
 // WaitReady waits until the node answers checks. It fails the test if the
@@ -552,22 +552,7 @@ func (n *Node) WaitReady(t testing.TB) {
 
 // Until waits until try returns nil. It fails the test if the process ends
 // first, or at the time limit.
-func (n *Node) Until(t testing.TB, what string, holds func() error) {
+func (n *Node) Until(t testing.TB, what string, try func() error) {
 	t.Helper()
-	deadline := time.Now().Add(Patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		over := n.current().Over() // read first: the last thing that the process did may be the effect
-		err := holds()
-		switch {
-		case err == nil:
-			return
-		case over:
-			t.Fatalf("%s: waiting until %s: its process ended: %s", n.Name, what, n.current().cmd.ProcessState)
-		case time.Now().After(deadline):
-			t.Fatalf("%s: after %s still not: %s: %v", n.Name, Patience, what, err)
-		}
-		<-tick.C
-	}
+	n.current().Until(t, what, try)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // storeFiles returns the files of one kind in a ledger's copy of the log. The
@@ -150,7 +151,7 @@ func (c *harness) allWhole(t *testing.T) {
 	t.Helper()
 	root, last := c.Root(t), c.Last(t, events.StreamName)
 	for _, l := range c.Ledgers() {
-		Eventually(t, l.Name+" lists all copies as whole", func() bool {
+		wait.Until(t, l.Name+" lists all copies as whole", func() bool {
 			got := copies(t, l, root)
 			for _, n := range c.Ledgers() {
 				if c := got[n.Name]; c.State != "whole" || c.First != 1 || c.Last < last {
@@ -240,15 +241,25 @@ func (c *harness) damaged(t *testing.T, f copyFault) {
 	if f.silent {
 		return
 	}
-	if kept, err := filepath.Glob(filepath.Join(n.Data, "log", "damaged-*")); err != nil || len(kept) == 0 {
-		t.Errorf("%s keeps nothing in quarantine: %v", n.Name, err)
+	if len(quarantined(t, n)) == 0 {
+		t.Errorf("%s keeps nothing in quarantine", n.Name)
 	}
+}
+
+// quarantined returns the damaged copies of the log that a ledger keeps.
+func quarantined(t *testing.T, n *Node) []string {
+	t.Helper()
+	kept, err := filepath.Glob(filepath.Join(n.Data, "log", "damaged-*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kept
 }
 
 // damagedRunning changes a block of the log while the leader has the file open.
 func (c *harness) damagedRunning(t *testing.T) {
 	n := c.Leader(t, events.StreamName)
-	from := c.Journal.len()
+	from, before := c.Journal.len(), len(quarantined(t, n))
 	files := storeFiles(t, n, "block")
 	f, err := os.OpenFile(files[0], os.O_RDWR, 0)
 	if err != nil {
@@ -267,8 +278,7 @@ func (c *harness) damagedRunning(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	Eventually(t, "the ledger starts again", func() bool { return c.Journal.has(n.Name, from, "the ledger starts again") })
-	Eventually(t, "its copy is whole", func() bool { return c.Journal.has(n.Name, from, "this ledger's copy of the log is whole") })
+	wait.Until(t, "the damaged copy is in quarantine", func() bool { return len(quarantined(t, n)) > before })
 	n.WaitReady(t)
 	c.blames(t, from, n)
 	c.allWhole(t)
@@ -345,13 +355,13 @@ func TestDamagedCopyTakesPart(t *testing.T) {
 	n.Stop(t)
 	damage(t, n, "block", halved, c.rng)
 	n.Start(t)
-	Eventually(t, "the ledger with the damaged copy takes part or gives up", func() bool {
+	wait.Until(t, "the ledger with the damaged copy takes part or gives up", func() bool {
 		ready, _ := n.Ready(t.Context())
-		return ready || n.Process().Over()
+		return ready || n.Process().Exited()
 	})
 	c.load.End()
 	for _, n := range slices.Backward(c.Nodes) {
-		if !n.Process().Over() {
+		if !n.Process().Exited() {
 			n.Process().Terminate(t)
 		}
 	}

@@ -81,7 +81,7 @@ func (c *harness) recover(t *testing.T) {
 	c.Heal()
 	began := c.load.Now()
 	for _, n := range c.Nodes {
-		if n.Process().Over() {
+		if n.Process().Exited() {
 			n.Start(t)
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // LoadOptions configure a [Load].
@@ -152,14 +153,14 @@ func (l *Load) Problems() map[string]int {
 func (l *Load) Proofs(t testing.TB, n int64) {
 	t.Helper()
 	want := l.proved.Load() + n
-	Eventually(t, fmt.Sprintf("%d more commands are proved", n), func() bool { return l.proved.Load() >= want })
+	wait.Until(t, fmt.Sprintf("%d more commands are proved", n), func() bool { return l.proved.Load() >= want })
 }
 
 // Commands waits until so many more commands are acknowledged.
 func (l *Load) Commands(t testing.TB, n int64) {
 	t.Helper()
 	want := l.done.Load() + n
-	Eventually(t, fmt.Sprintf("%d more commands are acknowledged", n), func() bool { return l.done.Load() >= want })
+	wait.Until(t, fmt.Sprintf("%d more commands are acknowledged", n), func() bool { return l.done.Load() >= want })
 }
 
 // offer adds a token to those that are checked.
@@ -669,7 +670,7 @@ func (k task) refuses(code string) bool {
 
 // try sends a request once.
 func (c *client) try(ctx context.Context, n *Node, r Request) (Answer, error) {
-	if p := n.Process(); p == nil || p.Over() {
+	if p := n.Process(); p == nil || p.Exited() {
 		return Answer{}, fmt.Errorf("%s is not running", n.Name)
 	}
 	limit := 4*time.Second + c.load.options.Wait

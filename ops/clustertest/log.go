@@ -15,6 +15,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ops/testkit/history"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 )
 
@@ -55,12 +56,12 @@ func (c *Cluster) Leader(t testing.TB, stream string) *Node {
 	}
 	var conns []*nats.Conn
 	for _, n := range c.Ledgers() {
-		if p := n.Process(); p != nil && !p.Over() {
+		if p := n.Process(); p != nil && !p.Exited() {
 			conns = append(conns, n.Connect(t))
 		}
 	}
 	var leader *Node
-	Eventually(t, stream+" has a leader", func() bool {
+	wait.Until(t, stream+" has a leader", func() bool {
 		names := map[string]bool{}
 		for _, conn := range conns {
 			name, err := leaderOf(t.Context(), conn, stream)
@@ -85,7 +86,7 @@ func (c *Cluster) Lead(t testing.TB, stream string, n *Node) {
 	conn := n.Connect(t)
 	defer conn.Close()
 	order := fmt.Appendf(nil, `{"placement":{"preferred":%q}}`, n.Name)
-	Eventually(t, fmt.Sprintf("%s leads %s", n.Name, stream), func() bool {
+	wait.Until(t, fmt.Sprintf("%s leads %s", n.Name, stream), func() bool {
 		if c.Leader(t, stream) == n {
 			return true
 		}
@@ -119,7 +120,7 @@ func (c *Cluster) Last(t testing.TB, stream string) uint64 {
 	conn := c.Leader(t, stream).Connect(t)
 	defer conn.Close()
 	var last uint64
-	Eventually(t, "the last sequence of "+stream+" is known", func() bool {
+	wait.Until(t, "the last sequence of "+stream+" is known", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()
 		js, err := jetstream.New(conn)

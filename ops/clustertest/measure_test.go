@@ -16,6 +16,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/testkit/history"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // fixture is a cluster without load, with helpers for single commands.
@@ -48,7 +49,7 @@ func (d *fixture) must(n *Node, method, path string, body any) Answer {
 }
 
 func (d *fixture) send(n *Node, method, path string, body any) (Answer, error) {
-	ctx, cancel := context.WithTimeout(d.t.Context(), Patience)
+	ctx, cancel := context.WithTimeout(d.t.Context(), wait.Limit)
 	defer cancel()
 	return Send(ctx, Request{Method: method, URL: n.API + path, Secret: d.root, Body: body})
 }
@@ -96,7 +97,7 @@ func (d *fixture) make(n int, account string) []secret {
 func (d *fixture) applied(at events.Position) {
 	d.t.Helper()
 	for _, n := range d.Nodes {
-		if n.Process().Over() {
+		if n.Process().Exited() {
 			continue
 		}
 		n.Until(d.t, fmt.Sprintf("it has applied position %d", at), func() error {

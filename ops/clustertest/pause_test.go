@@ -65,7 +65,7 @@ func TestAnswerHeld(t *testing.T) {
 				_, err := os.Stat(hold + ".held")
 				return err
 			})
-			v.Freeze(t)
+			v.Pause(t)
 			a := d.must(d.Ledgers()[0], http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=60s", nil)
 			if _, ok := a.Proof(); !ok || !slices.Equal(a.Receipt.How(v.Name), []string{"lease_ended"}) {
 				t.Fatalf("no receipt while a node is paused: %s", a)
@@ -73,7 +73,7 @@ func TestAnswerHeld(t *testing.T) {
 			if err := errors.Join(os.Remove(hold), os.Remove(hold+".held")); err != nil {
 				t.Fatal(err)
 			}
-			v.Thaw(t)
+			v.Resume(t)
 			if got := <-answered; got.Allowed != tt.caught {
 				t.Errorf("after the receipt the verifier answers %s, allowed %t, want %t", got, got.Allowed, tt.caught)
 			}
@@ -116,14 +116,14 @@ func TestStoppedUnderLoad(t *testing.T) {
 			})
 		}
 		d.allows(v, s) // and other checks are in flight
-		v.Freeze(t)
+		v.Pause(t)
 		a := d.must(d.Ledgers()[0], http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=60s", nil)
 		if _, ok := a.Proof(); !ok {
 			t.Errorf("no receipt: %s", a)
 		}
 		// The clients have read what the kernel had buffered before the pause.
 		over.Store(true)
-		v.Thaw(t)
+		v.Resume(t)
 		v.WaitReady(t)
 		stop()
 		all.Wait()

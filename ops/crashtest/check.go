@@ -42,7 +42,7 @@ func watch(ctx context.Context, t testing.TB, w *workload, nodes []*machine) *sy
 			for {
 				select {
 				case <-ctx.Done():
-					t.Logf("%s answered %d checks of revoked secrets", m.settings.Name, answers)
+					t.Logf("%s answered %d checks of revoked secrets", m.cfg.Name, answers)
 					return
 				case <-tick.C:
 				}
@@ -59,13 +59,13 @@ func watch(ctx context.Context, t testing.TB, w *workload, nodes []*machine) *sy
 				if r.Allowed && r.Position >= revoked.position {
 					t.Errorf(
 						"%s at position %d accepts a secret that was revoked at %d",
-						m.settings.Name,
+						m.cfg.Name,
 						r.Position,
 						revoked.position,
 					)
 				}
 				if r.Position < seen {
-					t.Errorf("%s went back from position %d to %d", m.settings.Name, seen, r.Position)
+					t.Errorf("%s went back from position %d to %d", m.cfg.Name, seen, r.Position)
 				}
 				seen = max(seen, r.Position)
 			}
@@ -82,21 +82,18 @@ func checkAnswers(t testing.TB, w *workload, nodes []*machine) {
 	accepted := 0
 	for _, m := range nodes {
 		p := m.process()
-		p.waitReady()
-		verify := p.waitListening().Verify
-		p.eventually(fmt.Sprintf("it has applied position %d", end), func() bool {
-			r, err := ask(t.Context(), verify, w.root)
-			return err == nil && r.Position >= end
-		})
+		p.WaitReady(t)
+		verify := p.WaitListening(t).Verify
+		w.applied(t, p, end)
 		for _, want := range list {
 			r, err := ask(t.Context(), verify, want.secret, want.need)
 			if err != nil || r.status != http.StatusOK {
-				t.Fatalf("%s: %v, %s", m.settings.Name, err, r)
+				t.Fatalf("%s: %v, %s", m.cfg.Name, err, r)
 			}
 			if r.Allowed != want.allowed {
 				t.Errorf(
 					"%s: %s for %s: allowed is %t (%s), want %t",
-					m.settings.Name,
+					m.cfg.Name,
 					want.about,
 					want.need,
 					r.Allowed,
@@ -115,11 +112,24 @@ func checkAnswers(t testing.TB, w *workload, nodes []*machine) {
 	}
 }
 
+// applied waits until a node has applied a position.
+func (w *workload) applied(t testing.TB, p *process, at events.Position) {
+	t.Helper()
+	verify := p.WaitListening(t).Verify
+	p.Until(t, fmt.Sprintf("it has applied position %d", at), func() error {
+		r, err := ask(t.Context(), verify, w.root)
+		if err == nil && r.Position < at {
+			err = fmt.Errorf("it has applied position %d", r.Position)
+		}
+		return err
+	})
+}
+
 // checkLogins reads each account by its login. Logins are not in the log, but
 // in a bucket.
 func checkLogins(t testing.TB, w *workload) {
 	t.Helper()
-	api := w.ledger.process().waitListening().API
+	api := w.ledger.process().WaitListening(t).API
 	for _, c := range w.clients {
 		for _, a := range c.accounts {
 			r, err := send(
@@ -153,10 +163,10 @@ func checkSilence(t testing.TB, nodes []*machine) {
 	for _, m := range nodes {
 		for _, p := range m.all {
 			if secretShape.MatchString(p.out.String()) {
-				t.Errorf("%s wrote a secret to standard error", m.settings.Name)
+				t.Errorf("%s wrote a secret to standard error", m.cfg.Name)
 			}
 		}
-		err := filepath.WalkDir(m.settings.Data, func(path string, d fs.DirEntry, err error) error {
+		err := filepath.WalkDir(m.cfg.Data, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || d.Name() == "root.token" {
 				return err
 			}

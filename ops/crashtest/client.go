@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
+
 	"github.com/tokenledger/tokenledger/events"
 )
 
@@ -109,9 +111,12 @@ func send(ctx context.Context, c *http.Client, r request) (reply, error) {
 	return got, nil
 }
 
+// checks sends checks. Its short timeout ends those to a node that hangs.
+var checks = &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+
 // ask asks a verifier about a secret.
 func ask(ctx context.Context, verify, secret string, need ...string) (reply, error) {
-	return send(ctx, quickly, request{
+	return send(ctx, checks, request{
 		method: http.MethodPost, url: verify + "/v1/verify", body: map[string]any{"token": secret, "need": need},
 	})
 }
@@ -198,17 +203,22 @@ func (w *workload) begin(ctx context.Context) (end func() error) {
 // reached waits until n commands are acknowledged. It returns an error if the
 // clients stop first.
 func (w *workload) reached(n int64) error {
-	return poll(patience, func() (bool, error) {
+	var err error
+	done := wait.For(wait.Limit, func() bool {
 		if w.acked.Load() >= n {
-			return true, nil
+			return true
 		}
 		select {
 		case <-w.idle:
-			return false, errors.New("the clients have stopped")
+			err = errors.New("the clients have stopped")
 		default:
-			return false, nil
 		}
+		return err != nil
 	})
+	if !done {
+		err = errors.New("it took too long")
+	}
+	return err
 }
 
 // acks returns all acknowledged commands. The clients must have stopped.

@@ -18,6 +18,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
+
 	"github.com/pquerna/otp/totp"
 
 	"github.com/tokenledger/tokenledger/ops/clustertest"
@@ -71,7 +74,7 @@ func (e *ended) send(method, path, secret string, body map[string]any) (status i
 		body = map[string]any{}
 	}
 	var problem error
-	for deadline := time.Now().Add(2 * patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * wait.Limit); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		status, answer, problem = e.once(method, path, secret, body)
 		if problem == nil && status != http.StatusServiceUnavailable {
 			return status, answer, repeat
@@ -83,7 +86,7 @@ func (e *ended) send(method, path, secret string, body map[string]any) (status i
 }
 
 func (e *ended) once(method, path, secret string, body map[string]any) (int, map[string]any, error) {
-	ctx, cancel := context.WithTimeout(e.t.Context(), patience)
+	ctx, cancel := context.WithTimeout(e.t.Context(), wait.Limit)
 	defer cancel()
 	var content io.Reader
 	if body != nil {
@@ -451,8 +454,7 @@ func (e *ended) check(when string) {
 	}
 	for what, text := range e.erased {
 		// The other ledgers of a log apply it a moment later.
-		err := poll(patience, func() (bool, error) { return len(e.holds(text)) == 0, nil })
-		if err != nil {
+		if !wait.For(wait.Limit, func() bool { return len(e.holds(text)) == 0 }) {
 			e.t.Fatalf("%s: %s is still in %q", when, what, e.holds(text))
 		}
 	}
@@ -481,20 +483,20 @@ func testEnded(t *testing.T, f fixture) {
 // and kills the ledger.
 func TestEndedByKill(t *testing.T) {
 	t.Parallel()
-	m := newLedger(t, settings{})
+	m := newLedger(t, node.Config{})
 	m.run()
-	testEnded(t, oneLedger(t, m, func() { m.process().kill(); m.run() }))
+	testEnded(t, oneLedger(t, m, func() { m.process().Kill(t); m.run() }))
 }
 
 // oneLedger returns a fixture with one running ledger.
 func oneLedger(t *testing.T, m *machine, crash func()) fixture {
 	root := rootSecret(t, m.process())
 	return fixture{
-		url:     func() string { return m.process().waitListening().API },
+		url:     func() string { return m.process().WaitListening(t).API },
 		root:    func() string { return root },
-		stores:  func() []string { return []string{m.process().path("log"), m.process().path("index")} },
+		stores:  func() []string { return []string{m.process().Path("log"), m.process().Path("index")} },
 		crash:   crash,
-		restart: func() { m.process().stop(); m.run() },
+		restart: func() { m.process().stop(t); m.run() },
 	}
 }
 

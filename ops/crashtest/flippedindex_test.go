@@ -9,6 +9,9 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
+
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 	"github.com/tokenledger/tokenledger/ops/testkit/history"
 )
@@ -28,12 +31,12 @@ func TestFlippedBitInIndex(t *testing.T) {
 		}
 	}
 	seed, rng := seeded(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*wait.Limit)
 	defer cancel()
-	ledger := newLedger(t, settings{})
+	ledger := newLedger(t, node.Config{})
 	ledger.run()
 	link := newLink(t, ledger)
-	first := newVerifier(t, "first", link, settings{})
+	first := newVerifier(t, "first", link, node.Config{})
 	first.run()
 	w := newWorkload(ledger, seed, 4, 300)
 	w.root = rootSecret(t, ledger.process())
@@ -48,7 +51,7 @@ func TestFlippedBitInIndex(t *testing.T) {
 		}
 		checkAnswers(t, w, []*machine{first})
 		if w.limit < 400 {
-			first.process().stop()
+			first.process().stop(t)
 			first.run()
 			w.limit += 200
 		}
@@ -59,12 +62,9 @@ func TestFlippedBitInIndex(t *testing.T) {
 	log := fetchLog(t, ledger.process())
 	end := log[len(log)-1].Position
 	p := first.process()
-	p.eventually("the first verifier has the whole log", func() bool {
-		r, err := ask(ctx, p.waitListening().Verify, w.root)
-		return err == nil && r.Position >= end
-	})
-	p.kill()
-	good := filepath.Join(first.settings.Data, "index")
+	w.applied(t, p, end)
+	p.Kill(t)
+	good := filepath.Join(first.cfg.Data, "index")
 	want := dumpCopy(t, first, "the index before")
 	if want.position != end {
 		t.Fatalf("the index is at position %d, want %d", want.position, end)
@@ -73,32 +73,31 @@ func TestFlippedBitInIndex(t *testing.T) {
 	asides := map[string]int{}
 	for _, sort := range sorts {
 		for range sort.times {
-			second := newVerifier(t, "second", link, settings{})
-			index := filepath.Join(second.settings.Data, "index")
+			second := newVerifier(t, "second", link, node.Config{})
+			index := filepath.Join(second.cfg.Data, "index")
 			disk.CopyTree(t, good, index)
 			file, at, bit := anyBit(t, rng, filepath.Join(index, sort.pattern))
 			flipBit(t, file, at, bit)
 			what := filepath.Base(file)
 			p := second.run()
-			p.waitReady()
-			p.eventually("it has the whole log", func() bool {
-				r, err := ask(ctx, p.waitListening().Verify, w.root)
-				return err == nil && r.Position >= end
-			})
-			if p.out.has("index quarantined") {
+			p.WaitReady(t)
+			w.applied(t, p, end)
+			if kept, err := filepath.Glob(index + ".aside-*"); err != nil {
+				t.Fatal(err)
+			} else if len(kept) > 0 {
 				asides[sort.pattern]++
 			}
 			for _, want := range sample(rng, w.expectations(), 40) {
-				r, err := ask(ctx, p.waitListening().Verify, want.secret, want.need)
+				r, err := ask(ctx, p.WaitListening(t).Verify, want.secret, want.need)
 				if err != nil || r.Allowed != want.allowed {
 					t.Errorf("bit %d of byte %d of %s: %s for %s: %v, %s; want allowed %t", bit, at, what, want.about, want.need, err, r, want.allowed)
 				}
 			}
-			p.stop()
+			p.stop(t)
 			if got := dumpIndex(t, "the index after", index); !bytes.Equal(got.content, want.content) {
 				t.Errorf("bit %d of byte %d of %s: the index is another one: %s", bit, at, what, history.FirstDifference(got.content, want.content))
 			}
-			if err := os.RemoveAll(second.settings.Data); err != nil {
+			if err := os.RemoveAll(second.cfg.Data); err != nil {
 				t.Fatal(err)
 			}
 		}

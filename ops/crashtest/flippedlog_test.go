@@ -14,6 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
+
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -50,10 +53,10 @@ const (
 // newPast writes a log of two blocks.
 func newPast(t *testing.T) *past {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
 	defer cancel()
-	ledger := newLedger(t, settings{})
-	data := ledger.settings.Data
+	ledger := newLedger(t, node.Config{})
+	data := ledger.cfg.Data
 	w := newWorkload(ledger, 0, 1, 0)
 	w.root = rootSecret(t, ledger.run())
 	c := w.clients[0]
@@ -69,7 +72,7 @@ func newPast(t *testing.T) *past {
 		c.createToken(c.accounts[0])
 		finish()
 	}
-	ledger.process().stop()
+	ledger.process().stop(t)
 
 	const block = 8 << 20
 	l := openAuthor(t, data)
@@ -99,15 +102,15 @@ func newPast(t *testing.T) *past {
 		h.left = append(h.left, leaving{how, to})
 		return to
 	}
-	p.freeze()
+	p.Pause(t)
 	leave("by a crash with an old state")
 	// In the first two minutes of a log the server has not saved a state.
 	stateless := leave("by a crash without a state")
 	if err := os.Remove(filepath.Join(stateless, stateFile)); err != nil {
 		t.Fatal(err)
 	}
-	p.thaw()
-	p.stop()
+	p.Resume(t)
+	p.stop(t)
 	leave("in peace")
 	if blocks, err := filepath.Glob(filepath.Join(data, blockFiles)); err != nil || len(blocks) != 2 {
 		t.Fatalf("the log has the blocks %v, want two: %v", blocks, err)
@@ -266,35 +269,32 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 		t.Fatal(err)
 	}
 	listen := fmt.Sprintf("127.%d.%d.%d:%s", 1+rng.IntN(254), rng.IntN(256), 1+rng.IntN(254), port)
-	ledger := newLedger(t, settings{Data: data, NATSListen: listen})
-	verifier := newVerifier(t, "verifier", newLink(t, ledger), settings{Data: filepath.Join(t.TempDir(), "verifier")})
+	ledger := newLedger(t, node.Config{Data: data, NATSListen: listen})
+	verifier := newVerifier(t, "verifier", newLink(t, ledger), node.Config{Data: filepath.Join(t.TempDir(), "verifier")})
 	waiting := verifier.run()
 	stopWatching := v.neverAccepted(t, ledger, verifier)
 	p := ledger.start()
 	open := false // to others
-	if err := poll(patience, func() (bool, error) {
-		open = open || greets(ledger.settings.NATSListen)
-		return p.over() || waiting.out.has("is missing from the log"), nil
-	}); err != nil {
-		t.Errorf("neither does the ledger refuse to start nor does the verifier stop at the gap: %v", err)
-	}
-	if p.over() {
-		t.Logf("the ledger refused to start: %s", p.out.last())
-		if code := p.wait(); code != 1 || !p.out.has("is damaged") && !p.out.has("is gone") && !p.out.has("is missing") {
+	const gap = "is missing from the log"
+	wait.Until(t, "the ledger refuses to start, or the verifier stops at the gap", func() bool {
+		open = open || greets(ledger.cfg.NATSListen)
+		return p.Exited() || notReady(waiting.Ready(t.Context()), gap) == nil
+	})
+	if p.Exited() {
+		t.Logf("the ledger refused to start:\n%s", p.out.tail())
+		if code := p.Wait(t); code != 1 || !p.out.has("is damaged") && !p.out.has("is gone") && !p.out.has("is missing") {
 			t.Errorf("the ledger ended with exit status %d", code)
 		}
 		if open {
 			t.Error("the log was open to others before the ledger refused it")
 		}
-	} else if status, why := waiting.readyz(); status != http.StatusServiceUnavailable || !strings.Contains(why, "is missing from the log") {
-		t.Errorf("the verifier says %d %s, want 503 and the gap", status, why)
-	} else {
-		t.Logf("the verifier says: %s", why)
+	} else if err := notReady(waiting.Ready(t.Context()), gap); err != nil {
+		t.Error(err)
 	}
-	if r, err := ask(t.Context(), waiting.waitListening().Verify, h.live); err != nil || r.status != http.StatusServiceUnavailable {
+	if r, err := ask(t.Context(), waiting.WaitListening(t).Verify, h.live); err != nil || r.status != http.StatusServiceUnavailable {
 		t.Errorf("the verifier answers %v, %s, want 503", err, r)
 	}
-	if p.over() {
+	if p.Exited() {
 		// The server has cut the damaged block: what is lost comes from a
 		// backup.
 		if err := os.RemoveAll(filepath.Join(data, "log")); err != nil {
@@ -302,19 +302,19 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 		}
 		disk.CopyTree(t, filepath.Join(folder, "log"), filepath.Join(data, "log"))
 	} else {
-		p.stop()
+		p.stop(t)
 		flipBit(t, file, at, bit)
 	}
-	waiting.stop()
-	ledger.run().waitReady()
-	verifier.run().waitReady()
+	waiting.stop(t)
+	ledger.run().WaitReady(t)
+	verifier.run().WaitReady(t)
 	stopWatching()
 	checkLog(t, fetchLog(t, ledger.process()), h.acks, false)
 	for _, m := range []*machine{ledger, verifier} {
 		for _, want := range []expectation{{"the revoked token", v.secret, "", false}, {"the live token", h.live, "", true}} {
-			r, err := ask(t.Context(), m.process().waitListening().Verify, want.secret)
+			r, err := ask(t.Context(), m.process().WaitListening(t).Verify, want.secret)
 			if err != nil || r.Allowed != want.allowed {
-				t.Errorf("%s, after the log was put right: %s: %v, %s", m.settings.Name, want.about, err, r)
+				t.Errorf("%s, after the log was put right: %s: %v, %s", m.cfg.Name, want.about, err, r)
 			}
 		}
 	}
@@ -329,7 +329,7 @@ func greets(addr string) bool {
 		return false
 	}
 	defer conn.Close()
-	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(wait.Limit)); err != nil {
 		return false
 	}
 	n, _ := conn.Read(make([]byte, 1))
@@ -348,7 +348,7 @@ func (v victim) neverAccepted(t *testing.T, nodes ...*machine) (stop func()) {
 			for ctx.Err() == nil {
 				if a, ok := m.addresses(); ok {
 					if r, err := ask(ctx, a.Verify, v.secret); err == nil && r.Allowed {
-						t.Errorf("%s accepts a revoked token at position %d", m.settings.Name, r.Position)
+						t.Errorf("%s accepts a revoked token at position %d", m.cfg.Name, r.Position)
 						return
 					}
 				}

@@ -9,6 +9,11 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/ops/addrtest"
+	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/node/nodetest"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
+
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
@@ -22,9 +27,12 @@ type filler struct {
 
 func newFiller(t testing.TB, p *process) *filler {
 	t.Helper()
-	p.eventually("its disk is mounted", func() bool { return exists(p.path("lock")) })
+	p.Until(t, "its disk is mounted", func() error {
+		_, err := os.Lstat(p.Path("lock"))
+		return err
+	})
 	// The file of an earlier filler is still there.
-	f, err := os.OpenFile(p.path("..", "filler"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(p.Path("..", "filler"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,7 +49,7 @@ func (f *filler) leave(bytes int64) {
 	f.t.Helper()
 	const step = 1 << 20
 	for {
-		over := disk.Free(f.t, f.p.path()) - bytes
+		over := disk.Free(f.t, f.p.Path()) - bytes
 		switch {
 		case over < -step:
 			f.size = max(0, f.size+over)
@@ -91,11 +99,12 @@ func (f *filler) close() {
 func TestFullDisk(t *testing.T) {
 	d := disk.New(t, 400<<20, "that a full disk ends in refusals, and loses nothing")
 	seed, _ := seeded(t)
-	ledger := newLedger(t, onDisk(d, settings{}))
+	// A node on a full disk cannot write run.json, so its address is fixed.
+	ledger := newLedger(t, node.Config{MetricsAddr: addrtest.Free(t)}).on(d)
 	p := ledger.run()
 	w := newWorkload(ledger, seed, 1, 100)
 	w.root = rootSecret(t, p)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
 	defer cancel()
 	if err := w.do(ctx); err != nil {
 		t.Fatal(err)
@@ -112,7 +121,7 @@ func TestFullDisk(t *testing.T) {
 	// want of space.
 	refused := func() bool {
 		t.Helper()
-		r, err := c.once(ctx, c.pending.command, patience)
+		r, err := c.once(ctx, c.pending.command, wait.Limit)
 		switch {
 		case err != nil:
 			t.Fatalf("%s: %v", c.pending.kind, err)
@@ -128,11 +137,11 @@ func TestFullDisk(t *testing.T) {
 	f := newFiller(t, p)
 	until := func(plan func()) (times int) {
 		t.Helper()
-		for left := disk.Free(t, p.path()); left > 0; left -= 8 << 20 {
+		for left := disk.Free(t, p.Path()); left > 0; left -= 8 << 20 {
 			f.leave(left)
 			plan()
 			if refused() {
-				t.Logf("with %d MiB left, and %d times before: refused a %s", disk.Free(t, p.path())>>20, times, c.pending.kind)
+				t.Logf("with %d MiB left, and %d times before: refused a %s", disk.Free(t, p.Path())>>20, times, c.pending.kind)
 				return times
 			}
 			finish()
@@ -167,7 +176,7 @@ func TestFullDisk(t *testing.T) {
 	revoking := c.pending
 
 	f.leave(0)
-	t.Logf("with %d bytes left", disk.Free(t, p.path()))
+	t.Logf("with %d bytes left", disk.Free(t, p.Path()))
 	for range 50 {
 		for _, plan := range []func(){func() { c.createToken(account) }, c.createAccount, revoke} {
 			if plan(); !refused() {
@@ -175,13 +184,13 @@ func TestFullDisk(t *testing.T) {
 			}
 			tokens = c.tokens[len(c.tokens)-10:] // the revocation was refused
 		}
-		r, err := ask(ctx, p.waitListening().Verify, w.root, "superuser")
+		r, err := ask(ctx, p.WaitListening(t).Verify, w.root, "superuser")
 		if err != nil || !r.Allowed {
 			t.Errorf("with nothing left, the root token: %v, %s", err, r)
 		}
 	}
-	if status, why := p.readyz(); status != http.StatusOK {
-		t.Errorf("with nothing left, the node is not ready: %s", why)
+	if err := p.Ready(ctx); err != nil {
+		t.Errorf("with nothing left, the node is not ready: %v", err)
 	}
 
 	// With space again, all goes on in the same process.
@@ -196,19 +205,21 @@ func TestFullDisk(t *testing.T) {
 	// A node that is ended while nothing is left ends in peace. Started then,
 	// it knows nothing until there is space.
 	f.leave(0)
-	p.stop()
+	p.stop(t)
 	f.close()
 	p = ledger.start()
 	f = newFiller(t, p)
-	p.eventually("it says that the disk is full", func() bool { return p.out.has("too little disk space") })
+	p.Until(t, "it is not ready, and names the disk", func() error {
+		return notReady(nodetest.Ready(ctx, "http://"+ledger.cfg.MetricsAddr), "too little disk space")
+	})
 	f.leave(1 << 30)
-	p.waitReady()
+	p.WaitReady(t)
 	if err := w.findLost(ctx); err != nil {
 		t.Fatal(err)
 	}
 	checkAnswers(t, w, []*machine{ledger})
 	checkLog(t, fetchLog(t, p), w.acks(), true)
-	p.stop()
+	p.stop(t)
 }
 
 // TestDiskFilledAtOnce takes all space in one moment while commands are under
@@ -222,12 +233,12 @@ func TestDiskFilledAtOnce(t *testing.T) {
 	}
 	d := disk.New(t, 400<<20, "that a disk which is full at once loses nothing")
 	seed, rng := seeded(t)
-	ledger := newLedger(t, onDisk(d, settings{}))
+	ledger := newLedger(t, node.Config{}).on(d)
 	ledger.mayDie = true
 	p := ledger.run()
 	w := newWorkload(ledger, seed, 8, commands)
 	w.root = rootSecret(t, p)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
 	defer cancel()
 	f := newFiller(t, p)
 	end := w.begin(ctx)
@@ -238,9 +249,7 @@ func TestDiskFilledAtOnce(t *testing.T) {
 		f.leave(0)
 		// Some commands have met it when each client has been refused once.
 		was := w.acked.Load()
-		if err := poll(patience, func() (bool, error) { return p.over() || w.refused.Load() >= 8, nil }); err != nil {
-			t.Fatal(err)
-		}
+		wait.Until(t, "each client was refused once", func() bool { return p.Exited() || w.refused.Load() >= 8 })
 		t.Logf("filled after %d commands; %d were acknowledged since", was, w.acked.Load()-was)
 		f.empty()
 		w.refused.Store(0)
@@ -249,18 +258,15 @@ func TestDiskFilledAtOnce(t *testing.T) {
 		// or be ready and about to end, because the log met the full disk
 		// before the index did. So it goes on only where it takes commands
 		// again.
-		if err := poll(patience, func() (bool, error) {
-			status, _ := p.readyz()
-			return p.over() || status == http.StatusOK && w.acked.Load() > was, nil
-		}); err != nil {
-			t.Fatal(err)
-		}
-		if p.over() {
-			t.Logf("the process ended: %s", p.cmd.ProcessState)
+		wait.Until(t, "it takes commands again, or has ended", func() bool {
+			return p.Exited() || p.Ready(ctx) == nil && w.acked.Load() > was
+		})
+		if p.Exited() {
+			t.Logf("the process ended: %s", p.State())
 			f.close()
 			p = ledger.start()
 			f = newFiller(t, p)
-			p.waitReady()
+			p.WaitReady(t)
 		}
 	}
 	if err := end(); err != nil {
@@ -278,13 +284,13 @@ func TestDiskFilledAtOnce(t *testing.T) {
 func TestFullDiskOfVerifier(t *testing.T) {
 	d := disk.New(t, 400<<20, "that a verifier with a full disk refuses")
 	seed, _ := seeded(t)
-	ledger := newLedger(t, settings{})
+	ledger := newLedger(t, node.Config{})
 	ledger.run()
-	verifier := newVerifier(t, "verifier", newLink(t, ledger), onDisk(d, settings{}))
+	verifier := newVerifier(t, "verifier", newLink(t, ledger), node.Config{}).on(d)
 	p := verifier.run()
 	w := newWorkload(ledger, seed, 4, 100)
 	w.root = rootSecret(t, ledger.process())
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
 	defer cancel()
 	work := func() {
 		t.Helper()
@@ -300,19 +306,16 @@ func TestFullDiskOfVerifier(t *testing.T) {
 	checkAnswers(t, w, nodes)
 	f := newFiller(t, p)
 	f.leave(0)
-	if status, why := p.readyz(); status != http.StatusOK {
-		t.Errorf("before there is anything to apply it is not ready: %s", why)
+	if err := p.Ready(ctx); err != nil {
+		t.Errorf("before there is anything to apply it is not ready: %v", err)
 	}
 	w.limit += 100
 	work()
-	p.eventually("it is not ready", func() bool {
-		status, why := p.readyz()
-		return status == http.StatusServiceUnavailable && strings.Contains(why, "too little disk space")
-	})
-	if r, err := ask(ctx, p.waitListening().Verify, w.root); err != nil || r.status != http.StatusServiceUnavailable {
+	p.Until(t, "it is not ready, and names the disk", func() error { return notReady(p.Ready(ctx), "too little disk space") })
+	if r, err := ask(ctx, p.WaitListening(t).Verify, w.root); err != nil || r.status != http.StatusServiceUnavailable {
 		t.Errorf("it answers %v, %s, want 503", err, r)
 	}
 	f.leave(1 << 30)
 	checkAnswers(t, w, nodes)
-	p.stop()
+	p.stop(t)
 }

@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // TestKill ends the ledger and a verifier with kill -9 at random moments of a
@@ -20,15 +23,15 @@ func TestKill(t *testing.T) {
 		commands, kills = 200, 3
 	}
 	seed, rng := seeded(t)
-	ledger := newLedger(t, settings{})
+	ledger := newLedger(t, node.Config{})
 	ledger.run()
-	verifier := newVerifier(t, "verifier", newLink(t, ledger), settings{})
+	verifier := newVerifier(t, "verifier", newLink(t, ledger), node.Config{})
 	verifier.run()
 	nodes := []*machine{ledger, verifier}
 
 	w := newWorkload(ledger, seed, 8, commands)
 	w.root = rootSecret(t, ledger.process())
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
 	defer cancel()
 	watchers := watch(ctx, t, w, nodes)
 	end := w.begin(ctx)
@@ -41,26 +44,26 @@ func TestKill(t *testing.T) {
 		victims := [][]*machine{{ledger}, {verifier}, {ledger}, {ledger, verifier}}[i%4]
 		t.Logf("kill %d, of %d nodes, after %d commands", i+1, len(victims), w.acked.Load())
 		for _, m := range victims {
-			m.process().kill()
+			m.process().Kill(t)
 			if _, err := os.Stat(m.path("index")); errors.Is(err, fs.ErrNotExist) {
 				// A kill can leave an index that cannot be opened. It is put
 				// aside then, and the next one begins when the log can be
 				// reached.
-				t.Logf("%s has no index", m.settings.Name)
+				t.Logf("%s has no index", m.cfg.Name)
 				continue
 			}
-			found = append(found, dumpCopy(t, m, fmt.Sprintf("%s's index after kill %d", m.settings.Name, i+1)))
+			found = append(found, dumpCopy(t, m, fmt.Sprintf("%s's index after kill %d", m.cfg.Name, i+1)))
 		}
 		for _, m := range victims {
 			for rng.IntN(3) == 0 {
 				p := m.start()
 				select {
 				case <-time.After(time.Duration(rng.IntN(400)) * time.Millisecond):
-				case <-p.ended:
-					t.Fatalf("%s ended by itself: %s", p.name, p.cmd.ProcessState)
+				case <-p.Exit():
+					t.Fatalf("%s ended by itself: %s", p.Name, p.State())
 				}
-				p.kill()
-				t.Logf("killed %s while it started, after %d commands", p.name, w.acked.Load())
+				p.Kill(t)
+				t.Logf("killed %s while it started, after %d commands", p.Name, w.acked.Load())
 			}
 			m.run()
 		}
@@ -77,12 +80,12 @@ func TestKill(t *testing.T) {
 	acks := w.acks()
 	checkAnswers(t, w, nodes)
 	for _, m := range nodes {
-		m.process().stop()
+		m.process().stop(t)
 	}
-	log := readLog(t, ledger.settings.Data)
+	log := readLog(t, ledger.cfg.Data)
 	checkLog(t, log, acks, true)
 	for _, m := range nodes {
-		checkWhole(t, m.settings.Name+"'s index", filepath.Join(m.settings.Data, "index"), log)
+		checkWhole(t, m.cfg.Name+"'s index", filepath.Join(m.cfg.Data, "index"), log)
 	}
 	checkPrefixes(t, log, found...)
 	checkSilence(t, nodes)

@@ -1,9 +1,12 @@
 package crashtest
 
 import (
+	"errors"
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/tokenledger/tokenledger/ops/node"
 )
 
 // TestLeaseEnds takes the log away from a verifier, in two ways: its process
@@ -12,19 +15,19 @@ import (
 func TestLeaseEnds(t *testing.T) {
 	t.Parallel()
 	const lease = 4 * time.Second
-	ledger := newLedger(t, settings{Lease: lease})
+	ledger := newLedger(t, node.Config{Lease: lease})
 	root := rootSecret(t, ledger.run())
-	verifier := newVerifier(t, "verifier", newLink(t, ledger), settings{Lease: lease})
+	verifier := newVerifier(t, "verifier", newLink(t, ledger), node.Config{Lease: lease})
 	p := verifier.run()
-	p.waitReady()
-	verify := p.waitListening().Verify
+	p.WaitReady(t)
+	verify := p.WaitListening(t).Verify
 
 	for _, way := range []struct {
 		name       string
 		take, give func()
 	}{
-		{"killed", func() { ledger.process().kill() }, func() { ledger.run() }},
-		{"frozen", func() { ledger.process().freeze() }, func() { ledger.process().thaw() }},
+		{"killed", func() { ledger.process().Kill(t) }, func() { ledger.run() }},
+		{"frozen", func() { ledger.process().Pause(t) }, func() { ledger.process().Resume(t) }},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			if r, err := ask(t.Context(), verify, root, "superuser"); err != nil || !r.Allowed {
@@ -33,7 +36,7 @@ func TestLeaseEnds(t *testing.T) {
 			way.take()
 			taken := time.Now()
 			var last time.Time // when an accepted check was sent
-			p.eventually("it refuses", func() bool {
+			p.Until(t, "it refuses", func() error {
 				sent := time.Now()
 				r, err := ask(t.Context(), verify, root, "superuser")
 				if err != nil {
@@ -42,20 +45,21 @@ func TestLeaseEnds(t *testing.T) {
 				if r.Allowed {
 					last = sent
 				}
-				return r.status == http.StatusServiceUnavailable
+				if r.status != http.StatusServiceUnavailable {
+					return errors.New(r.String())
+				}
+				return nil
 			})
 			refused := time.Since(taken)
 			t.Logf("it refuses %s after the log was taken; the last check that it accepted came %s after", refused.Round(time.Millisecond), last.Sub(taken).Round(time.Millisecond))
 			if last.Sub(taken) > lease {
 				t.Errorf("it accepted for %s, and its lease is %s", last.Sub(taken), lease)
 			}
-			if status, why := p.readyz(); status != http.StatusServiceUnavailable {
-				t.Errorf("it says that it is ready: %s", why)
-			} else {
-				t.Log(why)
+			if err := notReady(p.Ready(t.Context()), ""); err != nil {
+				t.Error(err)
 			}
 			way.give()
-			p.waitReady()
+			p.WaitReady(t)
 			if r, err := ask(t.Context(), verify, root, "superuser"); err != nil || !r.Allowed {
 				t.Errorf("with the log there again: %v, %s", err, r)
 			}

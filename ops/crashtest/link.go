@@ -31,7 +31,7 @@ func (l *link) url() string { return "nats://" + l.addr }
 // dial connects to the log. If the ledger has a fixed address, dial does not
 // wait for the ledger to report it.
 func (l *link) dial() (net.Conn, error) {
-	to := l.ledger.settings.NATSListen
+	to := l.ledger.cfg.NATSListen
 	if strings.HasSuffix(to, ":0") {
 		a, ok := l.ledger.addresses()
 		if !ok {

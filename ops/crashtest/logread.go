@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
+
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -22,7 +24,7 @@ import (
 // only.
 func serveLog(t testing.TB, data string) (*nats.Conn, *embedded.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Limit)
 	defer cancel()
 	key, err := embedded.LoadKey(filepath.Join(data, "ledger.nk"))
 	if err != nil {
@@ -44,7 +46,7 @@ func readLog(t testing.TB, data string) []events.Message {
 	t.Helper()
 	conn, server := serveLog(t, data)
 	defer func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), wait.Limit)
 		defer cancel()
 		if err := server.Shutdown(ctx); err != nil {
 			t.Error(err)
@@ -57,11 +59,11 @@ func readLog(t testing.TB, data string) []events.Message {
 // verifier.
 func fetchLog(t testing.TB, p *process) []events.Message {
 	t.Helper()
-	key, err := embedded.LoadKey(p.path("verifier.nk"))
+	key, err := embedded.LoadKey(p.Path("verifier.nk"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := nats.Connect(p.waitListening().NATS, embedded.VerifierOptions(key)...)
+	conn, err := nats.Connect(p.WaitListening(t).NATS, embedded.VerifierOptions(key)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +74,7 @@ func fetchLog(t testing.TB, p *process) []events.Message {
 // collect reads the whole log.
 func collect(t testing.TB, conn *nats.Conn) []events.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Limit)
 	defer cancel()
 	js, err := jetstream.New(conn)
 	if err != nil {

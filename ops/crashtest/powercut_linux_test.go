@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
+
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
@@ -23,20 +26,20 @@ func TestPowerCut(t *testing.T) {
 	}
 	d := disk.New(t, diskSize, "that a power cut loses nothing that was acknowledged")
 	seed, rng := seeded(t)
-	ledger := newLedger(t, onDisk(d, settings{}))
+	ledger := newLedger(t, node.Config{}).on(d)
 	ledger.run()
 	w := newWorkload(ledger, seed, 8, commands)
 	w.root = rootSecret(t, ledger.process())
 
 	for i, at := range moments(rng, cuts, commands) {
-		ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
 		end := w.begin(ctx)
 		if err := w.reached(at); err != nil {
 			cancel()
 			t.Fatalf("waiting for command %d: %v: %v", at, err, end())
 		}
 		began := time.Now()
-		cutPower(t, d, ledger, rng, i%2 == 1)
+		cutPower(t, ledger, rng, i%2 == 1)
 		took := time.Since(began)
 		// What arrives now was sent before the cut, and counts.
 		cancel()
@@ -53,7 +56,7 @@ func TestPowerCut(t *testing.T) {
 			return
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
 	defer cancel()
 	if err := w.do(ctx); err != nil {
 		t.Fatal(err)
@@ -65,9 +68,9 @@ func TestPowerCut(t *testing.T) {
 	log := fetchLog(t, ledger.process())
 	checkLog(t, log, w.acks(), true)
 	p := ledger.process()
-	p.freeze()
+	p.Pause(t)
 	checkPrefixes(t, log, dumpCopy(t, ledger, "the index"))
-	p.kill()
+	p.Kill(t)
 }
 
 // TestPowerCutAtTheBeginning cuts the power while the ledger starts for the
@@ -88,23 +91,23 @@ func TestPowerCutAtTheBeginning(t *testing.T) {
 	for i, step := range steps {
 		t.Run(strings.ReplaceAll(step, "/", "-"), func(t *testing.T) {
 			d := disk.New(t, diskSize, "that a ledger starts again after a power cut in its first moments")
-			ledger := newLedger(t, onDisk(d, settings{}))
+			ledger := newLedger(t, node.Config{}).on(d)
 			p := ledger.start()
-			for deadline := time.Now().Add(patience); !exists(p.path(step)); {
-				if p.over() || time.Now().After(deadline) {
+			for deadline := time.Now().Add(wait.Limit); !exists(p.Path(step)); {
+				if p.Exited() || time.Now().After(deadline) {
 					t.Fatalf("the node did not create %s; its output:\n%s", step, p.out.tail())
 				}
-				runtime.Gosched() // do not sleep: the next step follows at once
+				runtime.Gosched() // do not sleep: the next step follows immediately
 			}
-			cutPower(t, d, ledger, rng, i%2 == 1)
+			cutPower(t, ledger, rng, i%2 == 1)
 			p = ledger.run()
-			p.waitReady()
-			r, err := ask(t.Context(), p.waitListening().Verify, rootSecret(t, p), "superuser")
+			p.WaitReady(t)
+			r, err := ask(t.Context(), p.WaitListening(t).Verify, rootSecret(t, p), "superuser")
 			if err != nil || !r.Allowed {
 				t.Errorf("the root token is not accepted: %v, %s", err, r)
 			}
 			checkLog(t, fetchLog(t, p), nil, true)
-			p.stop()
+			p.stop(t)
 		})
 	}
 }
@@ -118,11 +121,11 @@ func TestEndedByPowerCut(t *testing.T) {
 	t.Parallel()
 	d := disk.New(t, diskSize, "that nothing that was ended or erased comes back after a power cut")
 	_, rng := seeded(t)
-	m := newLedger(t, onDisk(d, settings{}))
+	m := newLedger(t, node.Config{}).on(d)
 	m.run()
 	flush := false
 	testEnded(t, oneLedger(t, m, func() {
-		cutPower(t, d, m, rng, flush)
+		cutPower(t, m, rng, flush)
 		flush = !flush
 		m.run()
 	}))

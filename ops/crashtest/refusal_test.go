@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tokenledger/tokenledger/ops/node"
+
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
@@ -25,10 +27,10 @@ func TestLogGone(t *testing.T) {
 		{"log/jetstream", "index"},
 	} {
 		t.Run(strings.ReplaceAll(strings.Join(gone, " and "), "/", "-"), func(t *testing.T) {
-			ledger := newLedger(t, settings{})
+			ledger := newLedger(t, node.Config{})
 			root := rootSecret(t, ledger.run())
-			ledger.process().stop()
-			data, away := ledger.settings.Data, t.TempDir()
+			ledger.process().stop(t)
+			data, away := ledger.cfg.Data, t.TempDir()
 			for i, name := range gone {
 				if err := os.Rename(filepath.Join(data, name), filepath.Join(away, string(rune('a'+i)))); err != nil {
 					t.Fatal(err)
@@ -41,10 +43,9 @@ func TestLogGone(t *testing.T) {
 			refused := func() bool {
 				return p.out.has("the log of this data folder is gone") || p.out.has("is missing since the last stop")
 			}
-			if code := p.wait(); code != 1 || !refused() {
+			if code := p.Wait(t); code != 1 || !refused() {
 				t.Errorf("the node ended with exit status %d; its output:\n%s", code, p.out.tail())
 			}
-			t.Log(p.out.last())
 			after := sums(t, data)
 			for name := range before {
 				if before[name] != after[name] {
@@ -67,11 +68,11 @@ func TestLogGone(t *testing.T) {
 				}
 			}
 			p = ledger.run()
-			p.waitReady()
-			if r, err := ask(t.Context(), p.waitListening().Verify, root, "superuser"); err != nil || !r.Allowed {
+			p.WaitReady(t)
+			if r, err := ask(t.Context(), p.WaitListening(t).Verify, root, "superuser"); err != nil || !r.Allowed {
 				t.Errorf("the root token is not accepted: %v, %s", err, r)
 			}
-			p.stop()
+			p.stop(t)
 		})
 	}
 }
@@ -109,22 +110,22 @@ func sums(t *testing.T, dir string) map[string]string {
 // TestFolderInUse starts a second process on the data folder of a running one.
 // The second fails, and the first runs on.
 func TestFolderInUse(t *testing.T) {
-	ledger := newLedger(t, settings{})
+	ledger := newLedger(t, node.Config{})
 	first := ledger.run()
 	root := rootSecret(t, first)
 	link := newLink(t, ledger)
-	verifier := newVerifier(t, "verifier", link, settings{})
+	verifier := newVerifier(t, "verifier", link, node.Config{})
 	verifier.run()
 	for _, m := range []*machine{ledger, verifier} {
-		second := newMachine(t, m.settings)
+		second := newMachine(t, m.cfg)
 		p := second.start()
-		if code := p.wait(); code != 1 || !p.out.has("data folder is in use by another process") {
-			t.Errorf("%s: a second process ended with exit status %d; its output:\n%s", m.settings.Name, code, p.out.tail())
+		if code := p.Wait(t); code != 1 || !p.out.has("data folder is in use by another process") {
+			t.Errorf("%s: a second process ended with exit status %d; its output:\n%s", m.cfg.Name, code, p.out.tail())
 		}
-		m.process().waitReady()
-		r, err := ask(t.Context(), m.process().waitListening().Verify, root, "superuser")
+		m.process().WaitReady(t)
+		r, err := ask(t.Context(), m.process().WaitListening(t).Verify, root, "superuser")
 		if err != nil || !r.Allowed {
-			t.Errorf("%s: the root token is not accepted: %v, %s", m.settings.Name, err, r)
+			t.Errorf("%s: the root token is not accepted: %v, %s", m.cfg.Name, err, r)
 		}
 	}
 }

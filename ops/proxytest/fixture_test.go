@@ -14,13 +14,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/deploy"
 	"github.com/tokenledger/tokenledger/ops/testkit/proc"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
 // nginxPath returns the path of nginx. If nginx is not installed, it skips the
@@ -81,38 +81,23 @@ http {
     include %s;
 }
 `, user, log, dir, strings.Join(more, "\n    "), write("tokenledger.conf", site)))
-	cmd := exec.Command(path, "-p", dir, "-e", log, "-c", conf)
-	cmd.Stderr = t.Output()
-	cmd.SysProcAttr = proc.Attributes(false)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	gone := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(gone)
-	}()
+	p := proc.Start(t, proc.Command{
+		Name: "nginx", Args: []string{path, "-p", dir, "-e", log, "-c", conf},
+		Log: func(line string) { fmt.Fprintln(t.Output(), line) },
+	})
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // stops the workers too
-		<-gone
+		p.Terminate(t) // stops the workers too
 		if t.Failed() {
 			b, _ := os.ReadFile(log)
 			t.Logf("nginx at %s:\n%s", n.addr, b)
 		}
 	})
-	until(t, "nginx listens", func() bool {
-		select {
-		case <-gone:
-			b, _ := os.ReadFile(log)
-			t.Fatalf("nginx ended: %s\n%s", cmd.ProcessState, b)
-		default:
-		}
+	p.Until(t, "it listens", func() error {
 		c, err := net.Dial("tcp", n.addr)
 		if err != nil {
-			return false
+			return err
 		}
-		_ = c.Close()
-		return true
+		return c.Close()
 	})
 	return n
 }
@@ -270,7 +255,7 @@ func (c *conn) send(r request) (answer, error) {
 	}
 	b.WriteString("\r\n")
 	b.Write(r.body)
-	if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+	if err := c.SetDeadline(time.Now().Add(wait.Limit)); err != nil {
 		return answer{}, err
 	}
 	if _, err := c.Write(b.Bytes()); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
@@ -46,7 +47,7 @@ func TestLimits(t *testing.T) {
 	// The limit is one request a second. Of several requests at once some
 	// exceed it, also on a slow machine.
 	let, limited := 0, 0
-	for until := time.Now().Add(patience); limited == 0 && time.Now().Before(until); {
+	for until := time.Now().Add(wait.Limit); limited == 0 && time.Now().Before(until); {
 		a := n.send(get("/site/3/x", bearer(slow)))
 		switch a.StatusCode {
 		case http.StatusOK:

@@ -11,13 +11,12 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
-	"github.com/tokenledger/tokenledger/ops/testkit/proc"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
@@ -353,7 +352,7 @@ func TestNginx(t *testing.T) {
 		}
 		for what, raw := range tests {
 			c := f.all.dial()
-			if err := c.SetDeadline(time.Now().Add(patience)); err != nil {
+			if err := c.SetDeadline(time.Now().Add(wait.Limit)); err != nil {
 				t.Fatal(err)
 			}
 			// One more request ends the connection, and shows where nginx ends
@@ -551,7 +550,7 @@ func TestVerifierDown(t *testing.T) {
 	f := startFixture(t, 0)
 	good := f.token(f.account("alice"), "view:site/3")
 	ask := get("/site/3/x", bearer(good.secret))
-	f.nodes[1].end(syscall.SIGKILL)
+	f.nodes[1].Kill(t)
 
 	begun := time.Now()
 	a := f.each[1].send(ask)
@@ -564,19 +563,19 @@ func TestVerifierDown(t *testing.T) {
 	}
 	f.refused("one of three down, without a token", f.all.send(get("/site/3/x")), 401)
 
-	f.nodes[2].end(syscall.SIGKILL)
+	f.nodes[2].Kill(t)
 	for range 50 {
 		f.passed("two of three down", f.all.send(ask), good, "3")
 	}
-	f.nodes[0].end(syscall.SIGKILL)
+	f.nodes[0].Kill(t)
 	for range 5 {
 		f.refused("all down", f.all.send(ask), 503)
 	}
 
 	f.nodes[0].again()
-	until(t, "the first verifier is back", f.nodes[0].ready)
+	f.nodes[0].WaitReady(t)
 	f.passed("back", f.each[0].send(ask), good, "3")
-	until(t, "nginx asks it again", func() bool {
+	wait.Until(t, "nginx asks it again", func() bool {
 		a := f.all.send(ask)
 		return a.StatusCode == 200
 	})
@@ -598,10 +597,7 @@ func TestVerifierHangs(t *testing.T) {
 	good := f.token(f.account("alice"), "view:site/3")
 	ask := get("/site/3/x", bearer(good.secret))
 	f.passed("before", f.each[1].send(ask), good, "3")
-	if err := f.nodes[1].cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "the verifier has stopped", func() bool { return proc.Stopped(f.nodes[1].cmd.Process.Pid) })
+	f.nodes[1].Pause(t)
 	for _, what := range []string{"on a kept connection", "on a new one"} {
 		begun := time.Now()
 		a := f.each[1].send(ask)
@@ -614,21 +610,19 @@ func TestVerifierHangs(t *testing.T) {
 		}
 	}
 	var slow int
-	var most time.Duration
+	var longest time.Duration
 	for range 30 {
 		begun := time.Now()
 		f.passed("one of three hangs", f.all.send(ask), good, "3")
 		took := time.Since(begun)
-		most = max(most, took)
+		longest = max(longest, took)
 		if took > 500*time.Millisecond {
 			slow++
 		}
 	}
-	t.Logf("one of three hangs: %d of 30 requests took more than half a second, %s at the most", slow, most.Round(time.Millisecond))
-	if err := f.nodes[1].cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
-	until(t, "it answers again", func() bool { return f.each[1].send(ask).StatusCode == 200 })
+	t.Logf("one of three hangs: %d of 30 requests took more than half a second; the longest took %s", slow, longest.Round(time.Millisecond))
+	f.nodes[1].Resume(t)
+	wait.Until(t, "it answers again", func() bool { return f.each[1].send(ask).StatusCode == 200 })
 	f.app.take()
 }
 
@@ -646,7 +640,7 @@ func TestVerifierWithoutLease(t *testing.T) {
 	f.link.Sever()
 	revoked := time.Now()
 	f.api("POST", "/v1/tokens/"+ended.id+"/revoke", map[string]any{})
-	until(t, "the verifier that is cut off refuses", func() bool {
+	wait.Until(t, "the verifier that is cut off refuses", func() bool {
 		return cut.send(get("/site/3/x", bearer(ended.secret))).StatusCode != 200
 	})
 	t.Logf("cut off, with a lease of 2 s: a revoked token was refused %s after it was revoked", time.Since(revoked).Round(time.Millisecond))
@@ -664,7 +658,7 @@ func TestVerifierWithoutLease(t *testing.T) {
 	}
 
 	f.link.Restore()
-	until(t, "the verifier is back", func() bool {
+	wait.Until(t, "the verifier is back", func() bool {
 		// As soon as the verifier answers again, it knows of the revocation.
 		a := cut.send(get("/site/3/x", bearer(ended.secret)))
 		if a.StatusCode == 200 {
@@ -717,7 +711,7 @@ func TestNaive(t *testing.T) {
 	// The verdict itself is right.
 	f.refused("no token", n.send(get("/site/3/x")), 401)
 	f.refused("an unknown header in our name", n.send(get("/site/3/x", bearer(good.secret), "X-Ledger-Owner: root")), 403)
-	f.nodes[0].end(syscall.SIGKILL)
+	f.nodes[0].Kill(t)
 	f.refused("down", n.send(get("/site/3/x", bearer(good.secret))), 500)
 }
 

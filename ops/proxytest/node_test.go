@@ -2,137 +2,49 @@ package proxytest
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"os"
-	"os/exec"
-	"os/signal"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/node/nodetest"
 	"github.com/tokenledger/tokenledger/ops/testkit/netfault"
-	"github.com/tokenledger/tokenledger/ops/testkit/proc"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// asNode names the environment variable that makes the test binary run a node.
-// Its value is the configuration.
-const asNode = "TOKENLEDGER_PROXYTEST_NODE"
-
 func TestMain(m *testing.M) {
-	if cfg := os.Getenv(asNode); cfg != "" {
-		if err := runNode(cfg); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
+	nodetest.Main()
 	os.Exit(m.Run())
 }
 
-func runNode(config string) error {
-	var cfg node.Config
-	if err := json.Unmarshal([]byte(config), &cfg); err != nil {
-		return err
-	}
-	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, nil)).With("node", cfg.Name)
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	n, err := node.New(cfg)
-	if err != nil {
-		return err
-	}
-	return n.Run(ctx)
-}
-
-// patience bounds what a test waits for.
-const patience = wait.Limit
-
-// until waits until done returns true.
-func until(t testing.TB, what string, seen func() bool) {
-	t.Helper()
-	wait.Until(t, what, seen)
-}
-
-// process runs a node in a process of its own.
+// process is a node in a process of its own, which can be started again.
 type process struct {
+	*nodetest.Process
 	t    testing.TB
 	cfg  node.Config
-	cmd  *exec.Cmd
 	addr node.Addresses
-	gone chan struct{} // closed when it has ended
 }
 
 // startProcess starts a node and waits until it listens.
 func startProcess(t testing.TB, cfg node.Config) *process {
 	t.Helper()
 	p := &process{t: t, cfg: cfg}
-	t.Cleanup(func() { p.end(syscall.SIGTERM) })
 	p.start()
 	return p
 }
 
 func (p *process) start() {
 	p.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	config, err := json.Marshal(p.cfg)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	run := filepath.Join(p.cfg.Data, "run.json")
-	if err := os.RemoveAll(run); err != nil {
-		p.t.Fatal(err)
-	}
-	p.cmd = exec.Command(self)
-	p.cmd.Env = append(os.Environ(), asNode+"="+string(config))
-	p.cmd.Stderr = p.t.Output()
-	p.cmd.SysProcAttr = proc.Attributes(false)
-	if err := p.cmd.Start(); err != nil {
-		p.t.Fatal(err)
-	}
-	gone, cmd := make(chan struct{}), p.cmd
-	p.gone = gone
-	go func() {
-		_ = cmd.Wait()
-		close(gone)
-	}()
-	until(p.t, p.cfg.Name+" listens", func() bool {
-		select {
-		case <-gone:
-			p.t.Fatalf("%s ended: %s", p.cfg.Name, cmd.ProcessState)
-		default:
-		}
-		b, err := os.ReadFile(run)
-		return err == nil && json.Unmarshal(b, &p.addr) == nil
+	p.Process = nodetest.Start(p.t, p.cfg, nodetest.Options{
+		Log: func(line string) { fmt.Fprintln(p.t.Output(), line) },
 	})
-}
-
-// end ends the process, and waits until it has ended.
-func (p *process) end(how syscall.Signal) {
-	if p.gone == nil {
-		return
-	}
-	_ = p.cmd.Process.Signal(how)
-	_ = p.cmd.Process.Signal(syscall.SIGCONT) // a stopped process does not receive SIGTERM
-	select {
-	case <-p.gone:
-	case <-time.After(patience):
-		p.t.Errorf("%s does not end", p.cfg.Name)
-		_ = p.cmd.Process.Kill()
-		<-p.gone
-	}
-	p.gone = nil
+	p.addr = p.WaitListening(p.t)
 }
 
 // again restarts the process with the same folder and addresses.
@@ -140,17 +52,6 @@ func (p *process) again() {
 	p.t.Helper()
 	p.cfg.VerifyAddr = strings.TrimPrefix(p.addr.Verify, "http://")
 	p.start()
-}
-
-// ready reports whether the node answers checks.
-func (p *process) ready() bool {
-	client := http.Client{Timeout: 300 * time.Millisecond}
-	resp, err := client.Get(p.addr.Metrics + "/readyz")
-	if err != nil {
-		return false
-	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
 }
 
 // cluster is a ledger that also verifies, and two verifiers that follow it.
@@ -169,7 +70,6 @@ func startCluster(t testing.TB, lease time.Duration) *cluster {
 	config := func(i int) node.Config {
 		return node.Config{
 			Data: t.TempDir(), Name: fmt.Sprintf("node-%d", i), Lease: lease,
-			APIAddr: "127.0.0.1:0", VerifyAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
 		}
 	}
 	cfg := config(0)
@@ -196,7 +96,7 @@ func startCluster(t testing.TB, lease time.Duration) *cluster {
 // applied the whole log.
 func (c *cluster) waitReady(n int) {
 	c.t.Helper()
-	until(c.t, fmt.Sprintf("%d nodes are ready", n), func() bool {
+	wait.Until(c.t, fmt.Sprintf("%d nodes are ready", n), func() bool {
 		ready := 0
 		for _, item := range c.api("GET", "/v1/nodes", nil)["items"].([]any) {
 			if node := item.(map[string]any); node["ready"] == true && node["lag"] == 0.0 {
@@ -277,7 +177,7 @@ func (c *cluster) token(account string, scopes ...string) token {
 // applied waits until every node has reported a position.
 func (c *cluster) applied(at float64) {
 	c.t.Helper()
-	until(c.t, fmt.Sprintf("every node has applied position %.0f", at), func() bool {
+	wait.Until(c.t, fmt.Sprintf("every node has applied position %.0f", at), func() bool {
 		applied := 0
 		for _, item := range c.api("GET", "/v1/nodes", nil)["items"].([]any) {
 			n := item.(map[string]any)

@@ -12,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 	"github.com/tokenledger/tokenledger/ops/deploy"
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
@@ -73,7 +74,7 @@ func (u *urls) read(file string) string {
 // logged waits until the access log has n lines, and returns it.
 func (u *urls) logged(lines int) string {
 	u.t.Helper()
-	until(u.t, fmt.Sprintf("the access log has %d lines", lines), func() bool {
+	wait.Until(u.t, fmt.Sprintf("the access log has %d lines", lines), func() bool {
 		return strings.Count(u.read(u.accessLog), "\n") >= lines
 	})
 	return u.read(u.accessLog)
@@ -243,7 +244,7 @@ func TestErrorLog(t *testing.T) {
 			u := startURLs(t, "error_log "+log+" "+tt.level+";")
 			s := u.token(u.alice, "view:site/3").secret
 			// No verifier runs, so each request is an error to nginx.
-			u.nodes[0].end(9)
+			u.nodes[0].Kill(t)
 			u.refused("no verifier", u.nginx.send(get("/site/3/x?token_auth="+s)), 503)
 			u.logged(1)
 			if got := holdsSecret(u.read(log), s); got != tt.leaks {

@@ -7,9 +7,9 @@ import (
 	"syscall"
 )
 
-// Attributes are how a test starts a process: it ends with the test, also if
-// the test is killed. If it is isolated, it has a mount namespace of its own:
-// nobody else sees what it mounts, and the mounts go with it.
+// Attributes returns the attributes of a process that ends with the test, even
+// if the test is killed. An isolated process has a mount namespace of its own,
+// which is removed with the process.
 func Attributes(isolated bool) *syscall.SysProcAttr {
 	attr := &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if isolated {
@@ -17,9 +17,6 @@ func Attributes(isolated bool) *syscall.SysProcAttr {
 	}
 	return attr
 }
-
-// Isolates reports whether a process with these attributes is isolated.
-func Isolates(attr *syscall.SysProcAttr) bool { return attr.Unshareflags&syscall.CLONE_NEWNS != 0 }
 
 // Stopped reports whether SIGSTOP has stopped every thread of a process. The
 // signal takes effect a moment after it is sent.

@@ -4,11 +4,8 @@ package proc
 
 import "syscall"
 
-// Attributes are nil: a process that a test starts may outlive it here.
+// Attributes returns nil: if the test is killed, the process may live on.
 func Attributes(bool) *syscall.SysProcAttr { return nil }
 
-// Isolates returns false: there are no mount namespaces here.
-func Isolates(*syscall.SysProcAttr) bool { return false }
-
-// Stopped returns true: the state of a process cannot be read here.
+// Stopped returns true: the state of a process cannot be read.
 func Stopped(int) bool { return true }
