@@ -60,18 +60,18 @@ type AccountResumed struct{}
 // AccountTokensRevoked ends every token of the account that was created before
 // a time, or at a lower position than this event if Before is zero.
 type AccountTokensRevoked struct {
-	Before time.Time `json:"before,omitzero"`
-	Reason string    `json:"reason,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	Reason    string    `json:"reason,omitempty"`
 }
 
 // AccountErased says that the account's personal data was erased from the
 // directory. It ends the account: none of its tokens works again.
 type AccountErased struct{}
 
-// AccountProofChanged says that something changed by which a person proves to be
+// AccountCredentialChanged says that a credential of the account's person changed
 // the account's, or that sessions were ended. What it is now is not in the log.
-type AccountProofChanged struct {
-	Proof Proof `json:"proof"`
+type AccountCredentialChanged struct {
+	Credential CredentialChange `json:"credential"`
 	// EndsSessions ends every session of the account that was opened at a
 	// lower position than this event, except Kept.
 	EndsSessions bool      `json:"ends_sessions,omitempty"`
@@ -83,30 +83,30 @@ type AccountSessionEnded struct {
 	Session SessionID `json:"session"`
 }
 
-// Proof is something that a person proves to be an account's by. Values are
+// CredentialChange is a kind of change of a person's credentials. Values are
 // stored and never reused.
-type Proof string
+type CredentialChange string
 
-// What can change about the proof of a person.
+// Kinds of credential changes.
 const (
-	ProofInvited             Proof = "invited"               // an invitation to set a password was made
-	ProofPassword            Proof = "password"              // a password was set
-	ProofSecondFactor        Proof = "second_factor"         // a second factor was confirmed
-	ProofSecondFactorRemoved Proof = "second_factor_removed" // it was taken away
-	ProofRecoveryCodes       Proof = "recovery_codes"        // new recovery codes were made
-	ProofRecoveryCodeUsed    Proof = "recovery_code_used"    // one was used up
-	ProofSessionsEnded       Proof = "sessions_ended"        // all sessions were ended
+	CredentialInvited             CredentialChange = "invited"               // an invitation to set a password was made
+	CredentialPassword            CredentialChange = "password"              // a password was set
+	CredentialSecondFactor        CredentialChange = "second_factor"         // a second factor was confirmed
+	CredentialSecondFactorRemoved CredentialChange = "second_factor_removed" // it was taken away
+	CredentialRecoveryCodes       CredentialChange = "recovery_codes"        // new recovery codes were made
+	CredentialRecoveryCodeUsed    CredentialChange = "recovery_code_used"    // one was used up
+	CredentialSessionsEnded       CredentialChange = "sessions_ended"        // all sessions were ended
 )
 
-func (*AccountCreated) Kind() Kind       { return KindAccountCreated }
-func (*AccountGranted) Kind() Kind       { return KindAccountGranted }
-func (*AccountEdited) Kind() Kind        { return KindAccountEdited }
-func (*AccountSuspended) Kind() Kind     { return KindAccountSuspended }
-func (*AccountResumed) Kind() Kind       { return KindAccountResumed }
-func (*AccountTokensRevoked) Kind() Kind { return KindAccountTokensRevoked }
-func (*AccountErased) Kind() Kind        { return KindAccountErased }
-func (*AccountProofChanged) Kind() Kind  { return KindAccountProofChanged }
-func (*AccountSessionEnded) Kind() Kind  { return KindAccountSessionEnded }
+func (*AccountCreated) Kind() Kind           { return KindAccountCreated }
+func (*AccountGranted) Kind() Kind           { return KindAccountGranted }
+func (*AccountEdited) Kind() Kind            { return KindAccountEdited }
+func (*AccountSuspended) Kind() Kind         { return KindAccountSuspended }
+func (*AccountResumed) Kind() Kind           { return KindAccountResumed }
+func (*AccountTokensRevoked) Kind() Kind     { return KindAccountTokensRevoked }
+func (*AccountErased) Kind() Kind            { return KindAccountErased }
+func (*AccountCredentialChanged) Kind() Kind { return KindAccountCredentialChanged }
+func (*AccountSessionEnded) Kind() Kind      { return KindAccountSessionEnded }
 
 func (c *AccountCreated) validate() error {
 	if c.Type != UserAccount && c.Type != ServiceAccount {
@@ -130,15 +130,15 @@ func (c *AccountResumed) validate() error       { return nil }
 func (c *AccountTokensRevoked) validate() error { return checkLabel("reason", c.Reason) }
 func (c *AccountErased) validate() error        { return nil }
 
-func (c *AccountProofChanged) validate() error {
-	if !isWord(string(c.Proof)) || LooksSecret(string(c.Proof)) {
-		return errors.New("a change of proof names what changed")
+func (c *AccountCredentialChanged) validate() error {
+	if !isWord(string(c.Credential)) || LooksSecret(string(c.Credential)) {
+		return errors.New("a credential change names what changed")
 	}
 	if c.Kept == "" {
 		return nil
 	}
 	if !c.EndsSessions {
-		return errors.New("a change of proof keeps a session only if it ends the others")
+		return errors.New("a credential change keeps a session only if it ends the others")
 	}
 	_, err := ParseSessionID(string(c.Kept))
 	return err

@@ -125,7 +125,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"rest in no version", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"policy":-1}`}, events.ErrMalformed},
 		{"rests in a list", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `[]`}, events.ErrMalformed},
 		{"opened without a session", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.actor.opened": `1`}, events.ErrMalformed},
-		{"kept among none that end", goldens["tokenledger.account.proof_changed.v1-ends"], map[string]string{"data.change.ends_sessions": "false"}, events.ErrMalformed},
+		{"kept among none that end", goldens["tokenledger.account.credential_changed.v1-ends"], map[string]string{"data.change.ends_sessions": "false"}, events.ErrMalformed},
 		{"end of no session", goldens["tokenledger.account.session_ended.v1"], map[string]string{"data.change.session": ""}, events.ErrMalformed},
 		{"long reason", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.change.reason": quoted(long)}, events.ErrMalformed},
 		{"edit with a bad constraint", goldens["tokenledger.token.edited.v1"], map[string]string{"data.change.constraints.methods": `["get"]`}, events.ErrMalformed},
@@ -137,10 +137,10 @@ func TestDecodeRefuses(t *testing.T) {
 		{"change of something else of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["mail","name","phone"]`}, events.ErrUnknown},
 		{"change of null of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `[null]`}, events.ErrUnknown},
 		{"text as what changed of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `"name"`}, events.ErrMalformed},
-		{"negative life", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_life_s": "-1"}, events.ErrMalformed},
-		{"default past the longest", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_life_s": "5"}, events.ErrMalformed},
-		{"life past 64 bits", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_life_s": "9223372036854775808"}, events.ErrMalformed},
-		{"life of part of a second", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_life_s": "1.5"}, events.ErrMalformed},
+		{"negative life", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "-1"}, events.ErrMalformed},
+		{"default past the longest", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "5"}, events.ErrMalformed},
+		{"life past 64 bits", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "9223372036854775808"}, events.ErrMalformed},
+		{"life of part of a second", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "1.5"}, events.ErrMalformed},
 	}
 	for _, tt := range tests {
 		of := tt.of

@@ -186,8 +186,8 @@ func (r *fastReader) secret(before string) (s SecretRecord, ok bool) {
 	if !ok || len(digest) != hex.EncodedLen(len(s.Digest)) || !s.Digest.read(digest) {
 		return s, false
 	}
-	if form, ok := r.text(`,"form":"`); ok {
-		s.Form = SecretForm(form)
+	if format, ok := r.text(`,"format":"`); ok {
+		s.Format = SecretFormat(format)
 	}
 	return s, r.skip(`}`)
 }

@@ -115,13 +115,13 @@ var goldens = map[string]*events.Event{
 	"tokenledger.account.edited.v1-person": golden(&events.AccountEdited{
 		Person: []events.PersonField{events.PersonMail, events.PersonName},
 	}),
-	"tokenledger.account.suspended.v1":      golden(&events.AccountSuspended{Reason: "on leave"}),
-	"tokenledger.account.resumed.v1":        golden(&events.AccountResumed{}),
-	"tokenledger.account.tokens_revoked.v1": golden(&events.AccountTokensRevoked{Before: goldenTime, Reason: "stolen laptop"}),
-	"tokenledger.account.erased.v1":         golden(&events.AccountErased{}),
-	"tokenledger.account.proof_changed.v1":  golden(&events.AccountProofChanged{Proof: events.ProofPassword}),
-	"tokenledger.account.proof_changed.v1-ends": golden(&events.AccountProofChanged{
-		Proof: events.ProofPassword, EndsSessions: true, Kept: goldenSession,
+	"tokenledger.account.suspended.v1":          golden(&events.AccountSuspended{Reason: "on leave"}),
+	"tokenledger.account.resumed.v1":            golden(&events.AccountResumed{}),
+	"tokenledger.account.tokens_revoked.v1":     golden(&events.AccountTokensRevoked{NotBefore: goldenTime, Reason: "stolen laptop"}),
+	"tokenledger.account.erased.v1":             golden(&events.AccountErased{}),
+	"tokenledger.account.credential_changed.v1": golden(&events.AccountCredentialChanged{Credential: events.CredentialPassword}),
+	"tokenledger.account.credential_changed.v1-ends": golden(&events.AccountCredentialChanged{
+		Credential: events.CredentialPassword, EndsSessions: true, Kept: goldenSession,
 	}),
 	"tokenledger.account.session_ended.v1":        bySession(golden(&events.AccountSessionEnded{Session: goldenSession})),
 	"tokenledger.account.unchanged.v1":            golden(&events.AccountUnchanged{Command: "resume"}),
@@ -135,12 +135,12 @@ var goldens = map[string]*events.Event{
 		Change: &events.LogConfirmed{Ledger: "ledger-1"},
 	},
 	"tokenledger.policy.set.v1": golden(&events.PolicySet{Policy: events.Policy{
-		MaxLife: 31536000, DefaultLife: 31536000, MaxGrace: 2592000,
+		MaxLifetime: 31536000, DefaultLifetime: 31536000, MaxGrace: 2592000,
 	}}),
 	"tokenledger.policy.set.v1-everything": golden(&events.PolicySet{Policy: events.Policy{
-		MaxLife: 31536000, DefaultLife: 86400, MaxGrace: 2592000, WarnBefore: 1209600,
-		Makers: events.MakersSiteAdmins, PlainRefused: true, PlainUntil: goldenTime, URLRefused: true,
-		SiteAdminsAnyAccount: true, TokenSignIn: true, SessionIdle: 600, SessionLife: 3600,
+		MaxLifetime: 31536000, DefaultLifetime: 86400, MaxGrace: 2592000, WarnBefore: 1209600,
+		Issuers: events.IssuersSiteAdmins, LegacyRefused: true, LegacyUntil: goldenTime, URLRefused: true,
+		SiteAdminsAnyAccount: true, TokenSignIn: true, SessionIdle: 600, SessionLifetime: 3600,
 	}}),
 	"tokenledger.token.created.v1-rate": golden(&events.TokenCreated{
 		Account: goldenAccount, Scopes: scopes("view:site/3"), Secret: goldenSecret(5), Constraints: &events.Constraints{Rate: 10},
@@ -149,7 +149,7 @@ var goldens = map[string]*events.Event{
 		Scopes: scopes("view:site/3"), Edit: &events.TokenEdited{Constraints: &events.Constraints{Rate: 10}},
 	}),
 	"tokenledger.token.edited.v1-rate":     golden(&events.TokenEdited{Constraints: &events.Constraints{Rate: 10}}),
-	"tokenledger.policy.tokens_revoked.v1": golden(&events.PolicyTokensRevoked{Before: goldenTime, Reason: "restored from a backup"}),
+	"tokenledger.policy.tokens_revoked.v1": golden(&events.PolicyTokensRevoked{NotBefore: goldenTime, Reason: "restored from a backup"}),
 	"tokenledger.receipt.issued.v1": golden(&events.ReceiptIssued{
 		Covers: 1234, Ledger: "ledger-1", Barrier: 77, Lease: 30_000, Asked: goldenTime, Took: 30_412,
 		Nodes: []events.NodeReceipt{

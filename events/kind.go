@@ -21,16 +21,16 @@ const (
 	KindTokenRevoked   Kind = "tokenledger.token.revoked.v1"
 	KindTokenUnchanged Kind = "tokenledger.token.unchanged.v1"
 
-	KindAccountCreated       Kind = "tokenledger.account.created.v1"
-	KindAccountGranted       Kind = "tokenledger.account.granted.v1"
-	KindAccountEdited        Kind = "tokenledger.account.edited.v1"
-	KindAccountSuspended     Kind = "tokenledger.account.suspended.v1"
-	KindAccountResumed       Kind = "tokenledger.account.resumed.v1"
-	KindAccountTokensRevoked Kind = "tokenledger.account.tokens_revoked.v1"
-	KindAccountErased        Kind = "tokenledger.account.erased.v1"
-	KindAccountProofChanged  Kind = "tokenledger.account.proof_changed.v1"
-	KindAccountSessionEnded  Kind = "tokenledger.account.session_ended.v1"
-	KindAccountUnchanged     Kind = "tokenledger.account.unchanged.v1"
+	KindAccountCreated           Kind = "tokenledger.account.created.v1"
+	KindAccountGranted           Kind = "tokenledger.account.granted.v1"
+	KindAccountEdited            Kind = "tokenledger.account.edited.v1"
+	KindAccountSuspended         Kind = "tokenledger.account.suspended.v1"
+	KindAccountResumed           Kind = "tokenledger.account.resumed.v1"
+	KindAccountTokensRevoked     Kind = "tokenledger.account.tokens_revoked.v1"
+	KindAccountErased            Kind = "tokenledger.account.erased.v1"
+	KindAccountCredentialChanged Kind = "tokenledger.account.credential_changed.v1"
+	KindAccountSessionEnded      Kind = "tokenledger.account.session_ended.v1"
+	KindAccountUnchanged         Kind = "tokenledger.account.unchanged.v1"
 
 	KindPolicySet           Kind = "tokenledger.policy.set.v1"
 	KindPolicyTokensRevoked Kind = "tokenledger.policy.tokens_revoked.v1"
@@ -48,7 +48,7 @@ var kinds = registry(
 
 	changeOf[AccountCreated], changeOf[AccountGranted], changeOf[AccountEdited], changeOf[AccountSuspended],
 	changeOf[AccountResumed], changeOf[AccountTokensRevoked], changeOf[AccountErased],
-	changeOf[AccountProofChanged], changeOf[AccountSessionEnded], changeOf[AccountUnchanged],
+	changeOf[AccountCredentialChanged], changeOf[AccountSessionEnded], changeOf[AccountUnchanged],
 
 	changeOf[PolicySet], changeOf[PolicyTokensRevoked], changeOf[PolicyUnchanged],
 

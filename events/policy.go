@@ -8,12 +8,12 @@ import (
 
 // Policy is what holds for every token and every session.
 type Policy struct {
-	// MaxLife is the longest that a token may live, in seconds. Zero means
+	// MaxLifetime is the longest that a token may live, in seconds. Zero means
 	// that it may live for ever.
-	MaxLife int64 `json:"max_life_s"`
-	// DefaultLife is how long a token lives whose maker does not say, in
-	// seconds. Zero means as long as MaxLife allows.
-	DefaultLife int64 `json:"default_life_s"`
+	MaxLifetime int64 `json:"max_lifetime_s"`
+	// DefaultLifetime is how long a token lives whose maker does not say, in
+	// seconds. Zero means as long as MaxLifetime allows.
+	DefaultLifetime int64 `json:"default_lifetime_s"`
 	// MaxGrace is the longest that an old secret may live after a rotation,
 	// in seconds.
 	MaxGrace int64 `json:"max_grace_s"`
@@ -21,16 +21,16 @@ type Policy struct {
 	// seconds. Zero means never.
 	WarnBefore int64 `json:"warn_before_s,omitempty"`
 
-	// Makers says who may make and widen tokens. Empty means [MakersAll].
-	Makers Makers `json:"token_makers,omitempty"`
+	// Issuers says who may make and widen tokens. Empty means [IssuersAll].
+	Issuers IssuerPolicy `json:"token_issuers,omitempty"`
 	// SiteAdminsAnyAccount lets admins of some resources make, widen and rotate
 	// tokens of every account, not only of those within their resources.
 	SiteAdminsAnyAccount bool `json:"site_admins_any_account,omitempty"`
-	// PlainRefused ends the use of plain secrets: those of 32 hexadecimal
+	// LegacyRefused ends the use of plain secrets: those of 32 hexadecimal
 	// characters, without prefix and checksum, that old clients insist on.
-	PlainRefused bool `json:"plain_refused,omitempty"`
-	// PlainUntil is when the use of plain secrets ends, zero for no such time.
-	PlainUntil time.Time `json:"plain_until,omitzero"`
+	LegacyRefused bool `json:"legacy_refused,omitempty"`
+	// LegacyUntil is when the use of plain secrets ends, zero for no such time.
+	LegacyUntil time.Time `json:"legacy_until,omitzero"`
 	// URLRefused refuses every token that travelled in a URL.
 	URLRefused bool `json:"url_refused,omitempty"`
 
@@ -39,40 +39,40 @@ type Policy struct {
 	// SessionIdle is for how long a session may rest, in seconds. Zero means
 	// [DefaultSessionIdle].
 	SessionIdle int64 `json:"session_idle_s,omitempty"`
-	// SessionLife is the longest that a session may be, in seconds. Zero means
-	// [DefaultSessionLife].
-	SessionLife int64 `json:"session_life_s,omitempty"`
+	// SessionLifetime is the longest that a session may be, in seconds. Zero means
+	// [DefaultSessionLifetime].
+	SessionLifetime int64 `json:"session_lifetime_s,omitempty"`
 }
 
 // How long sessions last where the policy does not say, and at most.
 const (
-	DefaultSessionIdle = 30 * time.Minute
-	DefaultSessionLife = 12 * time.Hour
-	MaxSessionLife     = 30 * 24 * time.Hour
+	DefaultSessionIdle     = 30 * time.Minute
+	DefaultSessionLifetime = 12 * time.Hour
+	MaxSessionLifetime     = 30 * 24 * time.Hour
 )
 
-// Makers says who may make and widen tokens. Values are stored and never
+// IssuerPolicy says who may make and widen tokens. Values are stored and never
 // reused.
-type Makers string
+type IssuerPolicy string
 
 // Who may make and widen tokens.
 const (
-	MakersAll        Makers = "all"         // everybody theirs, and those below
-	MakersSiteAdmins Makers = "site_admins" // admins those of their sites, and superusers
-	MakersSuperusers Makers = "superusers"  // superusers alone
+	IssuersAll        IssuerPolicy = "all"         // everybody theirs, and those below
+	IssuersSiteAdmins IssuerPolicy = "site_admins" // admins those of their sites, and superusers
+	IssuersSuperusers IssuerPolicy = "superusers"  // superusers alone
 )
 
 // DefaultPolicy is what a new ledger starts with.
 var DefaultPolicy = Policy{
-	MaxLife:     365 * 24 * 3600,
-	DefaultLife: 365 * 24 * 3600,
-	MaxGrace:    30 * 24 * 3600,
-	WarnBefore:  14 * 24 * 3600,
+	MaxLifetime:     365 * 24 * 3600,
+	DefaultLifetime: 365 * 24 * 3600,
+	MaxGrace:        30 * 24 * 3600,
+	WarnBefore:      14 * 24 * 3600,
 }
 
-// PlainEnded reports whether plain secrets are refused at a time.
-func (p *Policy) PlainEnded(now time.Time) bool {
-	return p.PlainRefused || !p.PlainUntil.IsZero() && !now.Before(p.PlainUntil)
+// LegacyEnded reports whether plain secrets are refused at a time.
+func (p *Policy) LegacyEnded(now time.Time) bool {
+	return p.LegacyRefused || !p.LegacyUntil.IsZero() && !now.Before(p.LegacyUntil)
 }
 
 // Warns reports whether a token that ends at a time is to be warned of now.
@@ -81,7 +81,7 @@ func (p *Policy) Warns(now, expires time.Time) bool {
 }
 
 // Idle returns for how long a session may rest.
-func (p *Policy) Idle() time.Duration {
+func (p *Policy) SessionTimeout() time.Duration {
 	if p.SessionIdle == 0 {
 		return DefaultSessionIdle
 	}
@@ -89,11 +89,11 @@ func (p *Policy) Idle() time.Duration {
 }
 
 // Life returns the longest that a session may be.
-func (p *Policy) Life() time.Duration {
-	if p.SessionLife == 0 {
-		return DefaultSessionLife
+func (p *Policy) SessionMax() time.Duration {
+	if p.SessionLifetime == 0 {
+		return DefaultSessionLifetime
 	}
-	return time.Duration(p.SessionLife) * time.Second
+	return time.Duration(p.SessionLifetime) * time.Second
 }
 
 // longestTime bounds a policy's times: more seconds are no duration.
@@ -107,8 +107,8 @@ type PolicySet struct {
 // PolicyTokensRevoked ends every token of every account that was created before
 // a time, or at a lower position than this event if Before is zero.
 type PolicyTokensRevoked struct {
-	Before time.Time `json:"before,omitzero"`
-	Reason string    `json:"reason,omitempty"`
+	NotBefore time.Time `json:"not_before,omitzero"`
+	Reason    string    `json:"reason,omitempty"`
 }
 
 func (*PolicySet) Kind() Kind           { return KindPolicySet }
@@ -121,37 +121,37 @@ func (c *PolicySet) validate() error {
 		name string
 		n    int64
 	}{
-		{"max_life_s", p.MaxLife},
-		{"default_life_s", p.DefaultLife},
+		{"max_lifetime_s", p.MaxLifetime},
+		{"default_lifetime_s", p.DefaultLifetime},
 		{"max_grace_s", p.MaxGrace},
 		{"warn_before_s", p.WarnBefore},
 		{"session_idle_s", p.SessionIdle},
-		{"session_life_s", p.SessionLife},
+		{"session_lifetime_s", p.SessionLifetime},
 	} {
 		if f.n < 0 || f.n > longestTime {
 			problems = append(problems, fmt.Errorf("%s is %d; want 0 to %d seconds", f.name, f.n, int64(longestTime)))
 		}
 	}
-	if p.MaxLife > 0 && p.DefaultLife > p.MaxLife {
-		problems = append(problems, errors.New("default_life_s is more than max_life_s"))
+	if p.MaxLifetime > 0 && p.DefaultLifetime > p.MaxLifetime {
+		problems = append(problems, errors.New("default_lifetime_s is more than max_lifetime_s"))
 	}
-	if p.Life() > MaxSessionLife {
+	if p.SessionMax() > MaxSessionLifetime {
 		problems = append(
 			problems,
 			fmt.Errorf(
-				"session_life_s is %d; %d seconds are the most",
-				p.SessionLife,
-				int64(MaxSessionLife/time.Second),
+				"session_lifetime_s is %d; %d seconds are the most",
+				p.SessionLifetime,
+				int64(MaxSessionLifetime/time.Second),
 			),
 		)
 	}
-	if p.Idle() > p.Life() {
-		problems = append(problems, errors.New("session_idle_s is more than session_life_s"))
+	if p.SessionTimeout() > p.SessionMax() {
+		problems = append(problems, errors.New("session_idle_s is more than session_lifetime_s"))
 	}
-	switch p.Makers {
-	case "", MakersAll, MakersSiteAdmins, MakersSuperusers:
+	switch p.Issuers {
+	case "", IssuersAll, IssuersSiteAdmins, IssuersSuperusers:
 	default:
-		problems = append(problems, fmt.Errorf("%w makers of tokens %s", ErrUnknown, Quote(string(p.Makers))))
+		problems = append(problems, fmt.Errorf("%w issuers of tokens %s", ErrUnknown, Quote(string(p.Issuers))))
 	}
 	return errors.Join(problems...)
 }
@@ -163,9 +163,9 @@ func (c *PolicySet) critical() []string {
 		name string
 		set  bool
 	}{
-		{"policy.token_makers", c.Policy.Makers != ""},
-		{"policy.plain_refused", c.Policy.PlainRefused},
-		{"policy.plain_until", !c.Policy.PlainUntil.IsZero()},
+		{"policy.token_issuers", c.Policy.Issuers != ""},
+		{"policy.legacy_refused", c.Policy.LegacyRefused},
+		{"policy.legacy_until", !c.Policy.LegacyUntil.IsZero()},
 		{"policy.url_refused", c.Policy.URLRefused},
 	} {
 		if f.set {

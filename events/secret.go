@@ -98,17 +98,17 @@ var nibbles = func() (n [256]byte) {
 type SecretRecord struct {
 	Scheme string `json:"scheme"` // SchemeSHA256
 	Digest Digest `json:"digest"`
-	// Form is the shape that the client asked for, empty for the ledger's own.
+	// Format is the shape that the client asked for, empty for the ledger's own.
 	// A rotation keeps it.
-	Form SecretForm `json:"form,omitempty"`
+	Format SecretFormat `json:"format,omitempty"`
 }
 
-// SecretForm is a shape of secrets besides the ledger's own. Values are stored
+// SecretFormat is a shape of secrets besides the ledger's own. Values are stored
 // and never reused.
-type SecretForm string
+type SecretFormat string
 
-// FormHex32 is 32 lower-case hexadecimal characters.
-const FormHex32 SecretForm = "hex32"
+// FormatHex32 is 32 lower-case hexadecimal characters.
+const FormatHex32 SecretFormat = "hex32"
 
 // SchemeSHA256 is SHA-256 of the whole secret.
 const SchemeSHA256 = "sha256"
@@ -121,8 +121,8 @@ func (r SecretRecord) validate() error {
 	if r.Digest == (Digest{}) {
 		return errors.New("a secret without a digest")
 	}
-	if r.Form != "" && r.Form != FormHex32 {
-		return fmt.Errorf("%w form of secret %s", ErrUnknown, Quote(string(r.Form)))
+	if r.Format != "" && r.Format != FormatHex32 {
+		return fmt.Errorf("%w format of secret %s", ErrUnknown, Quote(string(r.Format)))
 	}
 	return nil
 }

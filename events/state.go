@@ -54,7 +54,7 @@ type Token struct {
 // with a time each that was created before it.
 func CutOff(t *Token, a *Account, p PolicyState) bool {
 	return t.CreatedIn < a.TokensUntil || t.CreatedIn < p.TokensUntil ||
-		t.Created.Before(a.TokensBefore) || t.Created.Before(p.TokensBefore)
+		t.Created.Before(a.NotBefore) || t.Created.Before(p.NotBefore)
 }
 
 // SecretSlot is one live secret of a token.
@@ -63,7 +63,7 @@ type SecretSlot struct {
 	Since  time.Time `json:"since"`
 	Until  time.Time `json:"until,omitzero"` // set when a rotation replaced it
 
-	Form SecretForm `json:"form,omitempty"`
+	Format SecretFormat `json:"format,omitempty"`
 	// IssuedBy is the account that made the secret, empty for the first one of a
 	// ledger. It is not always the account that the event names: a token whose
 	// secret another account made acts for that account.
@@ -91,8 +91,8 @@ type Account struct {
 	Suspended   bool        `json:"suspended,omitempty"`
 	Reason      string      `json:"reason,omitempty"` // of the suspension
 	Erased      bool        `json:"erased,omitempty"`
-	// TokensBefore ends every token that was created before it.
-	TokensBefore time.Time `json:"tokens_before,omitzero"`
+	// NotBefore ends every token that was created before it.
+	NotBefore time.Time `json:"tokens_not_before,omitzero"`
 	// TokensUntil ends every token whose CreatedIn is lower. Zero ends none.
 	TokensUntil Position `json:"tokens_until,omitempty"`
 	// SessionsFrom ends every session that was opened at a lower position,
@@ -108,8 +108,8 @@ type Account struct {
 // PolicyState is what follows from the events about policy.
 type PolicyState struct {
 	Policy
-	// TokensBefore ends every token that was created before it.
-	TokensBefore time.Time `json:"tokens_before,omitzero"`
+	// NotBefore ends every token that was created before it.
+	NotBefore time.Time `json:"tokens_not_before,omitzero"`
 	// TokensUntil ends every token whose CreatedIn is lower. Zero ends none.
 	TokensUntil Position `json:"tokens_until,omitempty"`
 	Version     Position `json:"version"`

@@ -115,7 +115,7 @@ func TestEditPersonRefused(t *testing.T) {
 	secret := events.DefaultFormat.NewSecret(events.UserAccount).Reveal()
 	name := func(s string) ledger.EditAccount { return ledger.EditAccount{Name: &s} }
 	mail := func(s string) ledger.EditAccount { return ledger.EditAccount{Mail: &s} }
-	herself := authz.Principal{Account: id, Session: events.NewSessionID(k.now.Now()), Proved: k.now.Now(), Inherit: true}
+	herself := authz.Principal{Account: id, Session: events.NewSessionID(k.now.Now()), Authenticated: k.now.Now(), Inherit: true}
 	nobody := authz.Principal{Account: k.account("nobody"), Scopes: []events.Scope{events.MustScope("admin:site/*"), events.Mint}}
 	for _, tt := range []struct {
 		what    string
@@ -148,7 +148,7 @@ func TestEditPersonRefused(t *testing.T) {
 		{"oneself, as a person", herself, "anna", 0, name("Anna"), ledger.ErrForbidden, "to change an account's owner, self-service, name or mail you need the permission superuser"},
 		{"no permission", nobody, "anna", 0, name("Anna"), ledger.ErrForbidden, "superuser"},
 		{"no permission, bad name", nobody, "anna", 0, name("a\nb"), ledger.ErrForbidden, "superuser"},
-		{"superuser who has not proved who they are", authz.Principal{Account: nobody.Account, Session: herself.Session, Proved: k.now.Now().Add(-time.Hour), Scopes: k.root.Scopes}, "anna", 0, name("Anna"), ledger.ErrReauthRequired, ""},
+		{"superuser who has not proved who they are", authz.Principal{Account: nobody.Account, Session: herself.Session, Authenticated: k.now.Now().Add(-time.Hour), Scopes: k.root.Scopes}, "anna", 0, name("Anna"), ledger.ErrReauthRequired, ""},
 	} {
 		t.Run(tt.what, func(t *testing.T) {
 			k.unchanged(func() {

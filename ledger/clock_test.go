@@ -32,7 +32,7 @@ func TestClockInDoubt(t *testing.T) {
 		"rotate as usual":   func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, nil)) },
 		"edit the expiry":   func() error { return second(k.Edit(ctx, k.root, "", tok.ID, 0, ledger.EditToken{ExpiresIn: &hour})) },
 		"revoke by the clock": func() error {
-			return second(k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice", Before: k.now.Now().Add(-hour)}))
+			return second(k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now().Add(-hour)}))
 		},
 	}
 	now = wrong

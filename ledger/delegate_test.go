@@ -22,7 +22,7 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 	k := newKit(t)
 	ctx := t.Context()
 	admin := authz.Principal{
-		Account: k.account("sitead", "admin:site/3", "mint"), Session: someSession, Proved: k.now.Now(),
+		Account: k.account("sitead", "admin:site/3", "mint"), Session: someSession, Authenticated: k.now.Now(),
 		Scopes: eventstest.Scopes("admin:site/3", "mint"), Inherit: true,
 	}
 	victim := k.account("victim", "superuser")

@@ -9,7 +9,7 @@
 // something has come between, it fails and the command is decided anew. What a
 // command with an idempotency key did is found again by the key for ever.
 //
-// [Ledger.Prove] returns when no node anywhere answers any more as if an event
+// [Ledger.AwaitReceipt] returns when no node anywhere answers any more as if an event
 // had not happened, and records that as an event of its own, the receipt; see
 // package barrier for why that is so. Waits that are over at the same time share
 // a receipt.

@@ -45,7 +45,7 @@ func (k *kit) receiptSize(at events.Position) int {
 
 // counts returns how many processes a proof speaks of, by the way in which they
 // stopped, and checks that it names every node.
-func counts(t *testing.T, p ledger.Proof, names int) map[events.NodeStop]int {
+func counts(t *testing.T, p ledger.ReceiptStatus, names int) map[events.NodeStop]int {
 	t.Helper()
 	by, named := map[events.NodeStop]int{}, map[string]bool{}
 	for _, n := range p.Nodes {
@@ -84,8 +84,8 @@ func TestTwoThousandVerifiers(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		done := make(chan ledger.Proof)
-		go func() { done <- k.prove(r.Position) }()
+		done := make(chan ledger.ReceiptStatus)
+		go func() { done <- k.awaitReceipt(r.Position) }()
 		k.until("the wait", func() bool { return k.barriers.Stats().Open > 0 })
 		began := time.Now()
 		for i := range nodes - cut {
@@ -130,8 +130,8 @@ func TestMadeUpInstances(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan ledger.Proof)
-	go func() { done <- k.prove(r.Position) }()
+	done := make(chan ledger.ReceiptStatus)
+	go func() { done <- k.awaitReceipt(r.Position) }()
 	k.until("the wait", func() bool { return k.barriers.Stats().Open > 0 })
 	// All that are told apart report, which is not enough.
 	for i := range made {

@@ -35,7 +35,7 @@ func (m *matrix) note(c who, x cell) {
 		m.seen[fmt.Sprintf("%s, %s: %t", x.op, column.name, held)] = true
 	}
 	if c.session {
-		m.seen[fmt.Sprintf("%s, a person re-authenticates: %t", x.op, c.proved)] = true
+		m.seen[fmt.Sprintf("%s, a person re-authenticates: %t", x.op, c.recent)] = true
 	} else {
 		m.seen[fmt.Sprintf("%s, a token needs mint: %t", x.op, has(c.scopes, "mint"))] = true
 	}
@@ -78,7 +78,7 @@ func (m *matrix) complete() {
 					m.t.Errorf("no cell was %s", at)
 				}
 			}
-			has := slices.Contains(strings.Fields(said.by), column) || column == "a person re-authenticates" && said.proof || column == "a token needs mint" && said.mint
+			has := slices.Contains(strings.Fields(said.by), column) || column == "a person re-authenticates" && said.reauth || column == "a token needs mint" && said.mint
 			if has != mark {
 				m.t.Errorf("%s, %s: authority.md says %t, the reference %t", op, column, mark, has)
 			}
@@ -87,7 +87,7 @@ func (m *matrix) complete() {
 	for op := range left {
 		m.t.Errorf("authority.md does not have %q", op)
 	}
-	for _, o := range []string{allowed, forbidden, noProof, notFound, ended} {
+	for _, o := range []string{allowed, forbidden, noReauth, notFound, ended} {
 		if m.ends[o] < 100 {
 			m.t.Errorf("%d cells ended with %s; that shows little", m.ends[o], o)
 		}

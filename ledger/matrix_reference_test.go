@@ -14,7 +14,7 @@ type who struct {
 	account string // login, empty for nobody
 	token   string // name of the token, empty where a person signed in
 	session bool   // it came by a session: a person's, or one that the token began
-	proved  bool   // the person did, within five minutes
+	recent  bool   // the person did, within five minutes
 	scopes  []string
 	inherit bool // the scopes are all that the account has
 }
@@ -42,7 +42,7 @@ type holdings struct {
 // rules are what the answers depend on besides.
 type rules struct {
 	accounts map[string]holdings
-	makers   string // the policy's token_makers
+	issuers  string // the policy's token_issuers
 	any      bool   // the policy's site_admins_any_account
 }
 
@@ -55,16 +55,16 @@ type answer struct {
 const (
 	allowed   = "allowed"
 	forbidden = "forbidden"
-	noProof   = "proof needed"
+	noReauth  = "re-authentication needed"
 	notFound  = "not found"
 	ended     = "ended"
 )
 
 // row is a line of the table.
 type row struct {
-	by    string
-	proof bool // a person's has to be recent
-	mint  bool // a token needs it
+	by     string
+	reauth bool // a person's has to be recent
+	mint   bool // a token needs it
 }
 
 var table = map[string]row{
@@ -248,19 +248,19 @@ func (r rules) may(c who, op string, t thing) []answer {
 			return []answer{a}
 		}
 	}
-	if rule.proof {
-		return unproved(c)
+	if rule.reauth {
+		return needsReauth(c)
 	}
 	return nil
 }
 
-// unproved says what keeps the caller from what asks for a recent proof.
-func unproved(c who) []answer {
+// needsReauth says what keeps the caller from an operation that requires re-authentication.
+func needsReauth(c who) []answer {
 	switch {
 	case c.session && c.token != "":
 		return []answer{{forbidden, []string{"you must sign in with a password"}}}
-	case c.session && !c.proved:
-		return []answer{{noProof, []string{"enter your password or a two-factor code"}}}
+	case c.session && !c.recent:
+		return []answer{{noReauth, []string{"enter your password or a two-factor code"}}}
 	}
 	return nil
 }
@@ -276,12 +276,12 @@ func (r rules) grow(c who, by []string, t thing) answer {
 		case "superuser":
 			return true
 		case "admin", "account-admin":
-			return r.makers != "superusers"
+			return r.issuers != "superusers"
 		}
-		return r.makers == "all" && self
+		return r.issuers == "all" && self
 	})
 	switch {
-	case !passes && r.makers != "all":
+	case !passes && r.issuers != "all":
 		return answer{forbidden, []string{"the policy requires"}}
 	case !passes:
 		return answer{forbidden, []string{"self-service"}}

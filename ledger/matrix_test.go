@@ -38,29 +38,29 @@ func TestAuthorityMatrix(t *testing.T) {
 		switch {
 		case testing.Short() || racing:
 			return rng.IntN(20) > 0
-		case (m.makers != "all" || m.any) && !table[op].mint:
+		case (m.issuers != "all" || m.any) && !table[op].mint:
 			return rng.IntN(20) > 0 // the policy is not about these
 		}
 		return false
 	}
 	m.log.Node("verifier-1", lease).Follow(t)
 	m.knows(1)
-	m.prove(m.Position()) // a receipt to ask for
+	m.awaitReceipt(m.Position()) // a receipt to ask for
 	for _, round := range []struct {
-		makers events.Makers
-		any    bool
-	}{{events.MakersAll, false}, {events.MakersAll, true}, {events.MakersSiteAdmins, false}, {events.MakersSuperusers, false}} {
+		issuers events.IssuerPolicy
+		any     bool
+	}{{events.IssuersAll, false}, {events.IssuersAll, true}, {events.IssuersSiteAdmins, false}, {events.IssuersSuperusers, false}} {
 		policy := events.DefaultPolicy
-		policy.Makers, policy.SiteAdminsAnyAccount, policy.TokenSignIn = round.makers, round.any, true
+		policy.Issuers, policy.SiteAdminsAnyAccount, policy.TokenSignIn = round.issuers, round.any, true
 		if _, err := m.SetPolicy(m.ctx, m.root, "", 0, policy); err != nil {
 			t.Fatal(err)
 		}
-		m.makers, m.any = string(round.makers), round.any
+		m.issuers, m.any = string(round.issuers), round.any
 		for _, c := range matrixCallers {
-			m.onTokens(c.who, c.proof)
-			m.making(c.who, c.proof)
-			m.onAccounts(c.who, c.proof)
-			m.onAll(c.who, c.proof)
+			m.onTokens(c.who, c.authAge)
+			m.making(c.who, c.authAge)
+			m.onAccounts(c.who, c.authAge)
+			m.onAll(c.who, c.authAge)
 		}
 		for _, name := range m.order {
 			if s := m.tokens[name]; !s.missing && !s.revoked && s.stoppedBy == "" { // what ended authenticates nobody
@@ -89,14 +89,14 @@ type cell struct {
 }
 
 // try runs a cell, and reports whether it changed something.
-func (m *matrix) try(c who, proof time.Duration, x cell) bool {
+func (m *matrix) try(c who, authAge time.Duration, x cell) bool {
 	m.t.Helper()
 	m.note(c, x)
 	m.tries++
 	if m.skip(x.op) {
 		return false
 	}
-	as, _ := m.caller(c, proof)
+	as, _ := m.caller(c, authAge)
 	// What a command appended, this process has applied when it is answered.
 	before := m.log.Changes(m.view.Position())
 	err := x.run(as, x.named)
@@ -107,7 +107,7 @@ func (m *matrix) try(c who, proof time.Duration, x cell) bool {
 	bad := func(format string, args ...any) {
 		m.t.Helper()
 		if m.failed++; m.failed < 30 {
-			m.t.Errorf("policy %s: %s as %s (%s) on %s%s of %s: %s", m.makers, x.does, c.name, c.token, x.named, x.on.token, x.on.account, fmt.Sprintf(format, args...))
+			m.t.Errorf("policy %s: %s as %s (%s) on %s%s of %s: %s", m.issuers, x.does, c.name, c.token, x.named, x.on.token, x.on.account, fmt.Sprintf(format, args...))
 		}
 	}
 	if got == allowed {
@@ -147,7 +147,7 @@ func outcome(err error) string {
 	for _, o := range []struct {
 		err  error
 		name string
-	}{{ledger.ErrForbidden, forbidden}, {ledger.ErrReauthRequired, noProof}, {ledger.ErrNotFound, notFound}, {ledger.ErrEnded, ended}} {
+	}{{ledger.ErrForbidden, forbidden}, {ledger.ErrReauthRequired, noReauth}, {ledger.ErrNotFound, notFound}, {ledger.ErrEnded, ended}} {
 		if errors.Is(err, o.err) {
 			return o.name
 		}
@@ -158,18 +158,18 @@ func outcome(err error) string {
 	return allowed
 }
 
-func (m *matrix) onTokens(c who, proof time.Duration) {
+func (m *matrix) onTokens(c who, authAge time.Duration) {
 	for _, name := range m.order {
-		m.onToken(c, proof, name)
+		m.onToken(c, authAge, name)
 	}
 }
 
 // onToken tries all that can be done to a token.
-func (m *matrix) onToken(c who, proof time.Duration, name string) {
-	_, c = m.caller(c, proof)
+func (m *matrix) onToken(c who, authAge time.Duration, name string) {
+	_, c = m.caller(c, authAge)
 	s, on := m.tokens[name], m.thing(name)
 	changed := func(op, does string, want []answer, still bool, run func(authz.Principal, events.TokenID) error) bool {
-		return m.try(c, proof, cell{
+		return m.try(c, authAge, cell{
 			op: op, does: does, on: on, want: want, still: still, named: string(m.made(name)), unknown: string(unknownToken),
 			run: func(as authz.Principal, id string) error { return run(as, events.TokenID(id)) },
 		})
@@ -225,12 +225,12 @@ func (m *matrix) onToken(c who, proof time.Duration, name string) {
 }
 
 // making tries to make tokens of every account.
-func (m *matrix) making(c who, proof time.Duration) {
-	_, c = m.caller(c, proof)
+func (m *matrix) making(c who, authAge time.Duration) {
+	_, c = m.caller(c, authAge)
 	for _, login := range m.logins() {
 		for _, list := range [][]string{{"view:site/3"}, {"view:site/4"}, {"view:site/3", "view:site/4"}, {"admin:site/3"}, {"mint"}, {"superuser"}, {"audit"}, nil} {
 			t := m.with(thing{account: login, toMake: true}, list)
-			m.try(c, proof, cell{
+			m.try(c, authAge, cell{
 				op: "create a token", does: fmt.Sprint("make ", list), on: t, want: m.make(c, t), named: login, unknown: "no-one",
 				run: func(as authz.Principal, account string) error {
 					return second(m.Create(m.ctx, as, "", ledger.CreateToken{Account: account, App: "matrix", Scopes: list, Inherit: list == nil}))
@@ -242,8 +242,8 @@ func (m *matrix) making(c who, proof time.Duration) {
 
 // onAccounts tries all that can be done to an account, by its login and by its
 // id.
-func (m *matrix) onAccounts(c who, proof time.Duration) {
-	_, c = m.caller(c, proof)
+func (m *matrix) onAccounts(c who, authAge time.Duration) {
+	_, c = m.caller(c, authAge)
 	for i, login := range append(m.logins(), "no-one") {
 		on, id := thing{account: login, scopes: m.accounts[login].grants}, m.ids[login]
 		if login == "no-one" {
@@ -256,7 +256,7 @@ func (m *matrix) onAccounts(c who, proof time.Duration) {
 			on = thing{missing: true} // not even a token of the account learns its login
 		}
 		change := func(op, does string, own, still bool, run func(as authz.Principal, account string) error) bool {
-			return m.try(c, proof, cell{op: op, does: does, on: on, want: m.changeAccount(c, op, on, own), still: still, named: name, unknown: unknown, run: run})
+			return m.try(c, authAge, cell{op: op, does: does, on: on, want: m.changeAccount(c, op, on, own), still: still, named: name, unknown: unknown, run: run})
 		}
 		allow := func(op authz.Operation) {
 			change(string(op), string(op), false, true, func(as authz.Principal, account string) error {
@@ -292,17 +292,17 @@ func (m *matrix) onAccounts(c who, proof time.Duration) {
 		}
 		for _, dry := range []bool{true, false} {
 			change("revoke all tokens of an account", fmt.Sprintf("revoke all, dry: %t", dry), false, dry, func(as authz.Principal, account string) error {
-				return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{Account: account, Before: m.longAgo(), DryRun: dry}))
+				return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{Account: account, CreatedBefore: m.longAgo(), DryRun: dry}))
 			})
 		}
-		m.erasing(c, proof, on, name, unknown)
+		m.erasing(c, authAge, on, name, unknown)
 	}
 }
 
 // erasing tries to erase an account, and where that is allowed one made for it.
-func (m *matrix) erasing(c who, proof time.Duration, on thing, name, unknown string) {
+func (m *matrix) erasing(c who, authAge time.Duration, on thing, name, unknown string) {
 	want := m.changeAccount(c, "erase an account", on, true)
-	m.try(c, proof, cell{op: "erase an account", does: "erase", on: on, want: want, named: name, unknown: unknown, run: func(as authz.Principal, account string) error {
+	m.try(c, authAge, cell{op: "erase an account", does: "erase", on: on, want: want, named: name, unknown: unknown, run: func(as authz.Principal, account string) error {
 		if len(want) == 0 {
 			account = fmt.Sprintf("spare%d", m.tries)
 			if _, err := m.CreateAccount(m.ctx, m.root, "", ledger.CreateAccount{Login: account, Kind: "user"}); err != nil {
@@ -319,16 +319,16 @@ func (m *matrix) longAgo() time.Time {
 }
 
 // onAll tries what is about no token or account.
-func (m *matrix) onAll(c who, proof time.Duration) {
-	_, c = m.caller(c, proof)
+func (m *matrix) onAll(c who, authAge time.Duration) {
+	_, c = m.caller(c, authAge)
 	try := func(op string, still bool, run func(authz.Principal) error) {
-		m.try(c, proof, cell{op: op, does: op, want: m.may(c, op, thing{}), still: still, run: func(as authz.Principal, _ string) error { return run(as) }})
+		m.try(c, authAge, cell{op: op, does: op, want: m.may(c, op, thing{}), still: still, run: func(as authz.Principal, _ string) error { return run(as) }})
 	}
 	try("create an account", false, func(as authz.Principal) error {
 		return second(m.CreateAccount(m.ctx, as, "", ledger.CreateAccount{Login: fmt.Sprintf("new%d", m.tries), Kind: "user"}))
 	})
 	try("revoke tokens of all accounts", false, func(as authz.Principal) error {
-		return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{Before: m.longAgo()}))
+		return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{CreatedBefore: m.longAgo()}))
 	})
 	try("revoke tokens of all accounts", true, func(as authz.Principal) error { return m.AllowAll(as, authz.RevokeEverywhere) })
 	try("see the policy", true, func(as authz.Principal) error { return second(m.Policy(as)) })

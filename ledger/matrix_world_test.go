@@ -98,27 +98,27 @@ var matrixTokens = []struct {
 // that it, or a session that it began, is the caller.
 var matrixCallers = []struct {
 	who
-	proof time.Duration // how long ago the person proved who they are
+	authAge time.Duration // since the person last authenticated
 }{
 	{who: who{name: "superuser's token", account: "root", token: "root"}},
-	{who: who{name: "superuser, recent proof", account: "chief", session: true}, proof: fresh},
-	{who: who{name: "superuser, old proof", account: "chief", session: true}, proof: stale},
+	{who: who{name: "superuser, just authenticated", account: "chief", session: true}, authAge: fresh},
+	{who: who{name: "superuser, authenticated long ago", account: "chief", session: true}, authAge: stale},
 	{who: who{name: "session of a superuser's token", account: "chief", token: "chief.caller", session: true}},
 	{who: who{name: "site admin's token", account: "sitead", token: "sitead.plain"}},
 	{who: who{name: "site admin's token with mint", account: "sitead", token: "sitead.mint"}},
 	{who: who{name: "site admin's token that inherits", account: "sitead", token: "sitead.all"}},
-	{who: who{name: "site admin, recent proof", account: "sitead", session: true}, proof: fresh},
-	{who: who{name: "site admin, old proof", account: "sitead", session: true}, proof: stale},
-	{who: who{name: "site admin without self-service", account: "warden", session: true}, proof: fresh},
+	{who: who{name: "site admin, just authenticated", account: "sitead", session: true}, authAge: fresh},
+	{who: who{name: "site admin, authenticated long ago", account: "sitead", session: true}, authAge: stale},
+	{who: who{name: "site admin without self-service", account: "warden", session: true}, authAge: fresh},
 	{who: who{name: "token with mint of a site admin without self-service", account: "warden", token: "warden.mint"}},
-	{who: who{name: "owner, recent proof", account: "olga", session: true}, proof: fresh},
-	{who: who{name: "owner, old proof", account: "olga", session: true}, proof: stale},
+	{who: who{name: "owner, just authenticated", account: "olga", session: true}, authAge: fresh},
+	{who: who{name: "owner, authenticated long ago", account: "olga", session: true}, authAge: stale},
 	{who: who{name: "owner's token with mint", account: "olga", token: "olga.mint"}},
 	{who: who{name: "owner's token", account: "olga", token: "olga.plain"}},
-	{who: who{name: "owner without self-service", account: "idle", session: true}, proof: fresh},
+	{who: who{name: "owner without self-service", account: "idle", session: true}, authAge: fresh},
 	{who: who{name: "token with mint of an owner without self-service", account: "idle", token: "idle.mint"}},
-	{who: who{name: "user, recent proof", account: "alice", session: true}, proof: fresh},
-	{who: who{name: "user, old proof", account: "alice", session: true}, proof: stale},
+	{who: who{name: "user, just authenticated", account: "alice", session: true}, authAge: fresh},
+	{who: who{name: "user, authenticated long ago", account: "alice", session: true}, authAge: stale},
 	{who: who{name: "user's token with mint", account: "alice", token: "alice.narrow"}},
 	{who: who{name: "user's token", account: "alice", token: "alice.embed"}},
 	{who: who{name: "user's token that inherits", account: "alice", token: "alice.whole"}},
@@ -129,7 +129,7 @@ var matrixCallers = []struct {
 	{who: who{name: "token with mint of a service account without self-service", account: "mute", token: "mute.mint"}},
 	{who: who{name: "token with mint of a service account whose owner is without self-service", account: "bot", token: "bot.mint"}},
 	{who: who{name: "auditor's token", account: "reviewer", token: "reviewer.caller"}},
-	{who: who{name: "auditor", account: "reviewer", session: true}, proof: fresh},
+	{who: who{name: "auditor", account: "reviewer", session: true}, authAge: fresh},
 	{who: who{name: "nobody"}},
 }
 
@@ -164,7 +164,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{
 		kit: newKit(t), ids: map[string]events.AccountID{}, tokens: map[string]*spec{}, have: map[string]events.TokenID{},
-		rules: rules{accounts: map[string]holdings{"root": {grants: []string{"superuser"}, selfService: true}}, makers: "all"},
+		rules: rules{accounts: map[string]holdings{"root": {grants: []string{"superuser"}, selfService: true}}, issuers: "all"},
 	}
 	w.large = true
 	w.ids["root"], w.have["root"] = w.root.Account, w.root.Token
@@ -232,7 +232,7 @@ var (
 // signedIn is the person of an account, or a token that may as much.
 func (w *world) signedIn(login string) authz.Principal {
 	return authz.Principal{
-		Account: w.ids[login], Session: someSession, Proved: w.now.Now(), Address: "192.0.2.9",
+		Account: w.ids[login], Session: someSession, Authenticated: w.now.Now(), Address: "192.0.2.9",
 		Scopes: eventstest.Scopes(w.accounts[login].grants...), Inherit: true,
 	}
 }
@@ -246,14 +246,14 @@ func (w *world) effective(name string) ([]string, bool) {
 }
 
 // caller is somebody who asks, to the ledger and to the reference.
-func (w *world) caller(c who, proof time.Duration) (authz.Principal, who) {
+func (w *world) caller(c who, authAge time.Duration) (authz.Principal, who) {
 	switch {
 	case c.account == "":
 		return authz.Principal{}, c
 	case c.token != "":
 		c.scopes, c.inherit = w.effective(c.token)
 	default:
-		c.scopes, c.inherit, c.proved = w.accounts[c.account].grants, true, proof == fresh
+		c.scopes, c.inherit, c.recent = w.accounts[c.account].grants, true, authAge == fresh
 	}
 	as := authz.Principal{Account: w.ids[c.account], Address: "192.0.2.9", Scopes: eventstest.Scopes(c.scopes...), Inherit: c.inherit}
 	if c.token != "" {
@@ -262,8 +262,8 @@ func (w *world) caller(c who, proof time.Duration) (authz.Principal, who) {
 	if c.session {
 		as.Session = someSession
 	}
-	if proof != 0 {
-		as.Proved = w.now.Now().Add(-proof)
+	if authAge != 0 {
+		as.Authenticated = w.now.Now().Add(-authAge)
 	}
 	return as, c
 }

@@ -48,32 +48,34 @@ func (l *Ledger) Confirmed(ctx context.Context, c authz.Principal) (authz.Princi
 	return l.authz.Current(c)
 }
 
-// ProofChange is a change of what an account's person proves to be theirs by. It
+// CredentialChange is a change of what an account's person proves to be theirs by. It
 // takes effect with its event.
-type ProofChange struct {
-	Key     string // of the command, so that its event is appended once
-	Account events.AccountID
-	Proof   events.Proof
+type CredentialChange struct {
+	Key        string // of the command, so that its event is appended once
+	Account    events.AccountID
+	Credential events.CredentialChange
 	// EndsSessions ends all sessions of the account that are open, except Kept.
 	EndsSessions bool
 	Kept         events.SessionID // empty for none
 }
 
-func (p ProofChange) command(c authz.Principal, name string) commit.Command {
+func (p CredentialChange) command(c authz.Principal, name string) commit.Command {
 	return commit.Command{
-		Name: name, By: c, Key: p.Key, Request: []any{"record proof", p},
-		Noun: events.NounAccount, About: string(p.Account), Ending: p.Proof == events.ProofSessionsEnded,
+		Name: name, By: c, Key: p.Key, Request: []any{"record a credential change", p},
+		Noun: events.NounAccount, About: string(p.Account), Ending: p.Credential == events.CredentialSessionsEnded,
 	}
 }
 
-// RecordProof appends the event of a change, once by its key, and returns the
+// RecordCredentialChange appends the event of a change, once by its key, and returns the
 // event's position. The caller is checked as for every command: it is the
 // account's own, or may invite the person or end the sessions. The zero caller is
-// the ledger itself. The change takes effect only if RecordProof returns without
+// the ledger itself. The change takes effect only if RecordCredentialChange returns without
 // an error. After another error than [ErrUnavailable] it may still take effect
-// by another call with the same key, until [Ledger.AbandonProof] rules that out.
-func (l *Ledger) RecordProof(ctx context.Context, c authz.Principal, p ProofChange) (events.Position, error) {
-	asked := p.command(c, "record proof")
+// by another call with the same key, until [Ledger.AbandonCredentialChange] rules that out.
+func (l *Ledger) RecordCredentialChange(
+	ctx context.Context, c authz.Principal, p CredentialChange,
+) (events.Position, error) {
+	asked := p.command(c, "record a credential change")
 	asked.Decide = l.decider(func(l *Ledger, c authz.Principal) (events.Change, error) {
 		a, err := l.cfg.View.Account(p.Account)
 		if err != nil {
@@ -82,10 +84,10 @@ func (l *Ledger) RecordProof(ctx context.Context, c authz.Principal, p ProofChan
 		if a.Erased {
 			return nil, fmt.Errorf("%w: account %s is erased", ErrEnded, a.ID)
 		}
-		if err := l.mayProve(c, p.Proof, a); err != nil {
+		if err := l.authorizeCredentialChange(c, p.Credential, a); err != nil {
 			return nil, err
 		}
-		change := &events.AccountProofChanged{Proof: p.Proof, EndsSessions: p.EndsSessions, Kept: p.Kept}
+		change := &events.AccountCredentialChanged{Credential: p.Credential, EndsSessions: p.EndsSessions, Kept: p.Kept}
 		return change, checkChange(change)
 	})
 	out, err := confirmed(ctx, l, func(l *Ledger) (commit.Outcome, error) { return l.writer.Run(ctx, asked) })
@@ -93,19 +95,19 @@ func (l *Ledger) RecordProof(ctx context.Context, c authz.Principal, p ProofChan
 		err = fmt.Errorf("%w: the change was given up", ErrCallerEnded)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("record a change of proof of %s: %w", p.Account, err)
+		return 0, fmt.Errorf("record a credential change of %s: %w", p.Account, err)
 	}
 	return out.Position, nil
 }
 
-// mayProve reports whether a caller may change a proof of an account.
-func (l *Ledger) mayProve(c authz.Principal, what events.Proof, a *events.Account) error {
+// authorizeCredentialChange reports whether a caller may change a proof of an account.
+func (l *Ledger) authorizeCredentialChange(c authz.Principal, what events.CredentialChange, a *events.Account) error {
 	switch {
 	case c.Account == "":
 		return nil
-	case what == events.ProofInvited:
+	case what == events.CredentialInvited:
 		return l.authz.Authorize(c, authz.InvitePerson, authz.Target{Account: a})
-	case what == events.ProofSessionsEnded:
+	case what == events.CredentialSessionsEnded:
 		return l.authz.Authorize(c, authz.EndSessions, authz.Target{Account: a})
 	case c.Account != a.ID:
 		return fmt.Errorf("%w: only the account's own person changes how they sign in", ErrForbidden)
@@ -113,19 +115,21 @@ func (l *Ledger) mayProve(c authz.Principal, what events.Proof, a *events.Accoun
 	return nil
 }
 
-// AbandonProof rules out that a change takes effect that by was refused. It
+// AbandonCredentialChange rules out that a change takes effect that by was refused. It
 // returns the position of the change's event if that is in the log already, and
 // zero if it never will be.
-func (l *Ledger) AbandonProof(ctx context.Context, by authz.Principal, p ProofChange) (events.Position, error) {
-	asked := p.command(authz.Principal{}, "abandon proof")
+func (l *Ledger) AbandonCredentialChange(
+	ctx context.Context, by authz.Principal, p CredentialChange,
+) (events.Position, error) {
+	asked := p.command(authz.Principal{}, "abandon a credential change")
 	asked.KeyOf = by.Account
 	asked.Ending = true
 	asked.Decide = l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
-		return events.Unchanged(events.NounAccount, "abandon proof"), nil
+		return events.Unchanged(events.NounAccount, "abandon a credential change"), nil
 	})
 	out, err := l.writer.Run(ctx, asked)
 	if err != nil {
-		return 0, fmt.Errorf("abandon a change of proof of %s: %w", p.Account, err)
+		return 0, fmt.Errorf("abandon a credential change of %s: %w", p.Account, err)
 	}
 	if out.Kind.Keeps() {
 		return 0, nil

@@ -48,8 +48,8 @@ func (l *Ledger) setPolicy(
 	if err := l.authz.Authorize(c, authz.SetPolicy, authz.Target{}); err != nil {
 		return PolicyResult{}, err
 	}
-	if p.PlainUntil.Year() > lastYear {
-		return PolicyResult{}, errdefs.Invalid("plain_until", "is past the year %d", lastYear)
+	if p.LegacyUntil.Year() > lastYear {
+		return PolicyResult{}, errdefs.Invalid("legacy_until", "is past the year %d", lastYear)
 	}
 	change := &events.PolicySet{Policy: p}
 	if err := checkChange(change); err != nil {

@@ -121,7 +121,7 @@ func (c *chaos) anybody() authz.Principal {
 	if c.rng.IntN(2) == 0 {
 		id := c.accounts[pick(c.rng, c.logins)]
 		if a, err := c.view.Account(id); err == nil && !a.Suspended && !a.Erased {
-			return authz.Principal{Account: id, Session: someSession, Proved: c.now.Now(), Scopes: a.Grants, Inherit: true}
+			return authz.Principal{Account: id, Session: someSession, Authenticated: c.now.Now(), Scopes: a.Grants, Inherit: true}
 		}
 	}
 	for {
@@ -140,7 +140,7 @@ func (c *chaos) anybody() authz.Principal {
 func (c *chaos) refill() {
 	c.t.Helper()
 	a := c.accounts["chief"]
-	boss := authz.Principal{Account: a, Session: someSession, Proved: c.now.Now(), Scopes: []events.Scope{events.Superuser}, Inherit: true}
+	boss := authz.Principal{Account: a, Session: someSession, Authenticated: c.now.Now(), Scopes: []events.Scope{events.Superuser}, Inherit: true}
 	login := pick(c.rng, c.logins)
 	if r, err := c.Create(c.t.Context(), boss, "", ledger.CreateToken{Account: login, Inherit: true}); err == nil {
 		c.add("", "", r.Token.ID, r.Secret)

@@ -14,9 +14,9 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// Proof says that no node answers any more as if the events up to a position
+// ReceiptStatus says that no node answers any more as if the events up to a position
 // had not happened; or how far that is, where it is not complete.
-type Proof struct {
+type ReceiptStatus struct {
 	barrier.Progress
 	// Receipt is where the proof is recorded, 0 where it is not (yet).
 	Receipt events.Position
@@ -26,70 +26,72 @@ type Proof struct {
 }
 
 // NoReceiptError is an [ErrNotFound] that says how far a receipt is.
-type NoReceiptError struct{ Proof Proof }
+type NoReceiptError struct{ Status ReceiptStatus }
 
 func (e *NoReceiptError) Error() string {
-	return fmt.Sprintf("no receipt covers position %d yet; ask with ?wait=30s to wait for one", e.Proof.Covers)
+	return fmt.Sprintf("no receipt covers position %d yet; ask with ?wait=30s to wait for one", e.Status.Covers)
 }
 
 // Unwrap makes the error [ErrNotFound].
 func (e *NoReceiptError) Unwrap() error { return ErrNotFound }
 
-// Prove waits until no node answers any more as if the events up to a position
+// AwaitReceipt waits until no node answers any more as if the events up to a position
 // had not happened, and the proof is recorded, or until ctx ends. The wait goes
 // on when ctx ends, and what it proves is recorded all the same. The position
 // has to be one that this process has applied.
 //
 // A proof that could not be recorded is one all the same.
-func (l *Ledger) Prove(ctx context.Context, covers events.Position) Proof {
+func (l *Ledger) AwaitReceipt(ctx context.Context, covers events.Position) ReceiptStatus {
 	if r, err := l.cfg.View.Receipt(covers); err == nil {
 		return recorded(r)
 	}
 	p := l.receipts.begin(covers)
 	if p == nil {
-		return Proof{Progress: barrier.Progress{Covers: covers, Asked: l.cfg.Now().UTC()}}
+		return ReceiptStatus{Progress: barrier.Progress{Covers: covers, Asked: l.cfg.Now().UTC()}}
 	}
 	select {
 	case <-p.done:
 	case <-ctx.Done():
 	}
-	return p.proof()
+	return p.status()
 }
 
 // Receipt returns the first receipt that covers a position. Where there is none
 // it waits for one until ctx ends, and then returns a [*NoReceiptError].
-func (l *Ledger) Receipt(ctx context.Context, c authz.Principal, covers events.Position, wait bool) (Proof, error) {
+func (l *Ledger) Receipt(
+	ctx context.Context, c authz.Principal, covers events.Position, wait bool,
+) (ReceiptStatus, error) {
 	if err := l.authz.Authorize(c, authz.SeeReceipts, authz.Target{}); err != nil {
-		return Proof{}, err
+		return ReceiptStatus{}, err
 	}
 	if covers == 0 {
-		return Proof{}, errdefs.Invalid("position", "counts from 1")
+		return ReceiptStatus{}, errdefs.Invalid("position", "counts from 1")
 	}
 	if r, err := l.cfg.View.Receipt(covers); err == nil {
 		return recorded(r), nil
 	} else if !errors.Is(err, ErrNotFound) {
-		return Proof{}, errdefs.Unavailable(err)
+		return ReceiptStatus{}, errdefs.Unavailable(err)
 	}
 	if wait {
 		if err := l.cfg.View.WaitApplied(ctx, covers); err == nil {
-			if p := l.Prove(ctx, covers); p.Complete {
+			if p := l.AwaitReceipt(ctx, covers); p.Complete {
 				return p, nil
 			}
 		}
 	}
 	if at := l.cfg.View.Position(); at < covers {
-		return Proof{}, fmt.Errorf(
+		return ReceiptStatus{}, fmt.Errorf(
 			"event at position %d: %w; this node has applied the log up to %d",
 			covers,
 			ErrNotFound,
 			at,
 		)
 	}
-	e := &NoReceiptError{Proof: Proof{Progress: barrier.Progress{Covers: covers, Asked: l.cfg.Now().UTC()}}}
+	e := &NoReceiptError{Status: ReceiptStatus{Progress: barrier.Progress{Covers: covers, Asked: l.cfg.Now().UTC()}}}
 	if p := l.receipts.find(covers); p != nil {
-		e.Proof = p.proof()
+		e.Status = p.status()
 	}
-	return Proof{}, e
+	return ReceiptStatus{}, e
 }
 
 // UnrecordedReceipts returns how many proofs were complete and could not be
@@ -97,8 +99,8 @@ func (l *Ledger) Receipt(ctx context.Context, c authz.Principal, covers events.P
 func (l *Ledger) UnrecordedReceipts() uint64 { return l.receipts.failed.Load() }
 
 // recorded is the proof that a receipt records.
-func recorded(r *events.Receipt) Proof {
-	p := Proof{Receipt: r.Position, Issued: r.Issued, Progress: barrier.Progress{
+func recorded(r *events.Receipt) ReceiptStatus {
+	p := ReceiptStatus{Receipt: r.Position, Issued: r.Issued, Progress: barrier.Progress{
 		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(),
 		Asked: r.Asked, Took: r.Took.Duration(),
 	}}
@@ -146,8 +148,8 @@ type pendingReceipt struct {
 
 // receiptEvent is one receipt on its way into the log.
 type receiptEvent struct {
-	proof barrier.Progress
-	done  chan struct{}
+	progress barrier.Progress
+	done     chan struct{}
 	// Set before done is closed.
 	at  recordedAt
 	err error
@@ -195,8 +197,8 @@ func (r *receipts) find(covers events.Position) *pendingReceipt {
 }
 
 // proof returns what is proven so far.
-func (p *pendingReceipt) proof() Proof {
-	out := Proof{Progress: p.wait.Progress()}
+func (p *pendingReceipt) status() ReceiptStatus {
+	out := ReceiptStatus{Progress: p.wait.Progress()}
 	select {
 	case <-p.done:
 		out.Receipt, out.Issued = p.at, p.issued
@@ -233,25 +235,25 @@ func (r *receipts) follow(covers events.Position, p *pendingReceipt) {
 
 // record records a proof, or finds that a receipt records as much. Proofs that
 // come while one is being appended share the next.
-func (r *receipts) record(proof barrier.Progress) (recordedAt, error) {
+func (r *receipts) record(progress barrier.Progress) (recordedAt, error) {
 	r.mu.Lock()
-	if r.last.covers >= proof.Covers {
+	if r.last.covers >= progress.Covers {
 		defer r.mu.Unlock()
 		return r.last, nil
 	}
 	rec := r.flying
 	switch {
 	case rec == nil:
-		rec = &receiptEvent{proof: proof, done: make(chan struct{})}
+		rec = &receiptEvent{progress: progress, done: make(chan struct{})}
 		r.flying = rec
 		r.work.Go(func() { r.append(rec) })
-	case rec.proof.Covers >= proof.Covers: // it says as much
+	case rec.progress.Covers >= progress.Covers: // it says as much
 	case r.next == nil:
-		rec = &receiptEvent{proof: proof, done: make(chan struct{})}
+		rec = &receiptEvent{progress: progress, done: make(chan struct{})}
 		r.next = rec
 	default:
-		if rec = r.next; rec.proof.Covers < proof.Covers {
-			rec.proof = proof
+		if rec = r.next; rec.progress.Covers < progress.Covers {
+			rec.progress = progress
 		}
 	}
 	r.mu.Unlock()
@@ -264,7 +266,7 @@ func (r *receipts) record(proof barrier.Progress) (recordedAt, error) {
 // somebody else would begin.
 func (r *receipts) append(rec *receiptEvent) {
 	for rec != nil {
-		rec.at, rec.err = r.l.appendReceipt(r.ctx, rec.proof)
+		rec.at, rec.err = r.l.appendReceipt(r.ctx, rec.progress)
 		r.mu.Lock()
 		if rec.err == nil {
 			r.last = rec.at
@@ -279,16 +281,16 @@ func (r *receipts) append(rec *receiptEvent) {
 
 // appendReceipt appends the event of a receipt. It hangs on no condition: what a
 // receipt says stays true whatever comes between.
-func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Progress) (recordedAt, error) {
+func (l *Ledger) appendReceipt(ctx context.Context, progress barrier.Progress) (recordedAt, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
 	if err := l.writer.Room(true); err != nil {
 		return recordedAt{}, err
 	}
 	change := &events.ReceiptIssued{
-		Covers: proof.Covers, Ledger: l.cfg.Barriers.Ledger(),
-		Barrier: proof.Barrier, Lease: events.InMilliseconds(proof.Lease),
-		Asked: proof.Asked, Took: events.InMilliseconds(proof.Took), Nodes: compact(proof.Nodes),
+		Covers: progress.Covers, Ledger: l.cfg.Barriers.Ledger(),
+		Barrier: progress.Barrier, Lease: events.InMilliseconds(progress.Lease),
+		Asked: progress.Asked, Took: events.InMilliseconds(progress.Took), Nodes: compact(progress.Nodes),
 	}
 	at, now, err := l.writer.AppendOwn(ctx, events.ReceiptName, change)
 	if err != nil {
@@ -296,5 +298,5 @@ func (l *Ledger) appendReceipt(ctx context.Context, proof barrier.Progress) (rec
 	}
 	// The next caller who asks this node for the receipt finds it.
 	_ = l.cfg.View.WaitApplied(ctx, at)
-	return recordedAt{covers: proof.Covers, at: at, issued: now}, nil
+	return recordedAt{covers: progress.Covers, at: at, issued: now}, nil
 }

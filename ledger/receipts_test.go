@@ -28,11 +28,11 @@ func (k *kit) receiptsIn() []*events.ReceiptIssued {
 }
 
 // prove waits for a proof that has to come.
-func (k *kit) prove(covers events.Position) ledger.Proof {
+func (k *kit) awaitReceipt(covers events.Position) ledger.ReceiptStatus {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(k.t.Context(), patience)
 	defer cancel()
-	p := k.Prove(ctx, covers)
+	p := k.AwaitReceipt(ctx, covers)
 	if !p.Complete {
 		k.t.Fatalf("position %d is not in force: %+v", covers, p)
 	}
@@ -52,7 +52,7 @@ func TestReceipt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := k.prove(r.Position)
+	p := k.awaitReceipt(r.Position)
 	if p.Receipt <= r.Position || p.Covers != r.Position || p.Barrier == 0 || len(p.Nodes) != 2 || p.Nodes[0].How != events.StopApplied || p.Nodes[1].Node != "verifier-2" || p.Nodes[1].At.IsZero() {
 		t.Errorf("proof = %+v", p)
 	}
@@ -68,7 +68,7 @@ func TestReceipt(t *testing.T) {
 				t.Errorf("receipt for %d = %+v, %v", at, again, err)
 			}
 		}
-		if again := k.prove(r.Position); again.Receipt != p.Receipt {
+		if again := k.awaitReceipt(r.Position); again.Receipt != p.Receipt {
 			t.Errorf("the wait once more gives the receipt at %d, want %d", again.Receipt, p.Receipt)
 		}
 	})
@@ -77,7 +77,7 @@ func TestReceipt(t *testing.T) {
 		t.Errorf("after a restart %+v, %v", again, err)
 	}
 	k.unchanged(func() {
-		if again := k.prove(r.Position); again.Receipt != p.Receipt {
+		if again := k.awaitReceipt(r.Position); again.Receipt != p.Receipt {
 			t.Errorf("a wait after a restart gives the receipt at %d, want %d", again.Receipt, p.Receipt)
 		}
 	})
@@ -126,7 +126,7 @@ func TestReceiptsShared(t *testing.T) {
 	for i := range tokens {
 		tokens[i] = k.token("alice", "view:site/1").Token.ID
 	}
-	k.prove(k.view.Position())
+	k.awaitReceipt(k.view.Position())
 	barriers, receipts := k.barriers.Stats().Barriers, len(k.receiptsIn())
 	atOnce(n, func(i int) {
 		r, err := k.Revoke(t.Context(), k.root, "", tokens[i], "")
@@ -136,7 +136,7 @@ func TestReceiptsShared(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
-		if p := k.Prove(ctx, r.Position); !p.Complete || p.Receipt == 0 || p.Covers < r.Position {
+		if p := k.AwaitReceipt(ctx, r.Position); !p.Complete || p.Receipt == 0 || p.Covers < r.Position {
 			t.Errorf("revocation at %d: %+v", r.Position, p)
 		}
 	})
@@ -159,7 +159,7 @@ func TestReceiptsShared(t *testing.T) {
 	receipts = len(k.receiptsIn())
 	var waits sync.WaitGroup
 	for _, at := range positions {
-		waits.Go(func() { k.prove(at) })
+		waits.Go(func() { k.awaitReceipt(at) })
 	}
 	k.until("a barrier for each wait", func() bool {
 		return k.barriers.Stats().Open == len(positions) && !slices.ContainsFunc(positions, func(at events.Position) bool {
@@ -196,7 +196,7 @@ func TestCrashBeforeReceipt(t *testing.T) {
 		cancel()
 		return ledgertest.Lose
 	})
-	p := k.Prove(ctx, r.Position)
+	p := k.AwaitReceipt(ctx, r.Position)
 	if !p.Complete || p.Receipt != 0 {
 		t.Errorf("without a receipt: %+v", p)
 	}
@@ -210,7 +210,7 @@ func TestCrashBeforeReceipt(t *testing.T) {
 	}
 	// A process that has just begun knows of nobody from before: the stream is
 	// whole, so there was nobody.
-	if again := k.prove(r.Position); again.Receipt == 0 {
+	if again := k.awaitReceipt(r.Position); again.Receipt == 0 {
 		t.Errorf("again: %+v", again)
 	}
 }
@@ -223,7 +223,7 @@ func TestReceiptAppendFaults(t *testing.T) {
 			k := newKit(t, impatient)
 			_, tok := k.alice()
 			k.link.Rule(ledgertest.First(1, ledgertest.Lose, match))
-			p := k.prove(tok.Position)
+			p := k.awaitReceipt(tok.Position)
 			if got := k.receiptsIn(); len(got) != 1 || p.Receipt == 0 || k.link.Lost() != 1 {
 				t.Errorf("%d receipts in the log, the proof %+v", len(got), p)
 			}
@@ -240,7 +240,7 @@ func TestReceiptAppendFaults(t *testing.T) {
 		mu.Lock()
 		why = full
 		mu.Unlock()
-		if p := k.prove(tok.Position); p.Receipt != 0 {
+		if p := k.awaitReceipt(tok.Position); p.Receipt != 0 {
 			t.Errorf("recorded at %d", p.Receipt)
 		}
 	})
@@ -255,12 +255,12 @@ func TestReceiptInTheBackground(t *testing.T) {
 	_, tok := k.alice()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	waited := make(chan ledger.Proof, 1)
-	go func() { waited <- k.Prove(ctx, tok.Position) }()
+	waited := make(chan ledger.ReceiptStatus, 1)
+	go func() { waited <- k.AwaitReceipt(ctx, tok.Position) }()
 	k.until("what is not proved yet", func() bool {
 		var missing *ledger.NoReceiptError
 		_, err := k.Receipt(t.Context(), k.root, tok.Position, false)
-		return errors.As(err, &missing) && !missing.Proof.Latest.IsZero()
+		return errors.As(err, &missing) && !missing.Status.Latest.IsZero()
 	})
 	cancel()
 	p := <-waited
@@ -268,7 +268,7 @@ func TestReceiptInTheBackground(t *testing.T) {
 		t.Errorf("in time: %+v", p)
 	}
 	var missing *ledger.NoReceiptError
-	if _, err := k.Receipt(t.Context(), k.root, tok.Position, false); !errors.As(err, &missing) || len(missing.Proof.Nodes) != 1 {
+	if _, err := k.Receipt(t.Context(), k.root, tok.Position, false); !errors.As(err, &missing) || len(missing.Status.Nodes) != 1 {
 		t.Errorf("meanwhile: %v", err)
 	}
 	// Nobody waits now, and the node is cut off: its lease has to end.
@@ -287,7 +287,7 @@ func TestReceiptInTheBackground(t *testing.T) {
 // Nobody keeps barriers: nothing is ever proven, and nobody waits.
 func TestNoBarriers(t *testing.T) {
 	k := newKit(t, func(c *ledger.Config) { c.Barriers = nil })
-	if p := k.Prove(t.Context(), 1); p.Complete {
+	if p := k.AwaitReceipt(t.Context(), 1); p.Complete {
 		t.Errorf("proof = %+v", p)
 	}
 	if _, err := k.Receipt(t.Context(), k.root, 1, true); !errors.Is(err, ledger.ErrNotFound) {
@@ -304,8 +304,8 @@ func TestReceiptOfCutOffNode(t *testing.T) {
 	cut.Join(1)
 	k.knows(2)
 	_, tok := k.alice()
-	done := make(chan ledger.Proof, 1)
-	go func() { done <- k.Prove(t.Context(), tok.Position) }()
+	done := make(chan ledger.ReceiptStatus, 1)
+	go func() { done <- k.AwaitReceipt(t.Context(), tok.Position) }()
 	k.until("the wait", func() bool { return k.barriers.Stats().Open == 1 })
 	k.pass(lease)
 	select {
@@ -341,7 +341,7 @@ func TestReceiptsBackToBack(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				if p := k.Prove(t.Context(), tok.Position); !p.Complete || p.Receipt == 0 {
+				if p := k.AwaitReceipt(t.Context(), tok.Position); !p.Complete || p.Receipt == 0 {
 					t.Errorf("position %d: %+v", tok.Position, p)
 				}
 			}

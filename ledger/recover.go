@@ -164,7 +164,7 @@ func (l *Ledger) recoveredToken(
 			if err != nil {
 				return nil, err
 			}
-			if life := time.Duration(policy.MaxLife) * time.Second; life > 0 {
+			if life := time.Duration(policy.MaxLifetime) * time.Second; life > 0 {
 				before, err := l.tokensBefore(account)
 				if err != nil {
 					return nil, err

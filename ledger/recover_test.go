@@ -161,10 +161,10 @@ func TestRecoverRoot(t *testing.T) {
 			do(t, second(k.RevokeMany(t.Context(), c, "", ledger.RevokeMany{Account: "root"})))
 		}, "token created", "root"},
 		{"the account cut off in days to come", func(_ *testing.T, k *kit, _ authz.Principal) {
-			k.byHand(string(k.root.Account), &events.AccountTokensRevoked{Before: time.Now().Add(900 * 24 * time.Hour)})
+			k.byHand(string(k.root.Account), &events.AccountTokensRevoked{NotBefore: time.Now().Add(900 * 24 * time.Hour)})
 		}, "token created", "root"},
 		{"everybody cut off in days to come", func(_ *testing.T, k *kit, _ authz.Principal) {
-			k.byHand(events.PolicyName, &events.PolicyTokensRevoked{Before: time.Now().Add(900 * 24 * time.Hour)})
+			k.byHand(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: time.Now().Add(900 * 24 * time.Hour)})
 		}, "token created", "root"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -209,10 +209,10 @@ func TestRecoverRootPolicy(t *testing.T) {
 		policy events.Policy
 		life   time.Duration // zero for ever
 	}{
-		{"only superusers make tokens", events.Policy{Makers: events.MakersSuperusers}, 0},
-		{"a longest life", events.Policy{MaxLife: 90 * day, DefaultLife: 7 * day}, 90 * 24 * time.Hour},
-		{"a life of a second", events.Policy{MaxLife: 1, DefaultLife: 1}, 24 * time.Hour},
-		{"everything refused", events.Policy{PlainRefused: true, URLRefused: true, Makers: events.MakersSuperusers}, 0},
+		{"only superusers make tokens", events.Policy{Issuers: events.IssuersSuperusers}, 0},
+		{"a longest life", events.Policy{MaxLifetime: 90 * day, DefaultLifetime: 7 * day}, 90 * 24 * time.Hour},
+		{"a life of a second", events.Policy{MaxLifetime: 1, DefaultLifetime: 1}, 24 * time.Hour},
+		{"everything refused", events.Policy{LegacyRefused: true, URLRefused: true, Issuers: events.IssuersSuperusers}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			k := newKit(t)
@@ -236,7 +236,7 @@ func TestRecoverRootPolicy(t *testing.T) {
 func TestRecoverRootCutOffLater(t *testing.T) {
 	k := newKit(t)
 	before := time.Now().Add(900 * 24 * time.Hour).UTC().Round(0)
-	k.byHand(events.PolicyName, &events.PolicyTokensRevoked{Before: before})
+	k.byHand(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: before})
 	got, _ := k.recovered()
 	e := k.event(got.Position, string(got.Token), events.KindTokenCreated)
 	if want := before.Add(365 * 24 * time.Hour); !e.Time.Equal(before) || !got.Expires.Equal(want) {

@@ -18,20 +18,20 @@ import (
 
 // RevokeMany is a request to revoke all tokens that match every given field.
 type RevokeMany struct {
-	Account string    // id or login
-	App     string    // as the token names it
-	Device  string    // as the token names it
-	Scope   string    // a scope that the token has, of its own or inherited
-	Before  time.Time // created before it
+	Account       string // id or login
+	App           string // as the token names it
+	Device        string // as the token names it
+	Scope         string // a scope that the token has, of its own or inherited
+	CreatedBefore time.Time
 
 	Reason string
 	// IncludeSelf includes the caller's own token.
 	IncludeSelf bool
 	// DryRun changes nothing.
 	DryRun bool
-	// Prove starts the wait for a receipt as soon as a position is known.
-	// [Ledger.Prove] with the result's position returns the receipt.
-	Prove bool
+	// StartReceipt starts the wait for a receipt as soon as a position is known.
+	// [Ledger.AwaitReceipt] with the result's position returns the receipt.
+	StartReceipt bool
 	// After is Next of an earlier request that stopped.
 	After events.TokenID
 }
@@ -128,18 +128,18 @@ func (b *bulkRevocation) isCutoff() bool { return b.r.App == "" && b.r.Device ==
 // check returns what is wrong with the request, independent of the state.
 func (b *bulkRevocation) check() error {
 	r := b.r
-	if r.Account == "" && b.isCutoff() && r.Before.IsZero() {
+	if r.Account == "" && b.isCutoff() && r.CreatedBefore.IsZero() {
 		return fmt.Errorf(
 			"%w: give at least one of account, app, device, scope and created_before; without any, every token would be revoked",
 			ErrInvalid,
 		)
 	}
-	if !r.Before.IsZero() {
+	if !r.CreatedBefore.IsZero() {
 		if err := b.l.checkClock(); err != nil {
 			return err
 		}
 	}
-	if r.Before.After(b.began) {
+	if r.CreatedBefore.After(b.began) {
 		return errdefs.Invalid("created_before", "is in the future")
 	}
 	if err := checkChange(&events.TokenRevoked{Reason: r.Reason}); err != nil {
@@ -182,7 +182,7 @@ func (b *bulkRevocation) authorize(ctx context.Context) error {
 // request is compared with that of an earlier command with the same key.
 func (b *bulkRevocation) request(about string) any {
 	r := b.r
-	return []any{"revoke many", b.account, r.App, r.Device, r.Scope, r.Before, r.Reason, r.IncludeSelf, about}
+	return []any{"revoke many", b.account, r.App, r.Device, r.Scope, r.CreatedBefore, r.Reason, r.IncludeSelf, about}
 }
 
 // matches reports whether the request selects a token and the caller may revoke
@@ -191,7 +191,7 @@ func (b *bulkRevocation) matches(t *events.Token) (bool, error) {
 	if b.account != "" && t.Account != b.account ||
 		b.r.App != "" && t.App != b.r.App ||
 		b.r.Device != "" && t.Device != b.r.Device ||
-		!b.r.Before.IsZero() && !t.Created.Before(b.r.Before) ||
+		!b.r.CreatedBefore.IsZero() && !t.Created.Before(b.r.CreatedBefore) ||
 		b.upTo > 0 && t.CreatedIn >= b.upTo {
 		return false, nil
 	}
@@ -384,7 +384,7 @@ func (b *bulkRevocation) revokeByCutoff(ctx context.Context) error {
 		b.upTo = at + 1
 	}
 	b.out.Position, b.out.Replayed = at, out.Replayed
-	if b.r.Prove {
+	if b.r.StartReceipt {
 		b.l.receipts.begin(at)
 	}
 	err = b.forEachMatch(ctx, func(t *events.Token) (bool, error) {
@@ -442,7 +442,7 @@ func (b *bulkRevocation) planCutoff(
 		if err := l.authz.Authorize(c, authz.RevokeEverywhere, authz.Target{}); err != nil {
 			return nil, nil, err
 		}
-		if !policy.TokensBefore.Before(b.r.Before) {
+		if !policy.NotBefore.Before(b.r.CreatedBefore) {
 			return nil, nil, nil
 		}
 		ended = func(t *events.Token) (bool, error) {
@@ -452,7 +452,7 @@ func (b *bulkRevocation) planCutoff(
 			}
 			return events.CutOff(t, a, policy), nil
 		}
-		return &events.PolicyTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, ended, nil
+		return &events.PolicyTokensRevoked{NotBefore: b.r.CreatedBefore, Reason: b.r.Reason}, ended, nil
 	}
 	if err := l.authorizeAccount(c, authz.RevokeAccount, b.account); err != nil {
 		return nil, nil, err
@@ -462,10 +462,10 @@ func (b *bulkRevocation) planCutoff(
 		return nil, nil, errdefs.ViewError(err, "account %s", b.account)
 	}
 	ended = func(t *events.Token) (bool, error) { return events.CutOff(t, a, policy), nil }
-	if !b.r.Before.IsZero() && !laterOf(a.TokensBefore, policy.TokensBefore).Before(b.r.Before) {
+	if !b.r.CreatedBefore.IsZero() && !laterOf(a.NotBefore, policy.NotBefore).Before(b.r.CreatedBefore) {
 		return nil, nil, nil
 	}
-	return &events.AccountTokensRevoked{Before: b.r.Before, Reason: b.r.Reason}, ended, nil
+	return &events.AccountTokensRevoked{NotBefore: b.r.CreatedBefore, Reason: b.r.Reason}, ended, nil
 }
 
 // spareSelf returns an error if the event would revoke the caller's own token
@@ -478,7 +478,7 @@ func (b *bulkRevocation) spareSelf() error {
 	if err != nil {
 		return err
 	}
-	meant := b.r.Before.IsZero() || t.Created.Before(b.r.Before)
+	meant := b.r.CreatedBefore.IsZero() || t.Created.Before(b.r.CreatedBefore)
 	if b.account != "" && t.Account != b.account || !meant {
 		return nil
 	}

@@ -122,7 +122,7 @@ func TestRevokeManyBefore(t *testing.T) {
 	cut := k.now.Now()
 	k.now.advance(time.Hour)
 	young := k.token("alice", "view:site/1")
-	request := ledger.RevokeMany{Before: cut}
+	request := ledger.RevokeMany{CreatedBefore: cut}
 	k.unchanged(func() {
 		if _, err := k.RevokeMany(t.Context(), k.root, "", request); !errors.Is(err, ledger.ErrInvalid) {
 			t.Errorf("with the caller's own token among them: %v, want ErrInvalid", err)
@@ -144,7 +144,7 @@ func TestRevokeManyBefore(t *testing.T) {
 		}
 	})
 	// Of one account, and with the caller's own.
-	got, err = k.RevokeMany(t.Context(), other, "", ledger.RevokeMany{Account: "alice", Before: k.now.Now(), IncludeSelf: true})
+	got, err = k.RevokeMany(t.Context(), other, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now(), IncludeSelf: true})
 	if err != nil || got.Revoked != 1 || got.Already != 1 {
 		t.Errorf("alice's: %+v, %v", got, err)
 	}
@@ -160,7 +160,7 @@ func TestRevokeManyRefused(t *testing.T) {
 		"everything":          {ledger.RevokeMany{}, ledger.ErrInvalid},
 		"everything, dry":     {ledger.RevokeMany{DryRun: true}, ledger.ErrInvalid},
 		"the caller's own":    {ledger.RevokeMany{Account: "root"}, ledger.ErrInvalid},
-		"the future":          {ledger.RevokeMany{Before: k.now.Now().Add(time.Minute)}, ledger.ErrInvalid},
+		"the future":          {ledger.RevokeMany{CreatedBefore: k.now.Now().Add(time.Minute)}, ledger.ErrInvalid},
 		"no such account":     {ledger.RevokeMany{Account: "nobody"}, ledger.ErrNotFound},
 		"a token for account": {ledger.RevokeMany{Account: string(k.root.Token)}, ledger.ErrInvalid},
 		"not a scope":         {ledger.RevokeMany{Scope: "view"}, ledger.ErrInvalid},
@@ -271,7 +271,7 @@ func TestLargeAccount(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := k.prove(at)
+		p := k.awaitReceipt(at)
 		took := time.Since(began)
 		if after := k.changes(); after != before+2 || p.Receipt != k.log.End() {
 			t.Errorf("%s: the log went from %d changes to %d, want one and its receipt", what, before, after)
@@ -290,7 +290,7 @@ func TestLargeAccount(t *testing.T) {
 		t.Fatal(err)
 	}
 	end("all of its tokens revoked", func() (events.Position, error) {
-		r, err := k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice", Prove: true})
+		r, err := k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice", StartReceipt: true})
 		if r.Revoked < 999 || !r.Uncounted {
 			t.Errorf("result %+v", r)
 		}

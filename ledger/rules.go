@@ -68,9 +68,9 @@ func (l *Ledger) expiry(now time.Time, in *time.Duration) (time.Time, error) {
 	if err != nil {
 		return time.Time{}, err
 	}
-	life := time.Duration(p.DefaultLife) * time.Second
+	life := time.Duration(p.DefaultLifetime) * time.Second
 	if life == 0 {
-		life = time.Duration(p.MaxLife) * time.Second
+		life = time.Duration(p.MaxLifetime) * time.Second
 	}
 	if in != nil {
 		if life = *in; life <= 0 {
@@ -91,7 +91,7 @@ func (l *Ledger) checkExpiry(now, at time.Time, field string) error {
 	if err != nil {
 		return err
 	}
-	longest := time.Duration(p.MaxLife) * time.Second
+	longest := time.Duration(p.MaxLifetime) * time.Second
 	switch {
 	case !at.After(now):
 		return errdefs.Invalid(field, "is not in the future")
@@ -176,13 +176,13 @@ func endedError(t *events.Token) error {
 }
 
 // newSecret makes a secret in a format, and the record that the log keeps.
-func (l *Ledger) newSecret(kind events.AccountKind, form events.SecretForm) (events.Secret, events.SecretRecord) {
+func (l *Ledger) newSecret(kind events.AccountKind, format events.SecretFormat) (events.Secret, events.SecretRecord) {
 	s := l.cfg.Format.NewSecret(kind)
-	if form == events.FormHex32 {
+	if format == events.FormatHex32 {
 		s = events.NewHexSecret()
 	}
 	r := record(s)
-	r.Form = form
+	r.Format = format
 	return s, r
 }
 

@@ -27,7 +27,7 @@ func TestListsShowWhatMaySee(t *testing.T) {
 		logins[id] = login
 	}
 	for _, x := range matrixCallers {
-		as, c := w.caller(x.who, x.proof)
+		as, c := w.caller(x.who, x.authAge)
 		var want []string
 		for name := range w.have {
 			if w.sees(c, w.thing(name)) {
@@ -110,7 +110,7 @@ func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 		named[id] = name
 	}
 	for _, x := range matrixCallers {
-		as, c := w.caller(x.who, x.proof)
+		as, c := w.caller(x.who, x.authAge)
 		for _, account := range []string{"", "alice", "svc", "bob", "carol"} {
 			for _, r := range []ledger.RevokeMany{{App: "matrix"}, {Scope: "view:site/4"}, {Scope: "view:site/3", App: "matrix"}} {
 				r.Account, r.DryRun, r.IncludeSelf = account, true, true
@@ -122,7 +122,7 @@ func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 				}
 				want := w.may(c, "revoke all tokens of an account", thing{account: whose})
 				if has(c.scopes, "admin:site/3") {
-					want = unproved(c)
+					want = needsReauth(c)
 				}
 				if account != "" && !w.names(c, account) {
 					want = []answer{{outcome: forbidden}}
@@ -182,7 +182,7 @@ func TestKeyOfAnother(t *testing.T) {
 	ctx := t.Context()
 	account := k.account("alice", "admin:site/3", "mint", "view:site/4")
 	k.account("bob", "view:site/3")
-	person := authz.Principal{Account: account, Session: someSession, Proved: k.now.Now(), Scopes: eventstest.Scopes("admin:site/3", "mint", "view:site/4"), Inherit: true}
+	person := authz.Principal{Account: account, Session: someSession, Authenticated: k.now.Now(), Scopes: eventstest.Scopes("admin:site/3", "mint", "view:site/4"), Inherit: true}
 	token := func(scopes ...string) authz.Principal {
 		r := k.token("alice", scopes...)
 		return authz.Principal{Account: account, Token: r.Token.ID, Scopes: eventstest.Scopes(scopes...)}

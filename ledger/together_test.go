@@ -89,10 +89,10 @@ func TestOneEventForAll(t *testing.T) {
 		{"suspend", func() error { return second(k.SuspendAccount(t.Context(), k.root, "", "alice", "")) }, 0, 0, 0},
 		{"resume", func() error { return second(k.ResumeAccount(t.Context(), k.root, "", "alice")) }, all, all, all},
 		{"revoke what is older than two hours", func() error {
-			return second(k.RevokeMany(t.Context(), k.root, "", ledger.RevokeMany{Account: "alice", Before: k.now.Now().Add(-2 * time.Hour)}))
+			return second(k.RevokeMany(t.Context(), k.root, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now().Add(-2 * time.Hour)}))
 		}, all, all, all},
 		{"revoke what is older than a minute", func() error {
-			return second(k.RevokeMany(t.Context(), k.root, "", ledger.RevokeMany{Account: "alice", Before: k.now.Now().Add(-time.Minute)}))
+			return second(k.RevokeMany(t.Context(), k.root, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now().Add(-time.Minute)}))
 		}, 0, 0, 0},
 	} {
 		before := k.changes()

@@ -26,8 +26,8 @@ type CreateToken struct {
 	// ExpiresIn is the token's lifetime. Nil means the policy's default.
 	ExpiresIn   *time.Duration
 	Constraints *events.Constraints
-	// Form is the format of the secret. Empty means the ledger's own.
-	Form events.SecretForm
+	// Format is the format of the secret. Empty means the ledger's own.
+	Format events.SecretFormat
 	// SecretDigest is the digest of a secret that the client made, which cannot be
 	// lost with the answer. Nil means that the ledger makes one.
 	SecretDigest *events.Digest
@@ -99,7 +99,7 @@ func (l *Ledger) newToken(ctx context.Context, c authz.Principal, r CreateToken)
 	if err != nil {
 		return nil, err
 	}
-	if r.SecretDigest != nil && r.Form != "" {
+	if r.SecretDigest != nil && r.Format != "" {
 		return nil, errdefs.Invalid(
 			"format",
 			"applies only to secrets that the ledger makes; omit it with secret_digest",
@@ -168,7 +168,7 @@ func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 		return time.Time{}, errdefs.ViewError(err, "account %s", account)
 	}
 	policy, err := l.policy()
-	return laterOf(a.TokensBefore, policy.TokensBefore), err
+	return laterOf(a.NotBefore, policy.NotBefore), err
 }
 
 // secretFor makes a secret or uses the digest of the client's own, and returns the
@@ -176,7 +176,7 @@ func (l *Ledger) tokensBefore(account events.AccountID) (time.Time, error) {
 func (l *Ledger) secretFor(kind events.AccountKind, r CreateToken, secret *events.Secret) (events.SecretRecord, error) {
 	if r.SecretDigest == nil {
 		var kept events.SecretRecord
-		*secret, kept = l.newSecret(kind, r.Form)
+		*secret, kept = l.newSecret(kind, r.Format)
 		return kept, nil
 	}
 	taken, err := l.cfg.View.DigestTaken(*r.SecretDigest)
@@ -222,12 +222,12 @@ func (l *Ledger) Rotate(
 			if err != nil {
 				return nil, err
 			}
-			var form events.SecretForm
+			var format events.SecretFormat
 			if len(t.Secrets) > 0 {
-				form = t.Secrets[0].Form
+				format = t.Secrets[0].Format
 			}
 			var record events.SecretRecord
-			secret, record = l.newSecret(a.Kind, form)
+			secret, record = l.newSecret(a.Kind, format)
 			return &events.TokenRotated{Secret: record, Until: until}, nil
 		},
 	})

@@ -142,7 +142,7 @@ func (k *kit) lookup(s events.Secret) projector.Record {
 func TestHexSecret(t *testing.T) {
 	k := newKit(t)
 	k.account("alice", "view:site/1")
-	r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, Form: events.FormHex32})
+	r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, Format: events.FormatHex32})
 	if err != nil || len(r.Secret.Reveal()) != 32 {
 		t.Fatalf("a secret of %d characters, %v; want 32", len(r.Secret.Reveal()), err)
 	}
@@ -483,11 +483,11 @@ func TestPolicyLife(t *testing.T) {
 		refused bool
 	}{
 		{name: "default", policy: events.DefaultPolicy, want: 365 * 24 * time.Hour},
-		{name: "default life", policy: events.Policy{MaxLife: 30 * day, DefaultLife: 7 * day}, want: 7 * 24 * time.Hour},
-		{name: "longest life where none is default", policy: events.Policy{MaxLife: 30 * day}, want: 30 * 24 * time.Hour},
+		{name: "default life", policy: events.Policy{MaxLifetime: 30 * day, DefaultLifetime: 7 * day}, want: 7 * 24 * time.Hour},
+		{name: "longest life where none is default", policy: events.Policy{MaxLifetime: 30 * day}, want: 30 * 24 * time.Hour},
 		{name: "for ever", policy: events.Policy{}},
 		{name: "asked for", policy: events.Policy{}, in: ptr(90 * 24 * time.Hour), want: 90 * 24 * time.Hour},
-		{name: "asked for too much", policy: events.Policy{MaxLife: 30 * day}, in: ptr(31 * 24 * time.Hour), refused: true},
+		{name: "asked for too much", policy: events.Policy{MaxLifetime: 30 * day}, in: ptr(31 * 24 * time.Hour), refused: true},
 		{name: "past the last year that fits", policy: events.Policy{}, in: ptr(time.Duration(1<<63 - 1)), refused: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

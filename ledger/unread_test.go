@@ -49,7 +49,7 @@ func TestUnreadState(t *testing.T) {
 	ctx := t.Context()
 	k.account("alice", "view:site/3")
 	strict := k.policy()
-	strict.MaxLife, strict.DefaultLife = 3600, 3600
+	strict.MaxLifetime, strict.DefaultLifetime = 3600, 3600
 	if _, err := k.SetPolicy(ctx, k.root, "", 0, strict); err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestUnreadState(t *testing.T) {
 	id := made.Token.ID
 	year, grace := 365*24*time.Hour, 300*24*time.Hour
 	loose := strict
-	loose.MaxLife, loose.DefaultLife = 0, 0
+	loose.MaxLifetime, loose.DefaultLifetime = 0, 0
 	for _, tt := range []struct {
 		name   string
 		unread []*atomic.Bool

@@ -78,7 +78,7 @@ func (s *stage) whyTokenVoid(e *events.Event, a *events.Account) (string, error)
 	p := s.policyNow()
 	switch {
 	case t.account != a.ID || t.state != events.Active,
-		t.created.Before(a.TokensBefore), t.created.Before(p.TokensBefore),
+		t.created.Before(a.NotBefore), t.created.Before(p.NotBefore),
 		t.createdIn < a.TokensUntil, t.createdIn < p.TokensUntil:
 		return voidToken, nil
 	case !t.expires.IsZero() && !e.Time.Before(t.expires):

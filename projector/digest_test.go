@@ -82,7 +82,7 @@ func TestDigestOfEachKind(t *testing.T) {
 		"far expiry": func() {
 			log.Change(string(token), &events.TokenEdited{Expires: new(time.Date(9999, 1, 2, 3, 4, 5, 6, time.UTC))})
 		},
-		"account's time": func() { log.Change(string(account), &events.AccountTokensRevoked{Before: eventstest.Start}) },
+		"account's time": func() { log.Change(string(account), &events.AccountTokensRevoked{NotBefore: eventstest.Start}) },
 	}
 	p := opened(t, nil)
 	follow := func(what string) {

@@ -186,8 +186,8 @@ func alive(f projector.Found, now time.Time) bool {
 	over := func(end time.Time) bool { return !end.IsZero() && !now.Before(end) }
 	return r.State == projector.SecretLive && !over(r.Expires) && !over(r.Until) &&
 		!f.Account.Suspended && !f.Account.Erased &&
-		!(r.Plain && (f.Policy.PlainRefused || over(f.Policy.PlainUntil))) &&
-		!r.Created.Before(f.Account.TokensBefore) && !r.Created.Before(f.Policy.TokensBefore) &&
+		!(r.Plain && (f.Policy.LegacyRefused || over(f.Policy.LegacyUntil))) &&
+		!r.Created.Before(f.Account.NotBefore) && !r.Created.Before(f.Policy.NotBefore) &&
 		r.CreatedIn >= f.Account.TokensUntil && r.CreatedIn >= f.Policy.TokensUntil
 }
 

@@ -111,7 +111,7 @@ func TestImpossibleEventsStop(t *testing.T) {
 	}
 	for _, c := range []events.Change{
 		&events.AccountGranted{}, &events.AccountEdited{}, &events.AccountSuspended{}, &events.AccountResumed{},
-		&events.AccountTokensRevoked{Before: eventstest.Start}, &events.AccountErased{},
+		&events.AccountTokensRevoked{NotBefore: eventstest.Start}, &events.AccountErased{},
 	} {
 		tests = append(tests, wrong{"of an account that does not exist", string(stranger), c}, wrong{"of an erased account", string(erased), c})
 	}

@@ -183,7 +183,7 @@ func (s *stage) change(e *events.Event, at events.Position) error {
 	case *events.PolicyTokensRevoked:
 		p := s.currentPolicy()
 		p.Version = at
-		cutOff(&p.TokensBefore, &p.TokensUntil, c.Before, at)
+		cutOff(&p.NotBefore, &p.TokensUntil, c.NotBefore, at)
 		s.policy = &p
 		return nil
 	case *events.TokenCreated:
@@ -251,7 +251,9 @@ func (s *stage) createToken(e *events.Event, c *events.TokenCreated, at events.P
 		if err != nil {
 			return err
 		}
-		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form, IssuedBy: issuer}}
+		t.Secrets = []events.SecretSlot{
+			{Digest: c.Secret.Digest, Since: e.Time, Format: c.Secret.Format, IssuedBy: issuer},
+		}
 		s.digests[c.Secret.Digest] = true
 	}
 	s.tokens[id] = st
@@ -339,7 +341,7 @@ func (s *stage) rotate(st *stagedToken, e *events.Event, c *events.TokenRotated)
 		}
 		slots = append(
 			slots,
-			events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Form: c.Secret.Form, IssuedBy: issuer},
+			events.SecretSlot{Digest: c.Secret.Digest, Since: e.Time, Format: c.Secret.Format, IssuedBy: issuer},
 		)
 		s.digests[c.Secret.Digest] = true
 	}
@@ -418,10 +420,10 @@ func (s *stage) changeAccount(e *events.Event, at events.Position) error {
 	case *events.AccountResumed:
 		a.Suspended, a.Reason = false, ""
 	case *events.AccountTokensRevoked:
-		cutOff(&a.TokensBefore, &a.TokensUntil, c.Before, at)
+		cutOff(&a.NotBefore, &a.TokensUntil, c.NotBefore, at)
 	case *events.AccountErased:
 		a.Erased = true
-	case *events.AccountProofChanged: // what changed is not in the log
+	case *events.AccountCredentialChanged: // what changed is not in the log
 		if c.EndsSessions {
 			a.SessionsFrom, a.SessionKept = at, c.Kept
 		}

@@ -28,7 +28,7 @@ const (
 
 var tokenStates = [...]events.TokenState{1: events.Active, 2: events.Suspended, 3: events.Revoked}
 
-var secretForms = [...]events.SecretForm{0: "", 1: events.FormHex32}
+var secretFormats = [...]events.SecretFormat{0: "", 1: events.FormatHex32}
 
 // number returns a value's place in a list of stored ones, 0 for one that is not
 // there.
@@ -83,12 +83,12 @@ func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	b = appendScopes(b, t.Scopes)
 	b = append(b, byte(len(t.Secrets)))
 	for _, s := range t.Secrets {
-		form := number(secretForms[:], s.Form)
-		if form == 0 && s.Form != "" {
-			return nil, fmt.Errorf("a secret's form %q is not stored", s.Form)
+		format := number(secretFormats[:], s.Format)
+		if format == 0 && s.Format != "" {
+			return nil, fmt.Errorf("a secret's format %q is not stored", s.Format)
 		}
 		b = append(b, s.Digest[:]...)
-		b = append(b, form)
+		b = append(b, format)
 		b = appendTime(b, s.Since)
 		b = appendTime(b, s.Until)
 		b = appendIssuer(b, s.IssuedBy, t.Account)
@@ -131,10 +131,10 @@ func parseToken(b []byte, t *events.Token) error {
 	for range r.byte() {
 		var s events.SecretSlot
 		copy(s.Digest[:], r.take(len(s.Digest)))
-		if form := r.byte(); int(form) < len(secretForms) {
-			s.Form = secretForms[form]
+		if format := r.byte(); int(format) < len(secretFormats) {
+			s.Format = secretFormats[format]
 		} else {
-			r.fail(fmt.Errorf("a secret's form is %d", form))
+			r.fail(fmt.Errorf("a secret's format is %d", format))
 		}
 		s.Since, s.Until, s.IssuedBy = r.time(), r.time(), r.issuer(t.Account)
 		t.Secrets = append(t.Secrets, s)

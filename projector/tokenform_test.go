@@ -24,7 +24,7 @@ var fullToken = events.Token{
 	},
 	CreatedIn: 7, Changed: time.Unix(1_800_000_000, 0).UTC(), Version: 1 << 60, Revoked: time.Date(1500, 1, 1, 0, 0, 0, 1, time.UTC),
 	Secrets: []events.SecretSlot{
-		{Digest: events.Digest{1, 31: 2}, Since: time.Unix(1_700_000_000, 9).UTC(), Form: events.FormHex32, IssuedBy: "acc_01k5y8z3v0zyxwvtsrqpnmkjhg"},
+		{Digest: events.Digest{1, 31: 2}, Since: time.Unix(1_700_000_000, 9).UTC(), Format: events.FormatHex32, IssuedBy: "acc_01k5y8z3v0zyxwvtsrqpnmkjhg"},
 		{Digest: events.Digest{3}, Since: time.Unix(1_600_000_000, 9).UTC(), Until: time.Unix(1_900_000_000, 0).UTC(), IssuedBy: "acc_01k5y8z3v00123456789abcdef"},
 		{Digest: events.Digest{4}, Since: time.Unix(1_500_000_000, 9).UTC()},
 	},
@@ -64,7 +64,7 @@ func TestTokenForm(t *testing.T) {
 	}
 	for what, bad := range map[string]events.Token{
 		"state": {ID: fullToken.ID, Account: fullToken.Account, State: "x"},
-		"form":  {ID: fullToken.ID, Account: fullToken.Account, State: events.Active, Secrets: []events.SecretSlot{{Form: "x"}}},
+		"form":  {ID: fullToken.ID, Account: fullToken.Account, State: events.Active, Secrets: []events.SecretSlot{{Format: "x"}}},
 	} {
 		if b, err := appendToken(nil, &bad); err == nil {
 			t.Errorf("a %s that is not known is stored: %x", what, b)

@@ -185,7 +185,7 @@ func (w *writer) putSecretless(st *stagedToken) (is tally) {
 func recordOf(t *events.Token, slot events.SecretSlot, state RecordState) *Record {
 	return &Record{
 		Token: t.ID, Account: t.Account, App: t.App, State: state, Inherit: t.Inherit,
-		Plain:   slot.Form == events.FormHex32,
+		Plain:   slot.Format == events.FormatHex32,
 		Created: t.Created, CreatedIn: t.CreatedIn, Expires: t.Expires, Until: slot.Until,
 		Scopes: t.Scopes, Constraints: t.Constraints, Version: t.Version, IssuedBy: slot.IssuedBy,
 	}

@@ -33,7 +33,7 @@ const (
 	WrongAudience           // the proxy policy is not one of the token's
 	InURL                   // the token was in a URL, which it or the policy forbids
 	Scope                   // the token or its account lacks a needed scope
-	PlainRefused            // the policy refuses secrets without prefix and checksum
+	LegacyRefused           // the policy refuses secrets without prefix and checksum
 	RateLimited             // the token has used up its requests for now
 	reasons
 )
@@ -42,7 +42,7 @@ var reasonNames = [reasons]string{
 	"allowed", "unavailable", "malformed", "unknown", "expired", "suspended", "revoked", "superseded",
 	"account_suspended", "account_erased",
 	"wrong_address", "wrong_origin", "wrong_method", "wrong_audience", "in_url", "insufficient_scope",
-	"plain_refused", "rate_limited",
+	"legacy_refused", "rate_limited",
 }
 
 // String returns the reason's name, for logs and metrics.
@@ -352,7 +352,7 @@ func (v *Verifier) evaluate(f *projector.Found, legacy bool, now int64, r *Reque
 func checkState(f *projector.Found, legacy bool, now int64) Reason {
 	switch {
 	case f.Is(projector.SecretRevoked), f.CreatedIn < f.Account.Until, f.CreatedIn < f.Policy.TokensUntil,
-		f.Created < f.Account.Before, f.Created < f.Policy.Before:
+		f.Created < f.Account.NotBeforeNano, f.Created < f.Policy.NotBeforeNano:
 		return Revoked
 	case !f.Account.Good && f.Account.Erased:
 		return AccountErased
@@ -364,8 +364,8 @@ func checkState(f *projector.Found, legacy bool, now int64) Reason {
 		return Suspended
 	case !f.Account.Good:
 		return AccountSuspended
-	case legacy && f.Policy.PlainEnded(time.Unix(0, now)):
-		return PlainRefused
+	case legacy && f.Policy.LegacyEnded(time.Unix(0, now)):
+		return LegacyRefused
 	case !f.Is(projector.SecretLive):
 		return Unavailable // a state that only a newer version knows
 	}

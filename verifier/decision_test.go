@@ -55,7 +55,7 @@ func TestReasons(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		l.Change(string(account), &events.AccountTokensRevoked{Before: made.Record().Created.Add(after)})
+		l.Change(string(account), &events.AccountTokensRevoked{NotBefore: made.Record().Created.Add(after)})
 	}
 	constrained := func(c events.Constraints) func(verifier.Request) func() {
 		return func(r verifier.Request) func() {
@@ -192,7 +192,7 @@ func TestReasons(t *testing.T) {
 		}, verifier.Revoked},
 		{"all of its account's, once more after one whose clock was an hour ahead", func() {
 			_, account := token()
-			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{Before: l.Now().Add(-time.Minute)}})
+			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{NotBefore: l.Now().Add(-time.Minute)}})
 			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: l.Now().Add(time.Hour)})
 			id := l.TokenID()
 			secret = l.Secret()
@@ -226,14 +226,14 @@ func TestReasons(t *testing.T) {
 		{"made after a cut-off", func() {
 			cutOff(time.Hour)
 			_, account := token()
-			l.Change(string(account), &events.AccountTokensRevoked{Before: l.Now()})
+			l.Change(string(account), &events.AccountTokensRevoked{NotBefore: l.Now()})
 			l.Advance(time.Second)
 			_, secret = l.Token(account, "superuser")
 		}, verifier.Allowed},
 		{"a cut-off that a later, earlier one does not take back", func() {
 			_, account := token()
-			l.Change(string(account), &events.AccountTokensRevoked{Before: l.Now()})
-			l.Change(string(account), &events.AccountTokensRevoked{Before: l.Now().Add(-1000 * time.Hour)})
+			l.Change(string(account), &events.AccountTokensRevoked{NotBefore: l.Now()})
+			l.Change(string(account), &events.AccountTokensRevoked{NotBefore: l.Now().Add(-1000 * time.Hour)})
 		}, verifier.Revoked},
 
 		{"an address in the network", networks(from("192.0.2.255")), verifier.Allowed},
@@ -342,7 +342,7 @@ func TestReasons(t *testing.T) {
 	l.Advance(time.Hour)
 	_, account := token()
 	old := secret
-	l.Change(events.PolicyName, &events.PolicyTokensRevoked{Before: l.Now()})
+	l.Change(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: l.Now()})
 	_, secret = l.Token(account, "superuser")
 	n.Follow()
 	if d := n.Verifier.Check(old.Reveal(), verifier.Request{}); d.Reason != verifier.Revoked {

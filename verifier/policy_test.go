@@ -20,14 +20,14 @@ func (d *desk) set(p events.Policy) {
 }
 
 // plain makes a token with a secret of the old form.
-func (d *desk) plain() string { return d.plainAs(events.FormHex32) }
+func (d *desk) plain() string { return d.plainAs(events.FormatHex32) }
 
 // plainAs makes one whose event says that its form is another.
-func (d *desk) plainAs(form events.SecretForm) string {
+func (d *desk) plainAs(format events.SecretFormat) string {
 	d.t.Helper()
 	secret := events.NewHexSecret()
 	rec := eventstest.SecretRecord(secret.Digest())
-	rec.Form = form
+	rec.Format = format
 	d.Log.Change(string(d.Log.TokenID()), &events.TokenCreated{
 		Account: d.Log.Account("superuser"), Scopes: eventstest.Scopes("superuser"), Secret: rec,
 	})
@@ -54,8 +54,8 @@ func TestPlainSecretOfAClient(t *testing.T) {
 	d := newDesk(t)
 	check := verifier.CheckRequest{Token: d.plainAs("")}
 	d.ask("without a policy", check, verifier.Allowed)
-	d.set(events.Policy{PlainRefused: true})
-	d.ask("refused", check, verifier.PlainRefused)
+	d.set(events.Policy{LegacyRefused: true})
+	d.ask("refused", check, verifier.LegacyRefused)
 }
 
 // TestPlainSecrets are refused from the event or from the instant on that the
@@ -67,24 +67,24 @@ func TestPlainSecrets(t *testing.T) {
 	_, _, secret := d.token("superuser")
 	other := verifier.CheckRequest{Token: secret}
 	d.ask("without a policy", plain, verifier.Allowed)
-	d.set(events.Policy{PlainRefused: true})
-	d.ask("refused", plain, verifier.PlainRefused)
+	d.set(events.Policy{LegacyRefused: true})
+	d.ask("refused", plain, verifier.LegacyRefused)
 	d.ask("refused, and another secret", other, verifier.Allowed)
 	d.set(events.DefaultPolicy)
 	d.ask("taken back", plain, verifier.Allowed)
 
 	end := d.Clock.Now().Add(time.Hour + 1)
-	d.set(events.Policy{PlainUntil: end})
+	d.set(events.Policy{LegacyUntil: end})
 	d.ask("an hour before", plain, verifier.Allowed)
-	for beside, want := range map[time.Duration]verifier.Reason{-1: verifier.Allowed, 0: verifier.PlainRefused, 1: verifier.PlainRefused} {
+	for beside, want := range map[time.Duration]verifier.Reason{-1: verifier.Allowed, 0: verifier.LegacyRefused, 1: verifier.LegacyRefused} {
 		d.Clock.Set(end.Add(beside))
 		d.ask("beside the end by "+beside.String(), plain, want)
 		d.ask("another secret, beside the end by "+beside.String(), other, verifier.Allowed)
 	}
-	d.set(events.Policy{PlainUntil: end.Add(time.Hour)})
+	d.set(events.Policy{LegacyUntil: end.Add(time.Hour)})
 	d.ask("put off", plain, verifier.Allowed)
-	d.set(events.Policy{PlainUntil: end.Add(time.Hour), PlainRefused: true})
-	d.ask("refused before the time is there", plain, verifier.PlainRefused)
+	d.set(events.Policy{LegacyUntil: end.Add(time.Hour), LegacyRefused: true})
+	d.ask("refused before the time is there", plain, verifier.LegacyRefused)
 }
 
 // TestURLRefused refuses every token that came in a URL, and no other one.

@@ -75,7 +75,7 @@ func TestAccountOfThePosition(t *testing.T) {
 		l.Change(string(account), &events.AccountSuspended{})
 		l.Change(string(account), &events.AccountResumed{})
 	}
-	end := l.Change(string(account), &events.AccountTokensRevoked{Before: n.Clock.Now().AddDate(1, 0, 0)})
+	end := l.Change(string(account), &events.AccountTokensRevoked{NotBefore: n.Clock.Now().AddDate(1, 0, 0)})
 	var seen [workers]map[verifier.Reason]int
 	for i := range seen {
 		seen[i] = map[verifier.Reason]int{}

@@ -214,7 +214,7 @@ func (e *env) drawAccount(a api.Account) {
 	if !a.SelfService {
 		g.Fact("self-service", "off")
 	}
-	g.Fact("tokens revoked", e.until(a.TokensBefore))
+	g.Fact("tokens revoked", e.until(a.NotBefore))
 	g.Fact("tokens revoked until", positionOrNone(a.TokensUntil))
 	g.Fact("created", e.Time(a.CreatedAt))
 	g.Fact("changed", e.Time(a.ChangedAt))

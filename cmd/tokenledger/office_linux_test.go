@@ -224,7 +224,7 @@ func (p *employee) waits() {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	const field = "proved_at"
+	const field = "authenticated_at"
 	record := map[string]any{}
 	if err := json.Unmarshal(entry.Value, &record); err != nil || record[field] == nil {
 		p.t.Fatalf("the session's record has no %s: %v", field, err)

@@ -49,8 +49,8 @@ func newPolicySetCmd(e *env) *cobra.Command {
 refuses of tokens and sessions that exist already. Lifetimes apply to what is
 created from then on. With --wait the command returns when no node uses the old
 policy any more, and exits with 6 if that takes longer.`,
-		Example: `  tokenledger policy set --max-life 90d --token-makers site_admins
-  tokenledger policy set --plain-until 2027-01-01 --url-refused --wait 45s`,
+		Example: `  tokenledger policy set --max-lifetime 90d --token-issuers site_admins
+  tokenledger policy set --legacy-until 2027-01-01 --url-refused --wait 45s`,
 		Args: takes(),
 		RunE: func(c *cobra.Command, _ []string) error {
 			if err := p.check(c); err != nil {
@@ -71,7 +71,7 @@ policy any more, and exits with 6 if that takes longer.`,
 	}
 	p.declare(c.Flags())
 	f.declare(c.Flags())
-	e.completeFlag(c, "token-makers", oneOf("all", "site_admins", "superusers"))
+	e.completeFlag(c, "token-issuers", oneOf("all", "site_admins", "superusers"))
 	for _, name := range p.switches() {
 		e.completeFlag(c, name, oneOf("on", "off"))
 	}
@@ -95,28 +95,28 @@ func (e *env) changedPolicy(a *client.Answer, got proven) error {
 type policyFlags struct {
 	lengths map[string]*string
 	on      map[string]*onOff
-	makers  string
+	issuers string
 	until   string
 }
 
 func (p *policyFlags) declare(flags *pflag.FlagSet) {
 	p.lengths, p.on = map[string]*string{}, map[string]*onOff{}
 	for _, f := range [][2]string{
-		{"max-life", "longest lifetime of a token, as in 90d; 0 for no limit"},
-		{"default-life", "default lifetime if none is given; 0 for the longest"},
+		{"max-lifetime", "longest lifetime of a token, as in 90d; 0 for no limit"},
+		{"default-lifetime", "default lifetime if none is given; 0 for the longest"},
 		{"max-grace", "longest time that an old secret works after a rotation; 0 for none"},
 		{"warn-before", "how long before its end a token counts as expiring soon; 0 for never"},
 		{"session-idle", "how long a session may be unused; 0 for the default of 30m"},
-		{"session-life", "longest lifetime of a session; 0 for the default of 12h"},
+		{"session-lifetime", "longest lifetime of a session; 0 for the default of 12h"},
 	} {
 		p.lengths[f[0]] = flags.String(f[0], "", f[1])
 		flags.Lookup(f[0]).DefValue = ""
 	}
-	group(flags, groupLifetimes, "max-life", "default-life", "max-grace", "warn-before", "session-idle", "session-life")
-	flags.StringVar(&p.makers, "token-makers", "", "who can create and widen tokens: all, site_admins or superusers")
+	group(flags, groupLifetimes, "max-lifetime", "default-lifetime", "max-grace", "warn-before", "session-idle", "session-lifetime")
+	flags.StringVar(&p.issuers, "token-issuers", "", "who can create and widen tokens: all, site_admins or superusers")
 	flags.StringVar(
 		&p.until,
-		"plain-until",
+		"legacy-until",
 		"",
 		`when verifiers begin to refuse secrets of 32 hexadecimal characters, `+
 			`as in 2027-01-01 (UTC) or 2027-01-01T06:00:00Z; "" for never`,
@@ -126,7 +126,7 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 			"site-admins-any-account",
 			"let site admins create tokens of every account, not only of accounts within their sites",
 		},
-		{"plain-refused", "refuse secrets of 32 hexadecimal characters from now on"},
+		{"legacy-refused", "refuse secrets of 32 hexadecimal characters from now on"},
 		{"url-refused", "refuse tokens that were sent in a URL"},
 		{"token-sign-in", "let a token open a session"},
 	} {
@@ -134,13 +134,13 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 		p.on[f[0]] = v
 		v.declare(flags, f[0], f[1])
 	}
-	group(flags, groupIssue, "token-makers", "site-admins-any-account")
-	group(flags, groupRefuse, "plain-until", "plain-refused", "url-refused", "token-sign-in")
+	group(flags, groupIssue, "token-issuers", "site-admins-any-account")
+	group(flags, groupRefuse, "legacy-until", "legacy-refused", "url-refused", "token-sign-in")
 }
 
 // switches returns the names of the flags that are on or off.
 func (p *policyFlags) switches() []string {
-	return []string{"site-admins-any-account", "plain-refused", "url-refused", "token-sign-in"}
+	return []string{"site-admins-any-account", "legacy-refused", "url-refused", "token-sign-in"}
 }
 
 // check checks the flags, before anything is sent.
@@ -158,19 +158,19 @@ func (p *policyFlags) check(c *cobra.Command) error {
 	if p.until != "" {
 		if _, err := policyTime(p.until); err != nil {
 			return exit.Inputf(
-				"--plain-until: must be a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z",
+				"--legacy-until: must be a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z",
 			)
 		}
 	}
-	switch p.makers {
+	switch p.issuers {
 	case "", "all", "site_admins", "superusers":
 	default:
-		return exit.Inputf("--token-makers: must be all, site_admins or superusers")
+		return exit.Inputf("--token-issuers: must be all, site_admins or superusers")
 	}
 	for name := range p.on {
 		named = named || flags.Changed(name)
 	}
-	if !named && !flags.Changed("plain-until") && p.makers == "" {
+	if !named && !flags.Changed("legacy-until") && p.issuers == "" {
 		return usagef(c, "give at least one flag that changes something")
 	}
 	return nil
@@ -189,22 +189,22 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 			policy[field(name)] = d.String()
 		}
 	}
-	if flags.Changed("max-life") && !flags.Changed("default-life") &&
-		longer(policy["default_life"], policy["max_life"]) {
-		delete(policy, "default_life") // the default is then the new maximum
+	if flags.Changed("max-lifetime") && !flags.Changed("default-lifetime") &&
+		longer(policy["default_lifetime"], policy["max_lifetime"]) {
+		delete(policy, "default_lifetime") // the default is then the new maximum
 	}
 	for name, value := range p.on {
 		if flags.Changed(name) {
 			policy[field(name)] = bool(*value)
 		}
 	}
-	if p.makers != "" {
-		policy["token_makers"] = p.makers
+	if p.issuers != "" {
+		policy["token_issuers"] = p.issuers
 	}
-	if flags.Changed("plain-until") {
-		delete(policy, "plain_until")
+	if flags.Changed("legacy-until") {
+		delete(policy, "legacy_until")
 		if at, err := policyTime(p.until); err == nil {
-			policy["plain_until"] = at
+			policy["legacy_until"] = at
 		}
 	}
 }
@@ -247,22 +247,22 @@ func (e *env) drawPolicy(p api.PolicyInForce) {
 		g.Fact(name, d.String())
 	}
 	yes := func(name string, on bool) { g.Fact(name, (*onOff)(&on).String()) }
-	length("max life", p.Policy.MaxLife, "no limit")
-	length("default life", p.Policy.DefaultLife, "the longest")
+	length("max lifetime", p.Policy.MaxLifetime, "no limit")
+	length("default lifetime", p.Policy.DefaultLifetime, "the longest")
 	length("max grace", p.Policy.MaxGrace, "none")
 	length("warn before", p.Policy.WarnBefore, "never")
-	g.Fact("token makers", p.Policy.Makers)
+	g.Fact("token issuers", p.Policy.Issuers)
 	yes("site admins: any account", p.Policy.AnyAccount)
-	plain := (*onOff)(&p.Policy.PlainRefused).String()
-	if at := e.TimePtr(p.Policy.PlainUntil); at != "" && !p.Policy.PlainRefused {
-		plain = "from " + at
+	legacy := (*onOff)(&p.Policy.LegacyRefused).String()
+	if at := e.TimePtr(p.Policy.LegacyUntil); at != "" && !p.Policy.LegacyRefused {
+		legacy = "from " + at
 	}
-	g.Fact("plain refused", plain)
+	g.Fact("legacy refused", legacy)
 	yes("url refused", p.Policy.URLRefused)
 	yes("token sign-in", p.Policy.TokenSignIn)
 	length("session idle", p.Policy.SessionIdle, "30m")
-	length("session life", p.Policy.SessionLife, "12h")
-	g.Fact("tokens before", e.TimePtr(p.TokensBefore))
+	length("session lifetime", p.Policy.SessionLifetime, "12h")
+	g.Fact("tokens not before", e.TimePtr(p.NotBefore))
 	g.Fact("tokens until", positionOrNone(p.TokensUntil))
 	g.Fact("version", strconv.FormatUint(p.Version, 10))
 	g.End()

@@ -124,7 +124,7 @@ func (p *employee) provedOnce(before int) {
 	for i, a := range got {
 		whats[i] = a.what
 	}
-	want := []string{"POST /v1/tokens", "POST /v1/session/prove", "POST /v1/tokens"}
+	want := []string{"POST /v1/tokens", "POST /v1/session/reauth", "POST /v1/tokens"}
 	if !slices.Equal(whats, want) {
 		p.t.Fatalf("the ledger was asked for %v, want %v", got, want)
 	}

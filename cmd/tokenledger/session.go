@@ -125,7 +125,7 @@ func (e *env) showSession(a *client.Answer) error {
 		g.Fact("methods", strings.Join(got.Session.Methods, ", "))
 		g.Fact("opened from", got.Session.Address)
 		g.Fact("opened", e.Time(got.Session.CreatedAt))
-		g.Fact("re-authenticated", e.TimePtr(got.Session.ProvedAt))
+		g.Fact("authenticated", e.TimePtr(got.Session.AuthenticatedAt))
 		g.Fact("ends unused", e.Time(got.Session.IdleUntil))
 		g.Fact("ends", e.Time(got.Session.ExpiresAt))
 		may := strings.Join(got.Scopes, ", ")

@@ -101,8 +101,8 @@ func (s State) whyVoid(e *events.Event) string {
 		return "its actor's token has ended"
 	case !t.Expires.IsZero() && !e.Time.Before(t.Expires):
 		return "its actor's token has expired"
-	case t.Created.Before(a.TokensBefore),
-		t.Created.Before(p.TokensBefore),
+	case t.Created.Before(a.NotBefore),
+		t.Created.Before(p.NotBefore),
 		t.CreatedIn < a.TokensUntil,
 		t.CreatedIn < p.TokensUntil:
 		return "its actor's token has ended with others"
@@ -290,8 +290,8 @@ func (s State) Policy() events.PolicyState {
 			p.Policy = set.Policy
 		}
 		if cut, ok := e.Change.(*events.PolicyTokensRevoked); ok {
-			p.TokensBefore = latest(p.TokensBefore, cut.Before)
-			if cut.Before.IsZero() {
+			p.NotBefore = latest(p.NotBefore, cut.NotBefore)
+			if cut.NotBefore.IsZero() {
 				p.TokensUntil = e.at
 			}
 		}
@@ -322,12 +322,12 @@ func (s State) Account(id events.AccountID) (events.Account, bool) {
 			a.SelfService = *edit.SelfService
 		}
 		if cut, ok := e.Change.(*events.AccountTokensRevoked); ok {
-			a.TokensBefore = latest(a.TokensBefore, cut.Before)
-			if cut.Before.IsZero() {
+			a.NotBefore = latest(a.NotBefore, cut.NotBefore)
+			if cut.NotBefore.IsZero() {
 				a.TokensUntil = e.at
 			}
 		}
-		if end, ok := e.Change.(*events.AccountProofChanged); ok && end.EndsSessions {
+		if end, ok := e.Change.(*events.AccountCredentialChanged); ok && end.EndsSessions {
 			a.SessionsFrom, a.SessionKept = e.at, end.Kept
 		}
 	}
@@ -406,7 +406,7 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 					Digest:   r.Digest,
 					Since:    e.Time,
 					Until:    secret.Until,
-					Form:     r.Form,
+					Format:   r.Format,
 					IssuedBy: s.issuer(e),
 				},
 			)
@@ -446,7 +446,7 @@ func (s State) Secret(d events.Digest) (Secret, bool) {
 		if !ok || given.Digest != d {
 			continue
 		}
-		secret := Secret{Token: events.TokenID(e.About), Given: e.at, Plain: given.Form == events.FormHex32}
+		secret := Secret{Token: events.TokenID(e.About), Given: e.at, Plain: given.Format == events.FormatHex32}
 		rotations := 0
 		for _, later := range s.log[i+1:] {
 			r, ok := later.Change.(*events.TokenRotated)
@@ -487,9 +487,9 @@ func (s State) Use(d events.Digest, now time.Time) (Use, bool) {
 		return Use{}, false
 	case secret.Superseded, over(secret.Until):
 		return Use{}, false
-	case secret.Plain && s.Policy().PlainRefused, secret.Plain && over(s.Policy().PlainUntil):
+	case secret.Plain && s.Policy().LegacyRefused, secret.Plain && over(s.Policy().LegacyUntil):
 		return Use{}, false
-	case a.Suspended, a.Erased, t.Created.Before(a.TokensBefore), t.Created.Before(s.Policy().TokensBefore),
+	case a.Suspended, a.Erased, t.Created.Before(a.NotBefore), t.Created.Before(s.Policy().NotBefore),
 		t.CreatedIn < a.TokensUntil, t.CreatedIn < s.Policy().TokensUntil:
 		return Use{}, false
 	}

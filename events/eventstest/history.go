@@ -235,9 +235,9 @@ func (h *historian) changeAccount() {
 	case roll < 85:
 		c = &events.AccountResumed{}
 	case roll < 88:
-		c = &events.AccountTokensRevoked{Before: h.cutoff(), Reason: h.label()}
+		c = &events.AccountTokensRevoked{NotBefore: h.cutoff(), Reason: h.label()}
 	case roll < 92:
-		c = h.changeProof()
+		c = h.changeCredential()
 	case roll < 95:
 		c = h.endSession()
 	case roll < 97:
@@ -251,8 +251,8 @@ func (h *historian) changeAccount() {
 	}
 }
 
-func (h *historian) changeProof() *events.AccountProofChanged {
-	c := &events.AccountProofChanged{Proof: events.ProofPassword, EndsSessions: h.chance(70)}
+func (h *historian) changeCredential() *events.AccountCredentialChanged {
+	c := &events.AccountCredentialChanged{Credential: events.CredentialPassword, EndsSessions: h.chance(70)}
 	if c.EndsSessions && len(h.sessions) > 0 && h.chance(50) {
 		c.Kept = pick(h.rng, h.sessions).Session
 	}
@@ -269,7 +269,7 @@ func (h *historian) endSession() *events.AccountSessionEnded {
 func (h *historian) changePolicy() {
 	switch roll := h.rng.IntN(100); {
 	case roll < 20:
-		h.event(events.PolicyName, &events.PolicyTokensRevoked{Before: h.cutoff(), Reason: h.label()})
+		h.event(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: h.cutoff(), Reason: h.label()})
 		return
 	case roll < 30:
 		h.event(events.PolicyName, &events.PolicyUnchanged{Command: h.label()})
@@ -280,16 +280,16 @@ func (h *historian) changePolicy() {
 	}
 	life := h.rng.Int64N(400 * 86400)
 	p := events.Policy{
-		MaxLife: life, DefaultLife: h.rng.Int64N(life + 1), MaxGrace: h.rng.Int64N(40 * 86400),
-		Makers: pick(
+		MaxLifetime: life, DefaultLifetime: h.rng.Int64N(life + 1), MaxGrace: h.rng.Int64N(40 * 86400),
+		Issuers: pick(
 			h.rng,
-			[]events.Makers{"", events.MakersAll, events.MakersSiteAdmins, events.MakersSuperusers},
+			[]events.IssuerPolicy{"", events.IssuersAll, events.IssuersSiteAdmins, events.IssuersSuperusers},
 		),
-		PlainRefused: h.chance(10), URLRefused: h.chance(30), TokenSignIn: h.chance(20),
+		LegacyRefused: h.chance(10), URLRefused: h.chance(30), TokenSignIn: h.chance(20),
 		SiteAdminsAnyAccount: life%5 == 0,
 	}
 	if h.chance(50) {
-		p.WarnBefore, p.SessionIdle, p.SessionLife = h.rng.Int64N(
+		p.WarnBefore, p.SessionIdle, p.SessionLifetime = h.rng.Int64N(
 			40*86400,
 		), h.rng.Int64N(
 			3600,
@@ -298,7 +298,7 @@ func (h *historian) changePolicy() {
 		)
 	}
 	if h.chance(30) {
-		p.PlainUntil = h.expiry()
+		p.LegacyUntil = h.expiry()
 	}
 	h.event(events.PolicyName, &events.PolicySet{Policy: p})
 }
@@ -415,7 +415,7 @@ func (h *historian) secret() events.SecretRecord {
 	h.run.Digests = append(h.run.Digests, s.Digest())
 	r := SecretRecord(s.Digest())
 	if h.chance(8) {
-		r.Form = events.FormHex32
+		r.Format = events.FormatHex32
 	}
 	return r
 }

@@ -42,7 +42,7 @@ var (
 	KeyReused            = Type{"key_reused", http.StatusUnprocessableEntity, "Idempotency key reused"}
 	SignInFailed         = Type{"sign_in_failed", http.StatusUnauthorized, "Sign-in failed"}
 	SecondFactorRequired = Type{"second_factor_required", http.StatusUnauthorized, "Second factor required"}
-	ProofRequired        = Type{"proof_required", http.StatusUnauthorized, "Re-authentication required"}
+	ReauthRequired       = Type{"reauth_required", http.StatusUnauthorized, "Re-authentication required"}
 	TooManyAttempts      = Type{"too_many_attempts", http.StatusTooManyRequests, "Too many failed attempts"}
 	RateLimited          = Type{"rate_limited", http.StatusTooManyRequests, "Rate limit exceeded"}
 	Busy                 = Type{"busy", http.StatusTooManyRequests, "Too many concurrent requests"}
@@ -54,7 +54,7 @@ var (
 func All() []Type {
 	return []Type{
 		InvalidRequest, MalformedRequest, Unauthenticated, Forbidden, NotFound, Method, NotAcceptable, Exists, Ended,
-		Conflict, Stale, BodyTooLarge, UnsupportedMedia, KeyReused, SignInFailed, SecondFactorRequired, ProofRequired,
+		Conflict, Stale, BodyTooLarge, UnsupportedMedia, KeyReused, SignInFailed, SecondFactorRequired, ReauthRequired,
 		TooManyAttempts, RateLimited, Busy, Internal, Unavailable,
 	}
 }

@@ -51,7 +51,7 @@ var badAuthority = []bad{
 	{name: "65 scopes by edit", line: "PATCH /v1/tokens/{bob.id}", body: fmt.Sprintf(`{"scopes":["view:site/1"%s]}`, strings.Repeat(`,"view:site/1"`, 64)), status: 422, code: "invalid_request"},
 	{name: "65 grants", line: "PUT /v1/accounts/bob/grants", body: fmt.Sprintf(`{"grants":["view:site/1"%s]}`, strings.Repeat(`,"view:site/1"`, 64)), status: 422, code: "invalid_request"},
 	{name: "65 networks for a new token", line: "POST /v1/tokens", body: fmt.Sprintf(`{"scopes":["view:site/1"],"constraints":{"cidrs":["192.0.2.0/24"%s]}}`, strings.Repeat(`,"192.0.2.0/24"`, 64)), status: 422, code: "invalid_request"},
-	{name: "10 MiB of policy", line: "PUT /v1/policy", body: `{"token_makers":"` + strings.Repeat("a", 10<<20) + `"}`, status: 413, code: "body_too_large"},
+	{name: "10 MiB of policy", line: "PUT /v1/policy", body: `{"token_issuers":"` + strings.Repeat("a", 10<<20) + `"}`, status: 413, code: "body_too_large"},
 	{name: "10 MiB of an account", line: "PATCH /v1/accounts/bob", body: `{"owner":"` + strings.Repeat("a", 10<<20) + `"}`, status: 413, code: "body_too_large"},
 
 	// Accounts: owners, logins, people.
@@ -152,26 +152,26 @@ var badAuthority = []bad{
 	// Policy.
 	{name: "a policy that is nothing", line: "PUT /v1/policy", status: 400, code: "malformed_request"},
 	{name: "a policy by a user", line: "PUT /v1/policy", header: by("bob.mint"), body: `{}`, status: 403, code: "forbidden"},
-	{name: "a policy by an admin", line: "PUT /v1/policy", header: by("dave.mint"), body: `{"token_makers":"all"}`, status: 403, code: "forbidden"},
+	{name: "a policy by an admin", line: "PUT /v1/policy", header: by("dave.mint"), body: `{"token_issuers":"all"}`, status: 403, code: "forbidden"},
 	{name: "a policy by an auditor", line: "PUT /v1/policy", header: by("audit"), body: `{}`, status: 403, code: "forbidden"},
-	{name: "a negative longest life", line: "PUT /v1/policy", body: `{"max_life":-1}`, status: 422, code: "invalid_request"},
+	{name: "a negative longest life", line: "PUT /v1/policy", body: `{"max_lifetime":-1}`, status: 422, code: "invalid_request"},
 	{name: "a negative grace in the policy", line: "PUT /v1/policy", body: `{"max_grace":"-1h"}`, status: 422, code: "invalid_request"},
 	{name: "half a second of grace", line: "PUT /v1/policy", body: `{"max_grace":"500ms"}`, status: 422, code: "invalid_request"},
-	{name: "a life of 201 years", line: "PUT /v1/policy", body: `{"max_life":"73365d"}`, status: 422, code: "invalid_request"},
-	{name: "a life of 2^63-1 seconds", line: "PUT /v1/policy", body: `{"max_life":9223372036854775807}`, status: 422, code: "invalid_request"},
-	{name: "a usual life that is longer than the longest", line: "PUT /v1/policy", body: `{"max_life":"30d","default_life":"31d"}`, status: 422, code: "invalid_request"},
-	{name: "a session that rests for longer than it is", line: "PUT /v1/policy", body: `{"session_life":"1h","session_idle":"2h"}`, status: 422, code: "invalid_request"},
-	{name: "a session that is shorter than the usual rest", line: "PUT /v1/policy", body: `{"session_life":"10m"}`, status: 422, code: "invalid_request"},
-	{name: "a session of 31 days", line: "PUT /v1/policy", body: `{"session_life":"31d"}`, status: 422, code: "invalid_request"},
-	{name: "unknown makers", line: "PUT /v1/policy", body: `{"token_makers":"nobody"}`, status: 422, code: "invalid_request"},
-	{name: "makers in capitals", line: "PUT /v1/policy", body: `{"token_makers":"ALL"}`, status: 422, code: "invalid_request"},
-	{name: "empty makers", line: "PUT /v1/policy", body: `{"token_makers":""}`, status: 422, code: "invalid_request"},
-	{name: "plain secrets until the year 9999", line: "PUT /v1/policy", body: `{"plain_until":"9999-12-31T23:59:59Z"}`, status: 422, code: "invalid_request"},
-	{name: "plain secrets until past the year 9999", line: "PUT /v1/policy", body: `{"plain_until":"9999-12-31T23:59:59-23:59"}`, status: 422, code: "invalid_request"},
-	{name: "plain secrets until the year 1", line: "PUT /v1/policy", body: `{"plain_until":"0001-01-01T00:00:00Z"}`, status: 422, code: "invalid_request"},
-	{name: "plain secrets until tomorrow", line: "PUT /v1/policy", body: `{"plain_until":"tomorrow"}`, status: 422, code: "invalid_request"},
-	{name: "a policy by the log's names", line: "PUT /v1/policy", body: `{"max_life_s":3600}`, status: 422, code: "invalid_request"},
-	{name: "a policy with what cannot be set", line: "PUT /v1/policy", body: `{"tokens_before":"2020-01-01T00:00:00Z"}`, status: 422, code: "invalid_request"},
+	{name: "a life of 201 years", line: "PUT /v1/policy", body: `{"max_lifetime":"73365d"}`, status: 422, code: "invalid_request"},
+	{name: "a life of 2^63-1 seconds", line: "PUT /v1/policy", body: `{"max_lifetime":9223372036854775807}`, status: 422, code: "invalid_request"},
+	{name: "a usual life that is longer than the longest", line: "PUT /v1/policy", body: `{"max_lifetime":"30d","default_lifetime":"31d"}`, status: 422, code: "invalid_request"},
+	{name: "a session that rests for longer than it is", line: "PUT /v1/policy", body: `{"session_lifetime":"1h","session_idle":"2h"}`, status: 422, code: "invalid_request"},
+	{name: "a session that is shorter than the usual rest", line: "PUT /v1/policy", body: `{"session_lifetime":"10m"}`, status: 422, code: "invalid_request"},
+	{name: "a session of 31 days", line: "PUT /v1/policy", body: `{"session_lifetime":"31d"}`, status: 422, code: "invalid_request"},
+	{name: "unknown issuers", line: "PUT /v1/policy", body: `{"token_issuers":"nobody"}`, status: 422, code: "invalid_request"},
+	{name: "issuers in capitals", line: "PUT /v1/policy", body: `{"token_issuers":"ALL"}`, status: 422, code: "invalid_request"},
+	{name: "empty issuers", line: "PUT /v1/policy", body: `{"token_issuers":""}`, status: 422, code: "invalid_request"},
+	{name: "plain secrets until the year 9999", line: "PUT /v1/policy", body: `{"legacy_until":"9999-12-31T23:59:59Z"}`, status: 422, code: "invalid_request"},
+	{name: "plain secrets until past the year 9999", line: "PUT /v1/policy", body: `{"legacy_until":"9999-12-31T23:59:59-23:59"}`, status: 422, code: "invalid_request"},
+	{name: "plain secrets until the year 1", line: "PUT /v1/policy", body: `{"legacy_until":"0001-01-01T00:00:00Z"}`, status: 422, code: "invalid_request"},
+	{name: "plain secrets until tomorrow", line: "PUT /v1/policy", body: `{"legacy_until":"tomorrow"}`, status: 422, code: "invalid_request"},
+	{name: "a policy by the log's names", line: "PUT /v1/policy", body: `{"max_lifetime_s":3600}`, status: 422, code: "invalid_request"},
+	{name: "a policy with what cannot be set", line: "PUT /v1/policy", body: `{"tokens_not_before":"2020-01-01T00:00:00Z"}`, status: 422, code: "invalid_request"},
 	{name: "a policy with a version", line: "PUT /v1/policy", body: `{"version":1}`, status: 422, code: "invalid_request"},
 	{name: "a policy with a field twice", line: "PUT /v1/policy", body: `{"url_refused":true,"url_refused":false}`, status: 400, code: "malformed_request"},
 	{name: "text for yes in a policy", line: "PUT /v1/policy", body: `{"url_refused":"false"}`, status: 422, code: "invalid_request"},
@@ -510,20 +510,20 @@ func TestRevokeTwice(t *testing.T) {
 func TestPolicyOverHTTP(t *testing.T) {
 	w := settle(t)
 	got := w.must("GET /v1/policy", nil, "Authorization: Bearer "+w.secret["bob"])
-	if got.text("policy", "max_life") != "365d" || got.text("policy", "token_makers") != "all" || got.at("policy", "session_idle") != nil || got.header.Get("ETag") != fmt.Sprintf(`"%v"`, got.at("version")) {
+	if got.text("policy", "max_lifetime") != "365d" || got.text("policy", "token_issuers") != "all" || got.at("policy", "session_idle") != nil || got.header.Get("ETag") != fmt.Sprintf(`"%v"`, got.at("version")) {
 		t.Errorf("the first policy: %s", got.raw)
 	}
 	until := time.Now().Add(time.Hour).In(time.FixedZone("", 3600)).Format(time.RFC3339)
-	set := w.must("PUT /v1/policy?wait=10s", m{"max_life": 90 * 24 * 3600, "default_life": "36h", "token_makers": "superusers", "plain_until": until, "url_refused": true, "session_idle": "1h30m"}, "If-Match: "+got.header.Get("ETag"), "Idempotency-Key: p")
+	set := w.must("PUT /v1/policy?wait=10s", m{"max_lifetime": 90 * 24 * 3600, "default_lifetime": "36h", "token_issuers": "superusers", "legacy_until": until, "url_refused": true, "session_idle": "1h30m"}, "If-Match: "+got.header.Get("ETag"), "Idempotency-Key: p")
 	want := m{
-		"max_life": "90d", "default_life": "36h", "max_grace": nil, "warn_before": nil, "token_makers": "superusers", "url_refused": true, "plain_refused": nil, "session_idle": "1h30m",
+		"max_lifetime": "90d", "default_lifetime": "36h", "max_grace": nil, "warn_before": nil, "token_issuers": "superusers", "url_refused": true, "legacy_refused": nil, "session_idle": "1h30m",
 	}
 	for field, want := range want {
 		if set.at("policy", field) != want {
 			t.Errorf("%s is %v, want %v", field, set.at("policy", field), want)
 		}
 	}
-	if at, err := time.Parse(time.RFC3339, set.text("policy", "plain_until")); err != nil || at.In(time.FixedZone("", 3600)).Format(time.RFC3339) != until || set.at("receipt", "complete") != true || set.at("receipt", "covers") != set.at("position") {
+	if at, err := time.Parse(time.RFC3339, set.text("policy", "legacy_until")); err != nil || at.In(time.FixedZone("", 3600)).Format(time.RFC3339) != until || set.at("receipt", "complete") != true || set.at("receipt", "covers") != set.at("position") {
 		t.Errorf("set: %s", set.raw)
 	}
 	at := w.changes()
@@ -536,12 +536,12 @@ func TestPolicyOverHTTP(t *testing.T) {
 	if a := w.do("POST /v1/tokens", m{"scopes": []string{"view:site/2"}}, "Authorization: Bearer "+w.secret["bob.mint"]); a.code() != "forbidden" || !strings.Contains(a.text("detail"), "superuser") {
 		t.Errorf("a token against the policy: %s", a.raw)
 	}
-	all := w.must("PUT /v1/policy", m{"token_makers": "all"})
-	if all.text("policy", "token_makers") != "all" || all.at("policy", "max_life") != nil {
+	all := w.must("PUT /v1/policy", m{"token_issuers": "all"})
+	if all.text("policy", "token_issuers") != "all" || all.at("policy", "max_lifetime") != nil {
 		t.Errorf("all of it left out: %s", all.raw)
 	}
 	at = w.changes()
 	if w.must("PUT /v1/policy", m{}); w.changes() != at {
-		t.Error("makers that are left out are not all")
+		t.Error("issuers that are left out are not all")
 	}
 }

@@ -22,7 +22,7 @@ func TestChallenges(t *testing.T) {
 	}{
 		{
 			// RFC 9470 section 3.
-			fmt.Errorf("x: %w", &ledger.ReauthError{Operation: "create a token", MaxAge: 5 * time.Minute}), 401, "proof_required", "WWW-Authenticate",
+			fmt.Errorf("x: %w", &ledger.ReauthError{Operation: "create a token", MaxAge: 5 * time.Minute}), 401, "reauth_required", "WWW-Authenticate",
 			`Bearer realm="tokenledger", error="insufficient_user_authentication", error_description="re-authentication is required", max_age="300"`,
 		},
 		{signin.ErrFailed, 401, "sign_in_failed", "WWW-Authenticate", `Bearer realm="tokenledger"`},

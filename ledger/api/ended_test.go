@@ -54,7 +54,7 @@ func (s *scene) changes() []changing {
 		{line: "POST /v1/sessions/" + s.session + "/end", body: m{}},
 		{line: "POST /v1/sessions/end", body: m{"account": s.victim}},
 		{line: "POST /v1/session/end", body: m{}, own: true},
-		{line: "POST /v1/session/prove", body: m{"password": goodPassword}, own: true},
+		{line: "POST /v1/session/reauth", body: m{"password": goodPassword}, own: true},
 		{line: "PUT /v1/password", body: m{"old": goodPassword, "new": otherPassword + " late"}, own: true},
 		{line: "POST /v1/second-factor", body: m{}, own: true},
 		{line: "POST /v1/second-factor/confirm", body: m{"code": "123456"}, own: true},

@@ -156,7 +156,7 @@ func (p *people) testSession() (mine string) {
 	t := p.t
 	a := p.ask("POST /v1/session", m{"login": "ANNA", "password": goodPassword}, "", 200, "")
 	mine = a.text("secret")
-	if !strings.HasPrefix(mine, "tlx_") || a.text("session", "account") != p.anna || a.at("session", "methods").([]any)[0] != "pwd" || a.text("session", "proved_at") == "" {
+	if !strings.HasPrefix(mine, "tlx_") || a.text("session", "account") != p.anna || a.at("session", "methods").([]any)[0] != "pwd" || a.text("session", "authenticated_at") == "" {
 		t.Errorf("sign-in: %s", a.raw)
 	}
 	a = p.ask("GET /v1/session", nil, mine, 200, "")
@@ -195,10 +195,10 @@ func (p *people) testSecondFactor(mine string) (other string) {
 	p.ask("POST /v1/session", m{"login": "anna", "password": goodPassword}, "", 401, "second_factor_required")
 	p.ask("POST /v1/session", m{"login": "anna", "password": goodPassword, "code": code}, "", 401, "sign_in_failed")
 	other = p.ask("POST /v1/session", m{"login": "anna", "password": goodPassword, "code": codes[0]}, "", 200, "").text("secret")
-	p.ask("POST /v1/session/prove", m{}, mine, 422, "invalid_request")
-	p.ask("POST /v1/session/prove", m{"password": otherPassword}, mine, 401, "sign_in_failed")
-	p.ask("POST /v1/session/prove", m{"code": codes[1]}, mine, 200, "")
-	p.ask("POST /v1/session/prove", m{"password": goodPassword}, p.root, 403, "forbidden")
+	p.ask("POST /v1/session/reauth", m{}, mine, 422, "invalid_request")
+	p.ask("POST /v1/session/reauth", m{"password": otherPassword}, mine, 401, "sign_in_failed")
+	p.ask("POST /v1/session/reauth", m{"code": codes[1]}, mine, 200, "")
+	p.ask("POST /v1/session/reauth", m{"password": goodPassword}, p.root, 403, "forbidden")
 	for _, path := range []string{"POST /v1/second-factor", "POST /v1/second-factor/recovery-codes"} {
 		p.ask(path, nil, mine, 422, "invalid_request")
 		p.ask(path, m{"code": "1"}, mine, 401, "sign_in_failed")

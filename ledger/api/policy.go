@@ -13,28 +13,28 @@ import (
 // Policy holds the rules for all tokens and sessions. A request and an answer
 // leave out the same fields, so sending back what was read changes nothing.
 type Policy struct {
-	MaxLife     *Duration `json:"max_life,omitempty" doc:"maximum lifetime of tokens that are created or extended from now on; default: no limit"`
-	DefaultLife *Duration `json:"default_life,omitempty" doc:"lifetime of a token that is created without one; default: the maximum"`
-	MaxGrace    *Duration `json:"max_grace,omitempty" doc:"maximum time that the old secret stays valid after a rotation; default: it ends immediately"`
-	WarnBefore  *Duration `json:"warn_before,omitempty" doc:"how long before its expiry a token counts as expiring soon; default: never"`
+	MaxLifetime     *Duration `json:"max_lifetime,omitempty" doc:"maximum lifetime of tokens that are created or extended from now on; default: no limit"`
+	DefaultLifetime *Duration `json:"default_lifetime,omitempty" doc:"lifetime of a token that is created without one; default: the maximum"`
+	MaxGrace        *Duration `json:"max_grace,omitempty" doc:"maximum time that the old secret stays valid after a rotation; default: it ends immediately"`
+	WarnBefore      *Duration `json:"warn_before,omitempty" doc:"how long before its expiry a token counts as expiring soon; default: never"`
 
-	Makers       string     `json:"token_makers,omitempty" enum:"all,site_admins,superusers" doc:"who can create, widen, rotate and resume tokens; default: all"`
-	AnyAccount   bool       `json:"site_admins_any_account,omitempty" doc:"site admins can create, widen and rotate tokens of every account; default: only of accounts whose grants are all on the admin's sites. Applications behind a proxy treat the holder of such a token as that account"`
-	PlainRefused bool       `json:"plain_refused,omitempty" doc:"refuse secrets in the format hex32"`
-	PlainUntil   *time.Time `json:"plain_until,omitempty" doc:"refuse secrets in the format hex32 from this time on; default: never"`
-	URLRefused   bool       `json:"url_refused,omitempty" doc:"refuse every token that is sent in a URL"`
+	Issuers       string     `json:"token_issuers,omitempty" enum:"all,site_admins,superusers" doc:"who can create, widen, rotate and resume tokens; default: all"`
+	AnyAccount    bool       `json:"site_admins_any_account,omitempty" doc:"site admins can create, widen and rotate tokens of every account; default: only of accounts whose grants are all on the admin's sites. Applications behind a proxy treat the holder of such a token as that account"`
+	LegacyRefused bool       `json:"legacy_refused,omitempty" doc:"refuse secrets in the format hex32"`
+	LegacyUntil   *time.Time `json:"legacy_until,omitempty" doc:"refuse secrets in the format hex32 from this time on; default: never"`
+	URLRefused    bool       `json:"url_refused,omitempty" doc:"refuse every token that is sent in a URL"`
 
-	TokenSignIn bool      `json:"token_sign_in,omitempty" doc:"a token can open a session; such a session cannot re-authenticate"`
-	SessionIdle *Duration `json:"session_idle,omitempty" doc:"a session ends if it is not used for this long; default: 30m"`
-	SessionLife *Duration `json:"session_life,omitempty" doc:"maximum lifetime of a session, 30d at most; default: 12h"`
+	TokenSignIn     bool      `json:"token_sign_in,omitempty" doc:"a token can open a session; such a session cannot re-authenticate"`
+	SessionIdle     *Duration `json:"session_idle,omitempty" doc:"a session ends if it is not used for this long; default: 30m"`
+	SessionLifetime *Duration `json:"session_lifetime,omitempty" doc:"maximum lifetime of a session, 30d at most; default: 12h"`
 }
 
 // PolicyInForce is the current policy with its version and cut-offs.
 type PolicyInForce struct {
-	Policy       Policy     `json:"policy" doc:"change it and send it back with PUT"`
-	TokensBefore *time.Time `json:"tokens_before,omitempty" doc:"all tokens that were created before this time are revoked; see POST /v1/revocations"`
-	TokensUntil  uint64     `json:"tokens_until,omitempty" doc:"all tokens that were created at a lower position are revoked; see POST /v1/revocations"`
-	Version      uint64     `json:"version" doc:"position of the last event about the policy; also its ETag"`
+	Policy      Policy     `json:"policy" doc:"change it and send it back with PUT"`
+	NotBefore   *time.Time `json:"tokens_not_before,omitempty" doc:"all tokens that were created before this time are revoked; see POST /v1/revocations"`
+	TokensUntil uint64     `json:"tokens_until,omitempty" doc:"all tokens that were created at a lower position are revoked; see POST /v1/revocations"`
+	Version     uint64     `json:"version" doc:"position of the last event about the policy; also its ETag"`
 }
 
 type getPolicyOutput struct {
@@ -104,26 +104,26 @@ func (a *api) setPolicy(ctx context.Context, in *setPolicyInput) (*setPolicyOutp
 // parse turns a policy into the ledger's.
 func (p Policy) parse() (events.Policy, error) {
 	out := events.Policy{
-		Makers:               events.Makers(p.Makers),
-		PlainRefused:         p.PlainRefused,
+		Issuers:              events.IssuerPolicy(p.Issuers),
+		LegacyRefused:        p.LegacyRefused,
 		URLRefused:           p.URLRefused,
 		TokenSignIn:          p.TokenSignIn,
 		SiteAdminsAnyAccount: p.AnyAccount,
 	}
-	if out.Makers == events.MakersAll {
-		out.Makers = "" // the log has one spelling for it
+	if out.Issuers == events.IssuersAll {
+		out.Issuers = "" // the log has one spelling for it
 	}
 	for _, f := range []struct {
 		name  string
 		given *Duration
 		into  *int64
 	}{
-		{"max_life", p.MaxLife, &out.MaxLife},
-		{"default_life", p.DefaultLife, &out.DefaultLife},
+		{"max_lifetime", p.MaxLifetime, &out.MaxLifetime},
+		{"default_lifetime", p.DefaultLifetime, &out.DefaultLifetime},
 		{"max_grace", p.MaxGrace, &out.MaxGrace},
 		{"warn_before", p.WarnBefore, &out.WarnBefore},
 		{"session_idle", p.SessionIdle, &out.SessionIdle},
-		{"session_life", p.SessionLife, &out.SessionLife},
+		{"session_lifetime", p.SessionLifetime, &out.SessionLifetime},
 	} {
 		if f.given == nil {
 			continue
@@ -134,9 +134,9 @@ func (p Policy) parse() (events.Policy, error) {
 		}
 		*f.into = int64(d / time.Second)
 	}
-	if p.PlainUntil != nil {
-		if out.PlainUntil = p.PlainUntil.UTC(); out.PlainUntil.IsZero() {
-			return out, fieldError("plain_until", "not a valid time; send one such as 2027-01-31T00:00:00Z")
+	if p.LegacyUntil != nil {
+		if out.LegacyUntil = p.LegacyUntil.UTC(); out.LegacyUntil.IsZero() {
+			return out, fieldError("legacy_until", "not a valid time; send one such as 2027-01-31T00:00:00Z")
 		}
 	}
 	return out, nil
@@ -151,25 +151,25 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 	}
 	out := PolicyInForce{
 		Policy: Policy{
-			MaxLife:      duration(p.MaxLife),
-			DefaultLife:  duration(p.DefaultLife),
-			MaxGrace:     duration(p.MaxGrace),
-			WarnBefore:   duration(p.WarnBefore),
-			Makers:       string(p.Makers),
-			PlainRefused: p.PlainRefused,
-			PlainUntil:   timeOrNil(p.PlainUntil),
-			URLRefused:   p.URLRefused,
-			AnyAccount:   p.SiteAdminsAnyAccount,
-			TokenSignIn:  p.TokenSignIn,
-			SessionIdle:  duration(p.SessionIdle),
-			SessionLife:  duration(p.SessionLife),
+			MaxLifetime:     duration(p.MaxLifetime),
+			DefaultLifetime: duration(p.DefaultLifetime),
+			MaxGrace:        duration(p.MaxGrace),
+			WarnBefore:      duration(p.WarnBefore),
+			Issuers:         string(p.Issuers),
+			LegacyRefused:   p.LegacyRefused,
+			LegacyUntil:     timeOrNil(p.LegacyUntil),
+			URLRefused:      p.URLRefused,
+			AnyAccount:      p.SiteAdminsAnyAccount,
+			TokenSignIn:     p.TokenSignIn,
+			SessionIdle:     duration(p.SessionIdle),
+			SessionLifetime: duration(p.SessionLifetime),
 		},
-		TokensBefore: timeOrNil(p.TokensBefore),
-		TokensUntil:  uint64(p.TokensUntil),
-		Version:      uint64(p.Version),
+		NotBefore:   timeOrNil(p.NotBefore),
+		TokensUntil: uint64(p.TokensUntil),
+		Version:     uint64(p.Version),
 	}
-	if out.Policy.Makers == "" {
-		out.Policy.Makers = string(events.MakersAll)
+	if out.Policy.Issuers == "" {
+		out.Policy.Issuers = string(events.IssuersAll)
 	}
 	return out
 }

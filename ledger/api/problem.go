@@ -69,7 +69,7 @@ func problemFor(err error) *Problem {
 		p.after = tooMany.After
 		return p
 	case errors.As(err, &proof):
-		p := problem("proof_required", err.Error())
+		p := problem("reauth_required", err.Error())
 		p.maxAge = proof.MaxAge
 		return p
 	case errors.Is(err, signin.ErrFailed):
@@ -91,7 +91,7 @@ func problemFor(err error) *Problem {
 		return p
 	case errors.As(err, &missing):
 		p := problem("not_found", err.Error())
-		p.Receipt = showReceipt(missing.Proof)
+		p.Receipt = showReceipt(missing.Status)
 		return p
 	case errors.As(err, &field):
 		p := problem("invalid_request", err.Error())
@@ -258,7 +258,7 @@ func setChallenge(h http.Header, p *Problem) {
 		h.Set("WWW-Authenticate", challenge)
 	case "sign_in_failed", "second_factor_required": // RFC 9110 section 15.5.2 wants one
 		h.Set("WWW-Authenticate", `Bearer realm="tokenledger"`)
-	case "proof_required": // RFC 9470 section 3
+	case "reauth_required": // RFC 9470 section 3
 		h.Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="tokenledger", error="insufficient_user_authentication", `+
 			`error_description="re-authentication is required", max_age="%d"`, int(p.maxAge.Seconds())))
 	case "too_many_attempts", "rate_limited", "busy":

@@ -96,12 +96,12 @@ func (a *api) awaitReceipt(ctx context.Context, covers events.Position, wait tim
 	}
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	p := a.ledger.Prove(ctx, covers)
+	p := a.ledger.AwaitReceipt(ctx, covers)
 	*reflects = max(*reflects, uint64(p.Receipt))
 	return showReceipt(p)
 }
 
-func showReceipt(p ledger.Proof) *Receipt {
+func showReceipt(p ledger.ReceiptStatus) *Receipt {
 	out := &Receipt{
 		Complete: p.Complete, Covers: uint64(p.Covers), Position: uint64(p.Receipt), NotRecorded: p.Unrecorded,
 		Barrier: uint64(p.Barrier), LeaseMS: p.Lease.Milliseconds(), AskedAt: p.Asked, TookMS: p.Took.Milliseconds(),

@@ -70,15 +70,15 @@ func (a *api) revokeTokens(ctx context.Context, in *revokeTokensInput) (*revokeT
 	b := in.Body
 	r := ledger.RevokeMany{
 		Account: b.Account, App: b.App, Device: b.Device, Scope: b.Scope, Reason: b.Reason,
-		IncludeSelf: b.IncludeSelf, DryRun: b.DryRun, Prove: wait > 0 && !b.DryRun,
+		IncludeSelf: b.IncludeSelf, DryRun: b.DryRun, StartReceipt: wait > 0 && !b.DryRun,
 	}
 	if b.CreatedBefore != nil {
-		r.Before = b.CreatedBefore.UTC()
-		if r.Before.IsZero() {
+		r.CreatedBefore = b.CreatedBefore.UTC()
+		if r.CreatedBefore.IsZero() {
 			return nil, fieldError("created_before", "not a valid time; send one such as 2027-01-31T00:00:00Z")
 		}
 	}
-	filter := []any{r.Account, r.App, r.Device, r.Scope, r.Before}
+	filter := []any{r.Account, r.App, r.Device, r.Scope, r.CreatedBefore}
 	caller := callerFrom(ctx)
 	after, err := Page{Cursor: b.Cursor}.decodeCursor("revocations", perCaller(caller, filter))
 	if err != nil {

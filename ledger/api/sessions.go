@@ -13,24 +13,25 @@ import (
 
 // Session is a session as clients see it, without its secret.
 type Session struct {
-	ID        string     `json:"id" example:"ses_01jd3qk8z5n0v7m2x4c6b8a9ef"`
-	Account   string     `json:"account" doc:"id of the session's account"`
-	Current   bool       `json:"current" doc:"the session sent this request"`
-	Methods   []string   `json:"methods" doc:"how the person authenticated (RFC 8176); empty if a token opened the session"`
-	Address   string     `json:"address,omitempty" doc:"IP address that opened the session"`
-	Token     string     `json:"token,omitempty" doc:"id of the token that opened the session; the session ends with it"`
-	CreatedAt time.Time  `json:"created_at"`
-	SeenAt    time.Time  `json:"seen_at" doc:"when the session was last used, to the minute"`
-	ProvedAt  *time.Time `json:"proved_at,omitempty" doc:"when the person last authenticated"`
-	IdleUntil time.Time  `json:"idle_until" doc:"when the session ends if it is not used"`
-	ExpiresAt time.Time  `json:"expires_at" doc:"when the session ends in any case"`
+	ID              string     `json:"id" example:"ses_01jd3qk8z5n0v7m2x4c6b8a9ef"`
+	Account         string     `json:"account" doc:"id of the session's account"`
+	Current         bool       `json:"current" doc:"the session sent this request"`
+	Methods         []string   `json:"methods" doc:"how the person authenticated (RFC 8176); empty if a token opened the session"`
+	Address         string     `json:"address,omitempty" doc:"IP address that opened the session"`
+	Token           string     `json:"token,omitempty" doc:"id of the token that opened the session; the session ends with it"`
+	CreatedAt       time.Time  `json:"created_at"`
+	SeenAt          time.Time  `json:"seen_at" doc:"when the session was last used, to the minute"`
+	AuthenticatedAt *time.Time `json:"authenticated_at,omitempty" doc:"when the person last authenticated"`
+	IdleUntil       time.Time  `json:"idle_until" doc:"when the session ends if it is not used"`
+	ExpiresAt       time.Time  `json:"expires_at" doc:"when the session ends in any case"`
 }
 
 func showSession(s signin.Session, current events.SessionID) Session {
 	return Session{
 		ID: string(s.ID), Account: string(s.Account), Current: s.ID == current, Methods: s.Methods,
 		Address: s.Address, Token: string(s.Token),
-		CreatedAt: s.Created, SeenAt: s.Seen, ProvedAt: timeOrNil(s.Proved), IdleUntil: s.Idle, ExpiresAt: s.Expires,
+		CreatedAt: s.Created, SeenAt: s.Seen,
+		AuthenticatedAt: timeOrNil(s.Authenticated), IdleUntil: s.Idle, ExpiresAt: s.Expires,
 	}
 }
 
@@ -78,7 +79,7 @@ func (a *api) sessionRoutes(h huma.API) {
 	register(
 		a,
 		h,
-		op(http.MethodPost, "/v1/session/prove", "prove", "Re-authenticate the caller (valid for five minutes)"),
+		op(http.MethodPost, "/v1/session/reauth", "reauthenticate", "Re-authenticate the caller (valid for five minutes)"),
 		a.reauthenticate,
 	)
 	register(a, h, op(http.MethodPost, "/v1/session/end", "sign-out", "End the caller's session"), a.signOut)

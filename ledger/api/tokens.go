@@ -201,8 +201,8 @@ const createTokenDescription = `Creates a token. The answer shows its secret onc
 
 The digest is of the whole secret.`
 
-// secretForms maps the format of a request to the form of the secret.
-var secretForms = map[string]events.SecretForm{"hex32": events.FormHex32}
+// secretFormats maps the format in a request to the format in the event.
+var secretFormats = map[string]events.SecretFormat{"hex32": events.FormatHex32}
 
 func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutput, error) {
 	b := in.Body
@@ -216,7 +216,7 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 	}
 	r, err := a.ledger.Create(ctx, callerFrom(ctx), in.Key, ledger.CreateToken{
 		Account: b.Account, App: b.App, Device: b.Device, Scopes: b.Scopes, Inherit: b.Inherit,
-		ExpiresIn: b.ExpiresIn.std(), Constraints: constraints, Form: secretForms[b.Format], SecretDigest: digest,
+		ExpiresIn: b.ExpiresIn.std(), Constraints: constraints, Format: secretFormats[b.Format], SecretDigest: digest,
 	})
 	if err != nil {
 		return nil, err

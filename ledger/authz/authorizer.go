@@ -197,16 +197,16 @@ func (a Authorizer) authorizeEscalation(p Principal, op Operation, held []relati
 		return err
 	}
 	admits := func(rel relation) bool {
-		switch policy.Makers {
-		case events.MakersSuperusers:
+		switch policy.Issuers {
+		case events.IssuersSuperusers:
 			return rel == relSuperuser
-		case events.MakersSiteAdmins:
+		case events.IssuersSiteAdmins:
 			return rel == relSuperuser || rel == relSiteAdmin || rel == relAccountAdmin
 		}
 		return rel == relSuperuser || rel == relSiteAdmin || rel == relAccountAdmin || selfService
 	}
 	if !slices.ContainsFunc(held, admits) {
-		if need := issuersNeed[policy.Makers]; need != "" {
+		if need := issuersNeed[policy.Issuers]; need != "" {
 			return fmt.Errorf("%w: the policy requires %s to %s", errdefs.ErrForbidden, need, op)
 		}
 		return fmt.Errorf(
@@ -223,9 +223,9 @@ func (a Authorizer) authorizeEscalation(p Principal, op Operation, held []relati
 
 // issuersNeed says, for an error, what the policy requires of those who create
 // tokens.
-var issuersNeed = map[events.Makers]string{
-	events.MakersSiteAdmins: "admin on every resource in the token's scopes, or superuser,",
-	events.MakersSuperusers: "superuser",
+var issuersNeed = map[events.IssuerPolicy]string{
+	events.IssuersSiteAdmins: "admin on every resource in the token's scopes, or superuser,",
+	events.IssuersSuperusers: "superuser",
 }
 
 // selfService reports whether the account may manage its own tokens, and its

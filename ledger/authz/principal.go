@@ -25,10 +25,10 @@ type Principal struct {
 	// session. Began is the time of that, by the ledger's clock.
 	Opened events.Position
 	Began  time.Time
-	// Proved is the time of the person's last authentication, zero for tokens.
-	Proved  time.Time
-	Address string         // of the client, without port
-	Scopes  []events.Scope // effective: the token's scopes within the account's grants
+	// Authenticated is the time of the person's last authentication, zero for tokens.
+	Authenticated time.Time
+	Address       string         // of the client, without port
+	Scopes        []events.Scope // effective: the token's scopes within the account's grants
 	// Inherit means that the scopes are all grants of the account.
 	Inherit bool
 }
@@ -89,9 +89,9 @@ func (a Authorizer) checkSession(p Principal, account *events.Account) error {
 	case ended, p.Opened < account.SessionsFrom && p.Session != account.SessionKept:
 		return fmt.Errorf("%w: session %s was ended", errdefs.ErrCallerEnded, p.Session)
 	case p.Opened < account.TokensUntil, p.Opened < policy.TokensUntil,
-		!p.Began.IsZero() && (p.Began.Before(account.TokensBefore) || p.Began.Before(policy.TokensBefore)):
+		!p.Began.IsZero() && (p.Began.Before(account.NotBefore) || p.Began.Before(policy.NotBefore)):
 		return fmt.Errorf("%w: session %s was ended by a bulk revocation of tokens", errdefs.ErrCallerEnded, p.Session)
-	case !p.Began.IsZero() && !a.Now().Before(p.Began.Add(policy.Life())):
+	case !p.Began.IsZero() && !a.Now().Before(p.Began.Add(policy.SessionMax())):
 		return fmt.Errorf(
 			"%w: session %s has reached the maximum lifetime of sessions",
 			errdefs.ErrCallerEnded,
@@ -138,8 +138,8 @@ func (a Authorizer) currentToken(p Principal, account *events.Account) (*events.
 	switch {
 	case i < 0, !t.Secrets[i].Until.IsZero() && !now.Before(t.Secrets[i].Until):
 		return nil, fmt.Errorf("%w: the secret of token %s was rotated", errdefs.ErrCallerEnded, t.ID)
-	case t.Secrets[i].Form != "" &&
-		(policy.PlainRefused || !policy.PlainUntil.IsZero() && !now.Before(policy.PlainUntil)):
+	case t.Secrets[i].Format != "" &&
+		(policy.LegacyRefused || !policy.LegacyUntil.IsZero() && !now.Before(policy.LegacyUntil)):
 		return nil, fmt.Errorf("%w: the policy refuses this format of secrets", errdefs.ErrCallerEnded)
 	}
 	return t, nil

@@ -33,14 +33,14 @@ func FromWrongClock(past, now time.Time) bool { return past.Sub(now) > maxClockD
 // opened the session: such a session has no person who could. A request that a
 // token authenticated passes.
 func (a Authorizer) CheckReauth(p Principal, op Operation) error {
-	if p.Session != "" && p.Proved.IsZero() {
+	if p.Session != "" && p.Authenticated.IsZero() {
 		return fmt.Errorf(
 			"%w: a token opened this session; to %s you must sign in with a password",
 			errdefs.ErrForbidden,
 			op,
 		)
 	}
-	if p.Session != "" && !Recent(p.Proved, a.Now()) {
+	if p.Session != "" && !Recent(p.Authenticated, a.Now()) {
 		return &errdefs.ReauthError{Operation: string(op), MaxAge: MaxAuthAge}
 	}
 	return nil

@@ -46,35 +46,35 @@ type storedInvitation struct {
 
 // pendingEvent is an event that has to be appended, with the caller that caused it.
 type pendingEvent struct {
-	ID           string           `json:"id"` // of the command, so that it is appended once
-	Proof        events.Proof     `json:"proof"`
-	EndsSessions bool             `json:"ends_sessions,omitempty"`
-	Kept         events.SessionID `json:"kept,omitempty"`
+	ID           string                  `json:"id"` // of the command, so that it is appended once
+	Credential   events.CredentialChange `json:"credential"`
+	EndsSessions bool                    `json:"ends_sessions,omitempty"`
+	Kept         events.SessionID        `json:"kept,omitempty"`
 
-	Account events.AccountID `json:"account"` // of the caller, as are the rest
-	Token   events.TokenID   `json:"token,omitempty"`
-	Secret  events.Digest    `json:"secret,omitzero"`
-	Session events.SessionID `json:"session,omitempty"`
-	Opened  events.Position  `json:"opened,omitempty"`
-	Began   time.Time        `json:"began,omitzero"`
-	Proved  time.Time        `json:"proved_at,omitzero"`
-	Address string           `json:"address,omitempty"`
-	Scopes  []events.Scope   `json:"scopes,omitempty"`
-	Inherit bool             `json:"inherit,omitempty"`
+	Account       events.AccountID `json:"account"` // of the caller, as are the rest
+	Token         events.TokenID   `json:"token,omitempty"`
+	Secret        events.Digest    `json:"secret,omitzero"`
+	Session       events.SessionID `json:"session,omitempty"`
+	Opened        events.Position  `json:"opened,omitempty"`
+	Began         time.Time        `json:"began,omitzero"`
+	Authenticated time.Time        `json:"authenticated_at,omitzero"`
+	Address       string           `json:"address,omitempty"`
+	Scopes        []events.Scope   `json:"scopes,omitempty"`
+	Inherit       bool             `json:"inherit,omitempty"`
 }
 
-func newPendingEvent(by authz.Principal, what events.Proof) pendingEvent {
+func newPendingEvent(by authz.Principal, what events.CredentialChange) pendingEvent {
 	return pendingEvent{
-		ID: "proof-" + rand.Text(), Proof: what,
+		ID: "credential-" + rand.Text(), Credential: what,
 		Account: by.Account, Token: by.Token, Secret: by.Secret,
-		Session: by.Session, Opened: by.Opened, Began: by.Began, Proved: by.Proved,
+		Session: by.Session, Opened: by.Opened, Began: by.Began, Authenticated: by.Authenticated,
 		Address: by.Address, Scopes: by.Scopes, Inherit: by.Inherit,
 	}
 }
 
 // newSessionsEnd is newPendingEvent for a change that ends all sessions of the account
 // except kept.
-func newSessionsEnd(by authz.Principal, what events.Proof, kept events.SessionID) pendingEvent {
+func newSessionsEnd(by authz.Principal, what events.CredentialChange, kept events.SessionID) pendingEvent {
 	d := newPendingEvent(by, what)
 	d.EndsSessions, d.Kept = true, kept
 	return d
@@ -83,13 +83,15 @@ func newSessionsEnd(by authz.Principal, what events.Proof, kept events.SessionID
 func (d *pendingEvent) caller() authz.Principal {
 	return authz.Principal{
 		Account: d.Account, Token: d.Token, Secret: d.Secret, Session: d.Session, Opened: d.Opened, Began: d.Began,
-		Proved: d.Proved, Address: d.Address, Scopes: d.Scopes, Inherit: d.Inherit,
+		Authenticated: d.Authenticated, Address: d.Address, Scopes: d.Scopes, Inherit: d.Inherit,
 	}
 }
 
 // change returns the content of the event.
-func (d *pendingEvent) change(id events.AccountID) ledger.ProofChange {
-	return ledger.ProofChange{Key: d.ID, Account: id, Proof: d.Proof, EndsSessions: d.EndsSessions, Kept: d.Kept}
+func (d *pendingEvent) change(id events.AccountID) ledger.CredentialChange {
+	return ledger.CredentialChange{
+		Key: d.ID, Account: id, Credential: d.Credential, EndsSessions: d.EndsSessions, Kept: d.Kept,
+	}
 }
 
 // maxKnown is how many addresses an account remembers.
@@ -162,7 +164,7 @@ func (s *SignIn) completeChange(
 	revision uint64,
 ) (now credential, refused, err error) {
 	change := c.Commit.change(id)
-	at, err := s.cfg.Trail.RecordProof(ctx, c.Commit.caller(), change)
+	at, err := s.cfg.Trail.RecordCredentialChange(ctx, c.Commit.caller(), change)
 	if err != nil {
 		if !isRefusal(err) {
 			return c, nil, fmt.Errorf(
@@ -172,7 +174,7 @@ func (s *SignIn) completeChange(
 		}
 		// Another ledger may still append the event.
 		refused = err
-		if at, err = s.cfg.Trail.AbandonProof(ctx, c.Commit.caller(), change); err != nil {
+		if at, err = s.cfg.Trail.AbandonCredentialChange(ctx, c.Commit.caller(), change); err != nil {
 			return c, nil, fmt.Errorf("the change is pending, and may take effect: %w", unavailable(err))
 		}
 	}
@@ -340,11 +342,11 @@ func (s *SignIn) recordPending(ctx context.Context, id events.AccountID, c crede
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	for _, d := range c.Due {
-		_, err := s.cfg.Trail.RecordProof(ctx, d.caller(), d.change(id))
+		_, err := s.cfg.Trail.RecordCredentialChange(ctx, d.caller(), d.change(id))
 		if isRefusal(err) {
 			// The change is in force and its caller has ended since, so the ledger
 			// itself reports it.
-			_, err = s.cfg.Trail.RecordProof(ctx, authz.Principal{}, d.change(id))
+			_, err = s.cfg.Trail.RecordCredentialChange(ctx, authz.Principal{}, d.change(id))
 		}
 		if err != nil && !isRefusal(err) {
 			return fmt.Errorf("append the event of the last credential change: %w", err)

@@ -75,7 +75,7 @@
 // # Refusals
 //
 // Everything while the node has no lease. A session that was idle for longer than the
-// policy's session_idle_s, is older than its session_life_s or than the last
+// policy's session_idle_s, is older than its session_lifetime_s or than the last
 // revocation of all tokens of its account or of all accounts, or whose account is not
 // an active user. Sessions that a token opened, unless the policy has token_sign_in;
 // they have the token's rights, end with the secret that opened them, and cannot

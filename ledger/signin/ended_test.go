@@ -70,10 +70,10 @@ var endings = map[string]func(k *ledgers, id events.AccountID, o signin.Opened){
 		k.append(string(id), &events.AccountSessionEnded{Session: o.Session.ID})
 	},
 	"all sessions": func(k *ledgers, id events.AccountID, _ signin.Opened) {
-		k.append(string(id), &events.AccountProofChanged{Proof: events.ProofSessionsEnded, EndsSessions: true})
+		k.append(string(id), &events.AccountCredentialChanged{Credential: events.CredentialSessionsEnded, EndsSessions: true})
 	},
 	"all tokens": func(k *ledgers, id events.AccountID, _ signin.Opened) {
-		k.append(string(id), &events.AccountTokensRevoked{Before: k.now.Now().UTC().Round(0)})
+		k.append(string(id), &events.AccountTokensRevoked{NotBefore: k.now.Now().UTC().Round(0)})
 	},
 	"suspended": func(k *ledgers, id events.AccountID, _ signin.Opened) {
 		k.append(string(id), &events.AccountSuspended{})
@@ -231,22 +231,22 @@ func TestAbandoned(t *testing.T) {
 	a, b := k.node[0].ledger, k.node[1].ledger
 	id := k.account("anna", "user")
 	c := authz.Principal{Account: id}
-	p := ledger.ProofChange{Key: "one", Account: id, Proof: events.ProofPassword, EndsSessions: true}
-	if at, err := a.AbandonProof(t.Context(), c, p); err != nil || at != 0 {
-		t.Fatalf("AbandonProof = %d, %v", at, err)
+	p := ledger.CredentialChange{Key: "one", Account: id, Credential: events.CredentialPassword, EndsSessions: true}
+	if at, err := a.AbandonCredentialChange(t.Context(), c, p); err != nil || at != 0 {
+		t.Fatalf("AbandonCredentialChange = %d, %v", at, err)
 	}
-	if _, err := b.RecordProof(t.Context(), c, p); !errors.Is(err, ledger.ErrCallerEnded) {
+	if _, err := b.RecordCredentialChange(t.Context(), c, p); !errors.Is(err, ledger.ErrCallerEnded) {
 		t.Errorf("a change that was given up: %v, want ErrCallerEnded", err)
 	}
 	p.Key = "two"
-	at, err := b.RecordProof(t.Context(), c, p)
+	at, err := b.RecordCredentialChange(t.Context(), c, p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := a.AbandonProof(t.Context(), c, p); err != nil || got != at {
-		t.Errorf("AbandonProof = %d, %v, want %d: the event is in the log", got, err, at)
+	if got, err := a.AbandonCredentialChange(t.Context(), c, p); err != nil || got != at {
+		t.Errorf("AbandonCredentialChange = %d, %v, want %d: the event is in the log", got, err, at)
 	}
-	if got := k.proofs(id); got != "password" {
+	if got := k.credentialChanges(id); got != "password" {
 		t.Errorf("the trail says %q", got)
 	}
 }

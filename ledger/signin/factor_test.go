@@ -98,7 +98,7 @@ func TestSecondFactor(t *testing.T) {
 	_, err = n.enter("anna", good, recovery[0], home)
 	same(t, "a recovery code again", err)
 	n.must("anna", good, strings.ToUpper(strings.ReplaceAll(recovery[1], "-", " ")))
-	if got := k.proofs(id); got != "invited password second_factor recovery_code_used recovery_code_used" {
+	if got := k.credentialChanges(id); got != "invited password second_factor recovery_code_used recovery_code_used" {
 		t.Errorf("the trail says %q", got)
 	}
 	// The record has no recovery code.
@@ -129,7 +129,7 @@ func TestSecondFactor(t *testing.T) {
 	if _, err := n.RenewRecovery(t.Context(), c, ""); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("recovery codes for no second factor: %v", err)
 	}
-	if got := k.proofs(id); !strings.HasSuffix(got, " recovery_code_used recovery_codes recovery_code_used second_factor_removed recovery_code_used") {
+	if got := k.credentialChanges(id); !strings.HasSuffix(got, " recovery_code_used recovery_codes recovery_code_used second_factor_removed recovery_code_used") {
 		t.Errorf("the trail says %q", got)
 	}
 }
@@ -162,8 +162,8 @@ func TestCodeOnce(t *testing.T) {
 	}
 }
 
-// TestRecentProof lets what needs a recent proof through for five minutes.
-func TestRecentProof(t *testing.T) {
+// TestRecentReauth lets what needs a recent proof through for five minutes.
+func TestRecentReauth(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
 	k.person("anna", good, "superuser")
@@ -236,8 +236,8 @@ func TestRecentProof(t *testing.T) {
 	}
 }
 
-// TestGuessedProof limits guesses at a password or a code through a session.
-func TestGuessedProof(t *testing.T) {
+// TestGuessedReauth limits guesses at a password or a code through a session.
+func TestGuessedReauth(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
 	k.person("anna", good)
@@ -281,7 +281,7 @@ func TestCrashBeforeEvent(t *testing.T) {
 	if err := n.ChangePassword(t.Context(), c, []byte(good), []byte(next)); !errors.Is(err, lost) {
 		t.Errorf("the change = %v, want the fault", err)
 	}
-	if got := k.proofs(id); got != "invited password" {
+	if got := k.credentialChanges(id); got != "invited password" {
 		t.Errorf("the trail says %q", got)
 	}
 	if _, err := n.enter("anna", next, "", home); !errors.Is(err, lost) {
@@ -298,7 +298,7 @@ func TestCrashBeforeEvent(t *testing.T) {
 			t.Errorf("once the log is back: %v", err)
 		}
 	})
-	if got := k.proofs(id); got != "invited password password" {
+	if got := k.credentialChanges(id); got != "invited password password" {
 		t.Errorf("the trail says %q, want the change once", got)
 	}
 	for _, name := range []string{"due", "next", "commit"} {
@@ -307,7 +307,7 @@ func TestCrashBeforeEvent(t *testing.T) {
 		}
 	}
 	for _, e := range k.log.Events() {
-		if c, ok := e.Change.(*events.AccountProofChanged); ok && c.Proof == events.ProofPassword && e.Actor.Account != id {
+		if c, ok := e.Change.(*events.AccountCredentialChanged); ok && c.Credential == events.CredentialPassword && e.Actor.Account != id {
 			t.Errorf("the change was by %+v", e.Actor)
 		}
 	}
@@ -369,7 +369,7 @@ func TestReplaceFactorTakesCode(t *testing.T) {
 	if _, err := n.Confirm(t.Context(), c, k.code(made.Secret)); err != nil {
 		t.Fatal(err)
 	}
-	if got := k.proofs(id); got != "invited password second_factor recovery_codes recovery_code_used second_factor" {
+	if got := k.credentialChanges(id); got != "invited password second_factor recovery_codes recovery_code_used second_factor" {
 		t.Errorf("the trail says %q", got)
 	}
 }

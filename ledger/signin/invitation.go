@@ -56,7 +56,7 @@ func (s *SignIn) Invite(ctx context.Context, c authz.Principal, account string, 
 		return Invitation{}, unavailable(err)
 	}
 	var before *storedInvitation
-	_, err = s.changeCredential(ctx, id, newPendingEvent(c, events.ProofInvited), func(cred *credential) error {
+	_, err = s.changeCredential(ctx, id, newPendingEvent(c, events.CredentialInvited), func(cred *credential) error {
 		before = cred.Invitation
 		cred.Invitation = &storedInvitation{Digest: secret.Digest(), Expires: made.Expires, Reset: reset}
 		return nil
@@ -148,14 +148,14 @@ func (s *SignIn) redeem(
 	changed, err := s.changeCredential(
 		ctx,
 		id,
-		newSessionsEnd(by, events.ProofPassword, ""),
+		newSessionsEnd(by, events.CredentialPassword, ""),
 		func(c *credential) error {
 			if !valid(c) {
 				return ErrFailed // used or replaced in the meantime
 			}
 			if c.Invitation.Reset && c.SecondFactor != nil {
 				c.SecondFactor, c.Recovery = nil, nil
-				c.Due = append(c.Due, newPendingEvent(by, events.ProofSecondFactorRemoved))
+				c.Due = append(c.Due, newPendingEvent(by, events.CredentialSecondFactorRemoved))
 			}
 			c.Password, c.Pending, c.Invitation = phc, "", nil
 			return nil

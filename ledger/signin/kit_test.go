@@ -71,13 +71,13 @@ type trail struct {
 	before func() error // called before each event; nil for none
 }
 
-func (t *trail) RecordProof(ctx context.Context, c authz.Principal, p ledger.ProofChange) (events.Position, error) {
+func (t *trail) RecordCredentialChange(ctx context.Context, c authz.Principal, p ledger.CredentialChange) (events.Position, error) {
 	if t.before != nil {
 		if err := t.before(); err != nil {
 			return 0, err
 		}
 	}
-	return t.Trail.RecordProof(ctx, c, p)
+	return t.Trail.RecordCredentialChange(ctx, c, p)
 }
 
 func (t *trail) EndSession(ctx context.Context, c authz.Principal, account events.AccountID, id events.SessionID) (events.Position, error) {
@@ -293,13 +293,13 @@ func (k *ledgers) code(secret string) string {
 	return code
 }
 
-// proofs lists what the trail says about an account's credential.
-func (k *ledgers) proofs(id events.AccountID) string {
+// credentialChanges lists what the trail says about an account's credential.
+func (k *ledgers) credentialChanges(id events.AccountID) string {
 	k.t.Helper()
 	var out []string
 	for _, e := range k.log.Events() {
-		if c, ok := e.Change.(*events.AccountProofChanged); ok && e.About == string(id) {
-			out = append(out, string(c.Proof))
+		if c, ok := e.Change.(*events.AccountCredentialChanged); ok && e.About == string(id) {
+			out = append(out, string(c.Credential))
 		}
 	}
 	return strings.Join(out, " ")

@@ -105,7 +105,7 @@ func TestInvitation(t *testing.T) {
 		t.Errorf("two took one invitation up: %v", errs)
 	}
 	for _, e := range k.log.Events() {
-		if c, ok := e.Change.(*events.AccountProofChanged); ok && c.Proof == events.ProofInvited && e.Actor.Account != k.root.Account && e.About != string(boss) {
+		if c, ok := e.Change.(*events.AccountCredentialChanged); ok && c.Credential == events.CredentialInvited && e.Actor.Account != k.root.Account && e.About != string(boss) {
 			t.Errorf("anna was invited by %+v", e.Actor)
 		}
 	}
@@ -134,7 +134,7 @@ func TestReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.must("anna", good, "")
-	if got := k.proofs(id); got != "invited password second_factor invited password invited password second_factor_removed" {
+	if got := k.credentialChanges(id); got != "invited password second_factor invited password invited password second_factor_removed" {
 		t.Errorf("the trail says %q", got)
 	}
 }

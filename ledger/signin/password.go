@@ -171,7 +171,7 @@ func (s *SignIn) ChangePassword(ctx context.Context, c authz.Principal, old, pas
 	changed, err := s.changeCredential(
 		ctx,
 		c.Account,
-		newSessionsEnd(c, events.ProofPassword, c.Session),
+		newSessionsEnd(c, events.CredentialPassword, c.Session),
 		func(now *credential) error {
 			if now.Password != cred.Password {
 				return ErrFailed // changed in the meantime
@@ -186,6 +186,6 @@ func (s *SignIn) ChangePassword(ctx context.Context, c authz.Principal, old, pas
 	s.dropPointer(ctx, cred.Invitation)
 	s.removeEnded(ctx, c.Account, changed.From, c.Session)
 	s.log.InfoContext(ctx, "password changed", "account_id", c.Account, "session_id", c.Session)
-	_, err = s.updateSession(ctx, c, func(r *session) { r.Proved = s.now() })
+	_, err = s.updateSession(ctx, c, func(r *session) { r.Authenticated = s.now() })
 	return err
 }

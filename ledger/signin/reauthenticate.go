@@ -41,7 +41,7 @@ func (s *SignIn) Reauthenticate(ctx context.Context, c authz.Principal, p Reauth
 		return Session{}, err
 	}
 	return s.updateSession(ctx, c, func(r *session) {
-		r.Proved = s.now()
+		r.Authenticated = s.now()
 		for _, m := range methods {
 			if !slices.Contains(r.Methods, m) {
 				r.Methods = append(r.Methods, m)
@@ -105,7 +105,7 @@ func (s *SignIn) useCode(ctx context.Context, c authz.Principal, password, code 
 		case wrongCode:
 			return ErrFailed
 		case recoveryCode:
-			cred.Due = append(cred.Due, newPendingEvent(c, events.ProofRecoveryCodeUsed))
+			cred.Due = append(cred.Due, newPendingEvent(c, events.CredentialRecoveryCodeUsed))
 		}
 		return nil
 	})
@@ -114,7 +114,7 @@ func (s *SignIn) useCode(ctx context.Context, c authz.Principal, password, code 
 
 // requirePerson refuses tokens, and sessions that a token opened.
 func (s *SignIn) requirePerson(c authz.Principal) error {
-	if c.Session == "" || c.Proved.IsZero() {
+	if c.Session == "" || c.Authenticated.IsZero() {
 		return fmt.Errorf(
 			"%w: only a person who signed in with a password can do this, not a token",
 			ledger.ErrForbidden,
@@ -128,7 +128,7 @@ func (s *SignIn) requireRecent(c authz.Principal, what string) error {
 	if err := s.requirePerson(c); err != nil {
 		return err
 	}
-	if !authz.Recent(c.Proved, s.now()) {
+	if !authz.Recent(c.Authenticated, s.now()) {
 		return &ledger.ReauthError{Operation: what, MaxAge: authz.MaxAuthAge}
 	}
 	return nil

@@ -198,7 +198,7 @@ func (s *SignIn) withCode(
 		case wrongCode:
 			return ErrFailed
 		case recoveryCode:
-			cred.Due = append(cred.Due, newPendingEvent(c, events.ProofRecoveryCodeUsed))
+			cred.Due = append(cred.Due, newPendingEvent(c, events.CredentialRecoveryCodeUsed))
 		}
 		return nil
 	})
@@ -223,7 +223,7 @@ func (s *SignIn) Confirm(ctx context.Context, c authz.Principal, code string) ([
 	_, err := s.changeCredential(
 		ctx,
 		c.Account,
-		newPendingEvent(c, events.ProofSecondFactor),
+		newPendingEvent(c, events.CredentialSecondFactor),
 		func(cred *credential) error {
 			if cred.Pending == "" {
 				return fmt.Errorf("%w: no second factor to confirm; add one first", ledger.ErrInvalid)
@@ -257,7 +257,7 @@ func (s *SignIn) RemoveSecondFactor(ctx context.Context, c authz.Principal, code
 		_, err := s.changeCredential(
 			ctx,
 			c.Account,
-			newPendingEvent(c, events.ProofSecondFactorRemoved),
+			newPendingEvent(c, events.CredentialSecondFactorRemoved),
 			func(cred *credential) error {
 				if cred.SecondFactor == nil {
 					return fmt.Errorf("%w: the account has no second factor", ledger.ErrInvalid)
@@ -285,7 +285,7 @@ func (s *SignIn) RenewRecovery(ctx context.Context, c authz.Principal, code stri
 		_, err := s.changeCredential(
 			ctx,
 			c.Account,
-			newPendingEvent(c, events.ProofRecoveryCodes),
+			newPendingEvent(c, events.CredentialRecoveryCodes),
 			func(cred *credential) error {
 				if cred.SecondFactor == nil {
 					return fmt.Errorf("%w: the account has no second factor; add one first", ledger.ErrInvalid)

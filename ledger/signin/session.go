@@ -19,11 +19,11 @@ import (
 
 // session is the stored record of a session.
 type session struct {
-	ID      events.SessionID `json:"id"`
-	Account events.AccountID `json:"account"`
-	Created time.Time        `json:"created"`
-	Seen    time.Time        `json:"seen"`
-	Proved  time.Time        `json:"proved_at,omitzero"` // zero for a session that a token opened
+	ID            events.SessionID `json:"id"`
+	Account       events.AccountID `json:"account"`
+	Created       time.Time        `json:"created"`
+	Seen          time.Time        `json:"seen"`
+	Authenticated time.Time        `json:"authenticated_at,omitzero"` // zero for a session that a token opened
 	// Opened is a position that the ledger had applied before it read the credential
 	// or token that opened the session. An event after it that ends all sessions
 	// ends this one.
@@ -36,16 +36,16 @@ type session struct {
 
 // Session is a session as its person sees it.
 type Session struct {
-	ID      events.SessionID
-	Account events.AccountID
-	Created time.Time
-	Seen    time.Time // to the minute
-	Proved  time.Time // when the person last authenticated; zero for never
-	Expires time.Time // when it ends in any case
-	Idle    time.Time // when it ends if it is not used
-	Methods []string  // of the authentication (RFC 8176)
-	Address string    // of the client that opened it
-	Token   events.TokenID
+	ID            events.SessionID
+	Account       events.AccountID
+	Created       time.Time
+	Seen          time.Time // to the minute
+	Authenticated time.Time // when the person last authenticated; zero for never
+	Expires       time.Time // when it ends in any case
+	Idle          time.Time // when it ends if it is not used
+	Methods       []string  // of the authentication (RFC 8176)
+	Address       string    // of the client that opened it
+	Token         events.TokenID
 }
 
 // Opened is a session that was just opened. The secret is shown once.
@@ -181,7 +181,7 @@ func (s *SignIn) removeExpired(ctx context.Context) {
 		return
 	}
 	keys, err := s.sessions.Keys(ctx, accountSessions("*"))
-	oldest := string(events.NewSessionID(now.Add(-events.MaxSessionLife))) // ids sort by time
+	oldest := string(events.NewSessionID(now.Add(-events.MaxSessionLifetime))) // ids sort by time
 	for _, key := range keys {
 		if key[strings.LastIndexByte(key, '.')+1:] >= oldest || err != nil {
 			continue
@@ -245,7 +245,7 @@ func (s *SignIn) Authenticate(ctx context.Context, secret, address string) (auth
 		return authz.Principal{}, err
 	}
 	now := s.now()
-	if now.Sub(r.Seen) < min(seenInterval, policy.Idle()/4) {
+	if now.Sub(r.Seen) < min(seenInterval, policy.SessionTimeout()/4) {
 		return caller, nil
 	}
 	r.Seen = now
@@ -281,17 +281,17 @@ func (s *SignIn) caller(r session, address string) (authz.Principal, error) {
 		return authz.Principal{}, err
 	}
 	now := s.now()
-	if !now.Before(r.Seen.Add(policy.Idle())) || authz.FromWrongClock(r.Created, now) ||
+	if !now.Before(r.Seen.Add(policy.SessionTimeout())) || authz.FromWrongClock(r.Created, now) ||
 		authz.FromWrongClock(r.Seen, now) {
 		return authz.Principal{}, ErrNoSession
 	}
 	c := authz.Principal{
 		Account: r.Account, Token: r.Token, Secret: r.Secret,
-		Session: r.ID, Opened: r.Opened, Began: r.Created, Proved: r.Proved, Address: address,
+		Session: r.ID, Opened: r.Opened, Began: r.Created, Authenticated: r.Authenticated, Address: address,
 		Scopes: a.Grants, Inherit: true,
 	}
 	if r.Token != "" {
-		c.Proved = time.Time{}
+		c.Authenticated = time.Time{}
 		t, err := s.cfg.View.Token(r.Token)
 		switch {
 		case errors.Is(err, events.ErrNotFound):
@@ -334,8 +334,8 @@ func (s *SignIn) show(r session) (Session, error) {
 		return Session{}, err
 	}
 	return Session{
-		ID: r.ID, Account: r.Account, Created: r.Created, Seen: r.Seen, Proved: r.Proved,
-		Expires: r.Created.Add(policy.Life()), Idle: r.Seen.Add(policy.Idle()),
+		ID: r.ID, Account: r.Account, Created: r.Created, Seen: r.Seen, Authenticated: r.Authenticated,
+		Expires: r.Created.Add(policy.SessionMax()), Idle: r.Seen.Add(policy.SessionTimeout()),
 		Methods: r.Methods, Address: r.Address, Token: r.Token,
 	}, nil
 }
@@ -477,8 +477,8 @@ func (s *SignIn) EndAll(ctx context.Context, c authz.Principal, account string) 
 	if err != nil {
 		return err
 	}
-	d := newSessionsEnd(c, events.ProofSessionsEnded, "")
-	at, err := s.cfg.Trail.RecordProof(ctx, c, d.change(a.ID))
+	d := newSessionsEnd(c, events.CredentialSessionsEnded, "")
+	at, err := s.cfg.Trail.RecordCredentialChange(ctx, c, d.change(a.ID))
 	if err != nil {
 		return err
 	}

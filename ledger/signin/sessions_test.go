@@ -64,18 +64,18 @@ func TestSessionEnds(t *testing.T) {
 	// What ended all tokens of an account, or of all, ends its sessions too.
 	o, _ := a.must("anna", good, "")
 	other, _ := a.must("ben", good, "")
-	k.append(string(id), &events.AccountTokensRevoked{Before: k.now.Now().Add(time.Second).UTC().Round(0)})
+	k.append(string(id), &events.AccountTokensRevoked{NotBefore: k.now.Now().Add(time.Second).UTC().Round(0)})
 	k.refused(o)
 	k.accepted(other)
-	k.append(events.PolicyName, &events.PolicyTokensRevoked{Before: k.now.Now().Add(time.Second).UTC().Round(0)})
+	k.append(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: k.now.Now().Add(time.Second).UTC().Round(0)})
 	k.refused(other)
 	k.now.advance(2 * time.Second)
 	o, _ = a.must("anna", good, "")
 	k.accepted(o)
 	k.append(string(id), &events.AccountErased{})
 	k.refused(o)
-	if got := strings.Count(k.proofs(id), "sessions_ended"); got != 3 {
-		t.Errorf("the trail tells %d times that all sessions were ended, want 3: %s", got, k.proofs(id))
+	if got := strings.Count(k.credentialChanges(id), "sessions_ended"); got != 3 {
+		t.Errorf("the trail tells %d times that all sessions were ended, want 3: %s", got, k.credentialChanges(id))
 	}
 	single := 0
 	for _, e := range k.log.Events() {
@@ -111,10 +111,10 @@ func TestPasswordChange(t *testing.T) {
 	_, err := a.enter("anna", good, "", home)
 	same(t, "the old password", err)
 	b.must("anna", next, "")
-	if now := b.caller(mine); !now.Proved.After(c.Proved) {
+	if now := b.caller(mine); !now.Authenticated.After(c.Authenticated) {
 		t.Error("the change is no recent proof")
 	}
-	if got := k.proofs(id); got != "invited password password" {
+	if got := k.credentialChanges(id); got != "invited password password" {
 		t.Errorf("the trail says %q", got)
 	}
 }
@@ -143,7 +143,7 @@ func TestSessionTimes(t *testing.T) {
 	k.now.advance(time.Minute)
 	k.refused(o)
 
-	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLife = 10, 60 })
+	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLifetime = 10, 60 })
 	o, _ = n.must("anna", good, "")
 	for range 5 {
 		k.now.advance(9 * time.Second)
@@ -153,7 +153,7 @@ func TestSessionTimes(t *testing.T) {
 	k.refused(o)
 	o, _ = n.must("anna", good, "")
 	k.accepted(o)
-	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLife = 1, 1 }) // acts on those that there are
+	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLifetime = 1, 1 }) // acts on those that there are
 	k.now.advance(2 * time.Second)
 	k.refused(o)
 }
@@ -222,7 +222,7 @@ func TestExpired(t *testing.T) {
 	n.must("anna", good, "")
 	k.now.advance(2 * time.Hour)
 	young, _ := n.must("anna", good, "")
-	k.now.advance(events.MaxSessionLife - time.Hour)
+	k.now.advance(events.MaxSessionLifetime - time.Hour)
 	last, _ := n.must("ben", good, "")
 	keys, err := k.bucket("SESSIONS").Keys(t.Context())
 	if err != nil || len(keys) != 2 {
@@ -420,7 +420,7 @@ func TestTokenSignIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := n.caller(one)
-	if c.Account != id || c.Inherit || !c.Proved.IsZero() || len(c.Scopes) != 1 || c.Scopes[0].String() != "view:site/1" || one.Session.Token != tok {
+	if c.Account != id || c.Inherit || !c.Authenticated.IsZero() || len(c.Scopes) != 1 || c.Scopes[0].String() != "view:site/1" || one.Session.Token != tok {
 		t.Errorf("the caller is %+v", c)
 	}
 	_, err = n.Reauthenticate(ctx, c, signin.Reauthentication{Password: []byte(good)})

@@ -64,8 +64,8 @@ type Directory interface {
 // Trail appends the events about credentials and sessions; see [ledger.Ledger]. An
 // event about a credential is appended once for its key.
 type Trail interface {
-	RecordProof(ctx context.Context, c authz.Principal, p ledger.ProofChange) (events.Position, error)
-	AbandonProof(ctx context.Context, by authz.Principal, p ledger.ProofChange) (events.Position, error)
+	RecordCredentialChange(ctx context.Context, c authz.Principal, p ledger.CredentialChange) (events.Position, error)
+	AbandonCredentialChange(ctx context.Context, by authz.Principal, p ledger.CredentialChange) (events.Position, error)
 	EndSession(
 		ctx context.Context,
 		c authz.Principal,
@@ -245,7 +245,7 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	}
 	now := s.now()
 	return s.open(ctx, session{
-		ID: events.NewSessionID(now), Account: id, Created: now, Seen: now, Proved: now,
+		ID: events.NewSessionID(now), Account: id, Created: now, Seen: now, Authenticated: now,
 		Opened: opened, Methods: methods, Address: a.Address,
 	})
 }
@@ -335,7 +335,7 @@ func (c *credential) signIn(id events.AccountID, a Attempt, now time.Time, chang
 		methods = append(methods, amrCode, amrBoth)
 		if used == recoveryCode {
 			by := authz.Principal{Account: id, Address: a.Address}
-			c.Due = append(c.Due, newPendingEvent(by, events.ProofRecoveryCodeUsed))
+			c.Due = append(c.Due, newPendingEvent(by, events.CredentialRecoveryCodeUsed))
 		}
 		changed = true
 	}

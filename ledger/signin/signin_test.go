@@ -27,7 +27,7 @@ func TestSignIn(t *testing.T) {
 			}
 			k.accepted(o)
 			c := k.node[1-i].caller(o)
-			if c.Account != id || c.Session != o.Session.ID || c.Token != "" || c.Proved.IsZero() || !c.Inherit || len(c.Scopes) != 1 || c.Scopes[0].String() != "admin:site/3" {
+			if c.Account != id || c.Session != o.Session.ID || c.Token != "" || c.Authenticated.IsZero() || !c.Inherit || len(c.Scopes) != 1 || c.Scopes[0].String() != "admin:site/3" {
 				t.Errorf("the caller is %+v", c)
 			}
 			if got := strings.Join(o.Session.Methods, " "); got != "pwd" || o.Session.Account != id || o.Session.Address != home {
@@ -35,7 +35,7 @@ func TestSignIn(t *testing.T) {
 			}
 		}
 	}
-	if got := k.proofs(id); got != "invited password" {
+	if got := k.credentialChanges(id); got != "invited password" {
 		t.Errorf("the trail says %q", got)
 	}
 }

@@ -55,7 +55,7 @@ func TestEndings(t *testing.T) {
 		"account suspended": {account, func(*scenario) events.Change { return &events.AccountSuspended{} }, true},
 		"account erased":    {account, func(*scenario) events.Change { return &events.AccountErased{} }, true},
 		"all tokens revoked": {account, func(l *scenario) events.Change {
-			return &events.AccountTokensRevoked{Before: l.Now().Add(time.Hour)}
+			return &events.AccountTokensRevoked{NotBefore: l.Now().Add(time.Hour)}
 		}, true},
 		"demoted": {account, func(*scenario) events.Change { return &events.AccountGranted{Grants: []events.Scope{}} }, false},
 		"rotated": {token, func(l *scenario) events.Change {

@@ -213,7 +213,7 @@ func (e *ended) enter(p person, code string) (secret, id string) {
 // use sends a request with a session that writes its record again.
 func (e *ended) use(p person, secret string) {
 	e.t.Helper()
-	e.done("POST", "/v1/session/prove", secret, map[string]any{"password": p.password})
+	e.done("POST", "/v1/session/reauth", secret, map[string]any{"password": p.password})
 }
 
 func (e *ended) status(want int, method, path, secret string, body map[string]any) func() error {

@@ -119,7 +119,7 @@ func TestRecoverRoot(t *testing.T) {
 		{"root is erased", toRoot("POST", "erase", nil), "account_erased", 2},
 		{"all of root's are cut off", by("POST", "/v1/revocations", m{"account": "root"}), "revoked", 1},
 		{"only superusers make tokens, and there is none", both(
-			by("PUT", "/v1/policy", m{"max_life": "1s", "default_life": "1s", "max_grace": "0s", "token_makers": "superusers"}),
+			by("PUT", "/v1/policy", m{"max_lifetime": "1s", "default_lifetime": "1s", "max_grace": "0s", "token_issuers": "superusers"}),
 			toRoot("PUT", "grants", m{"grants": []string{}})), "insufficient_scope", 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -186,13 +186,13 @@ func CompareFound(want eventstest.State, d events.Digest, got projector.Found, e
 	c.same("Find's account", &a, got.Account.Account, nil)
 	c.same("Find's grants", a.Grants, got.Account.Granted.List(), nil)
 	c.same("whether Find's account is good", !a.Suspended && !a.Erased, got.Account.Good, nil)
-	c.same("before when Find's account ends tokens", resident.Instant(a.TokensBefore), got.Account.Before, nil)
+	c.same("before when Find's account ends tokens", resident.Instant(a.NotBefore), got.Account.NotBeforeNano, nil)
 	c.same("until where Find's account ends tokens", a.TokensUntil, got.Account.Until, nil)
 	c.same("Find's policy", want.Policy(), got.Policy.PolicyState, nil)
 	c.same(
 		"before when Find's policy ends tokens",
-		resident.Instant(want.Policy().TokensBefore),
-		got.Policy.Before,
+		resident.Instant(want.Policy().NotBefore),
+		got.Policy.NotBeforeNano,
 		nil,
 	)
 	return errors.Join(c.problems...)
@@ -385,10 +385,10 @@ func (h *harness) account(t *testing.T) {
 	log.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("read:site/1")})
 	log.Change(string(account), &events.AccountSuspended{Reason: "on leave"})
 	later := log.Now()
-	log.Change(string(account), &events.AccountTokensRevoked{Before: later})
-	log.Change(string(account), &events.AccountTokensRevoked{Before: later.Add(-time.Hour)}) // revokes nothing
+	log.Change(string(account), &events.AccountTokensRevoked{NotBefore: later})
+	log.Change(string(account), &events.AccountTokensRevoked{NotBefore: later.Add(-time.Hour)}) // revokes nothing
 	log.Change(events.PolicyName, &events.PolicySet{Policy: events.DefaultPolicy})
-	log.Change(events.PolicyName, &events.PolicyTokensRevoked{Before: later})
+	log.Change(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: later})
 	log.Change(string(account), &events.AccountErased{})
 	index := h.follow(t, log.Messages)
 	if err := Compare(eventstest.Fold(log.Messages), index); err != nil {
@@ -398,16 +398,16 @@ func (h *harness) account(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !a.Suspended || !a.Erased || !a.TokensBefore.Equal(later) {
+	if !a.Suspended || !a.Erased || !a.NotBefore.Equal(later) {
 		t.Errorf(
 			"Account = suspended %t, erased %t, tokens before %s; want true, true, %s",
 			a.Suspended,
 			a.Erased,
-			a.TokensBefore,
+			a.NotBefore,
 			later,
 		)
 	}
-	if p, err := index.Policy(); err != nil || p.Policy != events.DefaultPolicy || !p.TokensBefore.Equal(later) {
+	if p, err := index.Policy(); err != nil || p.Policy != events.DefaultPolicy || !p.NotBefore.Equal(later) {
 		t.Errorf("Policy() = %+v, %v, want the default and tokens before %s", p, err, later)
 	}
 }

@@ -14,22 +14,22 @@ import (
 type Account struct {
 	*events.Account                  // nil where it was never set
 	Granted         *events.ScopeSet // its grants
-	// Before is TokensBefore as [Instant] has it, and Until is TokensUntil. Good
+	// NotBeforeNano is NotBefore as [Instant] has it, and Until is TokensUntil. Good
 	// is false if the account is suspended or erased.
-	Before int64
-	Until  events.Position
-	Good   bool
+	NotBeforeNano int64
+	Until         events.Position
+	Good          bool
 }
 
 // NewAccount returns what a table holds of an account, which must not change
 // any more.
 func NewAccount(a *events.Account) Account {
 	return Account{
-		Account: a,
-		Granted: events.NewScopeSet(a.Grants),
-		Before:  Instant(a.TokensBefore),
-		Until:   a.TokensUntil,
-		Good:    good(a),
+		Account:       a,
+		Granted:       events.NewScopeSet(a.Grants),
+		NotBeforeNano: Instant(a.NotBefore),
+		Until:         a.TokensUntil,
+		Good:          good(a),
 	}
 }
 
@@ -38,13 +38,13 @@ func good(a *events.Account) bool { return !a.Suspended && !a.Erased }
 // Policy is the policy with what a check compares with times.
 type Policy struct {
 	events.PolicyState
-	Before int64 // TokensBefore, as [Instant] has it
+	NotBeforeNano int64 // NotBefore, as [Instant] has it
 }
 
 // NewPolicy returns what a table holds of a policy, which must not change any
 // more.
 func NewPolicy(p *events.PolicyState) *Policy {
-	return &Policy{PolicyState: *p, Before: Instant(p.TokensBefore)}
+	return &Policy{PolicyState: *p, NotBeforeNano: Instant(p.NotBefore)}
 }
 
 // Instant returns a time to compare times of [Found] with: nanoseconds of Unix
@@ -84,7 +84,7 @@ type cell struct {
 
 const (
 	cellGood   = 1 << 32
-	cellBefore = 1 << 33 // the account has a TokensBefore, which is read there: few have
+	cellBefore = 1 << 33 // the account has a NotBefore, which is read there: few have
 	cellsShift = 8
 	cellsChunk = 1 << cellsShift
 )
@@ -134,7 +134,7 @@ func (s *accounts) set(a *events.Account) {
 	if good(a) {
 		state |= cellGood
 	}
-	if !a.TokensBefore.IsZero() {
+	if !a.NotBefore.IsZero() {
 		state |= cellBefore
 	}
 	c.until.Store(uint64(a.TokensUntil))
@@ -155,7 +155,7 @@ func (s *accounts) read(n uint32) (a Account) {
 			Good:    state&cellGood != 0,
 		}
 		if state&cellBefore != 0 && a.Account != nil {
-			a.Before = Instant(a.TokensBefore)
+			a.NotBeforeNano = Instant(a.Account.NotBefore)
 		}
 	}
 	return a

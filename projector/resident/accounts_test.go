@@ -35,7 +35,7 @@ func TestAccounts(t *testing.T) {
 					a.Grants = append(a.Grants, events.MustScope(fmt.Sprintf("view:site/%d", 1+i+rng.IntN(500))))
 				}
 				if rng.IntN(2) == 0 {
-					a.TokensBefore = time.Unix(rng.Int64N(1<<33), rng.Int64N(1e9))
+					a.NotBefore = time.Unix(rng.Int64N(1<<33), rng.Int64N(1e9))
 				}
 				if rng.IntN(2) == 0 {
 					a.TokensUntil = events.Position(rng.Uint64())
@@ -59,7 +59,7 @@ func TestAccounts(t *testing.T) {
 				continue
 			}
 			grants := fmt.Sprint(a.Grants)
-			if f.Account.Good == (a.Suspended || a.Erased) || f.Account.Before != Instant(a.TokensBefore) || f.Account.Until != a.TokensUntil || fmt.Sprint(f.Account.Granted.List()) != grants {
+			if f.Account.Good == (a.Suspended || a.Erased) || f.Account.NotBeforeNano != Instant(a.NotBefore) || f.Account.Until != a.TokensUntil || fmt.Sprint(f.Account.Granted.List()) != grants {
 				t.Fatalf("account %d: %+v, of %+v", n, f.Account, a)
 			}
 			if sets[grants] == nil {

@@ -25,10 +25,10 @@ func TestOneInstant(t *testing.T) {
 	put := func(round int) {
 		table.Update(func(w Writer) {
 			a := account(0)
-			a.Reason, a.Suspended, a.TokensBefore = fmt.Sprint(round), round%2 == 1, time.Unix(1, int64(round))
+			a.Reason, a.Suspended, a.NotBefore = fmt.Sprint(round), round%2 == 1, time.Unix(1, int64(round))
 			a.TokensUntil = events.Position(round)
 			a.Grants = []events.Scope{{Permission: "view", Type: "site", ID: fmt.Sprint(round)}}
-			p := &events.PolicyState{Version: events.Position(round), TokensBefore: a.TokensBefore}
+			p := &events.PolicyState{Version: events.Position(round), NotBefore: a.NotBefore}
 			for i := range uint64(secrets) {
 				if rng.IntN(4) == 0 && round > 0 {
 					continue
@@ -94,8 +94,8 @@ func TestOneInstant(t *testing.T) {
 					t.Errorf("at %d: %+v of several states", f.Position, f)
 					return
 				}
-				if at := int64(f.Position); f.Account.Good != (at%2 == 0) || f.Account.Before != 1e9+at ||
-					f.Account.Granted.List()[0].ID != fmt.Sprint(at) || f.Policy.Before != 1e9+at {
+				if at := int64(f.Position); f.Account.Good != (at%2 == 0) || f.Account.NotBeforeNano != 1e9+at ||
+					f.Account.Granted.List()[0].ID != fmt.Sprint(at) || f.Policy.NotBeforeNano != 1e9+at {
 					t.Errorf("at %d: account %+v or policy %+v of another state", at, f.Account, f.Policy)
 					return
 				}

@@ -54,7 +54,7 @@ func TestPolicyActs(t *testing.T) {
 	g := newGuard(t, proxy.Config{Policies: map[string]proxy.Policy{"urls": {QueryTokens: true, Rules: []proxy.Rule{{}}}}})
 	plain := events.NewHexSecret()
 	rec := eventstest.SecretRecord(plain.Digest())
-	rec.Form = events.FormHex32
+	rec.Format = events.FormatHex32
 	g.Log.Change(string(g.Log.TokenID()), &events.TokenCreated{Account: g.account, Scopes: eventstest.Scopes("superuser"), Secret: rec})
 	secrets := map[string]string{"plain": plain.Reveal(), "with a prefix": g.token("superuser")}
 	end := g.Clock.Now().Add(time.Hour)
@@ -66,9 +66,9 @@ func TestPolicyActs(t *testing.T) {
 		refusedInURL bool
 	}{
 		{"none", events.Policy{}, end, "", false},
-		{"plain refused", events.Policy{PlainRefused: true}, end, "plain", false},
-		{"plain until", events.Policy{PlainUntil: end}, end.Add(-1), "", false},
-		{"plain until, at its end", events.Policy{PlainUntil: end}, end, "plain", false},
+		{"plain refused", events.Policy{LegacyRefused: true}, end, "plain", false},
+		{"plain until", events.Policy{LegacyUntil: end}, end.Add(-1), "", false},
+		{"plain until, at its end", events.Policy{LegacyUntil: end}, end, "plain", false},
 		{"URLs refused", events.Policy{URLRefused: true}, end, "", true},
 		{"taken back", events.Policy{}, end, "", false},
 	} {

@@ -129,7 +129,7 @@ func (c *Client) GetText(ctx context.Context, path string) (status int, text str
 func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
 	a, err := c.Send(ctx, r)
 	var f *exit.Failure
-	if !errors.As(err, &f) || f.Name != "proof_required" {
+	if !errors.As(err, &f) || f.Name != "reauth_required" {
 		return a, err
 	}
 	if c.cfg.Input.Terminal() == nil {
@@ -156,7 +156,7 @@ func (c *Client) Reauthenticate(ctx context.Context) (*Answer, error) {
 	if sixDigits.MatchString(given) {
 		body = map[string]any{"code": given}
 	}
-	return c.Send(ctx, Request{Method: http.MethodPost, Path: []string{"v1", "session", "prove"}, Body: body})
+	return c.Send(ctx, Request{Method: http.MethodPost, Path: []string{"v1", "session", "reauth"}, Body: body})
 }
 
 // Send sends a request, and retries until it is answered or a retry cannot help.
