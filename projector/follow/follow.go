@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -15,54 +16,56 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 )
 
-// Reasons for which [Follower.Run] ends. Each means that going on would leave
-// the reader with something that is not the log.
+// Reasons for which [Follower.Run] ends. Each means that the next messages would
+// not continue the log that was read.
 var (
-	// ErrGap reports that the log has gone past a message that no replica
-	// asked could give.
+	// ErrGap reports that the log goes on after a message that no replica
+	// returned.
 	ErrGap = errors.New("message is missing from the log")
-	// ErrRewound reports that the log ends before what was handed over.
-	ErrRewound = errors.New("log ends before what was read of it")
-	// ErrReplaced reports that the stream was made anew, or that the log now
-	// holds other bytes where it was read before.
+	// ErrRewound reports that the log ends before the last message handed over.
+	ErrRewound = errors.New("log ends before the last message read")
+	// ErrReplaced reports that the stream was created again, or that a message
+	// has other data than when it was read.
 	ErrReplaced = errors.New("log is not the one that was read")
-	// ErrForeign reports an answer that cannot be a message of the log.
-	ErrForeign = errors.New("message is not the log's")
+	// ErrForeign reports an answer that is not a message of the stream.
+	ErrForeign = errors.New("message does not belong to the stream")
 	// ErrClosed reports that the connection was closed for good.
 	ErrClosed = errors.New("connection to the log is closed")
 )
 
-// Config says what is followed and how. Only Conn is required.
+// Config configures a [Follower]. Only Conn is required.
 type Config struct {
-	// Conn reaches the log. It is required and owned by the caller. It should
-	// reconnect for ever ([nats.MaxReconnects] below zero): once it is closed,
-	// Run ends.
+	// Conn is the connection to the log. It is required and owned by the
+	// caller. It should reconnect forever ([nats.MaxReconnects] below zero): Run
+	// ends when it is closed.
 	Conn *nats.Conn
 
-	// Batch is the most messages that are handed over at once. Zero means 4096.
+	// Batch is the maximum number of messages in one fetch and in one call of
+	// the handler. Zero means 4096.
 	Batch int
 	// Tail is how many messages of the tail may wait while the handler works.
-	// Past it they are dropped, which the connection reports as a slow
-	// consumer, and are fetched later. Zero means 8192.
+	// Further ones are dropped and fetched later; the connection reports a slow
+	// consumer. Zero means 8192.
 	Tail int
-	// Poll is how often the log's end is asked for. Zero means one second.
+	// Poll is the time between two questions for the log's end. Zero means one
+	// second.
 	Poll time.Duration
-	// Timeout is how long the log may take to answer. Zero means two seconds.
+	// Timeout is how long to wait for an answer. Zero means two seconds.
 	Timeout time.Duration
-	// GapTimeout is how long a message that the log says it holds may be
-	// missing, and how long a replicated log may seem to have gone back, before
-	// Run ends: replicas may lag. Zero means five seconds.
+	// GapTimeout is how long an existing message may be missing from answers,
+	// and how long a replicated log may seem to end too early, before Run ends:
+	// replicas may lag. Zero means five seconds.
 	GapTimeout time.Duration
 
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
-	// Boottime tells the time by a clock that also counts while the machine is
-	// suspended. Nil means [clock.Boottime].
+	// Boottime reads a clock that also advances while the machine is suspended.
+	// Nil means [clock.Boottime].
 	Boottime func() time.Duration
 }
 
-// IsFatal reports whether a follower stopped because of what the log holds. Waiting
-// does not help: the index or the log has to be replaced.
+// IsFatal reports whether a follower stopped because of the log's content.
+// Waiting does not help: the index or the log has to be replaced.
 func IsFatal(err error) bool {
 	for _, fatal := range []error{ErrGap, ErrRewound, ErrReplaced, ErrForeign} {
 		if errors.Is(err, fatal) {
@@ -72,7 +75,7 @@ func IsFatal(err error) bool {
 	return false
 }
 
-// withDefaults returns c with zero values replaced.
+// withDefaults replaces zero values.
 func (c Config) withDefaults() Config {
 	if c.Batch == 0 {
 		c.Batch = 4096
@@ -98,7 +101,7 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// validate reports every problem of c, which has its defaults.
+// validate reports every problem. Zero values are already replaced.
 func (c Config) validate() error {
 	var errs []error
 	if c.Conn == nil {
@@ -121,32 +124,32 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// A Handler takes what is read. Its methods are called by [Follower.Run], one
-// at a time.
+// A Handler receives the messages of the log. [Follower.Run] calls its methods
+// one at a time.
 type Handler interface {
-	// Apply takes messages with consecutive positions, the first of which
-	// follows the last one taken. The slice and the data are the handler's to
-	// keep. An error ends Run, which returns it.
+	// Apply takes messages with consecutive positions. The first one follows the
+	// last message of the previous call. The handler may keep the slice and the
+	// data but must not change them: other handlers get the same. Run returns
+	// the error.
 	Apply(ctx context.Context, batch []events.Message) error
 
-	// Fresh reports a reading: the log ended at end when it was asked, which was
-	// after the clock of [Config.Boottime] stood at asked, and Apply has
-	// returned for everything up to end. Calls come with rising asked, about
-	// one every [Config.Poll], and none while the log is out of reach.
+	// Fresh reports a reading: the log ended at end, at some time after the clock
+	// of [Config.Boottime] showed asked. Apply has returned for every message up
+	// to end. Each call has a later asked than the one before. There is about one
+	// call every [Config.Poll], and none while the log is unreachable.
 	Fresh(asked time.Duration, end events.Position)
 }
 
-// Stats counts what a Follower did, over all of its runs.
+// Stats are the counters of a Follower, over all of its runs.
 type Stats struct {
 	// Position is the last message handed over.
 	Position events.Position
-	// FromTail and Fetched count the messages handed over by where they came
-	// from.
+	// FromTail and Fetched count the messages handed over, by their path.
 	FromTail, Fetched uint64
-	// Refused counts tail messages that were not believed.
+	// Refused counts invalid tail messages.
 	Refused uint64
-	// Checks counts the comparisons with the log that a connection, or a doubt
-	// about it, has made necessary.
+	// Checks counts the comparisons with the log after a new connection or a
+	// doubt.
 	Checks uint64
 }
 
@@ -155,7 +158,8 @@ type Follower struct {
 	cfg     Config
 	running atomic.Bool
 
-	position, fromTail, fetched, refused, checks atomic.Uint64
+	counters
+	checks atomic.Uint64
 }
 
 // New returns a Follower. It does no I/O.
@@ -167,7 +171,7 @@ func New(cfg Config) (*Follower, error) {
 	return &Follower{cfg: cfg}, nil
 }
 
-// Stats may be called at any time.
+// Stats returns the counters. It may be called at any time.
 func (f *Follower) Stats() Stats {
 	return Stats{
 		Position: events.Position(f.position.Load()),
@@ -178,39 +182,34 @@ func (f *Follower) Stats() Stats {
 	}
 }
 
-// Run hands every message after the one at position after to h, in order and
-// once, until ctx ends, and then returns nil. The anchor is the SHA-256 of the
-// stored bytes of the message at after, and is empty when after is 0: nothing is
-// handed over before the log has shown that message.
+// Run hands every message after position after to each handler in turn, in
+// order and once, until ctx ends. Then it returns nil. The anchor is the SHA-256
+// of the stored bytes of the message at after. It is empty if after is 0. No
+// message is handed over before the log has shown that it holds the anchor's.
 //
-// An error means that going on would leave h with something that is not the
-// log, that the connection is closed, or that h returned it. Run may be called
-// again, but not while it runs.
-func (f *Follower) Run(ctx context.Context, after events.Position, anchor []byte, h Handler) error {
-	if h == nil {
+// An error means that the next messages would not continue the log that was
+// read, that the connection is closed, or that a handler returned the error. Run
+// may be called again, but not while it runs.
+func (f *Follower) Run(ctx context.Context, after events.Position, anchor []byte, handlers ...Handler) error {
+	if len(handlers) == 0 || slices.Contains(handlers, nil) {
 		return errors.New("follow: handler is required")
 	}
-	r := &run{f: f, cfg: f.cfg, h: h, last: after}
-	switch {
-	case after == 0 && len(anchor) == 0:
-	case after > 0 && len(anchor) == sha256.Size:
-		copy(r.hash[:], anchor)
-	default:
-		return fmt.Errorf(
-			"follow: anchor of position %d has %d bytes, want a SHA-256 for every position but 0",
-			after,
-			len(anchor),
-		)
+	t := tip{last: uint64(after), read: after > 0}
+	if after == 0 && len(anchor) > 0 || after > 0 && len(anchor) != sha256.Size {
+		return fmt.Errorf("follow: anchor of position %d has %d bytes, want a SHA-256 for every position but 0",
+			after, len(anchor))
 	}
+	copy(t.hash[:], anchor)
 	if !f.running.CompareAndSwap(false, true) {
 		return errors.New("follow: already running")
 	}
 	defer f.running.Store(false)
 	f.position.Store(uint64(after))
 
-	err := r.run(ctx)
+	r := newLogCursor(f, t, handlers)
+	err := r.run(ctx, r)
 	if ctx.Err() != nil && (errors.Is(err, ctx.Err()) || errors.Is(err, ErrClosed)) {
-		return nil // the end was called for, by this way or that
+		return nil // the caller asked for the end
 	}
 	return err
 }

@@ -333,6 +333,30 @@ func TestHandlerEndsRun(t *testing.T) {
 	}
 }
 
+// TestHandlers gives two handlers the same messages and readings.
+func TestHandlers(t *testing.T) {
+	l := newLog(t)
+	first, second := newReader(t), newReader(t)
+	broken := errors.New("broken")
+	second.apply = func(batch []events.Message) error {
+		if batch[0].Position > first.last {
+			t.Errorf("the second handler got position %d before the first", batch[0].Position)
+		}
+		if batch[0].Position > 50 {
+			return broken
+		}
+		return nil
+	}
+	first.run(quick(l.connect(readerUser)), second)
+	p := l.publish(50)
+	first.waitFresh(p)
+	second.wait("the same reading", func() bool { return len(second.fresh) > 0 && second.fresh[len(second.fresh)-1].end >= p })
+	l.publish(1)
+	first.waitEnd(broken)
+	first.check(51)
+	second.check(50)
+}
+
 func TestRunRefuses(t *testing.T) {
 	l := newLog(t)
 	conn := l.connect(readerUser)

@@ -376,12 +376,12 @@ type watcher struct {
 func (w *watcher) Handle(ctx context.Context, rec slog.Record) error {
 	w.r.mu.Lock()
 	switch rec.Message {
-	case "log out of reach":
+	case "stream unreachable":
 		w.r.away = true
 		w.r.left++
-	case "following the log":
+	case "following stream":
 		w.r.away = false
-	case "log lacks a message, asking again":
+	case "log lacks a message, retrying":
 		w.r.lacked++
 	}
 	w.r.changed()
@@ -394,9 +394,9 @@ func (r *reader) changed() { // mu is held
 	r.change = make(chan struct{})
 }
 
-// run follows from where the reader stands until stop, the test's end or an
-// error.
-func (r *reader) run(cfg follow.Config) *reader {
+// run follows the log from the reader's position until stop, the test's end or
+// an error. The others get the same messages.
+func (r *reader) run(cfg follow.Config, others ...*reader) *reader {
 	r.tb.Helper()
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(&watcher{slog.NewTextHandler(r.tb.Output(), nil), r})
@@ -408,9 +408,14 @@ func (r *reader) run(cfg follow.Config) *reader {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.f, r.cancel, r.done = f, cancel, make(chan struct{})
 	after, anchor := r.last, r.anchor
+	handlers := []follow.Handler{r}
+	for _, other := range others {
+		other.done = r.done
+		handlers = append(handlers, other)
+	}
 	go func() {
 		defer close(r.done)
-		r.err = f.Run(ctx, after, anchor, r)
+		r.err = f.Run(ctx, after, anchor, handlers...)
 	}()
 	r.tb.Cleanup(func() { r.stop() })
 	return r

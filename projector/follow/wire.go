@@ -1,6 +1,7 @@
 package follow
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,16 +15,15 @@ import (
 )
 
 const (
-	getSubject  = "$JS.API.DIRECT.GET." + events.StreamName
 	infoSubject = "$JS.API.STREAM.INFO." + events.StreamName
 
-	// maxBytes is where the server ends a batch. Left alone it would send as
-	// much as it holds for a slow connection before it cuts that off.
+	// maxBytes is the size at which the server ends a batch. Without a limit it
+	// would send as much as it holds for a slow connection, and then close that.
 	maxBytes = 8 << 20
 )
 
 // Headers that the server adds to messages that it republishes or fetches, and
-// those of its other answers.
+// headers of its other answers.
 const (
 	streamHeader      = "Nats-Stream"
 	subjectHeader     = "Nats-Subject"
@@ -34,8 +34,8 @@ const (
 	descriptionHeader = "Description"
 )
 
-// lastValue returns the last value of a header. A stored message may carry headers
-// of its own by these names; the server adds its own behind them.
+// lastValue returns the last value of a header. A stored message may carry
+// headers with these names; the server adds its own behind them.
 func lastValue(h nats.Header, key string) string {
 	v := h[key]
 	if len(v) == 0 {
@@ -44,54 +44,124 @@ func lastValue(h nats.Header, key string) string {
 	return v[len(v)-1]
 }
 
-// isMessage tells a stored message from the server's other answers to a direct
-// get. A status proves nothing: a stored message may carry a header of that
-// name.
-func isMessage(m *nats.Msg) bool { return len(m.Header[streamHeader]) > 0 }
+// stream names a stream that is read.
+type stream struct{ name, subjectPrefix, tailFilter, getSubject string }
 
-// parse returns the message of the log in m. The error wraps ErrForeign.
-func parse(m *nats.Msg) (events.Message, error) {
-	if stream := lastValue(m.Header, streamHeader); stream != events.StreamName {
-		return events.Message{}, fmt.Errorf("%w: it comes from stream %.40q", ErrForeign, stream)
+var (
+	logStream = stream{
+		name:          events.StreamName,
+		subjectPrefix: events.SubjectRoot + ".",
+		tailFilter:    events.TailFilter,
+		getSubject:    "$JS.API.DIRECT.GET." + events.StreamName,
+	}
+	leaseStream = stream{
+		name:          events.LeaseStreamName,
+		subjectPrefix: strings.TrimSuffix(events.LeaseFilter, ">"),
+		tailFilter:    events.LeaseTailFilter,
+		getSubject:    "$JS.API.DIRECT.GET." + events.LeaseStreamName,
+	}
+)
+
+// message is a stored message.
+type message struct {
+	seq     uint64
+	subject string
+	data    []byte
+}
+
+func (m message) hash() [sha256.Size]byte { return sha256.Sum256(m.data) }
+
+// parse returns the message of the stream in m. The error wraps ErrForeign.
+func (s stream) parse(m *nats.Msg) (message, error) {
+	if name := lastValue(m.Header, streamHeader); name != s.name {
+		return message{}, fmt.Errorf("%w: it comes from stream %.40q, want %s", ErrForeign, name, s.name)
 	}
 	seq := lastValue(m.Header, sequenceHeader)
 	n, err := strconv.ParseUint(seq, 10, 64)
 	if err != nil || n == 0 {
-		return events.Message{}, fmt.Errorf("%w: its position is %.40q", ErrForeign, seq)
+		return message{}, fmt.Errorf("%w: its position in %s is %.40q", ErrForeign, s.name, seq)
 	}
 	subject := lastValue(m.Header, subjectHeader)
-	if !strings.HasPrefix(subject, events.SubjectRoot+".") {
-		return events.Message{}, fmt.Errorf("%w: position %d is on subject %.80q", ErrForeign, n, subject)
+	if !strings.HasPrefix(subject, s.subjectPrefix) {
+		return message{}, fmt.Errorf("%w: position %d of %s is on subject %.80q", ErrForeign, n, s.name, subject)
 	}
-	return events.Message{Position: events.Position(n), Subject: subject, Data: m.Data}, nil
+	return message{seq: n, subject: subject, data: m.Data}, nil
 }
 
-// parseTail is parse for what came by the tail, where anything may come.
-func parseTail(m *nats.Msg) (events.Message, error) {
-	msg, err := parse(m)
+// parseTail is parse for messages of the tail, on which anything may arrive.
+func (s stream) parseTail(m *nats.Msg) (message, error) {
+	msg, err := s.parse(m)
 	if err != nil {
 		return msg, err
 	}
-	if m.Subject != events.TailPrefix+msg.Subject {
-		return msg, fmt.Errorf("%w: tail subject %.80q carries subject %.80q", ErrForeign, m.Subject, msg.Subject)
+	if m.Subject != events.TailPrefix+msg.subject {
+		return msg, fmt.Errorf("%w: tail subject %.80q carries subject %.80q", ErrForeign, m.Subject, msg.subject)
 	}
 	if len(m.Header[sizeHeader]) > 0 {
 		// A stream that republishes headers alone would have us hand over
 		// empty messages.
-		return msg, fmt.Errorf("%w: tail message at position %d has no body", ErrForeign, msg.Position)
+		return msg, fmt.Errorf("%w: tail message at position %d of %s has no body", ErrForeign, msg.seq, s.name)
 	}
 	return msg, nil
 }
 
-// getRequest asks for count messages from a position on.
-func getRequest(from events.Position, count int) []byte {
-	return fmt.Appendf(nil, `{"seq":%d,"batch":%d,"max_bytes":%d}`, from, count, maxBytes)
+// fetch is one direct get of a batch of messages.
+type fetch struct {
+	id       uint64
+	from     uint64
+	count    int
+	overlap  bool              // from was read before
+	hash     [sha256.Size]byte // of the data that was read there
+	got      []message         // with rising positions
+	pending  uint64            // messages in the stream behind the first of got
+	failure  error             // why it ended early
+	deadline time.Time
 }
 
-// information is what is used of the stream's information.
+func (f *fetch) request() []byte {
+	return fmt.Appendf(nil, `{"seq":%d,"batch":%d,"max_bytes":%d}`, f.from, f.count, maxBytes)
+}
+
+// take takes one message of the answer and reports whether it is the last.
+func (f *fetch) take(s stream, m *nats.Msg) (ended bool, err error) {
+	// A stored message is told by the stream's header. A status proves nothing:
+	// a stored message may carry a header of that name.
+	if len(m.Header[streamHeader]) == 0 {
+		switch status := lastValue(m.Header, statusHeader); status {
+		case "204", "404": // the end of the batch, or no message from there on
+		default:
+			f.failure = statusError(status, lastValue(m.Header, descriptionHeader))
+		}
+		return true, nil
+	}
+	msg, err := s.parse(m)
+	if err != nil {
+		return false, err
+	}
+	if f.got == nil {
+		f.pending, _ = strconv.ParseUint(lastValue(m.Header, pendingHeader), 10, 64)
+		f.got = make([]message, 0, 1+min(uint64(f.count), f.pending))
+	}
+	if len(f.got) < f.count {
+		f.got = append(f.got, msg)
+	}
+	return false, nil
+}
+
+// consecutive returns the messages up to the first one that is missing.
+func (f *fetch) consecutive() []message {
+	for i, m := range f.got {
+		if m.seq != f.from+uint64(i) {
+			return f.got[:i]
+		}
+	}
+	return f.got
+}
+
+// information is the part of the stream's information that is used.
 type information struct {
 	created  time.Time
-	end      events.Position
+	end      uint64
 	replicas int
 }
 
@@ -111,7 +181,7 @@ func parseInfo(m *nats.Msg) (information, error) {
 			Replicas int    `json:"num_replicas"`
 		} `json:"config"`
 		State *struct {
-			LastSeq events.Position `json:"last_seq"`
+			LastSeq uint64 `json:"last_seq"`
 		} `json:"state"`
 		Cluster *struct {
 			Leader string `json:"leader"`
@@ -132,7 +202,7 @@ func parseInfo(m *nats.Msg) (information, error) {
 	return information{created: answer.Created, end: answer.State.LastSeq, replicas: answer.Config.Replicas}, nil
 }
 
-// statusError is the error for an answer that is a status alone.
+// statusError is the error for an answer that is only a status.
 func statusError(status, description string) error {
 	if status == "503" {
 		return nats.ErrNoResponders
