@@ -50,9 +50,8 @@ func BenchmarkCatchUp(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// BenchmarkTail publishes one message after the other and takes the time until
-// each is handed over. What is called stored is the time until the log has
-// acknowledged it.
+// BenchmarkTail publishes messages one by one. It measures the time until each is
+// acknowledged ("stored") and handed over ("handed").
 func BenchmarkTail(b *testing.B) {
 	l := newLog(b)
 	c := &counter{done: make(chan time.Time, 1)}

@@ -19,8 +19,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 )
 
-// newCluster starts a log with three replicas. A server that does not listen
-// for clients does not listen for the other servers either.
+// newCluster starts a log with three replicas. The servers listen for clients
+// too: otherwise they would not listen for each other.
 func newCluster(t *testing.T) []*log {
 	const n = 3
 	var routes []*url.URL
@@ -32,7 +32,7 @@ func newCluster(t *testing.T) []*log {
 	}
 	var nodes []*log
 	for i := range n {
-		l := &log{tb: t, dir: t.TempDir(), door: &door{}, replicas: n, listen: true}
+		l := &log{tb: t, dir: t.TempDir(), endpoint: &endpoint{}, replicas: n, listen: true}
 		l.cluster = func(o *server.Options) {
 			o.ServerName = fmt.Sprintf("log-%d", i)
 			o.Cluster = server.ClusterOpts{Name: "logs", Host: "127.0.0.1", Port: ports[i]}
@@ -58,13 +58,13 @@ func newCluster(t *testing.T) []*log {
 	return nodes
 }
 
-// replicaOf returns which of the servers is one that does not lead the log.
+// replicaOf returns the index of a server that does not lead the log.
 func replicaOf(t *testing.T, nodes []*log) int {
 	leader := must(nodes[0].js.Stream(t.Context(), events.StreamName)).CachedInfo().Cluster.Leader
 	return slices.IndexFunc(nodes, func(l *log) bool { return l.options().ServerName != leader })
 }
 
-// TestLeadersChange publishes while the leader steps down time and again.
+// TestLeadersChange publishes while leaders step down.
 func TestLeadersChange(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
@@ -79,10 +79,10 @@ func TestLeadersChange(t *testing.T) {
 	end := nodes[0].publish(1000)
 	for range 5 {
 		if _, err := nodes[0].admin.Request("$JS.API.STREAM.LEADER.STEPDOWN."+events.StreamName, nil, time.Second); err != nil {
-			t.Log(err) // between two leaders nobody answers
+			t.Log(err) // there is no leader at the moment
 		}
-		// What is not acknowledged may be stored or not: it has to be the same
-		// for all.
+		// An event without an acknowledgement may be stored or not. All readers
+		// must agree.
 		for range 200 {
 			subject, data := event(0)
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -104,11 +104,11 @@ func TestLeadersChange(t *testing.T) {
 				t.Fatalf("readers 0 and %d differ at position %d", i, j+1)
 			}
 		}
-		t.Logf("%+v, %d readings, out of reach %d times", r.f.Stats(), len(r.told()), r.left)
+		t.Logf("%+v, %d readings, unreachable %d times", r.f.Stats(), len(r.told()), r.left)
 	}
 }
 
-// TestQuorumLost stops two nodes of three under a reader of the third.
+// TestQuorumLost stops two nodes of three, with a reader connected to the third.
 func TestQuorumLost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
@@ -122,7 +122,7 @@ func TestQuorumLost(t *testing.T) {
 	for _, l := range rest {
 		l.stop()
 	}
-	r.wait("the loss", func() bool { return r.away })
+	r.wait("the disconnection", func() bool { return r.away })
 	for _, l := range rest {
 		l.start()
 	}
@@ -135,8 +135,8 @@ func TestQuorumLost(t *testing.T) {
 	r.waitFresh(events.Position(ack.Sequence))
 }
 
-// TestDamagedReplica flips a bit in one replica of three. Whoever asks is
-// answered by any of them.
+// TestDamagedReplica flips a bit in one replica of three. Any of them may answer
+// a fetch.
 func TestDamagedReplica(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
@@ -147,13 +147,13 @@ func TestDamagedReplica(t *testing.T) {
 		newReader(t).run(quick(l.connect(readerUser))).waitFresh(p)
 	}
 	replica := nodes[replicaOf(t, nodes)]
-	// It takes part in answering once it has caught up. Where it could not leave
-	// its state in time it reads all of its blocks, finds the damage, and has the
-	// others mend it before that: then it is damaged once more.
+	// The replica answers once it has caught up. If its shutdown was not clean, it
+	// reads all blocks, finds the damage and repairs it from the others first.
+	// Then it is damaged again.
 	rounds := 0
 	for damaged := false; !damaged; rounds++ {
 		if rounds == 6 {
-			t.Fatal("no replica answers that it lacks the message")
+			t.Fatal("no replica reports that it lacks the message")
 		}
 		replica.stop()
 		replica.flip(500)
@@ -161,7 +161,7 @@ func TestDamagedReplica(t *testing.T) {
 		for began := time.Now(); !damaged && time.Since(began) < 15*time.Second; {
 			m, err := nodes[0].admin.Request("$JS.API.DIRECT.GET."+events.StreamName, []byte(`{"seq":500}`), patience)
 			if errors.Is(err, nats.ErrNoResponders) || errors.Is(err, nats.ErrDisconnected) {
-				continue // the server of this connection may be the one that comes back
+				continue // this connection's server may be the restarted one
 			}
 			if err != nil {
 				t.Fatal(err)

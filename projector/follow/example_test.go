@@ -14,7 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
-// printer shows what it is given, and stops at the first reading.
+// printer prints messages and stops at the first reading.
 type printer struct{ stop context.CancelFunc }
 
 func (printer) Apply(_ context.Context, batch []events.Message) error {

@@ -19,8 +19,8 @@ func TestRestart(t *testing.T) {
 	for i := range 5 {
 		r.waitFresh(l.publish(50))
 		l.stop()
-		// From here on the watcher fails the test if a reading is reported.
-		r.wait("the loss", func() bool { return r.left == i+1 && r.away })
+		// From here on the reader fails the test if a reading is reported.
+		r.wait("the disconnection", func() bool { return r.left == i+1 && r.away })
 		before := len(r.told())
 		l.start()
 		p := l.publish(50)
@@ -49,10 +49,10 @@ func TestReconnect(t *testing.T) {
 	}
 }
 
-func TestStreamMadeAnew(t *testing.T) {
+func TestStreamRecreated(t *testing.T) {
 	for _, c := range []struct {
 		name      string
-		following bool // through it, else started after
+		following bool // while it happens; else the reader starts afterwards
 		regrown   int
 		poll      time.Duration
 		want      error
@@ -91,9 +91,9 @@ func TestStreamMadeAnew(t *testing.T) {
 			r.waitEnd(c.want)
 			r.check(100)
 			for _, f := range r.told()[before:] {
-				// Those asked for before may be told after.
+				// A reading asked for before may be reported after.
 				if f.end != 100 {
-					t.Errorf("reading %+v of the new stream was told", f)
+					t.Errorf("reading %+v of the new stream was reported", f)
 				}
 			}
 		})
@@ -101,15 +101,15 @@ func TestStreamMadeAnew(t *testing.T) {
 }
 
 // TestFlippedBit changes a bit of a stored event while the server is stopped.
-// With the state that a server leaves behind when it ends in peace, the next one
-// says that all is there and leaves the event out of every answer. Without it,
-// the next one reads the blocks and cuts the block off before the event.
+// After a clean shutdown the next server reports the old end and leaves the
+// event out of every answer. After a crash the next server reads the blocks and
+// cuts the block off before the event.
 func TestFlippedBit(t *testing.T) {
 	const all = 1000
 	for _, c := range []struct {
 		name    string
 		event   int
-		forget  bool // the server's state
+		forget  bool // the state of a clean shutdown
 		read    int  // events that the reader had read before
 		regrown int  // events published after
 		end     events.Position
@@ -168,7 +168,7 @@ func TestFlippedBit(t *testing.T) {
 			} else {
 				r.waitEnd(c.want)
 				for _, f := range r.told()[before:] {
-					t.Errorf("reading %+v was told", f)
+					t.Errorf("reading %+v was reported", f)
 				}
 			}
 			r.check(c.applied)
@@ -176,8 +176,8 @@ func TestFlippedBit(t *testing.T) {
 	}
 }
 
-// TestFlippedBitWhileFollowing is the same for a reader that is connected
-// through it, and has everything but what is cut off.
+// TestFlippedBitWhileFollowing flips a bit while a reader is connected that has
+// read all events.
 func TestFlippedBitWhileFollowing(t *testing.T) {
 	for _, c := range []struct {
 		event  int
@@ -195,7 +195,7 @@ func TestFlippedBitWhileFollowing(t *testing.T) {
 			r := newReader(t).run(quick(l.connect(readerUser)))
 			r.waitFresh(l.publish(100))
 			l.stop()
-			r.wait("the loss", func() bool { return r.away })
+			r.wait("the disconnection", func() bool { return r.away })
 			before := len(r.told())
 			l.flip(c.event)
 			if c.forget {
@@ -210,7 +210,7 @@ func TestFlippedBitWhileFollowing(t *testing.T) {
 			r.waitEnd(c.want)
 			r.check(100)
 			for _, f := range r.told()[before:] {
-				t.Errorf("reading %+v was told", f)
+				t.Errorf("reading %+v was reported", f)
 			}
 		})
 	}
@@ -222,15 +222,15 @@ func TestBlackHole(t *testing.T) {
 		pings time.Duration
 	}{
 		{"connection stays", time.Minute},
-		{"connection is given up", 50 * time.Millisecond},
+		{"connection is closed as stale", 50 * time.Millisecond},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			l := &log{tb: t, dir: t.TempDir(), door: &door{}}
+			l := &log{tb: t, dir: t.TempDir(), endpoint: &endpoint{}}
 			l.listen = true
 			l.start()
 			t.Cleanup(l.stop)
 			l.open()
-			proxy, addr := netfault.Start(t, netfault.To(l.door.srv.Addr().String()))
+			proxy, addr := netfault.Start(t, netfault.To(l.endpoint.srv.Addr().String()))
 			var option nats.Option = func(o *nats.Options) error { // not in process
 				o.InProcessServer, o.Url = nil, "nats://"+addr
 				o.PingInterval, o.MaxPingsOut, o.Timeout = c.pings, 2, 200*time.Millisecond
@@ -244,25 +244,25 @@ func TestBlackHole(t *testing.T) {
 				proxy.Hold(netfault.Forward)
 				proxy.Hold(netfault.Backward)
 				shut := clock.Boottime()
-				r.wait("the loss", func() bool { return r.away })
+				r.wait("the disconnection", func() bool { return r.away })
 				p := l.publish(100)
 				before := len(r.told())
 				proxy.Reset()
 				r.waitFresh(p)
 				for _, f := range r.told()[:before] {
 					if f.asked > shut {
-						t.Errorf("reading %+v was asked for in the dark (%d, %v)", f, i, shut)
+						t.Errorf("reading %+v was asked for while no packet passed (%d, %v)", f, i, shut)
 					}
 				}
 			}
 			r.check(400)
-			t.Logf("%+v, away %d times", r.f.Stats(), r.left)
+			t.Logf("%+v, unreachable %d times", r.f.Stats(), r.left)
 		})
 	}
 }
 
 func TestServerNeverThere(t *testing.T) {
-	l := &log{tb: t, dir: t.TempDir(), door: &door{}}
+	l := &log{tb: t, dir: t.TempDir(), endpoint: &endpoint{}}
 	conn := l.connect(readerUser, nats.RetryOnFailedConnect(true))
 	r := newReader(t).run(quick(conn))
 	r.wait("no server", func() bool { return r.away })

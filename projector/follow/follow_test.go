@@ -82,7 +82,7 @@ func TestResume(t *testing.T) {
 
 func TestWithoutTail(t *testing.T) {
 	l := newLog(t)
-	r := newReader(t).run(quick(l.connect(deafUser)))
+	r := newReader(t).run(quick(l.connect(noTailUser)))
 	for range 5 {
 		r.waitFresh(l.publish(20))
 	}
@@ -116,7 +116,7 @@ func TestTailOverflows(t *testing.T) {
 	r.waitFresh(502)
 	r.check(502)
 	if s := r.f.Stats(); s.Fetched < 400 {
-		t.Errorf("%+v, want most of them fetched", s)
+		t.Errorf("%+v, want at least 400 fetched", s)
 	}
 }
 
@@ -138,7 +138,7 @@ func (l *log) republish(on bool) {
 func TestTailGapIsFilledAtOnce(t *testing.T) {
 	l := newLog(t)
 	cfg := quick(l.connect(readerUser))
-	cfg.Poll = time.Hour // so that only the tail can tell of the gap
+	cfg.Poll = time.Hour // so that only the tail shows the gap
 	r := newReader(t).run(cfg)
 	r.waitApplied(l.publish(10))
 	for range 3 {
@@ -194,7 +194,7 @@ func TestForgedTail(t *testing.T) {
 		forge(h)
 	}
 	for _, sequence := range []string{
-		"1", "10", // handed over already
+		"1", "10", // already handed over
 		"17", "1000000", "18446744073709551615", // not next
 	} {
 		forge(h("LEDGER", sequence, subject))
@@ -206,8 +206,8 @@ func TestForgedTail(t *testing.T) {
 		t.Errorf("%+v, want %d refused", s, len(refused))
 	}
 
-	// In the name of the next position nothing tells it from a real one, but
-	// the real one does.
+	// A forged message with the next position looks like a real one. The real
+	// one reveals it.
 	forge(h("LEDGER", "16", subject))
 	l.admin.Flush()
 	r.waitApplied(16)
@@ -215,11 +215,11 @@ func TestForgedTail(t *testing.T) {
 	r.waitEnd(follow.ErrReplaced)
 }
 
-// TestTailGoesBack has the tail repeat positions with other bytes and go on from
-// there, all of it waiting in line behind the real messages, as when a log is cut
-// back and grows again out of sight.
+// TestTailGoesBack repeats positions on the tail with other data and continues
+// from there, while the real messages still wait in the channel. The same happens
+// if a log is cut back and grows again.
 func TestTailGoesBack(t *testing.T) {
-	for _, lost := range []bool{false, true} { // a message between the last and the line
+	for _, lost := range []bool{false, true} { // the tail lost the message before the waiting ones
 		t.Run(fmt.Sprintf("lost=%v", lost), func(t *testing.T) {
 			l := newLog(t)
 			r := newReader(t)

@@ -22,11 +22,11 @@ import (
 )
 
 const (
-	leaseUser     = "leases"      // what a verifier may do with the stream of leases
-	deafLeaseUser = "deaf-leases" // the same without the tail
+	leaseUser       = "leases"         // with the permissions of a verifier on the lease stream
+	noTailLeaseUser = "no-tail-leases" // the same without the tail
 )
 
-// leaseLog is a log with the stream of leases, made as a ledger makes it.
+// leaseLog is a log with the lease stream, created as a ledger does.
 type leaseLog struct {
 	*log
 	stored []string // data of sequence 1, 2, …
@@ -34,33 +34,33 @@ type leaseLog struct {
 
 func newLeaseLog(tb testing.TB) *leaseLog {
 	tb.Helper()
-	l := &leaseLog{log: &log{tb: tb, dir: tb.TempDir(), door: &door{}}}
-	l.cluster = func(o *server.Options) { // it is alone all the same
-		may := func(subscribe ...string) *server.Permissions {
+	l := &leaseLog{log: &log{tb: tb, dir: tb.TempDir(), endpoint: &endpoint{}}}
+	l.cluster = func(o *server.Options) { // only for the users: the server is alone
+		permissions := func(subscribe ...string) *server.Permissions {
 			return &server.Permissions{
 				Publish:   &server.SubjectPermission{Allow: []string{"$JS.API.DIRECT.GET.LEASES"}},
 				Subscribe: &server.SubjectPermission{Allow: append(subscribe, "_INBOX.>")},
 			}
 		}
 		o.Users = append(o.Users,
-			&server.User{Username: leaseUser, Password: "-", Permissions: may(events.LeaseTailFilter)},
-			&server.User{Username: deafLeaseUser, Password: "-", Permissions: may()})
+			&server.User{Username: leaseUser, Password: "-", Permissions: permissions(events.LeaseTailFilter)},
+			&server.User{Username: noTailLeaseUser, Password: "-", Permissions: permissions()})
 	}
 	l.start()
 	tb.Cleanup(l.stop)
 	l.open()
-	l.make()
+	l.createLeases()
 	return l
 }
 
-// make makes the stream of leases.
-func (l *leaseLog) make() {
+// createLeases creates the lease stream.
+func (l *leaseLog) createLeases() {
 	l.tb.Helper()
 	must(embedded.EnsureLeases(context.Background(), l.js, embedded.LeaseLimits{Epoch: "01jd3qk8z5n0v7m2x4c6b8a9ef", Replicas: l.replicas}))
 	l.stored = nil
 }
 
-func (l *leaseLog) drop() {
+func (l *leaseLog) deleteLeases() {
 	l.tb.Helper()
 	if err := l.js.DeleteStream(context.Background(), events.LeaseStreamName); err != nil {
 		l.tb.Fatal(err)
@@ -68,17 +68,17 @@ func (l *leaseLog) drop() {
 }
 
 // change updates the stream's settings.
-func (l *leaseLog) change(how func(*jetstream.StreamConfig)) {
+func (l *leaseLog) change(update func(*jetstream.StreamConfig)) {
 	l.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	cfg := must(l.js.Stream(ctx, events.LeaseStreamName)).CachedInfo().Config
-	how(&cfg)
+	update(&cfg)
 	must(l.js.UpdateStream(ctx, cfg))
 }
 
-// silence has the tail say nothing, or speak again.
-func (l *leaseLog) silence(on bool) {
+// muteTail turns the tail off or on.
+func (l *leaseLog) muteTail(on bool) {
 	l.change(func(c *jetstream.StreamConfig) {
 		c.RePublish = &jetstream.RePublish{Source: events.LeaseFilter, Destination: events.LeaseTailFilter}
 		if on {
@@ -87,7 +87,7 @@ func (l *leaseLog) silence(on bool) {
 	})
 }
 
-// renew stores n messages and returns where the last one stands.
+// renew stores n messages and returns the position of the last.
 func (l *leaseLog) renew(n int) events.LeaseSeq {
 	l.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -106,8 +106,8 @@ func (l *leaseLog) renew(n int) events.LeaseSeq {
 	return at
 }
 
-// heap stores n messages with nothing in them.
-func (l *leaseLog) heap(n int) {
+// publishEmpty stores n empty messages.
+func (l *leaseLog) publishEmpty(n int) {
 	l.tb.Helper()
 	for n > 0 {
 		for range min(n, 4000) {
@@ -122,7 +122,7 @@ func (l *leaseLog) heap(n int) {
 	}
 }
 
-// leaseReader is a handler that keeps what it is given.
+// leaseReader is a handler that keeps all messages.
 type leaseReader struct {
 	tb     testing.TB
 	l      *follow.Leases
@@ -241,7 +241,8 @@ func (r *leaseReader) waitAgain(n int, seq events.LeaseSeq) {
 	})
 }
 
-// check compares what was read since the last beginning with what is stored.
+// check compares the messages read since the last beginning with the stored
+// ones.
 func (r *leaseReader) check(l *leaseLog, begins ...leaseBegin) {
 	r.tb.Helper()
 	r.mu.Lock()
@@ -258,7 +259,7 @@ func (r *leaseReader) check(l *leaseLog, begins ...leaseBegin) {
 	}
 }
 
-// TestLeasesByTail reads everything by the tail, from before there is anything.
+// TestLeasesByTail reads an empty stream as it fills, by the tail.
 func TestLeasesByTail(t *testing.T) {
 	l := newLeaseLog(t)
 	r := newLeaseReader(t, follow.LeasesConfig{Conn: l.connect(leaseUser)})
@@ -273,7 +274,7 @@ func TestLeasesByTail(t *testing.T) {
 	}
 }
 
-// TestLeasesFetched reads what was there before.
+// TestLeasesFetched reads messages that were stored before.
 func TestLeasesFetched(t *testing.T) {
 	l := newLeaseLog(t)
 	end := l.renew(350)
@@ -286,12 +287,12 @@ func TestLeasesFetched(t *testing.T) {
 	r.check(l, leaseBegin{1, true})
 }
 
-// TestLeasesFrom begins at a message and reads up to one that is known to exist,
-// with no tail to bring it and no poll that could.
+// TestLeasesFrom begins at a message and reads up to one that Exists names,
+// without a tail and without polls.
 func TestLeasesFrom(t *testing.T) {
 	l := newLeaseLog(t)
 	l.renew(20)
-	for _, user := range []string{leaseUser, deafLeaseUser} {
+	for _, user := range []string{leaseUser, noTailLeaseUser} {
 		r := newLeaseReader(t, follow.LeasesConfig{Conn: l.connect(user), Poll: time.Hour})
 		from := l.renew(1)
 		r.l.From(from)
@@ -331,19 +332,19 @@ func TestLeasesHandlerCalls(t *testing.T) {
 	r.check(l, leaseBegin{1, true}, leaseBegin{3, false})
 }
 
-// TestLeasesWithoutTail loses the tail for a while, with and without a message
-// that shows it.
+// TestLeasesWithoutTail loses the tail for a while. A later tail message shows the
+// gap to one reader; the other one must poll.
 func TestLeasesWithoutTail(t *testing.T) {
 	l := newLeaseLog(t)
 	r := newLeaseReader(t, quickLeases(l.connect(leaseUser)))
-	polled := newLeaseReader(t, quickLeases(l.connect(deafLeaseUser)))
+	polled := newLeaseReader(t, quickLeases(l.connect(noTailLeaseUser)))
 	r.l.FromFirst()
 	polled.l.FromFirst()
 	r.waitRead(l.renew(10))
 	for range 3 {
-		l.silence(true)
+		l.muteTail(true)
 		l.renew(30)
-		l.silence(false)
+		l.muteTail(false)
 		r.waitRead(l.renew(5))
 	}
 	polled.waitRead(events.LeaseSeq(len(l.stored)))
@@ -354,8 +355,7 @@ func TestLeasesWithoutTail(t *testing.T) {
 	}
 }
 
-// TestLeasesReconnect goes on by sequence, whatever becomes of the connection and
-// the server.
+// TestLeasesReconnect reads without a gap across reconnections and restarts.
 func TestLeasesReconnect(t *testing.T) {
 	l := newLeaseLog(t)
 	conn := l.connect(leaseUser)
@@ -381,7 +381,7 @@ func TestLeasesReconnect(t *testing.T) {
 	}
 }
 
-// TestLeasesTrimmed reads a stream that has dropped its beginning.
+// TestLeasesTrimmed reads a stream that dropped its oldest messages.
 func TestLeasesTrimmed(t *testing.T) {
 	l := newLeaseLog(t)
 	l.change(func(c *jetstream.StreamConfig) { c.MaxMsgs = 50 })
@@ -391,10 +391,10 @@ func TestLeasesTrimmed(t *testing.T) {
 	r.waitRead(end)
 	r.check(l, leaseBegin{151, false})
 
-	// From what was dropped nothing can be read.
+	// Nothing can be read from a dropped message on.
 	r = newLeaseReader(t, quickLeases(l.connect(leaseUser)))
 	r.l.From(100)
-	r.wait("the loss", func() bool { return len(r.lost) == 1 })
+	r.wait("the gap", func() bool { return len(r.lost) == 1 })
 	if !errors.Is(r.lost[0], follow.ErrGap) {
 		t.Errorf("lost with %v, want ErrGap", r.lost[0])
 	}
@@ -403,15 +403,15 @@ func TestLeasesTrimmed(t *testing.T) {
 	r.waitAgain(2, l.renew(1))
 	r.check(l, leaseBegin{100, false}, leaseBegin{206, false})
 
-	// One that falls behind what is kept has a gap, and knows it.
+	// A reader that falls behind the kept messages reports a gap.
 	conn := l.connect(leaseUser)
 	r = newLeaseReader(t, quickLeases(conn))
 	r.l.FromFirst()
 	r.waitRead(207)
-	l.silence(true)
-	l.heap(1000)
-	l.silence(false)
-	r.wait("the loss", func() bool { return len(r.lost) > 0 && len(r.data) > 0 && r.from > 207 })
+	l.muteTail(true)
+	l.publishEmpty(1000)
+	l.muteTail(false)
+	r.wait("the gap", func() bool { return len(r.lost) > 0 && len(r.data) > 0 && r.from > 207 })
 	r.waitRead(1207)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -422,15 +422,15 @@ func TestLeasesTrimmed(t *testing.T) {
 	}
 }
 
-// TestLeasesWhole reads a stream from which so much was dropped that what was
-// cannot matter.
-func TestLeasesWhole(t *testing.T) {
+// TestLeasesTrimmedLongAgo reads a stream whose dropped messages are too old to
+// give a lease.
+func TestLeasesTrimmedLongAgo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes some seconds")
 	}
 	l := newLeaseLog(t)
 	l.change(func(c *jetstream.StreamConfig) { c.MaxMsgs = 200_000 })
-	l.heap(200_100)
+	l.publishEmpty(200_100)
 	r := newLeaseReader(t, quickLeases(l.connect(leaseUser)))
 	r.l.FromFirst()
 	r.waitRead(200_100)
@@ -439,10 +439,10 @@ func TestLeasesWhole(t *testing.T) {
 	}
 }
 
-// TestLeasesGap has a message be missing for good.
+// TestLeasesGap deletes one message.
 func TestLeasesGap(t *testing.T) {
 	l := newLeaseLog(t)
-	l.drop()
+	l.deleteLeases()
 	must(l.js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: events.LeaseStreamName, Subjects: []string{events.LeaseFilter}, AllowDirect: true,
 		RePublish: &jetstream.RePublish{Source: events.LeaseFilter, Destination: events.LeaseTailFilter},
@@ -457,7 +457,7 @@ func TestLeasesGap(t *testing.T) {
 	verifier.l.From(5)
 	ledger.waitRead(end)
 	ledger.check(l, leaseBegin{1, true}, leaseBegin{11, false})
-	verifier.wait("the loss", func() bool { return len(verifier.lost) > 0 })
+	verifier.wait("the gap", func() bool { return len(verifier.lost) > 0 })
 	verifier.l.From(l.renew(1))
 	verifier.waitAgain(2, end+1)
 	verifier.check(l, leaseBegin{5, false}, leaseBegin{end + 1, false})
@@ -468,12 +468,12 @@ func TestLeasesGap(t *testing.T) {
 	}
 }
 
-// TestLeasesMadeAnew deletes the stream and makes it again, under readers that
-// see it and under readers that do not.
-func TestLeasesMadeAnew(t *testing.T) {
+// TestLeasesRecreated deletes the stream and creates it again. The tail may or may
+// not show that to the readers.
+func TestLeasesRecreated(t *testing.T) {
 	for _, c := range []struct {
 		name   string
-		silent bool // the tail does not show it
+		silent bool // the tail is off
 		again  int  // messages in the new one
 	}{
 		{"shorter", false, 5},
@@ -491,14 +491,14 @@ func TestLeasesMadeAnew(t *testing.T) {
 			verifier.l.From(20)
 			verifier.waitRead(l.renew(10))
 			ledger.waitRead(30)
-			l.drop()
-			l.make()
+			l.deleteLeases()
+			l.createLeases()
 			if c.silent {
-				l.silence(true)
+				l.muteTail(true)
 			}
 			end := l.renew(c.again)
 			for _, r := range []*leaseReader{ledger, verifier} {
-				r.wait("the loss", func() bool { return len(r.lost) > 0 })
+				r.wait("the gap", func() bool { return len(r.lost) > 0 })
 				if err := r.lost[0]; !errors.Is(err, follow.ErrReplaced) && !errors.Is(err, follow.ErrRewound) {
 					t.Errorf("lost with %v", err)
 				}
@@ -512,8 +512,8 @@ func TestLeasesMadeAnew(t *testing.T) {
 	}
 }
 
-// TestLeasesReplicas is answered by replicas that lag, are damaged or have
-// nothing, as often as by one that is well.
+// TestLeasesReplicas gets every answer from another replica: one lags, one lacks
+// messages, one lost its first block, and one is healthy.
 func TestLeasesReplicas(t *testing.T) {
 	l := newLeaseLog(t)
 	end := l.renew(60)
@@ -572,8 +572,8 @@ func TestLeasesReplicas(t *testing.T) {
 		r.waitRead(end)
 		r.check(l, leaseBegin{3, false})
 	}
-	// The first message that a ledger finds depends on which is asked, and only
-	// the true one is taken for the beginning.
+	// The first message that a reader finds depends on the replica. Only the
+	// stream's real first message counts as the beginning.
 	for range 8 {
 		cfg := quickLeases(l.connect(leaseUser))
 		cfg.GapTimeout = patience
@@ -587,7 +587,7 @@ func TestLeasesReplicas(t *testing.T) {
 	}
 }
 
-// TestLeasesForged puts on the tail what no server does.
+// TestLeasesForged publishes forged messages to the tail.
 func TestLeasesForged(t *testing.T) {
 	l := newLeaseLog(t)
 	r := newLeaseReader(t, quickLeases(l.connect(leaseUser)))
@@ -622,13 +622,13 @@ func TestLeasesForged(t *testing.T) {
 		t.Errorf("%+v, want %d refused", s, len(refused)+1)
 	}
 	r.check(l, leaseBegin{1, true})
-	// What does not exist is waited for and then taken for lost.
-	r.wait("the loss", func() bool { return len(r.lost) == 1 })
+	// A message that does not exist counts as lost after a while.
+	r.wait("the gap", func() bool { return len(r.lost) == 1 })
 	r.waitRead(l.renew(2))
 }
 
-// TestLeasesForgedAhead puts messages on the tail in the name of two to
-// come, and has what stands before it come by direct get, one message at a time.
+// TestLeasesForgedAhead forges tail messages with positions to come. The message
+// before them arrives by direct get, one at a time.
 func TestLeasesForgedAhead(t *testing.T) {
 	l := newLeaseLog(t)
 	cfg := quickLeases(l.connect(leaseUser))
@@ -636,7 +636,7 @@ func TestLeasesForgedAhead(t *testing.T) {
 	r := newLeaseReader(t, cfg)
 	r.l.FromFirst()
 	r.waitRead(l.renew(10))
-	l.silence(true)
+	l.muteTail(true)
 	for _, seq := range []string{"12", "13"} {
 		must(0, l.admin.PublishMsg(&nats.Msg{Subject: "tail.lease.node.x", Data: []byte("forged"), Header: nats.Header{
 			"Nats-Stream": {"LEASES"}, "Nats-Sequence": {seq}, "Nats-Subject": {"lease.node.x"},
@@ -645,12 +645,12 @@ func TestLeasesForgedAhead(t *testing.T) {
 	must(0, l.admin.Flush())
 	r.waitRead(l.renew(5))
 	r.check(l, leaseBegin{1, true})
-	l.silence(false)
+	l.muteTail(false)
 	r.waitRead(l.renew(5))
 	r.check(l, leaseBegin{1, true})
 }
 
-// TestLeasesForeign is answered by another stream.
+// TestLeasesForeign gets an answer from another stream.
 func TestLeasesForeign(t *testing.T) {
 	l := newLeaseLog(t)
 	l.change(func(c *jetstream.StreamConfig) { c.AllowDirect = false })
@@ -690,8 +690,8 @@ func TestLeasesRefuse(t *testing.T) {
 	}
 }
 
-// TestLeasesAnyHistory lets publishers, server, connections and the tail do what
-// they may in any order. What was read is the stream, without a gap.
+// TestLeasesAnyHistory runs random histories: publishes, restarts, reconnections
+// and a lossy tail. Every reader must get the stream without a gap.
 func TestLeasesAnyHistory(t *testing.T) {
 	first := seed.New(t)
 	histories := 6
@@ -709,7 +709,7 @@ func TestLeasesAnyHistory(t *testing.T) {
 
 func anyLeaseHistory(t *testing.T, rnd *rand.Rand) {
 	l := newLeaseLog(t)
-	conns := []*nats.Conn{l.connect(leaseUser), l.connect(leaseUser), l.connect(deafLeaseUser)}
+	conns := []*nats.Conn{l.connect(leaseUser), l.connect(leaseUser), l.connect(noTailLeaseUser)}
 	var readers []*leaseReader
 	for i, conn := range conns {
 		cfg := quickLeases(conn)
@@ -733,7 +733,7 @@ func anyLeaseHistory(t *testing.T, rnd *rand.Rand) {
 			must(0, conns[rnd.IntN(len(conns))].ForceReconnect())
 		case 2:
 			silent = !silent
-			l.silence(silent)
+			l.muteTail(silent)
 		case 3:
 			if at := l.renew(1); rnd.IntN(2) == 0 {
 				for _, r := range readers {

@@ -28,55 +28,56 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds what a test waits for.
+// patience bounds every wait.
 const patience = wait.Limit
 
-// A log is the real stream on a real server that nothing but this process can
-// reach. It can be stopped, damaged and started again.
+// A log is the real stream on a real server that only this process can reach. It
+// can be stopped, damaged and restarted.
 type log struct {
-	tb    testing.TB
-	dir   string
-	door  *door
-	admin *nats.Conn
-	js    jetstream.JetStream
-	n     int // events published, over all streams
+	tb       testing.TB
+	dir      string
+	endpoint *endpoint
+	admin    *nats.Conn
+	js       jetstream.JetStream
+	n        int // events published, over all streams
 
 	listen   bool                  // on a port of the loopback too
 	replicas int                   // 0 means 1
 	cluster  func(*server.Options) // nil: the server is alone
 }
 
-// door leads to the server that runs now, so that connections outlive it.
-type door struct {
+// endpoint connects to the running server. Connections reconnect through it
+// after the server was restarted.
+type endpoint struct {
 	mu  sync.Mutex
 	srv *server.Server // nil while none runs
 }
 
-func (d *door) InProcessConn() (net.Conn, error) {
+func (d *endpoint) InProcessConn() (net.Conn, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.srv == nil {
-		return nil, errors.New("no server runs")
+		return nil, errors.New("no server is running")
 	}
 	return d.srv.InProcessConn()
 }
 
 const (
 	adminUser  = "admin"
-	readerUser = "reader" // what a verifier may do
-	deafUser   = "deaf"   // the same without the tail
+	readerUser = "reader"  // with the permissions of a verifier
+	noTailUser = "no-tail" // the same without the tail
 )
 
 func newLog(tb testing.TB) *log {
 	tb.Helper()
-	l := &log{tb: tb, dir: tb.TempDir(), door: &door{}}
+	l := &log{tb: tb, dir: tb.TempDir(), endpoint: &endpoint{}}
 	l.start()
 	tb.Cleanup(l.stop)
 	l.open()
 	return l
 }
 
-// open makes the stream on the running server.
+// open creates the stream on the running server.
 func (l *log) open() {
 	l.tb.Helper()
 	if l.admin == nil {
@@ -106,7 +107,7 @@ func (l *log) options() *server.Options {
 		Users: []*server.User{
 			{Username: adminUser, Password: "-"},
 			{Username: readerUser, Password: "-", Permissions: reads(events.TailFilter)},
-			{Username: deafUser, Password: "-", Permissions: reads()},
+			{Username: noTailUser, Password: "-", Permissions: reads()},
 		},
 	}
 	if l.cluster != nil {
@@ -130,9 +131,9 @@ func (l *log) start() {
 		connected = l.admin.StatusChanged(nats.CONNECTED)
 		defer l.admin.RemoveStatusListener(connected)
 	}
-	l.door.mu.Lock()
-	l.door.srv = srv
-	l.door.mu.Unlock()
+	l.endpoint.mu.Lock()
+	l.endpoint.srv = srv
+	l.endpoint.mu.Unlock()
 	if l.admin != nil {
 		<-connected
 		if err := l.admin.FlushTimeout(patience); err != nil {
@@ -141,12 +142,12 @@ func (l *log) start() {
 	}
 }
 
-// stop leaves the store as a server does that ends in peace.
+// stop shuts the server down cleanly.
 func (l *log) stop() {
-	l.door.mu.Lock()
-	srv := l.door.srv
-	l.door.srv = nil
-	l.door.mu.Unlock()
+	l.endpoint.mu.Lock()
+	srv := l.endpoint.srv
+	l.endpoint.srv = nil
+	l.endpoint.mu.Unlock()
 	if srv != nil {
 		srv.Shutdown()
 		srv.WaitForShutdown()
@@ -156,7 +157,7 @@ func (l *log) stop() {
 func (l *log) connect(user string, opts ...nats.Option) *nats.Conn {
 	l.tb.Helper()
 	opts = append([]nats.Option{
-		nats.InProcessServer(l.door), nats.UserInfo(user, "-"),
+		nats.InProcessServer(l.endpoint), nats.UserInfo(user, "-"),
 		nats.MaxReconnects(-1), nats.ReconnectWait(5 * time.Millisecond), nats.ReconnectJitter(0, 0),
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {}),
 	}, opts...)
@@ -168,7 +169,7 @@ func (l *log) connect(user string, opts ...nats.Option) *nats.Conn {
 	return conn
 }
 
-// create makes the stream as the ledger does.
+// create creates the stream as the ledger does.
 func (l *log) create() {
 	l.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -191,8 +192,8 @@ func (l *log) create() {
 		case ctx.Err() != nil:
 			l.tb.Fatal(err)
 		}
-		// The servers have yet to meet, or one still clears away what was
-		// deleted.
+		// The servers are not connected yet, or one of them is still removing
+		// the deleted stream.
 	}
 }
 
@@ -205,7 +206,7 @@ func (l *log) delete() {
 	}
 }
 
-// event is what is published as the n-th: no two are alike.
+// event returns the n-th event to publish. Each one is different.
 func event(n int) (subject string, data []byte) {
 	return fmt.Sprintf("ledger.token.%02x.created", n%251), fmt.Appendf(nil, `{"event":%08d,"fill":"%0100d"}`, n, n)
 }
@@ -247,7 +248,7 @@ func (l *log) publish(n int) events.Position {
 	return 0
 }
 
-// end returns where the server says that the log ends.
+// end returns the log's last position by the server's information.
 func (l *log) end() events.Position {
 	l.tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -280,8 +281,8 @@ func (l *log) flip(n int) {
 	l.tb.Fatalf("event %d is in none of %d files", n, len(files))
 }
 
-// forgetState removes what a server writes when it ends in peace, as if it had
-// been killed: the next one reads all blocks.
+// forgetState removes the file that a clean shutdown writes, as if the server
+// had been killed. The next server reads all blocks.
 func (l *log) forgetState() {
 	l.tb.Helper()
 	files := must(filepath.Glob(filepath.Join(l.dir, "jetstream", "*", "streams", events.StreamName, "msgs", "index.db")))
@@ -291,12 +292,12 @@ func (l *log) forgetState() {
 		}
 	}
 	if len(files) == 0 {
-		l.tb.Fatal("there is no index.db")
+		l.tb.Fatal("no index.db found")
 	}
 }
 
-// A reader is a handler that keeps what it is given, and a run of a follower
-// that gives it.
+// A reader is a handler that keeps all messages, and a run of a follower that
+// feeds it.
 type reader struct {
 	tb testing.TB
 	f  *follow.Follower
@@ -311,9 +312,9 @@ type reader struct {
 	anchor []byte
 	data   [][]byte // of positions 1, 2, …
 	fresh  []fresh
-	away   bool                               // by what Run has logged, from the same goroutine
-	left   int                                // times that it became so
-	lacked int                                // messages that an answer lacked, likewise
+	away   bool                               // the log is unreachable, by the log lines of Run
+	left   int                                // how often it became unreachable
+	lacked int                                // answers that lacked a message, by the log lines
 	apply  func(batch []events.Message) error // called first, if not nil
 }
 
@@ -355,7 +356,7 @@ func (r *reader) Fresh(asked time.Duration, end events.Position) {
 	defer r.mu.Unlock()
 	f := fresh{asked: asked, told: clock.Boottime(), end: end, last: r.last}
 	if r.away {
-		r.tb.Errorf("Fresh(%d) while the log is out of reach", end)
+		r.tb.Errorf("Fresh(%d) while the log is unreachable", end)
 	}
 	if end > r.last {
 		r.tb.Errorf("Fresh(%d) with only %d handed over", end, r.last)
@@ -367,7 +368,8 @@ func (r *reader) Fresh(asked time.Duration, end events.Position) {
 	r.changed()
 }
 
-// watcher learns from what is logged whether the log is in reach.
+// watcher learns from log lines whether the log is reachable. Run logs from the
+// goroutine that calls the handler.
 type watcher struct {
 	slog.Handler
 	r *reader
@@ -455,7 +457,7 @@ func (r *reader) waitApplied(p events.Position) {
 	r.wait(fmt.Sprintf("position %d", p), func() bool { return r.last >= p })
 }
 
-// waitFresh waits for a reading that was asked for after the call and shows p.
+// waitFresh waits for a reading of p that was asked for after the call.
 func (r *reader) waitFresh(p events.Position) {
 	r.tb.Helper()
 	asked := clock.Boottime()
@@ -465,13 +467,13 @@ func (r *reader) waitFresh(p events.Position) {
 	})
 }
 
-// waitEnd waits for Run to end by itself and checks why.
+// waitEnd waits until Run ends by itself, and checks its error.
 func (r *reader) waitEnd(want error) {
 	r.tb.Helper()
 	select {
 	case <-r.done:
 	case <-time.After(patience):
-		r.tb.Fatalf("Run still runs, want %v", want)
+		r.tb.Fatalf("Run is still running, want %v", want)
 	}
 	if !errors.Is(r.err, want) {
 		r.tb.Fatalf("Run returned %v, want %v", r.err, want)
@@ -486,7 +488,7 @@ func (r *reader) told() []fresh {
 	return slices.Clone(r.fresh)
 }
 
-// check compares what was handed over with the first events published.
+// check compares the messages handed over with the first events published.
 func (r *reader) check(events int) {
 	r.tb.Helper()
 	r.mu.Lock()
@@ -501,7 +503,7 @@ func (r *reader) check(events int) {
 	}
 }
 
-// quick is a configuration for tests: what takes seconds by default does not.
+// quick is a configuration with short times.
 func quick(conn *nats.Conn) follow.Config {
 	return follow.Config{Conn: conn, Poll: 20 * time.Millisecond, GapTimeout: 300 * time.Millisecond, Timeout: time.Second}
 }

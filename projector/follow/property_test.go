@@ -17,9 +17,9 @@ import (
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
-// TestAnyHistory lets publishers, servers, connections, handlers and the tail do
-// what they may in any order. Whatever it was, what was handed over is the
-// log, and a reading covers all that was acknowledged before it was asked for.
+// TestAnyHistory runs random histories: publishes, restarts, reconnections, slow
+// handlers, a lossy and a forged tail. The handler must get exactly the log. A
+// reading must cover every event acknowledged before it was asked for.
 func TestAnyHistory(t *testing.T) {
 	first := seed.New(t)
 	histories := 12
@@ -47,7 +47,7 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 		cfg.GapTimeout = patience
 		return cfg
 	}
-	var gate sync.RWMutex // held for writing, it keeps the handler from going on
+	var gate sync.RWMutex // locked for writing, it blocks the handler
 	r := newReader(t)
 	r.apply = func([]events.Message) error {
 		gate.RLock()
@@ -65,7 +65,7 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 		p := l.publish(n)
 		acks = append(acks, ack{clock.Boottime(), p})
 	}
-	shout := func(n int) { // without waiting for what becomes of it
+	publishAsync := func(n int) { // without waiting for acknowledgements
 		for range n {
 			l.n++
 			subject, data := event(l.n)
@@ -92,18 +92,18 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 		case 1:
 			publish(2 + rnd.IntN(300))
 		case 2:
-			shout(1 + rnd.IntN(300))
+			publishAsync(1 + rnd.IntN(300))
 		case 3:
-			shout(rnd.IntN(100))
+			publishAsync(rnd.IntN(100))
 			l.stop()
 			l.start()
 		case 4:
-			shout(rnd.IntN(100))
+			publishAsync(rnd.IntN(100))
 			if err := conn.ForceReconnect(); err != nil {
 				t.Fatal(err)
 			}
 		case 5:
-			shout(rnd.IntN(100))
+			publishAsync(rnd.IntN(100))
 			if err := r.stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -113,8 +113,8 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 			publish(1 + rnd.IntN(100))
 			l.republish(true)
 		case 7:
-			// Long handed over, or far off: in the name of the next position it
-			// could not be told.
+			// Positions long handed over or far ahead: a forgery of the next
+			// position could not be recognized.
 			forge(1)
 			forge(1 << 40)
 		case 8:
