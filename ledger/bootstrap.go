@@ -10,16 +10,15 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// rootLogin is the login of the first account, and rootKey what it was reserved
-// with: a second try is led to the login that the first one reserved.
+// rootLogin is the login of the first account. It is reserved with rootKey, so that
+// a second try finds the reservation of the first.
 const rootLogin = "root"
 
 var rootKey = events.NewCommandKey("", "bootstrap")
 
 // Bootstrap writes a new log's first events: the policy, the account root with
-// the permission superuser, and its token, whose secret is root. Each step is
-// left out where it has been done, so a process that died between two of them
-// goes on from there.
+// the permission superuser, and its token, whose secret is root. It skips steps
+// that were done before, so after a crash it continues.
 func (l *Ledger) Bootstrap(ctx context.Context, root events.Secret) error {
 	steps := []func(context.Context, events.Secret) error{l.firstPolicy, l.firstAccount, l.firstToken}
 	for _, step := range steps {
@@ -58,7 +57,7 @@ func (l *Ledger) firstAccount(ctx context.Context, _ events.Secret) error {
 	return err
 }
 
-// makeRoot makes a service account with superuser, whose login is reserved with a
+// makeRoot creates a service account with superuser. Its login is reserved with a
 // key that no caller can have.
 func (l *Ledger) makeRoot(ctx context.Context, login string, key events.CommandKey) (events.AccountID, error) {
 	id, err := l.reserve(ctx, login, events.NewAccountID(l.cfg.Now(), events.ShardFor(key)), key, Person{})

@@ -12,18 +12,19 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 )
 
-// Bounds of the nodes in a receipt, within the size of an event.
+// Bounds of the nodes in a receipt, so that it fits into an event.
 const (
-	mostSingle      = 256      // that are listed one by one
-	mostSingleSize  = 18 << 10 // bytes that these take
-	mostNamed       = 36 << 10 // bytes of the names of the others, in all
-	mostStaleSummed = 16       // permissions that are listed for the others
+	maxListedNodes = 256      // nodes with an entry of their own
+	maxListedSize  = 18 << 10 // bytes of these entries
+	maxNamesSize   = 36 << 10 // bytes of the names of the other nodes
+	maxStaleSummed = 16       // permissions that are listed for the other nodes
 )
 
-// compact returns the nodes of a receipt in a form that fits into an event. A few
-// are listed one by one. Of many, those are whose lease was waited for, then those
-// that gave theirs up; the others are counted by the way in which they stopped,
-// with their names as far as there is room.
+// compact shortens the nodes of a receipt so that they fit into an event. It lists
+// up to maxListedNodes nodes one by one: first those whose lease expired, then
+// those that released their lease, then those that applied the position. The rest
+// becomes one entry for each way of stopping, with a count and as many names as
+// fit.
 func compact(nodes []barrier.Node) []events.NodeReceipt {
 	all := make([]events.NodeReceipt, 0, len(nodes))
 	for _, n := range nodes {
@@ -36,9 +37,9 @@ func compact(nodes []barrier.Node) []events.NodeReceipt {
 	}
 	slices.SortStableFunc(all, func(a, b events.NodeReceipt) int { return cmp.Compare(rank(&a), rank(&b)) })
 	size, keep := 0, 0
-	for keep < len(all) && keep < mostSingle {
+	for keep < len(all) && keep < maxListedNodes {
 		b, err := json.Marshal(&all[keep])
-		if err != nil || size+len(b) > mostSingleSize {
+		if err != nil || size+len(b) > maxListedSize {
 			break
 		}
 		size += len(b)
@@ -48,7 +49,7 @@ func compact(nodes []barrier.Node) []events.NodeReceipt {
 	slices.SortFunc(listed, func(a, b events.NodeReceipt) int {
 		return cmp.Or(strings.Compare(a.Node, b.Node), strings.Compare(a.Instance, b.Instance))
 	})
-	room := mostNamed
+	room := maxNamesSize
 	for len(rest) > 0 {
 		n := slices.IndexFunc(rest, func(n events.NodeReceipt) bool { return n.How != rest[0].How })
 		if n < 0 {
@@ -60,8 +61,8 @@ func compact(nodes []barrier.Node) []events.NodeReceipt {
 	return listed
 }
 
-// sum returns one entry for several that stopped in the same way. room is how many
-// bytes names may take, and is reduced by what they do.
+// sum returns one entry for several nodes that stopped in the same way. room is the
+// number of bytes left for names; sum subtracts the bytes that it uses.
 func sum(list []events.NodeReceipt, room *int) events.NodeReceipt {
 	s := events.NodeReceipt{Holder: events.Holder{Node: events.AnyNode}, How: list[0].How}
 	names := map[string]bool{}
@@ -75,7 +76,7 @@ func sum(list []events.NodeReceipt, room *int) events.NodeReceipt {
 			if s.Stale == nil {
 				s.Stale = map[string]time.Time{}
 			}
-			if _, has := s.Stale[permission]; !has && len(s.Stale) >= mostStaleSummed {
+			if _, has := s.Stale[permission]; !has && len(s.Stale) >= maxStaleSummed {
 				permission = events.AnyPermission
 			}
 			if until.After(s.Stale[permission]) {

@@ -1,33 +1,37 @@
-// Package ledger is the write side: a command is checked against what the log
-// says so far, and appended as an event.
+// Package ledger is the write side of the token log. It checks commands against
+// the current state and appends an event for each command.
 //
 // # Promise
 //
-// A command that returned without an error is in the log, synced to disk, once.
-// A command is decided on the state that its event follows: the append names
-// the last position of its line (a shard of tokens or accounts), and where
-// something has come between, it fails and the command is decided anew. What a
-// command with an idempotency key did is found again by the key for ever.
+// If a command returns without an error, its event is in the log exactly once and
+// synced to disk.
 //
-// [Ledger.AwaitReceipt] returns when no node anywhere answers any more as if an event
-// had not happened, and records that as an event of its own, the receipt; see
-// package barrier for why that is so. Waits that are over at the same time share
-// a receipt.
+// Commands use optimistic concurrency. Each append carries the last position of
+// its shard. If another event of the shard was appended first, the append fails,
+// and the command is decided again on the new state. The outcome of a command
+// with an idempotency key can be looked up by the key forever.
+//
+// [Ledger.AwaitReceipt] blocks until an event is in force everywhere: every node
+// has applied it or can no longer answer checks. Then it appends a receipt.
+// Concurrent waits can share one receipt. Package barrier explains why this is
+// safe.
 //
 // # Stores
 //
-// Events, in the stream LEDGER. Logins, names and mails, in the key-value bucket
-// DIRECTORY, from which they can be erased; package signin keeps there what
-// people prove to be theirs by, and their sessions in the bucket SESSIONS. The
-// log's hashes of requests are keyed with random bytes that are in DIRECTORY
-// alone, so the log does not let anybody try out what was asked.
-// Secrets are stored nowhere; for ten minutes they are remembered in memory, so
-// that a retry gets the same answer.
+//   - The stream LEDGER holds the events.
+//   - The key-value bucket DIRECTORY holds logins, names and mail addresses, which
+//     can be erased. Package signin also keeps credentials there.
+//   - The bucket SESSIONS holds sessions (package signin).
+//
+// The log holds only keyed hashes of requests. The key is in DIRECTORY, so a
+// reader of the log cannot test guesses of a request's content. No store holds a
+// secret. Memory keeps new secrets for ten minutes, so that a retry gets the same
+// answer.
 //
 // # Refusals
 //
-// [ErrInvalid], [ErrForbidden], [ErrNotFound], [ErrEnded] and [ErrConflict]
-// change nothing. [ErrUnavailable] says that nothing was stored, that it is
-// unknown whether it was, or that it was and cannot be shown yet; the same
-// command with the same key finds out.
+// [ErrInvalid], [ErrForbidden], [ErrNotFound], [ErrEnded] and [ErrConflict] mean
+// that nothing changed. [ErrUnavailable] means that nothing was stored, that the
+// outcome is unknown, or that the event is stored but cannot be shown yet. To
+// find out, send the same command with the same key again.
 package ledger

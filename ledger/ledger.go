@@ -39,7 +39,7 @@ var (
 	// ErrKeyReused reports an idempotency key that was used for another request.
 	ErrKeyReused = errdefs.ErrKeyReused
 	// ErrUnavailable reports that the log, the index or the directory did not
-	// answer in time, or that there is no room for the change. If the commit.Outcome is
+	// answer in time, or that there is no room for the change. If the outcome is
 	// unknown, the text says so.
 	ErrUnavailable = errdefs.ErrUnavailable
 	// ErrReauthRequired reports a session whose person must re-authenticate. The
@@ -59,7 +59,7 @@ type (
 	ReauthError = errdefs.ReauthError
 )
 
-// ConflictError says what the current version is.
+// ConflictError is an [ErrConflict] with the current version.
 type ConflictError struct {
 	About   string
 	Current events.Position
@@ -78,41 +78,38 @@ type View = commit.View
 // RefusedError is a refusal on a state that the quorum confirmed.
 type RefusedError = commit.RefusedError
 
-// Config says what the ledger works with.
+// Config configures a [Ledger].
 type Config struct {
 	Conn  *nats.Conn // required; owned by the caller
 	View  View       // required
 	Epoch string     // of the stream; required
 
-	// Format is the shape of new secrets. The zero value means
-	// [events.DefaultFormat].
+	// Format is the format of new secrets. Zero means [events.DefaultFormat].
 	Format events.Format
-	// Model is the order of permissions. Nil means [events.Matomo].
+	// Model is the permission model. Nil means [events.Matomo].
 	Model *events.Model
-	// Room reports why an append has no room, nil where it has. Where ending
-	// is true the event takes something away, for which the last reserve is
-	// kept. Nil means that there is always room.
+	// Room returns why there is no room for an event, nil if there is. If ending is
+	// true, the event takes something away and may use the last reserve. Nil means
+	// that there is always room.
 	Room func(ending bool) error
-	// TryTimeout is how long one try of an append waits for its answer. Zero
-	// means five seconds.
+	// TryTimeout bounds one try of an append. Zero means five seconds.
 	TryTimeout time.Duration
-	// CommandTimeout is how long a command is tried, whoever waits for it.
-	// Zero means 20 seconds, which covers the death of a replicated log's
-	// leader.
+	// CommandTimeout bounds a command with its retries. The command goes on if the
+	// caller stops waiting. Zero means 20 seconds, enough for a replicated log to
+	// elect a new leader.
 	CommandTimeout time.Duration
-	// Clock returns why a time that is computed from this machine's clock would be
-	// in doubt, nil if it is not. Nil means that it never is.
+	// Clock returns an error if this machine's clock may be wrong. Nil means that
+	// the clock is always trusted.
 	Clock func() error
-	// Forget delete what is known of an account's person elsewhere. Each may be
-	// called again for the same account.
+	// Forget are functions that delete an account's personal data elsewhere. Each
+	// may be called again for the same account.
 	Forget []func(context.Context, events.AccountID) error
-	// Barriers tells when an event is in force on every node. It runs beside
-	// the ledger. Nil means that nothing is ever proven: every wait ends at
-	// once, and not complete.
+	// Barriers reports when an event is in force on every node. Its Run runs beside
+	// the ledger. Nil means that no wait ever completes: each ends at once.
 	Barriers *barrier.Keeper
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
-	// Now tells the time. Nil means time.Now.
+	// Now returns the current time. Nil means time.Now.
 	Now func() time.Time
 }
 
@@ -159,7 +156,7 @@ func (c Config) validate() error {
 		problems = append(
 			problems,
 			fmt.Errorf(
-				"ledger: CommandTimeout is %s and TryTimeout %s, want room for a try",
+				"ledger: CommandTimeout is %s; it must be at least TryTimeout, which is %s and not negative",
 				c.CommandTimeout,
 				c.TryTimeout,
 			),
@@ -188,8 +185,8 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, err
 	}
-	// A bucket of a cluster that has just elected, or is short of a ledger, takes
-	// longer to answer than a command may.
+	// After an election, or without one of its ledgers, a cluster takes longer to
+	// open a bucket than a command may take.
 	ctx, cancel := context.WithTimeout(ctx, 6*cfg.CommandTimeout)
 	defer cancel()
 	js, err := jetstream.New(cfg.Conn, jetstream.WithDefaultTimeout(cfg.TryTimeout))
@@ -217,13 +214,8 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	nodes, err := watchNodes(cfg.Conn, cfg.Now, report, func(r NodeReport) {
 		if cfg.otherModel(r) {
 			cfg.Logger.Warn(
-				"a node decides by another permission model than this ledger; start all with the same",
-				"name",
-				r.Name,
-				"model",
-				r.Model,
-				"here",
-				cfg.Model.Digest(),
+				"a node uses another permission model than this ledger; start all nodes with the same --model",
+				"name", r.Name, "model", r.Model, "here", cfg.Model.Digest(),
 			)
 		}
 	})
@@ -247,9 +239,9 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	return l, nil
 }
 
-// Close ends waits in the background and stops listening to the reports of
-// nodes. A receipt that is not recorded yet is lost; the next request for it
-// starts another wait.
+// Close ends background waits and the subscription to the reports of nodes. A
+// receipt that is not recorded yet is dropped; the next request for it starts
+// another wait.
 func (l *Ledger) Close() error {
 	l.receipts.close()
 	l.writer.Close()
@@ -277,7 +269,7 @@ func (l *Ledger) decider(
 	return func(v View, c authz.Principal) (events.Change, error) { return decide(l.reading(v), c) }
 }
 
-// Model returns the order of permissions.
+// Model returns the permission model.
 func (l *Ledger) Model() *events.Model { return l.cfg.Model }
 
 // Position returns the position of the last event that this process has

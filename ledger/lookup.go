@@ -13,16 +13,16 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// Token is a token as the ledger shows it.
+// Token is a token with its current rights and state.
 type Token struct {
 	*events.Token
-	// Effective is what the token may do now: its scopes within its account's
-	// grants, and nothing where it is not accepted.
+	// Effective are the token's scopes within its account's grants. It is empty if
+	// the token is not accepted.
 	Effective []events.Scope
-	// Ended says why the token is not accepted now, empty where it is.
+	// Ended says why the token is not accepted, empty if it is.
 	Ended string
-	// EndsSoon says that it is accepted now, and ends within the time that the
-	// policy warns of.
+	// EndsSoon means that the token is accepted now and expires within the policy's
+	// warning period.
 	EndsSoon bool
 }
 
@@ -38,18 +38,17 @@ func (l *Ledger) GetToken(c authz.Principal, id events.TokenID) (Token, error) {
 // TokenFilter selects tokens. Empty fields select all.
 type TokenFilter struct {
 	Account string // id or login
-	Site    string // id of a site, short for Resource site/ID
-	// Resource is type/id: tokens that may do something on it, or on all of
-	// its type.
+	Site    string // id of a site; the same as Resource site/ID
+	// Resource is type/id. It selects tokens with a scope on the resource, or on all
+	// resources of its type.
 	Resource string
 	State    string // active, suspended, revoked or expired
-	// Expiring selects active tokens that end within this time. Zero selects
-	// all.
+	// Expiring selects active tokens that expire within this time. Zero selects all.
 	Expiring time.Duration
 }
 
 // ListTokens returns up to limit tokens that the caller may see, in order of id,
-// from after the given id on, and whether there are more.
+// starting after the given id, and whether there are more.
 func (l *Ledger) ListTokens(
 	ctx context.Context,
 	c authz.Principal,
@@ -65,7 +64,7 @@ func (l *Ledger) ListTokens(
 	if err != nil {
 		return nil, false, err
 	}
-	var failed error // why a token could not be looked at
+	var failed error // the first error of wanted or of the view
 	keep := func(t *events.Token) bool {
 		if failed != nil {
 			return false
@@ -105,8 +104,8 @@ func (l *Ledger) ListTokens(
 	return out, more, nil
 }
 
-// lookIn returns the accounts whose tokens a list goes through: one that is
-// named, the caller's own and those that it owns, or "" for all.
+// lookIn returns the accounts to list tokens of: the named account, or the
+// caller's own and those that it owns, or "" for all accounts.
 func (l *Ledger) lookIn(ctx context.Context, c authz.Principal, account string) ([]events.AccountID, error) {
 	everywhere := l.authz.CanSeeAll(c) || l.authz.IsSiteAdmin(c)
 	if account != "" {
@@ -132,7 +131,7 @@ func (l *Ledger) lookIn(ctx context.Context, c authz.Principal, account string) 
 	return out, nil
 }
 
-// filter returns what selects tokens.
+// filter checks f and returns the function that selects tokens.
 func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error) {
 	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
 		return nil, errdefs.Invalid("state", "is one of active, suspended, revoked, expired")
@@ -169,7 +168,7 @@ func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error
 	}, nil
 }
 
-// concerns reports whether a token can do something on a resource.
+// concerns reports whether a token has an effective scope on a resource.
 func (l *Ledger) concerns(t *events.Token, typ, id string) (bool, error) {
 	effective, err := l.effective(t)
 	return slices.ContainsFunc(effective, func(s events.Scope) bool {
@@ -177,7 +176,8 @@ func (l *Ledger) concerns(t *events.Token, typ, id string) (bool, error) {
 	}), err
 }
 
-// stateOf returns a token's state as its owner sees it.
+// stateOf returns a token's state, including "expired", and "revoked" for tokens
+// that a bulk revocation ended.
 func (l *Ledger) stateOf(t *events.Token) (string, error) {
 	if t.State == events.Revoked {
 		return "revoked", nil
@@ -193,8 +193,8 @@ func (l *Ledger) stateOf(t *events.Token) (string, error) {
 	return string(t.State), nil
 }
 
-// cutOff reports whether a bulk revocation, of its account or of all, has ended
-// the token.
+// cutOff reports whether the token was ended by a bulk revocation, of its account
+// or of all accounts, or by the erasure of its account.
 func (l *Ledger) cutOff(t *events.Token) (bool, error) {
 	a, err := l.cfg.View.Account(t.Account)
 	switch {
@@ -209,6 +209,7 @@ func (l *Ledger) cutOff(t *events.Token) (bool, error) {
 	return err == nil && events.CutOff(t, a, policy), err
 }
 
+// show returns a token with its current rights and state.
 func (l *Ledger) show(t *events.Token) (Token, error) {
 	effective, err := l.effective(t)
 	if err != nil {

@@ -15,85 +15,84 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
-// NodeReport is what a verifier says of itself, at every change of its position
-// and once a second.
+// NodeReport is a verifier's report about itself. It is sent when the verifier's
+// position changes, and once a second.
 type NodeReport struct {
 	Name     string          `json:"name"`
-	Instance string          `json:"instance"`       // drawn by the process when it started
+	Instance string          `json:"instance"`       // random id of the process
 	Position events.Position `json:"position"`       // last applied
 	Ready    bool            `json:"ready"`          // answers checks
-	Why      string          `json:"why,omitempty"`  // it does not
-	LeaseMS  int64           `json:"lease_left_ms"`  // for how long it may answer without hearing from the log
+	Why      string          `json:"why,omitempty"`  // why it is not ready
+	LeaseMS  int64           `json:"lease_left_ms"`  // how long it may answer without hearing from the log
 	Version  string          `json:"version"`        // of the program
-	Epoch    string          `json:"epoch"`          // of the log it reads
+	Epoch    string          `json:"epoch"`          // of the log that it reads
 	Address  string          `json:"verify_address"` // where it answers checks
-	// Digest is what its index holds at a position; the zero value where it
-	// does not say.
+	// Digest is the digest of its index at a position. Zero means not reported.
 	Digest events.Statement `json:"digest"`
-	// Stale are permissions that it goes on to answer for past its lease, and
-	// for how long.
+	// Stale maps permissions to the time for which the node answers for them after
+	// its lease has expired.
 	Stale map[string]events.Milliseconds `json:"stale_ms,omitempty"`
-	// Model is the digest of the permission model that it decides by, empty
-	// where it does not say. See [events.Model.Digest].
+	// Model is the digest of its permission model, empty if not reported. See
+	// [events.Model.Digest].
 	Model string `json:"model,omitempty"`
-	// Clock is by how much its time of day is ahead of that of the ledgers, less
-	// than zero if it is behind; nil if it does not know.
+	// Clock is the offset of its clock from the clocks of the ledgers: positive if
+	// it is ahead, nil if unknown.
 	Clock *events.Milliseconds `json:"clock_offset_ms,omitempty"`
 	Roles []string             `json:"roles,omitempty"`
-	// Copy is its own copy of the log, nil if it keeps none.
+	// Copy describes its copy of the log, nil if it has none.
 	Copy *LogCopy `json:"copy,omitempty"`
 }
 
-// LogCopy is what a ledger knows of its own copy of the log.
+// LogCopy describes a ledger's own copy of the log.
 type LogCopy struct {
 	State CopyState       `json:"state"`
-	First events.Position `json:"first"` // zero if it holds nothing, or that is not known
+	First events.Position `json:"first"` // zero if the copy is empty, or if it is unknown
 	Last  events.Position `json:"last"`
-	Why   string          `json:"why,omitempty"` // it is not whole
+	Why   string          `json:"why,omitempty"` // why the copy is not whole
 }
 
 // CopyState is the state of a copy of the log.
 type CopyState string
 
-// The states of a copy. A ledger takes part in elections with a whole one alone,
-// and while its copy is refilled it cannot lead.
+// The states of a copy. A ledger takes part in elections only if its copy is
+// whole. It cannot become leader while its copy is being refilled.
 const (
-	CopyChecking  CopyState = "checking"  // it is being read, before anything rests on it
-	CopyWhole     CopyState = "whole"     // every position from the first to the last
-	CopyDamaged   CopyState = "damaged"   // it goes to quarantine
-	CopyRefilling CopyState = "refilling" // it is being filled from the other ledgers
+	CopyChecking  CopyState = "checking"  // being checked before use
+	CopyWhole     CopyState = "whole"     // every position from first to last is intact
+	CopyDamaged   CopyState = "damaged"   // will be quarantined
+	CopyRefilling CopyState = "refilling" // being filled from the other ledgers
 )
 
-// Node is a verifier as the ledger knows it: one process.
+// Node is one verifier process as the ledger knows it.
 type Node struct {
 	NodeReport
-	Heard time.Time // when it last reported; zero where it never did
-	// Renewed is when its last renewal was read, zero where none was. Until is
-	// when it has no lease any more at the latest, if it renews no more; zero
-	// where it has none.
+	Heard time.Time // time of its last report; zero if there was none
+	// Renewed is when its last renewal was read, zero if none was. Until is when its
+	// lease expires at the latest if it does not renew again; zero if it has no
+	// lease.
 	Renewed, Until time.Time
 	State          NodeState
-	Warning        string // what an operator should look at
-	fenced         bool   // it says that it has no lease because its clock is wrong
+	Warning        string // a problem that an operator should fix, empty for none
+	fenced         bool   // it reported that it has no lease because its clock is wrong
 }
 
-// NodeState is where a process is in its life.
+// NodeState is the state of a process.
 type NodeState string
 
 // The states of a node.
 const (
-	NodeServing  NodeState = "serving"   // says that it answers checks
-	NodeNotReady NodeState = "not_ready" // says that it does not
-	NodeSilent   NodeState = "silent"    // has not been heard of for a lease, and may answer until its own ends
-	NodeGone     NodeState = "gone"      // gave its lease up, or has none any more by being silent
+	NodeServing  NodeState = "serving"   // reports that it answers checks
+	NodeNotReady NodeState = "not_ready" // reports that it does not answer checks
+	NodeSilent   NodeState = "silent"    // no report for a lease; it may answer until its lease expires
+	NodeGone     NodeState = "gone"      // released its lease, or was silent until its lease expired
 )
 
 // nodes keeps the last report of each verifier.
 type nodes struct {
 	sub    *nats.Subscription
 	now    func() time.Time
-	report func(events.Holder, string, events.Position) // takes what waits rest on
-	first  func(NodeReport)                             // takes the first report of a process
+	report func(events.Holder, string, events.Position) // called for each report
+	first  func(NodeReport)                             // called for the first report of a process
 
 	mu    sync.Mutex
 	known map[events.Holder]heard // guarded by mu
@@ -104,10 +103,11 @@ type heard struct {
 	at time.Time
 }
 
-// mostNodes bounds what is kept of reports: whoever may report may make up
+// maxNodes bounds the reports that are kept: a client that may report can invent
 // names.
-const mostNodes = 4096
+const maxNodes = 4096
 
+// watchNodes subscribes to the reports of nodes.
 func watchNodes(
 	nc *nats.Conn,
 	now func() time.Time,
@@ -125,13 +125,13 @@ func (n *nodes) close() error { return n.sub.Unsubscribe() }
 func (n *nodes) heard(m *nats.Msg) {
 	var r NodeReport
 	if json.Unmarshal(m.Data, &r) != nil || r.Name == "" || m.Subject != events.NodeSubjectPrefix+r.Name {
-		return // not a report; nothing rests on it
+		return // not a valid report
 	}
 	h := events.Holder{Node: r.Name, Instance: r.Instance}
 	n.report(h, r.Epoch, r.Position)
 	n.mu.Lock()
 	_, known := n.known[h]
-	keep := known || len(n.known) < mostNodes
+	keep := known || len(n.known) < maxNodes
 	if keep {
 		n.known[h] = heard{r, n.now()}
 	}
@@ -141,8 +141,8 @@ func (n *nodes) heard(m *nats.Msg) {
 	}
 }
 
-// list returns the last report of each process, and forgets those that are
-// older than keep.
+// list returns the last report of each process. It deletes reports older than
+// keep.
 func (n *nodes) list(keep time.Duration) map[events.Holder]heard {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -151,9 +151,9 @@ func (n *nodes) list(keep time.Duration) map[events.Holder]heard {
 	return maps.Clone(n.known)
 }
 
-// Nodes lists the verifiers in order of name: those that have reported since
-// this ledger started, and those whose renewals it has read. A process that is
-// gone is listed while no other has its name, and not for ever.
+// Nodes lists the verifiers in order of name: those that reported since this
+// ledger started, and those whose renewals it has read. A process that is gone is
+// listed for some time, unless another process has its name.
 func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 	if err := l.authz.Authorize(c, authz.SeeNodes, authz.Target{}); err != nil {
 		return nil, err
@@ -176,9 +176,9 @@ func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 			n.Renewed, n.Until, n.fenced = k.Renewed, k.Until, k.Fenced
 		}
 	}
-	alive := map[string]int{} // name -> processes that may answer
+	alive := map[string]int{} // name -> number of processes that may answer
 	for _, n := range all {
-		n.judge(now, lease)
+		n.setState(now, lease)
 		if n.State != NodeGone {
 			alive[n.Name]++
 		}
@@ -191,19 +191,21 @@ func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 		case n.State != NodeGone && others > 1:
 			n.Warning = "several processes have this name; give each node its own with --name"
 		case n.Epoch != "" && n.Epoch != l.cfg.Epoch:
-			n.Warning = "it reads another log (epoch " + events.Quote(n.Epoch) + ")"
+			n.Warning = "reads another log (epoch " + events.Quote(n.Epoch) + "); connect it to the servers of this one"
 		case n.State != NodeGone && n.Copy != nil && n.Copy.State != CopyWhole:
 			n.Warning = fmt.Sprintf(
-				"its copy of the log is %s: %s; stop no other ledger, and wipe no other copy, before it is whole",
+				"copy of the log is %s: %s; do not stop another ledger or wipe another copy before this copy is whole",
 				n.Copy.State,
 				n.Copy.Why,
 			)
 		case n.Clock != nil && n.Clock.Duration().Abs() > events.ClockLimit:
-			n.Warning = "its clock is more than " + events.ClockLimit.String() + " from that of the ledgers; correct it, for example with chronyc makestep"
+			n.Warning = "clock differs by more than " + events.ClockLimit.String() + " from the clocks of the ledgers; correct it, for example with chronyc makestep"
 		case l.cfg.otherModel(n.NodeReport):
-			n.Warning = "it decides by another permission model (" + events.Quote(
-				n.Model,
-			) + ") than this ledger (" + l.cfg.Model.Digest() + "); start all nodes with the same model"
+			n.Warning = fmt.Sprintf(
+				"uses another permission model (%s) than this ledger (%s); start all nodes with the same --model",
+				events.Quote(n.Model),
+				l.cfg.Model.Digest(),
+			)
 		}
 		list = append(list, *n)
 	}
@@ -216,14 +218,14 @@ func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 	return list, nil
 }
 
-// otherModel reports whether a verifier decides by another model than commands
-// are checked by.
+// otherModel reports whether a verifier uses another permission model than this
+// ledger.
 func (c Config) otherModel(r NodeReport) bool {
 	return r.Model != "" && r.Model != c.Model.Digest()
 }
 
-// judge sets the node's state by when it was last heard of.
-func (n *Node) judge(now time.Time, lease time.Duration) {
+// setState sets the node's state from the times of its last report and renewal.
+func (n *Node) setState(now time.Time, lease time.Duration) {
 	last := n.Heard
 	if n.Renewed.After(last) {
 		last = n.Renewed
@@ -231,16 +233,16 @@ func (n *Node) judge(now time.Time, lease time.Duration) {
 	silent := now.Sub(last) > lease
 	switch {
 	case !n.Renewed.IsZero() && n.Until.IsZero() && !n.fenced && !n.Heard.After(n.Renewed):
-		n.State, n.Why = NodeGone, "it gave its lease up"
+		n.State, n.Why = NodeGone, "released its lease"
 	case silent && !n.Until.After(now):
 		n.State, n.Why = NodeGone, fmt.Sprintf(
-			"it has not been heard of since %s, and has no lease any more",
+			"no report or renewal since %s; its lease has expired",
 			last.UTC().Format(time.RFC3339),
 		)
 	case silent, !n.Heard.IsZero() && now.Sub(n.Heard) > lease:
-		n.State, n.Why = NodeSilent, fmt.Sprintf("it has not reported since %s", n.Heard.UTC().Format(time.RFC3339))
+		n.State, n.Why = NodeSilent, fmt.Sprintf("no report since %s", n.Heard.UTC().Format(time.RFC3339))
 	case n.Heard.IsZero():
-		n.State, n.Why = NodeNotReady, "it renews its lease, and has not reported yet"
+		n.State, n.Why = NodeNotReady, "renews its lease, but has not reported yet"
 	case n.Ready:
 		n.State = NodeServing
 		return
@@ -256,7 +258,7 @@ func (n *Node) judge(now time.Time, lease time.Duration) {
 	n.Ready = false
 }
 
-// lease returns the longest that a node's lease can be.
+// lease returns the maximum lease of a node.
 func (l *Ledger) lease() time.Duration {
 	if l.cfg.Barriers == nil {
 		return time.Minute

@@ -11,10 +11,10 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// FindLogin returns the account that has a login, as the directory's leader has
-// it, or [ErrNotFound]. What cannot be a login is looked for like any other, and
-// is nobody's. It asks for no permission: its caller must not tell strangers what
-// it learns.
+// FindLogin returns the account with a login, or [ErrNotFound]. It reads from the
+// directory's leader. A string that cannot be a login takes the same work as one
+// that can. FindLogin checks no permission: the caller must not reveal the result
+// to strangers.
 func (l *Ledger) FindLogin(ctx context.Context, login string) (events.AccountID, error) {
 	if directory.CheckLogin(login) != nil {
 		login = ""
@@ -23,7 +23,7 @@ func (l *Ledger) FindLogin(ctx context.Context, login string) (events.AccountID,
 	return held.Account, err
 }
 
-// LoginOf returns an account's login, empty where it was erased.
+// LoginOf returns an account's login, empty if it was erased.
 func (l *Ledger) LoginOf(ctx context.Context, account events.AccountID) (string, error) {
 	p, err := l.directory.Get(ctx, account)
 	return p.Login, err
@@ -34,13 +34,13 @@ func (l *Ledger) AllowAll(c authz.Principal, op authz.Operation) error {
 	return l.authz.Authorize(c, op, authz.Target{})
 }
 
-// Current returns a caller as it is now, with the scopes that it still has. The
-// error is [ErrCallerEnded] if its token, session or account has ended, as far as
-// this process has applied the log.
+// Current returns a caller with its current scopes. The error is [ErrCallerEnded]
+// if its token, session or account has ended in the part of the log that this
+// process has applied.
 func (l *Ledger) Current(c authz.Principal) (authz.Principal, error) { return l.authz.Current(c) }
 
-// Confirmed is [Ledger.Current] on a state that holds everything acknowledged
-// before the call. It is for changes that have no event.
+// Confirmed is [Ledger.Current] on a state that includes every event acknowledged
+// before the call. Changes that have no event use it.
 func (l *Ledger) Confirmed(ctx context.Context, c authz.Principal) (authz.Principal, error) {
 	if _, err := l.writer.Confirm(ctx); err != nil {
 		return c, err
@@ -48,10 +48,10 @@ func (l *Ledger) Confirmed(ctx context.Context, c authz.Principal) (authz.Princi
 	return l.authz.Current(c)
 }
 
-// CredentialChange is a change of what an account's person proves to be theirs by. It
-// takes effect with its event.
+// CredentialChange is a change of the credentials of an account's person. It takes
+// effect with its event.
 type CredentialChange struct {
-	Key        string // of the command, so that its event is appended once
+	Key        string // idempotency key, so that the event is appended once
 	Account    events.AccountID
 	Credential events.CredentialChange
 	// EndsSessions ends all sessions of the account that are open, except Kept.
@@ -66,12 +66,13 @@ func (p CredentialChange) command(c authz.Principal, name string) commit.Command
 	}
 }
 
-// RecordCredentialChange appends the event of a change, once by its key, and returns the
-// event's position. The caller is checked as for every command: it is the
-// account's own, or may invite the person or end the sessions. The zero caller is
-// the ledger itself. The change takes effect only if RecordCredentialChange returns without
-// an error. After another error than [ErrUnavailable] it may still take effect
-// by another call with the same key, until [Ledger.AbandonCredentialChange] rules that out.
+// RecordCredentialChange appends the event of a change, once by its key, and
+// returns the event's position. The caller must be the account itself, or may
+// invite the person or end the sessions. The zero caller is the ledger itself.
+//
+// The change takes effect only if RecordCredentialChange returns without an error.
+// After an error, another call with the same key may still make it take effect,
+// until [Ledger.AbandonCredentialChange] rules that out.
 func (l *Ledger) RecordCredentialChange(
 	ctx context.Context, c authz.Principal, p CredentialChange,
 ) (events.Position, error) {
@@ -92,7 +93,7 @@ func (l *Ledger) RecordCredentialChange(
 	})
 	out, err := confirmed(ctx, l, func(l *Ledger) (commit.Outcome, error) { return l.writer.Run(ctx, asked) })
 	if err == nil && out.Kind.Keeps() {
-		err = fmt.Errorf("%w: the change was given up", ErrCallerEnded)
+		err = fmt.Errorf("%w: the change was abandoned", ErrCallerEnded)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("record a credential change of %s: %w", p.Account, err)
@@ -100,7 +101,8 @@ func (l *Ledger) RecordCredentialChange(
 	return out.Position, nil
 }
 
-// authorizeCredentialChange reports whether a caller may change a proof of an account.
+// authorizeCredentialChange returns nil if the caller may make a change of an
+// account's credentials.
 func (l *Ledger) authorizeCredentialChange(c authz.Principal, what events.CredentialChange, a *events.Account) error {
 	switch {
 	case c.Account == "":
@@ -110,14 +112,14 @@ func (l *Ledger) authorizeCredentialChange(c authz.Principal, what events.Creden
 	case what == events.CredentialSessionsEnded:
 		return l.authz.Authorize(c, authz.EndSessions, authz.Target{Account: a})
 	case c.Account != a.ID:
-		return fmt.Errorf("%w: only the account's own person changes how they sign in", ErrForbidden)
+		return fmt.Errorf("%w: only the account's own person can change its credentials", ErrForbidden)
 	}
 	return nil
 }
 
-// AbandonCredentialChange rules out that a change takes effect that by was refused. It
-// returns the position of the change's event if that is in the log already, and
-// zero if it never will be.
+// AbandonCredentialChange makes sure that a refused change of by never takes
+// effect. If the change's event is in the log already, it returns the event's
+// position, otherwise zero.
 func (l *Ledger) AbandonCredentialChange(
 	ctx context.Context, by authz.Principal, p CredentialChange,
 ) (events.Position, error) {
@@ -137,9 +139,9 @@ func (l *Ledger) AbandonCredentialChange(
 	return out.Position, nil
 }
 
-// EndSession ends one session of an account. A caller may end the session that
-// it came with, and others as [EndSessions] has it. The zero caller is the ledger
-// itself.
+// EndSession ends one session of an account. A caller may end its own session.
+// Other sessions need the operation [authz.EndSessions]. The zero caller is the
+// ledger itself.
 func (l *Ledger) EndSession(
 	ctx context.Context,
 	c authz.Principal,

@@ -10,7 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// PolicyResult is what became of a command on the policy.
+// PolicyResult is the result of a command on the policy.
 type PolicyResult struct {
 	Policy   events.PolicyState
 	Position events.Position
@@ -25,9 +25,9 @@ func (l *Ledger) Policy(c authz.Principal) (events.PolicyState, error) {
 	return l.policy()
 }
 
-// authz.SetPolicy replaces the policy. What it takes away, it takes from tokens and
-// sessions that exist, at the next check; longest lives are for those that are
-// made from now on.
+// SetPolicy replaces the policy. Restrictions apply to existing tokens and sessions
+// from the next check on. Maximum lifetimes of tokens apply only to tokens that are
+// created or extended later.
 func (l *Ledger) SetPolicy(
 	ctx context.Context,
 	c authz.Principal,
@@ -49,7 +49,7 @@ func (l *Ledger) setPolicy(
 		return PolicyResult{}, err
 	}
 	if p.LegacyUntil.Year() > lastYear {
-		return PolicyResult{}, errdefs.Invalid("legacy_until", "is past the year %d", lastYear)
+		return PolicyResult{}, errdefs.Invalid("legacy_until", "is after the year %d", lastYear)
 	}
 	change := &events.PolicySet{Policy: p}
 	if err := checkChange(change); err != nil {

@@ -14,18 +14,18 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// ReceiptStatus says that no node answers any more as if the events up to a position
-// had not happened; or how far that is, where it is not complete.
+// ReceiptStatus is the state of a receipt. If it is complete, the events up to a
+// position are in force on every node; otherwise it shows the progress.
 type ReceiptStatus struct {
 	barrier.Progress
-	// Receipt is where the proof is recorded, 0 where it is not (yet).
+	// Receipt is the position of the receipt's event, 0 if it is not recorded (yet).
 	Receipt events.Position
 	Issued  time.Time
-	// Unrecorded says that it could not be recorded. What it proves stands.
+	// Unrecorded means that the receipt is complete but could not be recorded.
 	Unrecorded bool
 }
 
-// NoReceiptError is an [ErrNotFound] that says how far a receipt is.
+// NoReceiptError is an [ErrNotFound] with the progress of the receipt.
 type NoReceiptError struct{ Status ReceiptStatus }
 
 func (e *NoReceiptError) Error() string {
@@ -35,12 +35,12 @@ func (e *NoReceiptError) Error() string {
 // Unwrap makes the error [ErrNotFound].
 func (e *NoReceiptError) Unwrap() error { return ErrNotFound }
 
-// AwaitReceipt waits until no node answers any more as if the events up to a position
-// had not happened, and the proof is recorded, or until ctx ends. The wait goes
-// on when ctx ends, and what it proves is recorded all the same. The position
-// has to be one that this process has applied.
+// AwaitReceipt waits until the events up to a position are in force on every node
+// and the receipt is recorded, or until ctx ends. This process must have applied
+// the position. The wait continues in the background after ctx ends, and its
+// receipt is recorded.
 //
-// A proof that could not be recorded is one all the same.
+// If the receipt cannot be recorded, the result is complete and Unrecorded.
 func (l *Ledger) AwaitReceipt(ctx context.Context, covers events.Position) ReceiptStatus {
 	if r, err := l.cfg.View.Receipt(covers); err == nil {
 		return recorded(r)
@@ -56,8 +56,9 @@ func (l *Ledger) AwaitReceipt(ctx context.Context, covers events.Position) Recei
 	return p.status()
 }
 
-// Receipt returns the first receipt that covers a position. Where there is none
-// it waits for one until ctx ends, and then returns a [*NoReceiptError].
+// Receipt returns the first receipt that covers a position. If there is none and
+// wait is true, it waits for one until ctx ends. Without a receipt the error is a
+// [*NoReceiptError].
 func (l *Ledger) Receipt(
 	ctx context.Context, c authz.Principal, covers events.Position, wait bool,
 ) (ReceiptStatus, error) {
@@ -94,11 +95,11 @@ func (l *Ledger) Receipt(
 	return ReceiptStatus{}, e
 }
 
-// UnrecordedReceipts returns how many proofs were complete and could not be
+// UnrecordedReceipts returns the number of complete receipts that could not be
 // recorded.
 func (l *Ledger) UnrecordedReceipts() uint64 { return l.receipts.failed.Load() }
 
-// recorded is the proof that a receipt records.
+// recorded returns the status of a recorded receipt.
 func recorded(r *events.Receipt) ReceiptStatus {
 	p := ReceiptStatus{Receipt: r.Position, Issued: r.Issued, Progress: barrier.Progress{
 		Complete: true, Covers: r.Covers, Barrier: r.Barrier, Lease: r.Lease.Duration(),
@@ -120,7 +121,7 @@ func recorded(r *events.Receipt) ReceiptStatus {
 	return p
 }
 
-// receipts records what waits prove.
+// receipts waits for barriers and records receipts.
 type receipts struct {
 	l      *Ledger
 	ctx    context.Context // ends with the ledger
@@ -128,25 +129,26 @@ type receipts struct {
 	work   sync.WaitGroup
 
 	mu      sync.Mutex
-	pending map[events.Position]*pendingReceipt // guarded by mu; covers -> on its way
-	flying  *receiptEvent                       // guarded by mu; being appended
-	next    *receiptEvent                       // guarded by mu; the one after that
-	last    recordedAt                          // guarded by mu; the one that covers most
+	pending  map[events.Position]*pendingReceipt // guarded by mu; by the position that each covers
+	inflight *receiptEvent                       // guarded by mu; being appended
+	next     *receiptEvent                       // guarded by mu; appended after inflight
+	last     recordedAt                          // guarded by mu; the recorded one with the highest position
 
-	failed atomic.Uint64 // proofs that could not be recorded
+	failed atomic.Uint64 // complete receipts that could not be recorded
 }
 
-// pendingReceipt is a proof on its way to being recorded.
+// pendingReceipt is a receipt that is not recorded yet.
 type pendingReceipt struct {
 	wait *barrier.Pending
-	done chan struct{} // closed when it is recorded, or will not be
+	done chan struct{} // closed when the receipt is recorded, or will not be
 
-	// Set before done is closed: where the receipt stands, 0 where it does not.
+	// Set before done is closed: the position of the receipt, 0 if not recorded.
 	at     events.Position
 	issued time.Time
 }
 
-// receiptEvent is one receipt on its way into the log.
+// receiptEvent is one receipt event to append. Several pending receipts can share
+// it.
 type receiptEvent struct {
 	progress barrier.Progress
 	done     chan struct{}
@@ -173,8 +175,8 @@ func (r *receipts) close() {
 	r.work.Wait()
 }
 
-// begin begins a wait for a position, or returns the one that is on its way. It
-// returns nil where nobody could prove anything.
+// begin starts a wait for a position, or returns the one that is pending. It
+// returns nil if there are no barriers, or if the ledger is closed.
 func (r *receipts) begin(covers events.Position) *pendingReceipt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -196,7 +198,7 @@ func (r *receipts) find(covers events.Position) *pendingReceipt {
 	return r.pending[covers]
 }
 
-// proof returns what is proven so far.
+// status returns the progress so far.
 func (p *pendingReceipt) status() ReceiptStatus {
 	out := ReceiptStatus{Progress: p.wait.Progress()}
 	select {
@@ -208,7 +210,7 @@ func (p *pendingReceipt) status() ReceiptStatus {
 	return out
 }
 
-// follow sees a wait through to its receipt.
+// follow waits for a barrier and records the receipt.
 func (r *receipts) follow(covers events.Position, p *pendingReceipt) {
 	defer func() {
 		r.mu.Lock()
@@ -227,27 +229,27 @@ func (r *receipts) follow(covers events.Position, p *pendingReceipt) {
 	at, err := r.record(p.wait.Widest())
 	if err != nil {
 		r.failed.Add(1)
-		r.l.log.Warn("a receipt was not recorded; what it proves stands", "position", covers, "err", err)
+		r.l.log.Warn("cannot record a receipt; the change is in force on all nodes", "position", covers, "err", err)
 		return
 	}
 	p.at, p.issued = at.at, at.issued
 }
 
-// record records a proof, or finds that a receipt records as much. Proofs that
-// come while one is being appended share the next.
+// record records a receipt, unless a recorded one covers as much. Receipts that
+// are requested while one is being appended share the next event.
 func (r *receipts) record(progress barrier.Progress) (recordedAt, error) {
 	r.mu.Lock()
 	if r.last.covers >= progress.Covers {
 		defer r.mu.Unlock()
 		return r.last, nil
 	}
-	rec := r.flying
+	rec := r.inflight
 	switch {
 	case rec == nil:
 		rec = &receiptEvent{progress: progress, done: make(chan struct{})}
-		r.flying = rec
+		r.inflight = rec
 		r.work.Go(func() { r.append(rec) })
-	case rec.progress.Covers >= progress.Covers: // it says as much
+	case rec.progress.Covers >= progress.Covers: // the one in flight covers as much
 	case r.next == nil:
 		rec = &receiptEvent{progress: progress, done: make(chan struct{})}
 		r.next = rec
@@ -261,9 +263,9 @@ func (r *receipts) record(progress barrier.Progress) (recordedAt, error) {
 	return rec.at, rec.err
 }
 
-// append appends receipts one after another while there are any. Whether there
-// is another is decided where the one before is taken away: between the two,
-// somebody else would begin.
+// append appends rec, and then the next receipts while there are any. It clears
+// inflight and takes next under one lock; otherwise record could start a second
+// append in between.
 func (r *receipts) append(rec *receiptEvent) {
 	for rec != nil {
 		rec.at, rec.err = r.l.appendReceipt(r.ctx, rec.progress)
@@ -272,15 +274,15 @@ func (r *receipts) append(rec *receiptEvent) {
 			r.last = rec.at
 		}
 		next := r.next
-		r.flying, r.next = next, nil
+		r.inflight, r.next = next, nil
 		r.mu.Unlock()
 		close(rec.done)
 		rec = next
 	}
 }
 
-// appendReceipt appends the event of a receipt. It hangs on no condition: what a
-// receipt says stays true whatever comes between.
+// appendReceipt appends the event of a receipt. The append is unconditional: a
+// receipt stays true whatever events come before it.
 func (l *Ledger) appendReceipt(ctx context.Context, progress barrier.Progress) (recordedAt, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
@@ -296,7 +298,7 @@ func (l *Ledger) appendReceipt(ctx context.Context, progress barrier.Progress) (
 	if err != nil {
 		return recordedAt{}, err
 	}
-	// The next caller who asks this node for the receipt finds it.
+	// Apply the event here, so that the next request to this node finds the receipt.
 	_ = l.cfg.View.WaitApplied(ctx, at)
 	return recordedAt{covers: progress.Covers, at: at, issued: now}, nil
 }

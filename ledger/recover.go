@@ -13,34 +13,34 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// recoveredLife is the least that a recovered token lives: a policy that lets
-// tokens live for seconds could else not be changed any more.
-const recoveredLife = 24 * time.Hour
+// minRecoveredLifetime is the minimum lifetime of a recovered token. If the policy
+// limits lifetimes to seconds, a shorter one would leave no time to change it.
+const minRecoveredLifetime = 24 * time.Hour
 
-// Recovered is what [Ledger.RecoverRoot] came to.
+// Recovered is the result of [Ledger.RecoverRoot].
 type Recovered struct {
 	Account events.AccountID
 	Login   string // of the account: root, or root-2 and so on
 	Token   events.TokenID
-	// Position of the event that made the token.
+	// Position is the position of the event that created the token.
 	Position events.Position
 	Expires  time.Time // of the token, zero if never
 }
 
-// RecoverRoot makes root the secret of a new token with the permission
-// superuser, for when nobody has that any more. Nobody is asked who they are: it
-// is for those who hold a ledger's data folder, and so the key that the log is
-// written with. The node is named in the token's label of device.
+// RecoverRoot creates a token with the secret root and the permission superuser,
+// for the case that no account has superuser any more. It authenticates no caller:
+// access to a ledger's data folder, and so to the key of the log, is enough. The
+// token's device label names the node.
 //
-// The token's account is root, the first one, where it has superuser itself.
-// Where it was demoted, suspended or erased it stays so, since what was taken
-// from its other tokens must not come back: then the account is a service
-// account of its own, root-2, or the next one that is free. Only what is needed
-// is appended, and a call that is repeated with the same secret, as after
-// [ErrUnavailable], goes on with what is left. No other token is ended.
+// The token belongs to the account root, the first account, if that still has
+// superuser. A root that was demoted, suspended or erased stays so, because its
+// old tokens must not get their rights back. The token then belongs to a service
+// account root-2, or the next free one. RecoverRoot appends only the events that
+// are missing. After [ErrUnavailable], a call with the same secret continues. No
+// other token is revoked.
 //
-// No rule about who makes tokens applies. The token lives as long as the policy
-// lets tokens live, but a day at least.
+// The policy's rule about who issues tokens does not apply. The token's lifetime
+// is the policy's maximum, but at least a day.
 func (l *Ledger) RecoverRoot(ctx context.Context, node string, root events.Secret) (Recovered, error) {
 	got, err := l.recoverRoot(ctx, node, root)
 	if err != nil {
@@ -50,7 +50,7 @@ func (l *Ledger) RecoverRoot(ctx context.Context, node string, root events.Secre
 }
 
 func (l *Ledger) recoverRoot(ctx context.Context, node string, root events.Secret) (got Recovered, err error) {
-	// A log whose birth was not finished, and never will be, has no root yet.
+	// A log whose bootstrap did not finish has no root yet.
 	for _, step := range []func(context.Context, events.Secret) error{l.firstPolicy, l.firstAccount} {
 		if err := step(ctx, root); err != nil {
 			return got, err
@@ -70,12 +70,13 @@ func (l *Ledger) recoverRoot(ctx context.Context, node string, root events.Secre
 	return got, nil
 }
 
-// rootAccount returns the account that a recovered token is to have, and its
-// login. It makes the account where it has to.
+// rootAccount returns the account for a recovered token, and its login. It creates
+// the account if necessary.
 //
-// A login alone says nothing: once root was erased, another may have taken it,
-// and must not become superuser by that. So each of these accounts is known by
-// the key that this package reserved its login with, which no caller can have.
+// The login alone does not identify the account: after root was erased, another
+// account may have the login, and must not become superuser. So each of these
+// accounts is identified by the key with which this package reserved its login. No
+// caller can have that key.
 func (l *Ledger) rootAccount(ctx context.Context) (events.AccountID, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.cfg.CommandTimeout)
 	defer cancel()
@@ -85,18 +86,18 @@ func (l *Ledger) rootAccount(ctx context.Context) (events.AccountID, string, err
 			login = fmt.Sprintf("%s-%d", rootLogin, n)
 			key = events.NewCommandKey("", "recover "+login)
 		}
-		for range 2 { // once more where a rival has just made it
+		for range 2 { // try again if a concurrent call has just created it
 			held, err := l.directory.Lookup(ctx, login)
 			free := errors.Is(err, ErrNotFound)
 			if err != nil && !free {
 				return "", "", err
 			}
 			if held.Key == key {
-				if reigns, err := l.reigns(ctx, held.Account); err != nil || reigns {
+				if ok, err := l.isActiveSuperuser(ctx, held.Account); err != nil || ok {
 					return held.Account, login, err
 				}
 			}
-			// What is made anew under the name of root would pass for the first account.
+			// Never create root again: it would be taken for the first account.
 			if n == 1 || !free && held.Key != key {
 				break
 			}
@@ -108,9 +109,10 @@ func (l *Ledger) rootAccount(ctx context.Context) (events.AccountID, string, err
 	}
 }
 
-// reigns reports whether an account has superuser and its tokens are accepted,
-// once what this process knows of it is up to the log.
-func (l *Ledger) reigns(ctx context.Context, id events.AccountID) (bool, error) {
+// isActiveSuperuser reports whether an account has superuser and is neither
+// suspended nor erased. It first applies the account's events up to the end of the
+// log.
+func (l *Ledger) isActiveSuperuser(ctx context.Context, id events.AccountID) (bool, error) {
 	if err := l.writer.CatchUp(ctx, events.NounAccount, string(id)); err != nil {
 		return false, err
 	}
@@ -124,7 +126,7 @@ func (l *Ledger) reigns(ctx context.Context, id events.AccountID) (bool, error) 
 	return !a.Erased && !a.Suspended && l.cfg.Model.AnyCovers(a.Grants, events.Superuser), nil
 }
 
-// recoveredToken makes the token whose secret is root, once.
+// recoveredToken creates the token with the secret root, once.
 func (l *Ledger) recoveredToken(
 	ctx context.Context,
 	account events.AccountID,
@@ -134,7 +136,7 @@ func (l *Ledger) recoveredToken(
 	digest := root.Digest()
 	key := "recover root " + hex.EncodeToString(digest[:])
 	device := "recovered on " + node
-	if events.LooksSecret(device) { // as a name may that is 32 hexadecimal characters
+	if events.LooksSecret(device) { // for example a node name of 32 hexadecimal characters
 		device = "recovered"
 	}
 	now := l.cfg.Now()
@@ -143,12 +145,12 @@ func (l *Ledger) recoveredToken(
 		Noun: events.NounToken, About: string(events.NewTokenID(now, events.ShardFor(events.NewCommandKey("", key)))),
 		NotBefore: func() (time.Time, error) { return l.tokensBefore(account) },
 		Decide: l.decider(func(l *Ledger, _ authz.Principal) (events.Change, error) {
-			switch reigns, err := l.reigns(ctx, account); {
+			switch ok, err := l.isActiveSuperuser(ctx, account); {
 			case err != nil:
 				return nil, err
-			case !reigns: // since it was found; the next try finds another
+			case !ok: // changed since it was found; the next call finds another
 				return nil, fmt.Errorf(
-					"%w: account %s was demoted, suspended or erased meanwhile",
+					"%w: account %s was demoted, suspended or erased in the meantime; try again",
 					ErrUnavailable,
 					account,
 				)
@@ -164,12 +166,12 @@ func (l *Ledger) recoveredToken(
 			if err != nil {
 				return nil, err
 			}
-			if life := time.Duration(policy.MaxLifetime) * time.Second; life > 0 {
+			if lifetime := time.Duration(policy.MaxLifetime) * time.Second; lifetime > 0 {
 				before, err := l.tokensBefore(account)
 				if err != nil {
 					return nil, err
 				}
-				change.Expires = laterOf(now, before).Add(max(life, recoveredLife)).UTC().Round(0)
+				change.Expires = laterOf(now, before).Add(max(lifetime, minRecoveredLifetime)).UTC().Round(0)
 			}
 			return change, checkChange(change)
 		}),

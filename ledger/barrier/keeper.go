@@ -14,23 +14,22 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 )
 
-// Leases is the reading of the stream of leases, which calls the keeper's
-// LeasesBegin, LeaseRead and LeasesLost.
+// Leases reads the stream of leases. It calls the keeper's LeasesBegin, LeaseRead
+// and LeasesLost.
 type Leases interface {
-	// FromFirst begins at the first message that the stream has.
+	// FromFirst starts reading again at the stream's first message.
 	FromFirst()
-	// Exists says that a message at seq is committed, so reading has to come
-	// to it.
+	// Exists reports that a message at seq is committed, so the reader must reach it.
 	Exists(seq events.LeaseSeq)
 }
 
-// Index is how far this node has applied the log.
+// Index is this node's index of the log.
 type Index interface {
 	Position() events.Position
 	WaitApplied(ctx context.Context, at events.Position) error
 }
 
-// Config says what a keeper works with.
+// Config configures a [Keeper].
 type Config struct {
 	Stream Stream        // required
 	Leases Leases        // required; runs beside the keeper, which is its handler
@@ -38,10 +37,10 @@ type Config struct {
 	Lease  time.Duration // of the log; required
 	Epoch  string        // of the log; required
 	Ledger string        // name of this node; required
-	// Boottime tells the time since the machine started, time in suspend
-	// included. Required.
+	// Boottime returns the time since the machine started, including time in suspend.
+	// Required.
 	Boottime func() time.Duration
-	// Now tells the time of day, for people to read. Nil means time.Now.
+	// Now returns the time of day, for display. Nil means time.Now.
 	Now func() time.Time
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
@@ -77,35 +76,34 @@ func (c Config) validate() error {
 	return errors.Join(append(problems, events.CheckNodeName(c.Ledger))...)
 }
 
-// Keeper writes barriers and tells when an event is in force on every node. It
-// drives a [Machine] with what it reads of the stream of leases and what nodes
-// report.
+// Keeper writes barriers and decides when an event is in force on every node. It
+// drives a [Machine] with the stream of leases and the reports of nodes.
 type Keeper struct {
 	cfg Config
 	log *slog.Logger
 
-	kick  chan struct{} // a barrier may have become due
-	clock chan struct{} // a wait may end at another time
+	kick  chan struct{} // signals that a barrier may be due
+	clock chan struct{} // signals that wake has changed
 
 	mu     sync.Mutex
 	m      *Machine                     // guarded by mu
-	open   map[events.Position]*Pending // guarded by mu; what a wait covers -> the wait, while it is not over
-	wake   time.Duration                // guarded by mu; when a wait may be over next, 0 for never
-	swept  time.Duration                // guarded by mu; when holders were last forgotten
+	open   map[events.Position]*Pending // guarded by mu; open waits by the position that they cover
+	wake   time.Duration                // guarded by mu; when to check the waits next, 0 for never
+	swept  time.Duration                // guarded by mu; when expired holders were last deleted
 	stats  Stats                        // guarded by mu
 	failed bool                         // guarded by mu; the last barrier could not be written
-	// guarded by mu; when a barrier of this ledger last told its time of day; 0 for never
+	// guarded by mu; when a barrier of this ledger last carried its time of day; 0 for never
 	told time.Duration
-	// guarded by mu; by when somebody wants to know it; 0 for nobody
+	// guarded by mu; when a node needs the time of day at the latest; 0 if none does
 	asked time.Duration
 }
 
-// Stats counts what a keeper did.
+// Stats counts barriers and waits.
 type Stats struct {
 	Barriers  uint64 // written
-	Conflicts uint64 // not written, since another ledger's came between
-	Failures  uint64 // of which it is unknown whether they were written
-	Open      int    // waits that are not over
+	Conflicts uint64 // not written, because another ledger wrote one first
+	Failures  uint64 // with an unknown outcome
+	Open      int    // waits that are not complete
 }
 
 // New returns a keeper. It starts nothing.
@@ -120,12 +118,12 @@ func New(cfg Config) (*Keeper, error) {
 	}, nil
 }
 
-// Run writes barriers until ctx ends, and returns nil then. The index has to hold
-// the log by then, as far as it was when the node started: the first barrier of
-// a stream of leases that is new names what is applied here, and no more.
+// Run writes barriers until ctx ends, and then returns nil. Before Run is called,
+// the index must have applied the log up to its end at the start of the node: in a
+// new stream of leases, the first barrier's floor is the position applied here.
 func (k *Keeper) Run(ctx context.Context) error {
-	// The first barrier names what is applied by now. One that names less would
-	// let a node that joins go by an index of before.
+	// The first barrier's floor is the position that is applied now. A lower floor
+	// would let a joining node answer from an older index.
 	k.do(func(now time.Duration) { k.m.Applied(k.cfg.Index.Position(), now) })
 	var parts sync.WaitGroup
 	defer parts.Wait()
@@ -135,25 +133,25 @@ func (k *Keeper) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow tells the machine what this node has applied.
+// follow reports the position that this node has applied to the machine.
 func (k *Keeper) follow(ctx context.Context) {
 	for ctx.Err() == nil {
 		at := k.cfg.Index.Position()
 		k.do(func(now time.Duration) { k.m.Applied(at, now) })
 		if k.cfg.Index.WaitApplied(ctx, at+1) != nil {
-			clock.Sleep(ctx, time.Second) // the index is stopped, and is asked again
+			clock.Sleep(ctx, time.Second) // the index is stopped; retry
 		}
 	}
 }
 
-// watch looks after the waits that time alone ends.
+// watch completes the waits that end by time.
 func (k *Keeper) watch(ctx context.Context) {
-	const most = time.Second // between two looks: boot time and timers may differ
-	timer := time.NewTimer(most)
+	const maxPause = time.Second // between two checks: boot time and timers may differ
+	timer := time.NewTimer(maxPause)
 	defer timer.Stop()
 	for {
 		k.mu.Lock()
-		next := most
+		next := maxPause
 		if k.wake > 0 {
 			next = min(next, max(0, k.wake-k.cfg.Boottime()))
 		}
@@ -169,13 +167,13 @@ func (k *Keeper) watch(ctx context.Context) {
 	}
 }
 
-// Bounds of the pause after a barrier that could not be written.
+// Bounds of the pause after a failed write of a barrier.
 const minBackoff, maxBackoff = 50 * time.Millisecond, time.Second
 
 // errUnderWay reports that another ledger's barrier is being committed.
 var errUnderWay = errors.New("another ledger's barrier is under way")
 
-// underWay is how long a barrier waits for another's that is being committed.
+// underWay is the pause while another ledger's barrier is being committed.
 const underWay = 2 * time.Millisecond
 
 // write writes each barrier that is due, one at a time.
@@ -193,12 +191,12 @@ func (k *Keeper) write(ctx context.Context) {
 		if due {
 			switch err := k.barrier(ctx); {
 			case err == nil:
-				k.writes(nil)
+				k.setFailed(nil)
 				backoff = minBackoff
 			case errors.Is(err, errUnderWay):
 				clock.Sleep(ctx, underWay)
 			case ctx.Err() == nil:
-				k.writes(err)
+				k.setFailed(err)
 				clock.Sleep(ctx, backoff)
 				backoff = min(2*backoff, maxBackoff)
 			}
@@ -213,25 +211,25 @@ func (k *Keeper) write(ctx context.Context) {
 	}
 }
 
-// writes notes whether barriers can be written, and says so where that changed.
-func (k *Keeper) writes(err error) {
+// setFailed records whether the last barrier was written, and logs a change.
+func (k *Keeper) setFailed(err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	switch was := k.failed; {
 	case err != nil && !was:
 		k.log.Warn(
-			"cannot write barriers; changes are in force at each node's own pace, and no receipt says so",
+			"cannot write barriers; changes still reach the nodes, but receipts are not completed",
 			"err",
 			err,
 		)
 	case err == nil && was:
-		k.log.Info("barriers are written again")
+		k.log.Info("barriers are being written again")
 	}
 	k.failed = err != nil
 }
 
-// barrier writes one. Where that fails, whatever the last barrier turns out to
-// be is noted: it may be this one, or another ledger's that serves as well.
+// barrier writes one barrier. If that fails, it reads the last barrier of the
+// stream, which may be this one, or another ledger's that can be used instead.
 func (k *Keeper) barrier(ctx context.Context) error {
 	k.mu.Lock()
 	floor, after := k.m.Next()
@@ -244,7 +242,7 @@ func (k *Keeper) barrier(ctx context.Context) error {
 	}
 	at, err := k.cfg.Stream.Publish(ctx, &events.Barrier{
 		Epoch: k.cfg.Epoch, Floor: floor, Lease: events.InMilliseconds(lease), Ledger: k.cfg.Ledger,
-		Clock: events.Milliseconds(max(0, k.cfg.Now().UnixMilli())), Read: read, // the time after read
+		Clock: events.Milliseconds(max(0, k.cfg.Now().UnixMilli())), Read: read, // the clock is read after m.UpTo
 	}, after)
 	if err == nil {
 		k.known(at, floor, func() {
@@ -260,8 +258,8 @@ func (k *Keeper) barrier(ctx context.Context) error {
 		k.do(func(time.Duration) { k.stats.Failures++ })
 		return errors.Join(err, lastErr)
 	}
-	if last < after { // it stands no more, so neither does what stood before it
-		k.log.Warn("the stream of leases was made anew", "barrier", after, "last", last)
+	if last < after { // the known barrier is gone, so the stream was created again
+		k.log.Warn("stream of leases was created again", "barrier", after, "last", last)
 		k.do(func(time.Duration) { k.m.Reset() })
 		k.cfg.Leases.FromFirst()
 	}
@@ -276,14 +274,14 @@ func (k *Keeper) barrier(ctx context.Context) error {
 	}
 	switch {
 	case last != after:
-		return nil // whatever is due still is due
+		return nil // if a barrier is still due, the next call writes it
 	case errors.Is(err, ErrConflict):
 		return errUnderWay
 	}
 	return err
 }
 
-// floor returns the floor of a barrier. One of another log's life has none.
+// floor returns the floor of a barrier, 0 for a barrier of another epoch.
 func (k *Keeper) floor(b *events.Barrier) events.Position {
 	if b.Epoch != k.cfg.Epoch {
 		return 0
@@ -291,7 +289,7 @@ func (k *Keeper) floor(b *events.Barrier) events.Position {
 	return b.Floor
 }
 
-// known notes a barrier that is committed.
+// known records a committed barrier.
 func (k *Keeper) known(at events.LeaseSeq, floor events.Position, count func()) {
 	k.do(func(now time.Duration) {
 		count()
@@ -300,13 +298,12 @@ func (k *Keeper) known(at events.LeaseSeq, floor events.Position, count func()) 
 	k.cfg.Leases.Exists(at)
 }
 
-// do lets the machine take something in, and ends the waits that are over by
-// that.
-func (k *Keeper) do(take func(now time.Duration)) {
+// do calls update with the machine locked, and then completes waits.
+func (k *Keeper) do(update func(now time.Duration)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	now := k.cfg.Boottime()
-	take(now)
+	update(now)
 	k.completeWaitsLocked(now)
 	signal(k.kick)
 }
@@ -318,16 +315,17 @@ func signal(c chan struct{}) {
 	}
 }
 
-// LeasesBegin notes that reading begins.
+// LeasesBegin reports that reading starts at a sequence. whole means that this is
+// the stream's first message.
 func (k *Keeper) LeasesBegin(from events.LeaseSeq, whole bool) {
 	k.do(func(now time.Duration) { k.m.Begin(from, whole, now) })
 }
 
-// LeaseRead takes the next message.
+// LeaseRead reports the next message of the stream.
 func (k *Keeper) LeaseRead(m events.LeaseMessage) {
 	r, b, err := events.DecodeLease(m)
 	if err != nil {
-		k.log.Warn("cannot read a lease; until it must be over, waits take a whole lease", "err", err)
+		k.log.Warn("cannot decode a lease; until it has expired, waits take a whole lease", "err", err)
 		k.do(func(now time.Duration) { k.m.Unreadable(m.Seq, now) })
 		return
 	}
@@ -348,16 +346,16 @@ func (k *Keeper) LeaseRead(m events.LeaseMessage) {
 	})
 }
 
-// Bounds of the time between two barriers that tell the ledger's time of day:
-// the longest, if nobody asks, and the shortest, if nodes join or are ahead.
+// Bounds of the time between two barriers that carry the ledger's time of day.
 const (
-	tellEvery   = 5 * time.Second
-	tellJoining = 100 * time.Millisecond
-	tellAhead   = time.Second
+	tellEvery   = 5 * time.Second        // maximum
+	tellJoining = 100 * time.Millisecond // minimum, if a node joins
+	tellAhead   = time.Second            // minimum, if a node's clock is ahead
 )
 
-// tellLocked returns when a barrier has to tell this ledger's time of day. Each
-// ledger writes some, because nodes go by the majority of their clocks.
+// tellLocked returns when the next barrier must carry this ledger's time of day.
+// Every ledger writes such barriers, because nodes compare their clock with the
+// majority of the ledgers.
 func (k *Keeper) tellLocked() time.Duration {
 	at := k.told + min(tellEvery, k.m.Lease()/3)
 	if k.asked != 0 {
@@ -366,9 +364,9 @@ func (k *Keeper) tellLocked() time.Duration {
 	return at
 }
 
-// wantedLocked notes a renewal whose node wants to know the time of day soon:
-// one that joins, and one whose clock seems to be ahead, which can tell by how
-// much only from a barrier that comes soon after its renewal.
+// wantedLocked schedules a barrier for a renewal whose node needs the time of day
+// soon: a node that joins, or a node whose clock seems to be ahead. The latter can
+// measure its offset only by a barrier that follows its renewal closely.
 func (k *Keeper) wantedLocked(r *events.Renewal, now time.Duration) {
 	wait := tellAhead
 	switch {
@@ -388,13 +386,14 @@ func (k *Keeper) wantedLocked(r *events.Renewal, now time.Duration) {
 	}
 }
 
-// LeasesLost notes that the reading has a gap.
+// LeasesLost reports a gap in the reading.
 func (k *Keeper) LeasesLost(err error) {
-	k.log.Warn("the stream of leases is not read; waits take a whole lease", "err", err)
+	k.log.Warn("cannot read the stream of leases; waits take a whole lease", "err", err)
 	k.do(func(time.Duration) { k.m.Lost() })
 }
 
-// Report notes what a node says of itself. One of another epoch tells nothing.
+// Report records the position that a node reported as applied. It ignores reports
+// of another epoch.
 func (k *Keeper) Report(h events.Holder, epoch string, at events.Position) {
 	if epoch != k.cfg.Epoch || h.Instance == "" {
 		return
@@ -402,19 +401,19 @@ func (k *Keeper) Report(h events.Holder, epoch string, at events.Position) {
 	k.do(func(time.Duration) { k.m.Report(h, at) })
 }
 
-// Known is what is known of one process that may hold a lease.
+// Known describes one process that may hold a lease.
 type Known struct {
 	events.Holder
 	Renewed time.Time // when its last renewal was read
-	// Until is when every lease of it is over at the latest; zero where it gave
-	// its lease up.
+	// Until is when its last lease expires at the latest, zero if it released its
+	// lease.
 	Until   time.Time
-	Applied events.Position // the highest that it said to have applied
-	Fenced  bool            // it has no lease because its clock is wrong, and says so
+	Applied events.Position // the highest position that it reported as applied
+	Fenced  bool            // it reported that it has no lease because its clock is wrong
 }
 
-// Holders lists the processes that may hold a lease, or did not long ago, in
-// order of name.
+// Holders lists the processes that may hold a lease, or held one recently, in order
+// of name.
 func (k *Keeper) Holders() []Known {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -435,14 +434,14 @@ func (k *Keeper) Holders() []Known {
 // Ledger returns the name of this node.
 func (k *Keeper) Ledger() string { return k.cfg.Ledger }
 
-// Lease returns the longest that a node's lease can be.
+// Lease returns the maximum lease of a node.
 func (k *Keeper) Lease() time.Duration {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.m.Lease()
 }
 
-// Stats returns what the keeper did.
+// Stats returns the keeper's counters.
 func (k *Keeper) Stats() Stats {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -451,7 +450,7 @@ func (k *Keeper) Stats() Stats {
 	return s
 }
 
-// wall turns boot times into times of day.
+// wall returns a function that converts boot times to times of day.
 func (k *Keeper) wall(now time.Duration) func(time.Duration) time.Time {
 	today := k.cfg.Now().UTC().Round(0)
 	return func(at time.Duration) time.Time { return today.Add(at - now) }

@@ -373,7 +373,7 @@ func TestUnasked(t *testing.T) {
 	k.until("one after a third of a lease", func() bool { return count() > before })
 }
 
-// The stream of leases is lost, and made anew.
+// The stream of leases is lost, and created again.
 func TestStreamMadeAnew(t *testing.T) {
 	k := newKit(t)
 	for i := range 5 {

@@ -14,7 +14,7 @@ import (
 //
 // All times are boot times.
 type Machine struct {
-	lease  time.Duration // the longest that a node's lease can be
+	lease  time.Duration // the maximum lease of a node
 	margin time.Duration // bounds the difference of two clocks over a lease
 
 	// The part of the stream of leases that was read without a gap.

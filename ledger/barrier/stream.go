@@ -13,28 +13,28 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// ErrConflict reports that another barrier than the one expected is the last.
-var ErrConflict = errors.New("another barrier came between")
+// ErrConflict reports that the last barrier is not the expected one.
+var ErrConflict = errors.New("another barrier was written first")
 
-// Stream is where barriers are written.
+// Stream stores barriers.
 type Stream interface {
-	// Publish writes a barrier on condition that the last one stands at after,
-	// 0 where there must be none. It returns [ErrConflict] where it does not;
-	// after any other error the barrier may be written, or come to be.
+	// Publish writes a barrier if the last one is at the sequence after, 0 for none.
+	// Otherwise the error is [ErrConflict]. After any other error the outcome is
+	// unknown: the barrier may be written, or be written later.
 	Publish(ctx context.Context, b *events.Barrier, after events.LeaseSeq) (events.LeaseSeq, error)
-	// Last returns the last barrier, as the stream's leader has it; 0 and nil
-	// where it has none.
+	// Last returns the last barrier, read from the stream's leader, or 0 and nil if
+	// there is none.
 	Last(ctx context.Context) (events.LeaseSeq, *events.Barrier, error)
 }
 
-// jetStream is the stream of leases in NATS.
+// jetStream is a [Stream] in JetStream.
 type jetStream struct {
 	conn    *nats.Conn
 	js      jetstream.JetStream
 	timeout time.Duration
 }
 
-// NewStream returns the stream of leases. A try takes up to timeout; zero means
+// NewStream returns the stream of leases. timeout bounds each request; zero means
 // five seconds.
 func NewStream(conn *nats.Conn, timeout time.Duration) (Stream, error) {
 	if timeout == 0 {
@@ -73,7 +73,7 @@ func (s *jetStream) Publish(ctx context.Context, b *events.Barrier, after events
 // errCodeNoMessage is JSNoMessageFoundErr.
 const errCodeNoMessage = 10037
 
-// Last asks the leader: a replica may lag, and would name a barrier of before.
+// Last reads from the leader, because a replica may lag and return an older barrier.
 func (s *jetStream) Last(ctx context.Context) (events.LeaseSeq, *events.Barrier, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
