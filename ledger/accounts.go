@@ -385,14 +385,22 @@ func (l *Ledger) planAccount(c authz.Principal, id events.AccountID, m *accountM
 	if change == nil {
 		return nil, nil
 	}
-	if id == c.Account {
-		return nil, fmt.Errorf(
-			"%w: an account cannot do this to itself, so that one with the permission %s is always left; use another one",
-			ErrForbidden,
-			events.Superuser,
-		)
+	if err := checkNotSelf(c, id); err != nil {
+		return nil, err
 	}
 	return change, checkChange(change)
+}
+
+// checkNotSelf returns [ErrForbidden] if the account is the caller's own.
+func checkNotSelf(c authz.Principal, id events.AccountID) error {
+	if id != c.Account {
+		return nil
+	}
+	return fmt.Errorf(
+		"%w: an account cannot do this to itself, so that one with the permission %s is always left; use another one",
+		ErrForbidden,
+		events.Superuser,
+	)
 }
 
 // GetAccount returns one account, by id or login.

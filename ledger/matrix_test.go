@@ -86,6 +86,9 @@ type cell struct {
 	run func(c authz.Principal, name string) error
 	// named are what the thing is called, and unknown what nothing is.
 	named, unknown string
+	// asks is the question to [ledger.Ledger.May] that is answered as the command
+	// ends, nil if there is none.
+	asks *ledger.Question
 }
 
 // try runs a cell, and reports whether it changed something.
@@ -99,6 +102,7 @@ func (m *matrix) try(c who, authAge time.Duration, x cell) bool {
 	as, _ := m.caller(c, authAge)
 	// What a command appended, this process has applied when it is answered.
 	before := m.log.Changes(m.view.Position())
+	foretold := m.foretell(as, x)
 	err := x.run(as, x.named)
 	after := m.log.Changes(m.view.Position())
 	got := outcome(err)
@@ -109,6 +113,9 @@ func (m *matrix) try(c who, authAge time.Duration, x cell) bool {
 		if m.failed++; m.failed < 30 {
 			m.t.Errorf("policy %s: %s as %s (%s) on %s%s of %s: %s", m.issuers, x.does, c.name, c.token, x.named, x.on.token, x.on.account, fmt.Sprintf(format, args...))
 		}
+	}
+	if foretold != "" && foretold != got {
+		bad("May said %v, and it ended with %v", foretold, err)
 	}
 	if got == allowed {
 		if len(x.want) > 0 {
@@ -143,6 +150,20 @@ func (m *matrix) try(c who, authAge time.Duration, x cell) bool {
 }
 
 // outcome sorts an error as the reference does.
+// foretell returns the outcome of a cell as [ledger.Ledger.May] tells it, empty if
+// it is not asked.
+func (m *matrix) foretell(as authz.Principal, x cell) string {
+	if x.asks == nil {
+		return ""
+	}
+	m.t.Helper()
+	err := m.May(m.ctx, as, *x.asks)
+	if err != nil && !ledger.Refusal(err) {
+		m.t.Errorf("May %q as %s: %v", x.asks.Verb, as.Account, err)
+	}
+	return outcome(err)
+}
+
 func outcome(err error) string {
 	for _, o := range []struct {
 		err  error
@@ -171,7 +192,8 @@ func (m *matrix) onToken(c who, authAge time.Duration, name string) {
 	changed := func(op, does string, want []answer, still bool, run func(authz.Principal, events.TokenID) error) bool {
 		return m.try(c, authAge, cell{
 			op: op, does: does, on: on, want: want, still: still, named: string(m.made(name)), unknown: string(unknownToken),
-			run: func(as authz.Principal, id string) error { return run(as, events.TokenID(id)) },
+			run:  func(as authz.Principal, id string) error { return run(as, events.TokenID(id)) },
+			asks: onTokenVerbs[does].about(string(m.made(name))),
 		})
 	}
 	// spent makes the next command have a new token.
@@ -224,6 +246,36 @@ func (m *matrix) onToken(c who, authAge time.Duration, name string) {
 	}))
 }
 
+// onTokenVerbs: what a cell does -> the verb that asks for it.
+var onTokenVerbs = map[string]verb{
+	"see": "show token", "relabel": "edit token", "rotate": "rotate token", "resume": "resume token",
+	"suspend": "suspend token", "revoke": "revoke token",
+}
+
+type verb string
+
+// about returns the question whether a caller may do something to a token.
+func (v verb) about(token string) *ledger.Question {
+	if v == "" {
+		return nil
+	}
+	return &ledger.Question{Verb: string(v), Token: token}
+}
+
+// onAccountVerbs: what a cell does -> the verb that asks for it.
+var onAccountVerbs = map[string]string{
+	"see": "show account", "see an account's sessions": "list sessions", "end an account's sessions": "end sessions",
+	"grant": "set grants", "edit": "edit account", "suspend": "suspend account",
+	"revoke all, dry: false": "revoke account",
+}
+
+// onAllVerbs: row of the table -> the verb that asks for it.
+var onAllVerbs = map[string]string{
+	"create an account": "create account", "revoke tokens of all accounts": "revoke everything",
+	"see the policy": "show policy", "set the policy": "set policy", "see nodes": "show nodes",
+	"see receipts": "show receipts",
+}
+
 // making tries to make tokens of every account.
 func (m *matrix) making(c who, authAge time.Duration) {
 	_, c = m.caller(c, authAge)
@@ -232,6 +284,7 @@ func (m *matrix) making(c who, authAge time.Duration) {
 			t := m.with(thing{account: login, toMake: true}, list)
 			m.try(c, authAge, cell{
 				op: "create a token", does: fmt.Sprint("make ", list), on: t, want: m.make(c, t), named: login, unknown: "no-one",
+				asks: &ledger.Question{Verb: "create token", Account: login, Scopes: list, Inherit: list == nil},
 				run: func(as authz.Principal, account string) error {
 					return second(m.Create(m.ctx, as, "", ledger.CreateToken{Account: account, App: "matrix", Scopes: list, Inherit: list == nil}))
 				},
@@ -256,7 +309,11 @@ func (m *matrix) onAccounts(c who, authAge time.Duration) {
 			on = thing{missing: true} // not even a token of the account learns its login
 		}
 		change := func(op, does string, own, still bool, run func(as authz.Principal, account string) error) bool {
-			return m.try(c, authAge, cell{op: op, does: does, on: on, want: m.changeAccount(c, op, on, own), still: still, named: name, unknown: unknown, run: run})
+			x := cell{op: op, does: does, on: on, want: m.changeAccount(c, op, on, own), still: still, named: name, unknown: unknown, run: run}
+			if v := onAccountVerbs[does]; v != "" {
+				x.asks = &ledger.Question{Verb: v, Account: name}
+			}
+			return m.try(c, authAge, x)
 		}
 		allow := func(op authz.Operation) {
 			change(string(op), string(op), false, true, func(as authz.Principal, account string) error {
@@ -322,7 +379,7 @@ func (m *matrix) longAgo() time.Time {
 func (m *matrix) onAll(c who, authAge time.Duration) {
 	_, c = m.caller(c, authAge)
 	try := func(op string, still bool, run func(authz.Principal) error) {
-		m.try(c, authAge, cell{op: op, does: op, want: m.may(c, op, thing{}), still: still, run: func(as authz.Principal, _ string) error { return run(as) }})
+		m.try(c, authAge, cell{op: op, does: op, want: m.may(c, op, thing{}), still: still, run: func(as authz.Principal, _ string) error { return run(as) }, asks: &ledger.Question{Verb: onAllVerbs[op]}})
 	}
 	try("create an account", false, func(as authz.Principal) error {
 		return second(m.CreateAccount(m.ctx, as, "", ledger.CreateAccount{Login: fmt.Sprintf("new%d", m.tries), Kind: "user"}))

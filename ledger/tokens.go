@@ -211,12 +211,8 @@ func (l *Ledger) Rotate(
 				return nil, err
 			}
 			now := l.cfg.Now()
-			if expired(t, now) {
-				return nil, fmt.Errorf(
-					"%w: token expired at %s; a rotation does not extend it",
-					ErrEnded,
-					t.Expires.Format(time.RFC3339),
-				)
+			if err := checkUnexpired(t, now); err != nil {
+				return nil, err
 			}
 			until, err := l.graceEnd(t, now, grace)
 			if err != nil {
@@ -396,16 +392,7 @@ func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id e
 			if t.State == events.Active {
 				return nil, nil
 			}
-			// An account cannot undo an admin's suspension, nor an admin the account's.
-			if !l.authz.IsSuperuser(c) && t.StoppedBy != c.Account {
-				return nil, fmt.Errorf(
-					"%w: account %s suspended the token; only that account or a caller with the permission %s can resume it",
-					ErrForbidden,
-					t.StoppedBy,
-					events.Superuser,
-				)
-			}
-			return &events.TokenResumed{}, nil
+			return &events.TokenResumed{}, l.checkResumer(c, t)
 		},
 	})
 }

@@ -60,9 +60,8 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 // config says which servers commands ask, and with which credential.
 func (e *env) config() *client.Config {
 	return &client.Config{
-		DataDir: string(
-			e.dataDir,
-		), Server: string(e.server), TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile),
+		DataDir: string(e.dataDir), Server: string(e.server),
+		TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format == render.Table,
 		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
 		Input: e.input, Note: e.Note, Trace: e.trace,
 	}
@@ -89,11 +88,11 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 		name: "server", help: "URL of the API (default that of the node on the data folder, or else " + client.DefaultServer + ")",
 	}, &e.server)
 	e.declare(flags, setting{
-		name: "token-file", help: "file with the secret of your own token, - for standard input (default root.token in the data folder)",
+		name: "token-file", help: "file with the secret of your own token, - for standard input (default the session of login, or else root.token in the data folder)",
 	}, &e.tokenFile)
 	e.sessionFile = stringFlag(e.defaultSessionFile())
 	e.declare(flags, setting{
-		name: "session-file", help: "file with the session of login, which is used if there is no token",
+		name: "session-file", help: "file with the session of login, which is used unless --token-file is given",
 	}, &e.sessionFile)
 	e.declare(flags, setting{name: "output", short: "o", help: "output format: table, json, jsonl or yaml"}, &e.Format)
 	e.declare(flags, setting{name: "timeout", help: "time limit of a request with all its retries"}, &e.timeout)

@@ -17,20 +17,24 @@ func newLoginCmd(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "login", Short: "Sign in as a person", Args: takes(),
 		Long: `Signs in with login and password, and with a code if the account has a second
-factor. The session is stored in a file that nobody else can read. The commands
-after that use it if there is no token to send. Without a terminal, the password
-and then the code are read as lines of standard input.`,
-		Example: `  tokenledger login --login anna@example.org \
+factor. The session is stored in a file that nobody else can read. Until 'logout',
+the commands after that are sent with it, and not with root.token of the data
+folder; --token-file sends a token. Without a terminal, login, password and code
+are read as lines of standard input.`,
+		Example: `  tokenledger login
+  tokenledger login --login anna@example.org \
     --server https://ledger.example.org:7600`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
-			if login == "" {
-				return usagef(c, "--login is missing: give your login")
-			}
 			config := e.config()
 			ledger, err := config.Anonymous()
 			if err != nil {
 				return err
+			}
+			if login == "" {
+				if login, err = e.input.AskShown(ctx, "login"); err != nil {
+					return err
+				}
 			}
 			password, err := e.input.Ask(ctx, "password")
 			if err != nil {
@@ -56,7 +60,7 @@ and then the code are read as lines of standard input.`,
 			if err := json.Unmarshal(a.Body, &got); err != nil {
 				return err
 			}
-			session := client.Session{Server: ledger.Base().String(), Secret: got.Secret}
+			session := ledger.SignedIn(ctx, got.Secret, login)
 			if err := config.WriteSession(session); err != nil {
 				return err
 			}
@@ -66,11 +70,14 @@ and then the code are read as lines of standard input.`,
 				return err
 			}
 			return e.Show(shown, func() {
-				e.Printf("signed in to %s until %s\n", ledger.Base(), e.Time(got.Session.ExpiresAt))
+				e.Printf("signed in to %s as %s until %s\n", ledger.Base(), session.Login, e.Time(got.Session.ExpiresAt))
+				if e.tokenFile != "" {
+					e.Note("tokenledger: commands still send the token of --token-file, as long as you name one.")
+				}
 			})
 		},
 	}
-	c.Flags().StringVar(&login, "login", "", "your login")
+	c.Flags().StringVar(&login, "login", "", "your login (default: asked for)")
 	return c
 }
 

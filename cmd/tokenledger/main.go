@@ -57,7 +57,7 @@ an event in one log, and every verifier answers checks from its own copy of it.`
 			newReceiptCmd(e), newVerifyCmd(e),
 		}},
 		{"Signing in", []*cobra.Command{
-			newLoginCmd(e), newLogoutCmd(e), newSessionCmd(e),
+			newLoginCmd(e), newLogoutCmd(e), newWhoamiCmd(e), newAuthCmd(e), newSessionCmd(e),
 			newPasswordCmd(e), newSecondFactorCmd(e),
 		}},
 		{"Nodes", []*cobra.Command{

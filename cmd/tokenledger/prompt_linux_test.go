@@ -18,6 +18,7 @@ func TestPrompts(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *office){
 		"login":                   login,
 		"login on the screen":     loginOnScreen,
+		"login that is asked for": loginAsked,
 		"login with a code":       loginWithCode,
 		"wrong password":          loginWrong,
 		"nothing typed":           nothingTyped,
@@ -59,7 +60,7 @@ func login(t *testing.T, o *office) {
 	if got := s.errs.String(); got != "Password: \n" {
 		t.Errorf("standard error %q, want the prompt alone", got)
 	}
-	if !strings.HasPrefix(s.out.String(), "signed in to "+o.url+" until ") || !p.signedIn() {
+	if !strings.HasPrefix(s.out.String(), "signed in to "+o.url+" as login-anna until ") || !p.signedIn() {
 		t.Errorf("standard output %q, want a session", s.out)
 	}
 }
@@ -74,6 +75,30 @@ func loginOnScreen(t *testing.T, o *office) {
 	if before != "Password: \r\n" || strings.Count(after, "\n") != 1 {
 		t.Errorf("the terminal shows %q", s.screen)
 	}
+}
+
+// loginAsked types a login, which is no secret, and then the password.
+func loginAsked(t *testing.T, o *office) {
+	p := o.hire(t, "asked-anna")
+	s := p.sits("login")
+	s.errs.wait(t, "Login: ")
+	s.types(p.login + "\n")
+	s.screen.wait(t, p.login+"\r\n")
+	s.answers("Password: ", goodPassword)
+	s.ends(exit.OK)
+	s.unseen(p.login+"\r\n", goodPassword)
+	if !p.signedIn() {
+		t.Error("nobody has signed in")
+	}
+
+	s = p.sits("login")
+	s.errs.wait(t, "Login: ")
+	s.types("\n")
+	s.ends(exit.Usage, "no login")
+	s = p.sits("login")
+	s.errs.wait(t, "Login: ")
+	s.types(ctrlC)
+	s.ends(exit.Interrupted, "interrupted")
 }
 
 func loginWithCode(t *testing.T, o *office) {

@@ -27,13 +27,16 @@ func newSessionListCmd(e *env) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use: "list", Short: "List sessions", Args: takes(),
+		Long: `Lists sessions of your own account. A superuser also sees those of others, by a
+session or a token, such as root.token of the data folder.`,
 		Example: `  tokenledger session list
-  tokenledger session list --account anna`,
+  tokenledger session list --account anna
+  tokenledger session list --everybody --token-file /var/lib/tokenledger/root.token`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			if everybody && account != "" {
 				return exit.Inputf("--everybody and --account cannot be used together")
 			}
-			ledger, err := e.person(c.Context())
+			ledger, err := e.ledger(c.Context())
 			if err != nil {
 				return err
 			}
@@ -166,7 +169,7 @@ func newSessionEndCmd(e *env) *cobra.Command {
 				}
 				r.Path = []string{"v1", "sessions", args[0], "end"}
 			}
-			ledger, err := e.person(c.Context())
+			ledger, err := e.ledger(c.Context())
 			if err != nil {
 				return err
 			}

@@ -180,6 +180,7 @@ func (e *env) revokeMany(c *cobra.Command, many *selectFlags, f *endFlags) error
 	}
 	r := client.Request{
 		Method: http.MethodPost, Path: []string{"v1", "revocations"}, Body: body, Key: key, Linger: bulkTime,
+		Asks: !many.yes,
 	}
 	if wait := f.wait.length(); many.yes && wait > 0 {
 		r.Query = client.Query("wait", wait.String())

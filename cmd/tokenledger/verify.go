@@ -76,7 +76,7 @@ sends your own token, which needs the permission audit.`,
 			a, err := askInTime(clock.Boottime, func() (*client.Answer, error) {
 				return to.Do(
 					c.Context(),
-					client.Request{Method: http.MethodPost, Path: []string{"v1", "verify"}, Body: body},
+					client.Request{Method: http.MethodPost, Path: []string{"v1", "verify"}, Body: body, Asks: true},
 				)
 			})
 			if err != nil {

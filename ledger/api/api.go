@@ -100,6 +100,7 @@ func build(cfg Config) (http.Handler, huma.API) {
 	a.receiptRoutes(described)
 	a.nodeRoutes(described)
 	a.peopleRoutes(described)
+	a.whoamiRoutes(described)
 	describeReplays(described.OpenAPI())
 	describePositions(described.OpenAPI())
 	return newGate(a, mux, cfg), described

@@ -39,6 +39,14 @@ var badAuthority = []bad{
 	{name: "a digest by rotation", line: "POST /v1/tokens/{bob.id}/rotate", body: `{"secret_digest":"{new digest}"}`, status: 422, code: "invalid_request"},
 	{name: "a digest by edit", line: "PATCH /v1/tokens/{bob.id}", body: `{"secret_digest":"{new digest}"}`, status: 422, code: "invalid_request"},
 
+	// Questions that have no answer.
+	{name: "a verb that is none", line: "POST /v1/can-i", body: `{"verb":"fly"}`, status: 422, code: "invalid_request"},
+	{name: "a question about no token", line: "POST /v1/can-i", body: `{"verb":"rotate token"}`, status: 422, code: "invalid_request"},
+	{name: "a question about a token and an account", line: "POST /v1/can-i", body: `{"verb":"rotate token","token":"{bob.id}","account":"bob"}`, status: 422, code: "invalid_request"},
+	{name: "a question about an account of the policy", line: "POST /v1/can-i", body: `{"verb":"set policy","account":"bob"}`, status: 422, code: "invalid_request"},
+	{name: "a question about scopes of a revocation", line: "POST /v1/can-i", body: `{"verb":"revoke token","token":"{bob.id}","scopes":["view:site/1"]}`, status: 422, code: "invalid_request"},
+	{name: "a question about scopes that are none", line: "POST /v1/can-i", body: `{"verb":"create token","scopes":["fly"]}`, status: 422, code: "invalid_request"},
+
 	// Rates, and lists that are too long.
 	{name: "a rate of -1", line: "POST /v1/tokens", body: rate("-1"), status: 422, code: "invalid_request"},
 	{name: "a rate of 0", line: "POST /v1/tokens", body: rate("0"), status: 422, code: "invalid_request"},

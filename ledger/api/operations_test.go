@@ -213,6 +213,7 @@ func TestOperations(t *testing.T) {
 	o.testRevocations()
 	o.testListExpiring()
 	o.testNodes()
+	o.testWhoami()
 	for path, item := range o.Paths {
 		for method, op := range item {
 			if !o.asked[op.OperationID] && !slices.Contains(op.Tags, peopleTag) { // those are TestPeople's
@@ -523,6 +524,22 @@ func (o *operations) testNodes() {
 	n := nodes.Items[0]
 	if n.State != "serving" || !n.Ready || n.Lag != 0 || n.Address == "" || n.Instance == "" || n.RenewedAt == nil {
 		o.t.Errorf("nodes: %s", a.raw)
+	}
+}
+
+func (o *operations) testWhoami() {
+	a := o.ask("GET /v1/whoami", nil, 200, false)
+	if a.text("login") != "root" || a.text("credential") != "token" || a.text("reauthentication") != "not_needed" ||
+		a.text("token") == "" {
+		o.t.Errorf("whoami: %s", a.raw)
+	}
+	a = o.ask("POST /v1/can-i", m{"verb": "create token", "account": "alice", "scopes": []string{"view:site/1"}}, 200, false)
+	if a.at("allowed") != true {
+		o.t.Errorf("can-i: %s", a.raw)
+	}
+	a = o.ask("POST /v1/can-i", m{"verb": "create token", "account": "alice", "scopes": []string{"superuser"}}, 200, false)
+	if a.at("allowed") != false || a.text("code") != "forbidden" || a.text("reason") == "" {
+		o.t.Errorf("can-i beyond the account: %s", a.raw)
 	}
 }
 

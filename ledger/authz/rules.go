@@ -72,8 +72,9 @@ var relationNeeds = map[relation]string{
 
 // rule says who may do an operation. One of the relations is enough.
 type rule struct {
-	op  Operation
-	any []relation
+	op   Operation
+	verb string // names the operation in 'tokenledger auth can-i'
+	any  []relation
 	// escalates: the result has more rights or a longer lifetime than before. A
 	// person must have authenticated recently, and a token needs mint. The account
 	// must have self-service on if the relation is account or owner. The result
@@ -85,29 +86,53 @@ type rule struct {
 
 // rules is all of who may do what. authority.md is generated from it.
 var rules = []rule{
-	{op: CreateToken, any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true},
-	{op: SeeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount, relToken, relAuditor}},
-	{op: WidenToken, any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true},
-	{op: ChangeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}},
-	{op: RotateToken, any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true},
-	{op: SuspendToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}},
-	{op: ResumeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}, escalates: true},
-	{op: RevokeToken, any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount, relToken}},
-	{op: RevokeAccount, any: []relation{relSuperuser, relOwner, relAccount}, reauth: true},
-	{op: RevokeEverywhere, any: []relation{relSuperuser}, reauth: true},
-	{op: SeeAccount, any: []relation{relSuperuser, relOwner, relAccount, relToken, relAuditor}},
-	{op: CreateAccount, any: []relation{relSuperuser}, reauth: true},
-	{op: GrantAccount, any: []relation{relSuperuser}, reauth: true},
-	{op: ChangeAccount, any: []relation{relSuperuser}, reauth: true},
-	{op: StopAccount, any: []relation{relSuperuser}},
-	{op: EraseAccount, any: []relation{relSuperuser}, reauth: true},
-	{op: InvitePerson, any: []relation{relSuperuser}, reauth: true},
-	{op: SeeSessions, any: []relation{relSuperuser, relWhole}},
-	{op: EndSessions, any: []relation{relSuperuser, relWhole}},
-	{op: SeePolicy, any: []relation{relAnyone}},
-	{op: SetPolicy, any: []relation{relSuperuser}, reauth: true},
-	{op: SeeNodes, any: []relation{relSuperuser, relAuditor}},
-	{op: SeeReceipts, any: []relation{relSuperuser, relAuditor}},
+	{
+		op: CreateToken, verb: "create token",
+		any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true,
+	},
+	{
+		op: SeeToken, verb: "show token",
+		any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount, relToken, relAuditor},
+	},
+	{
+		op: WidenToken, verb: "widen token",
+		any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true,
+	},
+	{op: ChangeToken, verb: "edit token", any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}},
+	{
+		op: RotateToken, verb: "rotate token",
+		any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true,
+	},
+	{op: SuspendToken, verb: "suspend token", any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}},
+	{
+		op: ResumeToken, verb: "resume token",
+		any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount}, escalates: true,
+	},
+	{
+		op: RevokeToken, verb: "revoke token",
+		any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount, relToken},
+	},
+	{
+		op: RevokeAccount, verb: "revoke account",
+		any: []relation{relSuperuser, relOwner, relAccount}, reauth: true,
+	},
+	{op: RevokeEverywhere, verb: "revoke everything", any: []relation{relSuperuser}, reauth: true},
+	{
+		op: SeeAccount, verb: "show account",
+		any: []relation{relSuperuser, relOwner, relAccount, relToken, relAuditor},
+	},
+	{op: CreateAccount, verb: "create account", any: []relation{relSuperuser}, reauth: true},
+	{op: GrantAccount, verb: "set grants", any: []relation{relSuperuser}, reauth: true},
+	{op: ChangeAccount, verb: "edit account", any: []relation{relSuperuser}, reauth: true},
+	{op: StopAccount, verb: "suspend account", any: []relation{relSuperuser}},
+	{op: EraseAccount, verb: "erase account", any: []relation{relSuperuser}, reauth: true},
+	{op: InvitePerson, verb: "invite account", any: []relation{relSuperuser}, reauth: true},
+	{op: SeeSessions, verb: "list sessions", any: []relation{relSuperuser, relWhole}},
+	{op: EndSessions, verb: "end sessions", any: []relation{relSuperuser, relWhole}},
+	{op: SeePolicy, verb: "show policy", any: []relation{relAnyone}},
+	{op: SetPolicy, verb: "set policy", any: []relation{relSuperuser}, reauth: true},
+	{op: SeeNodes, verb: "show nodes", any: []relation{relSuperuser, relAuditor}},
+	{op: SeeReceipts, verb: "show receipts", any: []relation{relSuperuser, relAuditor}},
 }
 
 func ruleFor(op Operation) rule {
@@ -118,6 +143,28 @@ func ruleFor(op Operation) rule {
 	return rules[i]
 }
 
+// Verbs returns the names of the operations, as [OperationFor] takes them.
+func Verbs() []string {
+	list := make([]string, len(rules))
+	for i, r := range rules {
+		list[i] = r.verb
+	}
+	return list
+}
+
+// OperationFor returns the operation with a name such as "create token", and
+// false if there is none.
+func OperationFor(verb string) (Operation, bool) {
+	if verb == "resume account" { // the rule of its counterpart
+		return StopAccount, true
+	}
+	i := slices.IndexFunc(rules, func(r rule) bool { return r.verb == verb })
+	if i < 0 {
+		return "", false
+	}
+	return rules[i].op, true
+}
+
 // Table returns the rules as a table in Markdown, for ledger/authority.md.
 func Table() string {
 	var b strings.Builder
@@ -126,14 +173,14 @@ func Table() string {
 		fmt.Fprintf(&b, " %s |", rel)
 	}
 	b.WriteString(
-		" a person re-authenticates | a token needs mint |\n|---|" + strings.Repeat("---|", len(relations)+2) + "\n",
+		" a person re-authenticates | a token needs mint | can-i |\n|---|" + strings.Repeat("---|", len(relations)+3) + "\n",
 	)
 	for _, r := range rules {
 		fmt.Fprintf(&b, "| %s |", r.op)
 		for _, rel := range relations {
 			fmt.Fprintf(&b, " %s |", yes(slices.Contains(r.any, rel)))
 		}
-		fmt.Fprintf(&b, " %s | %s |\n", yes(r.escalates || r.reauth), yes(r.escalates))
+		fmt.Fprintf(&b, " %s | %s | %s |\n", yes(r.escalates || r.reauth), yes(r.escalates), r.verb)
 	}
 	return b.String()
 }

@@ -40,6 +40,8 @@ type Client struct {
 	from   string // where the URL was found
 	secret string // empty for none
 	owner  string // where the secret was found
+	login  string // of the session; empty for a token, or if it is not known
+	told   bool   // the user knows as whom changes are made
 	// socket is that of the node on the data folder; empty if the server is not
 	// that node.
 	socket string
@@ -54,6 +56,9 @@ func (c *Client) Name() string { return c.what }
 // Secret returns the credential that the client sends, empty for none.
 func (c *Client) Secret() string { return c.secret }
 
+// Owner returns where the credential was found, empty if the client sends none.
+func (c *Client) Owner() string { return c.owner }
+
 // A Request is one question or command.
 type Request struct {
 	Method  string
@@ -63,6 +68,7 @@ type Request struct {
 	Key     string        // idempotency key; every request that changes something has one
 	IfMatch string        // ETag, empty for none
 	Linger  time.Duration // how long the server waits on purpose
+	Asks    bool          // it changes nothing, though it is no GET
 }
 
 // An Answer is a successful answer.
@@ -125,8 +131,16 @@ func (c *Client) GetText(ctx context.Context, path string) (status int, text str
 
 // Do sends a request. If the server requires that the person re-authenticates,
 // and a person is at the terminal, Do asks for a password or a code and sends the
-// request again.
+// request again. After a change it tells people as whom the change was made.
 func (c *Client) Do(ctx context.Context, r Request) (*Answer, error) {
+	a, err := c.doAsPerson(ctx, r)
+	if err == nil && r.Method != http.MethodGet && !r.Asks {
+		c.tellCaller(ctx)
+	}
+	return a, err
+}
+
+func (c *Client) doAsPerson(ctx context.Context, r Request) (*Answer, error) {
 	a, err := c.Send(ctx, r)
 	var f *exit.Failure
 	if !errors.As(err, &f) || f.Name != "reauth_required" {

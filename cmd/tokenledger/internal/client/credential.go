@@ -35,16 +35,16 @@ func HoldsSecret(s string) bool {
 	return nearSecret.MatchString(s) || events.LooksSecret(digest.ReplaceAllString(s, " "))
 }
 
-// hasToken reports whether a token is named, or the data folder has one.
-func (cfg *Config) hasToken() bool {
-	if cfg.TokenFile != "" {
-		return true
-	}
+// rootToken returns the file with the data folder's token, empty if there is none.
+func (cfg *Config) rootToken() string {
 	if cfg.DataDir == "" {
-		return false
+		return ""
 	}
-	_, err := os.Stat(filepath.Join(cfg.DataDir, datadir.RootToken))
-	return err == nil
+	path := filepath.Join(cfg.DataDir, datadir.RootToken)
+	if _, err := os.Stat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // credential reads the secret of the caller's own token, and says where it is

@@ -109,6 +109,9 @@ func (c *Client) failure(status int, p *api.Problem, raw []byte) *exit.Failure {
 	switch {
 	case p.Code == "unauthenticated" && events.IsSessionSecret(c.secret):
 		f.Text += " with 'tokenledger login'"
+		if path := c.cfg.rootToken(); path != "" {
+			f.Text += ", or sign out with 'tokenledger logout' to use " + path
+		}
 	case p.Code == "unauthenticated" && c.owner != "":
 		f.Text += ". The token is from " + c.owner
 	case p.Code == "stale":

@@ -41,14 +41,17 @@ type Config struct {
 	Version     string // of this program, for the servers' logs
 	Input       *term.Input
 
-	Note  func(format string, args ...any) // tells the user something
-	Trace func(format string, args ...any) // reports each request
+	People bool                             // people read the output: tell them as whom a change is made
+	Note   func(format string, args ...any) // tells the user something
+	Trace  func(format string, args ...any) // reports each request
 }
 
-// Ledger returns a client of the API that sends the caller's own token, or the
-// session of login if there is no token.
+// Ledger returns a client of the API that sends the caller's credential: the
+// token of --token-file, or else the session of login, or else the token in the
+// data folder. Who has signed in meant to: the data folder's token, which is
+// root's, never takes the place of a session.
 func (cfg *Config) Ledger(ctx context.Context) (*Client, error) {
-	if !cfg.hasToken() {
+	if cfg.TokenFile == "" {
 		if _, err := cfg.ReadSession(); !errors.Is(err, ErrSignedOut) {
 			return cfg.Person(ctx)
 		}

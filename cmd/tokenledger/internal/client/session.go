@@ -19,6 +19,7 @@ import (
 type Session struct {
 	Server string `json:"server"`
 	Secret string `json:"secret"`
+	Login  string `json:"login,omitempty"` // empty in the file of an older program
 }
 
 // ErrSignedOut reports that there is no session file.
@@ -111,9 +112,17 @@ func (c *Client) useSession() error {
 		return err
 	case !s.ofServer(c):
 		return exit.Failf(exit.NotAllowed, "credential",
-			"you are signed in to %s, not to %s. Sign in there with 'tokenledger login', or use --server with the "+
-				"first", s.Server, c.base)
+			"you are signed in to %s, not to %s (%s). Name the first with --server, sign in to the second with "+
+				"'tokenledger login', or %s", s.Server, c.base, c.source(), c.cfg.insteadOfSession())
 	}
-	c.secret, c.owner = s.Secret, c.cfg.SessionFile
+	c.secret, c.owner, c.login = s.Secret, c.cfg.SessionFile, s.Login
 	return nil
+}
+
+// insteadOfSession says how to send a token while there is a session.
+func (cfg *Config) insteadOfSession() string {
+	if path := cfg.rootToken(); path != "" {
+		return "send the token of the data folder with --token-file " + path
+	}
+	return "send a token with --token-file"
 }

@@ -82,8 +82,26 @@ func (in *Input) Ask(ctx context.Context, what string) (string, error) {
 		_, _ = io.WriteString(in.Prompts, strings.ToUpper(what[:1])+what[1:]+": ")
 		defer io.WriteString(in.Prompts, "\n")
 	}
+	return in.readAnswer(ctx, what)
+}
+
+// AskShown reads one value that is no secret, as [Input.Ask] does. At a terminal the
+// person sees what they type.
+func (in *Input) AskShown(ctx context.Context, what string) (string, error) {
+	if in.Terminal() != nil {
+		_, _ = io.WriteString(in.Prompts, strings.ToUpper(what[:1])+what[1:]+": ")
+	}
+	text, err := in.readAnswer(ctx, what)
+	if err != nil && in.Terminal() != nil {
+		_, _ = io.WriteString(in.Prompts, "\n") // the person has not ended the line
+	}
+	return text, err
+}
+
+// readAnswer reads the line that a person or a script gives for what.
+func (in *Input) readAnswer(ctx context.Context, what string) (string, error) {
 	text, err := Interruptible(ctx, in.Line)
-	if f != nil {
+	if in.Terminal() != nil {
 		text = applyBackspaces(text)
 	}
 	switch {
