@@ -424,7 +424,8 @@ func (l *Ledger) describeTo(ctx context.Context, c authz.Principal, a *events.Ac
 
 // AccountFilter selects accounts. Empty fields select all.
 type AccountFilter struct {
-	Kind string // user or service
+	Kind     string // user or service
+	Unerased bool   // leaves out erased accounts
 }
 
 // ListAccounts returns up to limit accounts that the caller may see, in order of
@@ -440,7 +441,8 @@ func (l *Ledger) ListAccounts(
 		return nil, false, errdefs.Invalid("kind", "is user or service")
 	}
 	list, more, err := l.accounts(func(a *events.Account) bool {
-		return (f.Kind == "" || f.Kind == string(a.Kind)) && l.authz.CanSee(c, authz.Target{Account: a})
+		return (f.Kind == "" || f.Kind == string(a.Kind)) && !(f.Unerased && a.Erased) &&
+			l.authz.CanSee(c, authz.Target{Account: a})
 	}, after, limit)
 	if err != nil {
 		return nil, false, err

@@ -16,15 +16,31 @@ import (
 // Token is a token with its current rights and state.
 type Token struct {
 	*events.Token
+	// Login is that of the token's account, if [Ledger.AddLogins] added it.
+	Login string
 	// Effective are the token's scopes within its account's grants. It is empty if
 	// the token is not accepted.
 	Effective []events.Scope
-	// Ended says why the token is not accepted, empty if it is.
+	// Ended says why the token is of no use now, empty if it is active. It is one of
+	// TokenStates.
 	Ended string
 	// EndsSoon means that the token is accepted now and expires within the policy's
 	// warning period.
 	EndsSoon bool
 }
+
+// TokenStates are the states of a token as [TokenFilter] takes them. A token that
+// can do nothing is not active: its account may be suspended, or have lost all
+// grants that the token is confined to, or the policy may refuse its secret.
+var TokenStates = []string{
+	"active", "suspended", "revoked", "expired", stateAccountSuspended, stateNoScopes, stateSecretRefused,
+}
+
+const (
+	stateAccountSuspended = "account suspended"
+	stateNoScopes         = "no scopes"
+	stateSecretRefused    = "secret refused"
+)
 
 // GetToken returns one token.
 func (l *Ledger) GetToken(c authz.Principal, id events.TokenID) (Token, error) {
@@ -42,9 +58,14 @@ type TokenFilter struct {
 	// Resource is type/id. It selects tokens with a scope on the resource, or on all
 	// resources of its type.
 	Resource string
-	State    string // active, suspended, revoked or expired
+	State    string // one of TokenStates
 	// Expiring selects active tokens that expire within this time. Zero selects all.
 	Expiring time.Duration
+
+	App, Device string // labels
+	Owner       string // id or login: tokens of the accounts that it owns
+	Prefix      string // the beginning of an id, from "tok_" on
+	Unended     bool   // leaves out tokens that are revoked or expired
 }
 
 // ListTokens returns up to limit tokens that the caller may see, in order of id,
@@ -64,6 +85,10 @@ func (l *Ledger) ListTokens(
 	if err != nil {
 		return nil, false, err
 	}
+	owner, err := l.ownerOf(ctx, c, f)
+	if err != nil {
+		return nil, false, err
+	}
 	var failed error // the first error of wanted or of the view
 	keep := func(t *events.Token) bool {
 		if failed != nil {
@@ -77,7 +102,11 @@ func (l *Ledger) ListTokens(
 		if err != nil && !errors.Is(err, events.ErrNotFound) {
 			failed = errdefs.Unavailable(err)
 		}
-		return err == nil && l.authz.CanSee(c, authz.TokenTarget(t, a))
+		return err == nil && (owner == "" || a.Owner == owner) && l.authz.CanSee(c, authz.TokenTarget(t, a))
+	}
+	if f.Prefix != "" {
+		after = max(after, beforePrefix(f.Prefix))
+		keep = untilPrefixEnds(f.Prefix, keep)
 	}
 	var list []*events.Token
 	more := false
@@ -88,6 +117,12 @@ func (l *Ledger) ListTokens(
 		}
 		if failed != nil {
 			return nil, false, failed
+		}
+		if n := len(some); f.Prefix != "" && n > 0 && !strings.HasPrefix(string(some[n-1].ID), f.Prefix) {
+			some = slices.DeleteFunc(some, func(t *events.Token) bool {
+				return !strings.HasPrefix(string(t.ID), f.Prefix)
+			})
+			rest = false
 		}
 		list, more = append(list, some...), more || rest
 	}
@@ -102,6 +137,79 @@ func (l *Ledger) ListTokens(
 		}
 	}
 	return out, more, nil
+}
+
+// ownerOf returns the owner that a filter names, empty for none.
+func (l *Ledger) ownerOf(ctx context.Context, c authz.Principal, f TokenFilter) (events.AccountID, error) {
+	if f.Owner == "" {
+		return "", nil
+	}
+	id, err := l.resolveFor(ctx, c, authz.SeeAccount, f.Owner)
+	var field *errdefs.FieldError
+	if errors.As(err, &field) {
+		err = errdefs.Invalid("owner", "%s", field.Problem)
+	}
+	return id, err
+}
+
+// firstWith returns the lowest id with a prefix.
+func firstWith(prefix string) (events.TokenID, error) {
+	const length = len("tok_00000000000000000000000000")
+	return events.ParseTokenID(prefix + strings.Repeat("0", max(0, length-len(prefix))))
+}
+
+// beforePrefix returns the id right before all ids with a valid prefix, empty if
+// there is none.
+func beforePrefix(prefix string) events.TokenID {
+	first, err := firstWith(prefix)
+	if err != nil {
+		return ""
+	}
+	b := first.Bytes()
+	for i := len(b) - 1; i >= 0; i-- {
+		if b[i]--; b[i] != 0xff {
+			return events.TokenIDFrom(b)
+		}
+	}
+	return ""
+}
+
+// untilPrefixEnds is keep for the ids with a prefix. It also keeps ids behind them,
+// so that the list is soon full: the caller removes those.
+func untilPrefixEnds(prefix string, keep func(*events.Token) bool) func(*events.Token) bool {
+	return func(t *events.Token) bool {
+		if strings.HasPrefix(string(t.ID), prefix) {
+			return keep(t)
+		}
+		return string(t.ID) > prefix
+	}
+}
+
+// AddLogins adds the logins of the tokens' accounts, where the caller may see them.
+// Logins are not in the index: while they cannot be read, they are left out.
+func (l *Ledger) AddLogins(ctx context.Context, c authz.Principal, list ...*Token) {
+	const patience = time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	seen := map[events.AccountID]string{}
+	for _, t := range list {
+		login, ok := seen[t.Account]
+		if !ok {
+			a, err := l.cfg.View.Account(t.Account)
+			if err != nil {
+				continue
+			}
+			if !a.Erased && l.authz.CanSeeDetails(c, a) {
+				p, err := l.directory.Get(ctx, a.ID)
+				if err != nil {
+					return
+				}
+				login = p.Login
+			}
+			seen[t.Account] = login
+		}
+		t.Login = login
+	}
 }
 
 // lookIn returns the accounts to list tokens of: the named account, or the
@@ -131,41 +239,80 @@ func (l *Ledger) lookIn(ctx context.Context, c authz.Principal, account string) 
 	return out, nil
 }
 
-// filter checks f and returns the function that selects tokens.
+// filter checks f and returns the function that selects tokens, whatever their
+// accounts' owner.
 func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error) {
-	if !slices.Contains([]string{"", "active", "suspended", "revoked", "expired"}, f.State) {
-		return nil, errdefs.Invalid("state", "is one of active, suspended, revoked, expired")
+	if f.State != "" && !slices.Contains(TokenStates, f.State) {
+		return nil, errdefs.Invalid("state", "is one of %s", strings.Join(TokenStates, ", "))
 	}
 	if f.Expiring < 0 {
 		return nil, errdefs.Invalid("expiring", "is negative")
 	}
-	field, resource := "resource", f.Resource
-	if f.Site != "" {
-		if f.Resource != "" {
-			return nil, errdefs.Invalid("site", "and resource cannot both be given")
-		}
-		field, resource = "site", "site/"+f.Site
+	if err := checkPrefix(f.Prefix); err != nil {
+		return nil, err
 	}
-	typ, id, _ := strings.Cut(resource, "/")
-	if resource != "" {
-		if err := l.cfg.Model.CheckResource(typ, id); err != nil {
-			return nil, errdefs.Invalid(field, "%s", err)
-		}
+	typ, id, err := l.resourceOf(f)
+	if err != nil {
+		return nil, err
 	}
 	return func(t *events.Token) (bool, error) {
+		if f.App != "" && t.App != f.App || f.Device != "" && t.Device != f.Device {
+			return false, nil
+		}
 		state, err := l.stateOf(t)
-		if err != nil || f.State != "" && f.State != state {
+		if err != nil || f.Unended && (state == "revoked" || state == "expired") {
 			return false, err
+		}
+		if f.State != "" || f.Expiring != 0 {
+			if state, err = l.usefulState(t, state); err != nil || f.State != "" && f.State != state {
+				return false, err
+			}
 		}
 		if f.Expiring != 0 &&
 			(state != string(events.Active) || t.Expires.IsZero() || t.Expires.Sub(l.cfg.Now()) > f.Expiring) {
 			return false, nil
 		}
-		if resource == "" {
+		if typ == "" {
 			return true, nil
 		}
 		return l.concerns(t, typ, id)
 	}, nil
+}
+
+// MinTokenPrefix is the shortest beginning of an id that tokens are found by: "tok_"
+// and four characters.
+const MinTokenPrefix = len("tok_") + 4
+
+// checkPrefix checks the beginning of a token's id. A whole id is one too.
+func checkPrefix(s string) error {
+	switch _, err := firstWith(s); {
+	case s == "":
+		return nil
+	case events.LooksSecret(s):
+		return errdefs.Invalid("prefix", "is a secret; treat it as leaked if others saw it")
+	case err != nil || len(s) < MinTokenPrefix:
+		return errdefs.Invalid("prefix", "must be tok_ and at least 4 of the characters of a token's id")
+	}
+	return nil
+}
+
+// resourceOf returns the resource that a filter names, empty for none.
+func (l *Ledger) resourceOf(f TokenFilter) (typ, id string, err error) {
+	field, resource := "resource", f.Resource
+	if f.Site != "" {
+		if f.Resource != "" {
+			return "", "", errdefs.Invalid("site", "and resource cannot both be given")
+		}
+		field, resource = "site", "site/"+f.Site
+	}
+	if resource == "" {
+		return "", "", nil
+	}
+	typ, id, _ = strings.Cut(resource, "/")
+	if err := l.cfg.Model.CheckResource(typ, id); err != nil {
+		return "", "", errdefs.Invalid(field, "%s", err)
+	}
+	return typ, id, nil
 }
 
 // concerns reports whether a token has an effective scope on a resource.
@@ -176,8 +323,8 @@ func (l *Ledger) concerns(t *events.Token, typ, id string) (bool, error) {
 	}), err
 }
 
-// stateOf returns a token's state, including "expired", and "revoked" for tokens
-// that a bulk revocation ended.
+// stateOf returns a token's own state, including "expired", and "revoked" for
+// tokens that a bulk revocation ended. The token may still be of no use.
 func (l *Ledger) stateOf(t *events.Token) (string, error) {
 	if t.State == events.Revoked {
 		return "revoked", nil
@@ -209,6 +356,36 @@ func (l *Ledger) cutOff(t *events.Token) (bool, error) {
 	return err == nil && events.CutOff(t, a, policy), err
 }
 
+// usefulState returns the state of a token whose own state is given: other than
+// active if the token can do nothing.
+func (l *Ledger) usefulState(t *events.Token, own string) (string, error) {
+	if own != string(events.Active) {
+		return own, nil
+	}
+	a, err := l.cfg.View.Account(t.Account)
+	if err != nil {
+		return "", errdefs.ViewError(err, "account %s", t.Account)
+	}
+	policy, err := l.policy()
+	if err != nil {
+		return "", err
+	}
+	scopes := a.Grants
+	if !t.Inherit {
+		scopes = l.cfg.Model.Intersect(t.Scopes, a.Grants)
+	}
+	newest := len(t.Secrets) - 1
+	switch {
+	case a.Suspended:
+		return stateAccountSuspended, nil
+	case newest >= 0 && t.Secrets[newest].Format == events.FormatHex32 && policy.LegacyEnded(l.cfg.Now()):
+		return stateSecretRefused, nil
+	case len(scopes) == 0:
+		return stateNoScopes, nil
+	}
+	return own, nil
+}
+
 // show returns a token with its current rights and state.
 func (l *Ledger) show(t *events.Token) (Token, error) {
 	effective, err := l.effective(t)
@@ -219,19 +396,12 @@ func (l *Ledger) show(t *events.Token) (Token, error) {
 	if err != nil {
 		return Token{}, err
 	}
+	if state, err = l.usefulState(t, state); err != nil {
+		return Token{}, err
+	}
 	shown := Token{Token: t, Effective: effective}
 	if state != string(events.Active) {
-		shown.Ended = state
-	} else {
-		switch a, err := l.cfg.View.Account(t.Account); {
-		case err != nil:
-			return Token{}, errdefs.ViewError(err, "account %s", t.Account)
-		case a.Suspended:
-			shown.Ended = "account suspended"
-		}
-	}
-	if shown.Ended != "" {
-		shown.Effective = nil
+		shown.Ended, shown.Effective = state, nil
 	}
 	policy, err := l.policy()
 	shown.EndsSoon = shown.Ended == "" && policy.Warns(l.cfg.Now(), t.Expires)

@@ -338,6 +338,35 @@ func TestListTokens(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Tokens of a service account that alice owns: one has no scope of its account
+	// any more, and the secret of the other is refused.
+	if _, err := k.CreateAccount(ctx, k.root, "", ledger.CreateAccount{
+		Login: "shop", Kind: "service", Owner: "alice", Grants: []string{"view:site/7", "track:site/7"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	idle, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: "shop", App: "pos", Device: "till", Scopes: []string{"track:site/7"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: "shop", App: "pos", Scopes: []string{"view:site/7"}, Format: events.FormatHex32})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := k.Grant(ctx, k.root, "", "shop", 0, []string{"view:site/7"}); err != nil {
+		t.Fatal(err)
+	}
+	strict := k.policy()
+	strict.LegacyRefused = true
+	if _, err := k.SetPolicy(ctx, k.root, "", 0, strict); err != nil {
+		t.Fatal(err)
+	}
+	k.account("closed", "view:site/8")
+	away := k.token("closed", "view:site/8").Token.ID
+	if _, err := k.SuspendAccount(ctx, k.root, "", "closed", ""); err != nil {
+		t.Fatal(err)
+	}
+	shop := []events.TokenID{idle.Token.ID, plain.Token.ID}
 	if _, err := k.Suspend(ctx, k.root, "", suspended, ""); err != nil {
 		t.Fatal(err)
 	}
@@ -350,7 +379,20 @@ func TestListTokens(t *testing.T) {
 		filter ledger.TokenFilter
 		want   []events.TokenID
 	}{
-		{ledger.TokenFilter{}, []events.TokenID{k.root.Token, one, all, suspended, revoked, inherits.Token.ID, expired.Token.ID}},
+		{ledger.TokenFilter{}, append([]events.TokenID{k.root.Token, one, all, suspended, revoked, inherits.Token.ID, expired.Token.ID, away}, shop...)},
+		{ledger.TokenFilter{Unended: true, Account: "bob"}, []events.TokenID{inherits.Token.ID}},
+		{ledger.TokenFilter{Owner: "alice"}, shop},
+		{ledger.TokenFilter{Owner: "bob"}, nil},
+		{ledger.TokenFilter{App: "pos"}, shop},
+		{ledger.TokenFilter{App: "pos", Device: "till"}, shop[:1]},
+		{ledger.TokenFilter{State: "no scopes"}, shop[:1]},
+		{ledger.TokenFilter{State: "secret refused"}, shop[1:]},
+		{ledger.TokenFilter{State: "account suspended"}, []events.TokenID{away}},
+		{ledger.TokenFilter{Prefix: string(one)}, []events.TokenID{one}},
+		{ledger.TokenFilter{Prefix: string(one[:20]), Account: "alice"}, []events.TokenID{one}},
+		{ledger.TokenFilter{Prefix: string(revoked[:20]), Unended: true}, nil},
+		{ledger.TokenFilter{Prefix: "tok_7zzzzzzz"}, nil},
+		{ledger.TokenFilter{Prefix: "tok_0000"}, nil},
 		{ledger.TokenFilter{Account: "alice"}, []events.TokenID{one, all, suspended}},
 		{ledger.TokenFilter{Account: string(k.root.Account)}, []events.TokenID{k.root.Token}},
 		{ledger.TokenFilter{State: "active"}, []events.TokenID{k.root.Token, one, all, inherits.Token.ID}},
@@ -361,7 +403,7 @@ func TestListTokens(t *testing.T) {
 		{ledger.TokenFilter{Site: "2", Account: "bob"}, []events.TokenID{revoked, inherits.Token.ID, expired.Token.ID}},
 		{ledger.TokenFilter{Site: "3", Account: "bob"}, nil},
 	} {
-		slices.Sort(tt.want)
+		tt.want = slices.Sorted(slices.Values(tt.want))
 		for _, limit := range []int{1, 2, 100} {
 			var got []events.TokenID
 			var after events.TokenID

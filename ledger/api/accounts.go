@@ -84,7 +84,8 @@ type eraseAccountInput struct {
 
 type listAccountsInput struct {
 	Page
-	Kind string `query:"kind" enum:"user,service"`
+	Kind   string `query:"kind" enum:"user,service"`
+	Erased bool   `query:"erased" default:"true" doc:"false: leave out erased accounts"`
 }
 
 type grantInput struct {
@@ -248,7 +249,7 @@ type listAccountsOutput struct {
 }
 
 func (a *api) listAccounts(ctx context.Context, in *listAccountsInput) (*listAccountsOutput, error) {
-	filter, caller := ledger.AccountFilter{Kind: in.Kind}, callerFrom(ctx)
+	filter, caller := ledger.AccountFilter{Kind: in.Kind, Unerased: !in.Erased}, callerFrom(ctx)
 	after, err := in.decodeCursor("accounts", perCaller(caller, filter))
 	if err != nil {
 		return nil, err

@@ -168,6 +168,7 @@ func location(err error, field *ledger.FieldError) string {
 	case field.Field == "cursor",
 		field.Field == "wait",
 		field.Field == "state",
+		field.Field == "prefix",
 		field.Field == "site",
 		field.Field == "all",
 		field.Field == "resource",

@@ -16,9 +16,10 @@ import (
 type Token struct {
 	ID          string       `json:"id" example:"tok_01jd3qk8z5n0v7m2x4c6b8a9ef"`
 	Account     string       `json:"account" doc:"id of the token's account"`
+	Login       string       `json:"login,omitempty" doc:"login of the token's account, if the caller may see it; not in answers to commands"`
 	App         string       `json:"app,omitempty" doc:"label: the application that uses the token"`
 	Device      string       `json:"device,omitempty" doc:"label: the device that has the token"`
-	State       string       `json:"state" enum:"active,suspended,revoked,expired,account suspended"`
+	State       string       `json:"state" enum:"active,suspended,revoked,expired,account suspended,no scopes,secret refused" doc:"active only if the token can do something now; no scopes: its account has none of its scopes any more; secret refused: the policy refuses the format of its secret"`
 	Reason      string       `json:"reason,omitempty" doc:"of the suspension or revocation"`
 	StoppedBy   string       `json:"stopped_by,omitempty" doc:"id of the account that suspended the token, while it is suspended"`
 	Scopes      []string     `json:"scopes" doc:"the token's own scopes"`
@@ -314,6 +315,7 @@ func (a *api) getToken(ctx context.Context, in *TokenPath) (*getTokenOutput, err
 	if err != nil {
 		return nil, err
 	}
+	a.ledger.AddLogins(ctx, callerFrom(ctx), &t)
 	return &getTokenOutput{ETag: etag(t.Version), Position: uint64(at), Body: showToken(t)}, nil
 }
 
@@ -322,8 +324,13 @@ type listTokensInput struct {
 	Account  string `query:"account" maxLength:"128" doc:"tokens of this account: id or login"`
 	Site     string `query:"site" maxLength:"16" doc:"tokens that can do something on this site; short for resource=site/ID"`
 	Resource string `query:"resource" maxLength:"100" doc:"tokens that can do something on this resource (type/id), or on all resources of its type" example:"site/3"`
-	State    string `query:"state" enum:"active,suspended,revoked,expired"`
+	State    string `query:"state" enum:"active,suspended,revoked,expired,account suspended,no scopes,secret refused"`
 	Expiring string `query:"expiring" maxLength:"32" doc:"active tokens that expire within this time" example:"14d"`
+	App      string `query:"app" maxLength:"100" doc:"tokens with this app label"`
+	Device   string `query:"device" maxLength:"100" doc:"tokens with this device label"`
+	Owner    string `query:"owner" maxLength:"128" doc:"tokens of the accounts that this user owns: id or login"`
+	Prefix   string `query:"prefix" maxLength:"30" doc:"tokens whose id begins so: tok_ and at least 4 characters" example:"tok_01jd3qk8"`
+	Ended    bool   `query:"ended" default:"true" doc:"false: leave out tokens that are revoked or expired"`
 }
 
 type listTokensOutput struct {
@@ -335,7 +342,10 @@ type listTokensOutput struct {
 }
 
 func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*listTokensOutput, error) {
-	filter := ledger.TokenFilter{Account: in.Account, Site: in.Site, Resource: in.Resource, State: in.State}
+	filter := ledger.TokenFilter{
+		Account: in.Account, Site: in.Site, Resource: in.Resource, State: in.State,
+		App: in.App, Device: in.Device, Owner: in.Owner, Prefix: in.Prefix, Unended: !in.Ended,
+	}
 	if in.Expiring != "" {
 		d, err := ParseDuration(in.Expiring)
 		if err != nil || d <= 0 {
@@ -355,6 +365,11 @@ func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*listTokensO
 	}
 	out := &listTokensOutput{Position: uint64(at)}
 	out.Body.Items = make([]Token, len(list))
+	shown := make([]*ledger.Token, len(list))
+	for i := range list {
+		shown[i] = &list[i]
+	}
+	a.ledger.AddLogins(ctx, caller, shown...)
 	for i, t := range list {
 		out.Body.Items[i] = showToken(t)
 	}
@@ -402,7 +417,7 @@ func showTokenResult(r ledger.TokenResult) *tokenOutput {
 
 func showToken(t ledger.Token) Token {
 	out := Token{
-		ID: string(t.ID), Account: string(t.Account), App: t.App, Device: t.Device,
+		ID: string(t.ID), Account: string(t.Account), Login: t.Login, App: t.App, Device: t.Device,
 		State: string(t.State), Reason: t.Reason, StoppedBy: string(t.StoppedBy),
 		Scopes: events.ScopeStrings(t.Scopes), Inherit: t.Inherit, Effective: events.ScopeStrings(t.Effective),
 		ExpiresAt: timeOrNil(t.Expires), ExpiresSoon: t.EndsSoon, Constraints: showConstraints(t.Constraints),
