@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// MaxSize is the most bytes that an encoded event has.
-const MaxSize = 64 << 10
+// MaxSize is the most bytes that an encoded event has. [MaxScopes] of the longest
+// scopes take 394,000, and the most constraints with their labels 60,000.
+const MaxSize = 512 << 10
 
 // ErrUnknown reports an event that only a newer version understands: its kind
 // or one of its critical fields is not known here.

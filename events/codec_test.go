@@ -104,7 +104,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"null scope", nil, map[string]string{"data.change.scopes": `[null]`}, events.ErrMalformed},
 		{"misspelt scope", nil, map[string]string{"data.change.scopes": `["view site 3"]`}, events.ErrMalformed},
 		{"number as scope", nil, map[string]string{"data.change.scopes": `[3]`}, events.ErrMalformed},
-		{"65 scopes", nil, map[string]string{"data.change.scopes": "[" + strings.Repeat(`"audit",`, 64) + `"audit"]`}, events.ErrMalformed},
+		{"2001 scopes", nil, map[string]string{"data.change.scopes": "[" + strings.Repeat(`"audit",`, 2000) + `"audit"]`}, events.ErrMalformed},
 		{"secret in a scope", nil, map[string]string{"data.change.scopes": quotedList("view:site/" + goodSecret)}, events.ErrMalformed},
 		{"text as inherit", nil, map[string]string{"data.change.inherit": `"yes"`}, events.ErrMalformed},
 		{"expiry in year 10000", nil, map[string]string{"data.change.expires_at": `"10000-01-01T00:00:00Z"`}, events.ErrMalformed},

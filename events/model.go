@@ -288,7 +288,7 @@ func (m *Model) CheckAll(list []Scope) error {
 	for _, s := range list {
 		problems = append(problems, m.Check(s))
 	}
-	return errors.Join(problems...)
+	return joinProblems(problems)
 }
 
 // Permissions lists every permission of the model in order of name.
@@ -325,9 +325,17 @@ func (m *Model) AnyCovers(list []Scope, need Scope) bool {
 // Missing returns the scopes of need that have does not cover.
 func (m *Model) Missing(have, need []Scope) []Scope {
 	var out []Scope
-	for _, n := range need {
-		if !m.AnyCovers(have, n) {
-			out = append(out, n)
+	covers := func(n *Scope) bool { return m.AnyCovers(have, *n) }
+	if len(need) >= indexFrom && len(have) >= indexFrom {
+		set := NewScopeSet(have)
+		covers = func(n *Scope) bool {
+			asked := m.Ask(n)
+			return set.Covers(&asked)
+		}
+	}
+	for i := range need {
+		if !covers(&need[i]) {
+			out = append(out, need[i])
 		}
 	}
 	return out
@@ -336,6 +344,14 @@ func (m *Model) Missing(have, need []Scope) []Scope {
 // Intersect returns what two lists have in common: a scope is covered by the
 // result exactly when both lists cover it, as far as scopes can say it.
 func (m *Model) Intersect(a, b []Scope) []Scope {
+	return m.intersectSets(NewScopeSet(a), NewScopeSet(b))
+}
+
+func (m *Model) intersectSets(sa, sb *ScopeSet) []Scope {
+	a, b := sa.list, sb.list
+	if len(a)+len(b) >= indexFrom {
+		return m.intersect(sa, sb)
+	}
 	var out []Scope
 	add := func(s Scope) {
 		if !m.AnyCovers(out, s) {

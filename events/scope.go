@@ -11,8 +11,34 @@ import (
 // does not know.
 var ErrBadScope = errors.New("bad scope")
 
-// MaxScopes is the most scopes that a token or an account may have.
-const MaxScopes = 64
+const (
+	// MaxScopes is the most scopes that a token or an account may have.
+	MaxScopes = 2000
+	// MaxNeed is the most scopes that one check may ask for.
+	MaxNeed = 64
+)
+
+// mostProblems is how many bad scopes an error lists.
+const mostProblems = 16
+
+// joinProblems joins what is wrong with the scopes of a list, and counts what is
+// too much to list. Nil entries are nothing wrong.
+func joinProblems(problems []error) error {
+	problems = slices.DeleteFunc(problems, func(err error) bool { return err == nil })
+	if n := len(problems) - mostProblems; n > 1 {
+		problems = append(problems[:mostProblems:mostProblems], fmt.Errorf("%w: and %d more bad ones", ErrBadScope, n))
+	}
+	return errors.Join(problems...)
+}
+
+// ListScopes prints the first scopes of a list for a sentence, and counts the
+// others.
+func ListScopes(list []Scope) string {
+	if n := len(list) - mostProblems; n > 1 {
+		return strings.Join(ScopeStrings(list[:mostProblems]), ", ") + fmt.Sprintf(" and %d more", n)
+	}
+	return strings.Join(ScopeStrings(list), ", ")
+}
 
 // Scope is a permission on a resource, as in view:site/3, admin:site/*, or a
 // permission that has none, as in superuser.
@@ -129,7 +155,7 @@ func ParseScopes(list []string) ([]Scope, error) {
 		}
 		out = append(out, sc)
 	}
-	if err := errors.Join(problems...); err != nil {
+	if err := joinProblems(problems); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(out, Scope.Compare)

@@ -13,24 +13,52 @@ type ScopeSet struct {
 	taken atomic.Bool           // somebody makes ready
 	other atomic.Pointer[readyScopes]
 	list  []Scope
+	met   atomic.Pointer[metScopes] // the last result of Meet
+	id    uint64
 }
 
+// setIDs counts the sets.
+var setIDs atomic.Uint64
+
 // NewScopeSet returns the set of a list, which must not change any more.
-func NewScopeSet(list []Scope) *ScopeSet { return &ScopeSet{list: list} }
+func NewScopeSet(list []Scope) *ScopeSet { return &ScopeSet{list: list, id: setIDs.Add(1)} }
+
+// Len returns how many scopes there are.
+func (s *ScopeSet) Len() int { return len(s.list) }
 
 // List returns the scopes. They are not to be changed.
 func (s *ScopeSet) List() []Scope { return s.list }
 
 // Meet returns what both sets cover, as [Model.Intersect] does. It is not to be
-// changed. Where the other set covers all of this one nothing is allocated.
+// changed. If the other set covers all of this one, nothing is allocated. A long
+// list keeps its last result.
 func (s *ScopeSet) Meet(m *Model, other *ScopeSet) []Scope {
+	if len(s.list)+len(other.list) < indexFrom {
+		return s.meet(m, other)
+	}
+	if last := s.met.Load(); last != nil && last.model == m && last.other == other.id {
+		return last.scopes
+	}
+	met := &metScopes{model: m, other: other.id, scopes: s.meet(m, other)}
+	s.met.Store(met)
+	return met.scopes
+}
+
+func (s *ScopeSet) meet(m *Model, other *ScopeSet) []Scope {
 	r := s.readyFor(m)
 	for i := range r.highest {
 		if asked := m.Ask(&r.highest[i]); !other.Covers(&asked) {
-			return m.Intersect(s.list, other.list)
+			return m.intersectSets(s, other)
 		}
 	}
 	return r.highest
+}
+
+// metScopes is what a set has in common with another one.
+type metScopes struct {
+	model  *Model
+	other  uint64 // id of the other set, which so is not kept in memory
+	scopes []Scope
 }
 
 // readyFor returns the scopes with what a model says of them.
@@ -41,7 +69,7 @@ func (s *ScopeSet) readyFor(m *Model) *readyScopes {
 	if r := s.other.Load(); r != nil && r.model == m {
 		return r
 	}
-	r := m.ready(s.list)
+	r := s.makeReady(m)
 	if s.taken.CompareAndSwap(false, true) {
 		s.ready = *r // nobody reads it yet, and nobody else ever writes it
 		s.first.Store(m)
@@ -66,12 +94,13 @@ func (m *Model) Ask(need *Scope) Asked {
 }
 
 // readyScopes are scopes with what the model says of them, the first few of them
-// where one look at memory brings all of it.
+// where one look at memory brings all of it. A long list has an index instead.
 type readyScopes struct {
 	all   bool  // superuser is among them
 	count uint8 // of those in few
 	few   [2]readyScope
 	rest  []readyScope
+	index *scopeIndex // nil for a short list
 	model *Model
 	// highest are those that no other covers, in order.
 	highest []Scope
@@ -107,12 +136,15 @@ func nameOf(s string) (n name) {
 // Covers reports whether one of the scopes covers what is asked for, as
 // [Model.AnyCovers] does.
 func (s *ScopeSet) Covers(need *Asked) bool {
-	if need.bit == 0 { // not the model's, which then says nothing but that it covers itself
-		return need.model.AnyCovers(s.list, *need.scope)
+	if need.bit == 0 { // not the model's, or the model has too many permissions
+		return s.coversByName(need)
 	}
 	r := s.readyFor(need.model)
 	if r.all {
 		return true
+	}
+	if r.index != nil {
+		return r.index.covers(s.list, need)
 	}
 	for i := range r.count {
 		if have := &r.few[i]; have.covers&need.bit != 0 && have.on(need, s, int(i)) {
@@ -136,34 +168,33 @@ func (have *readyScope) on(need *Asked, s *ScopeSet, i int) bool {
 		(have.id < longName || s.list[i].ID == need.scope.ID)
 }
 
-func (m *Model) ready(list []Scope) *readyScopes {
-	r := &readyScopes{model: m, highest: m.highest(list)}
-	for i, s := range list {
-		r.all = r.all || s == Superuser
-		covers := m.bits.of(s.Permission)
-		for _, included := range m.onResource[s.Permission] {
-			covers |= m.bits.of(included)
-		}
-		ready := readyScope{covers: covers, typ: nameOf(s.Type), id: nameOf(s.ID)}
-		if i < len(r.few) {
-			r.few[i] = ready
-			r.count++
-		} else {
-			r.rest = append(r.rest, ready)
+func (s *ScopeSet) makeReady(m *Model) *readyScopes {
+	r := &readyScopes{model: m, all: slices.Contains(s.list, Superuser)}
+	if len(s.list) >= indexFrom {
+		r.index = m.newScopeIndex(s.list)
+	} else {
+		for i := range s.list {
+			scope := &s.list[i]
+			ready := readyScope{covers: m.bitsOf(scope.Permission), typ: nameOf(scope.Type), id: nameOf(scope.ID)}
+			if i < len(r.few) {
+				r.few[i] = ready
+				r.count++
+			} else {
+				r.rest = append(r.rest, ready)
+			}
 		}
 	}
+	r.highest = s.highest(m, r)
 	return r
 }
 
-func (m *Model) highest(list []Scope) []Scope {
-	out := slices.DeleteFunc(slices.Clone(list), func(s Scope) bool {
-		return slices.ContainsFunc(list, func(other Scope) bool { return other != s && m.Covers(other, s) })
-	})
-	slices.SortFunc(out, Scope.Compare)
-	if out = slices.Compact(out); slices.Equal(out, list) {
-		return list // as nearly all are stored
+// bitsOf returns the bits of a permission and of all that it includes.
+func (m *Model) bitsOf(permission string) uint64 {
+	covers := m.bits.of(permission)
+	for _, included := range m.onResource[permission] {
+		covers |= m.bits.of(included)
 	}
-	return out
+	return covers
 }
 
 // permissionBits gives each of up to 64 permissions a bit, in a hash table of a

@@ -175,6 +175,7 @@ type Ledger struct {
 	reserved  *directory.Pending
 	nodes     *nodes
 	receipts  *receipts
+	grants    *grantSets
 }
 
 // Open prepares the ledger on a stream that exists. If the stream has no events
@@ -224,7 +225,7 @@ func Open(ctx context.Context, cfg Config) (*Ledger, error) {
 	}
 	l := &Ledger{
 		cfg: cfg, authz: authz.Authorizer{Model: cfg.Model, Index: cfg.View, Now: cfg.Now}, log: cfg.Logger,
-		directory: dir, reserved: directory.NewPending(cfg.Now), nodes: nodes,
+		directory: dir, reserved: directory.NewPending(cfg.Now), nodes: nodes, grants: new(grantSets),
 	}
 	writer := commit.Config{
 		Conn: cfg.Conn, JS: js, Stream: stream, View: cfg.View,

@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -419,5 +420,39 @@ func (l *Ledger) effective(t *events.Token) ([]events.Scope, error) {
 	case t.Inherit:
 		return a.Grants, nil
 	}
-	return l.cfg.Model.Intersect(t.Scopes, a.Grants), nil
+	return events.NewScopeSet(t.Scopes).Meet(l.cfg.Model, l.grants.of(a)), nil
+}
+
+// grantSets keeps the grants of accounts with many of them ready, for the lists
+// that ask for each token of an account.
+type grantSets struct {
+	mu   sync.Mutex
+	sets map[events.AccountID]grantSet // guarded by mu; at most maxGrantSets
+}
+
+type grantSet struct {
+	version events.Position // of the account
+	set     *events.ScopeSet
+}
+
+const (
+	manyGrants   = 16
+	maxGrantSets = 64
+)
+
+func (g *grantSets) of(a *events.Account) *events.ScopeSet {
+	if len(a.Grants) <= manyGrants {
+		return events.NewScopeSet(a.Grants)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	kept, ok := g.sets[a.ID]
+	if !ok || kept.version != a.Version {
+		kept = grantSet{a.Version, events.NewScopeSet(a.Grants)}
+		if g.sets == nil || len(g.sets) == maxGrantSets {
+			g.sets = map[events.AccountID]grantSet{}
+		}
+		g.sets[a.ID] = kept
+	}
+	return kept.set
 }

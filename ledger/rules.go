@@ -24,7 +24,7 @@ func checkActive(a *events.Account) error {
 func (l *Ledger) checkWithinAccount(a *events.Account, scopes []events.Scope) error {
 	if missing := l.cfg.Model.Missing(a.Grants, scopes); len(missing) > 0 {
 		return fmt.Errorf("%w: account %s does not have %s; a token cannot have more rights than its account",
-			ErrForbidden, a.ID, strings.Join(events.ScopeStrings(missing), ", "))
+			ErrForbidden, a.ID, events.ListScopes(missing))
 	}
 	return nil
 }

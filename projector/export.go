@@ -85,10 +85,11 @@ func (p *Projector) Export(ctx context.Context, begin func(Head) error, record f
 	return nil
 }
 
-// Bounds of what an index may hold. The largest event has 64 KiB.
+// Bounds of what an index may hold. A record is not much larger than the largest
+// event, see [events.MaxSize], and small enough for Badger's tables.
 const (
 	MaxKey   = 1 << 10
-	MaxValue = 512 << 10
+	MaxValue = 768 << 10
 )
 
 // Builder makes an index of records that come in order of key, as Export hands

@@ -60,7 +60,7 @@ const (
 
 // append writes the stored form: version, state, flags, five times or positions
 // of eight bytes, two ids and with flagIssuer a third, the label and scopes as
-// length and text, constraints as JSON.
+// length and text, the scopes behind their number (a varint), constraints as JSON.
 func (r *Record) append(b []byte) ([]byte, error) {
 	flags := flag(r.Inherit, flagInherit) | flag(!r.Constraints.Empty(), flagConstraint) | flag(r.Plain, flagPlain) |
 		flag(r.IssuedBy != r.Account, flagIssuer)
@@ -101,6 +101,15 @@ func takeText(b []byte) (text, rest []byte, err error) {
 	return b[1:n], b[n:], nil
 }
 
+// takeCount reads how many texts follow.
+func takeCount(b []byte) (n int, rest []byte, err error) {
+	count, size := binary.Uvarint(b)
+	if size <= 0 || count > uint64(len(b)-size) { // each takes a byte at least
+		return 0, nil, errShort
+	}
+	return int(count), b[size:], nil
+}
+
 var errShort = errors.New("record cut short")
 
 // recordParts are a stored record's, as they stand there.
@@ -113,7 +122,7 @@ type recordParts struct {
 	token, account [16]byte
 	issuer         []byte // an id, zeros for nobody; empty for the account itself
 	app            []byte
-	scopes         []byte // their number, and each as length and text
+	scopes         []byte // their number as a varint, and each as length and text
 	constraints    []byte // as JSON; empty for none
 }
 
@@ -149,11 +158,14 @@ func splitRecord(b []byte) (f recordParts, err error) {
 		}
 		f.issuer, b = b[:16], b[16:]
 	}
-	if f.app, b, err = takeText(b); err != nil || len(b) == 0 {
-		return f, errShort
+	if f.app, b, err = takeText(b); err != nil {
+		return f, err
 	}
-	rest := b[1:]
-	for range b[0] {
+	n, rest, err := takeCount(b)
+	if err != nil {
+		return f, err
+	}
+	for range n {
 		if _, rest, err = takeText(rest); err != nil {
 			return f, err
 		}
@@ -196,8 +208,11 @@ func parseRecord(b []byte) (Record, error) {
 
 // parseScopes reads the scopes of a record, which splitRecord has measured.
 func parseScopes(b []byte) ([]events.Scope, error) {
-	list := make([]events.Scope, b[0])
-	b = b[1:]
+	n, b, err := takeCount(b)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]events.Scope, n)
 	for i := range list {
 		var text []byte
 		text, b, _ = takeText(b)

@@ -218,7 +218,7 @@ func appendTime(b []byte, t time.Time) []byte {
 }
 
 func appendScopes(b []byte, list []events.Scope) []byte {
-	b = append(b, byte(len(list)))
+	b = binary.AppendUvarint(b, uint64(len(list)))
 	for _, s := range list {
 		at := len(b)
 		b = append(b, 0)
@@ -300,7 +300,12 @@ func (r *formReader) time() time.Time {
 }
 
 func (r *formReader) scopes() []events.Scope {
-	list := make([]events.Scope, r.byte())
+	n := r.uvarint()
+	if n > uint64(len(r.rest)) { // each takes a byte at least
+		r.fail(errShort)
+		return nil
+	}
+	list := make([]events.Scope, n)
 	for i := range list {
 		if err := list[i].UnmarshalText(r.take(int(r.byte()))); err != nil {
 			r.fail(err)

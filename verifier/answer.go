@@ -38,8 +38,9 @@ func (b *requestBuffer) send(w http.ResponseWriter) {
 }
 
 // appendAnswer appends the [CheckAnswer] of a decision, byte for byte as
-// encoding/json writes it.
-func (d *Decision) appendAnswer(b []byte, explain bool) []byte {
+// encoding/json writes it. More than [MaxShownScopes] scopes are only counted,
+// unless all are asked for.
+func (d *Decision) appendAnswer(b []byte, explain, all bool) []byte {
 	b = append(b, `{"allowed":`...)
 	b = strconv.AppendBool(b, d.OK())
 	reason := d.Reason.Public()
@@ -53,7 +54,12 @@ func (d *Decision) appendAnswer(b []byte, explain bool) []byte {
 		b = appendField(b, `,"app":"`, d.App)
 		b = appendField(b, `,"account":"`, string(d.Account()))
 		b = appendField(b, `,"issued_by":"`, string(d.IssuedBy()))
-		b = appendScopes(b, d.Scopes())
+		if list := d.Scopes(); len(list) <= MaxShownScopes || all {
+			b = appendScopes(b, list)
+		} else {
+			b = append(b, `,"scopes_omitted":`...)
+			b = strconv.AppendInt(b, int64(len(list)), 10)
+		}
 	}
 	if d.Reason == Scope {
 		b = appendField(b, `,"lacking":"`, d.Lacking.String())

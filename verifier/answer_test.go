@@ -16,7 +16,7 @@ import (
 )
 
 // told is what a client is told of a decision, for encoding/json to write.
-func told(d *Decision, explain bool) CheckAnswer {
+func told(d *Decision, explain, all bool) CheckAnswer {
 	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position, Stale: d.Stale, ExpiresSoon: d.OK() && d.Warn}
 	if explain {
 		a.Reason = d.Reason.String()
@@ -24,6 +24,9 @@ func told(d *Decision, explain bool) CheckAnswer {
 	if d.OK() || d.Reason == Scope || explain {
 		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App, d.Account(), d.Scopes()
 		a.IssuedBy = d.IssuedBy()
+		if n := len(a.Scopes); n > MaxShownScopes && !all {
+			a.Scopes, a.ScopesOmitted = nil, n
+		}
 		a.Expires = d.Expires
 	}
 	if d.Reason == Scope {
@@ -37,16 +40,18 @@ func told(d *Decision, explain bool) CheckAnswer {
 
 func sameAnswer(t *testing.T, d *Decision, explain bool) {
 	t.Helper()
-	want, err := json.Marshal(told(d, explain))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := d.appendAnswer(nil, explain); !bytes.Equal(got, want) {
-		t.Errorf("answer\n%s, and encoding/json writes\n%s", got, want)
-	}
-	const before = `{"answers":[`
-	if got := d.appendAnswer([]byte(before), explain); string(got) != before+string(want) {
-		t.Errorf("after others: %s, want %s", got, want)
+	for _, all := range []bool{false, true} {
+		want, err := json.Marshal(told(d, explain, all))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := d.appendAnswer(nil, explain, all); !bytes.Equal(got, want) {
+			t.Errorf("answer\n%s, and encoding/json writes\n%s", got, want)
+		}
+		const before = `{"answers":[`
+		if got := d.appendAnswer([]byte(before), explain, all); string(got) != before+string(want) {
+			t.Errorf("after others: %s, want %s", got, want)
+		}
 	}
 }
 
@@ -73,6 +78,9 @@ func TestAnswerIsJSON(t *testing.T) {
 	}
 	set := func() *events.ScopeSet {
 		list := make([]events.Scope, rng.IntN(5))
+		if rng.IntN(500) == 0 {
+			list = make([]events.Scope, MaxShownScopes-20+rng.IntN(100))
+		}
 		for i := range list {
 			list[i] = scope()
 		}

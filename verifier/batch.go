@@ -57,15 +57,10 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		refuse(w, problem.InvalidRequest, fmt.Sprintf("checks: %d checks; send 1 to %d", n, MaxBatch))
 		return
 	}
-	checks, explain := make([]Request, len(req.Checks)), false
-	room := make([]events.Scope, len(req.Checks)) // for one needed scope of each check
-	for i := range req.Checks {
-		var err error
-		if checks[i], err = v.parse(&req.Checks[i], room[i:i:i+1]); err != nil {
-			refuse(w, problem.InvalidRequest, fmt.Sprintf("checks[%d]: %s", i, err))
-			return
-		}
-		explain = explain || req.Checks[i].Explain
+	checks, explain, err := v.parseBatch(req.Checks)
+	if err != nil {
+		refuse(w, problem.InvalidRequest, err.Error())
+		return
 	}
 	if !v.await(r.Context(), minPos) {
 		v.behind(w, minPos)
@@ -98,7 +93,7 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 			if i > 0 {
 				b.out = append(b.out, ',')
 			}
-			b.out = decisions[i].appendAnswer(b.out, req.Checks[i].Explain)
+			b.out = decisions[i].appendAnswer(b.out, req.Checks[i].Explain, false)
 		}
 		b.out = append(b.out, `],"position":`...)
 		b.out = append(strconv.AppendUint(b.out, uint64(all.Position), 10), '}')
@@ -114,6 +109,24 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	b.send(w)
+}
+
+// parseBatch checks the fields of each check, and reports whether one asks for the
+// exact reason.
+func (v *Verifier) parseBatch(list []CheckRequest) (checks []Request, explain bool, err error) {
+	checks = make([]Request, len(list))
+	room := make([]events.Scope, len(list)) // for one needed scope of each check
+	for i := range list {
+		if checks[i], err = v.parse(&list[i], room[i:i:i+1]); err != nil {
+			return nil, false, fmt.Errorf("checks[%d]: %w", i, err)
+		}
+		if list[i].AllScopes {
+			return nil, false, fmt.Errorf("checks[%d]: all_scopes: a batch lists at most %d scopes a check; "+
+				"ask for all in POST /v1/verify", i, MaxShownScopes)
+		}
+		explain = explain || list[i].Explain
+	}
+	return checks, explain, nil
 }
 
 // combine returns a decision that stands for several in [Verifier.Confirm]: with

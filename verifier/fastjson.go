@@ -50,7 +50,7 @@ func (r *fastReader) check(c *CheckRequest) bool {
 	if !r.next('{') {
 		return false
 	}
-	var seen uint8
+	var seen uint16
 	for first := true; ; first = false {
 		if r.next('}') {
 			return true
@@ -62,7 +62,7 @@ func (r *fastReader) check(c *CheckRequest) bool {
 		if !ok || !r.next(':') {
 			return false
 		}
-		var bit uint8
+		var bit uint16
 		switch name {
 		case "token":
 			c.Token, ok = r.text()
@@ -88,6 +88,9 @@ func (r *fastReader) check(c *CheckRequest) bool {
 		case "explain":
 			c.Explain, ok = r.boolean()
 			bit = 1 << 7
+		case "all_scopes":
+			c.AllScopes, ok = r.boolean()
+			bit = 1 << 8
 		default:
 			return false
 		}

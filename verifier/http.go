@@ -36,7 +36,14 @@ type CheckRequest struct {
 	// Explain asks for the exact reason. The request then needs a token of its
 	// own with the permission audit, in Authorization.
 	Explain bool `json:"explain"`
+	// AllScopes asks for all scopes in the answer, also for more than
+	// [MaxShownScopes] of them. A check of a batch cannot ask for that.
+	AllScopes bool `json:"all_scopes"`
 }
+
+// MaxShownScopes is how many scopes an answer lists unless the check asks for
+// all: a batch of checks with [events.MaxScopes] each would have 100 MB.
+const MaxShownScopes = 64
 
 // CheckAnswer is the answer to POST /v1/verify.
 type CheckAnswer struct {
@@ -50,8 +57,11 @@ type CheckAnswer struct {
 	// the secret.
 	IssuedBy events.AccountID `json:"issued_by,omitempty"`
 	Scopes   []events.Scope   `json:"scopes,omitempty"`
-	Lacking  string           `json:"lacking,omitempty"` // needed scope that is missing
-	Position events.Position  `json:"position"`
+	// ScopesOmitted is how many scopes the token has, if they are too many to
+	// list here. Scopes is then absent.
+	ScopesOmitted int             `json:"scopes_omitted,omitempty"`
+	Lacking       string          `json:"lacking,omitempty"` // needed scope that is missing
+	Position      events.Position `json:"position"`
 	// Expires is when an allowed token expires, absent if never.
 	Expires time.Time `json:"expires_at,omitzero"`
 	// ExpiresSoon says that the token expires within the policy's warning time.
@@ -116,7 +126,7 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 			v.behind(w, minPos) // the index was replaced by an older one
 			return
 		}
-		b.out = d.appendAnswer(b.out[:0], req.Explain)
+		b.out = d.appendAnswer(b.out[:0], req.Explain, req.AllScopes)
 		b.setHeaders(w, at)
 		d.Warning(w.Header())
 		if v.Confirm(&d) && auditor.confirmed(v) {
@@ -132,7 +142,7 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 // checkFields lists the fields of a check, for errors.
-const checkFields = "token, need, address, origin, method, audience, in_url and explain"
+const checkFields = "token, need, address, origin, method, audience, in_url, explain and all_scopes"
 
 // receive reads the body of a request, up to limit bytes, into b.in, and returns
 // the minimum position that the request asks for. If ok is false, receive has
@@ -357,6 +367,9 @@ func (v *Verifier) scopes(list []string, room []events.Scope) ([]events.Scope, e
 			err = v.cfg.Model.Check(s)
 		}
 		return append(room, s), err
+	}
+	if len(list) > events.MaxNeed {
+		return nil, fmt.Errorf("%d scopes; send at most %d in one check", len(list), events.MaxNeed)
 	}
 	need, err := events.ParseScopes(list)
 	if err == nil {

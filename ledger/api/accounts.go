@@ -56,7 +56,7 @@ type createAccountInput struct {
 		Login  string   `json:"login" maxLength:"100" doc:"ASCII letters and digits, and . _ - + @; not in the log, so it can be erased"`
 		Kind   string   `json:"kind" enum:"user,service"`
 		Owner  string   `json:"owner,omitempty" minLength:"1" maxLength:"128" doc:"id or login of the user that owns the account; for service accounts only"`
-		Grants []string `json:"grants,omitempty" maxItems:"64" doc:"what the account can do, such as admin:site/3"`
+		Grants []string `json:"grants,omitempty" maxItems:"2000" doc:"what the account can do, such as admin:site/3"`
 		Name   string   `json:"name,omitempty" maxLength:"200" doc:"of the person or service; kept apart from the log"`
 		Mail   string   `json:"mail,omitempty" maxLength:"254" doc:"of the person; kept apart from the log"`
 	}
@@ -94,7 +94,7 @@ type grantInput struct {
 	Conditional
 	Waiting
 	Body struct {
-		Grants []string `json:"grants" maxItems:"64" doc:"replaces all grants"`
+		Grants []string `json:"grants" maxItems:"2000" doc:"replaces all grants"`
 	}
 }
 
@@ -258,6 +258,10 @@ func (a *api) listAccounts(ctx context.Context, in *listAccountsInput) (*listAcc
 	list, more, err := a.ledger.ListAccounts(ctx, caller, filter, events.AccountID(after), in.Limit)
 	if err != nil {
 		return nil, err
+	}
+	const others = 1 << 10 // of an item, beside its grants
+	if n := fitting(list, func(a ledger.Account) int { return others + textBytes(a.Grants) }); n < len(list) {
+		list, more = list[:n], true
 	}
 	out := &listAccountsOutput{Position: uint64(at)}
 	out.Body.Items = make([]Account, len(list))

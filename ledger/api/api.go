@@ -138,7 +138,7 @@ func operation(tag string) func(method, path, id, summary string) huma.Operation
 	return func(method, path, id, summary string) huma.Operation {
 		return huma.Operation{
 			Method: method, Path: path, OperationID: id, Summary: summary, Tags: []string{tag},
-			DefaultStatus: http.StatusOK, MaxBodyBytes: maxBody,
+			DefaultStatus: http.StatusOK, MaxBodyBytes: maxScopesBody, // see bodyLimit
 			BodyReadTimeout: -1, // the body has been read; see gate.ServeHTTP
 			Errors:          []int{400, 401, 403, 404, 409, 412, 413, 415, 422, 503},
 		}

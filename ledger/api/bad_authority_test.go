@@ -56,9 +56,10 @@ var badAuthority = []bad{
 	{name: "a rate of 2^63", line: "POST /v1/tokens", body: rate("9223372036854775808"), status: 422, code: "invalid_request"},
 	{name: "a rate that is text", line: "PATCH /v1/tokens/{bob.id}", body: `{"constraints":{"rate":"5"}}`, status: 422, code: "invalid_request"},
 	{name: "a rate of 0 by edit", line: "PATCH /v1/tokens/{bob.id}", body: `{"constraints":{"rate":0}}`, status: 422, code: "invalid_request"},
-	{name: "65 scopes by edit", line: "PATCH /v1/tokens/{bob.id}", body: fmt.Sprintf(`{"scopes":["view:site/1"%s]}`, strings.Repeat(`,"view:site/1"`, 64)), status: 422, code: "invalid_request"},
-	{name: "65 grants", line: "PUT /v1/accounts/bob/grants", body: fmt.Sprintf(`{"grants":["view:site/1"%s]}`, strings.Repeat(`,"view:site/1"`, 64)), status: 422, code: "invalid_request"},
+	{name: "2001 scopes by edit", line: "PATCH /v1/tokens/{bob.id}", body: fmt.Sprintf(`{"scopes":["view:site/1"%s]}`, strings.Repeat(`,"view:site/1"`, 2000)), status: 422, code: "invalid_request"},
+	{name: "2001 grants", line: "PUT /v1/accounts/bob/grants", body: fmt.Sprintf(`{"grants":["view:site/1"%s]}`, strings.Repeat(`,"view:site/1"`, 2000)), status: 422, code: "invalid_request"},
 	{name: "65 networks for a new token", line: "POST /v1/tokens", body: fmt.Sprintf(`{"scopes":["view:site/1"],"constraints":{"cidrs":["192.0.2.0/24"%s]}}`, strings.Repeat(`,"192.0.2.0/24"`, 64)), status: 422, code: "invalid_request"},
+	{name: "a policy just over the limit", line: "PUT /v1/policy", body: `{"token_issuers":"` + strings.Repeat("a", 64<<10) + `"}`, status: 413, code: "body_too_large"},
 	{name: "10 MiB of policy", line: "PUT /v1/policy", body: `{"token_issuers":"` + strings.Repeat("a", 10<<20) + `"}`, status: 413, code: "body_too_large"},
 	{name: "10 MiB of an account", line: "PATCH /v1/accounts/bob", body: `{"owner":"` + strings.Repeat("a", 10<<20) + `"}`, status: 413, code: "body_too_large"},
 

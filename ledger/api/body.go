@@ -9,11 +9,27 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/strictjson"
 )
 
-// maxBody is the largest request body, in bytes.
-const maxBody = 64 << 10
+// Largest request bodies, in bytes.
+const (
+	maxBody = 64 << 10
+	// maxScopesBody is for requests that list scopes: as much as an event holds.
+	maxScopesBody = events.MaxSize
+)
+
+// bodyLimit returns the largest body of a request. Only callers with a credential
+// may send more than a few KB.
+func bodyLimit(r *http.Request) int64 {
+	for _, list := range []string{"/v1/tokens", "/v1/accounts"} {
+		if rest, ok := strings.CutPrefix(r.URL.Path, list); ok && (rest == "" || rest[0] == '/') {
+			return maxScopesBody
+		}
+	}
+	return maxBody
+}
 
 // readBody reads a request's body and refuses one that two parsers could read
 // differently. It returns nil if the body is valid, and puts it back into the
@@ -26,11 +42,12 @@ func readBody(w http.ResponseWriter, r *http.Request) *Problem {
 	if r.Header.Get("Content-Encoding") != "" {
 		return problem("media_type", "the body is compressed; send it without Content-Encoding")
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	limit := bodyLimit(r)
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return problem("body_too_large", fmt.Sprintf("the body has more than %d bytes", maxBody))
+		return problem("body_too_large", fmt.Sprintf("the body has more than %d bytes", limit))
 	case err != nil:
 		return problem("malformed_request", "the body ended before its stated length")
 	case len(body) == 0:

@@ -11,9 +11,9 @@
 // # Refusals
 //
 // Every request needs a token or session as a bearer (RFC 6750), except sign-in
-// and the description. A body is JSON of at most 64 KiB. It has only known fields,
-// each once; the same holds for query parameters and for the headers that the API
-// reads. No answer repeats what looks like a secret: a client may have put one in
+// and the description. A body is JSON of at most 64 KiB, or 512 KiB if it lists
+// scopes. It has only known fields, each once; the same holds for query parameters
+// and for the headers that the API reads. No answer repeats what looks like a secret: a client may have put one in
 // the wrong place.
 package api
 

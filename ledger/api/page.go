@@ -18,6 +18,32 @@ type Page struct {
 	Cursor string `query:"cursor" maxLength:"200" doc:"next_cursor of the previous page"`
 }
 
+// maxPageBytes is how much of a list one page holds. An item more goes on the next
+// page, whatever the limit. Each item may have [events.MaxScopes] scopes.
+const maxPageBytes = 4 << 20
+
+// fitting returns how many items go on a page, at least one. size is about the
+// bytes of an item.
+func fitting[T any](items []T, size func(T) int) int {
+	total := 0
+	for i, item := range items {
+		if total += size(item); i > 0 && total > maxPageBytes {
+			return i
+		}
+	}
+	return len(items)
+}
+
+// textBytes is about how many bytes a list of scopes takes in an answer.
+func textBytes(lists ...[]events.Scope) (n int) {
+	for _, list := range lists {
+		for _, s := range list {
+			n += len(s.Permission) + len(s.Type) + len(s.ID) + len(`":/",`)
+		}
+	}
+	return n
+}
+
 // filterHash is the length in bytes of the hash in a cursor. A cursor is a hash of
 // the list's filter, followed by the last id of a page, so that it is not valid for
 // another list.

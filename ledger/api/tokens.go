@@ -106,7 +106,7 @@ type createTokenInput struct {
 		Account     string       `json:"account,omitempty" minLength:"1" maxLength:"128" doc:"id or login; default: the caller's account"`
 		App         string       `json:"app,omitempty" maxLength:"100" doc:"label: the application that uses the token, such as \"mobile app\""`
 		Device      string       `json:"device,omitempty" maxLength:"100" doc:"label: the device that has the token, such as \"phone\"; do not name people, because the log keeps it forever"`
-		Scopes      []string     `json:"scopes,omitempty" maxItems:"64" doc:"what the token can do, such as view:site/3; required without inherit"`
+		Scopes      []string     `json:"scopes,omitempty" maxItems:"2000" doc:"what the token can do, such as view:site/3; required without inherit"`
 		Inherit     bool         `json:"inherit,omitempty" doc:"give the token all grants that its account has, now and later; not together with scopes"`
 		ExpiresIn   *Duration    `json:"expires_in,omitempty" doc:"lifetime; default: as the policy says"`
 		Constraints *Constraints `json:"constraints,omitempty"`
@@ -121,7 +121,7 @@ type editTokenInput struct {
 	Conditional
 	Waiting
 	Body struct {
-		Scopes      *[]string    `json:"scopes,omitempty" maxItems:"64" doc:"replaces all scopes"`
+		Scopes      *[]string    `json:"scopes,omitempty" maxItems:"2000" doc:"replaces all scopes"`
 		Inherit     *bool        `json:"inherit,omitempty"`
 		App         *string      `json:"app,omitempty" maxLength:"100"`
 		Device      *string      `json:"device,omitempty" maxLength:"100"`
@@ -362,6 +362,11 @@ func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*listTokensO
 	list, more, err := a.ledger.ListTokens(ctx, caller, filter, events.TokenID(after), in.Limit)
 	if err != nil {
 		return nil, locatedAt(accountInQuery, err)
+	}
+	const others = 1 << 10 // of an item, beside its scopes
+	size := func(t ledger.Token) int { return others + textBytes(t.Scopes, t.Effective) }
+	if n := fitting(list, size); n < len(list) {
+		list, more = list[:n], true
 	}
 	out := &listTokensOutput{Position: uint64(at)}
 	out.Body.Items = make([]Token, len(list))

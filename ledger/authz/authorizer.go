@@ -148,13 +148,14 @@ func (a Authorizer) IsSiteAdmin(p Principal) bool {
 // principal has admin on. No scopes are not within.
 func (a Authorizer) withinAdminScope(scopes []events.Scope, p Principal) bool {
 	admin := a.Model.Admin()
-	for _, s := range scopes {
-		if admin == "" || s.Type == "" ||
-			!a.Model.AnyCovers(p.Scopes, events.Scope{Permission: admin, Type: s.Type, ID: s.ID}) {
+	need := make([]events.Scope, len(scopes))
+	for i, s := range scopes {
+		if admin == "" || s.Type == "" {
 			return false
 		}
+		need[i] = events.Scope{Permission: admin, Type: s.Type, ID: s.ID}
 	}
-	return len(scopes) > 0
+	return len(scopes) > 0 && len(a.Model.Missing(p.Scopes, need)) == 0
 }
 
 // CanSee reports whether the principal may know that the target exists.
@@ -263,7 +264,7 @@ func (a Authorizer) CheckCeiling(p Principal, target Target) error {
 		return fmt.Errorf(
 			"%w: the token would have %s, which you do not have",
 			errdefs.ErrForbidden,
-			strings.Join(events.ScopeStrings(missing), ", "),
+			events.ListScopes(missing),
 		)
 	}
 	return nil

@@ -22,6 +22,8 @@ import (
 const (
 	minBatch = 20 // with fewer appends, a batch costs more than it saves
 	maxBatch = 256
+	// maxBatchBytes keeps a batch of large events within a try's time.
+	maxBatchBytes = 4 << 20
 )
 
 // batcher publishes appends. With fewer than minBatch in flight, it publishes
@@ -118,15 +120,17 @@ func (b *batcher) mustWaitLocked() bool {
 // event.
 func (b *batcher) takeLocked() (list []*appendRequest) {
 	var rest []*appendRequest
+	size := 0
 	for _, t := range b.waiting {
 		switch {
 		case b.ends[t.filter] > t.end:
 			t.err = errStale
 			close(t.done)
-		case b.inflight[t.filter] || len(list) == maxBatch:
+		case b.inflight[t.filter] || len(list) == maxBatch || len(list) > 0 && size+len(t.msg.Data) > maxBatchBytes:
 			rest = append(rest, t)
 		default:
 			b.inflight[t.filter] = true
+			size += len(t.msg.Data)
 			list = append(list, t)
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/tokenledger/tokenledger/events"
 )
 
@@ -13,7 +15,7 @@ import (
 // is known to have moved on, which would have the others refused too.
 func TestBatcherTake(t *testing.T) {
 	line := func(filter string, end events.Position) *appendRequest {
-		return &appendRequest{filter: filter, end: end, done: make(chan struct{})}
+		return &appendRequest{msg: &nats.Msg{}, filter: filter, end: end, done: make(chan struct{})}
 	}
 	stale, good, second, other, later := line("a", 6), line("a", 7), line("a", 7), line("b", 0), line("c", 9)
 	b := &batcher{
@@ -49,6 +51,22 @@ func TestBatcherTake(t *testing.T) {
 	}
 }
 
+// TestBatchIsBounded: large events do not make a batch that takes longer than a
+// try. An event alone goes whatever its size.
+func TestBatchIsBounded(t *testing.T) {
+	b := &batcher{inflight: map[string]bool{}, ends: map[string]events.Position{}}
+	for i, size := range []int{maxBatchBytes + 1, 1, maxBatchBytes / 2, maxBatchBytes / 2, 1} {
+		b.waiting = append(b.waiting, &appendRequest{
+			msg: &nats.Msg{Data: make([]byte, size)}, filter: fmt.Sprint(i), done: make(chan struct{}),
+		})
+	}
+	for i, want := range []int{1, 2, 2, 0} {
+		if list := b.takeLocked(); len(list) != want {
+			t.Errorf("batch %d has %d appends, want %d", i, len(list), want)
+		}
+	}
+}
+
 // TestBatcherMustWait: few are sent by themselves, and at once. Where they would be
 // many they wait for each other, and then go together.
 func TestBatcherMustWait(t *testing.T) {
@@ -73,7 +91,7 @@ func TestBatcherMustWait(t *testing.T) {
 	}
 	b := &batcher{inflight: map[string]bool{}, ends: map[string]events.Position{}}
 	for i := range maxBatch + 2 {
-		b.waiting = append(b.waiting, &appendRequest{filter: fmt.Sprint(i), done: make(chan struct{})})
+		b.waiting = append(b.waiting, &appendRequest{msg: &nats.Msg{}, filter: fmt.Sprint(i), done: make(chan struct{})})
 	}
 	rest := b.waiting[maxBatch:]
 	if list := b.takeLocked(); len(list) != maxBatch || !slices.Equal(b.waiting, rest) {

@@ -21,14 +21,17 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
+
+	"github.com/tokenledger/tokenledger/events"
 )
 
 // DefaultMaxStore is the default size in bytes that all streams together may reserve.
 // Without one, the server would use the free disk space at its start.
 const DefaultMaxStore = 64 << 30
 
-// maxPayload leaves room for headers around the largest event.
-const maxPayload = 128 << 10
+// maxPayload leaves room for headers around the largest event, also for those that
+// the server adds when it hands the event to followers.
+const maxPayload = events.MaxSize + 64<<10
 
 // maxMemory is the memory in bytes for consumers; no stream is in memory. Without it
 // the server would take three quarters of the machine's memory.

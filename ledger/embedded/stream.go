@@ -56,7 +56,7 @@ const (
 	// DefaultMaxBytes is the default size of the stream in bytes.
 	DefaultMaxBytes = 48 << 30
 
-	maxMsgSize      = 64 << 10
+	maxMsgSize      = events.MaxSize + 16<<10 // with the headers of an append
 	duplicateWindow = 2 * time.Minute
 	epochKey        = "tokenledger-epoch"
 )

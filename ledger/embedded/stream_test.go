@@ -185,7 +185,7 @@ func TestOpenStreamNamesEachDrift(t *testing.T) {
 		},
 		{
 			"size of an event", func(c *config) { c.MaxMsgSize = 1 << 10 },
-			[]string{"max_msg_size is 1024, want 65536"},
+			[]string{"max_msg_size is 1024, want 540672"},
 		},
 		{
 			"rollup", func(c *config) { c.AllowRollup, c.DenyPurge = true, false },

@@ -245,6 +245,28 @@ func TestNginx(t *testing.T) {
 		}
 	})
 
+	t.Run("ManyScopes", func(t *testing.T) {
+		// A list that is too long for a header is left out, and the application is
+		// told: nginx does not answer 502.
+		f := f.in(t)
+		list := make([]string, 2000)
+		for i := range list {
+			list[i] = fmt.Sprintf("view:site/%d", 1+i)
+		}
+		many := f.token(account, list...)
+		for i, n := range f.ways() {
+			a := n.send(get("/site/3/x", bearer(many.secret), "X-Ledger-Scopes: superuser", "X-Ledger-Scopes-Omitted: 1"))
+			seen := f.app.take()
+			if a.StatusCode != 200 || len(seen) != 1 {
+				t.Fatalf("way %d: status %d, the application saw %d requests", i, a.StatusCode, len(seen))
+			}
+			if h := seen[0].header; h.Get("X-Ledger-Scopes-Omitted") != "2000" || h.Values("X-Ledger-Scopes") != nil {
+				t.Errorf("way %d: the application saw %d bytes of scopes, omitted %q", i, len(h.Get("X-Ledger-Scopes")), h.Get("X-Ledger-Scopes-Omitted"))
+			}
+			f.refused(fmt.Sprintf("way %d, another site", i), n.send(get("/site/2001/x", bearer(many.secret))), 403)
+		}
+	})
+
 	t.Run("Paths", func(t *testing.T) {
 		f := f.in(t)
 		for _, uri := range []string{

@@ -177,7 +177,7 @@ func (l *log) create() {
 	cfg := jetstream.StreamConfig{
 		Name: events.StreamName, Subjects: []string{events.SubjectFilter},
 		Storage: jetstream.FileStorage, Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxBytes: 1 << 30, MaxMsgSize: 64 << 10, Replicas: max(1, l.replicas),
+		MaxBytes: 1 << 30, MaxMsgSize: 1 << 20, Replicas: max(1, l.replicas),
 		DenyDelete: true, DenyPurge: true, AllowDirect: true, AllowAtomicPublish: true,
 		Duplicates: 2 * time.Minute,
 		RePublish:  &jetstream.RePublish{Source: events.SubjectFilter, Destination: events.TailFilter},

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -14,7 +15,10 @@ const (
 	HeaderAccount = "X-Ledger-Account"
 	HeaderApp     = "X-Ledger-App"
 	HeaderScopes  = "X-Ledger-Scopes"
-	HeaderSite    = "X-Ledger-Site"
+	// HeaderScopesOmitted is how many scopes the token has, if they do not fit
+	// into HeaderScopes, which is then empty.
+	HeaderScopesOmitted = "X-Ledger-Scopes-Omitted"
+	HeaderSite          = "X-Ledger-Site"
 	// HeaderIssuedBy names the account that made the token's secret: the token's
 	// own account, or another one that was allowed to. It is empty for the first
 	// token of a ledger.
@@ -37,7 +41,25 @@ const (
 const Same = "same"
 
 // Identity lists the identity headers.
-var Identity = []string{HeaderToken, HeaderAccount, HeaderIssuedBy, HeaderApp, HeaderScopes, HeaderSite}
+var Identity = []string{
+	HeaderToken, HeaderAccount, HeaderIssuedBy, HeaderApp, HeaderScopes, HeaderScopesOmitted, HeaderSite,
+}
+
+// maxScopesHeader is the longest [HeaderScopes], in bytes. nginx reads an answer's
+// headers into 4 KB and accepts 8 KB in a request, unless it is told otherwise; a
+// longer answer is a 502 or 500.
+const maxScopesHeader = 2 << 10
+
+// scopeHeaders returns the values of [HeaderScopes] and [HeaderScopesOmitted].
+func scopeHeaders(list []events.Scope) (scopes, omitted string) {
+	const shortest = 2 // a permission of one letter, and a space
+	if len(list) <= maxScopesHeader/shortest {
+		if scopes = strings.Join(events.ScopeStrings(list), " "); len(scopes) <= maxScopesHeader {
+			return scopes, ""
+		}
+	}
+	return "", strconv.Itoa(len(list))
+}
 
 // one returns the value of a header that is present exactly once.
 func one(h http.Header, name string) (string, bool) {

@@ -4,9 +4,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strings"
 
-	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
@@ -42,7 +40,9 @@ func (nginx) answer(h http.Header, v *verdict) (status int) {
 		h.Set(HeaderAccount, string(v.d.Account()))
 		h.Set(HeaderIssuedBy, string(v.d.IssuedBy()))
 		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold characters that a header may not
-		h.Set(HeaderScopes, strings.Join(events.ScopeStrings(v.d.Scopes()), " "))
+		scopes, omitted := scopeHeaders(v.d.Scopes())
+		h.Set(HeaderScopes, scopes)
+		h.Set(HeaderScopesOmitted, omitted)
 		h.Set(HeaderSite, siteOf(v.need))
 		return http.StatusOK
 	}
