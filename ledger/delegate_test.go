@@ -204,7 +204,7 @@ func TestLookUpTakesTheSameWork(t *testing.T) {
 			t.Errorf("%s: requests, accounts and policies looked up: %v where somebody has the login, %v where nobody has", name, somebody, nobody)
 		}
 	}
-	// FindLogin is what sign-in asks.
+	// Sign-in uses FindLogin.
 	find := func(login string) int64 {
 		before := requests.Load()
 		_, _ = k.FindLogin(t.Context(), login)

@@ -47,7 +47,7 @@ type kit struct {
 	root     authz.Principal
 	// secret is the root token's.
 	secret events.Secret
-	// large says that the log is too long to be compared with the slow reference.
+	// large means that the log is too long for a comparison with the slow reference.
 	large bool
 }
 

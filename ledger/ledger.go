@@ -54,8 +54,8 @@ var (
 type (
 	// FieldError is an [ErrInvalid] about one field of the request.
 	FieldError = errdefs.FieldError
-	// ReauthError is an [ErrReauthRequired] that says how old an authentication
-	// may be.
+	// ReauthError is an [ErrReauthRequired] with the maximum age of an
+	// authentication.
 	ReauthError = errdefs.ReauthError
 )
 

@@ -19,7 +19,7 @@ type who struct {
 	inherit bool // the scopes are all that the account has
 }
 
-// thing is what a command is about. The zero one is the ledger as a whole.
+// thing is the object of a command. The zero thing is the whole ledger.
 type thing struct {
 	account string // login
 	token   string // name, empty for an account and for a token that is to be made
@@ -32,7 +32,7 @@ type thing struct {
 	stoppedBy string // login of the account that suspended it
 }
 
-// holdings is what an account has.
+// holdings are the rights of an account.
 type holdings struct {
 	grants      []string
 	owner       string

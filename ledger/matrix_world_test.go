@@ -22,7 +22,7 @@ type world struct {
 	have   map[string]events.TokenID   // name -> the one that there is now
 }
 
-// spec says how a token is to be.
+// spec describes a token to create.
 type spec struct {
 	account   string
 	scopes    []string // none: it inherits
@@ -237,7 +237,7 @@ func (w *world) signedIn(login string) authz.Principal {
 	}
 }
 
-// effective is what a token may do.
+// effective returns a token's effective scopes.
 func (w *world) effective(name string) ([]string, bool) {
 	if s := w.tokens[name]; s.scopes != nil {
 		return s.scopes, false

@@ -113,7 +113,7 @@ func TestOneEventForAll(t *testing.T) {
 	}
 }
 
-// page is what a caller gets of a list at once.
+// page is one page of a list.
 type page struct {
 	ids  []string
 	more bool

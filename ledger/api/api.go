@@ -26,7 +26,7 @@ type RateLimitedError struct {
 
 func (e *RateLimitedError) Error() string { return "rate limit of the token exceeded" }
 
-// Config says what the API serves.
+// Config configures the API.
 type Config struct {
 	// Ledger is required to serve, but not to describe the API.
 	Ledger *ledger.Ledger

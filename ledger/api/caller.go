@@ -77,7 +77,7 @@ func credentialOf(r *http.Request, token string) Credential {
 	return Credential{Token: token, Address: addressFrom(r.Context()), Method: r.Method, Origin: origin}
 }
 
-// callerProblem says why a token is not accepted. It is nil if err is.
+// callerProblem returns the problem of a token that is not accepted. It is nil if err is.
 func callerProblem(err error) *Problem {
 	var limited *RateLimitedError
 	switch {

@@ -26,7 +26,7 @@ type scene struct {
 type changing struct {
 	line string
 	body m
-	// own says that it is about the caller's own account. Who has lost grants
+	// own means that the request is about the caller's own account. Who has lost grants
 	// may still send it.
 	own bool
 }
@@ -151,7 +151,7 @@ func (s *server) changesSince(at events.Position) []events.Kind {
 type ending struct {
 	name string
 	end  func(s *scene, login, token, secret string)
-	// demotes says that the caller goes on with fewer grants.
+	// demotes means that the caller continues with fewer grants.
 	demotes bool
 }
 

@@ -43,7 +43,7 @@ type server struct {
 	host string // of the API, as host:port
 	root string // secret of the first token
 	log  jetstream.JetStream
-	// counted says how many events up to a position change a record.
+	// counted is the number of events up to a position that change a record.
 	counted struct {
 		sync.Mutex
 		until, changes events.Position
@@ -269,7 +269,7 @@ func (s *server) token(account string, scopes ...string) (id, secret string) {
 // m is a JSON object.
 type m = map[string]any
 
-// digest is what is kept of a secret, as it could be mistaken for one.
+// digest returns the stored digest of a secret, which could be mistaken for a secret.
 func digest(secret string) string {
 	sum := sha256.Sum256([]byte(secret))
 	return hex.EncodeToString(sum[:])

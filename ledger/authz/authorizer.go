@@ -11,7 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// Index is what an [Authorizer] reads. A record that does not exist is
+// Index is the state that an [Authorizer] reads. A missing record is
 // [events.ErrNotFound].
 type Index interface {
 	Token(id events.TokenID) (*events.Token, error)
@@ -43,7 +43,7 @@ func (a Authorizer) Policy() (events.PolicyState, error) {
 	return p, nil
 }
 
-// Target is what an operation acts on. The zero Target is no account.
+// Target is the object of an operation. The zero Target is no account.
 type Target struct {
 	Account *events.Account
 	Token   events.TokenID // empty for none, or for a token that does not exist yet
@@ -222,7 +222,7 @@ func (a Authorizer) authorizeEscalation(p Principal, op Operation, held []relati
 	return a.CheckCeiling(p, target)
 }
 
-// issuersNeed says, for an error, what the policy requires of those who create
+// issuersNeed describes, for errors, the rights that the policy requires to create
 // tokens.
 var issuersNeed = map[events.IssuerPolicy]string{
 	events.IssuersSiteAdmins: "admin on every resource in the token's scopes, or superuser,",

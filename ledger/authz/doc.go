@@ -1,8 +1,8 @@
-// Package authz decides who may do what.
+// Package authz authorizes operations of principals on tokens and accounts.
 //
 // A [Principal] is the caller of a request: a token, or a person with a session.
-// A [Rule] names, for each [Operation], the relations between a principal and the
-// target of which one is enough. [Authorizer.Authorize] evaluates the rule
+// The rule of an [Operation] lists relations between a principal and the target,
+// one of which is enough. [Authorizer.Authorize] evaluates the rule
 // against the index.
 //
 // An operation that escalates gives a token more rights or a longer lifetime. It

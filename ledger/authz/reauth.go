@@ -8,8 +8,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/errdefs"
 )
 
-// MaxAuthAge is how old a person's authentication may be for an operation that
-// asks for a recent one.
+// MaxAuthAge is the maximum age of a person's authentication for an operation that
+// requires a recent one.
 const MaxAuthAge = 5 * time.Minute
 
 // maxClockDifference bounds the difference between the clocks of two ledgers

@@ -57,7 +57,7 @@ var relations = []relation{
 	relSuperuser, relSiteAdmin, relAccountAdmin, relOwner, relAccount, relWhole, relToken, relAuditor, relAnyone,
 }
 
-// relationNeeds says, for an error, what a principal needs for a relation.
+// relationNeeds describes each relation for errors.
 var relationNeeds = map[relation]string{
 	relSuperuser:    "the permission superuser",
 	relSiteAdmin:    "admin on every resource in the token's scopes",
@@ -70,7 +70,7 @@ var relationNeeds = map[relation]string{
 	relAnyone:       "a token or a session",
 }
 
-// rule says who may do an operation. One of the relations is enough.
+// rule lists the relations that allow an operation. One of them is enough.
 type rule struct {
 	op   Operation
 	verb string // names the operation in 'tokenledger auth can-i'
@@ -84,7 +84,7 @@ type rule struct {
 	reauth bool
 }
 
-// rules is all of who may do what. authority.md is generated from it.
+// rules lists the rule of every operation. authority.md is generated from it.
 var rules = []rule{
 	{
 		op: CreateToken, verb: "create token",

@@ -9,7 +9,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Progress says how far the events up to a position are in force, node by node. If
+// Progress is the state of a wait for the events up to a position, node by node. If
 // it is complete, it is the content of a receipt.
 type Progress struct {
 	Complete bool

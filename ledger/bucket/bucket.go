@@ -74,7 +74,7 @@ const lostTimeout = 5 * time.Second
 // the server would remove superseded revisions without erasing them.
 const maxRevisions = 1 << 30
 
-// Config names a bucket and says how it is created.
+// Config configures a bucket.
 type Config struct {
 	Name        string // required
 	Description string

@@ -73,7 +73,7 @@ func Open(ctx context.Context, js jetstream.JetStream, replicas int, create bool
 	return &Directory{bucket: b}, nil
 }
 
-// Reservation says which account has a login.
+// Reservation assigns a login to an account.
 type Reservation struct {
 	Account events.AccountID  `json:"account"`
 	Key     events.CommandKey `json:"key,omitempty"` // of the command that reserved the login

@@ -17,20 +17,21 @@ import (
 	"github.com/minio/highwayhash"
 )
 
-// The server keeps messages in block files, one record after another. A record
-// is a header of 22 bytes, the subject, the headers, the data and a checksum:
+// The server stores messages in block files, one record after another. A record
+// has a header of 22 bytes, the subject, the headers, the data and a checksum. The
+// header is:
 //
-//	length     4 bytes, with a bit that says whether there are headers
+//	length     4 bytes, with a bit that is set if there are headers
 //	sequence   8 bytes, with bits for an erased message and for a tombstone
 //	time       8 bytes
 //	subject    2 bytes: its length
 //
-// The server truncates a block at the first record whose checksum is wrong. So
-// the blocks are read here before it opens them.
+// The server truncates a block at the first record with a wrong checksum. So this
+// package verifies the blocks before the server opens them.
 const (
 	recordHeader   = 22
 	recordChecksum = 8
-	largestRecord  = 32 << 20
+	maxRecord      = 32 << 20
 
 	headersBit   = 1 << 31
 	erasedBit    = 1 << 63
@@ -45,8 +46,8 @@ type record struct {
 	length   int
 }
 
-// blockHash returns the hash of a block's checksums. It detects accidents; it
-// keeps nobody from changing a block on purpose.
+// blockHash returns the hash for a block's checksums. It detects accidental damage.
+// It does not prevent deliberate changes.
 func blockHash(store string, block int) (*highwayhash.Digest64, error) {
 	key := sha256.Sum256([]byte(store + "-" + strconv.Itoa(block)))
 	return highwayhash.NewDigest64(key[:])
@@ -66,8 +67,8 @@ func parseRecord(b []byte, hash *highwayhash.Digest64) (record, error) {
 		before += 4
 	}
 	switch {
-	case length > largestRecord || int(length) < before+recordChecksum:
-		return record{}, errors.New("a record has an impossible length")
+	case length > maxRecord || int(length) < before+recordChecksum:
+		return record{}, errors.New("a record has an invalid length")
 	case int(length) > len(b):
 		return record{}, errors.New("the block ends within a record")
 	}
@@ -88,7 +89,7 @@ func parseRecord(b []byte, hash *highwayhash.Digest64) (record, error) {
 	}, nil
 }
 
-// wholeRecord reports whether a whole record begins anywhere in b.
+// wholeRecord reports whether an intact record begins anywhere in b.
 func wholeRecord(b []byte, hash *highwayhash.Digest64) bool {
 	for i := range b {
 		if len(b)-i < recordHeader+recordChecksum {
@@ -101,13 +102,13 @@ func wholeRecord(b []byte, hash *highwayhash.Digest64) bool {
 	return false
 }
 
-// storeFault is what is wrong with the block files of a store.
+// storeFault is damage in a file of a store.
 type storeFault struct {
 	file   string
 	offset int
 	why    string
-	// torn says that the last block ends there with nothing whole behind. A
-	// write that a crash interrupted looks the same.
+	// torn means that no intact record follows in the last block. A write that a crash
+	// interrupted looks the same.
 	torn bool
 }
 
@@ -135,9 +136,9 @@ func blockNumbers(msgs string) ([]int, error) {
 	return numbers, nil
 }
 
-// readBlocks reads all records of a store, verifies their checksums and passes
-// them to each, which may be called with the same slices again. An error that is
-// a storeFault is about the blocks; others are about reading them.
+// readBlocks reads all records of a store, verifies their checksums and passes them
+// to each. The slices of a record are valid only during the call. Damage is a
+// storeFault; other errors are failures to read.
 func readBlocks(ctx context.Context, store, name string, each func(record) error) error {
 	msgs := filepath.Join(store, "msgs")
 	numbers, err := blockNumbers(msgs)
@@ -154,7 +155,7 @@ func readBlocks(ctx context.Context, store, name string, each func(record) error
 			return err
 		}
 		if bytes.HasPrefix(b, []byte("cmp")) {
-			continue // compressed, which only an administrator can ask for
+			continue // compressed; only an administrator can turn that on
 		}
 		hash, err := blockHash(name, number)
 		if err != nil {
@@ -176,8 +177,8 @@ func readBlocks(ctx context.Context, store, name string, each func(record) error
 	return nil
 }
 
-// contiguous checks that records are those of a log from which nothing is ever
-// removed: 1, 2, 3, and so on.
+// contiguous checks that records have the positions 1, 2, 3 and so on, and that
+// none is removed.
 type contiguous struct{ last uint64 }
 
 func (c *contiguous) next(r record) error {

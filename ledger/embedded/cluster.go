@@ -134,7 +134,7 @@ func (c *Cluster) options(opts *server.Options, creds *Credentials) error {
 		Advertise: c.own(creds.Hosts, port),
 	}
 	// The loop that listens for clients also starts the routes, so the server
-	// listens from the start. Server.Listen says why that is safe.
+	// listens from the start. Server.Listen explains why that is safe.
 	opts.DontListen = false
 	return nil
 }

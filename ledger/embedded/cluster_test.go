@@ -231,7 +231,7 @@ func TestKindsOfStore(t *testing.T) {
 	if err := s.Shutdown(testContext(t)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Start(testContext(t), k.configs[0]); err == nil || !strings.Contains(err.Error(), "kept alone") {
+	if _, err := Start(testContext(t), k.configs[0]); err == nil || !strings.Contains(err.Error(), "of a single ledger") {
 		t.Errorf("a cluster on the store of a ledger alone: %v", err)
 	}
 	k.configs[0].Dir = t.TempDir()

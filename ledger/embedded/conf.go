@@ -6,11 +6,10 @@ import (
 	"strings"
 )
 
-// ServerConfig returns the configuration of servers of one's own that are to
-// keep the log, instead of those in the ledgers' processes. It has the same
-// accounts and permissions as theirs.
-//
-// What differs between the servers it takes from their environment.
+// ServerConfig returns a configuration file for external nats-server processes that
+// store the log in place of the servers in the ledgers' processes. It has the same
+// accounts and permissions. Settings that differ between the servers come from
+// environment variables.
 func ServerConfig(members Members) string {
 	var routes []string
 	var hosts []string
@@ -31,21 +30,21 @@ func ServerConfig(members Members) string {
 }
 
 const confText = "" +
-	"# Configuration of nats-server for a log of tokenledger that is kept outside of the ledgers' processes: the ledgers\n" +
-	"# are started with --nats and not with --nats-cluster. Written by tokenledger nats init, and again whenever it adds a\n" +
-	"# name: change it by way of the environment. nats-server -c nats.conf on each machine needs these variables:\n" +
+	"# Configuration of external nats-server processes that store the log of tokenledger. Start the ledgers with --nats,\n" +
+	"# not with --nats-cluster. tokenledger nats init wrote this file, and overwrites it when it adds a name, so set what\n" +
+	"# differs in the environment. Run nats-server -c nats.conf on each machine with these variables:\n" +
 	`#
-#   NATS_NAME     the server's name, another one on each; it stays the same for the life of its store
-#   NATS_CLIENT   host:port where ledgers and verifiers connect, as in 10.0.0.1:7603
-#   NATS_CLUSTER  host:port where the other servers connect, as in 10.0.0.1:7604
-` +
-	"#   NATS_ROUTE    host:port by which the others reach it, with a host that its certificate is good for, as in l1.example:7604\n" +
-	`#   NATS_STORE    folder of the streams; on a disk of its own, closed to other users
-#   NATS_CERT     tls.crt, from the folder nodes/<name> of the ledger that has the server's host
-#   NATS_CERT_KEY tls.key, from there
+#   NATS_NAME     unique name of the server; it must not change while the server has its store
+#   NATS_CLIENT   host:port for connections of ledgers and verifiers, for example 10.0.0.1:7603
+#   NATS_CLUSTER  host:port for connections of the other servers, for example 10.0.0.1:7604
+#   NATS_ROUTE    host:port at which the others reach this server, for example l1.example:7604; its certificate
+#                 must be valid for the host
+#   NATS_STORE    folder for the streams, on a disk of its own and not accessible to other users
+#   NATS_CERT     tls.crt from the folder nodes/<name> of the ledger with this server's host
+#   NATS_CERT_KEY tls.key from the same folder
 #   NATS_CA       ca.crt
 #
-# The hosts that the certificates are good for:
+# Hosts that the certificates are valid for:
 %s
 
 server_name: $NATS_NAME
@@ -62,7 +61,8 @@ tls: {
 
 jetstream: {
   store_dir: $NATS_STORE
-  # What was acknowledged is on disk. The default is to sync every two minutes, and a power cut loses it.
+  # Sync each message before it is acknowledged. By default the server syncs every two minutes, and a power cut loses
+  # acknowledged messages.
   sync_interval: always
   max_file_store: %d
   max_memory_store: %d
@@ -71,7 +71,7 @@ jetstream: {
 cluster: {
   name: %s
   listen: $NATS_CLUSTER
-  # Servers tell each other where they are, and by default that is an address, for which no certificate may be good.
+  # By default servers announce IP addresses, for which their certificates may not be valid.
   advertise: $NATS_ROUTE
   no_advertise: true
   tls: {
@@ -80,17 +80,18 @@ cluster: {
     ca_file: $NATS_CA
     verify: true
     min_version: "1.3"
-    # Only these are servers. Without this, a verifier's certificate would do, and permissions do not bind a server.
+    # Accept only the ledgers' certificates. Otherwise a verifier could connect as a server, and permissions do not
+    # apply to servers.
     pinned_certs: [
 %s
     ]
   }
-  # All servers, this one included. Change them where the hosts or ports are others.
+  # All servers, including this one. If hosts or ports differ, correct them after each nats init.
   routes: [
 %s
   ]
 }
 
-# Who may do what. The accounts are apart because permissions alone would not hold: an answer goes to the subject that a
-# request names, without asking whether whoever asked may publish there.
+# Accounts and permissions. Ledgers and verifiers have separate accounts because permissions alone are not enough: the
+# server sends an answer to the subject that a request names, without checking that the client may publish there.
 %s`

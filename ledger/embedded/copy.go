@@ -19,8 +19,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
-// ErrCopyDamaged reports that this server's own copy of the log is not whole:
-// a file of its store is missing, changed or cut.
+// ErrCopyDamaged reports that this server's own copy of the log is damaged: a file
+// of its store is missing, changed or truncated.
 var ErrCopyDamaged = errors.New("this ledger's own copy of the log is damaged")
 
 // Copy is the range of positions that a server's own copy of the log holds.
@@ -28,24 +28,25 @@ type Copy struct {
 	First, Last events.Position // zero if it is empty
 }
 
-// markFile says that a copy was found damaged while it was in use.
+// markFile marks a copy that was found damaged while it was in use.
 const markFile = "damaged"
 
-// MarkDamaged notes that the copy in dir is damaged, so that the next CheckCopy
-// says so, whatever it finds itself.
+// MarkDamaged marks the copy in dir as damaged. The next CheckCopy then reports it
+// as damaged even if it finds no damage itself.
 func MarkDamaged(dir, why string) error {
 	return disk.ReplaceExclusive(filepath.Join(dir, markFile), []byte(why+"\n"))
 }
 
-// CheckCopy reads the store in dir, which no server may have open, before one
-// does: a server cuts off what it cannot read, and goes on with the rest. It
-// checks the checksum of every record, that LEDGER has every position from 1 to
-// its last, and in a cluster of so many members what the server keeps of its
-// votes. It returns an ErrCopyDamaged that names the file.
+// CheckCopy checks the store in dir before a server opens it, because a server
+// truncates a block that it cannot read and continues. No server may have the store
+// open. CheckCopy verifies the checksum of every record and that LEDGER has every
+// position from 1 to its last. In a cluster, it also verifies the Raft files of the
+// server; members is the number of members. The error is an ErrCopyDamaged that
+// names the file.
 //
-// The end of the last block may be a write that a crash interrupted. A server of
-// a cluster restores such an end from its raft log, and CheckCopy removes the
-// index that would hide the gap. A server alone has acknowledged nothing there.
+// The last block may end in a write that a crash interrupted. A clustered server
+// restores it from its Raft log; CheckCopy removes the index that would hide the
+// gap. A single server has not acknowledged that write.
 func CheckCopy(ctx context.Context, dir string, members int) (Copy, error) {
 	c, err := checkCopy(ctx, dir, members)
 	var fault *storeFault
@@ -62,15 +63,15 @@ func checkCopy(ctx context.Context, dir string, members int) (Copy, error) {
 	clustered := members > 1
 	store := filepath.Join(dir, server.JetStreamStoreDir)
 	if why, err := os.ReadFile(filepath.Join(dir, markFile)); err == nil {
-		return Copy{}, &storeFault{file: store, why: "found while it was in use: " + strings.TrimSpace(string(why))}
+		return Copy{}, &storeFault{file: store, why: "damage found while in use: " + strings.TrimSpace(string(why))}
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		return Copy{}, err
 	}
-	peaceful, err := checkSeal(dir)
+	cleanStop, err := checkSeal(dir)
 	if err != nil {
 		return Copy{}, err
 	}
-	durable := uint64(0) // what the blocks of LEDGER hold in any case
+	durable := uint64(0) // position up to which the blocks of LEDGER must be complete
 	if clustered {
 		groups, err := folders(filepath.Join(store, systemAccount, "_js_"))
 		if err != nil {
@@ -97,23 +98,23 @@ func checkCopy(ctx context.Context, dir string, members int) (Copy, error) {
 		if name == events.StreamName {
 			each = log.next
 		}
-		if err := checkStream(ctx, stream, clustered, peaceful, each); err != nil {
+		if err := checkStream(ctx, stream, clustered, cleanStop, each); err != nil {
 			return Copy{}, err
 		}
 	}
 	if log.last < durable {
 		return Copy{}, &storeFault{
 			file: filepath.Join(store, ledgerAccount, "streams", events.StreamName),
-			why:  fmt.Sprintf("it ends at position %d, and has held position %d", log.last, durable),
+			why:  fmt.Sprintf("ends at position %d, but a Raft snapshot covers position %d", log.last, durable),
 		}
 	}
 	return Copy{First: events.Position(min(1, log.last)), Last: events.Position(log.last)}, nil
 }
 
 // checkStream checks the store of a stream.
-func checkStream(ctx context.Context, dir string, clustered, peaceful bool, each func(record) error) error {
+func checkStream(ctx context.Context, dir string, clustered, cleanStop bool, each func(record) error) error {
 	name, last := filepath.Base(dir), uint64(0)
-	if clustered { // a server alone refuses what it cannot load
+	if clustered { // a single server refuses a stream that it cannot load
 		if _, err := readMeta(dir); err != nil {
 			return err
 		}
@@ -123,7 +124,7 @@ func checkStream(ctx context.Context, dir string, clustered, peaceful bool, each
 		return each(r)
 	})
 	var fault *storeFault
-	if errors.As(err, &fault) && fault.torn && !peaceful {
+	if errors.As(err, &fault) && fault.torn && !cleanStop {
 		err = nil
 	}
 	if err != nil || !clustered {
@@ -131,8 +132,8 @@ func checkStream(ctx context.Context, dir string, clustered, peaceful bool, each
 	}
 	index := filepath.Join(dir, "msgs", "index.db")
 	claimed, err := indexEnd(index, name)
-	if info, stat := os.Stat(index); err == nil && peaceful && stat == nil && info.Size() == 0 {
-		err = &storeFault{file: index, why: "it is empty since the last stop"}
+	if info, stat := os.Stat(index); err == nil && cleanStop && stat == nil && info.Size() == 0 {
+		err = &storeFault{file: index, why: "became empty after the last clean stop"}
 	}
 	switch {
 	case err == nil && claimed <= last && fault == nil:
@@ -140,15 +141,15 @@ func checkStream(ctx context.Context, dir string, clustered, peaceful bool, each
 	case err != nil && !errors.As(err, new(*storeFault)):
 		return err
 	case name == events.StreamName:
-		// From an index that knows more than the blocks the server would take
-		// the end of the log, and never fill the positions between. Without one
-		// it reads the blocks.
+		// If the index is ahead of the blocks, the server would take the end of the
+		// log from the index and never fill the gap. Without an index it reads the
+		// blocks.
 		if err := os.Remove(index); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		return nil
-	case err != nil && peaceful:
-		return err // what was removed from such a stream is known by its index
+	case err != nil && cleanStop:
+		return err // only the index knows which messages were removed
 	}
 	return nil
 }
@@ -163,14 +164,14 @@ func indexEnd(file, stream string) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	bad := &storeFault{file: file, why: "it has a wrong checksum"}
+	bad := &storeFault{file: file, why: "wrong checksum"}
 	end := len(b) - recordChecksum
 	if end < 2 || !bytes.Equal(b[end:], digest64(stream, b[:end])) {
 		return 0, bad
 	}
-	rest := b[2:end] // version
-	// Messages, bytes, the first position and its time, the last position. All
-	// numbers have the same length, whether signed or not.
+	rest := b[2:end] // after the version
+	// The fields are messages, bytes, first position, its time, last position. Signed
+	// and unsigned varints have the same length.
 	var last uint64
 	for range 5 {
 		v, n := binary.Uvarint(rest)
@@ -182,8 +183,8 @@ func indexEnd(file, stream string) (uint64, error) {
 	return last, nil
 }
 
-// folders lists the folders in a folder, none if it does not exist. The server
-// marks what it is deleting with a dot.
+// folders lists the folders in dir, none if dir does not exist. It skips folders
+// that the server is deleting, whose names begin with a dot.
 func folders(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -198,9 +199,9 @@ func folders(dir string) ([]string, error) {
 	return list, err
 }
 
-// ScrubCopy reads the blocks of LEDGER while the server uses them, with a pause
-// after each record that pace makes. It returns an ErrCopyDamaged that names the
-// file. What the server is writing just then is left to the next time.
+// ScrubCopy verifies the blocks of LEDGER while the server uses them. It calls pace
+// after each record to limit its speed. The error is an ErrCopyDamaged that names
+// the file. A record that is being written is checked by the next run.
 func ScrubCopy(ctx context.Context, dir string, pace func(bytes int)) error {
 	store := filepath.Join(dir, server.JetStreamStoreDir, ledgerAccount, "streams", events.StreamName)
 	var seen storeFault
@@ -215,10 +216,10 @@ func ScrubCopy(ctx context.Context, dir string, pace func(bytes int)) error {
 			return err
 		}
 		if fault.torn {
-			return nil // or it has begun to write, and not ended
+			return nil // the server may be writing the record
 		}
-		// A block that was being written while it was read is whole the next
-		// time, because records are written once.
+		// A block that was being written during the read is whole at the second try,
+		// because records are written once.
 		if try > 0 && *fault == seen {
 			return fmt.Errorf("%w: %w", ErrCopyDamaged, fault)
 		}
@@ -229,9 +230,9 @@ func ScrubCopy(ctx context.Context, dir string, pace func(bytes int)) error {
 	}
 }
 
-// Quarantine moves the store in dir, which no server may have open, to a folder
-// beside it, and returns that folder. Nothing is deleted. The ledger then has an
-// empty disk.
+// Quarantine moves the store in dir to a new folder beside it, and returns that
+// folder. It deletes nothing. No server may have the store open. Afterwards the
+// ledger has an empty store.
 func Quarantine(dir string, now time.Time) (string, error) {
 	store := filepath.Join(dir, server.JetStreamStoreDir)
 	to := filepath.Join(dir, "damaged-"+now.UTC().Format("20060102T150405.000Z"))
@@ -241,7 +242,7 @@ func Quarantine(dir string, now time.Time) (string, error) {
 	if err := os.Mkdir(store, 0o700); err != nil {
 		return "", fmt.Errorf("quarantine a damaged copy of the log: %w", err)
 	}
-	// The mark goes last: until then the next start does this again.
+	// Remove the mark last. If this fails, the next start runs Quarantine again.
 	for _, name := range []string{sealFile, markFile} {
 		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return "", fmt.Errorf("quarantine a damaged copy of the log: %w", err)
@@ -250,12 +251,12 @@ func Quarantine(dir string, now time.Time) (string, error) {
 	return to, disk.SyncDir(dir)
 }
 
-// Held returns what this server itself holds of LEDGER, and an ErrCopyDamaged if
-// it lacks positions. It says nothing of what is on the disk.
+// Held returns the range of LEDGER that this server holds, as the server reports
+// it, and an ErrCopyDamaged if positions are missing. It does not read the disk.
 func (s *Server) Held() (Copy, error) {
 	detail, err := s.ns.JszAccount(&server.JSzOptions{Account: ledgerAccount, Streams: true})
 	if err != nil {
-		return Copy{}, fmt.Errorf("look at this ledger's copy of the log: %w", err)
+		return Copy{}, fmt.Errorf("read the state of this ledger's copy of the log: %w", err)
 	}
 	for _, stream := range detail.Streams {
 		if stream.Name != events.StreamName {
@@ -268,7 +269,7 @@ func (s *Server) Held() (Copy, error) {
 		}
 		if st.LastSeq > 0 && st.FirstSeq != 1 || st.NumDeleted > 0 || st.Lost != nil || st.Msgs != st.LastSeq {
 			return c, fmt.Errorf(
-				"%w: it has %d of the positions %d to %d",
+				"%w: it has only %d of the positions %d to %d",
 				ErrCopyDamaged,
 				st.Msgs,
 				st.FirstSeq,
@@ -280,17 +281,17 @@ func (s *Server) Held() (Copy, error) {
 	return Copy{}, nil
 }
 
-// RaftState is how far one server is in one of the cluster's raft groups.
+// RaftState is the state of one server in one of the cluster's Raft groups.
 type RaftState struct {
-	ID      string `json:"id"`      // of the server, within raft
-	Leader  string `json:"leader"`  // its id, empty if the server knows of none
-	Term    uint64 `json:"term"`    // of the last election that it knows of
-	Last    uint64 `json:"last"`    // entry in its log
-	Applied uint64 `json:"applied"` // last entry that is committed, and in its streams
+	ID      string `json:"id"`      // the server's id within Raft
+	Leader  string `json:"leader"`  // the leader's id, empty if unknown
+	Term    uint64 `json:"term"`    // term of the last election
+	Last    uint64 `json:"last"`    // last entry in the server's Raft log
+	Applied uint64 `json:"applied"` // last entry that is committed and applied
 }
 
-// RaftStates returns how far this server is in each raft group: name -> state.
-// It is empty while the server holds its streams closed.
+// RaftStates returns the state of this server in each Raft group, by the group's
+// name. It is empty while the server keeps its streams closed.
 func (s *Server) RaftStates() map[string]RaftState {
 	states := map[string]RaftState{}
 	for _, account := range []string{"", ledgerAccount} {

@@ -162,7 +162,7 @@ func TestDamageAfterACrash(t *testing.T) {
 	if err := os.Truncate(filepath.Join(of, "jetstream/LEDGER/streams/LEDGER/msgs/1.blk"), 100); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := CheckCopy(t.Context(), of, 3); !errors.Is(err, ErrCopyDamaged) || !strings.Contains(err.Error(), "has held position 50") {
+	if _, err := CheckCopy(t.Context(), of, 3); !errors.Is(err, ErrCopyDamaged) || !strings.Contains(err.Error(), "covers position 50") {
 		t.Errorf("a log that ends early: %v", err)
 	}
 	// A folder that is gone is as a log that ends early.

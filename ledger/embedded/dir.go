@@ -13,23 +13,23 @@ import (
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
-// ErrFolder reports a folder that is no place for secrets, because another user may
-// write it.
+// ErrFolder reports a folder that is not safe for secrets, because another user can
+// write to it.
 var ErrFolder = errors.New("folder is not safe for secrets")
 
-// takeDir makes dir ready for a server, and keeps others out of it until
-// release is called. Two servers on the same files would ruin them.
+// takeDir prepares dir for a server and locks it until release is called. Two
+// servers on the same files would destroy them.
 func takeDir(dir string) (release func(), err error) {
 	defer func() {
 		if errors.Is(err, fs.ErrPermission) {
 			err = fmt.Errorf("%w: give the folder to the user that runs the ledger, or choose another", err)
 		}
 	}()
-	// dir itself may be a mount or a folder that holds other things too, so
-	// only what is the server's own is closed to others where it exists.
+	// dir itself may be a mount, or hold other files, so its mode stays. Only the
+	// server's own folder is closed to other users.
 	store := filepath.Join(dir, server.JetStreamStoreDir)
 	if err := os.MkdirAll(store, 0o700); err != nil {
-		return nil, fmt.Errorf("make the store folder: %w", err)
+		return nil, fmt.Errorf("create the store folder: %w", err)
 	}
 	if err := os.Chmod(store, 0o700); err != nil {
 		return nil, fmt.Errorf("close the store folder to other users: %w", err)
@@ -40,14 +40,14 @@ func takeDir(dir string) (release func(), err error) {
 	}
 	if err := disk.Lock(f); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("another server uses %s: stop it, or choose another folder: %w", dir, err)
+		return nil, fmt.Errorf("%s is in use by another server: stop it, or choose another folder: %w", dir, err)
 	}
 	return func() { f.Close() }, nil
 }
 
-// checkKind refuses a folder whose streams a server of the other kind keeps. To
-// a cluster, streams that it did not make are left over from something, and it
-// deletes them; a server alone would take one copy for the whole.
+// checkKind refuses to start a clustered server on a single server's folder, and a
+// single server on a clustered server's folder. A cluster deletes streams that it
+// did not create. A single server would treat one copy as the whole log.
 func checkKind(dir string, clustered bool) error {
 	store := filepath.Join(dir, server.JetStreamStoreDir)
 	has := func(elem ...string) (bool, error) {
@@ -68,15 +68,15 @@ func checkKind(dir string, clustered bool) error {
 	switch {
 	case clustered && stream && !meta:
 		return fmt.Errorf(
-			"%s has a log that one ledger kept alone, and a cluster would delete it: start it as before, without a cluster, or restore its backup into one",
+			"%s holds the log of a single ledger, which a cluster would delete: start the ledger as before, without a cluster, or restore a backup into the cluster",
 			dir,
 		)
 	case !clustered && meta:
-		return fmt.Errorf("%s has a cluster's copy of a log: start it as a member of the cluster, as before", dir)
+		return fmt.Errorf("%s holds a cluster's copy of a log: start the ledger as a member of the cluster, as before", dir)
 	}
 	return nil
 }
 
-// systemAccount is the server's own; its folder holds what the servers of a
-// cluster agree on.
+// systemAccount is the server's own account. Its folder holds the Raft groups of a
+// cluster.
 const systemAccount = "$SYS"

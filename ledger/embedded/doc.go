@@ -70,7 +70,7 @@
 //	<dir>/lock         held while a server uses the folder
 //	<dir>/jetstream    the server's files, accessible to the owner only
 //	<dir>/sealed.json  sizes and checksums of its files, while it is stopped
-//	<dir>/damaged      says that the copy was found damaged while it was in use
+//	<dir>/damaged      marks a copy that was found damaged while in use
 //	<dir>/damaged-*    copies in quarantine
 //
 // [Issue] describes a folder of credentials.

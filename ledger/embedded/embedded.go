@@ -37,7 +37,7 @@ const maxPayload = events.MaxSize + 64<<10
 // the server would take three quarters of the machine's memory.
 const maxMemory = 64 << 20
 
-// Config says where the server stores its streams and who may connect.
+// Config configures a [Server].
 type Config struct {
 	// Dir is the folder for the streams. Required. It is created if it does not
 	// exist.

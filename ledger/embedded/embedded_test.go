@@ -367,7 +367,7 @@ func TestStartSaysWhatToDo(t *testing.T) {
 		},
 		{
 			"folder is a file", func(c *Config) { c.Dir = file },
-			[]string{"make the store folder", file, "not a directory"},
+			[]string{"create the store folder", file, "not a directory"},
 		},
 		{"store is a file", func(c *Config) {
 			if err := os.WriteFile(filepath.Join(c.Dir, "jetstream"), nil, 0o600); err != nil {
@@ -418,7 +418,7 @@ func TestFailedStartFreesTheFolder(t *testing.T) {
 func TestFolderHasOneServer(t *testing.T) {
 	k := startKit(t)
 	_, err := Start(testContext(t), k.cfg)
-	if err == nil || !strings.Contains(err.Error(), "another server uses "+k.cfg.Dir) {
+	if err == nil || !strings.Contains(err.Error(), k.cfg.Dir+" is in use by another server") {
 		t.Fatalf("a second Start = %v, want a refusal", err)
 	}
 	k.stop()

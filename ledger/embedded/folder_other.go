@@ -2,6 +2,6 @@
 
 package embedded
 
-// CheckFolder does nothing where modes say nothing about who can write: there,
-// it is up to the operator that nobody else writes the folder.
+// CheckFolder does nothing on systems without Unix file modes. There, the operator
+// must make sure that other users cannot write to the folder.
 func CheckFolder(string) error { return nil }

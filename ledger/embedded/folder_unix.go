@@ -37,7 +37,7 @@ func CheckFolder(path string) error {
 	return nil
 }
 
-// checkOwn looks at the folder itself.
+// checkOwn checks the folder itself.
 func checkOwn(path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -46,19 +46,19 @@ func checkOwn(path string) error {
 	uid, gid := owner(info)
 	mode := info.Mode()
 	const group, others = 0o020, 0o002
-	// The group of a user alone, as distributions make it, is nobody else's.
+	// Distributions give each user a private group with the user's id.
 	private := uid == gid && ours(uid)
 	switch {
 	case !ours(uid):
 		return fmt.Errorf(
-			"%w: %s belongs to user %d: give it to the user that runs this program (chown), or name another folder",
+			"%w: %s belongs to user %d: give it to the user that runs this program (chown), or choose another folder",
 			ErrFolder,
 			path,
 			uid,
 		)
 	case mode&others != 0, mode&group != 0 && !private:
 		return fmt.Errorf(
-			"%w: other users may write %s (mode %04o), and could plant files or links in it: chmod go-w it, and look at what is in it first",
+			"%w: other users can write to %s (mode %04o) and could plant files or links in it: check its content, then run chmod go-w",
 			ErrFolder,
 			path,
 			mode.Perm(),
@@ -67,8 +67,8 @@ func checkOwn(path string) error {
 	return nil
 }
 
-// checkAbove looks at a part of the way to the folder. In a sticky folder nobody
-// renames what is another's.
+// checkAbove checks a parent of the folder, or a link on its path. In a sticky
+// folder, users cannot rename files of others.
 func checkAbove(path string, itself bool) error {
 	info, err := os.Lstat(path)
 	if err != nil || itself {
@@ -80,14 +80,14 @@ func checkAbove(path string, itself bool) error {
 	switch {
 	case !ours(uid):
 		return fmt.Errorf(
-			"%w: %s, on the way to it, belongs to user %d, who could put another in its place",
+			"%w: its parent %s belongs to user %d, who could replace the folder",
 			ErrFolder,
 			path,
 			uid,
 		)
 	case !link && info.Mode()&others != 0 && info.Mode()&fs.ModeSticky == 0:
 		return fmt.Errorf(
-			"%w: other users may write %s, on the way to it (mode %04o), and could put another in its place",
+			"%w: other users can write to its parent %s (mode %04o) and could replace the folder",
 			ErrFolder,
 			path,
 			info.Mode().Perm(),

@@ -109,7 +109,7 @@ func issue(dir string, requests []Request) (Members, error) {
 	return p.apply(dir)
 }
 
-// issuePlan is what [Issue] has to do in a folder.
+// issuePlan lists the changes that [Issue] makes in a folder.
 type issuePlan struct {
 	members Members   // those that exist; nil if the folder has no authority yet
 	missing []Request // nodes to create credentials for

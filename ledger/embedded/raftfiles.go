@@ -17,20 +17,20 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 )
 
-// A raft group's folder holds its log in block files, the last snapshot, the
-// term and vote, and the members. The first two have checksums, the others have
-// none: what can be checked of them is that they fit to the rest, and after a
-// stop in peace the seal has their checksums.
+// The folder of a Raft group holds the group's log in block files, its last
+// snapshot, its term and vote, and its members. The first two have checksums. The
+// others have none: this file checks that they fit the rest, and after a clean stop
+// the seal has their checksums.
 
-// raftGroup is what a raft group's folder says.
+// raftGroup is the content of a Raft group's folder.
 type raftGroup struct {
-	stream string // whose messages it orders, empty if it is another group
-	// snapshot is the last position of the stream that the last snapshot names.
-	// Messages up to there are in the stream's blocks, and synced.
+	stream string // the stream that the group replicates, empty for another group
+	// snapshot is the stream's last position in the last snapshot. Messages up to
+	// there are in the stream's blocks and synced.
 	snapshot uint64
 }
 
-// digest64 is the checksum that the server puts to a file.
+// digest64 returns the checksum that the server adds to a file.
 func digest64(name string, parts ...[]byte) []byte {
 	key := sha256.Sum256([]byte(name))
 	hash, err := highwayhash.NewDigest64(key[:])
@@ -49,8 +49,8 @@ type storeMeta struct {
 	Metadata map[string]string `json:"metadata"`
 }
 
-// readMeta reads what a store says of itself, and checks its checksum. A store
-// that was being made when the process crashed may lack it.
+// readMeta reads a store's metadata file and verifies its checksum. The file may be
+// missing if the process crashed while the server created the store.
 func readMeta(store string) (storeMeta, error) {
 	var meta storeMeta
 	name := filepath.Join(store, server.JetStreamMetaFile)
@@ -69,7 +69,7 @@ func readMeta(store string) (storeMeta, error) {
 		return meta, err
 	}
 	if want := hex.EncodeToString(digest64(filepath.Base(store), raw)); want != string(sum) {
-		return meta, &storeFault{file: name, why: "it has a wrong checksum"}
+		return meta, &storeFault{file: name, why: "wrong checksum"}
 	}
 	if err := json.Unmarshal(raw, &meta); err != nil {
 		return meta, &storeFault{file: name, why: err.Error()}
@@ -77,7 +77,7 @@ func readMeta(store string) (storeMeta, error) {
 	return meta, nil
 }
 
-// checkGroup checks the folder of a raft group.
+// checkGroup checks the folder of a Raft group.
 func checkGroup(ctx context.Context, dir string, members int) (raftGroup, error) {
 	var g raftGroup
 	meta, err := readMeta(dir)
@@ -99,7 +99,7 @@ func checkGroup(ctx context.Context, dir string, members int) (raftGroup, error)
 		}
 		g.snapshot = state.LastSeq
 	}
-	// Entries up to the snapshot may be gone, or there still.
+	// Entries up to the snapshot may have been removed.
 	last, term := index, uint64(0)
 	err = readBlocks(ctx, dir, name, func(r record) error {
 		switch {
@@ -110,13 +110,14 @@ func checkGroup(ctx context.Context, dir string, members int) (raftGroup, error)
 		case len(r.message) < 16:
 			return errors.New("an entry is too short")
 		}
-		// An entry that was replaced is followed by the one that replaced it.
+		// If an entry was replaced, its replacement comes later, with a lower or equal
+		// sequence.
 		last, term = r.sequence, binary.LittleEndian.Uint64(r.message[8:])
 		return nil
 	})
 	var fault *storeFault
 	if errors.As(err, &fault) && fault.torn {
-		err = nil // the server cuts it off; see 0014 for why that is safe
+		err = nil // the server truncates it; ops/design/0014 explains why that is safe
 	}
 	if err != nil {
 		return g, err
@@ -156,7 +157,7 @@ func lastSnapshot(dir, group string) (uint64, []byte, error) {
 	}
 	const header = 20 // term, index, length of the members
 	le := binary.LittleEndian
-	bad := &storeFault{file: file, why: "it has a wrong checksum"}
+	bad := &storeFault{file: file, why: "wrong checksum"}
 	if len(b) < header+recordChecksum {
 		return 0, nil, bad
 	}
@@ -166,17 +167,17 @@ func lastSnapshot(dir, group string) (uint64, []byte, error) {
 	case !bytes.Equal(b[end:], digest64(group, b[:end])), peers > end-header:
 		return 0, nil, bad
 	case le.Uint64(b) != term || le.Uint64(b[8:]) != index:
-		bad.why = "its name is another snapshot's"
+		bad.why = "holds another snapshot than its name says"
 		return 0, nil, bad
 	}
 	return index, b[header+peers : end], nil
 }
 
-// peerID is the length of a server's id within raft.
+// peerID is the length of a server's id within Raft.
 const peerID = 8
 
-// checkVote checks the file of the term and vote: the term is not below that of
-// the last entry. A vote that is forgotten could be given twice.
+// checkVote checks the file of the term and vote. Its term must not be below the
+// term of the last entry: a server that has forgotten its vote could vote twice.
 func checkVote(dir string, term uint64) error {
 	file := filepath.Join(dir, "tav.idx")
 	b, err := os.ReadFile(file)
@@ -187,12 +188,12 @@ func checkVote(dir string, term uint64) error {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return err
 	case len(b) != 8 && len(b) != 8+peerID:
-		return &storeFault{file: file, why: fmt.Sprintf("it has %d bytes", len(b))}
+		return &storeFault{file: file, why: fmt.Sprintf("has %d bytes; want 8 or %d", len(b), 8+peerID)}
 	case binary.LittleEndian.Uint64(b) < term:
 		have := binary.LittleEndian.Uint64(b)
-		return &storeFault{file: file, why: fmt.Sprintf("its term is %d, and the log's is %d", have, term)}
+		return &storeFault{file: file, why: fmt.Sprintf("has term %d, but the log has term %d", have, term)}
 	case !plainID(b[8:]):
-		return &storeFault{file: file, why: "it holds no server's id"}
+		return &storeFault{file: file, why: "does not hold a server's id"}
 	}
 	return nil
 }
@@ -207,7 +208,7 @@ func checkPeers(dir string, members int) error {
 	if err != nil {
 		return err
 	}
-	bad := &storeFault{file: file, why: "it does not list the members of the cluster"}
+	bad := &storeFault{file: file, why: "does not list the members of the cluster"}
 	if len(b) < 10 {
 		return bad
 	}

@@ -41,10 +41,10 @@ const (
 // share is a subject that the account VERIFIER imports from the account LEDGER.
 type share struct {
 	subject string
-	// stream says that messages come from LEDGER. Otherwise it is a service:
+	// stream means that messages come from LEDGER. Otherwise it is a service:
 	// requests go there, and answers return to the account that asked.
 	stream bool
-	// many says that a request has several answers.
+	// many means that a request has several answers.
 	many bool
 	// why is a comment in the configuration of external servers.
 	why string

@@ -17,24 +17,23 @@ import (
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
-// The seal is written when the server has stopped in peace, and removed before
-// the next one opens the store. It holds the size and checksum of each file
-// that nobody writes in between, so that damage to a file without checksums of
-// its own is found, and a file that ends early.
+// The seal is a list of files with size and checksum. It is written after a clean
+// stop of the server, and removed before the next server opens the store. It
+// detects truncated files, and damage to files without checksums of their own.
 
 const sealFile = "sealed.json"
 
-// sealed is what a seal says of one file.
+// sealed is the entry of one file in a seal.
 type sealed struct {
 	Size int64  `json:"size"`
 	Sum  string `json:"sum"`
 }
 
-// sealing is how much of a file's end is part of its checksum. Block files have
-// checksums of their own, and are too large to be read twice.
-const sealing = 64 << 10
+// sealedTail is the number of bytes at a file's end that its checksum covers. Block
+// files have checksums of their own and are too large to be read twice.
+const sealedTail = 64 << 10
 
-// sealable reports whether a file of the store is part of the seal.
+// sealable reports whether the seal lists a file of the store.
 func sealable(path string) bool {
 	switch name := filepath.Base(path); {
 	case strings.HasSuffix(name, ".blk"), strings.HasPrefix(name, "snap."):
@@ -48,13 +47,13 @@ func sealable(path string) bool {
 // discarded reports whether the server deletes a folder of the store. It renames
 // the folder and deletes it in a goroutine that its shutdown does not wait for,
 // so files in it disappear after the server has stopped. A purge leaves
-// "__msgs__" (and "__new_msgs__" while it runs), a deleted stream or raft group a
+// "__msgs__" (and "__new_msgs__" while it runs), a deleted stream or Raft group a
 // name with a dot.
 func discarded(folder string) bool {
 	return folder == "__msgs__" || folder == "__new_msgs__" || strings.HasPrefix(folder, ".")
 }
 
-// sealOf describes a file.
+// sealOf returns the entry of a file.
 func sealOf(path string) (sealed, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -66,7 +65,7 @@ func sealOf(path string) (sealed, error) {
 		return sealed{}, err
 	}
 	hash := sha256.New()
-	if _, err := f.Seek(max(0, info.Size()-sealing), io.SeekStart); err != nil {
+	if _, err := f.Seek(max(0, info.Size()-sealedTail), io.SeekStart); err != nil {
 		return sealed{}, err
 	}
 	if _, err := io.Copy(hash, f); err != nil {
@@ -75,7 +74,7 @@ func sealOf(path string) (sealed, error) {
 	return sealed{info.Size(), hex.EncodeToString(hash.Sum(nil))}, nil
 }
 
-// writeSeal seals the store of a server that has stopped.
+// writeSeal writes the seal of a stopped server's store.
 func writeSeal(dir string) error {
 	store := filepath.Join(dir, server.JetStreamStoreDir)
 	files := map[string]sealed{}
@@ -113,28 +112,28 @@ func checkSeal(dir string) (bool, error) {
 	}
 	files := map[string]sealed{}
 	if json.Unmarshal(raw, &files) != nil {
-		return false, nil // the seal itself is damaged; the files have to speak
+		return false, nil // the seal itself is damaged; treat it as missing
 	}
 	for name, want := range files {
 		path := filepath.Join(dir, server.JetStreamStoreDir, filepath.FromSlash(name))
 		switch got, err := sealOf(path); {
 		case errors.Is(err, fs.ErrNotExist):
-			return true, &storeFault{file: path, why: "it is missing since the last stop"}
+			return true, &storeFault{file: path, why: "missing since the last clean stop"}
 		case err != nil:
 			return true, err
 		case got.Size != want.Size:
 			return true, &storeFault{
 				file: path,
-				why:  fmt.Sprintf("it has %d bytes, and had %d at the last stop", got.Size, want.Size),
+				why:  fmt.Sprintf("has %d bytes, but had %d at the last clean stop", got.Size, want.Size),
 			}
 		case got != want:
-			return true, &storeFault{file: path, why: "it changed since the last stop"}
+			return true, &storeFault{file: path, why: "changed since the last clean stop"}
 		}
 	}
 	return true, nil
 }
 
-// breakSeal removes the seal, before the server opens the store.
+// breakSeal removes the seal. Call it before a server opens the store.
 func breakSeal(dir string) error {
 	if err := os.Remove(filepath.Join(dir, sealFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

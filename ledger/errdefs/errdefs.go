@@ -73,8 +73,7 @@ func NotFound(format string, args ...any) error {
 	return &notFoundError{text: fmt.Sprintf(format, args...)}
 }
 
-// ReauthError is an [ErrReauthRequired] that says how old an authentication may
-// be.
+// ReauthError is an [ErrReauthRequired] with the maximum age of an authentication.
 type ReauthError struct {
 	Operation string        // as in "create a token"
 	MaxAge    time.Duration // in whole minutes

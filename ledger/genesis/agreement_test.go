@@ -7,7 +7,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
-// answer is what a ledger says of one raft group.
+// answer is a ledger's report about one Raft group.
 func answer(name, leader string, term, last, applied uint64) Report {
 	return Report{Name: name, Open: true, Raft: map[string]embedded.RaftState{
 		"S": {ID: name, Leader: leader, Term: term, Last: last, Applied: applied},

@@ -18,8 +18,8 @@ const (
 	answersSubject = "node.began.answer."
 )
 
-// Answer tells other ledgers what report returns. While that is not known, or an
-// error, this ledger does not answer, and counts as missing.
+// Answer answers other ledgers with the result of report. While known is false, or
+// report fails, this ledger does not answer and counts as missing.
 func Answer(conn *nats.Conn, report func() (r Report, known bool, err error)) (*nats.Subscription, error) {
 	sub, err := conn.Subscribe(subject, func(m *nats.Msg) {
 		r, known, err := report()

@@ -24,22 +24,22 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
-// ErrLogGone reports that there was a log and that it is lost. A new one would
+// ErrLogGone reports that the log existed and is lost. A new one would
 // forget every revocation.
 var ErrLogGone = errors.New("the log of this data folder is gone")
 
-// Report is what a ledger tells others of its log.
+// Report is a ledger's report about its log to the others.
 type Report struct {
 	Name string `json:"name"`
-	// Epoch is that of the log that it has known or is creating. It is empty if
-	// there is none.
+	// Epoch is the epoch of the log that the ledger has known or is creating, empty
+	// for none.
 	Epoch string `json:"epoch,omitempty"`
-	// Beginning says that it is creating the log.
+	// Beginning means that the ledger is creating the log.
 	Beginning bool `json:"beginning,omitempty"`
-	// Empty says that it keeps no copy: its disk is new, or its copy is in
+	// Empty means that the ledger has no copy: its disk is new, or its copy is in
 	// quarantine, and its store is closed.
 	Empty bool `json:"empty,omitempty"`
-	// Open says that it takes part with a whole copy.
+	// Open means that the ledger takes part with a whole copy.
 	Open bool `json:"open,omitempty"`
 	// Raft is its progress: Raft group -> state. Only ledgers that are open
 	// report it.
@@ -49,7 +49,7 @@ type Report struct {
 // Knows reports whether the ledger has known a log that was created.
 func (r Report) Knows() bool { return r.Epoch != "" && !r.Beginning }
 
-// Kind is what a ledger does next.
+// Kind is the next step of a ledger.
 type Kind int
 
 // Each decision has one kind.
@@ -63,7 +63,7 @@ const (
 	Gone                             // the log is lost
 )
 
-// Decision is what follows from the answers of all ledgers.
+// Decision is the result of the answers of all ledgers.
 type Decision struct {
 	Kind    Kind
 	Missing []string // for WaitForLedgers

@@ -68,7 +68,7 @@ type charge struct {
 
 // begin counts an attempt at an account. If a limit is reached it returns a
 // [TooManyError] and counts nothing. The account is empty if only the address is
-// known. Known says that somebody has signed in to the account from the address.
+// known. Known means that an earlier sign-in to the account came from the address.
 func (a *attemptLimiter) begin(account, address string, known bool) (*attempt, error) {
 	address = addressPrefix(address)
 	charges := []charge{{a.addresses, address, addressLimit}}
@@ -141,7 +141,7 @@ func (t counters) evict(now time.Time) {
 	}
 }
 
-// addressPrefix returns what counts as one address: an IPv4 address, or the first 64
+// addressPrefix returns the part of an address that counts: an IPv4 address, or the first 64
 // bits of an IPv6 address, because one customer has at least that many addresses.
 func addressPrefix(address string) string {
 	a, err := netip.ParseAddr(address)

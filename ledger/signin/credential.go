@@ -17,7 +17,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
-// credential is the stored record of what an account's person authenticates with.
+// credential is the stored credential of an account's person.
 type credential struct {
 	Password     string            `json:"password,omitempty"`      // PHC string
 	SecondFactor *secondFactor     `json:"second_factor,omitempty"` // confirmed
@@ -40,13 +40,13 @@ type credential struct {
 type storedInvitation struct {
 	Digest  events.Digest `json:"digest"`
 	Expires time.Time     `json:"expires"`
-	// Reset says that redeeming it also removes the second factor.
+	// Reset means that redeeming the invitation also removes the second factor.
 	Reset bool `json:"reset,omitempty"`
 }
 
 // pendingEvent is an event that has to be appended, with the caller that caused it.
 type pendingEvent struct {
-	ID           string                  `json:"id"` // of the command, so that it is appended once
+	ID           string                  `json:"id"` // idempotency key of the command
 	Credential   events.CredentialChange `json:"credential"`
 	EndsSessions bool                    `json:"ends_sessions,omitempty"`
 	Kept         events.SessionID        `json:"kept,omitempty"`
@@ -97,12 +97,12 @@ func (d *pendingEvent) change(id events.AccountID) ledger.CredentialChange {
 // maxKnown is how many addresses an account remembers.
 const maxKnown = 8
 
-// knowsAddress reports whether somebody has signed in from an address.
+// knowsAddress reports whether an earlier sign-in came from an address.
 func (c *credential) knowsAddress(id events.AccountID, address string) bool {
 	return slices.Contains(c.Known, addressDigest(id, address))
 }
 
-// rememberAddress makes an address the newest of those that signed in.
+// rememberAddress moves an address to the front of the known addresses.
 func (c *credential) rememberAddress(id events.AccountID, address string) {
 	d := addressDigest(id, address)
 	known := slices.DeleteFunc(slices.Clone(c.Known), func(k string) bool { return k == d })
@@ -195,7 +195,7 @@ func (s *SignIn) completeChange(
 	return now, refused, nil
 }
 
-// isRefusal reports whether an error says that a change was not made.
+// isRefusal reports whether an error means that a change was not made.
 func isRefusal(err error) bool {
 	if errors.Is(err, ledger.ErrUnavailable) {
 		return false
@@ -211,7 +211,7 @@ func isRefusal(err error) bool {
 	return false
 }
 
-// errUnchanged is returned by a change that leaves the credential as it is.
+// errUnchanged is returned by a change function that changes nothing.
 var errUnchanged = errors.New("nothing to change")
 
 // editCredential changes an account's credential. It calls change again after a
@@ -318,8 +318,8 @@ func (s *SignIn) changeCredential(
 	})
 }
 
-// tryRecordPending appends the events that are due after a change. The change stands
-// if this fails.
+// tryRecordPending appends the events that are due after a change. If this fails, the
+// change is still in force.
 func (s *SignIn) tryRecordPending(ctx context.Context, id events.AccountID, c credential) {
 	if err := s.recordPending(ctx, id, c); err != nil {
 		s.log.WarnContext(
@@ -401,7 +401,7 @@ func (s *SignIn) Erase(ctx context.Context, id events.AccountID) error {
 			return unavailable(err)
 		}
 	}
-	// The credential is removed last, because it leads to the rest.
+	// Remove the credential last: a repeated call needs it to find the rest.
 	if err := s.sessions.Remove(ctx, accountSessions(id)); err != nil {
 		return unavailable(err)
 	}

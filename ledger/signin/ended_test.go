@@ -22,7 +22,7 @@ const changed = "plinth otter quaver"
 type endedCase struct {
 	name string
 	do   func(n *node, c authz.Principal, code func() string) error
-	// commits says that an event commits the operation.
+	// commits means that an event commits the operation.
 	commits bool
 }
 

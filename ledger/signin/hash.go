@@ -24,7 +24,7 @@ type Cost struct {
 	Threads uint8
 }
 
-// DefaultCost is what OWASP recommends at least: 19 MiB, two passes, one thread.
+// DefaultCost is the minimum that OWASP recommends: 19 MiB, two passes, one thread.
 var DefaultCost = Cost{Memory: 19 << 10, Passes: 2, Threads: 1}
 
 // maxCost limits the parameters in a stored hash, so that a damaged one costs no

@@ -5,12 +5,12 @@ import (
 	"sync"
 )
 
-// payer is whom a hash is counted for: the account whose credential it checks, and
-// the address that asked for it. For a login that does not exist, a digest of the
+// payer identifies the requester of a hash: the account whose credential it checks,
+// and the client's address. For a login that does not exist, a digest of the
 // login stands in for the account.
 type payer struct{ account, address string }
 
-// keys are the keys by which a payer's hashes are counted.
+// keys returns the keys for counting a payer's hashes.
 func (p payer) keys() [2]string {
 	return [2]string{"account " + p.account, "address " + addressPrefix(p.address)}
 }
@@ -112,7 +112,7 @@ func (q *hashQueue) startNext() {
 		close(best.ready)
 	}
 	if q.running == 0 && len(q.waiting) == 0 {
-		clear(q.recent) // there is nobody to be fair to
+		clear(q.recent) // no other payer is waiting
 		q.sum = 0
 	}
 }
@@ -157,7 +157,7 @@ func (q *hashQueue) replace(by payer) bool {
 }
 
 // precedes reports whether a payer goes before another. If both have as many hashes,
-// the account decides: somebody who shares an address with a flood has sent none.
+// the account decides: a person can share an address with a flood.
 func (q *hashQueue) precedes(a, b payer) bool {
 	if recentA, recentB := q.recentOf(a), q.recentOf(b); recentA != recentB {
 		return recentA < recentB

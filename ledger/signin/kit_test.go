@@ -283,7 +283,7 @@ func (k *ledgers) factor(n *node, c authz.Principal) (secret string, recovery []
 	return e.Secret, codes
 }
 
-// code is what an app shows now.
+// code returns the current code of an app.
 func (k *ledgers) code(secret string) string {
 	k.t.Helper()
 	code, err := totp.GenerateCode(secret, k.now.Now())

@@ -25,8 +25,8 @@ const (
 const maxPasswordBytes = MaxPassword * utf8.UTFMax
 
 // normalize returns the bytes of a password that are hashed, so that another
-// keyboard or system gives the same bytes (RFC 8265 section 4.2.2). It refuses what
-// cannot be a password.
+// keyboard or system gives the same bytes (RFC 8265 section 4.2.2). It refuses
+// anything that cannot be a password.
 func normalize(field string, password []byte) ([]byte, error) {
 	refuse := func(format string, args ...any) ([]byte, error) {
 		return nil, &ledger.FieldError{Field: field, Problem: fmt.Sprintf(format, args...)}
@@ -65,7 +65,7 @@ func prepareNew(field string, password []byte, login string) ([]byte, error) {
 	return p, nil
 }
 
-// weaknessOf says why a password is weak, empty if it is not. The text repeats
+// weaknessOf returns why a password is weak, empty if it is not. The text repeats
 // nothing of the password.
 func weaknessOf(password, login string) string {
 	folded := fold(password)

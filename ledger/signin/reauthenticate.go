@@ -12,7 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/bucket"
 )
 
-// Reauthentication is what a signed-in person sends to re-authenticate: password,
+// Reauthentication is a request of a signed-in person to re-authenticate: password,
 // code or both. If both are sent, both must be correct.
 type Reauthentication struct {
 	Password []byte // cleared after the check

@@ -139,7 +139,7 @@ func recoveryDigest(plain string) string {
 	return phcEncoding.EncodeToString(sum[:])
 }
 
-// Enrolment is what an authenticator app needs. It is shown once.
+// Enrolment is the data for an authenticator app. It is shown once.
 type Enrolment struct {
 	Secret string // base32
 	URI    string // otpauth://totp/…

@@ -74,7 +74,7 @@ type Trail interface {
 	) (events.Position, error)
 }
 
-// Config says what [Open] needs.
+// Config configures [Open].
 type Config struct {
 	Conn      *nats.Conn // required; owned by the caller
 	View      View       // required
@@ -87,14 +87,14 @@ type Config struct {
 	// Ready reports whether this node has a lease and may answer. Nil means that it
 	// always may.
 	Ready func() bool
-	// Model is the order of permissions. Nil means [events.Matomo].
+	// Model is the permission model. Nil means [events.Matomo].
 	Model *events.Model
 	// Cost is the work of one password hash. The zero value means [DefaultCost].
 	Cost Cost
 	// Logger receives sign-ins and failures, with account and address. Nil discards
 	// them.
 	Logger *slog.Logger
-	// Now tells the time. Nil means time.Now.
+	// Now returns the current time. Nil means time.Now.
 	Now func() time.Time
 }
 
@@ -197,7 +197,7 @@ type Stats struct {
 // Stats returns the current counts.
 func (s *SignIn) Stats() Stats { return Stats{Hashes: s.hashes.done.Load()} }
 
-// Attempt is what a person sends to sign in.
+// Attempt is a request to sign in.
 type Attempt struct {
 	Login    string
 	Password []byte // cleared after the check
@@ -267,15 +267,15 @@ func (s *SignIn) readForSignIn(ctx context.Context, id events.AccountID) (creden
 	}
 }
 
-// unknownLogin returns the key by which attempts and hashes of a login that does not
-// exist are counted.
+// unknownLogin returns the key for counting the attempts and hashes of a login that
+// does not exist.
 func unknownLogin(login string) string {
 	sum := sha256.Sum256([]byte(fold(login)))
 	return hex.EncodeToString(sum[:])
 }
 
-// authenticate checks what a person sent against the account's credential, and uses
-// up the code. It returns the methods by which the person authenticated.
+// authenticate checks an attempt against the account's credential, and uses up the
+// code. It returns the authentication methods.
 func (s *SignIn) authenticate(ctx context.Context, id events.AccountID, c credential, a Attempt) ([]string, error) {
 	phc, by := c.Password, payer{string(id), a.Address}
 	if id == unknownAccount {
@@ -324,7 +324,7 @@ func (s *SignIn) authenticate(ctx context.Context, id events.AccountID, c creden
 
 // signIn changes the credential for a sign-in with the correct password: it uses up
 // the code and remembers the address. If there is nothing to change it returns
-// errUnchanged. Changed says that the credential has changed before.
+// errUnchanged, unless changed is true.
 func (c *credential) signIn(id events.AccountID, a Attempt, now time.Time, changed bool) (methods []string, err error) {
 	methods = []string{amrPassword}
 	if c.SecondFactor != nil {

@@ -41,7 +41,7 @@ func TestLogGone(t *testing.T) {
 			// The seal of the clean stop shows which files are missing, and the
 			// notes in the folder show that there was a log.
 			refused := func() bool {
-				return p.out.has("the log of this data folder is gone") || p.out.has("is missing since the last stop")
+				return p.out.has("the log of this data folder is gone") || p.out.has("missing since the last clean stop")
 			}
 			if code := p.Wait(t); code != 1 || !refused() {
 				t.Errorf("the node ended with exit status %d; its output:\n%s", code, p.out.tail())
