@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// AccountKind says what an account stands for.
+// AccountKind tells a person's account from a service account.
 type AccountKind string
 
 // The kinds of account.
@@ -15,41 +15,40 @@ const (
 	ServiceAccount AccountKind = "service" // no password, no mail, never counted as a user
 )
 
-// AccountCreated begins an account. Its login is not here but in the directory,
-// from where it can be erased.
+// AccountCreated creates an account. The login is in the directory instead, where
+// it can be erased.
 type AccountCreated struct {
 	Type   AccountKind `json:"kind"`
 	Owner  AccountID   `json:"owner,omitempty"` // of a service account
 	Grants []Scope     `json:"grants"`
 }
 
-// AccountGranted replaces an account's grants. It acts on all of the account's
-// tokens at once.
+// AccountGranted replaces an account's grants, which limit all of its tokens.
 type AccountGranted struct {
 	Grants []Scope `json:"grants"`
 }
 
-// AccountEdited changes an account's owner or its right to manage its own
-// tokens, or says what changed of its person. What is absent stays.
+// AccountEdited changes an account's owner or its right to manage its own tokens,
+// or lists the changed data of its person. Absent fields stay as they are.
 type AccountEdited struct {
 	Owner       *AccountID `json:"owner,omitempty"`
 	SelfService *bool      `json:"self_service,omitempty"`
-	// Person lists what changed, each once, in order of the alphabet. What it is
-	// now is not here but in the directory, from where it can be erased.
+	// Person lists the changed fields, sorted. The values are in the directory
+	// instead, where they can be erased.
 	Person []PersonField `json:"person,omitempty"`
 }
 
-// PersonField is something that the directory knows of an account's person.
-// Values are stored and never reused.
+// PersonField is a field of the directory about an account's person. Values are
+// stored and never reused.
 type PersonField string
 
-// What can change of a person.
+// The fields.
 const (
 	PersonMail PersonField = "mail"
 	PersonName PersonField = "name"
 )
 
-// AccountSuspended stops all of an account's tokens until it is resumed.
+// AccountSuspended suspends all tokens of an account until it is resumed.
 type AccountSuspended struct {
 	Reason string `json:"reason,omitempty"`
 }
@@ -57,23 +56,23 @@ type AccountSuspended struct {
 // AccountResumed ends an account's suspension.
 type AccountResumed struct{}
 
-// AccountTokensRevoked ends every token of the account that was created before
+// AccountTokensRevoked revokes every token of the account that was created before
 // a time, or at a lower position than this event if Before is zero.
 type AccountTokensRevoked struct {
 	NotBefore time.Time `json:"not_before,omitzero"`
 	Reason    string    `json:"reason,omitempty"`
 }
 
-// AccountErased says that the account's personal data was erased from the
-// directory. It ends the account: none of its tokens works again.
+// AccountErased records that the account's personal data was erased from the
+// directory. The account and its tokens never work again.
 type AccountErased struct{}
 
-// AccountCredentialChanged says that a credential of the account's person changed
-// the account's, or that sessions were ended. What it is now is not in the log.
+// AccountCredentialChanged records that a credential of the account's person
+// changed, or that sessions were ended. The log does not have the new credential.
 type AccountCredentialChanged struct {
 	Credential CredentialChange `json:"credential"`
-	// EndsSessions ends every session of the account that was opened at a
-	// lower position than this event, except Kept.
+	// EndsSessions ends every session of the account that was opened at a lower
+	// position than this event, except Kept.
 	EndsSessions bool      `json:"ends_sessions,omitempty"`
 	Kept         SessionID `json:"kept,omitempty"` // empty for none
 }
@@ -89,12 +88,12 @@ type CredentialChange string
 
 // Kinds of credential changes.
 const (
-	CredentialInvited             CredentialChange = "invited"               // an invitation to set a password was made
+	CredentialInvited             CredentialChange = "invited"               // an invitation was created
 	CredentialPassword            CredentialChange = "password"              // a password was set
 	CredentialSecondFactor        CredentialChange = "second_factor"         // a second factor was confirmed
-	CredentialSecondFactorRemoved CredentialChange = "second_factor_removed" // it was taken away
-	CredentialRecoveryCodes       CredentialChange = "recovery_codes"        // new recovery codes were made
-	CredentialRecoveryCodeUsed    CredentialChange = "recovery_code_used"    // one was used up
+	CredentialSecondFactorRemoved CredentialChange = "second_factor_removed" // the second factor was removed
+	CredentialRecoveryCodes       CredentialChange = "recovery_codes"        // new recovery codes were created
+	CredentialRecoveryCodeUsed    CredentialChange = "recovery_code_used"    // a recovery code was used
 	CredentialSessionsEnded       CredentialChange = "sessions_ended"        // all sessions were ended
 )
 
@@ -110,7 +109,7 @@ func (*AccountSessionEnded) Kind() Kind      { return KindAccountSessionEnded }
 
 func (c *AccountCreated) validate() error {
 	if c.Type != UserAccount && c.Type != ServiceAccount {
-		return fmt.Errorf("an account is of kind user or service, not %s", Quote(string(c.Type)))
+		return fmt.Errorf("the kind of an account is user or service, not %s", Quote(string(c.Type)))
 	}
 	return errors.Join(checkScopes(c.Grants), checkOwner(c.Owner))
 }
@@ -132,13 +131,13 @@ func (c *AccountErased) validate() error        { return nil }
 
 func (c *AccountCredentialChanged) validate() error {
 	if !isWord(string(c.Credential)) || LooksSecret(string(c.Credential)) {
-		return errors.New("a credential change names what changed")
+		return errors.New("credential is not the name of a change")
 	}
 	if c.Kept == "" {
 		return nil
 	}
 	if !c.EndsSessions {
-		return errors.New("a credential change keeps a session only if it ends the others")
+		return errors.New("kept names a session, but ends_sessions is false")
 	}
 	_, err := ParseSessionID(string(c.Kept))
 	return err
@@ -157,17 +156,17 @@ func checkOwner(owner AccountID) error {
 	return err
 }
 
-// checkPerson reports what is no list of what changed of a person.
+// checkPerson reports a list that is empty, not sorted, or has an unknown field.
 func checkPerson(list []PersonField) error {
 	if list != nil && len(list) == 0 {
-		return errors.New("a change of a person names what changed")
+		return errors.New("person is an empty list")
 	}
 	for i, f := range list {
 		if f != PersonMail && f != PersonName {
 			return fmt.Errorf("%w field of a person %s", ErrUnknown, Quote(string(f)))
 		}
 		if i > 0 && f <= list[i-1] {
-			return errors.New("what changed of a person is listed once each, in order")
+			return errors.New("person repeats a field, or is not sorted")
 		}
 	}
 	return nil

@@ -6,8 +6,8 @@ import (
 	"unsafe"
 )
 
-// strides[k][b] is what a byte b adds to a CRC-32 (IEEE) with k bytes behind it.
-// So sixteen bytes are looked up at once, and none waits for the one before.
+// strides[k][b] is the effect of a byte b with k bytes after it on a CRC-32 (IEEE).
+// So sixteen bytes are looked up independently of each other.
 var strides = func() (t [16][256]uint32) {
 	t[0] = *crc32.IEEETable
 	for k := 1; k < len(t); k++ {
@@ -18,7 +18,7 @@ var strides = func() (t [16][256]uint32) {
 	return t
 }()
 
-// checksum is [crc32.ChecksumIEEE], which is made for longer strings than these.
+// checksum returns [crc32.ChecksumIEEE], faster for short strings.
 func checksum(s string) uint32 {
 	b := unsafe.Slice(unsafe.StringData(s), len(s)) // only read
 	c := ^uint32(0)
@@ -39,7 +39,7 @@ func checksum(s string) uint32 {
 	return ^c
 }
 
-// digitOf is the value of each base62 character, and noDigit of every other one.
+// digitOf maps each base62 character to its value, and every other byte to noDigit.
 var digitOf = func() (t [256]byte) {
 	for i := range t {
 		t[i] = noDigit
@@ -52,9 +52,9 @@ var digitOf = func() (t [256]byte) {
 
 const noDigit = 1 << 7
 
-// hasSum reports whether s ends in 32 base62 characters and the checksum of all
-// that stands before it. Most of what is no secret fails at the checksum, so it
-// comes first.
+// hasSum reports whether s ends in 32 base62 characters and a checksum of all
+// characters before the checksum. It compares the checksum first, because nearly
+// all strings that are no secrets fail there.
 func hasSum(s string) bool {
 	if len(s) < randomLength+sumLength || len(s) > maxSecret {
 		return false
@@ -70,8 +70,7 @@ func hasSum(s string) bool {
 	return wrong&noDigit == 0
 }
 
-// readSum returns the number that the characters of a checksum stand for, which
-// may be more than 32 bits hold: sumOf the other way round, without divisions.
+// readSum is the inverse of sumOf, without divisions. The number may exceed 32 bits.
 func readSum(s string) (n uint64, ok bool) {
 	var wrong byte
 	for i := range sumLength {

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// MaxSize is the most bytes that an encoded event has. [MaxScopes] of the longest
-// scopes take 394,000, and the most constraints with their labels 60,000.
+// MaxSize is the maximum size of an encoded event, in bytes. [MaxScopes] of the
+// longest scopes need 394,000 bytes, and the largest constraints and labels 60,000.
 const MaxSize = 512 << 10
 
-// ErrUnknown reports an event that only a newer version understands: its kind
-// or one of its critical fields is not known here.
+// ErrUnknown reports an event of a newer version: its kind or one of its critical
+// fields is unknown.
 var ErrUnknown = errors.New("unknown; a newer version is needed")
 
 // ErrMalformed reports bytes that are not an event.
@@ -39,14 +39,14 @@ type payload struct {
 	Rests  Rests           `json:"rests,omitempty"`
 	Key    CommandKey      `json:"key,omitempty"`
 	Digest RequestHash     `json:"request,omitempty"`
-	Crit   []string        `json:"crit,omitempty"` // fields of change that a reader has to know
+	Crit   []string        `json:"crit,omitempty"` // fields of Change that a reader must know
 	Change json.RawMessage `json:"change"`
 }
 
 const sourcePrefix = "/tokenledger/"
 
-// Encode returns the bytes that the log stores. It refuses an event that
-// [Decode] would.
+// Encode returns the stored form of e. It rejects an event that [Decode] would
+// reject.
 func Encode(e *Event) ([]byte, error) {
 	if err := e.validate(); err != nil {
 		return nil, fmt.Errorf("encode event: %w", err)
@@ -56,7 +56,7 @@ func Encode(e *Event) ([]byte, error) {
 		return nil, fmt.Errorf("encode event: %w", err)
 	}
 	var crit []string
-	if n, ok := e.Change.(narrowing); ok {
+	if n, ok := e.Change.(criticalFielder); ok {
 		crit = n.critical()
 	}
 	b, err := marshal(envelope{
@@ -73,13 +73,12 @@ func Encode(e *Event) ([]byte, error) {
 		return nil, fmt.Errorf("encode event: %w", err)
 	}
 	if len(b) > MaxSize {
-		return nil, fmt.Errorf("encode event: %d bytes, and %d are the most", len(b), MaxSize)
+		return nil, fmt.Errorf("encode event: %d bytes; the limit is %d", len(b), MaxSize)
 	}
 	return b, nil
 }
 
-// marshal is json.Marshal without the escaping of <, > and & that is meant for
-// HTML.
+// marshal is json.Marshal without the escaping of <, > and & for HTML.
 func marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -90,12 +89,12 @@ func marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
-// Decode reads stored bytes. The error is [ErrUnknown] for what a newer version
-// wrote and [ErrMalformed] for what nobody should have; it contains nothing of
-// the event but names of kinds and fields.
+// Decode decodes the stored form of an event. The error is [ErrUnknown] for an event
+// of a newer version, and [ErrMalformed] for an invalid one. Of the event's
+// content, it contains only names of kinds and fields.
 func Decode(b []byte) (*Event, error) {
 	if len(b) > MaxSize {
-		return nil, fmt.Errorf("%w: %d bytes, and %d are the most", ErrMalformed, len(b), MaxSize)
+		return nil, fmt.Errorf("%w: %d bytes; the limit is %d", ErrMalformed, len(b), MaxSize)
 	}
 	if e := decodeFast(b); e != nil {
 		return e, nil
@@ -103,7 +102,7 @@ func Decode(b []byte) (*Event, error) {
 	return decodeAny(b)
 }
 
-// decodeAny reads whatever an event may look like.
+// decodeAny decodes every valid form of an event.
 func decodeAny(b []byte) (*Event, error) {
 	var env envelope
 	if err := json.Unmarshal(b, &env); err != nil {
@@ -130,7 +129,7 @@ func decodeAny(b []byte) (*Event, error) {
 	}
 	epoch, ok := strings.CutPrefix(env.Source, sourcePrefix)
 	if !ok {
-		return nil, fmt.Errorf("%w: source is not %s and an epoch", ErrMalformed, sourcePrefix)
+		return nil, fmt.Errorf("%w: source is not %s with an epoch", ErrMalformed, sourcePrefix)
 	}
 	e := &Event{
 		ID: env.ID, Epoch: epoch, Time: env.Time, About: env.Subject,
@@ -145,8 +144,7 @@ func decodeAny(b []byte) (*Event, error) {
 	return e, nil
 }
 
-// DecodeMessage reads a stored message and checks that its subject is the
-// event's own.
+// DecodeMessage decodes the event of a message, and checks the message's subject.
 func DecodeMessage(m Message) (*Event, error) {
 	e, err := Decode(m.Data)
 	if err != nil {
@@ -154,7 +152,7 @@ func DecodeMessage(m Message) (*Event, error) {
 	}
 	if !e.under(m.Subject) {
 		return nil, fmt.Errorf(
-			"event at position %d: %w: it stands under subject %s and belongs under %q",
+			"event at position %d: %w: its subject is %s, want %q",
 			m.Position,
 			ErrMalformed,
 			Quote(m.Subject),
@@ -164,7 +162,8 @@ func DecodeMessage(m Message) (*Event, error) {
 	return e, nil
 }
 
-// knownFields: kind -> paths of its change's fields, as in constraints.rate.
+// knownFields maps each kind to the paths of its change's fields, such as
+// constraints.rate.
 var knownFields = func() map[Kind]map[string]bool {
 	out := make(map[Kind]map[string]bool, len(kinds))
 	for k, mk := range kinds {
@@ -174,8 +173,8 @@ var knownFields = func() map[Kind]map[string]bool {
 	return out
 }()
 
-// addFields adds the paths of a struct's fields, and of those of its structs
-// that have no text of their own.
+// addFields adds the paths of the fields of a struct, and of the structs in it that
+// do not marshal to text.
 func addFields(into map[string]bool, at string, t reflect.Type) {
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
@@ -190,10 +189,10 @@ func addFields(into map[string]bool, at string, t reflect.Type) {
 	}
 }
 
-// Check reports what cannot be so in a change, as [Encode] would.
+// Check returns an error if [Encode] would reject a change.
 func Check(c Change) error { return c.validate() }
 
-// validate reports what cannot be so in any event.
+// validate reports an invalid event.
 func (e *Event) validate() error {
 	if e.Change == nil {
 		return errors.New("no change")
@@ -201,10 +200,10 @@ func (e *Event) validate() error {
 	_, err := ParseEventID(string(e.ID))
 	problems := []error{err, e.checkAbout(), e.Change.validate()}
 	if year := e.Time.UTC().Year(); e.Time.IsZero() || year < 2000 || year > 9999 {
-		problems = append(problems, errors.New("no time, or one outside the years 2000 to 9999"))
+		problems = append(problems, errors.New("the time is missing, or not in the years 2000 to 9999"))
 	}
 	if !isEpoch(e.Epoch) {
-		problems = append(problems, errors.New("no epoch"))
+		problems = append(problems, errors.New("the epoch is missing or malformed"))
 	}
 	if e.Actor.Account != "" {
 		_, err := ParseAccountID(string(e.Actor.Account))
@@ -219,7 +218,7 @@ func (e *Event) validate() error {
 		problems = append(problems, err)
 	}
 	if e.Actor.Opened != 0 && e.Actor.Session == "" {
-		problems = append(problems, errors.New("the actor has no session, but a position at which it was opened"))
+		problems = append(problems, errors.New("the actor has opened, but no session"))
 	}
 	problems = append(problems, checkLabel("the actor's address", e.Actor.Address), e.Rests.validate(e.About))
 	if e.Key != "" && (len(e.Key) != 32 || !isHex(string(e.Key))) ||
@@ -238,15 +237,15 @@ func (e *Event) checkAbout() error {
 		_, err = ParseAccountID(e.About)
 	case NounPolicy:
 		if e.About != PolicyName {
-			err = errors.New("an event of policy is about the policy")
+			err = errors.New("the subject of an event of policy is not policy")
 		}
 	case NounReceipt:
 		if e.About != ReceiptName {
-			err = errors.New("an event of a receipt is about receipts")
+			err = errors.New("the subject of a receipt is not receipt")
 		}
 	case NounLog:
 		if e.About != LogName {
-			err = errors.New("an event of the log is about the log")
+			err = errors.New("the subject of an event of the log is not log")
 		}
 	}
 	return err
@@ -255,8 +254,8 @@ func (e *Event) checkAbout() error {
 // isEpoch accepts a ULID in lower case.
 func isEpoch(s string) bool { return validULID(s) }
 
-// jsonProblem says what is wrong with JSON without repeating any of it, since
-// what stands there may be a secret.
+// jsonProblem describes an error in JSON without its content, which may be a
+// secret.
 func jsonProblem(err error) string {
 	var typ *json.UnmarshalTypeError
 	var syntax *json.SyntaxError

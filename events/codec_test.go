@@ -490,7 +490,7 @@ func TestHistoryHasEverything(t *testing.T) {
 	for _, what := range []string{
 		"clock went back", "command key", "digest given again", "created in an erased account", "created in a suspended account",
 		"rotated twice within grace", "rotated while suspended", "suspended again", "person changed",
-		"void: it rests on an older version", "void: its actor's account has ended", "void: it does not name its actor's account",
+		"void: it depends on an older version", "void: its actor's account has ended", "void: it does not name its actor's account",
 		"void: its actor's session has ended", "void: its actor's session has ended with others", "void: its actor's token has ended",
 		"void: its actor's token has expired", "void: its actor's token has ended with others", "void: it does not name its actor's token",
 	} {

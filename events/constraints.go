@@ -9,30 +9,31 @@ import (
 	"strings"
 )
 
-// MaxRate is the most requests a second that a token can be held to.
+// MaxRate is the highest limit of requests per second.
 const MaxRate = 100_000
 
-// Constraints narrow where and how a token may be used. Empty lists allow all.
+// Constraints restrict where and how a token may be used. An empty list does not
+// restrict.
 type Constraints struct {
 	CIDRs      []netip.Prefix `json:"cidrs,omitempty"`       // of the client's address
-	Origins    []string       `json:"origins,omitempty"`     // of the page, as in https://example.org
+	Origins    []string       `json:"origins,omitempty"`     // of the page, such as https://example.org
 	Methods    []string       `json:"methods,omitempty"`     // of the HTTP request, in capitals
 	Audience   []string       `json:"audience,omitempty"`    // names of the policies that may be asked
-	HeaderOnly bool           `json:"header_only,omitempty"` // refused where it travelled in a URL
-	// Rate is how many requests a second each verifier lets through, 0 for any
-	// number. A second's worth may come at once.
+	HeaderOnly bool           `json:"header_only,omitempty"` // refuses a token that was sent in a URL
+	// Rate is the number of requests per second that each verifier accepts, also in
+	// one burst. 0 means no limit.
 	Rate int `json:"rate,omitempty"`
 }
 
-// Empty reports whether c constrains nothing.
+// Empty reports whether c has no constraint. Nil has none.
 func (c *Constraints) Empty() bool {
 	return c == nil ||
 		len(c.CIDRs) == 0 && len(c.Origins) == 0 && len(c.Methods) == 0 && len(c.Audience) == 0 && !c.HeaderOnly &&
 			c.Rate == 0
 }
 
-// Within reports whether whatever c lets through outer lets through too. None
-// constrains nothing.
+// Within reports whether outer accepts every request that c accepts. Nil accepts
+// every request.
 func (c *Constraints) Within(outer *Constraints) bool {
 	switch {
 	case outer.Empty():
@@ -48,8 +49,8 @@ func (c *Constraints) Within(outer *Constraints) bool {
 		(outer.Rate == 0 || c.Rate > 0 && c.Rate <= outer.Rate)
 }
 
-// subset reports whether each entry of inner is in one of outer's, where an
-// empty list stands for all there are.
+// subset reports whether each entry of inner is in an entry of outer. An empty
+// list stands for all possible entries.
 func subset[T any](inner, outer []T, in func(outer, inner T) bool) bool {
 	if len(outer) == 0 {
 		return true
@@ -80,7 +81,7 @@ func (c *Constraints) Clone() *Constraints {
 	return &d
 }
 
-// critical returns what a reader that ignores it would let through.
+// critical returns the fields that an older reader must not ignore.
 func (c *Constraints) critical(at string) []string {
 	if c == nil || c.Rate == 0 {
 		return nil
@@ -88,7 +89,7 @@ func (c *Constraints) critical(at string) []string {
 	return []string{at + "constraints.rate"}
 }
 
-// Validate reports what is wrong with constraints. None is valid.
+// Validate reports invalid constraints. Nil is valid.
 func (c *Constraints) Validate() error {
 	if c == nil {
 		return nil
@@ -99,12 +100,12 @@ func (c *Constraints) Validate() error {
 		"cidrs": len(c.CIDRs), "origins": len(c.Origins), "methods": len(c.Methods), "audience": len(c.Audience),
 	} {
 		if n > maxNarrow {
-			bad("%s has %d entries, and %d are the most", name, n, maxNarrow)
+			bad("%s has %d entries; the limit is %d", name, n, maxNarrow)
 		}
 	}
 	for _, p := range c.CIDRs {
 		if !p.IsValid() || p != p.Masked() {
-			bad("%s is not a network; bits are set past its prefix", Quote(p.String()))
+			bad("%s is not a network: bits are set past the prefix", Quote(p.String()))
 		}
 	}
 	for _, o := range c.Origins {
@@ -125,7 +126,7 @@ func (c *Constraints) Validate() error {
 		}
 	}
 	if c.Rate < 0 || c.Rate > MaxRate {
-		bad("rate is %d; want 1 to %d requests a second, or 0 for any number", c.Rate, MaxRate)
+		bad("rate is %d; want 1 to %d requests per second, or 0 for no limit", c.Rate, MaxRate)
 	}
 	return errors.Join(problems...)
 }

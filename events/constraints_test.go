@@ -33,8 +33,8 @@ func TestConstraintsValidate(t *testing.T) {
 		c    events.Constraints
 		says string
 	}{
-		{network("192.0.2.7/24"), "bits are set past its prefix"},
-		{network("2001:db8::7/32"), "bits are set past its prefix"},
+		{network("192.0.2.7/24"), "bits are set past the prefix"},
+		{network("2001:db8::7/32"), "bits are set past the prefix"},
 		{events.Constraints{CIDRs: make([]netip.Prefix, 1)}, "not a network"},
 		{origin(""), "not an origin"},
 		{origin("example.org"), "not an origin"},

@@ -1,14 +1,13 @@
-// Package events says what can happen to tokens, accounts and policy, and how
-// that is written down.
+// Package events defines the events of tokens, accounts and policy, and their
+// stored form.
 //
 // # Promise
 //
-// An event is a CloudEvents 1.0 JSON object. Every form that was ever released
-// stays readable: testdata/golden holds one of each and every build decodes
-// them all. A field that a reader does not know is ignored, unless the event
-// lists it in "crit"; a kind or a critical field that a reader does not know is
-// [ErrUnknown], and the reader has to stop, because what it would skip may be a
-// revocation.
+// An event is a CloudEvents 1.0 JSON object. Every released form stays readable:
+// testdata/golden holds one event of each form, and every build decodes them all.
+// A reader ignores unknown fields, except those that the event lists in "crit". An
+// unknown kind or critical field is [ErrUnknown]. The reader must then stop: the
+// event may be a revocation.
 //
 // # Contents
 //
@@ -18,7 +17,7 @@
 //
 // # Refusals
 //
-// No event holds a secret, a salt, a password, a login name or a mail address:
-// the log cannot forget. The labels that it does hold (app, device, reason) are
-// short, and are not for naming people.
+// No event holds a secret, a salt, a password, a login name or a mail address,
+// because nothing can be deleted from the log. Its labels (app, device, reason)
+// are short, and must not name people.
 package events

@@ -10,25 +10,25 @@ import (
 	"unicode/utf8"
 )
 
-// Event is one thing that happened.
+// Event is one change, as the log stores it.
 type Event struct {
 	ID    EventID
-	Epoch string    // the stream's life that the event belongs to
+	Epoch string    // names the log; a restored log has another epoch
 	Time  time.Time // by the writer's clock; order is by position, never by time
 	// About is the id of the token or account that changed, "policy" for
 	// changes of policy, and "receipt" for receipts.
 	About string
 	Actor Actor
-	// Rests names the records that the command was decided on, besides the one
-	// that the event is about. An event with an actor takes effect only while
-	// each of them still has that version.
+	// Rests names the other records that the ledger's decision depended on. An
+	// event with an actor takes effect only if each of them still has the same
+	// version.
 	Rests  Rests
 	Key    CommandKey  // empty if the caller gave no idempotency key
 	Digest RequestHash // of the request, empty without a key
 	Change Change
 }
 
-// PolicyName is what events of policy are about.
+// PolicyName is About in events of policy.
 const PolicyName = "policy"
 
 // Actor is who caused an event.
@@ -42,16 +42,16 @@ type Actor struct {
 	Address string   `json:"address,omitempty"` // of the client, without port
 }
 
-// CommandKey stands for an idempotency key: a digest of the key and of the
-// account that sent it, so that callers cannot meet each other's keys and the
-// log keeps nothing that they typed.
+// CommandKey is a digest of an idempotency key and the account that sent it. Two
+// accounts never share a CommandKey, and the log does not store the key itself.
 type CommandKey string
 
-// RequestHash tells a retried request from another one under the same key. The
-// ledger keys it, so that the log does not let anybody try out what was asked.
+// RequestHash tells a retry from another request with the same key. It is a keyed
+// hash, so a reader of the log cannot confirm guesses about a request.
 type RequestHash string
 
-// NewCommandKey returns the key that an account's idempotency key stands for.
+// NewCommandKey returns the command key of an account's idempotency key, or the
+// empty one if key is empty.
 func NewCommandKey(account AccountID, key string) CommandKey {
 	if key == "" {
 		return ""
@@ -70,33 +70,31 @@ func shortHash(s string) string {
 // Change is the part of an event that differs from kind to kind.
 type Change interface {
 	Kind() Kind
-	// validate reports what cannot be so in an event, whoever wrote it. What
-	// only today's rules forbid is for the ledger to refuse: an old event
-	// stays valid when the rules change.
+	// validate reports a change that no version can have written. The ledger
+	// checks the rules that may change: an old event stays valid.
 	validate() error
 }
 
-// narrowing is a change with fields that came later and take something away. A
-// reader that does not know one of them would accept what the change forbids,
-// so those that are set are named in the event as critical.
-type narrowing interface {
-	// critical returns paths of such fields, as in constraints.rate.
+// criticalFielder is a change with fields that later versions added and that
+// restrict a token. An older reader would allow too much if it ignored such a
+// field, so the event lists the fields that are set as critical.
+type criticalFielder interface {
+	// critical returns the paths of these fields, such as constraints.rate.
 	critical() []string
 }
 
-// Longest texts, in bytes.
+// Limits of texts, in bytes, and of lists.
 const (
 	maxLabel  = 100
 	maxEntry  = 200 // one origin, method or audience
 	maxNarrow = 64  // entries of one constraint
 )
 
-// checkLabel reports what is wrong with a short text of a person's. It does not
-// repeat the text.
+// checkLabel reports an invalid label. The error does not contain the label.
 func checkLabel(name, s string) error {
 	switch {
 	case len(s) > maxLabel:
-		return fmt.Errorf("%s is %d bytes long, and %d are the most", name, len(s), maxLabel)
+		return fmt.Errorf("%s is %d bytes long; the limit is %d", name, len(s), maxLabel)
 	case !utf8.ValidString(s):
 		return fmt.Errorf("%s is not valid UTF-8", name)
 	case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
@@ -107,18 +105,18 @@ func checkLabel(name, s string) error {
 	return nil
 }
 
-// checkScopes reports scopes that could not be read back. Whether the model
-// knows them is for the ledger to ask.
+// checkScopes reports malformed scopes. The ledger checks them against the
+// permission model.
 func checkScopes(scopes []Scope) error {
 	if len(scopes) > MaxScopes {
-		return fmt.Errorf("%w: %d scopes, and %d are the most", ErrBadScope, len(scopes), MaxScopes)
+		return fmt.Errorf("%w: %d scopes; the limit is %d", ErrBadScope, len(scopes), MaxScopes)
 	}
 	for _, s := range scopes {
 		if s.wellFormed() && !LooksSecret(s.ID) {
 			continue
 		}
 		if _, err := ParseScope(s.String()); err != nil {
-			return err // JSON's null becomes the empty scope unasked
+			return err // such as the empty scope that JSON's null decodes to
 		}
 		return fmt.Errorf("%w %s: its parts are not a permission, a type and an id", ErrBadScope, Quote(s.String()))
 	}

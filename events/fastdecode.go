@@ -6,16 +6,14 @@ import (
 	"time"
 )
 
-// fastReader decodes events as [Encode] writes most of them, at a tenth of the
-// cost of encoding/json: events about a token, with the fields in Encode's order,
-// without white space, escapes, critical fields or constraints. If anything
-// differs from that form, or is wrong, the fast reader gives up and the general
-// reader decides. What the fast reader accepts, the general reader reads the same;
-// FuzzFastDecode compares the two.
+// fastReader decodes most events at a tenth of the cost of encoding/json: events
+// about a token, with the fields in the order of [Encode], without white space,
+// escapes, critical fields or constraints. It gives up on any other form, and on
+// invalid events, which the general reader then decodes. Both readers decode an
+// event to the same value; FuzzFastDecode compares them.
 //
-// A text ends at the next quote. It needs no check for escapes if it is later
-// checked against an alphabet without backslashes, as ids, scopes, times and
-// digests are.
+// A text ends at the next quote. Ids, scopes, times and digests are checked later
+// against alphabets without backslashes, so they need no check for escapes.
 type fastReader struct{ rest string }
 
 // decodeFast returns nil if the fast reader cannot read b.

@@ -11,8 +11,8 @@ import (
 	"github.com/oklog/ulid/v2"
 )
 
-// ErrBadID reports a string that is not an id of the kind asked for. It never
-// contains the string, which may be a secret that was put in the wrong place.
+// ErrBadID reports a string that is not an id of the expected kind. The error does
+// not contain the string, which may be a secret in the wrong place.
 var ErrBadID = errors.New("not an id")
 
 // Prefixes of ids.
@@ -23,31 +23,31 @@ const (
 	idLength      = 4 + ulid.EncodedSize
 )
 
-// TokenID names a token for ever: "tok_" and a ULID in lower case. It is not
-// secret.
+// TokenID is the id of a token: "tok_" and a ULID in lower case. It never changes
+// and is not secret.
 type TokenID string
 
-// AccountID names an account for ever: "acc_" and a ULID in lower case.
+// AccountID is the id of an account: "acc_" and a ULID in lower case. It never
+// changes.
 type AccountID string
 
-// EventID names an event: "evt_" and a ULID in lower case. A command that is
-// retried keeps its event's id, which is how a lost reply is told from a lost
-// event.
+// EventID is the id of an event: "evt_" and a ULID in lower case. The retry of an
+// append keeps the id, so that the ledger can tell a lost reply from a lost event.
 type EventID string
 
-// NewTokenID returns an unused token id in the given shard, or in a random one
-// where shard is empty.
+// NewTokenID returns a new token id in the given shard, or in a random one if
+// shard is empty.
 func NewTokenID(now time.Time, shard string) TokenID {
 	return TokenID(newID(tokenPrefix, now, shard))
 }
 
-// NewAccountID returns an unused account id in the given shard, or in a random
-// one where shard is empty.
+// NewAccountID returns a new account id in the given shard, or in a random one if
+// shard is empty.
 func NewAccountID(now time.Time, shard string) AccountID {
 	return AccountID(newID(accountPrefix, now, shard))
 }
 
-// NewEventID returns an unused event id.
+// NewEventID returns a new event id.
 func NewEventID(now time.Time) EventID { return EventID(newID(eventPrefix, now, "")) }
 
 // ParseTokenID checks that s is a token id.
@@ -75,26 +75,26 @@ func (id TokenID) Bytes() [16]byte { return idBytes(string(id)) }
 // Bytes returns the id as 16 bytes, for keys. The id must be valid.
 func (id AccountID) Bytes() [16]byte { return idBytes(string(id)) }
 
-// Time returns when the id was made, by its maker's clock, to the millisecond.
-// The id must be valid.
+// Time returns the creation time in the id, to the millisecond. The id must be
+// valid.
 func (id AccountID) Time() time.Time {
 	u := ulid.ULID(id.Bytes())
 	return ulid.Time(u.Time())
 }
 
-// TokenIDFrom returns the id that [TokenID.Bytes] gave b for.
+// TokenIDFrom is the inverse of [TokenID.Bytes].
 func TokenIDFrom(b [16]byte) TokenID {
 	return TokenID(textOf(tokenPrefix, b))
 }
 
-// AccountIDFrom returns the id that [AccountID.Bytes] gave b for.
+// AccountIDFrom is the inverse of [AccountID.Bytes].
 func AccountIDFrom(b [16]byte) AccountID {
 	return AccountID(textOf(accountPrefix, b))
 }
 
-// ShardFor returns the shard that the holder of an idempotency key makes new
-// things in. Two commands with one key meet in one shard, where the second
-// append conflicts with the first and then finds what it did.
+// ShardFor returns the shard of records that a command with an idempotency key
+// creates. A retry uses the same shard, so its append conflicts with the first one
+// and then finds the first result.
 func ShardFor(key CommandKey) string {
 	if key == "" {
 		return ""
@@ -133,10 +133,10 @@ func checkID(s, prefix, what string) error {
 	case len(s) == idLength && s[:len(prefix)] == prefix && validULID(s[len(prefix):]):
 		return nil
 	case LooksSecret(s):
-		return fmt.Errorf("%w: this is a secret where %s belongs; treat it as leaked if others saw it", ErrBadID, what)
+		return fmt.Errorf("%w: this is a secret, not %s; treat it as leaked if others saw it", ErrBadID, what)
 	case len(s) == idLength && validULID(s[4:]):
 		return fmt.Errorf(
-			"%w: an id that starts with %s where %s belongs, which starts with %s",
+			"%w: it starts with %s, but %s starts with %s",
 			ErrBadID,
 			s[:4],
 			what,
@@ -149,7 +149,7 @@ func checkID(s, prefix, what string) error {
 // ulidAlphabet is Crockford's base 32 in lower case.
 const ulidAlphabet = "0123456789abcdefghjkmnpqrstvwxyz"
 
-// inULID says of each byte whether it is of the alphabet.
+// inULID tells for each byte whether the alphabet has it.
 var inULID = func() (in [256]bool) {
 	for _, c := range []byte(ulidAlphabet) {
 		in[c] = true
@@ -157,8 +157,8 @@ var inULID = func() (in [256]bool) {
 	return in
 }()
 
-// validULID reports whether s is a ULID in the one spelling that is used here:
-// 26 digits of 128 bits, so the first is at most 7.
+// validULID reports whether s is a ULID in lower case. Its 26 digits hold 128
+// bits, so the first is at most 7.
 func validULID(s string) bool {
 	if len(s) != ulid.EncodedSize || s[0] > '7' {
 		return false
@@ -176,7 +176,7 @@ func textOf(prefix string, u ulid.ULID) string {
 	var b [idLength]byte
 	copy(b[:], prefix)
 	if err := u.MarshalTextTo(b[len(prefix):]); err != nil {
-		panic(err) // it is as long as the text
+		panic(err) // the buffer has the length of the text
 	}
 	for i, c := range b {
 		if 'A' <= c && c <= 'Z' {

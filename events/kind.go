@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Kind names what happened, with the version of its form. Values are stored
-// and never reused.
+// Kind names a type of event and the version of its form. Values are stored and
+// never reused.
 type Kind string
 
 // The kinds.
@@ -41,7 +41,7 @@ const (
 	KindLogConfirmed Kind = "tokenledger.log.confirmed.v1"
 )
 
-// kinds: kind -> an empty change of it, to decode into.
+// kinds maps each kind to a function that returns an empty change to decode into.
 var kinds = registry(
 	changeOf[TokenCreated], changeOf[TokenScoped], changeOf[TokenEdited], changeOf[TokenRotated],
 	changeOf[TokenSuspended], changeOf[TokenResumed], changeOf[TokenRevoked], changeOf[TokenUnchanged],
@@ -57,7 +57,7 @@ var kinds = registry(
 	changeOf[LogConfirmed],
 )
 
-// changeOf returns an empty change of the kind that *T is.
+// changeOf returns an empty change of type *T.
 func changeOf[T any, C interface {
 	*T
 	Change
@@ -82,7 +82,7 @@ func registry(makes ...func() Change) map[Kind]func() Change {
 // Kinds lists every kind in order of name.
 func Kinds() []Kind { return slices.Sorted(maps.Keys(kinds)) }
 
-// split returns a kind's noun and verb, empty where k is not a kind's name.
+// split returns a kind's noun and verb. Both are empty if k is malformed.
 func (k Kind) split() (noun Noun, verb string) {
 	_, rest, _ := strings.Cut(string(k), ".")
 	first, rest, _ := strings.Cut(rest, ".")
@@ -93,13 +93,13 @@ func (k Kind) split() (noun Noun, verb string) {
 	return Noun(first), verb
 }
 
-// Verb returns what happened in one word, as in "revoked".
+// Verb returns the last word of the kind, such as "revoked".
 func (k Kind) Verb() string {
 	_, verb := k.split()
 	return verb
 }
 
-// Noun returns what it happened to.
+// Noun returns the type of record that changed.
 func (k Kind) Noun() Noun {
 	noun, _ := k.split()
 	return noun

@@ -12,24 +12,23 @@ import (
 
 // Names of the leases in NATS JetStream.
 const (
-	// LeaseStreamName is the stream that holds every renewal and barrier. It
-	// says nothing of tokens, and its oldest messages are dropped.
+	// LeaseStreamName is the stream of the renewals and barriers. It has no data on
+	// tokens, and the server deletes its oldest messages.
 	LeaseStreamName = "LEASES"
-	// LeaseFilter matches the subject of every message in it.
+	// LeaseFilter matches the subject of every message of the stream.
 	LeaseFilter = "lease.>"
-	// LeaseTailFilter matches every republished one.
+	// LeaseTailFilter matches every republished message.
 	LeaseTailFilter = TailPrefix + LeaseFilter
-	// BarrierSubject is where ledgers publish barriers.
+	// BarrierSubject is the subject of barriers.
 	BarrierSubject = "lease.barrier"
-	// RenewalSubjectPrefix stands before a node's name where it renews its
-	// lease.
+	// RenewalSubjectPrefix and a node's name are the subject of the node's renewals.
 	RenewalSubjectPrefix = "lease.node."
 	// RenewalSubjectFilter matches every node's renewals.
 	RenewalSubjectFilter = RenewalSubjectPrefix + "*"
 )
 
-// LeaseSeq is a message's sequence in the stream of leases. It has nothing to
-// do with a [Position].
+// LeaseSeq is the sequence of a message in the stream of leases. It is unrelated to
+// a [Position].
 type LeaseSeq uint64
 
 // LeaseMessage is a message of the stream of leases as it is stored.
@@ -39,18 +38,18 @@ type LeaseMessage struct {
 	Data    []byte
 }
 
-// Holder is one process that may hold a lease. Two processes with one name are
-// two holders.
+// Holder is a process that may have a lease. Two processes of one node are two
+// holders.
 type Holder struct {
 	Node     string `json:"node"`
-	Instance string `json:"instance"` // drawn by the process when it starts
+	Instance string `json:"instance"` // random, chosen at the start of the process
 }
 
 // String returns the node's name and its instance.
 func (h Holder) String() string { return h.Node + "/" + h.Instance }
 
-// IndexDigest stands for the content of an index at one position: the same
-// events give the same digest on every node. It tells accidents, not forgeries.
+// IndexDigest is a checksum of the content of an index at one position. It is equal
+// on all nodes that applied the same events. It detects damage, not forgery.
 type IndexDigest uint64
 
 // String returns the digest in hexadecimal.
@@ -69,58 +68,56 @@ func (d *IndexDigest) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Statement is what a node says of its index: its digest at a position.
+// Statement is the digest of a node's index at a position.
 type Statement struct {
 	Position Position    `json:"position"`
 	Digest   IndexDigest `json:"digest"`
 }
 
-// Renewal asks for a lease. Committed to the stream of leases, it is a node's
-// claim to answer checks for a while: see package verifier/lease.
+// Renewal is a node's request for a lease, see package verifier/lease.
 type Renewal struct {
 	Holder
 	Number uint64 `json:"number"` // counts the holder's renewals, from 1
 	Epoch  string `json:"epoch"`  // of the log that its index holds; empty before the first event
-	// Joining asks for a barrier: the node knows of none before.
+	// Joining requests a barrier, because the node has not read one yet.
 	Joining bool `json:"joining,omitempty"`
-	// Lease is for how long it will answer, from when it sent this. Zero gives
-	// up the lease that it has.
+	// Lease is the duration of the lease, from the time of sending. Zero releases
+	// the current lease.
 	Lease Milliseconds `json:"lease_ms"`
-	// Stale are permissions that it goes on to answer for past its lease, and
-	// for how long.
+	// Stale maps permissions to the time for which the node answers checks of them
+	// after its lease has expired.
 	Stale map[string]Milliseconds `json:"stale_ms,omitempty"`
-	// Index is what its index holds, and Mark what it held at the last position
-	// at which all nodes' can be compared.
+	// Index is the current state of the node's index. Mark is its state at the last
+	// position at which the indexes of all nodes are compared.
 	Index   Statement `json:"index"`
 	Mark    Statement `json:"mark"`
 	Version string    `json:"version,omitempty"` // of the program
-	// Clock is the sender's time of day as Unix time, from before it sent this.
-	// Zero says nothing.
+	// Clock is the sender's time as Unix time, read before sending. Zero means
+	// unknown.
 	Clock Milliseconds `json:"clock_ms,omitempty"`
-	// Fenced says that the sender has no lease because its clock is wrong. It
-	// sends this to learn when the clock is right.
+	// Fenced is true if the sender has no lease because its clock is wrong. It
+	// renews to learn when the clock is right again.
 	Fenced bool `json:"fenced,omitempty"`
 }
 
-// Barrier makes every renewal after it conditional: whoever asks for a lease
-// behind it has to have applied all events up to the floor. The floors of later
-// barriers are never lower.
+// Barrier is a condition for every later renewal: the node must have applied all
+// events up to the floor. The floors of later barriers are never lower.
 type Barrier struct {
 	Epoch  string       `json:"epoch"`    // of the log
-	Floor  Position     `json:"floor"`    // of an event that is committed; 0 while there is none
-	Lease  Milliseconds `json:"lease_ms"` // the longest that a lease may be
+	Floor  Position     `json:"floor"`    // of a committed event; 0 if there is none
+	Lease  Milliseconds `json:"lease_ms"` // the maximum duration of a lease
 	Ledger string       `json:"ledger"`   // name of the node that wrote it
-	// Clock is the ledger's time of day as Unix time, from before it sent this and
-	// after it had read the stream up to Read. Zero says nothing.
+	// Clock is the ledger's time as Unix time, read before sending and after the
+	// ledger had read the stream up to Read. Zero means unknown.
 	Clock Milliseconds `json:"clock_ms,omitempty"`
 	Read  LeaseSeq     `json:"read,omitempty"`
 }
 
-// ClockLimit is by how much a node's time of day may differ from that of the
-// ledgers. A node that differs by more has no lease.
+// ClockLimit is the maximum difference between a node's clock and the clocks of the
+// ledgers. A node with a larger difference has no lease.
 const ClockLimit = 2 * time.Second
 
-// Milliseconds is a duration as it is stored.
+// Milliseconds is the stored form of a duration.
 type Milliseconds int64
 
 // InMilliseconds returns d, rounded down.
@@ -129,11 +126,11 @@ func InMilliseconds(d time.Duration) Milliseconds { return Milliseconds(d.Millis
 // Duration returns m as a duration.
 func (m Milliseconds) Duration() time.Duration { return time.Duration(m) * time.Millisecond }
 
-// maxLease bounds what a stored lease may say: a day.
+// maxLease is the longest valid lease in a stored message: a day.
 const maxLease = Milliseconds(24 * 3600 * 1000)
 
-// leaseForm is the form of stored renewals and barriers. A reader refuses what
-// it does not know: it could be a new condition for a lease.
+// leaseForm is the version of stored renewals and barriers. A reader rejects other
+// versions, because they may have a new condition for a lease.
 const leaseForm = 1
 
 type storedRenewal struct {
@@ -146,10 +143,10 @@ type storedBarrier struct {
 	*Barrier
 }
 
-// Subject returns where r is published.
+// Subject returns the subject of r.
 func (r *Renewal) Subject() string { return RenewalSubjectPrefix + r.Node }
 
-// Encode returns the bytes that are stored.
+// Encode returns the stored form.
 func (r *Renewal) Encode() ([]byte, error) {
 	if err := r.validate(); err != nil {
 		return nil, fmt.Errorf("encode renewal: %w", err)
@@ -157,7 +154,7 @@ func (r *Renewal) Encode() ([]byte, error) {
 	return json.Marshal(storedRenewal{leaseForm, r})
 }
 
-// Encode returns the bytes that are stored.
+// Encode returns the stored form.
 func (b *Barrier) Encode() ([]byte, error) {
 	if err := b.validate(); err != nil {
 		return nil, fmt.Errorf("encode barrier: %w", err)
@@ -165,9 +162,9 @@ func (b *Barrier) Encode() ([]byte, error) {
 	return json.Marshal(storedBarrier{leaseForm, b})
 }
 
-// DecodeLease reads a stored message of the stream of leases: one of the two
-// results is not nil. The error is [ErrUnknown] for what a newer version wrote
-// and [ErrMalformed] for what nobody should have.
+// DecodeLease decodes a message of the stream of leases. One of the two results is
+// not nil. The error is [ErrUnknown] for a message of a newer version, and
+// [ErrMalformed] for an invalid one.
 func DecodeLease(m LeaseMessage) (*Renewal, *Barrier, error) {
 	wrong := func(err error) error {
 		if !errors.Is(err, ErrUnknown) && !errors.Is(err, ErrMalformed) {
@@ -189,7 +186,7 @@ func DecodeLease(m LeaseMessage) (*Renewal, *Barrier, error) {
 	}
 	if m.Subject != r.Subject() {
 		return nil, nil, wrong(
-			fmt.Errorf("it stands under subject %s and belongs under %q", Quote(m.Subject), r.Subject()),
+			fmt.Errorf("its subject is %s, want %q", Quote(m.Subject), r.Subject()),
 		)
 	}
 	return r, nil, nil
@@ -215,20 +212,20 @@ func decodeLease(data []byte, into any, validate func() error) error {
 func (r *Renewal) validate() error {
 	problems := []error{CheckNodeName(r.Node), checkInstance(r.Instance)}
 	if r.Number == 0 {
-		problems = append(problems, errors.New("a renewal's number counts from 1"))
+		problems = append(problems, errors.New("number is 0; the first is 1"))
 	}
 	if r.Clock < 0 {
 		problems = append(problems, errors.New("clock is before 1970"))
 	}
 	if r.Epoch != "" && !isEpoch(r.Epoch) {
-		problems = append(problems, errors.New("epoch is not one"))
+		problems = append(problems, errors.New("epoch is not a ULID in lower case"))
 	}
 	if r.Lease < 0 || r.Lease > maxLease {
-		problems = append(problems, errors.New("lease is not between nothing and a day"))
+		problems = append(problems, errors.New("lease is not between zero and a day"))
 	}
 	for permission, d := range r.Stale {
 		if d <= 0 || d > maxLease {
-			problems = append(problems, errors.New("stale use is not between nothing and a day"))
+			problems = append(problems, errors.New("stale time is not between zero and a day"))
 		}
 		problems = append(problems, checkPermission(permission))
 	}
@@ -241,15 +238,15 @@ func (b *Barrier) validate() error {
 		problems = append(problems, errors.New("clock is before 1970"))
 	}
 	if !isEpoch(b.Epoch) {
-		problems = append(problems, errors.New("epoch is not one"))
+		problems = append(problems, errors.New("epoch is not a ULID in lower case"))
 	}
 	if b.Lease <= 0 || b.Lease > maxLease {
-		problems = append(problems, errors.New("lease is not between nothing and a day"))
+		problems = append(problems, errors.New("lease is not between zero and a day"))
 	}
 	return errors.Join(problems...)
 }
 
-// CheckNodeName reports a name that cannot be a node's: it is part of subjects.
+// CheckNodeName reports an invalid node name. Names are part of subjects.
 func CheckNodeName(name string) error {
 	if name == "" || len(name) > 64 || LooksSecret(name) || strings.ContainsFunc(name, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'

@@ -8,30 +8,28 @@ import (
 	"strings"
 )
 
-// ErrBadModel reports a description of permissions that makes no model.
+// ErrBadModel reports an invalid description of a permission model.
 var ErrBadModel = errors.New("bad permission model")
 
-// AnyType is the type of resource in a [ModelSpec] that stands for all types.
+// AnyType stands for all types of resource in a [ModelSpec].
 const AnyType = "*"
 
-// ModelSpec describes a permission model, as a configuration file does. The
-// permissions superuser, audit and mint are in every model and stand above its
-// resources.
+// ModelSpec describes a permission model, as in a configuration file. Every model
+// also has the permissions superuser, audit and mint, which have no resource.
 type ModelSpec struct {
-	// Permissions on a resource: name -> others that it includes, with all that
-	// those include.
+	// Permissions maps each permission on a resource to the permissions that it
+	// includes. Inclusion is transitive.
 	Permissions map[string][]string `koanf:"permissions"`
-	// Types of resource: name, or [AnyType] -> the form of an id, "number" or
-	// "name".
+	// Types maps each type of resource, or [AnyType], to the form of its ids,
+	// [NumberID] or [NameID].
 	Types map[string]string `koanf:"types"`
-	// Admin is the permission whose holders manage the tokens that are confined
-	// to their resources. Empty means that nobody is delegated to.
+	// Admin is the permission to manage the tokens that are confined to the holder's
+	// resources. Empty means that there is none.
 	Admin string `koanf:"admin"`
 	// Reads are permissions that change nothing.
 	Reads []string `koanf:"reads"`
-	// Lasting are permissions whose use leaves something behind that goes on
-	// working, such as code on pages. They are never answered for without a
-	// lease.
+	// Lasting are permissions whose effects outlast the token, such as code on pages.
+	// A verifier never answers checks of them without a lease.
 	Lasting []string `koanf:"lasting"`
 }
 
@@ -41,17 +39,15 @@ const (
 	NameID   = "name"   // up to 64 letters, digits, '-', '_' or '.'
 )
 
-// Model is an order of permissions: which there are, what kind of resource each
-// needs, and which others each one includes.
+// Model is a permission model: the permissions, the types of resource, and the
+// permissions that each permission includes.
 type Model struct {
-	// permission on a resource -> those it includes besides itself, all of them
-	onResource map[string][]string
-	// type of resource -> form of its ids
-	types   map[string]string
-	admin   string
-	reads   []string
-	lasting []string
-	bits    permissionBits // for [ScopeSet]
+	onResource map[string][]string // permission -> all others that it includes
+	types      map[string]string   // type of resource -> form of its ids
+	admin      string
+	reads      []string
+	lasting    []string
+	bits       permissionBits // for [ScopeSet]
 }
 
 // globals are the permissions without a resource.
@@ -105,7 +101,7 @@ func ModelNamed(name string) (*Model, error) {
 		return Plain, nil
 	}
 	return nil, fmt.Errorf(
-		"%w %s: built in are matomo and plain; describe another under model in the configuration file",
+		"%w %s: the built-in models are matomo and plain; describe another under model in the configuration file",
 		ErrBadModel,
 		Quote(name),
 	)
@@ -130,7 +126,7 @@ func NewModel(spec ModelSpec) (*Model, error) {
 		problems = append(problems, fmt.Errorf("%w: "+format, append([]any{ErrBadModel}, args...)...))
 	}
 	if len(spec.Permissions) == 0 || len(spec.Types) == 0 {
-		bad("want permissions and types of resource")
+		bad("permissions and types of resource must not be empty")
 	}
 	for typ, form := range spec.Types {
 		if typ != AnyType && !isWord(typ) {
@@ -145,11 +141,11 @@ func NewModel(spec ModelSpec) (*Model, error) {
 		case !isWord(name):
 			bad("permission %s: want lower-case letters, digits and _", Quote(name))
 		case slices.Contains(globals, name):
-			bad("permission %s: the name has a meaning in every model", Quote(name))
+			bad("permission %s: the name is reserved", Quote(name))
 		}
 		for _, other := range includes {
 			if _, known := spec.Permissions[other]; !known {
-				bad("permission %s includes %s, which is not described", Quote(name), Quote(other))
+				bad("permission %s includes %s, which is not among the permissions", Quote(name), Quote(other))
 			}
 		}
 		m.onResource[name] = closure(spec.Permissions, name)
@@ -163,7 +159,7 @@ func NewModel(spec ModelSpec) (*Model, error) {
 	}
 	for _, name := range named {
 		if _, known := spec.Permissions[name]; !known {
-			bad("%s is named under admin, reads or lasting, and is not described", Quote(name))
+			bad("%s is named under admin, reads or lasting, but is not among the permissions", Quote(name))
 		}
 	}
 	if err := errors.Join(problems...); err != nil {
@@ -173,7 +169,7 @@ func NewModel(spec ModelSpec) (*Model, error) {
 	return m, nil
 }
 
-// closure returns every permission that one includes, in order of name.
+// closure returns all permissions that a permission includes, sorted.
 func closure(direct map[string][]string, name string) []string {
 	seen := map[string]bool{}
 	for todo := slices.Clone(direct[name]); len(todo) > 0; {
@@ -187,7 +183,7 @@ func closure(direct map[string][]string, name string) []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// Check reports what is wrong with s under the model, nil where nothing is.
+// Check returns an error if s is not a scope of the model.
 func (m *Model) Check(s Scope) error {
 	_, known := m.onResource[s.Permission]
 	switch {
@@ -210,7 +206,7 @@ func (m *Model) Check(s Scope) error {
 		)
 	case s.Type == "":
 		return fmt.Errorf(
-			"%w %s: say on what, as in %s:%s/3 or %[3]s:%[4]s/*",
+			"%w %s: the resource is missing; write %s:%s/3 or %[3]s:%[4]s/*",
 			ErrBadScope,
 			Quote(s.String()),
 			s.Permission,
@@ -226,8 +222,7 @@ func (m *Model) Check(s Scope) error {
 	return nil
 }
 
-// CheckResource reports what is wrong with the name of one resource, nil where
-// nothing is.
+// CheckResource returns an error if the model does not allow a resource.
 func (m *Model) CheckResource(typ, id string) error {
 	if !m.hasType(typ) {
 		return fmt.Errorf("unknown type of resource; known are %s", strings.Join(m.Types(), ", "))
@@ -251,10 +246,10 @@ func (m *Model) hasType(typ string) bool {
 	return typ != AnyType && (named || any && isWord(typ))
 }
 
-// Types lists the types of resource in order of name, [AnyType] for any.
+// Types returns the types of resource, sorted.
 func (m *Model) Types() []string { return slices.Sorted(maps.Keys(m.types)) }
 
-// anyType returns a type of the model's, for an example.
+// anyType returns one of the types of the model.
 func (m *Model) anyType() string {
 	if t := m.Types(); t[len(t)-1] != AnyType {
 		return t[len(t)-1]
@@ -262,27 +257,26 @@ func (m *Model) anyType() string {
 	return "site"
 }
 
-// On returns the scope of a permission on every resource of some type, which is
-// enough to compare permissions by.
+// On returns the scope of a permission on every resource of one type, for
+// comparing permissions.
 func (m *Model) On(permission string) Scope {
 	return Scope{Permission: permission, Type: m.anyType(), ID: "*"}
 }
 
-// Admin returns the permission whose holders manage the tokens that are confined
-// to their resources, empty where there is none.
+// Admin returns the permission to manage the tokens that are confined to the
+// holder's resources, or an empty string if the model has none.
 func (m *Model) Admin() string { return m.admin }
 
 // Reads reports whether a permission changes nothing.
 func (m *Model) Reads(permission string) bool { return slices.Contains(m.reads, permission) }
 
-// Lasting reports whether the use of a permission leaves something behind that
-// goes on working.
+// Lasting reports whether the effects of a permission outlast the token.
 func (m *Model) Lasting(permission string) bool { return slices.Contains(m.lasting, permission) }
 
-// CheckAll joins what is wrong with each scope of a list.
+// CheckAll returns the joined errors of [Model.Check] for a list.
 func (m *Model) CheckAll(list []Scope) error {
 	if len(list) > MaxScopes {
-		return fmt.Errorf("%w: %d scopes, and %d are the most", ErrBadScope, len(list), MaxScopes)
+		return fmt.Errorf("%w: %d scopes; the limit is %d", ErrBadScope, len(list), MaxScopes)
 	}
 	var problems []error
 	for _, s := range list {
@@ -291,7 +285,7 @@ func (m *Model) CheckAll(list []Scope) error {
 	return joinProblems(problems)
 }
 
-// Permissions lists every permission of the model in order of name.
+// Permissions returns all permissions of the model, sorted.
 func (m *Model) Permissions() []string {
 	out := slices.Clone(globals)
 	for p := range m.onResource {
@@ -301,9 +295,9 @@ func (m *Model) Permissions() []string {
 	return out
 }
 
-// Covers reports whether who holds have may do need.
+// Covers reports whether the scope have includes the scope need.
 func (m *Model) Covers(have, need Scope) bool {
-	if have == Superuser { // and not superuser on something, which is no scope
+	if have == Superuser { // without a resource
 		return true
 	}
 	if have.Type != need.Type || (have.ID != need.ID && have.ID != "*") {
@@ -312,7 +306,7 @@ func (m *Model) Covers(have, need Scope) bool {
 	return have.Permission == need.Permission || slices.Contains(m.onResource[have.Permission], need.Permission)
 }
 
-// AnyCovers reports whether one of a list covers need.
+// AnyCovers reports whether a scope of a list covers need.
 func (m *Model) AnyCovers(list []Scope, need Scope) bool {
 	for i := range list {
 		if m.Covers(list[i], need) {
@@ -341,8 +335,8 @@ func (m *Model) Missing(have, need []Scope) []Scope {
 	return out
 }
 
-// Intersect returns what two lists have in common: a scope is covered by the
-// result exactly when both lists cover it, as far as scopes can say it.
+// Intersect returns the intersection of two lists: the result covers a scope if and
+// only if both lists do.
 func (m *Model) Intersect(a, b []Scope) []Scope {
 	return m.intersectSets(NewScopeSet(a), NewScopeSet(b))
 }
@@ -370,8 +364,8 @@ func (m *Model) intersectSets(sa, sb *ScopeSet) []Scope {
 	return out
 }
 
-// meet returns the scopes that both x and y cover, leaving out those that
-// another of them covers.
+// meet returns the scopes that both x and y cover. It may omit scopes that others
+// in the result cover.
 func (m *Model) meet(x, y Scope) []Scope {
 	switch {
 	case m.Covers(x, y):
@@ -395,8 +389,8 @@ func (m *Model) meet(x, y Scope) []Scope {
 	return out
 }
 
-// isNumber accepts one spelling of a number. Matomo takes 2e0, 01 and " 2" for
-// site 2; a check must not.
+// isNumber accepts one spelling of each number. Matomo takes 01, 2e0 and " 2" for
+// numbers too; a check must not.
 func isNumber(s string) bool {
 	if s == "" || len(s) > 10 || s[0] == '0' {
 		return false

@@ -22,12 +22,12 @@ func TestModelsThatAreNone(t *testing.T) {
 		change func(*events.ModelSpec)
 		want   string
 	}{
-		"no permissions":      {func(s *events.ModelSpec) { s.Permissions = nil }, "want permissions"},
-		"no types":            {func(s *events.ModelSpec) { s.Types = nil }, "types of resource"},
-		"unknown include":     {func(s *events.ModelSpec) { s.Permissions["write"] = []string{"raed"} }, `"raed", which is not described`},
+		"no permissions":      {func(s *events.ModelSpec) { s.Permissions = nil }, "permissions and types of resource must not be empty"},
+		"no types":            {func(s *events.ModelSpec) { s.Types = nil }, "permissions and types of resource must not be empty"},
+		"unknown include":     {func(s *events.ModelSpec) { s.Permissions["write"] = []string{"raed"} }, `"raed", which is not among the permissions`},
 		"a cycle of two":      {func(s *events.ModelSpec) { s.Permissions["read"] = []string{"write"} }, "includes itself"},
 		"itself":              {func(s *events.ModelSpec) { s.Permissions["read"] = []string{"read"} }, "includes itself"},
-		"superuser":           {func(s *events.ModelSpec) { s.Permissions["superuser"] = nil }, "has a meaning"},
+		"superuser":           {func(s *events.ModelSpec) { s.Permissions["superuser"] = nil }, "is reserved"},
 		"a permission's sign": {func(s *events.ModelSpec) { s.Permissions["re:ad"] = nil }, "lower-case letters"},
 		"a homoglyph":         {func(s *events.ModelSpec) { s.Permissions["re\u0430d"] = nil }, "lower-case letters"},
 		"a type's sign":       {func(s *events.ModelSpec) { s.Types["a/b"] = events.NameID }, "lower-case letters"},

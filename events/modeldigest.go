@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// Digest stands for what the model decides, as 16 hexadecimal digits: two
-// descriptions that decide alike have the same. Nodes compare theirs by it.
+// Digest returns a digest of the model, 16 hexadecimal digits. Models with the same
+// decisions have the same digest. Nodes use it to compare their models.
 func (m *Model) Digest() string {
 	sorted := func(list []string) []string {
 		list = append([]string{}, list...)
@@ -16,14 +16,14 @@ func (m *Model) Digest() string {
 		return slices.Compact(list)
 	}
 	b, err := json.Marshal(struct {
-		Covers  map[string][]string // with all that is covered through others
+		Covers  map[string][]string // including indirect inclusions
 		Types   map[string]string
 		Admin   string
 		Reads   []string
 		Lasting []string
 	}{m.onResource, m.types, m.admin, sorted(m.reads), sorted(m.lasting)})
 	if err != nil {
-		panic(err) // there is nothing in it but text
+		panic(err) // the struct has only texts
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:8])

@@ -6,63 +6,62 @@ import (
 	"time"
 )
 
-// Policy is what holds for every token and every session.
+// Policy has the rules for all tokens and sessions.
 type Policy struct {
-	// MaxLifetime is the longest that a token may live, in seconds. Zero means
-	// that it may live for ever.
+	// MaxLifetime is the maximum lifetime of a token, in seconds. Zero means no limit.
 	MaxLifetime int64 `json:"max_lifetime_s"`
-	// DefaultLifetime is how long a token lives whose maker does not say, in
-	// seconds. Zero means as long as MaxLifetime allows.
+	// DefaultLifetime is the lifetime of a token that is created without one, in
+	// seconds. Zero means MaxLifetime.
 	DefaultLifetime int64 `json:"default_lifetime_s"`
-	// MaxGrace is the longest that an old secret may live after a rotation,
-	// in seconds.
+	// MaxGrace is the maximum time for which the previous secret works after a
+	// rotation, in seconds.
 	MaxGrace int64 `json:"max_grace_s"`
-	// WarnBefore is how long before its end checks of a token warn of it, in
-	// seconds. Zero means never.
+	// WarnBefore is the time before a token's expiry in which checks warn of it, in
+	// seconds. Zero means no warning.
 	WarnBefore int64 `json:"warn_before_s,omitempty"`
 
-	// Issuers says who may make and widen tokens. Empty means [IssuersAll].
+	// Issuers tells who may create and widen tokens. Empty means [IssuersAll].
 	Issuers IssuerPolicy `json:"token_issuers,omitempty"`
-	// SiteAdminsAnyAccount lets admins of some resources make, widen and rotate
-	// tokens of every account, not only of those within their resources.
+	// SiteAdminsAnyAccount lets admins of some resources create, widen and rotate
+	// tokens of every account, not only of accounts within their resources.
 	SiteAdminsAnyAccount bool `json:"site_admins_any_account,omitempty"`
-	// LegacyRefused ends the use of plain secrets: those of 32 hexadecimal
-	// characters, without prefix and checksum, that old clients insist on.
+	// LegacyRefused refuses legacy secrets: 32 hexadecimal characters without prefix
+	// and checksum.
 	LegacyRefused bool `json:"legacy_refused,omitempty"`
-	// LegacyUntil is when the use of plain secrets ends, zero for no such time.
+	// LegacyUntil is the time from which legacy secrets are refused. Zero means never.
 	LegacyUntil time.Time `json:"legacy_until,omitzero"`
-	// URLRefused refuses every token that travelled in a URL.
+	// URLRefused refuses every token that was sent in a URL.
 	URLRefused bool `json:"url_refused,omitempty"`
 
-	// TokenSignIn lets a token begin a session. It never proves the person.
+	// TokenSignIn lets a person sign in with a token. A token never re-authenticates.
 	TokenSignIn bool `json:"token_sign_in,omitempty"`
-	// SessionIdle is for how long a session may rest, in seconds. Zero means
-	// [DefaultSessionIdle].
+	// SessionIdle is the time after which an unused session expires, in seconds. Zero
+	// means [DefaultSessionIdle].
 	SessionIdle int64 `json:"session_idle_s,omitempty"`
-	// SessionLifetime is the longest that a session may be, in seconds. Zero means
+	// SessionLifetime is the maximum lifetime of a session, in seconds. Zero means
 	// [DefaultSessionLifetime].
 	SessionLifetime int64 `json:"session_lifetime_s,omitempty"`
 }
 
-// How long sessions last where the policy does not say, and at most.
+// The defaults of sessions, and the longest lifetime that a policy may set.
 const (
 	DefaultSessionIdle     = 30 * time.Minute
 	DefaultSessionLifetime = 12 * time.Hour
 	MaxSessionLifetime     = 30 * 24 * time.Hour
 )
 
-// IssuerPolicy says who may make and widen tokens. Values are stored and never
+// IssuerPolicy tells who may create and widen tokens. Values are stored and never
 // reused.
 type IssuerPolicy string
 
-// Who may make and widen tokens.
+// The issuer policies.
 const (
-	IssuersAll        IssuerPolicy = "all"         // everybody theirs, and those below
-	IssuersSiteAdmins IssuerPolicy = "site_admins" // admins those of their sites, and superusers
-	IssuersSuperusers IssuerPolicy = "superusers"  // superusers alone
+	IssuersAll        IssuerPolicy = "all"         // also people and services, for their own accounts
+	IssuersSiteAdmins IssuerPolicy = "site_admins" // admins for their resources, and superusers
+	IssuersSuperusers IssuerPolicy = "superusers"  // only superusers
 )
 
-// DefaultPolicy is what a new ledger starts with.
+// DefaultPolicy is the policy of a new ledger.
 var DefaultPolicy = Policy{
 	MaxLifetime:     365 * 24 * 3600,
 	DefaultLifetime: 365 * 24 * 3600,
@@ -70,17 +69,17 @@ var DefaultPolicy = Policy{
 	WarnBefore:      14 * 24 * 3600,
 }
 
-// LegacyEnded reports whether plain secrets are refused at a time.
+// LegacyEnded reports whether legacy secrets are refused at a time.
 func (p *Policy) LegacyEnded(now time.Time) bool {
 	return p.LegacyRefused || !p.LegacyUntil.IsZero() && !now.Before(p.LegacyUntil)
 }
 
-// Warns reports whether a token that ends at a time is to be warned of now.
+// Warns reports whether a check warns now that a token expires at a time.
 func (p *Policy) Warns(now, expires time.Time) bool {
 	return p.WarnBefore > 0 && !expires.IsZero() && expires.Sub(now) <= time.Duration(p.WarnBefore)*time.Second
 }
 
-// Idle returns for how long a session may rest.
+// Idle returns the time after which an unused session expires.
 func (p *Policy) SessionTimeout() time.Duration {
 	if p.SessionIdle == 0 {
 		return DefaultSessionIdle
@@ -88,7 +87,7 @@ func (p *Policy) SessionTimeout() time.Duration {
 	return time.Duration(p.SessionIdle) * time.Second
 }
 
-// Life returns the longest that a session may be.
+// Life returns the maximum lifetime of a session.
 func (p *Policy) SessionMax() time.Duration {
 	if p.SessionLifetime == 0 {
 		return DefaultSessionLifetime
@@ -96,15 +95,15 @@ func (p *Policy) SessionMax() time.Duration {
 	return time.Duration(p.SessionLifetime) * time.Second
 }
 
-// longestTime bounds a policy's times: more seconds are no duration.
-const longestTime = 200 * 365 * 24 * 3600
+// maxSeconds is the longest time in a policy. It fits into a [time.Duration].
+const maxSeconds = 200 * 365 * 24 * 3600
 
 // PolicySet replaces the policy.
 type PolicySet struct {
 	Policy Policy `json:"policy"`
 }
 
-// PolicyTokensRevoked ends every token of every account that was created before
+// PolicyTokensRevoked revokes every token of every account that was created before
 // a time, or at a lower position than this event if Before is zero.
 type PolicyTokensRevoked struct {
 	NotBefore time.Time `json:"not_before,omitzero"`
@@ -128,25 +127,25 @@ func (c *PolicySet) validate() error {
 		{"session_idle_s", p.SessionIdle},
 		{"session_lifetime_s", p.SessionLifetime},
 	} {
-		if f.n < 0 || f.n > longestTime {
-			problems = append(problems, fmt.Errorf("%s is %d; want 0 to %d seconds", f.name, f.n, int64(longestTime)))
+		if f.n < 0 || f.n > maxSeconds {
+			problems = append(problems, fmt.Errorf("%s is %d; want 0 to %d seconds", f.name, f.n, int64(maxSeconds)))
 		}
 	}
 	if p.MaxLifetime > 0 && p.DefaultLifetime > p.MaxLifetime {
-		problems = append(problems, errors.New("default_lifetime_s is more than max_lifetime_s"))
+		problems = append(problems, errors.New("default_lifetime_s is greater than max_lifetime_s"))
 	}
 	if p.SessionMax() > MaxSessionLifetime {
 		problems = append(
 			problems,
 			fmt.Errorf(
-				"session_lifetime_s is %d; %d seconds are the most",
+				"session_lifetime_s is %d; the limit is %d seconds",
 				p.SessionLifetime,
 				int64(MaxSessionLifetime/time.Second),
 			),
 		)
 	}
 	if p.SessionTimeout() > p.SessionMax() {
-		problems = append(problems, errors.New("session_idle_s is more than session_lifetime_s"))
+		problems = append(problems, errors.New("session_idle_s is greater than session_lifetime_s"))
 	}
 	switch p.Issuers {
 	case "", IssuersAll, IssuersSiteAdmins, IssuersSuperusers:
@@ -156,7 +155,7 @@ func (c *PolicySet) validate() error {
 	return errors.Join(problems...)
 }
 
-// critical returns what a reader that ignores it would let through.
+// critical returns the fields that an older reader must not ignore.
 func (c *PolicySet) critical() []string {
 	var out []string
 	for _, f := range []struct {

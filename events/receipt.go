@@ -6,46 +6,45 @@ import (
 	"time"
 )
 
-// ReceiptName is what events of receipts are about.
+// ReceiptName is About in events of receipts.
 const ReceiptName = "receipt"
 
-// ReceiptIssued records the proof that every event up to a position is in force
-// on every node: none answers any more as if it had not happened.
+// ReceiptIssued records the proof that the events up to a position are in force on
+// every node: each node has applied them or can no longer answer checks.
 type ReceiptIssued struct {
 	Covers Position `json:"covers"`
 	// Ledger is the name of the node that waited.
 	Ledger string `json:"ledger"`
-	// Barrier is where the barrier stands that the proof rests on.
+	// Barrier is the sequence of the barrier that the proof is based on.
 	Barrier LeaseSeq `json:"barrier"`
-	// Lease is the longest that a lease can be.
+	// Lease is the maximum duration of a lease.
 	Lease Milliseconds `json:"lease_ms"`
-	// Asked is when the wait began, and Took how long it was, by the ledger's
-	// clock.
+	// Asked is the start of the wait and Took its duration, by the ledger's clock.
 	Asked time.Time    `json:"asked_at"`
 	Took  Milliseconds `json:"took_ms"`
-	// Nodes are those that could have held a lease from before the barrier.
+	// Nodes are the processes that could have a lease from before the barrier.
 	Nodes []NodeReceipt `json:"nodes"`
 }
 
 // NodeReceipt is one node's part in a receipt.
 type NodeReceipt struct {
-	// Holder is one process. Where Instances is more than 0 its instance is empty,
-	// and the entry stands for that many processes that are not listed one by one:
-	// of the node that it names, or of any where that is [AnyNode].
+	// Holder is one process. If Instances is not 0, the holder has no instance, and
+	// the entry stands for that number of processes: of the named node, or of any
+	// nodes if the name is [AnyNode].
 	Holder
 	Instances int `json:"instances,omitempty"`
-	// Names are nodes that an entry of AnyNode stands for, as many as there is
-	// room for.
+	// Names are some of the nodes that an entry of AnyNode stands for, as many as
+	// fit.
 	Names []string  `json:"names,omitempty"`
 	How   NodeStop  `json:"how"`
 	At    time.Time `json:"at"` // by the ledger's clock
-	// Stale are permissions that the node was configured to answer for past its
-	// lease, with the latest time until which it may go on without the events
-	// that the receipt covers. Nothing else is answered so.
+	// Stale are the permissions for which the node is configured to answer after its
+	// lease has expired, and the latest time of such an answer that does not include
+	// the covered events.
 	Stale map[string]time.Time `json:"stale_until,omitempty"`
 }
 
-// AnyNode and AnyPermission stand for those that are not named one by one.
+// AnyNode and AnyPermission stand for nodes and permissions that are not listed.
 const (
 	AnyNode       = "*"
 	AnyPermission = "*"
@@ -57,12 +56,12 @@ func (n *NodeReceipt) validate() error {
 	case n.Instances == 0:
 		problems = append(problems, CheckNodeName(n.Node), checkInstance(n.Instance))
 	case n.Instances < 0 || n.Instance != "":
-		problems = append(problems, errors.New("a receipt names one process, or counts several"))
+		problems = append(problems, errors.New("an entry of a receipt names one process, or counts several"))
 	case n.Node != AnyNode:
 		problems = append(problems, CheckNodeName(n.Node))
 	}
 	if len(n.Names) > n.Instances || len(n.Names) > 0 && n.Node != AnyNode {
-		problems = append(problems, errors.New("a receipt names more nodes than it counts"))
+		problems = append(problems, errors.New("an entry of a receipt names more nodes than it counts"))
 	}
 	for _, name := range n.Names {
 		problems = append(problems, CheckNodeName(name))
@@ -80,15 +79,15 @@ func (n *NodeReceipt) validate() error {
 	return errors.Join(problems...)
 }
 
-// NodeStop is why a node cannot answer as before any more. Values are stored
-// and never reused.
+// NodeStop is the reason why a process can no longer answer from an older state.
+// Values are stored and never reused.
 type NodeStop string
 
-// Why a node cannot answer as before.
+// The reasons.
 const (
-	StopApplied NodeStop = "applied"     // it reported to have applied the position
-	StopGivenUp NodeStop = "given_up"    // it gave its lease up
-	StopExpired NodeStop = "lease_ended" // every lease that it can have had is over
+	StopApplied NodeStop = "applied"     // it reported that it has applied the position
+	StopGivenUp NodeStop = "given_up"    // it released its lease
+	StopExpired NodeStop = "lease_ended" // every lease that it can have has expired
 )
 
 func (*ReceiptIssued) Kind() Kind { return KindReceiptIssued }
@@ -96,10 +95,10 @@ func (*ReceiptIssued) Kind() Kind { return KindReceiptIssued }
 func (c *ReceiptIssued) validate() error {
 	problems := []error{CheckNodeName(c.Ledger)}
 	if c.Covers == 0 || c.Barrier == 0 {
-		problems = append(problems, errors.New("a receipt names the position that it covers, and its barrier"))
+		problems = append(problems, errors.New("a receipt needs covers and barrier"))
 	}
 	if c.Lease <= 0 || c.Took < 0 || c.Asked.IsZero() {
-		problems = append(problems, errors.New("a receipt names the lease, and since when and how long was waited"))
+		problems = append(problems, errors.New("a receipt needs lease_ms and asked_at, and took_ms must not be negative"))
 	}
 	for i := range c.Nodes {
 		problems = append(problems, c.Nodes[i].validate())
@@ -107,7 +106,7 @@ func (c *ReceiptIssued) validate() error {
 	return errors.Join(problems...)
 }
 
-// Receipt is a receipt that the log holds.
+// Receipt is a receipt in the log.
 type Receipt struct {
 	ReceiptIssued
 	Position Position  `json:"position"` // of its own event

@@ -10,24 +10,24 @@ import (
 	"strings"
 )
 
-// Rest is a record that a command was decided on, in the version that the
-// decision saw.
+// Rest is a record that the ledger's decision depended on, and the record's version
+// at the decision.
 type Rest struct {
 	About   string   // id of a token or account, or [PolicyName]
 	Version Position // of the record; zero for a record that does not exist
 }
 
-// Rests lists records in order of About, each once. Its stored form is a JSON
-// object from About to Version.
+// Rests lists records in order of About, without duplicates. Its stored form is a
+// JSON object from About to Version.
 type Rests []Rest
 
-// maxRests bounds what one event rests on.
+// maxRests is the maximum number of records in one event.
 const maxRests = 16
 
-// Version returns the version in which a record is named, and whether it is
-// named at all.
+// Version returns the version of a record, or false if the list does not have the
+// record.
 func (r Rests) Version(about string) (Position, bool) {
-	for i := range r { // a handful
+	for i := range r {
 		if r[i].About == about {
 			return r[i].Version, true
 		}
@@ -49,8 +49,8 @@ func (r Rests) MarshalJSON() ([]byte, error) {
 	return append(b, '}'), nil
 }
 
-// UnmarshalJSON reads an object. It refuses a name that is repeated, because of
-// two versions readers could choose different ones.
+// UnmarshalJSON reads an object. It rejects a repeated name, because two readers
+// could choose different versions.
 func (r *Rests) UnmarshalJSON(b []byte) error {
 	d := json.NewDecoder(bytes.NewReader(b))
 	if t, err := d.Token(); err != nil || t != json.Delim('{') {
@@ -76,14 +76,14 @@ func (r *Rests) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// validate reports what cannot be in an event about a record.
+// validate reports a list that cannot be in an event about a record.
 func (r Rests) validate(about string) error {
 	if len(r) > maxRests {
-		return fmt.Errorf("rests on %d records, and %d are the most", len(r), maxRests)
+		return fmt.Errorf("rests has %d records; the limit is %d", len(r), maxRests)
 	}
 	for i, rest := range r {
 		if i > 0 && r[i-1].About >= rest.About {
-			return errors.New("rests names a record twice, or not in order")
+			return errors.New("rests repeats a record, or is not sorted")
 		}
 		if rest.About == about {
 			return errors.New("rests names the record that the event is about")
@@ -95,8 +95,8 @@ func (r Rests) validate(about string) error {
 	return nil
 }
 
-// checkRecord reports what is neither the id of a token or account nor the
-// policy.
+// checkRecord reports a name that is not the id of a token or account, and not
+// [PolicyName].
 func checkRecord(about string) error {
 	var err error
 	switch {

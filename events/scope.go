@@ -7,59 +7,58 @@ import (
 	"strings"
 )
 
-// ErrBadScope reports a scope that is malformed or that the permission model
-// does not know.
+// ErrBadScope reports a scope that is malformed or not in the permission model.
 var ErrBadScope = errors.New("bad scope")
 
 const (
-	// MaxScopes is the most scopes that a token or an account may have.
+	// MaxScopes is the maximum number of scopes of a token or an account.
 	MaxScopes = 2000
-	// MaxNeed is the most scopes that one check may ask for.
+	// MaxNeed is the maximum number of scopes in one check.
 	MaxNeed = 64
 )
 
-// mostProblems is how many bad scopes an error lists.
-const mostProblems = 16
+// maxProblems is the maximum number of bad scopes that an error lists.
+const maxProblems = 16
 
-// joinProblems joins what is wrong with the scopes of a list, and counts what is
-// too much to list. Nil entries are nothing wrong.
+// joinProblems joins the errors about a list of scopes. It counts errors beyond
+// maxProblems, and ignores nil.
 func joinProblems(problems []error) error {
 	problems = slices.DeleteFunc(problems, func(err error) bool { return err == nil })
-	if n := len(problems) - mostProblems; n > 1 {
-		problems = append(problems[:mostProblems:mostProblems], fmt.Errorf("%w: and %d more bad ones", ErrBadScope, n))
+	if n := len(problems) - maxProblems; n > 1 {
+		problems = append(problems[:maxProblems:maxProblems], fmt.Errorf("%w: and %d more bad scopes", ErrBadScope, n))
 	}
 	return errors.Join(problems...)
 }
 
-// ListScopes prints the first scopes of a list for a sentence, and counts the
+// ListScopes returns the first scopes of a list as text, and the number of the
 // others.
 func ListScopes(list []Scope) string {
-	if n := len(list) - mostProblems; n > 1 {
-		return strings.Join(ScopeStrings(list[:mostProblems]), ", ") + fmt.Sprintf(" and %d more", n)
+	if n := len(list) - maxProblems; n > 1 {
+		return strings.Join(ScopeStrings(list[:maxProblems]), ", ") + fmt.Sprintf(" and %d more", n)
 	}
 	return strings.Join(ScopeStrings(list), ", ")
 }
 
-// Scope is a permission on a resource, as in view:site/3, admin:site/*, or a
-// permission that has none, as in superuser.
+// Scope is a permission on a resource, such as view:site/3 or admin:site/*, or a
+// permission without a resource, such as superuser.
 type Scope struct {
 	Permission string
 	Type       string // empty for a permission without a resource
 	ID         string // "*" for every resource of the type
 }
 
-// Superuser is the scope above all others.
+// Superuser is the scope that covers all others.
 var Superuser = Scope{Permission: "superuser"}
 
-// Audit is the scope that reads everything and changes nothing.
+// Audit is the scope for reading everything.
 var Audit = Scope{Permission: "audit"}
 
-// Mint is the scope that lets a token manage tokens, as far as its account may.
-// A person who signed in does not need it.
+// Mint is the scope with which a token may manage tokens, within the rights of its
+// account. A session does not need it.
 var Mint = Scope{Permission: "mint"}
 
-// ParseScope reads "permission:type/id", "permission:type/*" or "permission".
-// There is one spelling of a scope, so what is printed equals what was read.
+// ParseScope parses "permission:type/id", "permission:type/*" or "permission". A
+// scope has one spelling, so String returns the parsed text.
 func ParseScope(s string) (Scope, error) {
 	permission, resource, hasResource := strings.Cut(s, ":")
 	if !isWord(permission) {
@@ -82,7 +81,7 @@ func ParseScope(s string) (Scope, error) {
 	return Scope{Permission: permission, Type: typ, ID: id}, nil
 }
 
-// wellFormed reports whether ParseScope would make s of its printed form.
+// wellFormed reports whether ParseScope accepts the text of s.
 func (s *Scope) wellFormed() bool {
 	return isWord(s.Permission) &&
 		(s.Type == "" && s.ID == "" || isWord(s.Type) && (s.ID == "*" || isResourceID(s.ID)))
@@ -97,7 +96,7 @@ func MustScope(s string) Scope {
 	return sc
 }
 
-// String returns the scope as [ParseScope] reads it.
+// String is the inverse of [ParseScope].
 func (s Scope) String() string {
 	if s.Type == "" {
 		return s.Permission
@@ -105,7 +104,7 @@ func (s Scope) String() string {
 	return string(s.Append(make([]byte, 0, len(s.Permission)+len(s.Type)+len(s.ID)+2)))
 }
 
-// Append appends what String returns.
+// Append appends the text of String.
 func (s Scope) Append(b []byte) []byte {
 	b = append(b, s.Permission...)
 	if s.Type == "" {
@@ -117,7 +116,7 @@ func (s Scope) Append(b []byte) []byte {
 	return append(b, s.ID...)
 }
 
-// MarshalText writes the scope as [ParseScope] reads it.
+// MarshalText is [Scope.String].
 func (s Scope) MarshalText() ([]byte, error) { return s.Append(nil), nil }
 
 // UnmarshalText is [ParseScope].
@@ -129,7 +128,7 @@ func (s *Scope) UnmarshalText(b []byte) error {
 	return err
 }
 
-// Compare orders scopes by their printed form's parts.
+// Compare orders scopes by permission, type and id.
 func (s Scope) Compare(t Scope) int {
 	if c := strings.Compare(s.Permission, t.Permission); c != 0 {
 		return c
@@ -140,10 +139,10 @@ func (s Scope) Compare(t Scope) int {
 	return strings.Compare(s.ID, t.ID)
 }
 
-// ParseScopes reads a list of scopes into its one form: sorted, each once.
+// ParseScopes parses a list of scopes. It sorts the list and removes duplicates.
 func ParseScopes(list []string) ([]Scope, error) {
 	if len(list) > MaxScopes {
-		return nil, fmt.Errorf("%w: %d scopes, and %d are the most", ErrBadScope, len(list), MaxScopes)
+		return nil, fmt.Errorf("%w: %d scopes; the limit is %d", ErrBadScope, len(list), MaxScopes)
 	}
 	out := make([]Scope, 0, len(list))
 	var problems []error
@@ -162,7 +161,7 @@ func ParseScopes(list []string) ([]Scope, error) {
 	return slices.Compact(out), nil
 }
 
-// ScopeStrings prints each scope of a list.
+// ScopeStrings returns the text of each scope of a list.
 func ScopeStrings(list []Scope) []string {
 	out := make([]string, len(list))
 	for i, s := range list {

@@ -90,7 +90,7 @@ func TestModelCheck(t *testing.T) {
 		}
 	}
 	for _, tt := range []struct{ in, says string }{
-		{"view", "say on what"},
+		{"view", "the resource is missing"},
 		{"superuser:site/1", "write superuser alone"},
 		{"audit:site/*", "write audit alone"},
 		{"delete:site/1", "unknown permission"},

@@ -5,12 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// ScopeSet is a list of scopes that is asked often what it covers. It is never
-// changed, and any number of goroutines may ask it.
+// ScopeSet is a list of scopes that is prepared for many queries. It is immutable
+// and safe for concurrent use.
 type ScopeSet struct {
-	first atomic.Pointer[Model] // which ready is for, nil while it is being made
-	ready readyScopes           // here, so that it comes with the same look at memory
-	taken atomic.Bool           // somebody makes ready
+	first atomic.Pointer[Model] // the model of ready; nil until ready is complete
+	ready readyScopes           // embedded, so that it is in the same cache line
+	taken atomic.Bool           // a goroutine sets ready
 	other atomic.Pointer[readyScopes]
 	list  []Scope
 	met   atomic.Pointer[metScopes] // the last result of Meet
@@ -20,18 +20,18 @@ type ScopeSet struct {
 // setIDs counts the sets.
 var setIDs atomic.Uint64
 
-// NewScopeSet returns the set of a list, which must not change any more.
+// NewScopeSet returns the set of a list. The caller must not change the list later.
 func NewScopeSet(list []Scope) *ScopeSet { return &ScopeSet{list: list, id: setIDs.Add(1)} }
 
-// Len returns how many scopes there are.
+// Len returns the number of scopes.
 func (s *ScopeSet) Len() int { return len(s.list) }
 
-// List returns the scopes. They are not to be changed.
+// List returns the scopes. The caller must not change them.
 func (s *ScopeSet) List() []Scope { return s.list }
 
-// Meet returns what both sets cover, as [Model.Intersect] does. It is not to be
-// changed. If the other set covers all of this one, nothing is allocated. A long
-// list keeps its last result.
+// Meet returns the intersection of both sets, as [Model.Intersect] does. The caller
+// must not change it. Meet allocates nothing if the other set covers all of s. A
+// long list caches its last result.
 func (s *ScopeSet) Meet(m *Model, other *ScopeSet) []Scope {
 	if len(s.list)+len(other.list) < indexFrom {
 		return s.meet(m, other)
@@ -54,14 +54,14 @@ func (s *ScopeSet) meet(m *Model, other *ScopeSet) []Scope {
 	return r.highest
 }
 
-// metScopes is what a set has in common with another one.
+// metScopes is the intersection of a set with another set.
 type metScopes struct {
 	model  *Model
-	other  uint64 // id of the other set, which so is not kept in memory
+	other  uint64 // id of the other set; a pointer would keep the set in memory
 	scopes []Scope
 }
 
-// readyFor returns the scopes with what a model says of them.
+// readyFor returns the scopes, prepared for a model.
 func (s *ScopeSet) readyFor(m *Model) *readyScopes {
 	if s.first.Load() == m {
 		return &s.ready
@@ -71,7 +71,7 @@ func (s *ScopeSet) readyFor(m *Model) *readyScopes {
 	}
 	r := s.makeReady(m)
 	if s.taken.CompareAndSwap(false, true) {
-		s.ready = *r // nobody reads it yet, and nobody else ever writes it
+		s.ready = *r // the only write; the first read is after the next line
 		s.first.Store(m)
 	} else {
 		s.other.Store(r)
@@ -79,42 +79,42 @@ func (s *ScopeSet) readyFor(m *Model) *readyScopes {
 	return r
 }
 
-// Asked is a scope that is needed, made ready for many sets to be asked about.
+// Asked is a needed scope that is prepared for queries of many sets.
 type Asked struct {
 	model   *Model
 	scope   *Scope
-	bit     uint64 // of the permission; 0 where the model gives it none
+	bit     uint64 // of the permission; 0 if the model has none for it
 	typ, id name
 }
 
-// Ask makes a scope that is needed ready. It must not change while the answer is
-// in use.
+// Ask prepares a needed scope. The caller must not change the scope while it uses
+// the result.
 func (m *Model) Ask(need *Scope) Asked {
 	return Asked{model: m, scope: need, bit: m.bits.of(need.Permission), typ: nameOf(need.Type), id: nameOf(need.ID)}
 }
 
-// readyScopes are scopes with what the model says of them, the first few of them
-// where one look at memory brings all of it. A long list has an index instead.
+// readyScopes are scopes that are prepared for a model. The first few are embedded,
+// so that they are in one cache line. A long list has an index instead.
 type readyScopes struct {
-	all   bool  // superuser is among them
-	count uint8 // of those in few
+	all   bool  // has superuser
+	count uint8 // of the scopes in few
 	few   [2]readyScope
 	rest  []readyScope
 	index *scopeIndex // nil for a short list
 	model *Model
-	// highest are those that no other covers, in order.
+	// highest are the scopes that no other scope covers, sorted.
 	highest []Scope
 }
 
-// readyScope is a scope and what it covers on its resource: a bit for each
-// permission.
+// readyScope is a scope and the permissions that it covers on its resource, a bit
+// for each.
 type readyScope struct {
 	covers  uint64
 	typ, id name
 }
 
-// name is a short text as a number: up to seven bytes, and how many. Of a longer
-// one it has as many, and a mark.
+// name encodes a text of up to seven bytes, and its length, as a number. For a
+// longer text it has the first seven bytes and a mark.
 type name uint64
 
 const (
@@ -133,10 +133,10 @@ func nameOf(s string) (n name) {
 	return n | name(len(s))<<56
 }
 
-// Covers reports whether one of the scopes covers what is asked for, as
+// Covers reports whether one of the scopes covers the needed scope, as
 // [Model.AnyCovers] does.
 func (s *ScopeSet) Covers(need *Asked) bool {
-	if need.bit == 0 { // not the model's, or the model has too many permissions
+	if need.bit == 0 { // the model does not have the permission, or has too many
 		return s.coversByName(need)
 	}
 	r := s.readyFor(need.model)
@@ -159,7 +159,7 @@ func (s *ScopeSet) Covers(need *Asked) bool {
 	return false
 }
 
-// on reports whether the scope, number i of a set, is on what is asked for.
+// on reports whether scope i of a set is on the resource of the needed scope.
 func (have *readyScope) on(need *Asked, s *ScopeSet, i int) bool {
 	if have.typ != need.typ || have.id != need.id && have.id != anyID {
 		return false
@@ -188,7 +188,7 @@ func (s *ScopeSet) makeReady(m *Model) *readyScopes {
 	return r
 }
 
-// bitsOf returns the bits of a permission and of all that it includes.
+// bitsOf returns the bits of a permission and of all permissions that it includes.
 func (m *Model) bitsOf(permission string) uint64 {
 	covers := m.bits.of(permission)
 	for _, included := range m.onResource[permission] {
@@ -197,9 +197,9 @@ func (m *Model) bitsOf(permission string) uint64 {
 	return covers
 }
 
-// permissionBits gives each of up to 64 permissions a bit, in a hash table of a
-// few names that is quicker than a map. Those of a model that has more have none,
-// and are compared by name.
+// permissionBits is a hash table from up to 64 permissions to one bit each. It is
+// faster than a map. If a model has more permissions, the table is empty, and
+// permissions are compared by name.
 type permissionBits []namedBit
 
 type namedBit struct {
@@ -224,7 +224,7 @@ func newPermissionBits(permissions []string) permissionBits {
 	return t
 }
 
-// of returns a permission's bit, 0 where it has none.
+// of returns a permission's bit, or 0 if it has none.
 func (t permissionBits) of(name string) uint64 {
 	if len(t) == 0 {
 		return 0

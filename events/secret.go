@@ -12,31 +12,31 @@ import (
 	"strings"
 )
 
-// ErrBadSecret reports a string that cannot be a secret: wrong length, prefix,
-// characters or checksum. It never contains the string.
+// ErrBadSecret reports a string with a wrong length, prefix, character or checksum.
+// The error does not contain the string.
 var ErrBadSecret = errors.New("not a token's secret")
 
 const (
 	base62       = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	randomLength = 32 // base62 characters: 190 bits
 	sumLength    = 6  // base62 characters: CRC-32
-	hexLength    = 32 // the form for old clients: 128 bits
+	hexLength    = 32 // the form for legacy clients: 128 bits
 	maxPrefix    = 12
 	maxSecret    = maxPrefix + randomLength + sumLength
 )
 
-// Format is the shape of the secrets of one ledger. A secret is its prefix, 32
-// random base62 characters and six of CRC-32, so that a typing error is refused
-// without a lookup and a scanner of source code knows a find from a guess.
+// Format is the format of a ledger's secrets. A secret is a prefix, 32 random base62
+// characters, and a CRC-32 of six characters. A typing error is refused without a
+// lookup, and a scanner of source code recognizes a secret with certainty.
 type Format struct {
 	User    string // prefix of a user's secrets
 	Service string // prefix of a service account's secrets
 }
 
-// DefaultFormat is what a ledger uses unless it is told otherwise.
+// DefaultFormat is the format of a ledger that configures none.
 var DefaultFormat = Format{User: "tlu_", Service: "tls_"}
 
-// NewFormat returns the format whose prefixes are stem+"u_" and stem+"s_".
+// NewFormat returns the format with the prefixes stem+"u_" and stem+"s_".
 func NewFormat(stem string) (Format, error) {
 	if len(stem) < 2 || len(stem) > maxPrefix-2 || !isWord(stem) || strings.Contains(stem, "_") {
 		return Format{}, fmt.Errorf(
@@ -48,14 +48,14 @@ func NewFormat(stem string) (Format, error) {
 	return Format{User: stem + "u_", Service: stem + "s_"}, nil
 }
 
-// Digest is the SHA-256 of a whole secret, the only thing that is kept of it.
-// It prints as a mark: a digest in a log line would let its reader confirm a
-// guess and find the same secret elsewhere. In JSON it stands in full, since
-// events have to hold it; and fmt prints it in full where it asks no method: from
-// an unexported field, under %p, and under a %w that is not Errorf's.
+// Digest is the SHA-256 of a whole secret, which is all that is stored of a secret.
+// It prints as a placeholder: with a digest from a log line, a reader could confirm
+// a guess, or find the same secret elsewhere. JSON has the whole digest, because
+// events store it. fmt also prints the whole digest in cases where it calls no
+// method: in an unexported field, with %p, and with %w outside of Errorf.
 type Digest [sha256.Size]byte
 
-// Format hides the digest whatever the verb.
+// Format hides the digest from every verb.
 func (Digest) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[digest]") }
 
 // LogValue hides the digest from slog.
@@ -64,7 +64,7 @@ func (Digest) LogValue() slog.Value { return slog.StringValue("[digest]") }
 // MarshalText writes the digest in hexadecimal, for events.
 func (d Digest) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, d[:]), nil }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText is the inverse of MarshalText.
 func (d *Digest) UnmarshalText(b []byte) error {
 	if len(b) != hex.EncodedLen(len(d)) || !d.read(string(b)) {
 		return errors.New("a SHA-256 digest is 64 lower-case hexadecimal digits")
@@ -83,7 +83,8 @@ func (d *Digest) read(s string) bool {
 	return bad < 0x10
 }
 
-// nibbles are the values of the lower-case hexadecimal digits, and 0xff.
+// nibbles maps each lower-case hexadecimal digit to its value, and every other byte
+// to 0xff.
 var nibbles = func() (n [256]byte) {
 	for c := range n {
 		n[c] = 0xff
@@ -94,20 +95,20 @@ var nibbles = func() (n [256]byte) {
 	return n
 }()
 
-// SecretRecord is what the log keeps of a secret.
+// SecretRecord is the stored form of a secret.
 type SecretRecord struct {
 	Scheme string `json:"scheme"` // SchemeSHA256
 	Digest Digest `json:"digest"`
-	// Format is the shape that the client asked for, empty for the ledger's own.
-	// A rotation keeps it.
+	// Format is the requested format, empty for the ledger's own. A rotation keeps
+	// it.
 	Format SecretFormat `json:"format,omitempty"`
 }
 
-// SecretFormat is a shape of secrets besides the ledger's own. Values are stored
-// and never reused.
+// SecretFormat is a format of secrets other than the ledger's own. Values are
+// stored and never reused.
 type SecretFormat string
 
-// FormatHex32 is 32 lower-case hexadecimal characters.
+// FormatHex32 is 32 lower-case hexadecimal characters, for legacy clients.
 const FormatHex32 SecretFormat = "hex32"
 
 // SchemeSHA256 is SHA-256 of the whole secret.
@@ -115,11 +116,11 @@ const SchemeSHA256 = "sha256"
 
 func (r SecretRecord) validate() error {
 	if r.Scheme != SchemeSHA256 {
-		// An unknown way to digest is not bad input but a newer writer.
-		return fmt.Errorf("%w scheme of digest %s", ErrUnknown, Quote(r.Scheme))
+		// The event is of a newer version, not malformed.
+		return fmt.Errorf("%w digest scheme %s", ErrUnknown, Quote(r.Scheme))
 	}
 	if r.Digest == (Digest{}) {
-		return errors.New("a secret without a digest")
+		return errors.New("the secret has no digest")
 	}
 	if r.Format != "" && r.Format != FormatHex32 {
 		return fmt.Errorf("%w format of secret %s", ErrUnknown, Quote(string(r.Format)))
@@ -127,14 +128,13 @@ func (r SecretRecord) validate() error {
 	return nil
 }
 
-// Secret is what a client sends. It keeps its text behind a pointer to a string
-// because fmt cannot reach Format on a Secret held in an unexported field. It
-// would print an array in full, and under a verb that does not fit a pointer,
-// such as %s, what a pointer to an array or a slice leads to; to a string it
-// does not follow one.
+// Secret is the secret of a token, a session or an invitation. It hides its text
+// behind a pointer to a string, because fmt does not call Format for a Secret in an
+// unexported field. There fmt prints arrays, and follows pointers to arrays and
+// slices for verbs such as %s, but it does not follow a pointer to a string.
 type Secret struct{ text *string }
 
-// NewSecret makes a secret with the prefix of the account's kind.
+// NewSecret returns a new secret with the prefix for a kind of account.
 func (f Format) NewSecret(kind AccountKind) Secret {
 	prefix := f.User
 	if kind == ServiceAccount {
@@ -146,8 +146,7 @@ func (f Format) NewSecret(kind AccountKind) Secret {
 	return secretOf(string(appendSum(b)))
 }
 
-// NewHexSecret makes a secret of 32 lower-case hexadecimal characters, for
-// clients that accept nothing else. It has no checksum.
+// NewHexSecret returns a new secret in the format [FormatHex32], which has no checksum.
 func NewHexSecret() Secret {
 	return secretOf(string(appendRandom(nil, "0123456789abcdef", hexLength)))
 }
@@ -162,7 +161,7 @@ func (f Format) ParseSecret(s string) (Secret, error) {
 	return secretOf(strings.Clone(s)), nil
 }
 
-// Reveal returns the secret itself. Its callers are those that show it once.
+// Reveal returns the text of the secret, to be shown once.
 func (s Secret) Reveal() string {
 	if s.text == nil {
 		return ""
@@ -170,10 +169,10 @@ func (s Secret) Reveal() string {
 	return *s.text
 }
 
-// Digest returns what is stored of the secret.
+// Digest returns the digest of the secret.
 func (s Secret) Digest() Digest { return sha256.Sum256([]byte(s.Reveal())) }
 
-// Format hides the secret whatever the verb.
+// Format hides the secret from every verb.
 func (Secret) Format(s fmt.State, _ rune) { _, _ = io.WriteString(s, "[secret]") }
 
 // LogValue hides the secret from slog.
@@ -182,9 +181,9 @@ func (Secret) LogValue() slog.Value { return slog.StringValue("[secret]") }
 // MarshalText hides the secret from encoders.
 func (Secret) MarshalText() ([]byte, error) { return []byte("[secret]"), nil }
 
-// Shape reports whether s can be a secret of this format, without allocating:
-// prefix, length, characters and checksum, or the 32 hexadecimal characters of
-// the old form.
+// Shape reports whether s can be a secret: whether it has a prefix of f and the
+// right length, characters and checksum, or is in the format [FormatHex32]. It does not
+// allocate.
 func (f Format) Shape(s string) bool {
 	if len(s) == hexLength {
 		return isHex(s)
@@ -199,8 +198,8 @@ func (f Format) Shape(s string) bool {
 	return hasSum(s)
 }
 
-// DigestOf returns the digest of s where s has the shape of a secret, without
-// allocating.
+// DigestOf returns the digest of s, or false if s does not have the shape of a
+// secret. It does not allocate.
 func (f Format) DigestOf(s string) (Digest, bool) {
 	if !f.Shape(s) {
 		return Digest{}, false
@@ -210,23 +209,22 @@ func (f Format) DigestOf(s string) (Digest, bool) {
 	return sha256.Sum256(buf[:n]), true
 }
 
-// LooksSecret reports whether s is, or holds, something shaped like a secret of
-// any format. Errors and logs use it to keep back what was put in the wrong
-// place.
+// LooksSecret reports whether s contains a text with the shape of a secret of any
+// format. Errors and logs use it to hide a secret that was sent in the wrong place.
 func LooksSecret(s string) bool {
 	const tail = randomLength + sumLength
 	for i := 1; i+tail <= len(s); i++ {
 		if s[i-1] != '_' {
 			continue
 		}
-		// Where the prefix begins is not known: text may stand before it.
+		// The start of the prefix is unknown, because text may precede it.
 		for start := max(0, i-maxPrefix); start < i; start++ {
 			if hasSum(s[start : i+tail]) {
 				return true
 			}
 		}
 	}
-	run := 0 // of hexadecimal characters; an old secret is 32, a digest 64
+	run := 0 // of hexadecimal characters; a legacy secret has 32, a digest 64
 	for i := range len(s) {
 		if run++; !isHex(s[i : i+1]) {
 			run = 0
@@ -238,21 +236,21 @@ func LooksSecret(s string) bool {
 	return false
 }
 
-// Quote prints s for an error: cut short, escaped, and not at all where it may
-// be a secret.
+// Quote returns s for an error, escaped and shortened. If s may contain a secret, it
+// returns a placeholder instead.
 func Quote(s string) string {
 	if LooksSecret(s) {
 		return "[secret]"
 	}
-	const most = 80
-	if len(s) > most {
-		return fmt.Sprintf("%q...", s[:most])
+	const limit = 80
+	if len(s) > limit {
+		return fmt.Sprintf("%q...", s[:limit])
 	}
 	return fmt.Sprintf("%q", s)
 }
 
 func appendRandom(b []byte, alphabet string, n int) []byte {
-	// Bytes past the last whole multiple would favour the alphabet's start.
+	// Bytes from limit on would make the first characters more likely.
 	limit := 256 - 256%len(alphabet)
 	var buf [64]byte
 	for n > 0 {

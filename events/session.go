@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// SessionID names a session for ever: "ses_" and a ULID in lower case. It is not
-// secret.
+// SessionID is the id of a session: "ses_" and a ULID in lower case. It never
+// changes and is not secret.
 type SessionID string
 
 const sessionPrefix = "ses_"
 
-// NewSessionID returns an unused session id.
+// NewSessionID returns a new session id.
 func NewSessionID(now time.Time) SessionID { return SessionID(newID(sessionPrefix, now, "")) }
 
 // ParseSessionID checks that s is a session id.
@@ -22,20 +22,21 @@ func ParseSessionID(s string) (SessionID, error) {
 // Bytes returns the id as 16 bytes, for keys. The id must be valid.
 func (id SessionID) Bytes() [16]byte { return idBytes(string(id)) }
 
-// SessionIDFrom returns the id that [SessionID.Bytes] gave b for.
+// SessionIDFrom is the inverse of [SessionID.Bytes].
 func SessionIDFrom(b [16]byte) SessionID { return SessionID(textOf(sessionPrefix, b)) }
 
-// Prefixes of the secrets of people. No [Format] has them, so no verifier takes
-// such a secret for a token's.
+// Prefixes of the secrets of people. No [Format] has these prefixes, so a verifier
+// never accepts such a secret as a token's.
 const (
 	sessionSecretPrefix = "tlx_"
 	invitationPrefix    = "tli_"
 )
 
-// NewSessionSecret makes the secret of a session, which is shaped like a token's.
+// NewSessionSecret returns a new secret of a session. It has the shape of a token's
+// secret.
 func NewSessionSecret() Secret { return newSecret(sessionSecretPrefix) }
 
-// NewInvitation makes the secret of an invitation to set a password.
+// NewInvitation returns a new secret of an invitation to set a password.
 func NewInvitation() Secret { return newSecret(invitationPrefix) }
 
 // ParseSessionSecret checks the shape and checksum of s.
@@ -44,8 +45,8 @@ func ParseSessionSecret(s string) (Secret, error) { return parseSecret(s, sessio
 // ParseInvitation checks the shape and checksum of s.
 func ParseInvitation(s string) (Secret, error) { return parseSecret(s, invitationPrefix) }
 
-// IsSessionSecret reports whether s says of itself that it is a session's
-// secret. Only [ParseSessionSecret] tells whether it can be one.
+// IsSessionSecret reports whether s has the prefix of a session's secret. It does
+// not check the rest, as [ParseSessionSecret] does.
 func IsSessionSecret(s string) bool { return strings.HasPrefix(s, sessionSecretPrefix) }
 
 func newSecret(prefix string) Secret {

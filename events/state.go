@@ -9,19 +9,18 @@ import (
 // ErrNotFound reports that there is no such token, account or record.
 var ErrNotFound = errors.New("not found")
 
-// TokenState is where a token is in its life. Values are stored and never
-// reused.
+// TokenState is the state of a token. Values are stored and never reused.
 type TokenState string
 
-// The states. An expired token keeps its state: expiry is a matter of the
-// clock, not of the log.
+// The states. An expired token keeps its state, because expiry depends on the
+// clock, not on the log.
 const (
 	Active    TokenState = "active"
 	Suspended TokenState = "suspended"
 	Revoked   TokenState = "revoked"
 )
 
-// Token is what follows from the events about one token.
+// Token is the fold of the events about one token.
 type Token struct {
 	ID          TokenID      `json:"id"`
 	Account     AccountID    `json:"account"`
@@ -34,44 +33,46 @@ type Token struct {
 
 	State  TokenState `json:"state"`
 	Reason string     `json:"reason,omitempty"` // of the suspension or revocation
-	// StoppedBy is the account that suspended it, while it is suspended.
+	// StoppedBy is the account that suspended the token. Empty if the token is not
+	// suspended.
 	StoppedBy AccountID `json:"stopped_by,omitempty"`
 
 	Created   time.Time `json:"created_at"`
 	CreatedBy Actor     `json:"created_by"`
 	CreatedIn Position  `json:"created_in"`
 	Changed   time.Time `json:"changed_at"`
-	Version   Position  `json:"version"` // position of the last event about it
+	Version   Position  `json:"version"` // position of the last event about the token
 	Revoked   time.Time `json:"revoked_at,omitzero"`
 
-	// Secrets are those that live: the current one first, then the one that
-	// a rotation left alive for a time.
+	// Secrets are the valid secrets: the current one, then the previous one during
+	// its grace period.
 	Secrets []SecretSlot `json:"secrets,omitempty"`
 }
 
-// CutOff reports whether a bulk revocation has ended a token of the account a:
-// one without a time ends each token that was created at a lower position, one
-// with a time each that was created before it.
+// CutOff reports whether a bulk revocation has revoked a token of the account a. A
+// bulk revocation without a time revokes the tokens that were created at a lower
+// position; one with a time revokes those created earlier.
 func CutOff(t *Token, a *Account, p PolicyState) bool {
 	return t.CreatedIn < a.TokensUntil || t.CreatedIn < p.TokensUntil ||
 		t.Created.Before(a.NotBefore) || t.Created.Before(p.NotBefore)
 }
 
-// SecretSlot is one live secret of a token.
+// SecretSlot is a valid secret of a token.
 type SecretSlot struct {
 	Digest Digest    `json:"digest"`
 	Since  time.Time `json:"since"`
-	Until  time.Time `json:"until,omitzero"` // set when a rotation replaced it
+	Until  time.Time `json:"until,omitzero"` // set after a rotation has replaced it
 
 	Format SecretFormat `json:"format,omitempty"`
-	// IssuedBy is the account that made the secret, empty for the first one of a
-	// ledger. It is not always the account that the event names: a token whose
-	// secret another account made acts for that account.
+	// IssuedBy is the account that created the secret, empty for the first secret of
+	// a ledger. It may differ from the account that the event names: a token whose
+	// secret another account created acts for that account.
 	IssuedBy AccountID `json:"issued_by,omitempty"`
 }
 
-// Issuer returns the account that is behind what the token does: another
-// account that made one of its secrets, or by, the account that the event names.
+// Issuer returns the account that the token acts for: an account other than the
+// token's own that created one of the secrets, or else by, the account that the
+// event names.
 func (t *Token) Issuer(by AccountID) AccountID {
 	for _, s := range t.Secrets {
 		if s.IssuedBy != "" && s.IssuedBy != t.Account {
@@ -81,7 +82,7 @@ func (t *Token) Issuer(by AccountID) AccountID {
 	return by
 }
 
-// Account is what follows from the events about one account.
+// Account is the fold of the events about one account.
 type Account struct {
 	ID          AccountID   `json:"id"`
 	Kind        AccountKind `json:"kind"`
@@ -91,9 +92,9 @@ type Account struct {
 	Suspended   bool        `json:"suspended,omitempty"`
 	Reason      string      `json:"reason,omitempty"` // of the suspension
 	Erased      bool        `json:"erased,omitempty"`
-	// NotBefore ends every token that was created before it.
+	// NotBefore revokes every token that was created earlier.
 	NotBefore time.Time `json:"tokens_not_before,omitzero"`
-	// TokensUntil ends every token whose CreatedIn is lower. Zero ends none.
+	// TokensUntil revokes every token with a lower CreatedIn. Zero revokes none.
 	TokensUntil Position `json:"tokens_until,omitempty"`
 	// SessionsFrom ends every session that was opened at a lower position,
 	// except SessionKept. Zero ends none.
@@ -105,17 +106,17 @@ type Account struct {
 	Version Position  `json:"version"`
 }
 
-// PolicyState is what follows from the events about policy.
+// PolicyState is the fold of the events about policy.
 type PolicyState struct {
 	Policy
-	// NotBefore ends every token that was created before it.
+	// NotBefore revokes every token that was created earlier.
 	NotBefore time.Time `json:"tokens_not_before,omitzero"`
-	// TokensUntil ends every token whose CreatedIn is lower. Zero ends none.
+	// TokensUntil revokes every token with a lower CreatedIn. Zero revokes none.
 	TokensUntil Position `json:"tokens_until,omitempty"`
 	Version     Position `json:"version"`
 }
 
-// Done is what became of a command that carried an idempotency key.
+// Done is the result of a command with an idempotency key.
 type Done struct {
 	Position Position    `json:"position"`
 	Event    EventID     `json:"event"`

@@ -13,32 +13,31 @@ const (
 	SubjectRoot = "ledger"
 	// SubjectFilter matches every event's subject.
 	SubjectFilter = SubjectRoot + ".>"
-	// TailPrefix stands before the subject of a republished event: the tail
-	// is what the stream sends to whoever listens, without any promise that
-	// it arrives.
+	// TailPrefix is the prefix of the subject of a republished event. The server
+	// sends republished events to all subscribers, at most once.
 	TailPrefix = "tail."
 	// TailFilter matches every republished event.
 	TailFilter = TailPrefix + SubjectFilter
-	// NodeSubjectPrefix stands before a verifier's name where the verifier
-	// reports the position that it has applied.
+	// NodeSubjectPrefix and a verifier's name are the subject of the verifier's
+	// reports of its applied position.
 	NodeSubjectPrefix = "node.status."
 	// NodeSubjectFilter matches every verifier's reports.
 	NodeSubjectFilter = NodeSubjectPrefix + "*"
 )
 
-// Position is a message's sequence in the stream. The first event has
-// position 1; 0 stands before all of them.
+// Position is the sequence of a message in the stream. The first event has
+// position 1, and 0 is before all events.
 type Position uint64
 
-// Message is an event as the log stores it. Data is never re-encoded: the
-// stored bytes are what is applied, hashed, exported and shown.
+// Message is an event as the log stores it. Data is never re-encoded: nodes apply,
+// hash, export and show the stored bytes.
 type Message struct {
 	Position Position
 	Subject  string
 	Data     []byte
 }
 
-// Noun is the second part of a subject: what an event is about.
+// Noun is the type of record that an event is about, the second part of a subject.
 type Noun string
 
 // The nouns.
@@ -50,10 +49,10 @@ const (
 	NounLog     Noun = "log"
 )
 
-// single reports whether a noun has one line of events, and no shards.
+// single reports whether a noun has no shards.
 func (n Noun) single() bool { return n == NounPolicy || n == NounReceipt || n == NounLog }
 
-// Subject returns where e is published: ledger.token.<shard>.<verb>,
+// Subject returns the subject of e: ledger.token.<shard>.<verb>,
 // ledger.account.<shard>.<verb>, ledger.policy.<verb>, ledger.receipt.<verb> or
 // ledger.log.<verb>.
 func (e *Event) Subject() string { return string(e.appendSubject(nil)) }
@@ -74,9 +73,9 @@ func (e *Event) under(s string) bool {
 	return string(e.appendSubject(b[:0])) == s
 }
 
-// ShardFilter returns the wildcard subject that matches every event of the
-// shard that id falls in, which is what an append is conditional on. An empty
-// id stands for the policy or the receipts, which have a single line of events.
+// ShardFilter returns the wildcard subject that matches every event in the shard
+// of id. An append is conditional on the last position of this subject. Nouns
+// without shards ignore id.
 func ShardFilter(noun Noun, id string) string {
 	if noun.single() {
 		return SubjectRoot + "." + string(noun) + ".*"
@@ -84,18 +83,17 @@ func ShardFilter(noun Noun, id string) string {
 	return SubjectRoot + "." + string(noun) + "." + shardOf(id) + ".*"
 }
 
-// Line returns the part of a subject that events are serialised by: the
-// subject without its verb. Appends to one line are conditional on the line's
-// last position.
+// Line returns a subject without its verb. It names the shard, or the noun if the
+// noun has no shards.
 func Line(subject string) (string, error) {
 	i := strings.LastIndexByte(subject, '.')
 	if i < 0 || !strings.HasPrefix(subject, SubjectRoot+".") {
-		return "", fmt.Errorf("subject %s is not an event's", Quote(subject))
+		return "", fmt.Errorf("%s is not the subject of an event", Quote(subject))
 	}
 	return subject[:i], nil
 }
 
-// shardOf returns the shard of an id: its last two characters. An id ends in
-// ten random bits, so there are 1024 shards; a subject for each token would
-// cost the server some 250 bytes of memory a token and a slow start.
+// shardOf returns the shard of an id: its last two characters, which are ten
+// random bits. With a subject for each token instead, the server would need about
+// 250 bytes of memory for each, and start slowly.
 func shardOf(id string) string { return id[len(id)-2:] }

@@ -5,30 +5,29 @@ import (
 	"time"
 )
 
-// TokenCreated begins a token's life.
+// TokenCreated creates a token.
 type TokenCreated struct {
 	Account AccountID `json:"account"`
 	App     string    `json:"app,omitempty"`
 	Device  string    `json:"device,omitempty"`
 	Scopes  []Scope   `json:"scopes"`
-	// Inherit gives the token everything that its account may do, whatever
-	// its scopes.
+	// Inherit gives the token all grants of its account. Scopes is ignored.
 	Inherit     bool         `json:"inherit,omitempty"`
 	Expires     time.Time    `json:"expires_at,omitzero"` // zero means never
 	Constraints *Constraints `json:"constraints,omitempty"`
 	Secret      SecretRecord `json:"secret"`
 }
 
-// TokenScoped replaces a token's scopes. Every change of scopes is of this
-// kind, also where the same command changed other things.
+// TokenScoped replaces a token's scopes. Every change of scopes is of this kind,
+// even if the same command changed other fields.
 type TokenScoped struct {
 	Scopes  []Scope      `json:"scopes"`
 	Inherit bool         `json:"inherit,omitempty"`
 	Edit    *TokenEdited `json:"edit,omitempty"`
 }
 
-// TokenEdited changes a token's labels, expiry or constraints. What is absent
-// stays.
+// TokenEdited changes a token's labels, expiry or constraints. Absent fields stay
+// as they are.
 type TokenEdited struct {
 	App         *string      `json:"app,omitempty"`
 	Device      *string      `json:"device,omitempty"`
@@ -36,14 +35,14 @@ type TokenEdited struct {
 	Constraints *Constraints `json:"constraints,omitempty"`
 }
 
-// TokenRotated gives a token a new secret. The secret before it ends at Until,
-// or with this event if Until is zero. Older secrets end with this event.
+// TokenRotated gives a token a new secret. The previous secret expires at Until,
+// or immediately if Until is zero. Older secrets expire immediately.
 type TokenRotated struct {
 	Secret SecretRecord `json:"secret"`
 	Until  time.Time    `json:"until,omitzero"`
 }
 
-// TokenSuspended stops a token until it is resumed.
+// TokenSuspended suspends a token until it is resumed.
 type TokenSuspended struct {
 	Reason string `json:"reason,omitempty"`
 }
@@ -51,7 +50,7 @@ type TokenSuspended struct {
 // TokenResumed ends a suspension.
 type TokenResumed struct{}
 
-// TokenRevoked ends a token for ever.
+// TokenRevoked revokes a token forever.
 type TokenRevoked struct {
 	Reason string `json:"reason,omitempty"`
 }

@@ -1,11 +1,11 @@
 package events
 
-// TokenUnchanged says that a command found a token as it was to become. It
-// changes no record. It is appended under the same condition as a change, so the
-// answer "nothing to do" rests on everything that the quorum had committed on the
-// token's line, and the command's idempotency key is remembered.
+// TokenUnchanged records that a command had nothing to change on a token. It
+// changes no record. It is appended under the same condition as a change: the
+// ledger's answer is then based on all committed events of the token's shard, and
+// the log has the command's idempotency key.
 type TokenUnchanged struct {
-	Command string `json:"command,omitempty"` // as in "revoke"
+	Command string `json:"command,omitempty"` // such as "revoke"
 }
 
 // AccountUnchanged is [TokenUnchanged] for an account.
@@ -18,11 +18,11 @@ type PolicyUnchanged struct {
 	Command string `json:"command,omitempty"`
 }
 
-// LogName is what events about the log itself are about.
+// LogName is About in events about the log itself.
 const LogName = "log"
 
-// LogConfirmed is appended by a ledger that has to know everything that the
-// quorum had committed before it answers. It changes no record.
+// LogConfirmed is appended by a ledger that must have read all committed events
+// before it answers. It changes no record.
 type LogConfirmed struct {
 	Ledger string `json:"ledger,omitempty"` // name of the node that asked
 }
@@ -42,18 +42,18 @@ func (c *LogConfirmed) validate() error {
 	return CheckNodeName(c.Ledger)
 }
 
-// unchanged makes the event of a noun that says nothing changed.
+// unchanged returns the "unchanged" event of each noun.
 var unchanged = map[Noun]func(command string) Change{
 	NounToken:   func(command string) Change { return &TokenUnchanged{Command: command} },
 	NounAccount: func(command string) Change { return &AccountUnchanged{Command: command} },
 	NounPolicy:  func(command string) Change { return &PolicyUnchanged{Command: command} },
 }
 
-// Unchanged returns the change which says that a command on a record of a noun
-// found nothing to do.
+// Unchanged returns the change that records a command without effect on a record of
+// a noun.
 func Unchanged(n Noun, command string) Change { return unchanged[n](command) }
 
-// Keeps reports whether events of a kind leave every record as it is.
+// Keeps reports whether events of a kind change no record.
 func (k Kind) Keeps() bool {
 	switch k {
 	case KindTokenUnchanged, KindAccountUnchanged, KindPolicyUnchanged, KindLogConfirmed:

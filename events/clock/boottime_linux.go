@@ -9,7 +9,7 @@ import (
 )
 
 // Boottime returns the time since the machine started, including time in
-// suspend. No person or time server can set or slew it. CLOCK_BOOTTIME is slewed
+// suspend. It cannot be set or slewed. CLOCK_BOOTTIME is slewed
 // with the time of day, by up to a twelfth while chrony corrects a large offset.
 // So the running time comes from CLOCK_MONOTONIC_RAW. Only the time in suspend
 // comes from the difference between CLOCK_BOOTTIME and CLOCK_MONOTONIC, which are

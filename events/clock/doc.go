@@ -1,12 +1,11 @@
-// Package clock holds the clocks that leases are measured by, and one way to
-// wait.
+// Package clock provides the clocks of leases, and a wait with a context.
 //
-// [Boottime] is the time since the machine started, including time in suspend.
-// Nobody can set it, so it measures how long ago something happened. It differs
-// between machines and restarts at each boot: it is neither stored nor sent.
+// [Boottime] is the time since the machine started, including time in suspend. It
+// cannot be set, so it measures elapsed time. It differs between machines and
+// restarts at each boot, so it is never stored or sent.
 //
-// [BoottimeBefore] answers the same question as a comparison with Boottime,
-// usually without a system call. Every check asks it.
+// [BoottimeBefore] compares Boottime with an instant, usually without a system
+// call. Every check uses it.
 //
 // [Sleep] waits for a duration or for the end of a context.
 package clock

@@ -59,7 +59,7 @@ func (s *State) Add(m events.Message) {
 func (s State) whyVoid(e *events.Event) string {
 	for _, r := range e.Rests {
 		if s.version(r.About) != r.Version {
-			return "it rests on an older version of " + r.About
+			return "it depends on an older version of " + r.About
 		}
 	}
 	if e.Actor.Account == "" {
@@ -154,7 +154,7 @@ func (s State) SessionsEnded() []events.SessionID {
 	return out
 }
 
-// took returns the events that had an effect.
+// took returns the events with an effect.
 func (s State) took() iter.Seq2[int, entry] {
 	return func(yield func(int, entry) bool) {
 		for i, e := range s.log {
@@ -239,7 +239,7 @@ func (s State) Keys() []events.CommandKey {
 	return out
 }
 
-// Lines returns the last position of each line of subjects.
+// Lines returns the last position of each shard, see [events.Line].
 func (s State) Lines() map[string]events.Position {
 	out := map[string]events.Position{}
 	for _, e := range s.log {
@@ -429,11 +429,10 @@ func (s State) issuer(e entry) events.AccountID {
 type Secret struct {
 	Token events.TokenID
 	Given events.Position // of the event that gave it to the token
-	// Until is the end of its grace period after a rotation replaced it, zero
-	// if none has.
+	// Until is the end of the grace period after a rotation. Zero means no rotation.
 	Until time.Time
-	// Superseded is true once a second rotation, or one without grace, ended
-	// it.
+	// Superseded is true after another rotation, or one without grace, has ended the
+	// secret.
 	Superseded bool
 	Plain      bool // it has neither prefix nor checksum
 }

@@ -19,8 +19,8 @@ type Run struct {
 
 	Tokens   []events.TokenID
 	Accounts []events.AccountID
-	Secrets  []events.Secret // every secret that a token was given, each once
-	Digests  []events.Digest // theirs, in the same order
+	Secrets  []events.Secret // of tokens, without duplicates
+	Digests  []events.Digest // of the secrets, in the same order
 	Keys     []events.CommandKey
 	End      time.Time // of the last event
 }
@@ -65,8 +65,8 @@ type historian struct {
 
 // Limits at a time, so that a history has many events on few records.
 const (
-	mostAccounts = 6
-	mostAlive    = 10
+	maxAccounts = 6
+	maxAlive    = 10
 )
 
 func (h *historian) step() {
@@ -84,10 +84,10 @@ func (h *historian) step() {
 		{4, h.issueReceipt},
 		{14, h.changeAccount},
 	}
-	if len(h.accounts) < mostAccounts {
+	if len(h.accounts) < maxAccounts {
 		choices = append(choices, choice{5, h.createAccount})
 	}
-	if len(h.alive) < mostAlive {
+	if len(h.alive) < maxAlive {
 		choices = append(choices, choice{18, h.createToken})
 	}
 	if len(h.alive) > 0 {
@@ -166,7 +166,7 @@ func (h *historian) actor() (a events.Actor) {
 	return a
 }
 
-// rests returns the versions that the decision rests on, sometimes wrong ones.
+// rests returns the versions that the decision depends on, sometimes wrong ones.
 func (h *historian) rests(e *events.Event) events.Rests {
 	if e.Actor.Account == "" {
 		return nil
@@ -214,7 +214,7 @@ func (h *historian) changeAccount() {
 	case roll < 45:
 		edit := &events.AccountEdited{}
 		if h.chance(60) {
-			edit.Owner = new(pick(h.rng, append(h.accounts, ""))) // "" takes the owner away
+			edit.Owner = new(pick(h.rng, append(h.accounts, ""))) // "" removes the owner
 		}
 		if h.chance(60) {
 			edit.SelfService = new(h.chance(50))
@@ -483,7 +483,7 @@ func (h *historian) constraints() *events.Constraints {
 		c.Audience = []string{"reporting"}
 	}
 	if h.chance(20) {
-		c.Rate = events.MaxRate // what is checked against it goes by no clock
+		c.Rate = events.MaxRate // so high that tests never reach it
 	}
 	return c
 }

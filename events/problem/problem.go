@@ -1,9 +1,9 @@
-// Package problem lists the error types that the HTTP APIs answer with, as
-// problem details for programs and people (RFC 9457).
+// Package problem lists the error types of the HTTP APIs, as problem details
+// (RFC 9457).
 //
 // The ledger's API and the verifier use one table, so that a code has the same
-// title and status everywhere. ledger/api/problems.md describes each code under
-// a heading of its own; a test in ledger/api holds the two together.
+// title and status everywhere. ledger/api/problems.md describes each code under a
+// heading of its own; a test in ledger/api compares both.
 package problem
 
 import "net/http"
@@ -11,7 +11,7 @@ import "net/http"
 // MediaType is the Content-Type of problem details.
 const MediaType = "application/problem+json"
 
-// base is the page that describes the types, up to the heading.
+// base is the URL of the page that describes the types, without the heading.
 const base = "https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#"
 
 // Type is one kind of error. All problems of a type share its title and status.
@@ -59,7 +59,7 @@ func All() []Type {
 	}
 }
 
-// byCode: code -> type.
+// byCode maps each code to its type.
 var byCode = func() map[string]Type {
 	types := make(map[string]Type, len(All()))
 	for _, t := range All() {

@@ -1,5 +1,4 @@
-// Package strictjson refuses JSON that two readers could take to mean two
-// things, before anything is decided on it.
+// Package strictjson rejects JSON that two decoders could read differently.
 package strictjson
 
 import (
@@ -13,13 +12,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxDepth is how deep values may be nested.
+// maxDepth is the maximum nesting of values.
 const maxDepth = 16
 
-// Check reports what is wrong with b as one JSON object: bytes that are
-// not UTF-8, a name that stands twice in an object (letters' case aside, since
-// the decoder takes either), too much depth, anything after the end. The error
-// repeats nothing of b.
+// Check returns an error if b is not one JSON object, or if it has invalid UTF-8,
+// a repeated name, too deep nesting, or data after the end. Names that differ only
+// in case count as repeated, because encoding/json ignores case. The error does not
+// contain any content of b.
 func Check(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("it is not UTF-8")
@@ -28,13 +27,13 @@ func Check(b []byte) error {
 	d.UseNumber()
 	first, err := d.Token()
 	if err != nil || first != json.Delim('{') {
-		return errors.New("it does not begin with {")
+		return errors.New("it does not start with {")
 	}
 	if err := object(d, 1); err != nil {
 		return err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("something follows it")
+		return errors.New("there is data after the end of the object")
 	}
 	return nil
 }
@@ -47,9 +46,9 @@ func object(d *json.Decoder, depth int) error {
 		if err != nil {
 			return syntax(d)
 		}
-		folded := fold(name.(string)) // the decoder admits nothing else here
+		folded := fold(name.(string)) // the decoder returns only strings here
 		if seen[folded] {
-			return fmt.Errorf("a name stands twice in one object, before byte %d", d.InputOffset())
+			return fmt.Errorf("a name is repeated in an object, before byte %d", d.InputOffset())
 		}
 		seen[folded] = true
 		if err := value(d, depth); err != nil {
@@ -59,8 +58,9 @@ func object(d *json.Decoder, depth int) error {
 	return closing(d)
 }
 
-// fold makes equal what the decoder takes for one name: it goes by Unicode's
-// simple folding, by which the long s is an s and the Kelvin sign a k.
+// fold returns the same text for names that encoding/json takes for the same field:
+// it uses Unicode's simple folding, which maps the long s to s and the Kelvin sign
+// to k.
 func fold(name string) string {
 	return strings.Map(func(r rune) rune {
 		for {
@@ -82,7 +82,7 @@ func value(d *json.Decoder, depth int) error {
 		return nil
 	}
 	if depth++; depth > maxDepth {
-		return fmt.Errorf("it is nested more than %d deep", maxDepth)
+		return fmt.Errorf("it is nested more than %d levels deep", maxDepth)
 	}
 	if t == json.Delim('{') {
 		return object(d, depth)

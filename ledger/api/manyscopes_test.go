@@ -64,8 +64,8 @@ func TestManyScopes(t *testing.T) {
 		says       string
 	}{
 		{"more than the account", "POST /v1/tokens", m{"account": "anna", "scopes": list("write", most)}, 403, "and 1984 more"},
-		{"all unknown", "POST /v1/tokens", m{"account": "anna", "scopes": list("fly", most)}, 422, "and 1984 more bad ones"},
-		{"all malformed", "PUT /v1/accounts/anna/grants", m{"grants": list("FLY", most)}, 422, "and 1984 more bad ones"},
+		{"all unknown", "POST /v1/tokens", m{"account": "anna", "scopes": list("fly", most)}, 422, "and 1984 more bad scopes"},
+		{"all malformed", "PUT /v1/accounts/anna/grants", m{"grants": list("FLY", most)}, 422, "and 1984 more bad scopes"},
 		{"one too many", "POST /v1/tokens", m{"account": "anna", "scopes": list("view", most+1)}, 422, "2000"},
 		{"one too many grants", "PUT /v1/accounts/anna/grants", m{"grants": list("view", most+1)}, 422, "2000"},
 	} {

@@ -20,7 +20,7 @@ func TestSecrets(t *testing.T) {
 				t.Fatalf("token %d: %d characters that are no secret: %v", i, len(s), err)
 			}
 			if seen[s] {
-				t.Fatalf("token %d: a secret stands twice", i)
+				t.Fatalf("token %d: a secret is repeated", i)
 			}
 			seen[s] = true
 		}

@@ -91,16 +91,16 @@ func TestReadModel(t *testing.T) {
 		t.Errorf("a description: %v, %v", f.Model, err)
 	}
 	for content, says := range map[string]string{
-		"model: {}": "want permissions and types",
+		"model: {}": "permissions and types of resource must not be empty",
 		"model: {permission: {read: []}, types: {bucket: name}}":                                 "permission",
-		"model: {permissions: {write: [raed]}, types: {bucket: name}}":                           `"write" includes "raed", which is not described`,
+		"model: {permissions: {write: [raed]}, types: {bucket: name}}":                           `"write" includes "raed", which is not among the permissions`,
 		"model: {permissions: {a: [b], b: [a]}, types: {bucket: name}}":                          `includes itself`,
 		"model: {permissions: {write: read}, types: {bucket: name}}":                             "permissions[write]",
 		"model: {permissions: [read], types: {bucket: name}}":                                    "permissions",
 		"model: {permissions: {read: []}, types: {bucket: uuid}}":                                `"uuid"; want number or name`,
 		"model: {permissions: {read: []}, types: {bucket: name}, admin: own}":                    `"own" is named under admin`,
 		"model: {permissions: {read: []}, types: {bucket: name}, admins: read}":                  "admins",
-		"model: {permissions: {superuser: []}, types: {bucket: name}}":                           `"superuser": the name has a meaning`,
+		"model: {permissions: {superuser: []}, types: {bucket: name}}":                           `"superuser": the name is reserved`,
 		"model: [plain]\nlease: {a: b}":                                                          "lease",
 		"model: {permissions: {write: [raed], Own: []}, types: {bucket: name}}\nnot_known: here": "lower-case letters",
 	} {
