@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,6 +31,7 @@ func newAccountCreateCmd(e *env) *cobra.Command {
 	var (
 		kind, owner, name, mail string
 		grants                  []string
+		file                    scopesFile
 		key                     keyFlag
 	)
 	c := &cobra.Command{
@@ -44,6 +44,9 @@ that they can be erased. A user may own a service account and manage its tokens.
     --mail anna@example.org --grant admin:site/3`,
 		RunE: func(c *cobra.Command, args []string) error {
 			grants, err := scopeList("--grant", grants)
+			if err == nil {
+				grants, err = file.add(c.Context(), e, grants)
+			}
 			if err != nil {
 				return err
 			}
@@ -57,11 +60,7 @@ that they can be erased. A user may own a service account and manage its tokens.
 			if len(grants) > 0 {
 				body["grants"] = grants
 			}
-			for field, value := range map[string]string{"owner": owner, "name": name, "mail": mail} {
-				if value != "" {
-					body[field] = value
-				}
-			}
+			setGiven(body, map[string]string{"owner": owner, "name": name, "mail": mail})
 			a, err := e.command(
 				c,
 				&key,
@@ -77,6 +76,7 @@ that they can be erased. A user may own a service account and manage its tokens.
 	flags.StringVar(&kind, "kind", "", "user, for a person, or service")
 	flags.StringSliceVar(&grants, "grant", nil,
 		"what it may do, as in admin:site/3; repeat the flag or separate with commas")
+	file.declare(flags, "grants-file", "file with more grants, one a line or separated by commas; - for standard input")
 	flags.StringVar(&owner, "owner", "", "user who owns a service account, by ID or login")
 	flags.StringVar(&name, "name", "", "name of the person or service")
 	flags.StringVar(&mail, "mail", "", "mail address of the person")
@@ -203,10 +203,7 @@ func (e *env) drawAccount(a api.Account) {
 		state += " (" + a.Reason + ")"
 	}
 	g.Fact("state", state)
-	grants := strings.Join(a.Grants, ", ")
-	if grants == "" {
-		grants = "nothing"
-	}
+	grants := e.scopesText(a.Grants, "nothing")
 	if a.Partial {
 		grants += " (your token's part; a token sees no more of its account)"
 	}

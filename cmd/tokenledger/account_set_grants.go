@@ -7,23 +7,29 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 func newAccountSetGrantsCmd(e *env) *cobra.Command {
 	var (
 		none bool
+		file scopesFile
 		f    changeFlags
 	)
 	c := &cobra.Command{
-		Use: "set-grants ID|LOGIN SCOPE...", Short: "Replace the grants of an account",
+		Use: "set-grants ID|LOGIN [SCOPE...]", Short: "Replace the grants of an account",
 		Long: `Replaces all grants of an account with the scopes you list. Its tokens follow at
 once: a token can never do more than its account. With --wait the command returns
 when no node uses the old grants any more, and exits with 6 if that takes longer.`,
 		Example: `  tokenledger account set-grants shop view:site/3 track:site/3
+  tokenledger account set-grants shop --grants-file grants.txt
   tokenledger account set-grants shop --none --wait 45s`,
 		Args: func(c *cobra.Command, args []string) error {
-			if none {
+			switch {
+			case none:
 				return takes(accountArg)(c, args)
+			case file.path != "":
+				return takesMore(accountArg)(c, args)
 			}
 			return takes(accountArg, "its new grants, as in view:site/3, or --none...")(c, args)
 		},
@@ -34,8 +40,14 @@ when no node uses the old grants any more, and exits with 6 if that takes longer
 				return err
 			}
 			grants, err := scopeList("grants", args[1:])
+			if err == nil {
+				grants, err = file.add(c.Context(), e, grants)
+			}
 			if err != nil {
 				return err
+			}
+			if none && file.path != "" {
+				return exit.Inputf("--none and --grants-file cannot be used together")
 			}
 			if len(grants) == 0 && !none {
 				return usagef(c, "list the new grants of the account, as in view:site/3, or use --none")
@@ -58,6 +70,7 @@ when no node uses the old grants any more, and exits with 6 if that takes longer
 	}
 	flags := c.Flags()
 	flags.BoolVar(&none, "none", false, "remove all grants")
+	file.declare(flags, "grants-file", "file with the new grants, one a line or separated by commas; - for standard input")
 	f.declare(flags)
 	return c
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -78,6 +77,7 @@ func (e *env) replayed(a *client.Answer) {
 // checks whether the permission exists.
 func scopeList(what string, args []string) ([]string, error) {
 	var out []string
+	seen := map[string]bool{}
 	for _, arg := range args {
 		for s := range strings.SplitSeq(arg, ",") {
 			if s = strings.TrimSpace(s); s == "" {
@@ -86,12 +86,22 @@ func scopeList(what string, args []string) ([]string, error) {
 			if _, err := events.ParseScope(s); err != nil {
 				return nil, exit.Inputf("%s: %s", what, err)
 			}
-			if !slices.Contains(out, s) {
+			if !seen[s] {
+				seen[s] = true
 				out = append(out, s)
 			}
 		}
 	}
 	return out, nil
+}
+
+// setGiven puts the fields that are not empty into a request's body.
+func setGiven(body map[string]any, fields map[string]string) {
+	for name, value := range fields {
+		if value != "" {
+			body[name] = value
+		}
+	}
 }
 
 // administers returns the first scope of a list with which a token could widen its

@@ -131,11 +131,7 @@ func (e *env) showSession(a *client.Answer) error {
 		g.Fact("authenticated", e.TimePtr(got.Session.AuthenticatedAt))
 		g.Fact("ends unused", e.Time(got.Session.IdleUntil))
 		g.Fact("ends", e.Time(got.Session.ExpiresAt))
-		may := strings.Join(got.Scopes, ", ")
-		if may == "" {
-			may = "nothing"
-		}
-		g.Fact("may do", may)
+		g.Fact("may do", e.scopesText(got.Scopes, "nothing"))
 		g.End()
 	})
 }

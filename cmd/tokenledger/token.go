@@ -164,16 +164,12 @@ func (e *env) drawToken(t api.Token) {
 	g.Fact("suspended by", t.StoppedBy)
 	g.Fact("app", t.App)
 	g.Fact("device", t.Device)
-	scopes := strings.Join(t.Scopes, ", ")
+	scopes := e.scopesText(t.Scopes, "")
 	if t.Inherit {
 		scopes = "all that its account has"
 	}
 	g.Fact("scopes", scopes)
-	effective := strings.Join(t.Effective, ", ")
-	if effective == "" {
-		effective = "nothing"
-	}
-	g.Fact("may do now", effective)
+	g.Fact("may do now", e.scopesText(t.Effective, "nothing"))
 	g.Fact("expires", e.expiry(t.ExpiresAt, t.ExpiresSoon))
 	if c := t.Constraints; c != nil {
 		g.Fact("from networks", strings.Join(c.CIDRs, ", "))

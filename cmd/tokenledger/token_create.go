@@ -69,6 +69,7 @@ nothing. Without --account the token belongs to your own account.
 type tokenCreateFlags struct {
 	account, app, device string
 	scopes               []string
+	file                 scopesFile
 	inherit, hex         bool
 	expires              durationFlag
 	limits               constraintFlags
@@ -83,9 +84,10 @@ func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
 	group(flags, groupLabels, "account", "app", "device")
 	flags.StringSliceVar(&t.scopes, "scope", nil,
 		"what the token may do, as in view:site/3; repeat the flag or separate with commas")
+	t.file.declare(flags, "scopes-file", "file with more scopes, one a line or separated by commas; - for standard input")
 	flags.BoolVar(&t.inherit, "inherit", false, "allow all that its account may do, now and later, in place of --scope")
 	declareAdmin(flags, &t.admin)
-	group(flags, groupRights, "scope", "inherit")
+	group(flags, groupRights, "scope", "scopes-file", "inherit")
 	flags.Var(&t.expires, "expires-in", "lifetime, as in 90d (default as the policy says)")
 	group(flags, groupLifetime, "expires-in")
 	t.limits.declare(flags)
@@ -99,6 +101,9 @@ func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
 // body checks the flags and returns the request's body.
 func (t *tokenCreateFlags) body(e *env, c *cobra.Command) (map[string]any, error) {
 	scopes, err := scopeList("--scope", t.scopes)
+	if err == nil {
+		scopes, err = t.file.add(c.Context(), e, scopes)
+	}
 	if err != nil {
 		return nil, err
 	}

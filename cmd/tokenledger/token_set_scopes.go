@@ -7,23 +7,29 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
 func newTokenSetScopesCmd(e *env) *cobra.Command {
 	var (
 		inherit, admin bool
+		file           scopesFile
 		f              changeFlags
 	)
 	c := &cobra.Command{
-		Use: "set-scopes ID SCOPE...", Short: "Replace the scopes of a token",
+		Use: "set-scopes ID [SCOPE...]", Short: "Replace the scopes of a token",
 		Long: `Replaces all scopes of a token with the ones you list, or with --inherit by
 whatever its account may do. With --wait the command returns when no node uses
 the old scopes any more, and exits with 6 if that takes longer.`,
 		Example: `  tokenledger token set-scopes tok_01jd3qk8z5n0v7m2x4c6b8a9ef view:site/3 write:site/4
+  tokenledger token set-scopes tok_01jd3qk8z5n0v7m2x4c6b8a9ef --scopes-file sites.txt
   tokenledger token set-scopes tok_01jd3qk8z5n0v7m2x4c6b8a9ef --inherit`,
 		Args: func(c *cobra.Command, args []string) error {
-			if inherit {
+			switch {
+			case inherit:
 				return takes("the token's ID")(c, args)
+			case file.path != "":
+				return takesMore("the token's ID")(c, args)
 			}
 			return takes("the token's ID", "its new scopes, as in view:site/3, or --inherit...")(c, args)
 		},
@@ -34,8 +40,14 @@ the old scopes any more, and exits with 6 if that takes longer.`,
 				return err
 			}
 			scopes, err := scopeList("scopes", args[1:])
+			if err == nil {
+				scopes, err = file.add(c.Context(), e, scopes)
+			}
 			if err != nil {
 				return err
+			}
+			if inherit && file.path != "" {
+				return exit.Inputf("--inherit and --scopes-file cannot be used together")
 			}
 			if len(scopes) == 0 && !inherit {
 				return usagef(c, "list the new scopes of the token, as in view:site/3")
@@ -60,6 +72,7 @@ the old scopes any more, and exits with 6 if that takes longer.`,
 	}
 	flags := c.Flags()
 	flags.BoolVar(&inherit, "inherit", false, "allow all that its account may do, now and later, in place of scopes")
+	file.declare(flags, "scopes-file", "file with the new scopes, one a line or separated by commas; - for standard input")
 	declareAdmin(flags, &admin)
 	f.declare(flags)
 	return c

@@ -5,13 +5,13 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 )
@@ -65,13 +65,12 @@ sends your own token, which needs the permission audit.`,
 				return err
 			}
 			body := map[string]any{"token": secret, "need": need}
-			for name, value := range map[string]string{"address": address, "origin": origin, "method": method} {
-				if value != "" {
-					body[name] = value
-				}
-			}
+			setGiven(body, map[string]string{"address": address, "origin": origin, "method": method})
 			if explain {
 				body["explain"] = true
+			}
+			if e.Format != render.Table {
+				body["all_scopes"] = true
 			}
 			a, err := askInTime(clock.Boottime, func() (*client.Answer, error) {
 				return to.Do(
@@ -131,6 +130,7 @@ func (e *env) verdict(a *client.Answer) error {
 		Account  string   `json:"account"`
 		App      string   `json:"app"`
 		Scopes   []string `json:"scopes"`
+		Omitted  int      `json:"scopes_omitted"`
 		Lacking  string   `json:"lacking"`
 		Position uint64   `json:"position"`
 
@@ -162,7 +162,11 @@ func (e *env) verdict(a *client.Answer) error {
 		g.Fact("token", got.Token)
 		g.Fact("account", got.Account)
 		g.Fact("app", got.App)
-		g.Fact("may do", strings.Join(got.Scopes, ", "))
+		may := e.scopesText(got.Scopes, "")
+		if got.Omitted > 0 {
+			may = strconv.Itoa(got.Omitted) + " scopes (-o json lists them)"
+		}
+		g.Fact("may do", may)
 		g.Fact("expires", e.expiry(got.ExpiresAt, got.ExpiresSoon))
 		g.Fact("as of position", strconv.FormatUint(got.Position, 10))
 		g.End()

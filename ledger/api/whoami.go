@@ -41,7 +41,7 @@ type mayInput struct {
 		Verb    string   `json:"verb" minLength:"1" maxLength:"32" doc:"the operation, as the column can-i of ledger/authority.md names it" example:"create token"`
 		Account string   `json:"account,omitempty" maxLength:"128" doc:"id or login, for operations on an account and for create token; default: the caller's account"`
 		Token   string   `json:"token,omitempty" maxLength:"64" doc:"id, for operations on a token"`
-		Scopes  []string `json:"scopes,omitempty" maxItems:"64" doc:"of the token that would be created, or that it would have after the change"`
+		Scopes  []string `json:"scopes,omitempty" maxItems:"2000" doc:"of the token that would be created, or that it would have after the change"`
 		Inherit bool     `json:"inherit,omitempty" doc:"the token would inherit all grants of its account; not together with scopes"`
 	}
 }

@@ -60,7 +60,7 @@ func TestBatchIsBounded(t *testing.T) {
 			msg: &nats.Msg{Data: make([]byte, size)}, filter: fmt.Sprint(i), done: make(chan struct{}),
 		})
 	}
-	for i, want := range []int{1, 2, 2, 0} {
+	for i, want := range []int{1, 3, 1, 0} {
 		if list := b.takeLocked(); len(list) != want {
 			t.Errorf("batch %d has %d appends, want %d", i, len(list), want)
 		}
