@@ -16,7 +16,7 @@ import (
 
 func newAuthCmd(e *env) *cobra.Command {
 	c := &cobra.Command{Use: "auth", Short: "Ask what you may do"}
-	c.AddCommand(newCanICmd(e), newWhoamiCmd(e))
+	c.AddCommand(newCanICmd(e))
 	return c
 }
 

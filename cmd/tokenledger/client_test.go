@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -611,5 +612,28 @@ func TestAlreadyShownSecretIsAFailure(t *testing.T) {
 	s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":7,"secret_already_shown":true}`))
 	for _, form := range render.Formats {
 		command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exit.Error, "is not stored", "token rotate "+someToken)
+	}
+}
+
+// TestSecretFileOfUnknownOutcome keeps a secret whose token may exist.
+func TestSecretFileOfUnknownOutcome(t *testing.T) {
+	s := serveWith(t, hangUp)
+	path := filepath.Join(t.TempDir(), "secret")
+	o := command(t, s.URL, "token", "create", "--scope", "view:site/3", "--client-secret", "--secret-file", path, "--timeout", "50ms")
+	o.want(t, exit.Unavailable, "The generated secret is in "+path, "--idempotency-key")
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := events.DefaultFormat.ParseSecret(strings.TrimSpace(string(b)))
+	if err != nil {
+		t.Fatalf("the file holds no secret: %v", err)
+	}
+	digest := secret.Digest()
+	if want := hex.EncodeToString(digest[:]); !strings.Contains(s.sent()[0], want) {
+		t.Errorf("the request %s is not for the secret in the file", s.sent()[0])
+	}
+	if strings.Contains(o.out, secret.Reveal()) {
+		t.Error("standard output has the secret too")
 	}
 }

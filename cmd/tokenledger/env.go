@@ -30,8 +30,10 @@ type env struct {
 
 	dataDir, server, tokenFile stringFlag
 	sessionFile                stringFlag
+	anyFileMode                bool
 	timeout                    durationFlag
 	verbose                    bool
+	warned                     []string // warnings that were written
 
 	problems map[*pflag.Flag]error // errors in the environment variables of flags
 	began    bool                  // a command has begun; errors before that are usage errors
@@ -64,6 +66,7 @@ func (e *env) config() *client.Config {
 		TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format == render.Table,
 		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
 		Input: e.input, Note: e.Note, Trace: e.trace,
+		AnyFileMode: e.anyFileMode, Warn: e.warn,
 	}
 }
 
@@ -72,6 +75,18 @@ func (e *env) ledger(ctx context.Context) (*client.Client, error) { return e.con
 
 // person returns a client of the API with the session of login.
 func (e *env) person(ctx context.Context) (*client.Client, error) { return e.config().Person(ctx) }
+
+// warn writes a warning, whatever the output format, once in a command.
+func (e *env) warn(format string, args ...any) {
+	text := render.Escape(fmt.Sprintf(format, args...))
+	if !slices.Contains(e.warned, text) {
+		e.warned = append(e.warned, text)
+		if e.Format != render.Table {
+			text = failureJSON(exit.Failf(exit.OK, "warning", "%s", text))
+		}
+		_, _ = fmt.Fprintf(e.Stderr, "%s\n", text)
+	}
+}
 
 // trace writes a line under --verbose.
 func (e *env) trace(format string, args ...any) {
@@ -96,6 +111,10 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 	}, &e.sessionFile)
 	e.declare(flags, setting{name: "output", short: "o", help: "output format: table, json, jsonl or yaml"}, &e.Format)
 	e.declare(flags, setting{name: "timeout", help: "time limit of a request with all its retries"}, &e.timeout)
+	insecure := e.declare(flags, setting{
+		name: "allow-insecure-file-mode", help: "read tokens, sessions and keys also from files that other users can read; warns each time",
+	}, (*boolFlag)(&e.anyFileMode))
+	insecure.NoOptDefVal = "true"
 	flags.BoolVarP(&e.verbose, "verbose", "v", false, "show each request, and the IDs of requests that failed")
 }
 

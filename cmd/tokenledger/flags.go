@@ -19,6 +19,21 @@ func (t *stringFlag) Set(s string) error { *t = stringFlag(s); return nil }
 func (t *stringFlag) String() string     { return string(*t) }
 func (*stringFlag) Type() string         { return "text" }
 
+// boolFlag is the value of a switch that also has an environment variable.
+type boolFlag bool
+
+func (b *boolFlag) Set(s string) error {
+	got, err := strconv.ParseBool(s)
+	if err != nil {
+		return errors.New("must be true or false")
+	}
+	*b = boolFlag(got)
+	return nil
+}
+
+func (b *boolFlag) String() string { return strconv.FormatBool(bool(*b)) }
+func (*boolFlag) Type() string     { return "bool" }
+
 // durationFlag is the value of a flag that takes a duration: "90d", or as Go
 // writes it.
 type durationFlag time.Duration

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -68,7 +69,8 @@ func wantsCode(err error) bool {
 }
 
 func newSecondFactorAddCmd(e *env) *cobra.Command {
-	return &cobra.Command{
+	var file secretFile
+	c := &cobra.Command{
 		Use: "add", Short: "Add an authenticator app (TOTP) as your second factor", Args: takes(),
 		Long: `Shows the secret for an authenticator app (TOTP), and asks for a code from the app.
 From then on signing in needs a code. It then shows recovery codes once: keep them
@@ -80,10 +82,18 @@ for a recovery code. The new one replaces it when you confirm it.`,
 		Example: `  tokenledger second-factor add`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ctx := c.Context()
+			if file.given() && e.input.Terminal() == nil {
+				return exit.Inputf("--recovery-file: there are no recovery codes without a terminal before " +
+					"'tokenledger second-factor confirm', which takes the flag too")
+			}
 			ledger, err := e.person(ctx)
 			if err != nil {
 				return err
 			}
+			if err := file.open(); err != nil {
+				return err
+			}
+			defer file.close()
 			a, err := e.guarded(ctx, ledger, "")
 			if err != nil {
 				return err
@@ -108,13 +118,21 @@ for a recovery code. The new one replaces it when you confirm it.`,
 				e.Note("To activate it, run 'tokenledger second-factor confirm'.")
 				return nil
 			}
-			return e.confirmFactor(ctx, ledger)
+			return e.confirmFactor(ctx, ledger, &file)
 		},
 	}
+	declareRecovery(c, &file)
+	return c
+}
+
+// declareRecovery adds the flag that names a file for recovery codes.
+func declareRecovery(c *cobra.Command, file *secretFile) {
+	file.declare(c.Flags(), "recovery-file", "the recovery codes")
 }
 
 func newSecondFactorConfirmCmd(e *env) *cobra.Command {
-	return &cobra.Command{
+	var file secretFile
+	c := &cobra.Command{
 		Use: "confirm", Short: "Confirm a new second factor with a code from its app", Args: takes(),
 		Example: `  tokenledger second-factor confirm`,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -122,12 +140,18 @@ func newSecondFactorConfirmCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return e.confirmFactor(c.Context(), ledger)
+			if err := file.open(); err != nil {
+				return err
+			}
+			defer file.close()
+			return e.confirmFactor(c.Context(), ledger, &file)
 		},
 	}
+	declareRecovery(c, &file)
+	return c
 }
 
-func (e *env) confirmFactor(ctx context.Context, ledger *client.Client) error {
+func (e *env) confirmFactor(ctx context.Context, ledger *client.Client, file *secretFile) error {
 	code, err := e.input.Ask(ctx, "code that the app shows")
 	if err != nil {
 		return err
@@ -136,35 +160,54 @@ func (e *env) confirmFactor(ctx context.Context, ledger *client.Client) error {
 	if err != nil {
 		return err
 	}
-	return e.showRecovery(a)
+	return e.showRecovery(a, file)
 }
 
 func newSecondFactorCodesCmd(e *env) *cobra.Command {
-	return &cobra.Command{
+	var file secretFile
+	c := &cobra.Command{
 		Use: "codes", Short: "Replace your recovery codes and show them once", Args: takes(),
 		Long: `Creates new recovery codes in place of the old ones, and shows them once. It asks
 for a code of the second factor, or for a recovery code.`,
-		Example: `  tokenledger second-factor codes`,
+		Example: `  tokenledger second-factor codes
+  tokenledger second-factor codes --recovery-file recovery.txt`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.person(c.Context())
 			if err != nil {
 				return err
 			}
+			if err := file.open(); err != nil {
+				return err
+			}
+			defer file.close()
 			a, err := e.guarded(c.Context(), ledger, "recovery-codes")
 			if err != nil {
 				return err
 			}
-			return e.showRecovery(a)
+			return e.showRecovery(a, &file)
 		},
 	}
+	declareRecovery(c, &file)
+	return c
 }
 
-func (e *env) showRecovery(a *client.Answer) error {
+// showRecovery prints recovery codes, this once, or writes them to their file.
+func (e *env) showRecovery(a *client.Answer, file *secretFile) error {
 	var got struct {
 		Codes []string `json:"recovery_codes"`
 	}
 	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
+	}
+	if file.given() {
+		if err := file.store(e, strings.Join(got.Codes, "\n")); err != nil {
+			return err
+		}
+		body, err := file.answer(a.Body, "recovery_codes")
+		if err != nil {
+			return err
+		}
+		return e.Show(body, func() { e.Printf("The recovery codes are in %s\n", render.Escape(file.path)) })
 	}
 	err := e.Show(a.Body, func() {
 		e.Printf("The recovery codes, shown only this once; each works once:\n%s\n", strings.Join(got.Codes, "\n"))

@@ -189,7 +189,8 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		NATS: string(s.nats), NATSKey: string(s.natsKey), NATSListen: string(s.natsListen),
 		NATSCluster: splitList(string(s.natsCluster)), NATSClusterListen: string(s.natsClusterListen),
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),
-		APIAddr: string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
+		AnyFileMode: e.anyFileMode,
+		APIAddr:     string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
 		Lease: time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
 		SecretPrefix: string(s.secretPrefix),
 		Policies:     file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
@@ -205,7 +206,7 @@ func (s *serveSettings) readFile(e *env, c *cobra.Command) (node.File, error) {
 	if path == "" {
 		return node.File{}, nil
 	}
-	names := []string{"data"}
+	names := []string{"data", "allow-insecure-file-mode"}
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		if f.Name != "config" && f.Name != "help" {
 			names = append(names, f.Name)

@@ -105,19 +105,22 @@ func (e *env) changed(a *client.Answer, done string, r *api.Receipt) error {
 	})
 }
 
-// secret prints the answer to a command that generated a secret, this once. With
-// only it prints nothing else on standard output.
-func (e *env) secret(a *client.Answer, done string, only bool) error {
+// secret prints the answer to a command that generated a secret, this once, or
+// writes the secret to its file.
+func (e *env) secret(a *client.Answer, done string, to secretOutput) error {
 	var got tokenAnswer
 	if err := json.Unmarshal(a.Body, &got); err != nil {
 		return err
 	}
 	e.replayed(a)
-	if got.Secret == "" && (only || e.Format == render.Table) {
+	if got.Secret == "" && (to.only || to.file.given() || e.Format == render.Table) {
 		return e.noSecret(got)
 	}
+	if to.file.given() {
+		return e.secretInFile(a, got, done, to.file)
+	}
 	var err error
-	if only {
+	if to.only {
 		if err = e.Print([]byte(got.Secret), "\n"); err == nil {
 			e.Note("%s %s at position %d", render.Escape(got.Token.ID), done, got.Position)
 		}
@@ -142,6 +145,22 @@ func (e *env) secret(a *client.Answer, done string, only bool) error {
 		return e.noSecret(got)
 	}
 	return nil
+}
+
+// secretInFile writes a secret to its file and prints the rest of the answer.
+func (e *env) secretInFile(a *client.Answer, got tokenAnswer, done string, file *secretFile) error {
+	if err := file.store(e, got.Secret); err != nil {
+		return err
+	}
+	body, err := file.answer(a.Body, "secret")
+	if err != nil {
+		return err
+	}
+	return e.Show(body, func() {
+		e.Printf("%s at position %d\n\n", done, got.Position)
+		e.drawToken(got.Token)
+		e.Printf("\nThe secret is in %s\n", render.Escape(file.path))
+	})
 }
 
 // noSecret returns the failure of a repeated command: the secret went to the first.

@@ -35,15 +35,16 @@ func (o *clientSecret) declare(flags *pflag.FlagSet) {
 }
 
 // check reports what is wrong with the flags.
-func (o *clientSecret) check(e *env, hex32, only bool) error {
+func (o *clientSecret) check(e *env, hex32 bool, out secretOutput) error {
 	switch {
 	case o.from != "" && o.from != secretNew && o.from != secretRead:
 		return exit.Inputf("--client-secret takes no value except -, for standard input; secrets cannot be given as " +
 			"arguments")
 	case o.from != "" && hex32:
 		return exit.Inputf("--client-secret and --hex32 cannot be used together")
-	case o.from == secretRead && only:
-		return exit.Inputf("--secret-only prints a generated secret, and with --client-secret=- none is generated")
+	case o.from == secretRead && (out.only || out.file.given()):
+		return exit.Inputf("--secret-only and --secret-file are for a generated secret, and with --client-secret=- none is " +
+			"generated")
 	case o.from == secretRead && e.tokenFile == "-":
 		return exit.Inputf("--client-secret=- and --token-file - both read standard input; give your token in a file")
 	}
@@ -132,7 +133,7 @@ type tokenRequest struct {
 	client.Request
 	body    map[string]any
 	account string // empty for the caller's own
-	only    bool   // print only the secret
+	out     secretOutput
 }
 
 // create creates a token with the secret and prints the result, with the secret
@@ -143,12 +144,23 @@ func (o *clientSecret) create(ctx context.Context, e *env, c *client.Client, r t
 		return err
 	}
 	r.body["secret_digest"] = digest
+	file := r.out.file
+	if file.given() {
+		if err := file.write(o.secret.Reveal()); err != nil {
+			return exit.Inputf("cannot write the secret to %s: %s. Nothing was done", file.path, exit.Cause(err))
+		}
+	}
 	a, err := c.Do(ctx, r.Request)
 	var f *exit.Failure
+	unknown := errors.As(err, &f) && f.Key != "" // the token may exist
+	file.kept = file.kept && (err == nil || unknown)
 	switch {
-	case errors.As(err, &f) && f.Key != "" && o.from == secretNew:
-		// The token may exist.
-		if r.only || e.Format == render.Table {
+	case unknown && file.given():
+		f.Text += ". The generated secret is in " + file.path + ". To repeat the command, give it that secret on standard " +
+			"input, with --client-secret=- in place of --secret-file"
+		return f
+	case unknown && o.from == secretNew:
+		if r.out.only || e.Format == render.Table {
 			err = e.Print([]byte(o.secret.Reveal()), "\n")
 		} else {
 			err = e.Show(withSecret([]byte(`{}`), o.secret), nil)
@@ -164,7 +176,7 @@ func (o *clientSecret) create(ctx context.Context, e *env, c *client.Client, r t
 		return e.changed(a, "created", nil)
 	}
 	a.Body = withSecret(a.Body, o.secret)
-	return e.secret(a, "created", r.only)
+	return e.secret(a, "created", r.out)
 }
 
 // withSecret adds the secret to an answer, as if the ledger had generated it, and

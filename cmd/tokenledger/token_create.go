@@ -21,13 +21,16 @@ func newTokenCreateCmd(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create", Short: "Create a token and show its secret once", Args: takes(),
 		Long: `Creates a token. Its secret is printed on standard output now and never again:
-the ledger stores only a digest of it. With --client-secret this program generates
+the ledger stores only a digest of it. With --secret-file it goes to a new file
+instead, which is created before the token is. With --client-secret this program generates
 or reads the secret, and the ledger never sees it; a lost answer then loses
 nothing. Without --account the token belongs to your own account.
 
 --app and --device are labels that stay in the log forever: do not name people.`,
 		Example: `  tokenledger token create --account shop --app report \
     --scope view:site/3,view:site/4 --expires-in 90d
+  tokenledger token create --account shop --app report --scope view:site/3 \
+    --secret-file /etc/report/token
   tokenledger token create --account shop --app tracker --scope track:site/3 \
     --cidr 192.0.2.0/24 --secret-only |
     kubectl create secret generic tracker --from-file=token=/dev/stdin`,
@@ -47,15 +50,19 @@ nothing. Without --account the token belongs to your own account.
 			if err := create.confirm(c.Context(), ledger); err != nil {
 				return err
 			}
+			if err := create.out.open(); err != nil {
+				return err
+			}
+			defer create.out.file.close()
 			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens"}, Body: body, Key: key}
 			if create.own.from != "" {
-				return create.own.create(c.Context(), e, ledger, tokenRequest{r, body, create.account, create.only})
+				return create.own.create(c.Context(), e, ledger, tokenRequest{r, body, create.account, create.out})
 			}
 			a, err := ledger.Do(c.Context(), r)
 			if err != nil {
 				return err
 			}
-			return e.secret(a, "created", create.only)
+			return e.secret(a, "created", create.out)
 		},
 	}
 	create.declare(c.Flags())
@@ -73,7 +80,8 @@ type tokenCreateFlags struct {
 	inherit, hex         bool
 	expires              durationFlag
 	limits               constraintFlags
-	only, admin          bool
+	admin                bool
+	out                  secretOutput
 	own                  clientSecret
 }
 
@@ -94,7 +102,7 @@ func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
 	flags.BoolVar(&t.hex, "hex32", false,
 		"generate a secret of 32 hexadecimal characters, for clients that accept no other")
 	t.own.declare(flags)
-	declareOnly(flags, &t.only)
+	t.out.declare(flags)
 	group(flags, groupSecret, "hex32")
 }
 
@@ -113,7 +121,10 @@ func (t *tokenCreateFlags) body(e *env, c *cobra.Command) (map[string]any, error
 	case !t.inherit && len(scopes) == 0:
 		return nil, usagef(c, "the token needs scopes: use --scope, as in --scope view:site/3, or --inherit")
 	}
-	if err := t.own.check(e, t.hex, t.only); err != nil {
+	if err := t.own.check(e, t.hex, t.out); err != nil {
+		return nil, err
+	}
+	if err := t.out.check(); err != nil {
 		return nil, err
 	}
 	body := map[string]any{"app": t.app, "device": t.device, "inherit": t.inherit}
@@ -155,11 +166,6 @@ func (t *tokenCreateFlags) confirm(ctx context.Context, ledger *client.Client) e
 				"--account to have that checked, or add --allow-admin to confirm")
 	}
 	return nil
-}
-
-func declareOnly(flags *pflag.FlagSet, only *bool) {
-	flags.BoolVar(only, "secret-only", false, "print only the secret on standard output, whatever --output says")
-	group(flags, groupSecret, "secret-only")
 }
 
 func declareAdmin(flags *pflag.FlagSet, admin *bool) {

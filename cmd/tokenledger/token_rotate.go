@@ -16,18 +16,20 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 	var (
 		grace     string
 		ifVersion uint64
-		only      bool
+		out       secretOutput
 		wait      waitFlags
 		key       keyFlag
 	)
 	c := &cobra.Command{
 		Use: "rotate ID", Short: "Give a token a new secret and show it once",
-		Long: `Gives a token a new secret, printed now and never again. The old secret works for
+		Long: `Gives a token a new secret, printed now and never again, or written to the new
+file of --secret-file. The old secret works for
 the time of --grace, but never longer than the token. With --grace 0s the command
 then waits until no node accepts the old secret any more.`,
 		Example: `  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 24h
   # The secret leaked:
-  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s --secret-only`,
+  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s \
+    --secret-file new.secret`,
 		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
@@ -50,6 +52,9 @@ then waits until no node accepts the old secret any more.`,
 			if err := wait.check(c.Flags()); err != nil {
 				return err
 			}
+			if err := out.check(); err != nil {
+				return err
+			}
 			if ifVersion != 0 {
 				r.IfMatch = (&versionFlags{}).ifMatch(ifVersion)
 			}
@@ -60,11 +65,15 @@ then waits until no node accepts the old secret any more.`,
 			if err != nil {
 				return err
 			}
+			if err := out.open(); err != nil {
+				return err
+			}
+			defer out.file.close()
 			a, err := ledger.Do(c.Context(), r)
 			if err != nil {
 				return err
 			}
-			if err := e.secret(a, "rotated", only); err != nil || !wait.on {
+			if err := e.secret(a, "rotated", out); err != nil || !wait.on {
 				return err
 			}
 			// The secret has been shown: no later error can lose it.
@@ -74,7 +83,7 @@ then waits until no node accepts the old secret any more.`,
 	flags := c.Flags()
 	flags.StringVar(&grace, "grace", "", "how long the old secret still works, as in 24h (default 1h)")
 	group(flags, groupSecret, "grace")
-	declareOnly(flags, &only)
+	out.declare(flags)
 	flags.Uint64Var(&ifVersion, "if-version", 0, "rotate it only if this is its version")
 	group(flags, groupSafety, "if-version")
 	wait.declare(flags, false)

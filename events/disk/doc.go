@@ -1,5 +1,5 @@
 // Package disk writes files that survive a crash, locks folders, and measures
-// free space.
+// free space. [SecretRule] decides by its mode whether a file with a secret is read.
 //
 // [Replace], [ReplaceExclusive] and [Create] write a file as a whole: after a
 // crash at any moment the path holds the old content or the new content. They

@@ -257,7 +257,7 @@ func newAuthority(dir string) (*authority, error) {
 
 func loadAuthority(dir string) (*authority, error) {
 	path := filepath.Join(dir, fileCAKey)
-	if err := closedToOthers(path); err != nil {
+	if err := closedToOthers(path, disk.SecretRule{}); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: nodes can be added only where the authority's key is kept: copy it there", err)
 		}

@@ -183,8 +183,8 @@ func TestLoadCredentialsRefuses(t *testing.T) {
 		says string
 	}{
 		"no key":                             {func(d, _ string) error { return os.Remove(d + "/node.nk") }, "nats init"},
-		"key that others read":               {func(d, _ string) error { return os.Chmod(d+"/node.nk", 0o644) }, "other users can read it"},
-		"certificate's key that others read": {func(d, _ string) error { return os.Chmod(d+"/tls.key", 0o640) }, "other users can read it"},
+		"key that others read":               {func(d, _ string) error { return os.Chmod(d+"/node.nk", 0o644) }, "can read it"},
+		"certificate's key that others read": {func(d, _ string) error { return os.Chmod(d+"/tls.key", 0o650) }, "can read it"},
 		"members that others write":          {func(d, _ string) error { return os.Chmod(d+"/members.json", 0o622) }, "other users can write it"},
 		"no members":                         {func(d, _ string) error { return os.WriteFile(d+"/members.json", []byte(`{"members":[]}`), 0o600) }, "has no members"},
 		"garbled members":                    {func(d, _ string) error { return os.WriteFile(d+"/members.json", []byte(`{`), 0o600) }, "not written by nats init"},

@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"runtime"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nkeys"
@@ -46,16 +45,24 @@ func LoadOrCreateKey(path string) (Key, error) {
 	return k, nil
 }
 
-// LoadKey reads the key in the file at path.
-func LoadKey(path string) (Key, error) {
-	k, err := loadKey(path)
+// ruleOf returns the rule that a caller gave, or the zero rule.
+func ruleOf(rule []disk.SecretRule) disk.SecretRule {
+	if len(rule) > 0 {
+		return rule[0]
+	}
+	return disk.SecretRule{}
+}
+
+// LoadKey reads the key in the file at path, which the rule must accept.
+func LoadKey(path string, rule ...disk.SecretRule) (Key, error) {
+	k, err := loadKey(path, rule...)
 	if err != nil {
 		return Key{}, fmt.Errorf("load key %s: %w", path, err)
 	}
 	return k, nil
 }
 
-func loadKey(path string) (Key, error) {
+func loadKey(path string, rule ...disk.SecretRule) (Key, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Key{}, err
@@ -68,12 +75,8 @@ func loadKey(path string) (Key, error) {
 	if !info.Mode().IsRegular() {
 		return Key{}, errors.New("not a file")
 	}
-	// On Windows the mode says nothing about who can read.
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return Key{}, fmt.Errorf(
-			"other users can read it (mode %04o): replace the key if somebody may have read it, then set mode 0600",
-			mode,
-		)
+	if err := ruleOf(rule).Check(path, info); err != nil {
+		return Key{}, fmt.Errorf("%w: replace the key if somebody may have read it, then set mode 0600", err)
 	}
 	data, err := io.ReadAll(io.LimitReader(f, 1<<10))
 	if err != nil {

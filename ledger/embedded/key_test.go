@@ -95,9 +95,9 @@ func TestKeyIsRefused(t *testing.T) {
 		mode       os.FileMode
 		want       string
 	}{
-		{"group reads", user, 0o640, "other users can read it (mode 0640)"},
-		{"all read", user, 0o604, "other users can read it (mode 0604)"},
-		{"group writes", user, 0o620, "other users can read it (mode 0620)"},
+		{"group reads", user, 0o650, "can read it (mode 0650)"},
+		{"all read", user, 0o604, "every user can read it (mode 0604)"},
+		{"group writes", user, 0o620, "can write it (mode 0620)"},
 		{"empty", "", 0o600, "no user seed"},
 		{"one short", user[:len(user)-1], 0o600, "no user seed"},
 		{"one changed", user[:20] + flip(user[20]) + user[21:], 0o600, "no user seed"},

@@ -21,6 +21,7 @@ import (
 	"github.com/nats-io/nkeys"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/disk"
 )
 
 // Role says what a member may do with the log.
@@ -195,18 +196,18 @@ type Credentials struct {
 }
 
 // LoadCredentials reads the folder of one node that [Issue] wrote.
-func LoadCredentials(dir string) (*Credentials, error) {
-	c, err := loadCredentials(dir)
+func LoadCredentials(dir string, rule ...disk.SecretRule) (*Credentials, error) {
+	c, err := loadCredentials(dir, ruleOf(rule))
 	if err != nil {
 		return nil, fmt.Errorf("credentials in %s: %w", dir, err)
 	}
 	return c, nil
 }
 
-func loadCredentials(dir string) (*Credentials, error) {
+func loadCredentials(dir string, rule disk.SecretRule) (*Credentials, error) {
 	c := &Credentials{Dir: dir}
 	var err error
-	if c.Key, err = LoadKey(filepath.Join(dir, fileKey)); err != nil {
+	if c.Key, err = LoadKey(filepath.Join(dir, fileKey), rule); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: use this node's folder under nodes, which tokenledger nats init wrote", err)
 		}
@@ -223,7 +224,7 @@ func loadCredentials(dir string) (*Credentials, error) {
 			fileKey,
 		)
 	}
-	if err := closedToOthers(filepath.Join(dir, fileCertKey)); err != nil {
+	if err := closedToOthers(filepath.Join(dir, fileCertKey), rule); err != nil {
 		return nil, err
 	}
 	if c.cert, err = tls.LoadX509KeyPair(filepath.Join(dir, fileCert), filepath.Join(dir, fileCertKey)); err != nil {
@@ -252,17 +253,14 @@ func loadCredentials(dir string) (*Credentials, error) {
 	return c, nil
 }
 
-func closedToOthers(path string) error {
+// closedToOthers returns an error if the rule does not accept a file with a secret.
+func closedToOthers(path string, rule disk.SecretRule) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf(
-			"%s: other users can read it (mode %04o): create new credentials if somebody may have read it, then set mode 0600",
-			path,
-			mode,
-		)
+	if err := rule.Check(path, info); err != nil {
+		return fmt.Errorf("%s: %w: create new credentials if somebody may have read it, then set mode 0600", path, err)
 	}
 	return nil
 }

@@ -147,16 +147,13 @@ func (d *Dir) ReadSecret(name string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	const others = 0o077
 	st, ok := info.Sys().(*syscall.Stat_t)
 	switch {
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a file", d.File(name))
-	case info.Mode().Perm()&others != 0:
+	case disk.SecretRule{}.Check(d.File(name), info) != nil:
 		return nil, fmt.Errorf(
-			"others may read %s (mode %04o): delete it, and revoke its token if they may have",
-			d.File(name),
-			info.Mode().Perm(),
+			"%s: %w: delete it, and revoke its token if they may have", d.File(name), disk.SecretRule{}.Check(d.File(name), info),
 		)
 	case ok && st.Uid != 0 && int(st.Uid) != os.Geteuid():
 		return nil, fmt.Errorf("%s belongs to user %d, who may have made it: delete it", d.File(name), st.Uid)

@@ -85,7 +85,7 @@ func TestPlantedLinks(t *testing.T) {
 	if err == nil {
 		err = n.Run(t.Context())
 	}
-	if err == nil || !strings.Contains(err.Error(), "others may read") {
+	if err == nil || !strings.Contains(err.Error(), "can read it") {
 		t.Errorf("a root.token that others may read: %v", err)
 	}
 }

@@ -79,13 +79,22 @@ func (c Config) validateLog(bad func(format string, args ...any)) {
 	}
 }
 
+// secretRule says which key files are read.
+func (c Config) secretRule() disk.SecretRule {
+	return disk.SecretRule{AnyMode: c.AnyFileMode, Warn: func(path string, exposed *disk.ExposedError) {
+		if c.Logger != nil {
+			c.Logger.Warn("a key file is exposed and was read all the same", "file", path, "why", exposed.Error())
+		}
+	}}
+}
+
 // credentials reads the folder that nats init made for this node, nil where
 // none is named.
 func (c Config) credentials() (*embedded.Credentials, error) {
 	if c.NATSCredentials == "" {
 		return nil, nil
 	}
-	creds, err := embedded.LoadCredentials(c.NATSCredentials)
+	creds, err := embedded.LoadCredentials(c.NATSCredentials, c.secretRule())
 	if err != nil {
 		return nil, err
 	}
@@ -148,7 +157,7 @@ func (n *Node) connectLog() error {
 	if n.creds != nil {
 		opts = n.creds.Options()
 	} else {
-		key, err := embedded.LoadKey(n.cfg.NATSKey)
+		key, err := embedded.LoadKey(n.cfg.NATSKey, n.cfg.secretRule())
 		if err != nil {
 			return fmt.Errorf("key for the log: %w", err)
 		}

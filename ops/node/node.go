@@ -54,6 +54,9 @@ type Config struct {
 	// with. Required without the role ledger, which has the log itself.
 	NATS    string
 	NATSKey string
+	// AnyFileMode reads NATSKey, and the keys in NATSCredentials, also if other
+	// users can read the files. Each one is logged as a warning.
+	AnyFileMode bool
 	// NATSListen is where other nodes reach this one's log. Empty means that
 	// nothing listens.
 	NATSListen string

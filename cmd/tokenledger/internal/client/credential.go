@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"unicode/utf8"
 
@@ -16,6 +15,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/disk"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
@@ -84,14 +84,9 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	if err != nil {
 		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
 	}
-	const others = 0o077
-	if mode := info.Mode(); mode.Perm()&others != 0 && runtime.GOOS != "windows" {
-		return "", "", noCredential(
-			"other users can read the token file %s (mode %04o). Run chmod 600 on it, and rotate "+
-				"the token if they may have read it",
-			path,
-			mode.Perm(),
-		)
+	if err := cfg.secretRule().Check(path, info); err != nil {
+		return "", "", noCredential("the token file %s is exposed: %s. Run chmod 600 on it, and rotate the token if "+
+			"somebody may have read it; or add --allow-insecure-file-mode", path, err)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
@@ -102,6 +97,13 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 		return "", "", noCredential("the token file %s %s", path, err)
 	}
 	return secret, path, nil
+}
+
+// secretRule says which files with secrets are read.
+func (cfg *Config) secretRule() disk.SecretRule {
+	return disk.SecretRule{AnyMode: cfg.AnyFileMode, Warn: func(path string, exposed *disk.ExposedError) {
+		cfg.Warn("tokenledger: %s is exposed: %s.", path, exposed)
+	}}
 }
 
 // ReadSecret reads a secret from standard input: a line without echo if that is

@@ -36,6 +36,7 @@ type Config struct {
 	Server      string // URL of the API; empty for the node on the data folder
 	TokenFile   string // file of the caller's token, "-" for standard input
 	SessionFile string
+	AnyFileMode bool          // read these files also if others can read them, with a warning
 	Timeout     time.Duration // of a request with all its retries
 	Retry       Retry
 	Version     string // of this program, for the servers' logs
@@ -44,6 +45,7 @@ type Config struct {
 	People bool                             // people read the output: tell them as whom a change is made
 	Note   func(format string, args ...any) // tells the user something
 	Trace  func(format string, args ...any) // reports each request
+	Warn   func(format string, args ...any) // warns the user, whatever the output format
 }
 
 // Ledger returns a client of the API that sends the caller's credential: the

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
@@ -48,16 +47,9 @@ func (cfg *Config) ReadSession() (s Session, err error) {
 			exit.Cause(err),
 		)
 	}
-	const others = 0o077
-	if info.Mode().Perm()&others != 0 && runtime.GOOS != "windows" {
-		return s, exit.Failf(
-			exit.NotAllowed,
-			"credential",
-			"other users can read the session file %s (mode %04o). Run chmod 600 on it and 'tokenledger logout', then sign "+
-				"in again",
-			path,
-			info.Mode().Perm(),
-		)
+	if err := cfg.secretRule().Check(path, info); err != nil {
+		return s, exit.Failf(exit.NotAllowed, "credential", "the session file %s is exposed: %s. Run chmod 600 on it and "+
+			"'tokenledger logout', then sign in again; or add --allow-insecure-file-mode", path, err)
 	}
 	if err := json.Unmarshal(b, &s); err != nil || !events.IsSessionSecret(s.Secret) {
 		return s, exit.Failf(exit.NotAllowed, "credential",
