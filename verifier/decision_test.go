@@ -13,229 +13,262 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// TestReasons has every reason, and both sides of each line between two.
-func TestReasons(t *testing.T) {
-	l := eventstest.NewLog(1)
-	n := verifiertest.Start(t, l, verifiertest.Options{})
-	all := eventstest.Scopes("superuser")
-	var secret events.Secret // of the token that the case is about
-	var now time.Time        // of the check
-	var ask verifier.Request
+// reasonCase is a check and its reason. The function do prepares the token and the
+// request.
+type reasonCase struct {
+	name string
+	do   func()
+	want verifier.Reason
+}
 
-	// token makes a token of a new account that may do everything.
-	token := func(change ...events.Change) (events.TokenID, events.AccountID) {
-		account := l.Account("superuser")
-		id := l.TokenID()
-		secret = l.Secret()
-		l.Change(string(id), &events.TokenCreated{Account: account, Scopes: all, Secret: eventstest.SecretRecord(secret.Digest())})
-		for _, c := range change {
-			l.Change(string(id), c)
-		}
-		now = l.Now()
-		return id, account
-	}
-	expiring := func(in time.Duration) {
-		end := l.Now().Add(time.Hour)
-		token(&events.TokenEdited{Expires: &end})
-		now = end.Add(in)
-	}
-	rotated := func(in time.Duration) (old, new events.Secret, id events.TokenID) {
-		id, _ = token()
-		old = secret
-		end := l.Now().Add(time.Hour)
-		new = l.Rotate(id, end)
-		now = end.Add(in)
-		return old, new, id
-	}
-	// cutOff ends tokens made before a time so long after the token's making.
-	cutOff := func(after time.Duration) {
-		_, account := token()
-		n.Follow()
-		made, err := n.Index.Find(secret.Digest())
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.Change(string(account), &events.AccountTokensRevoked{NotBefore: made.Record().Created.Add(after)})
-	}
-	constrained := func(c events.Constraints) func(verifier.Request) func() {
-		return func(r verifier.Request) func() {
-			return func() {
-				token(&events.TokenEdited{Constraints: &c})
-				ask = r
-			}
-		}
-	}
-	networks := constrained(events.Constraints{CIDRs: []netip.Prefix{
-		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("::ffff:198.51.100.0/120"),
-	}})
-	everywhere := constrained(events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}})
-	pages := constrained(events.Constraints{Origins: []string{"https://example.org", "http://localhost:8080"}})
-	methods := constrained(events.Constraints{Methods: []string{"GET", "HEAD"}})
-	audiences := constrained(events.Constraints{Audience: []string{"reporting"}})
-	header := constrained(events.Constraints{HeaderOnly: true})
-	several := constrained(events.Constraints{Methods: []string{"GET"}, Audience: []string{"reporting"}})
-	from := func(s string) verifier.Request { return verifier.Request{Address: netip.MustParseAddr(s)} }
+// reasonFixture prepares the checks of [TestReasons].
+type reasonFixture struct {
+	t      *testing.T
+	l      *eventstest.Log
+	n      *verifiertest.Node
+	secret events.Secret // of the token under test
+	now    time.Time     // of the check
+	ask    verifier.Request
+}
 
-	tests := []struct {
-		name string
-		do   func()
-		want verifier.Reason
-	}{
-		{"a good token", func() { token() }, verifier.Allowed},
-		{"one that inherits", func() { token(&events.TokenScoped{Inherit: true}) }, verifier.Allowed},
-		{"no secret", func() { secret = events.Secret{} }, verifier.Malformed},
-		{"another one's secret", func() { secret = l.Secret() }, verifier.Unknown},
-		{"the secret of a token that another had first", func() {
-			id, _ := token()
-			mine := secret
-			token(&events.TokenRotated{Secret: eventstest.SecretRecord(mine.Digest()), Until: l.Now().Add(time.Hour)})
-			l.Revoke(id)
-			secret = mine
+// token creates a token of a new account with all rights.
+func (f *reasonFixture) token(change ...events.Change) (events.TokenID, events.AccountID) {
+	account := f.l.Account("superuser")
+	var id events.TokenID
+	id, f.secret = f.l.Token(account, "superuser")
+	for _, c := range change {
+		f.l.Change(string(id), c)
+	}
+	f.now = f.l.Now()
+	return id, account
+}
+
+// expiring creates a token that expires, and checks it at a time after that.
+func (f *reasonFixture) expiring(in time.Duration) {
+	end := f.l.Now().Add(time.Hour)
+	f.token(&events.TokenEdited{Expires: &end})
+	f.now = end.Add(in)
+}
+
+// rotated creates and rotates a token, and checks it at a time after the end of the
+// grace period.
+func (f *reasonFixture) rotated(in time.Duration) (old, new events.Secret, id events.TokenID) {
+	id, _ = f.token()
+	old = f.secret
+	end := f.l.Now().Add(time.Hour)
+	new = f.l.Rotate(id, end)
+	f.now = end.Add(in)
+	return old, new, id
+}
+
+// cutOff creates a token, and revokes all tokens of its account that were created
+// before a time after that.
+func (f *reasonFixture) cutOff(after time.Duration) {
+	_, account := f.token()
+	f.n.Follow()
+	found, err := f.n.Index.Find(f.secret.Digest())
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	f.l.Change(string(account), &events.AccountTokensRevoked{NotBefore: found.Record().Created.Add(after)})
+}
+
+// constrained returns a function that prepares a request with a token with
+// constraints.
+func (f *reasonFixture) constrained(c events.Constraints) func(verifier.Request) func() {
+	return func(r verifier.Request) func() {
+		return func() {
+			f.token(&events.TokenEdited{Constraints: &c})
+			f.ask = r
+		}
+	}
+}
+
+// stateCases are about the secret, the expiry and the state of the token.
+func (f *reasonFixture) stateCases() []reasonCase {
+	return []reasonCase{
+		{"a valid token", func() { f.token() }, verifier.Allowed},
+		{"a token that inherits", func() { f.token(&events.TokenScoped{Inherit: true}) }, verifier.Allowed},
+		{"no secret", func() { f.secret = events.Secret{} }, verifier.Malformed},
+		{"an unknown secret", func() { f.secret = f.l.Secret() }, verifier.Unknown},
+		{"a secret that two tokens were given", func() {
+			id, _ := f.token()
+			mine := f.secret
+			f.token(&events.TokenRotated{Secret: eventstest.SecretRecord(mine.Digest()), Until: f.l.Now().Add(time.Hour)})
+			f.l.Revoke(id)
+			f.secret = mine
 		}, verifier.Revoked},
 
-		{"a nanosecond before the end", func() { expiring(-1) }, verifier.Allowed},
-		{"at the end", func() { expiring(0) }, verifier.Expired},
-		{"a nanosecond after the end", func() { expiring(1) }, verifier.Expired},
-		{"an end before 1970", func() { token(&events.TokenEdited{Expires: new(time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC))}) }, verifier.Expired},
-		{"an end at 1970", func() { token(&events.TokenEdited{Expires: new(time.Unix(0, 0))}) }, verifier.Expired},
-		{"an end in the year 9999", func() { token(&events.TokenEdited{Expires: new(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))}) }, verifier.Allowed},
-		{"an end that was taken back", func() {
-			token(&events.TokenEdited{Expires: new(time.Unix(1, 0))}, &events.TokenEdited{Expires: new(time.Time{})})
+		{"a nanosecond before the expiry", func() { f.expiring(-1) }, verifier.Allowed},
+		{"at the expiry", func() { f.expiring(0) }, verifier.Expired},
+		{"a nanosecond after the expiry", func() { f.expiring(1) }, verifier.Expired},
+		{"an expiry before 1970", func() { f.token(&events.TokenEdited{Expires: new(time.Date(1500, 1, 1, 0, 0, 0, 0, time.UTC))}) }, verifier.Expired},
+		{"an expiry at 1970", func() { f.token(&events.TokenEdited{Expires: new(time.Unix(0, 0))}) }, verifier.Expired},
+		{"an expiry in the year 9999", func() { f.token(&events.TokenEdited{Expires: new(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))}) }, verifier.Allowed},
+		{"an expiry that was removed", func() {
+			f.token(&events.TokenEdited{Expires: new(time.Unix(1, 0))}, &events.TokenEdited{Expires: new(time.Time{})})
 		}, verifier.Allowed},
 
-		{"suspended", func() { token(&events.TokenSuspended{}) }, verifier.Suspended},
-		{"suspended and resumed", func() { token(&events.TokenSuspended{}, &events.TokenResumed{}) }, verifier.Allowed},
-		{"suspended twice and resumed once", func() { token(&events.TokenSuspended{}, &events.TokenSuspended{}, &events.TokenResumed{}) }, verifier.Allowed},
-		{"revoked", func() { token(&events.TokenRevoked{}) }, verifier.Revoked},
-		{"suspended and revoked", func() { token(&events.TokenSuspended{}, &events.TokenRevoked{}) }, verifier.Revoked},
+		{"suspended", func() { f.token(&events.TokenSuspended{}) }, verifier.Suspended},
+		{"suspended and resumed", func() { f.token(&events.TokenSuspended{}, &events.TokenResumed{}) }, verifier.Allowed},
+		{"suspended twice and resumed once", func() { f.token(&events.TokenSuspended{}, &events.TokenSuspended{}, &events.TokenResumed{}) }, verifier.Allowed},
+		{"revoked", func() { f.token(&events.TokenRevoked{}) }, verifier.Revoked},
+		{"suspended and revoked", func() { f.token(&events.TokenSuspended{}, &events.TokenRevoked{}) }, verifier.Revoked},
+	}
+}
 
-		{"rotated: the new secret", func() { _, secret, _ = rotated(time.Hour) }, verifier.Allowed},
-		{"rotated: the old one, a nanosecond before its end", func() { secret, _, _ = rotated(-1) }, verifier.Allowed},
-		{"rotated: the old one, at its end", func() { secret, _, _ = rotated(0) }, verifier.Superseded},
+// rotationCases are about rotated secrets.
+func (f *reasonFixture) rotationCases() []reasonCase {
+	return []reasonCase{
+		{"rotated: the new secret", func() { _, f.secret, _ = f.rotated(time.Hour) }, verifier.Allowed},
+		{"rotated: the old one, a nanosecond before its end", func() { f.secret, _, _ = f.rotated(-1) }, verifier.Allowed},
+		{"rotated: the old one, at its end", func() { f.secret, _, _ = f.rotated(0) }, verifier.Superseded},
 		{"rotated without grace: the old one, on a clock that is an hour behind", func() {
-			id, _ := token()
-			old := secret
-			l.Rotate(id, time.Time{})
-			secret, now = old, now.Add(-time.Hour)
+			id, _ := f.token()
+			old := f.secret
+			f.l.Rotate(id, time.Time{})
+			f.secret, f.now = old, f.now.Add(-time.Hour)
 		}, verifier.Superseded},
 		{"rotated without grace: the new one", func() {
-			id, _ := token()
-			secret = l.Rotate(id, time.Time{})
+			id, _ := f.token()
+			f.secret = f.l.Rotate(id, time.Time{})
 		}, verifier.Allowed},
 		{"rotated within grace and then without: the second", func() {
-			_, second, id := rotated(-1)
-			l.Rotate(id, time.Time{})
-			secret = second
+			_, second, id := f.rotated(-1)
+			f.l.Rotate(id, time.Time{})
+			f.secret = second
 		}, verifier.Superseded},
 		{"rotated twice: the first", func() {
-			old, _, id := rotated(-1)
-			l.Rotate(id, now.Add(time.Hour))
-			secret = old
+			old, _, id := f.rotated(-1)
+			f.l.Rotate(id, f.now.Add(time.Hour))
+			f.secret = old
 		}, verifier.Superseded},
 		{"rotated twice: the second", func() {
-			_, second, id := rotated(-1)
-			l.Rotate(id, now.Add(time.Hour))
-			secret = second
+			_, second, id := f.rotated(-1)
+			f.l.Rotate(id, f.now.Add(time.Hour))
+			f.secret = second
 		}, verifier.Allowed},
 		{"rotated and revoked: the old one", func() {
-			old, _, id := rotated(-1)
-			l.Revoke(id)
-			secret = old
+			old, _, id := f.rotated(-1)
+			f.l.Revoke(id)
+			f.secret = old
 		}, verifier.Revoked},
 		{"rotated and suspended: the old one", func() {
-			old, _, id := rotated(-1)
-			l.Change(string(id), &events.TokenSuspended{})
-			secret = old
+			old, _, id := f.rotated(-1)
+			f.l.Change(string(id), &events.TokenSuspended{})
+			f.secret = old
 		}, verifier.Suspended},
 		{"rotated, and the token ends before the grace", func() {
-			old, _, id := rotated(-1)
-			l.Change(string(id), &events.TokenEdited{Expires: &now})
-			secret = old
+			old, _, id := f.rotated(-1)
+			f.l.Change(string(id), &events.TokenEdited{Expires: &f.now})
+			f.secret = old
 		}, verifier.Expired},
+	}
+}
 
+// accountCases are about the state of the account.
+func (f *reasonFixture) accountCases() []reasonCase {
+	return []reasonCase{
 		{"account suspended", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountSuspended{})
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountSuspended{})
 		}, verifier.AccountSuspended},
 		{"account resumed", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountSuspended{})
-			l.Change(string(account), &events.AccountResumed{})
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountSuspended{})
+			f.l.Change(string(account), &events.AccountResumed{})
 		}, verifier.Allowed},
 		{"account erased", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountErased{})
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountErased{})
 		}, verifier.AccountErased},
 		{"account suspended and erased", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountSuspended{})
-			l.Change(string(account), &events.AccountErased{})
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountSuspended{})
+			f.l.Change(string(account), &events.AccountErased{})
 		}, verifier.AccountErased},
 		{"a token for an account that is suspended", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountSuspended{})
-			_, secret = l.Token(account, "superuser")
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountSuspended{})
+			_, f.secret = f.l.Token(account, "superuser")
 		}, verifier.AccountSuspended},
 		{"a token for an account that is erased", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountErased{})
-			_, secret = l.Token(account, "superuser")
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountErased{})
+			_, f.secret = f.l.Token(account, "superuser")
 		}, verifier.AccountErased},
+	}
+}
 
-		{"all of its account's", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountTokensRevoked{})
+// bulkCases are about bulk revocations.
+func (f *reasonFixture) bulkCases() []reasonCase {
+	return []reasonCase{
+		{"all tokens of its account revoked", func() {
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountTokensRevoked{})
 		}, verifier.Revoked},
-		{"all of its account's, by a ledger whose clock is an hour behind", func() {
-			_, account := token()
-			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: l.Now().Add(-time.Hour)})
+		{"all tokens of its account revoked, by a ledger whose clock is an hour behind", func() {
+			_, account := f.token()
+			f.l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: f.l.Now().Add(-time.Hour)})
 		}, verifier.Revoked},
-		{"all of its account's, once more after one whose clock was an hour ahead", func() {
-			_, account := token()
-			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{NotBefore: l.Now().Add(-time.Minute)}})
-			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: l.Now().Add(time.Hour)})
-			id := l.TokenID()
-			secret = l.Secret()
-			l.Change(string(id), &events.TokenCreated{Account: account, Scopes: all, Secret: eventstest.SecretRecord(secret.Digest())})
-			l.Change(string(account), &events.AccountTokensRevoked{})
+		{"all tokens of its account revoked again, after a ledger whose clock was an hour ahead", func() {
+			_, account := f.token()
+			f.l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{NotBefore: f.l.Now().Add(-time.Minute)}})
+			f.l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: f.l.Now().Add(time.Hour)})
+			_, f.secret = f.l.Token(account, "superuser")
+			f.l.Change(string(account), &events.AccountTokensRevoked{})
 		}, verifier.Revoked},
-		{"all of its account's before it was created, by a clock an hour ahead", func() {
-			_, account := token()
-			l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: l.Now().Add(time.Hour)})
-			id := l.TokenID()
-			secret = l.Secret()
-			l.Change(string(id), &events.TokenCreated{Account: account, Scopes: all, Secret: eventstest.SecretRecord(secret.Digest())})
+		{"all tokens of its account revoked before its creation, by a clock an hour ahead", func() {
+			_, account := f.token()
+			f.l.Add(events.Event{About: string(account), Change: &events.AccountTokensRevoked{}, Time: f.l.Now().Add(time.Hour)})
+			_, f.secret = f.l.Token(account, "superuser")
 		}, verifier.Allowed},
-		{"all of every account", func() {
-			token()
-			l.Change(events.PolicyName, &events.PolicyTokensRevoked{})
+		{"all tokens of all accounts revoked", func() {
+			f.token()
+			f.l.Change(events.PolicyName, &events.PolicyTokensRevoked{})
 		}, verifier.Revoked},
-		{"all of every account before it was created", func() {
-			l.Change(events.PolicyName, &events.PolicyTokensRevoked{})
-			token()
+		{"all tokens of all accounts revoked before its creation", func() {
+			f.l.Change(events.PolicyName, &events.PolicyTokensRevoked{})
+			f.token()
 		}, verifier.Allowed},
-		{"all of its account's, and it changes afterwards", func() {
-			id, account := token()
-			l.Change(string(account), &events.AccountTokensRevoked{})
-			l.Change(string(id), &events.TokenEdited{App: new("other")})
+		{"all tokens of its account revoked, and then it changes", func() {
+			id, account := f.token()
+			f.l.Change(string(account), &events.AccountTokensRevoked{})
+			f.l.Change(string(id), &events.TokenEdited{App: new("other")})
 		}, verifier.Revoked},
-		{"all before a nanosecond before it was made", func() { cutOff(-1) }, verifier.Allowed},
-		{"all before it was made", func() { cutOff(0) }, verifier.Allowed}, // before means before
-		{"all before a nanosecond after it was made", func() { cutOff(1) }, verifier.Revoked},
-		{"all before a time to come", func() { cutOff(1000 * time.Hour) }, verifier.Revoked},
-		{"made after a cut-off", func() {
-			cutOff(time.Hour)
-			_, account := token()
-			l.Change(string(account), &events.AccountTokensRevoked{NotBefore: l.Now()})
-			l.Advance(time.Second)
-			_, secret = l.Token(account, "superuser")
+		{"cut-off a nanosecond before its creation", func() { f.cutOff(-1) }, verifier.Allowed},
+		{"cut-off at its creation", func() { f.cutOff(0) }, verifier.Allowed}, // a cut-off revokes earlier tokens only
+		{"cut-off a nanosecond after its creation", func() { f.cutOff(1) }, verifier.Revoked},
+		{"cut-off in the future", func() { f.cutOff(1000 * time.Hour) }, verifier.Revoked},
+		{"created after a cut-off", func() {
+			f.cutOff(time.Hour)
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountTokensRevoked{NotBefore: f.l.Now()})
+			f.l.Advance(time.Second)
+			_, f.secret = f.l.Token(account, "superuser")
 		}, verifier.Allowed},
-		{"a cut-off that a later, earlier one does not take back", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountTokensRevoked{NotBefore: l.Now()})
-			l.Change(string(account), &events.AccountTokensRevoked{NotBefore: l.Now().Add(-1000 * time.Hour)})
+		{"cut-off, and then an earlier cut-off", func() {
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountTokensRevoked{NotBefore: f.l.Now()})
+			f.l.Change(string(account), &events.AccountTokensRevoked{NotBefore: f.l.Now().Add(-1000 * time.Hour)})
 		}, verifier.Revoked},
+	}
+}
 
+// constraintCases are about constraints.
+func (f *reasonFixture) constraintCases() []reasonCase {
+	networks := f.constrained(events.Constraints{CIDRs: []netip.Prefix{
+		netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("::ffff:198.51.100.0/120"),
+	}})
+	everywhere := f.constrained(events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}})
+	pages := f.constrained(events.Constraints{Origins: []string{"https://example.org", "http://localhost:8080"}})
+	methods := f.constrained(events.Constraints{Methods: []string{"GET", "HEAD"}})
+	audiences := f.constrained(events.Constraints{Audience: []string{"reporting"}})
+	header := f.constrained(events.Constraints{HeaderOnly: true})
+	several := f.constrained(events.Constraints{Methods: []string{"GET"}, Audience: []string{"reporting"}})
+	from := func(s string) verifier.Request { return verifier.Request{Address: netip.MustParseAddr(s)} }
+
+	return []reasonCase{
 		{"an address in the network", networks(from("192.0.2.255")), verifier.Allowed},
 		{"an address next to the network", networks(from("192.0.3.0")), verifier.WrongAddress},
 		{"IPv4 written as IPv6", networks(from("::ffff:192.0.2.1")), verifier.Allowed},
@@ -247,8 +280,8 @@ func TestReasons(t *testing.T) {
 		{"IPv6 with a zone", networks(from("2001:db8::1%eth0")), verifier.Allowed},
 		{"IPv6, outside", networks(from("2001:db9::1")), verifier.WrongAddress},
 		{"no address", networks(verifier.Request{}), verifier.WrongAddress},
-		{"no address where all are allowed", everywhere(verifier.Request{}), verifier.WrongAddress},
-		{"IPv6 where all of IPv4 are allowed", everywhere(from("2001:db8::1")), verifier.WrongAddress},
+		{"no address, and all are allowed", everywhere(verifier.Request{}), verifier.WrongAddress},
+		{"IPv6, and all IPv4 addresses are allowed", everywhere(from("2001:db8::1")), verifier.WrongAddress},
 
 		{"a page", pages(verifier.Request{Origin: "https://example.org"}), verifier.Allowed},
 		{"a page in capitals", pages(verifier.Request{Origin: "HTTPS://Example.ORG"}), verifier.Allowed},
@@ -256,8 +289,8 @@ func TestReasons(t *testing.T) {
 		{"another port", pages(verifier.Request{Origin: "http://localhost:8081"}), verifier.WrongOrigin},
 		{"another scheme", pages(verifier.Request{Origin: "http://example.org"}), verifier.WrongOrigin},
 		{"a page below it", pages(verifier.Request{Origin: "https://www.example.org"}), verifier.WrongOrigin},
-		{"a page that begins like it", pages(verifier.Request{Origin: "https://example.org.evil.org"}), verifier.WrongOrigin},
-		{"a slash too many", pages(verifier.Request{Origin: "https://example.org/"}), verifier.WrongOrigin},
+		{"a page with the same beginning", pages(verifier.Request{Origin: "https://example.org.evil.org"}), verifier.WrongOrigin},
+		{"a slash at the end", pages(verifier.Request{Origin: "https://example.org/"}), verifier.WrongOrigin},
 		{"null", pages(verifier.Request{Origin: "null"}), verifier.WrongOrigin},
 		{"no page", pages(verifier.Request{}), verifier.WrongOrigin},
 
@@ -272,52 +305,65 @@ func TestReasons(t *testing.T) {
 
 		{"in a header", header(verifier.Request{}), verifier.Allowed},
 		{"in a URL", header(verifier.Request{InURL: true}), verifier.InURL},
-		{"in a URL, without the constraint", func() { token(); ask.InURL = true }, verifier.Allowed},
+		{"in a URL, without the constraint", func() { f.token(); f.ask.InURL = true }, verifier.Allowed},
 
 		{"one constraint of two", several(verifier.Request{Method: "GET"}), verifier.WrongAudience},
 		{"both constraints", several(verifier.Request{Method: "GET", Audience: "reporting"}), verifier.Allowed},
-		{"constraints that were taken away", func() {
-			token(&events.TokenEdited{Constraints: &events.Constraints{HeaderOnly: true}}, &events.TokenEdited{Constraints: &events.Constraints{}})
-			ask.InURL = true
+		{"constraints that were removed", func() {
+			f.token(&events.TokenEdited{Constraints: &events.Constraints{HeaderOnly: true}}, &events.TokenEdited{Constraints: &events.Constraints{}})
+			f.ask.InURL = true
 		}, verifier.Allowed},
-		{"a constraint and a scope that lacks", func() {
+		{"a constraint violated, and a scope missing", func() {
 			header(verifier.Request{InURL: true})()
-			ask.Need = eventstest.Scopes("audit")
+			f.ask.Need = eventstest.Scopes("audit")
 		}, verifier.InURL},
-
-		{"a scope that lacks", func() {
-			token(&events.TokenScoped{Scopes: eventstest.Scopes("view:site/3")})
-			ask.Need = eventstest.Scopes("view:site/3", "view:site/4")
-		}, verifier.Scope},
-		{"a scope that the account has lost since", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("view:site/3")})
-			ask.Need = eventstest.Scopes("write:site/3")
-		}, verifier.Scope},
-		{"a scope that the account has still", func() {
-			_, account := token()
-			l.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("view:site/3")})
-			ask.Need = eventstest.Scopes("view:site/3")
-		}, verifier.Allowed},
-		{"inherited, and lost since", func() {
-			_, account := token(&events.TokenScoped{Inherit: true})
-			l.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("view:site/3")})
-			ask.Need = eventstest.Scopes("view:site/4")
-		}, verifier.Scope},
-		{"a suspended token that lacks a scope as well", func() {
-			token(&events.TokenScoped{}, &events.TokenSuspended{})
-			ask.Need = eventstest.Scopes("view:site/3")
-		}, verifier.Suspended},
-		{"no scope needed", func() { token(&events.TokenScoped{}) }, verifier.Allowed},
 	}
+}
+
+// scopeCases are about scopes.
+func (f *reasonFixture) scopeCases() []reasonCase {
+	return []reasonCase{
+		{"a missing scope", func() {
+			f.token(&events.TokenScoped{Scopes: eventstest.Scopes("view:site/3")})
+			f.ask.Need = eventstest.Scopes("view:site/3", "view:site/4")
+		}, verifier.Scope},
+		{"a scope that the account no longer has", func() {
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("view:site/3")})
+			f.ask.Need = eventstest.Scopes("write:site/3")
+		}, verifier.Scope},
+		{"a scope that the account still has", func() {
+			_, account := f.token()
+			f.l.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("view:site/3")})
+			f.ask.Need = eventstest.Scopes("view:site/3")
+		}, verifier.Allowed},
+		{"an inherited scope that the account no longer has", func() {
+			_, account := f.token(&events.TokenScoped{Inherit: true})
+			f.l.Change(string(account), &events.AccountGranted{Grants: eventstest.Scopes("view:site/3")})
+			f.ask.Need = eventstest.Scopes("view:site/4")
+		}, verifier.Scope},
+		{"a suspended token without the scope", func() {
+			f.token(&events.TokenScoped{}, &events.TokenSuspended{})
+			f.ask.Need = eventstest.Scopes("view:site/3")
+		}, verifier.Suspended},
+		{"no scope needed", func() { f.token(&events.TokenScoped{}) }, verifier.Allowed},
+	}
+}
+
+// TestReasons checks every reason, on both sides of each boundary.
+func TestReasons(t *testing.T) {
+	l := eventstest.NewLog(1)
+	f := &reasonFixture{t: t, l: l, n: verifiertest.Start(t, l, verifiertest.Options{})}
 	seen := map[verifier.Reason]bool{verifier.Unavailable: true} // TestLease has it
-	for _, tt := range tests {
-		ask = verifier.Request{}
-		now = l.Now()
+	for _, tt := range slices.Concat(
+		f.stateCases(), f.rotationCases(), f.accountCases(), f.bulkCases(), f.constraintCases(), f.scopeCases(),
+	) {
+		f.ask = verifier.Request{}
+		f.now = l.Now()
 		tt.do()
-		n.Follow()
-		n.Clock.Set(now)
-		d := n.Verifier.Check(secret.Reveal(), ask)
+		f.n.Follow()
+		f.n.Clock.Set(f.now)
+		d := f.n.Verifier.Check(f.secret.Reveal(), f.ask)
 		if d.Reason != tt.want {
 			t.Errorf("%s: %s, want %s", tt.name, d.Reason, tt.want)
 		}
@@ -338,18 +384,18 @@ func TestReasons(t *testing.T) {
 		}
 	}
 
-	// The policy's cut-off is everyone's, so it comes last.
+	// The policy's cut-off applies to every token, so it comes last.
 	l.Advance(time.Hour)
-	_, account := token()
-	old := secret
+	_, account := f.token()
+	old := f.secret
 	l.Change(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: l.Now()})
-	_, secret = l.Token(account, "superuser")
-	n.Follow()
-	if d := n.Verifier.Check(old.Reveal(), verifier.Request{}); d.Reason != verifier.Revoked {
-		t.Errorf("made before the policy's cut-off: %s, want %s", d.Reason, verifier.Revoked)
+	_, after := l.Token(account, "superuser")
+	f.n.Follow()
+	if d := f.n.Verifier.Check(old.Reveal(), verifier.Request{}); d.Reason != verifier.Revoked {
+		t.Errorf("created before the policy's cut-off: %s, want %s", d.Reason, verifier.Revoked)
 	}
-	if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); !d.OK() {
-		t.Errorf("made after the policy's cut-off: %s, want %s", d.Reason, verifier.Allowed)
+	if d := f.n.Verifier.Check(after.Reveal(), verifier.Request{}); !d.OK() {
+		t.Errorf("created after the policy's cut-off: %s, want %s", d.Reason, verifier.Allowed)
 	}
 }
 
