@@ -15,7 +15,7 @@ import (
 	"github.com/tokenledger/tokenledger/projector"
 )
 
-// told is what a client is told of a decision, for encoding/json to write.
+// told is the answer to a client in a form that encoding/json writes.
 func told(d *Decision, explain, all bool) CheckAnswer {
 	a := CheckAnswer{Allowed: d.OK(), Reason: d.Reason.Public(), Position: d.Position, Stale: d.Stale, ExpiresSoon: d.OK() && d.Warn}
 	if explain {
@@ -55,8 +55,7 @@ func sameAnswer(t *testing.T, d *Decision, explain bool) {
 	}
 }
 
-// labels are texts that stand in JSON otherwise than as they are, and some that
-// do not.
+// labels are texts with and without characters that JSON escapes.
 var labels = []string{
 	"", "phone", "R&D <app>", "<", ">", "&", `"quoted"`, `back\slash`, "a/b", "é", "日本", "😀", "\u2028\u2029", "\x00\x01\x1f", "\b\f\n\r\t", "\x7f", "~", " ", "'",
 	"\xff", "\xe2", "\xe2\x80", "\xed\xa0\x80", "\xf0\x9f", "a\xc3", "\xa9b", "\ufeff", "\ufffd", strings.Repeat("x", 300) + "&", "tok_\"",
@@ -130,7 +129,7 @@ func TestAnswerIsJSON(t *testing.T) {
 	}
 }
 
-// FuzzAnswer holds answers to what encoding/json writes.
+// FuzzAnswer compares answers with those of encoding/json.
 func FuzzAnswer(f *testing.F) {
 	for i, l := range labels {
 		f.Add(l, labels[(i+1)%len(labels)], l, labels[(i+2)%len(labels)], uint64(i)<<i, int64(i)<<(2*i), uint8(i), uint8(i))
@@ -152,8 +151,8 @@ func FuzzAnswer(f *testing.F) {
 	})
 }
 
-// TestNothingIsKept looks into memory that was given back: what is used for
-// another request holds nothing of this one.
+// TestNothingIsKept checks that a released buffer contains nothing of its
+// request.
 func TestNothingIsKept(t *testing.T) {
 	const secret = "tlu_0123456789abcdefghijklmnopqrstuv000000"
 	body := `{"token":"` + secret + `","need":["view:site/3"],"address":"192.0.2.1","origin":"https://example.org","method":"GET","audience":"a","in_url":true,"explain":true}`

@@ -19,8 +19,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// postBatch sends a body to the batch's handler.
-func (d *desk) postBatch(body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+// postBatch sends a body to the batch handler.
+func (d *httpFixture) postBatch(body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	d.t.Helper()
 	r := httptest.NewRequest(http.MethodPost, "/v1/verify/batch", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -36,14 +36,14 @@ func (d *desk) postBatch(body string, change ...func(*http.Request)) *httptest.R
 	return w
 }
 
-// batchOf is the body that asks several things.
+// batchOf returns the body of a batch of checks.
 func batchOf(checks ...verifier.CheckRequest) string {
 	return encode(verifier.BatchRequest{Checks: checks})
 }
 
-// TestBatch compares each answer with that to the same question alone.
+// TestBatch compares each answer with that of a single check.
 func TestBatch(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, good := d.token("view:site/3", "track:site/4")
 	_, _, auditor := d.token("audit")
 	revoked, _, revokedSecret := d.token("superuser")
@@ -81,7 +81,7 @@ func TestBatch(t *testing.T) {
 	if at := strconv.FormatUint(uint64(d.Log.End()), 10); got.Position != d.Log.End() || w.Header().Get(verifier.PositionHeader) != at {
 		t.Errorf("position %d, %s %q; want %s", got.Position, verifier.PositionHeader, w.Header().Get(verifier.PositionHeader), at)
 	}
-	// No index is asked for garbage alone.
+	// Malformed secrets need no index.
 	w = d.postBatch(batchOf(verifier.CheckRequest{Token: "x"}))
 	want := fmt.Sprintf(`{"answers":[{"allowed":false,"reason":"invalid_token","position":0}],"position":%d}`, d.Log.End())
 	if w.Code != 200 || w.Body.String() != want {
@@ -89,9 +89,10 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestBatchTellsOfEachToken that it ends soon, or when it may come again.
+// TestBatchTellsOfEachToken has tokens that expire soon or exceed their rate.
+// Each answer has its own warning.
 func TestBatchTellsOfEachToken(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	id, _, secret := d.token("view:site/3")
 	_, _, other := d.token("view:site/3")
 	end := d.Log.Now().Add(time.Hour).Truncate(time.Second)
@@ -120,7 +121,7 @@ func TestBatchTellsOfEachToken(t *testing.T) {
 }
 
 func TestBatchRefuses(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("view:site/3")
 	one := verifier.CheckRequest{Token: secret}
 	many := func(n int) string {
@@ -182,9 +183,9 @@ func TestBatchRefuses(t *testing.T) {
 	}
 }
 
-// TestBatchUnavailable: where one check cannot be answered, none is.
+// TestBatchUnavailable fails the whole batch if one check cannot be answered.
 func TestBatchUnavailable(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("superuser")
 	body := batchOf(verifier.CheckRequest{Token: "garbage"}, verifier.CheckRequest{Token: secret})
 	later := func(at events.Position) func(*http.Request) {
@@ -209,11 +210,11 @@ func TestBatchUnavailable(t *testing.T) {
 	}
 }
 
-// TestBatchWaits: a batch waits for the position that it names.
+// TestBatchWaits waits for the position in the request.
 func TestBatchWaits(t *testing.T) {
 	log := eventstest.NewLog(1)
 	account := log.Account("superuser")
-	d := &desk{t: t, Node: verifiertest.Start(t, log, verifiertest.Options{MinWait: time.Hour})}
+	d := &httpFixture{t: t, Node: verifiertest.Start(t, log, verifiertest.Options{MinWait: time.Hour})}
 	_, secret := log.Token(account, "superuser") // not applied yet
 	answered := make(chan *httptest.ResponseRecorder)
 	go func() {
@@ -227,7 +228,7 @@ func TestBatchWaits(t *testing.T) {
 	}
 }
 
-// shifting is an index whose answers rest on positions that a test says.
+// shifting is an index with positions that the test sets for each answer.
 type shifting struct {
 	verifier.Index
 	positions []events.Position // of the answers to come
@@ -245,11 +246,11 @@ func (s *shifting) Find(d events.Digest) (projector.Found, error) {
 	return f, err
 }
 
-// TestBatchPosition: the batch rests on the smallest of its answers' positions.
-// One that rests on less than was asked for refuses it, and one that rests on
-// less than the index holds by then is decided again.
+// TestBatchPosition checks the position of a batch: the lowest of its answers. A
+// position below the requested one fails the batch, and one below the index's
+// position repeats it.
 func TestBatchPosition(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("superuser")
 	least := d.Log.End()
 	for range 10 {
@@ -281,14 +282,14 @@ func TestBatchPosition(t *testing.T) {
 	}
 }
 
-// resting is a lease that is for any position.
+// resting is a lease that needs no position.
 type resting struct{ *verifiertest.Lease }
 
 func (resting) MinPosition() events.Position { return 0 }
 
-// FuzzBatchRequest sends two bodies of a check alone and together.
+// FuzzBatchRequest sends two checks alone and in one batch.
 func FuzzBatchRequest(f *testing.F) {
-	d := newDesk(f)
+	d := newHTTPFixture(f)
 	_, _, secret := d.token("view:site/3")
 	f.Add(`{"token":"`+secret+`"}`, `{"token":"x"}`)
 	f.Add(`{"token":"`+secret+`","need":["view:site/3"]}`, `{"token":"`+secret+`","need":["view:site/4"]}`)
@@ -296,7 +297,7 @@ func FuzzBatchRequest(f *testing.F) {
 	f.Add(`{"token":"`+secret+`","explain":true}`, `null`)
 	f.Add(`{"to\u006ben":"`+secret+`"}`, `{"token":"é"}`)
 	f.Fuzz(func(t *testing.T, one, other string) {
-		d := &desk{Node: d.Node, t: t}
+		d := &httpFixture{Node: d.Node, t: t}
 		a, b := d.post(one), d.post(other)
 		w := d.postBatch(`{"checks":[` + one + `,` + other + `]}`)
 		switch w.Code {

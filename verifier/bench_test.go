@@ -22,7 +22,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// many starts a verifier over n tokens and returns their secrets.
+// many starts a verifier with n tokens, and returns their secrets.
 func many(b *testing.B, n int) (*verifier.Verifier, []string) {
 	b.Helper()
 	l := eventstest.NewLog(1)
@@ -35,7 +35,7 @@ func many(b *testing.B, n int) (*verifier.Verifier, []string) {
 	return verifiertest.Start(b, l, verifiertest.Options{Resident: 1 << 40}).Verifier, secrets
 }
 
-// tableIndex is a table without the log that it is of.
+// tableIndex is a resident table without a log.
 type tableIndex struct {
 	verifier.Index // what is not asked for
 	table          *resident.Table
@@ -48,14 +48,14 @@ func (x tableIndex) Find(d events.Digest) (f projector.Found, err error) {
 	return f, nil
 }
 
-// endless is a lease that is measured by the clock of a real one.
+// endless is a lease that never expires. It costs as much as a real one.
 type endless struct{ verifier.Lease }
 
 func (endless) Valid() (int64, bool)         { return clock.BoottimeBefore(1 << 62) }
 func (endless) MinPosition() events.Position { return 0 }
 
-// crowd is as many tokens as a large installation has: a hundred of each account,
-// each for one of a thousand sites, every sixteenth revoked.
+// crowd has the tokens of a large installation: a hundred for each account, each
+// for one of a thousand sites, every sixteenth revoked.
 type crowd struct {
 	v       *verifier.Verifier
 	secrets []string
@@ -188,7 +188,8 @@ func BenchmarkCheckGarbage(b *testing.B) {
 	check(b, verifier.Malformed, func(_ *crowd, rng *rand.Rand) (string, int) { return bad[rng.IntN(len(bad))], 0 })
 }
 
-// BenchmarkVerifyHTTP shares the processors between client and server.
+// BenchmarkVerifyHTTP measures checks over HTTP. Client and server share the
+// processors.
 func BenchmarkVerifyHTTP(b *testing.B) {
 	v, secrets := many(b, 1000)
 	server := httptest.NewServer(v.Handler())

@@ -19,19 +19,20 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// scrap is a response that nobody reads.
+// scrap is a response that discards its body.
 type scrap struct{ header http.Header }
 
 func (w scrap) Header() http.Header         { return w.header }
 func (w scrap) Write(b []byte) (int, error) { return len(b), nil }
 func (w scrap) WriteHeader(int)             {}
 
-// again is a body that can be read again.
+// again is a body that can be read several times.
 type again struct{ *bytes.Reader }
 
 func (again) Close() error { return nil }
 
-// TestVerifyAllocates guards what every check over HTTP costs beside net/http.
+// TestVerifyAllocates bounds the allocations of a check over HTTP, beside those
+// of net/http.
 func TestVerifyAllocates(t *testing.T) {
 	if racing {
 		t.Skip("the race detector has pools forget what they hold")
@@ -72,10 +73,10 @@ func TestVerifyAllocates(t *testing.T) {
 	}
 }
 
-// TestAnswerHeaders: all that an answer's head has, and that each answer has its
-// own.
+// TestAnswerHeaders checks the headers of answers, and that answers do not share
+// them.
 func TestAnswerHeaders(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("view:site/3")
 	first := d.post(encode(verifier.CheckRequest{Token: secret}))
 	at := strconv.Itoa(int(d.Log.End()))
@@ -92,8 +93,8 @@ func TestAnswerHeaders(t *testing.T) {
 		if !maps.EqualFunc(tt.Header(), want, slices.Equal) {
 			t.Errorf("headers %v, want %v", tt.Header(), want)
 		}
-		// What is added to one header is not added to others, of this answer or of
-		// the next.
+		// A value that is appended to one header does not appear in others, of this
+		// answer or the next.
 		for name := range want {
 			tt.Header().Add(name, "added")
 			want.Add(name, "added")
@@ -104,10 +105,10 @@ func TestAnswerHeaders(t *testing.T) {
 	}
 }
 
-// TestBuffersAreApart sends many requests at once, of all kinds: each is
-// answered as it is alone.
+// TestBuffersAreApart sends many different requests concurrently. Each gets the
+// same answer as alone.
 func TestBuffersAreApart(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	var bodies []string
 	for i := range 20 {
 		_, _, secret := d.token(fmt.Sprintf("view:site/%d", i+1), "track:site/4")

@@ -12,8 +12,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// TestClockADayOff sets a node's clock a day on and a day back. Ends go by it;
-// revocations, leases and stale answers do not.
+// TestClockADayOff sets a node's clock a day ahead and a day back. Only expiry
+// depends on it, not revocations, leases or stale answers.
 func TestClockADayOff(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
@@ -54,7 +54,7 @@ func TestClockADayOff(t *testing.T) {
 				t.Errorf("a clock that is %s: a token that %s: %s, want %s", tt.name, c.name, d.Reason, c.want)
 			}
 		}
-		// Leases go by another clock, which nobody sets.
+		// Leases use boot time, which cannot be set.
 		n.Clock.Pass(verifier.DefaultLease - 1)
 		if d := n.Verifier.Check(endless.Reveal(), verifier.Request{}); d.Reason != verifier.Allowed {
 			t.Errorf("a clock that is %s: %s in the lease's last nanosecond", tt.name, d.Reason)
@@ -80,9 +80,9 @@ func TestClockADayOff(t *testing.T) {
 	}
 }
 
-// TestThousandAtOnce has a thousand goroutines use a token while each event of
-// its life is applied: none is allowed before it is made or after its end, and
-// one that was told revoked is told so for ever.
+// TestThousandAtOnce checks a token from a thousand goroutines while its events
+// are applied. No check is allowed before its creation or after its revocation,
+// and a revoked token stays revoked.
 func TestThousandAtOnce(t *testing.T) {
 	const goroutines, tokens = 1000, 15
 	l := eventstest.NewLog(1)

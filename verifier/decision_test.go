@@ -399,7 +399,7 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestPublicHides lists what a client may be told.
+// TestPublicHides checks the reasons that a client sees.
 func TestPublicHides(t *testing.T) {
 	told := map[verifier.Reason]string{
 		verifier.Allowed: "allowed", verifier.Unavailable: "unavailable", verifier.Scope: "insufficient_scope",
@@ -431,7 +431,7 @@ func TestCounts(t *testing.T) {
 	}
 }
 
-// TestBadSecrets is the suite of secrets that are none.
+// TestBadSecrets checks invalid secrets.
 func TestBadSecrets(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")
@@ -451,8 +451,7 @@ func TestBadSecrets(t *testing.T) {
 	}
 }
 
-// includes is the order of permissions written out, as Matomo's documentation
-// has it.
+// includes is the order of permissions, as in Matomo's documentation.
 var includes = map[string]string{
 	"read":                              "read",
 	"view":                              "view read",
@@ -467,7 +466,7 @@ var includes = map[string]string{
 	"mint":                              "mint",
 }
 
-// covers says it the long way: whether a list of scopes includes one.
+// covers is the slow reference for a list of scopes that includes a scope.
 func covers(list []events.Scope, need events.Scope) bool {
 	for _, have := range list {
 		if have.String() == "superuser" {
@@ -484,8 +483,8 @@ func covers(list []events.Scope, need events.Scope) bool {
 	return false
 }
 
-// everyScope lists each permission on two sites and on all, and those that have
-// no resource.
+// everyScope returns each permission on two sites and on all sites, and the
+// permissions without a resource.
 func everyScope() []events.Scope {
 	var out []events.Scope
 	for _, p := range events.Matomo.Permissions() {
@@ -500,8 +499,8 @@ func everyScope() []events.Scope {
 	return out
 }
 
-// TestEveryPermission asks for every scope with every scope, held by the token
-// alone, by the account alone, by both and by a token that inherits.
+// TestEveryPermission checks every scope against every scope, held by the token
+// only, by the account only, by both, and by a token that inherits.
 func TestEveryPermission(t *testing.T) {
 	if len(includes) != len(events.Matomo.Permissions()) {
 		t.Fatalf("the model has %v, and this test knows %d", events.Matomo.Permissions(), len(includes))
@@ -550,8 +549,8 @@ func TestEveryPermission(t *testing.T) {
 	}
 }
 
-// TestScopesAreTheEffectiveOnes compares the list that an answer shows with
-// what checks allow, one by one.
+// TestScopesAreTheEffectiveOnes compares the list of effective scopes with the
+// decisions of checks.
 func TestScopesAreTheEffectiveOnes(t *testing.T) {
 	l := eventstest.NewLog(1)
 	tests := []struct {

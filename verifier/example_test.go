@@ -13,7 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// given is a lease that somebody gives; a node has a lease.Keeper.
+// given is a lease for the example. A node has a lease.Keeper.
 type given struct {
 	left  time.Duration
 	least events.Position
@@ -23,8 +23,8 @@ func (g *given) Valid() (int64, bool)         { return 0, g.left > 0 }
 func (g *given) Remaining() time.Duration     { return g.left }
 func (g *given) MinPosition() events.Position { return g.least }
 
-// A verifier answers from an index that follows a log. Here the log is three
-// events that stand ready.
+// A verifier answers from an index that follows a log. Here the log has three
+// events.
 func ExampleVerifier_Check() {
 	dir, err := os.MkdirTemp("", "index")
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// fastBodies are read by the fast reader.
+// fastBodies are bodies that the fast reader reads.
 var fastBodies = []string{
 	`{"token":"x"}`,
 	`{}`,
@@ -16,7 +16,8 @@ var fastBodies = []string{
 	`{"token":"x","need":["view:site/3"],"address":"192.0.2.1","origin":"https://example.org","method":"GET","audience":"a","in_url":true,"explain":false}`,
 }
 
-// otherBodies are left to the strict reader, be they good or not.
+// otherBodies are bodies that the fast reader leaves to the strict one, valid or
+// not.
 var otherBodies = []string{
 	``, ` `, `{`, `}`, `[]`, `null`, `"x"`, `{}{}`, `{}x`, `{,}`, `{"token"}`, `{"token":}`, `{"token":"x",}`, `{"token":"x""need":[]}`, `{"token":"x"`, `{"token":"x`,
 	`{"Token":"x"}`, `{"\u0074oken":"x"}`, `{"token":"\u0078"}`, `{"token":"x\n"}`, "{\"token\":\"x\ty\"}", "{\"token\":\"\x7f\"}", `{"token":"é"}`, "{\"token\":\"\xff\"}",
@@ -25,8 +26,7 @@ var otherBodies = []string{
 	"}x", "}{}", "\ufeff{}", "{}\x00", "{}\v",
 }
 
-// same reports a body that the fast reader takes and the strict one does not,
-// or reads otherwise.
+// same reports a body that the two readers read differently.
 func same(t *testing.T, body string) {
 	t.Helper()
 	var plain, strict CheckRequest
@@ -68,7 +68,7 @@ func TestFastReader(t *testing.T) {
 			same(t, batch)
 		}
 	}
-	// What Go's own encoder writes is plain.
+	// The fast reader reads the output of Go's encoder.
 	full := CheckRequest{Token: "x", Need: []string{"view:site/3"}, Address: "2001:db8::1", Origin: "https://example.org", Method: "GET", Audience: "a", InURL: true, Explain: true}
 	for _, v := range []any{full, map[string]any{"token": "x", "need": []string{"audit"}}} {
 		b, err := json.Marshal(v)
@@ -82,7 +82,7 @@ func TestFastReader(t *testing.T) {
 	}
 }
 
-// FuzzFastReader holds the fast reader to the strict one.
+// FuzzFastReader compares the fast reader with the strict one.
 func FuzzFastReader(f *testing.F) {
 	for _, body := range append(fastBodies, otherBodies...) {
 		f.Add(body)

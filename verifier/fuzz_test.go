@@ -11,10 +11,10 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// oldForm is a secret of the form for old clients.
+// oldForm is a legacy secret.
 const oldForm = "0123456789abcdef0123456789abcdef"
 
-// FuzzCheck lets nothing pass but the two secrets that there are.
+// FuzzCheck accepts no text except the two existing secrets.
 func FuzzCheck(f *testing.F) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
@@ -37,10 +37,10 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// FuzzCheckRequest sends bodies. What is allowed has to be one object with the
-// token in it, read by another reader.
+// FuzzCheckRequest sends bodies. An allowed one must be one object with the
+// token, as another reader reads it.
 func FuzzCheckRequest(f *testing.F) {
-	d := newDesk(f)
+	d := newHTTPFixture(f)
 	_, _, secret := d.token("view:site/3")
 	for _, s := range []string{
 		`{"token":"` + secret + `"}`, `{"token":"` + secret + `","need":["view:site/3"],"address":"192.0.2.1","origin":"https://example.org","method":"GET","audience":"a","in_url":true}`,
@@ -50,7 +50,7 @@ func FuzzCheckRequest(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		w := (&desk{Node: d.Node, t: t}).post(string(body))
+		w := (&httpFixture{Node: d.Node, t: t}).post(string(body))
 		switch w.Code {
 		case 200, 400, 401, 413, 422:
 		default:
@@ -67,7 +67,7 @@ func FuzzCheckRequest(f *testing.F) {
 		if err := json.Unmarshal(body, &read); err != nil {
 			t.Fatalf("allowed, and another reader says %v", err)
 		}
-		// The decoder takes a field's name in capitals too.
+		// The decoder ignores the case of names.
 		for name, value := range read {
 			switch {
 			case strings.EqualFold(name, "token") && value != secret:

@@ -19,22 +19,23 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// desk is a verifier's HTTP face, with a log that nothing secret may be in.
-type desk struct {
+// httpFixture is a verifier with its HTTP handlers, and a log that must not
+// contain secrets.
+type httpFixture struct {
 	*verifiertest.Node
 	t   testing.TB
 	log bytes.Buffer
 }
 
-func newDesk(t testing.TB) *desk {
-	d := &desk{t: t}
+func newHTTPFixture(t testing.TB) *httpFixture {
+	d := &httpFixture{t: t}
 	logger := slog.New(slog.NewTextHandler(&d.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	d.Node = verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{Logger: logger})
 	return d
 }
 
-// token makes a token of a new account that may do everything.
-func (d *desk) token(scopes ...string) (events.TokenID, events.AccountID, string) {
+// token creates a token of a new account with all rights.
+func (d *httpFixture) token(scopes ...string) (events.TokenID, events.AccountID, string) {
 	d.t.Helper()
 	account := d.Log.Account("superuser", "audit")
 	id, secret := d.Log.Token(account, scopes...)
@@ -42,8 +43,8 @@ func (d *desk) token(scopes ...string) (events.TokenID, events.AccountID, string
 	return id, account, secret.Reveal()
 }
 
-// post sends a body, as a client that does nothing wrong but what change does.
-func (d *desk) post(body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
+// post sends a body in a valid request, except for the changes.
+func (d *httpFixture) post(body string, change ...func(*http.Request)) *httptest.ResponseRecorder {
 	d.t.Helper()
 	r := httptest.NewRequest(http.MethodPost, "/v1/verify", strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
@@ -82,7 +83,7 @@ func bearer(secret string) func(*http.Request) {
 }
 
 func TestVerify(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	id, account, secret := d.token("view:site/3", "track:site/4")
 	bound, _, boundSecret := d.token("view:site/3")
 	d.Log.Change(string(bound), &events.TokenEdited{Constraints: &events.Constraints{
@@ -131,10 +132,10 @@ func TestVerify(t *testing.T) {
 	}
 }
 
-// TestOneAnswerForAll compares bytes: that a token ended cannot be told from
-// that it never was.
+// TestOneAnswerForAll compares answers byte for byte: a revoked token has the
+// same answer as an unknown one.
 func TestOneAnswerForAll(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	l := d.Log
 	secrets := map[string]string{"unknown": l.Secret().Reveal()}
 	make := func(name string, change ...events.Change) {
@@ -180,7 +181,7 @@ func TestOneAnswerForAll(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, auditor := d.token("audit")
 	_, _, super := d.token("superuser")
 	_, _, other := d.token("admin:site/*")
@@ -236,7 +237,7 @@ func TestExplain(t *testing.T) {
 }
 
 func TestVerifyRefuses(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("superuser")
 	typ := func(s string) func(*http.Request) {
 		return func(r *http.Request) { r.Header["Content-Type"] = []string{s} }
@@ -341,7 +342,7 @@ func TestVerifyRefuses(t *testing.T) {
 }
 
 func TestVerifyUnavailable(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("superuser")
 	for _, way := range []func(){func() { d.Clock.Pass(time.Hour) }, func() { d.Index.Stop(errors.New("for the test")) }} {
 		way()
@@ -354,9 +355,9 @@ func TestVerifyUnavailable(t *testing.T) {
 	}
 }
 
-// TestVerifyBadSecrets sends the suite of secrets that are none.
+// TestVerifyBadSecrets sends invalid secrets.
 func TestVerifyBadSecrets(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("superuser")
 	for name, bad := range verifiertest.BadSecrets(secret) {
 		w := d.post(encode(verifier.CheckRequest{Token: bad}))

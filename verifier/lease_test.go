@@ -23,8 +23,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// TestLease holds I3 and I11 on the side of the check: no answer without a lease,
-// whatever the calendar says.
+// TestLease tests I3 and I11 for checks: no answer without a lease, regardless
+// of the time of day.
 func TestLease(t *testing.T) {
 	const lease = 10 * time.Second
 	l := eventstest.NewLog(1)
@@ -48,7 +48,7 @@ func TestLease(t *testing.T) {
 	n.Clock.Pass(time.Hour)
 	check("long after", verifier.Unavailable)
 
-	// A renewal counts from when it was sent, not from when it is answered.
+	// A lease starts when the renewal is sent, not when it is acknowledged.
 	sent := n.Clock.Boottime()
 	n.Clock.Pass(lease - 1)
 	n.Lease.Renew(sent, l.End())
@@ -56,7 +56,7 @@ func TestLease(t *testing.T) {
 	n.Clock.Pass(1)
 	check("at the end of what was sent", verifier.Unavailable)
 
-	// A lease is for what the index holds.
+	// A lease needs a position of the index.
 	l.Account()
 	n.Lease.Renew(n.Clock.Boottime(), l.End())
 	if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
@@ -69,7 +69,7 @@ func TestLease(t *testing.T) {
 	n.Lease.Renew(n.Clock.Boottime()-time.Hour, l.End())
 	check("after an old answer", verifier.Allowed)
 
-	// The clock that counts is not the one of the calendar.
+	// A lease does not depend on the time of day.
 	n.Clock.Set(n.Clock.Now().Add(-100 * time.Hour))
 	check("with the calendar put back", verifier.Allowed)
 	n.Clock.Pass(lease)
@@ -111,7 +111,7 @@ func TestNoLeaseYet(t *testing.T) {
 	}
 }
 
-// TestLeaseEndsDuringCheck lets the lease run out after a check has begun.
+// TestLeaseEndsDuringCheck has a lease that expires after a check has begun.
 func TestLeaseEndsDuringCheck(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")
@@ -125,7 +125,7 @@ func TestLeaseEndsDuringCheck(t *testing.T) {
 		}})
 		looks = 0
 		n.Lease.Renew(0, l.End())
-		// The clock is looked at after all is decided.
+		// The clock is read after the decision.
 		want := verifier.Unavailable
 		if late >= 1 {
 			want = verifier.Allowed
@@ -140,8 +140,8 @@ func TestLeaseEndsDuringCheck(t *testing.T) {
 	}
 }
 
-// TestLeaseEndsDuringSearch lets the lease run out while the index is asked, as
-// where the machine is suspended just then.
+// TestLeaseEndsDuringSearch has a lease that expires during the lookup, as in a
+// suspend of the machine.
 func TestLeaseEndsDuringSearch(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")
@@ -158,7 +158,7 @@ func TestLeaseEndsDuringSearch(t *testing.T) {
 	}
 }
 
-// slowIndex takes a lease's time for a search.
+// slowIndex is an index with lookups that last longer than the lease.
 type slowIndex struct{ n *verifiertest.Node }
 
 func (x slowIndex) Find(d events.Digest) (projector.Found, error) {
@@ -170,7 +170,7 @@ func (x slowIndex) WaitApplied(ctx context.Context, at events.Position) error {
 	return x.n.Index.WaitApplied(ctx, at)
 }
 
-// TestIndexFails stops the index in each way that it can stop.
+// TestIndexFails stops the index in every possible way.
 func TestIndexFails(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
@@ -189,7 +189,7 @@ func TestIndexFails(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// rot turns over a bit of the secret's record in the table that stands in dir.
+	// rot flips a bit of the secret's record in the table in dir.
 	rot := func(dir string) error {
 		digest := secret.Digest()
 		tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
@@ -245,7 +245,7 @@ func TestIndexFails(t *testing.T) {
 				damage(t, dir, tt.damage)
 			}
 			var logged bytes.Buffer
-			// What is resident was read at the start, before the damage.
+			// Resident records were read at the start, before the damage.
 			n := verifiertest.Start(t, l, verifiertest.Options{Dir: dir, Resident: -1, Logger: slog.New(slog.NewTextHandler(&logged, nil))})
 			if tt.stop != nil {
 				tt.stop(n)
@@ -258,7 +258,7 @@ func TestIndexFails(t *testing.T) {
 			if d := n.Verifier.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
 				t.Errorf("%s, want %s", d.Reason, verifier.Unavailable)
 			}
-			// Where one record is wrong, others may be.
+			// If one record is damaged, others may be too.
 			if d := n.Verifier.Check(other.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
 				t.Errorf("another token: %s, want %s", d.Reason, verifier.Unavailable)
 			}

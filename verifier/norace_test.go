@@ -2,5 +2,5 @@
 
 package verifier_test
 
-// racing says that the race detector looks on, which takes its time.
+// racing is true if the race detector is on, which makes tests slower.
 const racing = false

@@ -14,8 +14,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// between is a lease that has something happen right after it was asked for the
-// first time: after the decision and before the answer.
+// between is a lease that calls a function after its first use: after the
+// decision and before the answer.
 type between struct {
 	*verifiertest.Lease
 	do func()
@@ -30,53 +30,53 @@ func (b *between) Valid() (int64, bool) {
 	return now, yes
 }
 
-// pauseWorld is a verifier, and a token that something happens to.
-type pauseWorld struct {
+// pauseFixture is a verifier with a token that the tests change.
+type pauseFixture struct {
 	*verifiertest.Node
 	id     events.TokenID
 	secret string
 }
 
-func (w *pauseWorld) revoke() {
+func (w *pauseFixture) revoke() {
 	w.Log.Revoke(w.id)
 	w.Apply(w.Log.Messages[w.Index.Position():])
 }
 
-// TestAnswerAfterPause has the world change between a decision and its answer,
-// as where the process stands still in between. No answer leaves that the lease
-// or the index at that time do not bear out.
+// TestAnswerAfterPause changes the state between a decision and its answer, as
+// in a pause of the process. The answer is always valid for the lease and the
+// index at the time of the answer.
 func TestAnswerAfterPause(t *testing.T) {
 	const unavailable, refused, allowed = "503", "200 invalid_token", "200 allowed"
 	for _, tt := range []struct {
 		name string
 		need string
-		do   func(w *pauseWorld)
+		do   func(w *pauseFixture)
 		want string
 	}{
-		{"nothing", "view:site/3", func(*pauseWorld) {}, allowed},
-		{"the lease ends", "view:site/3", func(w *pauseWorld) { w.Clock.Pass(verifier.DefaultLease) }, unavailable},
-		{"the lease is given up", "view:site/3", func(w *pauseWorld) { w.Lease.Release() }, unavailable},
-		{"the lease ends and is renewed, with nothing new", "view:site/3", func(w *pauseWorld) {
+		{"nothing", "view:site/3", func(*pauseFixture) {}, allowed},
+		{"the lease ends", "view:site/3", func(w *pauseFixture) { w.Clock.Pass(verifier.DefaultLease) }, unavailable},
+		{"the lease is given up", "view:site/3", func(w *pauseFixture) { w.Lease.Release() }, unavailable},
+		{"the lease ends and is renewed, with nothing new", "view:site/3", func(w *pauseFixture) {
 			w.Clock.Pass(time.Hour)
 			w.Follow()
 		}, allowed},
-		{"the lease ends, the token is revoked, and the lease is renewed", "view:site/3", func(w *pauseWorld) {
+		{"the lease ends, the token is revoked, and the lease is renewed", "view:site/3", func(w *pauseFixture) {
 			w.Clock.Pass(time.Hour)
 			w.revoke()
 			w.Follow()
 		}, refused},
-		{"the lease is renewed for more than the index holds", "view:site/3", func(w *pauseWorld) {
+		{"the lease is renewed for more than the index holds", "view:site/3", func(w *pauseFixture) {
 			w.Log.Revoke(w.id)
 			w.Clock.Pass(time.Hour)
 			w.Lease.Renew(w.Clock.Boottime(), w.Log.End())
 		}, unavailable},
-		{"the index goes on, and says so to the ledgers", "view:site/3", (*pauseWorld).revoke, refused},
-		{"an event of another token", "view:site/3", func(w *pauseWorld) {
+		{"the index goes on, and says so to the ledgers", "view:site/3", (*pauseFixture).revoke, refused},
+		{"an event of another token", "view:site/3", func(w *pauseFixture) {
 			w.Log.Account("superuser")
 			w.Apply(w.Log.Messages[w.Index.Position():])
 		}, allowed},
-		{"the lease ends, where that is no matter for a while", "track:site/3", func(w *pauseWorld) { w.Clock.Pass(verifier.DefaultLease) }, allowed + " stale"},
-		{"the lease ends, and that while too", "track:site/3", func(w *pauseWorld) { w.Clock.Pass(verifier.DefaultLease + time.Minute) }, unavailable},
+		{"the lease ends, where that is no matter for a while", "track:site/3", func(w *pauseFixture) { w.Clock.Pass(verifier.DefaultLease) }, allowed + " stale"},
+		{"the lease ends, and that while too", "track:site/3", func(w *pauseFixture) { w.Clock.Pass(verifier.DefaultLease + time.Minute) }, unavailable},
 	} {
 		for way, ask := range map[string]func(v *verifier.Verifier, check string) *httptest.ResponseRecorder{
 			"alone": func(v *verifier.Verifier, check string) *httptest.ResponseRecorder { return postTo(v.Handler(), check) },
@@ -87,7 +87,7 @@ func TestAnswerAfterPause(t *testing.T) {
 			l := eventstest.NewLog(1)
 			id, secret := l.Token(l.Account("superuser"), "view:site/3", "track:site/3")
 			stale := map[string]time.Duration{"track": time.Minute}
-			w := &pauseWorld{verifiertest.Start(t, l, verifiertest.Options{Stale: stale}), id, secret.Reveal()}
+			w := &pauseFixture{verifiertest.Start(t, l, verifiertest.Options{Stale: stale}), id, secret.Reveal()}
 			b := &between{Lease: w.Lease, do: func() { tt.do(w) }}
 			v, err := verifier.New(verifier.Config{Index: w.Index, Lease: b, Stale: stale, Now: w.Clock.Now})
 			if err != nil {
@@ -115,7 +115,7 @@ func postTo(h http.Handler, body string) *httptest.ResponseRecorder {
 	return w
 }
 
-// saidBy sums an answer up by its last check.
+// saidBy summarizes an answer.
 func saidBy(w *httptest.ResponseRecorder) string {
 	said, body := fmt.Sprint(w.Code), w.Body.String()
 	if w.Code != http.StatusOK {
@@ -133,8 +133,8 @@ func saidBy(w *httptest.ResponseRecorder) string {
 	return said
 }
 
-// TestRecheckChargesOnce: a check that is decided again uses up one request of
-// the token's rate.
+// TestRecheckChargesOnce charges the token's rate once for a check that is
+// repeated.
 func TestRecheckChargesOnce(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
@@ -170,13 +170,13 @@ func TestRecheckChargesOnce(t *testing.T) {
 	}
 }
 
-// TestExplainAfterPause takes the auditor's permission away between the decision
-// and the answer: it is not told the exact reason.
+// TestExplainAfterPause removes the auditor's permission between the decision
+// and the answer, which then lacks the exact reason.
 func TestExplainAfterPause(t *testing.T) {
 	l := eventstest.NewLog(1)
 	id, auditor := l.Token(l.Account("audit"), "audit")
 	n := verifiertest.Start(t, l, verifiertest.Options{})
-	w := &pauseWorld{n, id, auditor.Reveal()}
+	w := &pauseFixture{n, id, auditor.Reveal()}
 	for way, body := range map[string]string{"alone": `{"token":"x","explain":true}`, "many": `{"checks":[{"token":"x","explain":true}]}`} {
 		b := &between{Lease: n.Lease, do: w.revoke}
 		v, err := verifier.New(verifier.Config{Index: n.Index, Lease: b, Now: n.Clock.Now})

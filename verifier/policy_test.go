@@ -12,18 +12,18 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// set sets the policy, which every check from now on goes by.
-func (d *desk) set(p events.Policy) {
+// set sets the policy for all later checks.
+func (d *httpFixture) set(p events.Policy) {
 	d.t.Helper()
 	d.Log.Change(events.PolicyName, &events.PolicySet{Policy: p})
 	d.Follow()
 }
 
-// plain makes a token with a secret of the old form.
-func (d *desk) plain() string { return d.plainAs(events.FormatHex32) }
+// plain creates a token with a legacy secret.
+func (d *httpFixture) plain() string { return d.plainAs(events.FormatHex32) }
 
-// plainAs makes one whose event says that its form is another.
-func (d *desk) plainAs(format events.SecretFormat) string {
+// plainAs creates one with another format in its event.
+func (d *httpFixture) plainAs(format events.SecretFormat) string {
 	d.t.Helper()
 	secret := events.NewHexSecret()
 	rec := eventstest.SecretRecord(secret.Digest())
@@ -35,8 +35,8 @@ func (d *desk) plainAs(format events.SecretFormat) string {
 	return secret.Reveal()
 }
 
-// ask asks, and holds what the client is told to what was decided.
-func (d *desk) ask(what string, r verifier.CheckRequest, want verifier.Reason) *httptest.ResponseRecorder {
+// ask sends a check, and compares the client's answer with the decision.
+func (d *httpFixture) ask(what string, r verifier.CheckRequest, want verifier.Reason) *httptest.ResponseRecorder {
 	d.t.Helper()
 	before := d.Verifier.Counts()[want.String()]
 	w := d.post(encode(r))
@@ -51,7 +51,7 @@ func (d *desk) ask(what string, r verifier.CheckRequest, want verifier.Reason) *
 
 // TestPlainSecretOfAClient is one that the ledger has only seen the digest of.
 func TestPlainSecretOfAClient(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	check := verifier.CheckRequest{Token: d.plainAs("")}
 	d.ask("without a policy", check, verifier.Allowed)
 	d.set(events.Policy{LegacyRefused: true})
@@ -62,7 +62,7 @@ func TestPlainSecretOfAClient(t *testing.T) {
 // policy names, and taken again where that is taken back. Others are not
 // touched.
 func TestPlainSecrets(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	plain := verifier.CheckRequest{Token: d.plain()}
 	_, _, secret := d.token("superuser")
 	other := verifier.CheckRequest{Token: secret}
@@ -87,9 +87,9 @@ func TestPlainSecrets(t *testing.T) {
 	d.ask("refused before the time is there", plain, verifier.LegacyRefused)
 }
 
-// TestURLRefused refuses every token that came in a URL, and no other one.
+// TestURLRefused refuses every token in a URL, and no other token.
 func TestURLRefused(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	_, _, secret := d.token("superuser")
 	for _, token := range []string{secret, d.plain()} {
 		header, url := verifier.CheckRequest{Token: token}, verifier.CheckRequest{Token: token, InURL: true}
@@ -103,10 +103,9 @@ func TestURLRefused(t *testing.T) {
 	}
 }
 
-// TestWarning tells of a token's end from the policy's time before it on, and to
-// nobody else.
+// TestWarning warns of a token's expiry within the policy's warning time only.
 func TestWarning(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	id, _, secret := d.token("view:site/3")
 	_, _, endless := d.token("view:site/3")
 	end := d.Log.Now().Add(30 * 24 * time.Hour).Truncate(time.Second)
@@ -164,10 +163,10 @@ func TestWarning(t *testing.T) {
 	warned("never", secret, nil, verifier.Allowed, false)
 }
 
-// TestRateLimited holds a token to its requests: what the client is told, what
-// counts and what does not.
+// TestRateLimited exceeds a rate. It checks the answer, and which requests
+// count.
 func TestRateLimited(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	limited := func(rate int) (id events.TokenID, secret string) {
 		t.Helper()
 		id, _, secret = d.token("view:site/3")
@@ -181,7 +180,7 @@ func TestRateLimited(t *testing.T) {
 	free, _, freeSecret := d.token("superuser")
 	good := verifier.CheckRequest{Token: secret, Method: "GET", Need: []string{"view:site/3"}}
 
-	// What is refused for another reason is not counted.
+	// Requests that are denied for another reason do not count.
 	for range 5 {
 		lacks := good
 		lacks.Need = []string{"view:site/4"}
@@ -204,7 +203,7 @@ func TestRateLimited(t *testing.T) {
 		}
 	}
 
-	// Time brings them back, to the nanosecond.
+	// They are allowed again later, to the nanosecond.
 	now := d.Clock.Now()
 	d.Clock.Set(now.Add(time.Second/2 - 1))
 	d.ask("before its time", good, verifier.RateLimited)
@@ -212,13 +211,13 @@ func TestRateLimited(t *testing.T) {
 	d.ask("at its time", good, verifier.Allowed)
 	d.ask("and no more", good, verifier.RateLimited)
 
-	// Both secrets of a token have one rate together.
+	// Both secrets of a token share one rate.
 	renewed := d.Log.Rotate(id, d.Log.Now().Add(time.Hour)).Reveal()
 	d.Follow()
 	d.ask("the old secret", verifier.CheckRequest{Token: third, Method: "GET"}, verifier.Allowed)
 	d.ask("the new one", verifier.CheckRequest{Token: renewed, Method: "GET"}, verifier.RateLimited)
 
-	// A rate acts from its event on, and ends with it.
+	// A rate starts and ends with its event.
 	d.Log.Change(string(free), &events.TokenEdited{Constraints: &events.Constraints{Rate: 1}})
 	d.Follow()
 	d.ask("given a rate: one", verifier.CheckRequest{Token: freeSecret}, verifier.Allowed)
@@ -227,16 +226,16 @@ func TestRateLimited(t *testing.T) {
 	d.Follow()
 	d.ask("taken away", verifier.CheckRequest{Token: freeSecret}, verifier.Allowed)
 
-	// A revoked token is not told from one that never was, however often it asks.
+	// A revoked token has the same answer as an unknown one, at any rate.
 	d.Log.Revoke(id)
 	d.Follow()
 	d.ask("revoked", verifier.CheckRequest{Token: renewed, Method: "GET"}, verifier.Revoked)
 }
 
-// TestRateLimitedAuditor asks for the exact reason with a token that has had its
-// requests: that is no bad token.
+// TestRateLimitedAuditor asks for the exact reason with a token that exceeds its
+// rate. The answer does not call the token invalid.
 func TestRateLimitedAuditor(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	id, _, auditor := d.token("audit")
 	d.Log.Change(string(id), &events.TokenEdited{Constraints: &events.Constraints{Rate: 1}})
 	d.Follow()

@@ -12,10 +12,10 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// workers is how many goroutines check while another one applies.
+// workers is the number of goroutines that check while another applies events.
 const workers = 2
 
-// whileApplied calls check from the workers, over and over, while f runs.
+// whileApplied calls check repeatedly from the workers while f runs.
 func whileApplied(f func(), check func(worker int)) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -36,9 +36,9 @@ func whileApplied(f func(), check func(worker int)) {
 	wg.Wait()
 }
 
-// TestNoCheckMixesPrefixes lets a token and its account take turns at having
-// admin: after no event do both have it, so that a check that says yes took the
-// token from one place in the log and the account from another.
+// TestNoCheckMixesPrefixes gives admin alternately to a token and its account.
+// They never have it at the same time, so an allowed check has mixed two
+// positions of the log.
 func TestNoCheckMixesPrefixes(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("view:site/1")
@@ -62,9 +62,8 @@ func TestNoCheckMixesPrefixes(t *testing.T) {
 	})
 }
 
-// TestAccountOfThePosition suspends and resumes an account under checks, and in
-// the end cuts its tokens off: each decision is what the position that it names
-// has, which is suspended after every other event.
+// TestAccountOfThePosition suspends and resumes an account during checks, and
+// finally revokes its tokens. Each decision matches the state at its position.
 func TestAccountOfThePosition(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
@@ -103,8 +102,8 @@ func TestAccountOfThePosition(t *testing.T) {
 	}
 }
 
-// TestRevokedIsRevokedForAll revokes tokens one after another under checks of
-// all of them: once the position covers a token's end, no check says yes.
+// TestRevokedIsRevokedForAll revokes tokens one by one during checks of all. No
+// check allows a token at or after the position of its revocation.
 func TestRevokedIsRevokedForAll(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
@@ -134,7 +133,7 @@ func TestRevokedIsRevokedForAll(t *testing.T) {
 			rest = rest[batch:]
 		}
 	}, func(worker int) {
-		// Near the token that is revoked next it is most likely to go wrong.
+		// Errors are most likely near the next token to be revoked.
 		before := n.Verifier.Position()
 		i := (int(before) - tokens) / 2
 		i = min(max(i+rngs[worker].IntN(9)-4, 0), tokens-1)
@@ -158,9 +157,8 @@ func TestRevokedIsRevokedForAll(t *testing.T) {
 	}
 }
 
-// TestChecksWhileApplying follows a random history under checks, and compares
-// each decision with what follows from the log up to the position that the
-// decision names.
+// TestChecksWhileApplying applies a random history during checks, and compares
+// each decision with the reference at its position.
 func TestChecksWhileApplying(t *testing.T) {
 	type asked struct {
 		secret  events.Secret
@@ -190,7 +188,7 @@ func TestChecksWhileApplying(t *testing.T) {
 			rng := rngs[worker]
 			a := asked{secret: recent(rng, n.Verifier.Position()), request: request(rng)}
 			a.got = n.Verifier.Check(a.secret.Reveal(), a.request)
-			// A sample of all, evenly over the whole run.
+			// An even sample of the run.
 			if seen[worker]++; len(kept[worker]) < most {
 				kept[worker] = append(kept[worker], a)
 			} else if i := rng.IntN(seen[worker]); i < most {

@@ -19,14 +19,14 @@ func numbered(n int) (b [16]byte) {
 	return b
 }
 
-// handClock is moved by hand.
+// handClock is a clock that the test sets.
 type handClock struct{ since atomic.Int64 }
 
 func (c *handClock) now() time.Time          { return rateStart.Add(time.Duration(c.since.Load())) }
 func (c *handClock) set(since time.Duration) { c.since.Store(int64(since)) }
 
-// TestRateInstants has a token with three requests a second at each instant
-// that matters, and at those beside it.
+// TestRateInstants has a token with three requests per second. It tests each
+// boundary, and the instants beside it.
 func TestRateInstants(t *testing.T) {
 	const each = 333_333_334 // nanoseconds, rounded up
 	var r rates
@@ -34,7 +34,7 @@ func TestRateInstants(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		at   time.Duration
-		wait time.Duration // zero where it is let through
+		wait time.Duration // zero if it is accepted
 	}{
 		{"the first", 0, 0},
 		{"a second at once", 0, 0},
@@ -61,8 +61,7 @@ func TestRateInstants(t *testing.T) {
 	}
 }
 
-// TestRateBurst lets exactly a second's worth through at once, whatever the rate
-// is, also where it does not divide a second.
+// TestRateBurst accepts exactly one second's requests at once, for all rates.
 func TestRateBurst(t *testing.T) {
 	var clock handClock
 	for _, rate := range []int{1, 2, 3, 7, 10, 60, 999, 1000, 1001, 70_000, 99_999, events.MaxRate} {
@@ -80,8 +79,8 @@ func TestRateBurst(t *testing.T) {
 	}
 }
 
-// TestRateTokensApart uses one token up, and another has what it had. The two
-// share a lock.
+// TestRateTokensApart exhausts the rate of one token. Another token that shares
+// the lock is not affected.
 func TestRateTokensApart(t *testing.T) {
 	var r rates
 	var clock handClock
@@ -100,8 +99,8 @@ func TestRateTokensApart(t *testing.T) {
 	}
 }
 
-// TestRateChanges narrows and widens a token's rate between its requests: what
-// it has used counts on, and is never given back.
+// TestRateChanges lowers and raises a token's rate between requests. Earlier
+// requests still count.
 func TestRateChanges(t *testing.T) {
 	var r rates
 	var clock handClock
@@ -125,8 +124,8 @@ func TestRateChanges(t *testing.T) {
 	}
 }
 
-// TestRateClockGoesBack neither locks a token out for as long as the clock went
-// back, nor gives it anything for a clock that trembles.
+// TestRateClockGoesBack sets the clock back. The token is not locked out, and
+// gains nothing from a clock that jitters.
 func TestRateClockGoesBack(t *testing.T) {
 	var r rates
 	var clock handClock
@@ -162,8 +161,8 @@ func TestRateClockGoesBack(t *testing.T) {
 	}
 }
 
-// TestRateEqualsBucket compares with a bucket that fills by the nanosecond, for
-// rates that divide a second: both are exact then.
+// TestRateEqualsBucket compares with a token bucket of nanoseconds, for rates
+// that divide a second: both are exact then.
 func TestRateEqualsBucket(t *testing.T) {
 	rng := seed.Rand(t)
 	type bucket struct{ level, filled time.Duration } // of at most a second; when it was
@@ -204,8 +203,8 @@ func TestRateEqualsBucket(t *testing.T) {
 	}
 }
 
-// TestRateIsNeverExceeded counts, for any rate, between any two requests that
-// were let through.
+// TestRateIsNeverExceeded counts the accepted requests between any two, for
+// random rates.
 func TestRateIsNeverExceeded(t *testing.T) {
 	rng := seed.Rand(t)
 	for range 60 {
@@ -246,8 +245,8 @@ func TestRateIsNeverExceeded(t *testing.T) {
 	}
 }
 
-// TestRateTogether lets goroutines use a token up, again and again: together
-// they get exactly what one would.
+// TestRateTogether exhausts a rate from several goroutines. They get as many
+// requests together as one alone.
 func TestRateTogether(t *testing.T) {
 	const rate, steps, goroutines = 1000, 50, 16
 	var r rates
@@ -275,8 +274,7 @@ func TestRateTogether(t *testing.T) {
 	}
 }
 
-// TestRateRealClock does the same with the machine's clock, where one goroutine
-// may be held up for any time.
+// TestRateRealClock is TestRateTogether with the machine's clock.
 func TestRateRealClock(t *testing.T) {
 	const rate, goroutines, asks = 500, 8, 20_000
 	var r rates
@@ -299,8 +297,7 @@ func TestRateRealClock(t *testing.T) {
 	}
 }
 
-// TestRateForgets keeps no more entries than twice those that say something, and
-// sweeps no oftener than pays.
+// TestRateForgets bounds the number of entries, and the number of sweeps.
 func TestRateForgets(t *testing.T) {
 	var r rates
 	var clock handClock
@@ -326,8 +323,8 @@ func TestRateForgets(t *testing.T) {
 		t.Errorf("%d of %d shards are used", used, len(r.shards))
 	}
 
-	// Where hardly anything is over, the next sweep comes when there are twice as
-	// many entries, and takes out what was over meanwhile.
+	// If few entries have expired, the next sweep comes at twice the number of
+	// entries, and removes those that have expired by then.
 	var s rateShard
 	s.busy = map[[16]byte]time.Time{}
 	over, soon := numbered(1<<32), clock.now().Add(time.Second)
@@ -349,7 +346,8 @@ func TestRateForgets(t *testing.T) {
 	}
 }
 
-// TestRateReadsTheClockAlone reads it where no other request can overtake.
+// TestRateReadsTheClockAlone reads the clock under the lock, so that no other
+// request can overtake.
 func TestRateReadsTheClockAlone(t *testing.T) {
 	var r rates
 	read := false
@@ -369,7 +367,7 @@ func TestRateReadsTheClockAlone(t *testing.T) {
 	}
 }
 
-// TestRateAllocates nothing for a token that it knows.
+// TestRateAllocates allocates nothing for a known token.
 func TestRateAllocates(t *testing.T) {
 	var r rates
 	token := numbered(1)

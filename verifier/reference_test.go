@@ -15,8 +15,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// expect decides the slow way: from the events themselves, with the order of
-// permissions and the constraints written out once more.
+// expect is the slow reference of a decision. It reads the events, and has its
+// own order of permissions and constraints.
 func expect(s eventstest.State, d events.Digest, r verifier.Request, now time.Time) (allowed, lacks bool) {
 	use, ok := s.Use(d, now)
 	if !ok || !meets(use.Constraints, r) || use.URLRefused && r.InURL {
@@ -50,8 +50,8 @@ func meets(c *events.Constraints, r verifier.Request) bool {
 		!(c.HeaderOnly && r.InURL)
 }
 
-// request returns a random request about what histories are about; every other
-// one meets the constraints that they have.
+// request returns a random request about the resources of histories. Half of
+// them meet the constraints in histories.
 func request(rng *rand.Rand) verifier.Request {
 	every := everyScope()
 	if rng.IntN(2) == 0 {
@@ -77,8 +77,8 @@ func request(rng *rand.Rand) verifier.Request {
 	return r
 }
 
-// recently picks secrets that were given not long before a position, or are
-// about to be: most older ones are revoked.
+// recently picks secrets that were created shortly before a position, or will be
+// soon: most older ones are revoked.
 func recently(run *eventstest.Run, s eventstest.State) func(rng *rand.Rand, at events.Position) events.Secret {
 	given := make([]events.Position, len(run.Secrets)) // in rising order
 	for i, secret := range run.Secrets {
@@ -91,7 +91,7 @@ func recently(run *eventstest.Run, s eventstest.State) func(rng *rand.Rand, at e
 	}
 }
 
-// differs says how a decision differs from what follows from a state.
+// differs describes the difference between a decision and a state.
 func differs(s eventstest.State, digest events.Digest, r verifier.Request, now time.Time, d verifier.Decision) string {
 	allowed, lacks := expect(s, digest, r, now)
 	want := "invalid_token"
@@ -120,8 +120,8 @@ func differs(s eventstest.State, digest events.Digest, r verifier.Request, now t
 	return ""
 }
 
-// TestDecisionsEqualReference follows random histories and stops at random
-// places, to compare checks at random times with what follows from the events.
+// TestDecisionsEqualReference applies random histories, stops at random
+// positions, and compares checks at random times with the reference.
 func TestDecisionsEqualReference(t *testing.T) {
 	outcomes := map[verifier.Reason]int{}
 	histories, stops, checks := 8, 6, 60
@@ -171,8 +171,8 @@ func TestDecisionsEqualReference(t *testing.T) {
 	}
 }
 
-// TestEveryEndIsExact asks, for each secret of a history, at the nanosecond of
-// each end that it has and at those beside it.
+// TestEveryEndIsExact checks each secret of a history at each of its ends, and a
+// nanosecond before and after.
 func TestEveryEndIsExact(t *testing.T) {
 	for seed := range uint64(4) {
 		run := eventstest.History(seed, 150)
@@ -199,7 +199,7 @@ func TestEveryEndIsExact(t *testing.T) {
 	}
 }
 
-// TestSecretsDoNotPrint puts what a check returns through fmt.
+// TestSecretsDoNotPrint formats the result of a check with fmt.
 func TestSecretsDoNotPrint(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")

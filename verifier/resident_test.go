@@ -11,8 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// TestCheckAllocates guards what every request costs: nothing is allocated for
-// any answer about a resident token.
+// TestCheckAllocates checks that a check of a resident token allocates nothing.
 func TestCheckAllocates(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("admin:site/*")
@@ -42,8 +41,9 @@ func TestCheckAllocates(t *testing.T) {
 	}
 }
 
-// TestRevokedNeverAgain checks a few tokens from several goroutines while each is
-// revoked: once a revocation is applied, no check that begins later says yes.
+// TestRevokedNeverAgain checks tokens from several goroutines while they are
+// revoked. No check that begins after the revocation was applied allows the
+// token.
 func TestRevokedNeverAgain(t *testing.T) {
 	rounds, tries := 2000, int64(8_000_000)
 	if racing {

@@ -16,8 +16,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// TestStale goes on answering for what is configured so, for as long as that,
-// and for nothing else.
+// TestStale answers after the lease has expired, only for the configured
+// permissions and times.
 func TestStale(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")
@@ -72,8 +72,8 @@ func TestStale(t *testing.T) {
 	n.Clock.Pass(4 * time.Minute)
 	check("past track's end", "track:site/3", verifier.Unavailable, false, 0)
 
-	// Never from less than the lease was for, nor from an index that failed, nor
-	// past a lease that there was not.
+	// Not from an index that is behind the position of the lease or has failed, and
+	// not if there was never a lease.
 	n.Lease.Renew(n.Clock.Boottime()-31*time.Second, l.End()+1)
 	check("with an index that went back", "track:site/3", verifier.Unavailable, false, 0)
 	n.Lease.Release()
@@ -91,8 +91,7 @@ func TestStale(t *testing.T) {
 
 var errTest = errors.New("for the test")
 
-// TestStaleOff denies at the end of the lease whatever is needed: it is the
-// default.
+// TestStaleOff denies every check at the end of the lease, which is the default.
 func TestStaleOff(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")
@@ -109,7 +108,7 @@ func TestStaleOff(t *testing.T) {
 	}
 }
 
-// TestCheckStale decides for every permission there is.
+// TestCheckStale validates the option for every permission.
 func TestCheckStale(t *testing.T) {
 	may := map[string]bool{"view": true, "read": true, "track": true}
 	for _, p := range append(events.Matomo.Permissions(), "unknown", "") {
@@ -128,8 +127,8 @@ func TestCheckStale(t *testing.T) {
 	}
 }
 
-// TestLeaseOvertakesCheck has events and a lease for them come while a check is
-// decided: it is not refused for having looked at the index too early.
+// TestLeaseOvertakesCheck applies events and renews the lease during a check.
+// The check is repeated, not denied.
 func TestLeaseOvertakesCheck(t *testing.T) {
 	l := eventstest.NewLog(1)
 	_, secret := l.Token(l.Account("superuser"), "superuser")
@@ -145,7 +144,7 @@ func TestLeaseOvertakesCheck(t *testing.T) {
 	if d := v.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Allowed || d.Position != l.End() {
 		t.Errorf("%s at %d, want allowed at %d", d.Reason, d.Position, l.End())
 	}
-	// One that is for what the index does not come to hold is of no use.
+	// A lease for a position that the index does not reach denies the check.
 	n.Lease.Renew(n.Clock.Boottime(), l.End()+1)
 	racing.during = func() {}
 	if d := v.Check(secret.Reveal(), verifier.Request{}); d.Reason != verifier.Unavailable {
@@ -153,7 +152,7 @@ func TestLeaseOvertakesCheck(t *testing.T) {
 	}
 }
 
-// racingLease does something between a decision and the question for MinPosition.
+// racingLease calls a function between the decision and MinPosition.
 type racingLease struct {
 	*verifiertest.Lease
 	looks  int
@@ -167,9 +166,9 @@ func (r *racingLease) Valid() (int64, bool) {
 	return r.Lease.Valid()
 }
 
-// TestStaleAnswer says in the HTTP answer that it is stale.
+// TestStaleAnswer has the field stale in the HTTP answer.
 func TestStaleAnswer(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	d.Node = verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{Stale: map[string]time.Duration{"track": time.Minute}})
 	_, _, secret := d.token("superuser")
 	ask := verifier.CheckRequest{Token: secret, Need: []string{"track:site/3"}}
@@ -186,10 +185,10 @@ func TestStaleAnswer(t *testing.T) {
 	}
 }
 
-// TestMinPosition holds I5 for a client that names what it has seen: no older
-// answer, and no false no.
+// TestMinPosition tests I5 for a client that sends a position: the answer is
+// never older, and never a wrong denial.
 func TestMinPosition(t *testing.T) {
-	d := newDesk(t)
+	d := newHTTPFixture(t)
 	d.Node = verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{MinWait: time.Millisecond})
 	_, _, secret := d.token("superuser")
 	end := d.Log.End()
@@ -233,10 +232,10 @@ func TestMinPosition(t *testing.T) {
 	}
 }
 
-// TestMinPositionComes waits for the position, and answers from it.
+// TestMinPositionComes waits for the position, and then answers.
 func TestMinPositionComes(t *testing.T) {
-	d := newDesk(t)
-	// In memory, since Badger has goroutines outside of the bubble.
+	d := newHTTPFixture(t)
+	// In memory, because Badger has goroutines outside of the bubble.
 	d.Node = verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{Resident: 1 << 20})
 	_, _, secret := d.token("superuser")
 	at := d.Log.End()
@@ -266,7 +265,7 @@ func TestMinPositionComes(t *testing.T) {
 	}
 }
 
-// lateIndex holds what another one does once it has.
+// lateIndex has the content of another index after a delay.
 type lateIndex struct {
 	verifier.Index
 	has chan struct{}

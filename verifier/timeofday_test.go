@@ -10,7 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// tellingLease tells what it read of the time of day.
+// tellingLease is a lease that reports a time of day.
 type tellingLease struct {
 	*verifiertest.Lease
 	now time.Time
@@ -21,9 +21,8 @@ func (l *tellingLease) Valid() (int64, bool) {
 	return l.now.UnixNano(), yes
 }
 
-// TestWhoseTimeOfDay: expiry is measured by what the lease read of the time of
-// day, by another clock where one is given, and by the node's own where the lease
-// read none.
+// TestWhoseTimeOfDay measures expiry by the lease's reading of the time of day,
+// by the configured clock if there is one, or else by the node's own.
 func TestWhoseTimeOfDay(t *testing.T) {
 	l := eventstest.NewLog(1)
 	id, secret := l.Token(l.Account("superuser"), "superuser")

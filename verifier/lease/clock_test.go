@@ -11,15 +11,15 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// clockWorld is some ledgers and one node, each with a clock of its own. Its time
-// is true time.
-type clockWorld struct {
+// clockFixture has ledgers and a node, each with its own clock. Its time is the
+// true time.
+type clockFixture struct {
 	rng   *rand.Rand
 	now   time.Duration
 	seq   events.LeaseSeq
-	apart map[string]time.Duration // ledger -> by how much its clock is ahead
-	node  time.Duration            // the same of the node
-	slow  time.Duration            // the longest that a message takes
+	apart map[string]time.Duration // ledger -> how far its clock is ahead
+	node  time.Duration            // how far the node's clock is ahead
+	slow  time.Duration            // maximum delay of a message
 	clock *Clock
 }
 
@@ -28,24 +28,24 @@ const (
 	bootAt     = 5000 * time.Second          // boot time of the node when true time is 0
 )
 
-func newClockWorld(seed uint64, own string, apart map[string]time.Duration) *clockWorld {
-	return &clockWorld{rng: rand.New(rand.NewPCG(seed, 1)), apart: apart, clock: NewClock(own), slow: 3 * time.Millisecond}
+func newClockWorld(seed uint64, own string, apart map[string]time.Duration) *clockFixture {
+	return &clockFixture{rng: rand.New(rand.NewPCG(seed, 1)), apart: apart, clock: NewClock(own), slow: 3 * time.Millisecond}
 }
 
-func (w *clockWorld) boot() time.Duration { return bootAt + w.now }
+func (w *clockFixture) boot() time.Duration { return bootAt + w.now }
 
-func (w *clockWorld) pass() { w.now += time.Duration(w.rng.Int64N(int64(w.slow) + 1)) }
+func (w *clockFixture) pass() { w.now += time.Duration(w.rng.Int64N(int64(w.slow) + 1)) }
 
-// renew has the node send a renewal.
-func (w *clockWorld) renew() {
+// renew sends a renewal of the node.
+func (w *clockFixture) renew() {
 	sent := w.boot()
 	w.pass()
 	w.seq++
 	w.clock.Sent(w.seq, sent)
 }
 
-// barrier has a ledger write a barrier that the node reads.
-func (w *clockWorld) barrier(ledger string) {
+// barrier writes a barrier of a ledger, which the node reads.
+func (w *clockFixture) barrier(ledger string) {
 	read := w.seq
 	w.pass()
 	b := &events.Barrier{Ledger: ledger, Read: read, Clock: events.InMilliseconds(clockEpoch + w.now + w.apart[ledger])}
@@ -54,8 +54,8 @@ func (w *clockWorld) barrier(ledger string) {
 	w.clock.Read(b, w.boot())
 }
 
-// round lets everybody write once.
-func (w *clockWorld) round() {
+// round sends one renewal, and one barrier of each ledger.
+func (w *clockFixture) round() {
 	w.renew()
 	for ledger := range w.apart {
 		w.barrier(ledger)
@@ -63,13 +63,13 @@ func (w *clockWorld) round() {
 	w.now += 4 * time.Second
 }
 
-// compare compares the node's clock.
-func (w *clockWorld) compare() Offset {
+// compare compares the node's clock with the ledgers'.
+func (w *clockFixture) compare() Offset {
 	d := clockEpoch + w.now + w.node - w.boot()
 	return w.clock.Compare(d-time.Microsecond, d+time.Microsecond, w.boot())
 }
 
-// TestClock moves single clocks, and all but one.
+// TestClock sets single clocks wrong, and all but one.
 func TestClock(t *testing.T) {
 	const hour = time.Hour
 	for _, tt := range []struct {
@@ -118,8 +118,8 @@ func TestClock(t *testing.T) {
 	}
 }
 
-// TestClockLate: messages that are late by up to a minute never put a node off
-// whose clock is right, nor one that is within the limit.
+// TestClockLate delays messages by up to a minute. A node whose clock is right
+// or within the limit keeps its lease.
 func TestClockLate(t *testing.T) {
 	for seed := range uint64(300) {
 		w := newClockWorld(seed, "", map[string]time.Duration{"l0": 0, "l1": 0, "l2": 0})
@@ -134,7 +134,7 @@ func TestClockLate(t *testing.T) {
 	}
 }
 
-// TestClockIsSet sets the node's clock and those of the ledgers while it runs.
+// TestClockIsSet sets the clocks of the node and the ledgers at run time.
 func TestClockIsSet(t *testing.T) {
 	for _, by := range []time.Duration{-time.Hour, -5 * time.Second, 5 * time.Second, time.Hour} {
 		w := newClockWorld(1, "", map[string]time.Duration{"l0": 0, "l1": 0, "l2": 0})
@@ -145,7 +145,7 @@ func TestClockIsSet(t *testing.T) {
 		if got := w.compare(); !got.Off {
 			t.Errorf("%v: %+v at once, want it off", by, got)
 		}
-		for range 10 { // its probes keep it so
+		for range 10 { // its probes do not change the result
 			if w.round(); !w.compare().Off {
 				t.Errorf("%v: it comes and goes", by)
 			}
@@ -154,7 +154,7 @@ func TestClockIsSet(t *testing.T) {
 		if got := w.compare(); got.Off {
 			t.Errorf("%v: %+v once it is right again", by, got)
 		}
-		// All ledgers are set: the node is the one that is wrong now.
+		// The clocks of all ledgers are set, so the node's is wrong now.
 		for ledger := range w.apart {
 			w.apart[ledger] = by
 		}
@@ -171,8 +171,8 @@ func TestClockIsSet(t *testing.T) {
 	}
 }
 
-// TestClockSteady: a clock that is near the limit is not put off and back at each
-// message.
+// TestClockSteady has a clock near the limit. The result does not change with
+// each message.
 func TestClockSteady(t *testing.T) {
 	w := newClockWorld(2, "", map[string]time.Duration{"l0": 0, "l1": 0, "l2": 0})
 	changes, was := 0, false
@@ -188,7 +188,7 @@ func TestClockSteady(t *testing.T) {
 	}
 }
 
-// TestClockForgets: what a ledger said an hour ago counts no more.
+// TestClockForgets ignores samples that are an hour old.
 func TestClockForgets(t *testing.T) {
 	w := newClockWorld(3, "", map[string]time.Duration{"l0": 0})
 	w.node = -time.Hour
@@ -206,19 +206,19 @@ func TestClockForgets(t *testing.T) {
 	}
 }
 
-// clockBench is a bench whose barriers tell the time of day, and whose node has a
-// clock that the test sets.
-func clockBench(t *testing.T, change ...func(*Config)) (b *bench, set func(time.Duration)) {
+// newClockFixture returns a fixture whose barriers have the ledgers' time, and
+// whose node has a clock that the test sets.
+func newClockFixture(t *testing.T, change ...func(*Config)) (b *fixture, set func(time.Duration)) {
 	var ahead atomic.Int64
-	b = newBench(t, append(change, func(c *Config) {
+	b = newFixture(t, append(change, func(c *Config) {
 		c.Now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
 	})...)
 	b.tells = true
 	return b, func(d time.Duration) { ahead.Store(int64(d)) }
 }
 
-// tell has ledgers write a barrier each, every second.
-func (b *bench) tell1s(d time.Duration, ledgers ...string) {
+// tell1s writes a barrier of each ledger every second.
+func (b *fixture) tell1s(d time.Duration, ledgers ...string) {
 	for range d / time.Second {
 		for _, name := range ledgers {
 			b.barrier(b.index.position, func(m *events.Barrier) { m.Ledger = name })
@@ -227,14 +227,14 @@ func (b *bench) tell1s(d time.Duration, ledgers ...string) {
 	}
 }
 
-// TestKeeperClock starts a node whose clock is wrong, and sets it while it runs:
-// it has a lease while its clock is right, and only then.
+// TestKeeperClock starts a node with a wrong clock, and sets the clock at run
+// time. The node has a lease only while its clock is right.
 func TestKeeperClock(t *testing.T) {
 	for _, by := range []time.Duration{-time.Hour, -5 * time.Second, -200 * time.Millisecond, 5 * time.Second, time.Hour} {
 		t.Run(by.String(), func(t *testing.T) {
 			bubble(t, func(t *testing.T) {
 				wrong := by.Abs() > events.ClockLimit
-				b, set := clockBench(t)
+				b, set := newClockFixture(t)
 				serving := func(when string, want bool) {
 					t.Helper()
 					if err := b.Err(); (err == nil) != want {
@@ -274,12 +274,13 @@ func TestKeeperClock(t *testing.T) {
 	}
 }
 
-// TestKeeperClockLedger: a ledger among others has no lease before it has heard
-// another's clock, for a while, and never by its own barrier.
+// TestKeeperClockLedger has a ledger among others. It gets no lease until it has
+// compared its clock with another ledger's, or a timeout has passed. Its own
+// barrier does not count.
 func TestKeeperClockLedger(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b, set := clockBench(t, func(c *Config) { c.Ledger, c.Compared = true, true })
-		b.barriers = false // only those below
+		b, set := newClockFixture(t, func(c *Config) { c.Ledger, c.Compared = true, true })
+		b.barriers = false // the test writes them
 		set(time.Hour)
 		b.run()
 		defer b.end()
@@ -304,7 +305,7 @@ func TestKeeperClockLedger(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T) {
-		b, _ := clockBench(t, func(c *Config) { c.Ledger, c.Compared = true, true })
+		b, _ := newClockFixture(t, func(c *Config) { c.Ledger, c.Compared = true, true })
 		b.barriers = false
 		b.run()
 		defer b.end()

@@ -22,55 +22,55 @@ const (
 	otherEpoch = "01jd3qk8z5n0v7m2x4c6b8a9eg"
 )
 
-// bench is a keeper with a stream of leases, a ledger, an index and a clock that
-// the test has in its hand. It is used inside a bubble of synctest.
-type bench struct {
+// fixture is a keeper in a synctest bubble, with a lease stream, a ledger, an
+// index and a clock that the test controls.
+type fixture struct {
 	*Keeper
 	t      *testing.T
 	cancel context.CancelFunc
 	done   chan struct{}
-	jump   atomic.Int64 // by which boot time is ahead of the bubble's
-	still  atomic.Int64 // boot time where it stands still; 0 where it goes
+	jump   atomic.Int64 // how far boot time is ahead of the bubble's time
+	still  atomic.Int64 // boot time while it is stopped; 0 while it runs
 	began  time.Time
 
 	mu       sync.Mutex
-	change   chan struct{}         // closed at the next change of what follows
+	change   chan struct{}         // closed at the next change of the fields below
 	stored   []events.LeaseMessage // the stream
-	begin    events.LeaseSeq       // where reading is to begin; 0 for nowhere
-	again    bool                  // it was told so
-	holdBack bool                  // nothing is read
+	begin    events.LeaseSeq       // where to start reading; 0 for unknown
+	again    bool                  // reading starts again
+	holdBack bool                  // the reader gets no messages
 	upTo     events.LeaseSeq       // read
-	lose     error                 // to be reported by the reading
-	fate     func(r *events.Renewal) fate
+	lose     error                 // the error to report to the reader
+	outcome  func(r *events.Renewal) outcome
 	barriers bool // a ledger answers a joining renewal
-	tells    bool // barriers tell the time of day, which is the bubble's
-	index    benchIndex
+	tells    bool // barriers have the time of day of the bubble
+	index    indexState
 }
 
-// fate is what becomes of a renewal.
-type fate struct {
-	lost  bool          // it is not stored
-	fail  bool          // it is not even sent, and that is said at once
-	mute  bool          // it is stored and not acknowledged
-	takes time.Duration // before it is stored
-	back  time.Duration // before its acknowledgement is there
-	wrong int           // by how much the acknowledgement is wrong
+// outcome describes the fate of a renewal.
+type outcome struct {
+	lost  bool          // not stored
+	fail  bool          // not sent; Publish fails immediately
+	mute  bool          // stored, but not acknowledged
+	takes time.Duration // until it is stored
+	back  time.Duration // until it is acknowledged
+	wrong int           // error of the acknowledged sequence
 }
 
-type benchIndex struct {
+type indexState struct {
 	position events.Position
 	epoch    string
 	fresh    bool
 	err      error
 }
 
-func newBench(t *testing.T, change ...func(*Config)) *bench {
-	b := &bench{
+func newFixture(t *testing.T, change ...func(*Config)) *fixture {
+	b := &fixture{
 		t: t, change: make(chan struct{}), done: make(chan struct{}), began: time.Now(), barriers: true,
-		index: benchIndex{position: 5, epoch: epoch, fresh: true},
+		index: indexState{position: 5, epoch: epoch, fresh: true},
 	}
 	cfg := Config{
-		Publisher: b, Leases: (*benchLeases)(b), Index: (*benchIndexFace)(b),
+		Publisher: b, Leases: (*fixtureLeases)(b), Index: (*fixtureIndex)(b),
 		Holder: events.Holder{Node: "node", Instance: "me"}, Boottime: b.boottime,
 		Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
 	}
@@ -85,7 +85,7 @@ func newBench(t *testing.T, change ...func(*Config)) *bench {
 	return b
 }
 
-func (b *bench) run() *bench {
+func (b *fixture) run() *fixture {
 	ctx, cancel := context.WithCancel(context.Background())
 	b.cancel = cancel
 	go func() {
@@ -98,19 +98,19 @@ func (b *bench) run() *bench {
 	return b
 }
 
-func (b *bench) end() {
+func (b *fixture) end() {
 	b.cancel()
 	<-b.done
 }
 
-func (b *bench) boottime() time.Duration {
+func (b *fixture) boottime() time.Duration {
 	if still := b.still.Load(); still != 0 {
 		return time.Duration(still)
 	}
 	return time.Since(b.began) + time.Duration(b.jump.Load())
 }
 
-func (b *bench) do(what func()) {
+func (b *fixture) do(what func()) {
 	b.mu.Lock()
 	what()
 	close(b.change)
@@ -119,7 +119,7 @@ func (b *bench) do(what func()) {
 	synctest.Wait()
 }
 
-func (b *bench) storeLocked(subject string, data []byte) events.LeaseSeq {
+func (b *fixture) storeLocked(subject string, data []byte) events.LeaseSeq {
 	at := events.LeaseSeq(len(b.stored) + 1)
 	b.stored = append(b.stored, events.LeaseMessage{Seq: at, Subject: subject, Data: data})
 	close(b.change)
@@ -128,11 +128,11 @@ func (b *bench) storeLocked(subject string, data []byte) events.LeaseSeq {
 }
 
 // barrier stores a barrier.
-func (b *bench) barrier(floor events.Position, change ...func(*events.Barrier)) {
+func (b *fixture) barrier(floor events.Position, change ...func(*events.Barrier)) {
 	b.do(func() { b.barrierLocked(floor, change...) })
 }
 
-func (b *bench) barrierLocked(floor events.Position, change ...func(*events.Barrier)) {
+func (b *fixture) barrierLocked(floor events.Position, change ...func(*events.Barrier)) {
 	m := &events.Barrier{Epoch: epoch, Floor: floor, Lease: 60_000, Ledger: "ledger"}
 	if b.tells {
 		m.Clock, m.Read = events.Milliseconds(time.Now().UnixMilli()), events.LeaseSeq(len(b.stored))
@@ -147,17 +147,17 @@ func (b *bench) barrierLocked(floor events.Position, change ...func(*events.Barr
 	b.storeLocked(events.BarrierSubject, data)
 }
 
-// Publish is the stream's.
-func (b *bench) Publish(ctx context.Context, subject string, data []byte) (events.LeaseSeq, error) {
+// Publish stores a message in the stream.
+func (b *fixture) Publish(ctx context.Context, subject string, data []byte) (events.LeaseSeq, error) {
 	r, _, err := events.DecodeLease(events.LeaseMessage{Subject: subject, Data: data})
 	if err != nil || r == nil {
 		b.t.Errorf("published %s: %v", data, err)
 		return 0, errors.New("refused")
 	}
 	b.mu.Lock()
-	var f fate
-	if b.fate != nil {
-		f = b.fate(r)
+	var f outcome
+	if b.outcome != nil {
+		f = b.outcome(r)
 	}
 	b.mu.Unlock()
 	time.Sleep(f.takes)
@@ -184,8 +184,8 @@ func (b *bench) Publish(ctx context.Context, subject string, data []byte) (event
 	return at + events.LeaseSeq(f.wrong), nil
 }
 
-// renewals returns the renewals that are stored.
-func (b *bench) renewals() (list []*events.Renewal) {
+// renewals returns the stored renewals.
+func (b *fixture) renewals() (list []*events.Renewal) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, m := range b.stored {
@@ -196,14 +196,14 @@ func (b *bench) renewals() (list []*events.Renewal) {
 	return list
 }
 
-// benchLeases reads the stream.
-type benchLeases bench
+// fixtureLeases reads the stream.
+type fixtureLeases fixture
 
-func (l *benchLeases) From(seq events.LeaseSeq) {
-	go (*bench)(l).tell(func() { l.begin, l.again = seq, true })
+func (l *fixtureLeases) From(seq events.LeaseSeq) {
+	go (*fixture)(l).tell(func() { l.begin, l.again = seq, true })
 }
 
-func (b *bench) tell(what func()) {
+func (b *fixture) tell(what func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	what()
@@ -211,9 +211,9 @@ func (b *bench) tell(what func()) {
 	b.change = make(chan struct{})
 }
 
-func (l *benchLeases) Exists(events.LeaseSeq) {}
+func (l *fixtureLeases) Exists(events.LeaseSeq) {}
 
-func (l *benchLeases) Run(ctx context.Context, h follow.LeaseHandler) error {
+func (l *fixtureLeases) Run(ctx context.Context, h follow.LeaseHandler) error {
 	for {
 		l.mu.Lock()
 		change := l.change
@@ -246,20 +246,20 @@ func (l *benchLeases) Run(ctx context.Context, h follow.LeaseHandler) error {
 	}
 }
 
-type benchIndexFace bench
+type fixtureIndex fixture
 
-func (x *benchIndexFace) look() benchIndex {
+func (x *fixtureIndex) look() indexState {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.index
 }
 
-func (x *benchIndexFace) Position() events.Position        { return x.look().position }
-func (x *benchIndexFace) Epoch() string                    { return x.look().epoch }
-func (x *benchIndexFace) FreshAsOf() (time.Duration, bool) { return 0, x.look().fresh }
-func (x *benchIndexFace) Err() error                       { return x.look().err }
+func (x *fixtureIndex) Position() events.Position        { return x.look().position }
+func (x *fixtureIndex) Epoch() string                    { return x.look().epoch }
+func (x *fixtureIndex) FreshAsOf() (time.Duration, bool) { return 0, x.look().fresh }
+func (x *fixtureIndex) Err() error                       { return x.look().err }
 
-func (x *benchIndexFace) WaitApplied(ctx context.Context, at events.Position) error {
+func (x *fixtureIndex) WaitApplied(ctx context.Context, at events.Position) error {
 	for {
 		x.mu.Lock()
 		change, done, err := x.change, x.index.position >= at, x.index.err
@@ -276,12 +276,12 @@ func (x *benchIndexFace) WaitApplied(ctx context.Context, at events.Position) er
 }
 
 // sleep lets time pass.
-func (b *bench) sleep(d time.Duration) {
+func (b *fixture) sleep(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-func (b *bench) wantLeft(what string, want time.Duration) {
+func (b *fixture) wantRemaining(what string, want time.Duration) {
 	b.t.Helper()
 	if got := b.Remaining(); got != want {
 		b.t.Errorf("%s: %v left, want %v", what, got, want)
@@ -296,29 +296,30 @@ func bubble(t *testing.T, f func(t *testing.T)) {
 	synctest.Test(t, f)
 }
 
-// TestKeeperJoins has no lease before a barrier stands behind its renewal.
+// TestKeeperJoins gets no lease until the stream has a barrier after the
+// renewal.
 func TestKeeperJoins(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.barriers = false
-		b.wantLeft("before it runs", Never)
-		b.barrier(5) // which stands before the renewal
+		b.wantRemaining("before it runs", Never)
+		b.barrier(5) // before the renewal
 		b.run()
 		defer b.end()
 		b.sleep(500 * time.Millisecond)
-		b.wantLeft("without a barrier behind", Never)
+		b.wantRemaining("without a barrier behind", Never)
 		if err := b.Err(); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "barrier") {
 			t.Errorf("Err = %v", err)
 		}
-		// It asks again, once a second, and the lease counts from the last of
-		// those that the barrier is behind.
+		// The keeper renews every second. The lease starts at the last renewal before
+		// the barrier.
 		b.sleep(2 * time.Second)
 		list := b.renewals()
 		if len(list) != 3 || !list[0].Joining || !list[2].Joining || list[2].Number != 3 {
 			t.Errorf("%d renewals: %+v", len(list), list)
 		}
 		b.barrier(5)
-		b.wantLeft("with a barrier", 29500*time.Millisecond)
+		b.wantRemaining("with a barrier", 29500*time.Millisecond)
 		if b.MinPosition() != 5 {
 			t.Errorf("MinPosition = %d", b.MinPosition())
 		}
@@ -329,10 +330,10 @@ func TestKeeperJoins(t *testing.T) {
 	})
 }
 
-// TestKeeperPace renews in time, and says what it should.
+// TestKeeperPace renews in time, with the right content.
 func TestKeeperPace(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t, func(c *Config) {
+		b := newFixture(t, func(c *Config) {
 			c.Stale = map[string]time.Duration{"track": time.Minute}
 			c.Version = "1.2"
 			c.Statements = func() (index, mark events.Statement) {
@@ -367,51 +368,51 @@ func TestKeeperPace(t *testing.T) {
 	})
 }
 
-// TestKeeperOtherLease takes the shorter of its own lease and the log's.
+// TestKeeperOtherLease uses the shorter of its own lease and the log's.
 func TestKeeperOtherLease(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.barriers = false
 		b.run()
 		defer b.end()
 		b.barrier(5, func(m *events.Barrier) { m.Lease = 12_000 })
-		b.wantLeft("with a log of short leases", 12*time.Second)
+		b.wantRemaining("with a log of short leases", 12*time.Second)
 	})
 }
 
-// TestKeeperCountsFromSending holds I11: what a renewal took on its way is not
-// added to the lease, and neither is what an acknowledgement took.
+// TestKeeperCountsFromSending tests I11: the lease starts when the renewal is
+// sent, however long the renewal and its acknowledgement take.
 func TestKeeperCountsFromSending(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
-		b.fate = func(*events.Renewal) fate { return fate{takes: time.Second, back: 900 * time.Millisecond} }
+		b := newFixture(t)
+		b.outcome = func(*events.Renewal) outcome { return outcome{takes: time.Second, back: 900 * time.Millisecond} }
 		b.run()
 		defer b.end()
 		b.sleep(1900 * time.Millisecond)
-		b.wantLeft("after a slow renewal", 30*time.Second-1900*time.Millisecond)
+		b.wantRemaining("after a slow renewal", 30*time.Second-1900*time.Millisecond)
 		b.sleep(5 * time.Second) // it was sent after five seconds
-		b.wantLeft("after another", 30*time.Second-1900*time.Millisecond)
+		b.wantRemaining("after another", 30*time.Second-1900*time.Millisecond)
 	})
 }
 
-// TestKeeperNoAcknowledgement gives a renewal up after two seconds, and sends
-// another. A renewal that is stored and not acknowledged gives no lease.
+// TestKeeperNoAcknowledgement gives up a renewal after two seconds, and sends
+// another. A renewal that is stored but not acknowledged grants no lease.
 func TestKeeperNoAcknowledgement(t *testing.T) {
-	for _, f := range []fate{{lost: true}, {mute: true}, {back: 3 * time.Second}} {
+	for _, f := range []outcome{{lost: true}, {mute: true}, {back: 3 * time.Second}} {
 		bubble(t, func(t *testing.T) {
-			b := newBench(t)
-			b.fate = func(r *events.Renewal) fate {
+			b := newFixture(t)
+			b.outcome = func(r *events.Renewal) outcome {
 				if r.Number <= 2 {
 					return f
 				}
-				return fate{}
+				return outcome{}
 			}
 			b.run()
 			defer b.end()
 			b.sleep(4*time.Second - 1)
-			b.wantLeft("with two renewals lost", Never)
+			b.wantRemaining("with two renewals lost", Never)
 			b.sleep(1)
-			b.wantLeft("with the third", 30*time.Second)
+			b.wantRemaining("with the third", 30*time.Second)
 			if s := b.Status(); s.Failures != 2 || s.Renewals != 1 {
 				t.Errorf("%+v: %+v", f, s)
 			}
@@ -419,26 +420,26 @@ func TestKeeperNoAcknowledgement(t *testing.T) {
 	}
 }
 
-// TestKeeperCutOff holds I11: the lease ends by its own clock and is back soon
-// after the log is.
+// TestKeeperCutOff tests I11: the lease expires by the node's clock, and the
+// node gets a new one soon after the log is back.
 func TestKeeperCutOff(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(10 * time.Second)
-		b.wantLeft("with the third renewal", 30*time.Second)
-		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
+		b.wantRemaining("with the third renewal", 30*time.Second)
+		b.do(func() { b.outcome = func(*events.Renewal) outcome { return outcome{lost: true} } })
 		b.sleep(30*time.Second - 1)
-		b.wantLeft("in its last nanosecond", 1)
+		b.wantRemaining("in its last nanosecond", 1)
 		b.sleep(1)
-		b.wantLeft("at its end", 0)
+		b.wantRemaining("at its end", 0)
 		b.sleep(time.Hour)
-		b.wantLeft("an hour later", -time.Hour)
+		b.wantRemaining("an hour later", -time.Hour)
 		if err := b.Err(); !strings.Contains(err.Error(), "not acknowledged") {
 			t.Errorf("Err = %v", err)
 		}
-		b.do(func() { b.fate = nil })
+		b.do(func() { b.outcome = nil })
 		b.sleep(3 * time.Second)
 		if left := b.Remaining(); left < 27*time.Second {
 			t.Errorf("three seconds after the log is back %v are left", left)
@@ -446,21 +447,20 @@ func TestKeeperCutOff(t *testing.T) {
 	})
 }
 
-// TestKeeperPaused lets the process stand still between sending and being
-// acknowledged: boot time goes on, and the lease with it.
+// TestKeeperPaused pauses the process between the sending and the
+// acknowledgement of a renewal. Boot time passes, so the lease is shorter.
 func TestKeeperPaused(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
-		b.fate = func(r *events.Renewal) fate {
+		b := newFixture(t)
+		b.outcome = func(r *events.Renewal) outcome {
 			if r.Number == 1 {
 				b.jump.Add(int64(40 * time.Second))
 			}
-			return fate{}
+			return outcome{}
 		}
 		b.run()
 		defer b.end()
-		// The first renewal is acknowledged too late to be of use, and the next
-		// one is due.
+		// The first renewal is acknowledged too late, and the next one is due.
 		b.sleep(time.Second)
 		if left := b.Remaining(); left < 29*time.Second {
 			t.Errorf("after a pause: %v left", left)
@@ -475,13 +475,13 @@ func TestKeeperPaused(t *testing.T) {
 		}
 	})
 	bubble(t, func(t *testing.T) { // and only the first renewal
-		b := newBench(t)
-		b.fate = func(r *events.Renewal) fate {
+		b := newFixture(t)
+		b.outcome = func(r *events.Renewal) outcome {
 			if r.Number == 1 {
 				b.jump.Add(int64(40 * time.Second))
-				return fate{}
+				return outcome{}
 			}
-			return fate{lost: true}
+			return outcome{lost: true}
 		}
 		b.run()
 		defer b.end()
@@ -491,51 +491,52 @@ func TestKeeperPaused(t *testing.T) {
 	})
 }
 
-// TestKeeperWallClock holds I11: an hour of any other clock than boot time
-// changes nothing.
+// TestKeeperWallClock tests I11: a change of an hour in any clock other than
+// boot time has no effect.
 func TestKeeperWallClock(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
 		left := b.Remaining()
-		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
+		b.do(func() { b.outcome = func(*events.Renewal) outcome { return outcome{lost: true} } })
 		b.still.Store(int64(b.boottime()))
 		b.sleep(time.Hour)
-		b.wantLeft("an hour of the calendar later", left)
+		b.wantRemaining("an hour of the calendar later", left)
 	})
 }
 
-// TestKeeperFloor holds I3: behind a barrier there is no lease before what it
-// asks for is applied, and the lease of before runs on to its end.
+// TestKeeperFloor tests I3: after a barrier there is no new lease until the
+// index has applied the floor. The lease from before the barrier runs to its
+// end.
 func TestKeeperFloor(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
 		b.barrier(8)
-		b.wantLeft("after the barrier", 29*time.Second)
+		b.wantRemaining("after the barrier", 29*time.Second)
 		b.sleep(29*time.Second - 1)
-		b.wantLeft("before its end", 1)
+		b.wantRemaining("before its end", 1)
 		b.sleep(1 + 4*time.Second)
-		b.wantLeft("after its end", -4*time.Second)
+		b.wantRemaining("after its end", -4*time.Second)
 		b.do(func() { b.index.position = 7 })
-		b.wantLeft("with less than the barrier asks for", -4*time.Second)
+		b.wantRemaining("with less than the barrier asks for", -4*time.Second)
 		b.do(func() { b.index.position = 9 })
-		b.wantLeft("with what it asks for", 26*time.Second) // of the renewal at 30 s
+		b.wantRemaining("with what it asks for", 26*time.Second) // of the renewal at 30 s
 		if b.MinPosition() != 8 {
 			t.Errorf("MinPosition = %d, want 8", b.MinPosition())
 		}
 	})
 }
 
-// TestKeeperIndexGoesBack holds I5: an index that holds less than one before it
-// did is not answered from.
+// TestKeeperIndexGoesBack tests I5: a node does not answer from an index that is
+// behind an earlier one.
 func TestKeeperIndexGoesBack(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.do(func() { b.index.position = 50 })
@@ -555,24 +556,24 @@ func TestKeeperIndexGoesBack(t *testing.T) {
 	})
 }
 
-// TestKeeperGap keeps the lease that it has where its reading has a gap, and
-// gets no other before a barrier behind its next renewal.
+// TestKeeperGap has a gap in the lease stream. The keeper keeps its lease, and
+// gets the next one only with a barrier after its next renewal.
 func TestKeeperGap(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
 		b.barriers = false
 		b.do(func() { b.lose = follow.ErrGap })
-		b.wantLeft("after the gap", 29*time.Second)
+		b.wantRemaining("after the gap", 29*time.Second)
 		b.sleep(100 * time.Millisecond)
 		list := b.renewals()
 		if len(list) != 2 || !list[1].Joining {
 			t.Fatalf("%d renewals, the last %+v", len(list), list[len(list)-1])
 		}
 		b.sleep(10 * time.Second)
-		b.wantLeft("without a barrier", 18900*time.Millisecond)
+		b.wantRemaining("without a barrier", 18900*time.Millisecond)
 		b.barrier(5)
 		if left := b.Remaining(); left < 29*time.Second {
 			t.Errorf("with a barrier: %v left", left)
@@ -583,10 +584,10 @@ func TestKeeperGap(t *testing.T) {
 	})
 }
 
-// TestKeeperUnread gets no lease from a renewal up to which it has not read.
+// TestKeeperUnread gets no lease from a renewal that it has not read.
 func TestKeeperUnread(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
@@ -605,21 +606,21 @@ func TestKeeperUnread(t *testing.T) {
 	})
 }
 
-// TestKeeperOtherStream finds another message where its renewal should stand, as
-// when the stream was cut back and went on out of sight.
+// TestKeeperOtherStream finds another message at its renewal's sequence, as
+// after the stream was restored to an older state.
 func TestKeeperOtherStream(t *testing.T) {
-	for _, wrong := range []int{-1, 1} { // read already, and not yet
+	for _, wrong := range []int{-1, 1} { // a sequence that is read, and one that is not
 		bubble(t, func(t *testing.T) {
-			b := newBench(t)
+			b := newFixture(t)
 			b.run()
 			defer b.end()
 			b.sleep(6 * time.Second)
 			b.do(func() {
-				b.fate = func(r *events.Renewal) fate {
+				b.outcome = func(r *events.Renewal) outcome {
 					if r.Number == 3 {
-						return fate{wrong: wrong}
+						return outcome{wrong: wrong}
 					}
-					return fate{}
+					return outcome{}
 				}
 			})
 			b.sleep(4*time.Second - 1)
@@ -628,7 +629,7 @@ func TestKeeperOtherStream(t *testing.T) {
 			if s := b.Status(); s.Lost != 1 || s.Renewals < 3 {
 				t.Errorf("wrong by %d: %+v, want the reading to begin anew", wrong, s)
 			}
-			b.wantLeft("with the renewal of before", 25*time.Second)
+			b.wantRemaining("with the renewal of before", 25*time.Second)
 			b.sleep(time.Second)
 			list := b.renewals()
 			if last := list[len(list)-1]; !last.Joining || last.Number != 4 || b.Remaining() <= 28*time.Second {
@@ -638,11 +639,11 @@ func TestKeeperOtherStream(t *testing.T) {
 	}
 }
 
-// TestKeeperUnreadable takes what it cannot read for a new condition, unless it
-// is what another node asks for.
+// TestKeeperUnreadable treats an unreadable message as a new condition, except
+// another node's renewal.
 func TestKeeperUnreadable(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
@@ -668,16 +669,16 @@ func TestKeeperUnreadable(t *testing.T) {
 	})
 }
 
-// TestKeeperOtherEpoch gives its lease up where the ledgers' log is another one
-// than its index's.
+// TestKeeperOtherEpoch releases the lease if the ledgers' log has another epoch
+// than the index.
 func TestKeeperOtherEpoch(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
 		b.barrier(5, func(m *events.Barrier) { m.Epoch = otherEpoch })
-		b.wantLeft("with a barrier of another epoch", Never)
+		b.wantRemaining("with a barrier of another epoch", Never)
 		list := b.renewals()
 		if last := list[len(list)-1]; last.Lease != 0 || last.Number != 2 {
 			t.Errorf("the ledgers are told %+v", last)
@@ -689,16 +690,16 @@ func TestKeeperOtherEpoch(t *testing.T) {
 		if n := len(b.renewals()); n != len(list) {
 			t.Errorf("%d renewals more", n-len(list))
 		}
-		b.do(func() { b.index = benchIndex{epoch: otherEpoch, position: 3, fresh: true}; b.barriers = false })
+		b.do(func() { b.index = indexState{epoch: otherEpoch, position: 3, fresh: true}; b.barriers = false })
 		b.sleep(time.Second)
 		b.barrier(3, func(m *events.Barrier) { m.Epoch = otherEpoch })
 		if left := b.Remaining(); left < 29*time.Second {
 			t.Errorf("with the index of that epoch: %v left, %v", left, b.Err())
 		}
 
-		// And back, as the ledgers' log is.
+		// The ledgers' log has the old epoch again.
 		b.barrier(3)
-		b.wantLeft("with a barrier of the first epoch", Never)
+		b.wantRemaining("with a barrier of the first epoch", Never)
 		b.barrier(4, func(m *events.Barrier) { m.Epoch = otherEpoch })
 		b.sleep(time.Second)
 		b.barrier(4, func(m *events.Barrier) { m.Epoch = otherEpoch })
@@ -709,29 +710,29 @@ func TestKeeperOtherEpoch(t *testing.T) {
 	})
 }
 
-// TestKeeperIndex asks for nothing before the index has held the whole log, and
-// gives the lease up where it fails, so nobody has to wait for this node.
+// TestKeeperIndex sends no renewal until the index has caught up, and releases
+// the lease if the index fails, so that no receipt waits for this node.
 func TestKeeperIndex(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.index.fresh = false
 		b.run()
 		defer b.end()
 		b.sleep(time.Minute)
-		b.wantLeft("with an index that is behind", Never)
+		b.wantRemaining("with an index that is behind", Never)
 		if n := len(b.renewals()); n != 0 {
 			t.Errorf("%d renewals", n)
 		}
 		b.do(func() { b.index.fresh = true })
 		b.sleep(time.Second)
-		b.wantLeft("with one that is not", 29*time.Second+pollInterval)
+		b.wantRemaining("with one that is not", 29*time.Second+pollInterval)
 
 		b.do(func() { b.index.err = errors.New("broken") })
 		if err := b.Err(); err == nil || !strings.Contains(err.Error(), "broken") {
 			t.Errorf("Err = %v", err)
 		}
 		b.sleep(10 * time.Second)
-		b.wantLeft("with one that failed", Never)
+		b.wantRemaining("with one that failed", Never)
 		list := b.renewals()
 		if last := list[len(list)-1]; len(list) < 2 || last.Lease != 0 {
 			t.Errorf("the ledgers are told %+v", last)
@@ -752,11 +753,11 @@ func TestKeeperIndex(t *testing.T) {
 	})
 }
 
-// TestKeeperProgress tells a node whether its link to the quorum gives progress:
-// a renewal counts when it is acknowledged and read back, in whichever order.
+// TestKeeperProgress counts a renewal as progress after it was acknowledged and
+// read, in any order.
 func TestKeeperProgress(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		want := func(what string, confirmed uint64, asking, lacking bool) {
 			t.Helper()
 			if s := b.Status(); s.Confirmed != confirmed || s.Asking != asking || s.Lacking != lacking {
@@ -776,15 +777,15 @@ func TestKeeperProgress(t *testing.T) {
 		b.do(func() { b.holdBack = false })
 		want("once it is read", 2, true, false)
 
-		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{mute: true} } })
+		b.do(func() { b.outcome = func(*events.Renewal) outcome { return outcome{mute: true} } })
 		b.sleep(10 * time.Second)
 		want("with renewals that are read and not acknowledged", 2, true, false)
-		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{back: time.Second} } })
+		b.do(func() { b.outcome = func(*events.Renewal) outcome { return outcome{back: time.Second} } })
 		b.sleep(10 * time.Second)
 		if s := b.Status(); s.Confirmed <= 2 {
 			t.Errorf("with renewals that are read before they are acknowledged: confirmed %d", s.Confirmed)
 		}
-		b.do(func() { b.fate = nil })
+		b.do(func() { b.outcome = nil })
 		b.barrier(100)
 		b.sleep(5 * time.Second)
 		if s := b.Status(); !s.Lacking || !s.Asking {
@@ -810,10 +811,10 @@ func TestKeeperProgress(t *testing.T) {
 	})
 }
 
-// TestKeeperHurry ends the pause after a failed renewal, and no other.
+// TestKeeperHurry ends the wait after a failed renewal, and no other wait.
 func TestKeeperHurry(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(time.Second)
@@ -823,12 +824,12 @@ func TestKeeperHurry(t *testing.T) {
 		if n := len(b.renewals()); n != before {
 			t.Errorf("%d renewals before one is due", n-before)
 		}
-		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{fail: true} } })
-		b.sleep(time.Minute) // pauses are a second long by now
+		b.do(func() { b.outcome = func(*events.Renewal) outcome { return outcome{fail: true} } })
+		b.sleep(time.Minute) // the waits have grown to a second
 		for failures := b.Status().Failures; b.Status().Failures == failures; {
 			b.sleep(time.Millisecond)
 		}
-		b.do(func() { b.fate = nil })
+		b.do(func() { b.outcome = nil })
 		b.sleep(minRetry)
 		before = len(b.renewals())
 		b.Hurry()
@@ -836,36 +837,36 @@ func TestKeeperHurry(t *testing.T) {
 		if n := len(b.renewals()); n != before+1 {
 			t.Errorf("%d renewals at once, want 1", n-before)
 		}
-		b.wantLeft("with it", 30*time.Second-time.Millisecond)
+		b.wantRemaining("with it", 30*time.Second-time.Millisecond)
 	})
 }
 
-// TestKeeperGivesUp holds I3: what tells the ledgers leaves after the node has
-// stopped to answer.
+// TestKeeperGivesUp tests I3: the release is sent after the node has stopped
+// answering.
 func TestKeeperGivesUp(t *testing.T) {
 	bubble(t, func(t *testing.T) {
-		b := newBench(t)
+		b := newFixture(t)
 		b.run()
 		defer b.end()
 		b.sleep(5*time.Second - 1)
 		b.do(func() {
-			b.fate = func(r *events.Renewal) fate {
+			b.outcome = func(r *events.Renewal) outcome {
 				if r.Lease == 0 && b.Remaining() != Never {
 					t.Errorf("the ledgers are told with %v left", b.Remaining())
 				}
-				return fate{lost: r.Lease > 0} // one is on its way
+				return outcome{lost: r.Lease > 0} // one is in flight
 			}
 		})
 		b.sleep(1)
 		if err := b.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
-		b.wantLeft("given up", Never)
+		b.wantRemaining("given up", Never)
 		list := b.renewals()
 		if last := list[len(list)-1]; last.Lease != 0 || last.Number != 3 {
 			t.Errorf("the ledgers are told %+v", last)
 		}
-		b.do(func() { b.fate = nil })
+		b.do(func() { b.outcome = nil })
 		if err := b.renew(t.Context(), b.cfg.Lease); err == nil { // one that was due
 			t.Error("a renewal leaves after the lease was given up")
 		}
@@ -873,29 +874,29 @@ func TestKeeperGivesUp(t *testing.T) {
 		if n := len(b.renewals()); n != len(list) {
 			t.Errorf("%d renewals more", n-len(list))
 		}
-		b.wantLeft("later", Never)
+		b.wantRemaining("later", Never)
 		if err := b.Err(); !strings.Contains(err.Error(), "stops") {
 			t.Errorf("Err = %v", err)
 		}
 	})
-	bubble(t, func(t *testing.T) { // with nobody there to be told
-		b := newBench(t)
+	bubble(t, func(t *testing.T) { // without a log server
+		b := newFixture(t)
 		b.run()
 		defer b.end()
-		b.do(func() { b.fate = func(*events.Renewal) fate { return fate{lost: true} } })
+		b.do(func() { b.outcome = func(*events.Renewal) outcome { return outcome{lost: true} } })
 		if err := b.Release(t.Context()); err == nil {
 			t.Error("Release: no error")
 		}
-		b.wantLeft("given up", Never)
+		b.wantRemaining("given up", Never)
 	})
 }
 
-// TestKeeperObserver is given the renewals of all.
+// TestKeeperObserver receives every node's renewals.
 func TestKeeperObserver(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		var seen []string
 		var mu sync.Mutex
-		b := newBench(t, func(c *Config) {
+		b := newFixture(t, func(c *Config) {
 			c.OnRenewal = func(r *events.Renewal) {
 				mu.Lock()
 				defer mu.Unlock()
@@ -931,9 +932,10 @@ func TestNewKeeperRefuses(t *testing.T) {
 	}
 }
 
-// TestCheckAllocates nothing: every check asks.
+// TestCheckAllocates checks that the methods used by every check allocate
+// nothing.
 func TestCheckAllocates(t *testing.T) {
-	k, err := NewKeeper(Config{Publisher: &bench{}, Leases: &benchLeases{}, Index: &benchIndexFace{}, Holder: events.Holder{Node: "n", Instance: "i"}})
+	k, err := NewKeeper(Config{Publisher: &fixture{}, Leases: &fixtureLeases{}, Index: &fixtureIndex{}, Holder: events.Holder{Node: "n", Instance: "i"}})
 	if err != nil {
 		t.Fatal(err)
 	}

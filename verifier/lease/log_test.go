@@ -21,21 +21,21 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// patience bounds what a test waits for.
+// patience bounds the waits of tests.
 const patience = wait.Limit
 
-// shelf is an index that holds what the test says.
-type shelf struct {
+// fakeIndex is an index with a position that the test sets.
+type fakeIndex struct {
 	at    atomic.Uint64
 	epoch string
 }
 
-func (s *shelf) Position() events.Position        { return events.Position(s.at.Load()) }
-func (s *shelf) Epoch() string                    { return s.epoch }
-func (s *shelf) FreshAsOf() (time.Duration, bool) { return 0, true }
-func (s *shelf) Err() error                       { return nil }
+func (s *fakeIndex) Position() events.Position        { return events.Position(s.at.Load()) }
+func (s *fakeIndex) Epoch() string                    { return s.epoch }
+func (s *fakeIndex) FreshAsOf() (time.Duration, bool) { return 0, true }
+func (s *fakeIndex) Err() error                       { return nil }
 
-func (s *shelf) WaitApplied(ctx context.Context, at events.Position) error {
+func (s *fakeIndex) WaitApplied(ctx context.Context, at events.Position) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
 	for s.Position() < at {
@@ -48,25 +48,25 @@ func (s *shelf) WaitApplied(ctx context.Context, at events.Position) error {
 	return nil
 }
 
-// site is a log with a ledger that answers joining renewals with barriers, and a
-// node whose way to the log the test has in its hand.
-type site struct {
+// logFixture is a log with a ledger that answers joining renewals with barriers,
+// and a node whose connection to the log the test controls.
+type logFixture struct {
 	*ledgertest.Log
 	*lease.Keeper
 	t     *testing.T
 	link  *ledgertest.Link
 	conn  *nats.Conn
-	index *shelf
+	index *fakeIndex
 	floor atomic.Uint64 // of barriers
 }
 
 const length = 3 * time.Second
 
-// newSite returns a site whose reader takes a message that is missing for so long
-// for a gap.
-func newSite(t *testing.T, gap time.Duration) *site {
+// newLogFixture returns a fixture. Its reader treats a message that is missing
+// for longer than gap as lost.
+func newLogFixture(t *testing.T, gap time.Duration) *logFixture {
 	log := ledgertest.Start(t)
-	s := &site{Log: log, t: t, index: &shelf{epoch: log.Epoch}}
+	s := &logFixture{Log: log, t: t, index: &fakeIndex{epoch: log.Epoch}}
 	admin := log.Conn()
 	js, err := jetstream.New(admin)
 	if err != nil {
@@ -105,7 +105,7 @@ func newSite(t *testing.T, gap time.Duration) *site {
 	return s
 }
 
-func (s *site) run() {
+func (s *logFixture) run() {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- s.Keeper.Run(ctx) }()
@@ -117,7 +117,7 @@ func (s *site) run() {
 	})
 }
 
-func (s *site) encode() []byte {
+func (s *logFixture) encode() []byte {
 	b, err := (&events.Barrier{Epoch: s.Log.Epoch, Floor: events.Position(s.floor.Load()), Lease: 30_000, Ledger: "ledger"}).Encode()
 	if err != nil {
 		s.t.Error(err)
@@ -126,25 +126,25 @@ func (s *site) encode() []byte {
 }
 
 // barrier writes a barrier.
-func (s *site) barrier(floor uint64) {
+func (s *logFixture) barrier(floor uint64) {
 	s.t.Helper()
 	s.floor.Store(floor)
 	s.StoreLease(events.BarrierSubject, s.encode())
 }
 
-func (s *site) until(what string, ok func() bool) {
+func (s *logFixture) until(what string, ok func() bool) {
 	s.t.Helper()
 	if !wait.For(patience, ok) {
 		s.t.Fatalf("waiting for %s: %+v, %v", what, s.Status(), s.Keeper.Err())
 	}
 }
 
-// renewed waits for a lease from a renewal that is sent from now on.
-func (s *site) renewed() {
+// renewed waits for a lease from a renewal that is sent after the call.
+func (s *logFixture) renewed() {
 	s.t.Helper()
 	now := clock.Boottime()
 	s.until("a new lease", func() bool {
-		before := clock.Boottime() // and not after, where a pause would make the lease look longer
+		before := clock.Boottime() // read before the lease: a pause in between must not make the lease look longer
 		left := s.Remaining()
 		return left > 0 && before+left > now+length
 	})
@@ -164,13 +164,13 @@ func renewal(m ledgertest.Message) bool {
 	return !m.Answer && strings.HasPrefix(m.Subject, events.RenewalSubjectPrefix)
 }
 
-// TestKeeperAndLog keeps a lease over a way that loses and delays what it likes,
-// from the first renewal on and later. What is behind a barrier always counts.
+// TestKeeperAndLog keeps a lease over a connection that loses and delays
+// messages. The node always applies the floors of barriers first.
 func TestKeeperAndLog(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		rule func() ledgertest.Rule
-		late bool // what is held back is let go at the end
+		late bool // delayed messages arrive at the end
 	}{
 		{"nothing", func() ledgertest.Rule { return nil }, false},
 		{"the tail is lost", func() ledgertest.Rule { return ledgertest.First(1<<30, ledgertest.Lose, tail) }, false},
@@ -187,7 +187,7 @@ func TestKeeperAndLog(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			s := newSite(t, 300*time.Millisecond)
+			s := newLogFixture(t, 300*time.Millisecond)
 			s.link.Rule(c.rule())
 			s.run()
 			s.renewed()
@@ -214,10 +214,10 @@ func TestKeeperAndLog(t *testing.T) {
 	}
 }
 
-// TestKeeperReconnects keeps its lease over reconnections, and gets one again
-// after the stream was made anew.
+// TestKeeperReconnects keeps its lease over reconnections, and gets a new one
+// after the stream was created again.
 func TestKeeperReconnects(t *testing.T) {
-	s := newSite(t, patience) // nothing is lost here, however slow the machine is
+	s := newLogFixture(t, patience) // no gap, even on a slow machine
 	s.run()
 	s.renewed()
 	for range 5 {
@@ -235,10 +235,10 @@ func TestKeeperReconnects(t *testing.T) {
 	s.renewed()
 }
 
-// TestKeeperStores checks what is stored: renewals that anybody can
-// read, numbered, and the one that gives up as the last.
+// TestKeeperStores checks the stored renewals: readable, numbered, and the last
+// one with the release.
 func TestKeeperStores(t *testing.T) {
-	s := newSite(t, patience)
+	s := newLogFixture(t, patience)
 	s.run()
 	s.renewed()
 	s.renewed()

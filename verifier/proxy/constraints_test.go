@@ -13,16 +13,17 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// set sets the policy, which every check from now on goes by.
-func (g *guard) set(p events.Policy) {
+// set sets the policy for all later checks.
+func (g *fixture) set(p events.Policy) {
 	g.t.Helper()
 	g.Log.Change(events.PolicyName, &events.PolicySet{Policy: p})
 	g.Follow()
 }
 
-// TestRateLimited tells nginx, which passes on no 429, by the deny header.
+// TestRateLimited reports an exceeded rate in the deny header, because nginx
+// does not pass on status 429.
 func TestRateLimited(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	id, secret := g.Log.Token(g.account, "view:site/3")
 	g.Log.Change(string(id), &events.TokenEdited{Constraints: &events.Constraints{Rate: 2}})
 	g.Follow()
@@ -51,7 +52,7 @@ func TestRateLimited(t *testing.T) {
 // TestPolicyActs refuses plain secrets and those in URLs as the policy of the
 // log says, from its event on.
 func TestPolicyActs(t *testing.T) {
-	g := newGuard(t, proxy.Config{Policies: map[string]proxy.Policy{"urls": {QueryTokens: true, Rules: []proxy.Rule{{}}}}})
+	g := newFixture(t, proxy.Config{Policies: map[string]proxy.Policy{"urls": {QueryTokens: true, Rules: []proxy.Rule{{}}}}})
 	plain := events.NewHexSecret()
 	rec := eventstest.SecretRecord(plain.Digest())
 	rec.Format = events.FormatHex32
@@ -95,9 +96,9 @@ func TestPolicyActs(t *testing.T) {
 	}
 }
 
-// TestWarning hands a token's end to the proxy while it is near.
+// TestWarning passes a token's expiry to the proxy within the warning time.
 func TestWarning(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	id, secret := g.Log.Token(g.account, "view:site/3")
 	end := g.Log.Now().Add(time.Hour).Truncate(time.Second)
 	g.Log.Change(string(id), &events.TokenEdited{Expires: &end})
@@ -125,7 +126,7 @@ func TestWarning(t *testing.T) {
 	}
 }
 
-// TestOtherModel has the policies that the model has scopes for, and no other.
+// TestOtherModel has only the policies whose scopes are in the model.
 func TestOtherModel(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
@@ -136,7 +137,7 @@ func TestOtherModel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &guard{t: t, Node: n, Handler: h, account: account}
+	g := &fixture{t: t, Node: n, Handler: h, account: account}
 	for _, tt := range []struct {
 		policy, uri string
 		status      int

@@ -8,10 +8,10 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// TestManyScopes: a list that proxies could not pass on is left out, and the
-// application can tell. One that fits is whole.
+// TestManyScopes omits a list of scopes that is too long for a header, and tells
+// the application. A shorter list is complete.
 func TestManyScopes(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	list := func(n, digits int) (out []string) {
 		for i := range n {
 			out = append(out, fmt.Sprintf("view:site/%0*d", digits, 3+i)[:])

@@ -12,8 +12,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// between is a lease that has something happen right after it was asked for the
-// first time: after the decision and before the answer.
+// between is a lease that calls a function after its first use: after the
+// decision and before the answer.
 type between struct {
 	*verifiertest.Lease
 	do func()
@@ -28,8 +28,8 @@ func (b *between) Valid() (int64, bool) {
 	return now, yes
 }
 
-// TestAnswerAfterPause has the world change between a decision and its answer,
-// as where the process stands still in between.
+// TestAnswerAfterPause changes the state between a decision and its answer, as
+// in a pause of the process.
 func TestAnswerAfterPause(t *testing.T) {
 	need := []string{"need/view:site/3"}
 	for _, tt := range []struct {

@@ -86,8 +86,8 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestRules asks under policies of each kind with a token that may do nothing
-// but view site 3.
+// TestRules asks under all kinds of policies, with a token that may only view
+// site 3.
 func TestRules(t *testing.T) {
 	policies := map[string]proxy.Policy{
 		"order": {Rules: []proxy.Rule{
@@ -102,7 +102,7 @@ func TestRules(t *testing.T) {
 		}},
 		"both": {Rules: []proxy.Rule{{Path: "/{a}", Query: map[string]string{"b": "b"}, Need: []string{"view:site/{a}", "view:site/{b}"}}}},
 	}
-	g := newGuard(t, proxy.Config{Policies: policies})
+	g := newFixture(t, proxy.Config{Policies: policies})
 	secret := g.token("view:site/3")
 	const (
 		ok      = ""
@@ -160,8 +160,8 @@ func TestRules(t *testing.T) {
 		{"query", "GET", "/?idSite=3%0d%0ax", twice},
 		{"query", "GET", "/?idSite=all", noRule},
 		{"query", "GET", "/?idSite=3,4", noRule},
-		// A parameter that may be there twice does not make the rule for
-		// requests without it decide.
+		// A repeated parameter does not select the rule for requests without the
+		// parameter.
 		{"query", "GET", "/?idSite=3&idSite=4", twice},
 		{"query", "GET", "/?idSite=3&idSite=3", twice},
 		{"query", "GET", "/?idSite=3&idsite=4", twice},
@@ -202,7 +202,7 @@ func TestRules(t *testing.T) {
 			t.Errorf("%s: %s %s: status %d, want %d", tt.policy, tt.method, tt.uri, r.StatusCode, want)
 		}
 	}
-	// Without a good token nobody learns which of these it was.
+	// Without a valid token the answer does not tell these cases apart.
 	for _, tt := range tests {
 		if tt.want == "unknown_policy" {
 			continue
@@ -217,10 +217,9 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// TestPolicyOfTheSameName replaces a built-in policy, so that nothing of it is
-// left.
+// TestPolicyOfTheSameName replaces a built-in policy completely.
 func TestPolicyOfTheSameName(t *testing.T) {
-	g := newGuard(t, proxy.Config{Policies: map[string]proxy.Policy{"any": {Rules: []proxy.Rule{{Need: []string{"audit"}}}}}})
+	g := newFixture(t, proxy.Config{Policies: map[string]proxy.Policy{"any": {Rules: []proxy.Rule{{Need: []string{"audit"}}}}}})
 	if r := g.ask("any", g.token("view:site/3")); r.StatusCode != 403 {
 		t.Errorf("status %d, want 403", r.StatusCode)
 	}
@@ -233,7 +232,7 @@ func TestNewRefuses(t *testing.T) {
 	if _, err := proxy.New(proxy.Config{}); err == nil {
 		t.Error("without a verifier: no error")
 	}
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	if _, err := proxy.New(proxy.Config{Verifier: g.Verifier, Policies: map[string]proxy.Policy{"p": {}}}); err == nil {
 		t.Error("a policy without rules: no error")
 	}

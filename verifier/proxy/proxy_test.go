@@ -22,8 +22,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// guard is a handler over a real index.
-type guard struct {
+// fixture is a handler with a real index.
+type fixture struct {
 	*verifiertest.Node
 	*proxy.Handler
 	t       testing.TB
@@ -31,9 +31,9 @@ type guard struct {
 	account events.AccountID
 }
 
-func newGuard(t testing.TB, cfg proxy.Config) *guard {
+func newFixture(t testing.TB, cfg proxy.Config) *fixture {
 	t.Helper()
-	g := &guard{t: t}
+	g := &fixture{t: t}
 	logger := slog.New(slog.NewTextHandler(&g.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	l := eventstest.NewLog(1)
 	g.account = l.Account("superuser", "audit")
@@ -46,15 +46,15 @@ func newGuard(t testing.TB, cfg proxy.Config) *guard {
 	return g
 }
 
-// token makes a token and returns its secret.
-func (g *guard) token(scopes ...string) string {
+// token creates a token and returns its secret.
+func (g *fixture) token(scopes ...string) string {
 	g.t.Helper()
 	_, secret := g.Log.Token(g.account, scopes...)
 	g.Follow()
 	return secret.Reveal()
 }
 
-// question is what nginx asks about GET /site/3/x.
+// question returns nginx's request about GET /site/3/x.
 func question(policy, secret string, change ...func(*http.Request)) *http.Request {
 	r := httptest.NewRequest(http.MethodGet, "http://verifier/proxy/nginx/"+policy, unread{})
 	r.RemoteAddr = "127.0.0.1:40000"
@@ -70,13 +70,13 @@ func question(policy, secret string, change ...func(*http.Request)) *http.Reques
 	return r
 }
 
-// unread is a body that nobody may read.
+// unread is a body that must not be read.
 type unread struct{}
 
 func (unread) Read([]byte) (int, error) { panic("the body was read") }
 
-// ask asks, and holds the answer to what every answer has.
-func (g *guard) ask(policy, secret string, change ...func(*http.Request)) *http.Response {
+// ask sends a request, and checks the promises of every answer.
+func (g *fixture) ask(policy, secret string, change ...func(*http.Request)) *http.Response {
 	g.t.Helper()
 	w := httptest.NewRecorder()
 	g.ServeHTTP(w, question(policy, secret, change...))
@@ -120,7 +120,7 @@ func header(name string, values ...string) func(*http.Request) {
 }
 
 func TestIdentity(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	id, secret := g.Log.TokenID(), g.Log.Secret()
 	g.Log.Change(string(id), &events.TokenCreated{
 		Account: g.account, App: "écran № 2", Scopes: eventstest.Scopes("view:site/3", "track:site/4"), Secret: eventstest.SecretRecord(secret.Digest()),
@@ -150,7 +150,7 @@ func TestIdentity(t *testing.T) {
 		}
 	}
 
-	// One that an account made names it, be it the token's own or another.
+	// A secret that an account created names it, the token's own or another one.
 	admin := g.Log.Account("admin:site/3")
 	for _, by := range []events.AccountID{g.account, admin} {
 		secret := g.Log.Secret()
@@ -165,7 +165,7 @@ func TestIdentity(t *testing.T) {
 		}
 	}
 
-	// A token without a label or scopes: the headers are there, and empty.
+	// Without a label or scopes, the headers are present and empty.
 	r := g.ask("any", g.token())
 	for _, name := range []string{proxy.HeaderApp, proxy.HeaderScopes, proxy.HeaderSite} {
 		if got := r.Header.Values(name); len(got) != 1 || got[0] != "" {
@@ -174,10 +174,10 @@ func TestIdentity(t *testing.T) {
 	}
 }
 
-// TestEmptyHeadersAreSent looks at the bytes: an empty header that is left out
-// leaves a client's in place.
+// TestEmptyHeadersAreSent checks the bytes: without an empty header, the
+// client's own would stay.
 func TestEmptyHeadersAreSent(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	answer := g.raw("GET /proxy/nginx/any HTTP/1.1\r\nHost: v\r\nX-Original-Method: GET\r\nX-Original-URI: /\r\nAuthorization: Bearer " + g.token() + "\r\n\r\n")
 	for _, name := range proxy.Identity {
 		if !strings.Contains(answer, "\r\n"+name+":") {
@@ -186,8 +186,9 @@ func TestEmptyHeadersAreSent(t *testing.T) {
 	}
 }
 
-// raw sends bytes to a server with the handler and returns the answer's head.
-func (g *guard) raw(request string) string {
+// raw sends bytes to a server with the handler, and returns the headers of the
+// answer.
+func (g *fixture) raw(request string) string {
 	g.t.Helper()
 	server := httptest.NewServer(g.Handler)
 	defer server.Close()
@@ -212,9 +213,10 @@ func (g *guard) raw(request string) string {
 	return b.String()
 }
 
-// TestSpoofedHeaders sends headers in our name, as an nginx would pass them on.
+// TestSpoofedHeaders sends identity headers from a client, as nginx passes them
+// on.
 func TestSpoofedHeaders(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	secret := g.token("view:site/3")
 	for _, name := range []string{
 		proxy.HeaderURI, proxy.HeaderReferer, "X-Ledger-Owner", "x-ledger-owner", "X-LEDGER-OWNER", "X-Ledger-", "X-Ledger-Token", "X-Ledger-Token-Id-",
@@ -226,7 +228,7 @@ func TestSpoofedHeaders(t *testing.T) {
 			t.Errorf("%s: status %d, deny %q; want 403, reserved_header", name, r.StatusCode, r.Header.Get(proxy.HeaderDeny))
 		}
 	}
-	// Those that the proxy overwrites come and go without a trace.
+	// Headers that the proxy overwrites have no effect.
 	for _, name := range append(slices.Clone(proxy.Identity), proxy.HeaderDeny) {
 		for _, spelling := range []string{name, strings.ToLower(name), strings.ToUpper(name)} {
 			r := g.ask("site", secret, func(r *http.Request) { r.Header[spelling] = []string{"evil", "worse"} })
@@ -243,7 +245,7 @@ func TestSpoofedHeaders(t *testing.T) {
 }
 
 func TestCredentials(t *testing.T) {
-	g := newGuard(t, proxy.Config{Policies: map[string]proxy.Policy{
+	g := newFixture(t, proxy.Config{Policies: map[string]proxy.Policy{
 		"urls": {QueryTokens: true, Rules: []proxy.Rule{{}}},
 	}})
 	good, other := g.token(), g.token()
@@ -309,10 +311,10 @@ func TestCredentials(t *testing.T) {
 	}
 }
 
-// TestLookAlike shows what a client is told: it cannot tell a token that ended
-// from one that never was.
+// TestLookAlike compares answers: a revoked token has the same answer as an
+// unknown one.
 func TestLookAlike(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	l := g.Log
 	revoked, revokedSecret := l.Token(g.account)
 	l.Revoke(revoked)
@@ -342,7 +344,7 @@ func TestLookAlike(t *testing.T) {
 	if got, want := r.Header.Get("WWW-Authenticate"), `Bearer realm="tokenledger", error="insufficient_scope", scope="view:site/3"`; r.StatusCode != 403 || got != want {
 		t.Errorf("lacking scope: status %d, challenge %s; want 403, %s", r.StatusCode, got, want)
 	}
-	// A page without a rule is no reason to hold a constraint for broken.
+	// A path without a rule does not violate a constraint.
 	g.Log.Change(string(bound), &events.TokenEdited{Constraints: &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}})
 	g.Follow()
 	if r := g.ask("site", boundSecret.Reveal(), header("X-Original-URI", "/nowhere")); r.StatusCode != 403 || r.Header.Get(proxy.HeaderDeny) != "no_rule" {
@@ -351,7 +353,7 @@ func TestLookAlike(t *testing.T) {
 }
 
 func TestConstraints(t *testing.T) {
-	g := newGuard(t, proxy.Config{Policies: map[string]proxy.Policy{"urls": {QueryTokens: true, Rules: []proxy.Rule{{}}}}})
+	g := newFixture(t, proxy.Config{Policies: map[string]proxy.Policy{"urls": {QueryTokens: true, Rules: []proxy.Rule{{}}}}})
 	token := func(c events.Constraints) string {
 		id, secret := g.Log.Token(g.account, "superuser")
 		g.Log.Change(string(id), &events.TokenEdited{Constraints: &c})
@@ -443,7 +445,7 @@ func TestTrust(t *testing.T) {
 		if tt.trusted != "" {
 			cfg.Trusted = []netip.Prefix{netip.MustParsePrefix(tt.trusted)}
 		}
-		g := newGuard(t, cfg)
+		g := newFixture(t, cfg)
 		r := g.ask("any", g.token(), func(r *http.Request) { r.RemoteAddr = tt.remote })
 		if r.StatusCode != tt.want || tt.want == 403 && r.Header.Get(proxy.HeaderDeny) != "untrusted_proxy" {
 			t.Errorf("from %q, trusted %q: status %d, deny %q; want %d", tt.remote, tt.trusted, r.StatusCode, r.Header.Get(proxy.HeaderDeny), tt.want)
@@ -452,7 +454,7 @@ func TestTrust(t *testing.T) {
 }
 
 func TestOriginalRequest(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	secret := g.token("view:site/3")
 	for _, tt := range []struct {
 		name   string
@@ -487,18 +489,18 @@ func TestOriginalRequest(t *testing.T) {
 	}
 }
 
-// TestSameMethodTwice lets through what says one thing twice.
+// TestSameMethodTwice accepts a header that repeats the method of the request.
 func TestSameMethodTwice(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	if r := g.ask("site", g.token("view:site/3"), header("X-HTTP-Method-Override", "GET")); r.StatusCode != 200 {
 		t.Errorf("status %d, want 200", r.StatusCode)
 	}
 }
 
-// TestTheQuestionItself shows what of the question counts: the path's dialect
-// and policy, and nothing else that a client may have had a hand in.
+// TestTheQuestionItself uses only the dialect and policy in the path of the
+// proxy's request, and nothing else that a client may have sent.
 func TestTheQuestionItself(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	secret := g.token("view:site/3")
 	for _, method := range []string{"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} {
 		if r := g.ask("site", secret, func(r *http.Request) { r.Method = method }); r.StatusCode != 200 {
@@ -529,7 +531,7 @@ func TestTheQuestionItself(t *testing.T) {
 }
 
 func TestUnavailable(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	secret := g.token("view:site/3")
 	broken := map[string]func(){
 		"lease":  func() { g.Clock.Pass(time.Minute) },
@@ -559,10 +561,9 @@ func TestUnavailable(t *testing.T) {
 	}
 }
 
-// TestWantingUnavailable changes nothing else: a proxy that wants 503 gets the
-// other answers as they are.
+// TestWantingUnavailable changes no other answer for a proxy that accepts 503.
 func TestWantingUnavailable(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	good, lacking := g.token("view:site/3"), g.token("view:site/4")
 	for secret, want := range map[string]int{good: 200, lacking: 403, "": 401} {
 		if r := g.ask("site", secret, header(proxy.HeaderUnavailable, "503")); r.StatusCode != want {
@@ -571,9 +572,9 @@ func TestWantingUnavailable(t *testing.T) {
 	}
 }
 
-// TestBadTokens is the suite of secrets that are none.
+// TestBadTokens sends invalid secrets.
 func TestBadTokens(t *testing.T) {
-	g := newGuard(t, proxy.Config{})
+	g := newFixture(t, proxy.Config{})
 	for name, bad := range verifiertest.BadSecrets(g.token()) {
 		r := g.ask("any", "", header("Authorization", "Bearer "+bad))
 		if r.StatusCode != 401 || r.Header.Get(proxy.HeaderDeny) != "invalid_token" {

@@ -8,10 +8,10 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// TestWithoutToken names what an upstream is to get instead of the client's URI
-// and Referer. Package proxytest shows that nginx does so.
+// TestWithoutToken returns the URI and Referer for the upstream. Package
+// proxytest shows that nginx sends them.
 func TestWithoutToken(t *testing.T) {
-	g := newGuard(t, proxy.Config{Policies: map[string]proxy.Policy{
+	g := newFixture(t, proxy.Config{Policies: map[string]proxy.Policy{
 		"urls":    {QueryTokens: true, Rules: []proxy.Rule{{}}},
 		"headers": {Rules: []proxy.Rule{{}}},
 	}})
@@ -43,7 +43,7 @@ func TestWithoutToken(t *testing.T) {
 			}
 		}
 	}
-	// What is refused is handed on to nobody.
+	// A denied request has no values for the upstream.
 	r := g.ask("urls", "", header("X-Original-URI", "/x?token.auth="+s))
 	if r.StatusCode != http.StatusUnauthorized || r.Header.Get(proxy.HeaderURI) != "" || r.Header.Get(proxy.HeaderReferer) != "" {
 		t.Errorf("refused: %d %v, want no URI", r.StatusCode, r.Header)

@@ -22,14 +22,14 @@ var (
 	readersCases = flag.Int("readers.cases", 30_000, "how many random queries other readers are compared on")
 )
 
-// reader is a program that reads queries as applications do.
+// reader is a program that parses queries as applications do.
 type reader struct {
 	names []string // of the ways in which it reads, in order of its answers
 	in    io.Writer
 	out   *bufio.Scanner
 }
 
-// readerPrograms are the readers that applications use. Go's is in this process.
+// readerPrograms are the parsers of applications. Go's is in this process.
 var readerPrograms = []struct {
 	program string
 	args    []string
@@ -40,8 +40,8 @@ var readerPrograms = []struct {
 	{"node", []string{"testdata/readers/node.js"}, []string{"Node's querystring", "URLSearchParams", "qs", "qs with allowDots"}},
 }
 
-// startReaders starts every reader, once in a process. They end when their
-// standard input does.
+// startReaders starts every reader, once for the process. A reader ends with its
+// standard input.
 var startReaders = sync.OnceValues(func() ([]*reader, error) {
 	var all []*reader
 	for _, r := range readerPrograms {
@@ -83,14 +83,14 @@ func readers(t testing.TB) []*reader {
 	return all
 }
 
-// question is a query, and the parameter that a policy takes from it.
+// question is a query, and the parameter of a policy.
 type question struct{ query, name string }
 
-// readersMutex is held by who speaks with the readers.
+// readersMutex is held during a conversation with the readers.
 var readersMutex sync.Mutex
 
-// answers returns what each reader takes for the parameter of each question: "-"
-// for nothing, "s" and the value in hexadecimal, or "a" for more than one value.
+// answers returns each reader's value of the parameter in each question: "-" for
+// none, "s" and the value in hexadecimal, or "a" for more than one value.
 func (r *reader) answers(t testing.TB, all []question) [][]string {
 	t.Helper()
 	sent := make(chan error, 1)
@@ -114,7 +114,7 @@ func (r *reader) answers(t testing.TB, all []question) [][]string {
 	return out
 }
 
-// goAnswer is what Go's own reader takes.
+// goAnswer is the answer of Go's own parser.
 func goAnswer(q question) string {
 	values, _ := url.ParseQuery(q.query)
 	switch got := values[q.name]; len(got) {
@@ -126,7 +126,7 @@ func goAnswer(q question) string {
 	return "a"
 }
 
-// believed is what the verifier takes, and false where it refuses the request.
+// believed is the verifier's answer, or false if it refuses the request.
 func believed(q question) (string, bool) {
 	target, err := Parse("/?" + q.query)
 	if err != nil {
@@ -142,8 +142,8 @@ func believed(q question) (string, bool) {
 	return "s" + hex.EncodeToString([]byte(value)), true
 }
 
-// compare asks every reader, and returns how many questions the verifier took a
-// value from, found no parameter in, and refused.
+// compare asks every reader. It returns the number of questions in which the
+// verifier found the parameter, found none, and refused.
 func compare(t testing.TB, all []question) (taken, absent, refused int) {
 	t.Helper()
 	asked := slices.DeleteFunc(slices.Clone(all), func(q question) bool {
@@ -187,7 +187,7 @@ func compare(t testing.TB, all []question) (taken, absent, refused int) {
 	return taken, absent, refused
 }
 
-// told shows an answer.
+// told formats an answer.
 func told(answer string) string {
 	switch answer[0] {
 	case '-':
@@ -199,11 +199,11 @@ func told(answer string) string {
 	return "more than one"
 }
 
-// parameters are names that policies take. token_auth is one without being told.
+// parameters are names of parameters in policies. token_auth is always one.
 var parameters = []string{"site_id", "idSite", "token_auth", "id", "_id", "a-b", "site", "a_b_c"}
 
-// TestReaders compares what the verifier believes with what real applications
-// read: queries that were once taken in two ways, and random ones like them.
+// TestReaders compares the verifier's answers with those of real applications,
+// for queries with known differences, and for random variations of them.
 func TestReaders(t *testing.T) {
 	var corpus []question
 	for _, query := range strings.Split(readersCorpus, "\n") {
@@ -232,7 +232,7 @@ func TestReaders(t *testing.T) {
 	}
 }
 
-// FuzzReaders searches for more.
+// FuzzReaders searches for more differences.
 func FuzzReaders(f *testing.F) {
 	for _, query := range strings.Split(readersCorpus, "\n") {
 		f.Add(strings.TrimSpace(query), uint8(0))
@@ -245,7 +245,7 @@ func FuzzReaders(f *testing.F) {
 	})
 }
 
-// readersCorpus has a query on each line.
+// readersCorpus has a query in each line.
 const readersCorpus = `
 site_id=1
 site_id=1&site[id=2
@@ -313,8 +313,8 @@ id=1&id[__proto__]=2
 id=1&=2&==3&=
 `
 
-// randomQuery returns a query in which a parameter stands in some way, or what
-// looks like it.
+// randomQuery returns a query with a parameter, or with a name that resembles
+// it.
 func randomQuery(rng *rand.Rand, name string) string {
 	var pieces []string
 	for range 1 + rng.IntN(4) {
@@ -327,7 +327,7 @@ func randomQuery(rng *rand.Rand, name string) string {
 	return strings.Join(pieces, []string{"&", "&", "&", "&", "&", "&&", ";", "&amp;", "%26", "&?"}[rng.IntN(10)])
 }
 
-// signs are what readers of names treat in ways of their own.
+// signs are characters that parsers treat specially in names.
 var signs = []string{
 	"_", "-", ".", "[", "]", "[]", "[0]", "[x]", "+", "%20", "%00", "%5B", "%5D", "%5b", "%5F", "%2E", "%2B", "%", "%25", "%255F", "%09", "%0A", "%7F", "%FF", "%C2%A0", "%C5%BF",
 	"%E2%84%AA", "%EF%BB%BF", "é", "\xff", "=", "?", "#", ":", "/", "'", "\"", "<", "{", "}", "(", "*", "|", "\\", "^", "~", "!", "$", "@", ",", "x", "0",
@@ -378,7 +378,7 @@ func TestReaderPrograms(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// The readers differ, or comparing with them would show nothing.
+	// The readers must differ from each other, or the test shows nothing.
 	got := map[string]string{}
 	for _, r := range readers(t) {
 		readersMutex.Lock()

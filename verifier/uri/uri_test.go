@@ -91,9 +91,9 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// FuzzParse holds what is accepted to what other readers would make of it: one
-// that decodes first and cleans then, one that cleans first, one that decodes
-// twice, one that takes backslashes for slashes and cuts parameters off.
+// FuzzParse compares accepted paths with other parsers: one that decodes before
+// it cleans, one that cleans first, one that decodes twice, and one that takes
+// backslashes for slashes and cuts off parameters.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{
 		"/", "/site/3/", "/site/3/a%20b?x=%2F&y=1", "/site/%2e%2e/4", "/a//b", "/a;b", `/a\b`, "/%00", "/a%2fb", "/%252e", "http://h/a", "/é", "/%ff", "/a?b=1;c", "/a?b=1&B=2", "/a?b[]=1",
@@ -142,7 +142,7 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// clean is path.Clean that keeps a slash at the end.
+// clean is path.Clean, but keeps a slash at the end.
 func clean(p string) string {
 	c := path.Clean(p)
 	if strings.HasSuffix(p, "/") && c != "/" {
