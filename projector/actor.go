@@ -2,12 +2,14 @@ package projector
 
 import (
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Why an event has no effect. The texts are stored in the index.
+// Reasons why an event is void. The texts are stored in the index, so they must
+// not change.
 const (
 	voidRests        = "a record that it rests on had changed"
 	voidUnnamed      = "it does not name its actor among the records that it rests on"
@@ -17,7 +19,7 @@ const (
 	voidSession      = "its actor's session had ended"
 )
 
-// actor is what the fold has to know of a token that acts.
+// actor holds the facts that the fold needs about a token that acts.
 type actor struct {
 	account   events.AccountID // empty if there is no such token
 	version   events.Position
@@ -34,12 +36,11 @@ func actorOf(t *events.Token) actor {
 	}
 }
 
-// mostActors bounds how many tokens that acted are kept in memory. One that is
-// not kept is read from Badger.
-const mostActors = 1 << 13
+// maxActors bounds the number of actors in memory. Others are read from Badger.
+const maxActors = 1 << 13
 
-// whyVoid returns why an event that comes next has no effect, empty if it has.
-func (s *stage) whyVoid(e *events.Event) (string, error) {
+// whyVoid returns why the next event is void. It returns "" if it is not.
+func (s *changeset) whyVoid(e *events.Event) (string, error) {
 	for i := range e.Rests {
 		r := &e.Rests[i]
 		version, err := s.version(r.About)
@@ -51,7 +52,7 @@ func (s *stage) whyVoid(e *events.Event) (string, error) {
 		}
 	}
 	if e.Actor.Account == "" {
-		return "", nil // the ledger itself
+		return "", nil // the ledger itself acts
 	}
 	if !names(e, string(e.Actor.Account)) || e.Actor.Token != "" && !names(e, string(e.Actor.Token)) {
 		return voidUnnamed, nil
@@ -69,8 +70,8 @@ func (s *stage) whyVoid(e *events.Event) (string, error) {
 	return s.whyTokenVoid(e, a)
 }
 
-// whyTokenVoid is whyVoid for the token of an actor whose account is a.
-func (s *stage) whyTokenVoid(e *events.Event, a *events.Account) (string, error) {
+// whyTokenVoid checks the actor's token for whyVoid. a is the actor's account.
+func (s *changeset) whyTokenVoid(e *events.Event, a *events.Account) (string, error) {
 	t, err := s.actor(e.Actor.Token)
 	if err != nil {
 		return "", err
@@ -87,16 +88,17 @@ func (s *stage) whyTokenVoid(e *events.Event, a *events.Account) (string, error)
 	return "", nil
 }
 
-// names reports whether an event names a record that its command was decided on,
-// or is about it: then the append was conditional on the record's line.
+// names reports whether an event is about a record, or names it among those that
+// its command rests on. In both cases the append was conditional on the record's
+// line.
 func names(e *events.Event, about string) bool {
 	_, ok := e.Rests.Version(about)
 	return ok || about == e.About
 }
 
-// sessionEnded reports whether the session of an actor had ended: by itself, with
-// others of its account, or with all tokens.
-func (s *stage) sessionEnded(by *events.Actor, a *events.Account) bool {
+// sessionEnded reports whether the session of an actor has ended: alone, with other
+// sessions of its account, or with all tokens.
+func (s *changeset) sessionEnded(by *events.Actor, a *events.Account) bool {
 	if by.Opened < a.SessionsFrom && by.Session != a.SessionKept ||
 		by.Opened < a.TokensUntil || by.Opened < s.policyNow().TokensUntil {
 		return true
@@ -108,8 +110,9 @@ func (s *stage) sessionEnded(by *events.Actor, a *events.Account) bool {
 	return ok
 }
 
-// version returns the version of a record, zero if there is none.
-func (s *stage) version(about string) (events.Position, error) {
+// version returns the version of a token, an account or the policy, 0 if there is
+// none.
+func (s *changeset) version(about string) (events.Position, error) {
 	if about == events.PolicyName {
 		return s.policyNow().Version, nil
 	}
@@ -123,8 +126,8 @@ func (s *stage) version(about string) (events.Position, error) {
 	return 0, nil
 }
 
-// accountNow returns an account for reading, nil if there is none.
-func (s *stage) accountNow(id events.AccountID) *events.Account {
+// accountNow returns an account, nil if there is none. The caller must not change it.
+func (s *changeset) accountNow(id events.AccountID) *events.Account {
 	if a, ok := s.accounts[id]; ok {
 		return a
 	}
@@ -132,9 +135,9 @@ func (s *stage) accountNow(id events.AccountID) *events.Account {
 	return a
 }
 
-// actor returns what the fold has to know of a token, the zero value if there is
-// none. The token is not written because it was looked at.
-func (s *stage) actor(id events.TokenID) (actor, error) {
+// actor returns the actor of a token, the zero value if there is no such token. It
+// does not stage the token.
+func (s *changeset) actor(id events.TokenID) (actor, error) {
 	if st, ok := s.tokens[id]; ok {
 		return actorOf(st.token), nil
 	}
@@ -144,7 +147,7 @@ func (s *stage) actor(id events.TokenID) (actor, error) {
 	if a, ok := lookupOverlay(s.actors, s.base.actors, id); ok {
 		return a, nil
 	}
-	st, err := s.load(id)
+	st, err := s.readToken(id)
 	if err != nil || st == nil {
 		return actor{}, err
 	}
@@ -153,14 +156,13 @@ func (s *stage) actor(id events.TokenID) (actor, error) {
 	return a, nil
 }
 
-// takeActors keeps the tokens that acted in memory, as they are after a stage.
-func (m *memory) takeActors(s *stage) {
-	if len(m.actors)+len(s.actors) > mostActors {
+// commitActors keeps the actors of a committed transaction, and updates those whose
+// tokens it changed.
+func (m *state) commitActors(s *changeset) {
+	if len(m.actors)+len(s.actors) > maxActors {
 		clear(m.actors)
 	}
-	for id, a := range s.actors {
-		m.actors[id] = a
-	}
+	maps.Copy(m.actors, s.actors)
 	for id, st := range s.tokens {
 		if _, ok := m.actors[id]; ok {
 			m.actors[id] = actorOf(st.token)
@@ -168,22 +170,22 @@ func (m *memory) takeActors(s *stage) {
 	}
 }
 
-// Void returns why the event at a position had no effect, and false if it had
-// one. The error is that the position has not been applied.
+// Void returns why the event at a position is void, and false if it is not. It
+// returns an error if the position is not applied yet.
 func (p *Projector) Void(at events.Position) (why string, void bool, err error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if now := p.mem.cursor.position; at > now {
-		return "", false, fmt.Errorf("position %d is not applied; the index is at %d", at, now)
+	if now := p.state.cursor.position; at > now {
+		return "", false, fmt.Errorf("position %d is not applied yet; the index is at %d", at, now)
 	}
-	why, void = p.mem.voids[at]
+	why, void = p.state.voids[at]
 	return why, void, nil
 }
 
-// SessionEnded reports whether a session was ended by an event of its own.
+// SessionEnded reports whether an event ended this session alone.
 func (p *Projector) SessionEnded(id events.SessionID) (bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	_, ok := p.mem.sessions[id]
+	_, ok := p.state.sessions[id]
 	return ok, nil
 }

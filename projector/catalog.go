@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/dgraph-io/badger/v4"
@@ -12,8 +13,8 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Token returns a token, [ErrNotFound] where there is none. An old version of it,
-// which its secret's record tells, is [ErrCorrupt].
+// Token returns a token, or [ErrNotFound]. It returns [ErrCorrupt] if Badger has
+// only an old version of the token, which it can tell from the record of its secret.
 func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 	for newest := events.Position(0); ; {
 		t := new(events.Token)
@@ -23,7 +24,7 @@ func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 		if t.State == events.Revoked {
 			return t, nil
 		}
-		// What is in Badger will be in memory next.
+		// The commit is in Badger and will be in memory next.
 		if err := p.WaitApplied(context.Background(), t.Version); err != nil {
 			return nil, err
 		}
@@ -38,14 +39,14 @@ func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 		case at == t.Version:
 			return t, nil
 		}
-		newest = at // it has changed since it was read
+		newest = at // retry: the token has changed since it was read
 	}
 }
 
-// versionOf returns the newest version of a token, whose secrets are as they were
-// read; 0 where it has none that could be.
+// versionOf returns the newest version of a token, according to the record of its
+// first secret. It returns 0 if that record does not exist.
 func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
-	if at, known := p.heldVersion(t); known {
+	if at, known := p.residentVersion(t); known {
 		return at, nil
 	}
 	r, err := p.Lookup(t.Secrets[0].Digest)
@@ -55,12 +56,13 @@ func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
 	return r.Version, err
 }
 
-// heldVersion is versionOf from memory alone, which may not know.
-func (p *Projector) heldVersion(t *events.Token) (at events.Position, known bool) {
+// residentVersion is versionOf without disk access. It returns false if only Badger
+// knows.
+func (p *Projector) residentVersion(t *events.Token) (at events.Position, known bool) {
 	if len(t.Secrets) == 0 {
 		p.mu.RLock()
 		defer p.mu.RUnlock()
-		return p.mem.bare[t.ID], true
+		return p.state.secretless[t.ID], true
 	}
 	if p.table == nil {
 		return 0, false
@@ -70,26 +72,26 @@ func (p *Projector) heldVersion(t *events.Token) (at events.Position, known bool
 	return f.Version, answer != resident.OnDisk
 }
 
-// Command returns what became of a command, [ErrNotFound] where none with the
-// key was applied. What it did is seen everywhere then.
+// Command returns the result of a command, or [ErrNotFound] if no event with its key
+// is applied. When it returns, all readers see the effects of the command.
 func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
 	var d events.Done
 	err := p.record(commandKey(key), func(b []byte) error { return parseDone(b, &d) })
 	if err == nil {
-		// What is in Badger will be in memory next.
+		// The commit is in Badger and will be in memory next.
 		err = p.WaitApplied(context.Background(), d.Position)
 	}
 	return d, err
 }
 
-// Receipt returns the receipt that covers a position: of several the one that
-// covers least. It returns [ErrNotFound] where none does yet.
+// Receipt returns the receipt that covers a position, or [ErrNotFound]. If several
+// receipts do, it returns the one that covers the fewest positions.
 func (p *Projector) Receipt(at events.Position) (*events.Receipt, error) {
 	r := new(events.Receipt)
 	err := p.view(func(tx *badger.Txn) error {
 		return each(tx, []byte(prefixReceipt), receiptKey(at), func(_, value []byte) error {
 			if err := json.Unmarshal(value, r); err != nil {
-				return errors.Join(ErrCorrupt, err)
+				return damaged(err)
 			}
 			return errStop
 		})
@@ -103,7 +105,7 @@ func (p *Projector) Receipt(at events.Position) (*events.Receipt, error) {
 	return nil, err
 }
 
-// DigestTaken reports whether a token has, or ever had, a secret of a digest.
+// DigestTaken reports whether a token has, or ever had, a secret with digest d.
 func (p *Projector) DigestTaken(d events.Digest) (taken bool, err error) {
 	err = p.view(func(tx *badger.Txn) error {
 		taken, err = get(tx, digestKey(d), func([]byte) error { return nil })
@@ -112,20 +114,21 @@ func (p *Projector) DigestTaken(d events.Digest) (taken bool, err error) {
 	return taken, err
 }
 
-// LineEnd returns the last position of a line of subjects, 0 where it has no
-// event yet. A command reads it before it reads what it decides on: then an
-// append that expects it fails where that has changed since.
+// LineEnd returns the position of the last event on a line of subjects, 0 for none.
+// A command must read it before the records on which it decides. An append that
+// expects this position then fails if those records have changed.
 func (p *Projector) LineEnd(line string) events.Position {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.mem.lines[line]
+	return p.state.lines[line]
 }
 
-// Tokens returns up to limit tokens in order of id, from after the given id on,
-// and whether there are more. An empty account stands for all; keep, unless it
-// is nil, reports whether a token is wanted. What it returns is as [Projector.Token]
-// says. A token that is not wanted may be so because an old version of it was read:
-// that is noticed where its secret is in memory.
+// Tokens returns up to limit tokens of an account, or of all accounts if account is
+// empty, in order of ID, and whether there are more. It begins behind the ID after,
+// and skips tokens for which keep returns false, unless keep is nil.
+//
+// Each returned token is the newest version, as in [Projector.Token]. A skipped token
+// may be an old version; Tokens notices that only if its secret is resident.
 func (p *Projector) Tokens(
 	account events.AccountID,
 	keep func(*events.Token) bool,
@@ -135,7 +138,7 @@ func (p *Projector) Tokens(
 	err = p.view(func(tx *badger.Txn) error {
 		visit := func(t *events.Token) (err error) {
 			wanted := keep == nil || keep(t)
-			if at, known := p.heldVersion(t); t.State != events.Revoked &&
+			if at, known := p.residentVersion(t); t.State != events.Revoked &&
 				(known && at != t.Version || !known && wanted) {
 				if t, err = p.Token(t.ID); err != nil {
 					return err
@@ -163,7 +166,7 @@ func (p *Projector) Tokens(
 	return list, more, err
 }
 
-// errStop ends a visit that has seen enough.
+// errStop ends a visit early.
 var errStop = errors.New("stop")
 
 func allTokens(tx *badger.Txn, after events.TokenID, visit func(*events.Token) error) error {
@@ -174,7 +177,7 @@ func allTokens(tx *badger.Txn, after events.TokenID, visit func(*events.Token) e
 	return each(tx, []byte(prefixToken), start, func(_, value []byte) error {
 		t := new(events.Token)
 		if err := parseToken(value, t); err != nil {
-			return errors.Join(ErrCorrupt, err)
+			return damaged(err)
 		}
 		return visit(t)
 	})
@@ -193,30 +196,26 @@ func ownedTokens(
 	prefix := ownedPrefix(account)
 	return each(tx, prefix, start, func(key, _ []byte) error {
 		t := new(events.Token)
-		found, err := get(
-			tx,
-			tokenKey(events.TokenIDFrom([16]byte(key[len(prefix):]))),
-			func(b []byte) error { return parseToken(b, t) },
-		)
+		id := events.TokenIDFrom([16]byte(key[len(prefix):]))
+		found, err := get(tx, tokenKey(id), func(b []byte) error { return parseToken(b, t) })
 		switch {
 		case err != nil:
 			return err
 		case !found:
-			return errors.Join(ErrCorrupt, errors.New("an account lists a token that does not exist"))
+			return fmt.Errorf("%w: an account lists a token that does not exist", ErrCorrupt)
 		}
 		return visit(t)
 	})
 }
 
-// Accounts returns up to limit accounts in order of id, from after the given id
-// on, and whether there are more. The caller must not change them. It has an
-// error for those who read through something that may not have an index; a
-// projector has none.
+// Accounts returns up to limit accounts in order of ID, beginning behind the ID
+// after, and whether there are more. The caller must not change them. The error is
+// always nil; other implementations of this method may not have an index.
 func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Account, bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	ids := make([]events.AccountID, 0, len(p.mem.accounts))
-	for id := range p.mem.accounts {
+	ids := make([]events.AccountID, 0, len(p.state.accounts))
+	for id := range p.state.accounts {
 		if id > after {
 			ids = append(ids, id)
 		}
@@ -225,12 +224,12 @@ func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Accou
 	more := len(ids) > limit
 	list := make([]*events.Account, 0, min(limit, len(ids)))
 	for _, id := range ids[:min(limit, len(ids))] {
-		list = append(list, p.mem.accounts[id])
+		list = append(list, p.state.accounts[id])
 	}
 	return list, more, nil
 }
 
-// record reads one record.
+// record parses the value of key. It returns ErrNotFound if there is no such key.
 func (p *Projector) record(key []byte, parse func([]byte) error) error {
 	found := false
 	err := p.view(func(tx *badger.Txn) (err error) {

@@ -14,8 +14,8 @@ type steps func(n int, step func(i int))
 // childEnv is set in a test's child process: the seed, and the first step.
 const childEnv = "PROJECTOR_TEST_CHILD"
 
-// mostEnded is how many steps of a test may end a process.
-const mostEnded = 5
+// maxEnded is how many steps of a test may end a process.
+const maxEnded = 5
 
 // inChild has body carry out a test's numbered steps in a process of their own,
 // and in one more from the next step on where one ended it: damage under an open
@@ -53,7 +53,7 @@ func inChild(t *testing.T, body func(t *testing.T, seed uint64, each steps)) {
 			}
 			t.Logf("%d steps ended the process", ended)
 			return
-		case !strings.Contains(said, "Assert failed") || ended == mostEnded:
+		case !strings.Contains(said, "Assert failed") || ended == maxEnded:
 			t.Fatalf("%v, after %d steps that ended the process:\n%s", err, ended, said[max(0, len(said)-8000):])
 		}
 		if _, err := fmt.Sscanf(said[strings.LastIndex(said, "step "):], "step %d", &first); err != nil {

@@ -1,68 +1,71 @@
 package projector
 
 import (
+	"fmt"
 	"strconv"
 
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// tally is the digest of a set of records: the sum of their check values modulo
-// 2^64, and how many they are. It can be kept as records come and go, and does
-// not depend on the order in which they did.
+// setDigest is the digest of a set of records: their number, and the sum of their
+// check values modulo 2^64. Records can be added and removed in any order.
 //
-// It tells accidents. A check value covers the key and the value, and the keys
-// of one kind are as long as each other or end where their value cannot begin,
-// so two records never have the same bytes before the hash; and xxHash64 of
-// different bytes is as good as drawn anew. One wrong record, one that is
-// missing or one too many, or two whose values changed places (four check
-// values that stand in no relation) therefore leave the sum as it is once in
-// 2^64. Whoever chooses records on purpose can make the sum what they like; what
-// comes from elsewhere is signed besides.
-type tally struct {
+// It detects accidental damage. A check value is the xxHash64 of key and value.
+// No two records have the same hash input: keys of one kind have the same length,
+// or their end can be told from the value behind it. A changed, missing or extra
+// record, or two records with exchanged values, therefore leaves the sum
+// unchanged with probability 2^-64.
+//
+// It does not detect attacks: an attacker can choose records with a given sum.
+// Indexes from other nodes are therefore signed as well (package snapshot).
+type setDigest struct {
 	sum     uint64
 	records uint64
 }
 
-func (t *tally) add(check uint64) { t.sum, t.records = t.sum+check, t.records+1 }
-func (t *tally) join(o tally)     { t.sum, t.records = t.sum+o.sum, t.records+o.records }
-func (t *tally) leave(o tally)    { t.sum, t.records = t.sum-o.sum, t.records-o.records }
+func (d *setDigest) add(check uint64)      { d.sum, d.records = d.sum+check, d.records+1 }
+func (d *setDigest) addAll(o setDigest)    { d.sum, d.records = d.sum+o.sum, d.records+o.records }
+func (d *setDigest) removeAll(o setDigest) { d.sum, d.records = d.sum-o.sum, d.records-o.records }
 
-// MarkEvery is the distance of marks: no transaction goes on past a multiple of
-// it that it does not end at one, so that the cursor can say what the digest was
-// at the last one, on every node; and nodes that are at different positions have
-// one to compare their indexes at.
-const MarkEvery events.Position = 256
-
-// markOf returns the last mark up to a position.
-func markOf(at events.Position) events.Position { return at - at%MarkEvery }
-
-// Most statements that are remembered.
-const (
-	keptMarks   = 64
-	keptCommits = 512
-)
-
-// past remembers what the digest was. What is needed to go on is in the cursor;
-// this is gone when the process ends.
-type past struct {
-	marks, commits ring
-	kept           events.Statement // at Config.Keep, once it was reached
+func (d setDigest) String() string {
+	return fmt.Sprintf("%d records with the digest %s", d.records, events.IndexDigest(d.sum))
 }
 
-// ring holds the latest statements.
+// CompareEvery is the distance between compare points, the positions at which
+// nodes compare their digests even if they are at different positions now. A
+// transaction that reaches a compare point ends at one, and the cursor keeps the
+// digest at the last one.
+const CompareEvery events.Position = 256
+
+// lastComparePoint returns the last compare point up to a position.
+func lastComparePoint(at events.Position) events.Position { return at - at%CompareEvery }
+
+// Bounds of digestHistory.
+const (
+	maxComparePoints = 64
+	maxCommits       = 512
+)
+
+// digestHistory holds earlier digests of the index. It is not stored.
+type digestHistory struct {
+	comparePoints, commits ring
+	kept                   events.Statement // at Config.Keep; zero before that
+}
+
+// ring holds the latest statements, up to max.
 type ring struct {
 	list []events.Statement
-	next int
-	most int
+	next int // the oldest, once the ring is full
+	max  int
 }
 
 func (r *ring) add(s events.Statement) {
-	if len(r.list) < r.most {
+	if len(r.list) < r.max {
 		r.list = append(r.list, s)
 		return
 	}
 	r.list[r.next] = s
-	r.next = (r.next + 1) % r.most
+	r.next = (r.next + 1) % r.max
 }
 
 func (r *ring) at(p events.Position) (events.IndexDigest, bool) {
@@ -74,72 +77,73 @@ func (r *ring) at(p events.Position) (events.IndexDigest, bool) {
 	return 0, false
 }
 
-// statement is what a cursor says of the index.
+// statement returns the digest at the cursor's position.
 func (c cursor) statement() events.Statement {
-	return events.Statement{Position: c.position, Digest: events.IndexDigest(c.tally.sum)}
+	return events.Statement{Position: c.position, Digest: events.IndexDigest(c.digest.sum)}
 }
 
-func (c cursor) marked() events.Statement {
-	return events.Statement{Position: markOf(c.position), Digest: events.IndexDigest(c.mark)}
+// comparePoint returns the digest at the last compare point.
+func (c cursor) comparePoint() events.Statement {
+	return events.Statement{Position: lastComparePoint(c.position), Digest: events.IndexDigest(c.compareDigest)}
 }
 
-// remember notes what the digest is now. The caller holds p.mu.
-func (p *Projector) rememberLocked() {
-	c := p.mem.cursor
-	p.past.commits.add(c.statement())
-	if c.position == markOf(c.position) {
-		p.past.marks.add(c.statement())
+// recordDigestLocked adds the current digest to the history.
+func (p *Projector) recordDigestLocked() {
+	c := p.state.cursor
+	p.history.commits.add(c.statement())
+	if c.position == lastComparePoint(c.position) {
+		p.history.comparePoints.add(c.statement())
 	}
 	if c.position == p.cfg.Keep {
-		p.past.kept = c.statement()
+		p.history.kept = c.statement()
 	}
 }
 
-// Digest returns the digest of the index and the position that it holds for. At
-// one position of one log it is the same on every node.
+// Digest returns the position and the digest of the index. At one position of one
+// log, every node has the same digest.
 func (p *Projector) Digest() (events.Position, events.IndexDigest) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	s := p.mem.cursor.statement()
+	s := p.state.cursor.statement()
 	return s.Position, s.Digest
 }
 
-// Mark returns the last position that is a multiple of [MarkEvery], and the
-// digest of the index there.
-func (p *Projector) Mark() (events.Position, events.IndexDigest) {
+// ComparePoint returns the last position that is a multiple of [CompareEvery],
+// and the digest of the index there.
+func (p *Projector) ComparePoint() (events.Position, events.IndexDigest) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	s := p.mem.cursor.marked()
+	s := p.state.cursor.comparePoint()
 	return s.Position, s.Digest
 }
 
-// Records returns how many records the index holds.
+// Records returns the number of records in the index, without the cursor.
 func (p *Projector) Records() uint64 {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.mem.cursor.tally.records
+	return p.state.cursor.digest.records
 }
 
-// DigestAt returns what the digest was at a position. It knows the last 64
-// marks, the positions at which the last 512 batches ended and [Config.Keep], as
-// far as this process was there (a node that catches up goes past some marks),
-// besides what [Projector.Digest] and
-// [Projector.Mark] say.
+// DigestAt returns the digest at an earlier position, and false if it does not
+// have it. It has the digests at the ends of the last 512 transactions, at the last
+// 64 compare points at which one ended, and at [Config.Keep], if this process
+// applied them. Of the log before, it has only the digests of [Projector.Digest]
+// and [Projector.ComparePoint].
 func (p *Projector) DigestAt(at events.Position) (events.IndexDigest, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	for _, s := range []events.Statement{p.mem.cursor.statement(), p.mem.cursor.marked(), p.past.kept} {
+	for _, s := range []events.Statement{p.state.cursor.statement(), p.state.cursor.comparePoint(), p.history.kept} {
 		if s.Position == at {
 			return s.Digest, true
 		}
 	}
-	if d, ok := p.past.marks.at(at); ok {
+	if d, ok := p.history.comparePoints.at(at); ok {
 		return d, true
 	}
-	return p.past.commits.at(at)
+	return p.history.commits.at(at)
 }
 
-// appendPosition writes the stored form of a position that stands alone.
+// appendPosition appends the stored form of a position that is a whole value.
 func appendPosition(b []byte, at events.Position) []byte {
 	return strconv.AppendUint(b, uint64(at), 10)
 }

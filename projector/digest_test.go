@@ -42,9 +42,9 @@ func TestDigestIsThatOfTheIndex(t *testing.T) {
 		if a, b := counted(t, one), counted(t, way); a != b {
 			t.Errorf("one way leads to the digest %s, another to %s", a, b)
 		}
-		if _, a := one.Mark(); t.Failed() {
+		if _, a := one.ComparePoint(); t.Failed() {
 			t.Logf("mark %s", a)
-		} else if _, b := way.Mark(); a != b {
+		} else if _, b := way.ComparePoint(); a != b {
 			t.Errorf("one way leads to the mark %s, another to %s", a, b)
 		}
 		closed(t, way)
@@ -120,7 +120,7 @@ func TestDigestAt(t *testing.T) {
 	log := eventstest.NewLog(62)
 	account := log.Account("admin:site/*")
 	const keep = 300
-	for len(log.Messages) < 70*int(projector.MarkEvery)+17 {
+	for len(log.Messages) < 70*int(projector.CompareEvery)+17 {
 		log.Change(string(account), &events.AccountResumed{})
 	}
 	dir := t.TempDir()
@@ -135,7 +135,7 @@ func TestDigestAt(t *testing.T) {
 	for some := range slices.Chunk(log.Messages, 1000) { // as they come, not as a node catches up
 		applied(t, p, some)
 	}
-	end, last := p.Position(), 70*projector.MarkEvery
+	end, last := p.Position(), 70*projector.CompareEvery
 	known := func(at events.Position, want bool) {
 		t.Helper()
 		if _, ok := p.DigestAt(at); ok != want {
@@ -147,7 +147,7 @@ func TestDigestAt(t *testing.T) {
 	known(end, true)
 	known(end+1, false)
 	for i := range events.Position(64) {
-		known(last-i*projector.MarkEvery, true)
+		known(last-i*projector.CompareEvery, true)
 	}
 	// One event at a time, so that the ring of batches goes round.
 	for range 600 {
@@ -155,17 +155,17 @@ func TestDigestAt(t *testing.T) {
 		applied(t, p, log.Messages[p.Position():])
 	}
 	known(p.Position()-511, true)
-	known(p.Position()-513, p.Position()%projector.MarkEvery == 1)
+	known(p.Position()-513, p.Position()%projector.CompareEvery == 1)
 	known(keep, true)
 
 	_, digest := p.Digest()
-	mark, marked := p.Mark()
+	mark, marked := p.ComparePoint()
 	closed(t, p)
 	p = open(t, dir)
 	if _, d := p.Digest(); d != digest {
 		t.Errorf("opened again, the digest is %s and was %s", d, digest)
 	}
-	if m, d := p.Mark(); m != mark || d != marked {
+	if m, d := p.ComparePoint(); m != mark || d != marked {
 		t.Errorf("opened again, the mark is %d, %s and was %d, %s", m, d, mark, marked)
 	}
 	known(mark, true)

@@ -1,69 +1,69 @@
-// Package projector folds the log into one node's Badger index, from which
-// checks are answered and tokens are listed.
+// Package projector applies the log's events to a node's index, a Badger database,
+// and answers queries from it: checks of secrets, and lists of tokens and accounts.
 //
 // # Promise
 //
-// Records and the cursor that covers them commit in one transaction, so after
-// any crash the index equals some prefix of the log. Applying the log again,
-// from anywhere, on any node, in batches of any size, gives the same keys and
-// values. A transaction is made while the one before it is written; it is
-// committed, and seen, after that one. What was ended is overwritten with its end and never deleted, so that
-// no old version of a record can come back to life.
+// Records commit in one transaction with the cursor, which holds their position.
+// After a crash the index therefore equals a prefix of the log. At one position, the
+// index has the same keys and values on every node, whatever the batches were and
+// however often events were applied again. A secret that has ended is overwritten
+// and never deleted, so no older version of its record becomes visible.
 //
 // # Keys
 //
-// Every value ends in eight bytes of xxHash64 over key and value, checked at
-// every read.
+// Every value ends with eight bytes of xxHash64 over key and value, which every read
+// verifies.
 //
 //	c                         -> cursor: form of the index, position, SHA-256 of the event there,
-//	                             digest of all other records, their number, digest at the last mark,
-//	                             digest of the secrets' records alone, epoch
+//	                             digest and number of all other records, digest at the last compare
+//	                             point, digest of the secrets' records alone, epoch
 //	p                         -> policy
-//	d/<scheme><digest>        -> Record: what a check needs
-//	t/<token>                 -> events.Token, in a form of its own (tokenform.go)
+//	d/<scheme><digest>        -> Record: the facts that a check needs about a secret
+//	t/<token>                 -> events.Token, in a binary form (tokencodec.go)
 //	a/<account>               -> events.Account
-//	o/<account><token>        -> nothing; lists an account's tokens
-//	k/<command key>           -> events.Done, likewise
+//	o/<account><token>        -> empty; lists the tokens of an account
+//	k/<command key>           -> events.Done, in a binary form (tokencodec.go)
 //	b/<token>                 -> last event that found or left a token without a secret
 //	l/<line>                  -> last position of a line of subjects
-//	r/<position>              -> events.Receipt that covers the position and all before it
+//	r/<position>              -> events.Receipt for all positions up to this one
 //	s/<session>               -> position of the event that ended the session
-//	v/<position>              -> why the event there had no effect
+//	v/<position>              -> why the event there is void
 //
-// # Events without effect
+// # Void events
 //
-// An event with an actor takes effect only if the actor had not ended at a lower
-// position, and if the records that the event rests on still have the versions
-// that it names. Otherwise the event is void: it moves the cursor and the end of
-// its line, and changes nothing else. [Projector.Void] says so. The rule uses the log alone,
-// so every node decides alike.
+// An event with an actor is void if the actor had ended at a lower position, or if a
+// record on which the event rests no longer has the version that the event names. A
+// void event moves the cursor and the end of its line, and changes nothing else.
+// [Projector.Void] reports it. The rule depends on the log alone, so every node
+// decides in the same way.
 //
 // # Memory
 //
-// With [Config.Resident] a table in memory (package resident) answers
-// [Projector.Find]. It is filled when the index is opened, and changes with the
-// position. Badger answers for what has no room there, and says the same.
+// With [Config.Resident], a table in memory (package resident) answers
+// [Projector.Find]. Open fills it, and each commit updates it. Secrets that do not
+// fit are read from Badger.
 //
-// Without it too, 32 MiB at most say for each range of digests what its records sum
-// up to. So an old version of a record that comes to light, because the part of a
-// table rots that leads to the new one, is not taken for it: not by a check, and
-// not by the next change of its token.
+// Up to 32 MiB hold checksums of the secrets' records by range of digests. A lookup
+// in Badger can return an old version of a record if the part of a table is damaged
+// that leads to the new one. The checksums detect that, in checks and when an event
+// changes the token.
 //
 // # Digest
 //
-// The cursor keeps a digest of all other records, which every transaction
-// brings up to date: at one position of one log it is the same on every node.
-// Nodes compare theirs where they are at the same position, or at the last mark,
-// which is every 256th (a node that catches up goes past some). [Projector.Scrub] reads the whole index and compares
-// what is there with what the digest says.
+// The cursor holds a digest of all other records, which each transaction updates. At
+// one position of one log it is the same on every node. Nodes compare their digests
+// if they are at the same position, or else at the last compare point. Every 256th
+// position is a compare point; a node that catches up skips some.
+// [Projector.Scrub] reads the whole index and compares it with the digest.
 //
 // # Refusals
 //
-// A message that does not follow the last one ([ErrGap]), one that cannot be
-// decoded, and an event that contradicts the log ([ErrInvalidHistory]) stop the projector:
-// skipping one could leave a revoked token alive. An index that cannot be
-// trusted is [ErrCorrupt]; its folder is to be quarantined and rebuilt from the
-// log. [Open] reads all of Badger's files before Badger does: over some damage
-// Badger would end the process, and over other go on with a part of the log in
-// the middle missing.
+// The projector stops at a message that does not follow the last one ([ErrGap]), that
+// cannot be decoded, or whose event contradicts the log ([ErrInvalidHistory]). If it
+// skipped an event, a revoked token could stay valid.
+//
+// An index that cannot be trusted is [ErrCorrupt]. The caller quarantines its folder
+// and rebuilds it from the log. [Open] verifies Badger's files before Badger opens
+// them, because some damage makes Badger kill the process, and other damage makes it
+// continue without some events.
 package projector

@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/dgraph-io/badger/v4"
-	"github.com/dgraph-io/badger/v4/options"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/disk"
@@ -24,43 +23,40 @@ import (
 var (
 	// ErrGap reports a message that does not follow the last one applied.
 	ErrGap = errors.New("the log has a gap")
-	// ErrInvalidHistory reports an event that cannot follow from what came before
-	// it.
+	// ErrInvalidHistory reports an event that contradicts earlier events.
 	ErrInvalidHistory = errors.New("event contradicts the log")
 	// ErrCorrupt reports an index that cannot be trusted. Quarantine its folder
 	// and rebuild it from the log.
 	ErrCorrupt = errors.New("index is corrupt")
-	// ErrForm reports an index that another version of this program made. It is
-	// treated as a corrupt one is.
-	ErrForm = errors.New("index is of another form")
-	// ErrDiskFull reports that too little space is left to apply more. Badger
-	// maps its files into memory, and writing to a full disk would kill the
-	// process without a word.
+	// ErrForm reports an index in the format of another version of this program.
+	// Treat it as ErrCorrupt.
+	ErrForm = errors.New("index has another format")
+	// ErrDiskFull reports too little free disk space. Badger maps its files into
+	// memory, so a write to a full disk would kill the process without a message.
 	ErrDiskFull = errors.New("too little disk space for the index")
-	// ErrInUse reports an index that a process has open already.
+	// ErrInUse reports an index that another process, or another Projector, has
+	// open.
 	ErrInUse = errors.New("index is in use")
 	// ErrNotFound reports a token, account or record that does not exist.
 	ErrNotFound = events.ErrNotFound
 )
 
-// Config says where the index is and how it is filled.
+// Config configures a [Projector].
 type Config struct {
-	// Dir is the index's folder, which is made where it is missing. Required.
+	// Dir is the folder of the index. It is created if necessary. Required.
 	Dir string
-	// Batch is the most events in one transaction. Zero means 8192.
+	// Batch is the maximum number of events in one transaction. Zero means 8192.
 	Batch int
-	// Reserve is how much disk space has to stay free, in bytes. Zero means
-	// 64 MiB, which is more than Badger writes before it is asked again.
+	// Reserve is the disk space that must stay free, in bytes. Zero means
+	// 64 MiB, more than Badger writes between two checks of the free space.
 	Reserve uint64
-	// Keep is a position that [Projector.DigestAt] answers for once it was
-	// applied, however long ago. Zero means none.
+	// Keep is a position whose digest [Projector.DigestAt] keeps forever, once
+	// the position is applied. Zero means none.
 	Keep events.Position
-	// Resident is how many bytes the table in memory may take that checks are
-	// answered from (package resident). What finds no room there is read from
-	// Badger, as everything is where this is zero.
+	// Resident is the memory limit of the resident table, in bytes (package
+	// resident). Checks read all other secrets from Badger. Zero means no table.
 	Resident int64
-	// ScrubRate is how many bytes a second [Projector.Scrub] reads. Zero means
-	// 8 MiB.
+	// ScrubRate limits [Projector.Scrub], in bytes a second. Zero means 8 MiB.
 	ScrubRate int
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
@@ -87,46 +83,45 @@ func (c Config) validate() error {
 		return errors.New("projector: Dir is required")
 	}
 	if c.Batch < 1 {
-		return errors.New("projector: Batch is negative")
+		return errors.New("projector: Batch must not be negative")
 	}
 	if c.Resident < 0 {
-		return errors.New("projector: Resident is negative")
+		return errors.New("projector: Resident must not be negative")
 	}
 	if c.ScrubRate < 1 {
-		return errors.New("projector: ScrubRate is negative")
+		return errors.New("projector: ScrubRate must not be negative")
 	}
 	return nil
 }
 
-// Projector keeps one node's index. One goroutine applies; any may read.
+// Projector applies events to one node's index and answers queries from it. One
+// goroutine may call Apply; all other methods may be called concurrently.
 type Projector struct {
-	cfg  Config
-	lock *os.File // keeps the folder for this process
-	db   *badger.DB
-	// table is what checks are answered from, nil where nothing is resident. It
-	// changes while mu is held.
-	table   *resident.Table
-	stopped atomic.Bool // failed is set; for checks, which take no lock
+	cfg     Config
+	lock    *os.File // the locked folder
+	db      *badger.DB
+	table   *resident.Table // nil without Config.Resident; updated while mu is held
+	stopped atomic.Bool     // failed is set; for checks, which take no lock
 
 	mu       sync.RWMutex
-	mem      *memory       // guarded by mu; replaced in part by each commit
+	state    *state        // guarded by mu; each commit changes it
 	advanced chan struct{} // guarded by mu; closed at the next commit
 	fresh    freshness     // guarded by mu
-	failed   error         // guarded by mu; why it will not advance again
-	past     past          // guarded by mu
+	failed   error         // guarded by mu; why the projector has stopped
+	history  digestHistory // guarded by mu
 	scrubbed Scrubbed      // guarded by mu
 
-	tasks tasks // long readings, which end before Badger is closed
+	tasks tasks // scrubs and exports
 }
 
-// freshness is the newest proof of how much of the log is in the index.
+// freshness is the latest proof that the whole log is in the index.
 type freshness struct {
 	known bool
-	asked time.Duration // when, on the clock of boot time
+	asked time.Duration // when the log's end was asked for, in boot time
 }
 
-// Open opens the index, or makes an empty one. The error is [ErrCorrupt] where
-// the folder's content cannot be trusted, and [ErrInUse] where it is open
+// Open opens the index, or creates an empty one. It returns [ErrCorrupt] if the
+// content of the folder cannot be trusted, and [ErrInUse] if the index is open
 // already.
 func Open(cfg Config) (*Projector, error) {
 	cfg = cfg.withDefaults()
@@ -141,7 +136,7 @@ func Open(cfg Config) (*Projector, error) {
 		return nil, fmt.Errorf("open index %s: %w", cfg.Dir, err)
 	}
 	p := &Projector{cfg: cfg, lock: lock, advanced: make(chan struct{})}
-	p.past.marks.most, p.past.commits.most = keptMarks, keptCommits
+	p.history.comparePoints.max, p.history.commits.max = maxComparePoints, maxCommits
 	if err := p.open(); err != nil {
 		_ = lock.Close()
 		return nil, fmt.Errorf("open index %s: %w", cfg.Dir, err)
@@ -164,40 +159,19 @@ func (p *Projector) open() error {
 		}
 		return damaged(err)
 	}
-	if p.mem, err = load(db); err != nil {
+	if p.state, err = loadState(db); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	if p.table, err = fill(db, p.mem, p.cfg.Resident); err != nil {
+	if p.table, err = fill(db, p.state, p.cfg.Resident); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	p.db = db
 	return nil
 }
 
-// badgerOptions are for a projection: it can be made again, so nothing waits
-// for the disk, and whatever is unsure has to fail loudly.
-func badgerOptions(cfg Config) badger.Options {
-	return badger.DefaultOptions(cfg.Dir).
-		WithSyncWrites(false). // the cursor makes any prefix a good index
-		WithDetectConflicts(false).
-		WithNumVersionsToKeep(1).
-		WithValueThreshold(1 << 20). // values stand in the tables; the value log returns damaged ones as empty
-		WithCompression(options.None).
-		WithBlockCacheSize(0).
-		WithMemTableSize(16 << 20).
-		WithNumMemtables(2).
-		WithNumCompactors(2).
-		WithValueLogFileSize(64 << 20).
-		WithMetricsEnabled(false).
-		WithChecksumVerificationMode(options.OnTableRead).
-		WithBypassLockGuard(true). // the folder is locked before its files are looked at
-		WithLogger(badgerLog{cfg.Logger})
-}
-
-// Close closes the index. Nothing may use it afterwards. Badger writes once more
-// when it closes, which a full disk would turn into the end of the process: the
-// error is then [ErrDiskFull], the files stay as a crash would leave them, and
-// Close may be called again.
+// Close closes the index, which must not be used afterwards. Badger writes when it
+// closes, and a full disk would kill the process. In that case Close returns
+// [ErrDiskFull], leaves the files as after a crash, and may be called again.
 func (p *Projector) Close() error {
 	p.tasks.cancel()
 	p.fail(errClosed)
@@ -210,18 +184,17 @@ func (p *Projector) Close() error {
 
 var errClosed = errors.New("index is closed")
 
-// tasks are what reads the index for long. Each begins with begin, and ends soon
-// after cancel.
+// tasks tracks the long reads of an index. They end before Badger is closed.
 type tasks struct {
 	mu      sync.Mutex
-	closed  bool                            // guarded by mu; no other one begins
+	closed  bool                            // guarded by mu; no more tasks may begin
 	next    int                             // guarded by mu
 	cancels map[int]context.CancelCauseFunc // guarded by mu
 	running sync.WaitGroup
 }
 
-// begin returns a context that ends with ctx or when the index is closed, and
-// what is to be called at the task's end.
+// begin begins a task. It returns a context that ends with ctx or when the index
+// is closed, and a function that the task calls at its end.
 func (t *tasks) begin(ctx context.Context) (context.Context, func(), error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -245,7 +218,7 @@ func (t *tasks) begin(ctx context.Context) (context.Context, func(), error) {
 	}, nil
 }
 
-// cancel has all tasks end, and no other one begin.
+// cancel cancels all tasks. No more may begin.
 func (t *tasks) cancel() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -255,34 +228,33 @@ func (t *tasks) cancel() {
 	}
 }
 
-// Quarantine renames an index's folder out of the way, so that the next [Open]
-// starts an empty one, and returns its new name. Those that were quarantined
-// before are deleted: an index that fails again and again must not fill the
-// disk.
+// Quarantine renames an index's folder and returns the new name. The next [Open]
+// creates an empty index. It deletes folders of the index that were quarantined
+// before, so that an index that fails repeatedly does not fill the disk.
 func Quarantine(dir string, now time.Time) (string, error) { return QuarantineAs(dir, dir, now) }
 
-// QuarantineAs is Quarantine for a folder that took the place of another, whose name
-// it keeps.
+// QuarantineAs is Quarantine for the folder dir of an index that is usually in the
+// folder name. The new name begins with name.
 func QuarantineAs(name, dir string, now time.Time) (string, error) {
 	name = filepath.Clean(name)
 	if err := RemoveQuarantined(name); err != nil {
 		return "", err
 	}
-	to := name + asideMark + now.UTC().Format("20060102T150405.000000000Z")
+	to := name + quarantineMark + now.UTC().Format("20060102T150405.000000000Z")
 	return to, os.Rename(dir, to)
 }
 
 // RemoveQuarantined deletes the quarantined folders of an index.
 func RemoveQuarantined(dir string) error {
 	dir = filepath.Clean(dir)
-	// Not by filepath.Glob: a folder's name may hold what it takes for a
-	// pattern, and match another's.
+	// filepath.Glob would take special characters in dir for a pattern, and could
+	// match the folders of another index.
 	siblings, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil {
 		return err
 	}
 	for _, s := range siblings {
-		if !strings.HasPrefix(s.Name(), filepath.Base(dir)+asideMark) {
+		if !strings.HasPrefix(s.Name(), filepath.Base(dir)+quarantineMark) {
 			continue
 		}
 		if err := os.RemoveAll(filepath.Join(filepath.Dir(dir), s.Name())); err != nil {
@@ -292,34 +264,34 @@ func RemoveQuarantined(dir string) error {
 	return nil
 }
 
-// asideMark stands between a folder's name and the time of its quarantine.
-const asideMark = ".aside-"
+// quarantineMark separates a folder's name from the time of its quarantine.
+const quarantineMark = ".aside-"
 
 // Cursor returns the position of the last applied event and the SHA-256 of its
-// stored bytes, nil before the first.
+// stored bytes, or 0 and nil before the first event.
 func (p *Projector) Cursor() (events.Position, []byte) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if p.mem.cursor.position == 0 {
+	if p.state.cursor.position == 0 {
 		return 0, nil
 	}
-	anchor := p.mem.cursor.anchor
-	return p.mem.cursor.position, anchor[:]
+	anchor := p.state.cursor.anchor
+	return p.state.cursor.position, anchor[:]
 }
 
-// Fresh records that at asked, on the clock of boot time, the log ended at end.
-// It counts only where end has been applied.
+// Fresh records that the log ended at position end at the time asked, in boot
+// time. It has no effect if end is not applied yet.
 func (p *Projector) Fresh(asked time.Duration, end events.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.failed == nil && p.mem.cursor.position >= end && (!p.fresh.known || asked > p.fresh.asked) {
+	if p.failed == nil && p.state.cursor.position >= end && (!p.fresh.known || asked > p.fresh.asked) {
 		p.fresh = freshness{known: true, asked: asked}
 	}
 }
 
-// FreshAsOf returns the latest instant, on the clock of boot time, at which
-// everything in the log is known to be in the index now. It returns false where
-// there is no such instant: nothing is known yet, or the projector has stopped.
+// FreshAsOf returns the latest time, in boot time, for which the index is known to
+// hold the whole log as of then. It returns false if there is no such time, or if
+// the projector has stopped.
 func (p *Projector) FreshAsOf() (time.Duration, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -333,8 +305,8 @@ func (p *Projector) Err() error {
 	return p.failed
 }
 
-// Stop voids every proof of freshness: nothing is served from the index again.
-// It keeps the first reason.
+// Stop stops the projector forever: it applies no more events, answers no more
+// checks, and is no longer fresh. Err returns the reason of the first Stop.
 func (p *Projector) Stop(reason error) { p.fail(reason) }
 
 func (p *Projector) fail(err error) {
@@ -347,7 +319,7 @@ func (p *Projector) failLocked(err error) {
 	if p.failed == nil {
 		p.failed = err
 		p.stopped.Store(true)
-		close(p.advanced) // waiters learn of it
+		close(p.advanced) // wakes the waiters, which see failed
 		p.advanced = make(chan struct{})
 	}
 }
@@ -356,15 +328,15 @@ func (p *Projector) failLocked(err error) {
 func (p *Projector) Position() events.Position {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.mem.cursor.position
+	return p.state.cursor.position
 }
 
-// WaitApplied returns once position at has been applied. It returns an error
-// when ctx ends first or the projector has stopped.
+// WaitApplied waits until position at is applied. It returns an error if ctx ends
+// first, or if the projector stops.
 func (p *Projector) WaitApplied(ctx context.Context, at events.Position) error {
 	for {
 		p.mu.RLock()
-		done, failed, advanced := p.mem.cursor.position >= at, p.failed, p.advanced
+		done, failed, advanced := p.state.cursor.position >= at, p.failed, p.advanced
 		p.mu.RUnlock()
 		switch {
 		case done:
@@ -388,16 +360,7 @@ func checkSpace(cfg Config) error {
 		return err
 	}
 	if free < cfg.Reserve {
-		return fmt.Errorf("%w: %d MiB are free and %d have to be", ErrDiskFull, free>>20, cfg.Reserve>>20)
+		return fmt.Errorf("%w: %d MiB are free, %d MiB must stay free", ErrDiskFull, free>>20, cfg.Reserve>>20)
 	}
 	return nil
 }
-
-// badgerLog passes on what Badger warns of.
-type badgerLog struct{ log *slog.Logger }
-
-func (l badgerLog) Errorf(f string, a ...any) { l.log.Error("badger", "err", fmt.Sprintf(f, a...)) }
-
-func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "err", fmt.Sprintf(f, a...)) }
-func (l badgerLog) Infof(string, ...any)        {}
-func (l badgerLog) Debugf(string, ...any)       {}

@@ -9,25 +9,24 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// recentIDs holds the highest of all token ids. An id begins with the time of its
-// creation, so a new token nearly always has a higher id than nearly all others.
-// Whether it exists is then known without Badger, which is slowest if the answer
-// is no.
+// recentIDs holds the highest token IDs. An ID begins with the time of its
+// creation, so nearly all new tokens have a higher ID than nearly all others. For
+// these, recentIDs says that they do not exist yet. Badger is slowest for keys that
+// do not exist.
 type recentIDs struct {
-	ids map[[16]byte]struct{}
-	// from is where the ids begin: every token's id from there on is among them.
-	from [16]byte
-	most int // ids that are held
+	ids  map[[16]byte]struct{}
+	from [16]byte // ids holds all token IDs from here on
+	max  int      // bounds len(ids)
 }
 
-// mostNewest bounds how many ids are held, and so by how many others a token's
-// creation may be overtaken.
-const mostNewest = 1 << 16
+// maxRecentIDs bounds the number of IDs. If more tokens than that are created after
+// a token got its ID and before its own event, Badger is asked for the token.
+const maxRecentIDs = 1 << 16
 
-// loadNewest reads the higher half of what may be held.
-func loadNewest(tx *badger.Txn, most int) (n recentIDs, err error) {
+// loadRecentIDs reads the highest limit/2 IDs, so that there is room for more.
+func loadRecentIDs(tx *badger.Txn, limit int) (n recentIDs, err error) {
 	defer recovered(&err)
-	n = recentIDs{ids: map[[16]byte]struct{}{}, most: most}
+	n = recentIDs{ids: map[[16]byte]struct{}{}, max: limit}
 	opt := badger.DefaultIteratorOptions
 	opt.Reverse, opt.PrefetchValues = true, false
 	it := tx.NewIterator(opt)
@@ -39,7 +38,7 @@ func loadNewest(tx *badger.Txn, most int) (n recentIDs, err error) {
 			return n, err
 		}
 		n.ids[id] = struct{}{}
-		if len(n.ids) >= most/2 {
+		if len(n.ids) >= limit/2 {
 			n.from = id
 			break
 		}
@@ -47,7 +46,7 @@ func loadNewest(tx *badger.Txn, most int) (n recentIDs, err error) {
 	return n, nil
 }
 
-// has reports whether a token exists; sure is false where that is not known here.
+// has reports whether a token exists. sure is false if only Badger knows.
 func (n *recentIDs) has(id events.TokenID) (exists, sure bool) {
 	b := id.Bytes()
 	if bytes.Compare(b[:], n.from[:]) < 0 {
@@ -57,14 +56,14 @@ func (n *recentIDs) has(id events.TokenID) (exists, sure bool) {
 	return exists, true
 }
 
-// add adds a token's id.
+// add adds the ID of a new token. If there are too many, it drops the lower half.
 func (n *recentIDs) add(id events.TokenID) {
 	b := id.Bytes()
 	if bytes.Compare(b[:], n.from[:]) < 0 {
 		return
 	}
 	n.ids[b] = struct{}{}
-	if len(n.ids) <= n.most {
+	if len(n.ids) <= n.max {
 		return
 	}
 	all := make([][16]byte, 0, len(n.ids))

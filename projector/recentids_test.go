@@ -15,7 +15,7 @@ import (
 func TestNewest(t *testing.T) {
 	rng := seed.Rand(t)
 	for _, most := range []int{2, 3, 16, 100} {
-		n := recentIDs{ids: map[[16]byte]struct{}{}, most: most}
+		n := recentIDs{ids: map[[16]byte]struct{}{}, max: most}
 		all := map[events.TokenID]bool{}
 		draw := func(at int) events.TokenID {
 			var b [16]byte
@@ -67,7 +67,7 @@ func TestNewestLoaded(t *testing.T) {
 	}
 	for _, most := range []int{2, 10, 98, 100, 102, 1000} {
 		if err := p.db.View(func(tx *badger.Txn) error {
-			n, err := loadNewest(tx, most)
+			n, err := loadRecentIDs(tx, most)
 			held := 0
 			for _, id := range ids {
 				exists, sure := n.has(id)

@@ -10,32 +10,32 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Record is what a check needs to know of the token that a secret belongs to.
+// Record holds the facts that a check needs about a secret and its token.
 type Record struct {
 	Token   events.TokenID
 	Account events.AccountID
 	App     string // label of the token
 	State   RecordState
-	Inherit bool
-	// Plain says that the secret has neither prefix nor checksum.
+	Inherit bool // the token has all grants of its account
+	// Plain is true if the secret has neither prefix nor checksum.
 	Plain bool
 	// Created is when the token was created, and CreatedIn the position of that
 	// event. Bulk revocations compare with them.
 	Created   time.Time
 	CreatedIn events.Position
-	// Expires is when the token ends, zero if never.
+	// Expires is when the token expires, zero if never.
 	Expires time.Time
-	// Until is when this secret of the token ends, zero if with the token.
+	// Until is when this secret expires, zero if only with the token.
 	Until       time.Time
 	Scopes      []events.Scope
 	Constraints *events.Constraints
 	// Version is the position of the last event about the token.
 	Version events.Position
-	// IssuedBy is the account that made the secret, empty for none.
+	// IssuedBy is the account that issued the secret, empty for none.
 	IssuedBy events.AccountID
 }
 
-// RecordState is what a secret is good for. Values are stored and never reused.
+// RecordState is the state of a secret. Values are stored and never reused.
 type RecordState uint8
 
 // The states of a secret.
@@ -43,10 +43,10 @@ const (
 	SecretLive       RecordState = 1
 	SecretSuspended  RecordState = 2 // its token is suspended
 	SecretRevoked    RecordState = 3 // its token is revoked
-	SecretSuperseded RecordState = 4 // its token has newer ones, and its grace was cut short
+	SecretSuperseded RecordState = 4 // a rotation ended it before its Until
 )
 
-// ended reports whether a secret is good for nothing any more, and for ever.
+// ended reports whether the secret is invalid forever.
 func (s RecordState) ended() bool { return s == SecretRevoked || s == SecretSuperseded }
 
 const (
@@ -55,12 +55,13 @@ const (
 	flagInherit    = 1
 	flagConstraint = 2
 	flagPlain      = 4
-	flagIssuer     = 8 // the secret was made by another account than the token's
+	flagIssuer     = 8 // another account than the token's issued the secret
 )
 
-// append writes the stored form: version, state, flags, five times or positions
-// of eight bytes, two ids and with flagIssuer a third, the label and scopes as
-// length and text, the scopes behind their number (a varint), constraints as JSON.
+// append appends the stored form: version, state, flags, five times or positions
+// of eight bytes, two IDs and with flagIssuer a third, the label as length and text,
+// the number of scopes as a varint and each as length and text, the constraints as
+// JSON.
 func (r *Record) append(b []byte) ([]byte, error) {
 	flags := flag(r.Inherit, flagInherit) | flag(!r.Constraints.Empty(), flagConstraint) | flag(r.Plain, flagPlain) |
 		flag(r.IssuedBy != r.Account, flagIssuer)
@@ -85,14 +86,14 @@ func (r *Record) append(b []byte) ([]byte, error) {
 	return append(b, c...), err
 }
 
-// appendText appends a text of at most 255 bytes behind its length. Labels and
-// scopes are shorter.
+// appendText appends the length of s in one byte, and s. Labels and scopes are
+// shorter than 256 bytes.
 func appendText(b []byte, s string) []byte {
 	b = append(b, byte(len(s)))
 	return append(b, s...)
 }
 
-// takeText reads what appendText wrote.
+// takeText splits off a text that appendText appended.
 func takeText(b []byte) (text, rest []byte, err error) {
 	if len(b) == 0 || len(b) < 1+int(b[0]) {
 		return nil, nil, errShort
@@ -101,18 +102,18 @@ func takeText(b []byte) (text, rest []byte, err error) {
 	return b[1:n], b[n:], nil
 }
 
-// takeCount reads how many texts follow.
+// takeCount splits off the number of texts that follow.
 func takeCount(b []byte) (n int, rest []byte, err error) {
 	count, size := binary.Uvarint(b)
-	if size <= 0 || count > uint64(len(b)-size) { // each takes a byte at least
+	if size <= 0 || count > uint64(len(b)-size) { // a text has at least one byte
 		return 0, nil, errShort
 	}
 	return int(count), b[size:], nil
 }
 
-var errShort = errors.New("record cut short")
+var errShort = errors.New("record is truncated")
 
-// recordParts are a stored record's, as they stand there.
+// recordParts are the fields of a stored record. The slices are parts of it.
 type recordParts struct {
 	state          RecordState
 	flags          byte
@@ -120,35 +121,32 @@ type recordParts struct {
 	createdIn      events.Position
 	version        events.Position
 	token, account [16]byte
-	issuer         []byte // an id, zeros for nobody; empty for the account itself
+	issuer         []byte // an ID, zeros for none; empty for the token's account
 	app            []byte
-	scopes         []byte // their number as a varint, and each as length and text
-	constraints    []byte // as JSON; empty for none
+	scopes         []byte // their number as a varint, then each as length and text
+	constraints    []byte // JSON; empty for none
 }
 
-// splitRecord reads all but the scopes and the constraints.
+// splitRecord splits a stored record. It does not parse scopes and constraints.
 func splitRecord(b []byte) (f recordParts, err error) {
 	if len(b) < recordFixed {
 		return f, errShort
 	}
 	if b[0] != recordVersion {
-		return f, fmt.Errorf("record of version %d, and %d is known", b[0], recordVersion)
+		return f, fmt.Errorf("record has version %d; this program reads version %d", b[0], recordVersion)
 	}
 	f.state, f.flags = RecordState(b[1]), b[2]
 	b = b[3:]
 	for i := range f.times {
 		n := int64(binary.BigEndian.Uint64(b))
-		if n < 0 || n >= pastNanos {
-			return f, errors.New("record holds a time that is never written")
+		if n < 0 || n >= maxNanos {
+			return f, errors.New("record has a time that is never written")
 		}
 		f.times[i] = n
 		b = b[8:]
 	}
-	f.createdIn, f.version = events.Position(
-		binary.BigEndian.Uint64(b),
-	), events.Position(
-		binary.BigEndian.Uint64(b[8:]),
-	)
+	f.createdIn = events.Position(binary.BigEndian.Uint64(b))
+	f.version = events.Position(binary.BigEndian.Uint64(b[8:]))
 	b = b[8:]
 	f.token, f.account = [16]byte(b[8:24]), [16]byte(b[24:40])
 	b = b[40:]
@@ -187,9 +185,8 @@ func parseRecord(b []byte) (Record, error) {
 	r := Record{
 		Token: events.TokenIDFrom(f.token), Account: events.AccountIDFrom(f.account), App: string(f.app),
 		State: f.state, Inherit: f.flags&flagInherit != 0, Plain: f.flags&flagPlain != 0,
-		Created: fromNanos(
-			f.times[0],
-		), Expires: fromNanos(f.times[1]), Until: fromNanos(f.times[2]), CreatedIn: f.createdIn, Version: f.version,
+		Created: TimeOf(f.times[0]), Expires: TimeOf(f.times[1]), Until: TimeOf(f.times[2]),
+		CreatedIn: f.createdIn, Version: f.version,
 	}
 	r.IssuedBy = r.Account
 	if len(f.issuer) > 0 {
@@ -206,7 +203,7 @@ func parseRecord(b []byte) (Record, error) {
 	return r, nil
 }
 
-// parseScopes reads the scopes of a record, which splitRecord has measured.
+// parseScopes parses recordParts.scopes.
 func parseScopes(b []byte) ([]events.Scope, error) {
 	n, b, err := takeCount(b)
 	if err != nil {
@@ -223,12 +220,12 @@ func parseScopes(b []byte) ([]events.Scope, error) {
 	return list, nil
 }
 
-// pastNanos is the first instant that is not stored.
-var pastNanos = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
+// maxNanos is the first instant that does not fit into a record.
+var maxNanos = time.Date(2262, 1, 1, 0, 0, 0, 0, time.UTC).UnixNano()
 
-// nanos is t in nanoseconds of Unix time, with 0 for the zero time. Times past
-// the year 2261, which do not fit, stand for never. Those before 1970 are the
-// first instant after it: 0 would turn the longest over into never.
+// nanos returns t in nanoseconds of Unix time, 0 for the zero time, which means
+// never. Times after the year 2261 do not fit and become never. Times before
+// 1970 become 1, because 0 would turn a time long past into never.
 func nanos(t time.Time) int64 {
 	switch {
 	case t.IsZero() || t.Year() > 2261:
@@ -239,11 +236,9 @@ func nanos(t time.Time) int64 {
 	return max(1, t.UnixNano())
 }
 
-// TimeOf returns the time of what [Found] has: nanoseconds of Unix time, 0 for
-// none.
-func TimeOf(n int64) time.Time { return fromNanos(n) }
-
-func fromNanos(n int64) time.Time {
+// TimeOf converts a time of [Found], in nanoseconds of Unix time. It returns the
+// zero time for 0.
+func TimeOf(n int64) time.Time {
 	if n == 0 {
 		return time.Time{}
 	}

@@ -79,7 +79,7 @@ func TestNanos(t *testing.T) {
 		{time.Date(1, 1, 1, 0, 0, 0, 1, time.UTC), first},
 		{time.Date(-292277022399, 1, 1, 0, 0, 0, 0, time.UTC), first},
 	} {
-		if got := fromNanos(nanos(tt.in)); !got.Equal(tt.want) {
+		if got := TimeOf(nanos(tt.in)); !got.Equal(tt.want) {
 			t.Errorf("%s is stored as %s, want %s", tt.in, got, tt.want)
 		}
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -15,51 +14,46 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 )
 
-// Scrubbed is what a scrub has read.
+// Scrubbed describes a scrub.
 type Scrubbed struct {
-	Position events.Position // of the index that was read
+	Position events.Position // of the index at that time
 	Records  uint64
 	Bytes    uint64 // of records and files
 	Files    int
 	Took     time.Duration
 }
 
-// Scrub reads the whole index, as it is at one position: every checksum in
-// Badger's tables, and every record, whose digest has to be that of the cursor.
-// A difference stops the projector and is [ErrCorrupt]. It reads no more than
-// [Config.ScrubRate] bytes a second, so on a large index it takes minutes;
-// meanwhile events are applied and reads answered as ever. It ends early, with
-// an error that is not ErrCorrupt, where ctx ends or the index is closed.
+// Scrub verifies the whole index as of one position: all checksums in Badger's
+// tables, and the digest of all records against the cursor. A difference stops the
+// projector and returns [ErrCorrupt].
+//
+// Scrub reads at most [Config.ScrubRate] bytes a second, so a large index takes
+// minutes. Events are applied and queries answered meanwhile. Scrub ends early, with
+// another error than ErrCorrupt, if ctx ends or the index is closed.
 func (p *Projector) Scrub(ctx context.Context) error {
-	ctx, over, err := p.tasks.begin(ctx)
+	ctx, done, err := p.tasks.begin(ctx)
 	if err != nil {
 		return fmt.Errorf("scrub index: %w", err)
 	}
-	defer over()
-	s := &scrub{p: p, pace: newPace(p.cfg.ScrubRate)}
+	defer done()
+	s := &scrub{p: p, throttle: newThrottle(p.cfg.ScrubRate)}
 	err = s.run(ctx)
-	did := s.did
-	did.Took = time.Since(s.pace.began)
+	result := s.result
+	result.Took = time.Since(s.throttle.began)
 	log := p.cfg.Logger.With(
-		slog.Uint64("position", uint64(did.Position)),
-		slog.Uint64("records", did.Records),
-		slog.Int(
-			"files",
-			did.Files,
-		),
-		slog.Uint64("bytes", did.Bytes),
-		slog.Duration("took", did.Took.Round(time.Millisecond)),
+		"position", result.Position, "records", result.Records, "files", result.Files, "bytes", result.Bytes,
+		"took", result.Took.Round(time.Millisecond),
 	)
 	switch {
 	case ctx.Err() != nil:
 		return fmt.Errorf("scrub index: %w", context.Cause(ctx))
 	case isCorrupt(err):
 		p.fail(err)
-		log.Error("index is not what the log says", "err", err)
+		log.Error("scrub found the index corrupt", "err", err)
 	case err == nil:
-		log.Debug("index read through, and found sound")
+		log.Debug("scrub found no damage in the index")
 		p.mu.Lock()
-		p.scrubbed = did
+		p.scrubbed = result
 		p.mu.Unlock()
 	}
 	if err != nil {
@@ -68,8 +62,8 @@ func (p *Projector) Scrub(ctx context.Context) error {
 	return nil
 }
 
-// Scrubbed returns what the last scrub read that found nothing wrong, the zero
-// value before the first.
+// Scrubbed describes the last scrub that found no damage. It returns the zero value
+// before the first.
 func (p *Projector) Scrubbed() Scrubbed {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -77,9 +71,9 @@ func (p *Projector) Scrubbed() Scrubbed {
 }
 
 type scrub struct {
-	p    *Projector
-	pace *pace
-	did  Scrubbed
+	p        *Projector
+	throttle *throttle
+	result   Scrubbed
 }
 
 func (s *scrub) run(ctx context.Context) error {
@@ -88,43 +82,32 @@ func (s *scrub) run(ctx context.Context) error {
 	}
 	tx := s.p.db.NewTransaction(false)
 	defer tx.Discard()
-	var c cursor
-	if _, err := get(tx, []byte(keyCursor), func(b []byte) (err error) {
-		c, err = parseCursor(b)
-		return err
-	}); err != nil {
+	c, err := readCursor(tx)
+	if err != nil {
 		return damaged(err)
 	}
-	s.did.Position = c.position
-	var found tally
-	err := eachSlice(tx, func(key, value []byte) error {
+	s.result.Position = c.position
+	var found setDigest
+	err = eachSlice(tx, func(key, value []byte) error {
 		if string(key) != keyCursor {
 			found.add(checkValue(key, value))
 		}
-		s.did.Bytes += uint64(len(key) + len(value))
-		s.pace.spend(len(key) + len(value))
+		s.result.Bytes += uint64(len(key) + len(value))
+		s.throttle.add(len(key) + len(value))
 		return nil
-	}, func() error { return s.pace.rest(ctx) })
-	s.did.Records = found.records
+	}, func() error { return s.throttle.wait(ctx) })
+	s.result.Records = found.records
 	switch {
 	case err != nil:
 		return err
-	case found != c.tally:
-		return fmt.Errorf(
-			"%w: at position %d it holds %d records with the digest %s, and should hold %d with %s",
-			ErrCorrupt,
-			c.position,
-			found.records,
-			events.IndexDigest(found.sum),
-			c.tally.records,
-			events.IndexDigest(c.tally.sum),
-		)
+	case found != c.digest:
+		return fmt.Errorf("%w: at position %d it has %s, want %s", ErrCorrupt, c.position, found, c.digest)
 	}
 	return nil
 }
 
-// files verifies the checksums of the tables that Badger uses. Where it has
-// done away with one meanwhile, that one does not matter.
+// files verifies the checksums of Badger's current tables. It ignores the damage of
+// a table that Badger has deleted meanwhile.
 func (s *scrub) files(ctx context.Context) error {
 	used, err := s.tables()
 	if err != nil {
@@ -145,17 +128,17 @@ func (s *scrub) files(ctx context.Context) error {
 			}
 			continue
 		}
-		s.did.Files++
-		s.did.Bytes += uint64(len(b))
-		s.pace.spend(len(b))
-		if err := s.pace.rest(ctx); err != nil {
+		s.result.Files++
+		s.result.Bytes += uint64(len(b))
+		s.throttle.add(len(b))
+		if err := s.throttle.wait(ctx); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// tables returns the names of the tables that Badger uses.
+// tables returns the file names of Badger's current tables.
 func (s *scrub) tables() (names map[string]bool, err error) {
 	defer recovered(&err)
 	names = map[string]bool{}
@@ -165,37 +148,37 @@ func (s *scrub) tables() (names map[string]bool, err error) {
 	return names, nil
 }
 
-// pace bounds how much is read in a second.
-type pace struct {
+// throttle limits the bytes that are read a second.
+type throttle struct {
 	rate  int // bytes a second
 	began time.Time
-	spent int
+	bytes int // read so far
 }
 
-func newPace(rate int) *pace { return &pace{rate: rate, began: time.Now()} }
+func newThrottle(rate int) *throttle { return &throttle{rate: rate, began: time.Now()} }
 
-func (p *pace) spend(n int) { p.spent += n }
+func (t *throttle) add(n int) { t.bytes += n }
 
-// rest waits until what was spent may have been. It returns an error where ctx
-// ends.
-func (p *pace) rest(ctx context.Context) error {
-	due := time.Duration(float64(p.spent) / float64(p.rate) * float64(time.Second))
-	wait := due - time.Since(p.began)
+// wait waits until the bytes read so far comply with the rate. It returns an error
+// if ctx ends.
+func (t *throttle) wait(ctx context.Context) error {
+	due := time.Duration(float64(t.bytes) / float64(t.rate) * float64(time.Second))
+	wait := due - time.Since(t.began)
 	if wait > 0 {
 		clock.Sleep(ctx, wait)
 	}
 	return ctx.Err()
 }
 
-// Most that is visited before between is called.
+// Bounds of a slice in eachSlice.
 const (
 	sliceRecords = 4096
 	sliceBytes   = 1 << 20
 )
 
-// eachSlice visits all records in order of key, and calls between after some. An
-// iterator holds on to all of Badger's tables of the time when it was made, so
-// each slice has one of its own.
+// eachSlice visits all records in order of key, and calls between after each slice
+// of them. An iterator keeps all tables from being deleted that Badger had when it
+// began, so each slice has its own iterator.
 func eachSlice(tx *badger.Txn, visit func(key, value []byte) error, between func() error) error {
 	var start []byte
 	for {

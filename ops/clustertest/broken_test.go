@@ -136,7 +136,7 @@ var breakages = []breakage{
 				"ledger/commit/writer.go", "	by, err := r.w.authz.Reading(seen).Current(r.c.By)\n",
 				"	_, _ = r.w.authz.Reading(seen).Current(r.c.By)\n	by, err := r.c.By, error(nil)\n",
 			},
-			{"projector/stage.go", "void, err := s.whyVoid(e)", "void, err := \"\", error(nil)"},
+			{"projector/fold.go", "void, err := s.whyVoid(e)", "void, err := \"\", error(nil)"},
 		},
 		[]string{"I14"},
 		actorScene,

@@ -43,10 +43,10 @@ type Index interface {
 	Reader
 	Apply(context.Context, []events.Message) error
 	// Digest is a checksum of the content. It does not depend on how the index
-	// got the content. Mark is the digest at the last multiple of
-	// [projector.MarkEvery], and DigestAt the digest at an earlier one.
+	// got the content. ComparePoint is the digest at the last multiple of
+	// [projector.CompareEvery], and DigestAt the digest at an earlier one.
 	Digest() (events.Position, events.IndexDigest)
-	Mark() (events.Position, events.IndexDigest)
+	ComparePoint() (events.Position, events.IndexDigest)
 	DigestAt(events.Position) (events.IndexDigest, bool)
 	// Dump writes the content in a canonical form, for comparisons.
 	Dump(io.Writer) error
@@ -456,7 +456,7 @@ func (h *harness) dump(t *testing.T) {
 // digest applies a history in two ways, and compares the digests after each
 // event.
 func (h *harness) digest(t *testing.T) {
-	run := eventstest.History(8, 2*int(projector.MarkEvery)+40)
+	run := eventstest.History(8, 2*int(projector.CompareEvery)+40)
 	index := h.open(t, t.TempDir())
 	defer closeIndex(t, index)
 	digests := make([]events.IndexDigest, 1, len(run.Messages)+1) // by position
@@ -468,9 +468,9 @@ func (h *harness) digest(t *testing.T) {
 			t.Fatalf("%s: Digest() = %d, %s after %d events, and the digest was that at %d", run, at, d, i+1, other)
 		}
 		seen[d], digests = at, append(digests, d)
-		mark := at / projector.MarkEvery * projector.MarkEvery
-		if m, d := index.Mark(); m != mark || d != digests[mark] {
-			t.Fatalf("%s: Mark() = %d, %s at %d; want %d, %s", run, m, d, at, mark, digests[mark])
+		mark := at / projector.CompareEvery * projector.CompareEvery
+		if m, d := index.ComparePoint(); m != mark || d != digests[mark] {
+			t.Fatalf("%s: ComparePoint() = %d, %s at %d; want %d, %s", run, m, d, at, mark, digests[mark])
 		}
 	}
 	whole := h.follow(t, run.Messages)
@@ -479,7 +479,7 @@ func (h *harness) digest(t *testing.T) {
 	}
 	for at := range events.Position(len(run.Messages) + 2) {
 		d, ok := whole.DigestAt(at)
-		if must := at%projector.MarkEvery == 0 || int(at) == len(run.Messages); must && !ok {
+		if must := at%projector.CompareEvery == 0 || int(at) == len(run.Messages); must && !ok {
 			t.Errorf("%s: DigestAt(%d) = false", run, at)
 		}
 		if ok && (int(at) >= len(digests) || d != digests[at]) {

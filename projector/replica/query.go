@@ -117,7 +117,7 @@ func (x *Replica) Statements() (index, mark events.Statement) {
 	type both struct{ index, mark events.Statement }
 	b := peek(x, func(p *projector.Projector) (b both) {
 		b.index.Position, b.index.Digest = p.Digest()
-		b.mark.Position, b.mark.Digest = p.Mark()
+		b.mark.Position, b.mark.Digest = p.ComparePoint()
 		return b
 	})
 	return b.index, b.mark

@@ -590,7 +590,7 @@ func soundIndex(t *testing.T, messages []events.Message) otherIndex {
 
 func (o otherIndex) statements() (index, mark events.Statement) {
 	index.Position, index.Digest = o.Digest()
-	mark.Position, mark.Digest = o.Mark()
+	mark.Position, mark.Digest = o.ComparePoint()
 	return index, mark
 }
 

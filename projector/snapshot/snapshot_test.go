@@ -34,8 +34,8 @@ func TestRoundTrip(t *testing.T) {
 		p := opened(t, run.Messages[:at])
 		raw := taken(t, p, key)
 		got := installed(t, raw, snapshot.Wanted{Keys: []string{newSigner(t).public, key.public}, Epoch: run.Epoch, AtLeast: events.Position(at)})
-		gotMark, gotMarked := got.Mark()
-		if mark, marked := p.Mark(); mark != gotMark || marked != gotMarked {
+		gotMark, gotMarked := got.ComparePoint()
+		if mark, marked := p.ComparePoint(); mark != gotMark || marked != gotMarked {
 			t.Errorf("mark %d, %s; want %d, %s", gotMark, gotMarked, mark, marked)
 		}
 		sameIndex(t, p, got, run)

@@ -10,8 +10,9 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Tokens and commands are stored in forms of their own: they are most of what is
-// written, and as JSON they took longer than all that was done with them.
+// Versions of the binary stored forms of tokens and commands. They are most of
+// the records that a transaction writes. As JSON, encoding and decoding took
+// longer than all other work on them.
 const (
 	tokenVersion = 2
 	doneVersion  = 1
@@ -30,8 +31,8 @@ var tokenStates = [...]events.TokenState{1: events.Active, 2: events.Suspended, 
 
 var secretFormats = [...]events.SecretFormat{0: "", 1: events.FormatHex32}
 
-// number returns a value's place in a list of stored ones, 0 for one that is not
-// there.
+// number returns the index of v in list, which is its stored form, or 0 if v is
+// not in the list.
 func number[T comparable](list []T, v T) byte {
 	for i, known := range list {
 		if i > 0 && known == v {
@@ -48,13 +49,13 @@ func flag(set bool, bit byte) byte {
 	return 0
 }
 
-// appendToken writes a token's stored form: version, state, flags, ids, texts
-// behind their lengths, times as seconds and nanoseconds, scopes, secrets, and
-// constraints as JSON to the end.
+// appendToken appends the stored form of a token: version, state, flags, IDs,
+// texts with their lengths, times as seconds and nanoseconds, scopes, secrets, and
+// constraints as JSON up to the end.
 func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	state := number(tokenStates[:], t.State)
 	if state == 0 {
-		return nil, fmt.Errorf("a token's state %q is not stored", t.State)
+		return nil, fmt.Errorf("token state %q has no stored form", t.State)
 	}
 	flags := flag(t.Inherit, tokenInherits) | flag(!t.Constraints.Empty(), tokenConstrained) |
 		flag(t.CreatedBy.Account != "", tokenActorAccount) | flag(t.CreatedBy.Token != "", tokenActorToken) |
@@ -85,7 +86,7 @@ func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	for _, s := range t.Secrets {
 		format := number(secretFormats[:], s.Format)
 		if format == 0 && s.Format != "" {
-			return nil, fmt.Errorf("a secret's format %q is not stored", s.Format)
+			return nil, fmt.Errorf("secret format %q has no stored form", s.Format)
 		}
 		b = append(b, s.Digest[:]...)
 		b = append(b, format)
@@ -100,13 +101,13 @@ func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	return append(b, c...), err
 }
 
-// parseToken reads what appendToken wrote.
+// parseToken parses the stored form of a token.
 func parseToken(b []byte, t *events.Token) error {
 	r := formReader{rest: b}
 	r.version(tokenVersion)
 	state, flags := r.byte(), r.byte()
 	if int(state) >= len(tokenStates) || state == 0 {
-		r.fail(fmt.Errorf("a token's state is %d", state))
+		r.fail(fmt.Errorf("unknown token state %d", state))
 		state = 0
 	}
 	*t = events.Token{
@@ -134,7 +135,7 @@ func parseToken(b []byte, t *events.Token) error {
 		if format := r.byte(); int(format) < len(secretFormats) {
 			s.Format = secretFormats[format]
 		} else {
-			r.fail(fmt.Errorf("a secret's format is %d", format))
+			r.fail(fmt.Errorf("unknown secret format %d", format))
 		}
 		s.Since, s.Until, s.IssuedBy = r.time(), r.time(), r.issuer(t.Account)
 		t.Secrets = append(t.Secrets, s)
@@ -149,7 +150,7 @@ func parseToken(b []byte, t *events.Token) error {
 	return r.end()
 }
 
-// appendDone writes a command's stored form.
+// appendDone appends the stored form of a command's result.
 func appendDone(b []byte, d *events.Done) []byte {
 	b = append(b, doneVersion)
 	b = binary.AppendUvarint(b, uint64(d.Position))
@@ -159,23 +160,18 @@ func appendDone(b []byte, d *events.Done) []byte {
 	return b
 }
 
-// parseDone reads what appendDone wrote.
+// parseDone parses the stored form of a command's result.
 func parseDone(b []byte, d *events.Done) error {
 	r := formReader{rest: b}
 	r.version(doneVersion)
 	d.Position = events.Position(r.uvarint())
-	d.Event, d.About, d.Kind, d.Digest = events.EventID(
-		r.text(),
-	), r.text(), events.Kind(
-		r.text(),
-	), events.RequestHash(
-		r.text(),
-	)
+	d.Event, d.About = events.EventID(r.text()), r.text()
+	d.Kind, d.Digest = events.Kind(r.text()), events.RequestHash(r.text())
 	return r.end()
 }
 
-// appendIssuer writes the account that made a secret: 0 if it is the token's own
-// account, else 1 and the id.
+// appendIssuer appends the account that issued a secret: 0 for the token's own
+// account, else 1 and the ID.
 func appendIssuer(b []byte, issuer, own events.AccountID) []byte {
 	if issuer == own {
 		return append(b, 0)
@@ -190,12 +186,12 @@ func (r *formReader) issuer(own events.AccountID) events.AccountID {
 	case 1:
 		return issuerFrom(r.id())
 	default:
-		r.fail(fmt.Errorf("a secret's issuer is of form %d", flag))
+		r.fail(fmt.Errorf("unknown form %d of a secret's issuer", flag))
 		return ""
 	}
 }
 
-// issuerBytes returns an issuer's stored form: zeros stand for none.
+// issuerBytes returns the stored form of an issuer: its ID, or zeros for none.
 func issuerBytes(id events.AccountID) (b [16]byte) {
 	if id != "" {
 		b = id.Bytes()
@@ -228,8 +224,8 @@ func appendScopes(b []byte, list []events.Scope) []byte {
 	return b
 }
 
-// formReader reads a stored form from front to back. After an error it returns
-// zero values.
+// formReader reads a stored form from front to back. After the first error, which
+// end returns, it reads zero values.
 type formReader struct {
 	rest []byte
 	err  error
@@ -241,7 +237,7 @@ func (r *formReader) fail(err error) {
 	}
 }
 
-// take returns the next n bytes, nil where there are not as many.
+// take returns the next n bytes. It fails if there are fewer.
 func (r *formReader) take(n int) []byte {
 	if n > len(r.rest) {
 		r.fail(errShort)
@@ -259,11 +255,10 @@ func (r *formReader) byte() byte {
 	return 0
 }
 
-// version reads the version of the form, and fails where it is not the one that
-// is known.
+// version reads the version of the form. It fails unless that is known.
 func (r *formReader) version(known byte) {
 	if v := r.byte(); v != known {
-		r.fail(fmt.Errorf("it is of version %d, and %d is known", v, known))
+		r.fail(fmt.Errorf("version %d; this program reads version %d", v, known))
 	}
 }
 
@@ -294,7 +289,7 @@ func (r *formReader) time() time.Time {
 		return time.Time{}
 	}
 	if nanos > 999_999_999 {
-		r.fail(errors.New("a time has too many nanoseconds"))
+		r.fail(errors.New("time has a second or more of nanoseconds"))
 	}
 	return time.Unix(seconds, int64(nanos)).UTC()
 }
@@ -315,10 +310,10 @@ func (r *formReader) scopes() []events.Scope {
 	return list
 }
 
-// end returns the first error. What is left over is one.
+// end returns the first error. Unread bytes are an error too.
 func (r *formReader) end() error {
 	if len(r.rest) > 0 {
-		r.fail(fmt.Errorf("%d bytes too many", len(r.rest)))
+		r.fail(fmt.Errorf("%d bytes follow the end", len(r.rest)))
 	}
 	return r.err
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Resident returns what is held in memory, the zero value where nothing is.
+// Resident returns the statistics of the resident table, the zero value if there is
+// none.
 func (p *Projector) Resident() resident.Stats {
 	if p.table == nil {
 		return resident.Stats{}
@@ -21,7 +22,7 @@ func (p *Projector) Resident() resident.Stats {
 	return p.table.Stats()
 }
 
-// residentForms reads what the table is given, which is what stands in records.
+// residentForms parses the parts of a stored record for the table.
 var residentForms = resident.Parse{
 	Scopes: parseScopes, Constraints: parseConstraints,
 	Issuer: func(b []byte) events.AccountID { return issuerFrom([16]byte(b)) },
@@ -32,8 +33,8 @@ func parseConstraints(b []byte) (*events.Constraints, error) {
 	return c, json.Unmarshal(b, c)
 }
 
-// residentSecret returns a secret's record as the table takes it. It is good for
-// as long as the record's bytes.
+// residentSecret converts the stored record of a secret for the table. The result
+// refers to value.
 func residentSecret(d events.Digest, value []byte) (*resident.Secret, error) {
 	f, err := splitRecord(value)
 	if err != nil {
@@ -47,17 +48,17 @@ func residentSecret(d events.Digest, value []byte) (*resident.Secret, error) {
 	}, nil
 }
 
-// storedSecret is a record that a transaction wrote.
+// storedSecret is the record of a secret that a transaction wrote.
 type storedSecret struct {
 	digest events.Digest
 	value  []byte
 }
 
-// show puts what a stage changed into the table, all at once.
-func (s *stage) show(t *resident.Table) (err error) {
+// updateTable puts the changes into the table, in one update.
+func (s *changeset) updateTable(t *resident.Table) (err error) {
 	t.Update(func(w resident.Writer) {
 		for _, a := range s.accounts {
-			if a.Version > s.from.position { // else it was only looked at
+			if a.Version > s.from.position { // else it was only read
 				w.SetAccount(a)
 			}
 		}
@@ -76,10 +77,10 @@ func (s *stage) show(t *resident.Table) (err error) {
 	return err
 }
 
-// fill reads all secrets, verifies each one's check value and that they are those
-// the cursor speaks of, and makes the sums and, with a limit, a table of them.
-// The error is [ErrCorrupt] where something is not so.
-func fill(db *badger.DB, m *memory, limit int64) (table *resident.Table, err error) {
+// fill reads all secrets into the range checksums and, unless limit is 0, into a new
+// table. It returns [ErrCorrupt] if a check value is wrong, or if the digest of the
+// secrets is not the one in the cursor.
+func fill(db *badger.DB, m *state, limit int64) (table *resident.Table, err error) {
 	tx := db.NewTransaction(false)
 	defer tx.Discard()
 	if limit == 0 {
@@ -102,12 +103,12 @@ func fill(db *badger.DB, m *memory, limit int64) (table *resident.Table, err err
 	return table, err
 }
 
-// fill reads the secrets by the first byte of their digests, several bytes at a
-// time. One at a time is put.
-func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
+// fill reads the secrets in parallel, divided by the first byte of their digests. It
+// calls put for one secret at a time.
+func (m *state) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 	var (
-		mu      sync.Mutex // held to put, and to sum up
-		all     uint64     // what the records sum up to
+		mu      sync.Mutex // guards m.sums, all and put
+		all     uint64     // sum of the check values
 		workers sync.WaitGroup
 		firsts  = make(chan byte, 256)
 		failed  = make(chan error, 256)
@@ -116,7 +117,7 @@ func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 		firsts <- byte(first)
 	}
 	close(firsts)
-	one := func(key, value []byte) error {
+	visit := func(key, value []byte) error {
 		d, err := digestIn(key)
 		if err != nil {
 			return err
@@ -125,17 +126,17 @@ func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 		if err != nil {
 			return err
 		}
-		change := sumChange{rangeOf(&d), checkValue(key, value)}
+		change := bucketChange{bucketOf(&d), checkValue(key, value)}
 		mu.Lock()
 		defer mu.Unlock()
 		m.sums.add(change)
-		all += change.by
+		all += change.delta
 		return put(s)
 	}
 	for range runtime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for first := range firsts {
-				if err := each(tx, append([]byte(prefixDigest), schemeSHA256, first), nil, one); err != nil {
+				if err := each(tx, append([]byte(prefixDigest), schemeSHA256, first), nil, visit); err != nil {
 					failed <- err
 					return
 				}
@@ -148,13 +149,8 @@ func (m *memory) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 		return err
 	}
 	if all != m.cursor.secrets {
-		return fmt.Errorf(
-			"%w: at position %d its secrets have the digest %s, and should have %s",
-			ErrCorrupt,
-			m.cursor.position,
-			events.IndexDigest(all),
-			events.IndexDigest(m.cursor.secrets),
-		)
+		return fmt.Errorf("%w: at position %d its secrets have the digest %s, want %s", ErrCorrupt,
+			m.cursor.position, events.IndexDigest(all), events.IndexDigest(m.cursor.secrets))
 	}
 	return nil
 }

@@ -28,9 +28,9 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 	// applyOnce does.
 	commit := func() (rest func()) {
 		at := log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("admin:site/1")})
-		var s *stage
+		var s *changeset
 		if err := p.db.View(func(tx *badger.Txn) error {
-			s = newStage(tx, p.mem, p.table, nil)
+			s = newChangeset(tx, p.state, p.table, nil)
 			m := log.Messages[at-1]
 			e, err := events.DecodeMessage(m)
 			if err != nil {
@@ -46,7 +46,7 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		return func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			if err := p.takeLocked(s); err != nil {
+			if err := p.publishLocked(s); err != nil {
 				t.Error(err)
 			}
 		}

@@ -26,7 +26,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
-// lockFolder takes a folder for this process until the file is closed.
+// lockFolder locks a folder until the returned file is closed. It returns ErrInUse
+// if the folder is locked.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -43,12 +44,11 @@ func lockFolder(dir string) (*os.File, error) {
 	return nil, err
 }
 
-// checkFiles reads Badger's files before Badger does, for the damage that it
-// does not report. Over some in a table it ends the process, because it meets
-// it in a goroutine of its own. In the log of a memtable it drops what comes
-// after, which is right for the last log; but where another one, or a cursor
-// that the manifest does not cover, stands behind it, the index would have a
-// hole and a position past it.
+// checkFiles verifies Badger's files before Badger opens them, because Badger does
+// not report all damage as an error. Some damage in a table kills the process: a
+// goroutine of Badger meets it and panics. If the log of a memtable is damaged,
+// Badger drops its rest. That is right only for the last log. If a later log or
+// table follows, the index would lack events before its position.
 func checkFiles(dir string) error {
 	end, err := checkTables(dir)
 	if err != nil {
@@ -57,12 +57,12 @@ func checkFiles(dir string) error {
 	return checkLogs(dir, end)
 }
 
-// checkTables verifies every checksum of every table that the manifest names,
-// and returns the number of the last transaction in them.
+// checkTables verifies all checksums of the tables in the manifest, and returns the
+// number of the last transaction in them.
 func checkTables(dir string) (end uint64, err error) {
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil // Badger removes tables that no manifest names
+		return 0, nil // Badger removes tables that are in no manifest
 	}
 	if err != nil {
 		return 0, err
@@ -90,9 +90,9 @@ func checkTables(dir string) (end uint64, err error) {
 	return end, nil
 }
 
-// checkTable verifies a table: blocks, index, length of the index, checksum of
-// the index, length of the checksum. A block ends in its checksum and that
-// one's length.
+// checkTable verifies a table and returns the number of its last transaction. A
+// table consists of the blocks, the index, its length, its checksum, and the length
+// of the checksum. A block ends with its checksum and the length of that.
 func checkTable(b []byte) (last uint64, err error) {
 	rest, sum, err := cutTail(b)
 	if err != nil {
@@ -111,7 +111,7 @@ func checkTable(b []byte) (last uint64, err error) {
 		blocks.Offsets(&at, i)
 		from, to := uint64(at.Offset()), uint64(at.Offset())+uint64(at.Len())
 		if to > uint64(len(b)) {
-			return 0, errors.New("cut short")
+			return 0, errors.New("truncated")
 		}
 		block, sum, err := cutTail(b[from:to])
 		if err != nil {
@@ -124,30 +124,30 @@ func checkTable(b []byte) (last uint64, err error) {
 	return blocks.MaxVersion(), nil
 }
 
-// cutTail cuts off the part of b whose length stands in b's last four bytes.
+// cutTail splits off the last part of b, whose length is in the last four bytes.
 func cutTail(b []byte) (rest, part []byte, err error) {
 	n := len(b) - 4
 	if n < 0 || uint64(binary.BigEndian.Uint32(b[n:])) > uint64(n) {
-		return nil, nil, errors.New("a length does not fit")
+		return nil, nil, errors.New("a part is longer than the data")
 	}
 	at := n - int(binary.BigEndian.Uint32(b[n:]))
 	return b[:at], b[at:n], nil
 }
 
-// verify compares b with a checksum in its stored form.
+// verify verifies b against a checksum in its stored form.
 func verify(b, stored []byte) error {
 	var sum pb.Checksum
 	if err := proto.Unmarshal(stored, &sum); err != nil {
 		return err
 	}
-	if sum.Algo != pb.Checksum_CRC32C { // the one that Badger writes
-		return errors.New("checksum of another kind")
+	if sum.Algo != pb.Checksum_CRC32C { // Badger writes no other
+		return errors.New("checksum is not CRC-32C")
 	}
 	return y.VerifyChecksum(b, &sum)
 }
 
-// checkLogs reports transactions that are missing between the tables, which
-// reach up to end, and the logs of memtables.
+// checkLogs returns an error if transactions are missing before the log of a
+// memtable. The tables hold the transactions up to end.
 func checkLogs(dir string, end uint64) error {
 	names, err := filepath.Glob(filepath.Join(dir, "*.mem"))
 	if err != nil {
@@ -159,8 +159,7 @@ func checkLogs(dir string, end uint64) error {
 		if err != nil {
 			return err
 		}
-		// Every change of this index is a transaction of its own, and they
-		// are numbered without a gap.
+		// The numbers of the index's transactions have no gaps.
 		if first > end+1 {
 			return fmt.Errorf("%w: transactions %d to %d are missing before %s", ErrCorrupt, end+1, first-1, name)
 		}
@@ -177,19 +176,19 @@ func logNumber(name string) int {
 	return n
 }
 
-// How Badger writes the log of a memtable.
+// Badger's format of the log of a memtable.
 const (
 	logHeader  = 20
 	metaTxn    = 1 << 6 // an entry of a transaction
-	metaTxnEnd = 1 << 7 // the entry behind a transaction's last
+	metaTxnEnd = 1 << 7 // the end of a transaction
 	maxLogKey  = 1 << 16
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// transactions returns the numbers of the first and last transaction of a
-// memtable's log that Badger will find, 0 where it has none. Like Badger, it
-// stops at the first entry that is not whole.
+// transactions returns the numbers of the first and last transaction that Badger
+// will find in the log of a memtable, 0 if it finds none. Like Badger, it stops at
+// the first damaged entry.
 func transactions(name string) (first, last uint64, err error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -200,7 +199,7 @@ func transactions(name string) (first, last uint64, err error) {
 	if _, err := r.Discard(logHeader); err != nil {
 		return 0, 0, nil
 	}
-	var open uint64 // transaction whose end has not come yet
+	var open uint64 // the current transaction, 0 between two
 	for {
 		meta, number, ok := readEntry(r)
 		switch {
@@ -219,11 +218,11 @@ func transactions(name string) (first, last uint64, err error) {
 	}
 }
 
-// readEntry reads an entry: meta, user's meta, lengths of key and value, expiry,
-// key, value, CRC-32C. A key ends in its transaction's number, counted down
-// from the largest. It returns false where the entry is not whole.
+// readEntry reads an entry: meta, user meta, lengths of key and value, expiry, key,
+// value, CRC-32C. The key ends with the number of its transaction, counted down from
+// the largest. readEntry returns false if the entry is damaged.
 func readEntry(r *bufio.Reader) (meta byte, number uint64, ok bool) {
-	s := &summed{r: r}
+	s := &crcReader{r: r}
 	meta, err := s.ReadByte()
 	if err != nil {
 		return 0, 0, false
@@ -255,19 +254,19 @@ func readEntry(r *bufio.Reader) (meta byte, number uint64, ok bool) {
 	return meta, math.MaxUint64 - binary.BigEndian.Uint64(key[len(key)-8:]), true
 }
 
-// summed is a reader that sums up what it gave.
-type summed struct {
+// crcReader computes the CRC-32C of the bytes that it reads.
+type crcReader struct {
 	r   *bufio.Reader
 	sum uint32
 }
 
-func (s *summed) Read(p []byte) (int, error) {
+func (s *crcReader) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
 	s.sum = crc32.Update(s.sum, castagnoli, p[:n])
 	return n, err
 }
 
-func (s *summed) ReadByte() (byte, error) {
+func (s *crcReader) ReadByte() (byte, error) {
 	b, err := s.r.ReadByte()
 	if err == nil {
 		s.sum = crc32.Update(s.sum, castagnoli, []byte{b})

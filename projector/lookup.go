@@ -11,12 +11,11 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Lookup returns the record of a secret. A digest that was never seen is
-// [ErrNotFound]. An error that is [ErrCorrupt] also stops the projector: where
-// one record is wrong, others may be.
+// Lookup returns the record of a secret from Badger, or [ErrNotFound]. [ErrCorrupt]
+// also stops the projector, because other records may be wrong too.
 //
-// The record of a secret that has not ended is the newest there is (see sums),
-// which takes reading its neighbours too, where it has some.
+// Unless the secret has ended, Lookup verifies that the record is its newest version
+// (see rangeChecksums). For that it reads the other records in the secret's bucket.
 func (p *Projector) Lookup(d events.Digest) (Record, error) {
 	var r Record
 	var check uint64
@@ -33,27 +32,27 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 		return r, err
 	case !found:
 		return r, ErrNotFound
-	case r.State.ended(): // it is good for nothing, and for ever
+	case r.State.ended(): // no newer version can be valid
 		return r, nil
 	}
-	if _, sum := p.sumOf(rangeOf(&d)); sum == check { // it is alone
+	if _, sum := p.bucketSum(bucketOf(&d)); sum == check { // the only record in its bucket
 		return r, nil
 	}
 	return p.lookupVerified(d)
 }
 
-// Found is what a check needs to know of a secret, all of it as of one position.
-// Its account and its policy are always there.
+// Found holds the facts that a check needs about a secret, as of one position. Its
+// Account and Policy are never nil.
 type Found resident.Found
 
-// Is reports whether the secret is in a state.
+// Is reports whether the secret is in state s.
 func (f *Found) Is(s RecordState) bool { return RecordState(f.State) == s }
 
-// Inherit reports whether the token has all that its account has.
+// Inherit reports whether the token has all grants of its account.
 func (f *Found) Inherit() bool { return f.Flags&flagInherit != 0 }
 
-// IssuedBy returns the account that made the secret, empty for none. It
-// allocates nothing.
+// IssuedBy returns the account that issued the secret, empty for none. It does not
+// allocate.
 func (f *Found) IssuedBy() events.AccountID {
 	if f.Issuer != nil {
 		return *f.Issuer
@@ -64,17 +63,17 @@ func (f *Found) IssuedBy() events.AccountID {
 // Plain reports whether the secret has neither prefix nor checksum.
 func (f *Found) Plain() bool { return f.Flags&flagPlain != 0 }
 
-// Record returns what was found as [Projector.Lookup] does.
+// Record returns the record that [Projector.Lookup] would return.
 func (f *Found) Record() Record {
 	return Record{
 		Token: events.TokenIDFrom(f.Token), Account: f.Account.ID, App: f.App, IssuedBy: f.IssuedBy(),
 		State: RecordState(f.State), Inherit: f.Inherit(), Plain: f.Plain(),
-		Created: fromNanos(f.Created), Expires: fromNanos(f.Expires), Until: fromNanos(f.Until),
+		Created: TimeOf(f.Created), Expires: TimeOf(f.Expires), Until: TimeOf(f.Until),
 		Scopes: f.Scopes.List(), Constraints: f.Constraints, CreatedIn: f.CreatedIn, Version: f.Version,
 	}
 }
 
-// foundOf is the reverse of Record.
+// foundOf returns the Found of a record, its account and the policy.
 func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Position) Found {
 	f := Found{
 		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
@@ -94,11 +93,11 @@ func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Posi
 	return f
 }
 
-// Find returns what a check needs to know of a secret. A check that took the
-// token from one place in the log and its account from another could say yes
-// where no state of the log ever did. With [ErrNotFound] comes the position at
-// which there was no such secret. Any other error means that the index does not
-// answer, as does one that has stopped.
+// Find returns the facts that a check needs about a secret. They are all as of one
+// position: with a token as of one position and its account as of another, a check
+// could allow what no state of the log allows. With [ErrNotFound], Position is that
+// at which the secret did not exist. Find returns other errors if the index is
+// corrupt or has stopped.
 func (p *Projector) Find(d events.Digest) (Found, error) {
 	if f, known, err := p.FindResident(d); known {
 		return f, err
@@ -106,10 +105,9 @@ func (p *Projector) Find(d events.Digest) (Found, error) {
 	return p.findStored(d)
 }
 
-// FindResident is Find from memory alone. Where that does not know the secret,
-// and does not know that there is none, it returns false. It takes no lock and
-// allocates nothing, and may be called when the index is closed, which is then
-// the error.
+// FindResident is Find without disk access. It returns false if only Badger knows
+// whether the secret exists. It takes no lock and does not allocate. It may be
+// called after Close, and then returns an error.
 func (p *Projector) FindResident(d events.Digest) (f Found, known bool, err error) {
 	if p.table == nil {
 		return f, false, nil
@@ -137,15 +135,15 @@ func (p *Projector) findStored(d events.Digest) (Found, error) {
 			return Found{}, err
 		}
 		p.mu.RLock()
-		account, policy, at := p.mem.accounts[r.Account], p.mem.policy, p.mem.cursor.position
+		account, policy, at := p.state.accounts[r.Account], p.state.policy, p.state.cursor.position
 		failed, advanced := p.failed, p.advanced
 		p.mu.RUnlock()
 		switch {
 		case failed != nil:
 			return Found{}, fmt.Errorf("the index has stopped: %w", failed)
-		case at != before: // the record may be older than the rest
+		case at != before: // retry: the record may be older than the account
 		case r.Version > at:
-			// The record is newer than the rest: its commit is in Badger and
+			// The record is newer than the account. Its commit is in Badger and
 			// will be in memory next.
 			<-advanced
 		case err != nil:
@@ -158,7 +156,8 @@ func (p *Projector) findStored(d events.Digest) (Found, error) {
 	}
 }
 
-// orphan stops the projector over a token without an account.
+// errMissingAccount stops the projector because a token has no account, and returns
+// the error.
 func (p *Projector) errMissingAccount(id events.TokenID) error {
 	err := fmt.Errorf("%w: the account of token %s is missing", ErrCorrupt, id)
 	p.fail(err)
@@ -169,30 +168,29 @@ func (p *Projector) errMissingAccount(id events.TokenID) error {
 func (p *Projector) Account(id events.AccountID) (*events.Account, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	a, ok := p.mem.accounts[id]
+	a, ok := p.state.accounts[id]
 	if !ok {
 		return nil, ErrNotFound
 	}
 	return a, nil
 }
 
-// Policy returns the policy in force. It has an error for those who read
-// through something that may not have an index; a projector has none.
+// Policy returns the current policy. The error is always nil; other implementations
+// of this method may not have an index.
 func (p *Projector) Policy() (events.PolicyState, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.mem.policy, nil
+	return p.state.policy, nil
 }
 
 // Epoch returns the epoch of the log, empty before its first event.
 func (p *Projector) Epoch() string {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.mem.cursor.epoch
+	return p.state.cursor.epoch
 }
 
-// Dump writes every key and value in order, for comparing indexes byte for
-// byte.
+// Dump writes all keys and values in order, to compare two indexes byte for byte.
 func (p *Projector) Dump(w io.Writer) error {
 	return p.view(func(tx *badger.Txn) error {
 		return each(tx, nil, nil, func(key, value []byte) error {
@@ -202,7 +200,7 @@ func (p *Projector) Dump(w io.Writer) error {
 	})
 }
 
-// view reads the index and stops the projector where it turns out corrupt.
+// view reads the index. If that finds the index corrupt, it stops the projector.
 func (p *Projector) view(read func(*badger.Txn) error) error {
 	err := p.db.View(read)
 	if isCorrupt(err) {

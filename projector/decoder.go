@@ -8,27 +8,27 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// decodeChunk is how many messages are decoded at a time.
+// decodeChunk is the number of messages that a worker decodes at a time.
 const decodeChunk = 64
 
-// decoding is a batch that is decoded while it is applied. A few messages are
-// decoded where they are applied.
-type decoding struct {
+// decoder decodes the messages of a batch in parallel, ahead of the fold. Batches
+// of up to decodeChunk messages are decoded by the fold itself.
+type decoder struct {
 	messages []events.Message
-	chunks   []decodedChunk // nil where they are few
-	next     atomic.Int64   // the chunk that nobody has taken yet
+	chunks   []decodedChunk // nil for a small batch
+	next     atomic.Int64   // the next chunk for a worker
 	workers  sync.WaitGroup
 }
 
 type decodedChunk struct {
-	done   chan struct{} // closed when it is decoded
+	done   chan struct{} // closed when the chunk is decoded
 	events []*events.Event
 	err    error // of the message after the last of events
 }
 
-// decodeAhead begins to decode. The caller calls stop at last.
-func decodeAhead(messages []events.Message) *decoding {
-	d := &decoding{messages: messages}
+// newDecoder starts a decoder. The caller must call stop in the end.
+func newDecoder(messages []events.Message) *decoder {
+	d := &decoder{messages: messages}
 	if len(messages) <= decodeChunk {
 		return d
 	}
@@ -42,7 +42,7 @@ func decodeAhead(messages []events.Message) *decoding {
 	return d
 }
 
-func (d *decoding) work() {
+func (d *decoder) work() {
 	for {
 		n := int(d.next.Add(1)) - 1
 		if n >= len(d.chunks) {
@@ -63,9 +63,9 @@ func (d *decoding) work() {
 	}
 }
 
-// event returns a message decoded. It is not changed by whoever applies it, who
-// may ask for it again.
-func (d *decoding) event(i int) (*events.Event, error) {
+// event returns the event of message i. The caller must not change it, and may ask
+// for it again.
+func (d *decoder) event(i int) (*events.Event, error) {
 	if d.chunks == nil {
 		return events.DecodeMessage(d.messages[i])
 	}
@@ -77,8 +77,8 @@ func (d *decoding) event(i int) (*events.Event, error) {
 	return c.events[i%decodeChunk], nil
 }
 
-// stop ends the work, whether or not all is decoded.
-func (d *decoding) stop() {
+// stop stops the workers and waits for them.
+func (d *decoder) stop() {
 	d.next.Store(int64(len(d.chunks)))
 	d.workers.Wait()
 }
