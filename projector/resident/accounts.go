@@ -9,20 +9,18 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Account is what a check needs to know of an account, without a look at the
-// account itself, which is of a size that no cache has room for.
+// Account holds the facts that most checks need about an account. They need not read
+// the account itself, which is too large for a cache.
 type Account struct {
-	*events.Account                  // nil where it was never set
-	Granted         *events.ScopeSet // its grants
-	// NotBeforeNano is NotBefore as [Instant] has it, and Until is TokensUntil. Good
-	// is false if the account is suspended or erased.
-	NotBeforeNano int64
-	Until         events.Position
-	Good          bool
+	*events.Account                  // nil if the account was never set
+	Granted         *events.ScopeSet // Account.Grants
+	NotBeforeNano   int64            // Instant(Account.NotBefore)
+	Until           events.Position  // Account.TokensUntil
+	Good            bool             // neither suspended nor erased
 }
 
-// NewAccount returns what a table holds of an account, which must not change
-// any more.
+// NewAccount returns the Account of an account. The caller must not change a
+// afterwards.
 func NewAccount(a *events.Account) Account {
 	return Account{
 		Account:       a,
@@ -35,22 +33,20 @@ func NewAccount(a *events.Account) Account {
 
 func good(a *events.Account) bool { return !a.Suspended && !a.Erased }
 
-// Policy is the policy with what a check compares with times.
+// Policy is the policy with a time in the form that checks compare.
 type Policy struct {
 	events.PolicyState
-	NotBeforeNano int64 // NotBefore, as [Instant] has it
+	NotBeforeNano int64 // Instant(NotBefore)
 }
 
-// NewPolicy returns what a table holds of a policy, which must not change any
-// more.
+// NewPolicy returns the Policy of a policy. The caller must not change p afterwards.
 func NewPolicy(p *events.PolicyState) *Policy {
 	return &Policy{PolicyState: *p, NotBeforeNano: Instant(p.NotBefore)}
 }
 
-// Instant returns a time to compare times of [Found] with: nanoseconds of Unix
-// time, 0 for none. What lies before 1970 is the first instant after it, and what
-// is too late for nanoseconds the last one that is not: no time of Found lies
-// outside.
+// Instant converts a time for comparison with the times of [Found]: nanoseconds of
+// Unix time, 0 for the zero time. Times before 1970 become 1, and times too late for
+// an int64 its maximum. All times of Found lie between these.
 func Instant(t time.Time) int64 {
 	switch {
 	case t.IsZero():
@@ -63,28 +59,27 @@ func Instant(t time.Time) int64 {
 	return max(1, t.UnixNano())
 }
 
-// accounts holds the accounts of secrets by number. They are never forgotten.
-// Their cells are in chunks that never move.
+// accounts holds the accounts by number, and never removes them. Their cells are in
+// chunks that never move.
 type accounts struct {
 	dir atomic.Pointer[[]*cells]
 
-	// What only the writer knows.
+	// Only the writer uses these.
 	numbers map[[16]byte]uint32
-	grants  shared[events.ScopeSet] // so that accounts with the same have one set
+	grants  shared[events.ScopeSet] // accounts with the same grants share one set
 }
 
-// cell is an account: half a line of a cache, and what a check needs to read of
-// it.
+// cell holds an account in half a cache line.
 type cell struct {
 	until   atomic.Uint64 // TokensUntil
-	state   atomic.Uint64 // number of the grants, and above it cellGood and cellBefore
+	state   atomic.Uint64 // number of the grants, with cellGood and cellBefore
 	granted atomic.Pointer[events.ScopeSet]
 	account atomic.Pointer[events.Account]
 }
 
 const (
 	cellGood   = 1 << 32
-	cellBefore = 1 << 33 // the account has a NotBefore, which is read there: few have
+	cellBefore = 1 << 33 // the account has a NotBefore; few do, so it is read from there
 	cellsShift = 8
 	cellsChunk = 1 << cellsShift
 )
@@ -97,8 +92,7 @@ func (s *accounts) init() {
 	s.grants.init()
 }
 
-// at returns a cell, nil where the number was not given out when the reader
-// looked.
+// at returns the cell of a number, nil if the reader does not see its chunk yet.
 func (s *accounts) at(n uint32) *cell {
 	dir := *s.dir.Load()
 	if c := n >> cellsShift; int(c) < len(dir) {
@@ -107,7 +101,7 @@ func (s *accounts) at(n uint32) *cell {
 	return nil
 }
 
-// number returns an account's number, and gives it one where it has none.
+// number returns the number of an account, and allocates one if necessary.
 func (s *accounts) number(id [16]byte) uint32 {
 	if n, ok := s.numbers[id]; ok {
 		return n
@@ -115,7 +109,7 @@ func (s *accounts) number(id [16]byte) uint32 {
 	n := uint32(len(s.numbers))
 	s.numbers[id] = n
 	if dir := *s.dir.Load(); int(n>>cellsShift) == len(dir) {
-		dir = append(dir, new(cells)) // a reader that has the shorter one does not see it
+		dir = append(dir, new(cells)) // not visible to readers of the shorter slice
 		s.dir.Store(&dir)
 	}
 	return n
@@ -123,12 +117,10 @@ func (s *accounts) number(id [16]byte) uint32 {
 
 func (s *accounts) set(a *events.Account) {
 	c := s.at(s.number(a.ID.Bytes()))
-	grants, _ := s.grants.use(
-		[]byte(strings.Join(events.ScopeStrings(a.Grants), "\n")),
-		func([]byte) (*events.ScopeSet, error) {
-			return events.NewScopeSet(a.Grants), nil
-		},
-	)
+	key := []byte(strings.Join(events.ScopeStrings(a.Grants), "\n"))
+	grants, _ := s.grants.use(key, func([]byte) (*events.ScopeSet, error) {
+		return events.NewScopeSet(a.Grants), nil
+	})
 	s.grants.drop(uint32(c.state.Load()))
 	state := uint64(grants)
 	if good(a) {
@@ -143,8 +135,8 @@ func (s *accounts) set(a *events.Account) {
 	c.account.Store(a)
 }
 
-// read returns an account, the zero value where the number was not given out when
-// the reader looked, or the account not set.
+// read returns an account, the zero value if the reader does not see it yet or it was
+// never set.
 func (s *accounts) read(n uint32) (a Account) {
 	if c := s.at(n); c != nil {
 		state := c.state.Load()

@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spare are arenas that were given back, all zeros. Their addresses are kept for
-// the next table, so they never come to be something else's.
+// spare holds freed arenas, which are all zeros. The next table uses them; their
+// addresses are never unmapped.
 var spare struct {
 	sync.Mutex
 	arenas []*arena
 }
 
-// newArena returns an arena of zeros, in huge pages where the kernel has them:
-// with small ones, finding a record's page takes as long as reading the record. It
-// returns nil where there is no memory to be had.
+// newArena returns a zeroed arena, in huge pages if the kernel has them: with small
+// pages, the page lookup takes as long as reading a record. It returns nil if there
+// is no memory.
 func newArena() *arena {
 	spare.Lock()
 	defer spare.Unlock()
@@ -35,11 +35,11 @@ func newArena() *arena {
 	return (*arena)(unsafe.Pointer(unsafe.SliceData(b)))
 }
 
-// freeArena gives an arena's memory back to the system. Nobody uses it any more.
+// freeArena returns the memory of an unused arena to the system.
 func freeArena(a *arena) {
 	b := unsafe.Slice((*byte)(unsafe.Pointer(a)), unsafe.Sizeof(*a))
 	if err := unix.Madvise(b, unix.MADV_DONTNEED); err != nil {
-		return // it may not be all zeros
+		return // leak the arena, which may not be all zeros
 	}
 	spare.Lock()
 	defer spare.Unlock()

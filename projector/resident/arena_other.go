@@ -2,7 +2,7 @@
 
 package resident
 
-// newArena returns nil: all records are in the heap.
+// newArena returns nil, so that all records are in the heap.
 func newArena() *arena { return nil }
 
 func freeArena(*arena) {}

@@ -1,34 +1,33 @@
-// Package resident holds what checks need to know of secrets in memory: a table
-// from digest to record that is made of numbers alone, so that ten million of
-// them cost the collector nothing.
+// Package resident is a table in memory that maps the digest of a secret to the
+// facts that a check needs. Its records are plain numbers, so ten million of them
+// cost the garbage collector nothing.
 //
 // # Promise
 //
-// What one [Table.Find] returns is of one instant: record, account, policy and
-// position are as they were between two calls of [Table.Update]. Readers take no
-// lock and allocate nothing; one that a writer keeps disturbing waits for it to
-// end. The whole digest is compared.
+// The result of [Table.Find] is of one instant: record, account, policy and position
+// are as they were between two calls of [Table.Update]. Find takes no lock and does
+// not allocate; it waits for the writer only if updates disturb it repeatedly. It
+// compares the whole digest.
 //
-// [Absent] is final: there is no such secret, and no disk has to be asked.
-// [OnDisk] means that there may be one which is not held here.
+// [Absent] is final: the secret does not exist, on the disk either. [OnDisk] means
+// that the secret may exist but is not in the table.
 //
-// # What is held
+// # Contents
 //
-// Every secret, those that ended too, up to 67 million of them, 96 bytes each, and
-// 4 bytes for each slot of the hash table, of which three quarters are in use at
-// most. The hash table is 1024 small ones that grow one at a time; records never
-// move. On Linux, those of a table that is not small stand outside the heap, in
-// huge pages. A secret's scopes, constraints and label are held once for all that
-// have the same, counted, and forgotten with the last of them.
+// The table holds all secrets, ended ones too, up to 67 million. Each takes 96 bytes,
+// and 4 bytes for each slot of a hash table, of which at most three quarters are in
+// use. There are 1024 hash tables, which grow one at a time. Records never move. On
+// Linux, the records of a large table are outside the heap, in huge pages. Scopes,
+// constraints and labels are stored once for all secrets that have the same, with a
+// reference count.
 //
-// Accounts are never forgotten. What a check needs of one is in a cell of 32
-// bytes beside its grants, which are held once for all accounts that have the
-// same; the account itself is only pointed to.
+// Accounts are never removed. A cell of 32 bytes holds the facts that a check needs
+// about an account. Accounts with the same grants share one set of them.
 //
 // # Limit
 //
-// Once the limit is reached, secrets that ended make room for those that have
-// not; what finds no room is held elsewhere, and its digest goes into a filter,
-// which takes a sixteenth of the limit. The filter says Absent of most secrets
-// that there never were, so that a flood of them is not read from a disk.
+// If the table reaches its limit, ended secrets make room for others. Secrets for
+// which there is no room are only on the disk, and their digests go into a filter
+// that takes a sixteenth of the limit. For most secrets that do not exist, the filter
+// answers Absent, so that a flood of them does not read from the disk.
 package resident

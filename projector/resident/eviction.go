@@ -2,55 +2,53 @@ package resident
 
 import "unsafe"
 
-// size is how many bytes are taken.
+// size returns the size of the table in bytes.
 func (t *Table) size() int64 {
 	n := t.takenBytes()
-	if f := t.away.Load(); f != nil {
+	if f := t.spilled.Load(); f != nil {
 		n += f.bytes()
 	}
 	return n
 }
 
-// takenBytes is what all but the filter takes.
+// takenBytes returns the size without the filter.
 func (t *Table) takenBytes() int64 {
-	return int64(
-		unsafe.Sizeof(*t),
-	) + t.records.bytes() + t.slotBytes + t.apps.bytes + t.scopes.bytes + t.constraints.bytes
+	fixed := int64(unsafe.Sizeof(*t))
+	return fixed + t.records.bytes() + t.slotBytes + t.labels.bytes + t.scopes.bytes + t.constraints.bytes
 }
 
-// mostFilter bounds the filter: a hundred million digests have 20 bits each.
-const mostFilter = 256 << 20
+// maxFilter bounds the filter. With a hundred million digests, it has 20 bits for
+// each.
+const maxFilter = 256 << 20
 
-// filterBytes is the filter's share of the limit. It is kept free until there is
-// a filter.
-func (t *Table) filterBytes() int64 { return min(max(blockBytes, t.limit/16), mostFilter) }
+// filterBytes returns the filter's share of the limit. It is reserved from the start.
+func (t *Table) filterBytes() int64 { return min(max(blockBytes, t.limit/16), maxFilter) }
 
-// full reports whether a digest more would take the table past its limit.
+// full reports whether the digest k would take the table beyond its limit.
 func (t *Table) full(k *key) bool {
 	return t.records.spent() || t.takenBytes()+t.filterBytes()+t.records.growth()+t.shards[k.shard()].growth() > t.limit
 }
 
-// steps is how many records are looked at for one that can go: a writer has
-// readers wait meanwhile.
-const steps = 64
+// maxSteps bounds the records that evict examines, because readers wait for it.
+const maxSteps = 64
 
-// evict sends secrets that ended away until there is room for a digest, and
-// reports whether there is.
+// evict spills ended secrets until there is room for the digest k, and reports
+// whether there is. It goes through the records in turn (the clock algorithm).
 func (t *Table) evict(k *key) bool {
-	for range steps {
+	for range maxSteps {
 		if t.ended == 0 {
 			return false
 		}
-		t.hand++
-		if t.hand >= t.records.used {
-			t.hand = 0
+		t.clockHand++
+		if t.clockHand >= t.records.used {
+			t.clockHand = 0
 		}
-		r := t.records.at(t.hand)
+		r := t.records.at(t.clockHand)
 		if r.load(wordState)>>flagsShift&flagEnded == 0 {
 			continue
 		}
 		gone := r.key()
-		t.spill(&gone, t.hand, r)
+		t.spill(&gone, t.clockHand, r)
 		if !t.full(k) {
 			return true
 		}
@@ -58,17 +56,17 @@ func (t *Table) evict(k *key) bool {
 	return false
 }
 
-// spill notes that a secret is held elsewhere. Its record, n, is nil where the
-// table holds none.
+// spill adds a digest to the filter of secrets that are only on the disk, and removes
+// its record n from the table. r is nil if it has no record.
 func (t *Table) spill(k *key, n uint32, r *record) {
-	f := t.away.Load()
+	f := t.spilled.Load()
 	if f == nil {
 		f = newFilter(t.filterBytes())
-		t.away.Store(f)
+		t.spilled.Store(f)
 	}
 	if r != nil || !f.has(k) {
 		f.add(k)
-		t.stats.away.Add(1)
+		t.stats.spilled.Add(1)
 	}
 	if r == nil {
 		return
@@ -82,12 +80,12 @@ func (t *Table) spill(k *key, n uint32, r *record) {
 	t.stats.held.Add(-1)
 }
 
-// forget lets go of what a record has in common with others.
+// forget drops the values that a record shares with others.
 func (t *Table) forget(r *record) {
 	if r.load(wordState)>>flagsShift&flagEnded != 0 {
 		t.ended--
 	}
 	t.scopes.drop(uint32(r.load(wordRefs) >> 32))
 	t.constraints.drop(uint32(r.load(wordRefs + 1)))
-	t.apps.drop(uint32(r.load(wordRefs+1) >> 32))
+	t.labels.drop(uint32(r.load(wordRefs+1) >> 32))
 }

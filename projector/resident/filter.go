@@ -5,10 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// filter is a set of digests that says of one that it is in the set where it is,
-// and now and then where it is not: a Bloom filter of blocks of 32 bytes, in
-// each of whose eight words a digest has a bit. At 16 bits a digest it errs once
-// in about a thousand, at 8 once in thirty, and it never fills up.
+// filter is a blocked Bloom filter of digests. A digest has a bit in each of the
+// eight words of one block. At 16 bits for each digest, about one answer in a thousand
+// is a false positive; at 8 bits, one in thirty. Digests can always be added.
 type filter struct {
 	blocks []block
 	mask   uint64
@@ -18,7 +17,8 @@ type block [8]uint32
 
 const blockBytes = 32
 
-// newFilter returns one that takes as many bytes, or a little less.
+// newFilter returns a filter of the largest power of two of bytes up to the given
+// number.
 func newFilter(bytes int64) *filter {
 	n := max(1, uint64(bytes)/blockBytes)
 	n = 1 << (bits.Len64(n) - 1)
@@ -27,8 +27,8 @@ func newFilter(bytes int64) *filter {
 
 func (f *filter) bytes() int64 { return int64(len(f.blocks)) * blockBytes }
 
-// bitsOf returns the bit of each word: five bits of the digest each, of those
-// that say neither its block nor its place in the table.
+// bitsOf returns the bit of each word. Each takes five bits of the digest that
+// determine neither its block nor its slot in the table.
 func bitsOf(k *key) (b block) {
 	v := k[3]
 	for i := range b {

@@ -2,20 +2,20 @@ package resident
 
 import "runtime"
 
-// outside is a table's memory outside the heap. It is given back when outside,
-// and so the table, cannot be reached any more: no search that is on its way
-// loses it.
-type outside struct{ rest []chunk }
+// offHeap allocates the chunks of one table, most of them outside the heap. That
+// memory is freed when offHeap becomes unreachable, and with it the table. A reader
+// holds the table, so its memory stays.
+type offHeap struct{ rest []chunk }
 
-// arena is what is taken at a time: three huge pages. All of a huge page is taken
-// with its first byte, so small tables are in the heap.
+// arena is the unit of allocation: three huge pages. A huge page takes all its memory
+// when its first byte is written, so the chunks of small tables are in the heap.
 type arena [64]chunk
 
 const smallChunks = 8
 
-// chunk returns a chunk of zeros for a table that has some.
-func (o *outside) chunk(has int) *chunk {
-	if has < smallChunks {
+// chunk returns a zeroed chunk for a table that has n chunks.
+func (o *offHeap) chunk(n int) *chunk {
+	if n < smallChunks {
 		return new(chunk)
 	}
 	if len(o.rest) == 0 {

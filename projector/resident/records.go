@@ -8,7 +8,7 @@ import (
 // A record is twelve words:
 //
 //	0-3  digest
-//	4-5  token's id
+//	4-5  ID of the token
 //	6    created    7 expires    8 until
 //	9    created in (48 bits), flags (8), state (8)
 //	10   account, scopes (32 bits each)
@@ -27,7 +27,7 @@ const (
 	stateShift  = 56
 	maxPosition = 1<<flagsShift - 1
 
-	// flagEnded marks a secret that is good for nothing any more.
+	// flagEnded marks a secret that is invalid forever.
 	flagEnded = 1 << 7
 )
 
@@ -55,33 +55,32 @@ const (
 
 type chunk [chunkRecords]record
 
-// versions are the positions of the last events about the tokens of a chunk's
-// records. They stand apart, because a check has no use for them: a record keeps
-// to two lines of memory.
+// versions holds the position of the last event about the token of each record in a
+// chunk. It is apart from the records because checks do not read it. So a record
+// stays within two cache lines.
 type versions [chunkRecords]atomic.Uint64
 
-// records are in chunks that never move. One is known by its number.
+// records holds the records by number, in chunks that never move.
 type records struct {
 	dir      atomic.Pointer[[]*chunk]
 	versions atomic.Pointer[[]*versions] // as long as dir, or longer
-	used     uint32                      // numbers ever given out
-	free     []uint32                    // numbers given back
-	outside  *outside                    // most chunks' memory
+	used     uint32                      // numbers allocated so far
+	free     []uint32                    // of those, the free ones
+	offHeap  *offHeap                    // memory of most chunks
 }
 
 func (r *records) init() {
 	r.dir.Store(new([]*chunk))
 	r.versions.Store(new([]*versions))
-	r.outside = new(outside)
+	r.offHeap = new(offHeap)
 }
 
-// version returns the version of a record that [records.at] returned.
+// version returns the version of a record for which [records.at] is not nil.
 func (r *records) version(n uint32) *atomic.Uint64 {
 	return &(*r.versions.Load())[n>>chunkShift][n%chunkRecords]
 }
 
-// at returns a record, nil where the number was not given out when the reader
-// looked.
+// at returns a record, nil if the reader does not see its chunk yet.
 func (r *records) at(n uint32) *record {
 	dir := *r.dir.Load()
 	if c := n >> chunkShift; int(c) < len(dir) {
@@ -90,7 +89,7 @@ func (r *records) at(n uint32) *record {
 	return nil
 }
 
-// take gives out a number.
+// take allocates a number.
 func (r *records) take() uint32 {
 	if last := len(r.free) - 1; last >= 0 {
 		n := r.free[last]
@@ -100,21 +99,22 @@ func (r *records) take() uint32 {
 	n := r.used
 	r.used++
 	if dir := *r.dir.Load(); int(n>>chunkShift) == len(dir) {
-		v := append(*r.versions.Load(), new(versions)) // first: a reader that has the record finds its version
+		// Versions first: a reader that sees a record also sees its version.
+		v := append(*r.versions.Load(), new(versions))
 		r.versions.Store(&v)
-		dir = append(dir, r.outside.chunk(len(dir))) // a reader that has the shorter one does not see it
+		dir = append(dir, r.offHeap.chunk(len(dir))) // not visible to readers of the shorter slice
 		r.dir.Store(&dir)
 	}
 	return n
 }
 
-// home is where the record of a number is looked for. Only the writer calls it.
+// home returns the home slot of a record. Only the writer calls it.
 func (r *records) home(n uint32) uint32 { return homeOf(r.at(n).load(wordDigest + 1)) }
 
-// spent reports whether there is no number to give out.
-func (r *records) spent() bool { return len(r.free) == 0 && r.used > mostNumber }
+// spent reports whether all numbers are in use.
+func (r *records) spent() bool { return len(r.free) == 0 && r.used > maxNumber }
 
-// growth is how many bytes the next take will take.
+// growth returns the number of bytes that the next take allocates.
 func (r *records) growth() int64 {
 	if len(r.free) > 0 || int(r.used>>chunkShift) < len(*r.dir.Load()) {
 		return 0
@@ -122,7 +122,7 @@ func (r *records) growth() int64 {
 	return int64(unsafe.Sizeof(chunk{}) + unsafe.Sizeof(versions{}))
 }
 
-// bytes is what the records take, in whole chunks.
+// bytes returns the size of all chunks.
 func (r *records) bytes() int64 {
 	return int64(len(*r.dir.Load()))*int64(unsafe.Sizeof(chunk{})+unsafe.Sizeof(versions{})+16) + int64(cap(r.free))*4
 }

@@ -5,17 +5,17 @@ import (
 	"sync/atomic"
 )
 
-// shared holds values that many records have in common. A record holds a
-// value's number; 0 stands for none. A value is never changed, and the collector
-// keeps it for a reader that still has it after its number was given to another.
+// shared holds values that many records share. A record holds the number of a value,
+// 0 for none. Values never change. A reader may use a value after its number was
+// reused: the garbage collector keeps it.
 type shared[T any] struct {
 	dir atomic.Pointer[[]atomic.Pointer[T]]
 
-	// What only the writer knows.
+	// Only the writer uses these.
 	byKey map[string]uint32 // stored form -> number
 	kept  []keptValue       // by number
 	free  []uint32          // numbers without a value
-	bytes int64             // about what all of it takes
+	bytes int64             // estimated size of everything
 }
 
 type keptValue struct {
@@ -29,7 +29,7 @@ func (s *shared[T]) init() {
 	s.dir.Store(new(make([]atomic.Pointer[T], 1)))
 }
 
-// at returns a value, nil where the number has none.
+// at returns the value of a number, nil if there is none.
 func (s *shared[T]) at(n uint32) *T {
 	if dir := *s.dir.Load(); int(n) < len(dir) {
 		return dir[n].Load()
@@ -37,8 +37,8 @@ func (s *shared[T]) at(n uint32) *T {
 	return nil
 }
 
-// use returns the number of the value whose stored form is key, and counts one
-// user more. It calls parse for a form that it does not know.
+// use returns the number of the value with the stored form key, and adds a user. If
+// the value is new, use calls parse.
 func (s *shared[T]) use(key []byte, parse func([]byte) (*T, error)) (uint32, error) {
 	if n, ok := s.byKey[string(key)]; ok {
 		s.kept[n].users++
@@ -54,7 +54,7 @@ func (s *shared[T]) use(key []byte, parse func([]byte) (*T, error)) (uint32, err
 	return n, nil
 }
 
-// add gives a number to a key.
+// add allocates a number for a key.
 func (s *shared[T]) add(key string) uint32 {
 	n := uint32(len(s.kept))
 	if last := len(s.free) - 1; last >= 0 {
@@ -77,7 +77,7 @@ func (s *shared[T]) add(key string) uint32 {
 
 func (s *shared[T]) set(n uint32, v *T) { (*s.dir.Load())[n].Store(v) }
 
-// drop counts one user less, and forgets the value with the last one.
+// drop removes a user, and with the last user the value.
 func (s *shared[T]) drop(n uint32) {
 	if n == 0 {
 		return
@@ -93,11 +93,11 @@ func (s *shared[T]) drop(n uint32) {
 	s.free = append(s.free, n)
 }
 
-// cost is about what a value takes: its stored form twice, once more as strings
-// and slices, and what stands around it here.
+// cost estimates the size of a value: its stored form twice, its strings and slices,
+// and its entries here.
 func (*shared[T]) cost(key string) int64 { return 200 + 4*int64(len(key)) }
 
-// numbers returns the numbers in use, for tests.
+// numbers returns the numbers in use. Only tests call it.
 func (s *shared[T]) numbers() []uint32 {
 	var out []uint32
 	for _, n := range s.byKey {

@@ -2,38 +2,37 @@ package resident
 
 import "sync/atomic"
 
-// shardCount is how many hash tables there are. One at a time grows, and the
-// largest of ten million secrets has 16,384 slots.
+// shardCount is the number of hash tables. They grow one at a time. With ten million
+// secrets, the largest has 16,384 slots.
 const (
 	shardCount = 1024
 	firstSlots = 16
 )
 
-// shard returns which hash table a digest belongs to, home where it is looked for
-// there, and tag what of it stands in a slot. A digest is SHA-256 of what a
-// ledger drew at random: each of its bits is as good as any, and nobody chooses
-// which are in the table.
+// shard returns the hash table of a digest, home its home slot there, and tag the
+// part of it that is in the slot. A digest is the SHA-256 of a random secret, so its
+// bits are uniformly distributed and need no further hashing.
 func (k *key) shard() uint64 { return k[0] % shardCount }
 func (k *key) home() uint32  { return homeOf(k[1]) }
 func (k *key) tag() uint32   { return uint32(k[1] >> (64 - tagBits) << tagShift) }
 
-// homeOf returns the home of a digest by its second word.
+// homeOf returns the home slot, given the second word of the digest.
 func homeOf(word uint64) uint32 { return uint32(word) }
 
-// shard is a hash table with linear probing. A slot is the tag and, below it,
-// the record's number plus one; 0 is a free one. The smaller slots are, the more
-// of them are in a cache: a wrong record that is looked at for want of a longer
-// tag costs less.
+// shard is a hash table with linear probing. A slot is 0 if it is free. Otherwise it
+// holds the tag in its upper bits and the record's number plus one below. Slots are
+// small so that more of them fit into a cache. That saves more than a longer tag,
+// with which fewer wrong records would be read.
 type shard struct {
 	slots atomic.Pointer[slots]
-	count uint32 // of slots in use
+	count uint32 // slots in use
 }
 
 const (
-	tagBits    = 6
-	tagShift   = 32 - tagBits
-	mostNumber = 1<<tagShift - 2 // of a record
-	slotBytes  = 4
+	tagBits   = 6
+	tagShift  = 32 - tagBits
+	maxNumber = 1<<tagShift - 2 // of a record
+	slotBytes = 4
 )
 
 type slots struct {
@@ -46,7 +45,7 @@ func newSlots(n int) *slots { return &slots{mask: uint32(n - 1), entries: make([
 // numberOf returns the number of the record in a slot that is in use.
 func numberOf(e uint32) uint32 { return e<<tagBits>>tagBits - 1 }
 
-// insert puts in a slot. There is a free one.
+// insert adds the slot e. There must be a free slot.
 func (s *slots) insert(home, e uint32) {
 	at := home & s.mask
 	for s.entries[at] != 0 {
@@ -55,7 +54,7 @@ func (s *slots) insert(home, e uint32) {
 	atomic.StoreUint32(&s.entries[at], e)
 }
 
-// add puts a record in. It returns how many bytes the hash table grew by.
+// add adds record n. It returns the number of bytes by which the table grew.
 func (sh *shard) add(k *key, n uint32, all *records) (grown int64) {
 	s := sh.slots.Load()
 	grown = sh.growth()
@@ -78,7 +77,7 @@ func (sh *shard) add(k *key, n uint32, all *records) (grown int64) {
 	return grown
 }
 
-// growth is how many bytes the next add will take.
+// growth returns the number of bytes by which the next add grows the table.
 func (sh *shard) growth() int64 {
 	s := sh.slots.Load()
 	switch {
@@ -90,8 +89,7 @@ func (sh *shard) growth() int64 {
 	return 0
 }
 
-// remove takes a record out, and moves those that stand behind it for want of
-// its slot.
+// remove removes record n, and moves later slots forward to close the gap.
 func (sh *shard) remove(k *key, n uint32, all *records) {
 	s := sh.slots.Load()
 	hole := k.home() & s.mask
@@ -105,7 +103,7 @@ func (sh *shard) remove(k *key, n uint32, all *records) {
 			break
 		}
 		home := all.home(numberOf(e)) & s.mask
-		if (at-home)&s.mask >= (at-hole)&s.mask { // it may stand as far ahead as the hole
+		if (at-home)&s.mask >= (at-hole)&s.mask { // its home is not behind the hole
 			atomic.StoreUint32(&s.entries[hole], e)
 			hole = at
 		}

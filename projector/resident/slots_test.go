@@ -7,7 +7,7 @@ import "testing"
 func TestLastNumber(t *testing.T) {
 	for tag := range uint64(1 << tagBits) {
 		k := key{1: tag << (64 - tagBits)}
-		for _, n := range []uint32{0, 1, mostNumber - 1, mostNumber} {
+		for _, n := range []uint32{0, 1, maxNumber - 1, maxNumber} {
 			e := k.tag() | (n + 1)
 			if e == 0 || numberOf(e) != n || e>>tagShift<<tagShift != k.tag() || uint64(e>>tagShift) != tag {
 				t.Fatalf("record %d with tag %d stands as %x", n, tag, e)
@@ -15,9 +15,9 @@ func TestLastNumber(t *testing.T) {
 		}
 	}
 	table := New(unlimited, forms)
-	for _, used := range []uint32{mostNumber, mostNumber + 1} {
+	for _, used := range []uint32{maxNumber, maxNumber + 1} {
 		table.records.used = used
-		if table.records.spent() != (used > mostNumber) {
+		if table.records.spent() != (used > maxNumber) {
 			t.Errorf("after %d numbers it is said that there are no more: %t", used, table.records.spent())
 		}
 	}

@@ -8,89 +8,89 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Answer says what a table knows of a digest.
+// Answer is the kind of result of [Table.Find].
 type Answer uint8
 
 // The answers.
 const (
-	Absent   Answer = iota // there is no such secret
-	InMemory               // it was found in memory
-	OnDisk                 // it may be on the disk
+	Absent   Answer = iota // the secret does not exist
+	InMemory               // the secret is in the table
+	OnDisk                 // the secret is not in the table, but may be on the disk
 )
 
-// Found is what a check needs to know of a secret. Times are nanoseconds of Unix
-// time, 0 for none.
+// Found holds the facts that a check needs about a secret. Times are nanoseconds of
+// Unix time, 0 for none.
 type Found struct {
 	Token                   [16]byte
 	Created, Expires, Until int64
 	CreatedIn, Version      events.Position // of the first and the last event about the token
 	State, Flags            uint8
 	App                     string
-	Issuer                  *events.AccountID // nil for the account itself
+	Issuer                  *events.AccountID // nil for the token's account
 	Scopes                  *events.ScopeSet
 	Constraints             *events.Constraints // nil for none
 	Account                 Account
-	Policy                  *Policy         // nil where it was never set
-	Position                events.Position // that all of this is of
+	Policy                  *Policy         // nil if no policy was set
+	Position                events.Position // of all these facts
 }
 
-// Table holds secrets. One goroutine at a time updates it; any may read.
+// Table maps digests to secrets. Its methods may be called concurrently.
 type Table struct {
 	limit     int64
 	parse     Parse
 	readLabel func([]byte) (*label, error)
 
-	// A reader goes without a lock: it notes the sequence, reads, and starts
-	// over where the sequence went on meanwhile. All that readers and writers
-	// share is read and written atomically, so what is read in between may be of
-	// two instants, and is then not used.
+	// The table is a seqlock. A reader takes no lock: it reads seq, then the
+	// record, and retries if seq has changed meanwhile. Readers and writers access
+	// shared memory atomically, so a read beside an update is safe but may mix two
+	// instants. Its result is not used.
 	seq atomic.Uint64 // odd during an update
-	mu  sync.RWMutex  // held by an update, and by readers that had no luck
+	mu  sync.RWMutex  // held by updates, and by readers that gave up retrying
 
 	position atomic.Uint64
 	policy   atomic.Pointer[Policy]
 
 	shards  [shardCount]shard
 	records records
-	away    atomic.Pointer[filter] // digests that are held elsewhere; nil while there are none
+	spilled atomic.Pointer[filter] // digests of secrets that are only on the disk; nil if there are none
 
 	accounts    accounts
-	apps        shared[label]
+	labels      shared[label]
 	scopes      shared[events.ScopeSet]
 	constraints shared[events.Constraints]
 
-	ended     int64  // guarded by mu; secrets held that ended
-	hand      uint32 // guarded by mu; the record at which the search for one of them goes on
-	slotBytes int64  // guarded by mu; what all hash tables take
-	labelKey  []byte // guarded by mu; where a label's stored form is put together
+	ended     int64  // guarded by mu; ended secrets in the table
+	clockHand uint32 // guarded by mu; the record at which evict continues
+	slotBytes int64  // guarded by mu; size of all hash tables
+	labelKey  []byte // guarded by mu; scratch space for the stored form of a label
 	stats     counts
 }
 
-// Parse reads stored forms.
+// Parse parses stored forms.
 type Parse struct {
 	Scopes      func([]byte) ([]events.Scope, error)
 	Constraints func([]byte) (*events.Constraints, error)
 	Issuer      func([]byte) events.AccountID
 }
 
-// counts are what Stats tells.
-type counts struct{ held, ended, away, bytes atomic.Int64 }
+// counts are the figures of Stats.
+type counts struct{ held, ended, spilled, bytes atomic.Int64 }
 
-// Stats says what a table holds.
+// Stats are the statistics of a table.
 type Stats struct {
-	Secrets int64 // held
-	Ended   int64 // of those, the ones that ended
-	OnDisk  int64 // secrets that are on the disk alone
-	Bytes   int64 // taken
-	Limit   int64
+	Secrets int64 // in the table
+	Ended   int64 // ended secrets in the table
+	OnDisk  int64 // secrets that are only on the disk
+	Bytes   int64 // size of the table
+	Limit   int64 // of Bytes
 }
 
-// New returns an empty table that takes up to limit bytes. What accounts take is
-// not counted: they are held anyway.
+// New returns an empty table that takes up to limit bytes. Accounts do not count,
+// because the table never removes them.
 func New(limit int64, parse Parse) *Table {
 	t := &Table{limit: limit, parse: parse, readLabel: labelReader(parse.Issuer)}
 	t.accounts.init()
-	t.apps.init()
+	t.labels.init()
 	t.scopes.init()
 	t.constraints.init()
 	t.records.init()
@@ -98,31 +98,31 @@ func New(limit int64, parse Parse) *Table {
 	return t
 }
 
-// Stats may be called at any time.
+// Stats returns the statistics of the table.
 func (t *Table) Stats() Stats {
 	return Stats{
-		Secrets: t.stats.held.Load(), Ended: t.stats.ended.Load(), OnDisk: t.stats.away.Load(),
+		Secrets: t.stats.held.Load(), Ended: t.stats.ended.Load(), OnDisk: t.stats.spilled.Load(),
 		Bytes: t.stats.bytes.Load(), Limit: t.limit,
 	}
 }
 
-// Position returns what was last set.
+// Position returns the position that was set last.
 func (t *Table) Position() events.Position { return events.Position(t.position.Load()) }
 
-// tries is how often a reader starts over before it waits for the writer.
-const tries = 32
+// maxTries is how often a reader tries before it waits for the writer.
+const maxTries = 32
 
-// Find looks a digest up. Where the answer is not [InMemory], only the policy and
-// the position of f are set.
+// Find looks up a digest. Unless the answer is [InMemory], it sets only the policy
+// and the position of f.
 func (t *Table) Find(d *events.Digest, f *Found) Answer {
 	k := keyOf(d)
-	for range tries {
+	for range maxTries {
 		seq := t.seq.Load()
 		if seq&1 != 0 {
 			continue
 		}
 		a := t.read(&k, f)
-		if t.seq.Load() == seq { // t, and so its memory, is there until here
+		if t.seq.Load() == seq { // this use of t also keeps its off-heap memory until here
 			return a
 		}
 	}
@@ -141,14 +141,13 @@ func keyOf(d *events.Digest) key {
 	}
 }
 
-// read may run beside an update: then what it returns is of no use, but it
-// returns.
+// read may run during an update. Then it still returns, but its result is invalid.
 func (t *Table) read(k *key, f *Found) Answer {
 	f.Position = events.Position(t.position.Load())
 	f.Policy = t.policy.Load()
 	n, r := t.lookup(k)
 	if r == nil {
-		if away := t.away.Load(); away != nil && away.has(k) {
+		if spilled := t.spilled.Load(); spilled != nil && spilled.has(k) {
 			return OnDisk
 		}
 		return Absent
@@ -157,24 +156,20 @@ func (t *Table) read(k *key, f *Found) Answer {
 	binary.LittleEndian.PutUint64(f.Token[8:], r.load(wordToken+1))
 	f.Created, f.Expires, f.Until = int64(r.load(wordCreated)), int64(r.load(wordExpires)), int64(r.load(wordUntil))
 	state, refs, more := r.load(wordState), r.load(wordRefs), r.load(wordRefs+1)
-	f.CreatedIn, f.State, f.Flags = events.Position(
-		state&maxPosition,
-	), uint8(
-		state>>stateShift,
-	), uint8(
-		state>>flagsShift,
-	)&^flagEnded
+	f.CreatedIn = events.Position(state & maxPosition)
+	f.State, f.Flags = uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
 	f.Version = events.Position(t.records.version(n).Load())
 	f.Account, f.Scopes = t.accounts.read(uint32(refs)), t.scopes.at(uint32(refs>>32))
 	f.Constraints = t.constraints.at(uint32(more))
 	f.App, f.Issuer = "", nil
-	if l := t.apps.at(uint32(more >> 32)); l != nil {
+	if l := t.labels.at(uint32(more >> 32)); l != nil {
 		f.App, f.Issuer = l.app, l.issuer
 	}
 	return InMemory
 }
 
-// lookup returns the record of a digest and its number, nil where none is held.
+// lookup returns the number and the record of a digest, nil if it is not in the
+// table.
 func (t *Table) lookup(k *key) (uint32, *record) {
 	s := t.shards[k.shard()].slots.Load()
 	if s == nil {
@@ -182,7 +177,7 @@ func (t *Table) lookup(k *key) (uint32, *record) {
 	}
 	tag := k.tag()
 	at := k.home() & s.mask
-	for range s.entries { // as many as there are: beside an update there may be no free one
+	for range s.entries { // bounded: during an update, a reader may see no free slot
 		e := atomic.LoadUint32(&s.entries[at])
 		if e == 0 {
 			break

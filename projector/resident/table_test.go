@@ -143,7 +143,7 @@ func TestAgainstMap(t *testing.T) {
 			if off := int(st.OnDisk) - (len(want) - got[InMemory]); off < -wrong || off > wrong {
 				t.Errorf("Stats says %d are on disk, and %d are", st.OnDisk, len(want)-got[InMemory])
 			}
-			if limit == unlimited && (got[OnDisk] > 0 || table.away.Load() != nil) {
+			if limit == unlimited && (got[OnDisk] > 0 || table.spilled.Load() != nil) {
 				t.Errorf("%d are on disk without a limit", got[OnDisk])
 			}
 			if limit > base && st.Bytes > limit {
@@ -214,7 +214,7 @@ func consistent(t testing.TB, table *Table) {
 	}
 	check("scopes", users[0], table.scopes.kept, table.scopes.numbers())
 	check("constraints", users[1], table.constraints.kept, table.constraints.numbers())
-	check("apps", users[2], table.apps.kept, table.apps.numbers())
+	check("apps", users[2], table.labels.kept, table.labels.numbers())
 }
 
 // TestDigestsInFull tells digests apart that differ in one bit, wherever it is.

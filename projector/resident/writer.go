@@ -7,28 +7,28 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Secret is a secret as it is stored.
+// Secret is a secret for [Writer.Put].
 type Secret struct {
 	Digest                  events.Digest
 	Token, Account          [16]byte
 	Created, Expires, Until int64 // nanoseconds of Unix time, 0 for none
 	CreatedIn, Version      events.Position
-	State, Flags            uint8 // of the flags, the highest is the table's own
-	// Ended says that the secret is good for nothing any more, and for ever.
+	State, Flags            uint8 // the table uses the highest flag itself
+	// Ended is true if the secret is invalid forever.
 	Ended bool
-	// App, Scopes and Constraints are stored forms: the label as it is, the
-	// others as [Parse] reads them. Empty constraints are none. They are only
-	// read during the call.
+	// App is the label. Scopes and Constraints are stored forms for [Parse]; empty
+	// constraints mean none. Put does not keep these slices.
 	App, Scopes, Constraints []byte
-	// Issuer is the id of the account that made the secret, as [Parse] reads it.
-	// Empty is the token's own account.
+	// Issuer is the account that issued the secret, in the stored form for [Parse].
+	// Empty means the token's account.
 	Issuer []byte
 }
 
 // Writer changes a table.
 type Writer struct{ t *Table }
 
-// Update calls change with a writer. Readers see all that it did, or nothing.
+// Update calls change with a writer. Readers see all its changes at once. One update
+// runs at a time.
 func (t *Table) Update(change func(w Writer)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -39,16 +39,16 @@ func (t *Table) Update(change func(w Writer)) {
 	t.stats.ended.Store(int64(t.ended))
 }
 
-// SetPosition sets the position that the table is of.
+// SetPosition sets the position of the table.
 func (w Writer) SetPosition(at events.Position) { w.t.position.Store(uint64(at)) }
 
-// SetPolicy sets the policy, which must not change any more.
+// SetPolicy sets the policy. The caller must not change it afterwards.
 func (w Writer) SetPolicy(p *events.PolicyState) { w.t.policy.Store(NewPolicy(p)) }
 
-// SetAccount sets an account, which must not change any more.
+// SetAccount sets an account. The caller must not change it afterwards.
 func (w Writer) SetAccount(a *events.Account) { w.t.accounts.set(a) }
 
-// Put sets what is known of a secret. After an error the table is as it was.
+// Put adds or replaces a secret. An error leaves the table unchanged.
 func (w Writer) Put(s *Secret) error {
 	t := w.t
 	k := keyOf(&s.Digest)
@@ -73,7 +73,7 @@ func (w Writer) Put(s *Secret) error {
 	}
 	if len(s.App) > 0 || len(s.Issuer) > 0 {
 		t.labelKey = appendLabel(t.labelKey[:0], s)
-		app, _ = t.apps.use(t.labelKey, t.readLabel) // no error
+		app, _ = t.labels.use(t.labelKey, t.readLabel) // never an error
 	}
 	if r == nil {
 		n = t.records.take()
@@ -83,8 +83,8 @@ func (w Writer) Put(s *Secret) error {
 		}
 		t.slotBytes += t.shards[k.shard()].add(&k, n, &t.records)
 		t.stats.held.Add(1)
-		if f := t.away.Load(); f != nil && f.has(&k) && t.stats.away.Load() > 0 {
-			t.stats.away.Add(-1) // it was elsewhere, or the filter errs
+		if f := t.spilled.Load(); f != nil && f.has(&k) && t.stats.spilled.Load() > 0 {
+			t.stats.spilled.Add(-1) // it was on the disk only, or this is a false positive
 		}
 	} else {
 		t.forget(r)

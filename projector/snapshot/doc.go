@@ -1,33 +1,32 @@
-// Package snapshot carries an index from one node to another, so that a new node
-// reads the tail of the log and not all of it.
+// Package snapshot copies an index from one node to another. A new node installs a
+// snapshot, and then reads only the part of the log behind it.
 //
-// # Form
+// # Format
 //
-// A line of JSON ([Header]), then each record of the index but its cursor in
-// order of key, as length of the key, length of the value (both uvarint), key
-// and value, then the SHA-256 of all before it, then 64 bytes of Ed25519
-// signature over that, made with a ledger's nkey. A domain stands before what is
-// signed ([Message]), so that a signature that the key gave for something else
-// is not one of a snapshot's.
+// A snapshot is a [Header] as one line of JSON, the records of the index without the
+// cursor in order of key, the SHA-256 of everything before it, and 64 bytes of Ed25519
+// signature by a ledger's nkey. A record is the length of the key, the length of the
+// value (both uvarint), the key and the value. The signed message begins with a text
+// for this purpose ([Message]), so a signature that the key made for another purpose
+// is not valid for a snapshot.
 //
 // # Promise
 //
-// [Install] makes a folder that holds the whole index of the header, or none:
-// what was written is read back, its digest compared, and brought to the disk
-// before the folder gets its name. A node then follows the log from there, which
-// has to hold the event of the header's anchor at its position.
+// [Install] creates a folder with the whole index, or no folder. It reads the written
+// index back, compares its digest with the header and syncs it, before it gives the
+// folder its name. The node then follows the log from the header's position. There the
+// log must hold the event whose hash is the header's anchor.
 //
-// # What it rests on
+// # Trust
 //
-// The signature says that a ledger made it, and nothing says that this ledger's
-// index was right. Nodes compare their digests later, and one that differs makes
-// its index anew from the log alone. Whoever runs the servers of the log can have
-// its clients sign what they like when they connect; they can write the log as
-// well.
+// The signature proves that a ledger made the snapshot. It does not prove that the
+// index of this ledger was correct. Nodes compare their digests later, and one that
+// differs rebuilds its index from the log alone. The operators of the log's servers
+// can make a client sign any text when it connects. They can also write to the log.
 //
 // # Store
 //
-// The object store SNAPSHOTS keeps two, in the form of nats.go's object stores.
-// Ledgers write with that ([Publisher]); verifiers, which may not create
-// consumers, read with direct gets alone ([Store]).
+// The object store SNAPSHOTS keeps the two newest snapshots, in the format of
+// nats.go's object stores. Ledgers write it through nats.go ([Publisher]). Verifiers
+// must not create consumers, so they read it with direct gets alone ([Store]).
 package snapshot

@@ -11,27 +11,26 @@ import (
 	"github.com/tokenledger/tokenledger/projector"
 )
 
-// Options say how a snapshot is installed.
+// Options are the options of [Install].
 type Options struct {
 	Wanted
-	// Size is how large it is, for Progress. Zero means that nobody knows.
+	// Size is the size of the snapshot, for Progress. Zero means unknown.
 	Size int64
-	// Progress, if set, is called now and then with how much was read of how
-	// much.
+	// Progress, if set, is called about every MiB with the number of bytes read, and
+	// Size.
 	Progress func(done, total int64)
-	// Reserve is how much disk space has to stay free, as in
-	// [projector.Config].
+	// Reserve is the disk space that must stay free, as in [projector.Config].
 	Reserve uint64
-	// Logger receives what Badger warns of. Nil discards it.
+	// Logger receives warnings of Badger. Nil discards them.
 	Logger *slog.Logger
 }
 
-// partialMark stands behind the name of a folder that is not whole yet.
+// partialMark ends the name of an unfinished folder.
 const partialMark = ".partial"
 
-// Install makes the folder dir, which must not exist, of a snapshot. It holds
-// the whole index, or does not exist: what an earlier process left that was
-// killed on the way is removed.
+// Install creates the folder dir, which must not exist, from a snapshot. Even after a
+// crash, the folder holds the whole index or does not exist. Install deletes the files
+// that a crashed Install has left.
 func Install(ctx context.Context, dir string, r io.Reader, o Options) (Header, error) {
 	h, err := install(ctx, dir, r, o)
 	if err != nil {
@@ -54,7 +53,7 @@ func install(ctx context.Context, dir string, r io.Reader, o Options) (h Header,
 		}
 	}()
 	var b *projector.Builder
-	err = Read(&counted{ctx: ctx, r: r, o: o}, o.Wanted, func(header Header) (err error) {
+	err = Read(&progressReader{ctx: ctx, r: r, o: o}, o.Wanted, func(header Header) (err error) {
 		h = header
 		b, err = projector.NewBuilder(projector.Config{Dir: partial, Reserve: o.Reserve, Logger: o.Logger}, h.head())
 		return err
@@ -65,37 +64,37 @@ func install(ctx context.Context, dir string, r io.Reader, o Options) (h Header,
 	case err != nil:
 		return h, errors.Join(err, b.Abort())
 	}
-	// Past this point it is known who made it.
+	// The signature is verified.
 	if err := b.Finish(ctx); err != nil {
 		return h, err
 	}
 	if err := ctx.Err(); err != nil {
 		return h, err
 	}
-	// Past this point the folder is whole and on the disk.
+	// The folder is complete and synced.
 	return h, projector.Move(partial, dir)
 }
 
-// counted is a reader that says how far it is and ends with ctx.
-type counted struct {
-	ctx  context.Context
-	r    io.Reader
-	o    Options
-	done int64
-	said int64
+// progressReader calls Options.Progress, and stops when ctx ends.
+type progressReader struct {
+	ctx      context.Context
+	r        io.Reader
+	o        Options
+	done     int64 // bytes read
+	reported int64 // done in the last call of Progress
 }
 
-// sayEvery is how many bytes lie between two calls of Progress.
-const sayEvery = 1 << 20
+// progressEvery is the number of bytes between two calls of Progress.
+const progressEvery = 1 << 20
 
-func (c *counted) Read(b []byte) (int, error) {
+func (c *progressReader) Read(b []byte) (int, error) {
 	if err := c.ctx.Err(); err != nil {
 		return 0, err
 	}
 	n, err := c.r.Read(b)
 	c.done += int64(n)
-	if c.o.Progress != nil && (c.done-c.said >= sayEvery || err != nil) {
-		c.said = c.done
+	if c.o.Progress != nil && (c.done-c.reported >= progressEvery || err != nil) {
+		c.reported = c.done
 		c.o.Progress(c.done, c.o.Size)
 	}
 	return n, err

@@ -17,27 +17,28 @@ import (
 	"github.com/tokenledger/tokenledger/projector"
 )
 
-// PublisherConfig says which index is published, and how often.
+// PublisherConfig configures a [Publisher].
 type PublisherConfig struct {
-	// Conn reaches the object store as a ledger does. Required.
+	// Conn is a connection with a ledger's permissions. Required.
 	Conn *nats.Conn
 	// Index returns the index, nil while there is none. Required.
 	Index func() *projector.Projector
 	// Sign signs with the ledger's nkey. Required.
 	Sign func([]byte) ([]byte, error)
-	// Replicas of the object store. Zero means 1.
+	// Replicas is the number of replicas of the object store. Zero means 1.
 	Replicas int
 
-	// Events is how many events come between two snapshots. Zero means 20,000.
+	// Events is the number of events between two snapshots. Zero means 20,000.
 	Events events.Position
-	// Every is how often it looks whether one is due. Zero means a minute.
+	// Every is the interval of checks whether a snapshot is due. Zero means a
+	// minute.
 	Every time.Duration
-	// Rate is how many bytes a second are written: the object store shares a
-	// disk with the log, which syncs. Zero means 16 MiB.
+	// Rate limits the writing, in bytes a second, because the object store shares
+	// a disk with the log. Zero means 16 MiB.
 	Rate int
-	// Orphans is how long chunks may be there without a snapshot that they
-	// belong to: those of one that is being written are, and those of one whose
-	// writer died. Zero means a quarter of an hour.
+	// Orphans is the time after which chunks are deleted that belong to no
+	// snapshot. Another ledger may still be writing that snapshot, or may have
+	// crashed. Zero means a quarter of an hour.
 	Orphans time.Duration
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
@@ -71,20 +72,20 @@ func (c PublisherConfig) validate() error {
 		problems = append(problems, errors.New("snapshot: Conn, Index and Sign are required"))
 	}
 	if c.Every < 0 || c.Rate < 0 || c.Orphans < 0 || c.Replicas < 0 {
-		problems = append(problems, errors.New("snapshot: Replicas, Every, Rate or Orphans is negative"))
+		problems = append(problems, errors.New("snapshot: Replicas, Every, Rate and Orphans must not be negative"))
 	}
 	return errors.Join(problems...)
 }
 
-// Publisher writes snapshots to the object store as the log goes on, and keeps
-// the newest two. Several ledgers may each run one: the first to see that one is
-// due writes it.
+// Publisher writes snapshots to the object store as the log grows, and keeps the two
+// newest. Several ledgers may each run a Publisher: the first to find a snapshot due
+// writes it.
 type Publisher struct {
 	cfg   PublisherConfig
 	js    jetstream.JetStream
 	store *Store
-	// orphans are chunks that belong to no snapshot, by when they were first
-	// seen.
+	// orphans maps the subjects of chunks without a snapshot to the time at which
+	// the Publisher first saw them.
 	orphans map[string]time.Time
 }
 
@@ -101,27 +102,23 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	return &Publisher{cfg: cfg, js: js, store: &Store{Conn: cfg.Conn}, orphans: map[string]time.Time{}}, nil
 }
 
-// Run writes snapshots until ctx ends, and then returns nil. What goes wrong is
-// logged, once for each reason, and tried again.
+// Run writes snapshots until ctx ends, and then returns nil. It retries after errors,
+// and logs each only once in a row.
 func (p *Publisher) Run(ctx context.Context) error {
 	tick := time.NewTicker(p.cfg.Every)
 	defer tick.Stop()
-	said := ""
+	logged := ""
 	for {
 		_, err := p.Once(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
-			said = ""
-		case err.Error() != said:
-			said = err.Error()
-			p.cfg.Logger.WarnContext(
-				ctx,
-				"snapshot of the index was not published; new nodes read the log for longer",
-				"err",
-				err,
-			)
+			logged = ""
+		case err.Error() != logged:
+			logged = err.Error()
+			p.cfg.Logger.WarnContext(ctx,
+				"snapshot of the index not published; new nodes must read more of the log", "err", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -135,7 +132,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 func (p *Publisher) Once(ctx context.Context) (bool, error) {
 	index := p.cfg.Index()
 	if index == nil || index.Err() != nil {
-		return false, nil // the node says why
+		return false, nil // the node has logged why
 	}
 	at, epoch := index.Position(), index.Epoch()
 	if at < p.cfg.Events {
@@ -158,7 +155,7 @@ func (p *Publisher) Once(ctx context.Context) (bool, error) {
 	slot, newest := 0, events.Position(0)
 	for n, i := range all {
 		if i.Epoch != epoch {
-			i.Position = 0 // of a log before a restore
+			i.Position = 0 // from before the log was restored
 		}
 		all[n].Position = i.Position
 		if i.Position < all[slot].Position {
@@ -179,12 +176,12 @@ func (p *Publisher) Once(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// chunkSize fits with its headers into the largest message that the embedded
-// server takes.
+// chunkSize is small enough for a chunk with headers to fit into a message of the
+// embedded server.
 const chunkSize = 96 << 10
 
-// put writes a snapshot into a slot. What stood there goes once the new one is
-// whole.
+// put writes a snapshot into a slot. When it is complete, it replaces the snapshot
+// there.
 func (p *Publisher) put(
 	ctx context.Context,
 	bucket jetstream.ObjectStore,
@@ -200,9 +197,8 @@ func (p *Publisher) put(
 		_ = w.CloseWithError(err) // never fails; nil is the end of the file
 		wrote <- err
 	}()
-	// However it ends, the writer does first.
-	defer func() {
-		_ = r.CloseWithError(errors.New("nobody reads on"))
+	defer func() { // wait for the writer
+		_ = r.CloseWithError(errors.New("upload has ended"))
 		<-wrote
 	}()
 	var h Header
@@ -215,39 +211,39 @@ func (p *Publisher) put(
 	info, err := bucket.Put(ctx, jetstream.ObjectMeta{
 		Name: slot, Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize},
 		Metadata: map[string]string{metaEpoch: h.Epoch, metaPosition: strconv.FormatUint(uint64(h.Position), 10)},
-	}, &paced{ctx: ctx, r: r, rate: p.cfg.Rate, began: time.Now()})
+	}, &throttledReader{ctx: ctx, r: r, rate: p.cfg.Rate, began: time.Now()})
 	if err != nil {
 		return nil, fmt.Errorf("store snapshot of position %d: %w", h.Position, err)
 	}
 	return info, nil
 }
 
-// paced fills each buffer, because each read becomes a message, and gives no
-// more bytes a second than it may.
-type paced struct {
+// throttledReader limits the bytes a second. It fills each buffer, because nats.go
+// makes each read a message.
+type throttledReader struct {
 	ctx   context.Context
 	r     io.Reader
-	rate  int
+	rate  int // bytes a second
 	began time.Time
-	done  int
+	bytes int // read so far
 }
 
-func (p *paced) Read(b []byte) (int, error) {
-	due := time.Duration(float64(p.done) / float64(p.rate) * float64(time.Second))
-	if wait := due - time.Since(p.began); wait > 0 {
-		if !clock.Sleep(p.ctx, wait) {
-			return 0, p.ctx.Err()
+func (t *throttledReader) Read(b []byte) (int, error) {
+	due := time.Duration(float64(t.bytes) / float64(t.rate) * float64(time.Second))
+	if wait := due - time.Since(t.began); wait > 0 {
+		if !clock.Sleep(t.ctx, wait) {
+			return 0, t.ctx.Err()
 		}
 	}
-	n, err := io.ReadFull(p.r, b)
-	p.done += n
+	n, err := io.ReadFull(t.r, b)
+	t.bytes += n
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		err = io.EOF
 	}
 	return n, err
 }
 
-// sweep removes chunks that have belonged to no snapshot for long.
+// sweep deletes chunks that have belonged to no snapshot for cfg.Orphans.
 func (p *Publisher) sweep(ctx context.Context, all [len(slots)]Info) error {
 	stream, err := p.js.Stream(ctx, StreamName)
 	if err != nil {
@@ -263,7 +259,7 @@ func (p *Publisher) sweep(ctx context.Context, all [len(slots)]Info) error {
 	}
 	now := time.Now()
 	for subject := range p.orphans {
-		if _, there := info.State.Subjects[subject]; !there || belongs[subject] {
+		if _, stored := info.State.Subjects[subject]; !stored || belongs[subject] {
 			delete(p.orphans, subject)
 		}
 	}
@@ -280,12 +276,7 @@ func (p *Publisher) sweep(ctx context.Context, all [len(slots)]Info) error {
 				return err
 			}
 			delete(p.orphans, subject)
-			p.cfg.Logger.InfoContext(
-				ctx,
-				"removed what was left of a snapshot that was never finished",
-				"chunks",
-				chunks,
-			)
+			p.cfg.Logger.InfoContext(ctx, "deleted the chunks of an unfinished snapshot", "chunks", chunks)
 		}
 	}
 	return nil

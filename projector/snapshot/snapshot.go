@@ -21,18 +21,17 @@ import (
 )
 
 var (
-	// ErrMalformed reports what is not a snapshot, or not a whole one.
-	ErrMalformed = errors.New("not a whole snapshot of an index")
-	// ErrUnknown reports a snapshot of a form that this program does not know.
-	ErrUnknown = errors.New("snapshot of an unknown form")
+	// ErrMalformed reports data that is no snapshot, or only a part of one.
+	ErrMalformed = errors.New("snapshot is malformed")
+	// ErrUnknown reports a snapshot in the format of another version of this program.
+	ErrUnknown = errors.New("snapshot has an unknown format")
 	// ErrUnsigned reports a snapshot that none of the accepted keys signed.
 	ErrUnsigned = errors.New("snapshot is not signed by a known ledger")
-	// ErrUnwanted reports a snapshot of another log, or an older one than what
-	// was asked for.
-	ErrUnwanted = errors.New("snapshot is not the one that is wanted")
+	// ErrUnwanted reports a snapshot of another log or of a position that is too low.
+	ErrUnwanted = errors.New("snapshot is unsuitable")
 )
 
-// form is the form of a snapshot. Stored; never reused.
+// form is the version of the format. It is stored; versions are never reused.
 const form = 1
 
 const (
@@ -40,27 +39,27 @@ const (
 	signatureSize = 64
 )
 
-// Header is what a snapshot says of itself.
+// Header describes a snapshot.
 type Header struct {
-	Form  int `json:"form"`
-	Index int `json:"index"` // form of the index: [projector.Form]
+	Form  int `json:"form"`  // of the snapshot
+	Index int `json:"index"` // [projector.Form] of the index
 
 	Epoch    string             `json:"epoch"`
 	Position events.Position    `json:"position"`
 	Anchor   anchor             `json:"anchor"` // SHA-256 of the event at Position
 	Digest   events.IndexDigest `json:"digest"`
-	Mark     events.IndexDigest `json:"mark"`    // digest at the last mark
-	Secrets  events.IndexDigest `json:"secrets"` // digest of the secrets alone
+	Mark     events.IndexDigest `json:"mark"`    // digest at the last compare point
+	Secrets  events.IndexDigest `json:"secrets"` // digest of the secrets' records alone
 	Records  uint64             `json:"records"`
 	Made     time.Time          `json:"made_at"` // by the ledger's clock
 }
 
 type anchor [sha256.Size]byte
 
-// MarshalText writes it in hexadecimal.
+// MarshalText returns the anchor in hexadecimal.
 func (a anchor) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, a[:]), nil }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText parses an anchor in hexadecimal.
 func (a *anchor) UnmarshalText(b []byte) error {
 	if len(b) != hex.EncodedLen(len(a)) {
 		return errors.New("anchor: want a SHA-256 in hexadecimal")
@@ -76,19 +75,19 @@ func (h Header) head() projector.Head {
 	}
 }
 
-// Message is what is signed of a snapshot whose SHA-256 is sum.
+// Message returns the message to sign for a snapshot with the SHA-256 sum.
 func Message(sum []byte) []byte {
 	return append([]byte("tokenledger snapshot of an index, form 1\n"), sum...)
 }
 
-// Write writes a snapshot of the index as it is now. sign signs with a ledger's
-// nkey. It reads from one position while events go on being applied. An index
-// that holds nothing yet is refused with [ErrUnwanted].
+// Write writes a snapshot of the index at its current position. Events can be applied
+// meanwhile. sign signs with a ledger's nkey. If the index is empty, Write returns
+// [ErrUnwanted].
 func Write(ctx context.Context, p *projector.Projector, w io.Writer, sign func([]byte) ([]byte, error)) error {
 	return write(ctx, p, w, sign, func(Header) {})
 }
 
-// write tells begun what it will write before it does.
+// write calls begun with the header before it writes.
 func write(
 	ctx context.Context,
 	p *projector.Projector,
@@ -129,8 +128,8 @@ func write(
 		return nil
 	})
 	if err == nil && records != h.Records {
-		// Nobody could install it.
-		err = fmt.Errorf("%w: the index has %d records, and says %d", projector.ErrCorrupt, records, h.Records)
+		// Install would refuse such a snapshot.
+		err = fmt.Errorf("%w: it has %d records, but its cursor says %d", projector.ErrCorrupt, records, h.Records)
 	}
 	if err == nil {
 		err = buffered.Flush()
@@ -141,7 +140,7 @@ func write(
 	digest := sum.Sum(nil)
 	signature, err := sign(Message(digest))
 	if err == nil && len(signature) != signatureSize {
-		err = fmt.Errorf("a signature of %d bytes, where %d are wanted", len(signature), signatureSize)
+		err = fmt.Errorf("signature has %d bytes, want %d", len(signature), signatureSize)
 	}
 	if err != nil {
 		return fmt.Errorf("sign snapshot: %w", err)
@@ -152,22 +151,22 @@ func write(
 	return nil
 }
 
-// Wanted is which snapshots are taken.
+// Wanted are conditions for a snapshot.
 type Wanted struct {
-	// Keys are the public nkeys of the ledgers that may have signed it.
+	// Keys are the public nkeys of the ledgers whose signatures are accepted.
 	Keys []string
-	// Epoch is that of the log. Empty means any: the log will say whether it
-	// holds the anchor.
+	// Epoch is the epoch of the log. Empty means any. If it is the wrong one, the
+	// log does not hold the anchor.
 	Epoch string
-	// AtLeast is the lowest position. One that is older is of no use.
+	// AtLeast is the lowest accepted position.
 	AtLeast events.Position
 }
 
-// Read reads a snapshot to its end, and hands out its header and its records.
-// Neither is to be relied on before Read has returned nil: only then is it known
-// to be whole and signed. An error of begin or record ends it.
+// Read reads a whole snapshot. It calls begin with the header and record with each
+// record. These data are not verified until Read has returned nil. Read ends early if
+// begin or record returns an error.
 func Read(r io.Reader, want Wanted, begin func(Header) error, record func(key, value []byte) error) error {
-	in := &summed{r: bufio.NewReaderSize(r, 64<<10), sum: sha256.New()}
+	in := &hashReader{r: bufio.NewReaderSize(r, 64<<10), sum: sha256.New()}
 	h, err := readHeader(in)
 	if err == nil {
 		err = want.check(h)
@@ -187,7 +186,7 @@ func Read(r io.Reader, want Wanted, begin func(Header) error, record func(key, v
 	return nil
 }
 
-func readHeader(in *summed) (Header, error) {
+func readHeader(in *hashReader) (Header, error) {
 	line, err := in.line()
 	if err != nil {
 		return Header{}, err
@@ -196,25 +195,21 @@ func readHeader(in *summed) (Header, error) {
 		Form int `json:"form"`
 	}
 	if err := json.Unmarshal(line, &f); err != nil {
-		return Header{}, fmt.Errorf("%w: its first line is not JSON", ErrMalformed)
+		return Header{}, fmt.Errorf("%w: the first line is not JSON", ErrMalformed)
 	}
 	if f.Form != form {
-		return Header{}, fmt.Errorf("%w: form %d, and this program knows %d", ErrUnknown, f.Form, form)
+		return Header{}, fmt.Errorf("%w: form %d; this program reads form %d", ErrUnknown, f.Form, form)
 	}
 	var h Header
 	if err := json.Unmarshal(line, &h); err != nil {
 		return Header{}, fmt.Errorf("%w: header: %w", ErrMalformed, err)
 	}
 	if h.Index != projector.Form {
-		return Header{}, fmt.Errorf(
-			"%w: the index in it is of form %d, and this program makes %d",
-			ErrUnknown,
-			h.Index,
-			projector.Form,
-		)
+		return Header{}, fmt.Errorf("%w: its index has form %d; this program reads form %d",
+			ErrUnknown, h.Index, projector.Form)
 	}
 	if h.Position == 0 || h.Epoch == "" {
-		return Header{}, fmt.Errorf("%w: it is of an empty index", ErrMalformed)
+		return Header{}, fmt.Errorf("%w: its index is empty", ErrMalformed)
 	}
 	return h, nil
 }
@@ -222,14 +217,14 @@ func readHeader(in *summed) (Header, error) {
 func (w Wanted) check(h Header) error {
 	switch {
 	case w.Epoch != "" && h.Epoch != w.Epoch:
-		return fmt.Errorf("%w: it is of epoch %s, and the log of %s", ErrUnwanted, events.Quote(h.Epoch), w.Epoch)
+		return fmt.Errorf("%w: it has epoch %s; the log has %s", ErrUnwanted, events.Quote(h.Epoch), w.Epoch)
 	case h.Position < w.AtLeast:
-		return fmt.Errorf("%w: it is of position %d, and %d is needed", ErrUnwanted, h.Position, w.AtLeast)
+		return fmt.Errorf("%w: it has position %d; at least %d is needed", ErrUnwanted, h.Position, w.AtLeast)
 	}
 	return nil
 }
 
-func readRecords(in *summed, h Header, record func(key, value []byte) error) error {
+func readRecords(in *hashReader, h Header, record func(key, value []byte) error) error {
 	var key, value, last []byte
 	for n := range h.Records {
 		keyLen, err := in.length(projector.MaxKey)
@@ -257,76 +252,76 @@ func readRecords(in *summed, h Header, record func(key, value []byte) error) err
 	return nil
 }
 
-// summed reads, and sums up what it read.
-type summed struct {
+// hashReader hashes the bytes that it reads.
+type hashReader struct {
 	r   *bufio.Reader
 	sum hash.Hash
 }
 
-// cut is the error for what ends too early.
-func cut(err error) error {
+// truncated turns the end of the data into ErrMalformed.
+func truncated(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return fmt.Errorf("%w: it is cut short", ErrMalformed)
+		return fmt.Errorf("%w: it is truncated", ErrMalformed)
 	}
 	return err
 }
 
-func (s *summed) line() ([]byte, error) {
+func (s *hashReader) line() ([]byte, error) {
 	line, err := s.r.ReadSlice('\n')
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull), len(line) > maxHeader:
-		return nil, fmt.Errorf("%w: it begins with a line of more than %d bytes", ErrMalformed, maxHeader)
+		return nil, fmt.Errorf("%w: its first line is longer than %d bytes", ErrMalformed, maxHeader)
 	case err != nil:
-		return nil, cut(err)
+		return nil, truncated(err)
 	}
 	s.sum.Write(line)
 	return bytes.Clone(line), nil
 }
 
-func (s *summed) length(most int) (int, error) {
+func (s *hashReader) length(limit int) (int, error) {
 	b, err := s.r.Peek(binary.MaxVarintLen64)
 	if len(b) == 0 || err != nil && !errors.Is(err, io.EOF) {
-		return 0, cut(err)
+		return 0, truncated(err)
 	}
 	n, size := binary.Uvarint(b)
 	switch {
 	case size == 0:
-		return 0, cut(io.EOF)
-	case size < 0, n > uint64(most):
-		return 0, fmt.Errorf("%w: a length that no record has", ErrMalformed)
+		return 0, truncated(io.EOF)
+	case size < 0, n > uint64(limit):
+		return 0, fmt.Errorf("%w: a key or value is longer than %d bytes", ErrMalformed, limit)
 	}
 	s.sum.Write(b[:size])
 	_, err = s.r.Discard(size)
 	return int(n), err
 }
 
-func (s *summed) bytes(into []byte, n int) ([]byte, error) {
+func (s *hashReader) bytes(into []byte, n int) ([]byte, error) {
 	if cap(into) < n {
 		into = make([]byte, n)
 	}
 	into = into[:n]
 	if _, err := io.ReadFull(s.r, into); err != nil {
-		return nil, cut(err)
+		return nil, truncated(err)
 	}
 	s.sum.Write(into)
 	return into, nil
 }
 
-// end reads what comes after the records, which has to be all.
-func (s *summed) end(keys []string) error {
+// end verifies the hash and the signature behind the records. Nothing may follow.
+func (s *hashReader) end(keys []string) error {
 	sum := s.sum.Sum(nil)
 	var trailer [sha256.Size + signatureSize]byte
 	if _, err := io.ReadFull(s.r, trailer[:]); err != nil {
-		return cut(err)
+		return truncated(err)
 	}
 	if _, err := s.r.ReadByte(); !errors.Is(err, io.EOF) {
 		if err == nil {
-			err = fmt.Errorf("%w: something follows its end", ErrMalformed)
+			err = fmt.Errorf("%w: there are bytes behind its end", ErrMalformed)
 		}
 		return err
 	}
 	if !bytes.Equal(sum, trailer[:sha256.Size]) {
-		return fmt.Errorf("%w: its SHA-256 is another than it says", ErrMalformed)
+		return fmt.Errorf("%w: its SHA-256 is wrong", ErrMalformed)
 	}
 	for _, k := range keys {
 		key, err := nkeys.FromPublicKey(k)

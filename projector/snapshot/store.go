@@ -29,8 +29,8 @@ const (
 	metaSubject  = "$O." + Bucket + ".M."
 )
 
-// slots are the names of the objects. A new snapshot replaces the older of the
-// two, so that one who reads the newer is not disturbed.
+// slots are the names of the objects. A new snapshot replaces the older of the two,
+// so nodes can still read the newer.
 var slots = [...]string{"index-a", "index-b"}
 
 // Keys of an object's metadata.
@@ -44,44 +44,42 @@ var (
 	ErrNone = errors.New("there is no snapshot")
 	// ErrGone reports a snapshot that was replaced while it was read.
 	ErrGone = errors.New("snapshot was replaced")
-	// ErrDamaged reports a snapshot that is not what its description says.
+	// ErrDamaged reports a snapshot that does not match its description.
 	ErrDamaged = errors.New("stored snapshot is damaged")
 )
 
-// Info describes a stored snapshot. It is not signed: what counts is in the
-// snapshot's header.
+// Info describes a stored snapshot. It is not signed; the snapshot's header is.
 type Info struct {
 	Name     string
-	NUID     string // of its chunks
+	NUID     string // in the subject of its chunks
 	Size     int64
 	Chunks   int
-	Digest   string // SHA-256, as object stores write it
+	Digest   string // SHA-256, in the format of object stores
 	Epoch    string
 	Position events.Position
 }
 
-// Source is where snapshots come from.
+// Source provides snapshots.
 type Source interface {
-	// Latest describes the newest one; it returns [ErrNone] where there is
-	// none.
+	// Latest describes the newest snapshot. It returns [ErrNone] if there is none.
 	Latest(ctx context.Context) (Info, error)
-	// Fetch writes it to w. It may have written a part where it returns an
-	// error, which is [ErrGone] where the snapshot was replaced.
+	// Fetch writes a snapshot to w. It returns [ErrGone] if the snapshot was
+	// replaced. Before any error, it may have written a part.
 	Fetch(ctx context.Context, i Info, w io.Writer) error
 }
 
-// Store reads the object store by direct gets: it needs leave to publish to
-// $JS.API.DIRECT.GET.OBJ_SNAPSHOTS and an inbox, and nothing else.
+// Store reads the object store with direct gets. It needs only the permissions to
+// publish to $JS.API.DIRECT.GET.OBJ_SNAPSHOTS and to subscribe to an inbox.
 type Store struct {
-	// Conn reaches the object store. Required.
+	// Conn is a connection to the object store's account. Required.
 	Conn *nats.Conn
-	// Epoch is that of the log. Snapshots of another are passed over. Empty
-	// means any.
+	// Epoch is the epoch of the log. Latest ignores snapshots of other epochs.
+	// Empty means any.
 	Epoch string
-	// Timeout is how long one answer may take. Zero means two seconds.
+	// Timeout is the timeout of one answer. Zero means two seconds.
 	Timeout time.Duration
-	// Tries is how many requests in a row may bring nothing before Fetch gives
-	// up. Zero means 5.
+	// Tries is the number of consecutive requests without a chunk after which
+	// Fetch gives up. Zero means 5.
 	Tries int
 }
 
@@ -105,7 +103,7 @@ func (s *Store) tries() int {
 func (s *Store) Latest(ctx context.Context) (Info, error) {
 	all, err := s.all(ctx)
 	if err != nil {
-		return Info{}, fmt.Errorf("look for a snapshot: %w", err)
+		return Info{}, fmt.Errorf("find the latest snapshot: %w", err)
 	}
 	best := Info{}
 	for _, i := range all {
@@ -119,7 +117,7 @@ func (s *Store) Latest(ctx context.Context) (Info, error) {
 	return best, nil
 }
 
-// all describes what the slots hold, with nothing where one is empty.
+// all describes the snapshots in the slots. The Info of an empty slot is zero.
 func (s *Store) all(ctx context.Context) (all [len(slots)]Info, err error) {
 	for n, name := range slots {
 		if all[n], err = s.describe(ctx, name); err != nil {
@@ -140,7 +138,7 @@ func (s *Store) describe(ctx context.Context, name string) (Info, error) {
 	m, err := s.Conn.RequestWithContext(ctx, getSubject, request)
 	if err != nil {
 		if errors.Is(err, nats.ErrNoResponders) {
-			return Info{}, nil // there is no such stream
+			return Info{}, nil // the stream does not exist
 		}
 		return Info{}, err
 	}
@@ -156,7 +154,8 @@ func (s *Store) describe(ctx context.Context, name string) (Info, error) {
 	return parseInfo(name, m.Data)
 }
 
-// parseInfo reads an object's description. One that was deleted is none.
+// parseInfo parses the description of an object. It returns the zero Info for a
+// deleted object.
 func parseInfo(name string, data []byte) (Info, error) {
 	var o jetstream.ObjectInfo
 	if err := json.Unmarshal(data, &o); err != nil {
@@ -171,12 +170,12 @@ func parseInfo(name string, data []byte) (Info, error) {
 		Epoch: o.Metadata[metaEpoch], Position: events.Position(position),
 	}
 	if err != nil || o.Name != name || i.Size < 0 || i.Chunks < 1 || o.Size < uint64(o.Chunks) || !isNUID(o.NUID) {
-		return Info{}, fmt.Errorf("%w: description of %s", ErrDamaged, name)
+		return Info{}, fmt.Errorf("%w: description of %s is invalid", ErrDamaged, name)
 	}
 	return i, nil
 }
 
-// isNUID reports whether s can be a part of a subject, as these ids are.
+// isNUID reports whether s can be a token of a subject, as a NUID can.
 func isNUID(s string) bool {
 	return s != "" && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9')
@@ -189,8 +188,8 @@ const (
 	fetchBytes  = 4 << 20
 )
 
-// Fetch implements [Source]. It asks for some chunks at a time, takes them only
-// in order and without a gap, and compares number, size and SHA-256 in the end.
+// Fetch implements [Source]. It requests several chunks at a time, accepts them only
+// in order and without gaps, and verifies number, size and SHA-256.
 func (s *Store) Fetch(ctx context.Context, i Info, w io.Writer) error {
 	f := &fetch{s: s, info: i, subject: chunkSubject + i.NUID, w: w}
 	if err := f.run(ctx); err != nil {
@@ -205,14 +204,14 @@ type fetch struct {
 	subject string
 	w       io.Writer
 
-	next  uint64 // sequence in the stream, from which on to look
-	got   int    // chunks
-	bytes int64
+	next  uint64 // lowest stream sequence of the next chunk
+	got   int    // chunks so far
+	bytes int64  // bytes so far
 }
 
 func (f *fetch) run(ctx context.Context) error {
 	if !isNUID(f.info.NUID) {
-		return fmt.Errorf("%w: %s names no chunks", ErrDamaged, f.info.Name)
+		return fmt.Errorf("%w: description of %s has an invalid NUID", ErrDamaged, f.info.Name)
 	}
 	sum := sha256.New()
 	f.w = io.MultiWriter(f.w, sum)
@@ -230,25 +229,25 @@ func (f *fetch) run(ctx context.Context) error {
 		if tries++; tries == f.s.tries() {
 			return problem
 		}
-		// A replica may lag, or the others may be electing a leader.
+		// A replica may lag, or the servers may be electing a leader.
 		if !clock.Sleep(ctx, f.s.timeout()/8) {
 			return ctx.Err()
 		}
 	}
 	digest := "SHA-256=" + base64.URLEncoding.EncodeToString(sum.Sum(nil))
 	if f.bytes != f.info.Size || digest != f.info.Digest {
-		return fmt.Errorf("%w: its %d bytes are not the %d that were stored", ErrDamaged, f.bytes, f.info.Size)
+		return fmt.Errorf("%w: size or SHA-256 of its %d bytes is wrong", ErrDamaged, f.bytes)
 	}
 	return nil
 }
 
-// errRetry marks a problem that may pass.
-var errRetry = errors.New("asking again")
+// errRetry marks an error that may be temporary.
+var errRetry = errors.New("retry")
 
 func retry(err error) error { return fmt.Errorf("%w: %w", errRetry, err) }
 
-// some asks for the next chunks and writes those that come. An error that is
-// errRetry may pass.
+// some requests the next chunks and writes those that arrive. It returns errRetry if
+// the error may be temporary.
 func (f *fetch) some(ctx context.Context) error {
 	request, err := json.Marshal(map[string]any{
 		"seq": f.next, "next_by_subj": f.subject, "batch": fetchChunks, "max_bytes": fetchBytes,
@@ -263,7 +262,7 @@ func (f *fetch) some(ctx context.Context) error {
 	}
 	defer func() { _ = inbox.Unsubscribe() }()
 	if err := conn.PublishRequest(getSubject, inbox.Subject, request); err != nil {
-		return again(err)
+		return retryUnlessClosed(err)
 	}
 	for pending := -1; ; {
 		m, err := f.receive(ctx, inbox)
@@ -279,16 +278,16 @@ func (f *fetch) some(ctx context.Context) error {
 		seq, err := strconv.ParseUint(last(m, "Nats-Sequence"), 10, 64)
 		left, err2 := strconv.Atoi(last(m, "Nats-Num-Pending"))
 		if err != nil || err2 != nil || seq < f.next {
-			return fmt.Errorf("%w: chunk without a place", ErrDamaged)
+			return fmt.Errorf("%w: a chunk has an invalid sequence", ErrDamaged)
 		}
-		// The first has to be the next of all that are left, and each other
-		// one the next after it: answers can be lost.
+		// Messages can be lost. The number of pending chunks shows whether this
+		// chunk follows the last one.
 		if left != f.info.Chunks-f.got-1 || pending >= 0 && left != pending-1 {
 			return retry(fmt.Errorf("chunk %d of %d is missing", f.got+1, f.info.Chunks))
 		}
 		pending = left
 		if f.bytes += int64(len(m.Data)); f.bytes > f.info.Size {
-			return fmt.Errorf("%w: it is larger than it says", ErrDamaged)
+			return fmt.Errorf("%w: it is larger than its description says", ErrDamaged)
 		}
 		if _, err := f.w.Write(m.Data); err != nil {
 			return err
@@ -308,36 +307,36 @@ func (f *fetch) receive(ctx context.Context, inbox *nats.Subscription) (*nats.Ms
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case err != nil:
-		return nil, again(err)
+		return nil, retryUnlessClosed(err)
 	}
 	return m, nil
 }
 
-// again marks an error of the connection that may pass.
-func again(err error) error {
+// retryUnlessClosed marks an error of an open connection as temporary.
+func retryUnlessClosed(err error) error {
 	if errors.Is(err, nats.ErrConnectionClosed) {
 		return err
 	}
 	return retry(err)
 }
 
-// ended takes the end of an answer.
+// ended handles the status message at the end of an answer.
 func (f *fetch) ended(status, description string) error {
 	switch status {
-	case "204": // there is more behind it
+	case "204": // end of the batch, but there are more chunks
 		return retry(errors.New("answer without a chunk"))
 	case "404":
-		return retry(fmt.Errorf("%w: %d of its %d chunks are there", ErrGone, f.got, f.info.Chunks))
+		return retry(fmt.Errorf("%w: only %d of its %d chunks were found", ErrGone, f.got, f.info.Chunks))
 	case "503":
 		return retry(nats.ErrNoResponders)
 	}
 	return fmt.Errorf("object store answered %.40q %.80q", status, description)
 }
 
-// isMessage tells a stored message from the server's other answers.
+// isMessage reports whether m is a stored message and not a status of the server.
 func isMessage(m *nats.Msg) bool { return len(m.Header["Nats-Stream"]) > 0 }
 
-// stored reports a message that is not the object store's under a subject.
+// stored returns an error unless m is a message of the object store with the subject.
 func stored(m *nats.Msg, subject string) error {
 	if stream, on := last(m, "Nats-Stream"), last(m, "Nats-Subject"); stream != StreamName || on != subject {
 		return fmt.Errorf("%w: got a message of stream %.40q on %.80q", ErrDamaged, stream, on)
@@ -345,8 +344,8 @@ func stored(m *nats.Msg, subject string) error {
 	return nil
 }
 
-// last returns the last value of a header: the server adds its own behind those
-// of the stored message.
+// last returns the last value of a header. The server's own values follow those of
+// the stored message.
 func last(m *nats.Msg, key string) string {
 	v := m.Header[key]
 	if len(v) == 0 {
@@ -355,8 +354,8 @@ func last(m *nats.Msg, key string) string {
 	return v[len(v)-1]
 }
 
-// InstallLatest installs the newest snapshot in the folder dir, which must not
-// exist. One that is replaced meanwhile is tried anew.
+// InstallLatest installs the newest snapshot in the folder dir, which must not exist.
+// It retries twice if the snapshot is replaced meanwhile.
 func InstallLatest(ctx context.Context, from Source, dir string, o Options) (Header, error) {
 	var problem error
 	for range 3 {
@@ -365,12 +364,8 @@ func InstallLatest(ctx context.Context, from Source, dir string, o Options) (Hea
 			return Header{}, err
 		}
 		if i.Position < o.AtLeast {
-			return Header{}, fmt.Errorf(
-				"%w: the newest is of position %d, and %d is needed",
-				ErrUnwanted,
-				i.Position,
-				o.AtLeast,
-			)
+			return Header{}, fmt.Errorf("%w: the newest has position %d; at least %d is needed",
+				ErrUnwanted, i.Position, o.AtLeast)
 		}
 		o.Size = i.Size
 		r, w := io.Pipe()
@@ -381,11 +376,10 @@ func InstallLatest(ctx context.Context, from Source, dir string, o Options) (Hea
 			fetched <- err
 		}()
 		h, err := Install(ctx, dir, r, o)
-		_ = r.CloseWithError(errors.New("nobody reads on")) // likewise
+		_ = r.CloseWithError(errInstallEnded) // never fails
 		fetchErr := <-fetched
 		if err == nil {
-			// Whatever the store says of it now, it was whole and signed.
-			return h, nil
+			return h, nil // even if Fetch failed: the snapshot was complete and signed
 		}
 		if problem = err; !errors.Is(fetchErr, ErrGone) {
 			break
@@ -393,3 +387,5 @@ func InstallLatest(ctx context.Context, from Source, dir string, o Options) (Hea
 	}
 	return Header{}, problem
 }
+
+var errInstallEnded = errors.New("installation has ended")
