@@ -6,29 +6,30 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// resident runs a benchmark with nothing and with all held in memory.
+// resident runs a benchmark with no and with all secrets in memory.
 func resident(b *testing.B, bench func(b *testing.B, cfg projector.Config)) {
 	for name, limit := range map[string]int64{"none": 0, "all": 1 << 40} {
 		b.Run("resident="+name, func(b *testing.B) { bench(b, projector.Config{Dir: b.TempDir(), Resident: limit}) })
 	}
 }
 
-// BenchmarkApply folds whole lives of tokens: create, scope, rotate, revoke.
+// BenchmarkApply applies events that create, scope, rotate and revoke tokens.
 func BenchmarkApply(b *testing.B) {
 	resident(b, func(b *testing.B, cfg projector.Config) {
 		log := eventstest.Lives(b.N)
-		p := openAs(b, cfg)
-		defer closed(b, p)
+		p := openConfig(b, cfg)
+		defer projectortest.Close(b, p)
 		b.ReportAllocs()
 		b.ResetTimer()
-		applied(b, p, log.Messages)
+		projectortest.Apply(b, p, log.Messages)
 		b.ReportMetric(float64(len(log.Messages))/b.Elapsed().Seconds(), "events/s")
 	})
 }
 
-// BenchmarkChange changes tokens that have long been in the index, in batches.
+// BenchmarkChange changes tokens that are in Badger's tables.
 func BenchmarkChange(b *testing.B) {
 	resident(b, func(b *testing.B, cfg projector.Config) {
 		log := eventstest.NewLog(1)
@@ -37,24 +38,23 @@ func BenchmarkChange(b *testing.B) {
 		for i := range ids {
 			ids[i], _ = log.Token(account, "view:site/1", "track:site/2")
 		}
-		p := openAs(b, cfg)
-		applied(b, p, log.Messages)
-		closed(b, p)
-		p = openAs(b, cfg)
-		defer closed(b, p)
+		p := openConfig(b, cfg)
+		projectortest.Apply(b, p, log.Messages)
+		projectortest.Close(b, p)
+		p = openConfig(b, cfg)
+		defer projectortest.Close(b, p)
 		before := len(log.Messages)
 		for i := range b.N {
 			log.Change(string(ids[i*7919%len(ids)]), &events.TokenEdited{App: new("again")})
 		}
 		b.ReportAllocs()
 		b.ResetTimer()
-		applied(b, p, log.Messages[before:])
+		projectortest.Apply(b, p, log.Messages[before:])
 	})
 }
 
-// tokens returns the folder of an index of so many live tokens, and their
-// digests.
-func tokens(b *testing.B, n int) (dir string, digests []events.Digest) {
+// dirOfTokens returns the folder of an index with n live tokens, and their digests.
+func dirOfTokens(b *testing.B, n int) (dir string, digests []events.Digest) {
 	b.Helper()
 	log := eventstest.NewLog(1)
 	account := log.Account("admin:site/*")
@@ -65,17 +65,17 @@ func tokens(b *testing.B, n int) (dir string, digests []events.Digest) {
 	}
 	dir = b.TempDir()
 	p := open(b, dir)
-	applied(b, p, log.Messages)
-	closed(b, p) // so that they are read from tables
+	projectortest.Apply(b, p, log.Messages)
+	projectortest.Close(b, p) // writes a table
 	return dir, digests
 }
 
 const benchTokens = 50_000
 
 func BenchmarkLookupHit(b *testing.B) {
-	dir, digests := tokens(b, benchTokens)
+	dir, digests := dirOfTokens(b, benchTokens)
 	p := open(b, dir)
-	defer closed(b, p)
+	defer projectortest.Close(b, p)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		if _, err := p.Lookup(digests[i*7919%len(digests)]); err != nil {
@@ -85,9 +85,9 @@ func BenchmarkLookupHit(b *testing.B) {
 }
 
 func BenchmarkLookupMiss(b *testing.B) {
-	dir, digests := tokens(b, benchTokens)
+	dir, digests := dirOfTokens(b, benchTokens)
 	p := open(b, dir)
-	defer closed(b, p)
+	defer projectortest.Close(b, p)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		d := digests[i*7919%len(digests)]
@@ -99,11 +99,11 @@ func BenchmarkLookupMiss(b *testing.B) {
 }
 
 func BenchmarkOpen(b *testing.B) {
-	dir, _ := tokens(b, benchTokens)
+	dir, _ := dirOfTokens(b, benchTokens)
 	resident(b, func(b *testing.B, cfg projector.Config) {
 		cfg.Dir = dir
 		for b.Loop() {
-			closed(b, openAs(b, cfg))
+			projectortest.Close(b, openConfig(b, cfg))
 		}
 	})
 }

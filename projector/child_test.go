@@ -6,58 +6,60 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// steps calls step with the number of each of n steps that is still to do.
+// steps calls step with the numbers up to n, without those that are done already.
 type steps func(n int, step func(i int))
 
-// childEnv is set in a test's child process: the seed, and the first step.
+// childEnv is set in the child process of a test: the seed, and the first step.
 const childEnv = "PROJECTOR_TEST_CHILD"
 
-// maxEnded is how many steps of a test may end a process.
-const maxEnded = 5
+// maxCrashes bounds the steps of a test that crash a process.
+const maxCrashes = 5
 
-// inChild has body carry out a test's numbered steps in a process of their own,
-// and in one more from the next step on where one ended it: damage under an open
-// table can come upon an assertion in a goroutine of Badger's, which nobody can
-// recover. A node that meets it is down, and refuses the files at its next start;
-// so that counts as refused. All that a step draws has to follow from the seed
-// and its number.
+// inChild runs the numbered steps of a test in a child process. If a step crashes
+// that process, inChild counts the step as refused and continues in a new process:
+// damage to an open table can fail an assertion in a goroutine of Badger, whose panic
+// cannot be recovered. A node to which this happens is down, and refuses the files at
+// its next start. Random choices of a step must depend only on the seed and its number.
 func inChild(t *testing.T, body func(t *testing.T, seed uint64, each steps)) {
-	var seed uint64
+	var n uint64
 	first := 0
-	if said := os.Getenv(childEnv); said != "" {
-		if _, err := fmt.Sscan(said, &seed, &first); err != nil {
+	if env := os.Getenv(childEnv); env != "" {
+		if _, err := fmt.Sscan(env, &n, &first); err != nil {
 			t.Fatal(err)
 		}
-		body(t, seed, func(n int, step func(int)) {
-			for i := first; i < n && !t.Failed(); i++ {
+		body(t, n, func(count int, step func(int)) {
+			for i := first; i < count && !t.Failed(); i++ {
 				fmt.Printf("step %d\n", i)
 				step(i)
 			}
 		})
 		return
 	}
-	seed, _ = seeded(t)
-	for ended := 0; ; ended++ {
-		child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
-		child.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", childEnv, seed, first))
-		out, err := child.CombinedOutput()
-		said := string(out)
+	n = seed.New(t)
+	for crashes := 0; ; crashes++ {
+		child := exec.CommandContext(t.Context(), os.Args[0],
+			"-test.run=^"+t.Name()+"$", "-test.v", fmt.Sprintf("-test.short=%t", testing.Short()))
+		child.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", childEnv, n, first))
+		b, err := child.CombinedOutput()
+		out := string(b)
 		switch {
 		case err == nil:
-			for line := range strings.Lines(said) {
+			for line := range strings.Lines(out) {
 				if strings.Contains(line, "_test.go:") {
 					t.Log(strings.TrimSpace(line))
 				}
 			}
-			t.Logf("%d steps ended the process", ended)
+			t.Logf("%d steps crashed the process", crashes)
 			return
-		case !strings.Contains(said, "Assert failed") || ended == maxEnded:
-			t.Fatalf("%v, after %d steps that ended the process:\n%s", err, ended, said[max(0, len(said)-8000):])
+		case !strings.Contains(out, "Assert failed") || crashes == maxCrashes:
+			t.Fatalf("%v, after %d steps that crashed the process:\n%s", err, crashes, out[max(0, len(out)-8000):])
 		}
-		if _, err := fmt.Sscanf(said[strings.LastIndex(said, "step "):], "step %d", &first); err != nil {
-			t.Fatalf("%v:\n%s", err, said)
+		if _, err := fmt.Sscanf(out[strings.LastIndex(out, "step "):], "step %d", &first); err != nil {
+			t.Fatalf("%v:\n%s", err, out)
 		}
 		first++
 	}

@@ -9,11 +9,14 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// counted reports an index whose digest is not that of what it holds.
-func counted(t testing.TB, p *projector.Projector) events.IndexDigest {
+// checkDigest compares the digest of an index with the digest of its records, and
+// returns it.
+func checkDigest(t testing.TB, p *projector.Projector) events.IndexDigest {
 	t.Helper()
 	at, digest := p.Digest()
 	d, records, err := p.Recount()
@@ -21,41 +24,40 @@ func counted(t testing.TB, p *projector.Projector) events.IndexDigest {
 		t.Fatal(err)
 	}
 	if d != digest || records != p.Records() {
-		t.Errorf("at %d the digest is %s of %d records, and the index holds %d with %s", at, digest, p.Records(), records, d)
+		t.Errorf("at %d the digest is %s of %d records, want %s of %d", at, digest, p.Records(), d, records)
 	}
 	return digest
 }
 
-// TestDigestIsThatOfTheIndex follows random histories in random batches, with
-// restarts, crashes and rebuilds, and recounts the whole index on the way.
-func TestDigestIsThatOfTheIndex(t *testing.T) {
+// TestDigestMatchesRecords applies random histories in random batches, with restarts,
+// crashes and rebuilds, and recomputes the digest after each batch.
+func TestDigestMatchesRecords(t *testing.T) {
 	t.Parallel()
-	seed, rng := seeded(t)
+	seed, rng := seed.NewRand(t)
 	rounds := 6
 	if testing.Short() {
 		rounds = 2
 	}
 	for range rounds {
 		run := eventstest.History(rng.Uint64(), 300+rng.IntN(400))
-		j := &journey{rng: rng, run: run, look: func(p *projector.Projector) { counted(t, p) }}
-		one, way := opened(t, run.Messages), j.follow(t)
-		if a, b := counted(t, one), counted(t, way); a != b {
-			t.Errorf("one way leads to the digest %s, another to %s", a, b)
+		w := &randomWalk{rng: rng, run: run, check: func(p *projector.Projector) { checkDigest(t, p) }}
+		once, walked := newIndex(t, run.Messages), w.apply(t)
+		if got, want := checkDigest(t, walked), checkDigest(t, once); got != want {
+			t.Errorf("the digest is %s, and %s after one batch", got, want)
 		}
-		if _, a := one.ComparePoint(); t.Failed() {
-			t.Logf("mark %s", a)
-		} else if _, b := way.ComparePoint(); a != b {
-			t.Errorf("one way leads to the mark %s, another to %s", a, b)
+		_, got := walked.ComparePoint()
+		if _, want := once.ComparePoint(); got != want {
+			t.Errorf("the digest at the last compare point is %s, and %s after one batch", got, want)
 		}
-		closed(t, way)
+		projectortest.Close(t, walked)
 		if t.Failed() {
-			t.Fatalf("%s, seed %d, on the way %v", run, seed, j.steps)
+			t.Fatalf("%s, seed %d, steps %v", run, seed, w.steps)
 		}
 	}
 }
 
-// TestDigestOfEachKind writes each kind of record anew, within a batch and
-// across batches: what was there has to leave the digest.
+// TestDigestOfEachKind overwrites each kind of record, within a batch and across
+// batches. The old record must leave the digest.
 func TestDigestOfEachKind(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(61)
@@ -84,37 +86,37 @@ func TestDigestOfEachKind(t *testing.T) {
 		},
 		"account's time": func() { log.Change(string(account), &events.AccountTokensRevoked{NotBefore: eventstest.Start}) },
 	}
-	p := opened(t, nil)
-	follow := func(what string) {
-		applied(t, p, log.Messages[p.Position():])
-		counted(t, p)
+	p := newIndex(t, nil)
+	apply := func(what string) {
+		projectortest.Apply(t, p, log.Messages[p.Position():])
+		checkDigest(t, p)
 		if t.Failed() {
 			t.Fatalf("after %s", what)
 		}
 	}
-	follow("the beginning")
+	apply("the beginning")
 	for what, step := range steps {
-		for range 3 { // in batches of their own
+		for range 3 { // each in a batch
 			step()
-			follow(what)
+			apply(what)
 		}
-		for range 3 { // in one
+		for range 3 {
 			step()
 		}
-		follow(what + " in one batch")
+		apply(what + " in one batch")
 	}
 	for range 2 {
 		for _, step := range steps {
 			step()
 		}
-		follow("all")
+		apply("all")
 	}
 	log.Revoke(token)
-	follow("the end")
-	same(t, p, log.Messages)
+	apply("the end")
+	checkIndex(t, p, log.Messages)
 }
 
-// TestDigestAt asks for digests of the past.
+// TestDigestAt asks for earlier digests.
 func TestDigestAt(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(62)
@@ -124,16 +126,16 @@ func TestDigestAt(t *testing.T) {
 		log.Change(string(account), &events.AccountResumed{})
 	}
 	dir := t.TempDir()
-	p := openWith(t, projector.Config{Dir: dir, Keep: keep})
-	defer func() { closed(t, p) }()
+	p := openRandomLimit(t, projector.Config{Dir: dir, Keep: keep})
+	defer func() { projectortest.Close(t, p) }()
 	if d, ok := p.DigestAt(0); !ok || d != 0 {
-		t.Errorf("DigestAt(0) = %s, %t; want 0, as it is of every empty index", d, ok)
+		t.Errorf("DigestAt(0) = %s, %t; want 0, the digest of an empty index", d, ok)
 	}
 	if _, ok := p.DigestAt(1); ok {
-		t.Error("DigestAt(1) is known before it was applied")
+		t.Error("DigestAt(1) is known before position 1 is applied")
 	}
-	for some := range slices.Chunk(log.Messages, 1000) { // as they come, not as a node catches up
-		applied(t, p, some)
+	for batch := range slices.Chunk(log.Messages, 1000) { // small enough not to skip compare points
+		projectortest.Apply(t, p, batch)
 	}
 	end, last := p.Position(), 70*projector.CompareEvery
 	known := func(at events.Position, want bool) {
@@ -142,40 +144,40 @@ func TestDigestAt(t *testing.T) {
 			t.Errorf("DigestAt(%d) = %t, want %t", at, ok, want)
 		}
 	}
-	known(keep, true) // which no mark is
+	known(keep, true) // not a compare point
 	known(keep+1, false)
 	known(end, true)
 	known(end+1, false)
 	for i := range events.Position(64) {
 		known(last-i*projector.CompareEvery, true)
 	}
-	// One event at a time, so that the ring of batches goes round.
+	// More transactions than DigestAt keeps.
 	for range 600 {
 		log.Change(string(account), &events.AccountResumed{})
-		applied(t, p, log.Messages[p.Position():])
+		projectortest.Apply(t, p, log.Messages[p.Position():])
 	}
 	known(p.Position()-511, true)
 	known(p.Position()-513, p.Position()%projector.CompareEvery == 1)
 	known(keep, true)
 
 	_, digest := p.Digest()
-	mark, marked := p.ComparePoint()
-	closed(t, p)
+	comparePoint, compareDigest := p.ComparePoint()
+	projectortest.Close(t, p)
 	p = open(t, dir)
 	if _, d := p.Digest(); d != digest {
-		t.Errorf("opened again, the digest is %s and was %s", d, digest)
+		t.Errorf("reopened, the digest is %s, want %s", d, digest)
 	}
-	if m, d := p.ComparePoint(); m != mark || d != marked {
-		t.Errorf("opened again, the mark is %d, %s and was %d, %s", m, d, mark, marked)
+	if at, d := p.ComparePoint(); at != comparePoint || d != compareDigest {
+		t.Errorf("reopened, ComparePoint() = %d, %s; want %d, %s", at, d, comparePoint, compareDigest)
 	}
-	known(mark, true)
+	known(comparePoint, true)
 	known(keep, false)
 }
 
-// TestOtherForm opens indexes that another version made.
+// TestOtherForm opens indexes in the format of other versions.
 func TestOtherForm(t *testing.T) {
 	t.Parallel()
-	saved := followed(t, eventstest.History(63, 20).Messages)
+	saved := savedIndex(t, eventstest.History(63, 20).Messages)
 	for what, cursor := range map[string][]byte{
 		"the form without a digest": append(binary.BigEndian.AppendUint64(nil, 20), make([]byte, 32+26)...),
 		"a later form":              append([]byte{99}, make([]byte, 100)...),
@@ -187,13 +189,14 @@ func TestOtherForm(t *testing.T) {
 			t.Errorf("%s: Open = %v, want ErrForm alone", what, err)
 		}
 		if err == nil {
-			closed(t, p)
+			projectortest.Close(t, p)
 		}
 	}
 }
 
-// TestReceiptOfWhatComesLater refuses a receipt that covers itself.
-func TestReceiptOfWhatComesLater(t *testing.T) {
+// TestReceiptCoversLaterPosition applies receipts that cover their own or a later
+// position.
+func TestReceiptCoversLaterPosition(t *testing.T) {
 	t.Parallel()
 	for _, ahead := range []events.Position{0, 1, 1 << 40} {
 		log := eventstest.NewLog(64)
@@ -205,6 +208,6 @@ func TestReceiptOfWhatComesLater(t *testing.T) {
 		if err := p.Apply(t.Context(), log.Messages); !errors.Is(err, projector.ErrInvalidHistory) {
 			t.Errorf("covers %d past its own position: %v, want ErrInvalidHistory", ahead, err)
 		}
-		closed(t, p)
+		projectortest.Close(t, p)
 	}
 }

@@ -11,135 +11,137 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// TestAnyCutGivesTheSameIndex follows random histories in random batches, with
-// restarts and crashes at random places. The index is byte for byte what a
-// fresh fold of one event after another makes, and says what Fold does.
-func TestAnyCutGivesTheSameIndex(t *testing.T) {
+// TestBatchesDoNotMatter applies random histories in random batches, with random
+// restarts and crashes. The index has the same bytes as one that applied one event at
+// a time, and agrees with Fold.
+func TestBatchesDoNotMatter(t *testing.T) {
 	t.Parallel()
-	seed, rng := seeded(t)
+	seed, rng := seed.NewRand(t)
 	rounds := 4
 	if testing.Short() {
 		rounds = 2
 	}
 	for range rounds {
 		run := eventstest.History(rng.Uint64(), 80+rng.IntN(200))
-		one := opened(t, nil)
+		one := newIndex(t, nil)
 		for i := range run.Messages {
-			applied(t, one, run.Messages[i:i+1])
+			projectortest.Apply(t, one, run.Messages[i:i+1])
 		}
-		same(t, one, run.Messages)
+		checkIndex(t, one, run.Messages)
 
-		j := &journey{rng: rng, run: run}
-		p := j.follow(t)
-		if !bytes.Equal(dump(t, one), dump(t, p)) {
-			t.Errorf("the dump differs from that of a fold one by one")
+		w := &randomWalk{rng: rng, run: run}
+		p := w.apply(t)
+		if !bytes.Equal(projectortest.Dump(t, one), projectortest.Dump(t, p)) {
+			t.Errorf("the dump differs from that after single events")
 		}
-		same(t, p, run.Messages)
-		closed(t, p)
+		checkIndex(t, p, run.Messages)
+		projectortest.Close(t, p)
 		if t.Failed() {
-			t.Fatalf("%s, seed %d, on the way %v", run, seed, j.steps)
+			t.Fatalf("%s, seed %d, steps %v", run, seed, w.steps)
 		}
 	}
 }
 
-// journey is a random way through a history.
-type journey struct {
+// randomWalk applies a history in random batches, with restarts, crashes and rebuilds.
+type randomWalk struct {
 	rng   *rand.Rand
 	run   *eventstest.Run
 	dir   string
-	steps []string                   // what was done, for the report
-	look  func(*projector.Projector) // called now and then, if set
+	steps []string                   // for messages
+	check func(*projector.Projector) // called after each batch, if set
 }
 
-func (j *journey) open(t *testing.T) *projector.Projector {
+func (w *randomWalk) open(t *testing.T) *projector.Projector {
 	t.Helper()
-	return openWith(t, projector.Config{Dir: j.dir, Batch: 1 + j.rng.IntN(40)})
+	return openRandomLimit(t, projector.Config{Dir: w.dir, Batch: 1 + w.rng.IntN(40)})
 }
 
-func (j *journey) note(format string, args ...any) {
-	j.steps = append(j.steps, fmt.Sprintf(format, args...))
+// note records a step.
+func (w *randomWalk) note(format string, args ...any) {
+	w.steps = append(w.steps, fmt.Sprintf(format, args...))
 }
 
-// follow returns the index at the end of the way.
-func (j *journey) follow(t *testing.T) *projector.Projector {
+// apply returns the index at the end of the history.
+func (w *randomWalk) apply(t *testing.T) *projector.Projector {
 	t.Helper()
-	j.dir = t.TempDir()
-	p := j.open(t)
-	for int(p.Position()) < len(j.run.Messages) {
-		switch roll := j.rng.IntN(100); {
+	w.dir = t.TempDir()
+	p := w.open(t)
+	for int(p.Position()) < len(w.run.Messages) {
+		switch roll := w.rng.IntN(100); {
 		case roll < 8:
-			j.note("restart")
-			closed(t, p)
-			p = j.open(t)
+			w.note("restart")
+			projectortest.Close(t, p)
+			p = w.open(t)
 		case roll < 13:
-			j.note("crash")
-			left := save(t, j.dir)
+			w.note("crash")
+			files := save(t, w.dir)
 			at := p.Position()
-			closed(t, p)
-			j.dir = left.restore(t)
-			if p = j.open(t); p.Position() != at {
-				// Only a power cut takes back what was written.
+			projectortest.Close(t, p)
+			w.dir = files.restore(t)
+			if p = w.open(t); p.Position() != at {
+				// Only after a power cut may commits be missing.
 				t.Errorf("after a crash at %d the position is %d", at, p.Position())
 			}
 		case roll < 15:
-			j.note("rebuild")
-			closed(t, p)
-			if _, err := projector.Quarantine(j.dir, time.Now()); err != nil {
+			w.note("rebuild")
+			projectortest.Close(t, p)
+			if _, err := projector.Quarantine(w.dir, time.Now()); err != nil {
 				t.Fatal(err)
 			}
-			p = j.open(t)
+			p = w.open(t)
 		default:
 			from := int(p.Position())
-			n := min(1+j.rng.IntN(60), len(j.run.Messages)-from)
-			j.note("%d", n)
-			applied(t, p, j.run.Messages[from:from+n])
-			if j.rng.IntN(5) == 0 {
-				same(t, p, j.run.Messages[:p.Position()])
+			n := min(1+w.rng.IntN(60), len(w.run.Messages)-from)
+			w.note("%d", n)
+			projectortest.Apply(t, p, w.run.Messages[from:from+n])
+			if w.rng.IntN(5) == 0 {
+				checkIndex(t, p, w.run.Messages[:p.Position()])
 			}
-			if j.look != nil {
-				j.look(p)
+			if w.check != nil {
+				w.check(p)
 			}
 		}
 	}
 	return p
 }
 
-// TestRecordsSayWhatASecretIsGoodFor decides from the index alone, as a check
-// does, and compares with Fold's decision: at random times, and at those where
-// something ends.
-func TestRecordsSayWhatASecretIsGoodFor(t *testing.T) {
+// TestDecisions decides from the index alone, as a check does, and compares with the
+// decision of Fold. It does so at random times, and around the times at which a token
+// or a secret expires.
+func TestDecisions(t *testing.T) {
 	t.Parallel()
-	seed, rng := seeded(t)
-	good, bad := 0, 0
+	seed, rng := seed.NewRand(t)
+	valid, invalid := 0, 0
 	for range 3 {
 		run := eventstest.History(rng.Uint64(), 240)
-		p := opened(t, nil)
-		// Look often: a cut-off or the end of an account leaves little alive.
+		p := newIndex(t, nil)
+		// Small batches, because few secrets are valid after a bulk revocation.
 		for from := 0; from < len(run.Messages); from += 20 {
-			applied(t, p, run.Messages[from:from+20])
+			projectortest.Apply(t, p, run.Messages[from:from+20])
 			state := eventstest.Fold(run.Messages[:from+20])
 			for _, d := range state.Digests() {
-				g, b := judge(t, rng, state, p, d)
-				good, bad = good+g, bad+b
+				v, i := compareDecisions(t, rng, state, p, d)
+				valid, invalid = valid+v, invalid+i
 			}
 		}
 		if t.Failed() {
 			t.Fatalf("%s, seed %d", run, seed)
 		}
 	}
-	t.Logf("%d good, %d not", good, bad)
-	if good < 20 || bad < 20 {
-		t.Errorf("%d secrets were good and %d were not, which shows little", good, bad)
+	t.Logf("%d valid, %d invalid", valid, invalid)
+	if valid < 20 || invalid < 20 {
+		t.Errorf("%d decisions were valid and %d invalid, want at least 20 of each", valid, invalid)
 	}
 }
 
-// judge compares what the index and Fold say of a secret, and returns how many
-// times it was good and was not.
-func judge(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Projector, d events.Digest) (good, bad int) {
+// compareDecisions compares decisions on a secret by the index and by Fold. It returns
+// the number of times at which the secret was valid and invalid.
+func compareDecisions(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Projector, d events.Digest) (valid, invalid int) {
 	t.Helper()
 	f, err := p.Find(d)
 	if err != nil {
@@ -152,18 +154,19 @@ func judge(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Pr
 	}
 	for _, now := range times {
 		if now.Before(eventstest.Start.AddDate(-1, 0, 0)) {
-			continue // an end before 1970 is stored as the first instant after it
+			continue // an end before 1970 is stored as the first instant of 1970
 		}
 		use, want := state.Use(d, now)
-		if got := alive(f, now); got != want {
-			t.Errorf("at %s a secret is good: %t, by Fold: %t; record %+v", now, got, want, r)
+		if got := isValid(f, now); got != want {
+			t.Errorf("at %s a secret is valid: %t, by Fold: %t; record %+v", now, got, want, r)
 		}
 		if !want {
-			bad++
+			invalid++
 			continue
 		}
-		good++
-		if i := slices.IndexFunc(use.Token.Secrets, func(s events.SecretSlot) bool { return s.Digest == d }); i < 0 || r.IssuedBy != use.Token.Secrets[i].IssuedBy {
+		valid++
+		own := func(s events.SecretSlot) bool { return s.Digest == d }
+		if i := slices.IndexFunc(use.Token.Secrets, own); i < 0 || r.IssuedBy != use.Token.Secrets[i].IssuedBy {
 			t.Errorf("a secret is issued by %q; by Fold the token's secrets are %+v", r.IssuedBy, use.Token.Secrets)
 		}
 		effective := f.Account.Grants
@@ -173,26 +176,25 @@ func judge(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Pr
 		for _, need := range []string{"read:site/1", "view:site/2", "write:site/*", "admin:site/3", "track:site/1", "superuser", "audit"} {
 			s := events.MustScope(need)
 			if got, want := events.Matomo.AnyCovers(effective, s), use.Covers(events.Matomo, s); got != want {
-				t.Errorf("a secret is good for %s: %t, by Fold: %t", s, got, want)
+				t.Errorf("a secret allows %s: %t, by Fold: %t", s, got, want)
 			}
 		}
 	}
-	return good, bad
+	return valid, invalid
 }
 
-// alive decides as a check does.
-func alive(f projector.Found, now time.Time) bool {
+// isValid decides as a check does.
+func isValid(f projector.Found, now time.Time) bool {
 	r := f.Record()
-	over := func(end time.Time) bool { return !end.IsZero() && !now.Before(end) }
-	return r.State == projector.SecretLive && !over(r.Expires) && !over(r.Until) &&
+	past := func(end time.Time) bool { return !end.IsZero() && !now.Before(end) }
+	return r.State == projector.SecretLive && !past(r.Expires) && !past(r.Until) &&
 		!f.Account.Suspended && !f.Account.Erased &&
-		!(r.Plain && (f.Policy.LegacyRefused || over(f.Policy.LegacyUntil))) &&
+		!(r.Plain && (f.Policy.LegacyRefused || past(f.Policy.LegacyUntil))) &&
 		!r.Created.Before(f.Account.NotBefore) && !r.Created.Before(f.Policy.NotBefore) &&
 		r.CreatedIn >= f.Account.TokensUntil && r.CreatedIn >= f.Policy.TokensUntil
 }
 
-// TestTransactionTooBig: a batch that Badger cannot take at once is taken in
-// parts.
+// TestTransactionTooBig applies a batch that is too big for one Badger transaction.
 func TestTransactionTooBig(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(1)
@@ -208,19 +210,41 @@ func TestTransactionTooBig(t *testing.T) {
 		})
 		size += len(log.Messages[len(log.Messages)-1].Data)
 	}
-	// Badger takes 15 % of a memtable of 16 MiB; constraints are stored with
-	// the token and with its secret.
+	// Badger accepts 15 % of the memtable of 16 MiB. Constraints are stored twice,
+	// with the token and with its secret.
 	if 2*size < 3<<20 {
-		t.Fatalf("%d bytes of events fit in one transaction", size)
+		t.Fatalf("%d bytes of events fit into one transaction", size)
 	}
-	p := openWith(t, projector.Config{Dir: t.TempDir(), Batch: 100_000})
-	defer closed(t, p)
-	applied(t, p, log.Messages)
-	fits := openWith(t, projector.Config{Dir: t.TempDir(), Batch: 10})
-	defer closed(t, fits)
-	applied(t, fits, log.Messages)
-	if !bytes.Equal(dump(t, p), dump(t, fits)) {
-		t.Error("the dump differs from that of batches that fit")
+	p := openRandomLimit(t, projector.Config{Dir: t.TempDir(), Batch: 100_000})
+	defer projectortest.Close(t, p)
+	projectortest.Apply(t, p, log.Messages)
+	fits := openRandomLimit(t, projector.Config{Dir: t.TempDir(), Batch: 10})
+	defer projectortest.Close(t, fits)
+	projectortest.Apply(t, fits, log.Messages)
+	if !bytes.Equal(projectortest.Dump(t, p), projectortest.Dump(t, fits)) {
+		t.Error("the dump differs from that of smaller batches")
+	}
+}
+
+// allTokens returns the IDs of all tokens that p.Tokens lists, in pages of a size.
+func allTokens(
+	t *testing.T, p *projector.Projector, account events.AccountID, keep func(*events.Token) bool, size int,
+) (ids []events.TokenID) {
+	t.Helper()
+	for after := events.TokenID(""); ; after = ids[len(ids)-1] {
+		list, more, err := p.Tokens(account, keep, after, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range list {
+			ids = append(ids, token.ID)
+		}
+		if more && len(list) != size {
+			t.Fatalf("a page has %d tokens and is not the last, want %d", len(list), size)
+		}
+		if !more {
+			return ids
+		}
 	}
 }
 
@@ -228,27 +252,7 @@ func TestLists(t *testing.T) {
 	t.Parallel()
 	run := eventstest.History(11, 400)
 	state := eventstest.Fold(run.Messages)
-	p := opened(t, run.Messages)
-
-	// pages gathers what a list gives in pages of a size.
-	pages := func(account events.AccountID, keep func(*events.Token) bool, size int) (ids []events.TokenID) {
-		t.Helper()
-		for after := events.TokenID(""); ; after = ids[len(ids)-1] {
-			list, more, err := p.Tokens(account, keep, after, size)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, token := range list {
-				ids = append(ids, token.ID)
-			}
-			if more && len(list) != size {
-				t.Fatalf("a page of %d holds %d, and there are more", size, len(list))
-			}
-			if !more {
-				return ids
-			}
-		}
-	}
+	p := newIndex(t, run.Messages)
 	wanted := func(keep func(events.Token) bool) (ids []events.TokenID) {
 		for _, id := range state.Tokens() {
 			if token, _ := state.Token(id); keep(token) {
@@ -258,17 +262,19 @@ func TestLists(t *testing.T) {
 		slices.Sort(ids)
 		return ids
 	}
-	revoked := func(token *events.Token) bool { return token.State == events.Revoked }
+	all := wanted(func(events.Token) bool { return true })
+	revoked := wanted(func(token events.Token) bool { return token.State == events.Revoked })
+	isRevoked := func(token *events.Token) bool { return token.State == events.Revoked }
 	for _, size := range []int{1, 2, 7, 1000} {
-		if got, want := pages("", nil, size), wanted(func(events.Token) bool { return true }); !slices.Equal(got, want) {
-			t.Errorf("Tokens(all) in pages of %d = %v, want %v", size, got, want)
+		if got := allTokens(t, p, "", nil, size); !slices.Equal(got, all) {
+			t.Errorf("Tokens(all) in pages of %d = %v, want %v", size, got, all)
 		}
-		if got, want := pages("", revoked, size), wanted(func(t events.Token) bool { return revoked(&t) }); !slices.Equal(got, want) {
-			t.Errorf("Tokens(revoked) in pages of %d = %v, want %v", size, got, want)
+		if got := allTokens(t, p, "", isRevoked, size); !slices.Equal(got, revoked) {
+			t.Errorf("Tokens(revoked) in pages of %d = %v, want %v", size, got, revoked)
 		}
 		for _, account := range state.Accounts() {
-			own := func(t events.Token) bool { return t.Account == account }
-			if got, want := pages(account, nil, size), wanted(own); !slices.Equal(got, want) {
+			want := wanted(func(token events.Token) bool { return token.Account == account })
+			if got := allTokens(t, p, account, nil, size); !slices.Equal(got, want) {
 				t.Errorf("Tokens(of %s) in pages of %d = %v, want %v", account, size, got, want)
 			}
 		}
@@ -285,114 +291,132 @@ func TestLists(t *testing.T) {
 		}
 	}
 	if list, more, err := p.Tokens(eventstest.NewLog(99).Account(), nil, "", 10); err != nil || more || len(list) != 0 {
-		t.Errorf("Tokens(of a stranger) = %v, %t, %v; want nothing", list, more, err)
+		t.Errorf("Tokens(of an unknown account) = %v, %t, %v; want none", list, more, err)
 	}
 }
 
-// TestReadersSeeRevocations: once the position covers a revocation, no reader
-// sees the token live again.
-func TestReadersSeeRevocations(t *testing.T) {
-	seed, rng := seeded(t)
+// revocations is a log with revoked tokens, and an account that is suspended near its
+// end.
+type revocations struct {
+	*eventstest.Log
+	revoked   []revokedToken // by position
+	account   events.AccountID
+	suspended events.Position
+}
+
+type revokedToken struct {
+	id      events.TokenID
+	digests []events.Digest
+	at      events.Position // of the revocation
+}
+
+func newRevocations(seed uint64, rng *rand.Rand) *revocations {
 	log := eventstest.NewLog(seed)
-	type end struct {
-		digests []events.Digest
-		at      events.Position
-	}
-	var ends []end
-	account := log.Account("admin:site/*")
-	other := log.Account("admin:site/*")
-	type life struct {
-		id events.TokenID
-		end
-	}
-	var alive []life
+	r := &revocations{Log: log}
+	owner := log.Account("admin:site/*")
+	r.account = log.Account("admin:site/*")
+	var live []revokedToken
 	for range 400 {
-		id, secret := log.Token(account, "view:site/1")
+		id, secret := log.Token(owner, "view:site/1")
 		second := log.Rotate(id, log.Now().Add(time.Hour))
-		alive = append(alive, life{id, end{digests: []events.Digest{secret.Digest(), second.Digest()}}})
-		if len(alive) > 20 {
-			i := rng.IntN(len(alive))
-			alive[i].at = log.Revoke(alive[i].id)
-			ends = append(ends, alive[i].end)
-			alive = slices.Delete(alive, i, i+1)
+		live = append(live, revokedToken{id: id, digests: []events.Digest{secret.Digest(), second.Digest()}})
+		if len(live) > 20 {
+			i := rng.IntN(len(live))
+			live[i].at = log.Revoke(live[i].id)
+			r.revoked = append(r.revoked, live[i])
+			live = slices.Delete(live, i, i+1)
 		}
 	}
-	suspended := log.Change(string(other), &events.AccountSuspended{})
-	log.Token(account, "view:site/1")
+	r.suspended = log.Change(string(r.account), &events.AccountSuspended{})
+	log.Token(owner, "view:site/1")
+	return r
+}
 
-	p := opened(t, nil)
+// checkAt returns an error if a reader at a position does not see a recent revocation,
+// or the suspension.
+func (r *revocations) checkAt(p *projector.Projector, at events.Position) error {
+	for _, token := range r.revoked {
+		if token.at > at {
+			break
+		}
+		if len(r.revoked) > 40 && token.at+200 < at {
+			continue // checked often enough
+		}
+		for _, d := range token.digests {
+			record, err := p.Lookup(d)
+			if err != nil {
+				return fmt.Errorf("at %d, lookup of a secret revoked at %d: %w", at, token.at, err)
+			}
+			if record.State != projector.SecretRevoked {
+				return fmt.Errorf("at %d, a secret revoked at %d has state %d", at, token.at, record.State)
+			}
+		}
+	}
+	if a, err := p.Account(r.account); at >= r.suspended && (err != nil || !a.Suspended) {
+		return fmt.Errorf("at %d, an account suspended at %d is not: %v", at, r.suspended, err)
+	}
+	return nil
+}
+
+// TestReadersSeeRevocations checks that no reader sees a token as live at a position
+// that covers its revocation.
+func TestReadersSeeRevocations(t *testing.T) {
+	seed, rng := seed.NewRand(t)
+	log := newRevocations(seed, rng)
+	p := newIndex(t, nil)
 	done := make(chan struct{})
-	readers := make(chan error)
-	const many = 3
-	for range many {
-		go func() {
-			readers <- func() error {
-				for last := events.Position(0); ; {
-					at := p.Position()
-					if at < last {
-						return fmt.Errorf("the position went from %d back to %d", last, at)
-					}
-					last = at
-					for _, e := range ends {
-						if e.at > at {
-							break // later ones are later
-						}
-						if n := len(ends); n > 40 && e.at+200 < at {
-							continue // looked at often enough
-						}
-						for _, d := range e.digests {
-							r, err := p.Lookup(d)
-							if err != nil {
-								return fmt.Errorf("at %d, lookup of a secret revoked at %d: %w", at, e.at, err)
-							}
-							if r.State != projector.SecretRevoked {
-								return fmt.Errorf("at %d, a secret revoked at %d has state %d", at, e.at, r.State)
-							}
-						}
-					}
-					if a, err := p.Account(other); at >= suspended && (err != nil || !a.Suspended) {
-						return fmt.Errorf("at %d, an account suspended at %d is not: %v", at, suspended, err)
-					}
-					select {
-					case <-done:
-						if at == log.End() {
-							return nil
-						}
-					default:
-					}
+	errs := make(chan error)
+	read := func() error {
+		for last := events.Position(0); ; {
+			at := p.Position()
+			if at < last {
+				return fmt.Errorf("the position went from %d back to %d", last, at)
+			}
+			last = at
+			if err := log.checkAt(p, at); err != nil {
+				return err
+			}
+			select {
+			case <-done:
+				if at == log.End() {
+					return nil
 				}
-			}()
-		}()
+			default:
+			}
+		}
+	}
+	const readers = 3
+	for range readers {
+		go func() { errs <- read() }()
 	}
 	for from := 0; from < len(log.Messages); {
 		n := min(1+rng.IntN(30), len(log.Messages)-from)
-		applied(t, p, log.Messages[from:from+n])
+		projectortest.Apply(t, p, log.Messages[from:from+n])
 		from += n
 	}
 	close(done)
-	for range many {
-		if err := <-readers; err != nil {
+	for range readers {
+		if err := <-errs; err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
 	}
 }
 
-// TestFindIsOfOnePosition: what a check gets to know while events are applied
-// is what followed from the log at the position that it says, and not partly
-// what followed later.
+// TestFindIsOfOnePosition compares results of Find, made while events are applied, with
+// the reference at the position that each result says.
 func TestFindIsOfOnePosition(t *testing.T) {
-	seed, rng := seeded(t)
+	seed, rng := seed.NewRand(t)
 	run := eventstest.History(rng.Uint64(), 600)
-	p := opened(t, nil)
+	p := newIndex(t, nil)
 	type found struct {
 		d events.Digest
 		projector.Found
 		err error
 	}
-	const many = 2
+	const readers = 2
 	done := make(chan struct{})
-	all := make(chan []found, many)
-	for i := range uint64(many) {
+	results := make(chan []found, readers)
+	for i := range uint64(readers) {
 		go func() {
 			rng := rand.New(rand.NewPCG(seed, i))
 			var list []found
@@ -406,7 +430,7 @@ func TestFindIsOfOnePosition(t *testing.T) {
 				}
 				select {
 				case <-done:
-					all <- list
+					results <- list
 					return
 				default:
 				}
@@ -415,13 +439,13 @@ func TestFindIsOfOnePosition(t *testing.T) {
 	}
 	for from := 0; from < len(run.Messages); {
 		n := min(1+rng.IntN(10), len(run.Messages)-from)
-		applied(t, p, run.Messages[from:from+n])
+		projectortest.Apply(t, p, run.Messages[from:from+n])
 		from += n
 	}
 	close(done)
 	state, seen := eventstest.Fold(run.Messages), map[events.Position]int{}
-	for range many {
-		list := <-all
+	for range readers {
+		list := <-results
 		for _, f := range list[:min(300, len(list))] {
 			seen[f.Position]++
 			then := state.Until(f.Position)
@@ -430,32 +454,32 @@ func TestFindIsOfOnePosition(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d positions were seen", len(seen))
+	t.Logf("results of %d positions", len(seen))
 }
 
-// TestCatchingUp folds a history in transactions that go past marks, and one
-// event after another: the bytes are the same.
+// TestCatchingUp applies a history in transactions that skip compare points, and in
+// small batches. The bytes are the same.
 func TestCatchingUp(t *testing.T) {
 	t.Parallel()
-	seed, rng := seeded(t)
+	seed, rng := seed.NewRand(t)
 	run := eventstest.History(rng.Uint64(), 3000)
-	few := openWith(t, projector.Config{Dir: t.TempDir(), Resident: 1 << 20})
-	defer closed(t, few)
-	for some := range slices.Chunk(run.Messages, 1+rng.IntN(300)) {
-		applied(t, few, some)
+	small := openConfig(t, projector.Config{Dir: t.TempDir(), Resident: 1 << 20})
+	defer projectortest.Close(t, small)
+	for batch := range slices.Chunk(run.Messages, 1+rng.IntN(300)) {
+		projectortest.Apply(t, small, batch)
 	}
-	for _, most := range []int{0, 1, 700} {
-		all := openWith(t, projector.Config{Dir: t.TempDir(), Batch: most, Resident: 1 << 20, Keep: 1234})
-		applied(t, all, run.Messages)
-		if !bytes.Equal(dump(t, all), dump(t, few)) {
-			t.Errorf("seed %d: in transactions of %d events at most it comes out otherwise", seed, most)
+	for _, batch := range []int{0, 1, 700} {
+		all := openConfig(t, projector.Config{Dir: t.TempDir(), Batch: batch, Resident: 1 << 20, Keep: 1234})
+		projectortest.Apply(t, all, run.Messages)
+		if !bytes.Equal(projectortest.Dump(t, all), projectortest.Dump(t, small)) {
+			t.Errorf("seed %d: the dump differs in transactions of up to %d events", seed, batch)
 		}
 		if _, ok := all.DigestAt(1234); !ok {
-			t.Error("the digest was not kept")
+			t.Error("DigestAt(Config.Keep) is unknown")
 		}
 		if err := projectortest.Compare(eventstest.Fold(run.Messages), all); err != nil {
 			t.Errorf("seed %d: %v", seed, err)
 		}
-		closed(t, all)
+		projectortest.Close(t, all)
 	}
 }

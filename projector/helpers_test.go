@@ -10,20 +10,20 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
-	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
 func TestMain(m *testing.M) {
-	// Badger leaves these behind where its Open fails. An index that nobody
-	// closed has others besides.
+	// Badger leaves these goroutines behind if its Open fails. An index that a test
+	// does not close has others, too.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
 		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).updateSize"),
@@ -36,29 +36,23 @@ func TestContract(t *testing.T) {
 	projectortest.Run(t, func(t testing.TB, dir string) projectortest.Index { return open(t, dir) })
 }
 
-// seeded returns the run's seed and what follows from it.
-func seeded(t testing.TB) (uint64, *rand.Rand) {
-	t.Helper()
-	s := seed.New(t)
-	return s, rand.New(rand.NewPCG(s, 1))
-}
-
 // open opens the index in a folder. The caller closes it.
 func open(t testing.TB, dir string) *projector.Projector {
 	t.Helper()
-	return openWith(t, projector.Config{Dir: dir})
+	return openRandomLimit(t, projector.Config{Dir: dir})
 }
 
-func openWith(t testing.TB, cfg projector.Config) *projector.Projector {
+// openRandomLimit opens an index with one of limits, unless cfg has a limit.
+func openRandomLimit(t testing.TB, cfg projector.Config) *projector.Projector {
 	t.Helper()
 	if cfg.Resident == 0 {
 		cfg.Resident = limits[rand.IntN(len(limits))]
 	}
-	return openAs(t, cfg)
+	return openConfig(t, cfg)
 }
 
-// openAs opens an index with as much resident as is said, nothing too.
-func openAs(t testing.TB, cfg projector.Config) *projector.Projector {
+// openConfig opens an index with exactly this Config.
+func openConfig(t testing.TB, cfg projector.Config) *projector.Projector {
 	t.Helper()
 	p, err := projector.Open(cfg)
 	if err != nil {
@@ -67,52 +61,31 @@ func openAs(t testing.TB, cfg projector.Config) *projector.Projector {
 	return p
 }
 
-// limits are of what is resident: nothing, some and all. An index is to answer
-// the same whatever it is, so one is drawn for each that is opened.
+// limits are values of Config.Resident for no, some and all secrets. An index must
+// give the same answers with each, so the tests draw one whenever they open an index.
 var limits = []int64{0, 134 << 10, 1 << 40}
 
-// opened opens an index that follows a log, and closes it in the end.
-func opened(t testing.TB, messages []events.Message) *projector.Projector {
+// newIndex returns a new index that has applied messages. It is closed at the end of
+// the test.
+func newIndex(t testing.TB, messages []events.Message) *projector.Projector {
 	t.Helper()
 	p := open(t, t.TempDir())
-	t.Cleanup(func() { closed(t, p) })
-	applied(t, p, messages)
+	t.Cleanup(func() { projectortest.Close(t, p) })
+	projectortest.Apply(t, p, messages)
 	return p
 }
 
-func applied(t testing.TB, p *projector.Projector, messages []events.Message) {
-	t.Helper()
-	if err := p.Apply(t.Context(), messages); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func closed(t testing.TB, p *projector.Projector) {
-	t.Helper()
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-func dump(t testing.TB, p *projector.Projector) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	if err := p.Dump(&b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-// same reports an index that is not what follows from messages.
-func same(t testing.TB, p *projector.Projector, messages []events.Message) {
+// checkIndex compares an index with the reference after messages.
+func checkIndex(t testing.TB, p *projector.Projector, messages []events.Message) {
 	t.Helper()
 	if err := projectortest.Compare(eventstest.Fold(messages), p); err != nil {
 		t.Error(err)
 	}
 }
 
-// stopped reports a projector that goes on after an error.
-func stopped(t testing.TB, p *projector.Projector, reason error, next []events.Message) {
+// checkStopped checks that a projector has stopped because of reason, and does not
+// apply next.
+func checkStopped(t testing.TB, p *projector.Projector, reason error, next []events.Message) {
 	t.Helper()
 	at := p.Position()
 	if err := p.Err(); err == nil || reason != nil && !errors.Is(err, reason) {
@@ -129,12 +102,11 @@ func stopped(t testing.TB, p *projector.Projector, reason error, next []events.M
 		t.Errorf("Apply of what should come next = %v, want %v again", err, reason)
 	}
 	if p.Position() != at {
-		t.Errorf("it went on from %d to %d", at, p.Position())
+		t.Errorf("the stopped projector went from position %d to %d", at, p.Position())
 	}
 }
 
-// snapshot is what a folder holds at a moment: what a process that is killed
-// leaves behind.
+// snapshot holds the files of a folder at one moment, as after a crash.
 type snapshot map[string]savedFile
 
 type savedFile struct {
@@ -142,15 +114,14 @@ type savedFile struct {
 	size int64
 }
 
-// save copies a folder. Badger may be moving what it holds from a log to a table
-// meanwhile, so it copies until nothing came, went or entered the manifest on
-// the way: what is left then is what was there at one moment.
+// save copies a folder. Badger may write a table and delete its log meanwhile, so save
+// repeats the copy until neither the files nor the manifest have changed.
 func save(t testing.TB, dir string) snapshot {
 	t.Helper()
 	for before := snapshot(nil); ; {
 		after, err := copyFolder(dir)
 		switch {
-		case errors.Is(err, fs.ErrNotExist): // it went
+		case errors.Is(err, fs.ErrNotExist): // Badger deleted a file
 			before = nil
 			continue
 		case err != nil:
@@ -190,7 +161,7 @@ func copyFile(name string) (savedFile, error) {
 	}
 	var all, zeros bytes.Buffer
 	chunk, zero := make([]byte, 1<<16), make([]byte, 1<<16)
-	for zeros.Len() <= 1<<20 { // past them is the rest of a file that was made large beforehand
+	for zeros.Len() <= 1<<20 { // more zeros are the rest of a preallocated file
 		n, err := io.ReadFull(f, chunk)
 		if bytes.Equal(chunk[:n], zero[:n]) {
 			zeros.Write(chunk[:n])
@@ -208,7 +179,7 @@ func copyFile(name string) (savedFile, error) {
 	return savedFile{bytes.TrimRight(all.Bytes(), "\x00"), info.Size()}, nil
 }
 
-// restore returns a new folder with what was saved.
+// restore returns a new folder with the saved files.
 func (s snapshot) restore(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp(t.TempDir(), "index")
@@ -227,12 +198,9 @@ func (s snapshot) restore(t testing.TB) string {
 	return dir
 }
 
-// flipped returns the snapshot with one bit of one file turned over.
+// flipped returns the snapshot with one bit of one file flipped.
 func (s snapshot) flipped(name string, at int, bit uint) snapshot {
-	out := snapshot{}
-	for n, file := range s {
-		out[n] = file
-	}
+	out := maps.Clone(s)
 	file := out[name]
 	file.data = bytes.Clone(file.data)
 	file.data[at] ^= 1 << bit
@@ -240,15 +208,25 @@ func (s snapshot) flipped(name string, at int, bit uint) snapshot {
 	return out
 }
 
-// inTables returns the folder of an index whose records stand in several tables, a
-// later version of one in a later table.
-func inTables(t testing.TB, run *eventstest.Run) string {
+// tableNames returns the names of the tables among files, in order.
+func (s snapshot) tableNames() (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(s)) {
+		if strings.HasSuffix(name, ".sst") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// dirOfTables returns the folder of an index with several tables. Newer versions of a
+// record are in newer tables.
+func dirOfTables(t testing.TB, run *eventstest.Run) string {
 	t.Helper()
 	dir := t.TempDir()
-	for some := range slices.Chunk(run.Messages, 80) {
+	for batch := range slices.Chunk(run.Messages, 80) {
 		p := open(t, dir)
-		applied(t, p, some)
-		closed(t, p) // which writes a table
+		projectortest.Apply(t, p, batch)
+		projectortest.Close(t, p) // writes a table
 	}
 	return dir
 }

@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
-// TestFindBetweenCommitAndMemory stands still where a commit is in Badger and
-// not yet in memory: a record that is newer than its account is not given out.
+// TestFindBetweenCommitAndMemory calls Find when a commit is in Badger and not yet in
+// memory. Find must not combine the new record with the old account.
 func TestFindBetweenCommitAndMemory(t *testing.T) {
 	p, err := Open(Config{Dir: t.TempDir()})
 	if err != nil {
@@ -24,9 +24,9 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 	if err := p.Apply(t.Context(), log.Messages); err != nil {
 		t.Fatal(err)
 	}
-	// commit brings an event into Badger alone, and returns what the rest of
-	// applyOnce does.
-	commit := func() (rest func()) {
+	// commit commits an event to Badger alone. The function publish then does the
+	// rest of Apply.
+	commit := func() (publish func()) {
 		at := log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("admin:site/1")})
 		var s *changeset
 		if err := p.db.View(func(tx *badger.Txn) error {
@@ -52,7 +52,7 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		}
 	}
 
-	rest := commit()
+	publish := commit()
 	type result struct {
 		Found
 		err error
@@ -62,15 +62,15 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		f, err := p.Find(secret.Digest())
 		got <- result{f, err}
 	}()
-	for range 1000 { // enough for the other one to get as far as it can
+	for range 1000 { // Find gets as far as it can
 		runtime.Gosched()
 	}
-	rest()
+	publish()
 	if r := <-got; r.err != nil || r.Position != log.End() || r.Version != log.End() {
 		t.Errorf("Find = version %d at position %d, %v; want both %d", r.Version, r.Position, r.err, log.End())
 	}
 
-	// Where memory will never follow, it does not wait for it.
+	// Find does not wait for a commit that a stopped projector will not publish.
 	commit()
 	stopped := errors.New("stopped for the test")
 	p.Stop(stopped)

@@ -14,20 +14,21 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
 func TestWaitApplied(t *testing.T) {
 	run := eventstest.History(31, 20)
-	p := opened(t, run.Messages[:5])
-	over, cancel := context.WithCancel(t.Context())
+	p := newIndex(t, run.Messages[:5])
+	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 
 	for at := range events.Position(6) {
-		if err := p.WaitApplied(over, at); err != nil {
+		if err := p.WaitApplied(cancelled, at); err != nil {
 			t.Errorf("WaitApplied(%d) at 5 = %v", at, err)
 		}
 	}
-	if err := p.WaitApplied(over, 6); !errors.Is(err, context.Canceled) {
+	if err := p.WaitApplied(cancelled, 6); !errors.Is(err, context.Canceled) {
 		t.Errorf("WaitApplied(6) at 5 with an ended context = %v, want Canceled", err)
 	}
 
@@ -40,12 +41,11 @@ func TestWaitApplied(t *testing.T) {
 	if err := p.WaitApplied(t.Context(), 6); !errors.Is(err, reason) {
 		t.Errorf("WaitApplied(6) when stopped = %v, want the reason", err)
 	}
-	stopped(t, p, reason, run.Messages[5:])
-	same(t, p, run.Messages[:5]) // which is still there to be read
+	checkStopped(t, p, reason, run.Messages[5:])
+	checkIndex(t, p, run.Messages[:5]) // still readable
 }
 
-// TestWaiting has its waiters wait for certain before what they wait for
-// happens.
+// TestWaiting wakes waiters that are known to wait.
 func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		run := eventstest.History(37, 20)
@@ -66,14 +66,14 @@ func TestWaiting(t *testing.T) {
 			}
 		}
 		two, five, never := wait(2), wait(5), wait(1000)
-		applied(t, p, run.Messages[:1])
+		projectortest.Apply(t, p, run.Messages[:1])
 		waiting(two)
-		applied(t, p, run.Messages[1:3])
+		projectortest.Apply(t, p, run.Messages[1:3])
 		if err := <-two; err != nil {
 			t.Errorf("WaitApplied(2) = %v", err)
 		}
 		waiting(five)
-		applied(t, p, run.Messages[3:])
+		projectortest.Apply(t, p, run.Messages[3:])
 		if err := <-five; err != nil {
 			t.Errorf("WaitApplied(5) = %v", err)
 		}
@@ -83,17 +83,17 @@ func TestWaiting(t *testing.T) {
 		if err := <-never; !errors.Is(err, reason) {
 			t.Errorf("WaitApplied when stopped = %v, want the reason", err)
 		}
-		closed(t, p)
+		projectortest.Close(t, p)
 
 		p = open(t, t.TempDir())
 		first := wait(1)
-		closed(t, p)
+		projectortest.Close(t, p)
 		if err := <-first; err == nil {
 			t.Error("WaitApplied on a closed index returned no error")
 		}
 
 		p = open(t, t.TempDir())
-		defer closed(t, p)
+		defer projectortest.Close(t, p)
 		first = wait(1)
 		if err := p.Apply(t.Context(), run.Messages[1:]); !errors.Is(err, projector.ErrGap) {
 			t.Errorf("Apply past a gap = %v, want ErrGap", err)
@@ -106,7 +106,7 @@ func TestWaiting(t *testing.T) {
 
 func TestFresh(t *testing.T) {
 	run := eventstest.History(32, 20)
-	p := opened(t, run.Messages[:10])
+	p := newIndex(t, run.Messages[:10])
 	check := func(want time.Duration, known bool) {
 		t.Helper()
 		if got, ok := p.FreshAsOf(); ok != known || got != want {
@@ -114,15 +114,15 @@ func TestFresh(t *testing.T) {
 		}
 	}
 	check(0, false)
-	p.Fresh(5*time.Second, 11) // of which one is missing
+	p.Fresh(5*time.Second, 11) // position 11 is not applied yet
 	check(0, false)
 	p.Fresh(5*time.Second, 10)
 	check(5*time.Second, true)
-	p.Fresh(4*time.Second, 10) // an older question answered late
+	p.Fresh(4*time.Second, 10) // an older proof
 	check(5*time.Second, true)
 	p.Fresh(9*time.Second, 11)
 	check(5*time.Second, true)
-	applied(t, p, run.Messages[10:])
+	projectortest.Apply(t, p, run.Messages[10:])
 	check(5*time.Second, true)
 	p.Fresh(9*time.Second, 11)
 	check(9*time.Second, true)
@@ -139,16 +139,16 @@ func TestCursor(t *testing.T) {
 	if at, anchor := p.Cursor(); at != 0 || anchor != nil || p.Epoch() != "" {
 		t.Errorf("Cursor() of nothing = %d, %x, epoch %q", at, anchor, p.Epoch())
 	}
-	applied(t, p, run.Messages)
+	projectortest.Apply(t, p, run.Messages)
 	for range 2 {
 		want := sha256.Sum256(run.Messages[6].Data)
 		if at, anchor := p.Cursor(); at != 7 || [32]byte(anchor) != want || p.Epoch() != run.Epoch {
 			t.Errorf("Cursor() = %d, %x, epoch %q; want 7, %x, %q", at, anchor, p.Epoch(), want, run.Epoch)
 		}
-		closed(t, p)
+		projectortest.Close(t, p)
 		p = open(t, dir)
 	}
-	closed(t, p)
+	projectortest.Close(t, p)
 }
 
 func TestConfig(t *testing.T) {
@@ -158,7 +158,7 @@ func TestConfig(t *testing.T) {
 	} {
 		if p, err := projector.Open(cfg); err == nil {
 			t.Errorf("%s: Open did not refuse", what)
-			closed(t, p)
+			projectortest.Close(t, p)
 		}
 	}
 	file := filepath.Join(t.TempDir(), "file")
@@ -178,38 +178,38 @@ func TestDiskReserve(t *testing.T) {
 	}
 	run := eventstest.History(34, 20)
 	p := open(t, dir)
-	applied(t, p, run.Messages[:10])
+	projectortest.Apply(t, p, run.Messages[:10])
 	p.SetReserve(all)
 	if err := p.Apply(t.Context(), run.Messages[10:]); !errors.Is(err, projector.ErrDiskFull) {
 		t.Errorf("Apply = %v, want ErrDiskFull", err)
 	}
 	p.SetReserve(0)
-	stopped(t, p, projector.ErrDiskFull, run.Messages[10:])
-	same(t, p, run.Messages[:10])
-	closed(t, p)
+	checkStopped(t, p, projector.ErrDiskFull, run.Messages[10:])
+	checkIndex(t, p, run.Messages[:10])
+	projectortest.Close(t, p)
 
 	p = open(t, dir)
-	applied(t, p, run.Messages[10:])
-	same(t, p, run.Messages)
-	closed(t, p)
+	projectortest.Apply(t, p, run.Messages[10:])
+	checkIndex(t, p, run.Messages)
+	projectortest.Close(t, p)
 }
 
-// TestInUse: an index that another process has open is not corrupt, or it would
-// be put aside under that one's feet.
+// TestInUse checks that an open index is not reported as corrupt, because the caller
+// would quarantine the folder while another process uses it.
 func TestInUse(t *testing.T) {
 	run := eventstest.History(35, 20)
 	dir := t.TempDir()
 	p := open(t, dir)
-	applied(t, p, run.Messages[:10])
+	projectortest.Apply(t, p, run.Messages[:10])
 	if _, err := projector.Open(projector.Config{Dir: dir}); !errors.Is(err, projector.ErrInUse) || errors.Is(err, projector.ErrCorrupt) {
 		t.Errorf("Open of an open index = %v, want ErrInUse", err)
 	}
-	applied(t, p, run.Messages[10:])
-	same(t, p, run.Messages)
-	closed(t, p)
+	projectortest.Apply(t, p, run.Messages[10:])
+	checkIndex(t, p, run.Messages)
+	projectortest.Close(t, p)
 	p = open(t, dir)
-	same(t, p, run.Messages)
-	closed(t, p)
+	checkIndex(t, p, run.Messages)
+	projectortest.Close(t, p)
 }
 
 func TestQuarantine(t *testing.T) {
@@ -220,39 +220,39 @@ func TestQuarantine(t *testing.T) {
 		t.Fatal(err)
 	}
 	p := open(t, dir)
-	applied(t, p, run.Messages)
-	closed(t, p)
+	projectortest.Apply(t, p, run.Messages)
+	projectortest.Close(t, p)
 	now := time.Date(2026, 3, 4, 5, 6, 7, 8, time.FixedZone("", 3600))
 	to, err := projector.Quarantine(dir, now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !strings.HasPrefix(to, dir) || !strings.Contains(to, "20260304T040607") {
-		t.Errorf("Quarantine = %s, want it to say which index and when in UTC", to)
+		t.Errorf("Quarantine = %s, want the name of the index and the time in UTC", to)
 	}
 	p = open(t, dir)
 	if p.Position() != 0 {
 		t.Errorf("position %d after Quarantine, want 0", p.Position())
 	}
-	applied(t, p, run.Messages)
-	same(t, p, run.Messages)
-	closed(t, p)
+	projectortest.Apply(t, p, run.Messages)
+	checkIndex(t, p, run.Messages)
+	projectortest.Close(t, p)
 
-	p = open(t, to) // nothing is lost
-	same(t, p, run.Messages)
-	closed(t, p)
+	p = open(t, to) // the quarantined index is intact
+	checkIndex(t, p, run.Messages)
+	projectortest.Close(t, p)
 
 	again, err := projector.Quarantine(dir, now.Add(time.Second))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(to); !errors.Is(err, os.ErrNotExist) || to == again {
-		t.Errorf("%s is still there after another was put aside: %v", to, err)
+		t.Errorf("%s still exists after the next Quarantine: %v", to, err)
 	}
 	if _, err := os.Stat(other); err != nil {
-		t.Errorf("Quarantine of %s deleted what another index had put aside: %v", dir, err)
+		t.Errorf("Quarantine of %s deleted a folder of another index: %v", dir, err)
 	}
-	if _, err := projector.Quarantine(filepath.Join(filepath.Dir(dir), "nothing"), now); err == nil {
-		t.Error("Quarantine of nothing returned no error")
+	if _, err := projector.Quarantine(filepath.Join(filepath.Dir(dir), "missing"), now); err == nil {
+		t.Error("Quarantine of a missing folder returned no error")
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -12,25 +13,26 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// TestOldVersionsTogether brings back old versions of a token, its secret and the
-// cursor, each one whole and several at once, as damage to the part of a table does
-// that says where records stand. Nothing in Badger tells them from the newest.
-// Whoever asks is refused, or told what holds now, and nothing goes on from them.
-func TestOldVersionsTogether(t *testing.T) {
+// TestOldVersions restores old versions of a token, its secret and the cursor, alone and
+// together. Damage to a table's index block has this effect, and the records look intact
+// to Badger. Each query must return the current version or ErrCorrupt, and no event may
+// change an old version.
+func TestOldVersions(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(11)
 	account := log.Account("admin:site/*")
 	var ids []events.TokenID
 	var secrets []events.Secret
-	for range 2000 { // more than the smaller limit has room for
+	for range 2000 { // do not fit into the smaller limit
 		id, secret := log.Token(account, "view:site/1", "write:site/1")
 		ids, secrets = append(ids, id), append(secrets, secret)
 	}
-	saved := followed(t, log.Messages)
+	saved := savedIndex(t, log.Messages)
 	for what, change := range map[string]func(*eventstest.Log, events.TokenID){
 		"revoked": func(l *eventstest.Log, id events.TokenID) { l.Revoke(id) },
 		"narrowed": func(l *eventstest.Log, id events.TokenID) {
@@ -39,17 +41,17 @@ func TestOldVersionsTogether(t *testing.T) {
 		"rotated twice": func(l *eventstest.Log, id events.TokenID) { l.Rotate(id, l.Now()); l.Rotate(id, l.Now()) },
 	} {
 		for _, limit := range limits {
-			for _, n := range []int{0, len(ids) - 1} { // with the smaller limit, one is in memory and the other is not
-				c := comeback{account: account, id: ids[n], digest: secrets[n].Digest(), limit: limit, log: *log}
-				c.log.Messages = slices.Clip(log.Messages)
-				c.try(t, fmt.Sprintf("token %d %s, %d bytes resident", n, what, limit), saved, change)
+			for _, n := range []int{0, len(ids) - 1} { // with the smaller limit, only one is in memory
+				v := oldVersions{account: account, id: ids[n], digest: secrets[n].Digest(), limit: limit, log: *log}
+				v.log.Messages = slices.Clip(log.Messages)
+				v.check(t, fmt.Sprintf("token %d %s, %d bytes resident", n, what, limit), saved, change)
 			}
 		}
 	}
 }
 
-// comeback is a token that changes, and of which old records come back.
-type comeback struct {
+// oldVersions tests queries after old records of a token were restored.
+type oldVersions struct {
 	account events.AccountID
 	id      events.TokenID
 	digest  events.Digest
@@ -57,155 +59,171 @@ type comeback struct {
 	log     eventstest.Log
 }
 
-func (c *comeback) try(t *testing.T, what string, saved snapshot, change func(*eventstest.Log, events.TokenID)) {
+// check changes the token, and restores its records from before the change.
+func (v *oldVersions) check(t *testing.T, what string, saved snapshot, change func(*eventstest.Log, events.TokenID)) {
 	t.Helper()
-	p := openAs(t, projector.Config{Dir: saved.restore(t), Resident: c.limit})
-	secret, token, cursor := projector.DigestKey(c.digest), projector.TokenKey(c.id), projector.CursorKey
-	old := remember(t, p, secret, token, cursor)
-	change(&c.log, c.id)
-	applied(t, p, c.log.Messages[p.Position():])
-	is, err := p.Token(c.id)
+	p := openConfig(t, projector.Config{Dir: saved.restore(t), Resident: v.limit})
+	secret, token, cursor := projector.DigestKey(v.digest), projector.TokenKey(v.id), projector.CursorKey
+	old := storedValues(t, p, secret, token, cursor)
+	change(&v.log, v.id)
+	projectortest.Apply(t, p, v.log.Messages[p.Position():])
+	changed, err := p.Token(v.id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	owns := slices.ContainsFunc(is.Secrets, func(s events.SecretSlot) bool { return s.Digest == c.digest })
-	closed(t, p)
+	current := slices.ContainsFunc(changed.Secrets, func(s events.SecretSlot) bool { return s.Digest == v.digest })
+	projectortest.Close(t, p)
 	now := save(t, p.Dir())
-	for back, keys := range map[string][][]byte{
-		"the secret": {secret}, "the token": {token}, "both": {secret, token}, "both and the cursor": {secret, token, cursor},
+	for restored, keys := range map[string][][]byte{
+		"secret": {secret}, "token": {token}, "secret and token": {secret, token},
+		"secret, token and cursor": {secret, token, cursor},
 	} {
-		for asked, ask := range c.asks(t) {
-			if asked == "Apply" && back == "the secret" && !owns {
-				continue // a change of the token does not read it
+		for name, query := range v.queries(t) {
+			if name == "Apply" && restored == "secret" && !current {
+				continue // a change of the token does not read this secret
 			}
-			p := openAs(t, projector.Config{Dir: now.restore(t), Resident: c.limit})
-			bringBack(t, p, old, keys...)
-			version, err := ask(p)
-			if !errors.Is(err, projector.ErrCorrupt) && (err != nil || version != c.log.End()) {
-				t.Errorf("%s, %s came back: %s = version %d, %v; want %d or ErrCorrupt", what, back, asked, version, err, c.log.End())
+			p := openConfig(t, projector.Config{Dir: now.restore(t), Resident: v.limit})
+			restoreValues(t, p, old, keys...)
+			version, err := query(p)
+			if !errors.Is(err, projector.ErrCorrupt) && (err != nil || version != v.log.End()) {
+				t.Errorf("%s, old %s: %s = version %d, %v; want %d or ErrCorrupt", what, restored, name, version, err, v.log.End())
 			}
-			closed(t, p)
+			projectortest.Close(t, p)
 		}
 	}
 }
 
-// asks are ways to come upon the token, and what version of it each found.
-func (c *comeback) asks(t *testing.T) map[string]func(*projector.Projector) (events.Position, error) {
+// queries are queries that read the token. They return the version that they read.
+func (v *oldVersions) queries(t *testing.T) map[string]func(*projector.Projector) (events.Position, error) {
 	return map[string]func(*projector.Projector) (events.Position, error){
 		"Lookup": func(p *projector.Projector) (events.Position, error) {
-			r, err := p.Lookup(c.digest)
+			r, err := p.Lookup(v.digest)
 			return r.Version, err
 		},
 		"Find": func(p *projector.Projector) (events.Position, error) {
-			f, err := p.Find(c.digest)
+			f, err := p.Find(v.digest)
 			return f.Version, err
 		},
 		"Token": func(p *projector.Projector) (events.Position, error) {
-			token, err := p.Token(c.id)
+			token, err := p.Token(v.id)
 			if err != nil {
 				return 0, err
 			}
 			return token.Version, nil
 		},
 		"Tokens": func(p *projector.Projector) (events.Position, error) {
-			keep := func(token *events.Token) bool { return token.ID == c.id }
-			if c.limit == limits[len(limits)-1] { // also of what an old version is not wanted of
-				keep = func(token *events.Token) bool { return token.Version == c.log.End() }
+			keep := func(token *events.Token) bool { return token.ID == v.id }
+			if v.limit == limits[len(limits)-1] { // with all secrets resident, Tokens also verifies skipped tokens
+				keep = func(token *events.Token) bool { return token.Version == v.log.End() }
 			}
-			list, more, err := p.Tokens(c.account, keep, "", 1)
-			if err != nil || more || len(list) != 1 || list[0].ID != c.id {
+			list, more, err := p.Tokens(v.account, keep, "", 1)
+			if err != nil || more || len(list) != 1 || list[0].ID != v.id {
 				return 0, err
 			}
 			return list[0].Version, nil
 		},
 		"Apply": func(p *projector.Projector) (events.Position, error) {
-			next := c.log
-			next.Messages = slices.Clip(c.log.Messages)
-			next.Change(string(c.id), &events.TokenEdited{App: new("again")})
+			next := v.log
+			next.Messages = slices.Clip(v.log.Messages)
+			next.Change(string(v.id), &events.TokenEdited{App: new("again")})
 			return 0, p.Apply(t.Context(), next.Messages[p.Position():])
 		},
 	}
 }
 
-// TestNeighbours puts many secrets into few ranges, next to each other and at both
-// ends of them, and changes them: each is found as it is, and what comes back of
-// one speaks against all of its range.
-func TestNeighbours(t *testing.T) {
-	t.Parallel()
-	seed, rng := seeded(t)
-	log := eventstest.NewLog(seed)
+// crowdedLog is a log with many secrets in few buckets, at both ends of them and beside
+// each other.
+type crowdedLog struct {
+	*eventstest.Log
+	digests []events.Digest
+	ids     map[events.Digest]events.TokenID
+	revoked map[events.TokenID]bool
+}
+
+func newCrowdedLog(seed uint64, rng *rand.Rand) *crowdedLog {
+	log := &crowdedLog{
+		Log: eventstest.NewLog(seed), ids: map[events.Digest]events.TokenID{}, revoked: map[events.TokenID]bool{},
+	}
 	account := log.Account("admin:site/*")
-	ids := map[events.Digest]events.TokenID{}
-	var digests []events.Digest
 	for range 300 {
-		var d events.Digest // the first 22 bits are a range's
+		var d events.Digest // the first 22 bits are the bucket
 		d[1], d[2] = byte(rng.IntN(2)), byte(rng.IntN(4)<<6|rng.IntN(2)*0x3f)
 		for i := 3; i < len(d); i++ {
 			d[i] = [...]byte{0, 0xff, byte(rng.Uint32())}[rng.IntN(3)]
 		}
-		if ids[d] != "" {
+		if log.ids[d] != "" {
 			continue
 		}
 		id := log.TokenID()
 		log.Change(string(id), &events.TokenCreated{
 			Account: account, Scopes: eventstest.Scopes("view:site/1"), Secret: eventstest.SecretRecord(d),
 		})
-		ids[d], digests = id, append(digests, d)
+		log.ids[d], log.digests = id, append(log.digests, d)
 	}
-	revoked := map[events.TokenID]bool{}
 	for range 400 {
-		id := ids[digests[rng.IntN(len(digests))]]
+		id := log.ids[log.digests[rng.IntN(len(log.digests))]]
 		switch n := rng.IntN(4); {
-		case revoked[id]:
+		case log.revoked[id]:
 		case n == 0:
 			log.Revoke(id)
-			revoked[id] = true
+			log.revoked[id] = true
 		default:
 			log.Change(string(id), &events.TokenEdited{App: new("x")})
 		}
 	}
-	p := openAs(t, projector.Config{Dir: t.TempDir(), Batch: 16})
-	defer closed(t, p)
-	applied(t, p, log.Messages)
+	return log
+}
+
+// neighbours returns two live secrets in one bucket.
+func (l *crowdedLog) neighbours(t *testing.T) (a, b events.Digest) {
+	live := slices.DeleteFunc(slices.Clone(l.digests), func(d events.Digest) bool { return l.revoked[l.ids[d]] })
+	slices.SortFunc(live, func(a, b events.Digest) int { return bytes.Compare(a[:], b[:]) })
+	for i, b := range live[1:] {
+		if a := live[i]; a[1] == b[1] && a[2]>>2 == b[2]>>2 {
+			return a, b
+		}
+	}
+	t.Fatal("no two live secrets are in one bucket")
+	return a, b
+}
+
+// TestNeighbours looks up secrets in crowded buckets. An old version of a record makes
+// the lookup of another one in its bucket fail.
+func TestNeighbours(t *testing.T) {
+	t.Parallel()
+	log := newCrowdedLog(seed.NewRand(t))
+	p := openConfig(t, projector.Config{Dir: t.TempDir(), Batch: 16})
+	defer projectortest.Close(t, p)
+	projectortest.Apply(t, p, log.Messages)
 	state := eventstest.Fold(log.Messages)
-	for _, d := range digests {
+	for _, d := range log.digests {
 		f, err := p.Find(d)
 		if err := projectortest.CompareFound(state, d, f, err); err != nil {
 			t.Errorf("%x: %v", d, err)
 		}
 	}
-	live := slices.DeleteFunc(slices.Clone(digests), func(d events.Digest) bool { return revoked[ids[d]] })
-	slices.SortFunc(live, func(a, b events.Digest) int { return bytes.Compare(a[:], b[:]) })
-	for i, d := range live[1:] {
-		neighbour := live[i]
-		if d[1] != neighbour[1] || d[2]>>2 != neighbour[2]>>2 {
-			continue
-		}
-		key := projector.DigestKey(d)
-		old := remember(t, p, key)
-		log.Revoke(ids[d])
-		applied(t, p, log.Messages[p.Position():])
-		if _, err := p.Lookup(neighbour); err != nil {
-			t.Errorf("Lookup of a neighbour = %v", err)
-		}
-		bringBack(t, p, old, key)
-		if r, err := p.Lookup(neighbour); !errors.Is(err, projector.ErrCorrupt) {
-			t.Errorf("an old version came back: Lookup of a neighbour = %+v, %v; want ErrCorrupt", r, err)
-		}
-		return
+	neighbour, d := log.neighbours(t)
+	key := projector.DigestKey(d)
+	old := storedValues(t, p, key)
+	log.Revoke(log.ids[d])
+	projectortest.Apply(t, p, log.Messages[p.Position():])
+	if _, err := p.Lookup(neighbour); err != nil {
+		t.Errorf("Lookup of a neighbour = %v", err)
 	}
-	t.Error("no two live secrets are in one range")
+	restoreValues(t, p, old, key)
+	if r, err := p.Lookup(neighbour); !errors.Is(err, projector.ErrCorrupt) {
+		t.Errorf("Lookup beside an old version = %+v, %v; want ErrCorrupt", r, err)
+	}
 }
 
-// TestConfirmedWhileItChanges looks a secret up, from Badger, while it changes
-// all the time.
-func TestConfirmedWhileItChanges(t *testing.T) {
+// TestLookupDuringChanges looks up a secret in Badger while events change it.
+func TestLookupDuringChanges(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(13)
 	id, secret := log.Token(log.Account("admin:site/*"), "view:site/1")
-	p := openAs(t, projector.Config{Dir: t.TempDir()})
-	defer closed(t, p)
-	applied(t, p, log.Messages)
+	p := openConfig(t, projector.Config{Dir: t.TempDir()})
+	defer projectortest.Close(t, p)
+	projectortest.Apply(t, p, log.Messages)
 	for range 1000 {
 		log.Change(string(id), &events.TokenSuspended{})
 		log.Change(string(id), &events.TokenResumed{})
@@ -218,8 +236,8 @@ func TestConfirmedWhileItChanges(t *testing.T) {
 		}
 		done <- err
 	}()
-	looked := 0
-	for last := events.Position(0); last < log.End(); looked++ {
+	lookups := 0
+	for last := events.Position(0); last < log.End(); lookups++ {
 		r, err := p.Lookup(secret.Digest())
 		if err != nil || r.Version < last {
 			t.Fatalf("Lookup = version %d, %v, after version %d", r.Version, err, last)
@@ -233,11 +251,11 @@ func TestConfirmedWhileItChanges(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	t.Logf("looked %d times", looked)
+	t.Logf("%d lookups", lookups)
 }
 
-// remember returns what is stored under keys.
-func remember(t *testing.T, p *projector.Projector, keys ...[]byte) map[string][]byte {
+// storedValues returns the stored values of keys.
+func storedValues(t *testing.T, p *projector.Projector, keys ...[]byte) map[string][]byte {
 	t.Helper()
 	values := map[string][]byte{}
 	if err := p.Raw().View(func(tx *badger.Txn) error {
@@ -257,9 +275,8 @@ func remember(t *testing.T, p *projector.Projector, keys ...[]byte) map[string][
 	return values
 }
 
-// bringBack has what was remembered under keys be found again, in the place of
-// what is newer.
-func bringBack(t *testing.T, p *projector.Projector, old map[string][]byte, keys ...[]byte) {
+// restoreValues replaces the stored values of keys by old ones.
+func restoreValues(t *testing.T, p *projector.Projector, old map[string][]byte, keys ...[]byte) {
 	t.Helper()
 	if err := p.Raw().Update(func(tx *badger.Txn) error {
 		for _, key := range keys {
@@ -273,67 +290,82 @@ func bringBack(t *testing.T, p *projector.Projector, old map[string][]byte, keys
 	}
 }
 
-// TestOldTokensWithoutSecret brings back an old version of a token from when it
-// had no secret, because what it was given were others' secrets.
+// secretlessTokens are ways to create a token without a secret, from the secret of
+// another token.
+var secretlessTokens = map[string]func(*eventstest.Log, events.AccountID, events.SecretRecord) events.TokenID{
+	"created": func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID {
+		id := l.TokenID()
+		l.Change(string(id), &events.TokenCreated{
+			Account: account, Scopes: eventstest.Scopes("view:site/1"), Secret: taken,
+		})
+		return id
+	},
+	"rotated": func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID {
+		id, _ := l.Token(account, "view:site/1")
+		for range 2 { // after the first rotation, the old secret is still valid
+			l.Change(string(id), &events.TokenRotated{Secret: taken, Until: l.Now().Add(time.Hour)})
+		}
+		return id
+	},
+}
+
+// TestOldTokensWithoutSecret restores an old version of a token, from when it had no
+// secret.
 func TestOldTokensWithoutSecret(t *testing.T) {
 	t.Parallel()
-	for what, bare := range map[string]func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID{
-		"made so": func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID {
-			id := l.TokenID()
-			l.Change(string(id), &events.TokenCreated{Account: account, Scopes: eventstest.Scopes("view:site/1"), Secret: taken})
-			return id
+	queries := map[string]func(*projector.Projector, events.TokenID, *eventstest.Log) error{
+		"Token": func(p *projector.Projector, id events.TokenID, _ *eventstest.Log) error {
+			_, err := p.Token(id)
+			return err
 		},
-		"rotated so": func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID {
-			id, _ := l.Token(account, "view:site/1")
-			for range 2 { // the first one leaves the old secret for a while
-				l.Change(string(id), &events.TokenRotated{Secret: taken, Until: l.Now().Add(time.Hour)})
-			}
-			return id
+		"Apply": func(p *projector.Projector, id events.TokenID, l *eventstest.Log) error {
+			l.Revoke(id)
+			return p.Apply(t.Context(), l.Messages[p.Position():])
 		},
-	} {
-		for asked, ask := range map[string]func(*projector.Projector, events.TokenID, *eventstest.Log) error{
-			"Token": func(p *projector.Projector, id events.TokenID, _ *eventstest.Log) error {
-				_, err := p.Token(id)
-				return err
-			},
-			"Apply": func(p *projector.Projector, id events.TokenID, l *eventstest.Log) error {
-				l.Revoke(id)
-				return p.Apply(t.Context(), l.Messages[p.Position():])
-			},
-		} {
-			for _, reopened := range []bool{false, true} {
+	}
+	for how, secretless := range secretlessTokens {
+		for name, query := range queries {
+			for _, reopen := range []bool{false, true} {
 				log := eventstest.NewLog(12)
 				account := log.Account("admin:site/*")
 				_, taken := log.Token(account, "view:site/1")
-				id := bare(log, account, eventstest.SecretRecord(taken.Digest()))
-				dir := t.TempDir()
-				p := open(t, dir)
-				applied(t, p, log.Messages)
-				reopen := func() {
-					if reopened {
-						closed(t, p)
-						p = open(t, dir)
-					}
+				id := secretless(log, account, eventstest.SecretRecord(taken.Digest()))
+				p := restoreSecretless(t, log, id, reopen)
+				if err := query(p, id, log); !errors.Is(err, projector.ErrCorrupt) {
+					t.Errorf("%s without a secret, reopened %t: %s = %v, want ErrCorrupt", how, reopen, name, err)
 				}
-				reopen()
-				if token, err := p.Token(id); err != nil || len(token.Secrets) != 0 {
-					t.Fatalf("%s: %+v, %v; want a token without a secret", what, token, err)
-				}
-				key := projector.TokenKey(id)
-				old := remember(t, p, key)
-				secret := log.Rotate(id, log.Now())
-				applied(t, p, log.Messages[p.Position():])
-				if r, err := p.Lookup(secret.Digest()); err != nil || r.State != projector.SecretLive {
-					t.Fatalf("%s: Lookup = %+v, %v; want a live secret", what, r, err)
-				}
-				counted(t, p)
-				reopen()
-				bringBack(t, p, old, key)
-				if err := ask(p, id, log); !errors.Is(err, projector.ErrCorrupt) {
-					t.Errorf("%s: %s = %v, want ErrCorrupt", what, asked, err)
-				}
-				closed(t, p)
+				projectortest.Close(t, p)
 			}
 		}
 	}
+}
+
+// restoreSecretless returns an index in which a token was rotated, and its version
+// without a secret restored.
+func restoreSecretless(t *testing.T, log *eventstest.Log, id events.TokenID, reopen bool) *projector.Projector {
+	t.Helper()
+	dir := t.TempDir()
+	p := open(t, dir)
+	projectortest.Apply(t, p, log.Messages)
+	if reopen {
+		projectortest.Close(t, p)
+		p = open(t, dir)
+	}
+	if token, err := p.Token(id); err != nil || len(token.Secrets) != 0 {
+		t.Fatalf("Token = %+v, %v; want a token without a secret", token, err)
+	}
+	key := projector.TokenKey(id)
+	old := storedValues(t, p, key)
+	secret := log.Rotate(id, log.Now())
+	projectortest.Apply(t, p, log.Messages[p.Position():])
+	if r, err := p.Lookup(secret.Digest()); err != nil || r.State != projector.SecretLive {
+		t.Fatalf("Lookup = %+v, %v; want a live secret", r, err)
+	}
+	checkDigest(t, p)
+	if reopen {
+		projectortest.Close(t, p)
+		p = open(t, dir)
+	}
+	restoreValues(t, p, old, key)
+	return p
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// TestNewest compares what is known of the newest ids with a set of all.
-func TestNewest(t *testing.T) {
+// TestRecentIDs compares recentIDs with a set of all IDs.
+func TestRecentIDs(t *testing.T) {
 	rng := seed.Rand(t)
-	for _, most := range []int{2, 3, 16, 100} {
-		n := recentIDs{ids: map[[16]byte]struct{}{}, max: most}
+	for _, limit := range []int{2, 3, 16, 100} {
+		n := recentIDs{ids: map[[16]byte]struct{}{}, max: limit}
 		all := map[events.TokenID]bool{}
 		draw := func(at int) events.TokenID {
 			var b [16]byte
@@ -23,33 +23,33 @@ func TestNewest(t *testing.T) {
 			b[15] = byte(rng.IntN(3))
 			return events.TokenIDFrom(b)
 		}
-		sures := 0
+		known := 0
 		for at := range 3000 {
 			id := draw(at)
 			exists, sure := n.has(id)
 			if sure {
-				sures++
+				known++
 			}
 			if sure && exists != all[id] {
-				t.Fatalf("most %d, event %d: it says of %s that it exists: %t", most, at, id, exists)
+				t.Fatalf("limit %d, event %d: has(%s) = %t, want %t", limit, at, id, exists, all[id])
 			}
 			n.add(id)
 			all[id] = true
 			if exists, sure := n.has(id); sure && !exists {
-				t.Fatalf("most %d, event %d: it says of %s that it does not exist, and it was added", most, at, id)
+				t.Fatalf("limit %d, event %d: has(%s) = false after add", limit, at, id)
 			}
-			if len(n.ids) > most {
-				t.Fatalf("%d ids are held, and %d are the most", len(n.ids), most)
+			if len(n.ids) > limit {
+				t.Fatalf("there are %d IDs, want up to %d", len(n.ids), limit)
 			}
 		}
-		if most == 100 && sures < 2500 {
-			t.Errorf("of 3000 new ids it knew about %d", sures)
+		if limit == 100 && known < 2500 {
+			t.Errorf("has was sure of %d of 3000 new IDs, want at least 2500", known)
 		}
 	}
 }
 
-// TestNewestLoaded reads the newest ids back from an index.
-func TestNewestLoaded(t *testing.T) {
+// TestLoadRecentIDs reads the highest IDs from an index.
+func TestLoadRecentIDs(t *testing.T) {
 	p, err := Open(Config{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -65,28 +65,28 @@ func TestNewestLoaded(t *testing.T) {
 	if err := p.Apply(t.Context(), log.Messages); err != nil {
 		t.Fatal(err)
 	}
-	for _, most := range []int{2, 10, 98, 100, 102, 1000} {
+	for _, limit := range []int{2, 10, 98, 100, 102, 1000} {
 		if err := p.db.View(func(tx *badger.Txn) error {
-			n, err := loadRecentIDs(tx, most)
-			held := 0
+			n, err := loadRecentIDs(tx, limit)
+			known := 0
 			for _, id := range ids {
 				exists, sure := n.has(id)
 				if sure && !exists {
-					t.Errorf("most %d: %s does not exist", most, id)
+					t.Errorf("limit %d: has(%s) = false, want true", limit, id)
 				}
 				if sure {
-					held++
+					known++
 				}
 			}
-			if want := min(len(ids), most/2); held != want {
-				t.Errorf("most %d: it knows %d tokens, want %d", most, held, want)
+			if want := min(len(ids), limit/2); known != want {
+				t.Errorf("limit %d: has is sure of %d tokens, want %d", limit, known, want)
 			}
 			if _, sure := n.has("tok_7zzzzzzzzzzzzzzzzzzzzzzzzz"); !sure {
-				t.Error("it does not know of the highest id that it does not exist")
+				t.Errorf("limit %d: has is not sure of the highest ID", limit)
 			}
 			_, sure := n.has("tok_00000000000000000000000000")
-			if want := most/2 > len(ids); sure != want {
-				t.Errorf("most %d: that it knows of the lowest id is %t, want %t", most, sure, want)
+			if want := limit/2 > len(ids); sure != want {
+				t.Errorf("limit %d: has is sure of the lowest ID: %t, want %t", limit, sure, want)
 			}
 			return err
 		}); err != nil {

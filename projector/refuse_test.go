@@ -10,7 +10,9 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
 func TestGapsStop(t *testing.T) {
@@ -22,7 +24,7 @@ func TestGapsStop(t *testing.T) {
 		out[i], out[j] = out[j], out[i]
 		return out
 	}
-	_, rng := seeded(t)
+	_, rng := seed.NewRand(t)
 	shuffled := slices.Clone(all)
 	rng.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
 	if shuffled[0].Position == 1 {
@@ -42,7 +44,7 @@ func TestGapsStop(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			for _, batch := range []int{7, 512} {
 				dir := t.TempDir()
-				p := openWith(t, projector.Config{Dir: dir, Batch: batch})
+				p := openRandomLimit(t, projector.Config{Dir: dir, Batch: batch})
 				p.Fresh(time.Second, 0)
 				if _, ok := p.FreshAsOf(); !ok {
 					t.Fatal("not fresh before the gap")
@@ -54,26 +56,26 @@ func TestGapsStop(t *testing.T) {
 				if batch == 512 && at != 0 {
 					t.Errorf("position %d after an error in the only transaction, want 0", at)
 				}
-				for i := range at { // nothing was skipped on the way
+				for i := range at { // it skipped no message
 					if messages[i].Position != i+1 {
-						t.Errorf("position %d was reached over message %d", at, messages[i].Position)
+						t.Errorf("at position %d it has applied message %d", at, messages[i].Position)
 					}
 				}
-				same(t, p, all[:at])
-				stopped(t, p, projector.ErrGap, all[at:])
-				closed(t, p)
+				checkIndex(t, p, all[:at])
+				checkStopped(t, p, projector.ErrGap, all[at:])
+				projectortest.Close(t, p)
 
 				p = open(t, dir)
-				applied(t, p, all[at:])
-				same(t, p, all)
-				closed(t, p)
+				projectortest.Apply(t, p, all[at:])
+				checkIndex(t, p, all)
+				projectortest.Close(t, p)
 			}
 		})
 	}
 }
 
-// beginning returns a log with an account, a token, a revoked token, and an
-// account that was erased.
+// beginning returns a log with an account, an erased account, a token and a revoked
+// token.
 func beginning() (log *eventstest.Log, account, erased events.AccountID, token, revoked events.TokenID) {
 	log = eventstest.NewLog(22)
 	account, erased = log.Account("admin:site/*"), log.Account()
@@ -84,39 +86,39 @@ func beginning() (log *eventstest.Log, account, erased events.AccountID, token, 
 	return log, account, erased, token, revoked
 }
 
-func TestImpossibleEventsStop(t *testing.T) {
+func TestInvalidEventsStop(t *testing.T) {
 	t.Parallel()
 	log, account, erased, token, revoked := beginning()
-	strangerLog := eventstest.NewLog(23)
-	stranger, strangeToken := strangerLog.Account(), strangerLog.TokenID()
+	otherLog := eventstest.NewLog(23)
+	unknown, unknownToken := otherLog.Account(), otherLog.TokenID()
 	created := func(of events.AccountID) events.Change {
-		return &events.TokenCreated{Account: of, Secret: eventstest.SecretRecord(strangerLog.Secret().Digest())}
+		return &events.TokenCreated{Account: of, Secret: eventstest.SecretRecord(otherLog.Secret().Digest())}
 	}
-	rotated := &events.TokenRotated{Secret: eventstest.SecretRecord(strangerLog.Secret().Digest()), Until: eventstest.Start}
-	type wrong struct {
+	rotated := &events.TokenRotated{Secret: eventstest.SecretRecord(otherLog.Secret().Digest()), Until: eventstest.Start}
+	type invalid struct {
 		what, about string
 		change      events.Change
 	}
-	tests := []wrong{
-		{"token made twice", string(token), created(account)},
-		{"revoked token made again", string(revoked), created(account)},
-		{"token of no account", string(strangeToken), created(stranger)},
-		{"account made twice", string(account), &events.AccountCreated{Type: events.UserAccount}},
-		{"erased account made again", string(erased), &events.AccountCreated{Type: events.UserAccount}},
+	tests := []invalid{
+		{"token created twice", string(token), created(account)},
+		{"revoked token created again", string(revoked), created(account)},
+		{"token of no account", string(unknownToken), created(unknown)},
+		{"account created twice", string(account), &events.AccountCreated{Type: events.UserAccount}},
+		{"erased account created again", string(erased), &events.AccountCreated{Type: events.UserAccount}},
 	}
 	for _, c := range []events.Change{
 		&events.TokenScoped{}, &events.TokenEdited{}, rotated, &events.TokenSuspended{}, &events.TokenResumed{}, &events.TokenRevoked{},
 	} {
-		tests = append(tests, wrong{"of a token that does not exist", string(strangeToken), c}, wrong{"of a revoked token", string(revoked), c})
+		tests = append(tests, invalid{"of an unknown token", string(unknownToken), c}, invalid{"of a revoked token", string(revoked), c})
 	}
 	for _, c := range []events.Change{
 		&events.AccountGranted{}, &events.AccountEdited{}, &events.AccountSuspended{}, &events.AccountResumed{},
 		&events.AccountTokensRevoked{NotBefore: eventstest.Start}, &events.AccountErased{},
 	} {
-		tests = append(tests, wrong{"of an account that does not exist", string(stranger), c}, wrong{"of an erased account", string(erased), c})
+		tests = append(tests, invalid{"of an unknown account", string(unknown), c}, invalid{"of an erased account", string(erased), c})
 	}
 	before := len(log.Messages)
-	saved := followed(t, log.Messages)
+	saved := savedIndex(t, log.Messages)
 	log.Account()
 	next := log.Messages[before:]
 	for _, tt := range tests {
@@ -128,24 +130,24 @@ func TestImpossibleEventsStop(t *testing.T) {
 		if !errors.Is(err, projector.ErrInvalidHistory) {
 			t.Errorf("%s: Apply = %v, want ErrInvalidHistory", name, err)
 		} else if !strings.Contains(err.Error(), fmt.Sprint("position ", before+1)) {
-			t.Errorf("%s: Apply = %v, want it to say where", name, err)
+			t.Errorf("%s: Apply = %v, want the position", name, err)
 		}
 		if int(p.Position()) != before {
 			t.Errorf("%s: position %d, want %d", name, p.Position(), before)
 		}
-		stopped(t, p, projector.ErrInvalidHistory, next)
-		same(t, p, log.Messages[:before])
-		closed(t, p)
+		checkStopped(t, p, projector.ErrInvalidHistory, next)
+		checkIndex(t, p, log.Messages[:before])
+		projectortest.Close(t, p)
 	}
 }
 
-// followed returns what is left of a closed index that followed messages.
-func followed(t *testing.T, messages []events.Message) snapshot {
+// savedIndex returns the files of a closed index that has applied messages.
+func savedIndex(t *testing.T, messages []events.Message) snapshot {
 	t.Helper()
 	dir := t.TempDir()
 	p := open(t, dir)
-	applied(t, p, messages)
-	closed(t, p)
+	projectortest.Apply(t, p, messages)
+	projectortest.Close(t, p)
 	return save(t, dir)
 }
 
@@ -153,7 +155,7 @@ func TestUnreadableEventsStop(t *testing.T) {
 	t.Parallel()
 	log, account, _, token, _ := beginning()
 	before := len(log.Messages)
-	saved := followed(t, log.Messages)
+	saved := savedIndex(t, log.Messages)
 	log.Change(string(token), &events.TokenSuspended{Reason: "reason"})
 	good := log.Messages[before]
 	edit := func(old, new string) events.Message {
@@ -178,7 +180,7 @@ func TestUnreadableEventsStop(t *testing.T) {
 	}{
 		{"no bytes", events.Message{Position: good.Position, Subject: good.Subject}, events.ErrMalformed},
 		{"garbage", events.Message{Position: good.Position, Subject: good.Subject, Data: []byte("\x00\xff")}, events.ErrMalformed},
-		{"an event cut short", events.Message{Position: good.Position, Subject: good.Subject, Data: good.Data[:40]}, events.ErrMalformed},
+		{"a truncated event", events.Message{Position: good.Position, Subject: good.Subject, Data: good.Data[:40]}, events.ErrMalformed},
 		{"an unknown kind", edit("token.suspended.v1", "token.suspended.v2"), events.ErrUnknown},
 		{"an unknown critical field", edit(`"change"`, `"crit":["until"],"change"`), events.ErrUnknown},
 		{"another version of CloudEvents", edit(`"1.0"`, `"1.1"`), events.ErrUnknown},
@@ -200,29 +202,29 @@ func TestUnreadableEventsStop(t *testing.T) {
 		if int(p.Position()) != before {
 			t.Errorf("%s: position %d, want %d", tt.what, p.Position(), before)
 		}
-		stopped(t, p, tt.want, []events.Message{good})
-		same(t, p, log.Messages[:before])
-		closed(t, p)
+		checkStopped(t, p, tt.want, []events.Message{good})
+		checkIndex(t, p, log.Messages[:before])
+		projectortest.Close(t, p)
 	}
 }
 
-// TestBatchesAreWhole: of a transaction with an error nothing is applied, and of
-// those before it everything.
-func TestBatchesAreWhole(t *testing.T) {
+// TestTransactionsAreAtomic checks that Apply applies no event of a transaction with an
+// invalid one, and all events of the transactions before it.
+func TestTransactionsAreAtomic(t *testing.T) {
 	t.Parallel()
 	run := eventstest.History(25, 40)
 	bad := slices.Clone(run.Messages)
 	bad[29].Data = []byte("{")
 	for _, tt := range []struct{ batch, want int }{{1, 29}, {2, 28}, {10, 20}, {29, 29}, {30, 0}, {512, 0}} {
-		p := openWith(t, projector.Config{Dir: t.TempDir(), Batch: tt.batch})
+		p := openRandomLimit(t, projector.Config{Dir: t.TempDir(), Batch: tt.batch})
 		if err := p.Apply(t.Context(), bad); !errors.Is(err, events.ErrMalformed) {
 			t.Errorf("batches of %d: Apply = %v, want ErrMalformed", tt.batch, err)
 		}
 		if int(p.Position()) != tt.want {
 			t.Errorf("batches of %d: position %d, want %d", tt.batch, p.Position(), tt.want)
 		}
-		same(t, p, run.Messages[:tt.want])
-		stopped(t, p, events.ErrMalformed, run.Messages[tt.want:])
-		closed(t, p)
+		checkIndex(t, p, run.Messages[:tt.want])
+		checkStopped(t, p, events.ErrMalformed, run.Messages[tt.want:])
+		projectortest.Close(t, p)
 	}
 }

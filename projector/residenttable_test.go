@@ -8,27 +8,28 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
+	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// TestResidentSaysWhatBadgerDoes follows random histories with restarts, crashes
-// and rebuilds, at limits that let everything, something and nothing be resident,
-// and compares what is found of every secret with what follows from the log.
-func TestResidentSaysWhatBadgerDoes(t *testing.T) {
+// TestFindAtAllLimits applies random histories with restarts, crashes and rebuilds, with
+// all, some and no secrets resident, and compares Find of each secret with the
+// reference.
+func TestFindAtAllLimits(t *testing.T) {
 	t.Parallel()
-	seed, rng := seeded(t)
+	seed, rng := seed.NewRand(t)
 	rounds := 2
 	if testing.Short() {
 		rounds = 1
 	}
-	var some, all int // opened with so much resident
+	var some, all int // comparisons with some and all secrets resident
 	for range rounds {
 		run := eventstest.History(rng.Uint64(), 300+rng.IntN(300))
-		strange := eventstest.NewLog(rng.Uint64())
-		look := func(p *projector.Projector) {
+		unknown := eventstest.NewLog(rng.Uint64())
+		check := func(p *projector.Projector) {
 			state := eventstest.Fold(run.Messages[:p.Position()])
-			for _, d := range append(state.Digests(), strange.Secret().Digest()) {
+			for _, d := range append(state.Digests(), unknown.Secret().Digest()) {
 				f, err := p.Find(d)
 				if err := projectortest.CompareFound(state, d, f, err); err != nil {
 					t.Errorf("at %d, %+v: %v", p.Position(), p.Resident(), err)
@@ -40,39 +41,39 @@ func TestResidentSaysWhatBadgerDoes(t *testing.T) {
 			case r.Secrets > 0:
 				all++
 				if int(r.Secrets) != len(state.Digests()) {
-					t.Errorf("%d secrets are resident, of %d", r.Secrets, len(state.Digests()))
+					t.Errorf("%d secrets are resident, want %d", r.Secrets, len(state.Digests()))
 				}
 			}
 		}
-		j := &journey{rng: rng, run: run, look: look}
-		p := j.follow(t)
-		look(p)
-		closed(t, p)
-		for _, limit := range limits { // as a start finds it
-			p := openWith(t, projector.Config{Dir: j.dir, Resident: limit})
-			look(p)
-			closed(t, p)
+		w := &randomWalk{rng: rng, run: run, check: check}
+		p := w.apply(t)
+		check(p)
+		projectortest.Close(t, p)
+		for _, limit := range limits {
+			p := openConfig(t, projector.Config{Dir: w.dir, Resident: limit})
+			check(p)
+			projectortest.Close(t, p)
 		}
 		if t.Failed() {
-			t.Fatalf("%s, seed %d, on the way %v", run, seed, j.steps)
+			t.Fatalf("%s, seed %d, steps %v", run, seed, w.steps)
 		}
 	}
-	t.Logf("looked %d times with some resident, %d times with all", some, all)
+	t.Logf("%d comparisons with some secrets resident, %d with all", some, all)
 	if some == 0 || all == 0 {
-		t.Errorf("one of them did not come up, which shows little")
+		t.Errorf("%d comparisons with some secrets resident, %d with all, want at least one of each", some, all)
 	}
 }
 
-// TestResidentNeedsNoDisk: where everything is resident, neither a hit nor a miss
-// asks Badger, which the closed index shows.
+// TestResidentNeedsNoDisk checks that Find does not allocate and does not read from
+// Badger if all secrets are resident.
 func TestResidentNeedsNoDisk(t *testing.T) {
 	log := eventstest.NewLog(1)
 	id, secret := log.Token(log.Account("view:site/1"), "view:site/1")
 	_, other := log.Token(log.Account("view:site/2"), "view:site/2")
-	p := openWith(t, projector.Config{Dir: t.TempDir(), Resident: 1 << 20})
-	applied(t, p, log.Messages)
+	p := openRandomLimit(t, projector.Config{Dir: t.TempDir(), Resident: 1 << 20})
+	projectortest.Apply(t, p, log.Messages)
 	log.Revoke(id)
-	applied(t, p, log.Messages[p.Position():])
+	projectortest.Apply(t, p, log.Messages[p.Position():])
 	for d, want := range map[events.Digest]projector.RecordState{
 		secret.Digest(): projector.SecretRevoked, other.Digest(): projector.SecretLive, log.Secret().Digest(): 0,
 	} {
@@ -83,16 +84,16 @@ func TestResidentNeedsNoDisk(t *testing.T) {
 	}
 	hit := other.Digest()
 	if n := testing.AllocsPerRun(100, func() { _, _ = p.Find(hit) }); n != 0 {
-		t.Errorf("%v allocations a search", n)
+		t.Errorf("Find makes %v allocations, want 0", n)
 	}
-	closed(t, p)
+	projectortest.Close(t, p)
 	if _, known, err := p.FindResident(other.Digest()); !known || err == nil {
-		t.Errorf("from a closed index: %t, %v; want an error", known, err)
+		t.Errorf("FindResident of a closed index = %t, %v; want an error", known, err)
 	}
 }
 
-// TestFillFindsDamage damages what a start reads, and expects it to be noticed
-// however much is to be resident.
+// TestFillFindsDamage damages the record of a secret. Open must detect that with any
+// limit.
 func TestFillFindsDamage(t *testing.T) {
 	log := eventstest.NewLog(1)
 	account := log.Account("view:site/1")
@@ -101,36 +102,38 @@ func TestFillFindsDamage(t *testing.T) {
 		_, secret = log.Token(account, "view:site/1")
 	}
 	record := projector.DigestKey(secret.Digest())
-	for what, damage := range map[string]func([]byte) []byte{
-		"nothing":                        func(b []byte) []byte { return b },
-		"a bit of a secret's record":     func(b []byte) []byte { b[5] ^= 1; return b },
-		"a secret's record cut short":    func(b []byte) []byte { return projector.Seal(record, b[:20]) },
-		"a record of another version":    func(b []byte) []byte { b[0]++; return projector.Seal(record, b[:len(b)-8]) },
-		"a record of an older version":   func(b []byte) []byte { b[34]--; return projector.Seal(record, b[:len(b)-8]) },
-		"a time that is never written":   func(b []byte) []byte { b[3] = 0xff; return projector.Seal(record, b[:len(b)-8]) },
-		"scopes that are not of a model": func(b []byte) []byte { b[len(b)-9] = '!'; return projector.Seal(record, b[:len(b)-8]) },
+	for what, change := range map[string]func([]byte) []byte{
+		"no damage":            func(b []byte) []byte { return b },
+		"flipped bit":          func(b []byte) []byte { b[5] ^= 1; return b },
+		"truncated":            sealed(record, func(b []byte) []byte { return b[:20] }),
+		"another form":         sealed(record, func(b []byte) []byte { b[0]++; return b }),
+		"another version":      sealed(record, func(b []byte) []byte { b[34]--; return b }),
+		"time never written":   sealed(record, func(b []byte) []byte { b[3] = 0xff; return b }),
+		"scopes of no grammar": sealed(record, func(b []byte) []byte { b[len(b)-1] = '!'; return b }),
 	} {
 		for _, limit := range limits {
 			dir := t.TempDir()
 			p := open(t, dir)
-			applied(t, p, log.Messages)
-			closed(t, p)
-			rewrite(t, dir, record, damage)
+			projectortest.Apply(t, p, log.Messages)
+			projectortest.Close(t, p)
+			rewrite(t, dir, record, change)
 			p, err := projector.Open(projector.Config{Dir: dir, Resident: limit})
 			if err == nil {
-				closed(t, p)
+				projectortest.Close(t, p)
 			}
-			if sound := what == "nothing"; sound != (err == nil) || !sound && !errors.Is(err, projector.ErrCorrupt) {
-				t.Errorf("%s, with %d bytes resident: %v, want ErrCorrupt", what, limit, err)
+			if what == "no damage" && err != nil {
+				t.Errorf("%s, limit %d: Open = %v", what, limit, err)
+			} else if what != "no damage" && !errors.Is(err, projector.ErrCorrupt) {
+				t.Errorf("%s, limit %d: Open = %v, want ErrCorrupt", what, limit, err)
 			}
 		}
 	}
 }
 
-// TestFloodOfStrangers: where not everything is resident, secrets that there
-// never were are refused without the disk all the same, but for a few in a
-// thousand; and those that are resident are found as ever.
-func TestFloodOfStrangers(t *testing.T) {
+// TestFloodOfUnknownSecrets looks up many secrets that do not exist while only some
+// secrets are resident. Nearly all are refused without a disk access, and resident
+// secrets are still found.
+func TestFloodOfUnknownSecrets(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(1)
 	account := log.Account("admin:site/*")
@@ -139,39 +142,39 @@ func TestFloodOfStrangers(t *testing.T) {
 		_, secret := log.Token(account, "view:site/1")
 		digests[i] = secret.Digest()
 	}
-	p := openWith(t, projector.Config{Dir: t.TempDir(), Resident: 256 << 10})
-	defer closed(t, p)
-	applied(t, p, log.Messages)
+	p := openRandomLimit(t, projector.Config{Dir: t.TempDir(), Resident: 256 << 10})
+	defer projectortest.Close(t, p)
+	projectortest.Apply(t, p, log.Messages)
 	stats := p.Resident()
 	if stats.OnDisk < 500 || stats.Secrets < 500 {
-		t.Fatalf("%d secrets are held and %d are not; that shows little", stats.Secrets, stats.OnDisk)
+		t.Fatalf("%d secrets are resident and %d are not, want at least 500 of each", stats.Secrets, stats.OnDisk)
 	}
 	const flood = 100_000
-	asked := 0
+	unsure := 0
 	for i := range flood {
 		_, known, err := p.FindResident(sha256.Sum256([]byte(strconv.Itoa(i))))
 		if !known {
-			asked++
+			unsure++
 		} else if !errors.Is(err, projector.ErrNotFound) {
-			t.Fatalf("a stranger is %v", err)
+			t.Fatalf("FindResident of an unknown secret = %v, want ErrNotFound", err)
 		}
 	}
-	held := int64(0)
+	resident := int64(0)
 	for _, d := range digests {
 		if _, known, err := p.FindResident(d); err != nil {
 			t.Fatal(err)
 		} else if known {
-			held++
+			resident++
 		}
 		if _, err := p.Find(d); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("%d of %d strangers would be looked for on the disk", asked, flood)
-	if asked > flood/200 {
-		t.Errorf("%d of %d strangers ask the disk, want fewer than one in 200", asked, flood)
+	t.Logf("%d of %d unknown secrets need a disk access", unsure, flood)
+	if unsure > flood/200 {
+		t.Errorf("%d of %d unknown secrets need a disk access, want fewer than one in 200", unsure, flood)
 	}
-	if held != stats.Secrets {
-		t.Errorf("%d secrets are found in memory, and %d are said to be there", held, stats.Secrets)
+	if resident != stats.Secrets {
+		t.Errorf("%d secrets are resident, Stats says %d", resident, stats.Secrets)
 	}
 }

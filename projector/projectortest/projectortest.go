@@ -98,9 +98,9 @@ func Compare(want eventstest.State, got Reader) error {
 	c.same("Policy()", want.Policy(), policy, err)
 	c.receipts()
 	c.absent()
-	const most = 5
-	if n := len(c.problems); n > most {
-		c.problems = append(c.problems[:most], fmt.Errorf("and %d other differences", n-most))
+	const maxProblems = 5
+	if n := len(c.problems); n > maxProblems {
+		c.problems = append(c.problems[:maxProblems], fmt.Errorf("and %d other differences", n-maxProblems))
 	}
 	return errors.Join(c.problems...)
 }
@@ -285,8 +285,8 @@ type harness struct {
 func (h *harness) follow(t *testing.T, messages []events.Message) Index {
 	t.Helper()
 	index := h.open(t, t.TempDir())
-	t.Cleanup(func() { closeIndex(t, index) })
-	apply(t, index, messages)
+	t.Cleanup(func() { Close(t, index) })
+	Apply(t, index, messages)
 	return index
 }
 
@@ -313,7 +313,7 @@ func (h *harness) life(t *testing.T) {
 	change := func(c events.Change) {
 		t.Helper()
 		log.Change(string(id), c)
-		apply(t, index, log.Messages[len(log.Messages)-1:])
+		Apply(t, index, log.Messages[len(log.Messages)-1:])
 	}
 	check(projector.SecretLive, "view:site/1")
 	change(&events.TokenScoped{Scopes: eventstest.Scopes("read:site/1", "track:site/2")})
@@ -355,7 +355,7 @@ func (h *harness) rotation(t *testing.T) {
 	}
 	states(projector.SecretSuperseded, projector.SecretLive, projector.SecretLive)
 	log.Revoke(id)
-	apply(t, index, log.Messages[len(log.Messages)-1:])
+	Apply(t, index, log.Messages[len(log.Messages)-1:])
 	states(projector.SecretSuperseded, projector.SecretRevoked, projector.SecretRevoked)
 }
 
@@ -414,7 +414,7 @@ func (h *harness) account(t *testing.T) {
 
 func (h *harness) absent(t *testing.T) {
 	index := h.open(t, t.TempDir())
-	defer closeIndex(t, index)
+	defer Close(t, index)
 	if err := Compare(eventstest.Fold(nil), index); err != nil {
 		t.Errorf("an empty index: %v", err)
 	}
@@ -424,16 +424,16 @@ func (h *harness) restart(t *testing.T) {
 	run := eventstest.History(5, 200)
 	dir := t.TempDir()
 	index := h.open(t, dir)
-	apply(t, index, run.Messages)
-	before := dump(t, index)
-	closeIndex(t, index)
+	Apply(t, index, run.Messages)
+	before := Dump(t, index)
+	Close(t, index)
 
 	index = h.open(t, dir)
-	defer closeIndex(t, index)
+	defer Close(t, index)
 	if err := Compare(eventstest.Fold(run.Messages), index); err != nil {
 		t.Errorf("%s after a restart: %v", run, err)
 	}
-	if !bytes.Equal(before, dump(t, index)) {
+	if !bytes.Equal(before, Dump(t, index)) {
 		t.Errorf("%s: a restart changed the dump", run)
 	}
 }
@@ -442,13 +442,13 @@ func (h *harness) dump(t *testing.T) {
 	run := eventstest.History(6, 200)
 	at := len(run.Messages) / 3
 	whole, parts := h.follow(t, run.Messages), h.follow(t, run.Messages[:at])
-	if bytes.Equal(dump(t, whole), dump(t, parts)) {
+	if bytes.Equal(Dump(t, whole), Dump(t, parts)) {
 		t.Errorf("%s: the dump after %d events is the dump after all", run, at)
 	}
 	for i := range run.Messages[at:] {
-		apply(t, parts, run.Messages[at+i:at+i+1])
+		Apply(t, parts, run.Messages[at+i:at+i+1])
 	}
-	if !bytes.Equal(dump(t, whole), dump(t, parts)) {
+	if !bytes.Equal(Dump(t, whole), Dump(t, parts)) {
 		t.Errorf("%s: the dump depends on the batches", run)
 	}
 }
@@ -458,19 +458,19 @@ func (h *harness) dump(t *testing.T) {
 func (h *harness) digest(t *testing.T) {
 	run := eventstest.History(8, 2*int(projector.CompareEvery)+40)
 	index := h.open(t, t.TempDir())
-	defer closeIndex(t, index)
+	defer Close(t, index)
 	digests := make([]events.IndexDigest, 1, len(run.Messages)+1) // by position
 	seen := map[events.IndexDigest]events.Position{0: 0}
 	for i := range run.Messages {
-		apply(t, index, run.Messages[i:i+1])
+		Apply(t, index, run.Messages[i:i+1])
 		at, d := index.Digest()
 		if other, twice := seen[d]; at != events.Position(i+1) || twice {
 			t.Fatalf("%s: Digest() = %d, %s after %d events, and the digest was that at %d", run, at, d, i+1, other)
 		}
 		seen[d], digests = at, append(digests, d)
-		mark := at / projector.CompareEvery * projector.CompareEvery
-		if m, d := index.ComparePoint(); m != mark || d != digests[mark] {
-			t.Fatalf("%s: ComparePoint() = %d, %s at %d; want %d, %s", run, m, d, at, mark, digests[mark])
+		want := at / projector.CompareEvery * projector.CompareEvery
+		if got, d := index.ComparePoint(); got != want || d != digests[want] {
+			t.Fatalf("%s: ComparePoint() = %d, %s at %d; want %d, %s", run, got, d, at, want, digests[want])
 		}
 	}
 	whole := h.follow(t, run.Messages)
@@ -502,14 +502,16 @@ func (h *harness) gap(t *testing.T) {
 	}
 }
 
-func apply(t testing.TB, index Index, messages []events.Message) {
+// Apply applies messages to an index. It fails the test on an error.
+func Apply(t testing.TB, index Index, messages []events.Message) {
 	t.Helper()
 	if err := index.Apply(t.Context(), messages); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func dump(t testing.TB, index Index) []byte {
+// Dump returns the dump of an index.
+func Dump(t testing.TB, index Index) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := index.Dump(&b); err != nil {
@@ -518,7 +520,8 @@ func dump(t testing.TB, index Index) []byte {
 	return b.Bytes()
 }
 
-func closeIndex(t testing.TB, index Index) {
+// Close closes an index.
+func Close(t testing.TB, index Index) {
 	t.Helper()
 	if err := index.Close(); err != nil {
 		t.Error(err)

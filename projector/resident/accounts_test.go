@@ -10,9 +10,9 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// TestAccounts sets more accounts than a chunk holds, again and again, and
-// compares with what was set last. Sets of grants are there once, and only while
-// an account has them.
+// TestAccounts sets more accounts than a chunk holds, repeatedly, and compares the table
+// with the last values. Each set of grants must exist once, and only while an account has
+// it.
 func TestAccounts(t *testing.T) {
 	rng := seed.Rand(t)
 	const many = 3*cellsChunk + 5
@@ -25,6 +25,12 @@ func TestAccounts(t *testing.T) {
 			}
 		}
 	})
+	type facts struct {
+		Good   bool
+		Before int64
+		Until  events.Position
+		Grants string
+	}
 	want := map[int]*events.Account{}
 	for range 20 {
 		table.Update(func(w Writer) {
@@ -49,7 +55,7 @@ func TestAccounts(t *testing.T) {
 			var f Found
 			d := digestOf(uint64(n))
 			if table.Find(&d, &f) != InMemory {
-				t.Fatalf("secret %d is not held", n)
+				t.Fatalf("secret %d is not in memory", n)
 			}
 			a := want[n]
 			if f.Account.Account != a {
@@ -59,27 +65,28 @@ func TestAccounts(t *testing.T) {
 				continue
 			}
 			grants := fmt.Sprint(a.Grants)
-			if f.Account.Good == (a.Suspended || a.Erased) || f.Account.NotBeforeNano != Instant(a.NotBefore) || f.Account.Until != a.TokensUntil || fmt.Sprint(f.Account.Granted.List()) != grants {
-				t.Fatalf("account %d: %+v, of %+v", n, f.Account, a)
+			got := facts{f.Account.Good, f.Account.NotBeforeNano, f.Account.Until, fmt.Sprint(f.Account.Granted.List())}
+			if want := (facts{!a.Suspended && !a.Erased, Instant(a.NotBefore), a.TokensUntil, grants}); got != want {
+				t.Fatalf("account %d: %+v, want %+v", n, got, want)
 			}
 			if sets[grants] == nil {
 				sets[grants] = f.Account.Granted
 			}
 			if f.Account.Granted != sets[grants] {
-				t.Fatalf("the grants %s are there twice", grants)
+				t.Fatalf("the grants %s exist twice", grants)
 			}
 		}
 		if kept := len(table.accounts.grants.numbers()); kept != len(sets) {
-			t.Fatalf("%d sets of grants are kept, and %d are in use", kept, len(sets))
+			t.Fatalf("the table has %d sets of grants, %d are in use", kept, len(sets))
 		}
 	}
 }
 
-// TestInstant compares times as checks do with how package time does it, around
-// the ends of what nanoseconds have room for.
+// TestInstant compares times as checks do, and with package time. The times are around the
+// limits of nanoseconds in an int64.
 func TestInstant(t *testing.T) {
 	if got := Instant(time.Time{}); got != 0 {
-		t.Errorf("none is %d", got)
+		t.Errorf("Instant(time.Time{}) = %d, want 0", got)
 	}
 	made := []time.Time{time.Unix(0, 1), time.Unix(0, 2), time.Unix(1e9, 5), time.Date(2261, 12, 31, 23, 59, 59, 999999999, time.UTC)}
 	before := append([]time.Time{
@@ -90,11 +97,11 @@ func TestInstant(t *testing.T) {
 	for _, end := range before {
 		for _, m := range made {
 			if got, want := m.UnixNano() < Instant(end), m.Before(end); got != want {
-				t.Errorf("%s is before %s: %t, want %t", m, end, got, want)
+				t.Errorf("%s before %s: %t, want %t", m, end, got, want)
 			}
 		}
-		if Instant(end) <= 0 { // what was made at no time was made before
-			t.Errorf("%s is %d", end, Instant(end))
+		if Instant(end) <= 0 { // a token without a creation time was created before
+			t.Errorf("Instant(%s) = %d, want a positive number", end, Instant(end))
 		}
 	}
 }

@@ -8,12 +8,12 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// TestArenasComeBack drops large tables one after the other. Their arenas are
-// used again, and are empty.
-func TestArenasComeBack(t *testing.T) {
+// TestArenasAreReused drops large tables one after another. Their arenas must be zeroed and
+// used again.
+func TestArenasAreReused(t *testing.T) {
 	const arenas = 2
 	secrets := arenas * int(unsafe.Sizeof(arena{})/unsafe.Sizeof(record{}))
-	// kept returns the arenas that came back, by their first chunk.
+	// kept returns the spare arenas, by their first chunk.
 	kept := func() map[*chunk]*arena {
 		spare.Lock()
 		defer spare.Unlock()
@@ -33,12 +33,12 @@ func TestArenasComeBack(t *testing.T) {
 				}
 			}
 		})
-		runtime.GC() // while it is in use
+		runtime.GC() // while the table is in use
 		for n := range secrets {
 			var f Found
 			d := quick(uint64(n))
 			if a := table.Find(&d, &f); a != InMemory || f.Version != events.Position(round) || f.Created != 0 {
-				t.Fatalf("secret %d: %d, version %d", n, a, f.Version)
+				t.Fatalf("secret %d: answer %d, version %d", n, a, f.Version)
 			}
 		}
 		consistent(t, table)
@@ -51,17 +51,17 @@ func TestArenasComeBack(t *testing.T) {
 	}
 	for round := range 3 {
 		if reused := use(round); round > 0 && reused < arenas {
-			t.Errorf("round %d uses %d arenas again, want %d", round, reused, arenas)
+			t.Errorf("round %d reuses %d arenas, want %d", round, reused, arenas)
 		}
-		for tries := 0; len(kept()) < arenas; tries++ { // a cleanup runs some time after a collection
+		for tries := 0; len(kept()) < arenas; tries++ { // a cleanup runs after a collection
 			if tries > 10_000 {
-				t.Fatalf("%d arenas came back, want %d", len(kept()), arenas)
+				t.Fatalf("%d spare arenas, want %d", len(kept()), arenas)
 			}
 			runtime.GC()
 		}
 		for _, a := range kept() {
 			if *a != (arena{}) {
-				t.Error("an arena that came back is not empty")
+				t.Error("a spare arena is not all zeros")
 			}
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 var long = flag.Bool("long", false, "benchmarks with ten million secrets too")
 
-// sizes are how many secrets benchmarks have.
+// sizes returns the numbers of secrets for benchmarks.
 func sizes() []uint64 {
 	if *long {
 		return []uint64{10_000, 1_000_000, 10_000_000}
@@ -24,8 +24,8 @@ func sizes() []uint64 {
 	return []uint64{10_000, 1_000_000}
 }
 
-// filled returns a table of n secrets of as many accounts, scopes and labels as
-// a large installation has.
+// filled returns a table of n secrets, with the variety of scopes and labels of a large
+// installation.
 func filled(tb testing.TB, n uint64) *Table {
 	tb.Helper()
 	table := New(unlimited, forms)
@@ -49,7 +49,7 @@ func filled(tb testing.TB, n uint64) *Table {
 	return table
 }
 
-// quick is a digest that is as good as drawn, and cheaper than SHA-256.
+// quick returns a pseudorandom digest. It is faster than SHA-256.
 func quick(n uint64) (d events.Digest) {
 	r := rand.NewPCG(n, 1)
 	for i := 0; i < len(d); i += 8 {
@@ -83,7 +83,7 @@ func BenchmarkFind(b *testing.B) {
 	}
 }
 
-// BenchmarkPut fills a table, and reports what it then takes.
+// BenchmarkPut fills a table, and reports its size.
 func BenchmarkPut(b *testing.B) {
 	for _, n := range sizes() {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
@@ -106,8 +106,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// BenchmarkFindWhileCollecting searches while the collector runs all the time,
-// and reports how long the slowest took.
+// BenchmarkFindWhileCollecting calls Find while the garbage collector runs all the time,
+// and reports percentiles.
 func BenchmarkFindWhileCollecting(b *testing.B) {
 	for _, n := range sizes() {
 		table := filled(b, n)

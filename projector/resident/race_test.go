@@ -3,6 +3,7 @@ package resident
 import (
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"testing"
 	"time"
@@ -11,9 +12,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// TestOneInstant has readers look on while all that a table holds changes at
-// once, again and again: they see one state or another, and nothing in between.
-// In each, everything has the same number.
+// TestOneInstant reads a table while updates change all of it at once. Each update writes
+// its number into all fields, so a result that mixes two updates has two numbers.
 func TestOneInstant(t *testing.T) {
 	rng := seed.Rand(t)
 	const secrets, readers = 1500, 3
@@ -21,42 +21,8 @@ func TestOneInstant(t *testing.T) {
 	if testing.Short() {
 		rounds = 30
 	}
-	table := New(245<<10, forms) // not enough for all, so that some come and go
-	put := func(round int) {
-		table.Update(func(w Writer) {
-			a := account(0)
-			a.Reason, a.Suspended, a.NotBefore = fmt.Sprint(round), round%2 == 1, time.Unix(1, int64(round))
-			a.TokensUntil = events.Position(round)
-			a.Grants = []events.Scope{{Permission: "view", Type: "site", ID: fmt.Sprint(round)}}
-			p := &events.PolicyState{Version: events.Position(round), NotBefore: a.NotBefore}
-			for i := range uint64(secrets) {
-				if rng.IntN(4) == 0 && round > 0 {
-					continue
-				}
-				n := uint64(round)
-				s := &Secret{
-					Digest: digestOf(i), Created: int64(n), Expires: int64(n), Until: int64(n), CreatedIn: events.Position(n), Version: events.Position(n),
-					State: uint8(n), Flags: uint8(n) & 127, App: fmt.Append(nil, n), Scopes: fmt.Appendf(nil, "view:site/%d", n+1),
-					Issuer: binary.BigEndian.AppendUint64(make([]byte, 8), n), Constraints: fmt.Append(nil, n), Ended: rng.IntN(2) == 0,
-				}
-				binary.LittleEndian.PutUint64(s.Token[8:], n)
-				if err := w.Put(s); err != nil {
-					t.Error(err)
-				}
-				if i == secrets/2 {
-					w.SetAccount(a)
-					w.SetPolicy(p)
-					w.SetPosition(events.Position(round))
-				}
-			}
-			if table.Position() != events.Position(round) {
-				w.SetAccount(a)
-				w.SetPolicy(p)
-				w.SetPosition(events.Position(round))
-			}
-		})
-	}
-	put(0)
+	table := New(245<<10, forms) // too small for all secrets, so that some are spilled
+	putRound(t, rng, table, secrets, 0)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	var seen [readers][3]int
@@ -71,54 +37,125 @@ func TestOneInstant(t *testing.T) {
 				}
 				var f Found
 				d := digestOf(i % (secrets + 50))
-				a := table.Find(&d, &f)
-				seen[reader][a]++
-				if f.Position < last || f.Policy.Version != f.Position {
-					t.Errorf("position %d after %d, with policy %d", f.Position, last, f.Policy.Version)
+				answer := table.Find(&d, &f)
+				seen[reader][answer]++
+				switch {
+				case f.Position < last:
+					t.Errorf("position %d after %d", f.Position, last)
+				case i%(secrets+50) < secrets && answer == Absent:
+					t.Errorf("at position %d, a secret is absent", f.Position)
+				case answer == InMemory:
+					checkInstant(t, &f)
+				case f.Policy.Version != f.Position:
+					t.Errorf("at position %d, the policy has version %d", f.Position, f.Policy.Version)
+				}
+				if t.Failed() {
 					return
 				}
 				last = f.Position
-				if i%(secrets+50) < secrets && a == Absent {
-					t.Errorf("a secret was nowhere at %d", f.Position)
-					return
-				}
-				if a != InMemory {
-					continue
-				}
-				n := uint64(f.Version)
-				text := fmt.Sprint(n)
-				if binary.LittleEndian.Uint64(f.Token[8:]) != n || f.Created != int64(n) || f.CreatedIn != f.Version || f.Expires != int64(n) || f.Until != int64(n) ||
-					f.State != uint8(n) || f.Flags != uint8(n)&127 || f.App != text || f.Scopes.List()[0].ID != fmt.Sprint(n+1) ||
-					f.Issuer == nil || *f.Issuer != events.AccountIDFrom([16]byte(binary.BigEndian.AppendUint64(make([]byte, 8), n))) ||
-					f.Constraints.Methods[0] != text || f.Account.Reason != fmt.Sprint(f.Position) || f.Account.Until != f.Position || f.Version > f.Position {
-					t.Errorf("at %d: %+v of several states", f.Position, f)
-					return
-				}
-				if at := int64(f.Position); f.Account.Good != (at%2 == 0) || f.Account.NotBeforeNano != 1e9+at ||
-					f.Account.Granted.List()[0].ID != fmt.Sprint(at) || f.Policy.NotBeforeNano != 1e9+at {
-					t.Errorf("at %d: account %+v or policy %+v of another state", at, f.Account, f.Policy)
-					return
-				}
 			}
 		})
 	}
 	for round := 1; round < rounds; round++ {
-		put(round)
+		putRound(t, rng, table, secrets, round)
 	}
 	close(stop)
 	wg.Wait()
-	t.Logf("absent, held, elsewhere: %v; %+v", seen, table.Stats())
+	t.Logf("answers of each reader: %v; %+v", seen, table.Stats())
 	consistent(t, table)
 	if st := table.Stats(); st.Secrets < 500 || st.OnDisk < 200 {
-		t.Errorf("%d are held and %d are not, which shows little", st.Secrets, st.OnDisk)
+		t.Errorf("%d secrets in memory and %d on disk, want at least 500 and 200", st.Secrets, st.OnDisk)
 	}
 }
 
-// TestGrowthUnderReaders fills a table while what is in it is asked for: a secret
-// that was put is found at every later time.
+// putRound updates most secrets, the account and the policy, with the number of the round
+// in all fields. The account changes between two secrets.
+func putRound(t *testing.T, rng *rand.Rand, table *Table, secrets, round int) {
+	a := account(0)
+	a.Reason, a.Suspended = fmt.Sprint(round), round%2 == 1
+	a.NotBefore, a.TokensUntil = time.Unix(1, int64(round)), events.Position(round)
+	a.Grants = []events.Scope{{Permission: "view", Type: "site", ID: fmt.Sprint(round)}}
+	table.Update(func(w Writer) {
+		for i := range secrets {
+			if i == secrets/2 {
+				w.SetAccount(a)
+				w.SetPolicy(&events.PolicyState{Version: events.Position(round), NotBefore: a.NotBefore})
+				w.SetPosition(events.Position(round))
+			}
+			if rng.IntN(4) == 0 && round > 0 {
+				continue
+			}
+			if err := w.Put(roundSecret(uint64(i), uint64(round), rng.IntN(2) == 0)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func roundSecret(i, n uint64, ended bool) *Secret {
+	s := &Secret{
+		Digest: digestOf(i), Created: int64(n), Expires: int64(n), Until: int64(n),
+		CreatedIn: events.Position(n), Version: events.Position(n), State: uint8(n), Flags: uint8(n) & 127,
+		App: fmt.Append(nil, n), Scopes: fmt.Appendf(nil, "view:site/%d", n+1), Issuer: issuerOf(n),
+		Constraints: fmt.Append(nil, n), Ended: ended,
+	}
+	binary.LittleEndian.PutUint64(s.Token[8:], n)
+	return s
+}
+
+func issuerOf(n uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, 8), n) }
+
+// checkInstant checks that a result has the number of one round in its record, and of one
+// later round in account, policy and position.
+func checkInstant(t *testing.T, f *Found) {
+	type record struct {
+		Token                          uint64
+		Created, Expires, Until        int64
+		CreatedIn                      events.Position
+		State, Flags                   uint8
+		App, Scope, Constraint, Issuer string
+	}
+	n := uint64(f.Version)
+	want := record{
+		Token: n, Created: int64(n), Expires: int64(n), Until: int64(n), CreatedIn: f.Version,
+		State: uint8(n), Flags: uint8(n) & 127,
+		App: fmt.Sprint(n), Scope: fmt.Sprint(n + 1), Constraint: fmt.Sprint(n), Issuer: string(issuerOf(n)),
+	}
+	got := record{
+		Token: binary.LittleEndian.Uint64(f.Token[8:]), Created: f.Created, Expires: f.Expires, Until: f.Until,
+		CreatedIn: f.CreatedIn, State: f.State, Flags: f.Flags,
+		App: f.App, Scope: f.Scopes.List()[0].ID, Constraint: f.Constraints.Methods[0],
+	}
+	if f.Issuer != nil {
+		b := f.Issuer.Bytes()
+		got.Issuer = string(b[:])
+	}
+	if got != want {
+		t.Errorf("record of version %d is of several instants:\n%+v, want\n%+v", n, got, want)
+	}
+	type others struct {
+		Policy, Until         events.Position
+		Reason, Grant         string
+		Good                  bool
+		Before, PolicyBefore  int64
+		RecordIsNotFromFuture bool
+	}
+	at := int64(f.Position)
+	wantOthers := others{f.Position, f.Position, fmt.Sprint(at), fmt.Sprint(at), at%2 == 0, 1e9 + at, 1e9 + at, true}
+	gotOthers := others{
+		f.Policy.Version, f.Account.Until, f.Account.Reason, f.Account.Granted.List()[0].ID, f.Account.Good,
+		f.Account.NotBeforeNano, f.Policy.NotBeforeNano, f.Version <= f.Position,
+	}
+	if gotOthers != wantOthers {
+		t.Errorf("account and policy at position %d are of another instant:\n%+v, want\n%+v", at, gotOthers, wantOthers)
+	}
+}
+
+// TestGrowthUnderReaders fills a table while readers look for secrets that are already in
+// it.
 func TestGrowthUnderReaders(t *testing.T) {
 	table := New(unlimited, forms)
-	const most = 60_000
+	const secrets = 60_000
 	put := func(n uint64) {
 		table.Update(func(w Writer) {
 			w.SetPosition(events.Position(n + 1))
@@ -142,13 +179,13 @@ func TestGrowthUnderReaders(t *testing.T) {
 				var f Found
 				d := digestOf(n)
 				if a := table.Find(&d, &f); a != InMemory || f.Version != events.Position(n) {
-					t.Errorf("secret %d at position %d: %d, %d", n, f.Position, a, f.Version)
+					t.Errorf("secret %d at position %d: answer %d, version %d", n, f.Position, a, f.Version)
 					return
 				}
 			}
 		})
 	}
-	for n := uint64(1); n < most; n++ {
+	for n := uint64(1); n < secrets; n++ {
 		put(n)
 	}
 	close(stop)

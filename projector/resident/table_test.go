@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
@@ -16,7 +18,7 @@ import (
 
 var errBad = errors.New("bad form")
 
-// forms reads what these tests store: scopes with a blank between them, and one
+// forms parses the stored forms of these tests: scopes with spaces between them, and a
 // method as constraints.
 var forms = Parse{
 	Scopes: func(b []byte) ([]events.Scope, error) {
@@ -44,8 +46,8 @@ func account(n byte) *events.Account {
 	return &events.Account{ID: events.AccountIDFrom([16]byte{15: n}), Grants: []events.Scope{{Permission: "view", Type: "site", ID: "1"}}}
 }
 
-// random returns a secret of digest n, of which few things are alike.
-func random(rng *rand.Rand, n uint64) *Secret {
+// randomSecret returns a secret with the digest n. Its other fields have few values.
+func randomSecret(rng *rand.Rand, n uint64) *Secret {
 	s := &Secret{
 		Digest: digestOf(n), Token: [16]byte{byte(n), 1}, Account: [16]byte{15: byte(rng.IntN(5))},
 		Created: rng.Int64(), Expires: -rng.Int64(), Until: rng.Int64N(2),
@@ -62,104 +64,138 @@ func random(rng *rand.Rand, n uint64) *Secret {
 	return s
 }
 
-// differs says how a table's answer differs from a secret.
-func differs(got *Found, want *Secret) string {
-	g := *got
-	list, _ := forms.Scopes(want.Scopes)
-	switch {
-	case g.Token != want.Token, g.Created != want.Created, g.Expires != want.Expires, g.Until != want.Until,
-		g.CreatedIn != want.CreatedIn, g.Version != want.Version, g.State != want.State, g.Flags != want.Flags, g.App != string(want.App):
-		return fmt.Sprintf("%+v, want %+v", g, *want)
-	case g.Account.Account == nil || g.Account.ID.Bytes() != want.Account:
-		return fmt.Sprintf("account %v, want %v", g.Account, want.Account)
-	case (g.Issuer == nil) != (len(want.Issuer) == 0) || g.Issuer != nil && g.Issuer.Bytes() != [16]byte(want.Issuer):
-		return fmt.Sprintf("issuer %v, want %x", g.Issuer, want.Issuer)
-	case !slices.Equal(g.Scopes.List(), list):
-		return fmt.Sprintf("scopes %v, want %v", g.Scopes.List(), list)
-	case (g.Constraints == nil) != (len(want.Constraints) == 0) || g.Constraints != nil && g.Constraints.Methods[0] != string(want.Constraints):
-		return fmt.Sprintf("constraints %v, want %s", g.Constraints, want.Constraints)
+// diff compares a result of Find with the secret that was put.
+func diff(got *Found, want *Secret) string {
+	type comparable struct {
+		Found
+		Account                   [16]byte
+		Scopes, Constraint, Label string
+		Issuer                    []byte
 	}
-	return ""
+	scopes, _ := forms.Scopes(want.Scopes)
+	w := comparable{
+		Found: Found{
+			Token: want.Token, Created: want.Created, Expires: want.Expires, Until: want.Until,
+			CreatedIn: want.CreatedIn, Version: want.Version, State: want.State, Flags: want.Flags,
+		},
+		Account: want.Account, Scopes: fmt.Sprint(scopes), Constraint: string(want.Constraints), Label: string(want.App),
+		Issuer: want.Issuer,
+	}
+	g := comparable{Found: *got, Scopes: fmt.Sprint(got.Scopes.List()), Label: got.App}
+	if got.Account.Account == nil {
+		return "the account is nil"
+	}
+	g.Account = got.Account.ID.Bytes()
+	if got.Constraints != nil {
+		g.Constraint = got.Constraints.Methods[0]
+	}
+	if got.Issuer != nil {
+		b := got.Issuer.Bytes()
+		g.Issuer = b[:]
+	}
+	// These are compared in the other form.
+	g.Found.Account, g.Found.Scopes, g.Found.Constraints, g.Found.App = Account{}, nil, nil, ""
+	g.Found.Issuer, g.Found.Policy, g.Found.Position = nil, nil, 0
+	return cmp.Diff(w, g, cmpopts.EquateEmpty())
 }
 
-// TestAgainstMap puts and changes secrets at random, and compares with a map:
-// what is held is as it was put, what is not was never put, and the rest is said
-// to be elsewhere.
+// TestAgainstMap puts and replaces random secrets, and compares the table with a map. Each
+// secret is in the table as it was put last, or may be on disk.
 func TestAgainstMap(t *testing.T) {
-	rng := seed.Rand(t)
 	base := New(0, forms).Stats().Bytes
 	for name, limit := range map[string]int64{
 		"nothing": 0, "filter alone": base + 4<<10, "tiny": base + 200<<10, "small": base + 340<<10, "all": unlimited,
 	} {
 		t.Run(name, func(t *testing.T) {
 			table := New(limit, forms)
-			table.Update(func(w Writer) {
-				for i := range byte(5) {
-					w.SetAccount(account(i))
-				}
-			})
-			want := map[uint64]*Secret{}
-			for round := range 40 {
-				table.Update(func(w Writer) {
-					for range 200 {
-						n := rng.Uint64N(5000)
-						want[n] = random(rng, n)
-						if err := w.Put(want[n]); err != nil {
-							t.Fatal(err)
-						}
-					}
-					w.SetPosition(events.Position(round))
-				})
-				consistent(t, table)
-			}
-			var got [3]int
-			wrong := 0
-			for n := range uint64(10_000) {
-				var f Found
-				d := digestOf(n)
-				a := table.Find(&d, &f)
-				if f.Position != 39 {
-					t.Fatalf("at position %d", f.Position)
-				}
-				switch s := want[n]; {
-				case s != nil && a == Absent:
-					t.Fatalf("secret %d is said to be nowhere", n)
-				case s == nil && a == InMemory:
-					t.Fatalf("secret %d was never put", n)
-				case s == nil && a == OnDisk:
-					wrong++
-				case a == InMemory:
-					if diff := differs(&f, s); diff != "" {
-						t.Fatalf("secret %d: %s", n, diff)
-					}
-				}
-				got[a]++
-			}
+			want := putRandom(t, table)
+			got, falsePositives := findAll(t, table, want)
 			st := table.Stats()
-			t.Logf("%d absent, %d in memory, %d on disk of which %d were never put; %+v", got[Absent], got[InMemory], got[OnDisk], wrong, st)
+			t.Logf("%d absent, %d in memory, %d on disk (%d false positives); %+v",
+				got[Absent], got[InMemory], got[OnDisk], falsePositives, st)
 			if int(st.Secrets) != got[InMemory] {
-				t.Errorf("Stats says %d are in memory, and %d are", st.Secrets, got[InMemory])
+				t.Errorf("Stats().Secrets = %d, want %d", st.Secrets, got[InMemory])
 			}
-			if off := int(st.OnDisk) - (len(want) - got[InMemory]); off < -wrong || off > wrong {
-				t.Errorf("Stats says %d are on disk, and %d are", st.OnDisk, len(want)-got[InMemory])
+			onDisk := len(want) - got[InMemory]
+			if off := int(st.OnDisk) - onDisk; off < -falsePositives || off > falsePositives {
+				t.Errorf("Stats().OnDisk = %d, want %d", st.OnDisk, onDisk)
 			}
 			if limit == unlimited && (got[OnDisk] > 0 || table.spilled.Load() != nil) {
-				t.Errorf("%d are on disk without a limit", got[OnDisk])
+				t.Errorf("%d secrets are on disk without a limit", got[OnDisk])
 			}
 			if limit > base && st.Bytes > limit {
-				t.Errorf("%d bytes are taken, and %d are the most", st.Bytes, limit)
+				t.Errorf("the table has %d bytes, over its limit of %d", st.Bytes, limit)
 			}
 			if name != "filter alone" && limit > base && got[InMemory] < 100 {
-				t.Errorf("only %d are held", got[InMemory])
+				t.Errorf("%d secrets are in memory, want at least 100", got[InMemory])
 			}
-			if name == "small" && (got[OnDisk] < 500 || wrong > 500 || st.Ended*4 > st.Secrets) {
-				t.Errorf("the filter errs %d times of %d, and %d of %d that are held ended", wrong, 10_000-len(want), st.Ended, st.Secrets)
+			if name == "small" && (got[OnDisk] < 500 || falsePositives > 500 || st.Ended*4 > st.Secrets) {
+				t.Errorf("%d secrets on disk, %d false positives of %d, %d ended of %d in memory",
+					got[OnDisk], falsePositives, digests-len(want), st.Ended, st.Secrets)
 			}
 		})
 	}
 }
 
-// consistent holds what a table keeps twice against each other.
+// putRandom puts random secrets in 40 updates, and returns the last version of each.
+func putRandom(t *testing.T, table *Table) map[uint64]*Secret {
+	t.Helper()
+	rng := seed.Rand(t)
+	table.Update(func(w Writer) {
+		for i := range byte(5) {
+			w.SetAccount(account(i))
+		}
+	})
+	put := map[uint64]*Secret{}
+	for round := range 40 {
+		table.Update(func(w Writer) {
+			for range 200 {
+				n := rng.Uint64N(5000)
+				put[n] = randomSecret(rng, n)
+				if err := w.Put(put[n]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.SetPosition(events.Position(round))
+		})
+		consistent(t, table)
+	}
+	return put
+}
+
+// digests is the number of digests that findAll looks up.
+const digests = 10_000
+
+// findAll looks up all secrets that were put, and as many others. It returns the number of
+// each answer, and the number of others that may be on disk.
+func findAll(t *testing.T, table *Table, put map[uint64]*Secret) (answers [3]int, falsePositives int) {
+	t.Helper()
+	for n := range uint64(digests) {
+		var f Found
+		d := digestOf(n)
+		answer := table.Find(&d, &f)
+		if f.Position != 39 {
+			t.Fatalf("Find: position %d, want 39", f.Position)
+		}
+		switch want := put[n]; {
+		case want != nil && answer == Absent:
+			t.Fatalf("secret %d is absent", n)
+		case want == nil && answer == InMemory:
+			t.Fatalf("secret %d is in memory, but was never put", n)
+		case want == nil && answer == OnDisk:
+			falsePositives++
+		case answer == InMemory:
+			if d := diff(&f, want); d != "" {
+				t.Fatalf("secret %d: -want +got\n%s", n, d)
+			}
+		}
+		answers[answer]++
+	}
+	return answers, falsePositives
+}
+
+// consistent checks the invariants of a table: its counts, its slots and the users of
+// shared values.
 func consistent(t testing.TB, table *Table) {
 	t.Helper()
 	users := [3]map[uint32]uint32{{}, {}, {}}
@@ -182,7 +218,7 @@ func consistent(t testing.TB, table *Table) {
 			r := table.records.at(n)
 			k := r.key()
 			if _, found := table.lookup(&k); found != r || seen[n] || k.shard() != uint64(i) || k.tag()|(n+1) != e {
-				t.Fatalf("record %d is not found, or stands in a wrong slot or in two", n)
+				t.Fatalf("record %d is not found, in a wrong slot or in two slots", n)
 			}
 			seen[n] = true
 			held++
@@ -194,31 +230,31 @@ func consistent(t testing.TB, table *Table) {
 			users[2][uint32(r.load(wordRefs+1)>>32)]++
 		}
 		if count != table.shards[i].count || count*4 > uint32(len(s.entries))*3 {
-			t.Fatalf("hash table %d has %d slots in use of %d, and counts %d", i, count, len(s.entries), table.shards[i].count)
+			t.Fatalf("hash table %d uses %d of %d slots, its count is %d", i, count, len(s.entries), table.shards[i].count)
 		}
 	}
 	if ended != table.ended || held+len(table.records.free) != int(table.records.used) || bytes != table.slotBytes {
-		t.Fatalf("%d ended, and %d are counted; %d held and %d free of %d; %d bytes of slots, and %d are counted",
+		t.Fatalf("%d ended, count %d; %d in use and %d free of %d; %d bytes of slots, count %d",
 			ended, table.ended, held, len(table.records.free), table.records.used, bytes, table.slotBytes)
 	}
 	check := func(what string, want map[uint32]uint32, kept []keptValue, numbers []uint32) {
 		delete(want, 0)
 		if len(want) != len(numbers) {
-			t.Fatalf("%s: %d in use, %d kept", what, len(want), len(numbers))
+			t.Fatalf("%s: %d values in use, the table has %d", what, len(want), len(numbers))
 		}
 		for n, users := range want {
 			if kept[n].users != users {
-				t.Fatalf("%s %d has %d users, and counts %d", what, n, users, kept[n].users)
+				t.Fatalf("%s %d has %d users, its count is %d", what, n, users, kept[n].users)
 			}
 		}
 	}
 	check("scopes", users[0], table.scopes.kept, table.scopes.numbers())
 	check("constraints", users[1], table.constraints.kept, table.constraints.numbers())
-	check("apps", users[2], table.labels.kept, table.labels.numbers())
+	check("labels", users[2], table.labels.kept, table.labels.numbers())
 }
 
-// TestDigestsInFull tells digests apart that differ in one bit, wherever it is.
-func TestDigestsInFull(t *testing.T) {
+// TestWholeDigestIsCompared puts digests that differ in one bit.
+func TestWholeDigestIsCompared(t *testing.T) {
 	table := New(unlimited, forms)
 	d := digestOf(1)
 	table.Update(func(w Writer) {
@@ -231,7 +267,7 @@ func TestDigestsInFull(t *testing.T) {
 		other[bit/8] ^= 1 << (bit % 8)
 		var f Found
 		if a := table.Find(&other, &f); a != Absent {
-			t.Errorf("a digest that differs in bit %d is found", bit)
+			t.Errorf("a digest with another bit %d: answer %d, want Absent", bit, a)
 		}
 		table.Update(func(w Writer) {
 			if err := w.Put(&Secret{Digest: other, Version: events.Position(bit)}); err != nil {
@@ -244,12 +280,12 @@ func TestDigestsInFull(t *testing.T) {
 		other[bit/8] ^= 1 << (bit % 8)
 		var f Found
 		if a := table.Find(&other, &f); a != InMemory || f.Version != events.Position(bit) {
-			t.Errorf("the digest that differs in bit %d: %d, version %d", bit, a, f.Version)
+			t.Errorf("the digest with another bit %d: answer %d, version %d", bit, a, f.Version)
 		}
 	}
 }
 
-// TestLargeVersion: a position that a record has no room for is not held.
+// TestLargeVersion puts a secret whose version does not fit into a record.
 func TestLargeVersion(t *testing.T) {
 	table := New(1<<20, forms)
 	s := &Secret{Digest: digestOf(1), Version: maxPosition}
@@ -261,18 +297,18 @@ func TestLargeVersion(t *testing.T) {
 		})
 		var f Found
 		if got := table.Find(&s.Digest, &f); got != want || got == InMemory && f.Version != maxPosition {
-			t.Errorf("version %d: %d, want %d", s.Version, got, want)
+			t.Errorf("version %d: answer %d, want %d", s.Version, got, want)
 		}
 		consistent(t, table)
 		s.Version ^= maxPosition ^ (maxPosition + 1)
 	}
 }
 
-// TestPutFails leaves what there was.
+// TestPutFails checks that a failed Put leaves the table unchanged.
 func TestPutFails(t *testing.T) {
 	rng := seed.Rand(t)
 	table := New(unlimited, forms)
-	good := random(rng, 1)
+	good := randomSecret(rng, 1)
 	good.Account = [16]byte{}
 	table.Update(func(w Writer) {
 		w.SetAccount(account(0))
@@ -285,11 +321,11 @@ func TestPutFails(t *testing.T) {
 			"scopes":      func(s *Secret) { s.Scopes = []byte("bad") },
 			"constraints": func(s *Secret) { s.Constraints = []byte("bad") },
 		} {
-			s := random(rng, n)
+			s := randomSecret(rng, n)
 			spoil(s)
 			table.Update(func(w Writer) {
 				if err := w.Put(s); !errors.Is(err, errBad) || !strings.Contains(err.Error(), what) {
-					t.Errorf("bad %s: %v", what, err)
+					t.Errorf("bad %s: Put = %v", what, err)
 				}
 			})
 		}
@@ -297,18 +333,18 @@ func TestPutFails(t *testing.T) {
 	consistent(t, table)
 	var f Found
 	if a := table.Find(&good.Digest, &f); a != InMemory {
-		t.Errorf("what there was is gone: %d", a)
-	} else if diff := differs(&f, good); diff != "" {
-		t.Error(diff)
+		t.Errorf("the secret from before: answer %d, want InMemory", a)
+	} else if d := diff(&f, good); d != "" {
+		t.Errorf("the secret from before: -want +got\n%s", d)
 	}
 	d := digestOf(2)
 	if a := table.Find(&d, &f); a != Absent {
-		t.Errorf("what failed is there: %d", a)
+		t.Errorf("the failed secret: answer %d, want Absent", a)
 	}
 }
 
-// TestNoAllocations guards the way of every check. Under the race detector it only
-// sees that there are all answers.
+// TestNoAllocations checks that Find does not allocate. With the race detector, which
+// allocates itself, it only checks that each answer occurs.
 func TestNoAllocations(t *testing.T) {
 	rng := seed.Rand(t)
 	table := New(300<<10, forms)
@@ -317,7 +353,7 @@ func TestNoAllocations(t *testing.T) {
 			w.SetAccount(account(i))
 		}
 		for n := range uint64(4000) {
-			if err := w.Put(random(rng, n)); err != nil {
+			if err := w.Put(randomSecret(rng, n)); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -330,17 +366,17 @@ func TestNoAllocations(t *testing.T) {
 		at++
 		answers[table.Find(&d, &f)]++
 	}); n != 0 && !racing {
-		t.Errorf("%v allocations a search", n)
+		t.Errorf("Find makes %v allocations, want 0", n)
 	}
 	t.Log(answers)
 	for a, n := range answers {
 		if n == 0 {
-			t.Errorf("answer %d did not come up", a)
+			t.Errorf("answer %d did not occur", a)
 		}
 	}
 }
 
-// TestFilter holds the filter to what its documentation says of it.
+// TestFilter checks the rates of false positives that the documentation of filter states.
 func TestFilter(t *testing.T) {
 	rng := seed.Rand(t)
 	random := func() (k key) {
@@ -361,7 +397,7 @@ func TestFilter(t *testing.T) {
 		}
 		for i := range in {
 			if !f.has(&in[i]) {
-				t.Fatal("one that was added is missing")
+				t.Fatal("a digest that was added is missing")
 			}
 		}
 		errs := 0
@@ -371,15 +407,15 @@ func TestFilter(t *testing.T) {
 				errs++
 			}
 		}
-		t.Logf("%d bits: once in %.0f", want.bits, tries/float64(errs))
+		t.Logf("%d bits: one false positive in %.0f", want.bits, tries/float64(errs))
 		if float64(errs) > tries*want.errs {
-			t.Errorf("at %d bits it errs %d times in %d", want.bits, errs, tries)
+			t.Errorf("%d bits: %d false positives in %d", want.bits, errs, tries)
 		}
 	}
 	if f := newFilter(0); f.bytes() != blockBytes {
-		t.Errorf("the least filter has %d bytes", f.bytes())
+		t.Errorf("newFilter(0) has %d bytes, want %d", f.bytes(), blockBytes)
 	}
 	if f := newFilter(1000); f.bytes() != 512 {
-		t.Errorf("1000 bytes make a filter of %d", f.bytes())
+		t.Errorf("newFilter(1000) has %d bytes, want 512", f.bytes())
 	}
 }

@@ -16,11 +16,12 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 	"github.com/tokenledger/tokenledger/projector/snapshot"
 )
 
-// object returns the object store as nats.go sees it.
-func (b *bus) object() jetstream.ObjectStore {
+// objects returns the object store through nats.go.
+func (b *logServer) objects() jetstream.ObjectStore {
 	b.t.Helper()
 	js, err := jetstream.New(b.conn("ledger"))
 	if err != nil {
@@ -33,8 +34,8 @@ func (b *bus) object() jetstream.ObjectStore {
 	return store
 }
 
-// stream returns the stream behind it.
-func (b *bus) stream() jetstream.Stream {
+// stream returns the stream of the object store.
+func (b *logServer) stream() jetstream.Stream {
 	b.t.Helper()
 	js, err := jetstream.New(b.conn("ledger"))
 	if err != nil {
@@ -47,8 +48,8 @@ func (b *bus) stream() jetstream.Stream {
 	return s
 }
 
-// chunks counts the chunks by their subject.
-func (b *bus) chunks() map[string]uint64 {
+// chunks returns the number of chunks with each subject.
+func (b *logServer) chunks() map[string]uint64 {
 	b.t.Helper()
 	info, err := b.stream().Info(b.t.Context(), jetstream.WithSubjectFilter("$O.SNAPSHOTS.C.>"))
 	if err != nil {
@@ -57,7 +58,8 @@ func (b *bus) chunks() map[string]uint64 {
 	return info.State.Subjects
 }
 
-func (b *bus) latest(from snapshot.Source) snapshot.Info {
+// latest returns from.Latest.
+func (b *logServer) latest(from snapshot.Source) snapshot.Info {
 	b.t.Helper()
 	i, err := from.Latest(b.t.Context())
 	if err != nil {
@@ -66,103 +68,119 @@ func (b *bus) latest(from snapshot.Source) snapshot.Info {
 	return i
 }
 
-// TestPublishAndInstall carries an index of many chunks from a ledger to one
-// who has a verifier's permissions.
+// TestPublishAndInstall publishes an index of many chunks, and installs it with the
+// permissions of a verifier.
 func TestPublishAndInstall(t *testing.T) {
 	t.Parallel()
-	b, key := newBus(t), newSigner(t)
+	b, key := newLogServer(t), newSigner(t)
 	n := 20_000
 	if testing.Short() {
 		n = 4000
 	}
-	run := bulk(91, n)
-	p := opened(t, run.Messages)
+	run := bigLog(91, n)
+	p := newIndex(t, run.Messages)
 	store := &snapshot.Store{Conn: b.conn("verifier")}
 	if _, err := store.Latest(t.Context()); !errors.Is(err, snapshot.ErrNone) {
 		t.Errorf("Latest before the first = %v, want ErrNone", err)
 	}
-	if !published(t, b.publisher(p, key)) {
-		t.Fatal("nothing was published")
+	if !publish(t, b.publisher(p, key)) {
+		t.Fatal("no snapshot was published")
 	}
 	i := b.latest(store)
 	if i.Position != p.Position() || i.Epoch != run.Epoch || i.Chunks < 5 {
-		t.Errorf("Latest = %+v, want position %d of epoch %s in many chunks", i, p.Position(), run.Epoch)
+		t.Errorf("Latest = %+v, want position %d of epoch %s in at least 5 chunks", i, p.Position(), run.Epoch)
 	}
 	var raw bytes.Buffer
 	if err := store.Fetch(t.Context(), i, &raw); err != nil || int64(raw.Len()) != i.Size {
-		t.Errorf("Fetch = %v, of %d bytes, want %d", err, raw.Len(), i.Size)
+		t.Errorf("Fetch = %v, %d bytes, want %d", err, raw.Len(), i.Size)
 	}
-	whole, err := b.object().GetBytes(t.Context(), i.Name)
+	whole, err := b.objects().GetBytes(t.Context(), i.Name)
 	if err != nil || !bytes.Equal(whole, raw.Bytes()) {
-		t.Errorf("nats.go reads something else, %v", err)
+		t.Errorf("nats.go reads other bytes, %v", err)
 	}
 	dir := filepath.Join(t.TempDir(), "index")
 	var done, total int64
-	h, err := snapshot.InstallLatest(t.Context(), store, dir, snapshot.Options{Wanted: wants(key), Progress: func(d, of int64) { done, total = d, of }})
+	h, err := snapshot.InstallLatest(t.Context(), store, dir, snapshot.Options{
+		Wanted: signedBy(key), Progress: func(d, of int64) { done, total = d, of },
+	})
 	if err != nil || h.Position != p.Position() || done != i.Size || total != i.Size {
 		t.Fatalf("InstallLatest = position %d, %v, after %d of %d bytes", h.Position, err, done, total)
 	}
 	got := open(t, dir)
-	defer closed(t, got)
-	if !bytes.Equal(dump(t, got), dump(t, p)) {
+	defer projectortest.Close(t, got)
+	if !bytes.Equal(projectortest.Dump(t, got), projectortest.Dump(t, p)) {
 		t.Error("the dump differs")
 	}
+}
 
+// TestUnsuitableSnapshots looks for snapshots of another epoch, a higher position, another
+// signer, and without permissions.
+func TestUnsuitableSnapshots(t *testing.T) {
+	t.Parallel()
+	b, key := newLogServer(t), newSigner(t)
+	p := newIndex(t, eventstest.History(90, 100).Messages)
+	publish(t, b.publisher(p, key))
+	store := &snapshot.Store{Conn: b.conn("verifier")}
+	i := b.latest(store)
 	other := &snapshot.Store{Conn: store.Conn, Epoch: eventstest.NewLog(1).Epoch()}
 	if _, err := other.Latest(t.Context()); !errors.Is(err, snapshot.ErrNone) {
 		t.Errorf("Latest of another epoch = %v, want ErrNone", err)
 	}
-	dir = filepath.Join(t.TempDir(), "index")
-	for what, o := range map[string]snapshot.Options{
-		"too old":              {Wanted: snapshot.Wanted{Keys: []string{key.public}, AtLeast: p.Position() + 1}},
-		"signed by a stranger": {Wanted: wants(newSigner(t))},
+	dir := filepath.Join(t.TempDir(), "index")
+	for _, tt := range []struct {
+		name   string
+		wanted snapshot.Wanted
+		err    error
+	}{
+		{"too old", snapshot.Wanted{Keys: []string{key.public}, AtLeast: p.Position() + 1}, snapshot.ErrUnwanted},
+		{"signed by an unknown key", signedBy(newSigner(t)), snapshot.ErrUnsigned},
 	} {
-		if _, err := snapshot.InstallLatest(t.Context(), store, dir, o); !errors.Is(err, snapshot.ErrUnwanted) && !errors.Is(err, snapshot.ErrUnsigned) {
-			t.Errorf("%s: InstallLatest = %v", what, err)
+		_, err := snapshot.InstallLatest(t.Context(), store, dir, snapshot.Options{Wanted: tt.wanted})
+		if !errors.Is(err, tt.err) {
+			t.Errorf("%s: InstallLatest = %v, want %v", tt.name, err, tt.err)
 		}
 		if left, err := os.ReadDir(filepath.Dir(dir)); err != nil || len(left) > 0 {
-			t.Errorf("%s: it left %v, %v", what, left, err)
+			t.Errorf("%s: InstallLatest left %v, %v", tt.name, left, err)
 		}
 	}
-	// One who may ask for nothing is told so in time.
 	nobody := &snapshot.Store{Conn: b.conn("nobody"), Timeout: 100 * time.Millisecond, Tries: 2}
 	if _, err := nobody.Latest(t.Context()); err == nil || errors.Is(err, snapshot.ErrNone) {
-		t.Errorf("Latest without leave = %v", err)
+		t.Errorf("Latest without permission = %v, want another error than ErrNone", err)
 	}
 	if err := nobody.Fetch(t.Context(), i, io.Discard); err == nil {
-		t.Error("Fetch without leave = nil")
+		t.Error("Fetch without permission = nil")
 	}
 }
 
-// TestTwoAreKept publishes again and again.
+// TestTwoAreKept publishes repeatedly.
 func TestTwoAreKept(t *testing.T) {
 	t.Parallel()
-	b, key := newBus(t), newSigner(t)
+	b, key := newLogServer(t), newSigner(t)
 	run := eventstest.History(92, 100)
-	p := opened(t, nil)
+	p := newIndex(t, nil)
 	publisher, store := b.publisher(p, key), &snapshot.Store{Conn: b.conn("verifier")}
-	if published(t, publisher) {
+	if publish(t, publisher) {
 		t.Error("an empty index was published")
 	}
 	var before []snapshot.Info
 	for at := range 6 {
-		applied(t, p, run.Messages[at*10:at*10+10])
-		if !published(t, publisher) {
-			t.Fatal("nothing was published")
+		projectortest.Apply(t, p, run.Messages[at*10:at*10+10])
+		if !publish(t, publisher) {
+			t.Fatal("no snapshot was published")
 		}
-		if published(t, publisher) {
-			t.Error("it was published twice")
+		if publish(t, publisher) {
+			t.Error("the same position was published twice")
 		}
 		i := b.latest(store)
 		if i.Position != p.Position() {
-			t.Errorf("Latest is of position %d, want %d", i.Position, p.Position())
+			t.Errorf("Latest has position %d, want %d", i.Position, p.Position())
 		}
 		before = append(before, i)
 		if n := len(b.chunks()); n != min(at+1, 2) {
-			t.Errorf("the chunks of %d snapshots are kept after %d", n, at+1)
+			t.Errorf("there are chunks of %d snapshots after %d, want %d", n, at+1, min(at+1, 2))
 		}
 	}
-	// The one before the last can still be read, and those before it not.
+	// Only the last two can still be read.
 	slow := &snapshot.Store{Conn: store.Conn, Timeout: 4 * time.Second, Tries: 2}
 	for n, i := range before {
 		err := slow.Fetch(t.Context(), i, io.Discard)
@@ -171,96 +189,133 @@ func TestTwoAreKept(t *testing.T) {
 		}
 	}
 
-	// A log that was restored begins anew, with lower positions.
+	// A restored log has a new epoch and lower positions.
 	again := eventstest.History(93, 30)
-	p2 := opened(t, again.Messages)
-	if !published(t, b.publisher(p2, key)) {
-		t.Error("nothing was published of another epoch")
+	p2 := newIndex(t, again.Messages)
+	if !publish(t, b.publisher(p2, key)) {
+		t.Error("no snapshot of the new epoch was published")
 	}
 	if i := b.latest(&snapshot.Store{Conn: store.Conn, Epoch: again.Epoch}); i.Position != 30 {
-		t.Errorf("Latest of the new epoch is of position %d", i.Position)
+		t.Errorf("Latest of the new epoch has position %d, want 30", i.Position)
 	}
 }
 
-// gone is a source whose first snapshots are replaced while they are read.
-type gone struct {
+// replacingSource replaces the snapshots of the first calls of Fetch.
+type replacingSource struct {
 	snapshot.Source
-	times     int
-	meanwhile func()
+	times   int
+	replace func()
 }
 
-func (g *gone) Fetch(ctx context.Context, i snapshot.Info, w io.Writer) error {
-	if g.times--; g.times >= 0 {
-		g.meanwhile()
-		return g.Source.Fetch(ctx, i, w)
+func (s *replacingSource) Fetch(ctx context.Context, i snapshot.Info, w io.Writer) error {
+	if s.times--; s.times >= 0 {
+		s.replace()
 	}
-	return g.Source.Fetch(ctx, i, w)
+	return s.Source.Fetch(ctx, i, w)
 }
 
-// TestReplacedWhileRead publishes twice between the look and the reading.
+// TestReplacedWhileRead publishes twice between Latest and Fetch.
 func TestReplacedWhileRead(t *testing.T) {
 	t.Parallel()
-	b, key := newBus(t), newSigner(t)
+	b, key := newLogServer(t), newSigner(t)
 	run := eventstest.History(94, 200)
-	p := opened(t, run.Messages[:10])
+	p := newIndex(t, run.Messages[:10])
 	publisher := b.publisher(p, key)
-	published(t, publisher)
-	source := &gone{Source: &snapshot.Store{Conn: b.conn("verifier"), Timeout: 4 * time.Second, Tries: 2}, times: 2, meanwhile: func() {
-		for range 2 {
-			at := p.Position()
-			applied(t, p, run.Messages[at:at+10])
-			published(t, publisher)
-		}
-	}}
+	publish(t, publisher)
+	source := &replacingSource{
+		Source: &snapshot.Store{Conn: b.conn("verifier"), Timeout: 4 * time.Second, Tries: 2},
+		times:  2,
+		replace: func() {
+			for range 2 {
+				at := p.Position()
+				projectortest.Apply(t, p, run.Messages[at:at+10])
+				publish(t, publisher)
+			}
+		},
+	}
 	dir := filepath.Join(t.TempDir(), "index")
-	h, err := snapshot.InstallLatest(t.Context(), source, dir, snapshot.Options{Wanted: wants(key)})
+	h, err := snapshot.InstallLatest(t.Context(), source, dir, snapshot.Options{Wanted: signedBy(key)})
 	if err != nil || h.Position != p.Position() {
 		t.Errorf("InstallLatest = position %d, %v; want %d", h.Position, err, p.Position())
 	}
 }
 
-// TestStoreIsDamaged takes away, adds and swaps what is stored.
-func TestStoreIsDamaged(t *testing.T) {
+// damagedStore is an object store with a snapshot of many chunks.
+type damagedStore struct {
+	*logServer
+	key     signer
+	js      jetstream.JetStream
+	info    snapshot.Info // of the undamaged snapshot
+	store   *snapshot.Store
+	patient *snapshot.Store // with the default timeout
+}
+
+func newDamagedStore(t *testing.T) *damagedStore {
+	t.Helper()
+	b, key := newLogServer(t), newSigner(t)
+	js, err := jetstream.New(b.conn("ledger"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	publish(t, b.publisher(newIndex(t, bigLog(95, 3000).Messages), key))
+	conn := b.conn("verifier")
+	d := &damagedStore{
+		logServer: b, key: key, js: js, patient: &snapshot.Store{Conn: conn},
+		store: &snapshot.Store{Conn: conn, Timeout: 40 * time.Millisecond, Tries: 2},
+	}
+	if d.info = b.latest(d.patient); d.info.Chunks < 4 {
+		t.Fatalf("the snapshot has %d chunks, want at least 4", d.info.Chunks)
+	}
+	return d
+}
+
+// checkRefused checks that the snapshot can be neither fetched nor installed.
+func (d *damagedStore) checkRefused(t *testing.T, what string, i snapshot.Info) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "index")
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(d.store.Fetch(t.Context(), i, w)) }()
+	if _, err := snapshot.Install(t.Context(), dir, r, snapshot.Options{Wanted: signedBy(d.key)}); err == nil {
+		t.Errorf("%s: Install = nil", what)
+	}
+	_ = r.Close()
+	if err := d.store.Fetch(t.Context(), i, io.Discard); err == nil {
+		t.Errorf("%s: Fetch = nil", what)
+	}
+}
+
+// publishRaw publishes a message to the stream of the object store.
+func (d *damagedStore) publishRaw(t *testing.T, subject string, data []byte) {
+	t.Helper()
+	if _, err := d.js.Publish(t.Context(), subject, data); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestWrongInfo fetches a snapshot with wrong descriptions.
+func TestWrongInfo(t *testing.T) {
 	t.Parallel()
-	b, key := newBus(t), newSigner(t)
-	p := opened(t, bulk(95, 3000).Messages)
-	store := &snapshot.Store{Conn: b.conn("verifier"), Timeout: 40 * time.Millisecond, Tries: 2}
-	publisher := b.publisher(p, key)
-	published(t, publisher)
-	patient := &snapshot.Store{Conn: store.Conn}
-	i := b.latest(patient)
-	if i.Chunks < 4 {
-		t.Fatalf("%d chunks show little", i.Chunks)
-	}
-	fetched := func(what string, i snapshot.Info) {
-		t.Helper()
-		dir := filepath.Join(t.TempDir(), "index")
-		r, w := io.Pipe()
-		go func() { _ = w.CloseWithError(store.Fetch(t.Context(), i, w)) }()
-		if _, err := snapshot.Install(t.Context(), dir, r, snapshot.Options{Wanted: wants(key)}); err == nil {
-			t.Errorf("%s: it was installed", what)
-		}
-		_ = r.Close()
-		if err := store.Fetch(t.Context(), i, io.Discard); err == nil {
-			t.Errorf("%s: it was fetched", what)
-		}
-	}
+	d := newDamagedStore(t)
 	for what, change := range map[string]func(*snapshot.Info){
-		"a chunk more":   func(i *snapshot.Info) { i.Chunks++ },
-		"a chunk less":   func(i *snapshot.Info) { i.Chunks-- },
-		"a byte more":    func(i *snapshot.Info) { i.Size++ },
-		"a byte less":    func(i *snapshot.Info) { i.Size-- },
-		"another digest": func(i *snapshot.Info) { i.Digest = "SHA-256=AAAA" },
-		"another's":      func(i *snapshot.Info) { i.NUID = "abc" },
-		"a wildcard":     func(i *snapshot.Info) { i.NUID = "*" },
+		"one chunk too many": func(i *snapshot.Info) { i.Chunks++ },
+		"one chunk too few":  func(i *snapshot.Info) { i.Chunks-- },
+		"one byte too many":  func(i *snapshot.Info) { i.Size++ },
+		"one byte too few":   func(i *snapshot.Info) { i.Size-- },
+		"another digest":     func(i *snapshot.Info) { i.Digest = "SHA-256=AAAA" },
+		"another NUID":       func(i *snapshot.Info) { i.NUID = "abc" },
+		"wildcard NUID":      func(i *snapshot.Info) { i.NUID = "*" },
 	} {
-		other := i
-		change(&other)
-		fetched(what, other)
+		i := d.info
+		change(&i)
+		d.checkRefused(t, what, i)
 	}
-	// A chunk in the middle is lost.
-	stream := b.stream()
-	subject := "$O.SNAPSHOTS.C." + i.NUID
+}
+
+// TestWrongChunks deletes a chunk in the middle, and then adds another one at the end.
+func TestWrongChunks(t *testing.T) {
+	t.Parallel()
+	d := newDamagedStore(t)
+	stream, subject := d.stream(), "$O.SNAPSHOTS.C."+d.info.NUID
 	var sequences []uint64
 	for at := uint64(1); ; {
 		m, err := stream.GetMsg(t.Context(), at, jetstream.WithGetMsgSubject(subject))
@@ -270,57 +325,54 @@ func TestStoreIsDamaged(t *testing.T) {
 		sequences = append(sequences, m.Sequence)
 		at = m.Sequence + 1
 	}
-	if len(sequences) != i.Chunks {
-		t.Fatalf("%d chunks are there, want %d", len(sequences), i.Chunks)
+	if len(sequences) != d.info.Chunks {
+		t.Fatalf("the stream has %d chunks, want %d", len(sequences), d.info.Chunks)
 	}
-	if err := stream.DeleteMsg(t.Context(), sequences[i.Chunks/2]); err != nil {
+	if err := stream.DeleteMsg(t.Context(), sequences[d.info.Chunks/2]); err != nil {
 		t.Fatal(err)
 	}
-	fetched("a chunk is lost", i)
-	// Another one comes instead, at the end.
-	js, err := jetstream.New(b.conn("ledger"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := js.Publish(t.Context(), subject, make([]byte, 96<<10)); err != nil {
-		t.Fatal(err)
-	}
-	fetched("a chunk is another", i)
+	d.checkRefused(t, "missing chunk", d.info)
+	d.publishRaw(t, subject, make([]byte, 96<<10))
+	d.checkRefused(t, "wrong chunk", d.info)
+}
 
-	// Descriptions that are none.
-	for _, meta := range []string{"", "{", `{"name":"index-a"}`, `{"name":"index-b","nuid":"a","size":1,"chunks":1,"metadata":{"tokenledger-position":"1"}}`} {
-		if _, err := js.Publish(t.Context(), "$O.SNAPSHOTS.M.aW5kZXgtYQ==", []byte(meta)); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := patient.Latest(t.Context()); !errors.Is(err, snapshot.ErrDamaged) {
-			t.Errorf("description %q: Latest = %v, want ErrDamaged", meta, err)
+// TestWrongDescriptions replaces a description by invalid ones, which the next snapshot
+// repairs, and deletes it.
+func TestWrongDescriptions(t *testing.T) {
+	t.Parallel()
+	d := newDamagedStore(t)
+	for _, description := range []string{
+		"", "{", `{"name":"index-a"}`,
+		`{"name":"index-b","nuid":"a","size":1,"chunks":1,"metadata":{"tokenledger-position":"1"}}`,
+	} {
+		d.publishRaw(t, "$O.SNAPSHOTS.M.aW5kZXgtYQ==", []byte(description))
+		if _, err := d.patient.Latest(t.Context()); !errors.Is(err, snapshot.ErrDamaged) {
+			t.Errorf("description %q: Latest = %v, want ErrDamaged", description, err)
 		}
 	}
-	// The next one puts it right.
 	run := eventstest.History(96, 20)
-	if !published(t, b.publisher(opened(t, run.Messages), key)) {
-		t.Error("nothing was published")
+	if !publish(t, d.publisher(newIndex(t, run.Messages), d.key)) {
+		t.Error("no snapshot was published")
 	}
-	if i := b.latest(&snapshot.Store{Conn: store.Conn, Epoch: run.Epoch}); i.Position != 20 {
-		t.Errorf("Latest = %+v", i)
+	if i := d.latest(&snapshot.Store{Conn: d.store.Conn, Epoch: run.Epoch}); i.Position != 20 {
+		t.Errorf("Latest = %+v, want position 20", i)
 	}
-	// One that was deleted is none.
-	if err := b.object().Delete(t.Context(), b.latest(store).Name); err != nil {
+	if err := d.objects().Delete(t.Context(), d.latest(d.patient).Name); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := store.Latest(t.Context()); !errors.Is(err, snapshot.ErrNone) {
-		t.Errorf("Latest of what was deleted = %v, want ErrNone", err)
+	if _, err := d.patient.Latest(t.Context()); !errors.Is(err, snapshot.ErrNone) {
+		t.Errorf("Latest of a deleted snapshot = %v, want ErrNone", err)
 	}
 }
 
-// TestOrphansGo leaves chunks behind, as a ledger that dies while it publishes.
-func TestOrphansGo(t *testing.T) {
+// TestOrphansAreDeleted leaves chunks behind, as a ledger that crashes while it publishes.
+func TestOrphansAreDeleted(t *testing.T) {
 	t.Parallel()
-	b, key := newBus(t), newSigner(t)
+	b, key := newLogServer(t), newSigner(t)
 	run := eventstest.History(97, 60)
-	p := opened(t, run.Messages[:20])
+	p := newIndex(t, run.Messages[:20])
 	publisher := b.publisher(p, key)
-	published(t, publisher)
+	publish(t, publisher)
 	js, err := jetstream.New(b.conn("ledger"))
 	if err != nil {
 		t.Fatal(err)
@@ -328,25 +380,25 @@ func TestOrphansGo(t *testing.T) {
 	if _, err := js.Publish(t.Context(), "$O.SNAPSHOTS.C.orphan", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
-	published(t, publisher) // sees it
+	publish(t, publisher) // sees the orphan
 	if len(b.chunks()) != 2 {
-		t.Errorf("the chunks are %v, want those that may be of one that is being written too", b.chunks())
+		t.Errorf("the chunks are %v, want also the orphan, which may be of an unfinished snapshot", b.chunks())
 	}
-	published(t, publisher)
+	publish(t, publisher)
 	if c := b.chunks(); len(c) != 1 || c["$O.SNAPSHOTS.C.orphan"] != 0 {
-		t.Errorf("the chunks are %v, want those of the snapshot alone", c)
+		t.Errorf("the chunks are %v, want only those of the snapshot", c)
 	}
 	if i := b.latest(&snapshot.Store{Conn: b.conn("verifier")}); i.Position != 20 {
-		t.Errorf("Latest = %+v", i)
+		t.Errorf("Latest = %+v, want position 20", i)
 	}
 }
 
-// TestPublisherRuns runs one while the log goes on, and stops it.
+// TestPublisherRuns runs a Publisher while events are applied, and stops it.
 func TestPublisherRuns(t *testing.T) {
 	t.Parallel()
-	b, key := newBus(t), newSigner(t)
+	b, key := newLogServer(t), newSigner(t)
 	run := eventstest.History(98, 50)
-	p := opened(t, run.Messages[:10])
+	p := newIndex(t, run.Messages[:10])
 	publisher := b.publisher(p, key)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
@@ -363,7 +415,7 @@ func TestPublisherRuns(t *testing.T) {
 			}
 		}
 		if from < 50 {
-			applied(t, p, run.Messages[from:from+10])
+			projectortest.Apply(t, p, run.Messages[from:from+10])
 		}
 	}
 	cancel()
@@ -372,14 +424,14 @@ func TestPublisherRuns(t *testing.T) {
 	}
 }
 
-// TestPublisherSaysOnce: what goes wrong is said once and tried again.
-func TestPublisherSaysOnce(t *testing.T) {
+// TestPublisherLogsOnce checks that a repeated error is logged once.
+func TestPublisherLogsOnce(t *testing.T) {
 	t.Parallel()
-	b, key := newBus(t), newSigner(t)
-	p := opened(t, eventstest.History(99, 20).Messages)
-	said, tried := make(chan string, 100), make(chan struct{}, 1000)
+	b, key := newLogServer(t), newSigner(t)
+	p := newIndex(t, eventstest.History(99, 20).Messages)
+	lines, tried := make(chan string, 100), make(chan struct{}, 1000)
 	publisher, err := snapshot.NewPublisher(snapshot.PublisherConfig{
-		Conn: b.conn("ledger"), Events: 1, Every: time.Millisecond, Logger: lines(said),
+		Conn: b.conn("ledger"), Events: 1, Every: time.Millisecond, Logger: lineLogger(lines),
 		Index: func() *projector.Projector { tried <- struct{}{}; return p },
 		Sign:  func([]byte) ([]byte, error) { return nil, errors.New("no key") },
 	})
@@ -396,11 +448,11 @@ func TestPublisherSaysOnce(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Errorf("Run = %v", err)
 	}
-	if n := len(said); n != 1 || !strings.Contains(<-said, "no key") {
-		t.Errorf("it was said %d times", n)
+	if n := len(lines); n != 1 || !strings.Contains(<-lines, "no key") {
+		t.Errorf("there are %d log lines, want one with the error", n)
 	}
 	if c := b.chunks(); len(c) > 0 {
-		t.Errorf("it left %v", c)
+		t.Errorf("the chunks are %v, want none", c)
 	}
 	_, err = snapshot.NewPublisher(snapshot.PublisherConfig{Sign: key.sign})
 	if err == nil {

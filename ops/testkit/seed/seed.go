@@ -41,5 +41,13 @@ func New(t testing.TB) uint64 {
 // Rand returns a source of the run's choices.
 func Rand(t testing.TB) *rand.Rand {
 	t.Helper()
-	return rand.New(rand.NewPCG(New(t), 1))
+	_, rng := NewRand(t)
+	return rng
+}
+
+// NewRand returns the seed of the run and a source of its choices.
+func NewRand(t testing.TB) (uint64, *rand.Rand) {
+	t.Helper()
+	seed := New(t)
+	return seed, rand.New(rand.NewPCG(seed, 1))
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -19,7 +18,6 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
-	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/projectortest"
@@ -31,19 +29,12 @@ func TestMain(m *testing.M) {
 		installFromStdin(dir)
 		return
 	}
-	// nats.go leaves this behind where a Put fails before it has begun.
+	// nats.go leaves this goroutine behind if a Put fails before it has begun.
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/nats-io/nats.go/jetstream.(*jetStream).resetPendingAcksOnReconnect"))
 }
 
-// patience bounds what a test waits for.
+// patience bounds the waits of a test.
 const patience = wait.Limit
-
-// seeded returns the run's seed and what follows from it.
-func seeded(t testing.TB) (uint64, *rand.Rand) {
-	t.Helper()
-	s := seed.New(t)
-	return s, rand.New(rand.NewPCG(s, 1))
-}
 
 // signer is a ledger's key.
 type signer struct {
@@ -74,40 +65,18 @@ func open(t testing.TB, dir string) *projector.Projector {
 	return p
 }
 
-// opened opens an index that follows a log, and closes it in the end.
-func opened(t testing.TB, messages []events.Message) *projector.Projector {
+// newIndex returns a new index that has applied messages. It is closed at the end of
+// the test.
+func newIndex(t testing.TB, messages []events.Message) *projector.Projector {
 	t.Helper()
 	p := open(t, t.TempDir())
-	t.Cleanup(func() { closed(t, p) })
-	applied(t, p, messages)
+	t.Cleanup(func() { projectortest.Close(t, p) })
+	projectortest.Apply(t, p, messages)
 	return p
 }
 
-func applied(t testing.TB, p *projector.Projector, messages []events.Message) {
-	t.Helper()
-	if err := p.Apply(t.Context(), messages); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func closed(t testing.TB, p *projector.Projector) {
-	t.Helper()
-	if err := p.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
-func dump(t testing.TB, p *projector.Projector) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	if err := p.Dump(&b); err != nil {
-		t.Fatal(err)
-	}
-	return b.Bytes()
-}
-
-// taken returns a snapshot of an index.
-func taken(t testing.TB, p *projector.Projector, s signer) []byte {
+// snapshotOf returns a snapshot of an index.
+func snapshotOf(t testing.TB, p *projector.Projector, s signer) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := snapshot.Write(t.Context(), p, &b, s.sign); err != nil {
@@ -116,26 +85,27 @@ func taken(t testing.TB, p *projector.Projector, s signer) []byte {
 	return b.Bytes()
 }
 
-// wants accepts what a key signed.
-func wants(s signer) snapshot.Wanted { return snapshot.Wanted{Keys: []string{s.public}} }
+// signedBy accepts snapshots that a key has signed.
+func signedBy(s signer) snapshot.Wanted { return snapshot.Wanted{Keys: []string{s.public}} }
 
-// installed installs a snapshot and opens it. It is closed in the end.
-func installed(t testing.TB, raw []byte, want snapshot.Wanted) *projector.Projector {
+// installIndex installs a snapshot and opens the index. It is closed at the end of the
+// test.
+func installIndex(t testing.TB, raw []byte, want snapshot.Wanted) *projector.Projector {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "index")
 	if _, err := snapshot.Install(t.Context(), dir, bytes.NewReader(raw), snapshot.Options{Wanted: want}); err != nil {
 		t.Fatal(err)
 	}
 	p := open(t, dir)
-	t.Cleanup(func() { closed(t, p) })
+	t.Cleanup(func() { projectortest.Close(t, p) })
 	return p
 }
 
-// sameIndex reports an index that is not byte for byte another one, and goes on
-// to the same end.
-func sameIndex(t testing.TB, want, got *projector.Projector, run *eventstest.Run) {
+// checkSameIndex checks that two indexes have the same bytes, and that got agrees with the
+// reference after the rest of the log.
+func checkSameIndex(t testing.TB, want, got *projector.Projector, run *eventstest.Run) {
 	t.Helper()
-	if !bytes.Equal(dump(t, want), dump(t, got)) {
+	if !bytes.Equal(projectortest.Dump(t, want), projectortest.Dump(t, got)) {
 		t.Error("the dump differs")
 	}
 	at := got.Position()
@@ -145,7 +115,7 @@ func sameIndex(t testing.TB, want, got *projector.Projector, run *eventstest.Run
 	if err := got.Scrub(t.Context()); err != nil {
 		t.Errorf("Scrub = %v", err)
 	}
-	applied(t, got, run.Messages[at:])
+	projectortest.Apply(t, got, run.Messages[at:])
 	if err := projectortest.Compare(eventstest.Fold(run.Messages), got); err != nil {
 		t.Error(err)
 	}
@@ -155,14 +125,14 @@ func logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// bus is a server with JetStream that nothing but this process can reach. A
-// ledger may do everything; a verifier may ask for snapshots and nothing else.
-type bus struct {
+// logServer is an in-process NATS server with JetStream. The user ledger has all
+// permissions; verifier may only get snapshots; nobody may publish nothing.
+type logServer struct {
 	t      testing.TB
 	server *server.Server
 }
 
-func newBus(t testing.TB) *bus {
+func newLogServer(t testing.TB) *logServer {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "nats.conf")
 	if err := os.WriteFile(config, fmt.Appendf(nil, `
@@ -191,11 +161,11 @@ func newBus(t testing.TB) *bus {
 		t.Fatal("the server does not start")
 	}
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	return &bus{t, s}
+	return &logServer{t, s}
 }
 
 // conn connects as a user, until the test ends.
-func (b *bus) conn(user string) *nats.Conn {
+func (b *logServer) conn(user string) *nats.Conn {
 	b.t.Helper()
 	opts := []nats.Option{nats.InProcessServer(b.server), nats.UserInfo(user, user), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}
 	if user != "ledger" {
@@ -209,8 +179,8 @@ func (b *bus) conn(user string) *nats.Conn {
 	return nc
 }
 
-// publisher publishes an index whenever it went on.
-func (b *bus) publisher(p *projector.Projector, s signer) *snapshot.Publisher {
+// publisher returns a Publisher for which each new event makes a snapshot due.
+func (b *logServer) publisher(p *projector.Projector, s signer) *snapshot.Publisher {
 	b.t.Helper()
 	out, err := snapshot.NewPublisher(snapshot.PublisherConfig{
 		Conn: b.conn("ledger"), Index: func() *projector.Projector { return p }, Sign: s.sign,
@@ -222,8 +192,8 @@ func (b *bus) publisher(p *projector.Projector, s signer) *snapshot.Publisher {
 	return out
 }
 
-// published publishes what is due, and returns whether anything was.
-func published(t testing.TB, p *snapshot.Publisher) bool {
+// publish publishes a snapshot if one is due, and reports whether it did.
+func publish(t testing.TB, p *snapshot.Publisher) bool {
 	t.Helper()
 	did, err := p.Once(t.Context())
 	if err != nil {
@@ -232,8 +202,8 @@ func published(t testing.TB, p *snapshot.Publisher) bool {
 	return did
 }
 
-// bulk is a log of so many tokens, for a snapshot of many chunks.
-func bulk(seed uint64, n int) *eventstest.Run {
+// bigLog returns a log of n tokens, for a snapshot of many chunks.
+func bigLog(seed uint64, n int) *eventstest.Run {
 	log := eventstest.NewLog(seed)
 	account := log.Account("admin:site/*")
 	for range n {
@@ -242,8 +212,8 @@ func bulk(seed uint64, n int) *eventstest.Run {
 	return &eventstest.Run{Seed: seed, Epoch: log.Epoch(), Messages: log.Messages}
 }
 
-// installDir names the folder that a process of this test installs in what it
-// reads, signed with the key that installKey names.
+// Environment variables of a child process, which installs a snapshot from stdin: the
+// folder, and the public key of the signature.
 const (
 	installDir = "SNAPSHOT_TEST_INSTALL"
 	installKey = "SNAPSHOT_TEST_KEY"
@@ -257,14 +227,14 @@ func installFromStdin(dir string) {
 	fmt.Println("ended", err)
 }
 
-// lines is a logger that sends each line.
-func lines(to chan<- string) *slog.Logger {
-	return slog.New(slog.NewTextHandler(sender{to}, nil))
+// lineLogger returns a logger that sends each line to a channel.
+func lineLogger(to chan<- string) *slog.Logger {
+	return slog.New(slog.NewTextHandler(lineSender{to}, nil))
 }
 
-type sender struct{ to chan<- string }
+type lineSender struct{ to chan<- string }
 
-func (s sender) Write(b []byte) (int, error) {
+func (s lineSender) Write(b []byte) (int, error) {
 	s.to <- string(b)
 	return len(b), nil
 }
