@@ -172,13 +172,13 @@ func (m *state) commitActors(s *changeset) {
 
 // Void returns why the event at a position is void, and false if it is not. It
 // returns an error if the position is not applied yet.
-func (p *Projector) Void(at events.Position) (why string, void bool, err error) {
+func (p *Projector) Void(pos events.Position) (why string, void bool, err error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	if now := p.state.cursor.position; at > now {
-		return "", false, fmt.Errorf("position %d is not applied yet; the index is at %d", at, now)
+	if now := p.state.cursor.position; pos > now {
+		return "", false, fmt.Errorf("position %d is not applied yet; the index is at %d", pos, now)
 	}
-	why, void = p.state.voids[at]
+	why, void = p.state.voids[pos]
 	return why, void, nil
 }
 

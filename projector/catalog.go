@@ -16,7 +16,7 @@ import (
 // Token returns a token, or [ErrNotFound]. It returns [ErrCorrupt] if Badger has
 // only an old version of the token, which it can tell from the record of its secret.
 func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
-	for newest := events.Position(0); ; {
+	for newestPos := events.Position(0); ; {
 		t := new(events.Token)
 		if err := p.record(tokenKey(id), func(b []byte) error { return parseToken(b, t) }); err != nil {
 			return nil, err
@@ -28,26 +28,26 @@ func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 		if err := p.WaitApplied(context.Background(), t.Version); err != nil {
 			return nil, err
 		}
-		at, err := p.versionOf(t)
+		pos, err := p.versionOf(t)
 		switch {
 		case err != nil:
 			return nil, err
-		case at < t.Version || t.Version < newest:
+		case pos < t.Version || t.Version < newestPos:
 			err = errVersionSkew(id)
 			p.fail(err)
 			return nil, err
-		case at == t.Version:
+		case pos == t.Version:
 			return t, nil
 		}
-		newest = at // retry: the token has changed since it was read
+		newestPos = pos // retry: the token has changed since it was read
 	}
 }
 
 // versionOf returns the newest version of a token, according to the record of its
 // first secret. It returns 0 if that record does not exist.
 func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
-	if at, known := p.residentVersion(t); known {
-		return at, nil
+	if pos, known := p.residentVersion(t); known {
+		return pos, nil
 	}
 	r, err := p.Lookup(t.Secrets[0].Digest)
 	if errors.Is(err, ErrNotFound) {
@@ -58,7 +58,7 @@ func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
 
 // residentVersion is versionOf without disk access. It returns false if only Badger
 // knows.
-func (p *Projector) residentVersion(t *events.Token) (at events.Position, known bool) {
+func (p *Projector) residentVersion(t *events.Token) (pos events.Position, known bool) {
 	if len(t.Secrets) == 0 {
 		p.mu.RLock()
 		defer p.mu.RUnlock()
@@ -86,10 +86,10 @@ func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
 
 // Receipt returns the receipt that covers a position, or [ErrNotFound]. If several
 // receipts do, it returns the one that covers the fewest positions.
-func (p *Projector) Receipt(at events.Position) (*events.Receipt, error) {
+func (p *Projector) Receipt(pos events.Position) (*events.Receipt, error) {
 	r := new(events.Receipt)
 	err := p.view(func(tx *badger.Txn) error {
-		return each(tx, []byte(prefixReceipt), receiptKey(at), func(_, value []byte) error {
+		return each(tx, []byte(prefixReceipt), receiptKey(pos), func(_, value []byte) error {
 			if err := json.Unmarshal(value, r); err != nil {
 				return damaged(err)
 			}
@@ -138,8 +138,8 @@ func (p *Projector) Tokens(
 	err = p.view(func(tx *badger.Txn) error {
 		visit := func(t *events.Token) (err error) {
 			wanted := keep == nil || keep(t)
-			if at, known := p.residentVersion(t); t.State != events.Revoked &&
-				(known && at != t.Version || !known && wanted) {
+			if pos, known := p.residentVersion(t); t.State != events.Revoked &&
+				(known && pos != t.Version || !known && wanted) {
 				if t, err = p.Token(t.ID); err != nil {
 					return err
 				}

@@ -52,10 +52,10 @@ type stagedToken struct {
 	// ended are the secrets that rotations of this batch ended early. Each
 	// record is as of its rotation, so that the index does not depend on the
 	// batches.
-	ended        map[events.Digest]*Record
-	secretlessIn events.Position // as state.secretless, of this batch; 0 for none
-	oldChecks    tokenChecks     // before this batch
-	newChecks    tokenChecks     // after write
+	ended         map[events.Digest]*Record
+	secretlessPos events.Position // as state.secretless, of this batch; 0 for none
+	oldChecks     tokenChecks     // before this batch
+	newChecks     tokenChecks     // after write
 }
 
 // tokenChecks are the check values of a token's records, which its next change
@@ -110,12 +110,12 @@ func (s *changeset) overwriteCommand(k events.CommandKey) error {
 }
 
 // overwriteReceipt is overwriteCommand for a receipt.
-func (s *changeset) overwriteReceipt(covers events.Position) error {
-	if check, ok := s.before.receiptChecks[covers]; ok {
+func (s *changeset) overwriteReceipt(coveredPos events.Position) error {
+	if check, ok := s.before.receiptChecks[coveredPos]; ok {
 		s.overwritten.add(check)
 		return nil
 	}
-	return s.overwrite(receiptKey(covers))
+	return s.overwrite(receiptKey(coveredPos))
 }
 
 func (s *changeset) overwrite(key []byte) error {
@@ -169,11 +169,11 @@ func (s *changeset) readToken(id events.TokenID) (*stagedToken, error) {
 		return nil, err
 	}
 	st := &stagedToken{token: t, oldChecks: tokenChecks{token: old}}
-	secretlessIn, ok := s.base.secretless[id]
+	secretlessPos, ok := s.base.secretless[id]
 	if ok {
-		st.oldChecks.secretless.add(checkValue(secretlessKey(id), appendPosition(nil, secretlessIn)))
+		st.oldChecks.secretless.add(checkValue(secretlessKey(id), appendPosition(nil, secretlessPos)))
 	}
-	if len(t.Secrets) == 0 && secretlessIn != t.Version {
+	if len(t.Secrets) == 0 && secretlessPos != t.Version {
 		return nil, errVersionSkew(id)
 	}
 	for _, slot := range t.Secrets {

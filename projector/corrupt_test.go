@@ -31,16 +31,16 @@ func openDamaged(t *testing.T, what string, dir string, run *eventstest.Run, who
 		return true
 	}
 	defer projectortest.Close(t, p)
-	at := p.Position()
-	if int(at) > len(run.Messages) {
-		t.Errorf("%s: position %d is beyond the end of the log", what, at)
+	pos := p.Position()
+	if int(pos) > len(run.Messages) {
+		t.Errorf("%s: position %d is beyond the end of the log", what, pos)
 		return false
 	}
-	if err := projectortest.Compare(eventstest.Fold(run.Messages[:at]), p); err != nil {
-		t.Errorf("%s: the index at %d differs from the reference: %v", what, at, err)
+	if err := projectortest.Compare(eventstest.Fold(run.Messages[:pos]), p); err != nil {
+		t.Errorf("%s: the index at %d differs from the reference: %v", what, pos, err)
 		return false
 	}
-	projectortest.Apply(t, p, run.Messages[at:])
+	projectortest.Apply(t, p, run.Messages[pos:])
 	if !bytes.Equal(projectortest.Dump(t, p), whole) {
 		t.Errorf("%s: the dump differs after the rest of the log", what)
 	}

@@ -38,7 +38,7 @@ func (d setDigest) String() string {
 const CompareEvery events.Position = 256
 
 // lastComparePoint returns the last compare point up to a position.
-func lastComparePoint(at events.Position) events.Position { return at - at%CompareEvery }
+func lastComparePoint(pos events.Position) events.Position { return pos - pos%CompareEvery }
 
 // Bounds of digestHistory.
 const (
@@ -129,23 +129,23 @@ func (p *Projector) Records() uint64 {
 // 64 compare points at which one ended, and at [Config.Keep], if this process
 // applied them. Of the log before, it has only the digests of [Projector.Digest]
 // and [Projector.ComparePoint].
-func (p *Projector) DigestAt(at events.Position) (events.IndexDigest, bool) {
+func (p *Projector) DigestAt(pos events.Position) (events.IndexDigest, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for _, s := range []events.Statement{p.state.cursor.statement(), p.state.cursor.comparePoint(), p.history.kept} {
-		if s.Position == at {
+		if s.Position == pos {
 			return s.Digest, true
 		}
 	}
-	if d, ok := p.history.comparePoints.at(at); ok {
+	if d, ok := p.history.comparePoints.at(pos); ok {
 		return d, true
 	}
-	return p.history.commits.at(at)
+	return p.history.commits.at(pos)
 }
 
 // appendPosition appends the stored form of a position that is a whole value.
-func appendPosition(b []byte, at events.Position) []byte {
-	return strconv.AppendUint(b, uint64(at), 10)
+func appendPosition(b []byte, pos events.Position) []byte {
+	return strconv.AppendUint(b, uint64(pos), 10)
 }
 
 func parsePosition(b []byte) (events.Position, error) {

@@ -18,13 +18,13 @@ import (
 // returns it.
 func checkDigest(t testing.TB, p *projector.Projector) events.IndexDigest {
 	t.Helper()
-	at, digest := p.Digest()
+	pos, digest := p.Digest()
 	d, records, err := p.Recount()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if d != digest || records != p.Records() {
-		t.Errorf("at %d the digest is %s of %d records, want %s of %d", at, digest, p.Records(), d, records)
+		t.Errorf("at %d the digest is %s of %d records, want %s of %d", pos, digest, p.Records(), d, records)
 	}
 	return digest
 }
@@ -64,9 +64,9 @@ func TestDigestOfEachKind(t *testing.T) {
 	account := log.Account("admin:site/*")
 	token, _ := log.Token(account, "view:site/1")
 	key := events.NewCommandKey(account, "key")
-	receipt := func(covers events.Position) {
+	receipt := func(coveredPos events.Position) {
 		log.Change(events.ReceiptName, &events.ReceiptIssued{
-			Covers: covers, Ledger: "a", Barrier: 1, Lease: 1, Asked: log.Now(), Nodes: []events.NodeReceipt{},
+			Covers: coveredPos, Ledger: "a", Barrier: 1, Lease: 1, Asked: log.Now(), Nodes: []events.NodeReceipt{},
 		})
 	}
 	steps := map[string]func(){
@@ -137,17 +137,17 @@ func TestDigestAt(t *testing.T) {
 	for batch := range slices.Chunk(log.Messages, 1000) { // small enough not to skip compare points
 		projectortest.Apply(t, p, batch)
 	}
-	end, last := p.Position(), 70*projector.CompareEvery
-	known := func(at events.Position, want bool) {
+	endPos, last := p.Position(), 70*projector.CompareEvery
+	known := func(pos events.Position, want bool) {
 		t.Helper()
-		if _, ok := p.DigestAt(at); ok != want {
-			t.Errorf("DigestAt(%d) = %t, want %t", at, ok, want)
+		if _, ok := p.DigestAt(pos); ok != want {
+			t.Errorf("DigestAt(%d) = %t, want %t", pos, ok, want)
 		}
 	}
 	known(keep, true) // not a compare point
 	known(keep+1, false)
-	known(end, true)
-	known(end+1, false)
+	known(endPos, true)
+	known(endPos+1, false)
 	for i := range events.Position(64) {
 		known(last-i*projector.CompareEvery, true)
 	}
@@ -167,8 +167,8 @@ func TestDigestAt(t *testing.T) {
 	if _, d := p.Digest(); d != digest {
 		t.Errorf("reopened, the digest is %s, want %s", d, digest)
 	}
-	if at, d := p.ComparePoint(); at != comparePoint || d != compareDigest {
-		t.Errorf("reopened, ComparePoint() = %d, %s; want %d, %s", at, d, comparePoint, compareDigest)
+	if pos, d := p.ComparePoint(); pos != comparePoint || d != compareDigest {
+		t.Errorf("reopened, ComparePoint() = %d, %s; want %d, %s", pos, d, comparePoint, compareDigest)
 	}
 	known(comparePoint, true)
 	known(keep, false)

@@ -50,39 +50,39 @@ func (s *changeset) apply(m events.Message, e *events.Event) error {
 }
 
 // change applies an event that is not void.
-func (s *changeset) change(e *events.Event, at events.Position) error {
+func (s *changeset) change(e *events.Event, pos events.Position) error {
 	if e.Change.Kind().Keeps() {
 		return nil
 	}
 	switch c := e.Change.(type) {
 	case *events.PolicySet:
 		p := s.currentPolicy()
-		p.Policy, p.Version = c.Policy, at
+		p.Policy, p.Version = c.Policy, pos
 		s.policy = &p
 		return nil
 	case *events.PolicyTokensRevoked:
 		p := s.currentPolicy()
-		p.Version = at
-		cutOff(&p.NotBefore, &p.TokensUntil, c.NotBefore, at)
+		p.Version = pos
+		cutOff(&p.NotBefore, &p.TokensUntil, c.NotBefore, pos)
 		s.policy = &p
 		return nil
 	case *events.TokenCreated:
-		return s.createToken(e, c, at)
+		return s.createToken(e, c, pos)
 	case *events.AccountCreated:
-		return s.createAccount(e, c, at)
+		return s.createAccount(e, c, pos)
 	case *events.ReceiptIssued:
-		return s.keepReceipt(e, c, at)
+		return s.keepReceipt(e, c, pos)
 	}
 	if e.Change.Kind().Noun() == events.NounAccount {
-		return s.changeAccount(e, at)
+		return s.changeAccount(e, pos)
 	}
-	return s.changeToken(e, at)
+	return s.changeToken(e, pos)
 }
 
 // keepReceipt stores a receipt. It replaces an earlier receipt that covers the
 // same position.
-func (s *changeset) keepReceipt(e *events.Event, c *events.ReceiptIssued, at events.Position) error {
-	if c.Covers >= at {
+func (s *changeset) keepReceipt(e *events.Event, c *events.ReceiptIssued, pos events.Position) error {
+	if c.Covers >= pos {
 		return invalid("the receipt covers the later position %d", c.Covers)
 	}
 	if _, staged := s.receipts[c.Covers]; !staged {
@@ -90,11 +90,11 @@ func (s *changeset) keepReceipt(e *events.Event, c *events.ReceiptIssued, at eve
 			return err
 		}
 	}
-	s.receipts[c.Covers] = &events.Receipt{ReceiptIssued: *c, Position: at, Issued: e.Time}
+	s.receipts[c.Covers] = &events.Receipt{ReceiptIssued: *c, Position: pos, Issued: e.Time}
 	return nil
 }
 
-func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, at events.Position) error {
+func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, pos events.Position) error {
 	id := events.TokenID(e.About)
 	switch t, err := s.token(id); {
 	case err != nil:
@@ -112,7 +112,7 @@ func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, at even
 		ID: id, Account: c.Account, App: c.App, Device: c.Device,
 		Scopes: c.Scopes, Inherit: c.Inherit, Expires: c.Expires, Constraints: c.Constraints,
 		State:   events.Active,
-		Created: e.Time, CreatedBy: e.Actor, CreatedIn: at, Changed: e.Time, Version: at,
+		Created: e.Time, CreatedBy: e.Actor, CreatedIn: pos, Changed: e.Time, Version: pos,
 	}
 	if t.Constraints.Empty() {
 		t.Constraints = nil
@@ -126,7 +126,7 @@ func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, at even
 	// two tokens with one digest. The later token gets no secret.
 	st := &stagedToken{token: t, made: true}
 	if taken {
-		st.secretlessIn = at
+		st.secretlessPos = pos
 	} else {
 		issuer, err := s.issuer(e.Actor)
 		if err != nil {
@@ -139,7 +139,7 @@ func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, at even
 	return nil
 }
 
-func (s *changeset) changeToken(e *events.Event, at events.Position) error {
+func (s *changeset) changeToken(e *events.Event, pos events.Position) error {
 	st, err := s.token(events.TokenID(e.About))
 	if err != nil {
 		return err
@@ -151,11 +151,11 @@ func (s *changeset) changeToken(e *events.Event, at events.Position) error {
 	if t.State == events.Revoked {
 		return invalid("the token was revoked at position %d", t.Version)
 	}
-	t.Version, t.Changed = at, e.Time
+	t.Version, t.Changed = pos, e.Time
 	secretless := len(t.Secrets) == 0
 	err = s.alter(st, e)
 	if secretless || len(t.Secrets) == 0 {
-		st.secretlessIn = at
+		st.secretlessPos = pos
 	}
 	return err
 }
@@ -254,7 +254,7 @@ func (s *changeset) issuer(by events.Actor) (events.AccountID, error) {
 	return st.token.Issuer(by.Account), nil
 }
 
-func (s *changeset) createAccount(e *events.Event, c *events.AccountCreated, at events.Position) error {
+func (s *changeset) createAccount(e *events.Event, c *events.AccountCreated, pos events.Position) error {
 	id := events.AccountID(e.About)
 	switch a, err := s.account(id); {
 	case err != nil:
@@ -264,12 +264,12 @@ func (s *changeset) createAccount(e *events.Event, c *events.AccountCreated, at 
 	}
 	s.accounts[id] = &events.Account{
 		ID: id, Kind: c.Type, Owner: c.Owner, Grants: c.Grants, SelfService: true,
-		Created: e.Time, Changed: e.Time, Version: at,
+		Created: e.Time, Changed: e.Time, Version: pos,
 	}
 	return nil
 }
 
-func (s *changeset) changeAccount(e *events.Event, at events.Position) error {
+func (s *changeset) changeAccount(e *events.Event, pos events.Position) error {
 	a, err := s.account(events.AccountID(e.About))
 	if err != nil {
 		return err
@@ -280,7 +280,7 @@ func (s *changeset) changeAccount(e *events.Event, at events.Position) error {
 	if a.Erased {
 		return invalid("the account was erased at position %d", a.Version)
 	}
-	a.Version, a.Changed = at, e.Time
+	a.Version, a.Changed = pos, e.Time
 	switch c := e.Change.(type) {
 	case *events.AccountGranted:
 		a.Grants = c.Grants
@@ -296,15 +296,15 @@ func (s *changeset) changeAccount(e *events.Event, at events.Position) error {
 	case *events.AccountResumed:
 		a.Suspended, a.Reason = false, ""
 	case *events.AccountTokensRevoked:
-		cutOff(&a.NotBefore, &a.TokensUntil, c.NotBefore, at)
+		cutOff(&a.NotBefore, &a.TokensUntil, c.NotBefore, pos)
 	case *events.AccountErased:
 		a.Erased = true
 	case *events.AccountCredentialChanged: // the log does not say which
 		if c.EndsSessions {
-			a.SessionsFrom, a.SessionKept = at, c.Kept
+			a.SessionsFrom, a.SessionKept = pos, c.Kept
 		}
 	case *events.AccountSessionEnded:
-		return s.endSession(c.Session, at)
+		return s.endSession(c.Session, pos)
 	default:
 		return invalid("no rule for this kind")
 	}
@@ -312,21 +312,21 @@ func (s *changeset) changeAccount(e *events.Event, at events.Position) error {
 }
 
 // endSession records the position at which a session first ended.
-func (s *changeset) endSession(id events.SessionID, at events.Position) error {
+func (s *changeset) endSession(id events.SessionID, pos events.Position) error {
 	if _, staged := s.sessions[id]; staged {
 		return nil
 	}
 	if _, ended := lookupOverlay(s.before.sessions, s.base.sessions, id); !ended {
-		s.sessions[id] = at
+		s.sessions[id] = pos
 	}
 	return nil
 }
 
-// cutOff ends all tokens created before end, or at a lower position than at if
+// cutOff ends all tokens created before end, or at a lower position than pos if
 // end is zero.
-func cutOff(before *time.Time, until *events.Position, end time.Time, at events.Position) {
+func cutOff(before *time.Time, until *events.Position, end time.Time, pos events.Position) {
 	if end.IsZero() {
-		*until = at
+		*until = pos
 		return
 	}
 	*before = later(*before, end)

@@ -80,12 +80,12 @@ func (w *randomWalk) apply(t *testing.T) *projector.Projector {
 		case roll < 13:
 			w.note("crash")
 			files := save(t, w.dir)
-			at := p.Position()
+			pos := p.Position()
 			projectortest.Close(t, p)
 			w.dir = files.restore(t)
-			if p = w.open(t); p.Position() != at {
+			if p = w.open(t); p.Position() != pos {
 				// Only after a power cut may commits be missing.
-				t.Errorf("after a crash at %d the position is %d", at, p.Position())
+				t.Errorf("after a crash at %d the position is %d", pos, p.Position())
 			}
 		case roll < 15:
 			w.note("rebuild")
@@ -334,26 +334,26 @@ func newRevocations(seed uint64, rng *rand.Rand) *revocations {
 
 // checkAt returns an error if a reader at a position does not see a recent revocation,
 // or the suspension.
-func (r *revocations) checkAt(p *projector.Projector, at events.Position) error {
+func (r *revocations) checkAt(p *projector.Projector, pos events.Position) error {
 	for _, token := range r.revoked {
-		if token.at > at {
+		if token.at > pos {
 			break
 		}
-		if len(r.revoked) > 40 && token.at+200 < at {
+		if len(r.revoked) > 40 && token.at+200 < pos {
 			continue // checked often enough
 		}
 		for _, d := range token.digests {
 			record, err := p.Lookup(d)
 			if err != nil {
-				return fmt.Errorf("at %d, lookup of a secret revoked at %d: %w", at, token.at, err)
+				return fmt.Errorf("at %d, lookup of a secret revoked at %d: %w", pos, token.at, err)
 			}
 			if record.State != projector.SecretRevoked {
-				return fmt.Errorf("at %d, a secret revoked at %d has state %d", at, token.at, record.State)
+				return fmt.Errorf("at %d, a secret revoked at %d has state %d", pos, token.at, record.State)
 			}
 		}
 	}
-	if a, err := p.Account(r.account); at >= r.suspended && (err != nil || !a.Suspended) {
-		return fmt.Errorf("at %d, an account suspended at %d is not: %v", at, r.suspended, err)
+	if a, err := p.Account(r.account); pos >= r.suspended && (err != nil || !a.Suspended) {
+		return fmt.Errorf("at %d, an account suspended at %d is not: %v", pos, r.suspended, err)
 	}
 	return nil
 }
@@ -368,17 +368,17 @@ func TestReadersSeeRevocations(t *testing.T) {
 	errs := make(chan error)
 	read := func() error {
 		for last := events.Position(0); ; {
-			at := p.Position()
-			if at < last {
-				return fmt.Errorf("the position went from %d back to %d", last, at)
+			pos := p.Position()
+			if pos < last {
+				return fmt.Errorf("the position went from %d back to %d", last, pos)
 			}
-			last = at
-			if err := log.checkAt(p, at); err != nil {
+			last = pos
+			if err := log.checkAt(p, pos); err != nil {
 				return err
 			}
 			select {
 			case <-done:
-				if at == log.End() {
+				if pos == log.End() {
 					return nil
 				}
 			default:

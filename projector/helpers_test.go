@@ -87,7 +87,7 @@ func checkIndex(t testing.TB, p *projector.Projector, messages []events.Message)
 // apply next.
 func checkStopped(t testing.TB, p *projector.Projector, reason error, next []events.Message) {
 	t.Helper()
-	at := p.Position()
+	pos := p.Position()
 	if err := p.Err(); err == nil || reason != nil && !errors.Is(err, reason) {
 		t.Errorf("Err() = %v, want %v", err, reason)
 	}
@@ -101,8 +101,8 @@ func checkStopped(t testing.TB, p *projector.Projector, reason error, next []eve
 	if err := p.Apply(t.Context(), next); err == nil || reason != nil && !errors.Is(err, reason) {
 		t.Errorf("Apply of what should come next = %v, want %v again", err, reason)
 	}
-	if p.Position() != at {
-		t.Errorf("the stopped projector went from position %d to %d", at, p.Position())
+	if p.Position() != pos {
+		t.Errorf("the stopped projector went from position %d to %d", pos, p.Position())
 	}
 }
 

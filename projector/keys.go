@@ -86,8 +86,8 @@ func commandKey(k events.CommandKey) []byte { return append([]byte(prefixCommand
 
 func lineKey(line string) []byte { return append([]byte(prefixLine), line...) }
 
-func receiptKey(covers events.Position) []byte {
-	return binary.BigEndian.AppendUint64([]byte(prefixReceipt), uint64(covers))
+func receiptKey(coveredPos events.Position) []byte {
+	return binary.BigEndian.AppendUint64([]byte(prefixReceipt), uint64(coveredPos))
 }
 
 func sessionKey(id events.SessionID) []byte {
@@ -95,8 +95,8 @@ func sessionKey(id events.SessionID) []byte {
 	return append([]byte(prefixSession), b[:]...)
 }
 
-func voidKey(at events.Position) []byte {
-	return binary.BigEndian.AppendUint64([]byte(prefixVoid), uint64(at))
+func voidKey(pos events.Position) []byte {
+	return binary.BigEndian.AppendUint64([]byte(prefixVoid), uint64(pos))
 }
 
 // seal appends the check value of key and value to value.

@@ -74,12 +74,12 @@ func (f *Found) Record() Record {
 }
 
 // foundOf returns the Found of a record, its account and the policy.
-func foundOf(r *Record, a *events.Account, p *events.PolicyState, at events.Position) Found {
+func foundOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Position) Found {
 	f := Found{
 		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
 		CreatedIn: r.CreatedIn, Version: r.Version, State: uint8(r.State),
 		App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
-		Account: resident.NewAccount(a), Policy: resident.NewPolicy(p), Position: at,
+		Account: resident.NewAccount(a), Policy: resident.NewPolicy(p), Position: pos,
 	}
 	if r.IssuedBy != r.Account {
 		f.Issuer, f.Flags = new(r.IssuedBy), f.Flags|flagIssuer
@@ -135,23 +135,23 @@ func (p *Projector) findStored(d events.Digest) (Found, error) {
 			return Found{}, err
 		}
 		p.mu.RLock()
-		account, policy, at := p.state.accounts[r.Account], p.state.policy, p.state.cursor.position
+		account, policy, pos := p.state.accounts[r.Account], p.state.policy, p.state.cursor.position
 		failed, advanced := p.failed, p.advanced
 		p.mu.RUnlock()
 		switch {
 		case failed != nil:
 			return Found{}, fmt.Errorf("the index has stopped: %w", failed)
-		case at != before: // retry: the record may be older than the account
-		case r.Version > at:
+		case pos != before: // retry: the record may be older than the account
+		case r.Version > pos:
 			// The record is newer than the account. Its commit is in Badger and
 			// will be in memory next.
 			<-advanced
 		case err != nil:
-			return Found{Position: at}, err
+			return Found{Position: pos}, err
 		case account == nil:
 			return Found{}, p.errMissingAccount(r.Token)
 		default:
-			return foundOf(&r, account, &policy, at), nil
+			return foundOf(&r, account, &policy, pos), nil
 		}
 	}
 }

@@ -27,11 +27,11 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 	// commit commits an event to Badger alone. The function publish then does the
 	// rest of Apply.
 	commit := func() (publish func()) {
-		at := log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("admin:site/1")})
+		pos := log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("admin:site/1")})
 		var s *changeset
 		if err := p.db.View(func(tx *badger.Txn) error {
 			s = newChangeset(tx, p.state, p.table, nil)
-			m := log.Messages[at-1]
+			m := log.Messages[pos-1]
 			e, err := events.DecodeMessage(m)
 			if err != nil {
 				return err

@@ -181,12 +181,12 @@ func (c Config) cut(messages []events.Message, limit int) int {
 	if c.Keep >= first && events.Position(n) > c.Keep-first+1 {
 		n = int(c.Keep - first + 1)
 	}
-	end := lastComparePoint(first + events.Position(n) - 1)
+	endPos := lastComparePoint(first + events.Position(n) - 1)
 	if len(messages) <= catchUpBatch {
-		end = min(end, lastComparePoint(first-1)+CompareEvery)
+		endPos = min(endPos, lastComparePoint(first-1)+CompareEvery)
 	}
-	if end >= first {
-		n = int(end - first + 1)
+	if endPos >= first {
+		n = int(endPos - first + 1)
 	}
 	return n
 }

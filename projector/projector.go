@@ -279,12 +279,12 @@ func (p *Projector) Cursor() (events.Position, []byte) {
 	return p.state.cursor.position, anchor[:]
 }
 
-// Fresh records that the log ended at position end at the time asked, in boot
-// time. It has no effect if end is not applied yet.
-func (p *Projector) Fresh(asked time.Duration, end events.Position) {
+// Fresh records that the log ended at endPos at the time asked, in boot
+// time. It has no effect if endPos is not applied yet.
+func (p *Projector) Fresh(asked time.Duration, endPos events.Position) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.failed == nil && p.state.cursor.position >= end && (!p.fresh.known || asked > p.fresh.asked) {
+	if p.failed == nil && p.state.cursor.position >= endPos && (!p.fresh.known || asked > p.fresh.asked) {
 		p.fresh = freshness{known: true, asked: asked}
 	}
 }
@@ -331,23 +331,23 @@ func (p *Projector) Position() events.Position {
 	return p.state.cursor.position
 }
 
-// WaitApplied waits until position at is applied. It returns an error if ctx ends
+// WaitApplied waits until position pos is applied. It returns an error if ctx ends
 // first, or if the projector stops.
-func (p *Projector) WaitApplied(ctx context.Context, at events.Position) error {
+func (p *Projector) WaitApplied(ctx context.Context, pos events.Position) error {
 	for {
 		p.mu.RLock()
-		done, failed, advanced := p.state.cursor.position >= at, p.failed, p.advanced
+		done, failed, advanced := p.state.cursor.position >= pos, p.failed, p.advanced
 		p.mu.RUnlock()
 		switch {
 		case done:
 			return nil
 		case failed != nil:
-			return fmt.Errorf("wait for position %d: %w", at, failed)
+			return fmt.Errorf("wait for position %d: %w", pos, failed)
 		}
 		select {
 		case <-advanced:
 		case <-ctx.Done():
-			return fmt.Errorf("wait for position %d: %w", at, ctx.Err())
+			return fmt.Errorf("wait for position %d: %w", pos, ctx.Err())
 		}
 	}
 }

@@ -23,9 +23,9 @@ func TestWaitApplied(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 
-	for at := range events.Position(6) {
-		if err := p.WaitApplied(cancelled, at); err != nil {
-			t.Errorf("WaitApplied(%d) at 5 = %v", at, err)
+	for pos := range events.Position(6) {
+		if err := p.WaitApplied(cancelled, pos); err != nil {
+			t.Errorf("WaitApplied(%d) at 5 = %v", pos, err)
 		}
 	}
 	if err := p.WaitApplied(cancelled, 6); !errors.Is(err, context.Canceled) {
@@ -50,9 +50,9 @@ func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		run := eventstest.History(37, 20)
 		p := open(t, t.TempDir())
-		wait := func(at events.Position) chan error {
+		wait := func(pos events.Position) chan error {
 			done := make(chan error, 1)
-			go func() { done <- p.WaitApplied(t.Context(), at) }()
+			go func() { done <- p.WaitApplied(t.Context(), pos) }()
 			synctest.Wait()
 			return done
 		}
@@ -136,14 +136,14 @@ func TestCursor(t *testing.T) {
 	run := eventstest.History(33, 7)
 	dir := t.TempDir()
 	p := open(t, dir)
-	if at, anchor := p.Cursor(); at != 0 || anchor != nil || p.Epoch() != "" {
-		t.Errorf("Cursor() of nothing = %d, %x, epoch %q", at, anchor, p.Epoch())
+	if pos, anchor := p.Cursor(); pos != 0 || anchor != nil || p.Epoch() != "" {
+		t.Errorf("Cursor() of nothing = %d, %x, epoch %q", pos, anchor, p.Epoch())
 	}
 	projectortest.Apply(t, p, run.Messages)
 	for range 2 {
 		want := sha256.Sum256(run.Messages[6].Data)
-		if at, anchor := p.Cursor(); at != 7 || [32]byte(anchor) != want || p.Epoch() != run.Epoch {
-			t.Errorf("Cursor() = %d, %x, epoch %q; want 7, %x, %q", at, anchor, p.Epoch(), want, run.Epoch)
+		if pos, anchor := p.Cursor(); pos != 7 || [32]byte(anchor) != want || p.Epoch() != run.Epoch {
+			t.Errorf("Cursor() = %d, %x, epoch %q; want 7, %x, %q", pos, anchor, p.Epoch(), want, run.Epoch)
 		}
 		projectortest.Close(t, p)
 		p = open(t, dir)

@@ -231,8 +231,8 @@ func TestLookupDuringChanges(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		var err error
-		for at := p.Position(); err == nil && at < log.End(); at++ {
-			err = p.Apply(t.Context(), log.Messages[at:at+1])
+		for pos := p.Position(); err == nil && pos < log.End(); pos++ {
+			err = p.Apply(t.Context(), log.Messages[pos:pos+1])
 		}
 		done <- err
 	}()

@@ -52,21 +52,21 @@ func TestGapsStop(t *testing.T) {
 				if err := p.Apply(t.Context(), messages); !errors.Is(err, projector.ErrGap) {
 					t.Fatalf("Apply = %v, want ErrGap", err)
 				}
-				at := p.Position()
-				if batch == 512 && at != 0 {
-					t.Errorf("position %d after an error in the only transaction, want 0", at)
+				pos := p.Position()
+				if batch == 512 && pos != 0 {
+					t.Errorf("position %d after an error in the only transaction, want 0", pos)
 				}
-				for i := range at { // it skipped no message
+				for i := range pos { // it skipped no message
 					if messages[i].Position != i+1 {
-						t.Errorf("at position %d it has applied message %d", at, messages[i].Position)
+						t.Errorf("at position %d it has applied message %d", pos, messages[i].Position)
 					}
 				}
-				checkIndex(t, p, all[:at])
-				checkStopped(t, p, projector.ErrGap, all[at:])
+				checkIndex(t, p, all[:pos])
+				checkStopped(t, p, projector.ErrGap, all[pos:])
 				projectortest.Close(t, p)
 
 				p = open(t, dir)
-				projectortest.Apply(t, p, all[at:])
+				projectortest.Apply(t, p, all[pos:])
 				checkIndex(t, p, all)
 				projectortest.Close(t, p)
 			}

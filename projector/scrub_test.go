@@ -34,13 +34,13 @@ func TestScrub(t *testing.T) {
 	dir := t.TempDir()
 	p := openRandomLimit(t, projector.Config{Dir: dir, ScrubRate: fast})
 	defer func() { projectortest.Close(t, p) }()
-	scrubbed := func(at events.Position, records uint64) {
+	scrubbed := func(pos events.Position, records uint64) {
 		t.Helper()
 		if err := p.Scrub(t.Context()); err != nil {
 			t.Fatalf("seed %d: Scrub = %v", seed, err)
 		}
-		if got := p.Scrubbed(); got.Position != at || got.Records != records {
-			t.Errorf("Scrubbed() = %d records at %d, want %d at %d", got.Records, got.Position, records, at)
+		if got := p.Scrubbed(); got.Position != pos || got.Records != records {
+			t.Errorf("Scrubbed() = %d records at %d, want %d at %d", got.Records, got.Position, records, pos)
 		}
 	}
 	scrubbed(0, 0)

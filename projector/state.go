@@ -125,8 +125,8 @@ func (m *state) loadSession(key, value []byte) error {
 	if len(id) != 16 {
 		return fmt.Errorf("%w: the key of a session has an ID of %d bytes, want 16", ErrCorrupt, len(id))
 	}
-	at, err := parsePosition(value)
-	m.sessions[events.SessionIDFrom([16]byte(id))] = at
+	pos, err := parsePosition(value)
+	m.sessions[events.SessionIDFrom([16]byte(id))] = pos
 	return err
 }
 
@@ -140,7 +140,7 @@ func (m *state) loadVoid(key, value []byte) error {
 }
 
 func (m *state) loadLine(key, value []byte) error {
-	at, err := parsePosition(value)
-	m.lines[string(key[len(prefixLine):])] = at
+	pos, err := parsePosition(value)
+	m.lines[string(key[len(prefixLine):])] = pos
 	return err
 }

@@ -17,18 +17,18 @@ func (s *changeset) write(tx *badger.Txn) error {
 	for k, done := range s.commands {
 		w.put(commandKey(k), appendDone(nil, &done))
 	}
-	for covers, r := range s.receipts {
-		s.receiptChecks[covers] = w.putJSON(receiptKey(covers), r)
+	for coveredPos, r := range s.receipts {
+		s.receiptChecks[coveredPos] = w.putJSON(receiptKey(coveredPos), r)
 	}
-	for id, at := range s.sessions {
-		w.put(sessionKey(id), appendPosition(nil, at))
+	for id, pos := range s.sessions {
+		w.put(sessionKey(id), appendPosition(nil, pos))
 	}
-	for at, why := range s.voids {
-		w.put(voidKey(at), []byte(why))
+	for pos, why := range s.voids {
+		w.put(voidKey(pos), []byte(why))
 	}
-	for line, at := range s.lines {
+	for line, pos := range s.lines {
 		key := lineKey(line)
-		w.put(key, appendPosition(nil, at))
+		w.put(key, appendPosition(nil, pos))
 		if old, ok := lookupOverlay(s.before.lines, s.base.lines, line); ok {
 			w.overwritten.add(checkValue(key, appendPosition(nil, old)))
 		}
@@ -49,10 +49,10 @@ func (s *changeset) write(tx *badger.Txn) error {
 	for _, st := range s.tokens {
 		if st.newChecks = st.oldChecks; st.token.Version > s.from.position {
 			st.newChecks = w.replaceToken(st)
-			if st.secretlessIn > s.from.position {
+			if st.secretlessPos > s.from.position {
 				w.overwritten.addAll(st.oldChecks.secretless)
 				st.newChecks.secretless = w.putSecretless(st)
-				s.secretless[st.token.ID] = st.secretlessIn
+				s.secretless[st.token.ID] = st.secretlessPos
 			}
 		}
 	}
@@ -73,10 +73,10 @@ func (s *changeset) writeCursor(tx *badger.Txn, w *writer) error {
 	c.digest = s.from.digest
 	c.digest.addAll(w.digest)
 	c.digest.removeAll(w.overwritten)
-	if at := lastComparePoint(c.position); at == c.position {
+	if pos := lastComparePoint(c.position); pos == c.position {
 		c.compareDigest = c.digest.sum
-	} else if at > s.from.position {
-		return fmt.Errorf("batch from %d to %d skips the compare point %d", s.from.position, c.position, at)
+	} else if pos > s.from.position {
+		return fmt.Errorf("batch from %d to %d skips the compare point %d", s.from.position, c.position, pos)
 	}
 	key := []byte(keyCursor)
 	return tx.Set(key, seal(key, c.append(nil)))
@@ -191,7 +191,7 @@ func (w *writer) putToken(st *stagedToken) (checks tokenChecks) {
 // putSecretless writes the last position at which a token had no secret. It
 // returns the digest of that record.
 func (w *writer) putSecretless(st *stagedToken) (d setDigest) {
-	d.add(w.put(secretlessKey(st.token.ID), appendPosition(nil, st.secretlessIn)))
+	d.add(w.put(secretlessKey(st.token.ID), appendPosition(nil, st.secretlessPos)))
 	return d
 }
 

@@ -33,8 +33,8 @@ type Reader interface {
 	Policy() (events.PolicyState, error)
 	Command(events.CommandKey) (events.Done, error)
 	LineEnd(line string) events.Position
-	Receipt(at events.Position) (*events.Receipt, error)
-	Void(at events.Position) (why string, void bool, err error)
+	Receipt(pos events.Position) (*events.Receipt, error)
+	Void(pos events.Position) (why string, void bool, err error)
 	SessionEnded(id events.SessionID) (bool, error)
 }
 
@@ -79,14 +79,14 @@ func Compare(want eventstest.State, got Reader) error {
 		gotDone, err := got.Command(key)
 		c.same(fmt.Sprintf("Command(%s)", key), wantDone, gotDone, err)
 	}
-	for line, end := range want.Lines() {
-		c.same(fmt.Sprintf("LineEnd(%s)", line), end, got.LineEnd(line), nil)
+	for line, endPos := range want.Lines() {
+		c.same(fmt.Sprintf("LineEnd(%s)", line), endPos, got.LineEnd(line), nil)
 	}
-	for at := range want.Position() + 1 {
-		_, wantVoid := want.Void(at)
-		why, void, err := got.Void(at)
-		c.same(fmt.Sprintf("Void(%d)", at), wantVoid, void, err)
-		c.same(fmt.Sprintf("whether Void(%d) says why", at), wantVoid, why != "", nil)
+	for pos := range want.Position() + 1 {
+		_, wantVoid := want.Void(pos)
+		why, void, err := got.Void(pos)
+		c.same(fmt.Sprintf("Void(%d)", pos), wantVoid, void, err)
+		c.same(fmt.Sprintf("whether Void(%d) says why", pos), wantVoid, why != "", nil)
 	}
 	for _, id := range want.SessionsEnded() {
 		ended, err := got.SessionEnded(id)
@@ -154,15 +154,15 @@ func (c *comparison) record(d events.Digest) {
 
 // receipts compares the receipt of every position.
 func (c *comparison) receipts() {
-	for at := events.Position(0); at <= c.want.Position()+1; at++ {
-		want, ok := c.want.Receipt(at)
-		got, err := c.got.Receipt(at)
+	for pos := events.Position(0); pos <= c.want.Position()+1; pos++ {
+		want, ok := c.want.Receipt(pos)
+		got, err := c.got.Receipt(pos)
 		if !ok {
-			c.notFound(fmt.Sprintf("Receipt(%d)", at), err)
+			c.notFound(fmt.Sprintf("Receipt(%d)", pos), err)
 			return // no receipt covers later positions either
 		}
-		c.same(fmt.Sprintf("Receipt(%d)", at), &want, got, err)
-		at = max(at, want.Covers) // all positions up to there have the same receipt
+		c.same(fmt.Sprintf("Receipt(%d)", pos), &want, got, err)
+		pos = max(pos, want.Covers) // all positions up to there have the same receipt
 	}
 }
 
@@ -463,27 +463,27 @@ func (h *harness) digest(t *testing.T) {
 	seen := map[events.IndexDigest]events.Position{0: 0}
 	for i := range run.Messages {
 		Apply(t, index, run.Messages[i:i+1])
-		at, d := index.Digest()
-		if other, twice := seen[d]; at != events.Position(i+1) || twice {
-			t.Fatalf("%s: Digest() = %d, %s after %d events, and the digest was that at %d", run, at, d, i+1, other)
+		pos, d := index.Digest()
+		if other, twice := seen[d]; pos != events.Position(i+1) || twice {
+			t.Fatalf("%s: Digest() = %d, %s after %d events, and the digest was that at %d", run, pos, d, i+1, other)
 		}
-		seen[d], digests = at, append(digests, d)
-		want := at / projector.CompareEvery * projector.CompareEvery
+		seen[d], digests = pos, append(digests, d)
+		want := pos / projector.CompareEvery * projector.CompareEvery
 		if got, d := index.ComparePoint(); got != want || d != digests[want] {
-			t.Fatalf("%s: ComparePoint() = %d, %s at %d; want %d, %s", run, got, d, at, want, digests[want])
+			t.Fatalf("%s: ComparePoint() = %d, %s at %d; want %d, %s", run, got, d, pos, want, digests[want])
 		}
 	}
 	whole := h.follow(t, run.Messages)
-	if at, d := whole.Digest(); int(at) != len(run.Messages) || d != digests[at] {
-		t.Errorf("%s: in one go the digest at %d is %s, and one by one %s", run, at, d, digests[at])
+	if pos, d := whole.Digest(); int(pos) != len(run.Messages) || d != digests[pos] {
+		t.Errorf("%s: in one go the digest at %d is %s, and one by one %s", run, pos, d, digests[pos])
 	}
-	for at := range events.Position(len(run.Messages) + 2) {
-		d, ok := whole.DigestAt(at)
-		if must := at%projector.CompareEvery == 0 || int(at) == len(run.Messages); must && !ok {
-			t.Errorf("%s: DigestAt(%d) = false", run, at)
+	for pos := range events.Position(len(run.Messages) + 2) {
+		d, ok := whole.DigestAt(pos)
+		if must := pos%projector.CompareEvery == 0 || int(pos) == len(run.Messages); must && !ok {
+			t.Errorf("%s: DigestAt(%d) = false", run, pos)
 		}
-		if ok && (int(at) >= len(digests) || d != digests[at]) {
-			t.Errorf("%s: DigestAt(%d) = %s, and one by one it was another", run, at, d)
+		if ok && (int(pos) >= len(digests) || d != digests[pos]) {
+			t.Errorf("%s: DigestAt(%d) = %s, and one by one it was another", run, pos, d)
 		}
 	}
 }

@@ -40,7 +40,7 @@ func (t *Table) Update(change func(w Writer)) {
 }
 
 // SetPosition sets the position of the table.
-func (w Writer) SetPosition(at events.Position) { w.t.position.Store(uint64(at)) }
+func (w Writer) SetPosition(pos events.Position) { w.t.position.Store(uint64(pos)) }
 
 // SetPolicy sets the policy. The caller must not change it afterwards.
 func (w Writer) SetPolicy(p *events.PolicyState) { w.t.policy.Store(NewPolicy(p)) }

@@ -108,14 +108,14 @@ func checkSameIndex(t testing.TB, want, got *projector.Projector, run *eventstes
 	if !bytes.Equal(projectortest.Dump(t, want), projectortest.Dump(t, got)) {
 		t.Error("the dump differs")
 	}
-	at := got.Position()
-	if err := projectortest.Compare(eventstest.Fold(run.Messages[:at]), got); err != nil {
+	pos := got.Position()
+	if err := projectortest.Compare(eventstest.Fold(run.Messages[:pos]), got); err != nil {
 		t.Error(err)
 	}
 	if err := got.Scrub(t.Context()); err != nil {
 		t.Errorf("Scrub = %v", err)
 	}
-	projectortest.Apply(t, got, run.Messages[at:])
+	projectortest.Apply(t, got, run.Messages[pos:])
 	if err := projectortest.Compare(eventstest.Fold(run.Messages), got); err != nil {
 		t.Error(err)
 	}

@@ -134,8 +134,8 @@ func (p *Publisher) Once(ctx context.Context) (bool, error) {
 	if index == nil || index.Err() != nil {
 		return false, nil // the node has logged why
 	}
-	at, epoch := index.Position(), index.Epoch()
-	if at < p.cfg.Events {
+	pos, epoch := index.Position(), index.Epoch()
+	if pos < p.cfg.Events {
 		return false, nil
 	}
 	bucket, err := p.js.CreateOrUpdateObjectStore(ctx, jetstream.ObjectStoreConfig{
@@ -152,7 +152,7 @@ func (p *Publisher) Once(ctx context.Context) (bool, error) {
 	if err := p.sweep(ctx, all); err != nil {
 		return false, err
 	}
-	slot, newest := 0, events.Position(0)
+	slot, newestPos := 0, events.Position(0)
 	for n, i := range all {
 		if i.Epoch != epoch {
 			i.Position = 0 // from before the log was restored
@@ -161,9 +161,9 @@ func (p *Publisher) Once(ctx context.Context) (bool, error) {
 		if i.Position < all[slot].Position {
 			slot = n
 		}
-		newest = max(newest, i.Position)
+		newestPos = max(newestPos, i.Position)
 	}
-	if newest+p.cfg.Events > at {
+	if newestPos+p.cfg.Events > pos {
 		return false, nil
 	}
 	began := time.Now()

@@ -227,8 +227,8 @@ func TestReplacedWhileRead(t *testing.T) {
 		times:  2,
 		replace: func() {
 			for range 2 {
-				at := p.Position()
-				projectortest.Apply(t, p, run.Messages[at:at+10])
+				pos := p.Position()
+				projectortest.Apply(t, p, run.Messages[pos:pos+10])
 				publish(t, publisher)
 			}
 		},
