@@ -88,16 +88,16 @@ func (s *changeset) whyTokenVoid(e *events.Event, a *events.Account) (string, er
 	return "", nil
 }
 
-// names reports whether an event is about a record, or names it among those that
-// its command rests on. In both cases the append was conditional on the record's
-// line.
+// names reports whether an event is about a record, or names it among those
+// that its command rests on. In both cases the append was conditional on the
+// record's line.
 func names(e *events.Event, about string) bool {
 	_, ok := e.Rests.Version(about)
 	return ok || about == e.About
 }
 
-// sessionEnded reports whether the session of an actor has ended: alone, with other
-// sessions of its account, or with all tokens.
+// sessionEnded reports whether the session of an actor has ended: alone, with
+// other sessions of its account, or with all tokens.
 func (s *changeset) sessionEnded(by *events.Actor, a *events.Account) bool {
 	if by.Opened < a.SessionsFrom && by.Session != a.SessionKept ||
 		by.Opened < a.TokensUntil || by.Opened < s.policyNow().TokensUntil {
@@ -110,8 +110,8 @@ func (s *changeset) sessionEnded(by *events.Actor, a *events.Account) bool {
 	return ok
 }
 
-// version returns the version of a token, an account or the policy, 0 if there is
-// none.
+// version returns the version of a token, an account or the policy, 0 if there
+// is none.
 func (s *changeset) version(about string) (events.Position, error) {
 	if about == events.PolicyName {
 		return s.policyNow().Version, nil
@@ -126,7 +126,8 @@ func (s *changeset) version(about string) (events.Position, error) {
 	return 0, nil
 }
 
-// accountNow returns an account, nil if there is none. The caller must not change it.
+// accountNow returns an account, nil if there is none. The caller must not
+// change it.
 func (s *changeset) accountNow(id events.AccountID) *events.Account {
 	if a, ok := s.accounts[id]; ok {
 		return a
@@ -135,8 +136,8 @@ func (s *changeset) accountNow(id events.AccountID) *events.Account {
 	return a
 }
 
-// actor returns the actor of a token, the zero value if there is no such token. It
-// does not stage the token.
+// actor returns the actor of a token, the zero value if there is no such token.
+// It does not stage the token.
 func (s *changeset) actor(id events.TokenID) (actor, error) {
 	if st, ok := s.tokens[id]; ok {
 		return actorOf(st.token), nil
@@ -156,8 +157,8 @@ func (s *changeset) actor(id events.TokenID) (actor, error) {
 	return a, nil
 }
 
-// commitActors keeps the actors of a committed transaction, and updates those whose
-// tokens it changed.
+// commitActors keeps the actors of a committed transaction, and updates those
+// whose tokens it changed.
 func (m *state) commitActors(s *changeset) {
 	if len(m.actors)+len(s.actors) > maxActors {
 		clear(m.actors)

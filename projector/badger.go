@@ -10,8 +10,8 @@ import (
 	"github.com/dgraph-io/badger/v4/options"
 )
 
-// badgerOptions returns Badger's options. The index can be rebuilt from the log,
-// so nothing waits for the disk; all damage must cause an error.
+// badgerOptions returns Badger's options. The index can be rebuilt from the
+// log, so nothing waits for the disk; all damage must cause an error.
 func badgerOptions(cfg Config) badger.Options {
 	return badger.DefaultOptions(cfg.Dir).
 		WithSyncWrites(false). // after a crash, the cursor says where to continue
@@ -38,11 +38,12 @@ func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "err", fm
 func (l badgerLog) Infof(string, ...any)        {}
 func (l badgerLog) Debugf(string, ...any)       {}
 
-// read calls use with the value of key, and returns the check value of the record.
-// It returns false if there is no such key. use must not keep the value.
+// read calls use with the value of key, and returns the check value of the
+// record. It returns false if there is no such key. use must not keep the
+// value.
 //
-// Badger panics on some damage to tables that it has opened. read returns an error
-// instead.
+// Badger panics on some damage to tables that it has opened. read returns an
+// error instead.
 func read(tx *badger.Txn, key []byte, use func(value []byte) error) (check uint64, found bool, err error) {
 	defer recovered(&err)
 	item, err := tx.Get(key)
@@ -78,9 +79,9 @@ func get(tx *badger.Txn, key []byte, use func(value []byte) error) (bool, error)
 	return found, err
 }
 
-// each visits the records with a prefix in order of key, beginning at start unless
-// that is nil, until visit returns an error. Key and value are valid only during the
-// visit.
+// each visits the records with a prefix in order of key, beginning at start
+// unless that is nil, until visit returns an error. Key and value are valid
+// only during the visit.
 func each(tx *badger.Txn, prefix, start []byte, visit func(key, value []byte) error) error {
 	opt := badger.DefaultIteratorOptions
 	opt.Prefix = prefix

@@ -53,7 +53,8 @@ func BenchmarkChange(b *testing.B) {
 	})
 }
 
-// dirOfTokens returns the folder of an index with n live tokens, and their digests.
+// dirOfTokens returns the folder of an index with n live tokens, and their
+// digests.
 func dirOfTokens(b *testing.B, n int) (dir string, digests []events.Digest) {
 	b.Helper()
 	log := eventstest.NewLog(1)

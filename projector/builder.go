@@ -21,8 +21,9 @@ const (
 )
 
 // Builder creates an index from the records of another, in the order of
-// [Projector.Export]. It writes Badger's tables directly, which is five times as fast
-// as transactions. The folder must not be used until Finish has returned nil.
+// [Projector.Export]. It writes Badger's tables directly, which is five times
+// as fast as transactions. The folder must not be used until Finish has
+// returned nil.
 type Builder struct {
 	cfg    Config
 	head   Head
@@ -41,11 +42,12 @@ type Builder struct {
 // transactions follow it without a gap.
 const builtTxn = 1
 
-// flushEvery is the number of bytes in the buffer that Builder writes at a time.
+// flushEvery is the number of bytes in the buffer that Builder writes at a
+// time.
 const flushEvery = 1 << 20
 
-// NewBuilder begins an index in an empty folder, which it creates if necessary. The
-// caller must call Finish or Abort.
+// NewBuilder begins an index in an empty folder, which it creates if necessary.
+// The caller must call Finish or Abort.
 func NewBuilder(cfg Config, head Head) (*Builder, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -74,8 +76,8 @@ func (b *Builder) open() (err error) {
 	if err := checkSpace(b.cfg); err != nil {
 		return err
 	}
-	// Tables of the lowest level are 32 times as large, and Badger has several of
-	// them in memory at once.
+	// Tables of the lowest level are 32 times as large, and Badger has several
+	// of them in memory at once.
 	if b.db, err = badger.Open(badgerOptions(b.cfg).WithBaseTableSize(256 << 10)); err != nil {
 		return err
 	}
@@ -136,8 +138,8 @@ func (b *Builder) flush() error {
 	return err
 }
 
-// Finish writes the rest, reads the whole index back and syncs it to the disk. It
-// returns [ErrCorrupt] if the records do not match the head.
+// Finish writes the rest, reads the whole index back and syncs it to the disk.
+// It returns [ErrCorrupt] if the records do not match the head.
 func (b *Builder) Finish(ctx context.Context) error {
 	err := b.addCursor()
 	if want := b.head.cursor().digest; err == nil && b.digest != want {
@@ -174,7 +176,8 @@ func (b *Builder) readBack(ctx context.Context) error {
 	return errors.Join(err, p.Close())
 }
 
-// Abort ends an unfinished build. It leaves the folder, which the caller removes.
+// Abort ends an unfinished build. It leaves the folder, which the caller
+// removes.
 func (b *Builder) Abort() error {
 	err := b.close()
 	if errors.Is(err, os.ErrClosed) {
@@ -227,8 +230,8 @@ func syncFile(name string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// Move renames a folder and syncs the change to the disk. After a crash the folder
-// has one name or the other. to must not exist.
+// Move renames a folder and syncs the change to the disk. After a crash the
+// folder has one name or the other. to must not exist.
 func Move(from, to string) error {
 	if _, err := os.Lstat(to); !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("move %s to %s: %w", from, to, errors.Join(os.ErrExist, err))

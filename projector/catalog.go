@@ -13,8 +13,9 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Token returns a token, or [ErrNotFound]. It returns [ErrCorrupt] if Badger has
-// only an old version of the token, which it can tell from the record of its secret.
+// Token returns a token, or [ErrNotFound]. It returns [ErrCorrupt] if Badger
+// has only an old version of the token, which it can tell from the record of
+// its secret.
 func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 	for newestPos := events.Position(0); ; {
 		t := new(events.Token)
@@ -43,8 +44,8 @@ func (p *Projector) Token(id events.TokenID) (*events.Token, error) {
 	}
 }
 
-// versionOf returns the newest version of a token, according to the record of its
-// first secret. It returns 0 if that record does not exist.
+// versionOf returns the newest version of a token, according to the record of
+// its first secret. It returns 0 if that record does not exist.
 func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
 	if pos, known := p.residentVersion(t); known {
 		return pos, nil
@@ -56,8 +57,8 @@ func (p *Projector) versionOf(t *events.Token) (events.Position, error) {
 	return r.Version, err
 }
 
-// residentVersion is versionOf without disk access. It returns false if only Badger
-// knows.
+// residentVersion is versionOf without disk access. It returns false if only
+// Badger knows.
 func (p *Projector) residentVersion(t *events.Token) (pos events.Position, known bool) {
 	if len(t.Secrets) == 0 {
 		p.mu.RLock()
@@ -72,8 +73,9 @@ func (p *Projector) residentVersion(t *events.Token) (pos events.Position, known
 	return f.Version, answer != resident.OnDisk
 }
 
-// Command returns the result of a command, or [ErrNotFound] if no event with its key
-// is applied. When it returns, all readers see the effects of the command.
+// Command returns the result of a command, or [ErrNotFound] if no event with
+// its key is applied. When it returns, all readers see the effects of the
+// command.
 func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
 	var d events.Done
 	err := p.record(commandKey(key), func(b []byte) error { return parseDone(b, &d) })
@@ -84,8 +86,8 @@ func (p *Projector) Command(key events.CommandKey) (events.Done, error) {
 	return d, err
 }
 
-// Receipt returns the receipt that covers a position, or [ErrNotFound]. If several
-// receipts do, it returns the one that covers the fewest positions.
+// Receipt returns the receipt that covers a position, or [ErrNotFound]. If
+// several receipts do, it returns the one that covers the fewest positions.
 func (p *Projector) Receipt(pos events.Position) (*events.Receipt, error) {
 	r := new(events.Receipt)
 	err := p.view(func(tx *badger.Txn) error {
@@ -114,21 +116,23 @@ func (p *Projector) DigestTaken(d events.Digest) (taken bool, err error) {
 	return taken, err
 }
 
-// LineEnd returns the position of the last event on a line of subjects, 0 for none.
-// A command must read it before the records on which it decides. An append that
-// expects this position then fails if those records have changed.
+// LineEnd returns the position of the last event on a line of subjects, 0 for
+// none. A command must read it before the records on which it decides. An
+// append that expects this position then fails if those records have changed.
 func (p *Projector) LineEnd(line string) events.Position {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	return p.state.lines[line]
 }
 
-// Tokens returns up to limit tokens of an account, or of all accounts if account is
-// empty, in order of ID, and whether there are more. It begins behind the ID after,
-// and skips tokens for which keep returns false, unless keep is nil.
+// Tokens returns up to limit tokens of an account, or of all accounts if
+// account is empty, in order of ID, and whether there are more. It begins
+// behind the ID after, and skips tokens for which keep returns false, unless
+// keep is nil.
 //
-// Each returned token is the newest version, as in [Projector.Token]. A skipped token
-// may be an old version; Tokens notices that only if its secret is resident.
+// Each returned token is the newest version, as in [Projector.Token]. A skipped
+// token may be an old version; Tokens notices that only if its secret is
+// resident.
 func (p *Projector) Tokens(
 	account events.AccountID,
 	keep func(*events.Token) bool,
@@ -209,8 +213,8 @@ func ownedTokens(
 }
 
 // Accounts returns up to limit accounts in order of ID, beginning behind the ID
-// after, and whether there are more. The caller must not change them. The error is
-// always nil; other implementations of this method may not have an index.
+// after, and whether there are more. The caller must not change them. The error
+// is always nil; other implementations of this method may not have an index.
 func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Account, bool, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -229,7 +233,8 @@ func (p *Projector) Accounts(after events.AccountID, limit int) ([]*events.Accou
 	return list, more, nil
 }
 
-// record parses the value of key. It returns ErrNotFound if there is no such key.
+// record parses the value of key. It returns ErrNotFound if there is no such
+// key.
 func (p *Projector) record(key []byte, parse func([]byte) error) error {
 	found := false
 	err := p.view(func(tx *badger.Txn) (err error) {

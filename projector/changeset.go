@@ -16,7 +16,8 @@ type changeset struct {
 	base  *state          // the projector's state at the same position
 	table *resident.Table // also at base's position; nil for none
 	// before is the changeset of the transaction in flight, which tx, base and
-	// table do not show yet. It is empty if there is none, and after the commit.
+	// table do not show yet. It is empty if there is none, and after the
+	// commit.
 	before *changeset
 	from   cursor // before the batch
 	cursor cursor

@@ -10,7 +10,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// steps calls step with the numbers up to n, without those that are done already.
+// steps calls step with the numbers up to n, without those that are done
+// already.
 type steps func(n int, step func(i int))
 
 // childEnv is set in the child process of a test: the seed, and the first step.
@@ -19,11 +20,12 @@ const childEnv = "PROJECTOR_TEST_CHILD"
 // maxCrashes bounds the steps of a test that crash a process.
 const maxCrashes = 5
 
-// inChild runs the numbered steps of a test in a child process. If a step crashes
-// that process, inChild counts the step as refused and continues in a new process:
-// damage to an open table can fail an assertion in a goroutine of Badger, whose panic
-// cannot be recovered. A node to which this happens is down, and refuses the files at
-// its next start. Random choices of a step must depend only on the seed and its number.
+// inChild runs the numbered steps of a test in a child process. If a step
+// crashes that process, inChild counts the step as refused and continues in a
+// new process: damage to an open table can fail an assertion in a goroutine of
+// Badger, whose panic cannot be recovered. A node to which this happens is
+// down, and refuses the files at its next start. Random choices of a step must
+// depend only on the seed and its number.
 func inChild(t *testing.T, body func(t *testing.T, seed uint64, each steps)) {
 	var n uint64
 	first := 0

@@ -18,9 +18,9 @@ import (
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// openDamaged opens an index after damage. Open must refuse it as corrupt, or it must
-// equal the index of a prefix of the log, and give the dump whole after the rest of the
-// log.
+// openDamaged opens an index after damage. Open must refuse it as corrupt, or
+// it must equal the index of a prefix of the log, and give the dump whole after
+// the rest of the log.
 func openDamaged(t *testing.T, what string, dir string, run *eventstest.Run, whole []byte) (refused bool) {
 	t.Helper()
 	p, err := projector.Open(projector.Config{Dir: dir})
@@ -47,8 +47,8 @@ func openDamaged(t *testing.T, what string, dir string, run *eventstest.Run, who
 	return false
 }
 
-// TestDamagedTables flips bits in each table. No flip may kill the process, as Badger
-// alone would.
+// TestDamagedTables flips bits in each table. No flip may kill the process, as
+// Badger alone would.
 func TestDamagedTables(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -91,8 +91,8 @@ func TestDamagedTables(t *testing.T) {
 	}
 }
 
-// crashed returns the files of a process killed at the end of a history: a table with
-// the first half, and the log of a memtable with the rest.
+// crashed returns the files of a process killed at the end of a history: a
+// table with the first half, and the log of a memtable with the rest.
 func crashed(t *testing.T, run *eventstest.Run, batch int) (saved snapshot, log string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -150,9 +150,9 @@ func TestDamagedAfterCrash(t *testing.T) {
 	}
 }
 
-// TestGapBetweenLogs damages the older of two logs of memtables, or of a log and the
-// table that it became. Badger would drop its end and keep the newer file, and the
-// index would lack events before its position.
+// TestGapBetweenLogs damages the older of two logs of memtables, or of a log
+// and the table that it became. Badger would drop its end and keep the newer
+// file, and the index would lack events before its position.
 func TestGapBetweenLogs(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -210,7 +210,8 @@ func TestGapBetweenLogs(t *testing.T) {
 	}
 }
 
-// damage changes a stored value in a way that Badger's own checksums do not cover.
+// damage changes a stored value in a way that Badger's own checksums do not
+// cover.
 type damage struct {
 	name   string
 	key    []byte
@@ -225,8 +226,8 @@ func sealed(key []byte, change func(value []byte) []byte) func([]byte) []byte {
 
 func flipBit(b []byte) []byte { b[len(b)/2] ^= 1; return b }
 
-// secretDamage is damage to the record of a revoked secret. stranger is the stored
-// record of another secret.
+// secretDamage is damage to the record of a revoked secret. stranger is the
+// stored record of another secret.
 func secretDamage(d events.Digest, stranger []byte) []damage {
 	key := projector.DigestKey(d)
 	revive := func(b []byte) []byte { b[1] = byte(projector.SecretLive); return b }

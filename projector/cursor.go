@@ -11,11 +11,12 @@ import (
 )
 
 // indexForm is the version of the index's format, and the first byte of the
-// cursor. Before form 2 the cursor began with its position, whose first byte is 0.
+// cursor. Before form 2 the cursor began with its position, whose first byte is
+// 0.
 const indexForm = 6
 
-// cursor holds the position up to which the log has been applied, and the digest
-// of the index there.
+// cursor holds the position up to which the log has been applied, and the
+// digest of the index there.
 type cursor struct {
 	position events.Position
 	anchor   [32]byte  // SHA-256 of the stored event at position

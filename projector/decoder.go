@@ -11,8 +11,8 @@ import (
 // decodeChunk is the number of messages that a worker decodes at a time.
 const decodeChunk = 64
 
-// decoder decodes the messages of a batch in parallel, ahead of the fold. Batches
-// of up to decodeChunk messages are decoded by the fold itself.
+// decoder decodes the messages of a batch in parallel, ahead of the fold.
+// Batches of up to decodeChunk messages are decoded by the fold itself.
 type decoder struct {
 	messages []events.Message
 	chunks   []decodedChunk // nil for a small batch
@@ -63,8 +63,8 @@ func (d *decoder) work() {
 	}
 }
 
-// event returns the event of message i. The caller must not change it, and may ask
-// for it again.
+// event returns the event of message i. The caller must not change it, and may
+// ask for it again.
 func (d *decoder) event(i int) (*events.Event, error) {
 	if d.chunks == nil {
 		return events.DecodeMessage(d.messages[i])

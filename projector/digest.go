@@ -7,14 +7,15 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// setDigest is the digest of a set of records: their number, and the sum of their
-// check values modulo 2^64. Records can be added and removed in any order.
+// setDigest is the digest of a set of records: their number, and the sum of
+// their check values modulo 2^64. Records can be added and removed in any
+// order.
 //
 // It detects accidental damage. A check value is the xxHash64 of key and value.
-// No two records have the same hash input: keys of one kind have the same length,
-// or their end can be told from the value behind it. A changed, missing or extra
-// record, or two records with exchanged values, therefore leaves the sum
-// unchanged with probability 2^-64.
+// No two records have the same hash input: keys of one kind have the same
+// length, or their end can be told from the value behind it. A changed, missing
+// or extra record, or two records with exchanged values, therefore leaves the
+// sum unchanged with probability 2^-64.
 //
 // It does not detect attacks: an attacker can choose records with a given sum.
 // Indexes from other nodes are therefore signed as well (package snapshot).
@@ -33,8 +34,8 @@ func (d setDigest) String() string {
 
 // CompareEvery is the distance between compare points, the positions at which
 // nodes compare their digests even if they are at different positions now. A
-// transaction that reaches a compare point ends at one, and the cursor keeps the
-// digest at the last one.
+// transaction that reaches a compare point ends at one, and the cursor keeps
+// the digest at the last one.
 const CompareEvery events.Position = 256
 
 // lastComparePoint returns the last compare point up to a position.
@@ -99,8 +100,8 @@ func (p *Projector) recordDigestLocked() {
 	}
 }
 
-// Digest returns the position and the digest of the index. At one position of one
-// log, every node has the same digest.
+// Digest returns the position and the digest of the index. At one position of
+// one log, every node has the same digest.
 func (p *Projector) Digest() (events.Position, events.IndexDigest) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -125,10 +126,10 @@ func (p *Projector) Records() uint64 {
 }
 
 // DigestAt returns the digest at an earlier position, and false if it does not
-// have it. It has the digests at the ends of the last 512 transactions, at the last
-// 64 compare points at which one ended, and at [Config.Keep], if this process
-// applied them. Of the log before, it has only the digests of [Projector.Digest]
-// and [Projector.ComparePoint].
+// have it. It has the digests at the ends of the last 512 transactions, at the
+// last 64 compare points at which one ended, and at [Config.Keep], if this
+// process applied them. Of the log before, it has only the digests of
+// [Projector.Digest] and [Projector.ComparePoint].
 func (p *Projector) DigestAt(pos events.Position) (events.IndexDigest, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

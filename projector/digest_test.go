@@ -14,8 +14,8 @@ import (
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// checkDigest compares the digest of an index with the digest of its records, and
-// returns it.
+// checkDigest compares the digest of an index with the digest of its records,
+// and returns it.
 func checkDigest(t testing.TB, p *projector.Projector) events.IndexDigest {
 	t.Helper()
 	pos, digest := p.Digest()
@@ -29,8 +29,8 @@ func checkDigest(t testing.TB, p *projector.Projector) events.IndexDigest {
 	return digest
 }
 
-// TestDigestMatchesRecords applies random histories in random batches, with restarts,
-// crashes and rebuilds, and recomputes the digest after each batch.
+// TestDigestMatchesRecords applies random histories in random batches, with
+// restarts, crashes and rebuilds, and recomputes the digest after each batch.
 func TestDigestMatchesRecords(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -56,8 +56,8 @@ func TestDigestMatchesRecords(t *testing.T) {
 	}
 }
 
-// TestDigestOfEachKind overwrites each kind of record, within a batch and across
-// batches. The old record must leave the digest.
+// TestDigestOfEachKind overwrites each kind of record, within a batch and
+// across batches. The old record must leave the digest.
 func TestDigestOfEachKind(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(61)
@@ -194,8 +194,8 @@ func TestOtherForm(t *testing.T) {
 	}
 }
 
-// TestReceiptCoversLaterPosition applies receipts that cover their own or a later
-// position.
+// TestReceiptCoversLaterPosition applies receipts that cover their own or a
+// later position.
 func TestReceiptCoversLaterPosition(t *testing.T) {
 	t.Parallel()
 	for _, ahead := range []events.Position{0, 1, 1 << 40} {

@@ -38,13 +38,13 @@ func (h Head) cursor() cursor {
 	}
 }
 
-// Export calls begin with the head of the index, and then record with all records
-// but the cursor, in order of key. All are as of one position. Key and value are
-// valid only during the call. Export ends early if begin or record returns an error,
-// if ctx ends, or if the index is closed.
+// Export calls begin with the head of the index, and then record with all
+// records but the cursor, in order of key. All are as of one position. Key and
+// value are valid only during the call. Export ends early if begin or record
+// returns an error, if ctx ends, or if the index is closed.
 //
-// Export does not compare the records with the digest in the head. The receiver must
-// do that: records may be missing because of damage.
+// Export does not compare the records with the digest in the head. The receiver
+// must do that: records may be missing because of damage.
 func (p *Projector) Export(ctx context.Context, begin func(Head) error, record func(key, value []byte) error) error {
 	ctx, done, err := p.tasks.begin(ctx)
 	if err != nil {

@@ -26,8 +26,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
-// lockFolder locks a folder until the returned file is closed. It returns ErrInUse
-// if the folder is locked.
+// lockFolder locks a folder until the returned file is closed. It returns
+// ErrInUse if the folder is locked.
 func lockFolder(dir string) (*os.File, error) {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -44,11 +44,11 @@ func lockFolder(dir string) (*os.File, error) {
 	return nil, err
 }
 
-// checkFiles verifies Badger's files before Badger opens them, because Badger does
-// not report all damage as an error. Some damage in a table kills the process: a
-// goroutine of Badger meets it and panics. If the log of a memtable is damaged,
-// Badger drops its rest. That is right only for the last log. If a later log or
-// table follows, the index would lack events before its position.
+// checkFiles verifies Badger's files before Badger opens them, because Badger
+// does not report all damage as an error. Some damage in a table kills the
+// process: a goroutine of Badger meets it and panics. If the log of a memtable
+// is damaged, Badger drops its rest. That is right only for the last log. If a
+// later log or table follows, the index would lack events before its position.
 func checkFiles(dir string) error {
 	end, err := checkTables(dir)
 	if err != nil {
@@ -57,8 +57,8 @@ func checkFiles(dir string) error {
 	return checkLogs(dir, end)
 }
 
-// checkTables verifies all checksums of the tables in the manifest, and returns the
-// number of the last transaction in them.
+// checkTables verifies all checksums of the tables in the manifest, and returns
+// the number of the last transaction in them.
 func checkTables(dir string) (end uint64, err error) {
 	f, err := os.Open(filepath.Join(dir, badger.ManifestFilename))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -91,8 +91,9 @@ func checkTables(dir string) (end uint64, err error) {
 }
 
 // checkTable verifies a table and returns the number of its last transaction. A
-// table consists of the blocks, the index, its length, its checksum, and the length
-// of the checksum. A block ends with its checksum and the length of that.
+// table consists of the blocks, the index, its length, its checksum, and the
+// length of the checksum. A block ends with its checksum and the length of
+// that.
 func checkTable(b []byte) (last uint64, err error) {
 	rest, sum, err := cutTail(b)
 	if err != nil {
@@ -124,7 +125,8 @@ func checkTable(b []byte) (last uint64, err error) {
 	return blocks.MaxVersion(), nil
 }
 
-// cutTail splits off the last part of b, whose length is in the last four bytes.
+// cutTail splits off the last part of b, whose length is in the last four
+// bytes.
 func cutTail(b []byte) (rest, part []byte, err error) {
 	n := len(b) - 4
 	if n < 0 || uint64(binary.BigEndian.Uint32(b[n:])) > uint64(n) {
@@ -186,9 +188,9 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// transactions returns the numbers of the first and last transaction that Badger
-// will find in the log of a memtable, 0 if it finds none. Like Badger, it stops at
-// the first damaged entry.
+// transactions returns the numbers of the first and last transaction that
+// Badger will find in the log of a memtable, 0 if it finds none. Like Badger,
+// it stops at the first damaged entry.
 func transactions(name string) (first, last uint64, err error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -218,9 +220,9 @@ func transactions(name string) (first, last uint64, err error) {
 	}
 }
 
-// readEntry reads an entry: meta, user meta, lengths of key and value, expiry, key,
-// value, CRC-32C. The key ends with the number of its transaction, counted down from
-// the largest. readEntry returns false if the entry is damaged.
+// readEntry reads an entry: meta, user meta, lengths of key and value, expiry,
+// key, value, CRC-32C. The key ends with the number of its transaction, counted
+// down from the largest. readEntry returns false if the entry is damaged.
 func readEntry(r *bufio.Reader) (meta byte, number uint64, ok bool) {
 	s := &crcReader{r: r}
 	meta, err := s.ReadByte()

@@ -16,9 +16,9 @@ import (
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// TestBatchesDoNotMatter applies random histories in random batches, with random
-// restarts and crashes. The index has the same bytes as one that applied one event at
-// a time, and agrees with Fold.
+// TestBatchesDoNotMatter applies random histories in random batches, with
+// random restarts and crashes. The index has the same bytes as one that applied
+// one event at a time, and agrees with Fold.
 func TestBatchesDoNotMatter(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -47,7 +47,8 @@ func TestBatchesDoNotMatter(t *testing.T) {
 	}
 }
 
-// randomWalk applies a history in random batches, with restarts, crashes and rebuilds.
+// randomWalk applies a history in random batches, with restarts, crashes and
+// rebuilds.
 type randomWalk struct {
 	rng   *rand.Rand
 	run   *eventstest.Run
@@ -110,9 +111,9 @@ func (w *randomWalk) apply(t *testing.T) *projector.Projector {
 	return p
 }
 
-// TestDecisions decides from the index alone, as a check does, and compares with the
-// decision of Fold. It does so at random times, and around the times at which a token
-// or a secret expires.
+// TestDecisions decides from the index alone, as a check does, and compares
+// with the decision of Fold. It does so at random times, and around the times
+// at which a token or a secret expires.
 func TestDecisions(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -139,8 +140,8 @@ func TestDecisions(t *testing.T) {
 	}
 }
 
-// compareDecisions compares decisions on a secret by the index and by Fold. It returns
-// the number of times at which the secret was valid and invalid.
+// compareDecisions compares decisions on a secret by the index and by Fold. It
+// returns the number of times at which the secret was valid and invalid.
 func compareDecisions(t *testing.T, rng *rand.Rand, state eventstest.State, p *projector.Projector, d events.Digest) (valid, invalid int) {
 	t.Helper()
 	f, err := p.Find(d)
@@ -194,7 +195,8 @@ func isValid(f projector.Found, now time.Time) bool {
 		r.CreatedIn >= f.Account.TokensUntil && r.CreatedIn >= f.Policy.TokensUntil
 }
 
-// TestTransactionTooBig applies a batch that is too big for one Badger transaction.
+// TestTransactionTooBig applies a batch that is too big for one Badger
+// transaction.
 func TestTransactionTooBig(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(1)
@@ -210,8 +212,8 @@ func TestTransactionTooBig(t *testing.T) {
 		})
 		size += len(log.Messages[len(log.Messages)-1].Data)
 	}
-	// Badger accepts 15 % of the memtable of 16 MiB. Constraints are stored twice,
-	// with the token and with its secret.
+	// Badger accepts 15 % of the memtable of 16 MiB. Constraints are stored
+	// twice, with the token and with its secret.
 	if 2*size < 3<<20 {
 		t.Fatalf("%d bytes of events fit into one transaction", size)
 	}
@@ -226,7 +228,8 @@ func TestTransactionTooBig(t *testing.T) {
 	}
 }
 
-// allTokens returns the IDs of all tokens that p.Tokens lists, in pages of a size.
+// allTokens returns the IDs of all tokens that p.Tokens lists, in pages of a
+// size.
 func allTokens(
 	t *testing.T, p *projector.Projector, account events.AccountID, keep func(*events.Token) bool, size int,
 ) (ids []events.TokenID) {
@@ -295,8 +298,8 @@ func TestLists(t *testing.T) {
 	}
 }
 
-// revocations is a log with revoked tokens, and an account that is suspended near its
-// end.
+// revocations is a log with revoked tokens, and an account that is suspended
+// near its end.
 type revocations struct {
 	*eventstest.Log
 	revoked   []revokedToken // by position
@@ -332,8 +335,8 @@ func newRevocations(seed uint64, rng *rand.Rand) *revocations {
 	return r
 }
 
-// checkAt returns an error if a reader at a position does not see a recent revocation,
-// or the suspension.
+// checkAt returns an error if a reader at a position does not see a recent
+// revocation, or the suspension.
 func (r *revocations) checkAt(p *projector.Projector, pos events.Position) error {
 	for _, token := range r.revoked {
 		if token.at > pos {
@@ -358,8 +361,8 @@ func (r *revocations) checkAt(p *projector.Projector, pos events.Position) error
 	return nil
 }
 
-// TestReadersSeeRevocations checks that no reader sees a token as live at a position
-// that covers its revocation.
+// TestReadersSeeRevocations checks that no reader sees a token as live at a
+// position that covers its revocation.
 func TestReadersSeeRevocations(t *testing.T) {
 	seed, rng := seed.NewRand(t)
 	log := newRevocations(seed, rng)
@@ -402,8 +405,8 @@ func TestReadersSeeRevocations(t *testing.T) {
 	}
 }
 
-// TestFindIsOfOnePosition compares results of Find, made while events are applied, with
-// the reference at the position that each result says.
+// TestFindIsOfOnePosition compares results of Find, made while events are
+// applied, with the reference at the position that each result says.
 func TestFindIsOfOnePosition(t *testing.T) {
 	seed, rng := seed.NewRand(t)
 	run := eventstest.History(rng.Uint64(), 600)
@@ -457,8 +460,8 @@ func TestFindIsOfOnePosition(t *testing.T) {
 	t.Logf("results of %d positions", len(seen))
 }
 
-// TestCatchingUp applies a history in transactions that skip compare points, and in
-// small batches. The bytes are the same.
+// TestCatchingUp applies a history in transactions that skip compare points,
+// and in small batches. The bytes are the same.
 func TestCatchingUp(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)

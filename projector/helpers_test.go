@@ -22,8 +22,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Badger leaves these goroutines behind if its Open fails. An index that a test
-	// does not close has others, too.
+	// Badger leaves these goroutines behind if its Open fails. An index that a
+	// test does not close has others, too.
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).monitorCache"),
 		goleak.IgnoreAnyFunction("github.com/dgraph-io/badger/v4.(*DB).updateSize"),
@@ -61,12 +61,13 @@ func openConfig(t testing.TB, cfg projector.Config) *projector.Projector {
 	return p
 }
 
-// limits are values of Config.Resident for no, some and all secrets. An index must
-// give the same answers with each, so the tests draw one whenever they open an index.
+// limits are values of Config.Resident for no, some and all secrets. An index
+// must give the same answers with each, so the tests draw one whenever they
+// open an index.
 var limits = []int64{0, 134 << 10, 1 << 40}
 
-// newIndex returns a new index that has applied messages. It is closed at the end of
-// the test.
+// newIndex returns a new index that has applied messages. It is closed at the
+// end of the test.
 func newIndex(t testing.TB, messages []events.Message) *projector.Projector {
 	t.Helper()
 	p := open(t, t.TempDir())
@@ -83,8 +84,8 @@ func checkIndex(t testing.TB, p *projector.Projector, messages []events.Message)
 	}
 }
 
-// checkStopped checks that a projector has stopped because of reason, and does not
-// apply next.
+// checkStopped checks that a projector has stopped because of reason, and does
+// not apply next.
 func checkStopped(t testing.TB, p *projector.Projector, reason error, next []events.Message) {
 	t.Helper()
 	pos := p.Position()
@@ -114,8 +115,9 @@ type savedFile struct {
 	size int64
 }
 
-// save copies a folder. Badger may write a table and delete its log meanwhile, so save
-// repeats the copy until neither the files nor the manifest have changed.
+// save copies a folder. Badger may write a table and delete its log meanwhile,
+// so save repeats the copy until neither the files nor the manifest have
+// changed.
 func save(t testing.TB, dir string) snapshot {
 	t.Helper()
 	for before := snapshot(nil); ; {
@@ -218,8 +220,8 @@ func (s snapshot) tableNames() (names []string) {
 	return names
 }
 
-// dirOfTables returns the folder of an index with several tables. Newer versions of a
-// record are in newer tables.
+// dirOfTables returns the folder of an index with several tables. Newer
+// versions of a record are in newer tables.
 func dirOfTables(t testing.TB, run *eventstest.Run) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -9,7 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// issuerLog is a log that creates and rotates tokens of alice in different ways.
+// issuerLog is a log that creates and rotates tokens of alice in different
+// ways.
 type issuerLog struct {
 	*eventstest.Log
 	alice, admin events.AccountID
@@ -86,8 +87,9 @@ func newIssuerLog() *issuerLog {
 	return l
 }
 
-// TestIssuer checks the issuer of each secret. An account must not be able to hide that
-// it issued a secret for another one, by the use of a token, a session or a rotation.
+// TestIssuer checks the issuer of each secret. An account must not be able to
+// hide that it issued a secret for another one, by the use of a token, a
+// session or a rotation.
 func TestIssuer(t *testing.T) {
 	t.Parallel()
 	log := newIssuerLog()

@@ -24,8 +24,8 @@ const (
 	keyPolicy        = "p"
 )
 
-// schemeSHA256 precedes each digest in a key. Digests of another scheme would get
-// another number. It is stored; numbers are never reused.
+// schemeSHA256 precedes each digest in a key. Digests of another scheme would
+// get another number. It is stored; numbers are never reused.
 const schemeSHA256 = 1
 
 const digestKeyLen = len(prefixDigest) + 1 + len(events.Digest{})

@@ -11,11 +11,13 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Lookup returns the record of a secret from Badger, or [ErrNotFound]. [ErrCorrupt]
-// also stops the projector, because other records may be wrong too.
+// Lookup returns the record of a secret from Badger, or [ErrNotFound].
+// [ErrCorrupt] also stops the projector, because other records may be wrong
+// too.
 //
-// Unless the secret has ended, Lookup verifies that the record is its newest version
-// (see rangeChecksums). For that it reads the other records in the secret's bucket.
+// Unless the secret has ended, Lookup verifies that the record is its newest
+// version (see rangeChecksums). For that it reads the other records in the
+// secret's bucket.
 func (p *Projector) Lookup(d events.Digest) (Record, error) {
 	var r Record
 	var check uint64
@@ -41,8 +43,8 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 	return p.lookupVerified(d)
 }
 
-// Found holds the facts that a check needs about a secret, as of one position. Its
-// Account and Policy are never nil.
+// Found holds the facts that a check needs about a secret, as of one position.
+// Its Account and Policy are never nil.
 type Found resident.Found
 
 // Is reports whether the secret is in state s.
@@ -51,8 +53,8 @@ func (f *Found) Is(s RecordState) bool { return RecordState(f.State) == s }
 // Inherit reports whether the token has all grants of its account.
 func (f *Found) Inherit() bool { return f.Flags&flagInherit != 0 }
 
-// IssuedBy returns the account that issued the secret, empty for none. It does not
-// allocate.
+// IssuedBy returns the account that issued the secret, empty for none. It does
+// not allocate.
 func (f *Found) IssuedBy() events.AccountID {
 	if f.Issuer != nil {
 		return *f.Issuer
@@ -93,11 +95,11 @@ func foundOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Pos
 	return f
 }
 
-// Find returns the facts that a check needs about a secret. They are all as of one
-// position: with a token as of one position and its account as of another, a check
-// could allow what no state of the log allows. With [ErrNotFound], Position is that
-// at which the secret did not exist. Find returns other errors if the index is
-// corrupt or has stopped.
+// Find returns the facts that a check needs about a secret. They are all as of
+// one position: with a token as of one position and its account as of another,
+// a check could allow what no state of the log allows. With [ErrNotFound],
+// Position is that at which the secret did not exist. Find returns other errors
+// if the index is corrupt or has stopped.
 func (p *Projector) Find(d events.Digest) (Found, error) {
 	if f, known, err := p.FindResident(d); known {
 		return f, err
@@ -105,9 +107,9 @@ func (p *Projector) Find(d events.Digest) (Found, error) {
 	return p.findStored(d)
 }
 
-// FindResident is Find without disk access. It returns false if only Badger knows
-// whether the secret exists. It takes no lock and does not allocate. It may be
-// called after Close, and then returns an error.
+// FindResident is Find without disk access. It returns false if only Badger
+// knows whether the secret exists. It takes no lock and does not allocate. It
+// may be called after Close, and then returns an error.
 func (p *Projector) FindResident(d events.Digest) (f Found, known bool, err error) {
 	if p.table == nil {
 		return f, false, nil
@@ -156,8 +158,8 @@ func (p *Projector) findStored(d events.Digest) (Found, error) {
 	}
 }
 
-// errMissingAccount stops the projector because a token has no account, and returns
-// the error.
+// errMissingAccount stops the projector because a token has no account, and
+// returns the error.
 func (p *Projector) errMissingAccount(id events.TokenID) error {
 	err := fmt.Errorf("%w: the account of token %s is missing", ErrCorrupt, id)
 	p.fail(err)
@@ -175,8 +177,8 @@ func (p *Projector) Account(id events.AccountID) (*events.Account, error) {
 	return a, nil
 }
 
-// Policy returns the current policy. The error is always nil; other implementations
-// of this method may not have an index.
+// Policy returns the current policy. The error is always nil; other
+// implementations of this method may not have an index.
 func (p *Projector) Policy() (events.PolicyState, error) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -190,7 +192,8 @@ func (p *Projector) Epoch() string {
 	return p.state.cursor.epoch
 }
 
-// Dump writes all keys and values in order, to compare two indexes byte for byte.
+// Dump writes all keys and values in order, to compare two indexes byte for
+// byte.
 func (p *Projector) Dump(w io.Writer) error {
 	return p.view(func(tx *badger.Txn) error {
 		return each(tx, nil, nil, func(key, value []byte) error {
@@ -200,7 +203,8 @@ func (p *Projector) Dump(w io.Writer) error {
 	})
 }
 
-// view reads the index. If that finds the index corrupt, it stops the projector.
+// view reads the index. If that finds the index corrupt, it stops the
+// projector.
 func (p *Projector) view(read func(*badger.Txn) error) error {
 	err := p.db.View(read)
 	if isCorrupt(err) {

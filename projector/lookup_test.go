@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
-// TestFindBetweenCommitAndMemory calls Find when a commit is in Badger and not yet in
-// memory. Find must not combine the new record with the old account.
+// TestFindBetweenCommitAndMemory calls Find when a commit is in Badger and not
+// yet in memory. Find must not combine the new record with the old account.
 func TestFindBetweenCommitAndMemory(t *testing.T) {
 	p, err := Open(Config{Dir: t.TempDir()})
 	if err != nil {
@@ -24,8 +24,8 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 	if err := p.Apply(t.Context(), log.Messages); err != nil {
 		t.Fatal(err)
 	}
-	// commit commits an event to Badger alone. The function publish then does the
-	// rest of Apply.
+	// commit commits an event to Badger alone. The function publish then does
+	// the rest of Apply.
 	commit := func() (publish func()) {
 		pos := log.Change(string(id), &events.TokenScoped{Scopes: eventstest.Scopes("admin:site/1")})
 		var s *changeset
@@ -70,7 +70,8 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 		t.Errorf("Find = version %d at position %d, %v; want both %d", r.Version, r.Position, r.err, log.End())
 	}
 
-	// Find does not wait for a commit that a stopped projector will not publish.
+	// Find does not wait for a commit that a stopped projector will not
+	// publish.
 	commit()
 	stopped := errors.New("stopped for the test")
 	p.Stop(stopped)

@@ -10,8 +10,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Apply folds messages with consecutive positions into the index. After an error
-// the index holds a prefix of them and the projector has stopped.
+// Apply folds messages with consecutive positions into the index. After an
+// error the index holds a prefix of them and the projector has stopped.
 func (p *Projector) Apply(_ context.Context, batch []events.Message) error {
 	f := pipeline{p: p, d: newDecoder(batch), max: p.cfg.Batch}
 	defer f.end()
@@ -115,8 +115,8 @@ func (f *pipeline) commit(s *changeset, n int) {
 	tx.CommitWith(func(err error) { done <- err })
 }
 
-// awaitCommit waits for the transaction in flight. If that was too big, it discards
-// the next one as well, and run repeats both with fewer messages.
+// awaitCommit waits for the transaction in flight. If that was too big, it
+// discards the next one as well, and run repeats both with fewer messages.
 func (f *pipeline) awaitCommit() error {
 	if f.inflight == nil {
 		return nil
@@ -159,14 +159,15 @@ func (f *pipeline) end() {
 	f.d.stop()
 }
 
-// maxBytes bounds the messages in one transaction. The records that it writes are
-// mostly smaller, and Badger accepts 2.4 MB.
+// maxBytes bounds the messages in one transaction. The records that it writes
+// are mostly smaller, and Badger accepts 2.4 MB.
 const maxBytes = 2 << 20
 
 // catchUpBatch is the largest batch in which every transaction ends at the next
-// compare point. The projector takes a larger batch for one of many, of a node that
-// catches up. Its transactions skip compare points, because larger transactions
-// write less, and other nodes do not compare digests with a node so far behind.
+// compare point. The projector takes a larger batch for one of many, of a node
+// that catches up. Its transactions skip compare points, because larger
+// transactions write less, and other nodes do not compare digests with a node
+// so far behind.
 const catchUpBatch = 4 * int(CompareEvery)
 
 // cut returns the number of messages in the next transaction, up to limit. A
@@ -195,7 +196,8 @@ func (c Config) cut(messages []events.Message, limit int) int {
 func (p *Projector) publishLocked(s *changeset) error {
 	var err error
 	if p.table != nil {
-		// No error is expected: the table reads the records that were just written.
+		// No error is expected: the table reads the records that were just
+		// written.
 		if err = s.updateTable(p.table); err != nil {
 			p.failLocked(err)
 		}

@@ -28,11 +28,12 @@ var (
 	// ErrCorrupt reports an index that cannot be trusted. Quarantine its folder
 	// and rebuild it from the log.
 	ErrCorrupt = errors.New("index is corrupt")
-	// ErrForm reports an index in the format of another version of this program.
-	// Treat it as ErrCorrupt.
+	// ErrForm reports an index in the format of another version of this
+	// program. Treat it as ErrCorrupt.
 	ErrForm = errors.New("index has another format")
-	// ErrDiskFull reports too little free disk space. Badger maps its files into
-	// memory, so a write to a full disk would kill the process without a message.
+	// ErrDiskFull reports too little free disk space. Badger maps its files
+	// into memory, so a write to a full disk would kill the process without a
+	// message.
 	ErrDiskFull = errors.New("too little disk space for the index")
 	// ErrInUse reports an index that another process, or another Projector, has
 	// open.
@@ -45,7 +46,8 @@ var (
 type Config struct {
 	// Dir is the folder of the index. It is created if necessary. Required.
 	Dir string
-	// Batch is the maximum number of events in one transaction. Zero means 8192.
+	// Batch is the maximum number of events in one transaction. Zero means
+	// 8192.
 	Batch int
 	// Reserve is the disk space that must stay free, in bytes. Zero means
 	// 64 MiB, more than Badger writes between two checks of the free space.
@@ -54,7 +56,8 @@ type Config struct {
 	// the position is applied. Zero means none.
 	Keep events.Position
 	// Resident is the memory limit of the resident table, in bytes (package
-	// resident). Checks read all other secrets from Badger. Zero means no table.
+	// resident). Checks read all other secrets from Badger. Zero means no
+	// table.
 	Resident int64
 	// ScrubRate limits [Projector.Scrub], in bytes a second. Zero means 8 MiB.
 	ScrubRate int
@@ -169,8 +172,8 @@ func (p *Projector) open() error {
 	return nil
 }
 
-// Close closes the index, which must not be used afterwards. Badger writes when it
-// closes, and a full disk would kill the process. In that case Close returns
+// Close closes the index, which must not be used afterwards. Badger writes when
+// it closes, and a full disk would kill the process. In that case Close returns
 // [ErrDiskFull], leaves the files as after a crash, and may be called again.
 func (p *Projector) Close() error {
 	p.tasks.cancel()
@@ -193,8 +196,8 @@ type tasks struct {
 	running sync.WaitGroup
 }
 
-// begin begins a task. It returns a context that ends with ctx or when the index
-// is closed, and a function that the task calls at its end.
+// begin begins a task. It returns a context that ends with ctx or when the
+// index is closed, and a function that the task calls at its end.
 func (t *tasks) begin(ctx context.Context) (context.Context, func(), error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -228,13 +231,14 @@ func (t *tasks) cancel() {
 	}
 }
 
-// Quarantine renames an index's folder and returns the new name. The next [Open]
-// creates an empty index. It deletes folders of the index that were quarantined
-// before, so that an index that fails repeatedly does not fill the disk.
+// Quarantine renames an index's folder and returns the new name. The next
+// [Open] creates an empty index. It deletes folders of the index that were
+// quarantined before, so that an index that fails repeatedly does not fill the
+// disk.
 func Quarantine(dir string, now time.Time) (string, error) { return QuarantineAs(dir, dir, now) }
 
-// QuarantineAs is Quarantine for the folder dir of an index that is usually in the
-// folder name. The new name begins with name.
+// QuarantineAs is Quarantine for the folder dir of an index that is usually in
+// the folder name. The new name begins with name.
 func QuarantineAs(name, dir string, now time.Time) (string, error) {
 	name = filepath.Clean(name)
 	if err := RemoveQuarantined(name); err != nil {
@@ -247,8 +251,8 @@ func QuarantineAs(name, dir string, now time.Time) (string, error) {
 // RemoveQuarantined deletes the quarantined folders of an index.
 func RemoveQuarantined(dir string) error {
 	dir = filepath.Clean(dir)
-	// filepath.Glob would take special characters in dir for a pattern, and could
-	// match the folders of another index.
+	// filepath.Glob would take special characters in dir for a pattern, and
+	// could match the folders of another index.
 	siblings, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil {
 		return err
@@ -289,9 +293,9 @@ func (p *Projector) Fresh(asked time.Duration, endPos events.Position) {
 	}
 }
 
-// FreshAsOf returns the latest time, in boot time, for which the index is known to
-// hold the whole log as of then. It returns false if there is no such time, or if
-// the projector has stopped.
+// FreshAsOf returns the latest time, in boot time, for which the index is known
+// to hold the whole log as of then. It returns false if there is no such time,
+// or if the projector has stopped.
 func (p *Projector) FreshAsOf() (time.Duration, bool) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -331,8 +335,8 @@ func (p *Projector) Position() events.Position {
 	return p.state.cursor.position
 }
 
-// WaitApplied waits until position pos is applied. It returns an error if ctx ends
-// first, or if the projector stops.
+// WaitApplied waits until position pos is applied. It returns an error if ctx
+// ends first, or if the projector stops.
 func (p *Projector) WaitApplied(ctx context.Context, pos events.Position) error {
 	for {
 		p.mu.RLock()

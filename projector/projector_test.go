@@ -194,8 +194,8 @@ func TestDiskReserve(t *testing.T) {
 	projectortest.Close(t, p)
 }
 
-// TestInUse checks that an open index is not reported as corrupt, because the caller
-// would quarantine the folder while another process uses it.
+// TestInUse checks that an open index is not reported as corrupt, because the
+// caller would quarantine the folder while another process uses it.
 func TestInUse(t *testing.T) {
 	run := eventstest.History(35, 20)
 	dir := t.TempDir()

@@ -10,20 +10,21 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// rangeChecksums holds the checksum of each bucket: the sum of the check values of
-// the secrets' records in it, modulo 2^64.
+// rangeChecksums holds the checksum of each bucket: the sum of the check values
+// of the secrets' records in it, modulo 2^64.
 //
-// Badger maps its tables into memory, with their index blocks. If an index block is
-// corrupted while the index is open, lookups can miss the newest version of a
-// record and return an older, intact one: a revoked token would be accepted.
-// A checksum in the tables could be lost in the same way, and a compaction makes
-// the loss permanent. Therefore the checksums are in memory. A record from Badger
-// counts only if the checksum of its bucket matches.
+// Badger maps its tables into memory, with their index blocks. If an index
+// block is corrupted while the index is open, lookups can miss the newest
+// version of a record and return an older, intact one: a revoked token would be
+// accepted. A checksum in the tables could be lost in the same way, and a
+// compaction makes the loss permanent. Therefore the checksums are in memory. A
+// record from Badger counts only if the checksum of its bucket matches.
 type rangeChecksums [1 << partBits]*[1 << bucketBitsInPart]uint64 // nil parts are all zeros
 
-// bucket is the number of a range of digests: the 22 bits with which they begin.
-// With ten million tokens a bucket holds three to five records; with a million most
-// hold one. All checksums take 32 MiB, those of a thousand tokens half a MiB.
+// bucket is the number of a range of digests: the 22 bits with which they
+// begin. With ten million tokens a bucket holds three to five records; with a
+// million most hold one. All checksums take 32 MiB, those of a thousand tokens
+// half a MiB.
 type bucket uint32
 
 const (
@@ -63,8 +64,8 @@ type bucketChange struct {
 	delta  uint64
 }
 
-// scanBucket visits the records of a bucket and returns its checksum. Key and value
-// are valid only during the visit.
+// scanBucket visits the records of a bucket and returns its checksum. Key and
+// value are valid only during the visit.
 func scanBucket(tx *badger.Txn, b bucket, visit func(key, value []byte) error) (sum uint64, err error) {
 	start := b.start()
 	// All keys of the bucket share all bytes of start but the last.
@@ -85,9 +86,9 @@ func scanBucket(tx *badger.Txn, b bucket, visit func(key, value []byte) error) (
 	return sum, err
 }
 
-// lookupVerified returns the record of a secret that exists. The checksum of its
-// bucket proves that the record is the newest version. [ErrCorrupt] says that the
-// checksum does not match.
+// lookupVerified returns the record of a secret that exists. The checksum of
+// its bucket proves that the record is the newest version. [ErrCorrupt] says
+// that the checksum does not match.
 func (p *Projector) lookupVerified(d events.Digest) (r Record, err error) {
 	b, wanted := bucketOf(&d), string(digestKey(d))
 	for {

@@ -18,10 +18,10 @@ import (
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// TestOldVersions restores old versions of a token, its secret and the cursor, alone and
-// together. Damage to a table's index block has this effect, and the records look intact
-// to Badger. Each query must return the current version or ErrCorrupt, and no event may
-// change an old version.
+// TestOldVersions restores old versions of a token, its secret and the cursor,
+// alone and together. Damage to a table's index block has this effect, and the
+// records look intact to Badger. Each query must return the current version or
+// ErrCorrupt, and no event may change an old version.
 func TestOldVersions(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(11)
@@ -93,7 +93,8 @@ func (v *oldVersions) check(t *testing.T, what string, saved snapshot, change fu
 	}
 }
 
-// queries are queries that read the token. They return the version that they read.
+// queries are queries that read the token. They return the version that they
+// read.
 func (v *oldVersions) queries(t *testing.T) map[string]func(*projector.Projector) (events.Position, error) {
 	return map[string]func(*projector.Projector) (events.Position, error){
 		"Lookup": func(p *projector.Projector) (events.Position, error) {
@@ -131,8 +132,8 @@ func (v *oldVersions) queries(t *testing.T) map[string]func(*projector.Projector
 	}
 }
 
-// crowdedLog is a log with many secrets in few buckets, at both ends of them and beside
-// each other.
+// crowdedLog is a log with many secrets in few buckets, at both ends of them
+// and beside each other.
 type crowdedLog struct {
 	*eventstest.Log
 	digests []events.Digest
@@ -187,8 +188,8 @@ func (l *crowdedLog) neighbours(t *testing.T) (a, b events.Digest) {
 	return a, b
 }
 
-// TestNeighbours looks up secrets in crowded buckets. An old version of a record makes
-// the lookup of another one in its bucket fail.
+// TestNeighbours looks up secrets in crowded buckets. An old version of a
+// record makes the lookup of another one in its bucket fail.
 func TestNeighbours(t *testing.T) {
 	t.Parallel()
 	log := newCrowdedLog(seed.NewRand(t))
@@ -290,8 +291,8 @@ func restoreValues(t *testing.T, p *projector.Projector, old map[string][]byte, 
 	}
 }
 
-// secretlessTokens are ways to create a token without a secret, from the secret of
-// another token.
+// secretlessTokens are ways to create a token without a secret, from the secret
+// of another token.
 var secretlessTokens = map[string]func(*eventstest.Log, events.AccountID, events.SecretRecord) events.TokenID{
 	"created": func(l *eventstest.Log, account events.AccountID, taken events.SecretRecord) events.TokenID {
 		id := l.TokenID()
@@ -309,8 +310,8 @@ var secretlessTokens = map[string]func(*eventstest.Log, events.AccountID, events
 	},
 }
 
-// TestOldTokensWithoutSecret restores an old version of a token, from when it had no
-// secret.
+// TestOldTokensWithoutSecret restores an old version of a token, from when it
+// had no secret.
 func TestOldTokensWithoutSecret(t *testing.T) {
 	t.Parallel()
 	queries := map[string]func(*projector.Projector, events.TokenID, *eventstest.Log) error{
@@ -340,8 +341,8 @@ func TestOldTokensWithoutSecret(t *testing.T) {
 	}
 }
 
-// restoreSecretless returns an index in which a token was rotated, and its version
-// without a secret restored.
+// restoreSecretless returns an index in which a token was rotated, and its
+// version without a secret restored.
 func restoreSecretless(t *testing.T, log *eventstest.Log, id events.TokenID, reopen bool) *projector.Projector {
 	t.Helper()
 	dir := t.TempDir()

@@ -10,17 +10,18 @@ import (
 )
 
 // recentIDs holds the highest token IDs. An ID begins with the time of its
-// creation, so nearly all new tokens have a higher ID than nearly all others. For
-// these, recentIDs says that they do not exist yet. Badger is slowest for keys that
-// do not exist.
+// creation, so nearly all new tokens have a higher ID than nearly all others.
+// For these, recentIDs says that they do not exist yet. Badger is slowest for
+// keys that do not exist.
 type recentIDs struct {
 	ids  map[[16]byte]struct{}
 	from [16]byte // ids holds all token IDs from here on
 	max  int      // bounds len(ids)
 }
 
-// maxRecentIDs bounds the number of IDs. If more tokens than that are created after
-// a token got its ID and before its own event, Badger is asked for the token.
+// maxRecentIDs bounds the number of IDs. If more tokens than that are created
+// after a token got its ID and before its own event, Badger is asked for the
+// token.
 const maxRecentIDs = 1 << 16
 
 // loadRecentIDs reads the highest limit/2 IDs, so that there is room for more.
@@ -56,7 +57,8 @@ func (n *recentIDs) has(id events.TokenID) (exists, sure bool) {
 	return exists, true
 }
 
-// add adds the ID of a new token. If there are too many, it drops the lower half.
+// add adds the ID of a new token. If there are too many, it drops the lower
+// half.
 func (n *recentIDs) add(id events.TokenID) {
 	b := id.Bytes()
 	if bytes.Compare(b[:], n.from[:]) < 0 {

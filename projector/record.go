@@ -58,10 +58,10 @@ const (
 	flagIssuer     = 8 // another account than the token's issued the secret
 )
 
-// append appends the stored form: version, state, flags, five times or positions
-// of eight bytes, two IDs and with flagIssuer a third, the label as length and text,
-// the number of scopes as a varint and each as length and text, the constraints as
-// JSON.
+// append appends the stored form: version, state, flags, five times or
+// positions of eight bytes, two IDs and with flagIssuer a third, the label as
+// length and text, the number of scopes as a varint and each as length and
+// text, the constraints as JSON.
 func (r *Record) append(b []byte) ([]byte, error) {
 	flags := flag(r.Inherit, flagInherit) | flag(!r.Constraints.Empty(), flagConstraint) | flag(r.Plain, flagPlain) |
 		flag(r.IssuedBy != r.Account, flagIssuer)
@@ -236,8 +236,8 @@ func nanos(t time.Time) int64 {
 	return max(1, t.UnixNano())
 }
 
-// TimeOf converts a time of [Found], in nanoseconds of Unix time. It returns the
-// zero time for 0.
+// TimeOf converts a time of [Found], in nanoseconds of Unix time. It returns
+// the zero time for 0.
 func TimeOf(n int64) time.Time {
 	if n == 0 {
 		return time.Time{}

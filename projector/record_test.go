@@ -11,7 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// FuzzRecord checks that a record keeps its fields when it is written and read again.
+// FuzzRecord checks that a record keeps its fields when it is written and read
+// again.
 func FuzzRecord(f *testing.F) {
 	full := Record{
 		Token: "tok_01k5y8z3v0a1b2c3d4e5f6g7h8", Account: "acc_01k5y8z3v0zyxwvtsrqpnmkjhg", App: "cron", State: SecretSuperseded, Inherit: true,

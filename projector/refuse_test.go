@@ -74,8 +74,8 @@ func TestGapsStop(t *testing.T) {
 	}
 }
 
-// beginning returns a log with an account, an erased account, a token and a revoked
-// token.
+// beginning returns a log with an account, an erased account, a token and a
+// revoked token.
 func beginning() (log *eventstest.Log, account, erased events.AccountID, token, revoked events.TokenID) {
 	log = eventstest.NewLog(22)
 	account, erased = log.Account("admin:site/*"), log.Account()
@@ -208,8 +208,8 @@ func TestUnreadableEventsStop(t *testing.T) {
 	}
 }
 
-// TestTransactionsAreAtomic checks that Apply applies no event of a transaction with an
-// invalid one, and all events of the transactions before it.
+// TestTransactionsAreAtomic checks that Apply applies no event of a transaction
+// with an invalid one, and all events of the transactions before it.
 func TestTransactionsAreAtomic(t *testing.T) {
 	t.Parallel()
 	run := eventstest.History(25, 40)

@@ -13,8 +13,8 @@ import (
 	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
-// Resident returns the statistics of the resident table, the zero value if there is
-// none.
+// Resident returns the statistics of the resident table, the zero value if
+// there is none.
 func (p *Projector) Resident() resident.Stats {
 	if p.table == nil {
 		return resident.Stats{}
@@ -33,8 +33,8 @@ func parseConstraints(b []byte) (*events.Constraints, error) {
 	return c, json.Unmarshal(b, c)
 }
 
-// residentSecret converts the stored record of a secret for the table. The result
-// refers to value.
+// residentSecret converts the stored record of a secret for the table. The
+// result refers to value.
 func residentSecret(d events.Digest, value []byte) (*resident.Secret, error) {
 	f, err := splitRecord(value)
 	if err != nil {
@@ -77,9 +77,9 @@ func (s *changeset) updateTable(t *resident.Table) (err error) {
 	return err
 }
 
-// fill reads all secrets into the range checksums and, unless limit is 0, into a new
-// table. It returns [ErrCorrupt] if a check value is wrong, or if the digest of the
-// secrets is not the one in the cursor.
+// fill reads all secrets into the range checksums and, unless limit is 0, into
+// a new table. It returns [ErrCorrupt] if a check value is wrong, or if the
+// digest of the secrets is not the one in the cursor.
 func fill(db *badger.DB, m *state, limit int64) (table *resident.Table, err error) {
 	tx := db.NewTransaction(false)
 	defer tx.Discard()
@@ -103,8 +103,8 @@ func fill(db *badger.DB, m *state, limit int64) (table *resident.Table, err erro
 	return table, err
 }
 
-// fill reads the secrets in parallel, divided by the first byte of their digests. It
-// calls put for one secret at a time.
+// fill reads the secrets in parallel, divided by the first byte of their
+// digests. It calls put for one secret at a time.
 func (m *state) fill(tx *badger.Txn, put func(*resident.Secret) error) error {
 	var (
 		mu      sync.Mutex // guards m.sums, all and put

@@ -13,9 +13,9 @@ import (
 	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
-// TestFindAtAllLimits applies random histories with restarts, crashes and rebuilds, with
-// all, some and no secrets resident, and compares Find of each secret with the
-// reference.
+// TestFindAtAllLimits applies random histories with restarts, crashes and
+// rebuilds, with all, some and no secrets resident, and compares Find of each
+// secret with the reference.
 func TestFindAtAllLimits(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -64,8 +64,8 @@ func TestFindAtAllLimits(t *testing.T) {
 	}
 }
 
-// TestResidentNeedsNoDisk checks that Find does not allocate and does not read from
-// Badger if all secrets are resident.
+// TestResidentNeedsNoDisk checks that Find does not allocate and does not read
+// from Badger if all secrets are resident.
 func TestResidentNeedsNoDisk(t *testing.T) {
 	log := eventstest.NewLog(1)
 	id, secret := log.Token(log.Account("view:site/1"), "view:site/1")
@@ -92,8 +92,8 @@ func TestResidentNeedsNoDisk(t *testing.T) {
 	}
 }
 
-// TestFillFindsDamage damages the record of a secret. Open must detect that with any
-// limit.
+// TestFillFindsDamage damages the record of a secret. Open must detect that
+// with any limit.
 func TestFillFindsDamage(t *testing.T) {
 	log := eventstest.NewLog(1)
 	account := log.Account("view:site/1")
@@ -130,9 +130,9 @@ func TestFillFindsDamage(t *testing.T) {
 	}
 }
 
-// TestFloodOfUnknownSecrets looks up many secrets that do not exist while only some
-// secrets are resident. Nearly all are refused without a disk access, and resident
-// secrets are still found.
+// TestFloodOfUnknownSecrets looks up many secrets that do not exist while only
+// some secrets are resident. Nearly all are refused without a disk access, and
+// resident secrets are still found.
 func TestFloodOfUnknownSecrets(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(1)

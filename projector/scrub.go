@@ -24,12 +24,12 @@ type Scrubbed struct {
 }
 
 // Scrub verifies the whole index as of one position: all checksums in Badger's
-// tables, and the digest of all records against the cursor. A difference stops the
-// projector and returns [ErrCorrupt].
+// tables, and the digest of all records against the cursor. A difference stops
+// the projector and returns [ErrCorrupt].
 //
 // Scrub reads at most [Config.ScrubRate] bytes a second, so a large index takes
-// minutes. Events are applied and queries answered meanwhile. Scrub ends early, with
-// another error than ErrCorrupt, if ctx ends or the index is closed.
+// minutes. Events are applied and queries answered meanwhile. Scrub ends early,
+// with another error than ErrCorrupt, if ctx ends or the index is closed.
 func (p *Projector) Scrub(ctx context.Context) error {
 	ctx, done, err := p.tasks.begin(ctx)
 	if err != nil {
@@ -62,8 +62,8 @@ func (p *Projector) Scrub(ctx context.Context) error {
 	return nil
 }
 
-// Scrubbed describes the last scrub that found no damage. It returns the zero value
-// before the first.
+// Scrubbed describes the last scrub that found no damage. It returns the zero
+// value before the first.
 func (p *Projector) Scrubbed() Scrubbed {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
@@ -106,8 +106,8 @@ func (s *scrub) run(ctx context.Context) error {
 	return nil
 }
 
-// files verifies the checksums of Badger's current tables. It ignores the damage of
-// a table that Badger has deleted meanwhile.
+// files verifies the checksums of Badger's current tables. It ignores the
+// damage of a table that Badger has deleted meanwhile.
 func (s *scrub) files(ctx context.Context) error {
 	used, err := s.tables()
 	if err != nil {
@@ -159,8 +159,8 @@ func newThrottle(rate int) *throttle { return &throttle{rate: rate, began: time.
 
 func (t *throttle) add(n int) { t.bytes += n }
 
-// wait waits until the bytes read so far comply with the rate. It returns an error
-// if ctx ends.
+// wait waits until the bytes read so far comply with the rate. It returns an
+// error if ctx ends.
 func (t *throttle) wait(ctx context.Context) error {
 	due := time.Duration(float64(t.bytes) / float64(t.rate) * float64(time.Second))
 	wait := due - time.Since(t.began)
@@ -176,9 +176,9 @@ const (
 	sliceBytes   = 1 << 20
 )
 
-// eachSlice visits all records in order of key, and calls between after each slice
-// of them. An iterator keeps all tables from being deleted that Badger had when it
-// began, so each slice has its own iterator.
+// eachSlice visits all records in order of key, and calls between after each
+// slice of them. An iterator keeps all tables from being deleted that Badger
+// had when it began, so each slice has its own iterator.
 func eachSlice(tx *badger.Txn, visit func(key, value []byte) error, between func() error) error {
 	var start []byte
 	for {

@@ -71,8 +71,8 @@ func TestScrub(t *testing.T) {
 	scrubbed(700, p.Records())
 }
 
-// TestScrubFindsWrongRecords changes an index so that each record has a correct check
-// value, as a bug could.
+// TestScrubFindsWrongRecords changes an index so that each record has a correct
+// check value, as a bug could.
 func TestScrubFindsWrongRecords(t *testing.T) {
 	t.Parallel()
 	log := eventstest.NewLog(71)
@@ -182,8 +182,8 @@ func (f flippedBit) flip(t testing.TB) {
 // lookups counts results of Lookup in a damaged index.
 type lookups struct{ refused, missing int }
 
-// check looks up all secrets. Each result must be the right record, ErrCorrupt or
-// ErrNotFound. It does so for the tokens too.
+// check looks up all secrets. Each result must be the right record, ErrCorrupt
+// or ErrNotFound. It does so for the tokens too.
 func (l *lookups) check(t *testing.T, what flippedBit, p *projector.Projector, right map[events.Digest]projector.Record) {
 	t.Helper()
 	type facts struct {
@@ -213,9 +213,9 @@ func (l *lookups) check(t *testing.T, what flippedBit, p *projector.Projector, r
 	}
 }
 
-// TestFlipsInAnOpenIndex flips bits in the tables of an open index, in which each record
-// has older versions too. A lookup must return the right record, an error or nothing, and
-// a scrub must find the damage.
+// TestFlipsInAnOpenIndex flips bits in the tables of an open index, in which
+// each record has older versions too. A lookup must return the right record, an
+// error or nothing, and a scrub must find the damage.
 func TestFlipsInAnOpenIndex(t *testing.T) {
 	t.Parallel()
 	rounds := 250
@@ -263,8 +263,8 @@ func TestFlipsInAnOpenIndex(t *testing.T) {
 	})
 }
 
-// smallTables returns the folder of an index with two small tables, and the state of
-// each secret. The second table revokes tokens of the first.
+// smallTables returns the folder of an index with two small tables of live and
+// revoked tokens, and the state of each secret.
 func smallTables(t *testing.T, seed uint64) (dir string, right map[events.Digest]projector.RecordState) {
 	t.Helper()
 	log := eventstest.NewLog(seed)
@@ -307,8 +307,8 @@ func bytesOf(t *testing.T, seed uint64, dir string) (list []flippedBit) {
 	return list
 }
 
-// TestEveryByteOfATable flips a bit of each byte of two tables in turn, in one open index.
-// Badger panics on some flips; the projector must return an error.
+// TestEveryByteOfATable flips a bit of each byte of two tables in turn, in one
+// open index. Badger panics on some flips; the projector must return an error.
 func TestEveryByteOfATable(t *testing.T) {
 	t.Parallel()
 	inChild(t, func(t *testing.T, seed uint64, each steps) {
@@ -422,8 +422,8 @@ func newHiddenVersion(t *testing.T) hiddenVersion {
 	return h
 }
 
-// open opens the index and damages a key, so that lookups no longer find its newest
-// version.
+// open opens the index and damages a key, so that lookups no longer find its
+// newest version.
 func (h hiddenVersion) open(t *testing.T, table string, at int) *projector.Projector {
 	t.Helper()
 	dir := h.files.restore(t)
@@ -432,8 +432,8 @@ func (h hiddenVersion) open(t *testing.T, table string, at int) *projector.Proje
 	return p
 }
 
-// TestOldVersionsStayHidden hides the newest version of a record, of a revoked token. The
-// older version, of the live token, must not be accepted.
+// TestOldVersionsStayHidden hides the newest version of a record, of a revoked
+// token. The older version, of the live token, must not be accepted.
 func TestOldVersionsStayHidden(t *testing.T) {
 	t.Parallel()
 	h := newHiddenVersion(t)
@@ -442,8 +442,8 @@ func TestOldVersionsStayHidden(t *testing.T) {
 		"secret": projector.DigestKey(h.secret), "token": projector.TokenKey(h.token),
 	} {
 		for _, name := range h.tables {
-			// A block holds the common prefix of its keys only once. The last bytes
-			// of each key are complete.
+			// A block holds the common prefix of its keys only once. The last
+			// bytes of each key are complete.
 			for at := 0; ; hidden++ {
 				data := h.files[name].data
 				i := bytes.Index(data[at:], key[len(key)-8:])

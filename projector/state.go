@@ -20,9 +20,9 @@ type state struct {
 	policy   events.PolicyState
 	accounts map[events.AccountID]*events.Account
 	lines    map[string]events.Position // last position of each line of subjects
-	// secretless holds, for each token that has or had no secret, the last event
-	// that found or left it so. These are the few tokens that were created or
-	// rotated with the secret of another token.
+	// secretless holds, for each token that has or had no secret, the last
+	// event that found or left it so. These are the few tokens that were
+	// created or rotated with the secret of another token.
 	secretless map[events.TokenID]events.Position
 
 	accountChecks map[events.AccountID]uint64 // check values of the accounts' records

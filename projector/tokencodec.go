@@ -50,8 +50,8 @@ func flag(set bool, bit byte) byte {
 }
 
 // appendToken appends the stored form of a token: version, state, flags, IDs,
-// texts with their lengths, times as seconds and nanoseconds, scopes, secrets, and
-// constraints as JSON up to the end.
+// texts with their lengths, times as seconds and nanoseconds, scopes, secrets,
+// and constraints as JSON up to the end.
 func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	state := number(tokenStates[:], t.State)
 	if state == 0 {
@@ -224,8 +224,8 @@ func appendScopes(b []byte, list []events.Scope) []byte {
 	return b
 }
 
-// formReader reads a stored form from front to back. After the first error, which
-// end returns, it reads zero values.
+// formReader reads a stored form from front to back. After the first error,
+// which end returns, it reads zero values.
 type formReader struct {
 	rest []byte
 	err  error

@@ -91,7 +91,8 @@ func TestDoneCodec(t *testing.T) {
 	}
 }
 
-// FuzzToken checks that a token keeps its fields when it is written and read again.
+// FuzzToken checks that a token keeps its fields when it is written and read
+// again.
 func FuzzToken(f *testing.F) {
 	for _, t := range []events.Token{fullToken, minimalToken} {
 		b, err := appendToken(nil, &t)

@@ -82,7 +82,8 @@ func (s *changeset) writeCursor(tx *badger.Txn, w *writer) error {
 	return tx.Set(key, seal(key, c.append(nil)))
 }
 
-// policyDigestBefore returns the digest of the policy's record before the batch.
+// policyDigestBefore returns the digest of the policy's record before the
+// batch.
 func (s *changeset) policyDigestBefore() setDigest {
 	if s.before.policy != nil {
 		return s.before.policyDigest
@@ -90,8 +91,8 @@ func (s *changeset) policyDigestBefore() setDigest {
 	return s.base.policyDigest
 }
 
-// writer puts records into a transaction and adds up their check values. It does
-// nothing after an error.
+// writer puts records into a transaction and adds up their check values. It
+// does nothing after an error.
 type writer struct {
 	tx          *badger.Txn
 	arena       arena
@@ -205,8 +206,8 @@ func recordOf(t *events.Token, slot events.SecretSlot, state RecordState) *Recor
 	}
 }
 
-// arena allocates the keys and values of one transaction in chunks. Badger keeps
-// them until it has written the transaction, so no memory is reused.
+// arena allocates the keys and values of one transaction in chunks. Badger
+// keeps them until it has written the transaction, so no memory is reused.
 type arena struct {
 	free []byte
 	size int // of the last chunk; grows, since most transactions hold one event

@@ -9,8 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// Account holds the facts that most checks need about an account. They need not read
-// the account itself, which is too large for a cache.
+// Account holds the facts that most checks need about an account. They need not
+// read the account itself, which is too large for a cache.
 type Account struct {
 	*events.Account                  // nil if the account was never set
 	Granted         *events.ScopeSet // Account.Grants
@@ -39,14 +39,15 @@ type Policy struct {
 	NotBeforeNano int64 // Instant(NotBefore)
 }
 
-// NewPolicy returns the Policy of a policy. The caller must not change p afterwards.
+// NewPolicy returns the Policy of a policy. The caller must not change p
+// afterwards.
 func NewPolicy(p *events.PolicyState) *Policy {
 	return &Policy{PolicyState: *p, NotBeforeNano: Instant(p.NotBefore)}
 }
 
-// Instant converts a time for comparison with the times of [Found]: nanoseconds of
-// Unix time, 0 for the zero time. Times before 1970 become 1, and times too late for
-// an int64 its maximum. All times of Found lie between these.
+// Instant converts a time for comparison with the times of [Found]: nanoseconds
+// of Unix time, 0 for the zero time. Times before 1970 become 1, and times too
+// late for an int64 its maximum. All times of Found lie between these.
 func Instant(t time.Time) int64 {
 	switch {
 	case t.IsZero():
@@ -59,8 +60,8 @@ func Instant(t time.Time) int64 {
 	return max(1, t.UnixNano())
 }
 
-// accounts holds the accounts by number, and never removes them. Their cells are in
-// chunks that never move.
+// accounts holds the accounts by number, and never removes them. Their cells
+// are in chunks that never move.
 type accounts struct {
 	dir atomic.Pointer[[]*cells]
 
@@ -92,7 +93,8 @@ func (s *accounts) init() {
 	s.grants.init()
 }
 
-// at returns the cell of a number, nil if the reader does not see its chunk yet.
+// at returns the cell of a number, nil if the reader does not see its chunk
+// yet.
 func (s *accounts) at(n uint32) *cell {
 	dir := *s.dir.Load()
 	if c := n >> cellsShift; int(c) < len(dir) {
@@ -135,8 +137,8 @@ func (s *accounts) set(a *events.Account) {
 	c.account.Store(a)
 }
 
-// read returns an account, the zero value if the reader does not see it yet or it was
-// never set.
+// read returns an account, the zero value if the reader does not see it yet or
+// it was never set.
 func (s *accounts) read(n uint32) (a Account) {
 	if c := s.at(n); c != nil {
 		state := c.state.Load()

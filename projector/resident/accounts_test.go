@@ -10,9 +10,9 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// TestAccounts sets more accounts than a chunk holds, repeatedly, and compares the table
-// with the last values. Each set of grants must exist once, and only while an account has
-// it.
+// TestAccounts sets more accounts than a chunk holds, repeatedly, and compares
+// the table with the last values. Each set of grants must exist once, and only
+// while an account has it.
 func TestAccounts(t *testing.T) {
 	rng := seed.Rand(t)
 	const many = 3*cellsChunk + 5
@@ -82,8 +82,8 @@ func TestAccounts(t *testing.T) {
 	}
 }
 
-// TestInstant compares times as checks do, and with package time. The times are around the
-// limits of nanoseconds in an int64.
+// TestInstant compares times as checks do, and with package time. The times are
+// around the limits of nanoseconds in an int64.
 func TestInstant(t *testing.T) {
 	if got := Instant(time.Time{}); got != 0 {
 		t.Errorf("Instant(time.Time{}) = %d, want 0", got)

@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spare holds freed arenas, which are all zeros. The next table uses them; their
-// addresses are never unmapped.
+// spare holds freed arenas, which are all zeros. The next table uses them;
+// their addresses are never unmapped.
 var spare struct {
 	sync.Mutex
 	arenas []*arena
 }
 
-// newArena returns a zeroed arena, in huge pages if the kernel has them: with small
-// pages, the page lookup takes as long as reading a record. It returns nil if there
-// is no memory.
+// newArena returns a zeroed arena, in huge pages if the kernel has them: with
+// small pages, the page lookup takes as long as reading a record. It returns
+// nil if there is no memory.
 func newArena() *arena {
 	spare.Lock()
 	defer spare.Unlock()

@@ -8,8 +8,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// TestArenasAreReused drops large tables one after another. Their arenas must be zeroed and
-// used again.
+// TestArenasAreReused drops large tables one after another. Their arenas must
+// be zeroed and used again.
 func TestArenasAreReused(t *testing.T) {
 	const arenas = 2
 	secrets := arenas * int(unsafe.Sizeof(arena{})/unsafe.Sizeof(record{}))

@@ -24,8 +24,8 @@ func sizes() []uint64 {
 	return []uint64{10_000, 1_000_000}
 }
 
-// filled returns a table of n secrets, with the variety of scopes and labels of a large
-// installation.
+// filled returns a table of n secrets, with the variety of scopes and labels of
+// a large installation.
 func filled(tb testing.TB, n uint64) *Table {
 	tb.Helper()
 	table := New(unlimited, forms)
@@ -106,8 +106,8 @@ func heap() int64 {
 	return int64(m.HeapAlloc)
 }
 
-// BenchmarkFindWhileCollecting calls Find while the garbage collector runs all the time,
-// and reports percentiles.
+// BenchmarkFindWhileCollecting calls Find while the garbage collector runs all
+// the time, and reports percentiles.
 func BenchmarkFindWhileCollecting(b *testing.B) {
 	for _, n := range sizes() {
 		table := filled(b, n)

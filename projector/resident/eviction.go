@@ -17,11 +17,12 @@ func (t *Table) takenBytes() int64 {
 	return fixed + t.records.bytes() + t.slotBytes + t.labels.bytes + t.scopes.bytes + t.constraints.bytes
 }
 
-// maxFilter bounds the filter. With a hundred million digests, it has 20 bits for
-// each.
+// maxFilter bounds the filter. With a hundred million digests, it has 20 bits
+// for each.
 const maxFilter = 256 << 20
 
-// filterBytes returns the filter's share of the limit. It is reserved from the start.
+// filterBytes returns the filter's share of the limit. It is reserved from the
+// start.
 func (t *Table) filterBytes() int64 { return min(max(blockBytes, t.limit/16), maxFilter) }
 
 // full reports whether the digest k would take the table beyond its limit.
@@ -56,8 +57,8 @@ func (t *Table) evict(k *key) bool {
 	return false
 }
 
-// spill adds a digest to the filter of secrets that are only on the disk, and removes
-// its record n from the table. r is nil if it has no record.
+// spill adds a digest to the filter of secrets that are only on the disk, and
+// removes its record n from the table. r is nil if it has no record.
 func (t *Table) spill(k *key, n uint32, r *record) {
 	f := t.spilled.Load()
 	if f == nil {

@@ -5,9 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// filter is a blocked Bloom filter of digests. A digest has a bit in each of the
-// eight words of one block. At 16 bits for each digest, about one answer in a thousand
-// is a false positive; at 8 bits, one in thirty. Digests can always be added.
+// filter is a blocked Bloom filter of digests. A digest has a bit in each of
+// the eight words of one block. At 16 bits for each digest, about one answer in
+// a thousand is a false positive; at 8 bits, one in thirty. Digests can always
+// be added.
 type filter struct {
 	blocks []block
 	mask   uint64
@@ -17,8 +18,8 @@ type block [8]uint32
 
 const blockBytes = 32
 
-// newFilter returns a filter of the largest power of two of bytes up to the given
-// number.
+// newFilter returns a filter of the largest power of two of bytes up to the
+// given number.
 func newFilter(bytes int64) *filter {
 	n := max(1, uint64(bytes)/blockBytes)
 	n = 1 << (bits.Len64(n) - 1)

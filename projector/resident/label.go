@@ -2,16 +2,16 @@ package resident
 
 import "github.com/tokenledger/tokenledger/events"
 
-// label is the label of a token and the issuer of the secret, if that is not the
-// token's account. They share one number in the record: most secrets have no such
-// issuer, and one issuer uses few labels.
+// label is the label of a token and the issuer of the secret, if that is not
+// the token's account. They share one number in the record: most secrets have
+// no such issuer, and one issuer uses few labels.
 type label struct {
 	app    string
 	issuer *events.AccountID // nil for the token's own account
 }
 
-// issuerMark begins the stored form of a label with an issuer, and the 16 bytes of
-// the issuer follow. No UTF-8 text begins with this byte.
+// issuerMark begins the stored form of a label with an issuer, and the 16 bytes
+// of the issuer follow. No UTF-8 text begins with this byte.
 const (
 	issuerMark  = 0xff
 	issuerBytes = 16
@@ -25,8 +25,8 @@ func appendLabel(b []byte, s *Secret) []byte {
 	return append(b, s.App...)
 }
 
-// labelReader returns a function that parses the stored form of a label. The function
-// never returns an error.
+// labelReader returns a function that parses the stored form of a label. The
+// function never returns an error.
 func labelReader(issuerOf func([]byte) events.AccountID) func([]byte) (*label, error) {
 	return func(b []byte) (*label, error) {
 		if len(b) <= issuerBytes || b[0] != issuerMark {

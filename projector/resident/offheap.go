@@ -2,13 +2,14 @@ package resident
 
 import "runtime"
 
-// offHeap allocates the chunks of one table, most of them outside the heap. That
-// memory is freed when offHeap becomes unreachable, and with it the table. A reader
-// holds the table, so its memory stays.
+// offHeap allocates the chunks of one table, most of them outside the heap.
+// That memory is freed when offHeap becomes unreachable, and with it the table.
+// A reader holds the table, so its memory stays.
 type offHeap struct{ rest []chunk }
 
-// arena is the unit of allocation: three huge pages. A huge page takes all its memory
-// when its first byte is written, so the chunks of small tables are in the heap.
+// arena is the unit of allocation: three huge pages. A huge page takes all its
+// memory when its first byte is written, so the chunks of small tables are in
+// the heap.
 type arena [64]chunk
 
 const smallChunks = 8

@@ -12,8 +12,9 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// TestOneInstant reads a table while updates change all of it at once. Each update writes
-// its number into all fields, so a result that mixes two updates has two numbers.
+// TestOneInstant reads a table while updates change all of it at once. Each
+// update writes its number into all fields, so a result that mixes two updates
+// has two numbers.
 func TestOneInstant(t *testing.T) {
 	rng := seed.Rand(t)
 	const secrets, readers = 1500, 3
@@ -68,8 +69,8 @@ func TestOneInstant(t *testing.T) {
 	}
 }
 
-// putRound updates most secrets, the account and the policy, with the number of the round
-// in all fields. The account changes between two secrets.
+// putRound updates most secrets, the account and the policy, with the number of
+// the round in all fields. The account changes between two secrets.
 func putRound(t *testing.T, rng *rand.Rand, table *Table, secrets, round int) {
 	a := account(0)
 	a.Reason, a.Suspended = fmt.Sprint(round), round%2 == 1
@@ -105,8 +106,8 @@ func roundSecret(i, n uint64, ended bool) *Secret {
 
 func issuerOf(n uint64) []byte { return binary.BigEndian.AppendUint64(make([]byte, 8), n) }
 
-// checkInstant checks that a result has the number of one round in its record, and of one
-// later round in account, policy and position.
+// checkInstant checks that a result has the number of one round in its record,
+// and of one later round in account, policy and position.
 func checkInstant(t *testing.T, f *Found) {
 	type record struct {
 		Token                          uint64
@@ -151,8 +152,8 @@ func checkInstant(t *testing.T, f *Found) {
 	}
 }
 
-// TestGrowthUnderReaders fills a table while readers look for secrets that are already in
-// it.
+// TestGrowthUnderReaders fills a table while readers look for secrets that are
+// already in it.
 func TestGrowthUnderReaders(t *testing.T) {
 	table := New(unlimited, forms)
 	const secrets = 60_000

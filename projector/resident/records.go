@@ -55,9 +55,9 @@ const (
 
 type chunk [chunkRecords]record
 
-// versions holds the position of the last event about the token of each record in a
-// chunk. It is apart from the records because checks do not read it. So a record
-// stays within two cache lines.
+// versions holds the position of the last event about the token of each record
+// in a chunk. It is apart from the records because checks do not read it. So a
+// record stays within two cache lines.
 type versions [chunkRecords]atomic.Uint64
 
 // records holds the records by number, in chunks that never move.

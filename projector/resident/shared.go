@@ -5,9 +5,9 @@ import (
 	"sync/atomic"
 )
 
-// shared holds values that many records share. A record holds the number of a value,
-// 0 for none. Values never change. A reader may use a value after its number was
-// reused: the garbage collector keeps it.
+// shared holds values that many records share. A record holds the number of a
+// value, 0 for none. Values never change. A reader may use a value after its
+// number was reused: the garbage collector keeps it.
 type shared[T any] struct {
 	dir atomic.Pointer[[]atomic.Pointer[T]]
 
@@ -37,8 +37,8 @@ func (s *shared[T]) at(n uint32) *T {
 	return nil
 }
 
-// use returns the number of the value with the stored form key, and adds a user. If
-// the value is new, use calls parse.
+// use returns the number of the value with the stored form key, and adds a
+// user. If the value is new, use calls parse.
 func (s *shared[T]) use(key []byte, parse func([]byte) (*T, error)) (uint32, error) {
 	if n, ok := s.byKey[string(key)]; ok {
 		s.kept[n].users++
@@ -93,8 +93,8 @@ func (s *shared[T]) drop(n uint32) {
 	s.free = append(s.free, n)
 }
 
-// cost estimates the size of a value: its stored form twice, its strings and slices,
-// and its entries here.
+// cost estimates the size of a value: its stored form twice, its strings and
+// slices, and its entries here.
 func (*shared[T]) cost(key string) int64 { return 200 + 4*int64(len(key)) }
 
 // numbers returns the numbers in use. Only tests call it.

@@ -2,16 +2,16 @@ package resident
 
 import "sync/atomic"
 
-// shardCount is the number of hash tables. They grow one at a time. With ten million
-// secrets, the largest has 16,384 slots.
+// shardCount is the number of hash tables. They grow one at a time. With ten
+// million secrets, the largest has 16,384 slots.
 const (
 	shardCount = 1024
 	firstSlots = 16
 )
 
-// shard returns the hash table of a digest, home its home slot there, and tag the
-// part of it that is in the slot. A digest is the SHA-256 of a random secret, so its
-// bits are uniformly distributed and need no further hashing.
+// shard returns the hash table of a digest, home its home slot there, and tag
+// the part of it that is in the slot. A digest is the SHA-256 of a random
+// secret, so its bits are uniformly distributed and need no further hashing.
 func (k *key) shard() uint64 { return k[0] % shardCount }
 func (k *key) home() uint32  { return homeOf(k[1]) }
 func (k *key) tag() uint32   { return uint32(k[1] >> (64 - tagBits) << tagShift) }
@@ -19,10 +19,10 @@ func (k *key) tag() uint32   { return uint32(k[1] >> (64 - tagBits) << tagShift)
 // homeOf returns the home slot, given the second word of the digest.
 func homeOf(word uint64) uint32 { return uint32(word) }
 
-// shard is a hash table with linear probing. A slot is 0 if it is free. Otherwise it
-// holds the tag in its upper bits and the record's number plus one below. Slots are
-// small so that more of them fit into a cache. That saves more than a longer tag,
-// with which fewer wrong records would be read.
+// shard is a hash table with linear probing. A slot is 0 if it is free.
+// Otherwise it holds the tag in its upper bits and the record's number plus one
+// below. Slots are small so that more of them fit into a cache. That saves more
+// than a longer tag, with which fewer wrong records would be read.
 type shard struct {
 	slots atomic.Pointer[slots]
 	count uint32 // slots in use

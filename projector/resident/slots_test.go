@@ -2,8 +2,8 @@ package resident
 
 import "testing"
 
-// TestLastNumber checks that the highest number fits into a slot beside each tag, and that
-// the table takes no record beyond it.
+// TestLastNumber checks that the highest number fits into a slot beside each
+// tag, and that the table takes no record beyond it.
 func TestLastNumber(t *testing.T) {
 	for tag := range uint64(1 << tagBits) {
 		k := key{1: tag << (64 - tagBits)}

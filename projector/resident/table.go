@@ -18,8 +18,8 @@ const (
 	OnDisk                 // the secret is not in the table, but may be on the disk
 )
 
-// Found holds the facts that a check needs about a secret. Times are nanoseconds of
-// Unix time, 0 for none.
+// Found holds the facts that a check needs about a secret. Times are
+// nanoseconds of Unix time, 0 for none.
 type Found struct {
 	Token                   [16]byte
 	Created, Expires, Until int64
@@ -41,9 +41,9 @@ type Table struct {
 	readLabel func([]byte) (*label, error)
 
 	// The table is a seqlock. A reader takes no lock: it reads seq, then the
-	// record, and retries if seq has changed meanwhile. Readers and writers access
-	// shared memory atomically, so a read beside an update is safe but may mix two
-	// instants. Its result is not used.
+	// record, and retries if seq has changed meanwhile. Readers and writers
+	// access shared memory atomically, so a read beside an update is safe but
+	// may mix two instants. Its result is not used.
 	seq atomic.Uint64 // odd during an update
 	mu  sync.RWMutex  // held by updates, and by readers that gave up retrying
 
@@ -85,8 +85,8 @@ type Stats struct {
 	Limit   int64 // of Bytes
 }
 
-// New returns an empty table that takes up to limit bytes. Accounts do not count,
-// because the table never removes them.
+// New returns an empty table that takes up to limit bytes. Accounts do not
+// count, because the table never removes them.
 func New(limit int64, parse Parse) *Table {
 	t := &Table{limit: limit, parse: parse, readLabel: labelReader(parse.Issuer)}
 	t.accounts.init()
@@ -112,8 +112,8 @@ func (t *Table) Position() events.Position { return events.Position(t.position.L
 // maxTries is how often a reader tries before it waits for the writer.
 const maxTries = 32
 
-// Find looks up a digest. Unless the answer is [InMemory], it sets only the policy
-// and the position of f.
+// Find looks up a digest. Unless the answer is [InMemory], it sets only the
+// policy and the position of f.
 func (t *Table) Find(d *events.Digest, f *Found) Answer {
 	k := keyOf(d)
 	for range maxTries {
@@ -141,7 +141,8 @@ func keyOf(d *events.Digest) key {
 	}
 }
 
-// read may run during an update. Then it still returns, but its result is invalid.
+// read may run during an update. Then it still returns, but its result is
+// invalid.
 func (t *Table) read(k *key, f *Found) Answer {
 	f.Position = events.Position(t.position.Load())
 	f.Policy = t.policy.Load()

@@ -18,8 +18,8 @@ import (
 
 var errBad = errors.New("bad form")
 
-// forms parses the stored forms of these tests: scopes with spaces between them, and a
-// method as constraints.
+// forms parses the stored forms of these tests: scopes with spaces between
+// them, and a method as constraints.
 var forms = Parse{
 	Scopes: func(b []byte) ([]events.Scope, error) {
 		if string(b) == "bad" {
@@ -46,7 +46,8 @@ func account(n byte) *events.Account {
 	return &events.Account{ID: events.AccountIDFrom([16]byte{15: n}), Grants: []events.Scope{{Permission: "view", Type: "site", ID: "1"}}}
 }
 
-// randomSecret returns a secret with the digest n. Its other fields have few values.
+// randomSecret returns a secret with the digest n. Its other fields have few
+// values.
 func randomSecret(rng *rand.Rand, n uint64) *Secret {
 	s := &Secret{
 		Digest: digestOf(n), Token: [16]byte{byte(n), 1}, Account: [16]byte{15: byte(rng.IntN(5))},
@@ -99,8 +100,8 @@ func diff(got *Found, want *Secret) string {
 	return cmp.Diff(w, g, cmpopts.EquateEmpty())
 }
 
-// TestAgainstMap puts and replaces random secrets, and compares the table with a map. Each
-// secret is in the table as it was put last, or may be on disk.
+// TestAgainstMap puts and replaces random secrets, and compares the table with
+// a map. Each secret is in the table as it was put last, or may be on disk.
 func TestAgainstMap(t *testing.T) {
 	base := New(0, forms).Stats().Bytes
 	for name, limit := range map[string]int64{
@@ -137,7 +138,8 @@ func TestAgainstMap(t *testing.T) {
 	}
 }
 
-// putRandom puts random secrets in 40 updates, and returns the last version of each.
+// putRandom puts random secrets in 40 updates, and returns the last version of
+// each.
 func putRandom(t *testing.T, table *Table) map[uint64]*Secret {
 	t.Helper()
 	rng := seed.Rand(t)
@@ -166,8 +168,8 @@ func putRandom(t *testing.T, table *Table) map[uint64]*Secret {
 // digests is the number of digests that findAll looks up.
 const digests = 10_000
 
-// findAll looks up all secrets that were put, and as many others. It returns the number of
-// each answer, and the number of others that may be on disk.
+// findAll looks up all secrets that were put, and as many others. It returns
+// the number of each answer, and the number of others that may be on disk.
 func findAll(t *testing.T, table *Table, put map[uint64]*Secret) (answers [3]int, falsePositives int) {
 	t.Helper()
 	for n := range uint64(digests) {
@@ -194,8 +196,8 @@ func findAll(t *testing.T, table *Table, put map[uint64]*Secret) (answers [3]int
 	return answers, falsePositives
 }
 
-// consistent checks the invariants of a table: its counts, its slots and the users of
-// shared values.
+// consistent checks the invariants of a table: its counts, its slots and the
+// users of shared values.
 func consistent(t testing.TB, table *Table) {
 	t.Helper()
 	users := [3]map[uint32]uint32{{}, {}, {}}
@@ -343,8 +345,8 @@ func TestPutFails(t *testing.T) {
 	}
 }
 
-// TestNoAllocations checks that Find does not allocate. With the race detector, which
-// allocates itself, it only checks that each answer occurs.
+// TestNoAllocations checks that Find does not allocate. With the race detector,
+// which allocates itself, it only checks that each answer occurs.
 func TestNoAllocations(t *testing.T) {
 	rng := seed.Rand(t)
 	table := New(300<<10, forms)
@@ -376,7 +378,8 @@ func TestNoAllocations(t *testing.T) {
 	}
 }
 
-// TestFilter checks the rates of false positives that the documentation of filter states.
+// TestFilter checks the rates of false positives that the documentation of
+// filter states.
 func TestFilter(t *testing.T) {
 	rng := seed.Rand(t)
 	random := func() (k key) {

@@ -16,19 +16,19 @@ type Secret struct {
 	State, Flags            uint8 // the table uses the highest flag itself
 	// Ended is true if the secret is invalid forever.
 	Ended bool
-	// App is the label. Scopes and Constraints are stored forms for [Parse]; empty
-	// constraints mean none. Put does not keep these slices.
+	// App is the label. Scopes and Constraints are stored forms for [Parse];
+	// empty constraints mean none. Put does not keep these slices.
 	App, Scopes, Constraints []byte
-	// Issuer is the account that issued the secret, in the stored form for [Parse].
-	// Empty means the token's account.
+	// Issuer is the account that issued the secret, in the stored form for
+	// [Parse]. Empty means the token's account.
 	Issuer []byte
 }
 
 // Writer changes a table.
 type Writer struct{ t *Table }
 
-// Update calls change with a writer. Readers see all its changes at once. One update
-// runs at a time.
+// Update calls change with a writer. Readers see all its changes at once. One
+// update runs at a time.
 func (t *Table) Update(change func(w Writer)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

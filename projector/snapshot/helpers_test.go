@@ -65,8 +65,8 @@ func open(t testing.TB, dir string) *projector.Projector {
 	return p
 }
 
-// newIndex returns a new index that has applied messages. It is closed at the end of
-// the test.
+// newIndex returns a new index that has applied messages. It is closed at the
+// end of the test.
 func newIndex(t testing.TB, messages []events.Message) *projector.Projector {
 	t.Helper()
 	p := open(t, t.TempDir())
@@ -88,8 +88,8 @@ func snapshotOf(t testing.TB, p *projector.Projector, s signer) []byte {
 // signedBy accepts snapshots that a key has signed.
 func signedBy(s signer) snapshot.Wanted { return snapshot.Wanted{Keys: []string{s.public}} }
 
-// installIndex installs a snapshot and opens the index. It is closed at the end of the
-// test.
+// installIndex installs a snapshot and opens the index. It is closed at the end
+// of the test.
 func installIndex(t testing.TB, raw []byte, want snapshot.Wanted) *projector.Projector {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "index")
@@ -101,8 +101,8 @@ func installIndex(t testing.TB, raw []byte, want snapshot.Wanted) *projector.Pro
 	return p
 }
 
-// checkSameIndex checks that two indexes have the same bytes, and that got agrees with the
-// reference after the rest of the log.
+// checkSameIndex checks that two indexes have the same bytes, and that got
+// agrees with the reference after the rest of the log.
 func checkSameIndex(t testing.TB, want, got *projector.Projector, run *eventstest.Run) {
 	t.Helper()
 	if !bytes.Equal(projectortest.Dump(t, want), projectortest.Dump(t, got)) {
@@ -125,8 +125,8 @@ func logger(t testing.TB) *slog.Logger {
 	return slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
-// logServer is an in-process NATS server with JetStream. The user ledger has all
-// permissions; verifier may only get snapshots; nobody may publish nothing.
+// logServer is an in-process NATS server with JetStream. The user ledger has
+// all permissions; verifier may only get snapshots; nobody may publish nothing.
 type logServer struct {
 	t      testing.TB
 	server *server.Server
@@ -212,8 +212,8 @@ func bigLog(seed uint64, n int) *eventstest.Run {
 	return &eventstest.Run{Seed: seed, Epoch: log.Epoch(), Messages: log.Messages}
 }
 
-// Environment variables of a child process, which installs a snapshot from stdin: the
-// folder, and the public key of the signature.
+// Environment variables of a child process, which installs a snapshot from
+// stdin: the folder, and the public key of the signature.
 const (
 	installDir = "SNAPSHOT_TEST_INSTALL"
 	installKey = "SNAPSHOT_TEST_KEY"

@@ -16,8 +16,8 @@ type Options struct {
 	Wanted
 	// Size is the size of the snapshot, for Progress. Zero means unknown.
 	Size int64
-	// Progress, if set, is called about every MiB with the number of bytes read, and
-	// Size.
+	// Progress, if set, is called about every MiB with the number of bytes
+	// read, and Size.
 	Progress func(done, total int64)
 	// Reserve is the disk space that must stay free, as in [projector.Config].
 	Reserve uint64
@@ -28,9 +28,9 @@ type Options struct {
 // partialMark ends the name of an unfinished folder.
 const partialMark = ".partial"
 
-// Install creates the folder dir, which must not exist, from a snapshot. Even after a
-// crash, the folder holds the whole index or does not exist. Install deletes the files
-// that a crashed Install has left.
+// Install creates the folder dir, which must not exist, from a snapshot. Even
+// after a crash, the folder holds the whole index or does not exist. Install
+// deletes the files that a crashed Install has left.
 func Install(ctx context.Context, dir string, r io.Reader, o Options) (Header, error) {
 	h, err := install(ctx, dir, r, o)
 	if err != nil {

@@ -33,8 +33,8 @@ type PublisherConfig struct {
 	// Every is the interval of checks whether a snapshot is due. Zero means a
 	// minute.
 	Every time.Duration
-	// Rate limits the writing, in bytes a second, because the object store shares
-	// a disk with the log. Zero means 16 MiB.
+	// Rate limits the writing, in bytes a second, because the object store
+	// shares a disk with the log. Zero means 16 MiB.
 	Rate int
 	// Orphans is the time after which chunks are deleted that belong to no
 	// snapshot. Another ledger may still be writing that snapshot, or may have
@@ -77,15 +77,15 @@ func (c PublisherConfig) validate() error {
 	return errors.Join(problems...)
 }
 
-// Publisher writes snapshots to the object store as the log grows, and keeps the two
-// newest. Several ledgers may each run a Publisher: the first to find a snapshot due
-// writes it.
+// Publisher writes snapshots to the object store as the log grows, and keeps
+// the two newest. Several ledgers may each run a Publisher: the first to find a
+// snapshot due writes it.
 type Publisher struct {
 	cfg   PublisherConfig
 	js    jetstream.JetStream
 	store *Store
-	// orphans maps the subjects of chunks without a snapshot to the time at which
-	// the Publisher first saw them.
+	// orphans maps the subjects of chunks without a snapshot to the time at
+	// which the Publisher first saw them.
 	orphans map[string]time.Time
 }
 
@@ -102,8 +102,8 @@ func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
 	return &Publisher{cfg: cfg, js: js, store: &Store{Conn: cfg.Conn}, orphans: map[string]time.Time{}}, nil
 }
 
-// Run writes snapshots until ctx ends, and then returns nil. It retries after errors,
-// and logs each only once in a row.
+// Run writes snapshots until ctx ends, and then returns nil. It retries after
+// errors, and logs each only once in a row.
 func (p *Publisher) Run(ctx context.Context) error {
 	tick := time.NewTicker(p.cfg.Every)
 	defer tick.Stop()
@@ -176,12 +176,12 @@ func (p *Publisher) Once(ctx context.Context) (bool, error) {
 	return true, nil
 }
 
-// chunkSize is small enough for a chunk with headers to fit into a message of the
-// embedded server.
+// chunkSize is small enough for a chunk with headers to fit into a message of
+// the embedded server.
 const chunkSize = 96 << 10
 
-// put writes a snapshot into a slot. When it is complete, it replaces the snapshot
-// there.
+// put writes a snapshot into a slot. When it is complete, it replaces the
+// snapshot there.
 func (p *Publisher) put(
 	ctx context.Context,
 	bucket jetstream.ObjectStore,
@@ -218,8 +218,8 @@ func (p *Publisher) put(
 	return info, nil
 }
 
-// throttledReader limits the bytes a second. It fills each buffer, because nats.go
-// makes each read a message.
+// throttledReader limits the bytes a second. It fills each buffer, because
+// nats.go makes each read a message.
 type throttledReader struct {
 	ctx   context.Context
 	r     io.Reader

@@ -23,11 +23,13 @@ import (
 var (
 	// ErrMalformed reports data that is no snapshot, or only a part of one.
 	ErrMalformed = errors.New("snapshot is malformed")
-	// ErrUnknown reports a snapshot in the format of another version of this program.
+	// ErrUnknown reports a snapshot in the format of another version of this
+	// program.
 	ErrUnknown = errors.New("snapshot has an unknown format")
 	// ErrUnsigned reports a snapshot that none of the accepted keys signed.
 	ErrUnsigned = errors.New("snapshot is not signed by a known ledger")
-	// ErrUnwanted reports a snapshot of another log or of a position that is too low.
+	// ErrUnwanted reports a snapshot of another log or of a position that is
+	// too low.
 	ErrUnwanted = errors.New("snapshot is unsuitable")
 )
 
@@ -80,9 +82,9 @@ func Message(sum []byte) []byte {
 	return append([]byte("tokenledger snapshot of an index, form 1\n"), sum...)
 }
 
-// Write writes a snapshot of the index at its current position. Events can be applied
-// meanwhile. sign signs with a ledger's nkey. If the index is empty, Write returns
-// [ErrUnwanted].
+// Write writes a snapshot of the index at its current position. Events can be
+// applied meanwhile. sign signs with a ledger's nkey. If the index is empty,
+// Write returns [ErrUnwanted].
 func Write(ctx context.Context, p *projector.Projector, w io.Writer, sign func([]byte) ([]byte, error)) error {
 	return write(ctx, p, w, sign, func(Header) {})
 }
@@ -155,16 +157,16 @@ func write(
 type Wanted struct {
 	// Keys are the public nkeys of the ledgers whose signatures are accepted.
 	Keys []string
-	// Epoch is the epoch of the log. Empty means any. If it is the wrong one, the
-	// log does not hold the anchor.
+	// Epoch is the epoch of the log. Empty means any. If it is the wrong one,
+	// the log does not hold the anchor.
 	Epoch string
 	// AtLeast is the lowest accepted position.
 	AtLeast events.Position
 }
 
-// Read reads a whole snapshot. It calls begin with the header and record with each
-// record. These data are not verified until Read has returned nil. Read ends early if
-// begin or record returns an error.
+// Read reads a whole snapshot. It calls begin with the header and record with
+// each record. These data are not verified until Read has returned nil. Read
+// ends early if begin or record returns an error.
 func Read(r io.Reader, want Wanted, begin func(Header) error, record func(key, value []byte) error) error {
 	in := &hashReader{r: bufio.NewReaderSize(r, 64<<10), sum: sha256.New()}
 	h, err := readHeader(in)
@@ -307,7 +309,8 @@ func (s *hashReader) bytes(into []byte, n int) ([]byte, error) {
 	return into, nil
 }
 
-// end verifies the hash and the signature behind the records. Nothing may follow.
+// end verifies the hash and the signature behind the records. Nothing may
+// follow.
 func (s *hashReader) end(keys []string) error {
 	sum := s.sum.Sum(nil)
 	var trailer [sha256.Size + signatureSize]byte

@@ -88,8 +88,8 @@ func TestBig(t *testing.T) {
 	}
 }
 
-// TestWriteWhileApplying writes snapshots while events are applied. Each must be of one
-// position.
+// TestWriteWhileApplying writes snapshots while events are applied. Each must
+// be of one position.
 func TestWriteWhileApplying(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -289,7 +289,8 @@ func badSignatures(t *testing.T, raw []byte, key signer) []badSnapshot {
 	}
 }
 
-// TestRefused installs snapshots that Install must refuse. It must not leave any files.
+// TestRefused installs snapshots that Install must refuse. It must not leave
+// any files.
 func TestRefused(t *testing.T) {
 	t.Parallel()
 	key := newSigner(t)
@@ -328,7 +329,8 @@ func checkRefused(t *testing.T, raw []byte, why error, want snapshot.Wanted) {
 	}
 }
 
-// TestTruncatedAndFlipped truncates a snapshot and flips bits, at random places.
+// TestTruncatedAndFlipped truncates a snapshot and flips bits, at random
+// places.
 func TestTruncatedAndFlipped(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -375,7 +377,8 @@ func TestTruncatedAndFlipped(t *testing.T) {
 	}
 }
 
-// TestInstallErrors checks that a failed Install leaves existing files, and no others.
+// TestInstallErrors checks that a failed Install leaves existing files, and no
+// others.
 func TestInstallErrors(t *testing.T) {
 	t.Parallel()
 	key := newSigner(t)
@@ -398,8 +401,8 @@ func TestInstallErrors(t *testing.T) {
 	}
 }
 
-// TestInstallCrashes kills processes during Install. Each must leave the whole index, or
-// files that the next Install deletes.
+// TestInstallCrashes kills processes during Install. Each must leave the whole
+// index, or files that the next Install deletes.
 func TestInstallCrashes(t *testing.T) {
 	t.Parallel()
 	seed, rng := seed.NewRand(t)
@@ -421,7 +424,8 @@ func TestInstallCrashes(t *testing.T) {
 	matches := func(name string) func() bool {
 		return func() bool { files, _ := filepath.Glob(filepath.Join(parent, name)); return len(files) > 0 }
 	}
-	// At once; after the first table; when the index is read back; after the rename.
+	// At once; after the first table; when the index is read back; after the
+	// rename.
 	stages := []func() bool{nil, matches("*/*.sst"), matches("*/00002.mem"), matches("index")}
 	for round := range rounds {
 		at := len(raw) // most processes receive the whole snapshot
@@ -452,8 +456,9 @@ func TestInstallCrashes(t *testing.T) {
 	}
 }
 
-// installAndKill starts a process that installs a snapshot, and sends it the first bytes.
-// When the process has read them, and stage returns true, it kills the process.
+// installAndKill starts a process that installs a snapshot, and sends it the
+// first bytes. When the process has read them, and stage returns true, it kills
+// the process.
 func installAndKill(t *testing.T, self, dir string, key signer, raw []byte, at int, stage func() bool) {
 	t.Helper()
 	cmd := exec.Command(self)

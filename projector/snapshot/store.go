@@ -29,8 +29,8 @@ const (
 	metaSubject  = "$O." + Bucket + ".M."
 )
 
-// slots are the names of the objects. A new snapshot replaces the older of the two,
-// so nodes can still read the newer.
+// slots are the names of the objects. A new snapshot replaces the older of the
+// two, so nodes can still read the newer.
 var slots = [...]string{"index-a", "index-b"}
 
 // Keys of an object's metadata.
@@ -61,15 +61,16 @@ type Info struct {
 
 // Source provides snapshots.
 type Source interface {
-	// Latest describes the newest snapshot. It returns [ErrNone] if there is none.
+	// Latest describes the newest snapshot. It returns [ErrNone] if there is
+	// none.
 	Latest(ctx context.Context) (Info, error)
 	// Fetch writes a snapshot to w. It returns [ErrGone] if the snapshot was
 	// replaced. Before any error, it may have written a part.
 	Fetch(ctx context.Context, i Info, w io.Writer) error
 }
 
-// Store reads the object store with direct gets. It needs only the permissions to
-// publish to $JS.API.DIRECT.GET.OBJ_SNAPSHOTS and to subscribe to an inbox.
+// Store reads the object store with direct gets. It needs only the permissions
+// to publish to $JS.API.DIRECT.GET.OBJ_SNAPSHOTS and to subscribe to an inbox.
 type Store struct {
 	// Conn is a connection to the object store's account. Required.
 	Conn *nats.Conn
@@ -188,8 +189,8 @@ const (
 	fetchBytes  = 4 << 20
 )
 
-// Fetch implements [Source]. It requests several chunks at a time, accepts them only
-// in order and without gaps, and verifies number, size and SHA-256.
+// Fetch implements [Source]. It requests several chunks at a time, accepts them
+// only in order and without gaps, and verifies number, size and SHA-256.
 func (s *Store) Fetch(ctx context.Context, i Info, w io.Writer) error {
 	f := &fetch{s: s, info: i, subject: chunkSubject + i.NUID, w: w}
 	if err := f.run(ctx); err != nil {
@@ -246,8 +247,8 @@ var errRetry = errors.New("retry")
 
 func retry(err error) error { return fmt.Errorf("%w: %w", errRetry, err) }
 
-// some requests the next chunks and writes those that arrive. It returns errRetry if
-// the error may be temporary.
+// some requests the next chunks and writes those that arrive. It returns
+// errRetry if the error may be temporary.
 func (f *fetch) some(ctx context.Context) error {
 	request, err := json.Marshal(map[string]any{
 		"seq": f.next, "next_by_subj": f.subject, "batch": fetchChunks, "max_bytes": fetchBytes,
@@ -333,10 +334,12 @@ func (f *fetch) ended(status, description string) error {
 	return fmt.Errorf("object store answered %.40q %.80q", status, description)
 }
 
-// isMessage reports whether m is a stored message and not a status of the server.
+// isMessage reports whether m is a stored message and not a status of the
+// server.
 func isMessage(m *nats.Msg) bool { return len(m.Header["Nats-Stream"]) > 0 }
 
-// stored returns an error unless m is a message of the object store with the subject.
+// stored returns an error unless m is a message of the object store with the
+// subject.
 func stored(m *nats.Msg, subject string) error {
 	if stream, on := last(m, "Nats-Stream"), last(m, "Nats-Subject"); stream != StreamName || on != subject {
 		return fmt.Errorf("%w: got a message of stream %.40q on %.80q", ErrDamaged, stream, on)
@@ -344,8 +347,8 @@ func stored(m *nats.Msg, subject string) error {
 	return nil
 }
 
-// last returns the last value of a header. The server's own values follow those of
-// the stored message.
+// last returns the last value of a header. The server's own values follow those
+// of the stored message.
 func last(m *nats.Msg, key string) string {
 	v := m.Header[key]
 	if len(v) == 0 {
@@ -354,8 +357,8 @@ func last(m *nats.Msg, key string) string {
 	return v[len(v)-1]
 }
 
-// InstallLatest installs the newest snapshot in the folder dir, which must not exist.
-// It retries twice if the snapshot is replaced meanwhile.
+// InstallLatest installs the newest snapshot in the folder dir, which must not
+// exist. It retries twice if the snapshot is replaced meanwhile.
 func InstallLatest(ctx context.Context, from Source, dir string, o Options) (Header, error) {
 	var problem error
 	for range 3 {

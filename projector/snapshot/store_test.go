@@ -68,8 +68,8 @@ func (b *logServer) latest(from snapshot.Source) snapshot.Info {
 	return i
 }
 
-// TestPublishAndInstall publishes an index of many chunks, and installs it with the
-// permissions of a verifier.
+// TestPublishAndInstall publishes an index of many chunks, and installs it with
+// the permissions of a verifier.
 func TestPublishAndInstall(t *testing.T) {
 	t.Parallel()
 	b, key := newLogServer(t), newSigner(t)
@@ -113,8 +113,8 @@ func TestPublishAndInstall(t *testing.T) {
 	}
 }
 
-// TestUnsuitableSnapshots looks for snapshots of another epoch, a higher position, another
-// signer, and without permissions.
+// TestUnsuitableSnapshots looks for snapshots of another epoch, a higher
+// position, another signer, and without permissions.
 func TestUnsuitableSnapshots(t *testing.T) {
 	t.Parallel()
 	b, key := newLogServer(t), newSigner(t)
@@ -311,7 +311,8 @@ func TestWrongInfo(t *testing.T) {
 	}
 }
 
-// TestWrongChunks deletes a chunk in the middle, and then adds another one at the end.
+// TestWrongChunks deletes a chunk in the middle, and then adds another one at
+// the end.
 func TestWrongChunks(t *testing.T) {
 	t.Parallel()
 	d := newDamagedStore(t)
@@ -336,8 +337,8 @@ func TestWrongChunks(t *testing.T) {
 	d.checkRefused(t, "wrong chunk", d.info)
 }
 
-// TestWrongDescriptions replaces a description by invalid ones, which the next snapshot
-// repairs, and deletes it.
+// TestWrongDescriptions replaces a description by invalid ones, which the next
+// snapshot repairs, and deletes it.
 func TestWrongDescriptions(t *testing.T) {
 	t.Parallel()
 	d := newDamagedStore(t)
@@ -365,7 +366,8 @@ func TestWrongDescriptions(t *testing.T) {
 	}
 }
 
-// TestOrphansAreDeleted leaves chunks behind, as a ledger that crashes while it publishes.
+// TestOrphansAreDeleted leaves chunks behind, as a ledger that crashes while it
+// publishes.
 func TestOrphansAreDeleted(t *testing.T) {
 	t.Parallel()
 	b, key := newLogServer(t), newSigner(t)
