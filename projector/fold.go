@@ -132,7 +132,9 @@ func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, pos eve
 		if err != nil {
 			return err
 		}
-		t.Secrets = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Format: c.Secret.Format, IssuedBy: issuer}}
+		t.Secrets = []events.SecretSlot{
+			{Digest: c.Secret.Digest, Since: e.Time, Format: c.Secret.Format, IssuedBy: issuer},
+		}
 		s.digests[c.Secret.Digest] = true
 	}
 	s.tokens[id] = st
