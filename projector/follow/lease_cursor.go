@@ -252,7 +252,7 @@ func (r *leaseCursor) onTail(ctx context.Context, m *nats.Msg) error {
 }
 
 func (r *leaseCursor) onFetched(ctx context.Context, now time.Time, f *fetch) error {
-	if f.failure == nil {
+	if f.failure == nil && r.reach == unreachable {
 		r.found(ctx)
 	}
 	if r.state == leasesSeeking {

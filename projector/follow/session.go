@@ -220,7 +220,7 @@ func (s *session) onReply(ctx context.Context, now time.Time, m *nats.Msg) error
 	}
 	f.deadline = now.Add(s.cfg.Timeout)
 	ended, err := f.take(s.stream, m)
-	if err != nil || !ended {
+	if err != nil || !ended || !s.sameConnection(ctx) {
 		return err
 	}
 	return s.finish(ctx, now)
