@@ -18,33 +18,33 @@ import (
 	"github.com/tokenledger/tokenledger/projector/replica"
 )
 
-// A ledger of a replicated log waits here until it may take part, and until the
-// log is there. Package genesis decides; this is what it decides on: the
-// connection, the store, and the time.
+// This file makes a ledger of a replicated log wait until it may take part, and
+// until the log exists. Package genesis decides. This file provides the
+// connection, the store and the clock.
 
 const (
-	// askEvery is how often a ledger that waits asks for the log, and for the other
-	// ledgers.
+	// askEvery is the time between two questions of a waiting ledger to the log
+	// and to the other ledgers.
 	askEvery = 500 * time.Millisecond
-	// sayEvery is how often a ledger logs what it waits for.
+	// sayEvery is the time between two log lines about the wait.
 	sayEvery = 5 * time.Second
-	// goneAfter is how long a known log has to be missing, as a leader says, before
-	// it counts as gone: servers that have just formed a cluster may not have read
-	// all of their stores.
+	// goneAfter is how long a leader must report a known log as missing before it
+	// counts as gone: the servers of a new cluster may still be reading their
+	// stores.
 	goneAfter = 10 * time.Second
 	// wholeWithin is how long a ledger waits for its own copy to be whole.
 	wholeWithin = time.Minute
 	// missedFor is how long a ledger with a whole copy waits for ledgers that do
-	// not answer, before it takes part without knowing what they have.
+	// not answer. Then it takes part without knowing their copies.
 	missedFor = 3 * time.Second
-	// settledWithin is how long it waits for an answering majority to have a leader
-	// and to agree. The server elects within 4 to 9 seconds.
+	// settledWithin is how long it waits for an answering majority to elect a
+	// leader and to agree. The server elects within 4 to 9 seconds.
 	settledWithin = 20 * time.Second
 )
 
-// awaitStream opens the stream of a log that other ledgers keep too, and creates it
-// if all ledgers agree that there was none. It waits for a majority of the log's
-// servers without limit.
+// awaitStream opens the stream of a replicated log. It creates the stream if all
+// ledgers agree that there was none. It waits for a majority of the log's servers
+// without limit.
 func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 	js, err := jetstream.New(n.conn)
 	if err != nil {
@@ -53,7 +53,7 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 	if !n.cfg.replicated() {
 		return embedded.OpenStream(ctx, js)
 	}
-	if n.answering, err = genesis.Answer(n.conn, n.began); err != nil {
+	if n.answering, err = genesis.Answer(n.conn, n.logState); err != nil {
 		return embedded.StreamInfo{}, err
 	}
 	if n.server != nil && n.server.held() {
@@ -61,7 +61,7 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 			return embedded.StreamInfo{}, err
 		}
 	}
-	w := waiting{n: n, js: js, said: time.Now(), began: time.Now()}
+	w := logWaiter{n: n, js: js, logged: time.Now(), began: time.Now()}
 	for n.server != nil && n.server.held() {
 		if err := w.join(ctx); err != nil {
 			return embedded.StreamInfo{}, err
@@ -70,7 +70,7 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 			return embedded.StreamInfo{}, ctx.Err()
 		}
 	}
-	w.wrong, w.why = time.Time{}, nil
+	w.wrongSince, w.wrong = time.Time{}, nil
 	for {
 		info, done, err := w.once(ctx)
 		if done || err != nil {
@@ -82,24 +82,25 @@ func (n *Node) awaitStream(ctx context.Context) (embedded.StreamInfo, error) {
 	}
 }
 
-// waiting is the state of a ledger that waits for its log.
-type waiting struct {
-	n     *Node
-	js    jetstream.JetStream
-	said  time.Time
-	wrong time.Time // since when the log is not as it was known; zero while it is, or nothing is known
-	why   error     // what was last found wrong
+// logWaiter is the state of a ledger that waits for its log.
+type logWaiter struct {
+	n      *Node
+	js     jetstream.JetStream
+	logged time.Time // time of the last log line
 
-	opened time.Time // when the log first was as it has to be
+	wrongSince time.Time // since when the log is not the known one; zero if it is, or if none is known
+	wrong      error     // the latest reason
 
-	began     time.Time // when it began to ask the others
+	opened time.Time // when the log was first found good
+
+	began     time.Time // when the ledger began to ask the others
 	agreement genesis.Agreement
 }
 
-// join opens this ledger's store once that loses nothing.
-func (w *waiting) join(ctx context.Context) error {
+// join opens this ledger's store as soon as that cannot lose an event.
+func (w *logWaiter) join(ctx context.Context) error {
 	n := w.n
-	own, ok, err := n.began()
+	own, ok, err := n.logState()
 	if err != nil || !ok {
 		return err
 	}
@@ -115,7 +116,7 @@ func (w *waiting) join(ctx context.Context) error {
 	if store, _ := n.server.stored(); store {
 		open = open || w.mayOpen(answers, why)
 	} else if open, err = w.mayFill(answers, settled, why); open {
-		n.copy.set(ledger.CopyRefilling, embedded.Copy{}, "it is filled from the other ledgers")
+		n.copy.set(ledger.CopyRefilling, embedded.Copy{}, "it is being filled from the other ledgers")
 	}
 	if err != nil || !open {
 		return err
@@ -123,11 +124,11 @@ func (w *waiting) join(ctx context.Context) error {
 	return n.server.openStore(ctx)
 }
 
-// mayOpen reports whether this ledger takes part with a copy that is whole though
-// it is not known whether the others have all that this one has acknowledged: a
-// copy from an earlier time looks whole too. It waits for that only while the
-// others can tell and the log can go on without it.
-func (w *waiting) mayOpen(answers map[string]genesis.Report, why string) bool {
+// mayOpen reports whether this ledger takes part with its whole copy before it is
+// known whether the others have every event that this one has acknowledged. An
+// older copy looks whole too. The ledger waits for that only while the others can
+// answer and the log can work without this ledger.
+func (w *logWaiter) mayOpen(answers map[string]genesis.Report, why string) bool {
 	n, open := w.n, 0
 	for name, a := range answers {
 		if name != n.name && a.Open {
@@ -145,48 +146,34 @@ func (w *waiting) mayOpen(answers map[string]genesis.Report, why string) bool {
 	case len(missing) > 0 && waited < missedFor:
 		return false
 	case len(missing) > 0:
-		n.log.Warn(
-			"ledgers are missing; this one takes part with its own copy of the log",
-			"missing",
-			strings.Join(missing, ","),
-		)
+		n.log.Warn("ledgers are missing; this one takes part with its own copy of the log",
+			"missing", strings.Join(missing, ","))
 	}
 	return true
 }
 
 // mayFill reports whether this ledger opens its empty store. See
 // [genesis.DecideFill].
-func (w *waiting) mayFill(answers map[string]genesis.Report, settled bool, why string) (bool, error) {
+func (w *logWaiter) mayFill(answers map[string]genesis.Report, settled bool, why string) (bool, error) {
 	n := w.n
 	d := genesis.DecideFill(answers, n.ledgers(), settled)
 	switch d.Kind {
 	case genesis.Fill:
-		w.wrong, w.why = time.Time{}, nil
-		n.log.Info(
-			"this ledger's store is empty, and most ledgers have the log: copying theirs",
-			"from",
-			strings.Join(d.From, ","),
-		)
+		w.wrongSince, w.wrong = time.Time{}, nil
+		n.log.Info("this ledger's store is empty, and most ledgers have the log: copying theirs",
+			"from", strings.Join(d.From, ","))
 		return true, nil
 	case genesis.WaitForAgreement:
-		w.wrong, w.why = time.Time{}, nil
-		w.say(
-			"waiting until the other ledgers have all that this one can have acknowledged",
-			"to",
-			"get a copy",
-			"why",
-			why,
-		)
+		w.wrongSince, w.wrong = time.Time{}, nil
+		w.say("waiting until the other ledgers have all that this one can have acknowledged",
+			"to", "get a copy", "why", why)
 		return false, nil
 	case genesis.WaitForLedgers:
-		if w.why != nil && time.Since(w.wrong) >= goneAfter {
-			return false, w.why // a ledger that is missing now has refused
+		if w.wrong != nil && time.Since(w.wrongSince) >= goneAfter {
+			return false, w.wrong // a ledger that is missing now has refused
 		}
-		w.say(
-			"waiting for all ledgers, to create the log or to get a copy of it",
-			"missing",
-			strings.Join(d.Missing, ","),
-		)
+		w.say("waiting for all ledgers, to create the log or to get a copy of it",
+			"missing", strings.Join(d.Missing, ","))
 		return false, nil
 	case genesis.Gone:
 		return false, w.lasting(d.Err)
@@ -194,11 +181,11 @@ func (w *waiting) mayFill(answers map[string]genesis.Report, settled bool, why s
 	return true, nil
 }
 
-// once tries to open the log, and to begin it. An error is one that waiting
-// does not mend.
-func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
+// once tries to open the log, or to create it. It returns an error if waiting
+// does not help.
+func (w *logWaiter) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 	n := w.n
-	// Without a leader there is nobody to answer.
+	// Without a leader there is no answer.
 	ask, cancelAsk := context.WithTimeout(ctx, time.Second)
 	defer cancelAsk()
 	info, err := embedded.OpenStream(ask, w.js)
@@ -218,14 +205,14 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 	case errors.Is(err, embedded.ErrDamaged):
 		return info, false, w.damaged(err)
 	case errors.Is(err, errLeasesGone):
-		return info, false, nil // it was said
+		return info, false, nil // it was logged
 	case !errors.Is(err, embedded.ErrNoStream):
-		w.wrong = time.Time{}
+		w.wrongSince = time.Time{}
 		w.say("the log does not answer: a majority of its servers is needed", "err", err)
 		return info, false, nil
 	}
 
-	own, known, err := n.began()
+	own, known, err := n.logState()
 	if err != nil || !known {
 		return info, false, err
 	}
@@ -242,7 +229,7 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 	if d.Kind == genesis.Gone {
 		return info, false, w.lasting(d.Err)
 	}
-	w.wrong = time.Time{}
+	w.wrongSince = time.Time{}
 	switch d.Kind {
 	case genesis.WaitForLedgers:
 		w.say("waiting for all ledgers, to create the log", "missing", strings.Join(d.Missing, ","))
@@ -257,20 +244,20 @@ func (w *waiting) once(ctx context.Context) (embedded.StreamInfo, bool, error) {
 			return info, false, err
 		}
 	}
-	n.log.Info("beginning the log", "epoch", own.Epoch, "replicas", n.cfg.replicas())
-	// A creation that timed out may still happen; then the next try opens it.
+	n.log.Info("creating the log", "epoch", own.Epoch, "replicas", n.cfg.replicas())
+	// A creation that timed out may still succeed; then the next try opens it.
 	if err := n.createStream(step, w.js, own.Epoch); err != nil {
-		w.say("the log cannot be begun yet", "err", err)
+		w.say("the log cannot be created yet", "err", err)
 	}
 	return info, false, nil
 }
 
-// damaged deals with a log that lacks positions. Its leader speaks of its own
-// copy. If that is another ledger's, this one waits: that ledger finds its damage
-// itself, or an operator who reads the message stops it.
-func (w *waiting) damaged(err error) error {
+// damaged handles a log that lacks positions. The leader reports its own copy. If
+// another ledger leads, this one waits: the other ledger finds its damage itself,
+// or an operator reads the message and stops it.
+func (w *logWaiter) damaged(err error) error {
 	if w.n.othersDamage(err) {
-		w.wrong = time.Time{}
+		w.wrongSince = time.Time{}
 		w.say("another ledger's copy of the log is damaged, and it leads", "err", err)
 		return nil
 	}
@@ -280,18 +267,17 @@ func (w *waiting) damaged(err error) error {
 	return err
 }
 
-// othersDamage reports whether an error says that the copy of another ledger is
-// damaged, while this one has one of its own.
+// othersDamage reports whether an error is about the damaged copy of another
+// ledger, while this one has its own copy.
 func (n *Node) othersDamage(err error) bool {
 	var damage *embedded.DamageError
 	return errors.As(err, &damage) && n.server != nil && damage.Ledger != "" && damage.Ledger != n.name
 }
 
-// whole reports whether this ledger's own copy of the log is. One that is ready
-// makes up for another one that is stopped: whoever restarts ledgers one after
-// the other has to wait for that only. It is not waited for without end, because
-// the log itself is there.
-func (w *waiting) whole(ctx context.Context) bool {
+// whole reports whether this ledger's own copy of the log is whole. A ledger that
+// is ready can replace one that is stopped, so a rolling restart has to wait only
+// until each ledger is ready. The wait is limited, because the log itself works.
+func (w *logWaiter) whole(ctx context.Context) bool {
 	if w.n.server == nil {
 		return true
 	}
@@ -305,7 +291,7 @@ func (w *waiting) whole(ctx context.Context) bool {
 	case err == nil && current:
 		return true
 	case w.n.copy.refilling():
-		// What it holds is not a copy yet.
+		// The store does not hold a copy yet.
 	case time.Since(w.opened) > wholeWithin:
 		w.n.log.Warn("this ledger's copy of the log is not whole yet; stop no other ledger before it is", "err", err)
 		return true
@@ -314,8 +300,8 @@ func (w *waiting) whole(ctx context.Context) bool {
 	return false
 }
 
-// filled reports whether a copy that began empty is whole now, and says so.
-func (w *waiting) filled(ctx context.Context) bool {
+// filled reports whether a copy that was empty at first is whole now.
+func (w *logWaiter) filled(ctx context.Context) bool {
 	n, server := w.n, w.n.server.current()
 	if server == nil {
 		return false
@@ -333,10 +319,10 @@ func (w *waiting) filled(ctx context.Context) bool {
 	return true
 }
 
-// adopt checks that the log is the one that was known here, or notes it where
-// none was.
-func (w *waiting) adopt(ctx context.Context, info embedded.StreamInfo) error {
-	own, known, err := w.n.began()
+// adopt checks that the log is the one known here. If none was known, it notes
+// this one.
+func (w *logWaiter) adopt(ctx context.Context, info embedded.StreamInfo) error {
+	own, known, err := w.n.logState()
 	switch {
 	case err != nil:
 		return err
@@ -349,32 +335,32 @@ func (w *waiting) adopt(ctx context.Context, info embedded.StreamInfo) error {
 		return err
 	}
 	if own.Beginning {
-		return nil // it is noted when the first token is in the log
+		return nil // noted once the first token is in the log
 	}
 	return w.n.dir.WriteNote(datadir.LogNote{Epoch: info.Epoch})
 }
 
-// lasting returns err once it has held for a while, nil before.
-func (w *waiting) lasting(err error) error {
-	if w.wrong.IsZero() {
-		w.wrong = time.Now()
+// lasting returns err once it has lasted for goneAfter, and nil before.
+func (w *logWaiter) lasting(err error) error {
+	if w.wrongSince.IsZero() {
+		w.wrongSince = time.Now()
 	}
-	w.why = err
-	if time.Since(w.wrong) < goneAfter {
+	w.wrong = err
+	if time.Since(w.wrongSince) < goneAfter {
 		return nil
 	}
 	return err
 }
 
-// say tells what is waited for, now and then.
-func (w *waiting) say(text string, args ...any) {
-	if time.Since(w.said) >= sayEvery {
-		w.said = time.Now()
+// say logs the reason of the wait every sayEvery.
+func (w *logWaiter) say(text string, args ...any) {
+	if time.Since(w.logged) >= sayEvery {
+		w.logged = time.Now()
 		w.n.log.Info(text, args...)
 	}
 }
 
-// ledgers are the names of all ledgers, sorted. Without a list of members this
+// ledgers returns the sorted names of all ledgers. Without a list of members this
 // is the only one.
 func (n *Node) ledgers() []string {
 	if n.creds == nil {
@@ -383,10 +369,11 @@ func (n *Node) ledgers() []string {
 	return n.creds.Members.Ledgers()
 }
 
-// began returns what was begun here. While this ledger's copy is being checked,
-// it is not known whether it has one. While the index is not open, it is not
-// known whether it holds events of a log that ledger.json does not name.
-func (n *Node) began() (report genesis.Report, known bool, err error) {
+// logState returns what this ledger knows of the log. It is unknown whether the
+// ledger has a copy while the copy is being checked. It is unknown whether the
+// index holds events of a log that ledger.json does not name while the index is
+// not open.
+func (n *Node) logState() (report genesis.Report, known bool, err error) {
 	report.Name = n.name
 	if n.server != nil {
 		held := n.server.held()

@@ -7,9 +7,10 @@ import (
 	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
-// TestOthersDamage: an error about another ledger's copy ends no ledger whose
-// copy is whole.
+// TestOthersDamage: an error about another ledger's copy does not stop a ledger
+// with a whole copy.
 func TestOthersDamage(t *testing.T) {
+	t.Parallel()
 	keeps := &Node{name: "l1", logParts: logParts{server: &logServer{}}}
 	reads := &Node{name: "l1"}
 	for _, tt := range []struct {
@@ -29,9 +30,10 @@ func TestOthersDamage(t *testing.T) {
 	}
 }
 
-// TestBeganWhileChecking: a ledger that is reading its copy does not say that it
-// has none.
-func TestBeganWhileChecking(t *testing.T) {
+// TestLogStateWhileChecking: a ledger that is checking its copy does not report
+// that it has none.
+func TestLogStateWhileChecking(t *testing.T) {
+	t.Parallel()
 	server := &logServer{cfg: embedded.Config{Cluster: &embedded.Cluster{Hold: true}}}
 	data, err := datadir.Open(t.TempDir())
 	if err != nil {
@@ -42,12 +44,12 @@ func TestBeganWhileChecking(t *testing.T) {
 	if err := n.dir.WriteNote(datadir.LogNote{Epoch: "epoch"}); err != nil {
 		t.Fatal(err)
 	}
-	if r, known, err := n.began(); known || err != nil {
+	if r, known, err := n.logState(); known || err != nil {
 		t.Errorf("before the check: %+v, %v, %v", r, known, err)
 	}
 	for _, store := range []bool{true, false} {
 		server.checked(store)
-		if r, known, err := n.began(); !known || err != nil || r.Empty == store || r.Epoch != "epoch" {
+		if r, known, err := n.logState(); !known || err != nil || r.Empty == store || r.Epoch != "epoch" {
 			t.Errorf("with a whole copy %v: %+v, %v, %v", store, r, known, err)
 		}
 	}

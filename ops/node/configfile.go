@@ -18,25 +18,24 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// File is what a configuration file says: values for flags, by the flags' names
-// with _ for -, and what has no flag.
+// File is the content of a configuration file: values of flags, by the flags'
+// names, and settings that have no flag.
 type File struct {
 	Flags          map[string]string
 	Policies       map[string]proxy.Policy
 	TrustedProxies []netip.Prefix
-	// Stale: permission -> how long past its lease the node goes on to answer
-	// for it.
+	// Stale: permission -> how long after the end of its lease the node still
+	// answers for it.
 	Stale map[string]time.Duration
-	// Model is the permission model that is described there, nil where there is
-	// none. A built-in one that is named there is among the flags.
+	// Model is the permission model that the file defines, or nil. The name of a
+	// built-in model is among the flags.
 	Model *events.Model
 }
 
-// ReadFile reads a configuration file in YAML. Keys that are neither in flags
-// nor known otherwise are errors: a misspelt one would leave a default in force
-// without a word.
+// ReadFile reads a configuration file in YAML. Unknown keys are errors: with a
+// misspelt key the default would silently apply.
 func ReadFile(path string, flags []string) (File, error) {
-	k := koanf.New("/") // no key is split: names of parameters may hold dots
+	k := koanf.New("/") // so that keys with dots are not split
 	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
 		return File{}, fmt.Errorf("configuration file %s: %w", path, err)
 	}
@@ -80,27 +79,24 @@ func ReadFile(path string, flags []string) (File, error) {
 				bad("%s: want text, a number, or a list of them", key)
 			}
 			if _, twice := f.Flags[name]; twice {
-				bad("%s stands there twice, with _ and with -", name)
+				bad("%s is set twice, with _ and with -", name)
 			}
 			f.Flags[name] = value
 		default:
-			bad(
-				"%s is not known; known are %s, policies, stale and trusted_proxies",
-				events.Quote(key),
-				strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"),
-			)
+			bad("%s is not known; known are %s, policies, stale and trusted_proxies",
+				events.Quote(key), strings.ReplaceAll(strings.Join(flags, ", "), "-", "_"))
 		}
 	}
 	return f, errors.Join(problems...)
 }
 
-// isMap reports whether something is described, and not just named.
+// isMap reports whether a value is a map, and not just a name.
 func isMap(v any) bool {
 	_, ok := v.(map[string]any)
 	return ok
 }
 
-// describedModel reads the description of a permission model.
+// describedModel reads the definition of a permission model.
 func describedModel(v any) (*events.Model, error) {
 	var spec events.ModelSpec
 	if err := strictly(v, &spec); err != nil {
@@ -127,8 +123,8 @@ func staleTimes(v any) (map[string]time.Duration, error) {
 	return out, nil
 }
 
-// flagValue returns what a flag would be given, a list's entries with commas
-// between them.
+// flagValue returns the text of a value for a flag. The entries of a list are
+// joined by commas.
 func flagValue(v any) (string, bool) {
 	switch v := v.(type) {
 	case string, bool, int, int64, uint64, float64:
@@ -147,7 +143,7 @@ func flagValue(v any) (string, bool) {
 	return "", false
 }
 
-// strictly decodes what a YAML file holds and refuses names that are not known.
+// strictly decodes a YAML value and refuses unknown names.
 func strictly(from, into any) error {
 	d, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{Result: into, ErrorUnused: true, TagName: "koanf"})
 	if err != nil {

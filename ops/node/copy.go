@@ -13,22 +13,22 @@ import (
 	"github.com/tokenledger/tokenledger/ops/datadir"
 )
 
-// A ledger that keeps the log with others reads its own copy before its server
-// may open it. A damaged copy is quarantined, and the ledger gets a new one from
-// the others, as one with an empty disk does. See 0014.
+// A ledger of a replicated log reads its own copy before its server may open it.
+// A damaged copy is quarantined, and the ledger gets a new one from the others, as
+// a ledger with an empty disk does. See ops/design/0014-damaged-copies.md.
 
-// DefaultScrub is how often a ledger reads its own copy of the log through.
+// DefaultScrub is the default time between two scrubs, see [Config.Scrub].
 const DefaultScrub = time.Hour
 
-// logCopy is what is known of this node's own copy of the log.
+// logCopy is the state of this node's own copy of the log.
 type logCopy struct {
 	mu    sync.Mutex
 	kept  bool           // guarded by mu; the node keeps a copy
 	now   ledger.LogCopy // guarded by mu
-	fresh bool           // guarded by mu; it began empty, or in quarantine
+	fresh bool           // guarded by mu; it was empty or quarantined at the start
 }
 
-// set changes the state, and what is known of the positions.
+// set changes the state and the positions.
 func (c *logCopy) set(state ledger.CopyState, have embedded.Copy, why string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -36,7 +36,7 @@ func (c *logCopy) set(state ledger.CopyState, have embedded.Copy, why string) {
 	c.now = ledger.LogCopy{State: state, First: have.First, Last: have.Last, Why: why}
 }
 
-// report returns what nodes are told, nil if the node keeps no copy.
+// report returns the state for other nodes, or nil if the node keeps no copy.
 func (c *logCopy) report() *ledger.LogCopy {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -47,7 +47,7 @@ func (c *logCopy) report() *ledger.LogCopy {
 	return &now
 }
 
-// err returns why a ledger with this copy is not ready, nil if it may be.
+// err returns why the copy keeps the ledger from being ready, or nil.
 func (c *logCopy) err() error {
 	r := c.report()
 	if r == nil || r.State == ledger.CopyWhole {
@@ -58,18 +58,18 @@ func (c *logCopy) err() error {
 
 func (c *logCopy) whole() bool { r := c.report(); return r != nil && r.State == ledger.CopyWhole }
 
-// refilling reports whether the copy began empty.
+// refilling reports whether the copy was empty at the start.
 func (c *logCopy) refilling() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.fresh
 }
 
-// checkCopy reads this ledger's copy while its server holds it closed. What is
-// damaged goes to quarantine; then the copy is empty.
+// checkCopy reads this ledger's copy while its server keeps it closed. A damaged
+// copy is quarantined, and the ledger continues with an empty one.
 func (n *Node) checkCopy(ctx context.Context) error {
 	dir := n.dir.File(datadir.Log)
-	n.copy.set(ledger.CopyChecking, embedded.Copy{}, "it is being read through")
+	n.copy.set(ledger.CopyChecking, embedded.Copy{}, "it is being checked")
 	has, err := embedded.HasStore(dir)
 	if err != nil {
 		return err
@@ -87,11 +87,8 @@ func (n *Node) checkCopy(ctx context.Context) error {
 		n.log.Error("this ledger's copy of the log is damaged; it is replaced by a copy of the other ledgers'",
 			"name", n.name, "err", err, "quarantine", to)
 		have = embedded.Copy{}
-		why := fmt.Sprintf(
-			"%v; it is in quarantine in %s, and the ledger waits for the others, to get a new one",
-			err,
-			to,
-		)
+		why := fmt.Sprintf("%v; it is in quarantine in %s, and the ledger waits for the others, to get a new one",
+			err, to)
 		n.copy.set(ledger.CopyDamaged, have, why)
 		n.copy.mu.Lock()
 		n.copy.fresh = true
@@ -114,12 +111,12 @@ func (n *Node) checkCopy(ctx context.Context) error {
 	return nil
 }
 
-// errCopyLost ends a run of a node whose copy was found damaged while it was in
-// use. The next run quarantines it.
-var errCopyLost = errors.New("the ledger starts again, to replace its copy of the log")
+// errCopyLost ends the run of a node whose copy was found damaged while it was in
+// use. The next run quarantines the copy.
+var errCopyLost = errors.New("the ledger restarts, to replace its copy of the log")
 
-// loseCopy notes that this ledger's copy is damaged. The error that it returns
-// ends the run, and with that the ledger leads no longer.
+// loseCopy notes that this ledger's copy is damaged. Its error ends the run, so
+// that the ledger no longer leads.
 func (n *Node) loseCopy(why error) error {
 	n.copy.set(ledger.CopyDamaged, embedded.Copy{}, why.Error())
 	n.log.Error("this ledger's copy of the log is damaged", "name", n.name, "err", why)
@@ -133,16 +130,16 @@ func (n *Node) loseCopy(why error) error {
 }
 
 const (
-	// lookEvery is how often the count of a ledger's own copy is looked at.
+	// lookEvery is the time between two counts of a ledger's own copy.
 	lookEvery = time.Second
-	// looksToBeSure is how many looks in a row find it wrong before it counts as
-	// damaged: the server counts while it stores.
+	// looksToBeSure is the number of wrong counts in a row after which the copy is
+	// damaged: a count may be wrong while the server stores a message.
 	looksToBeSure = 3
-	// scrubSpeed is how many bytes a second a scrub reads.
+	// scrubSpeed is the speed of a scrub in bytes a second.
 	scrubSpeed = 16 << 20
 )
 
-// watchCopy looks at the count of this ledger's own copy, until ctx ends or the
+// watchCopy counts the messages of this ledger's own copy, until ctx ends or the
 // copy is damaged.
 func (n *Node) watchCopy(ctx context.Context) error {
 	wrong := 0
@@ -155,7 +152,7 @@ func (n *Node) watchCopy(ctx context.Context) error {
 		switch {
 		case err == nil:
 			wrong = 0
-			if have.Last > 0 { // it is not known before the stream is open
+			if have.Last > 0 { // unknown before the stream is open
 				n.copy.set(ledger.CopyWhole, have, "")
 			}
 		case errors.Is(err, embedded.ErrCopyDamaged):
@@ -167,8 +164,8 @@ func (n *Node) watchCopy(ctx context.Context) error {
 	return nil
 }
 
-// scrubCopy reads this ledger's own copy through, again and again, until ctx
-// ends or the copy is damaged.
+// scrubCopy reads this ledger's whole copy every [Config.Scrub], until ctx ends or
+// the copy is damaged.
 func (n *Node) scrubCopy(ctx context.Context) error {
 	for clock.Sleep(ctx, n.cfg.Scrub) {
 		if !n.copy.whole() {
@@ -186,15 +183,14 @@ func (n *Node) scrubCopy(ctx context.Context) error {
 		case errors.Is(err, embedded.ErrCopyDamaged):
 			return n.loseCopy(err)
 		case err != nil && ctx.Err() == nil:
-			n.log.Warn("this ledger's copy of the log cannot be read through", "err", err)
+			n.log.Warn("cannot read this ledger's copy of the log", "err", err)
 		}
 	}
 	return nil
 }
 
-// Serve runs a node until ctx ends or a part fails. A ledger whose copy of the
-// log is found damaged while it runs starts again, and gets a new copy from the
-// others; one that has none does not.
+// Serve runs a node until ctx ends or a part fails. If a ledger finds its copy of
+// the log damaged while it runs, it restarts and gets a new copy from the others.
 func Serve(ctx context.Context, cfg Config) error {
 	for {
 		n, err := New(cfg)
@@ -204,6 +200,6 @@ func Serve(ctx context.Context, cfg Config) error {
 		if err = n.Run(ctx); err == nil || ctx.Err() != nil || !errors.Is(err, errCopyLost) {
 			return err
 		}
-		n.log.Warn("the ledger starts again", "err", err)
+		n.log.Warn("the ledger restarts", "err", err)
 	}
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// background is what runs until the node has answered its last request, and
-// what came of it.
+// background runs the parts that must work until the node has answered its last
+// request, and collects their errors.
 type background struct {
 	ctx  context.Context
 	stop context.CancelFunc
@@ -35,8 +35,8 @@ func newBackground(ctx context.Context) *background {
 	return b
 }
 
-// run runs a part. One that ends with an error before it is stopped is reported
-// through failed.
+// run starts a part. If the part ends with an error before it is stopped, the
+// error is sent to failed.
 func (b *background) run(what string, part func(context.Context) error) {
 	b.wg.Go(func() {
 		err := part(b.ctx)
@@ -63,8 +63,8 @@ func (b *background) end() error {
 	return errors.Join(b.errs...)
 }
 
-// keepLease begins to renew this node's lease. Every node has one that checks
-// tokens; a ledger does so to know its callers.
+// keepLease starts to renew this node's lease. Every node that checks tokens has a
+// lease. A ledger checks the tokens of its callers.
 func (n *Node) keepLease() error {
 	js, err := jetstream.New(n.conn)
 	if err != nil {
@@ -88,9 +88,9 @@ func (n *Node) keepLease() error {
 	return nil
 }
 
-// awaitLease waits for the first lease, so that a ledger that says it is ready
-// knows its callers. It does not wait for long: where there is no lease, the API
-// says so.
+// awaitLease waits for the first lease, so that a ledger that is ready can
+// authenticate its callers. The wait is short: without a lease the API returns an
+// error that says so.
 func (n *Node) awaitLease(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -98,18 +98,18 @@ func (n *Node) awaitLease(ctx context.Context) {
 	}
 }
 
-// giveUpLease tells the ledgers not to wait for this node any more. It answers
-// nothing from here on.
-func (n *Node) giveUpLease() {
+// releaseLease tells the ledgers not to wait for this node any more. After it the
+// node answers no check.
+func (n *Node) releaseLease() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	if err := n.lease.Release(ctx); err != nil {
-		// Ledgers then wait until the lease is over.
-		n.log.Warn("lease was not given up", "err", err)
+		// The ledgers then wait until the lease has expired.
+		n.log.Warn("lease was not released", "err", err)
 	}
 }
 
-// keepBarriers begins to write barriers, as every ledger does.
+// keepBarriers starts to write barriers, as every ledger does.
 func (n *Node) keepBarriers(epoch string, longest time.Duration) (*barrier.Keeper, error) {
 	stream, err := barrier.NewStream(n.conn, 0)
 	if err != nil {
@@ -132,17 +132,17 @@ func (n *Node) keepBarriers(epoch string, longest time.Duration) (*barrier.Keepe
 	return k, nil
 }
 
-// checkFloor compares the log with the last barrier, which names a position that
-// was committed. A log that ends before it was cut off: where its last block is
-// damaged the server leaves it out without a word, and an index that is lost too
-// cannot tell.
+// checkFloor compares the log with the last barrier, which names a committed
+// position. A log that ends before that position was cut off. The server omits a
+// damaged last block without an error, and the index does not notice if it is lost
+// too.
 func (n *Node) checkFloor(ctx context.Context, epoch string) error {
 	stream, err := barrier.NewStream(n.conn, 0)
 	if err != nil {
 		return err
 	}
 	_, last, err := stream.Last(ctx)
-	for n.cfg.replicated() && err != nil { // between two leaders nobody answers
+	for n.cfg.replicated() && err != nil { // during an election there is no answer
 		if !clock.Sleep(ctx, askEvery) {
 			return ctx.Err()
 		}
@@ -154,7 +154,7 @@ func (n *Node) checkFloor(ctx context.Context, epoch string) error {
 	step, cancel := context.WithTimeout(ctx, goneAfter)
 	defer cancel()
 	if !n.cfg.replicated() {
-		cancel() // nobody else can have written since
+		cancel() // no other ledger can have appended since
 	}
 	if n.index.WaitApplied(step, last.Floor) == nil {
 		return nil
@@ -164,8 +164,5 @@ func (n *Node) checkFloor(ctx context.Context, epoch string) error {
 	}
 	return fmt.Errorf(
 		"%w: it ends at position %d, and position %d was committed, as a barrier says; restore it from a backup",
-		genesis.ErrLogGone,
-		n.index.Position(),
-		last.Floor,
-	)
+		genesis.ErrLogGone, n.index.Position(), last.Floor)
 }

@@ -25,42 +25,34 @@ import (
 	"github.com/tokenledger/tokenledger/projector/replica"
 )
 
-// validateLog reports what is wrong with where the log is kept.
+// validateLog reports problems with the settings of the log.
 func (c Config) validateLog(bad func(format string, args ...any)) {
 	ledger, cluster, own := c.has(RoleLedger), len(c.NATSCluster) > 0, c.NATS == ""
 	switch {
 	case cluster && !ledger:
-		bad(
-			"nats-cluster: only ledgers keep the log together; a verifier names their addresses for clients, as in --nats tls://10.0.0.1:7603,tls://10.0.0.2:7603",
-		)
+		bad("nats-cluster: only ledgers keep the log together; a verifier names their addresses for clients, as in --nats tls://10.0.0.1:7603,tls://10.0.0.2:7603")
 	case cluster && !own:
 		bad("nats: with --nats-cluster the ledgers keep the log themselves; leave out one of the two")
 	case !ledger && own:
 		bad("nats: a verifier without a ledger needs the URL of the log, as in --nats nats://127.0.0.1:7603")
 	case !own && c.NATSKey == "" && c.NATSCredentials == "":
 		if ledger {
-			bad(
-				"nats: a ledger whose log is on servers of your own needs --nats-credentials: name the folder that tokenledger nats init made for this ledger; a node that only checks tokens runs with --roles verifier",
-			)
+			bad("nats: a ledger whose log is on servers of your own needs --nats-credentials: name the folder that tokenledger nats init made for this ledger; a node that only checks tokens runs with --roles verifier")
 		} else {
 			bad("nats-key: name the file of the key to connect with; a ledger that listens writes it to verifier.nk in its data folder")
 		}
 	case !own && c.NATSListen != "":
-		bad("nats-listen: only a ledger that keeps the log has one that others could reach")
+		bad("nats-listen: other nodes can reach a log only on a ledger that keeps it; leave out --nats or --nats-listen")
 	}
 	if cluster {
 		if err := embedded.CheckRoutes(c.NATSCluster); err != nil {
 			bad("nats-cluster: %w", err)
 		}
 		if c.NATSClusterListen == "" {
-			bad(
-				"nats-cluster-listen: name where the other ledgers reach this one: host:port of its URL in --nats-cluster",
-			)
+			bad("nats-cluster-listen: name the address on which the other ledgers reach this one: host:port of its URL in --nats-cluster")
 		}
 		if c.NATSCredentials == "" {
-			bad(
-				"nats-credentials: a cluster needs keys and certificates; tokenledger nats init makes them for all nodes",
-			)
+			bad("nats-credentials: a cluster needs keys and certificates; tokenledger nats init creates them for all nodes")
 		}
 	} else if c.NATSClusterListen != "" {
 		bad("nats-cluster-listen: it is for ledgers that keep the log together; name their URLs with --nats-cluster")
@@ -73,13 +65,13 @@ func (c Config) validateLog(bad func(format string, args ...any)) {
 	}
 	switch {
 	case c.NATSReplicas != 0 && (own || !ledger):
-		bad("nats-replicas: it is for a ledger that begins a log on servers of your own; name them with --nats")
+		bad("nats-replicas: it is for a ledger that creates a log on servers of your own; name them with --nats")
 	case c.NATSReplicas != 0 && !slices.Contains([]int{1, 3, 5}, c.NATSReplicas):
 		bad("nats-replicas: %d is not 1, 3 or 5", c.NATSReplicas)
 	}
 }
 
-// secretRule says which key files are read.
+// secretRule returns the rule for key files that other users can read.
 func (c Config) secretRule() disk.SecretRule {
 	return disk.SecretRule{AnyMode: c.AnyFileMode, Warn: func(path string, exposed *disk.ExposedError) {
 		if c.Logger != nil {
@@ -88,8 +80,8 @@ func (c Config) secretRule() disk.SecretRule {
 	}}
 }
 
-// credentials reads the folder that nats init made for this node, nil where
-// none is named.
+// credentials reads the folder that nats init created for this node. It returns
+// nil if the configuration names none.
 func (c Config) credentials() (*embedded.Credentials, error) {
 	if c.NATSCredentials == "" {
 		return nil, nil
@@ -104,36 +96,26 @@ func (c Config) credentials() (*embedded.Credentials, error) {
 	}
 	switch ledgers := creds.Members.Ledgers(); {
 	case creds.Role != want:
-		return nil, fmt.Errorf(
-			"nats-credentials: %s holds those of a %s, and this node is a %s",
-			c.NATSCredentials,
-			creds.Role,
-			want,
-		)
+		return nil, fmt.Errorf("nats-credentials: %s holds those of a %s, and this node is a %s",
+			c.NATSCredentials, creds.Role, want)
 	case c.Name != "" && c.Name != creds.Name:
 		return nil, fmt.Errorf(
 			"nats-credentials: %s holds those of %s, and this node is called %s: leave --name out, or name the folder of %[3]s",
-			c.NATSCredentials,
-			creds.Name,
-			c.Name,
-		)
+			c.NATSCredentials, creds.Name, c.Name)
 	case len(c.NATSCluster) > 0 && len(ledgers) != len(c.NATSCluster):
 		return nil, fmt.Errorf(
 			"nats-cluster: it has %d URLs, and the credentials know %d ledgers (%s): name one URL for each",
-			len(c.NATSCluster),
-			len(ledgers),
-			strings.Join(ledgers, ", "),
-		)
+			len(c.NATSCluster), len(ledgers), strings.Join(ledgers, ", "))
 	}
 	return creds, nil
 }
 
-// replicated reports whether the log is kept by others too, so that it can be
-// away while this node is well.
+// replicated reports whether other processes keep the log too, so that it can be
+// unavailable while this node works.
 func (c Config) replicated() bool { return len(c.NATSCluster) > 0 || c.NATS != "" }
 
-// openLog starts the log or connects to it. Where the log is kept by others too
-// it does not wait for them: see awaitStream.
+// openLog starts the log or connects to it. It does not wait for other processes
+// that keep the log: see awaitStream.
 func (n *Node) openLog(ctx context.Context) error {
 	if n.cfg.NATS != "" {
 		return n.connectLog()
@@ -151,7 +133,7 @@ func (n *Node) openLog(ctx context.Context) error {
 	return nil
 }
 
-// connectLog connects to a log that other processes keep.
+// connectLog connects to a log in other processes.
 func (n *Node) connectLog() error {
 	var opts []nats.Option
 	if n.creds != nil {
@@ -169,10 +151,9 @@ func (n *Node) connectLog() error {
 	opts = append(opts,
 		nats.RetryOnFailedConnect(true),
 		nats.Timeout(n.cfg.connectTimeout()),
-		// The servers are those that --nats names, in one order that is random
-		// at first: the nodes spread over them, and each tries one after the
-		// other. What a server says of others could be an address that no
-		// certificate is good for.
+		// The servers are the ones in --nats. The library shuffles them once, so
+		// that the nodes spread over them, and tries them in turn. A server may
+		// announce addresses of others that are in no certificate.
 		nats.IgnoreDiscoveredServers(),
 	)
 	opts = append(opts, n.connectionLog()...)
@@ -187,7 +168,7 @@ func (n *Node) connectLog() error {
 func (n *Node) startServer(ctx context.Context) error {
 	cfg := embedded.Config{Dir: n.dir.File(datadir.Log), Listen: n.cfg.NATSListen, Credentials: n.creds, Logger: n.log}
 	if len(n.cfg.NATSCluster) > 0 {
-		// A disk must not have a say before it is known that what it holds is
+		// The store must not take part in elections before it is known to be
 		// whole, or why it is empty.
 		cfg.Cluster = &embedded.Cluster{Listen: n.cfg.NATSClusterListen, Routes: n.cfg.NATSCluster, Hold: true}
 	}
@@ -209,7 +190,7 @@ func (n *Node) startServer(ctx context.Context) error {
 	var err error
 	n.server, err = startLogServer(ctx, cfg)
 	if err == nil && cfg.Cluster == nil {
-		n.copy.set(ledger.CopyWhole, embedded.Copy{}, "") // the start has read it through
+		n.copy.set(ledger.CopyWhole, embedded.Copy{}, "") // the start has read all of it
 	}
 	if err == nil && n.creds != nil {
 		watch, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -234,22 +215,22 @@ func (n *Node) startServer(ctx context.Context) error {
 	return err
 }
 
-// logParts are what a node holds for its log.
+// logParts are the parts of a node for its log.
 type logParts struct {
-	creds  *embedded.Credentials // nil where keys are used without certificates
-	server *logServer            // nil where the log is kept by other processes
+	creds  *embedded.Credentials // nil if keys are used without certificates
+	server *logServer            // nil if other processes keep the log
 	conn   *nats.Conn
 	copy   logCopy
 	leases embedded.LeasesInfo // set by openLog or awaitStream, for a ledger
 
-	leasesGone time.Duration // since when the stream of leases was found missing; 0 while it was not
+	leasesGone time.Duration // when the lease stream was first found missing; 0 if it was not
 	signer     embedded.Key  // a ledger's own, for snapshots
 
-	answering *nats.Subscription // tells other ledgers what was begun here
-	stop      func()             // ends what follows the list of members; nil where nothing does
+	answering *nats.Subscription // tells other ledgers what this one knows of the log
+	stop      func()             // stops watching the list of members; may be nil
 }
 
-// connectionLog says what becomes of the connection to the log: once each, not
+// connectionLog logs changes of the connection to the log, once each instead of
 // at every try.
 func (n *Node) connectionLog() []nats.Option {
 	var mu sync.Mutex
@@ -269,14 +250,14 @@ func (n *Node) connectionLog() []nats.Option {
 		),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			if errors.Is(err, nats.ErrSlowConsumer) {
-				return // what was dropped is fetched
+				return // dropped messages are fetched
 			}
-			say(slog.LevelWarn, "the log's server refused something", "err", err)
+			say(slog.LevelWarn, "the log's server reported an error", "err", err)
 		}),
 		nats.ReconnectHandler(func(conn *nats.Conn) {
 			switch {
-			case n.quiet.Swap(false): // a move that was not logged
-			case n.server != nil: // in this process, where there is no URL
+			case n.quiet.Swap(false): // after a move that was not logged
+			case n.server != nil: // in this process, without a URL
 				say(slog.LevelInfo, "connected to the log again")
 			default:
 				say(slog.LevelInfo, "connected to the log again", "server", conn.ConnectedUrlRedacted())
@@ -285,7 +266,7 @@ func (n *Node) connectionLog() []nats.Option {
 	}
 }
 
-// openStream opens the stream, or creates it where this folder never had one.
+// openStream opens the stream. It creates the stream if this folder never had one.
 func (n *Node) openStream(ctx context.Context) error {
 	js, err := jetstream.New(n.conn)
 	if err != nil {
@@ -319,39 +300,32 @@ func (n *Node) openStream(ctx context.Context) error {
 func newEpoch() string { return strings.ToLower(ulid.Make().String()) }
 
 func (n *Node) otherLog(have, want string) error {
-	return fmt.Errorf(
-		"%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup",
-		genesis.ErrLogGone,
-		n.dir.Path(),
-		have,
-		want,
-	)
+	return fmt.Errorf("%w: the log in %s is another one (epoch %s, not %s); restore the folder from a backup",
+		genesis.ErrLogGone, n.dir.Path(), have, want)
 }
 
 func (n *Node) logGone() error {
 	return fmt.Errorf(
-		"%w: %s had one, and beginning anew would forget every revocation; restore it from a backup, or begin elsewhere with another --data",
-		genesis.ErrLogGone,
-		n.dir.Path(),
-	)
+		"%w: %s had one, and a new one would forget every revocation; restore it from a backup, or start with another --data",
+		genesis.ErrLogGone, n.dir.Path())
 }
 
-// createStream begins the log and its leases.
+// createStream creates the log and the lease stream.
 func (n *Node) createStream(ctx context.Context, js jetstream.JetStream, epoch string) error {
-	most := int64(embedded.DefaultMaxBytes)
+	maxBytes := int64(embedded.DefaultMaxBytes)
 	if n.server != nil {
 		_, total, err := disk.Space(n.dir.Path())
 		if err != nil {
 			return err
 		}
-		// The hard stop is for a disk that others fill too; what is left of it is
-		// watched besides.
-		most = min(int64(total/5*4), most)
+		// This limit is for a disk that other programs fill too. The node also
+		// watches the free space.
+		maxBytes = min(int64(total/5*4), maxBytes)
 	}
 	_, err := embedded.CreateStream(
 		ctx,
 		js,
-		embedded.StreamLimits{MaxBytes: most, Replicas: n.cfg.replicas(), Epoch: epoch, Lease: n.cfg.Lease},
+		embedded.StreamLimits{MaxBytes: maxBytes, Replicas: n.cfg.replicas(), Epoch: epoch, Lease: n.cfg.Lease},
 	)
 	if err != nil {
 		return err
@@ -359,23 +333,20 @@ func (n *Node) createStream(ctx context.Context, js jetstream.JetStream, epoch s
 	return n.openLeases(ctx, js, embedded.StreamInfo{Epoch: epoch})
 }
 
-// errLeasesGone reports that the stream of leases is missing, and that it is too
-// early to make it anew.
-var errLeasesGone = errors.New("the stream of leases is gone; it is made anew when every lease from before is over")
+// errLeasesGone reports that the lease stream is missing, and that it is too early
+// to create another one.
+var errLeasesGone = errors.New("the lease stream is gone; it is created again when every earlier lease has expired")
 
-// openLeases opens the stream of leases, or makes it where it is missing. Whoever
-// has renewed in one that is gone may answer until its lease is over, and a
-// ledger that reads the new one would not know of it. So while the log holds
-// events, a lease and a margin pass first.
+// openLeases opens the lease stream, or creates it if it is missing. A node that
+// renewed its lease in a lost stream may answer until that lease expires, and a
+// ledger that reads the new stream does not know of it. So if the log holds
+// events, openLeases waits for a lease and a margin first.
 func (n *Node) openLeases(ctx context.Context, js jetstream.JetStream, log embedded.StreamInfo) error {
 	if _, err := embedded.OpenLeases(ctx, js); errors.Is(err, embedded.ErrNoLeases) && log.Last > 0 {
 		if n.leasesGone == 0 {
 			n.leasesGone = clock.Boottime()
-			n.log.Warn(
-				"the stream of leases is gone; it is made anew when every lease from before is over",
-				"wait",
-				n.cfg.Lease,
-			)
+			n.log.Warn("the lease stream is gone; it is created again when every earlier lease has expired",
+				"wait", n.cfg.Lease)
 		}
 		if clock.Boottime() < n.leasesGone+n.cfg.Lease+barrier.Margin(n.cfg.Lease) {
 			return errLeasesGone
@@ -390,7 +361,7 @@ func (n *Node) openLeases(ctx context.Context, js jetstream.JetStream, log embed
 	return err
 }
 
-// replicas is how many copies of the log a ledger that begins it asks for.
+// replicas is the number of copies of the log that this ledger creates.
 func (c Config) replicas() int {
 	switch {
 	case len(c.NATSCluster) > 0:
@@ -403,15 +374,15 @@ func (c Config) replicas() int {
 	return c.NATSReplicas
 }
 
-// closeLog ends the connection to the log, and the log's server where it is
-// this process's.
+// closeLog closes the connection to the log, and stops the log's server if it is
+// in this process.
 func (n *Node) closeLog() error {
 	if n.stop != nil {
 		n.stop()
 	}
 	if n.conn != nil {
-		// What was received is dealt with; what was sent has been answered, or
-		// nobody waits for it any more.
+		// Messages that have arrived are still handled. No caller waits for an
+		// answer any more.
 		drained := n.conn.StatusChanged(nats.CLOSED)
 		if err := n.conn.Drain(); err == nil {
 			select {

@@ -15,17 +15,17 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
-// logServer is the log's server in this process. Another one may take its place
-// while connections to it live on.
+// logServer is the log's server in this process. It can be replaced by another
+// server; connections in this process then reconnect to that one.
 type logServer struct {
 	failed chan error    // has room for one: the first error is the cause
 	closed chan struct{} // closed by shutdown
 
 	mu    sync.Mutex
-	known bool             // guarded by mu; the copy on the disk was checked
-	store bool             // guarded by mu; there is one, and it is whole
+	known bool             // guarded by mu; the copy on disk was checked
+	store bool             // guarded by mu; there is a copy, and it is whole
 	cfg   embedded.Config  // guarded by mu
-	now   *embedded.Server // guarded by mu; nil while one takes the place of another
+	now   *embedded.Server // guarded by mu; nil while one replaces another
 }
 
 // startLogServer starts the server.
@@ -58,38 +58,38 @@ func (s *logServer) start(ctx context.Context) error {
 	return nil
 }
 
-// current returns the server, nil while there is none.
+// current returns the server, or nil while there is none.
 func (s *logServer) current() *embedded.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now
 }
 
-// held reports whether the server holds its streams closed.
+// held reports whether the server keeps its streams closed.
 func (s *logServer) held() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.cfg.Cluster != nil && s.cfg.Cluster.Hold
 }
 
-// checked notes that the copy on the disk was checked, and whether there is one
-// that is whole.
+// checked notes that the copy on disk was checked, and whether it is there and
+// whole.
 func (s *logServer) checked(store bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.known, s.store = true, store
 }
 
-// stored reports whether there is a copy on the disk that is whole. Before the
-// copy was checked, that is not known.
+// stored reports whether there is a whole copy on disk. That is unknown before the
+// copy was checked.
 func (s *logServer) stored() (store, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.store, s.known
 }
 
-// openStore puts a server that has its streams open in the place of one that
-// held them closed. Connections find to it by themselves.
+// openStore replaces a server that keeps its streams closed by one that opens
+// them. Connections move to the new one by themselves.
 func (s *logServer) openStore(ctx context.Context) error {
 	s.mu.Lock()
 	server := s.now
@@ -104,11 +104,11 @@ func (s *logServer) openStore(ctx context.Context) error {
 	return s.start(ctx)
 }
 
-// membersEvery is how often the list of members is looked at.
+// membersEvery is the time between two reads of the list of members.
 const membersEvery = 2 * time.Second
 
-// watchMembers makes the server follow the list of members until ctx ends: a
-// verifier that is added to it can connect, one that is taken out is
+// watchMembers applies changes of the list of members to the server until ctx
+// ends: a verifier that was added can connect, and one that was removed is
 // disconnected.
 func (s *logServer) watchMembers(ctx context.Context, creds *embedded.Credentials, log *slog.Logger) {
 	have, said := creds.Members, ""
@@ -125,7 +125,7 @@ func (s *logServer) watchMembers(ctx context.Context, creds *embedded.Credential
 			have = members
 			log.Info("members changed", "members", len(members))
 		} else if said != err.Error() {
-			log.Error("members are as before", "err", err)
+			log.Error("cannot change the members; the old list stays", "err", err)
 			said = err.Error()
 		}
 	}
@@ -146,7 +146,7 @@ func (s *logServer) setMembers(members embedded.Members) error {
 	return nil
 }
 
-// InProcessConn makes it a [nats.InProcessConnProvider].
+// InProcessConn implements [nats.InProcessConnProvider].
 func (s *logServer) InProcessConn() (net.Conn, error) {
 	if server := s.current(); server != nil {
 		return server.InProcessConn()
@@ -165,10 +165,10 @@ func (s *logServer) connect(opts ...nats.Option) (*nats.Conn, error) {
 	return nats.Connect("", append(append(embedded.LedgerOptions(key), nats.InProcessServer(s)), opts...)...)
 }
 
-// listen lets others connect, see [embedded.Server.Listen].
+// listen lets other processes connect, see [embedded.Server.Listen].
 func (s *logServer) listen() error { return s.current().Listen() }
 
-// url returns where clients connect, empty while nothing listens.
+// url returns the URL for clients, empty before the server listens.
 func (s *logServer) url() string {
 	if server := s.current(); server != nil {
 		return server.URL()

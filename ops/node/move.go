@@ -15,62 +15,62 @@ import (
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
-// Shares of the lease that a mover goes by. The first move comes within a third
-// of the lease: after patience, jitter and one look. Two more servers are tried
-// before the lease ends.
+// The times of a mover, as shares of the lease. The first move happens within a
+// third of the lease: after patience, jitter and one look. Two more servers are
+// tried before the lease ends.
 const (
-	patienceShare = 4  // lease/4 without progress is too long
-	jitterShare   = 20 // lease/20 at most is added, so that nodes do not move at once
-	pauseShare    = 6  // lease/6 is what a server gets to show progress
-	longestShare  = 2  // lease/2 is the longest pause, once every server was tried
-	lookShare     = 60 // lease/60 is between two looks
+	patienceShare = 4  // without progress for lease/4, the node moves
+	jitterShare   = 20 // up to lease/20 is added, so that nodes do not move together
+	pauseShare    = 6  // a server has lease/6 to show progress
+	longestShare  = 2  // lease/2 is the longest pause, after every server was tried
+	lookShare     = 60 // lease/60 passes between two looks
 )
 
-// mover decides when a node leaves the server of the log that it is connected
-// to. A connection that is up proves nothing: a server that is cut off from the
-// leader keeps its clients. Only progress does: a renewal that is acknowledged
-// and read back, and an index that gets the events that its lease waits for.
+// mover decides when a node leaves its server of the log. A connection proves
+// nothing: a server that is cut off from the leader keeps its clients. Progress
+// does: a renewal that is acknowledged and read back, and an index that receives
+// the events that its lease waits for.
 //
 // It has no clock and does no I/O. One goroutine uses it.
 type mover struct {
 	lease   time.Duration
-	servers int                                    // that there are to try
-	jitter  func(most time.Duration) time.Duration // random, at most that
+	servers int                                     // number of servers to try
+	jitter  func(limit time.Duration) time.Duration // random, from 0 to limit
 
 	began      bool
-	looked     time.Duration // when look was called last
-	renewed    time.Duration // when the renewals made progress last, or were not due
-	indexed    time.Duration // when the index made progress last, or lacked nothing
-	since      time.Duration // when this connection was seen first, or asked for
-	moved      time.Duration // when the last move was
+	looked     time.Duration // time of the last look
+	renewed    time.Duration // last time that renewals made progress or were not due
+	indexed    time.Duration // last time that the index made progress or lacked nothing
+	since      time.Duration // first time that this connection was seen or requested
+	moved      time.Duration // time of the last move
 	tries      int           // moves since the last progress
-	extra      time.Duration // of jitter, before the next first move
+	extra      time.Duration // jitter before the next first move
 	reconnects uint64
 	confirmed  uint64
 	position   uint64
 }
 
-// sight is what a node sees of the log.
+// sight is a node's view of the log at one moment.
 type sight struct {
 	connected  bool
 	reconnects uint64 // of the connection so far
 
-	asking    bool   // the node renews its lease
-	confirmed uint64 // renewals that were acknowledged and read back
+	asking    bool   // the node is renewing its lease
+	confirmed uint64 // renewals acknowledged and read back
 
 	lacking  bool   // the index waits for events of the log
-	position uint64 // rises with what the index gets
+	position uint64 // rises with the events that the index receives
 }
 
 func newMover(lease time.Duration, servers int) *mover {
-	random := func(most time.Duration) time.Duration { return rand.N(most + 1) }
+	random := func(limit time.Duration) time.Duration { return rand.N(limit + 1) }
 	return &mover{lease: lease, servers: servers, jitter: random}
 }
 
-// look takes what the node sees at a time and returns why it has to move, empty
-// if it does not. A reason counts as a move: the caller makes it.
+// look takes the node's view at a time and returns why the node has to move, or
+// an empty reason if it does not. The caller must move if there is a reason.
 func (m *mover) look(now time.Duration, s sight) (reason string) {
-	// A process that stood still has seen nothing, so it starts to count again.
+	// A process that was paused has seen nothing, so the times start again.
 	if !m.began || now-m.looked > m.lease/patienceShare/2 {
 		m.began = true
 		m.renewed, m.indexed, m.since = now, now, now
@@ -88,7 +88,7 @@ func (m *mover) look(now time.Duration, s sight) (reason string) {
 		m.tries = 0
 		m.extra = m.jitter(m.lease / jitterShare)
 	}
-	// While there is no connection, the library tries the servers in turn.
+	// Without a connection, the library tries the servers in turn.
 	if !s.connected || s.reconnects != m.reconnects {
 		m.since, m.reconnects = now, s.reconnects
 	}
@@ -112,28 +112,28 @@ func (m *mover) look(now time.Duration, s sight) (reason string) {
 	return reason
 }
 
-// pause returns how long a connection gets to show progress. It grows each time
-// that all servers were tried in vain: then they are equally bad.
+// pause returns how long a connection has to show progress. It grows each time
+// that every server was tried without progress.
 func (m *mover) pause() time.Duration {
 	return min(m.lease/pauseShare*time.Duration(1+m.tries/max(1, m.servers)), m.lease/longestShare)
 }
 
-// moveLineEvery is the least time between two lines about moves.
+// moveLineEvery is the minimum time between two log lines about moves.
 const moveLineEvery = time.Minute
 
-// watchServer moves the connection to the log to the next server of --nats
-// whenever the mover says so. It does not run in a ledger that keeps the log
-// itself: that one has no other server to go to.
+// watchServer moves the connection to the log to the next server of --nats when
+// the mover decides so. It does not run in a ledger that keeps the log itself,
+// which has no other server.
 func (n *Node) watchServer(ctx context.Context) error {
-	servers := elsewhere(n.cfg.NATS)
+	servers := serversIn(n.cfg.NATS)
 	if servers == 0 {
 		return nil
 	}
 	m := newMover(n.cfg.Lease, servers)
 	tick := time.NewTicker(n.cfg.Lease / lookShare)
 	defer tick.Stop()
-	var said time.Duration // when the last line was written; 0 before the first
-	var silent int         // moves since then
+	var logged time.Duration // time of the last line; 0 before the first
+	var silent int           // moves since then
 	for {
 		select {
 		case <-ctx.Done():
@@ -150,22 +150,15 @@ func (n *Node) watchServer(ctx context.Context) error {
 		}
 		from := n.conn.ConnectedUrlRedacted()
 		if err := n.conn.ForceReconnect(); err != nil {
-			return nil // it is closed for good: the node stops
+			return nil // closed for good: the node stops
 		}
 		n.moves.Add(1)
 		silent++
-		n.quiet.Store(said > 0 && now-said < moveLineEvery)
+		n.quiet.Store(logged > 0 && now-logged < moveLineEvery)
 		if !n.quiet.Load() {
-			n.log.Warn(
-				"log server gives no progress; moving to another",
-				"server",
-				from,
-				"reason",
-				reason,
-				"moves",
-				silent,
-			)
-			said, silent = now, 0
+			n.log.Warn("log server gives no progress; moving to another",
+				"server", from, "reason", reason, "moves", silent)
+			logged, silent = now, 0
 		}
 		if stopped {
 			n.index.Retry()
@@ -173,7 +166,7 @@ func (n *Node) watchServer(ctx context.Context) error {
 	}
 }
 
-// sight returns what the node sees of the log now.
+// sight returns the node's view of the log now.
 func (n *Node) sight() sight {
 	lease := n.lease.Status()
 	_, fresh := n.index.FreshAsOf()
@@ -181,16 +174,16 @@ func (n *Node) sight() sight {
 	return sight{
 		connected: n.conn.Status() == nats.CONNECTED, reconnects: n.conn.Stats().Reconnects,
 		asking: lease.Asking, confirmed: lease.Confirmed,
-		// An index that stopped by its own fault lacks nothing that another server
-		// has. One whose log has a gap may find the event elsewhere.
+		// For an index that stopped because of its own fault, another server does
+		// not help. If the log has a gap, another server may have the event.
 		lacking:  err == nil && (lease.Lacking || !fresh) || follow.IsFatal(err),
 		position: uint64(n.index.Position()),
 	}
 }
 
-// elsewhere returns how many servers there are to try, 0 if a new connection
-// could lead to no other. A host name may stand for several servers.
-func elsewhere(urls string) int {
+// serversIn returns the number of servers to try, or 0 if a new connection can
+// only lead to the same one. A host name may stand for several servers.
+func serversIn(urls string) int {
 	if urls == "" {
 		return 0
 	}
@@ -208,20 +201,20 @@ func elsewhere(urls string) int {
 	return 1
 }
 
-// connectTimeout is how long a server of the log may take to accept a
-// connection, so that one that is cut off does not use up the lease.
+// connectTimeout bounds the time to connect to a server of the log, so that a
+// server that is cut off does not use up the lease.
 func (c Config) connectTimeout() time.Duration {
-	const least, most = time.Second, 2 * time.Second
-	return max(least, min(c.Lease/pauseShare, most))
+	const shortest, longest = time.Second, 2 * time.Second
+	return max(shortest, min(c.Lease/pauseShare, longest))
 }
 
 // gapTimeout is how long a message may be missing from the log before the index
-// stops. A server that is cut off may lack it, and the node has to be elsewhere
-// by then, so it is longer than any pause of a mover.
+// stops. A server that is cut off may lack it. The node must have moved by then,
+// so the timeout is longer than any pause of a mover.
 func (c Config) gapTimeout() time.Duration {
-	const least = 5 * time.Second
-	if elsewhere(c.NATS) == 0 {
-		return least
+	const shortest = 5 * time.Second
+	if serversIn(c.NATS) == 0 {
+		return shortest
 	}
-	return max(least, c.Lease)
+	return max(shortest, c.Lease)
 }

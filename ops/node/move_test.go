@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// drive is a mover with a clock and a log that the test has in its hand. A node
-// renews its lease every sixth of it, which is what a keeper does.
-type drive struct {
+// moverTest is a mover with a clock and a log that the test controls. As with a
+// keeper, a renewal is due every sixth of the lease.
+type moverTest struct {
 	*mover
 	now   time.Duration
 	sight sight
@@ -19,17 +19,17 @@ type drive struct {
 	why   []string
 }
 
-func newDrive(lease time.Duration, servers int, jitter float64) *drive {
-	d := &drive{mover: newMover(lease, servers), now: time.Hour, good: true}
+func newMoverTest(lease time.Duration, servers int, jitter float64) *moverTest {
+	d := &moverTest{mover: newMover(lease, servers), now: time.Hour, good: true}
 	d.jitter = func(most time.Duration) time.Duration { return time.Duration(jitter * float64(most)) }
 	d.sight = sight{connected: true, asking: true}
 	d.due = d.now
 	return d
 }
 
-// pass lets time pass, with a look every sixtieth of the lease. Each look calls
-// what, which may change what the node sees.
-func (d *drive) pass(span time.Duration, what func()) {
+// pass lets time pass, with a look every sixtieth of the lease. Before each look
+// it calls what, which may change the node's view.
+func (d *moverTest) pass(span time.Duration, what func()) {
 	for end := d.now + span; d.now < end; {
 		d.now += d.lease / lookShare
 		if what != nil {
@@ -47,17 +47,18 @@ func (d *drive) pass(span time.Duration, what func()) {
 	}
 }
 
-// TestMoverStays lets a node see progress for hours: at the pace of renewals, in
-// an index that is read, and in one that cannot use a lease.
+// TestMoverStays gives a node progress for hours: by renewals, by an index that
+// catches up, or by an index that cannot use a lease. It never moves.
 func TestMoverStays(t *testing.T) {
-	for name, what := range map[string]func(d *drive){
-		"renewals":                            func(*drive) {},
-		"an index that comes nearer":          func(d *drive) { d.sight.lacking = true; d.sight.position++ },
-		"an index that cannot use a lease":    func(d *drive) { d.good, d.sight.asking = false, false },
-		"an index that lacks things in turns": func(d *drive) { d.sight.lacking = !d.sight.lacking },
-		"a connection that is being made":     func(d *drive) { d.good, d.sight.connected = false, false },
+	t.Parallel()
+	for name, what := range map[string]func(d *moverTest){
+		"renewals":                                func(*moverTest) {},
+		"an index that catches up":                func(d *moverTest) { d.sight.lacking = true; d.sight.position++ },
+		"an index that cannot use a lease":        func(d *moverTest) { d.good, d.sight.asking = false, false },
+		"an index that lacks events now and then": func(d *moverTest) { d.sight.lacking = !d.sight.lacking },
+		"no connection":                           func(d *moverTest) { d.good, d.sight.connected = false, false },
 	} {
-		d := newDrive(30*time.Second, 3, 0)
+		d := newMoverTest(30*time.Second, 3, 0)
 		d.pass(10*time.Hour, func() { what(d) })
 		if len(d.moves) > 0 {
 			t.Errorf("%s: it moves %d times: %s", name, len(d.moves), d.why[0])
@@ -65,14 +66,15 @@ func TestMoverStays(t *testing.T) {
 	}
 }
 
-// TestMoverFirst cuts a server off at any moment between two renewals: the first
-// move comes within a third of the lease, and three servers are tried before the
-// lease ends.
+// TestMoverFirst cuts a server off at different moments between two renewals. The
+// first move happens within a third of the lease, and three servers are tried
+// before the lease ends.
 func TestMoverFirst(t *testing.T) {
+	t.Parallel()
 	for _, lease := range []time.Duration{time.Second, 3 * time.Second, 30 * time.Second, 10 * time.Minute} {
 		for _, jitter := range []float64{0, 0.5, 1} {
 			for phase := range 11 {
-				d := newDrive(lease, 3, jitter)
+				d := newMoverTest(lease, 3, jitter)
 				d.pass(lease+lease/lookShare*time.Duration(phase), nil)
 				d.good = false
 				cut, renewed := d.now, d.due-lease/pauseShare
@@ -98,11 +100,11 @@ func TestMoverFirst(t *testing.T) {
 	}
 }
 
-// TestMoverIndex has renewals acknowledged while the index lacks an event that
-// does not come.
+// TestMoverIndex acknowledges renewals while the index lacks an event.
 func TestMoverIndex(t *testing.T) {
+	t.Parallel()
 	const lease = 30 * time.Second
-	d := newDrive(lease, 3, 1)
+	d := newMoverTest(lease, 3, 1)
 	d.pass(lease, nil)
 	d.sight.lacking = true
 	began := d.now
@@ -110,20 +112,20 @@ func TestMoverIndex(t *testing.T) {
 	if len(d.moves) != 1 || d.moves[0]-began > lease/3 || !strings.Contains(d.why[0], "the index lacks") {
 		t.Fatalf("moves at %v after %s: %q", d.moves, began, d.why)
 	}
-	// The next server gives the event.
+	// The next server has the event.
 	d.sight.position, d.sight.lacking = 1, false
 	d.pass(10*lease, nil)
 	if len(d.moves) != 1 {
-		t.Errorf("it moves on from a server that gives progress: %q", d.why)
+		t.Errorf("it leaves a server that gives progress: %q", d.why)
 	}
 }
 
-// TestMoverBacksOff has all servers give no progress: each gets longer, up to
-// half a lease. When one did give progress, the next first move is as soon as
-// ever.
+// TestMoverBacksOff gives no progress on any server. Each one gets more time, up to
+// half a lease. After progress, the next first move is as early as before.
 func TestMoverBacksOff(t *testing.T) {
+	t.Parallel()
 	const lease = 30 * time.Second
-	d := newDrive(lease, 3, 0)
+	d := newMoverTest(lease, 3, 0)
 	d.pass(lease, nil)
 	d.good = false
 	d.pass(time.Hour, nil)
@@ -154,11 +156,12 @@ func TestMoverBacksOff(t *testing.T) {
 	}
 }
 
-// TestMoverFlaps has each server give progress once and then none: even then a
-// node moves at most every fourth of a lease.
+// TestMoverFlaps gives progress once on each server. The node moves at most once in
+// a quarter of the lease.
 func TestMoverFlaps(t *testing.T) {
+	t.Parallel()
 	const lease = 30 * time.Second
-	d := newDrive(lease, 3, 0)
+	d := newMoverTest(lease, 3, 0)
 	seen := 0
 	d.good = false
 	d.pass(time.Hour, func() {
@@ -172,11 +175,11 @@ func TestMoverFlaps(t *testing.T) {
 	}
 }
 
-// TestMoverPaused stops the process for an hour: what it did not see is no reason
-// to move.
+// TestMoverPaused pauses the process for an hour. That is no reason to move.
 func TestMoverPaused(t *testing.T) {
+	t.Parallel()
 	const lease = 30 * time.Second
-	d := newDrive(lease, 3, 0)
+	d := newMoverTest(lease, 3, 0)
 	d.pass(lease, nil)
 	d.now += time.Hour
 	d.pass(lease/4, nil)
@@ -185,12 +188,13 @@ func TestMoverPaused(t *testing.T) {
 	}
 }
 
-// TestMoverReconnects has the connection break and be made to a server that gives
-// no progress: that one has a sixth of a lease, though the last progress is long
-// ago.
+// TestMoverReconnects loses the connection, and connects to a server without
+// progress. That server has a sixth of the lease, although the last progress is
+// long ago.
 func TestMoverReconnects(t *testing.T) {
+	t.Parallel()
 	const lease = 30 * time.Second
-	d := newDrive(lease, 3, 0)
+	d := newMoverTest(lease, 3, 0)
 	d.pass(lease, nil)
 	d.good, d.sight.connected = false, false
 	d.pass(lease, nil)
@@ -203,7 +207,8 @@ func TestMoverReconnects(t *testing.T) {
 	}
 }
 
-func TestElsewhere(t *testing.T) {
+func TestServersIn(t *testing.T) {
+	t.Parallel()
 	for urls, want := range map[string]int{
 		"":                           0,
 		"nats://127.0.0.1:7603":      0,
@@ -213,8 +218,8 @@ func TestElsewhere(t *testing.T) {
 		"tls://10.0.0.1:7603,tls://10.0.0.2:7603":          2,
 		"tls://10.0.0.1:1, tls://10.0.0.2:1,tls://[::1]:1": 3,
 	} {
-		if got := elsewhere(urls); got != want {
-			t.Errorf("elsewhere(%q) = %d, want %d", urls, got, want)
+		if got := serversIn(urls); got != want {
+			t.Errorf("serversIn(%q) = %d, want %d", urls, got, want)
 		}
 	}
 }

@@ -39,37 +39,39 @@ const (
 	RoleVerifier = "verifier"
 )
 
-// Config says what a node does and where.
+// Config configures a node.
 type Config struct {
 	Data  string   // data folder; required
 	Roles []string // none means both
-	Name  string   // among the others; empty means one that the data folder keeps
+	Name  string   // unique among the nodes; empty means the name in the data folder
 
-	// RecoverRoot lets a ledger that has started make a token with superuser and
-	// write its secret to root.token, unless that file's is one. It is for when
-	// nobody has superuser any more, and for one start.
+	// RecoverRoot makes a ledger create a token with superuser at its start and
+	// write the secret to root.token, unless the secret in that file has
+	// superuser. It is for one start, after the last superuser was lost.
 	RecoverRoot bool
 
 	// NATS is the URL of the log, and NATSKey the file of the key to connect
-	// with. Required without the role ledger, which has the log itself.
+	// with. They are required without the role ledger: a ledger can keep the log
+	// itself.
 	NATS    string
 	NATSKey string
 	// AnyFileMode reads NATSKey, and the keys in NATSCredentials, also if other
 	// users can read the files. Each one is logged as a warning.
 	AnyFileMode bool
-	// NATSListen is where other nodes reach this one's log. Empty means that
-	// nothing listens.
+	// NATSListen is the address on which other nodes reach this node's log.
+	// Empty means that the log server does not listen.
 	NATSListen string
 	// NATSCluster are the route URLs of all ledgers that keep the log together,
-	// this one's included, and NATSClusterListen is where the others reach this
-	// one. Empty means that this ledger keeps the log alone, or uses NATS.
+	// this one included. NATSClusterListen is the address on which the others
+	// reach this one. Empty means that this ledger keeps the log alone, or uses
+	// NATS.
 	NATSCluster       []string
 	NATSClusterListen string
-	// NATSCredentials is the folder that nats init made for this node. Required
-	// in a cluster; elsewhere it takes the place of NATSKey.
+	// NATSCredentials is the folder that nats init created for this node. It is
+	// required in a cluster. Elsewhere it replaces NATSKey.
 	NATSCredentials string
-	// NATSReplicas is how many copies of the log there are to be on servers of
-	// one's own. Zero means DefaultNATSReplicas.
+	// NATSReplicas is the number of copies of the log on external servers. Zero
+	// means DefaultNATSReplicas.
 	NATSReplicas int
 
 	// Addresses to listen on, as host:port; port 0 picks one. Empty means the
@@ -78,29 +80,28 @@ type Config struct {
 	VerifyAddr  string
 	MetricsAddr string
 
-	// Lease is how long checks are answered without hearing from the log. Zero
+	// Lease is how long the node answers checks without contact to the log. Zero
 	// means [verifier.DefaultLease].
 	Lease time.Duration
-	// Resident is how many bytes the table in memory may take that checks are
-	// answered from. Zero means [DefaultResident], less than zero that all checks
-	// are answered from the disk.
+	// Resident is the maximum size in bytes of the table in memory from which
+	// checks are answered. Zero means [DefaultResident]. Below zero there is no
+	// table, and checks read the disk.
 	Resident int64
-	// SecretPrefix is what secrets begin with. Empty means "tl".
+	// SecretPrefix is the prefix of secrets. Empty means "tl".
 	SecretPrefix string
-	// Scrub is how often a ledger reads its own copy of the log through, to find
-	// damage. Zero means [DefaultScrub].
+	// Scrub is the time between two reads of a ledger's whole copy of the log,
+	// to find damage. Zero means [DefaultScrub].
 	Scrub time.Duration
-	// Policies are what proxies may ask about, besides the built-in ones.
+	// Policies are the proxy policies besides the built-in ones.
 	Policies map[string]proxy.Policy
-	// TrustedProxies are the networks that proxies ask from. None means
-	// loopback.
+	// TrustedProxies are the networks of the proxies. None means loopback.
 	TrustedProxies []netip.Prefix
 
-	// Model is the order of permissions, the same on all nodes. Nil means
+	// Model is the permission model. It must be the same on all nodes. Nil means
 	// [events.Matomo].
 	Model *events.Model
-	// Stale: permission -> how long past its lease the node goes on to answer
-	// for it. None means that it answers nothing.
+	// Stale: permission -> how long after the end of its lease the node still
+	// answers for it. None means not at all.
 	Stale map[string]time.Duration
 
 	Version string
@@ -115,11 +116,11 @@ const (
 	DefaultMetricsAddr = "127.0.0.1:7602"
 )
 
-// DefaultResident is how many bytes the table of secrets in memory may take:
-// enough for fifteen million.
+// DefaultResident is the maximum size in bytes of the table of secrets in
+// memory: enough for fifteen million.
 const DefaultResident = 2 << 30
 
-// DefaultNATSReplicas is how many copies of the log servers of one's own keep.
+// DefaultNATSReplicas is the number of copies of the log on external servers.
 const DefaultNATSReplicas = 3
 
 func (c Config) withDefaults() Config {
@@ -155,7 +156,7 @@ func (c Config) withDefaults() Config {
 
 func (c Config) has(role string) bool { return slices.Contains(c.Roles, role) }
 
-// Validate reports everything that is wrong with a configuration.
+// Validate reports every problem of a configuration.
 func (c Config) Validate() error {
 	c = c.withDefaults()
 	var problems []error
@@ -187,8 +188,7 @@ func (c Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// Addresses are where a running node is reached, as URLs; empty for what it
-// does not serve.
+// Addresses are the URLs of a running node. One that it does not serve is empty.
 type Addresses struct {
 	PID     int    `json:"pid"`
 	Name    string `json:"name"`
@@ -208,24 +208,24 @@ type Node struct {
 	dir    *datadir.Dir
 	logParts
 	index   *replica.Replica
-	fetched atomic.Int64  // bytes of a snapshot that were read
+	fetched atomic.Int64  // bytes read of a snapshot
 	moves   atomic.Uint64 // switches to another server of the log
-	quiet   atomic.Bool   // the last of them was not logged
-	holder  events.Holder // who this process is to the others
+	quiet   atomic.Bool   // the latest switch was not logged
+	holder  events.Holder // identity of this process in the lease stream
 	lease   *lease.Keeper
 	parts   *background
 	ledger  *ledger.Ledger // nil without the role ledger
-	people  *signin.SignIn // likewise
+	people  *signin.SignIn // nil without the role ledger
 	verify  *verifier.Verifier
 
 	apiListener, verifyListener, metricsListener net.Listener
-	socket                                       net.Listener // nil where there can be none
+	socket                                       net.Listener // nil if it cannot be created
 
 	ready chan struct{} // closed once everything listens
 	addrs Addresses     // set before ready is closed
 }
 
-// New takes the data folder. It starts nothing.
+// New locks the data folder. It starts nothing.
 func New(cfg Config) (*Node, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -267,26 +267,26 @@ func New(cfg Config) (*Node, error) {
 // Ready is closed once the node listens.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
-// Addresses returns where the node is reached, once it is ready.
+// Addresses returns the node's URLs, once it is ready.
 func (n *Node) Addresses() Addresses { return n.addrs }
 
 // Verifier returns the node's verifier, once it is ready.
 func (n *Node) Verifier() *verifier.Verifier { return n.verify }
 
-// Position returns the position that the node has applied.
+// Position returns the last position that the node has applied.
 func (n *Node) Position() events.Position { return n.index.Position() }
 
-// writeTimeout is how long an answer may take. The longest wait for a receipt is
-// two minutes, and a revocation of many tokens may work a minute before that.
+// writeTimeout bounds the time to answer a request. The longest wait for a
+// receipt is two minutes, after up to a minute of work for a bulk revocation.
 const writeTimeout = 4 * time.Minute
 
-// shutdownTimeout is how long requests under way may take to end.
+// shutdownTimeout bounds the time for requests in flight at shutdown.
 const shutdownTimeout = 8 * time.Second
 
-// Run runs the node until ctx ends or a part fails, and gives the data folder
-// back. A port that is taken is said before anything is begun; then the parts
-// start in order of need, and stop in reverse: listeners, then the lease, then
-// the index, then the connection to the log, then the log.
+// Run runs the node until ctx ends or a part fails, and unlocks the data folder.
+// It listens first, so that a port in use is reported before anything is
+// created. The parts start in order of need and stop in reverse: listeners,
+// lease, index, connection to the log, log.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.dir.Close()) }()
 
@@ -306,7 +306,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 			return follow.New(follow.Config{Conn: n.conn, GapTimeout: n.cfg.gapTimeout(), Logger: n.log})
 		},
 	})
-	// The index outlives ctx: requests that are under way still need it.
+	// The index outlives ctx: requests in flight still need it.
 	indexCtx, stopIndex := context.WithCancel(context.WithoutCancel(ctx))
 	indexDone := make(chan error, 1)
 	go func() { indexDone <- n.index.Run(indexCtx) }()
@@ -332,12 +332,12 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		n.parts.run("scrub of the log", n.scrubCopy)
 	}
 	err = n.serve(ctx)
-	n.giveUpLease() // nothing is answered any more
+	n.releaseLease() // the node has answered its last check
 	return err
 }
 
-// openLedger opens the write side, once this node has read the whole log, and
-// begins the log where it is new.
+// openLedger opens the write side after this node has read the whole log. It
+// creates the first events of a new log.
 func (n *Node) openLedger(ctx context.Context) error {
 	info, err := n.awaitStream(ctx)
 	if err != nil {
@@ -349,7 +349,7 @@ func (n *Node) openLedger(ctx context.Context) error {
 	if err := n.checkFloor(ctx, info.Epoch); err != nil {
 		return err
 	}
-	// Past this point the log goes on from all that this node knows of it, and
+	// Past this point the log contains everything that this node knows of it, and
 	// others may read it.
 	if n.server != nil {
 		if err := n.server.listen(); err != nil {
@@ -377,7 +377,7 @@ func (n *Node) openLedger(ctx context.Context) error {
 		err = n.publishSnapshots()
 	}
 	if err == nil && !note.Known() {
-		err = n.beginLog(ctx, info.Epoch)
+		err = n.bootstrap(ctx, info.Epoch)
 	}
 	if err == nil && n.cfg.RecoverRoot {
 		err = n.recoverRoot(ctx)
@@ -385,10 +385,9 @@ func (n *Node) openLedger(ctx context.Context) error {
 	return err
 }
 
-// catchUp waits until the index holds the log and the log is known to be the
-// one that the index was made from, saying now and then how far it is. A log
-// that ends before the index was cut off; appending to it would give positions
-// away that once stood for other events.
+// catchUp waits until the index has applied the whole log and was compared with
+// it. It logs its progress. A log that ends before the index was cut off: new
+// events would reuse positions of other events.
 func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 	const patience = 15 * time.Second // without any progress
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -402,7 +401,7 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 		_, fresh := n.index.FreshAsOf()
 		switch {
 		case at > end:
-			// Others may have written since the end was asked for.
+			// Others may have appended since the end was read.
 			info, err := n.endOf(ctx)
 			if err != nil {
 				return err
@@ -410,10 +409,7 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 			if at > info.Last {
 				return fmt.Errorf(
 					"%w: it ends at position %d, and this node's index has position %d; restore it from a backup",
-					genesis.ErrLogGone,
-					info.Last,
-					at,
-				)
+					genesis.ErrLogGone, info.Last, at)
 			}
 			end = info.Last
 			continue
@@ -426,7 +422,7 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 				said = time.Now()
 			}
 		case time.Since(began) > patience, follow.IsFatal(n.index.Err()):
-			return fmt.Errorf("the index does not come up to the log: %w", errors.Join(n.index.Err()))
+			return fmt.Errorf("the index does not catch up with the log: %w", errors.Join(n.index.Err()))
 		}
 		select {
 		case <-ctx.Done():
@@ -436,8 +432,8 @@ func (n *Node) catchUp(ctx context.Context, end events.Position) error {
 	}
 }
 
-// endOf asks for the log's end. A leader that has just been elected may answer
-// with an old one for a moment.
+// endOf reads the log's end. A newly elected leader may report an old end for a
+// moment.
 func (n *Node) endOf(ctx context.Context) (embedded.StreamInfo, error) {
 	js, err := jetstream.New(n.conn)
 	if err != nil {
@@ -481,28 +477,24 @@ func (n *Node) listen() (err error) {
 	if n.socket, err = listenSocket(n.dir); err != nil {
 		n.log.Warn(
 			"cannot listen on a socket in the data folder; name --server to commands on this machine",
-			"socket",
-			n.dir.File(datadir.Socket),
-			"err",
-			err,
-		)
+			"socket", n.dir.File(datadir.Socket), "err", err)
 	}
 	return nil
 }
 
-// closeListeners closes what a server has not closed.
+// closeListeners closes the listeners that no server has closed.
 func (n *Node) closeListeners() {
 	for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener, n.socket} {
 		if l != nil {
-			_ = l.Close() // at worst it is closed already
+			_ = l.Close() // it may be closed already
 		}
 	}
 	removeSocket(n.dir.Path())
 }
 
-// serve answers until ctx ends or a part fails. Health and checks are answered
-// at once, if only to say that nothing is known yet; the API and the node are
-// ready when the ledger is.
+// serve answers requests until ctx ends or a part fails. Health and checks are
+// answered at once, with an error until the index is ready. The API and the node
+// are ready when the ledger is.
 func (n *Node) serve(ctx context.Context) error {
 	failed := make(chan error, 5)
 	var servers []*http.Server
@@ -569,11 +561,11 @@ func (n *Node) serve(ctx context.Context) error {
 			running = false
 		}
 	}
-	stopped := ctx.Err() != nil // by whoever runs the node
+	stopped := ctx.Err() != nil // by the caller of Run
 	cancel()
 	parts.Wait()
 	if stopped && errors.Is(err, context.Canceled) {
-		err = nil // it was opening the ledger
+		err = nil // the ledger was being opened
 	}
 	err = errors.Join(err, n.shutdown(servers))
 	if n.ledger != nil {
@@ -602,7 +594,7 @@ func (n *Node) apiHandler() http.Handler {
 	})
 }
 
-// shutdown ends the servers, and lets requests under way end first.
+// shutdown stops the servers after the requests in flight have ended.
 func (n *Node) shutdown(servers []*http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
@@ -610,8 +602,8 @@ func (n *Node) shutdown(servers []*http.Server) error {
 	for _, s := range servers {
 		err := s.Shutdown(ctx)
 		if errors.Is(err, context.DeadlineExceeded) {
-			// A client that sends nothing more must not make an orderly stop fail.
-			n.log.Warn("requests under way were cut off", "waited", shutdownTimeout)
+			// A client that sends nothing must not make a clean shutdown fail.
+			n.log.Warn("requests in flight were closed at shutdown", "waited", shutdownTimeout)
 			err = s.Close()
 		} else if err != nil {
 			err = errors.Join(err, s.Close())
@@ -623,31 +615,19 @@ func (n *Node) shutdown(servers []*http.Server) error {
 	return errors.Join(problems...)
 }
 
-// announce tells where the node is reached.
+// announce publishes the addresses and makes the node ready.
 func (n *Node) announce() {
 	n.addrs = n.addresses()
 	if err := n.writeRun(); err != nil {
-		n.log.Warn("cannot write where this node listens", "err", err)
+		n.log.Warn("cannot write the addresses of this node", "file", n.dir.File(datadir.Run), "err", err)
 	}
 	n.log.Info(
-		"ready",
-		"name",
-		n.name,
-		"api",
-		n.addrs.API,
-		"verify",
-		n.addrs.Verify,
-		"metrics",
-		n.addrs.Metrics,
-		"nats",
-		n.addrs.NATS,
-		"model",
-		n.model,
-	)
+		"ready", "name", n.name, "api", n.addrs.API, "verify", n.addrs.Verify,
+		"metrics", n.addrs.Metrics, "nats", n.addrs.NATS, "model", n.model)
 	close(n.ready)
 }
 
-// authenticate tells the API who sent a token.
+// authenticate returns the principal of a token that the API received.
 func (n *Node) authenticate(_ context.Context, c api.Credential) (authz.Principal, error) {
 	switch d := n.verify.Check(c.Token, request(c)); d.Reason {
 	case verifier.Allowed:
@@ -664,7 +644,7 @@ func (n *Node) authenticate(_ context.Context, c api.Credential) (authz.Principa
 	return authz.Principal{}, api.ErrUnauthenticated
 }
 
-// confirm tells the API whether a token that was accepted still is.
+// confirm reports whether a token that was accepted is still valid.
 func (n *Node) confirm(_ context.Context, c api.Credential) error {
 	switch n.verify.Still(c.Token, request(c)) {
 	case verifier.Allowed:
@@ -675,7 +655,7 @@ func (n *Node) confirm(_ context.Context, c api.Credential) error {
 	return api.ErrUnauthenticated
 }
 
-// request is what a check of the API's caller is about.
+// request returns the check for a caller of the API.
 func request(c api.Credential) verifier.Request {
 	r := verifier.Request{Method: c.Method, Origin: c.Origin}
 	if a, err := netip.ParseAddr(c.Address); err == nil {
@@ -684,8 +664,8 @@ func request(c api.Credential) verifier.Request {
 	return r
 }
 
-// verifyHandler routes proxies' questions by the raw path, before the mux would
-// redirect some of them.
+// verifyHandler serves checks. It routes requests of proxies by the raw path,
+// because the mux would redirect some of them.
 func (n *Node) verifyHandler() (http.Handler, error) {
 	proxies, err := proxy.New(
 		proxy.Config{Verifier: n.verify, Policies: n.cfg.Policies, Trusted: n.cfg.TrustedProxies, Logger: n.log},
@@ -699,7 +679,7 @@ func (n *Node) verifyHandler() (http.Handler, error) {
 	mux.Handle("/v1/verify/batch", n.verify.BatchHandler())
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.EscapedPath(); {
-		case path == single: // as most ask, and the mux would do the same at a cost
+		case path == single: // the most frequent path skips the slower mux
 			checks.ServeHTTP(w, r)
 		case strings.HasPrefix(path, proxy.Prefix):
 			proxies.ServeHTTP(w, r)
@@ -733,8 +713,8 @@ func (n *Node) opsHandler() http.Handler {
 	})
 }
 
-// unrecorded returns what counts the receipts that could not be recorded, nil
-// where the node is no ledger.
+// unrecorded returns a counter of receipts that could not be recorded. It is nil
+// on a node without the role ledger.
 func (n *Node) unrecorded() func() uint64 {
 	if !n.cfg.has(RoleLedger) {
 		return nil

@@ -15,24 +15,25 @@ import (
 	"github.com/tokenledger/tokenledger/projector/replica"
 )
 
-// reportEvery is how often a node reports where nothing changes.
+// reportEvery is the time between two reports while nothing changes.
 const reportEvery = time.Second
 
-// report tells the ledgers what this node has applied: at every change, and
-// once a second. A ledger reports too, because it checks its callers' tokens.
+// report tells the ledgers the position that this node has applied: at every
+// change, and once a second. A ledger reports too, because it checks its callers'
+// tokens.
 func (n *Node) report(ctx context.Context) error {
 	for ctx.Err() == nil {
 		at := n.index.Position()
 		r := n.nodeReport(at)
 		if b, err := json.Marshal(r); err == nil {
-			// While the log is out of reach this fails, and nothing is lost:
-			// the next report says all that this one would have said.
+			// This fails while the log is unreachable. Nothing is lost: the next
+			// report contains everything.
 			_ = n.conn.Publish(events.NodeSubjectPrefix+n.name, b)
 		}
 		step, cancel := context.WithTimeout(ctx, reportEvery)
 		switch err := n.index.WaitApplied(step, at+1); {
 		case errors.Is(err, replica.ErrOpening):
-			clock.Sleep(step, 10*time.Millisecond) // a receipt may wait for what it holds
+			clock.Sleep(step, 10*time.Millisecond) // a receipt may wait for this index
 		case err != nil:
 			<-step.Done() // stopped or nothing new: report again in a second
 		}
@@ -70,7 +71,7 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 	return r
 }
 
-// unready returns why the node does not answer checks, nil where it does.
+// unready returns why the node does not answer checks, or nil if it does.
 func (n *Node) unready() error {
 	if err := n.index.Err(); err != nil {
 		return err
@@ -81,8 +82,8 @@ func (n *Node) unready() error {
 // errOpeningLedger is why a ledger is not ready though it has a lease.
 var errOpeningLedger = errors.New("the ledger is being opened")
 
-// unopened returns why the node does not do all that it is for, nil where it
-// does: a ledger is ready when its API is.
+// unopened returns why the node is not ready, or nil if it is. A ledger is ready
+// when its API is.
 func (n *Node) unopened() error {
 	select {
 	case <-n.ready:
@@ -109,7 +110,7 @@ func (n *Node) addresses() Addresses {
 	return a
 }
 
-// address returns the URL of a listener, empty where there is none.
+// address returns the URL of a listener, empty if there is none.
 func address(l net.Listener) string {
 	if l == nil {
 		return ""
@@ -117,7 +118,7 @@ func address(l net.Listener) string {
 	return "http://" + l.Addr().String()
 }
 
-// writeRun writes run.json, by which programs on this machine find the node.
+// writeRun writes run.json, in which programs on this machine find the addresses.
 func (n *Node) writeRun() error {
 	b, err := json.Marshal(n.addrs)
 	if err != nil {

@@ -16,12 +16,12 @@ import (
 	"github.com/tokenledger/tokenledger/projector/snapshot"
 )
 
-// errNoSigner reports that it is not known who may sign a snapshot.
+// errNoSigner reports that the keys that may sign a snapshot are unknown.
 var errNoSigner = errors.New(
-	"it is not known which ledger may sign a snapshot: copy ledger.pub with verifier.nk, or use the credentials of nats init",
+	"cannot verify a snapshot without a ledger's public key: copy ledger.pub with verifier.nk, or use the credentials of nats init",
 )
 
-// signers returns the public keys of those that may sign snapshots.
+// signers returns the public keys that may sign snapshots.
 func (n *Node) signers() ([]string, error) {
 	if n.creds != nil {
 		var keys []string
@@ -50,8 +50,8 @@ func (n *Node) signers() ([]string, error) {
 	return []string{key}, nil
 }
 
-// fetchSnapshot makes a new index's folder of the newest snapshot, so that only
-// what came after it is read from the log.
+// fetchSnapshot fills the folder of a new index from the latest snapshot, so that
+// only later events are read from the log.
 func (n *Node) fetchSnapshot(ctx context.Context, dir string) error {
 	keys, err := n.signers()
 	if err != nil {
@@ -71,9 +71,9 @@ func (n *Node) fetchSnapshot(ctx context.Context, dir string) error {
 	return err
 }
 
-// publishSnapshots writes a snapshot of this ledger's index now and then. Where
-// nobody could tell who signed it, none is written: a log on servers of others,
-// without credentials.
+// publishSnapshots writes snapshots of this ledger's index. It writes none on
+// external servers without credentials, because no node could verify the
+// signature.
 func (n *Node) publishSnapshots() error {
 	p, err := n.publisher(0)
 	if err != nil || p == nil {
@@ -83,8 +83,8 @@ func (n *Node) publishSnapshots() error {
 	return nil
 }
 
-// publisher returns what writes a snapshot after so many events, nil where none
-// can be signed.
+// publisher returns a publisher that writes a snapshot after a number of events,
+// or nil if this ledger has no key to sign with.
 func (n *Node) publisher(every events.Position) (*snapshot.Publisher, error) {
 	key := n.signer
 	if n.creds != nil {

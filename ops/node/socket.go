@@ -15,12 +15,12 @@ import (
 )
 
 // Programs of the data folder's owner reach the node by a socket in it, api.sock.
-// A port can be anybody's: after a crash another user's program may have it, and
-// would be sent the secret in root.token. Only who may write the folder makes a
-// socket there, and that is its owner.
+// A port does not belong to a user: after a crash another user's program may
+// listen on it and would receive the secret in root.token. Only the owner of the
+// folder can create a socket there.
 
-// SocketIn returns the name of the socket in a data folder, empty where there is
-// none. It may be one that a process has left which died.
+// SocketIn returns the name of the socket in a data folder, empty if there is none.
+// The socket may be left from a process that crashed.
 func SocketIn(data string) string {
 	name := filepath.Join(data, datadir.Socket)
 	if info, err := os.Lstat(name); err != nil || info.Mode()&os.ModeSocket == 0 {
@@ -45,12 +45,12 @@ func DialSocket(ctx context.Context, name string) (net.Conn, error) {
 	return c, err
 }
 
-// listenSocket opens the socket of a data folder. A socket that is there was left
-// by a process that died.
+// listenSocket opens the socket of a data folder. An existing socket was left by a
+// process that crashed.
 func listenSocket(dir *datadir.Dir) (net.Listener, error) {
 	removeSocket(dir.Path())
-	// It is made in a folder of its own, so that nobody connects before its mode is
-	// set, and then moved.
+	// The socket is created in a private folder and moved when its mode is set, so
+	// that no other user connects before.
 	private := dir.File("." + datadir.Socket)
 	if err := os.RemoveAll(private); err != nil {
 		return nil, err
@@ -69,7 +69,7 @@ func listenSocket(dir *datadir.Dir) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false) // the name is another then
+	l.(*net.UnixListener).SetUnlinkOnClose(false) // it was renamed then
 	if err := errors.Join(os.Chmod(name, 0o600), os.Rename(name, dir.File(datadir.Socket))); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
@@ -79,25 +79,22 @@ func listenSocket(dir *datadir.Dir) (net.Listener, error) {
 // removeSocket removes the socket, and nothing else by that name.
 func removeSocket(data string) {
 	if name := SocketIn(data); name != "" {
-		_ = os.Remove(name) // where it stays, the next one takes its place
+		_ = os.Remove(name) // if that fails, the next start replaces it
 	}
 }
 
-// longestSocket is the longest name that a socket has on every system, in bytes.
+// longestSocket is the maximum length of a socket's name on all systems, in bytes.
 const longestSocket = 103
 
-// shortName returns a name of a socket that is short enough for the system, which
-// is good until done is called.
+// shortName returns a name of a socket that is short enough for the system. It is
+// valid until done is called.
 func shortName(name string) (short string, done func(), err error) {
 	if len(name) <= longestSocket {
 		return name, func() {}, nil
 	}
 	if runtime.GOOS != "linux" {
-		return "", nil, fmt.Errorf(
-			"the name of the socket %s has more than %d bytes; choose a shorter data folder",
-			name,
-			longestSocket,
-		)
+		return "", nil, fmt.Errorf("the name of the socket %s has more than %d bytes; choose a shorter data folder",
+			name, longestSocket)
 	}
 	dir, err := os.Open(filepath.Dir(name))
 	if err != nil {
@@ -106,8 +103,8 @@ func shortName(name string) (short string, done func(), err error) {
 	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), filepath.Base(name)), func() { _ = dir.Close() }, nil
 }
 
-// local serves programs on this machine: commands and checks, of a node that has
-// them. A client by the socket has no address, and counts as one of this machine.
+// local serves commands and checks to programs on this machine. Either may be nil.
+// A client of the socket has no address and gets the one of this machine.
 func local(commands, checks http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.RemoteAddr = "127.0.0.1:0"
