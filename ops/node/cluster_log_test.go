@@ -3,7 +3,6 @@ package node_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -21,46 +19,46 @@ import (
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// three is three ledgers that keep one log.
-type three struct {
+// threeLedgers is a fixture of three ledgers that keep one log, and a verifier.
+type threeLedgers struct {
 	t       *testing.T
 	configs map[string]node.Config // name -> configuration
-	nodes   map[string]*going
+	nodes   map[string]*launched
 }
 
-// threeNames are sorted: the first one begins the log.
-var threeNames = []string{"l1", "l2", "l3"}
+// ledgerNames are sorted: the first one creates the log.
+var ledgerNames = []string{"l1", "l2", "l3"}
 
-// eventually asks until the ledger can answer: while a log is without a leader
-// it cannot. An account that is there already was made by an earlier try.
-func (g *going) eventually(method, path string, body any) {
+// eventually repeats a request until it succeeds: without a leader of the log it
+// fails. A conflict means that an earlier try created the object.
+func (g *launched) eventually(method, path string, body any) {
 	g.t.Helper()
 	var status int
 	var answer m
 	defer func() {
 		if status != http.StatusCreated && status != http.StatusConflict {
-			g.t.Logf("the last answer is %d: %v", status, answer)
+			g.t.Logf("last answer: %d %v", status, answer)
 		}
 	}()
-	eventually(g.t, "the log goes on", func() bool {
+	eventually(g.t, "the log accepts commands", func() bool {
 		status, answer = ask(g.t, method, g.Addresses().API+path, g.root, body)
 		return status == http.StatusCreated || status == http.StatusConflict
 	})
 }
 
-// eventuallyToken makes a token and returns its secret. Each stream of the log
-// elects its leader by itself, so the account may exist while the ledger cannot
-// read its login yet.
-func (g *going) eventuallyToken(account string, scopes ...string) (secret string) {
+// eventuallyToken creates a token and returns its secret. Each stream of the log
+// elects its own leader, so the account may exist before the ledger can read its
+// login.
+func (g *launched) eventuallyToken(account string, scopes ...string) (secret string) {
 	g.t.Helper()
 	var status int
 	var answer m
 	defer func() {
 		if secret == "" {
-			g.t.Logf("the last answer is %d: %v", status, answer)
+			g.t.Logf("last answer: %d %v", status, answer)
 		}
 	}()
-	eventually(g.t, "a token is made", func() bool {
+	eventually(g.t, "a token is created", func() bool {
 		status, answer = ask(g.t, http.MethodPost, g.Addresses().API+"/v1/tokens", g.root, m{"account": account, "scopes": scopes})
 		secret, _ = answer["secret"].(string)
 		return status == http.StatusCreated
@@ -68,14 +66,14 @@ func (g *going) eventuallyToken(account string, scopes ...string) (secret string
 	return secret
 }
 
-// newThree makes credentials and configurations. It starts nothing.
-func newThree(t *testing.T) *three {
+// newThreeLedgers creates credentials and configurations. It starts nothing.
+func newThreeLedgers(t *testing.T) *threeLedgers {
 	t.Helper()
-	k := &three{t: t, configs: map[string]node.Config{}, nodes: map[string]*going{}}
+	k := &threeLedgers{t: t, configs: map[string]node.Config{}, nodes: map[string]*launched{}}
 	dir := t.TempDir()
 	var requests []embedded.Request
 	var routes []string
-	for _, name := range threeNames {
+	for _, name := range ledgerNames {
 		requests = append(requests, embedded.Request{Name: name, Role: embedded.RoleLedger, Hosts: []string{"127.0.0.1"}})
 		routes = append(routes, addrtest.Free(t))
 	}
@@ -85,7 +83,7 @@ func newThree(t *testing.T) *three {
 	}
 	creds := func(name string) string { return filepath.Join(dir, "nodes", name) }
 	var clients []string
-	for i, name := range threeNames {
+	for i, name := range ledgerNames {
 		client := addrtest.Free(t)
 		clients = append(clients, "tls://"+client)
 		k.configs[name] = node.Config{
@@ -99,14 +97,14 @@ func newThree(t *testing.T) *three {
 	return k
 }
 
-// going is a node that has been started and need not be ready.
-type going struct {
-	*running
+// launched is a node that was started and may not be ready.
+type launched struct {
+	*testNode
 	done chan error
 }
 
-// begin starts a node without waiting until it is ready.
-func (k *three) begin(name string) *going {
+// launch starts a node without waiting until it is ready.
+func (k *threeLedgers) launch(name string) *launched {
 	k.t.Helper()
 	cfg := k.configs[name]
 	cfg.APIAddr, cfg.VerifyAddr, cfg.MetricsAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
@@ -118,7 +116,7 @@ func (k *three) begin(name string) *going {
 		k.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	g := &going{running: &running{Node: n, t: k.t, dir: cfg.Data}, done: make(chan error, 1)}
+	g := &launched{testNode: &testNode{Node: n, t: k.t, dir: cfg.Data}, done: make(chan error, 1)}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -133,8 +131,8 @@ func (k *three) begin(name string) *going {
 	return g
 }
 
-// ready waits until a node is.
-func (g *going) ready() *going {
+// waitReady waits until the node is ready.
+func (g *launched) waitReady() *launched {
 	g.t.Helper()
 	late := time.After(patience)
 	select {
@@ -151,37 +149,52 @@ func (g *going) ready() *going {
 	return g
 }
 
-// start starts the nodes together and waits until they are ready.
-func (k *three) start(names ...string) {
+// start starts nodes together and waits until they are ready.
+func (k *threeLedgers) start(names ...string) {
 	k.t.Helper()
 	for _, name := range names {
-		k.begin(name)
+		k.launch(name)
 	}
 	for _, name := range names {
-		k.nodes[name].ready()
+		k.nodes[name].waitReady()
 	}
 }
 
+// TestThreeLedgers starts three ledgers and a verifier, and adds another verifier
+// while they run.
 func TestThreeLedgers(t *testing.T) {
-	k := newThree(t)
-	began := time.Now()
-	k.start(threeNames...)
-	t.Logf("three ledgers were ready after %s", time.Since(began))
+	t.Parallel()
+	k := newThreeLedgers(t)
+	k.start(ledgerNames...)
 	var roots []string
-	for _, name := range threeNames {
-		if root := k.nodes[name].root; root != "" {
-			roots = append(roots, fmt.Sprint(name, root))
+	for _, name := range ledgerNames {
+		if k.nodes[name].root != "" {
+			roots = append(roots, name)
 		}
 	}
 	if len(roots) != 1 {
-		t.Fatalf("%d ledgers have a first token, want one", len(roots))
+		t.Fatalf("ledgers %v have a first token, want one of them", roots)
 	}
+	root := k.nodes[roots[0]].root
 	k.start("v1")
-	eventually(t, "the verifier has the log", func() bool { return k.nodes["v1"].reason(k.nodes["l1"].root, "superuser") == "allowed" })
+	eventually(t, "the verifier accepts the first token", func() bool { return k.nodes["v1"].reason(root, "superuser") == "allowed" })
+
+	dir := filepath.Dir(filepath.Dir(k.configs["v1"].NATSCredentials))
+	if _, err := embedded.Issue(dir, []embedded.Request{{Name: "v2", Role: embedded.RoleVerifier}}); err != nil {
+		t.Fatal(err)
+	}
+	k.configs["v2"] = node.Config{
+		Data: t.TempDir(), Roles: []string{node.RoleVerifier}, NATS: k.configs["v1"].NATS, NATSCredentials: filepath.Join(dir, "nodes", "v2"),
+	}
+	k.start("v2")
+	eventually(t, "the new verifier accepts the first token", func() bool { return k.nodes["v2"].reason(root, "superuser") == "allowed" })
+	if got := k.nodes["v2"].Addresses().Name; got != "v2" {
+		t.Errorf("the new verifier is called %s", got)
+	}
 }
 
-// lost makes the disks of ledgers new.
-func (k *three) lost(names ...string) {
+// wipe empties the data folders of ledgers.
+func (k *threeLedgers) wipe(names ...string) {
 	k.t.Helper()
 	for _, name := range names {
 		entries, err := os.ReadDir(k.configs[name].Data)
@@ -196,27 +209,27 @@ func (k *three) lost(names ...string) {
 	}
 }
 
-func (k *three) stop(names ...string) {
+func (k *threeLedgers) stop(names ...string) {
 	for _, name := range names {
 		k.nodes[name].stop()
 	}
 }
 
-// refuses waits until a node has ended, and returns why.
-func (g *going) refuses() error {
+// waitError waits until the node ends, and returns its error.
+func (g *launched) waitError() error {
 	g.t.Helper()
 	select {
 	case err := <-g.done:
 		g.done <- err
 		return err
 	case <-time.After(patience):
-		g.t.Fatalf("the node goes on for %s", patience)
+		g.t.Fatalf("the node still runs after %s", patience)
 		return nil
 	}
 }
 
-// blocks returns the files that hold a ledger's copy of the log: name -> size.
-func (k *three) blocks(name string) map[string]int64 {
+// blocks returns the files of a ledger's copy of the log: name -> size.
+func (k *threeLedgers) blocks(name string) map[string]int64 {
 	k.t.Helper()
 	files, err := filepath.Glob(filepath.Join(k.configs[name].Data, "log", "jetstream", "LEDGER", "streams", "LEDGER", "msgs", "*.blk"))
 	if err != nil {
@@ -233,53 +246,56 @@ func (k *three) blocks(name string) map[string]int64 {
 	return sizes
 }
 
-// TestOneLedgerOfThree kills one, and replaces the disk of another.
+// TestOneLedgerOfThree stops one ledger, and wipes the disk of another.
 func TestOneLedgerOfThree(t *testing.T) {
-	k := newThree(t)
-	k.start(threeNames...)
+	t.Parallel()
+	k := newThreeLedgers(t)
+	k.start(ledgerNames...)
 	root := k.nodes["l1"].root
 	k.stop("l3")
-	// A stream that has lost its leader pauses; commands wait for the next one.
+	// Commands wait until the log has a new leader.
 	k.nodes["l2"].root = root
 	k.nodes["l2"].eventually("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
 	secret := k.nodes["l2"].eventuallyToken("alice", "view:site/1")
 	position := k.nodes["l2"].Position()
 	k.start("l3")
-	eventually(t, "the one that was away has the log", func() bool { return k.nodes["l3"].Position() >= position })
+	eventually(t, "the restarted ledger has the log", func() bool { return k.nodes["l3"].Position() >= position })
 
 	k.stop("l1")
-	k.lost("l1")
+	k.wipe("l1")
 	k.start("l1")
-	eventually(t, "the one with a new disk has the log", func() bool { return k.nodes["l1"].Position() >= position })
+	eventually(t, "the wiped ledger has the log", func() bool { return k.nodes["l1"].Position() >= position })
 	if k.nodes["l1"].root != "" {
-		t.Error("a ledger with a new disk has made a first token")
+		t.Error("a wiped ledger has created a first token")
 	}
 	k.start("v1")
 	eventually(t, "the token works", func() bool { return k.nodes["v1"].reason(secret, "view:site/1") == "allowed" })
 	if got := k.nodes["v1"].reason(root, "superuser"); got != "allowed" {
 		t.Errorf("the first token: %s", got)
 	}
-	// The new copy counts: without another one the log goes on.
+	// The new copy counts: the log works without another one.
 	k.stop("l2")
 	k.nodes["l1"].root = root
 	k.nodes["l1"].eventually("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/2"}})
 }
 
-// TestOneMissingAtBirth starts two of three on new disks: nobody begins. With the
-// third one they do, and the one whose name is first goes on after a crash.
-func TestOneMissingAtBirth(t *testing.T) {
-	k := newThree(t)
-	var out logText
+// TestOneMissingAtCreation starts two of three new ledgers: they create no log.
+// Once the third one is there, the first ledger creates the log, also after a
+// crash.
+func TestOneMissingAtCreation(t *testing.T) {
+	t.Parallel()
+	k := newThreeLedgers(t)
+	var out logBuffer
 	for name, cfg := range k.configs {
 		cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
 		k.configs[name] = cfg
 	}
-	k.begin("l1")
-	k.begin("l2")
-	eventually(t, "it is said who is missing", func() bool { return strings.Contains(out.String(), "missing=l3") })
+	k.launch("l1")
+	k.launch("l2")
+	eventually(t, "a log line names the missing ledger", func() bool { return strings.Contains(out.String(), "missing=l3") })
 	for _, name := range []string{"l1", "l2"} {
 		if files := k.blocks(name); len(files) > 0 {
-			t.Errorf("%s has begun a log: %v", name, files)
+			t.Errorf("%s has created a log: %v", name, files)
 		}
 		for _, file := range []string{"ledger.json", "root.token", "log/jetstream/$SYS"} {
 			if _, err := os.Stat(k.nodes[name].file(file)); !os.IsNotExist(err) {
@@ -287,14 +303,14 @@ func TestOneMissingAtBirth(t *testing.T) {
 			}
 		}
 	}
-	// A crash after it was noted that the log is being begun, and before it was.
+	// A crash after the note that the log is being created, and before its creation.
 	k.stop("l1")
 	if err := os.WriteFile(k.nodes["l1"].file("ledger.json"), []byte(`{"epoch":"01m80dqgnr93z30nnw25ynwdh0","beginning":true}`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	k.start("l3", "l1")
-	k.nodes["l2"].ready()
-	for _, name := range threeNames {
+	k.nodes["l2"].waitReady()
+	for _, name := range ledgerNames {
 		raw, err := os.ReadFile(k.nodes[name].file("ledger.json"))
 		if err != nil || strings.TrimSpace(string(raw)) != `{"epoch":"01m80dqgnr93z30nnw25ynwdh0"}` {
 			t.Errorf("%s notes %s, %v", name, raw, err)
@@ -305,13 +321,14 @@ func TestOneMissingAtBirth(t *testing.T) {
 	}
 }
 
-// TestBirthGoesOn crashes the ledger that begins the log after it is there, and
-// before the first token is.
-func TestBirthGoesOn(t *testing.T) {
-	k := newThree(t)
-	k.start(threeNames...)
+// TestCreationResumes crashes the ledger that creates the log, after the log exists
+// and before the first token does.
+func TestCreationResumes(t *testing.T) {
+	t.Parallel()
+	k := newThreeLedgers(t)
+	k.start(ledgerNames...)
 	root := k.nodes["l1"].root
-	k.stop(threeNames...)
+	k.stop(ledgerNames...)
 	raw, err := os.ReadFile(k.nodes["l1"].file("ledger.json"))
 	if err == nil {
 		err = os.WriteFile(k.nodes["l1"].file("ledger.json"), []byte(strings.TrimSuffix(strings.TrimSpace(string(raw)), "}")+`,"beginning":true}`), 0o600)
@@ -319,60 +336,62 @@ func TestBirthGoesOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.start(threeNames...)
+	k.start(ledgerNames...)
 	if k.nodes["l1"].root != root || k.nodes["l2"].root != "" || k.nodes["l3"].root != "" {
-		t.Error("there is another first token")
+		t.Error("another first token was created")
 	}
-	k.nodes["l1"].eventually("POST", "/v1/tokens", m{"account": "root", "scopes": []string{"audit"}}) // the first token works, and its command came once
+	k.nodes["l1"].eventually("POST", "/v1/tokens", m{"account": "root", "scopes": []string{"audit"}}) // the first token works, and exists once
 }
 
-// TestMajorityLost makes the disks of two ledgers new: nobody begins anew, nor
-// takes the third one's copy for the truth, and that copy stays.
+// TestMajorityLost wipes the disks of two ledgers. No ledger creates a new log or
+// trusts the copy of the third one, which stays as it is.
 func TestMajorityLost(t *testing.T) {
-	k := newThree(t)
-	k.start(threeNames...)
+	t.Parallel()
+	k := newThreeLedgers(t)
+	k.start(ledgerNames...)
 	k.nodes["l1"].eventually("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
-	k.stop(threeNames...)
+	k.stop(ledgerNames...)
 	before := k.blocks("l2")
-	k.lost("l1", "l3")
-	for _, name := range threeNames {
-		k.begin(name)
+	k.wipe("l1", "l3")
+	for _, name := range ledgerNames {
+		k.launch(name)
 	}
 	for _, name := range []string{"l1", "l3"} {
-		err := k.nodes[name].refuses()
+		err := k.nodes[name].waitError()
 		if !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") || !strings.Contains(err.Error(), "restore") {
-			t.Errorf("%s: %v, want ErrLogGone that says who has a copy and what to do", name, err)
+			t.Errorf("%s: %v, want ErrLogGone that names the ledger with a copy and says what to do", name, err)
 		}
 	}
 	k.stop("l2")
 	if after := k.blocks("l2"); len(before) == 0 || !maps.Equal(after, before) {
-		t.Errorf("the copy that is left is %v, and was %v", after, before)
+		t.Errorf("the remaining copy is %v, want %v", after, before)
 	}
 	for _, name := range []string{"l1", "l3"} {
 		if after := k.blocks(name); len(after) > 0 {
-			t.Errorf("%s has made a copy: %v", name, after)
+			t.Errorf("%s has created a copy: %v", name, after)
 		}
 	}
 }
 
-// TestAllLost makes all disks new but for the notes.
+// TestAllLost deletes all copies of the log. Two ledgers keep their notes.
 func TestAllLost(t *testing.T) {
-	k := newThree(t)
-	k.start(threeNames...)
-	k.stop(threeNames...)
-	for _, name := range threeNames {
+	t.Parallel()
+	k := newThreeLedgers(t)
+	k.start(ledgerNames...)
+	k.stop(ledgerNames...)
+	for _, name := range ledgerNames {
 		for _, dir := range []string{"log", "index"} {
 			if err := os.RemoveAll(filepath.Join(k.configs[name].Data, dir)); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	k.lost("l1") // the one that would begin
-	for _, name := range threeNames {
-		k.begin(name)
+	k.wipe("l1") // the ledger that would create the log
+	for _, name := range ledgerNames {
+		k.launch(name)
 	}
-	for _, name := range threeNames {
-		if err := k.nodes[name].refuses(); !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "restore") {
+	for _, name := range ledgerNames {
+		if err := k.nodes[name].waitError(); !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "restore") {
 			t.Errorf("%s: %v, want ErrLogGone", name, err)
 		}
 		if _, err := os.Stat(k.nodes[name].file("log/jetstream/$SYS")); !os.IsNotExist(err) {
@@ -381,10 +400,11 @@ func TestAllLost(t *testing.T) {
 	}
 }
 
-// TestServersOfOnesOwn runs three ledgers on a log that other processes keep.
-func TestServersOfOnesOwn(t *testing.T) {
-	k := newThree(t)
-	for _, name := range threeNames {
+// TestExternalServers runs three ledgers on external log servers.
+func TestExternalServers(t *testing.T) {
+	t.Parallel()
+	k := newThreeLedgers(t)
+	for _, name := range ledgerNames {
 		cfg := k.configs[name]
 		creds, err := embedded.LoadCredentials(cfg.NATSCredentials)
 		if err != nil {
@@ -405,30 +425,30 @@ func TestServersOfOnesOwn(t *testing.T) {
 		})
 		k.configs[name] = node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, NATS: k.configs["v1"].NATS, NATSCredentials: cfg.NATSCredentials}
 	}
-	k.start(threeNames...)
+	k.start(ledgerNames...)
 	roots := 0
-	for _, name := range threeNames {
+	for _, name := range ledgerNames {
 		if k.nodes[name].root != "" {
 			roots++
 		}
 	}
 	if roots != 1 || k.nodes["l1"].root == "" {
-		t.Fatalf("%d ledgers have a first token, want the first one alone", roots)
+		t.Fatalf("%d ledgers have a first token, want only l1", roots)
 	}
 	k.start("v1")
 	eventually(t, "the verifier has the log", func() bool { return k.nodes["v1"].reason(k.nodes["l1"].root, "superuser") == "allowed" })
-	// A ledger alone has no say: nothing was begun in this one's folder, and the
-	// log is there.
+	// A wiped ledger finds the log and creates nothing.
 	k.stop("l2")
-	k.lost("l2")
+	k.wipe("l2")
 	k.start("l2")
 	if k.nodes["l2"].root != "" {
-		t.Error("a ledger with a new folder has made a first token")
+		t.Error("a wiped ledger has created a first token")
 	}
 }
 
-// TestOtherLease starts a ledger with a lease that is not the log's.
+// TestOtherLease starts a ledger with another lease than the log's.
 func TestOtherLease(t *testing.T) {
+	t.Parallel()
 	cfg := node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, Lease: 7 * time.Second}
 	start(t, cfg).stop()
 	cfg.Lease = 6 * time.Second
@@ -439,27 +459,10 @@ func TestOtherLease(t *testing.T) {
 	start(t, cfg)
 }
 
-// TestMemberAdded adds a verifier while the ledgers run.
-func TestMemberAdded(t *testing.T) {
-	k := newThree(t)
-	k.start(threeNames...)
-	dir := filepath.Dir(filepath.Dir(k.configs["v1"].NATSCredentials))
-	if _, err := embedded.Issue(dir, []embedded.Request{{Name: "v2", Role: embedded.RoleVerifier}}); err != nil {
-		t.Fatal(err)
-	}
-	k.configs["v2"] = node.Config{
-		Data: t.TempDir(), Roles: []string{node.RoleVerifier}, NATS: k.configs["v1"].NATS, NATSCredentials: filepath.Join(dir, "nodes", "v2"),
-	}
-	k.start("v2")
-	eventually(t, "the new verifier answers", func() bool { return k.nodes["v2"].reason(k.nodes["l1"].root, "superuser") == "allowed" })
-	if got := k.nodes["v2"].Addresses().Name; got != "v2" {
-		t.Errorf("it is called %s", got)
-	}
-}
-
-// TestCredentialsAreChecked starts nodes with those of others.
+// TestCredentialsAreChecked starts nodes with the credentials of other nodes.
 func TestCredentialsAreChecked(t *testing.T) {
-	k := newThree(t)
+	t.Parallel()
+	k := newThreeLedgers(t)
 	for name, tt := range map[string]struct {
 		edit func(*node.Config)
 		want string
@@ -479,8 +482,9 @@ func TestCredentialsAreChecked(t *testing.T) {
 	}
 }
 
-// TestValidateLog names what is wrong with where the log is kept.
+// TestValidateLog checks the errors about the settings of the log.
 func TestValidateLog(t *testing.T) {
+	t.Parallel()
 	three := []string{"nats://a:1", "nats://b:1", "nats://c:1"}
 	verifier := []string{node.RoleVerifier}
 	good := node.Config{Data: "d", NATSCluster: three, NATSClusterListen: "a:1", NATSCredentials: "c"}
@@ -520,34 +524,17 @@ func TestValidateLog(t *testing.T) {
 	}
 }
 
-// logText is a log that is read while it is written.
-type logText struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (h *logText) Write(b []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.b.Write(b)
-}
-
-func (h *logText) String() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.b.String()
-}
-
-// TestDamagedCopyWaits damages the copy of one ledger while another one is
-// down. The one that is left may have acknowledged something with the damaged
-// copy alone, so that ledger takes no part before the third one has it too.
+// TestDamagedCopyWaits damages the copy of one ledger while another ledger is
+// down. The third ledger may have committed events with the damaged copy alone.
+// So the ledger with the damaged copy waits until both others have those events.
 func TestDamagedCopyWaits(t *testing.T) {
-	k := newThree(t)
-	var out logText
+	t.Parallel()
+	k := newThreeLedgers(t)
+	var out logBuffer
 	cfg := k.configs["l2"]
 	cfg.Logger = slog.New(slog.NewTextHandler(&out, nil))
 	k.configs["l2"] = cfg
-	k.start(threeNames...)
+	k.start(ledgerNames...)
 	k.stop("l3")
 	k.nodes["l1"].eventually("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
 	secret := k.nodes["l1"].eventuallyToken("alice", "view:site/1")
@@ -562,8 +549,8 @@ func TestDamagedCopyWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	k.begin("l2")
-	eventually(t, "it is said what is waited for", func() bool {
+	k.launch("l2")
+	eventually(t, "a log line names the missing ledger", func() bool {
 		return strings.Contains(out.String(), "missing=l3")
 	})
 	if has, err := embedded.HasStore(k.nodes["l2"].file("log")); has || err != nil {
@@ -573,24 +560,25 @@ func TestDamagedCopyWaits(t *testing.T) {
 		t.Errorf("the damaged copy is not in quarantine: %v", err)
 	}
 	if text := out.String(); !strings.Contains(text, "name=l2") || !strings.Contains(text, ".blk") {
-		t.Errorf("it is not said whose copy is damaged, and where: %s", text)
+		t.Errorf("no log line names the damaged ledger and file: %s", text)
 	}
 	k.start("l3")
-	k.nodes["l2"].ready()
+	k.nodes["l2"].waitReady()
 	k.start("v1")
 	eventually(t, "the token works", func() bool { return k.nodes["v1"].reason(secret, "view:site/1") == "allowed" })
-	// The new copy counts: without another one the log goes on.
+	// The new copy counts: the log works without another one.
 	k.nodes["l2"].root = k.nodes["l1"].root
 	k.stop("l1")
 	k.nodes["l2"].eventually("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/2"}})
 }
 
-// TestTwoDamagedCopies: what is left of three copies is not taken for the truth.
+// TestTwoDamagedCopies: no ledger trusts the one copy that is left of three.
 func TestTwoDamagedCopies(t *testing.T) {
-	k := newThree(t)
-	k.start(threeNames...)
+	t.Parallel()
+	k := newThreeLedgers(t)
+	k.start(ledgerNames...)
 	k.nodes["l1"].eventually("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
-	k.stop(threeNames...)
+	k.stop(ledgerNames...)
 	for _, name := range []string{"l1", "l3"} {
 		for block := range k.blocks(name) {
 			if err := os.Truncate(block, 100); err != nil {
@@ -599,19 +587,19 @@ func TestTwoDamagedCopies(t *testing.T) {
 		}
 	}
 	before := k.blocks("l2")
-	for _, name := range threeNames {
-		k.begin(name)
+	for _, name := range ledgerNames {
+		k.launch(name)
 	}
 	for _, name := range []string{"l1", "l3"} {
-		if err := k.nodes[name].refuses(); !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") {
-			t.Errorf("%s: %v, want ErrLogGone that says who has a copy", name, err)
+		if err := k.nodes[name].waitError(); !errors.Is(err, genesis.ErrLogGone) || !strings.Contains(err.Error(), "only l2 has a copy") {
+			t.Errorf("%s: %v, want ErrLogGone that names the ledger with a copy", name, err)
 		}
 		if kept, err := filepath.Glob(k.nodes[name].file("log/damaged-*/LEDGER/streams/LEDGER/msgs/*.blk")); err != nil || len(kept) == 0 {
-			t.Errorf("%s keeps nothing in quarantine: %v", name, err)
+			t.Errorf("%s has nothing in quarantine: %v", name, err)
 		}
 	}
 	k.stop("l2")
 	if after := k.blocks("l2"); len(before) == 0 || !maps.Equal(after, before) {
-		t.Errorf("the copy that is left is %v, and was %v", after, before)
+		t.Errorf("the remaining copy is %v, want %v", after, before)
 	}
 }

@@ -28,6 +28,7 @@ func readFile(t testing.TB, content string) (node.File, error) {
 }
 
 func TestReadFile(t *testing.T) {
+	t.Parallel()
 	got, err := readFile(t, `
 # everything that there is
 data: /var/lib/tokenledger
@@ -76,6 +77,7 @@ stale: {track: 5m, view: 90s}
 }
 
 func TestReadFileRefused(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name, content string
 		says          []string

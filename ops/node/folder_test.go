@@ -14,9 +14,10 @@ import (
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// TestFolderOfOthers refuses data folders that another user may write, or replace,
-// and writes nothing there.
-func TestFolderOfOthers(t *testing.T) {
+// TestFolderOfOtherUser refuses data folders that another user can write or
+// replace, and writes nothing there.
+func TestFolderOfOtherUser(t *testing.T) {
+	t.Parallel()
 	const stranger = 12345
 	for name, prepare := range map[string]func(above, dir string) error{
 		"others may write it":         func(_, dir string) error { return os.Chmod(dir, 0o707) },
@@ -35,7 +36,7 @@ func TestFolderOfOthers(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := prepare(above, dir); errors.Is(err, os.ErrPermission) && os.Geteuid() != 0 {
-				t.Skip("only root gives files away") // CI runs as root
+				t.Skip("only root can change the owner of a file") // CI runs as root
 			} else if err != nil {
 				t.Fatal(err)
 			}
@@ -44,7 +45,7 @@ func TestFolderOfOthers(t *testing.T) {
 				t.Errorf("New = %v, want ErrFolder", err)
 			}
 			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-				t.Errorf("in the folder is %v, %v; want nothing", left, err)
+				t.Errorf("the folder holds %v, %v; want nothing", left, err)
 			}
 		})
 	}
@@ -57,9 +58,10 @@ func TestFolderOfOthers(t *testing.T) {
 	})
 }
 
-// TestPlantedLinks starts on a folder that was open to others once, and has links
-// in the place of the files that a start writes. None is followed.
+// TestPlantedLinks starts on a folder in which another user has put links in place
+// of the files that a start writes. The node follows none.
 func TestPlantedLinks(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"lock", "root.token", "root.token.tmp", "name.tmp", "ledger.json.tmp"} {
 		dir, target := t.TempDir(), filepath.Join(t.TempDir(), "target")
 		if err := errors.Join(os.WriteFile(target, []byte("of another"), 0o600), os.Symlink(target, filepath.Join(dir, name))); err != nil {
@@ -76,7 +78,7 @@ func TestPlantedLinks(t *testing.T) {
 			t.Errorf("%s: the file behind the link is %q, %v", name, b, err)
 		}
 	}
-	// A secret that others may have made is not taken either.
+	// It does not use a secret that others can read either.
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "root.token"), []byte("tls_whatever\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -90,9 +92,10 @@ func TestPlantedLinks(t *testing.T) {
 	}
 }
 
-// TestSocket asks a node by the socket in its folder, whose name may be longer
-// than names of sockets are. It goes with the node.
+// TestSocket asks a node by the socket in its folder, also if the path is longer
+// than a socket's name may be. The socket is removed when the node stops.
 func TestSocket(t *testing.T) {
+	t.Parallel()
 	for _, name := range []string{"data", strings.Repeat("long", 40)} {
 		dir := filepath.Join(t.TempDir(), name)
 		n := start(t, node.Config{Data: dir})
@@ -114,7 +117,7 @@ func TestSocket(t *testing.T) {
 		transport.CloseIdleConnections()
 		n.stop()
 		if left := node.SocketIn(dir); left != "" {
-			t.Errorf("%s is left", left)
+			t.Errorf("%s still exists", left)
 		}
 	}
 }

@@ -4,12 +4,16 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"io"
 	"log/slog"
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -18,29 +22,37 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
+// minParallel is how many tests run at once at least. They wait for elections
+// and for leases more than they compute.
+const minParallel = 8
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if n := flag.Lookup("test.parallel").Value; n.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = n.Set(strconv.Itoa(max(minParallel, runtime.GOMAXPROCS(0))))
+	}
 	goleak.VerifyTestMain(m, goleak.Cleanup(func(code int) {
 		http.DefaultClient.CloseIdleConnections()
 		os.Exit(code)
 	}))
 }
 
-// patience bounds what a test waits for.
+// patience bounds every wait.
 const patience = wait.Limit
 
-// running is a node that runs until it is stopped or the test ends.
-type running struct {
+// testNode is a node that runs until it is stopped or the test ends.
+type testNode struct {
 	*node.Node
 	t    testing.TB
-	stop func() // waits until it has ended
-	root string // secret of the first token, empty without the role ledger
+	stop func() // stops the node and waits for its end
+	root string // secret of the first token, empty if there is none
 	dir  string // data folder
 }
 
-func (r *running) file(name string) string { return filepath.Join(r.dir, name) }
+func (r *testNode) file(name string) string { return filepath.Join(r.dir, name) }
 
-// start runs a node on ports of its own.
-func start(t testing.TB, cfg node.Config) *running {
+// start starts a node on free ports and waits until it is ready.
+func start(t testing.TB, cfg node.Config) *testNode {
 	t.Helper()
 	cfg.APIAddr, cfg.VerifyAddr, cfg.MetricsAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
 	if cfg.Logger == nil {
@@ -53,7 +65,7 @@ func start(t testing.TB, cfg node.Config) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
-	r := &running{Node: n, t: t, dir: cfg.Data}
+	r := &testNode{Node: n, t: t, dir: cfg.Data}
 	r.stop = func() {
 		if done == nil {
 			return
@@ -77,7 +89,7 @@ func start(t testing.TB, cfg node.Config) *running {
 	return r
 }
 
-// fails runs a node that cannot start, and returns why.
+// fails runs a node that cannot start, and returns the error.
 func fails(t testing.TB, cfg node.Config) error {
 	t.Helper()
 	def := func(s *string) {
@@ -95,7 +107,7 @@ func fails(t testing.TB, cfg node.Config) error {
 	ctx, stop := context.WithTimeout(context.Background(), patience)
 	defer stop()
 	if err = n.Run(ctx); err == nil {
-		t.Fatal("Run = nil, want it to fail")
+		t.Fatal("Run = nil, want an error")
 	}
 	return err
 }
@@ -131,8 +143,8 @@ func ask(t testing.TB, method, url, token string, body any) (int, map[string]any
 	return resp.StatusCode, out
 }
 
-// must asks the node's API as the root account for what has to succeed.
-func (r *running) must(method, path string, body any) map[string]any {
+// must sends a request to the API as root. The request must succeed.
+func (r *testNode) must(method, path string, body any) map[string]any {
 	r.t.Helper()
 	status, out := ask(r.t, method, r.Addresses().API+path, r.root, body)
 	if status/100 != 2 {
@@ -141,15 +153,15 @@ func (r *running) must(method, path string, body any) map[string]any {
 	return out
 }
 
-// token makes a token and returns its id and secret.
-func (r *running) token(account string, scopes ...string) (id, secret string) {
+// token creates a token and returns its id and secret.
+func (r *testNode) token(account string, scopes ...string) (id, secret string) {
 	r.t.Helper()
 	out := r.must("POST", "/v1/tokens", m{"account": account, "scopes": scopes})
 	return out["token"].(m)["id"].(string), out["secret"].(string)
 }
 
-// reason asks the node's verifier about a secret.
-func (r *running) reason(secret string, need ...string) string {
+// reason returns the verifier's reason, or the code of its error.
+func (r *testNode) reason(secret string, need ...string) string {
 	r.t.Helper()
 	status, out := ask(r.t, "POST", r.Addresses().Verify+"/v1/verify", "", m{"token": secret, "need": need})
 	if status != http.StatusOK {
@@ -161,8 +173,26 @@ func (r *running) reason(secret string, need ...string) string {
 // m is a JSON object.
 type m = map[string]any
 
-// eventually waits until something is so.
+// eventually waits until is returns true.
 func eventually(t testing.TB, what string, is func() bool) {
 	t.Helper()
 	wait.Until(t, what, is)
+}
+
+// logBuffer keeps the log lines of a node. It may be read at any time.
+type logBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
 }

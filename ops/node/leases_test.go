@@ -17,10 +17,11 @@ import (
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// TestLeasesGone removes the stream of leases while the ledger is stopped. Who
-// holds a lease is then not known to anybody but its holder, so the ledger that
-// comes back lets every lease end before it gives a receipt (I3).
+// TestLeasesGone removes the lease stream while the ledger is stopped. Then no
+// ledger knows which nodes hold a lease, so the restarted ledger waits until every
+// lease has expired before it gives a receipt (I3).
 func TestLeasesGone(t *testing.T) {
+	t.Parallel()
 	const lease = 3 * time.Second
 	cfg := node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, NATSListen: "127.0.0.1:0", Lease: lease}
 	ledger := start(t, cfg)
@@ -31,13 +32,13 @@ func TestLeasesGone(t *testing.T) {
 	id, secret := ledger.token("root", "audit")
 	eventually(t, "the verifier knows the token", func() bool { return v.reason(secret, "audit") == "allowed" })
 	ledger.stop()
-	// Without the seal of a clean stop, which tells what is missing.
+	// Also the seal of a clean stop, which shows what is missing.
 	for _, gone := range []string{"jetstream/LEDGER/streams/LEASES", "sealed.json"} {
 		if err := os.RemoveAll(filepath.Join(cfg.Data, "log", gone)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	cfg.NATSListen = "127.0.0.1:0" // where the verifier cannot find it
+	cfg.NATSListen = "127.0.0.1:0" // another port, unknown to the verifier
 	stopped := time.Now()
 	ledger = start(t, cfg)
 	done := ledger.must("POST", "/v1/tokens/"+id+"/revoke?wait=1m", nil)["receipt"].(m)
@@ -46,9 +47,10 @@ func TestLeasesGone(t *testing.T) {
 	}
 }
 
-// TestLogBehindBarrier takes a log that ends before a position that a barrier
-// names, and an index that is lost: the ledger refuses (I1).
+// TestLogBehindBarrier starts a ledger without an index on a log that ends before
+// the position that a barrier names. The ledger refuses (I1).
 func TestLogBehindBarrier(t *testing.T) {
+	t.Parallel()
 	cfg := node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}}
 	ledger := start(t, cfg)
 	streams := filepath.Join(cfg.Data, "log", "jetstream", "LEDGER", "streams")
@@ -62,7 +64,7 @@ func TestLogBehindBarrier(t *testing.T) {
 		t.Fatalf("no receipt: %v", done)
 	}
 	ledger.stop()
-	// Without the seal of a clean stop, which tells that the files are others.
+	// Also the seal of a clean stop, which shows that the files differ.
 	for _, gone := range []string{filepath.Join(streams, "LEDGER"), filepath.Join(cfg.Data, "index"), filepath.Join(cfg.Data, "log", "sealed.json")} {
 		if err := os.RemoveAll(gone); err != nil {
 			t.Fatal(err)
@@ -74,8 +76,8 @@ func TestLogBehindBarrier(t *testing.T) {
 	}
 }
 
-// TestLongWait waits for a receipt longer than a request may take to be read: a
-// process that nobody hears of may hold a lease, and is waited out.
+// TestLongWait waits for a receipt longer than the timeout to read a request. The
+// receipt waits for the lease of a process that no longer exists.
 func TestLongWait(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes a lease")

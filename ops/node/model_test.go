@@ -13,7 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// described is the configuration in the documentation, behind its mark.
+// described matches the configuration in the documentation, after its mark.
 var described = regexp.MustCompile("(?s)<!-- read by ops/node: TestDescribedModel -->\n```yaml\n(.*?)```")
 
 func documentedModel(t testing.TB) node.File {
@@ -24,7 +24,7 @@ func documentedModel(t testing.TB) node.File {
 	}
 	block := described.FindSubmatch(doc)
 	if block == nil {
-		t.Fatal("permissions.md has no configuration that is marked to be read")
+		t.Fatal("permissions.md has no marked configuration")
 	}
 	f, err := readFile(t, string(block[1]))
 	if err != nil {
@@ -33,9 +33,10 @@ func documentedModel(t testing.TB) node.File {
 	return f
 }
 
-// TestDescribedModel starts a node as the documentation says, and it decides by
-// that model on every side.
+// TestDescribedModel starts a node with the model in the documentation. All of its
+// interfaces use the model.
 func TestDescribedModel(t *testing.T) {
+	t.Parallel()
 	f := documentedModel(t)
 	n := start(t, node.Config{
 		Data: t.TempDir(), Name: "main", NATSListen: "127.0.0.1:0",
@@ -56,7 +57,7 @@ func TestDescribedModel(t *testing.T) {
 		t.Errorf("a scope of another model: %d %v, want it refused and the known permissions named", status, out)
 	}
 
-	// A node that decides by another model is named.
+	// The list of nodes shows a warning for a node with another model.
 	other := start(t, node.Config{
 		Data: t.TempDir(), Name: "other", Roles: []string{node.RoleVerifier},
 		NATS: n.Addresses().NATS, NATSKey: n.file("verifier.nk"), Model: events.Plain,
@@ -71,9 +72,9 @@ func TestDescribedModel(t *testing.T) {
 	eventually(t, "the other node answers", func() bool { return other.reason(secret, "write:bucket/logs") == "allowed" })
 }
 
-// TestReadModel reads models that are named or described, and says what is wrong
-// and where.
+// TestReadModel reads named and defined models. An error names the place.
 func TestReadModel(t *testing.T) {
+	t.Parallel()
 	known := append([]string{"model"}, knownFlags...)
 	read := func(content string) (node.File, error) {
 		t.Helper()
@@ -111,8 +112,9 @@ func TestReadModel(t *testing.T) {
 	}
 }
 
-// TestValidateByModel holds what is configured beside a model to it.
+// TestValidateByModel checks settings that name permissions against the model.
 func TestValidateByModel(t *testing.T) {
+	t.Parallel()
 	own := documentedModel(t).Model
 	policy := func(need string) map[string]proxy.Policy {
 		return map[string]proxy.Policy{"p": {Rules: []proxy.Rule{{Need: []string{need}}}}}
@@ -148,6 +150,7 @@ func TestValidateByModel(t *testing.T) {
 // TestRateLimitedCaller asks the API with a token that is held to a request a
 // second: it is told to wait, and not that its token is bad.
 func TestRateLimitedCaller(t *testing.T) {
+	t.Parallel()
 	n := start(t, node.Config{Data: t.TempDir()})
 	account := n.must("POST", "/v1/accounts", m{"login": "auditor", "kind": "service", "grants": []string{"audit"}})["account"].(m)["id"].(string)
 	secret := n.must("POST", "/v1/tokens", m{"account": account, "scopes": []string{"audit"}, "constraints": m{"rate": 1}})["secret"].(string)

@@ -17,7 +17,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-func TestFirstLight(t *testing.T) {
+func TestCreateCheckRevoke(t *testing.T) {
+	t.Parallel()
 	n := start(t, node.Config{Data: t.TempDir()})
 	n.must("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
 	id, secret := n.token("alice", "view:site/1")
@@ -32,9 +33,10 @@ func TestFirstLight(t *testing.T) {
 	}
 }
 
-// TestRestart stops a node and starts another one on its folder: nothing is
-// forgotten, and nothing is begun anew.
+// TestRestart restarts a node on its folder. It keeps its data and creates nothing
+// again.
 func TestRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n := start(t, node.Config{Data: dir})
 	n.must("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
@@ -59,22 +61,23 @@ func TestRestart(t *testing.T) {
 		}
 	}
 
-	// The first token's file may go once others exist.
+	// The first token's file may be deleted once other tokens exist.
 	if err := os.Remove(filepath.Join(dir, "root.token")); err != nil {
 		t.Fatal(err)
 	}
 	n.stop()
 	n = start(t, node.Config{Data: dir})
 	if n.root != "" || n.Position() != position {
-		t.Error("another first token was made")
+		t.Error("another first token was created")
 	}
 	if got := n.reason(root); got != "allowed" {
 		t.Errorf("the first token: %s", got)
 	}
 }
 
-// TestFolderModes looks at who may read what the node keeps.
+// TestFolderModes checks the permissions of the files in the data folder.
 func TestFolderModes(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "data")
 	n := start(t, node.Config{Data: dir})
 	var run node.Addresses
@@ -96,6 +99,7 @@ func TestFolderModes(t *testing.T) {
 }
 
 func TestFolderInUse(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n := start(t, node.Config{Data: dir})
 	_, err := node.New(node.Config{Data: dir})
@@ -106,9 +110,10 @@ func TestFolderInUse(t *testing.T) {
 	start(t, node.Config{Data: dir})
 }
 
-// TestLogGone starts nodes on folders whose log is not the one that was begun
-// there. Each is refused, and goes on where the log is put back.
+// TestLogGone starts nodes on folders without their log, or with another one. Each
+// refuses, and works again after the log is restored.
 func TestLogGone(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := func(name string) string { return filepath.Join(dir, name) }
 	n := start(t, node.Config{Data: dir})
@@ -178,8 +183,9 @@ func TestLogGone(t *testing.T) {
 	}
 }
 
-// TestIndexGone takes away what can be made again.
+// TestIndexGone deletes the index, which is rebuilt.
 func TestIndexGone(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n := start(t, node.Config{Data: dir})
 	_, secret := n.token("root", "audit")
@@ -194,9 +200,10 @@ func TestIndexGone(t *testing.T) {
 	}
 }
 
-// TestBeginGoesOn starts on a folder whose first process died before it noted
-// that the log was begun.
-func TestBeginGoesOn(t *testing.T) {
+// TestNoteLost starts on a folder whose first process crashed before it noted that
+// the log exists.
+func TestNoteLost(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	n := start(t, node.Config{Data: dir})
 	root := n.root
@@ -206,11 +213,12 @@ func TestBeginGoesOn(t *testing.T) {
 	}
 	n = start(t, node.Config{Data: dir})
 	if n.root != root || n.Position() != 3 || n.reason(root, "superuser") != "allowed" {
-		t.Errorf("at position %d the first token is %s; want nothing begun anew", n.Position(), n.reason(root, "superuser"))
+		t.Errorf("at position %d the first token is %s; want no new log", n.Position(), n.reason(root, "superuser"))
 	}
 }
 
 func TestPortInUse(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -229,15 +237,16 @@ func TestPortInUse(t *testing.T) {
 			t.Errorf("%s is taken: %v; want the flag and the address named", flag, err)
 		}
 		if _, err := os.Stat(filepath.Join(cfg.Data, "ledger.json")); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("%s is taken, and a log was begun", flag)
+			t.Errorf("%s is taken, and a log was created", flag)
 		}
-		// The folder is given back.
+		// The folder is unlocked.
 		cfg.APIAddr, cfg.VerifyAddr, cfg.MetricsAddr, cfg.NATSListen = "", "", "", ""
 		start(t, cfg).stop()
 	}
 }
 
 func TestValidate(t *testing.T) {
+	t.Parallel()
 	verifier := []string{node.RoleVerifier}
 	for _, tt := range []struct {
 		name string
@@ -294,15 +303,16 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestKeyMissing starts a verifier whose key is not there, or is another's.
+// TestKeyMissing starts a verifier without its key, or with another node's key.
 func TestKeyMissing(t *testing.T) {
+	t.Parallel()
 	ledger := start(t, node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, NATSListen: "127.0.0.1:0"})
 	dir := t.TempDir()
 	err := fails(t, node.Config{Data: dir, Roles: []string{node.RoleVerifier}, NATS: ledger.Addresses().NATS, NATSKey: filepath.Join(dir, "none")})
 	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "key") {
 		t.Errorf("Run = %v, want that there is no key", err)
 	}
-	stranger := start(t, node.Config{Data: t.TempDir()}) // has keys of its own
+	stranger := start(t, node.Config{Data: t.TempDir()}) // has its own keys
 	keys := stranger.file("verifier.nk")
 	n := start(t, node.Config{Data: t.TempDir(), Roles: []string{node.RoleVerifier}, NATS: ledger.Addresses().NATS, NATSKey: keys})
 	if got := n.reason(ledger.root); got != "unavailable" {
@@ -310,13 +320,13 @@ func TestKeyMissing(t *testing.T) {
 	}
 }
 
-// copyFolder copies a folder and all that is in it.
+// copyFolder copies a folder and its content.
 func copyFolder(t testing.TB, from, to string) {
 	t.Helper()
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
-	// Copies are for all to read, and keys must not be.
+	// The copies are readable by others, and keys must not be.
 	err := filepath.WalkDir(to, func(name string, d fs.DirEntry, err error) error {
 		if err == nil && d.Type().IsRegular() {
 			err = os.Chmod(name, 0o600)

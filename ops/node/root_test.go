@@ -19,16 +19,16 @@ import (
 
 const rootFile = "root.token"
 
-// listened returns the configuration with a log that the test can read.
-func listened(cfg node.Config) (node.Config, *logText) {
-	out := &logText{}
+// withLogBuffer returns the configuration with a logger that the test can read.
+func withLogBuffer(cfg node.Config) (node.Config, *logBuffer) {
+	out := &logBuffer{}
 	cfg.Logger = slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	return cfg, out
 }
 
-// reigns fails the test unless root.token lists tokens and grants, and the
-// verifier, where there is one, knows it.
-func (r *running) reigns() {
+// checkSuperuser fails the test unless the secret in root.token can list tokens and
+// set grants, and the verifier accepts it.
+func (r *testNode) checkSuperuser() {
 	r.t.Helper()
 	info, err := os.Stat(r.file(rootFile))
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -46,17 +46,17 @@ func (r *running) reigns() {
 	}
 }
 
-// deputy makes another superuser and returns a secret of theirs, by which a test
-// does to root what it cannot do to itself.
-func (r *running) deputy() string {
+// deputy creates another superuser and returns a secret. A test needs it for
+// commands that root cannot use on itself.
+func (r *testNode) deputy() string {
 	r.t.Helper()
 	r.must("POST", "/v1/accounts", m{"login": "deputy", "kind": "user", "grants": []string{"superuser"}})
 	_, secret := r.token("deputy", "superuser")
 	return secret
 }
 
-// rootID returns the id of root.token's token.
-func (r *running) rootID() string {
+// rootID returns the id of the token in root.token.
+func (r *testNode) rootID() string {
 	r.t.Helper()
 	for _, t := range r.must("GET", "/v1/tokens?account=root", nil)["items"].([]any) {
 		if t.(m)["app"] == "root" && t.(m)["ended"] == nil {
@@ -67,38 +67,39 @@ func (r *running) rootID() string {
 	return ""
 }
 
-// TestRecoverRoot takes the first token away in every way there is, and starts
-// the node with and without the flag.
+// TestRecoverRoot makes the first token unusable in every way, and starts the node
+// with and without the flag.
 func TestRecoverRoot(t *testing.T) {
-	put := func(content string) func(*running, string) {
-		return func(r *running, _ string) {
+	t.Parallel()
+	put := func(content string) func(*testNode, string) {
+		return func(r *testNode, _ string) {
 			if err := os.WriteFile(r.file(rootFile), []byte(content), 0o600); err != nil {
 				r.t.Fatal(err)
 			}
 		}
 	}
-	by := func(method, path string, body any) func(*running, string) {
-		return func(r *running, deputy string) {
+	by := func(method, path string, body any) func(*testNode, string) {
+		return func(r *testNode, deputy string) {
 			path := strings.ReplaceAll(path, "{root}", r.rootID())
 			if status, out := ask(r.t, method, r.Addresses().API+path, deputy, body); status/100 != 2 {
 				r.t.Fatalf("%s %s: status %d: %v", method, path, status, out)
 			}
 		}
 	}
-	toRoot := func(method, verb string, body any) func(*running, string) {
+	toRoot := func(method, verb string, body any) func(*testNode, string) {
 		return by(method, path.Join("/v1/accounts/root", verb), body)
 	}
-	both := func(a, b func(*running, string)) func(*running, string) {
-		return func(r *running, deputy string) { a(r, deputy); b(r, deputy) }
+	both := func(a, b func(*testNode, string)) func(*testNode, string) {
+		return func(r *testNode, deputy string) { a(r, deputy); b(r, deputy) }
 	}
 	stranger := events.DefaultFormat.NewSecret(events.ServiceAccount).Reveal()
 	for _, tt := range []struct {
 		name  string
-		lost  func(r *running, deputy string)
+		lost  func(r *testNode, deputy string)
 		was   string // as the log says
 		takes events.Position
 	}{
-		{"the file is gone", func(r *running, _ string) {
+		{"the file is gone", func(r *testNode, _ string) {
 			if err := os.Remove(r.file(rootFile)); err != nil {
 				r.t.Fatal(err)
 			}
@@ -109,8 +110,8 @@ func TestRecoverRoot(t *testing.T) {
 		{"the token is revoked", by("POST", "/v1/tokens/{root}/revoke", m{}), "revoked", 1},
 		{"the token is suspended", by("POST", "/v1/tokens/{root}/suspend", m{}), "suspended", 1},
 		{"the token is narrowed", by("PATCH", "/v1/tokens/{root}", m{"scopes": []string{"audit"}}), "insufficient_scope", 1},
-		{"the token expires", both(by("PATCH", "/v1/tokens/{root}", m{"expires_in": "1s"}), func(r *running, _ string) {
-			eventually(r.t, "it is over", func() bool { return r.reason(r.root) == "invalid_token" })
+		{"the token expires", both(by("PATCH", "/v1/tokens/{root}", m{"expires_in": "1s"}), func(r *testNode, _ string) {
+			eventually(r.t, "the token expires", func() bool { return r.reason(r.root) == "invalid_token" })
 		}), "expired", 1},
 		{"the token is for another network", by("PATCH", "/v1/tokens/{root}", m{"constraints": m{"cidrs": []string{"192.0.2.0/24"}}}), "wrong_address", 1},
 		{"the secret is rotated away", by("POST", "/v1/tokens/{root}/rotate", m{"grace": "0s"}), "superseded", 1},
@@ -131,7 +132,7 @@ func TestRecoverRoot(t *testing.T) {
 			r.stop()
 			file, _ := os.ReadFile(r.file(rootFile))
 
-			// Without the flag nothing is made.
+			// Without the flag no token is created.
 			r = start(t, cfg)
 			position := r.Position()
 			if again, _ := os.ReadFile(r.file(rootFile)); !bytes.Equal(again, file) {
@@ -139,36 +140,36 @@ func TestRecoverRoot(t *testing.T) {
 			}
 			if r.root != "" && r.root != old {
 				if got := r.reason(r.root); got != "invalid_token" {
-					t.Errorf("what is in the file instead: %s", got)
+					t.Errorf("the secret in the file: %s", got)
 				}
 			}
 			r.stop()
 
 			cfg.RecoverRoot = true
-			cfg, out := listened(cfg)
+			cfg, out := withLogBuffer(cfg)
 			r = start(t, cfg)
 			if r.Position() != position+tt.takes {
 				t.Errorf("it took %d events, want %d", r.Position()-position, tt.takes)
 			}
 			if line := regexp.MustCompile(`level=WARN msg="root was recovered.*`).FindString(out.String()); !strings.Contains(line, "was="+tt.was+" ") {
-				t.Errorf("it was said: %s; want that it was %s", line, tt.was)
+				t.Errorf("log line %q, want was=%s", line, tt.was)
 			}
 			if r.root == old || r.root == stranger {
 				t.Error("the secret is an old one")
 			}
-			r.reigns()
+			r.checkSuperuser()
 			recovered, position := r.root, r.Position()
 			r.stop()
 
 			// The flag was left on.
 			r = start(t, cfg)
 			if r.root != recovered || r.Position() != position {
-				t.Errorf("another token was made: position %d, was %d", r.Position(), position)
+				t.Errorf("another token was created: position %d, was %d", r.Position(), position)
 			}
 			if !strings.Contains(out.String(), `level=WARN msg="root.token has superuser, so nothing was recovered; start without --recover-root"`) {
-				t.Error("it was not said that the flag can go")
+				t.Error("no log line says that the flag can be removed")
 			}
-			r.reigns()
+			r.checkSuperuser()
 			if all := out.String(); strings.Contains(all, recovered) || strings.Contains(all, recovered[4:36]) {
 				t.Error("the secret is in the log of the process")
 			}
@@ -176,8 +177,9 @@ func TestRecoverRoot(t *testing.T) {
 	}
 }
 
-// TestRecoverRootTrail looks at what recovery leaves for those who review it.
+// TestRecoverRootTrail checks the trace that a recovery leaves.
 func TestRecoverRootTrail(t *testing.T) {
+	t.Parallel()
 	cfg := node.Config{Data: t.TempDir(), Name: "n1"}
 	r := start(t, cfg)
 	r.deputy()
@@ -197,18 +199,19 @@ func TestRecoverRootTrail(t *testing.T) {
 		if token["id"] != first {
 			devices = append(devices, fmt.Sprint(token["app"], " ", token["device"]))
 			if token["expires_at"] == nil {
-				t.Error("it never ends, and the policy has a longest life")
+				t.Error("the token never expires, although the policy has a maximum lifetime")
 			}
 		}
 	}
 	if len(devices) != 1 || devices[0] != "root recovered on n1" {
-		t.Errorf("made: %q", devices)
+		t.Errorf("created: %q", devices)
 	}
 }
 
-// TestRecoverRootUnwritable cannot write the file: nothing is made, and the node
-// goes on.
+// TestRecoverRootUnwritable cannot write the file: no token is created, and the
+// node works.
 func TestRecoverRootUnwritable(t *testing.T) {
+	t.Parallel()
 	cfg := node.Config{Data: t.TempDir()}
 	r := start(t, cfg)
 	secret, position := r.deputy(), r.Position()
@@ -224,39 +227,42 @@ func TestRecoverRootUnwritable(t *testing.T) {
 			t.Fatal(err)
 		}
 		cfg.RecoverRoot = true
-		cfg, out := listened(cfg)
+		cfg, out := withLogBuffer(cfg)
 		n := start(t, cfg)
 		if got := n.reason(secret, "superuser"); got != "allowed" || n.Position() != position {
-			t.Errorf("%s: a check: %s at position %d, want the node to go on at %d", what, got, n.Position(), position)
+			t.Errorf("%s: a check: %s at position %d, want the node to work at %d", what, got, n.Position(), position)
 		}
 		if !strings.Contains(out.String(), `level=ERROR msg="root was not recovered`) {
-			t.Errorf("%s: it was not said:\n%s", what, out)
+			t.Errorf("%s: no log line says so:\n%s", what, out)
 		}
 		n.stop()
 	}
 }
 
-// TestRecoverRootAtBirth begins a log with the flag: its first token is enough.
-func TestRecoverRootAtBirth(t *testing.T) {
-	cfg, out := listened(node.Config{Data: t.TempDir(), RecoverRoot: true})
+// TestRecoverRootOfNewLog creates a log with the flag: the first token is enough.
+func TestRecoverRootOfNewLog(t *testing.T) {
+	t.Parallel()
+	cfg, out := withLogBuffer(node.Config{Data: t.TempDir(), RecoverRoot: true})
 	r := start(t, cfg)
 	if r.Position() != 3 || r.reason(r.root, "superuser") != "allowed" || !strings.Contains(out.String(), "nothing was recovered") {
-		t.Errorf("begun at position %d:\n%s", r.Position(), out)
+		t.Errorf("created at position %d:\n%s", r.Position(), out)
 	}
 }
 
 func TestRecoverRootVerifier(t *testing.T) {
+	t.Parallel()
 	cfg := node.Config{Data: t.TempDir(), Roles: []string{node.RoleVerifier}, NATS: "nats://127.0.0.1:1", NATSKey: "k", RecoverRoot: true}
 	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "recover-root: a verifier cannot") {
 		t.Errorf("Validate = %v", err)
 	}
 }
 
-// TestRecoverRootOfThree begins a log whose second and third ledger have the
-// flag: they wait for the first token, which works. Then root.token is lost and
-// all three have the flag: each makes one, of the same account.
+// TestRecoverRootOfThree creates a log with the flag on the second and third
+// ledger: they wait for the first token. Then root.token is lost on all three, and
+// all have the flag: each creates a token of the same account.
 func TestRecoverRootOfThree(t *testing.T) {
-	k := newThree(t)
+	t.Parallel()
+	k := newThreeLedgers(t)
 	flag := func(names ...string) {
 		for _, name := range names {
 			cfg := k.configs[name]
@@ -265,17 +271,17 @@ func TestRecoverRootOfThree(t *testing.T) {
 		}
 	}
 	flag("l2", "l3")
-	k.start(threeNames...)
-	k.reign()
-	k.stop(threeNames...)
-	for _, name := range threeNames {
+	k.start(ledgerNames...)
+	k.checkSuperusers()
+	k.stop(ledgerNames...)
+	for _, name := range ledgerNames {
 		if err := os.Remove(k.nodes[name].file(rootFile)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	flag("l1")
-	k.start(threeNames...)
-	k.reign()
+	k.start(ledgerNames...)
+	k.checkSuperusers()
 	l1 := k.nodes["l1"]
 	tokens := l1.must("GET", "/v1/tokens?account=root", nil)["items"].([]any)
 	if accounts := l1.must("GET", "/v1/accounts", nil)["items"].([]any); len(accounts) != 2 || len(tokens) != 6 {
@@ -283,25 +289,25 @@ func TestRecoverRootOfThree(t *testing.T) {
 	}
 }
 
-// reign fails the test unless every ledger has a root.token of its own that
-// reigns.
-func (k *three) reign() {
+// checkSuperusers fails the test unless every ledger has its own root.token with
+// superuser.
+func (k *threeLedgers) checkSuperusers() {
 	k.t.Helper()
 	l1 := k.nodes["l1"]
 	l1.eventually("POST", "/v1/accounts", m{"login": "deputy", "kind": "user", "grants": []string{"superuser"}})
 	secrets := map[string]bool{}
-	for _, name := range threeNames {
+	for _, name := range ledgerNames {
 		secrets[k.nodes[name].root] = true
 	}
-	if len(secrets) != len(threeNames) || secrets[""] {
-		k.t.Errorf("%d ledgers have a root.token of their own: %v", len(secrets), secrets[""])
+	if len(secrets) != len(ledgerNames) || secrets[""] {
+		k.t.Errorf("%d different root.token, one missing: %v", len(secrets), secrets[""])
 	}
-	for _, name := range threeNames {
-		var at events.Position // what the one before changed, too
-		for _, other := range threeNames {
+	for _, name := range ledgerNames {
+		var at events.Position // including the changes of the previous ledger
+		for _, other := range ledgerNames {
 			at = max(at, k.nodes[other].Position())
 		}
 		eventually(k.t, name+" has the log", func() bool { return k.nodes[name].Position() >= at })
-		k.nodes[name].reigns()
+		k.nodes[name].checkSuperuser()
 	}
 }

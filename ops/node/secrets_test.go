@@ -25,21 +25,21 @@ import (
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// record keeps all that a node says to anybody.
+// record keeps all output of a node.
 type record struct {
 	t testing.TB
 
 	mu    sync.Mutex
 	logs  bytes.Buffer // guarded by mu
 	heard []heard      // guarded by mu
-	// shown are the secrets that answers were meant to show.
+	// shown are the secrets in answers that may contain them.
 	shown []string // guarded by mu
 }
 
-// heard is one thing that was said, less the secret that it was meant to show.
+// heard is one answer, without the secret that it may contain.
 type heard struct{ what, text string }
 
-// Write takes the node's log.
+// Write takes the node's log lines.
 func (r *record) Write(b []byte) (int, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,7 +90,7 @@ func (r *record) ask(method, url, token string, body any, header ...string) m {
 	_ = json.Unmarshal(got, &out)
 	text := fmt.Sprintf("%d %v\n%s", resp.StatusCode, resp.Header, got)
 	if secret, ok := out["secret"].(string); ok {
-		// Shown once, in the one field that is for it.
+		// It may be in this one field.
 		text = strings.Replace(text, fmt.Sprintf(`"secret":%q`, secret), "", 1)
 		r.mu.Lock()
 		r.shown = append(r.shown, secret)
@@ -100,7 +100,7 @@ func (r *record) ask(method, url, token string, body any, header ...string) m {
 	return out
 }
 
-// raw writes bytes to an address and keeps what comes back.
+// raw writes bytes to an address and keeps the answer.
 func (r *record) raw(addr, sent string) {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(addr, "http://"))
@@ -109,14 +109,14 @@ func (r *record) raw(addr, sent string) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	_, _ = io.WriteString(conn, sent) // it may be refused before it is read
+	_, _ = io.WriteString(conn, sent) // the node may close the connection before it reads all
 	_ = conn.(*net.TCPConn).CloseWrite()
 	got, _ := io.ReadAll(bufio.NewReader(conn))
 	r.hear(fmt.Sprintf("%.40q", sent), string(got))
 }
 
-// traces are the forms that a secret could be found in. Its digest is looked for
-// too: whoever has it can confirm a guess.
+// traces returns the forms in which a secret could leak. The digest is one of them,
+// because it confirms a guess.
 func traces(secret string) map[string][]byte {
 	sum := sha256.Sum256([]byte(secret))
 	out := map[string][]byte{"the secret": []byte(secret), "the secret, less its prefix": []byte(secret[4:])}
@@ -146,10 +146,11 @@ func digests(sum [32]byte) map[string][]byte {
 
 var encodings = map[string]*base64.Encoding{"base64": base64.RawStdEncoding, "base64 for URLs": base64.RawURLEncoding}
 
-// TestSecretsStayIn goes through a node's life with debugging on, puts secrets
-// wherever somebody might by mistake, and then looks for each secret and its
-// digest in all that the node said and wrote.
-func TestSecretsStayIn(t *testing.T) {
+// TestSecretsDoNotLeak uses a node with debug logging, and puts secrets into every
+// place where a client might by mistake. Then it searches all answers, log lines
+// and files for each secret and its digest.
+func TestSecretsDoNotLeak(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	r := &record{t: t}
 	cfg := node.Config{Data: dir, NATSListen: "127.0.0.1:0", Logger: slog.New(slog.NewTextHandler(r, &slog.HandlerOptions{Level: slog.LevelDebug, AddSource: true}))}
@@ -161,7 +162,7 @@ func TestSecretsStayIn(t *testing.T) {
 		return r.ask(method, api+path, root, body, header...)
 	}
 
-	// A life.
+	// Normal use.
 	say("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
 	made := say("POST", "/v1/tokens", m{"account": "alice", "app": "app", "scopes": []string{"view:site/1"}}, "Idempotency-Key: first")
 	say("POST", "/v1/tokens", m{"account": "alice", "app": "app", "scopes": []string{"view:site/1"}}, "Idempotency-Key: first")
@@ -176,7 +177,7 @@ func TestSecretsStayIn(t *testing.T) {
 	secrets := []string{root, secret, old, rotated}
 	sum := func(s string) string { d := sha256.Sum256([]byte(s)); return hex.EncodeToString(d[:]) }
 
-	// Secrets where they do not belong.
+	// Secrets in the wrong places.
 	for _, s := range []string{secret, old, rotated, sum(secret)} {
 		say("GET", "/v1/tokens/"+s, nil)
 		say("GET", "/v1/tokens/"+id+"/"+s, nil)
@@ -242,7 +243,7 @@ func TestSecretsStayIn(t *testing.T) {
 	}
 	say("GET", "/openapi.json", nil)
 
-	// Another life.
+	// After a restart.
 	n.stop()
 	n = start(t, cfg)
 	api, verify = n.Addresses().API, n.Addresses().Verify
@@ -262,7 +263,7 @@ func TestSecretsStayIn(t *testing.T) {
 		}
 	}
 	if len(secrets) < 8 || len(r.heard) < 250 || r.logs.Len() == 0 {
-		t.Fatalf("%d secrets, %d answers, %d bytes of log; that shows nothing", len(secrets), len(r.heard), r.logs.Len())
+		t.Fatalf("%d secrets, %d answers, %d bytes of log: too few", len(secrets), len(r.heard), r.logs.Len())
 	}
 	t.Logf("%d secrets, %d answers, %d bytes of log", len(secrets), len(r.heard), r.logs.Len())
 	keys := map[string][]byte{} // file -> its seed
@@ -295,8 +296,8 @@ func TestSecretsStayIn(t *testing.T) {
 	r.folder(dir, secrets, keys)
 }
 
-// folder looks for secrets in all files of a data folder: there is one place for
-// the first token's, and digests stand in the log and the index alone.
+// folder searches all files of a data folder. Only root.token may hold the first
+// token's secret, and only the log and the index may hold digests.
 func (r *record) folder(dir string, secrets []string, keys map[string][]byte) {
 	r.t.Helper()
 	digestsIn := map[string]int{}
@@ -333,13 +334,13 @@ func (r *record) folder(dir string, secrets []string, keys map[string][]byte) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	// Where they do stand they can be found, or the search finds nothing.
+	// The search must find the digests in the log and the index.
 	if digestsIn["log"] < len(secrets)-1 || digestsIn["index"] < len(secrets)-1 {
 		r.t.Errorf("digests were found %v times, of %d secrets", digestsIn, len(secrets))
 	}
 }
 
-// around returns what stands about the first place of form.
+// around returns the text around the first place of form.
 func around(in, form []byte) []byte {
 	at := bytes.Index(in, form)
 	return in[max(0, at-200):min(len(in), at+len(form)+100)]
@@ -347,6 +348,7 @@ func around(in, form []byte) []byte {
 
 // TestSecretsInErrors starts nodes with secrets in their configuration.
 func TestSecretsInErrors(t *testing.T) {
+	t.Parallel()
 	secret := start(t, node.Config{Data: t.TempDir()}).root
 	for _, cfg := range []node.Config{
 		{Data: t.TempDir(), Roles: []string{secret}},

@@ -1,39 +1,20 @@
 package node_test
 
 import (
-	"bytes"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// said keeps what a node logs.
-type said struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *said) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(b)
-}
-
-func (s *said) has(text string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return strings.Contains(s.b.String(), text)
-}
-
-// TestJoinBySnapshot lets verifiers begin with a ledger's snapshot (I6), with no
-// more than a verifier's rights; and with the whole log where they cannot tell
-// who signed it.
+// TestJoinBySnapshot starts a verifier from a ledger's snapshot (I6), with only a
+// verifier's rights. A verifier that cannot verify the signature reads the whole
+// log.
 func TestJoinBySnapshot(t *testing.T) {
+	t.Parallel()
 	ledger := start(t, node.Config{Data: t.TempDir(), Roles: []string{node.RoleLedger}, NATSListen: "127.0.0.1:0", Name: "ledger"})
 	revoked, dead := ledger.token("root", "audit")
 	_, alive := ledger.token("root", "audit")
@@ -43,7 +24,7 @@ func TestJoinBySnapshot(t *testing.T) {
 	}
 	_, later := ledger.token("root", "audit")
 
-	stranger := t.TempDir() // has the key, and not the ledger's public half
+	stranger := t.TempDir() // has the key, but not the ledger's public key
 	key, err := os.ReadFile(ledger.file("verifier.nk"))
 	if err != nil {
 		t.Fatal(err)
@@ -58,23 +39,23 @@ func TestJoinBySnapshot(t *testing.T) {
 		{"knows", ledger.file("verifier.nk"), true},
 		{"stranger", filepath.Join(stranger, "verifier.nk"), false},
 	} {
-		log := &said{}
+		log := &logBuffer{}
 		v := start(t, node.Config{
 			Data: t.TempDir(), Roles: []string{node.RoleVerifier}, Name: c.name, NATS: ledger.Addresses().NATS, NATSKey: c.key,
 			Logger: slog.New(slog.NewTextHandler(log, nil)),
 		})
 		eventually(t, c.name+" has the log", func() bool { return v.reason(later, "audit") == "allowed" })
 		if got := v.reason(alive, "audit"); got != "allowed" {
-			t.Errorf("%s says %s to a token of before the snapshot", c.name, got)
+			t.Errorf("%s says %s to a token created before the snapshot", c.name, got)
 		}
 		if got := v.reason(dead, "audit"); got != "invalid_token" {
 			t.Errorf("%s says %s to a token that was revoked before the snapshot", c.name, got)
 		}
-		if got := log.has("index begins with a snapshot"); got != c.snapshot {
+		if got := strings.Contains(log.String(), "index begins with a snapshot"); got != c.snapshot {
 			t.Errorf("%s began with a snapshot: %v, want %v", c.name, got, c.snapshot)
 		}
-		if !c.snapshot && !log.has("copy ledger.pub") {
-			t.Errorf("%s does not say why it read the whole log", c.name)
+		if !c.snapshot && !strings.Contains(log.String(), "copy ledger.pub") {
+			t.Errorf("%s does not log why it read the whole log", c.name)
 		}
 		eventually(t, "the indexes are the same", func() bool {
 			nodes := ledger.listed()
