@@ -62,7 +62,7 @@ func TestValidate(t *testing.T) {
 		{"p", rules(proxy.Rule{Need: []string{"view:site/{site}"}}), "need"},
 		{"p", rules(proxy.Rule{Path: "/{site}", Need: []string{"view:site/{Site}"}}), "need"},
 		{"p", rules(proxy.Rule{Need: []string{"fly:site/3"}}), "unknown permission"},
-		{"p", rules(proxy.Rule{Need: []string{"view"}}), "on what"},
+		{"p", rules(proxy.Rule{Need: []string{"view"}}), "the resource is missing"},
 		{"p", rules(proxy.Rule{Need: []string{"view:page/3"}}), "type of resource"},
 		{"p", rules(proxy.Rule{Need: []string{"view:site/03"}}), "leading zeros"},
 		{"p", rules(proxy.Rule{Need: []string{""}}), "need"},
