@@ -30,7 +30,7 @@ func BenchmarkCovers(b *testing.B) {
 	}
 }
 
-// BenchmarkDecode reads the events of a token's life, and events of every kind.
+// BenchmarkDecode decodes the events of one token, and one event of every kind.
 func BenchmarkDecode(b *testing.B) {
 	for what, messages := range map[string][]events.Message{
 		"life": eventstest.Lives(1).Messages[1:], "every kind": eventstest.History(1, 1000).Messages,

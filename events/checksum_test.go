@@ -23,8 +23,8 @@ func TestChecksum(t *testing.T) {
 	}
 }
 
-// TestHasSumTakesOneForm changes each byte of a string with a checksum to each
-// other one, and writes the checksum in ways that a sloppy reader would take too.
+// TestHasSumTakesOneForm changes each byte of a string with a checksum, and
+// writes the checksum in forms that a lenient reader would accept.
 func TestHasSumTakesOneForm(t *testing.T) {
 	rng := seed.Rand(t)
 	for _, prefix := range []string{"", "a", "tlu_", "long_prefix_"} {
@@ -41,7 +41,7 @@ func TestHasSumTakesOneForm(t *testing.T) {
 				}
 			}
 		}
-		// The same number in 32 bits, and not in more.
+		// The same number modulo 2^32.
 		for n := uint64(crc32.ChecksumIEEE(body)) + 1<<32; n < 62*62*62*62*62*62; n += 1 << 32 {
 			bad, rest := append([]byte(nil), good...), n
 			for i := len(bad) - 1; i >= len(body); i-- {
@@ -52,15 +52,14 @@ func TestHasSumTakesOneForm(t *testing.T) {
 				t.Errorf("hasSum(%s) = true, whose checksum is 32 bits and more", bad)
 			}
 		}
-		// A checksum that fits, of what is not base62.
+		// The right checksum of characters outside base62.
 		odd := append([]byte(nil), body...)
 		odd[len(prefix)+rng.IntN(randomLength)] = "-_/@[`{\x00\x80\xff"[rng.IntN(10)]
 		if odd = appendSum(odd); hasSum(string(odd)) {
 			t.Errorf("hasSum(%q) = true", odd)
 		}
 	}
-	// A character that is none, where its place in a table would make the number
-	// come out: what it stands for there is more than 62.
+	// A character outside base62 whose table entry would give the right number.
 	tried := 0
 	for range 2000 {
 		s := appendSum(appendRandom(nil, base62, randomLength))

@@ -16,8 +16,9 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
-// edited returns the stored form of an event with some of its parts replaced.
-// edits: path, as in data.change.app -> JSON, or nothing to take the part out.
+// edited returns the stored form of an event with replaced parts. edits maps a
+// path, such as data.change.app, to its JSON, or to an empty string to remove
+// it.
 func edited(t testing.TB, e *events.Event, edits map[string]string) []byte {
 	t.Helper()
 	b, err := events.Encode(e)
@@ -43,7 +44,7 @@ func edited(t testing.TB, e *events.Event, edits map[string]string) []byte {
 	return mustJSON(t, object)
 }
 
-// quoted is s as JSON.
+// quoted returns s as JSON.
 func quoted(s string) string { return fmt.Sprintf("%q", s) }
 
 func TestDecodeRefuses(t *testing.T) {
@@ -51,7 +52,7 @@ func TestDecodeRefuses(t *testing.T) {
 	long := strings.Repeat("x", 101)
 	tests := []struct {
 		what string
-		of   *events.Event // created, where there is none
+		of   *events.Event // nil means a creation
 		edit map[string]string
 		want error
 	}{
@@ -108,7 +109,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"secret in a scope", nil, map[string]string{"data.change.scopes": quotedList("view:site/" + goodSecret)}, events.ErrMalformed},
 		{"text as inherit", nil, map[string]string{"data.change.inherit": `"yes"`}, events.ErrMalformed},
 		{"expiry in year 10000", nil, map[string]string{"data.change.expires_at": `"10000-01-01T00:00:00Z"`}, events.ErrMalformed},
-		{"no secret", nil, map[string]string{"data.change.secret": ""}, events.ErrUnknown}, // of no scheme
+		{"no secret", nil, map[string]string{"data.change.secret": ""}, events.ErrUnknown}, // the scheme is missing
 		{"no digest", nil, map[string]string{"data.change.secret.digest": ""}, events.ErrMalformed},
 		{"null digest", nil, map[string]string{"data.change.secret.digest": "null"}, events.ErrMalformed},
 		{"short digest", nil, map[string]string{"data.change.secret.digest": quoted(strings.Repeat("a", 62))}, events.ErrMalformed},
@@ -242,7 +243,7 @@ func TestEncodeRefuses(t *testing.T) {
 	}
 }
 
-// TestEncodeTellsOneTime: the bytes do not depend on the writer's time zone.
+// TestEncodeTellsOneTime encodes a time in several time zones to the same bytes.
 func TestEncodeTellsOneTime(t *testing.T) {
 	e := *golden(&events.TokenResumed{})
 	utc, err := events.Encode(&e)
@@ -255,7 +256,7 @@ func TestEncodeTellsOneTime(t *testing.T) {
 	}
 }
 
-// TestLargestEvent: nothing that validation lets through is too large to store.
+// TestLargestEvent encodes the largest valid event.
 func TestLargestEvent(t *testing.T) {
 	word := "w" + strings.Repeat("_", 63)
 	c := &events.Constraints{HeaderOnly: true}
@@ -307,8 +308,8 @@ func TestDecodeMessage(t *testing.T) {
 	}
 }
 
-// TestErrorsKeepSecrets puts a secret in every place of every event. Either it
-// is refused without being repeated, or it is in a field that nobody reads.
+// TestErrorsKeepSecrets puts a secret in every place of every event. The error
+// does not contain it, or the place is an unknown field.
 func TestErrorsKeepSecrets(t *testing.T) {
 	for _, secret := range []string{goodSecret, goodHex} {
 		for name, stored := range readGolden(t) {
@@ -326,7 +327,7 @@ func TestErrorsKeepSecrets(t *testing.T) {
 					t.Errorf("%s, %s: the error repeats the secret", name, place.name)
 				case err != nil || place.name == "datacontenttype":
 				case e.Key == events.CommandKey(secret) || e.Digest == events.RequestHash(secret):
-					// A hash looks like a secret of the old form.
+					// A hash looks like a legacy secret.
 				default:
 					t.Errorf("%s, %s: Decode let a secret into an event", name, place.name)
 				}
@@ -335,7 +336,7 @@ func TestErrorsKeepSecrets(t *testing.T) {
 	}
 }
 
-// place is a string somewhere in a JSON object.
+// place is a string in a JSON object.
 type place struct {
 	name string
 	get  func() any

@@ -34,7 +34,7 @@ func ExampleModel_Covers() {
 	// superuser false
 }
 
-// A token is weaker than its owner: what it may do is what both may.
+// A token may do only what both its scopes and its account's grants allow.
 func ExampleModel_Intersect() {
 	token := []events.Scope{events.MustScope("admin:site/1"), events.MustScope("view:site/2")}
 	owner := []events.Scope{events.MustScope("write:site/*")}
@@ -65,7 +65,7 @@ func ExampleEncode() {
 
 func ExampleDecode() {
 	_, err := events.Decode([]byte(`{"specversion":"1.0","type":"tokenledger.token.frozen.v7"}`))
-	fmt.Println(err) // the reader stops here: what it would skip may be a revocation
+	fmt.Println(err) // the reader stops: the event may be a revocation
 	// Output: event of kind "tokenledger.token.frozen.v7": unknown; a newer version is needed
 }
 

@@ -71,9 +71,9 @@ var fastSeeds = []string{
 	fastEvent(KindTokenRotated, `"secret":{"scheme":"sha256","digest":"`+secret64+`"},"until":"0000-02-29T23:59:59.1Z"`),
 }
 
-// TestFastDecode says which events are read without the general reader.
+// TestFastDecode lists the events that the fast reader reads.
 func TestFastDecode(t *testing.T) {
-	const fast = 10 // the first seeds are read, except the one with an escape
+	const fast = 10 // number of first seeds that are read, except the one with an escape
 	for i, s := range fastSeeds {
 		e := decodeFast([]byte(s))
 		want, err := decodeAny([]byte(s))

@@ -11,12 +11,11 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
-// most is the longest part of an input that an error repeats.
+// most is the maximum length of a part of the input in an error.
 const most = 80
 
-// repeats reports whether an error holds more than that of what was read. What
-// stands around the part that it holds may look like the input, too, so some more
-// is let pass.
+// repeats reports whether an error contains a longer part of the input. It allows
+// some more, because the text around that part may resemble the input.
 func repeats(err error, input string) bool {
 	const around = 40
 	text := err.Error()
@@ -81,7 +80,7 @@ func FuzzScope(f *testing.F) {
 			t.Fatalf("ParseScope(%q) = %v; by its grammar it is one: %t", in, err, want)
 		}
 		if err != nil {
-			// Of a long input a part is printed, a byte of it as \x00 at most.
+			// A part of a long input is printed, each byte as \x00 at most.
 			const longest = 4*most + 120
 			if !errors.Is(err, events.ErrBadScope) || len(err.Error()) > longest {
 				t.Errorf("ParseScope's error is not ErrBadScope or repeats its input: %v", err)
@@ -123,7 +122,7 @@ func FuzzSecret(f *testing.F) {
 		if want && strings.Contains(events.Quote(text), s) {
 			t.Errorf("Quote(%q) = %s", text, events.Quote(text))
 		}
-		// Whatever it is, it can be given its checksum.
+		// Every text can get its checksum.
 		if body := "tls_" + s; len(body) == 36 && form.MatchString(body+"000000") {
 			if whole := body + eventstest.Checksum(body); !events.DefaultFormat.Shape(whole) {
 				t.Errorf("Shape(%q) = false", whole)

@@ -31,7 +31,7 @@ const (
 
 var goldenTime = time.Date(2026, time.March, 4, 5, 6, 7, 891_234_567, time.UTC)
 
-// golden returns an event with everything that any has, about the right thing.
+// golden returns an event with all fields, about a record of the right kind.
 func golden(c events.Change) *events.Event {
 	about := map[events.Noun]string{
 		events.NounToken: goldenToken, events.NounAccount: goldenAccount, events.NounPolicy: events.PolicyName,
@@ -51,7 +51,7 @@ func golden(c events.Change) *events.Event {
 	return e
 }
 
-// bySession makes a person who signed in the actor of an event.
+// bySession sets a session as the actor of an event.
 func bySession(e *events.Event) *events.Event {
 	e.Actor = events.Actor{Account: goldenOwner, Session: goldenSession, Opened: 99, Address: "192.0.2.7"}
 	e.Rests = events.Rests{{About: goldenOwner, Version: 7}}
@@ -74,8 +74,8 @@ func scopes(list ...string) []events.Scope {
 	return out
 }
 
-// goldens: name of a file -> event. A name is a kind, and a word after a minus
-// where a kind has more than one.
+// goldens maps file names to events. A name is a kind, with a word after a dash
+// if there are several events of the kind.
 var goldens = map[string]*events.Event{
 	"tokenledger.token.created.v1": golden(&events.TokenCreated{
 		Account: goldenAccount, App: "cron", Device: "host-7", Scopes: scopes("view:site/3", "track:site/*"),
@@ -166,8 +166,8 @@ var goldens = map[string]*events.Event{
 	}),
 }
 
-// readGolden returns every file of the corpus: those written by this build, and
-// those that only an older one could write.
+// readGolden returns every file of the corpus, also those that only an older
+// version could write.
 func readGolden(t testing.TB) map[string][]byte {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join("testdata", "golden", "*.json"))
@@ -235,8 +235,8 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestGoldenWithMore reads every golden event as a newer version might write
-// it, with fields that are not known here.
+// TestGoldenWithMore decodes every golden event with unknown fields, as a newer
+// version might write it.
 func TestGoldenWithMore(t *testing.T) {
 	more := func(m map[string]any) {
 		m["later"] = map[string]any{"b": []any{1, "x", nil}}

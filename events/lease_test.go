@@ -25,7 +25,7 @@ func barrier() *events.Barrier {
 	return &events.Barrier{Epoch: goldenEpoch, Floor: 1234, Lease: 30_000, Ledger: "ledger-1"}
 }
 
-// What is stored by one version is read by the next.
+// The stored form of one version is readable by the next.
 const (
 	storedRenewal = `{"form":1,"node":"verifier-1","instance":"a1b2c3d4","number":7,"epoch":"` + goldenEpoch + `","joining":true,"lease_ms":30000,"stale_ms":{"track":300000},` +
 		`"index":{"position":1234,"digest":"00000000feedface"},"mark":{"position":1024,"digest":"0000000000000001"},"version":"v1.2.3"}`
@@ -92,7 +92,7 @@ func TestBadLeaseMessages(t *testing.T) {
 			t.Errorf("Encode = %s, want an error", b)
 		}
 	}
-	// A field that is not known here is another version's.
+	// An unknown field is of another version.
 	more := strings.Replace(storedBarrier, `{`, `{"later":[1],`, 1)
 	if _, _, err := events.DecodeLease(events.LeaseMessage{Subject: fence, Data: []byte(more)}); err != nil {
 		t.Errorf("with an unknown field: %v", err)

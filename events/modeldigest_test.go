@@ -8,8 +8,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// TestModelDigest has one digest for descriptions that decide alike, and another
-// one for each that does not.
+// TestModelDigest has the same digest for models with the same decisions, and
+// different ones for others.
 func TestModelDigest(t *testing.T) {
 	describe := func(change func(*events.ModelSpec)) string {
 		t.Helper()
@@ -24,7 +24,7 @@ func TestModelDigest(t *testing.T) {
 		return m.Digest()
 	}
 	want := events.Matomo.Digest()
-	if want != "d46a74f399a23d9b" { // nodes of two versions compare it
+	if want != "d46a74f399a23d9b" { // must not change: nodes of two versions compare it
 		t.Errorf("Matomo's digest is %s now", want)
 	}
 	for name, change := range map[string]func(*events.ModelSpec){

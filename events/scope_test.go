@@ -127,8 +127,8 @@ func TestModelCheck(t *testing.T) {
 	}
 }
 
-// TestCovers holds the model to Matomo's roles: what each permission on a site
-// includes on the same site.
+// TestCovers compares the model with Matomo's roles: the permissions that each
+// permission on a site includes.
 func TestCovers(t *testing.T) {
 	includes := map[string]string{
 		"read":                              "read",
@@ -179,7 +179,7 @@ func TestCovers(t *testing.T) {
 		{"audit", "audit", true},
 		{"audit", "superuser", false},
 		{"mint", "audit", false},
-		// Not a scope of the model, and not the one above all others.
+		// Not a scope of the model, and not superuser.
 		{"superuser:site/3", "view:site/3", false},
 		{"superuser:site/*", "superuser", false},
 		{"superuser:site/3", "superuser:site/3", true},
@@ -225,8 +225,8 @@ func TestIntersect(t *testing.T) {
 	}
 }
 
-// universe is every scope on sites 1 to 3 and on all, those without a resource,
-// and some that the model does not know.
+// universe is every scope on sites 1 to 3 and on all sites, those without a
+// resource, and some that are not in the model.
 var universe = func() []events.Scope {
 	var out []events.Scope
 	for _, p := range events.Matomo.Permissions() {

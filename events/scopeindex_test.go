@@ -60,10 +60,9 @@ func manyPermissions(t testing.TB) *events.Model {
 	return m
 }
 
-// TestLongScopeSets compares sets that have an index with the slow rules: lists
-// below and above the length from which there is one, names that differ only
-// after seven bytes, scopes that the model does not know, and lists without order
-// and with repetitions.
+// TestLongScopeSets compares indexed sets with the slow rules: lists below and
+// above the length for an index, names that differ only after seven bytes,
+// scopes that are not in the model, and unsorted lists with duplicates.
 func TestLongScopeSets(t *testing.T) {
 	rng := seed.Rand(t)
 	models := []*events.Model{events.Matomo, events.Plain, manyPermissions(t)}
@@ -110,7 +109,7 @@ func TestLongScopeSets(t *testing.T) {
 			}
 		}
 		want := slowIntersect(m, m.Permissions(), a, b)
-		for range 2 { // the second answer is the one that was kept
+		for range 2 { // the second answer is the cached one
 			if got := sa.Meet(m, sb); !slices.Equal(got, want) {
 				t.Fatalf("%v and %v have %v in common, want %v", a, b, got, want)
 			}
@@ -136,8 +135,8 @@ func TestLongScopeSets(t *testing.T) {
 	}
 }
 
-// TestMeetForgets asks one set about others in turn: what it keeps is of the one
-// and the model that it is asked about.
+// TestMeetForgets intersects one set with several others in turn. The cached
+// result is only used for the same set and model.
 func TestMeetForgets(t *testing.T) {
 	own := events.NewScopeSet(sites(100, "write"))
 	one, two := events.NewScopeSet(sites(50, "admin")), events.NewScopeSet(sites(60, "view"))
@@ -163,8 +162,8 @@ func sites(n int, permission string) []events.Scope {
 	return out
 }
 
-// longest returns the most scopes that there may be, each as long as it may be.
-// All but the last bytes are the same.
+// longest returns the maximum number of scopes, each of the maximum length. They
+// differ only in the last bytes.
 func longest() []events.Scope {
 	word := "w" + strings.Repeat("_", 63)
 	out := make([]events.Scope, events.MaxScopes)
@@ -174,8 +173,8 @@ func longest() []events.Scope {
 	return out
 }
 
-// TestMostScopes makes the most scopes ready, asks about each, and intersects
-// them. Without an index one of these takes minutes.
+// TestMostScopes prepares, queries and intersects lists of the maximum length.
+// Without an index this takes minutes.
 func TestMostScopes(t *testing.T) {
 	for name, list := range map[string][]events.Scope{
 		"short": sites(events.MaxScopes, "view"), "longest": longest(),

@@ -10,12 +10,12 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// TestScopeSetCovers compares sets with lists, under models that know what is
-// asked for and under some that do not.
+// TestScopeSetCovers compares sets with lists, under models with and without the
+// needed permission.
 func TestScopeSetCovers(t *testing.T) {
 	rng := seed.Rand(t)
 	large := events.ModelSpec{Permissions: map[string][]string{}, Types: map[string]string{"site": events.NumberID}}
-	for i := range 70 { // more than a set has bits for
+	for i := range 70 { // more permissions than bits
 		large.Permissions[fmt.Sprintf("p%d", i)] = nil
 	}
 	large.Permissions["admin"] = []string{"p1", "p69"}
@@ -57,7 +57,7 @@ func covers(set *events.ScopeSet, m *events.Model, need *events.Scope) bool {
 	return set.Covers(&asked)
 }
 
-// TestScopeSetIsShared asks one set under two models at once.
+// TestScopeSetIsShared queries one set concurrently under two models.
 func TestScopeSetIsShared(t *testing.T) {
 	set := events.NewScopeSet([]events.Scope{events.MustScope("write:site/1")})
 	need := events.MustScope("view:site/1")
@@ -98,8 +98,8 @@ func BenchmarkAnyCovers(b *testing.B) {
 	}
 }
 
-// TestScopeSetMeet compares what two sets have in common with what their lists
-// have.
+// TestScopeSetMeet compares the intersection of two sets with that of their
+// lists.
 func TestScopeSetMeet(t *testing.T) {
 	rng := seed.Rand(t)
 	pick := func(from ...string) string { return from[rng.IntN(len(from))] }

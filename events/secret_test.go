@@ -17,7 +17,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/eventstest"
 )
 
-// Secrets that were never given to anybody.
+// Secrets that no token has.
 const (
 	goodBody   = "tlu_7Gk2pQ9sXw4Zr1Bt6Vn8Yc3Md5Hf0Lja"
 	goodHex    = "0123456789abcdef0123456789abcdef"
@@ -30,8 +30,7 @@ func TestGoodSecret(t *testing.T) {
 	}
 }
 
-// TestSecretSyntax is the part of the suite of bad input that concerns what a
-// client may send as a secret.
+// TestSecretSyntax checks valid and invalid secrets.
 func TestSecretSyntax(t *testing.T) {
 	format := events.DefaultFormat
 	other, err := events.NewFormat("acme")
@@ -104,7 +103,7 @@ func TestSecretSyntax(t *testing.T) {
 		{"22 token's id", goldenToken, false},
 		{"22 token's id without its prefix", goldenToken[4:], false},
 		{"23 SHA-256 instead of secret", hex.EncodeToString(make([]byte, 32)), false},
-		{"24 no entropy, right checksum", sum("tlu_" + strings.Repeat("0", 32)), true}, // well-formed; nobody has it
+		{"24 no entropy, right checksum", sum("tlu_" + strings.Repeat("0", 32)), true}, // well-formed, but not secret
 		{"25 of another ledger", other.NewSecret(events.UserAccount).Reveal(), false},
 		{"25 of another ledger under this prefix", "tlu_" + strings.TrimPrefix(other.NewSecret(events.UserAccount).Reveal(), "acmeu_"), false},
 	}
@@ -133,7 +132,7 @@ func TestSecretSyntax(t *testing.T) {
 	}
 }
 
-// TestChecksumFindsTypingErrors tries every secret that is one mistake away.
+// TestChecksumFindsTypingErrors tries every secret with one typing error.
 func TestChecksumFindsTypingErrors(t *testing.T) {
 	const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 	good := events.DefaultFormat.NewSecret(events.UserAccount).Reveal()
@@ -182,7 +181,7 @@ func TestNewFormat(t *testing.T) {
 	}
 }
 
-// TestSecretsAreRandom would fail by chance less than once in 10^12 runs.
+// TestSecretsAreRandom fails by chance less than once in 10^12 runs.
 func TestSecretsAreRandom(t *testing.T) {
 	const n = 2000
 	for _, tt := range []struct {
@@ -240,9 +239,9 @@ func TestShapeDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// traces are the ways in which a printed value could hold some of b.
+// traces returns texts that show a part of b in a formatted value.
 func traces(b []byte) []string {
-	part := b[4:12] // past the prefix, which is no secret
+	part := b[4:12] // after the prefix, which is not secret
 	list := strings.Trim(fmt.Sprint(part), "[]")
 	goList := strings.TrimSuffix(strings.TrimPrefix(fmt.Sprintf("%#v", part), "[]byte{"), "}")
 	out := []string{
@@ -287,7 +286,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 			for _, flags := range []string{"", "+", "#", " ", "0", "-8", ".2", "+#", "# "} {
 				verb := "%" + flags + string(c)
 				if holdsDigest(name) && (c == 'p' || c == 'w') {
-					continue // fmt asks no method there
+					continue // fmt calls no method there
 				}
 				check(fmt.Sprintf("%s of %s", verb, name), fmt.Sprintf(verb, v))
 			}
@@ -302,7 +301,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 		} {
 			var b bytes.Buffer
 			if handler == "JSON" && holdsDigest(name) && name != "digest" {
-				continue // what holds a digest has to be able to be stored as JSON
+				continue // JSON has the digest, because events store it
 			}
 			slog.New(log(&b)).With("with", v).Info("message", "attr", v, slog.Group("group", "in", v))
 			check(fmt.Sprintf("slog's %s handler of %s", handler, name), b.String())
@@ -328,7 +327,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 	}
 }
 
-// TestTracesAreSeen shows that the marks above would be found.
+// TestTracesAreSeen checks that traces finds secrets.
 func TestTracesAreSeen(t *testing.T) {
 	b := []byte(goodSecret)
 	for _, verb := range []string{"%s", "%q", "%v", "%d", "%x", "%X", "% x", "%#v"} {
@@ -413,7 +412,7 @@ func TestQuote(t *testing.T) {
 			t.Errorf("Quote(%q) = %s, want %s", tt.in, got, tt.want)
 		}
 	}
-	// What is cut off counts too.
+	// The part beyond the limit counts too.
 	if got := events.Quote(strings.Repeat("x ", 50) + goodSecret); got != "[secret]" {
 		t.Errorf("Quote of a secret at the end = %s", got)
 	}

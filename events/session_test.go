@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestSecretsOfPeople keeps the secrets of sessions, of invitations and of tokens
-// apart, under any prefix that a ledger may be given.
+// TestSecretsOfPeople checks that secrets of sessions, invitations and tokens
+// are never accepted as each other, with any secret prefix of the ledger.
 func TestSecretsOfPeople(t *testing.T) {
 	session, invitation := NewSessionSecret().Reveal(), NewInvitation().Reveal()
 	token := DefaultFormat.NewSecret(UserAccount).Reveal()

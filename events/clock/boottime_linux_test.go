@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// TestBoottimeBefore asks around now, where the answer has to be exact, and far
-// from it.
+// TestBoottimeBefore compares instants near now, where the answer must be exact,
+// and far away.
 func TestBoottimeBefore(t *testing.T) {
 	for range 200 {
 		if end := Boottime() - 2*time.Millisecond; before(end) {
@@ -32,8 +32,8 @@ func before(end time.Duration) bool {
 	return yes
 }
 
-// TestTimeOfDay holds what BoottimeBefore tells of it between two other readings,
-// whether or not it had to look at the exact clock.
+// TestTimeOfDay compares the time of day from BoottimeBefore with readings
+// before and after, with and without a reading of the exact clock.
 func TestTimeOfDay(t *testing.T) {
 	for i := range 200 {
 		end := Boottime() + time.Duration(i%2)*time.Minute
@@ -48,15 +48,15 @@ func TestTimeOfDay(t *testing.T) {
 	}
 }
 
-// machine is a machine's clocks: what passes by each, and what is done to them.
+// machine simulates the clocks of a machine.
 type machine struct {
 	*rand.Rand
 	raw, mono, slept, wall time.Duration
-	set                    bool // the time of day was set since that was last asked
+	set                    bool // the time of day was set since the last look
 }
 
-// pass lets time pass while the kernel slews, by a tenth and 500 millionths at
-// most.
+// pass advances the clocks while the kernel slews, by at most a tenth and 500
+// millionths.
 func (m *machine) pass(d time.Duration) {
 	slewed := time.Duration(float64(d) * (0.8995 + 0.201*m.Float64()))
 	m.raw += d
@@ -64,18 +64,18 @@ func (m *machine) pass(d time.Duration) {
 	m.wall += slewed
 }
 
-// upTo is a time of a random order of size.
+// upTo returns a duration of a random order of magnitude.
 func (m *machine) upTo(most time.Duration) time.Duration {
 	return time.Duration(float64(most) * m.Float64() / float64(uint64(1)<<m.IntN(24)))
 }
 
-// exact is what Boottime shows: suspend in whole milliseconds, and a millisecond
-// less now and then.
+// exact returns Boottime: suspend in whole milliseconds, and sometimes a
+// millisecond less.
 func (m *machine) exact() time.Duration {
 	return m.raw + m.slept.Truncate(time.Millisecond) - time.Duration(m.Int64N(2))*time.Millisecond
 }
 
-// happen does something of what happens to machines.
+// happen simulates a random event of a machine.
 func (m *machine) happen() {
 	switch m.IntN(8) {
 	case 0: // suspend
@@ -94,8 +94,8 @@ func (m *machine) happen() {
 	}
 }
 
-// look reads the time of day and CLOCK_MONOTONIC. It returns what Boottime was
-// when it read the first, for much may happen in between.
+// look reads the time of day and CLOCK_MONOTONIC. It returns Boottime at the
+// first reading, because much may happen in between.
 func (m *machine) look() (r clocks, then time.Duration) {
 	r.wall = m.wall
 	then = m.exact()
@@ -111,9 +111,8 @@ func (m *machine) look() (r clocks, then time.Duration) {
 	return r, then
 }
 
-// TestAnchorIsNeverLate lets random things happen to a machine's clocks. What an
-// anchor says is the latest is never before what Boottime showed, unless the time
-// of day was set, and then only where that hides a suspend.
+// TestAnchorIsNeverLate simulates random events. The upper bound of an anchor is
+// never before Boottime, unless setting the time of day hid a suspend.
 func TestAnchorIsNeverLate(t *testing.T) {
 	m := &machine{Rand: seed.Rand(t), mono: time.Hour, wall: 1000 * time.Hour}
 	var fit, moved, near, hidden int
@@ -157,11 +156,12 @@ func TestAnchorIsNeverLate(t *testing.T) {
 	}
 }
 
-// TestAnchorAndSuspend says what an anchor takes for suspend.
+// TestAnchorAndSuspend lists the changes of clocks that an anchor takes for a
+// suspend.
 func TestAnchorAndSuspend(t *testing.T) {
 	a := anchored{clocks{wall: 1000 * time.Hour, mono: time.Hour}, 2 * time.Hour}
 	for what, c := range map[string]struct {
-		wall, mono time.Duration // that pass
+		wall, mono time.Duration // elapsed
 		fits       bool
 	}{
 		"nothing":                            {0, 0, true},
@@ -169,7 +169,7 @@ func TestAnchorAndSuspend(t *testing.T) {
 		"a suspend of a second":              {time.Second, 0, false},
 		"a suspend of a millisecond":         {time.Millisecond, 0, false},
 		"a day put back":                     {-24 * time.Hour, time.Millisecond, false},
-		"a suspend that is put back":         {time.Millisecond, time.Millisecond, true}, // what cannot be seen
+		"a suspend that is put back":         {time.Millisecond, time.Millisecond, true}, // cannot be detected
 		"a tenth of a second":                {100 * time.Millisecond, 100 * time.Millisecond, false},
 		"a suspend put back, and a while":    {100 * time.Millisecond, 100 * time.Millisecond, false},
 		"a clock that went back":             {-time.Second, -time.Second, false},
@@ -183,7 +183,7 @@ func TestAnchorAndSuspend(t *testing.T) {
 	}
 }
 
-// TestSoundTimes has readings be of use only where Go reads CLOCK_MONOTONIC too.
+// TestSoundTimes accepts readings only if they contain CLOCK_MONOTONIC.
 func TestSoundTimes(t *testing.T) {
 	for year, want := range map[int]bool{1: false, 1884: false, 1969: false, 1970: true, 2026: true, 2105: true, 2158: false, 2300: false} {
 		if got := sound(time.Date(year, 6, 1, 0, 0, 0, 0, time.UTC)); got != want {
@@ -192,8 +192,8 @@ func TestSoundTimes(t *testing.T) {
 	}
 }
 
-// TestBoottimeBeforeWithOldAnchors sets anchors that are long ago, of another
-// boot or from before a suspend, and expects the clocks to be read anew.
+// TestBoottimeBeforeWithOldAnchors sets anchors that are old, from another boot,
+// or from before a suspend. The clocks are then read again.
 func TestBoottimeBeforeWithOldAnchors(t *testing.T) {
 	defer anchor.Store(nil)
 	for what, change := range map[string]func(a *anchored){
@@ -227,7 +227,8 @@ func TestBoottimeBeforeWithOldAnchors(t *testing.T) {
 	}
 }
 
-// TestBoottimeBeforeAtOnce has many ask at once, for the race detector.
+// TestBoottimeBeforeAtOnce calls BoottimeBefore concurrently, for the race
+// detector.
 func TestBoottimeBeforeAtOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 4 {
@@ -259,8 +260,8 @@ func BenchmarkBoottimeBefore(b *testing.B) {
 	}
 }
 
-// BenchmarkSystemCall is what a check would take for its clock at least if it
-// asked the kernel.
+// BenchmarkSystemCall measures the minimum cost of a check that reads the clock
+// with a system call.
 func BenchmarkSystemCall(b *testing.B) {
 	for b.Loop() {
 		clock(unix.CLOCK_BOOTTIME)

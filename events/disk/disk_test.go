@@ -15,8 +15,8 @@ import (
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
-// TestWrite writes a file that is missing, one that exists, and one whose name
-// is a symbolic link. Nothing is left beside it.
+// TestWrite writes a new file, an existing file, and a path with a symbolic
+// link. No temporary file is left.
 func TestWrite(t *testing.T) {
 	for name, tt := range map[string]struct {
 		write   func(path string, data []byte) error
@@ -64,8 +64,8 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-// TestReplaceExclusiveLeftover removes what a crash left, and refuses anything
-// else in its place.
+// TestReplaceExclusiveLeftover removes the temporary file of a crash, and
+// rejects anything else in its place.
 func TestReplaceExclusiveLeftover(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	target := filepath.Join(t.TempDir(), "target")
@@ -101,8 +101,8 @@ func TestReplaceExclusiveLeftover(t *testing.T) {
 	}
 }
 
-// TestWritersAtOnce has several writers at one path: one content wins as a whole,
-// and of several that create it one succeeds.
+// TestWritersAtOnce has several writers at one path. The file has the whole
+// content of one of them, and only one Create succeeds.
 func TestWritersAtOnce(t *testing.T) {
 	for name, write := range map[string]func(path string, data []byte) error{"Replace": disk.Replace, "Create": disk.Create} {
 		path := filepath.Join(t.TempDir(), "file")
@@ -132,7 +132,7 @@ func TestWritersAtOnce(t *testing.T) {
 	}
 }
 
-// TestLock is refused while the folder is locked, and not afterwards.
+// TestLock fails while the folder is locked.
 func TestLock(t *testing.T) {
 	dir := t.TempDir()
 	open := func() *os.File {

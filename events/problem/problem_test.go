@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestTypes checks that each type can be told from the others and has a status
-// of HTTP that is an error.
+// TestTypes checks that the types are distinct, and that their statuses are
+// errors.
 func TestTypes(t *testing.T) {
 	codes, titles := map[string]bool{}, map[string]bool{}
 	word := regexp.MustCompile(`^[a-z]+(_[a-z]+)*$`)
@@ -34,7 +34,8 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-// TestAllIsComplete counts the declared types, since All is a list by hand.
+// TestAllIsComplete counts the declared types, because All is maintained by
+// hand.
 func TestAllIsComplete(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "problem.go", nil, 0)
 	if err != nil {

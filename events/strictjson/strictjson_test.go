@@ -9,7 +9,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/strictjson"
 )
 
-// nested is an object with so many in it, one in the other.
+// nested returns an object with n nested objects.
 func nested(depth int) string {
 	return strings.Repeat(`{"a":`, depth) + "{}" + strings.Repeat("}", depth)
 }
@@ -104,7 +104,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestErrorRepeatsNothing: what stands in the wrong place may be a secret.
+// TestErrorRepeatsNothing checks that errors have no content, which may be a
+// secret.
 func TestErrorRepeatsNothing(t *testing.T) {
 	const secret = "hunter2hunter2"
 	for _, s := range []string{
@@ -116,8 +117,8 @@ func TestErrorRepeatsNothing(t *testing.T) {
 	}
 }
 
-// plain says it another way: the decoder takes it, and no object has a name
-// twice.
+// plain is the reference: encoding/json accepts the input, and no object has a
+// repeated name.
 func plain(s string) bool {
 	if !utf8.ValidString(s) || !json.Valid([]byte(s)) || !strings.HasPrefix(strings.TrimLeft(s, " \t\r\n"), "{") {
 		return false
@@ -125,7 +126,7 @@ func plain(s string) bool {
 	return unique(json.RawMessage(s), 1)
 }
 
-// unique takes a value apart level by level.
+// unique checks a value level by level.
 func unique(v json.RawMessage, depth int) bool {
 	v = json.RawMessage(strings.TrimLeft(string(v), " \t\r\n"))
 	if v[0] != '{' && v[0] != '[' {
@@ -163,7 +164,7 @@ func unique(v json.RawMessage, depth int) bool {
 	return true
 }
 
-// members are an object's, in order, all of them.
+// members are all members of an object, in order.
 type members []struct {
 	name  string
 	value json.RawMessage
@@ -191,8 +192,8 @@ func (m *members) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// FuzzStrictJSON holds what is taken to the reference, and to what the decoder
-// makes of it: a field is set at most once.
+// FuzzStrictJSON compares with the reference, and checks that the decoder sets
+// each field at most once.
 func FuzzStrictJSON(f *testing.F) {
 	for _, s := range good {
 		f.Add([]byte(s))
@@ -220,7 +221,7 @@ func FuzzStrictJSON(f *testing.F) {
 	})
 }
 
-// counter counts how often the decoder sets it.
+// counter counts the calls of the decoder.
 type counter int
 
 // UnmarshalJSON counts.
