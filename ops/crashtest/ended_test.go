@@ -460,8 +460,8 @@ func (e *ended) check(when string) {
 	}
 }
 
-// testEnded ends things before a restart in peace and after it, and then
-// crashes, again and again.
+// testEnded ends records before and after a graceful restart, and then crashes
+// the ledgers several times.
 func testEnded(t *testing.T, f fixture) {
 	e := &ended{t: t, fixture: f, erased: map[string]string{}}
 	e.everything("before the restart")
@@ -473,7 +473,7 @@ func testEnded(t *testing.T, f fixture) {
 		e.crash()
 		e.check(fmt.Sprintf("after crash %d", i+1))
 	}
-	// What came between the last snapshot and the crash is ended once more.
+	// Records from between the last snapshot and the crash are ended too.
 	e.everything("after a crash")
 	e.crash()
 	e.check("after the last crash")

@@ -17,14 +17,14 @@ import (
 )
 
 // TestFlippedBitInIndex flips one bit in a file of a stopped verifier's index,
-// again and again. The verifier puts the index aside and makes it again, or it
-// holds what it held before.
+// several times. The verifier quarantines and rebuilds the index, or its index
+// has the same content as before.
 func TestFlippedBitInIndex(t *testing.T) {
 	t.Parallel()
 	sorts := []struct {
 		pattern string
 		times   int
-	}{{"*.sst", 10}, {"*.mem", 10}, {"MANIFEST", 10}, {"[DK0]*", 4}} // the last: the value log and what describes it
+	}{{"*.sst", 10}, {"*.mem", 10}, {"MANIFEST", 10}, {"[DK0]*", 4}} // the last: the value log and its metadata
 	if testing.Short() {
 		for i := range sorts {
 			sorts[i].times = 1
@@ -40,8 +40,8 @@ func TestFlippedBitInIndex(t *testing.T) {
 	first.run()
 	w := newWorkload(ledger, seed, 4, 300)
 	w.root = rootSecret(t, ledger.process())
-	// What a stop in peace leaves is in tables, and what a kill leaves is in
-	// the log of a memtable.
+	// A graceful stop leaves the records in tables. A kill leaves them in the log
+	// of a memtable.
 	for range 2 {
 		if err := w.do(ctx); err != nil {
 			t.Fatal(err)
@@ -56,9 +56,8 @@ func TestFlippedBitInIndex(t *testing.T) {
 			w.limit += 200
 		}
 	}
-	// The log may end behind the last acknowledged event: a command that was sent
-	// again is answered with the event of the first try, and with another one that
-	// confirms the answer.
+	// The log may have events after the last acknowledged one: a retried command
+	// returns the event of the first try, and appends another that confirms it.
 	log := fetchLog(t, ledger.process())
 	end := log[len(log)-1].Position
 	p := first.process()
@@ -95,7 +94,7 @@ func TestFlippedBitInIndex(t *testing.T) {
 			}
 			p.stop(t)
 			if got := dumpIndex(t, "the index after", index); !bytes.Equal(got.content, want.content) {
-				t.Errorf("bit %d of byte %d of %s: the index is another one: %s", bit, at, what, history.FirstDifference(got.content, want.content))
+				t.Errorf("bit %d of byte %d of %s: the index differs: %s", bit, at, what, history.FirstDifference(got.content, want.content))
 			}
 			if err := os.RemoveAll(second.cfg.Data); err != nil {
 				t.Fatal(err)

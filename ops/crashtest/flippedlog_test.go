@@ -25,26 +25,26 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
-// past is a ledger's data folder with revocations that nobody must ever forget,
-// as it was left in several ways.
+// past has copies of a ledger's data folder with revocations, after several
+// kinds of stops.
 type past struct {
 	left    []leaving
 	victims []victim
-	live    string // secret of a token that is good
+	live    string // secret of a valid token
 	acks    []ack
 }
 
 type leaving struct{ how, folder string }
 
-// victim is a token that was revoked.
+// victim is a revoked token.
 type victim struct {
 	place  string // of the revocation in the log
 	secret string
 	stored []byte // the revocation
 }
 
-// Where the server keeps the log's events, and what it saves when it is stopped
-// so that it need not read them all.
+// The files of the log's events, and the state that the server saves so that it
+// need not read all events at its start.
 const (
 	blockFiles = "log/jetstream/LEDGER/streams/LEDGER/msgs/*.blk"
 	stateFile  = "log/jetstream/LEDGER/streams/LEDGER/msgs/index.db"
@@ -103,15 +103,15 @@ func newPast(t *testing.T) *past {
 		return to
 	}
 	p.Pause(t)
-	leave("by a crash with an old state")
+	leave("by a crash, with an old state")
 	// In the first two minutes of a log the server has not saved a state.
-	stateless := leave("by a crash without a state")
+	stateless := leave("by a crash, without a state")
 	if err := os.Remove(filepath.Join(stateless, stateFile)); err != nil {
 		t.Fatal(err)
 	}
 	p.Resume(t)
 	p.stop(t)
-	leave("in peace")
+	leave("by a graceful stop")
 	if blocks, err := filepath.Glob(filepath.Join(data, blockFiles)); err != nil || len(blocks) != 2 {
 		t.Fatalf("the log has the blocks %v, want two: %v", blocks, err)
 	}
@@ -147,7 +147,7 @@ func (a *author) close() {
 	}
 }
 
-// append stores an event, made larger by a field that nobody knows.
+// append stores an event with an unknown field of a given size.
 func (a *author) append(about string, change events.Change, padding int) events.Position {
 	a.t.Helper()
 	e := &events.Event{ID: events.NewEventID(time.Now()), Epoch: a.epoch, Time: time.Now(), About: about, Change: change}
@@ -170,7 +170,7 @@ func (a *author) revoke(token string) events.Position {
 	return a.append(token, &events.TokenRevoked{}, 0)
 }
 
-// pad appends events that change nothing.
+// pad appends events without effect.
 func (a *author) pad(account string, bytes int) {
 	a.t.Helper()
 	const each = 60_000
@@ -179,7 +179,8 @@ func (a *author) pad(account string, bytes int) {
 	}
 }
 
-// findStored returns where an event is stored in a data folder.
+// findStored returns the file of a data folder with a stored event, and the
+// event's offset.
 func findStored(t *testing.T, data string, stored []byte) (file string, at int64) {
 	t.Helper()
 	blocks, err := filepath.Glob(filepath.Join(data, blockFiles))
@@ -217,25 +218,24 @@ func flipBit(t *testing.T, file string, at int64, bit int) {
 	}
 }
 
-// TestFlippedBitInLog flips a bit of a stored revocation. A verifier that has
-// read nothing yet, and waits for the log, must not take the token for good,
-// whichever way the log's server deals with the damage (I8). Where it cuts the
-// damage off, the ledger's index knows of what is gone; where that is lost too,
-// the last barrier does.
+// TestFlippedBitInLog flips a bit of a stored revocation. A verifier with an
+// empty index waits for the log. It must never accept the token, however the
+// log's server treats the damage (I8). If the server truncates the log, the
+// ledger's index shows that events are missing; if the index is lost too, the
+// last barrier does.
 func TestFlippedBitInLog(t *testing.T) {
 	seed, _ := seeded(t)
 	h := newPast(t)
 	for i, left := range h.left {
 		for j, v := range h.victims {
 			if testing.Short() && i != j {
-				continue // each of both once
+				continue // each how and each place once
 			}
 			for lost, what := range []string{"", ", and the index lost"} {
-				if lost > 0 && v.place == "last message" && left.how != "in peace" {
-					// The crash came before a barrier named the event, and the
-					// server leaves it out as if it had never been: of the one
-					// copy that there was, nothing is left to tell of it. A
-					// receipt is given only behind a barrier.
+				if lost > 0 && v.place == "last message" && left.how != "by a graceful stop" {
+					// No barrier after the event preceded the crash, so nothing
+					// shows that the server drops the event from its only copy.
+					// A receipt is only issued after a barrier.
 					continue
 				}
 				t.Run(v.place+", left "+left.how+what, func(t *testing.T) {
@@ -262,8 +262,8 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 	flipBit(t, file, at, bit)
 	t.Logf("flipped bit %d of byte %d of %s", bit, at, filepath.Base(file))
 
-	// An address of its own: whether anybody listens there is asked below, and
-	// another test's server must not be taken for this one's.
+	// The test asks whether a server listens at this address. No server of another
+	// test may be there.
 	_, port, err := net.SplitHostPort(addrtest.Free(t))
 	if err != nil {
 		t.Fatal(err)
@@ -274,7 +274,7 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 	waiting := verifier.run()
 	stopWatching := v.neverAccepted(t, ledger, verifier)
 	p := ledger.start()
-	open := false // to others
+	open := false // to other nodes
 	const gap = "is missing from the log"
 	wait.Until(t, "the ledger refuses to start, or the verifier stops at the gap", func() bool {
 		open = open || greets(ledger.cfg.NATSListen)
@@ -295,7 +295,7 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 		t.Errorf("the verifier answers %v, %s, want 503", err, r)
 	}
 	if p.Exited() {
-		// The server has cut the damaged block: what is lost comes from a
+		// The server has truncated the damaged block, so the log comes from a
 		// backup.
 		if err := os.RemoveAll(filepath.Join(data, "log")); err != nil {
 			t.Fatal(err)
@@ -314,15 +314,15 @@ func (h *past) flipped(t *testing.T, rng *rand.Rand, folder string, v victim, in
 		for _, want := range []expectation{{"the revoked token", v.secret, "", false}, {"the live token", h.live, "", true}} {
 			r, err := ask(t.Context(), m.process().WaitListening(t).Verify, want.secret)
 			if err != nil || r.Allowed != want.allowed {
-				t.Errorf("%s, after the log was put right: %s: %v, %s", m.cfg.Name, want.about, err, r)
+				t.Errorf("%s, after the log was repaired: %s: %v, %s", m.cfg.Name, want.about, err, r)
 			}
 		}
 	}
 }
 
-// greets reports whether a log's server is at an address: it speaks first. The
-// ledger takes the address for an instant before it begins anything, to say
-// whether it is free, and speaks to nobody then.
+// greets reports whether the server of a log is at an address, by its greeting.
+// The ledger also listens there briefly before it starts, to check that the
+// address is free, but it sends nothing then.
 func greets(addr string) bool {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -336,8 +336,8 @@ func greets(addr string) bool {
 	return n > 0
 }
 
-// neverAccepted asks all nodes about a revoked token, time and again, until the
-// function that it returns is called.
+// neverAccepted checks a revoked token with all nodes until the returned
+// function is called. No node may accept it.
 func (v victim) neverAccepted(t *testing.T, nodes ...*machine) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup

@@ -17,7 +17,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
-// filler fills the disk that a process runs on.
+// filler fills the disk of a process.
 type filler struct {
 	t    testing.TB
 	p    *process
@@ -31,7 +31,7 @@ func newFiller(t testing.TB, p *process) *filler {
 		_, err := os.Lstat(p.Path("lock"))
 		return err
 	})
-	// The file of an earlier filler is still there.
+	// An earlier filler may have left its file.
 	f, err := os.OpenFile(p.Path("..", "filler"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +44,7 @@ func newFiller(t testing.TB, p *process) *filler {
 	return &filler{t: t, p: p, file: f, size: info.Size()}
 }
 
-// leave fills the disk until so many bytes are free, or frees space.
+// leave fills the disk up to a number of free bytes, or frees space.
 func (f *filler) leave(bytes int64) {
 	f.t.Helper()
 	const step = 1 << 20
@@ -77,7 +77,7 @@ func (f *filler) leave(bytes int64) {
 	}
 }
 
-// empty frees all space, also after the end of the process on the disk.
+// empty frees all space, even after the end of the process.
 func (f *filler) empty() {
 	f.t.Helper()
 	if err := f.file.Truncate(0); err != nil {
@@ -94,10 +94,20 @@ func (f *filler) close() {
 	}
 }
 
-// TestFullDisk fills the ledger's disk step by step until nothing is left, and
-// gives the space back. The process lives through all of it.
-func TestFullDisk(t *testing.T) {
-	d := disk.New(t, 400<<20, "that a full disk ends in refusals, and loses nothing")
+// fullDisk is a ledger on a small disk, and a client that sends one command at a
+// time.
+type fullDisk struct {
+	t      *testing.T
+	ctx    context.Context
+	ledger *machine
+	w      *workload
+	c      *client
+	f      *filler
+}
+
+func newFullDisk(t *testing.T) *fullDisk {
+	t.Helper()
+	d := disk.New(t, 400<<20, "that a full disk causes refusals, and loses nothing")
 	seed, _ := seeded(t)
 	// A node on a full disk cannot write run.json, so its address is fixed.
 	ledger := newLedger(t, node.Config{MetricsAddr: addrtest.Free(t)}).on(d)
@@ -105,126 +115,149 @@ func TestFullDisk(t *testing.T) {
 	w := newWorkload(ledger, seed, 1, 100)
 	w.root = rootSecret(t, p)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Limit)
-	defer cancel()
+	t.Cleanup(cancel)
 	if err := w.do(ctx); err != nil {
 		t.Fatal(err)
 	}
-	c := w.clients[0]
-	// finish has a command carried out.
-	finish := func() {
-		t.Helper()
-		if err := c.finish(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// refused tries the pending command and reports whether it was refused for
-	// want of space.
-	refused := func() bool {
-		t.Helper()
-		r, err := c.once(ctx, c.pending.command, wait.Limit)
-		switch {
-		case err != nil:
-			t.Fatalf("%s: %v", c.pending.kind, err)
-		case r.status == http.StatusOK || r.status == http.StatusCreated:
-			return false
-		case r.status != http.StatusServiceUnavailable || r.Code != "unavailable" || !strings.Contains(r.Detail, "disk is nearly full"):
-			t.Fatalf("%s: %s, want 503 unavailable that names the disk", c.pending.kind, r)
-		}
-		return true
-	}
-	// until fills the disk until what plan plans is refused, and returns how
-	// often it was not.
-	f := newFiller(t, p)
-	until := func(plan func()) (times int) {
-		t.Helper()
-		for left := disk.Free(t, p.Path()); left > 0; left -= 8 << 20 {
-			f.leave(left)
-			plan()
-			if refused() {
-				t.Logf("with %d MiB left, and %d times before: refused a %s", disk.Free(t, p.Path())>>20, times, c.pending.kind)
-				return times
-			}
-			finish()
-			times++
-		}
-		t.Fatal("it was done until nothing was left")
-		return 0
-	}
+	return &fullDisk{t: t, ctx: ctx, ledger: ledger, w: w, c: w.clients[0], f: newFiller(t, p)}
+}
 
+// free returns the free space of the disk.
+func (d *fullDisk) free() int64 { return disk.Free(d.t, d.ledger.process().Path()) }
+
+// finish sends the pending command until it is acknowledged.
+func (d *fullDisk) finish() {
+	d.t.Helper()
+	if err := d.c.finish(d.ctx); err != nil {
+		d.t.Fatal(err)
+	}
+}
+
+// refused sends the pending command once, and reports whether the ledger refused it
+// because of the disk.
+func (d *fullDisk) refused() bool {
+	d.t.Helper()
+	kind := d.c.pending.kind
+	r, err := d.c.once(d.ctx, d.c.pending.command, wait.Limit)
+	switch {
+	case err != nil:
+		d.t.Fatalf("%s: %v", kind, err)
+	case r.status == http.StatusOK || r.status == http.StatusCreated:
+		return false
+	case r.status != http.StatusServiceUnavailable || r.Code != "unavailable" || !strings.Contains(r.Detail, "disk is nearly full"):
+		d.t.Fatalf("%s: %s, want 503 unavailable that names the disk", kind, r)
+	}
+	return true
+}
+
+// fillUntilRefused fills the disk in steps, and sends a command after each, until
+// the ledger refuses one. It returns the number of accepted commands.
+func (d *fullDisk) fillUntilRefused(plan func()) (accepted int) {
+	d.t.Helper()
+	for left := d.free(); left > 0; left -= 8 << 20 {
+		d.f.leave(left)
+		plan()
+		if d.refused() {
+			d.t.Logf("with %d MiB free, after %d accepted: refused a %s", d.free()>>20, accepted, d.c.pending.kind)
+			return accepted
+		}
+		d.finish()
+		accepted++
+	}
+	d.t.Fatal("the ledger accepted commands until the disk was full")
+	return 0
+}
+
+// check compares the node's answers and the log with the acknowledged commands.
+func (d *fullDisk) check() {
+	d.t.Helper()
+	checkAnswers(d.t, d.w, []*machine{d.ledger})
+	checkLog(d.t, fetchLog(d.t, d.ledger.process()), d.w.acks(), true)
+}
+
+// TestFullDisk fills the ledger's disk in steps, and frees the space again. The
+// process keeps running.
+func TestFullDisk(t *testing.T) {
+	d := newFullDisk(t)
+	c, p := d.c, d.ledger.process()
 	c.createAccount()
-	finish()
+	d.finish()
 	account := c.accounts[len(c.accounts)-1]
 	for range 20 {
 		c.createToken(account)
-		finish()
+		d.finish()
 	}
+	create := func() { c.createToken(account) }
 	tokens := c.tokens[len(c.tokens)-20:]
 	revoke := func() {
 		c.revoke(tokens[0])
 		tokens = tokens[1:]
 	}
 
-	until(func() { c.createToken(account) })
-	making := c.pending
-	if c.createAccount(); !refused() {
-		t.Error("an account was made where no token was")
+	d.fillUntilRefused(create)
+	creation := c.pending
+	if c.createAccount(); !d.refused() {
+		t.Error("the ledger created an account after it had refused a token")
 	}
-	// What takes something away has a reserve of its own.
-	if until(revoke) == 0 {
-		t.Error("no token was revoked where none was made")
+	// Commands that restrict something have a reserve of their own.
+	if d.fillUntilRefused(revoke) == 0 {
+		t.Error("the ledger refused to revoke a token as early as to create one")
 	}
-	revoking := c.pending
+	revocation := c.pending
 
-	f.leave(0)
-	t.Logf("with %d bytes left", disk.Free(t, p.Path()))
+	d.f.leave(0)
+	t.Logf("with %d bytes free", d.free())
 	for range 50 {
-		for _, plan := range []func(){func() { c.createToken(account) }, c.createAccount, revoke} {
-			if plan(); !refused() {
-				t.Errorf("with nothing left, done: a %s", c.pending.kind)
+		for _, plan := range []func(){create, c.createAccount, revoke} {
+			if plan(); !d.refused() {
+				t.Errorf("on a full disk the ledger accepted a %s", c.pending.kind)
 			}
 			tokens = c.tokens[len(c.tokens)-10:] // the revocation was refused
 		}
-		r, err := ask(ctx, p.WaitListening(t).Verify, w.root, "superuser")
+		r, err := ask(d.ctx, p.WaitListening(t).Verify, d.w.root, "superuser")
 		if err != nil || !r.Allowed {
-			t.Errorf("with nothing left, the root token: %v, %s", err, r)
+			t.Errorf("on a full disk, the root token: %v, %s", err, r)
 		}
 	}
-	if err := p.Ready(ctx); err != nil {
-		t.Errorf("with nothing left, the node is not ready: %v", err)
+	if err := p.Ready(d.ctx); err != nil {
+		t.Errorf("on a full disk, the node is not ready: %v", err)
 	}
 
-	// With space again, all goes on in the same process.
-	f.leave(1 << 30)
-	for _, pending := range []*planned{making, revoking} {
+	// With free space, the same process continues.
+	d.f.leave(1 << 30)
+	for _, pending := range []*planned{creation, revocation} {
 		c.pending = pending
-		finish()
+		d.finish()
 	}
-	checkAnswers(t, w, []*machine{ledger})
-	checkLog(t, fetchLog(t, p), w.acks(), true)
+	d.check()
+	d.restartFull()
+}
 
-	// A node that is ended while nothing is left ends in peace. Started then,
-	// it knows nothing until there is space.
-	f.leave(0)
-	p.stop(t)
-	f.close()
-	p = ledger.start()
-	f = newFiller(t, p)
+// restartFull stops the node gracefully on a full disk, and starts it again. The
+// node is not ready until there is free space.
+func (d *fullDisk) restartFull() {
+	t := d.t
+	t.Helper()
+	d.f.leave(0)
+	d.ledger.process().stop(t)
+	d.f.close()
+	p := d.ledger.start()
+	d.f = newFiller(t, p)
 	p.Until(t, "it is not ready, and names the disk", func() error {
-		return notReady(nodetest.Ready(ctx, "http://"+ledger.cfg.MetricsAddr), "too little disk space")
+		return notReady(nodetest.Ready(d.ctx, "http://"+d.ledger.cfg.MetricsAddr), "too little disk space")
 	})
-	f.leave(1 << 30)
+	d.f.leave(1 << 30)
 	p.WaitReady(t)
-	if err := w.findLost(ctx); err != nil {
+	if err := d.w.findLost(d.ctx); err != nil {
 		t.Fatal(err)
 	}
-	checkAnswers(t, w, []*machine{ledger})
-	checkLog(t, fetchLog(t, p), w.acks(), true)
+	d.check()
 	p.stop(t)
 }
 
-// TestDiskFilledAtOnce takes all space in one moment while commands are under
-// way, past every reserve. The process may die of that: Badger maps its files
-// into memory. Started again with space, it has lost nothing.
+// TestDiskFilledAtOnce fills the disk at once, beyond every reserve, while
+// commands run. The process may die: Badger maps its files into memory. After a
+// restart with free space, nothing is lost.
 func TestDiskFilledAtOnce(t *testing.T) {
 	const commands = 400
 	fills := 2
@@ -247,17 +280,16 @@ func TestDiskFilledAtOnce(t *testing.T) {
 			t.Fatalf("waiting for command %d: %v: %v", at, err, end())
 		}
 		f.leave(0)
-		// Some commands have met it when each client has been refused once.
+		// Each client must meet the full disk once.
 		was := w.acked.Load()
 		wait.Until(t, "each client was refused once", func() bool { return p.Exited() || w.refused.Load() >= 8 })
 		t.Logf("filled after %d commands; %d were acknowledged since", was, w.acked.Load()-was)
 		f.empty()
 		w.refused.Store(0)
 		was = w.acked.Load()
-		// It may also have died just now, of a page that it had begun to write,
-		// or be ready and about to end, because the log met the full disk
-		// before the index did. So it goes on only where it takes commands
-		// again.
+		// The process may have died of a page that it had begun to write, or it may
+		// be ready and about to end, because the log met the full disk first. So
+		// the test waits for an acknowledged command.
 		wait.Until(t, "it takes commands again, or has ended", func() bool {
 			return p.Exited() || p.Ready(ctx) == nil && w.acked.Load() > was
 		})
@@ -279,8 +311,8 @@ func TestDiskFilledAtOnce(t *testing.T) {
 	checkLog(t, fetchLog(t, p), w.acks(), true)
 }
 
-// TestFullDiskOfVerifier fills a verifier's disk while the ledger goes on. The
-// verifier cannot apply what comes, and refuses.
+// TestFullDiskOfVerifier fills a verifier's disk while the ledger takes
+// commands. The verifier cannot apply new events, and refuses checks.
 func TestFullDiskOfVerifier(t *testing.T) {
 	d := disk.New(t, 400<<20, "that a verifier with a full disk refuses")
 	seed, _ := seeded(t)

@@ -14,8 +14,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// TestKill ends the ledger and a verifier with kill -9 at random moments of a
-// run of commands, also while they start.
+// TestKill kills the ledger and a verifier at random moments of a run of
+// commands, also while they start.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	commands, kills := 1000, 10
@@ -46,9 +46,8 @@ func TestKill(t *testing.T) {
 		for _, m := range victims {
 			m.process().Kill(t)
 			if _, err := os.Stat(m.path("index")); errors.Is(err, fs.ErrNotExist) {
-				// A kill can leave an index that cannot be opened. It is put
-				// aside then, and the next one begins when the log can be
-				// reached.
+				// A kill can leave an index that cannot be opened. The node has
+				// quarantined it, and rebuilds it when the log is available.
 				t.Logf("%s has no index", m.cfg.Name)
 				continue
 			}

@@ -9,9 +9,9 @@ import (
 	"github.com/tokenledger/tokenledger/ops/node"
 )
 
-// TestLeaseEnds takes the log away from a verifier, in two ways: its process
-// dies, and it stands still with its connections open. The verifier refuses
-// when its lease is over, and goes on when the log is there again.
+// TestLeaseEnds stops the ledger in two ways: it kills the process, and pauses
+// it with open connections. The verifier refuses when its lease has expired, and
+// answers again when the log is back.
 func TestLeaseEnds(t *testing.T) {
 	t.Parallel()
 	const lease = 4 * time.Second
@@ -27,7 +27,7 @@ func TestLeaseEnds(t *testing.T) {
 		take, give func()
 	}{
 		{"killed", func() { ledger.process().Kill(t) }, func() { ledger.run() }},
-		{"frozen", func() { ledger.process().Pause(t) }, func() { ledger.process().Resume(t) }},
+		{"paused", func() { ledger.process().Pause(t) }, func() { ledger.process().Resume(t) }},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			if r, err := ask(t.Context(), verify, root, "superuser"); err != nil || !r.Allowed {
@@ -51,9 +51,9 @@ func TestLeaseEnds(t *testing.T) {
 				return nil
 			})
 			refused := time.Since(taken)
-			t.Logf("it refuses %s after the log was taken; the last check that it accepted came %s after", refused.Round(time.Millisecond), last.Sub(taken).Round(time.Millisecond))
+			t.Logf("it refuses %s after the log was stopped; it accepted the last check %s after", refused.Round(time.Millisecond), last.Sub(taken).Round(time.Millisecond))
 			if last.Sub(taken) > lease {
-				t.Errorf("it accepted for %s, and its lease is %s", last.Sub(taken), lease)
+				t.Errorf("it accepted checks for %s, longer than its lease of %s", last.Sub(taken), lease)
 			}
 			if err := notReady(p.Ready(t.Context()), ""); err != nil {
 				t.Error(err)

@@ -13,11 +13,12 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/disk"
 )
 
-// diskSize is enough for what a node keeps free, and for these logs.
+// diskSize is enough for the space that a node keeps free, and for the logs of
+// these tests.
 const diskSize = 512 << 20
 
-// TestPowerCut cuts the ledger's power time and again while commands are under
-// way, and goes on each time on the disk that is left.
+// TestPowerCut cuts the ledger's power several times while commands run, and
+// restarts it each time on the remaining disk.
 func TestPowerCut(t *testing.T) {
 	t.Parallel()
 	commands, cuts := 800, 8
@@ -41,7 +42,7 @@ func TestPowerCut(t *testing.T) {
 		began := time.Now()
 		cutPower(t, ledger, rng, i%2 == 1)
 		took := time.Since(began)
-		// What arrives now was sent before the cut, and counts.
+		// Replies that arrive now were sent before the cut, and count.
 		cancel()
 		if err := end(); err != nil {
 			t.Fatal(err)

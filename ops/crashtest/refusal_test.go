@@ -38,8 +38,8 @@ func TestLogGone(t *testing.T) {
 			}
 			before := sums(t, data)
 			p := ledger.start()
-			// The seal of the clean stop shows which files are missing, and the
-			// notes in the folder show that there was a log.
+			// The seal of the clean stop shows missing files, and the notes in the
+			// folder show that there was a log.
 			refused := func() bool {
 				return p.out.has("the log of this data folder is gone") || p.out.has("missing since the last clean stop")
 			}
@@ -108,7 +108,7 @@ func sums(t *testing.T, dir string) map[string]string {
 }
 
 // TestFolderInUse starts a second process on the data folder of a running one.
-// The second fails, and the first runs on.
+// The second process fails, and the first one keeps running.
 func TestFolderInUse(t *testing.T) {
 	ledger := newLedger(t, node.Config{})
 	first := ledger.run()
