@@ -3,21 +3,20 @@ package verifier
 import (
 	"sync"
 	"time"
+
+	"github.com/tokenledger/tokenledger/events/gcra"
 )
 
-// rates limits the requests of each token (GCRA). Each verifier counts by itself,
-// so a cluster lets through as many times the rate as it has verifiers.
-//
-// For each token it keeps one instant: when the requests so far would be over if
-// they came evenly. A burst of one second's requests may come at once. Over any
-// time it lets through that burst and the rate, never more.
+// rates limits the requests of each token. A burst of one second's requests may
+// come at once. Each verifier counts by itself, so a cluster accepts the rate times
+// the number of its verifiers.
 type rates struct {
 	shards [64]rateShard
 }
 
 type rateShard struct {
 	mu   sync.Mutex
-	busy map[[16]byte]time.Time // token -> when its requests so far would be over
+	busy map[[16]byte]time.Time // token -> when its requests are forgotten, see [gcra]
 	max  int                    // number of entries at which the next sweep runs
 }
 
@@ -37,33 +36,32 @@ const (
 // overtaken, the others would seem to be in the future.
 func (r *rates) take(token [16]byte, perSecond int, clock func() time.Time) (wait time.Duration, ok bool) {
 	s := &r.shards[int(token[15])%len(r.shards)] // an id ends in random bits and begins with a time
-	// Rounded up: a thousand intervals that are a little too short would let one
-	// request too many through. The burst is that many intervals, so that none is
-	// lost.
-	interval := (time.Second + time.Duration(perSecond) - 1) / time.Duration(perSecond)
-	burst := interval * time.Duration(perSecond)
+	// The interval is rounded up: shorter intervals would add up to one request too
+	// many.
+	limit := gcra.Limit{
+		Burst: perSecond, Interval: (time.Second + time.Duration(perSecond) - 1) / time.Duration(perSecond),
+	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := clock()
-	over := s.busy[token]
-	if ahead := over.Sub(now); ahead < 0 || ahead > maxAhead {
-		over = now
+	until := s.busy[token]
+	if until.Sub(now) > maxAhead {
+		until = now
 	}
-	over = over.Add(interval)
-	if wait := over.Sub(now) - burst; wait > 0 {
+	if wait := limit.Wait(until, now); wait > 0 {
 		return wait, false
 	}
 	s.sweep(now)
 	if s.busy == nil {
 		s.busy = map[[16]byte]time.Time{}
 	}
-	s.busy[token] = over
+	s.busy[token] = limit.Charge(until, now)
 	return 0, true
 }
 
-// sweep deletes entries that are over. It runs when there are twice as many entries
-// as the last sweep left, so each request pays for two entries at most.
+// sweep deletes expired entries. It runs when there are twice as many entries as the
+// last sweep left, so each request pays for at most two entries.
 func (s *rateShard) sweep(now time.Time) {
 	if len(s.busy) < max(s.max, minSwept) {
 		return

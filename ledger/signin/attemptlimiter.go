@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/tokenledger/tokenledger/events/gcra"
 )
 
 // TooManyError reports too many failed attempts.
@@ -16,19 +18,13 @@ func (e *TooManyError) Error() string {
 	return fmt.Sprintf("too many failed attempts; retry in %s", e.After.Round(time.Second))
 }
 
-// limit allows a burst of failures, and then one in each interval.
-type limit struct {
-	burst    int
-	interval time.Duration
-}
-
 // The limits on failures. One address has eight at one account at once, and about
 // 300 a day after that. All addresses that never signed in to an account together
 // have 40, and about 150 a day (NIST SP 800-63B-4 section 3.2.2).
 var (
-	addressLimit  = limit{30, time.Minute}
-	pairLimit     = limit{8, 5 * time.Minute}
-	strangerLimit = limit{40, 10 * time.Minute}
+	addressLimit  = gcra.Limit{Burst: 30, Interval: time.Minute}
+	pairLimit     = gcra.Limit{Burst: 8, Interval: 5 * time.Minute}
+	strangerLimit = gcra.Limit{Burst: 40, Interval: 10 * time.Minute}
 )
 
 // maxCounters limits each table of counters. Every counter has cost its client a
@@ -46,8 +42,8 @@ type attemptLimiter struct {
 	strangers counters
 }
 
-// counters maps each key to the time at which its failures are forgotten. A failure
-// moves that time by the limit's interval (the generic cell rate algorithm).
+// counters maps each key to the time at which its failures are forgotten, see
+// [gcra].
 type counters map[string]time.Time
 
 func newAttemptLimiter(now func() time.Time) *attemptLimiter {
@@ -63,7 +59,7 @@ type attempt struct {
 type charge struct {
 	counters counters
 	key      string
-	limit    limit
+	limit    gcra.Limit
 }
 
 // begin counts an attempt at an account. If a limit is reached it returns a
@@ -83,7 +79,7 @@ func (a *attemptLimiter) begin(account, address string, known bool) (*attempt, e
 	defer a.mu.Unlock()
 	var wait time.Duration
 	for _, c := range charges {
-		wait = max(wait, c.counters.wait(c.key, c.limit, now))
+		wait = max(wait, c.limit.Wait(c.counters[c.key], now))
 	}
 	if wait > 0 {
 		return nil, &TooManyError{After: wait}
@@ -100,29 +96,17 @@ func (t *attempt) refund() {
 	defer t.limiter.mu.Unlock()
 	for _, c := range t.charged {
 		if until, ok := c.counters[c.key]; ok {
-			c.counters[c.key] = until.Add(-c.limit.interval)
+			c.counters[c.key] = c.limit.Refund(until)
 		}
 	}
 }
 
-// wait returns how long a key has to wait until its next attempt.
-func (t counters) wait(key string, l limit, now time.Time) time.Duration {
-	until, counted := t[key]
-	if !counted {
-		return 0
-	}
-	return max(0, until.Sub(now)-time.Duration(l.burst-1)*l.interval)
-}
-
-func (t counters) charge(key string, l limit, now time.Time) {
+func (t counters) charge(key string, l gcra.Limit, now time.Time) {
 	until := t[key]
 	if until.IsZero() && len(t) >= maxCounters {
 		t.evict(now)
 	}
-	if until.Before(now) {
-		until = now
-	}
-	t[key] = until.Add(l.interval)
+	t[key] = l.Charge(until, now)
 }
 
 // evict makes room for a counter. It removes all that have expired, or else the one
