@@ -27,7 +27,7 @@ func TestEraseDuringEdit(t *testing.T) {
 				r, err = k.EditAccount(t.Context(), k.root, "key", string(id), 0, ledger.EditAccount{Name: ptr("Anna Berg"), Mail: ptr("berg@example.org")})
 				return err
 			})
-			if _, err := other.EraseAccount(t.Context(), k.root, "", "anna", 0); err != nil {
+			if _, err := other.EraseAccount(t.Context(), k.root, "", "anna", 0, ledger.Erasure{}); err != nil {
 				t.Fatal(err)
 			}
 			goOn()
@@ -103,7 +103,7 @@ func TestEraseUnheard(t *testing.T) {
 	if err := other.WaitApplied(t.Context(), k.log.End()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := other.EraseAccount(t.Context(), k.root, "", string(id), 0); err != nil {
+	if _, err := other.EraseAccount(t.Context(), k.root, "", string(id), 0, ledger.Erasure{}); err != nil {
 		t.Fatal(err)
 	}
 	erased.Store(true)
@@ -140,7 +140,7 @@ func TestEraseBeforeEdit(t *testing.T) {
 	}
 
 	k.behind.Rule(func(m ledgertest.Message) ledgertest.Fate { return ledgertest.Hold })
-	if _, err := other.EraseAccount(t.Context(), k.root, "", "anna", 0); err != nil {
+	if _, err := other.EraseAccount(t.Context(), k.root, "", "anna", 0, ledger.Erasure{}); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -173,7 +173,7 @@ func TestEditAfterUnfinishedErasure(t *testing.T) {
 	edit := func() (ledger.AccountResult, error) {
 		return k.EditAccount(t.Context(), k.root, "key", string(id), 0, ledger.EditAccount{Name: ptr("Greta Garbo")})
 	}
-	erase := func() error { return second(k.EraseAccount(t.Context(), k.root, "", string(id), 0)) }
+	erase := func() error { return second(k.EraseAccount(t.Context(), k.root, "", string(id), 0, ledger.Erasure{})) }
 	_, err := edit()
 	for what, err := range map[string]error{"the edit": err, "the erasure": erase()} {
 		if !errors.Is(err, ledger.ErrUnavailable) {

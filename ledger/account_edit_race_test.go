@@ -174,7 +174,7 @@ func TestEditPersonUnfinished(t *testing.T) {
 					mail = "lind@example.org"
 					k.editPerson("", id, nil, &mail)
 				case "erased":
-					if _, err := k.EraseAccount(t.Context(), k.root, "", string(id), 0); err != nil {
+					if _, err := k.EraseAccount(t.Context(), k.root, "", string(id), 0, ledger.Erasure{}); err != nil {
 						t.Fatal(err)
 					}
 					name, mail = "", ""
@@ -221,7 +221,7 @@ func TestCreateTwiceDuringEdit(t *testing.T) {
 				t.Fatal(err)
 			}
 			if erase {
-				if _, err := other.EraseAccount(t.Context(), k.root, "", string(id), 0); err != nil {
+				if _, err := other.EraseAccount(t.Context(), k.root, "", string(id), 0, ledger.Erasure{}); err != nil {
 					t.Fatal(err)
 				}
 			}

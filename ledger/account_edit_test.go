@@ -106,7 +106,7 @@ func TestEditPersonRefused(t *testing.T) {
 	ctx := t.Context()
 	id := k.anna()
 	gone := k.account("gone")
-	if _, err := k.EraseAccount(ctx, k.root, "", "gone", 0); err != nil {
+	if _, err := k.EraseAccount(ctx, k.root, "", "gone", 0, ledger.Erasure{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := k.CreateAccount(ctx, k.root, "", ledger.CreateAccount{Login: "shop", Kind: "service"}); err != nil {

@@ -15,17 +15,22 @@ import (
 
 // EraseAccount ends an account permanently and deletes its personal data: login,
 // name, mail and credentials. The log keeps the account's id and its events. If
-// it fails halfway, call it again.
+// the account owns service accounts, r says what happens to them; they come
+// first. If it fails halfway, call it again.
 func (l *Ledger) EraseAccount(
 	ctx context.Context,
 	c authz.Principal,
 	key, account string,
 	ifVersion Precondition,
+	r Erasure,
 ) (AccountResult, error) {
+	if err := r.check(); err != nil {
+		return AccountResult{}, err
+	}
 	return confirmed(
 		ctx,
 		l,
-		func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, ifVersion) },
+		func(l *Ledger) (AccountResult, error) { return l.eraseAccount(ctx, c, key, account, ifVersion, r) },
 	)
 }
 
@@ -34,38 +39,37 @@ func (l *Ledger) eraseAccount(
 	c authz.Principal,
 	key, account string,
 	ifVersion Precondition,
+	r Erasure,
 ) (AccountResult, error) {
-	id, err := l.resolveFor(ctx, c, authz.EraseAccount, account)
+	a, err := l.erasable(ctx, c, account)
 	if err != nil {
 		return AccountResult{}, err
 	}
-	a, err := l.cfg.View.Account(id)
+	id := a.ID
+	owned := &ownedErasure{l: l, by: c, key: key, owner: id, r: r, done: map[events.AccountID]bool{}}
+	if !a.Erased {
+		if err := checkNotSelf(c, id); err != nil {
+			return AccountResult{}, err
+		}
+		if ifVersion != 0 && a.Version != ifVersion {
+			return AccountResult{}, &ConflictError{About: string(id), Current: a.Version}
+		}
+	}
+	if err := owned.settle(ctx, !a.Erased); err != nil {
+		return AccountResult{}, err
+	}
+	done, err := l.endAccount(ctx, a, &accountMutation{
+		by: c, key: key, ifVersion: ifVersion, request: []any{"erase account", id, r},
+	})
 	if err != nil {
-		return AccountResult{}, errdefs.ViewError(err, "account %s", id)
+		return done, err
 	}
-	if err := l.authz.Authorize(c, authz.EraseAccount, authz.Target{Account: a}); err != nil {
-		return AccountResult{}, err // without the id: the same as for an account that does not exist
+	// An erased account gets no more service accounts, but one could have been
+	// created in the meantime.
+	if err := owned.settle(ctx, false); err != nil {
+		return done, err
 	}
-	var done AccountResult
-	if a.Erased {
-		if _, err = l.authz.Current(c); err == nil {
-			_, err = l.writer.Confirm(ctx)
-		}
-		if err != nil {
-			return done, err
-		}
-		done = AccountResult{Account: Account{Account: a}, Position: a.Version}
-	} else {
-		done, err = l.mutateAccount(ctx, &accountMutation{
-			by: c, op: authz.EraseAccount, verb: "erase", key: key,
-			account: string(id), ifVersion: ifVersion, ending: true,
-			request: []any{"erase account", id},
-			plan:    func(*events.Account) events.Change { return &events.AccountErased{} },
-		})
-		if err != nil {
-			return done, err
-		}
-	}
+	done.Position = max(done.Position, owned.at)
 	// The account has ended, so its credentials are no longer accepted.
 	for _, forget := range append([]func(context.Context, events.AccountID) error{l.directory.Erase}, l.cfg.Forget...) {
 		if err := forget(ctx, id); err != nil {
@@ -78,6 +82,34 @@ func (l *Ledger) eraseAccount(
 	}
 	done.Account.Login, done.Account.Person = "", Person{}
 	return done, nil
+}
+
+// erasable returns an account that the caller may erase.
+func (l *Ledger) erasable(ctx context.Context, c authz.Principal, account string) (*events.Account, error) {
+	id, err := l.resolveFor(ctx, c, authz.EraseAccount, account)
+	if err != nil {
+		return nil, err
+	}
+	a, err := l.cfg.View.Account(id)
+	if err != nil {
+		return nil, errdefs.ViewError(err, "account %s", id)
+	}
+	// An error is without the id: the same as for an account that does not exist.
+	return a, l.authz.Authorize(c, authz.EraseAccount, authz.Target{Account: a})
+}
+
+// endAccount appends the event that ends the account, unless it has ended.
+func (l *Ledger) endAccount(ctx context.Context, a *events.Account, m *accountMutation) (AccountResult, error) {
+	if a.Erased {
+		_, err := l.authz.Current(m.by)
+		if err == nil {
+			_, err = l.writer.Confirm(ctx)
+		}
+		return AccountResult{Account: Account{Account: a}, Position: a.Version}, err
+	}
+	m.op, m.verb, m.account, m.ending = authz.EraseAccount, "erase", string(a.ID), true
+	m.plan = func(*events.Account) events.Change { return &events.AccountErased{} }
+	return l.mutateAccount(ctx, m)
 }
 
 // Maximum lengths of personal data, in bytes.

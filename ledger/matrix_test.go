@@ -366,7 +366,7 @@ func (m *matrix) erasing(c who, authAge time.Duration, on thing, name, unknown s
 				return err
 			}
 		}
-		return second(m.EraseAccount(m.ctx, as, "", account, 0))
+		return second(m.EraseAccount(m.ctx, as, "", account, 0, ledger.Erasure{}))
 	}})
 }
 

@@ -42,7 +42,7 @@ func TestSameKeyMeanwhile(t *testing.T) {
 			return r.Position, r.Replayed, err
 		},
 		"erase an account": func(k *kit) (events.Position, bool, error) {
-			r, err := k.EraseAccount(k.t.Context(), k.root, "key", "alice", 0)
+			r, err := k.EraseAccount(k.t.Context(), k.root, "key", "alice", 0, ledger.Erasure{})
 			return r.Position, r.Replayed, err
 		},
 		"create a token": func(k *kit) (events.Position, bool, error) {

@@ -78,7 +78,7 @@ func (k *kit) depose(erase bool) {
 	deputy := k.deputy()
 	_, err := k.SuspendAccount(k.t.Context(), deputy, "", "root", "")
 	if err == nil && erase {
-		_, err = k.EraseAccount(k.t.Context(), deputy, "", "root", 0)
+		_, err = k.EraseAccount(k.t.Context(), deputy, "", "root", 0, ledger.Erasure{})
 	}
 	if err != nil {
 		k.t.Fatal(err)
@@ -116,7 +116,7 @@ func TestRecoverRoot(t *testing.T) {
 	}
 	erase := func(account string) func(*testing.T, *kit, authz.Principal) {
 		return func(t *testing.T, k *kit, c authz.Principal) {
-			do(t, second(k.EraseAccount(t.Context(), c, "", account, 0)))
+			do(t, second(k.EraseAccount(t.Context(), c, "", account, 0, ledger.Erasure{})))
 		}
 	}
 	steps := func(list ...func(*testing.T, *kit, authz.Principal)) func(*testing.T, *kit, authz.Principal) {
@@ -327,7 +327,7 @@ func TestRecoverRootLosesReplies(t *testing.T) {
 func TestRecoverRootReserved(t *testing.T) {
 	k := newKit(t)
 	deputy := k.deputy()
-	if _, err := k.EraseAccount(t.Context(), deputy, "", "root", 0); err != nil {
+	if _, err := k.EraseAccount(t.Context(), deputy, "", "root", 0, ledger.Erasure{}); err != nil {
 		t.Fatal(err)
 	}
 	lives := life(1) // the first look is before the login is reserved

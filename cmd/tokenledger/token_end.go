@@ -119,6 +119,7 @@ func (e *env) ended(a *client.Answer, done string, got proven) error {
 			got.Position,
 			receiptSummary(got.Receipt, "no node accepts it any more"),
 		)
+		e.drawOwned(a, done)
 	})
 }
 

@@ -79,7 +79,34 @@ type eraseAccountInput struct {
 	Idempotent
 	Conditional
 	Waiting
-	Body *EmptyBody
+	Body *eraseAccountBody
+}
+
+type eraseAccountBody struct {
+	ServiceAccounts string `json:"service_accounts,omitempty" enum:"keep,suspend,revoke,transfer" doc:"what happens to the service accounts that the account owns: keep (their tokens stay valid), suspend, revoke (all of their tokens), or transfer to another user; required if there are any"`
+	TransferTo      string `json:"transfer_to,omitempty" maxLength:"128" doc:"with transfer: the user that owns them from now on, by id or login"`
+	DryRun          bool   `json:"dry_run,omitempty" doc:"change nothing; the answer has the account as it is and lists the service accounts"`
+}
+
+// OwnedAccount is a service account of an account that is erased or suspended.
+type OwnedAccount struct {
+	ID     string `json:"id"`
+	Login  string `json:"login,omitempty"`
+	State  string `json:"state" enum:"active,suspended"`
+	Tokens int    `json:"active_tokens" doc:"how many of its tokens are active, up to 1000"`
+	More   bool   `json:"more_tokens,omitempty" doc:"there are more active tokens"`
+}
+
+type ownedOutput struct {
+	ETag     string `header:"ETag" doc:"the account's version"`
+	Position uint64 `header:"Ledger-Position" doc:"log position that the answer reflects"`
+	Replayed string `header:"Idempotency-Replayed" doc:"true if an earlier request with the same key was carried out"`
+	Body     struct {
+		Account         Account        `json:"account"`
+		Position        uint64         `json:"position" doc:"position of the event in the log"`
+		Receipt         *Receipt       `json:"receipt,omitempty" doc:"with ?wait=: when the change took effect on every node"`
+		ServiceAccounts []OwnedAccount `json:"service_accounts,omitempty" doc:"the service accounts that the account owns, as they are after the request; with transfer or dry_run as they were before it"`
+	}
 }
 
 type listAccountsInput struct {
@@ -147,6 +174,7 @@ func (a *api) accountRoutes(h huma.API) {
 		"Close an account permanently and erase its personal data",
 	)
 	erase.Description = `Revokes all tokens of the account, and deletes its login, name, mail, password and second factor. The log keeps the account's id and what it did. ` +
+		`If the account owns service accounts, service_accounts says what happens to them first; without it the request is refused and names them. ` +
 		`After a 503 the account may already be closed while some data is not deleted. Send the same request again to complete it.`
 	register(a, h, erase, a.eraseAccount)
 }
@@ -181,16 +209,53 @@ func (a *api) editAccount(ctx context.Context, in *editAccountInput) (*accountOu
 	return showAccountResult(r), nil
 }
 
-func (a *api) eraseAccount(ctx context.Context, in *eraseAccountInput) (*accountOutput, error) {
+func (a *api) eraseAccount(ctx context.Context, in *eraseAccountInput) (*ownedOutput, error) {
 	seen, wait, err := parseChange(in.Conditional, in.Waiting)
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.ledger.EraseAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen)
+	var b eraseAccountBody
+	if in.Body != nil {
+		b = *in.Body
+	}
+	caller := callerFrom(ctx)
+	r := ledger.Erasure{ServiceAccounts: b.ServiceAccounts, TransferTo: b.TransferTo}
+	if b.DryRun {
+		at := a.ledger.Position()
+		account, owned, err := a.ledger.ErasurePlan(ctx, caller, in.ID, r)
+		if err != nil {
+			return nil, locatedAt(accountInPath, err)
+		}
+		return showOwned(showAccountResult(ledger.AccountResult{Account: account, Position: at}), owned), nil
+	}
+	var owned []ledger.OwnedAccount
+	if r.ServiceAccounts == ledger.TransferOwned {
+		if _, owned, err = a.ledger.ErasurePlan(ctx, caller, in.ID, r); err != nil {
+			return nil, locatedAt(accountInPath, err)
+		}
+	}
+	done, err := a.ledger.EraseAccount(ctx, caller, in.Key, in.ID, seen, r)
+	if err == nil && r.ServiceAccounts != ledger.TransferOwned {
+		owned, err = a.ledger.Owned(ctx, caller, string(done.Account.ID))
+	}
 	if err != nil {
 		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
 	}
-	return a.awaitAccount(ctx, r, wait), nil
+	return showOwned(a.awaitAccount(ctx, done, wait), owned), nil
+}
+
+// showOwned adds service accounts to an answer.
+func showOwned(out *accountOutput, list []ledger.OwnedAccount) *ownedOutput {
+	shown := &ownedOutput{ETag: out.ETag, Position: out.Position, Replayed: out.Replayed}
+	b := &shown.Body
+	b.Account, b.Position, b.Receipt = out.Body.Account, out.Body.Position, out.Body.Receipt
+	for _, o := range list {
+		got := showAccount(o.Account)
+		b.ServiceAccounts = append(b.ServiceAccounts, OwnedAccount{
+			ID: got.ID, Login: got.Login, State: got.State, Tokens: o.Tokens, More: o.More,
+		})
+	}
+	return shown
 }
 
 func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error) {
@@ -205,16 +270,21 @@ func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error)
 	return a.awaitAccount(ctx, r, wait), nil
 }
 
-func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*accountOutput, error) {
+func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*ownedOutput, error) {
 	wait, err := parseWait(in.Wait)
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.ledger.SuspendAccount(ctx, callerFrom(ctx), in.Key, in.ID, in.Body.text())
+	caller := callerFrom(ctx)
+	r, err := a.ledger.SuspendAccount(ctx, caller, in.Key, in.ID, in.Body.text())
 	if err != nil {
 		return nil, locatedAt(accountInPath, err)
 	}
-	return a.awaitAccount(ctx, r, wait), nil
+	owned, err := a.ledger.Owned(ctx, caller, string(r.Account.ID))
+	if err != nil {
+		return nil, locatedAt(accountInPath, err)
+	}
+	return showOwned(a.awaitAccount(ctx, r, wait), owned), nil
 }
 
 func (a *api) resumeAccount(ctx context.Context, in *resumeAccountInput) (*accountOutput, error) {
