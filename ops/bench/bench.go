@@ -32,7 +32,7 @@ type Config struct {
 	Progress io.Writer
 }
 
-// Bounds of what can be measured.
+// The limits of a configuration.
 const (
 	minTokens   = revokedEvery
 	maxTokens   = 100_000_000
@@ -45,7 +45,7 @@ const (
 	progressEvery = 2 * time.Second
 )
 
-// Validate returns everything that is wrong with a configuration, joined.
+// Validate returns all errors in a configuration, joined.
 func (c Config) Validate() error {
 	var problems []error
 	bad := func(format string, a ...any) { problems = append(problems, fmt.Errorf(format, a...)) }
@@ -74,8 +74,8 @@ func (c Config) Validate() error {
 	return errors.Join(problems...)
 }
 
-// cells returns what is measured at each size: first the base case, then cases
-// that differ from it in one or two things.
+// cells returns the cases for each size: first the base case, then cases that
+// differ from it in one or two settings.
 func (c Config) cells() []Cell {
 	first := c.Threads[0]
 	cells := []Cell{
@@ -95,7 +95,7 @@ func (c Config) cells() []Cell {
 	return cells
 }
 
-// doomed returns how many tokens the revocations of one size need.
+// doomed returns the number of tokens for the revocations of one size.
 func (c Config) doomed() int {
 	n := 0
 	for _, cell := range c.cells() {
@@ -357,7 +357,7 @@ func (f *field) skip(cell Cell, c contender) string {
 	return ""
 }
 
-// short prints a number as it is typed: 10k, 1M.
+// short formats a number as in a flag: 10k, 1M.
 func short(n int) string {
 	switch {
 	case n >= 1_000_000 && n%1_000_000 == 0:

@@ -17,8 +17,8 @@ const (
 	labelGap                = 17 // between the names at the lines' ends
 )
 
-// WriteChart writes a chart of what a check costs against the number of tokens,
-// both axes logarithmic, as an SVG that suits a light page and a dark one.
+// WriteChart writes a chart of the cost of a check by the number of tokens, as
+// an SVG for light and dark pages. Both axes are logarithmic.
 func (r *Report) WriteChart(w io.Writer) error {
 	lines := r.lines()
 	c := newScales(r, lines)
@@ -115,18 +115,18 @@ func (r *Report) lines() []chartLine {
 
 // scales place sizes and times.
 type scales struct {
-	least, most     float64 // logarithms of the sizes
-	lowest, highest int     // powers of ten, of nanoseconds
+	minSize, maxSize float64 // logarithms of the sizes
+	lowest, highest  int     // powers of ten, of nanoseconds
 }
 
 func newScales(r *Report, lines []chartLine) scales {
-	c := scales{least: 1, most: 1, lowest: 2, highest: 3}
+	c := scales{minSize: 1, maxSize: 1, lowest: 2, highest: 3}
 	for i, s := range r.Sizes {
 		at := math.Log10(float64(s.Tokens))
 		if i == 0 {
-			c.least, c.most = at, at
+			c.minSize, c.maxSize = at, at
 		}
-		c.least, c.most = min(c.least, at), max(c.most, at)
+		c.minSize, c.maxSize = min(c.minSize, at), max(c.maxSize, at)
 	}
 	for _, l := range lines {
 		for _, p := range l.points {
@@ -139,10 +139,10 @@ func newScales(r *Report, lines []chartLine) scales {
 
 func (c scales) x(tokens int) float64 {
 	const margin = 24
-	if c.most == c.least {
+	if c.maxSize == c.minSize {
 		return (plotLeft + plotRight) / 2
 	}
-	share := (math.Log10(float64(tokens)) - c.least) / (c.most - c.least)
+	share := (math.Log10(float64(tokens)) - c.minSize) / (c.maxSize - c.minSize)
 	return plotLeft + margin + share*(plotRight-plotLeft-2*margin)
 }
 
@@ -151,8 +151,8 @@ func (c scales) y(ns float64) float64 {
 	return plotBottom - share*(plotBottom-plotTop)
 }
 
-// spread returns where the lines' names stand, apart from each other. The lines
-// come with the highest end first.
+// spread returns the positions of the labels of lines so that they do not
+// overlap. The lines are sorted by their ends, highest first.
 func spread(lines []chartLine, c scales) []float64 {
 	out := make([]float64, len(lines))
 	for i, l := range lines {
@@ -161,7 +161,7 @@ func spread(lines []chartLine, c scales) []float64 {
 			out[i] = max(out[i], out[i-1]+labelGap)
 		}
 	}
-	// What was pushed below the plot moves up again, and pushes the others.
+	// Labels below the plot move up, and push the others up.
 	for i, limit := len(out)-1, float64(plotBottom); i >= 0; i, limit = i-1, limit-labelGap {
 		limit = min(limit, out[i])
 		out[i] = limit

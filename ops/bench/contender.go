@@ -11,15 +11,15 @@ import (
 // contender is one way to answer checks.
 type contender struct {
 	ID   string
-	Name string // with what it does, in a few words
-	// inProcess says that its memory is this process's.
+	Name string // and a short description
+	// inProcess is true if it uses memory of this process.
 	inProcess bool
-	// forgets says that it cannot learn of a revocation.
+	// forgets is true if it does not support revocation.
 	forgets bool
 	start   func(ctx context.Context, s *stand) (instance, error)
 }
 
-// contenders lists them all, the product first.
+// contenders lists all contenders, the product first.
 var contenders = []contender{
 	{ID: "tokenledger", Name: "tokenledger, in process", inProcess: true, start: startProduct},
 	{ID: "map", Name: "a Go map alone (the limit)", inProcess: true, start: startMap},
@@ -60,10 +60,10 @@ type stand struct {
 	tokens *population
 	dir    string // its own, empty
 	say    func(format string, args ...any)
-	ready  map[string]instance // those that started before it
+	ready  map[string]instance // contenders that started earlier
 }
 
-// instance is a contender that holds the population.
+// instance is a started contender with the tokens of a population.
 type instance interface {
 	// session returns a checker for one thread.
 	session() (checker, error)

@@ -1,20 +1,20 @@
-// Package bench measures what a check costs, side by side with the alternatives,
-// on the same tokens, in one run on one machine.
+// Package bench measures the cost of a check, and compares it with alternatives on
+// the same tokens, in one run on one machine.
 //
-// It is a module of its own, so the product's binary holds no PostgreSQL client
-// and no JWT library. The command tokenledger-bench runs it.
+// It is a separate module, so the product's binary has no PostgreSQL client and no
+// JWT library. The command tokenledger-bench runs it.
 //
-// # What is compared
+// # Comparison
 //
 // Every contender answers one question: does this secret allow this permission on
 // this site, now? tokenledger answers through [verifier.Verifier] over a real
 // index on disk. Contenders that look up a record share tokenledger's check of the
 // secret's format and its SHA-256. They find a record by the digest, and check its
 // state, expiry and scope. Contenders that verify a signature parse the token each
-// time, and check expiry and scope. They cannot learn of a revocation, and the
-// report says so. A wrong answer ends the run.
+// time, and check expiry and scope. They do not support revocation, as the report
+// notes. A wrong answer ends the run.
 //
-// # How it is measured
+// # Measurement
 //
 // Contenders take turns in rounds, so other load on the machine affects all alike.
 // A turn has two halves. In the first, checks run without a clock between them. It

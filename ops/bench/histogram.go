@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Histogram counts durations in buckets whose width grows with the value. It is
-// exact below 128 ns and within 1 % above; the longest is 18 minutes, and longer
-// ones count as that. Adding to it does not allocate. The zero value is empty.
+// Histogram counts durations in buckets of growing width. It is exact below 128
+// ns, and accurate to 1 % above. Durations over 18 minutes count as 18 minutes.
+// Add does not allocate. The zero value is empty.
 type Histogram struct {
 	n      uint64
 	counts [buckets]uint32
@@ -43,13 +43,13 @@ func middle(bucket int) float64 {
 	return float64(low) + float64(uint64(1)<<shift-1)/2
 }
 
-// Add counts a duration. A negative one counts as none.
+// Add counts a duration. A negative one counts as 0.
 func (h *Histogram) Add(d time.Duration) {
 	h.n++
 	h.counts[bucketOf(uint64(max(0, d)))]++
 }
 
-// Merge counts what another histogram has.
+// Merge adds the counts of another histogram.
 func (h *Histogram) Merge(o *Histogram) {
 	h.n += o.n
 	for i, c := range o.counts {
@@ -57,11 +57,11 @@ func (h *Histogram) Merge(o *Histogram) {
 	}
 }
 
-// Count returns how many durations were added.
+// Count returns the number of durations.
 func (h *Histogram) Count() uint64 { return h.n }
 
 // Quantile returns the smallest duration, in nanoseconds, that a share q of all
-// do not exceed. It is 0 where nothing was added.
+// durations does not exceed, or 0 if there are none.
 func (h *Histogram) Quantile(q float64) float64 {
 	rank := max(1, uint64(math.Ceil(q*float64(h.n))))
 	var seen uint64

@@ -11,14 +11,14 @@ import (
 	"strconv"
 )
 
-// httpInstance is an HTTP server on loopback that says of a token whether it is
-// good, over connections that are kept. The client is a few lines over the
-// connection itself, so that the figure is the server's and the system's.
+// httpInstance is an HTTP server on loopback that answers checks over kept-alive
+// connections. The client is minimal, so that the figures are those of the
+// server and the system.
 type httpInstance struct {
 	server *http.Server
 	addr   string
 	path   string
-	good   []byte // what stands in an answer that allows
+	good   []byte // part of an answer that allows
 	failed chan error
 }
 
@@ -36,7 +36,7 @@ func serveHTTP(h http.Handler, path string) (*httpInstance, error) {
 	return i, nil
 }
 
-// startHTTP serves the product's own handler, over the index that is there.
+// startHTTP serves the product's own handler with the existing index.
 func startHTTP(_ context.Context, s *stand) (instance, error) {
 	p, ok := s.ready[productID].(*product)
 	if !ok {
@@ -48,8 +48,8 @@ func startHTTP(_ context.Context, s *stand) (instance, error) {
 	return serveHTTP(mux, "/v1/verify")
 }
 
-// startHTTPMap serves the least that answers the same question: a body in JSON,
-// a map, an answer in JSON (the form of RFC 7662 section 2.2, with our names).
+// startHTTPMap serves the minimal alternative: a JSON body, a map, and a JSON
+// answer (RFC 7662 section 2.2, with our names).
 func startHTTPMap(ctx context.Context, s *stand) (instance, error) {
 	m, ok := s.ready["map"].(mapInstance)
 	if !ok {
@@ -109,8 +109,8 @@ func (i *httpInstance) dial(batch int) (*httpSession, error) {
 	}, nil
 }
 
-// httpSession is one kept connection. It sends a question in one piece, and reads
-// an answer as it comes, in one piece nearly always.
+// httpSession is one kept-alive connection. It sends a question in one write,
+// and usually reads the answer in one read.
 type httpSession struct {
 	c         net.Conn
 	head      string
@@ -135,8 +135,8 @@ func (s *httpSession) check(q query) (bool, error) {
 	return bytes.Contains(answer, s.good), err
 }
 
-// askAbout asks several questions at once, and returns the answer, which is valid
-// until the next one.
+// askAbout sends several questions in one request, and returns the answer, which
+// is valid until the next call.
 func (s *httpSession) askAbout(w *workload, first, n int) ([]byte, error) {
 	if n == 1 {
 		s.body = appendCheck(s.body[:0], w.at(first))
@@ -164,7 +164,7 @@ func (s *httpSession) ask() ([]byte, error) {
 	return s.answer()
 }
 
-// What is looked for in the head of an answer, as net/http writes it.
+// The parts of an answer's head, as net/http writes it.
 var (
 	statusOK    = []byte("HTTP/1.1 200 ")
 	lengthField = []byte("\r\nContent-Length: ")

@@ -14,8 +14,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// mapInstance is a Go map alone: the lower limit of an index in memory. It must
-// not be written to while it is read.
+// mapInstance is a Go map: the lower limit for an index in memory. It must not
+// be written and read concurrently.
 type mapInstance map[events.Digest]record
 
 func startMap(ctx context.Context, s *stand) (instance, error) {
@@ -40,8 +40,8 @@ func (m mapInstance) check(q query) (bool, error) {
 	return ok && r.allows(q), nil
 }
 
-// badgerInstance is Badger keyed by digest, with its default options, except for
-// those that would make it compete with the others.
+// badgerInstance is Badger keyed by digest. It uses the default options, except
+// those by which it would compete with the others for resources.
 type badgerInstance struct {
 	db     *badger.DB
 	tokens *population
@@ -119,8 +119,8 @@ func (s badgerSession) check(q query) (allowed bool, err error) {
 	return allowed, err
 }
 
-// maxSigned is how many signed tokens are used in turn at most. Nothing is looked
-// up, so more would not change the figures.
+// maxSigned is the maximum number of signed tokens, used in turn. More would not
+// change the figures, because nothing is looked up.
 const maxSigned = 4096
 
 // jwtInstance verifies signatures. A token is three parts of base64 (RFC 7515

@@ -13,8 +13,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// HTTPResult is what checks cost over HTTP, on connections that are kept, with
-// the client in the same process.
+// HTTPResult is the cost of checks over HTTP, on kept-alive connections from a
+// client in the same process.
 type HTTPResult struct {
 	Connections int     `json:"connections"`
 	Batch       int     `json:"batch"`             // checks a request
@@ -29,7 +29,7 @@ type HTTPResult struct {
 }
 
 // overHTTP measures the product's handlers with several connections and batch
-// sizes, in turn with a handler that does nothing.
+// sizes, alternating with a handler that does nothing.
 func (f *field) overHTTP(ctx context.Context, h *httpInstance) ([]HTTPResult, error) {
 	w, err := newWorkload(f.tokens, Hit, Uniform, min(draws(f.size), 1<<18))
 	if err != nil {
@@ -60,7 +60,7 @@ func (f *field) overHTTP(ctx context.Context, h *httpInstance) ([]HTTPResult, er
 	return out, nil
 }
 
-// startAlone answers every request with h's answer to the first one of that
+// startAlone answers every request with h's answer to the first request of that
 // size.
 func startAlone(h *httpInstance, w *workload, batch int) (*httpInstance, error) {
 	s, err := h.dial(batch)

@@ -116,7 +116,7 @@ func (m *markdown) size(s *Size) {
 	m.http(s)
 }
 
-// memory explains the column of bytes a token.
+// memory explains the column with the bytes per token.
 func (m *markdown) memory(s *Size) {
 	var notes []string
 	for _, c := range s.Contenders {
@@ -244,7 +244,7 @@ func (r *Result) ratio() string {
 	return fmt.Sprintf("%s (%s to %s)", digits(r.Ratio), digits(r.RatioMin), digits(r.RatioMax))
 }
 
-// digits prints two or three digits of a ratio.
+// digits formats a ratio with two or three digits.
 func digits(f float64) string {
 	switch {
 	case f >= 10:
@@ -255,7 +255,7 @@ func digits(f float64) string {
 	return fmt.Sprintf("%.2f", f)
 }
 
-// ns prints nanoseconds with a suitable unit.
+// ns formats nanoseconds with a suitable unit.
 func ns(f float64) string {
 	switch {
 	case f < 1000:

@@ -38,14 +38,13 @@ func (c Cell) String() string {
 	return s
 }
 
-// now returns the time since a fixed moment. It is read twice for each timed
-// check.
+// now returns the time since a fixed moment. Each timed check reads it twice.
 func now() time.Duration { return time.Since(started) }
 
 var started = time.Now()
 
-// clockCost returns what reading the clock adds to the time between two readings
-// of it.
+// clockCost returns the cost of reading the clock, which is part of every timed
+// check.
 func clockCost() time.Duration {
 	var h Histogram
 	for range 200_000 {
@@ -78,8 +77,8 @@ func (t *turn) half(clock time.Duration) float64 {
 // errWrong reports an answer that differs from the expected one.
 var errWrong = errors.New("wrong answer")
 
-// unclocked is how many checks run between two readings of the clock in the half
-// that does not time single checks.
+// unclocked is the number of checks between two readings of the clock, in the
+// half that does not time single checks.
 const unclocked = 16
 
 // job is what a contender does in a turn.
@@ -125,8 +124,8 @@ func (c Cell) take(ctx context.Context, j job) (turn, error) {
 // first returns the question with which a thread begins.
 func (j *job) first(thread int) int { return thread * j.questions.len() / len(j.sessions) }
 
-// untimed asks for half of the time, and counts checks. At least some are made,
-// however slow the machine is.
+// untimed runs checks for half of the time, and counts them. It runs a minimum
+// number, also on a slow machine.
 func (t *turn) untimed(ctx context.Context, j job, s checker, thread int) error {
 	at, n := j.first(thread), uint64(0)
 	begin := now()
@@ -145,7 +144,7 @@ func (t *turn) untimed(ctx context.Context, j job, s checker, thread int) error 
 	return nil
 }
 
-// timed asks for half of the time, and times each check.
+// timed runs checks for half of the time, and times each.
 func (t *turn) timed(ctx context.Context, j job, s checker, thread int) error {
 	var h Histogram
 	at := j.first(thread)
@@ -203,8 +202,8 @@ type flow struct {
 	done atomic.Int64
 }
 
-// run revokes rate tokens a second until ctx ends, and the first one at once. If
-// it falls behind, it revokes all that are due together.
+// run revokes rate tokens per second until ctx ends, starting immediately. If it
+// falls behind, it revokes all due tokens together.
 func (f *flow) run(ctx context.Context, rate int) error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

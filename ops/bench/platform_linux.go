@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// procAttr has a program run as a user, in a group of its own so that an
-// interrupt at the terminal reaches it through [server.stop] alone, and killed
-// where this process ends without stopping it.
+// procAttr runs a program as a user, and kills it if this process dies. The
+// program has its own process group, so that an interrupt at the terminal only
+// reaches it through [server.stop].
 func procAttr(as user) *syscall.SysProcAttr {
 	a := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if as.set {
@@ -23,8 +23,7 @@ func procAttr(as user) *syscall.SysProcAttr {
 	return a
 }
 
-// processorTime returns the processor time that this process has used, and that
-// others have.
+// processorTime returns the processor time of this process and of others.
 func processorTime(others []int) time.Duration {
 	var self unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &self); err != nil {
@@ -42,8 +41,8 @@ func processorTime(others []int) time.Duration {
 	return total
 }
 
-// statOf returns the fields of /proc/PID/stat that follow the program's name,
-// which may hold spaces: state, parent, and from the eleventh on the times.
+// statOf returns the fields of /proc/PID/stat after the program's name, which
+// may contain spaces: the state, the parent, and from the eleventh on the times.
 func statOf(pid int) [][]byte {
 	b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if err != nil {
@@ -55,7 +54,7 @@ func statOf(pid int) [][]byte {
 // family returns a process and its children.
 func family(pid int) []int {
 	out := []int{pid}
-	entries, _ := os.ReadDir("/proc") // without it there are none to be found
+	entries, _ := os.ReadDir("/proc") // without it there are no children
 	for _, e := range entries {
 		child, err := strconv.Atoi(e.Name())
 		if err != nil {
@@ -68,8 +67,8 @@ func family(pid int) []int {
 	return out
 }
 
-// residentBytes returns how much memory of its own this process has: without
-// files that it maps, which the system may drop.
+// residentBytes returns the memory of this process without mapped files, which
+// the system may drop.
 func residentBytes() int64 {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -92,8 +91,8 @@ func allocated(info fs.FileInfo) int64 {
 	return info.Size()
 }
 
-// stolen returns how much processor time there was since the machine started,
-// and how much of it another machine on the same hardware had (proc_stat(5)).
+// stolen returns the processor time since the start of the machine, and the part
+// that other machines on the same hardware used (proc_stat(5)).
 func stolen() (all, others float64) {
 	b, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -101,7 +100,7 @@ func stolen() (all, others float64) {
 	}
 	first, _, _ := bytes.Cut(b, []byte("\n"))
 	f := bytes.Fields(first)
-	for i := 1; i < len(f) && i <= 8; i++ { // what follows is part of the first two
+	for i := 1; i < len(f) && i <= 8; i++ { // the later fields are included in the first two
 		n, _ := strconv.ParseFloat(string(f[i]), 64)
 		all += n
 		if i == 8 {
@@ -111,7 +110,7 @@ func stolen() (all, others float64) {
 	return all, others
 }
 
-// machine says what this runs on.
+// machine describes this machine.
 func machine() Machine {
 	m := baseMachine()
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {

@@ -11,12 +11,12 @@ import (
 
 func procAttr(user) *syscall.SysProcAttr { return nil }
 
-// processorTime is not known here, nor what follows from it.
+// processorTime returns 0: it is unknown on this system.
 func processorTime([]int) time.Duration { return 0 }
 
 func family(pid int) []int { return []int{pid} }
 
-// residentBytes returns the heap's size, for want of better.
+// residentBytes returns the heap's size, the best approximation on this system.
 func residentBytes() int64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
@@ -25,7 +25,7 @@ func residentBytes() int64 {
 
 func allocated(info fs.FileInfo) int64 { return info.Size() }
 
-// stolen is not known here.
+// stolen returns 0: it is unknown on this system.
 func stolen() (all, others float64) { return 0, 0 }
 
 func machine() Machine { return baseMachine() }

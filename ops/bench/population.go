@@ -16,9 +16,8 @@ import (
 // population is the tokens of one size. Everything about token i follows from
 // the seed and i, so none of it is kept.
 //
-// Tokens below size are asked for; every sixteenth of them is revoked. Those from
-// size on live until a measurement with revocations flowing ends them, and are
-// never asked for.
+// The questions are about tokens below size. Every sixteenth of these is revoked.
+// The tokens from size on are live until a measurement revokes them.
 type population struct {
 	seed   uint64
 	size   int
@@ -34,7 +33,7 @@ const (
 	secretLength = 42
 )
 
-// What a draw from the generator is for. Each has numbers of its own.
+// The purposes of random numbers. Each has its own sequence.
 const (
 	domainSecret = iota + 1
 	domainStranger
@@ -65,7 +64,7 @@ func (p *population) draw(domain, i int) *rand.PCG {
 // secret appends the secret of token i to b.
 func (p *population) secret(b []byte, i int) []byte { return p.secretOf(b, domainSecret, i) }
 
-// stranger appends a secret that is well formed and no token's.
+// stranger appends a well-formed secret that no token has.
 func (p *population) stranger(b []byte, i int) []byte { return p.secretOf(b, domainStranger, i) }
 
 const base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -89,14 +88,14 @@ func (p *population) secretOf(b []byte, domain, i int) []byte {
 	return b
 }
 
-// digest returns what is stored of the secret of token i.
+// digest returns the digest of the secret of token i.
 func (p *population) digest(i int) events.Digest {
 	var b [64]byte
 	return sha256.Sum256(p.secret(b[:0], i))
 }
 
-// id returns 16 bytes that are an id's: the time it was made at, one a millisecond,
-// and chance.
+// id returns the 16 bytes of an id: its creation time, one per millisecond, and
+// random bits.
 func (p *population) id(domain, i int) (b [16]byte) {
 	draw := p.draw(domain, i)
 	binary.BigEndian.PutUint64(b[:], uint64(begin.UnixMilli()+int64(i))<<16)
@@ -120,18 +119,19 @@ func (p *population) message(at events.Position, about string, c events.Change) 
 	return events.Message{Position: at, Subject: e.Subject(), Data: data}, err
 }
 
-// revocation returns the event that ends token i.
+// revocation returns the event that revokes token i.
 func (p *population) revocation(at events.Position, i int) (events.Message, error) {
 	return p.message(at, string(p.token(i)), &events.TokenRevoked{})
 }
 
-// events returns how many events make the population.
+// events returns the number of events of the population.
 func (p *population) events() int {
 	return (p.all()+perAccount-1)/perAccount + p.all() + p.size/revokedEvery
 }
 
-// each hands on, in batches, the events that make the population: accounts with
-// view and track on every site, tokens with view and track on one, revocations.
+// each passes on, in batches, the events of the population: accounts with view
+// and track on every site, tokens with view and track on one site, and
+// revocations.
 func (p *population) each(ctx context.Context, take func([]events.Message) error) error {
 	var batch []events.Message
 	at := events.Position(0)

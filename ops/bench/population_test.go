@@ -101,12 +101,12 @@ func TestWorkload(t *testing.T) {
 					}
 				}
 			}
-			most, least := 0, 1<<30
+			highest, lowest := 0, 1<<30
 			for _, n := range times {
-				most, least = max(most, n), min(least, n)
+				highest, lowest = max(highest, n), min(lowest, n)
 			}
-			if skewed := most > 10*least; size > minTokens && (len(times) < size/3 || skewed != (spread == Zipf)) {
-				t.Errorf("%d tokens, %s: %d of them asked about, %d to %d times", size, spread, len(times), least, most)
+			if skewed := highest > 10*lowest; size > minTokens && (len(times) < size/3 || skewed != (spread == Zipf)) {
+				t.Errorf("%d tokens, %s: %d of them asked about, %d to %d times", size, spread, len(times), lowest, highest)
 			}
 		}
 	}

@@ -22,7 +22,7 @@ type postgresInstance struct {
 	size   int64
 }
 
-// database is the one that initdb creates.
+// database is the database that initdb creates.
 const database = "postgres"
 
 const selectRecord = "select expires, site, live from token where digest = $1"

@@ -15,10 +15,10 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// Load says how long it took to fill a contender, and to start it again.
+// Load is the time for filling and for restarting a contender.
 type Load struct {
 	Events int `json:"events"`
-	// Lives is how many events a second were folded of whole lives of tokens.
+	// Lives is the rate at which events of complete token lifetimes were folded.
 	Lives   float64       `json:"lives_per_second"`
 	Fill    time.Duration `json:"fill_ns"`
 	Restart time.Duration `json:"restart_ns"`
@@ -34,9 +34,9 @@ type product struct {
 	need     [sites][]events.Scope
 }
 
-// heldLease is a lease that was renewed a moment ago, as that of a node that is
-// well is. It reads the clock that a node's lease is measured by.
-type heldLease struct{ until, least atomic.Int64 }
+// heldLease is a lease that was just renewed, as on a healthy node. It reads the
+// same clock as the lease of a node.
+type heldLease struct{ until, minPosition atomic.Int64 }
 
 func (l *heldLease) Valid() (int64, bool) {
 	return clock.BoottimeBefore(time.Duration(l.until.Load()))
@@ -45,10 +45,10 @@ func (l *heldLease) Valid() (int64, bool) {
 func (l *heldLease) Remaining() time.Duration {
 	return time.Duration(l.until.Load()) - clock.Boottime()
 }
-func (l *heldLease) MinPosition() events.Position { return events.Position(l.least.Load()) }
+func (l *heldLease) MinPosition() events.Position { return events.Position(l.minPosition.Load()) }
 
-// resident is how much memory the index may take for tokens: enough for all of
-// any size that is measured.
+// resident is the memory limit for resident tokens: enough for all tokens of any
+// size.
 const resident = 16 << 30
 
 func openIndex(dir string) (*projector.Projector, error) {
@@ -75,7 +75,7 @@ func startProduct(ctx context.Context, s *stand) (_ instance, err error) {
 			at := int(p.index.Position())
 			s.say("folded %d of %d events, %.0f a second", at, total, float64(at)/p.load.Fill.Seconds())
 		}
-		began := time.Now() // without what it takes to make the events
+		began := time.Now() // without the creation of the events
 		err := p.index.Apply(ctx, batch)
 		p.load.Fill += time.Since(began)
 		return err
@@ -89,8 +89,8 @@ func startProduct(ctx context.Context, s *stand) (_ instance, err error) {
 	return p, nil
 }
 
-// reopen closes the index and opens it again, as a restart does. What stays in
-// memory is then what a node that was started has.
+// reopen closes and opens the index, as a restart does. The memory is then that
+// of a restarted node.
 func (p *product) reopen() (err error) {
 	if err := p.index.Close(); err != nil {
 		return err
@@ -104,7 +104,7 @@ func (p *product) reopen() (err error) {
 	p.load.Restart = time.Since(began)
 	l := new(heldLease)
 	l.until.Store(int64(clock.Boottime() + 1000*time.Hour))
-	l.least.Store(int64(p.index.Position()))
+	l.minPosition.Store(int64(p.index.Position()))
 	p.verifier, err = verifier.New(verifier.Config{Index: p.index, Lease: l})
 	return err
 }
@@ -147,8 +147,8 @@ func (p *product) stop() error {
 	return p.index.Close()
 }
 
-// sizeOf returns how many bytes the files of a folder have on disk. Badger makes
-// files larger than what it has written.
+// sizeOf returns the bytes on disk of a folder's files. Badger's files are
+// larger than their content.
 func sizeOf(dir string) (total int64, err error) {
 	err = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || !d.Type().IsRegular() {

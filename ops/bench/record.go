@@ -8,8 +8,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// record is what those that look a digest up keep of a token: enough for the
-// decision that is compared, and no more.
+// record is the record of a token in contenders that look up a digest. It has
+// only the fields for the decision.
 type record struct {
 	expires int64 // Unix time, in seconds
 	site    uint32
@@ -46,10 +46,10 @@ func parseRecord(b []byte) (record, error) {
 	}, nil
 }
 
-// allows decides: state, expiry, scope.
+// allows decides by state, expiry and scope.
 func (r record) allows(q query) bool {
 	return r.live && time.Now().Unix() < r.expires && r.site == uint32(site(q.token))
 }
 
-// digestOf is what each lookup begins with: garbage ends here.
+// digestOf is the first step of each lookup. It rejects malformed secrets.
 func digestOf(secret string) (events.Digest, bool) { return events.DefaultFormat.DigestOf(secret) }

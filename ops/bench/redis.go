@@ -13,8 +13,7 @@ import (
 	"strings"
 )
 
-// redisInstance is a Redis server that keeps a record under each digest, and
-// nothing on disk.
+// redisInstance is a Redis server with a record for each digest, in memory only.
 type redisInstance struct {
 	tokens *population
 	socket string
@@ -91,7 +90,7 @@ func (r *redisInstance) facts() (facts, error) {
 	}, err
 }
 
-// redisConn speaks as much of Redis's protocol (RESP2) as is needed.
+// redisConn implements the needed part of Redis's protocol (RESP2).
 type redisConn struct {
 	c   net.Conn
 	r   *bufio.Reader
@@ -100,7 +99,7 @@ type redisConn struct {
 
 func (c *redisConn) close() error { return c.c.Close() }
 
-// command appends a command to what is sent next.
+// command appends a command to the output buffer.
 func (c *redisConn) command(args ...[]byte) {
 	c.out = append(c.out, '*')
 	c.out = strconv.AppendInt(c.out, int64(len(args)), 10)
@@ -132,8 +131,7 @@ func (c *redisConn) line() ([]byte, error) {
 	return b, nil
 }
 
-// bulk reads a string, nil where there is none. It is valid until the next
-// reading.
+// bulk reads a string, or nil if it is absent. It is valid until the next read.
 func (c *redisConn) bulk(into []byte) ([]byte, error) {
 	b, err := c.line()
 	if err != nil {
@@ -157,7 +155,8 @@ func (c *redisConn) bulk(into []byte) ([]byte, error) {
 
 var cmdGet, cmdSet, cmdInfo = []byte("GET"), []byte("SET"), []byte("INFO")
 
-// set stores records of tokens, ended or as the population has them.
+// set stores the records of tokens, revoked or with their state in the
+// population.
 func (c *redisConn) set(p *population, first, n int, ended bool) error {
 	for i := first; i < first+n; i++ {
 		digest, r := p.digest(i), p.record(i)

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Report is what a run found. Durations are in nanoseconds.
+// Report has the results of a run. Durations are in nanoseconds.
 type Report struct {
 	Machine   Machine       `json:"machine"`
 	Seed      uint64        `json:"seed"`
@@ -19,7 +19,7 @@ type Report struct {
 	Sizes  []Size  `json:"sizes"`
 }
 
-// Machine is what a run was on.
+// Machine describes the machine of a run.
 type Machine struct {
 	Processor string  `json:"processor,omitempty"`
 	Cores     int     `json:"cores"`
@@ -32,7 +32,7 @@ func baseMachine() Machine {
 	return Machine{Cores: runtime.NumCPU(), System: runtime.GOOS + "/" + runtime.GOARCH, Go: runtime.Version()}
 }
 
-// Size is what was found with one number of tokens.
+// Size has the results for one number of tokens.
 type Size struct {
 	Tokens     int          `json:"tokens"`
 	Doomed     int          `json:"doomed"` // tokens beside these, which were revoked meanwhile
@@ -41,7 +41,7 @@ type Size struct {
 	HTTP       []HTTPResult `json:"http,omitempty"`
 }
 
-// Contender is what is known of a contender at a size besides time.
+// Contender has the figures of a contender at a size, besides those of checks.
 type Contender struct {
 	ID             string        `json:"id"`
 	Name           string        `json:"name"`
@@ -50,11 +50,11 @@ type Contender struct {
 	MemoryPerToken float64       `json:"memory_per_token"`  // bytes
 	MemoryIs       string        `json:"memory_is,omitempty"`
 	DiskPerToken   float64       `json:"disk_per_token,omitempty"`
-	Filled         time.Duration `json:"filled_ns"` // with all that this program does for it
+	Filled         time.Duration `json:"filled_ns"` // including the work of this program
 	Load           Load          `json:"load,omitzero"`
 }
 
-// Result is what one contender did in one cell.
+// Result has the figures of a contender in one cell.
 type Result struct {
 	Cell      Cell   `json:"cell"`
 	Contender string `json:"contender"`
@@ -64,7 +64,7 @@ type Result struct {
 	P50       float64 `json:"p50_ns"`
 	P99       float64 `json:"p99_ns"`
 	P999      float64 `json:"p999_ns"`
-	Singles   uint64  `json:"singles"` // checks that the quantiles are of
+	Singles   uint64  `json:"singles"` // number of timed checks
 	PerSecond float64 `json:"checks_per_second"`
 	PerCore   float64 `json:"checks_per_core_second"` // by processor time, servers' included; 0 if not known
 	Ratio     float64 `json:"ratio"`                  // of the median check to tokenledger's, median of the rounds
@@ -107,7 +107,7 @@ func (r *Result) summarize(turns, product []turn, clock time.Duration) {
 	}
 }
 
-// result returns what a contender did in a cell, nil where it had no part.
+// result returns the result of a contender in a cell, or nil if it has none.
 func (s *Size) result(c Cell, contender string) *Result {
 	for i := range s.Results {
 		if r := &s.Results[i]; r.Cell == c && r.Contender == contender {

@@ -14,14 +14,14 @@ import (
 	"time"
 )
 
-// user is whom a program runs as. The zero value is whoever runs this one.
+// user is a system user. The zero value is the user of this process.
 type user struct {
 	set      bool
 	uid, gid uint32
 }
 
-// unprivileged returns whom to run a program as that refuses to be root, and
-// gives that user the folder.
+// unprivileged returns a user for programs that refuse to run as root, and gives
+// that user the folder.
 func unprivileged(dir string) (user, error) {
 	if os.Getuid() != 0 {
 		return user{}, nil
@@ -41,8 +41,8 @@ func unprivileged(dir string) (user, error) {
 	return user{}, errors.New("it may not run as root, and there is no user postgres or nobody")
 }
 
-// findProgram returns the first program there is of some names and patterns of
-// paths, of several that fit a pattern the last.
+// findProgram returns the first existing program of a list of names and path
+// patterns. If several files match a pattern, it returns the last.
 func findProgram(names ...string) (string, bool) {
 	for _, name := range names {
 		if path, err := exec.LookPath(name); err == nil {
@@ -66,7 +66,7 @@ func runProgram(ctx context.Context, dir string, as user, path string, args ...s
 	return nil
 }
 
-// serverEnv keeps what is set for other servers from these.
+// serverEnv removes the settings of other servers from the environment.
 func serverEnv() []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "TZ=UTC"}
 }
@@ -75,8 +75,8 @@ func serverEnv() []string {
 type server struct {
 	name string
 	cmd  *exec.Cmd
-	out  string        // file of what it prints
-	gone chan struct{} // closed when it has ended
+	out  string        // file with its output
+	gone chan struct{} // closed after its end
 }
 
 // startServer starts a server, which dies with this process.
@@ -100,13 +100,13 @@ func startServer(dir string, as user, path string, args ...string) (*server, err
 	return s, nil
 }
 
-// Times that a server has.
+// The time limits of a server.
 const (
 	startTimeout = 3 * time.Minute
 	stopTimeout  = 30 * time.Second
 )
 
-// await returns once reach does without an error.
+// await waits until reach returns nil.
 func (s *server) await(ctx context.Context, reach func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -126,11 +126,11 @@ func (s *server) await(ctx context.Context, reach func() error) error {
 }
 
 func (s *server) printed() string {
-	b, _ := os.ReadFile(s.out) // what cannot be read says nothing
+	b, _ := os.ReadFile(s.out) // without the output, the error has no detail
 	return lastLines(string(b))
 }
 
-// lastLines returns the last few lines of a text, as one.
+// lastLines returns the last few lines of a text in one line.
 func lastLines(s string) string {
 	lines := strings.Split(strings.TrimSpace(s), "\n")
 	return strings.Join(lines[max(0, len(lines)-3):], "; ")

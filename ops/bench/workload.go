@@ -5,44 +5,44 @@ import (
 	"math/rand/v2"
 )
 
-// Kind is what is asked about.
+// Kind is the kind of a question.
 type Kind string
 
 // The kinds.
 const (
 	Hit     Kind = "hit"     // a live token that has the scope: allowed
-	Miss    Kind = "miss"    // a well-formed secret that is no token's
-	Garbage Kind = "garbage" // a secret with a mistake in it, which its checksum tells
+	Miss    Kind = "miss"    // a well-formed secret that no token has
+	Garbage Kind = "garbage" // a secret with a wrong checksum
 	Revoked Kind = "revoked" // a token that was revoked
 )
 
-// Spread is how often each token is asked about.
+// Spread is the distribution of questions over tokens.
 type Spread string
 
 // The spreads.
 const (
-	Uniform Spread = "uniform" // each as often
-	Zipf    Spread = "zipf"    // by Zipf's law: some thousands of times as often as others
+	Uniform Spread = "uniform" // all equally often
+	Zipf    Spread = "zipf"    // by Zipf's law: some tokens thousands of times as often as others
 )
 
-// zipfExponent is above 1, as the generator wants it.
+// zipfExponent must be above 1 for the generator.
 const zipfExponent = 1.1
 
-// draws returns how many questions are drawn: each token has its turn several
-// times, or enough have that they do not stay in the processor's caches.
+// draws returns the number of questions: enough that each token appears several
+// times, or that the tokens do not fit in the caches of the processor.
 func draws(size int) int { return min(1<<20, 4*size) }
 
 // query is one question: may this secret view this site?
 type query struct {
 	secret string
-	token  int // whose it is; only its site counts where it is nobody's
+	token  int // whose secret it is; if no token has it, only the site of this token is used
 }
 
-// workload is a fixed run of questions, and what the answer to all of them is.
+// workload is a fixed sequence of questions, with one expected answer.
 type workload struct {
 	kind Kind
-	// text holds the secrets one after another, so that the collector has
-	// nothing to follow.
+	// text has all secrets in one string, so that the garbage collector has no
+	// pointers to follow.
 	text   string
 	tokens []uint32
 }
@@ -53,7 +53,7 @@ func (w *workload) at(i int) query {
 	return query{w.text[i*secretLength:][:secretLength], int(w.tokens[i])}
 }
 
-// newWorkload draws n questions about a population.
+// newWorkload chooses n questions about a population.
 func newWorkload(p *population, kind Kind, spread Spread, n int) (*workload, error) {
 	rng := rand.New(p.draw(domainDraw, 0))
 	next := func() int { return rng.IntN(p.size) }

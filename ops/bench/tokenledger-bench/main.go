@@ -1,6 +1,6 @@
-// Command tokenledger-bench measures what a check costs on this machine, side by
-// side with what could be used instead. It is a program of its own, so that the
-// product does not carry a PostgreSQL client and a JWT library.
+// Command tokenledger-bench measures the cost of a check on this machine, and
+// compares it with alternatives. It is a separate program, so that the product has
+// no PostgreSQL client and no JWT library.
 package main
 
 import (
@@ -28,7 +28,7 @@ const (
 	fileChart  = "cost.svg"
 )
 
-// The exit codes, as those of tokenledger.
+// The exit codes, the same as those of tokenledger.
 const (
 	exitOK    = 0
 	exitError = 1
@@ -83,7 +83,7 @@ func complain(w io.Writer, err error) {
 	_, _ = fmt.Fprintf(w, "error: %s\n", strings.ReplaceAll(err.Error(), "\n", "; "))
 }
 
-// options is what the flags say.
+// options are the parsed flags.
 type options struct {
 	flags  *pflag.FlagSet
 	config bench.Config
@@ -91,8 +91,8 @@ type options struct {
 	json   bool
 }
 
-// parse reads the flags. An error is the caller's to correct; nothing has been
-// measured or written.
+// parse parses the flags. An error is a usage error; nothing was measured or
+// written.
 func parse(args []string) (options, error) {
 	var o options
 	o.flags = pflag.NewFlagSet("tokenledger-bench", pflag.ContinueOnError)
