@@ -19,13 +19,13 @@ var web = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64, IdleC
 
 // Request is a request to a node.
 type Request struct {
-	Method string
-	URL    string
-	Secret string          // of the caller's token; empty for none
-	Key    string          // idempotency key; empty for none
-	Least  events.Position // minimum position of the answer; 0 for none
-	Body   any             // as JSON; nil for none
-	Into   any             // also receives the decoded answer; nil for none
+	Method      string
+	URL         string
+	Secret      string          // of the caller's token; empty for none
+	Key         string          // idempotency key; empty for none
+	MinPosition events.Position // minimum position of the answer; 0 for none
+	Body        any             // as JSON; nil for none
+	Into        any             // also receives the decoded answer; nil for none
 }
 
 // Answer is an answer of a node, success or problem.
@@ -132,8 +132,8 @@ func Send(ctx context.Context, r Request) (Answer, error) {
 	if r.Key != "" {
 		req.Header.Set("Idempotency-Key", r.Key)
 	}
-	if r.Least != 0 {
-		req.Header.Set("Ledger-Min-Position", fmt.Sprint(r.Least))
+	if r.MinPosition != 0 {
+		req.Header.Set("Ledger-Min-Position", fmt.Sprint(r.MinPosition))
 	}
 	resp, err := web.Do(req)
 	if err != nil {

@@ -610,7 +610,7 @@ func (c *client) attempt(ctx context.Context, k task, change *Change) Answer {
 		r.Secret = change.By.Secret
 	}
 	if !k.roams {
-		r.Least = c.seen
+		r.MinPosition = c.seen
 	}
 	var many struct {
 		Matched int      `json:"matched"`

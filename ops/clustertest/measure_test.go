@@ -25,6 +25,8 @@ type fixture struct {
 	t       *testing.T
 	root    string
 	account string
+
+	leader, follower *Node // of [TestMeasure]
 }
 
 func newFixture(t *testing.T, o Options) *fixture {
@@ -177,150 +179,170 @@ func quantiles(list []time.Duration) string {
 // machine.
 func TestMeasure(t *testing.T) {
 	long(t)
-	const revocations = 1000
 	d := newFixture(t, Options{Verifiers: 3})
-	leader, follower := d.Leader(t, events.StreamName), (*Node)(nil)
+	d.leader = d.Leader(t, events.StreamName)
 	for _, n := range d.Ledgers() {
-		if n != leader {
-			follower = n
+		if n != d.leader {
+			d.follower = n
 		}
 	}
-	t.Run("acknowledged to refused", func(t *testing.T) {
-		d := d.in(t)
-		tokens := d.make(revocations, d.account)
-		var everywhere, each, took []time.Duration
-		for i, s := range tokens {
-			at := d.Ledgers()[i%len(d.Ledgers())]
-			list := d.watch(d.Verifiers(), s, func() time.Time {
-				began := time.Now()
-				d.must(at, http.MethodPost, "/v1/tokens/"+s.id+"/revoke", nil)
-				acked := time.Now()
-				took = append(took, acked.Sub(began))
-				return acked
-			})
-			last := time.Duration(0)
-			for _, n := range list {
-				each = append(each, max(0, n.denied))
-				last = max(last, n.denied)
-			}
-			everywhere = append(everywhere, last)
+	for _, tt := range []struct {
+		name string
+		test func(*testing.T, *fixture)
+	}{
+		{"acknowledged to refused", revokeToRefusal},
+		{"asked to receipt", revokeToReceipt},
+		{"200 at once", revokeAtOnce},
+		{"what was made is found", findCreated},
+		{"the last token", revokeLast},
+		{"an account of many tokens", suspendLarge},
+	} {
+		t.Run(tt.name, func(t *testing.T) { tt.test(t, d.in(t)) })
+	}
+}
+
+// revokeToRefusal measures the time from the acknowledgement of a revocation to the first
+// refusal by each verifier.
+func revokeToRefusal(t *testing.T, d *fixture) {
+	const revocations = 1000
+	tokens := d.make(revocations, d.account)
+	var everywhere, each, took []time.Duration
+	for i, s := range tokens {
+		at := d.Ledgers()[i%len(d.Ledgers())]
+		list := d.watch(d.Verifiers(), s, func() time.Time {
+			began := time.Now()
+			d.must(at, http.MethodPost, "/v1/tokens/"+s.id+"/revoke", nil)
+			acked := time.Now()
+			took = append(took, acked.Sub(began))
+			return acked
+		})
+		last := time.Duration(0)
+		for _, n := range list {
+			each = append(each, max(0, n.denied))
+			last = max(last, n.denied)
 		}
-		t.Logf("%d revocations over 3 ledgers and %d verifiers, each verifier asked without a pause", revocations, len(d.Verifiers()))
-		t.Logf("asked to acknowledged: %s", quantiles(took))
-		t.Logf("acknowledged to refused by a verifier: %s", quantiles(each))
-		t.Logf("acknowledged to refused by all: %s", quantiles(everywhere))
-	})
-	t.Run("asked to receipt", func(t *testing.T) {
-		d := d.in(t)
-		for _, at := range []*Node{leader, follower} {
-			var took []time.Duration
-			for _, s := range d.make(300, d.account) {
-				began := time.Now()
-				a := d.must(at, http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=40s", nil)
-				took = append(took, time.Since(began))
-				if _, ok := a.Proof(); !ok {
-					t.Errorf("no receipt: %s", a)
+		everywhere = append(everywhere, last)
+	}
+	t.Logf("%d revocations over 3 ledgers and %d verifiers, each verifier asked without a pause", revocations, len(d.Verifiers()))
+	t.Logf("asked to acknowledged: %s", quantiles(took))
+	t.Logf("acknowledged to refused by a verifier: %s", quantiles(each))
+	t.Logf("acknowledged to refused by all: %s", quantiles(everywhere))
+}
+
+// revokeToReceipt measures the time from a revocation to its receipt.
+func revokeToReceipt(t *testing.T, d *fixture) {
+	for _, at := range []*Node{d.leader, d.follower} {
+		var took []time.Duration
+		for _, s := range d.make(300, d.account) {
+			began := time.Now()
+			a := d.must(at, http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=40s", nil)
+			took = append(took, time.Since(began))
+			if _, ok := a.Proof(); !ok {
+				t.Errorf("no receipt: %s", a)
+			}
+		}
+		t.Logf("revoked through %s (leader: %t), with receipt: %s", at.Name, at == d.leader, quantiles(took))
+	}
+}
+
+// revokeAtOnce revokes many tokens concurrently. They share barriers.
+func revokeAtOnce(t *testing.T, d *fixture) {
+	tokens := d.make(200, d.account)
+	before := d.Last(t, events.LeaseStreamName)
+	began := time.Now()
+	var wg sync.WaitGroup
+	for i, s := range tokens {
+		wg.Go(func() {
+			a, err := d.send(d.Ledgers()[i%len(d.Ledgers())], http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=40s", nil)
+			if err != nil {
+				t.Errorf("%v", err)
+			} else if _, ok := a.Proof(); !ok {
+				t.Errorf("no receipt: %s", a)
+			}
+		})
+	}
+	wg.Wait()
+	took := time.Since(began)
+	barriers := d.barriers(before)
+	t.Logf("200 revocations at once: all have a receipt after %s, and rest on %d barriers", took.Round(time.Millisecond), barriers)
+	if barriers >= len(tokens) {
+		t.Errorf("%d revocations at once took %d barriers, want fewer", len(tokens), barriers)
+	}
+}
+
+// findCreated checks I5 for accounts: each ledger finds a new account by its login.
+func findCreated(t *testing.T, d *fixture) {
+	const times = 400
+	missed := 0
+	for i := range times {
+		login := fmt.Sprintf("found-%d", i)
+		made := d.must(d.Ledgers()[i%3], http.MethodPost, "/v1/accounts", map[string]any{"login": login, "kind": "user", "grants": []string{}})
+		for _, l := range d.Ledgers() {
+			a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: l.API + "/v1/accounts/" + login, Secret: d.root, MinPosition: made.Position})
+			if err != nil || a.Status != http.StatusOK {
+				if missed++; missed == 1 {
+					t.Errorf("I5: account %s, made through %s at position %d, by its login through %s: %v, %s", login, d.Ledgers()[i%3].Name, made.Position, l.Name, err, a)
 				}
 			}
-			t.Logf("revoked through %s (leader: %t), with receipt: %s", at.Name, at == leader, quantiles(took))
 		}
-	})
-	t.Run("200 at once", func(t *testing.T) {
-		d := d.in(t)
-		tokens := d.make(200, d.account)
-		before := d.Last(t, events.LeaseStreamName)
-		began := time.Now()
-		var wg sync.WaitGroup
-		for i, s := range tokens {
-			wg.Go(func() {
-				a, err := d.send(d.Ledgers()[i%len(d.Ledgers())], http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=40s", nil)
-				if err != nil {
-					t.Errorf("%v", err)
-				} else if _, ok := a.Proof(); !ok {
-					t.Errorf("no receipt: %s", a)
-				}
-			})
+	}
+	if missed > 0 {
+		t.Errorf("I5: %d of %d lookups by login did not find an account that was made before", missed, 3*times)
+	}
+}
+
+// revokeLast revokes the only token of an account.
+func revokeLast(t *testing.T, d *fixture) {
+	account := d.makeAccount("alone")
+	s := d.make(1, account)[0]
+	a := d.must(d.follower, http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=40s", nil)
+	if _, ok := a.Proof(); !ok {
+		t.Errorf("no receipt: %s", a)
+	}
+	for _, n := range d.Nodes {
+		if a, err := n.Check(t.Context(), s.secret); err != nil || a.Status != http.StatusOK || a.Allowed {
+			t.Errorf("I3: %s: %v, %s", n.Name, err, a)
 		}
-		wg.Wait()
-		took := time.Since(began)
-		barriers := d.barriers(before)
-		t.Logf("200 revocations at once: all have a receipt after %s, and rest on %d barriers", took.Round(time.Millisecond), barriers)
-		if barriers >= len(tokens) {
-			t.Errorf("%d revocations at once took %d barriers, want fewer", len(tokens), barriers)
+	}
+	if left := d.must(d.follower, http.MethodGet, "/v1/tokens?state=active&account="+account, nil); len(left.Items) > 0 {
+		t.Errorf("%d tokens are left", len(left.Items))
+	}
+}
+
+// suspendLarge compares the suspension of an account with many tokens with the revocation of
+// one token.
+func suspendLarge(t *testing.T, d *fixture) {
+	many := 100_000
+	big := d.makeAccount("big")
+	began := time.Now()
+	tokens := d.make(many, big)
+	t.Logf("%d tokens made in %s", many, time.Since(began).Round(time.Second))
+	var one, all, oneProof, allProof []time.Duration
+	for range 20 {
+		single := d.make(1, d.account)[0]
+		for _, n := range d.watch(d.Verifiers(), single, func() time.Time {
+			began := time.Now()
+			d.must(d.leader, http.MethodPost, "/v1/tokens/"+single.id+"/revoke", nil)
+			acked := time.Now()
+			oneProof = append(oneProof, acked.Sub(began))
+			return acked
+		}) {
+			one = append(one, max(0, n.denied))
 		}
-	})
-	t.Run("what was made is found", func(t *testing.T) {
-		d := d.in(t)
-		const times = 400
-		missed := 0
-		for i := range times {
-			login := fmt.Sprintf("found-%d", i)
-			made := d.must(d.Ledgers()[i%3], http.MethodPost, "/v1/accounts", map[string]any{"login": login, "kind": "user", "grants": []string{}})
-			for _, l := range d.Ledgers() {
-				a, err := Send(t.Context(), Request{Method: http.MethodGet, URL: l.API + "/v1/accounts/" + login, Secret: d.root, Least: made.Position})
-				if err != nil || a.Status != http.StatusOK {
-					if missed++; missed == 1 {
-						t.Errorf("I5: account %s, made through %s at position %d, by its login through %s: %v, %s", login, d.Ledgers()[i%3].Name, made.Position, l.Name, err, a)
-					}
-				}
-			}
+		s := tokens[len(one)%len(tokens)]
+		for _, n := range d.watch(d.Verifiers(), s, func() time.Time {
+			began := time.Now()
+			d.must(d.leader, http.MethodPost, "/v1/accounts/"+big+"/suspend", nil)
+			acked := time.Now()
+			allProof = append(allProof, acked.Sub(began))
+			return acked
+		}) {
+			all = append(all, max(0, n.denied))
 		}
-		if missed > 0 {
-			t.Errorf("I5: %d of %d lookups by login did not find an account that was made before", missed, 3*times)
-		}
-	})
-	t.Run("the last token", func(t *testing.T) {
-		d := d.in(t)
-		account := d.makeAccount("alone")
-		s := d.make(1, account)[0]
-		a := d.must(follower, http.MethodPost, "/v1/tokens/"+s.id+"/revoke?wait=40s", nil)
-		if _, ok := a.Proof(); !ok {
-			t.Errorf("no receipt: %s", a)
-		}
-		for _, n := range d.Nodes {
-			if a, err := n.Check(t.Context(), s.secret); err != nil || a.Status != http.StatusOK || a.Allowed {
-				t.Errorf("I3: %s: %v, %s", n.Name, err, a)
-			}
-		}
-		if left := d.must(follower, http.MethodGet, "/v1/tokens?state=active&account="+account, nil); len(left.Items) > 0 {
-			t.Errorf("%d tokens are left", len(left.Items))
-		}
-	})
-	t.Run("an account of many tokens", func(t *testing.T) {
-		d := d.in(t)
-		many := 100_000
-		big := d.makeAccount("big")
-		began := time.Now()
-		tokens := d.make(many, big)
-		t.Logf("%d tokens made in %s", many, time.Since(began).Round(time.Second))
-		var one, all, oneProof, allProof []time.Duration
-		for range 20 {
-			single := d.make(1, d.account)[0]
-			for _, n := range d.watch(d.Verifiers(), single, func() time.Time {
-				began := time.Now()
-				a := d.must(leader, http.MethodPost, "/v1/tokens/"+single.id+"/revoke", nil)
-				acked := time.Now()
-				_ = a
-				oneProof = append(oneProof, acked.Sub(began))
-				return acked
-			}) {
-				one = append(one, max(0, n.denied))
-			}
-			s := tokens[len(one)%len(tokens)]
-			for _, n := range d.watch(d.Verifiers(), s, func() time.Time {
-				began := time.Now()
-				d.must(leader, http.MethodPost, "/v1/accounts/"+big+"/suspend", nil)
-				acked := time.Now()
-				allProof = append(allProof, acked.Sub(began))
-				return acked
-			}) {
-				all = append(all, max(0, n.denied))
-			}
-			d.applied(d.must(leader, http.MethodPost, "/v1/accounts/"+big+"/resume", nil).Position)
-		}
-		t.Logf("a token revoked: acknowledged after %s; then refused by a verifier: %s", quantiles(oneProof), quantiles(one))
-		t.Logf("an account of %d tokens suspended: acknowledged after %s; then refused by a verifier: %s", many, quantiles(allProof), quantiles(all))
-	})
+		d.applied(d.must(d.leader, http.MethodPost, "/v1/accounts/"+big+"/resume", nil).Position)
+	}
+	t.Logf("a token revoked: acknowledged after %s; then refused by a verifier: %s", quantiles(oneProof), quantiles(one))
+	t.Logf("an account of %d tokens suspended: acknowledged after %s; then refused by a verifier: %s", many, quantiles(allProof), quantiles(all))
 }
 
 // in returns the fixture for a subtest.
@@ -442,7 +464,7 @@ func (d *fixture) checkReceipt(r *Receipt, off *Node) {
 	var shown Receipt
 	other := d.Ledgers()[1]
 	path := fmt.Sprintf("%s/v1/receipts/%d", other.API, r.Covers)
-	a, err := Send(d.t.Context(), Request{Method: http.MethodGet, URL: path, Secret: d.root, Least: r.Position, Into: &shown})
+	a, err := Send(d.t.Context(), Request{Method: http.MethodGet, URL: path, Secret: d.root, MinPosition: r.Position, Into: &shown})
 	if err != nil || a.Status != http.StatusOK || !shown.Complete || shown.Position != r.Position || len(shown.Nodes) != len(r.Nodes) {
 		d.t.Errorf("%s shows %v, %s: %+v; want %+v", other.Name, err, a, shown, *r)
 	}
