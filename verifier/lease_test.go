@@ -170,49 +170,51 @@ func (x slowIndex) WaitApplied(ctx context.Context, at events.Position) error {
 	return x.n.Index.WaitApplied(ctx, at)
 }
 
+// damage changes the index of a stopped node.
+func damage(t *testing.T, dir string, change func(tx *badger.Txn) error) {
+	t.Helper()
+	db, err := badger.Open(badger.DefaultOptions(dir).WithCompression(options.None).WithLogger(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Update(change); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rot flips a bit of the record of a secret in the table in dir.
+func rot(dir string, digest events.Digest) error {
+	tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
+	if err != nil || len(tables) != 1 {
+		return fmt.Errorf("tables %q: %w", tables, err)
+	}
+	f, err := os.OpenFile(tables[0], os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return err
+	}
+	at := bytes.Index(b, digest[len(digest)-8:]) // the table may have only the end of a key
+	if at < 0 {
+		return errors.New("the table does not have the secret")
+	}
+	at += 40 // in the record, after its key
+	_, err = f.WriteAt([]byte{b[at] ^ 1}, int64(at))
+	return err
+}
+
 // TestIndexFails stops the index in every possible way.
 func TestIndexFails(t *testing.T) {
 	l := eventstest.NewLog(1)
 	account := l.Account("superuser")
 	_, secret := l.Token(account, "superuser")
 	_, other := l.Token(account, "superuser")
-	damage := func(t *testing.T, dir string, change func(tx *badger.Txn) error) {
-		t.Helper()
-		db, err := badger.Open(badger.DefaultOptions(dir).WithCompression(options.None).WithLogger(nil))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := db.Update(change); err != nil {
-			t.Fatal(err)
-		}
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	// rot flips a bit of the secret's record in the table in dir.
-	rot := func(dir string) error {
-		digest := secret.Digest()
-		tables, err := filepath.Glob(filepath.Join(dir, "*.sst"))
-		if err != nil || len(tables) != 1 {
-			return fmt.Errorf("tables %q: %w", tables, err)
-		}
-		f, err := os.OpenFile(tables[0], os.O_RDWR, 0)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = f.Close() }()
-		b, err := io.ReadAll(f)
-		if err != nil {
-			return err
-		}
-		at := bytes.Index(b, digest[len(digest)-8:]) // of a key, a table may hold no more than the end
-		if at < 0 {
-			return errors.New("the table does not have the secret")
-		}
-		at += 40 // into the record, which stands behind its key
-		_, err = f.WriteAt([]byte{b[at] ^ 1}, int64(at))
-		return err
-	}
 	id := account.Bytes()
 	ofAccount := append([]byte("a/"), id[:]...)
 	tests := []struct {
@@ -223,7 +225,7 @@ func TestIndexFails(t *testing.T) {
 		corrupt bool
 	}{
 		{name: "stopped", stop: func(n *verifiertest.Node) { n.Index.Stop(errors.New("for the test")) }},
-		{name: "a message that cannot be", stop: func(n *verifiertest.Node) {
+		{name: "an invalid message", stop: func(n *verifiertest.Node) {
 			_ = n.Index.Apply(t.Context(), []events.Message{{Position: l.End() + 1, Subject: "ledger.token.aa.revoked", Data: []byte("{}")}})
 		}},
 		{name: "a gap", stop: func(n *verifiertest.Node) {
@@ -251,7 +253,7 @@ func TestIndexFails(t *testing.T) {
 				tt.stop(n)
 			}
 			if tt.rot {
-				if err := rot(dir); err != nil {
+				if err := rot(dir, secret.Digest()); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -263,10 +265,10 @@ func TestIndexFails(t *testing.T) {
 				t.Errorf("another token: %s, want %s", d.Reason, verifier.Unavailable)
 			}
 			if tt.corrupt && !strings.Contains(logged.String(), "cannot read the index") {
-				t.Errorf("the log does not say it:\n%s", logged.String())
+				t.Errorf("the log lacks the error:\n%s", logged.String())
 			}
 			if err := n.Index.Err(); err == nil {
-				t.Error("the index goes on")
+				t.Error("the index has no error")
 			} else if tt.corrupt && !errors.Is(err, projector.ErrCorrupt) {
 				t.Errorf("the index stopped with %v, want ErrCorrupt", err)
 			}
