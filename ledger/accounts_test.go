@@ -65,7 +65,7 @@ func TestAccountLife(t *testing.T) {
 		}
 		for what, err := range map[string]error{
 			"create a token": second(k.Create(ctx, k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}})),
-			"rotate":         second(k.Rotate(ctx, k.root, "", tok.Token.ID, 0, nil)),
+			"rotate":         second(k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{})),
 			"widen a token":  second(k.Edit(ctx, k.root, "", tok.Token.ID, 0, ledger.EditToken{Scopes: &[]string{"admin:site/1"}})),
 		} {
 			if !errors.Is(err, ledger.ErrEnded) {

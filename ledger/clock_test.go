@@ -28,8 +28,8 @@ func TestClockInDoubt(t *testing.T) {
 		"create that ends": func() error {
 			return second(k.Create(ctx, k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: &hour}))
 		},
-		"rotate with grace": func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, &hour)) },
-		"rotate as usual":   func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, nil)) },
+		"rotate with grace": func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, ledger.RotateToken{Grace: &hour})) },
+		"rotate as usual":   func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, ledger.RotateToken{})) },
 		"edit the expiry":   func() error { return second(k.Edit(ctx, k.root, "", tok.ID, 0, ledger.EditToken{ExpiresIn: &hour})) },
 		"revoke by the clock": func() error {
 			return second(k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now().Add(-hour)}))
@@ -47,7 +47,7 @@ func TestClockInDoubt(t *testing.T) {
 		what string
 		do   func() error
 	}{
-		{"rotate without grace", func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, &none)) }},
+		{"rotate without grace", func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, ledger.RotateToken{Grace: &none})) }},
 		{"suspend", func() error { return second(k.Suspend(ctx, k.root, "", tok.ID, "")) }},
 		{"revoke all", func() error { return second(k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice"})) }},
 		{"revoke", func() error { return second(k.Revoke(ctx, k.root, "", tok.ID, "")) }},
@@ -94,7 +94,7 @@ func TestRotateWithoutGrace(t *testing.T) {
 	tok := k.token("alice", "view:site/1")
 	v := k.verifier()
 	none := time.Duration(0)
-	got, err := k.Rotate(t.Context(), k.root, "", tok.Token.ID, 0, &none)
+	got, err := k.Rotate(t.Context(), k.root, "", tok.Token.ID, 0, ledger.RotateToken{Grace: &none})
 	if err != nil {
 		t.Fatal(err)
 	}

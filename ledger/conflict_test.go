@@ -80,7 +80,7 @@ func TestEventBetween(t *testing.T) {
 		t.Errorf("Edit = %v, want ErrConflict", err)
 	}
 	between = editApp
-	if err := second(k.Rotate(ctx, k.root, "", id, 0, nil)); !errors.Is(err, ledger.ErrConflict) {
+	if err := second(k.Rotate(ctx, k.root, "", id, 0, ledger.RotateToken{})); !errors.Is(err, ledger.ErrConflict) {
 		t.Errorf("Rotate = %v, want ErrConflict", err)
 	}
 	between = editApp
@@ -106,7 +106,7 @@ func TestEventBetween(t *testing.T) {
 		"edit": func(id events.TokenID) error {
 			return second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("x")}))
 		},
-		"rotate":  func(id events.TokenID) error { return second(k.Rotate(ctx, k.root, "", id, 0, nil)) },
+		"rotate":  func(id events.TokenID) error { return second(k.Rotate(ctx, k.root, "", id, 0, ledger.RotateToken{})) },
 		"suspend": func(id events.TokenID) error { return second(k.Suspend(ctx, k.root, "", id, "")) },
 	} {
 		id := k.token("alice", "view:site/1").Token.ID

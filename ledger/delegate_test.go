@@ -31,7 +31,7 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 	held := k.token("victim", "view:site/3")
 
 	attacks := map[string]func() error{
-		"rotate": func() error { return second(k.Rotate(ctx, admin, "", held.Token.ID, 0, nil)) },
+		"rotate": func() error { return second(k.Rotate(ctx, admin, "", held.Token.ID, 0, ledger.RotateToken{})) },
 		"widen": func() error {
 			return second(k.Edit(ctx, admin, "", held.Token.ID, 0, ledger.EditToken{Scopes: &[]string{"write:site/3"}}))
 		},

@@ -177,7 +177,7 @@ func TestLateAppendLands(t *testing.T) {
 		}
 		return ledgertest.Pass
 	})
-	if _, err := k.Rotate(t.Context(), k.root, "key", tok.Token.ID, 0, nil); !errors.Is(err, ledger.ErrUnavailable) {
+	if _, err := k.Rotate(t.Context(), k.root, "key", tok.Token.ID, 0, ledger.RotateToken{}); !errors.Is(err, ledger.ErrUnavailable) {
 		t.Fatalf("Rotate = %v, want ErrUnavailable", err)
 	}
 	k.link.Rule(nil)
@@ -185,7 +185,7 @@ func TestLateAppendLands(t *testing.T) {
 	if err := k.view.WaitApplied(t.Context(), before+1); err != nil {
 		t.Fatal(err)
 	}
-	r, err := k.Rotate(t.Context(), k.root, "key", tok.Token.ID, 0, nil)
+	r, err := k.Rotate(t.Context(), k.root, "key", tok.Token.ID, 0, ledger.RotateToken{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,6 +33,9 @@ var (
 	ErrEnded = errdefs.ErrEnded
 	// ErrExists reports a login or a secret that is taken.
 	ErrExists = errdefs.ErrExists
+	// ErrInGrace reports a rotation that would end an earlier secret before the time
+	// that was promised for it.
+	ErrInGrace = errdefs.ErrInGrace
 	// ErrConflict reports that the token or account changed after the caller
 	// read it. The error is a [*ConflictError].
 	ErrConflict = errdefs.ErrConflict

@@ -184,7 +184,7 @@ func (k *kit) random(rng *rand.Rand, tokens []events.TokenID, name string) done 
 		d.result, d.err = k.Edit(ctx, caller, key, d.id, d.seen, ledger.EditToken{Scopes: &[]string{fmt.Sprintf("view:site/%d", 1+rng.IntN(9))}})
 	case n < 75:
 		d.verb = "rotated"
-		d.result, d.err = k.Rotate(ctx, caller, key, d.id, d.seen, nil)
+		d.result, d.err = k.Rotate(ctx, caller, key, d.id, d.seen, ledger.RotateToken{EndEarlier: true})
 	case n < 83:
 		d.verb, d.seen = "suspended", 0
 		d.result, d.err = k.Suspend(ctx, caller, key, d.id, "")

@@ -28,6 +28,8 @@ type Token struct {
 	// EndsSoon means that the token is accepted now and expires within the policy's
 	// warning period.
 	EndsSoon bool
+	// InGrace are the secrets from before the last rotation that are still valid.
+	InGrace []events.SecretSlot
 }
 
 // TokenStates are the states of a token as [TokenFilter] takes them. A token that
@@ -403,6 +405,9 @@ func (l *Ledger) show(t *events.Token) (Token, error) {
 	shown := Token{Token: t, Effective: effective}
 	if state != string(events.Active) {
 		shown.Ended, shown.Effective = state, nil
+	}
+	if shown.Ended == "" {
+		shown.InGrace = inGrace(t, l.cfg.Now())
 	}
 	policy, err := l.policy()
 	shown.EndsSoon = shown.Ended == "" && policy.Warns(l.cfg.Now(), t.Expires)

@@ -233,7 +233,7 @@ func (m *matrix) onToken(c who, authAge time.Duration, name string) {
 		}
 	}
 	changed("rotate a token", "rotate", m.change(c, "rotate a token", on), false, func(as authz.Principal, id events.TokenID) error {
-		return second(m.Rotate(m.ctx, as, "", id, 0, nil))
+		return second(m.Rotate(m.ctx, as, "", id, 0, ledger.RotateToken{EndEarlier: true}))
 	})
 	spent(changed("resume a token", "resume", m.change(c, "resume a token", on), s.stoppedBy == "", func(as authz.Principal, id events.TokenID) error {
 		return second(m.Resume(m.ctx, as, "", id))

@@ -190,7 +190,7 @@ func (c *chaos) step() string {
 	case n < 62:
 		did = fmt.Sprint("rotate ", id)
 		var got ledger.TokenResult
-		if got, err = c.Rotate(ctx, as, "", id, 0, nil); err == nil {
+		if got, err = c.Rotate(ctx, as, "", id, 0, ledger.RotateToken{EndEarlier: true}); err == nil {
 			c.add("", "", "", got.Secret)
 		}
 	case n < 68:

@@ -53,9 +53,9 @@ func TestSameKey(t *testing.T) {
 			return token(k.Create(ctx, k.root, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/2"}, ExpiresIn: ptr(time.Hour)}))
 		}, true},
 		{"rotate", func(key string) (answer, error) {
-			return token(k.Rotate(ctx, k.root, key, tok, 0, nil))
+			return token(k.Rotate(ctx, k.root, key, tok, 0, ledger.RotateToken{}))
 		}, func(key string) (answer, error) {
-			return token(k.Rotate(ctx, k.root, key, tok, 0, ptr(time.Minute)))
+			return token(k.Rotate(ctx, k.root, key, tok, 0, ledger.RotateToken{Grace: ptr(time.Minute)}))
 		}, true},
 		{"edit", func(key string) (answer, error) {
 			return token(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{App: ptr("x")}))
@@ -167,7 +167,7 @@ func TestSameKeyRotateAtOnce(t *testing.T) {
 		var mu sync.Mutex
 		answers := map[string]int{}
 		atOnce(6, func(int) {
-			r, err := k.Rotate(t.Context(), k.root, fmt.Sprint("key ", round), tok.Token.ID, 0, nil)
+			r, err := k.Rotate(t.Context(), k.root, fmt.Sprint("key ", round), tok.Token.ID, 0, ledger.RotateToken{EndEarlier: true})
 			if err != nil {
 				t.Error(err)
 				return

@@ -141,6 +141,26 @@ func (l *Ledger) graceEnd(t *events.Token, now time.Time, grace *time.Duration) 
 	return until, nil
 }
 
+// inGrace returns the earlier secrets of a token that are still valid.
+func inGrace(t *events.Token, now time.Time) []events.SecretSlot {
+	var list []events.SecretSlot
+	for _, s := range t.Secrets {
+		if !s.Until.IsZero() && now.Before(s.Until) {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// checkNoneInGrace returns [ErrInGrace] if an earlier secret is still valid.
+func checkNoneInGrace(t *events.Token, now time.Time) error {
+	for _, s := range inGrace(t, now) {
+		return fmt.Errorf("%w: the secret of %s works until %s, and this rotation would end it now; nothing was changed",
+			ErrInGrace, s.Since.UTC().Format(time.RFC3339), s.Until.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
 // laterOf returns the later of two times.
 func laterOf(a, b time.Time) time.Time {
 	if a.Before(b) {

@@ -207,7 +207,7 @@ func TestKeyOfAnother(t *testing.T) {
 		if again, err := k.Create(ctx, tt.by, key, tt.r); err != nil || !again.Replayed || again.Secret.Reveal() != first.Secret.Reveal() {
 			t.Errorf("%s: the same caller again = %+v, %v; want the same answer", tt.name, again, err)
 		}
-		rotated, err := k.Rotate(ctx, person, key+" rotate", first.Token.ID, 0, nil)
+		rotated, err := k.Rotate(ctx, person, key+" rotate", first.Token.ID, 0, ledger.RotateToken{})
 		if tt.r.Account == "" && err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
@@ -218,7 +218,7 @@ func TestKeyOfAnother(t *testing.T) {
 					t.Errorf("%s: made again by a token that is %s = %v, %v; want ErrForbidden", tt.name, name, again.Token, err)
 				}
 				if rotated.Made {
-					again, err = k.Rotate(ctx, c, key+" rotate", first.Token.ID, 0, nil)
+					again, err = k.Rotate(ctx, c, key+" rotate", first.Token.ID, 0, ledger.RotateToken{})
 					if !errors.Is(err, ledger.ErrForbidden) || again.Secret != (events.Secret{}) {
 						t.Errorf("%s: rotated again by a token that is %s = %v, %v; want ErrForbidden", tt.name, name, again.Token, err)
 					}

@@ -191,21 +191,38 @@ func (l *Ledger) secretFor(kind events.AccountKind, r CreateToken, secret *event
 
 var errDigestTaken = fmt.Errorf("%w: a token has or had a secret with this digest; make a new secret", ErrExists)
 
-// Rotate gives a token a new secret of the same format. The old secret stays valid
-// for grace, one hour if grace is nil, but never longer than the token. With a
-// grace of zero the event itself ends it, whatever any clock says.
+// RotateToken is a request for a new secret of a token.
+type RotateToken struct {
+	// Grace is how long the current secret stays valid, but never longer than the
+	// token. Nil means one hour. With zero the event itself ends it, whatever any
+	// clock says.
+	Grace *time.Duration
+	// EndEarlier ends the secret from before the last rotation, if it is still valid.
+	// A token has two secrets at most. Otherwise the error is [ErrInGrace].
+	EndEarlier bool
+}
+
+// id returns what is compared with an earlier command with the same key.
+func (r RotateToken) id(token events.TokenID) any {
+	if r.EndEarlier {
+		return []any{"rotate", token, r.Grace, r.EndEarlier}
+	}
+	return []any{"rotate", token, r.Grace}
+}
+
+// Rotate gives a token a new secret of the same format.
 func (l *Ledger) Rotate(
 	ctx context.Context,
 	c authz.Principal,
 	key string,
 	id events.TokenID,
 	ifVersion Precondition,
-	grace *time.Duration,
+	r RotateToken,
 ) (TokenResult, error) {
 	var secret events.Secret
 	return l.mutateToken(ctx, &tokenMutation{
 		by: c, op: authz.RotateToken, verb: "rotate", key: key, id: id, ifVersion: ifVersion,
-		request: []any{"rotate", id, grace}, secret: &secret,
+		request: r.id(id), secret: &secret,
 		plan: func(l *Ledger, _ authz.Principal, t *events.Token, a *events.Account) (events.Change, error) {
 			if err := checkActive(a); err != nil {
 				return nil, err
@@ -214,7 +231,10 @@ func (l *Ledger) Rotate(
 			if err := checkUnexpired(t, now); err != nil {
 				return nil, err
 			}
-			until, err := l.graceEnd(t, now, grace)
+			if err := checkNoneInGrace(t, now); err != nil && !r.EndEarlier {
+				return nil, err
+			}
+			until, err := l.graceEnd(t, now, r.Grace)
 			if err != nil {
 				return nil, err
 			}

@@ -120,7 +120,7 @@ func TestTokenLife(t *testing.T) {
 			"resume":  second(k.Resume(ctx, k.root, "", id)),
 			"edit":    second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("y")})),
 			"widen":   second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Scopes: &[]string{"view:site/*"}})),
-			"rotate":  second(k.Rotate(ctx, k.root, "", id, 0, nil)),
+			"rotate":  second(k.Rotate(ctx, k.root, "", id, 0, ledger.RotateToken{})),
 		} {
 			if !errors.Is(err, ledger.ErrEnded) {
 				t.Errorf("%s a revoked token = %v, want ErrEnded", what, err)
@@ -151,7 +151,7 @@ func TestHexSecret(t *testing.T) {
 	}
 	// A client that accepts nothing else does not learn another form when its
 	// secret is rotated.
-	again, err := k.Rotate(t.Context(), k.root, "", r.Token.ID, 0, nil)
+	again, err := k.Rotate(t.Context(), k.root, "", r.Token.ID, 0, ledger.RotateToken{})
 	if err != nil || len(again.Secret.Reveal()) != 32 {
 		t.Errorf("rotated, a secret of %d characters, %v; want 32", len(again.Secret.Reveal()), err)
 	}
@@ -196,7 +196,7 @@ func TestTokenRefused(t *testing.T) {
 		return func() error { return second(k.Edit(ctx, k.root, "", id, seen, r)) }
 	}
 	rotate := func(grace time.Duration) func() error {
-		return func() error { return second(k.Rotate(ctx, k.root, "", id, seen, &grace)) }
+		return func() error { return second(k.Rotate(ctx, k.root, "", id, seen, ledger.RotateToken{Grace: &grace})) }
 	}
 	auditor := authz.Principal{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
 	writer := authz.Principal{Account: k.root.Account, Scopes: eventstest.Scopes("write:site/*", "mint")}
@@ -267,8 +267,8 @@ func TestTokenRefused(t *testing.T) {
 
 		{"rotate with a grace beyond the policy", rotate(31 * 24 * time.Hour), ledger.ErrInvalid, "30 days"},
 		{"rotate with a negative grace", rotate(-1), ledger.ErrInvalid, "negative"},
-		{"rotate an older version", func() error { return second(k.Rotate(ctx, k.root, "", id, seen-1, nil)) }, ledger.ErrConflict, ""},
-		{"rotate an unknown token", func() error { return second(k.Rotate(ctx, k.root, "", unknown, 0, nil)) }, ledger.ErrNotFound, ""},
+		{"rotate an older version", func() error { return second(k.Rotate(ctx, k.root, "", id, seen-1, ledger.RotateToken{})) }, ledger.ErrConflict, ""},
+		{"rotate an unknown token", func() error { return second(k.Rotate(ctx, k.root, "", unknown, 0, ledger.RotateToken{})) }, ledger.ErrNotFound, ""},
 
 		{"revoke an unknown token", func() error { return second(k.Revoke(ctx, k.root, "", unknown, "")) }, ledger.ErrNotFound, ""},
 		{"revoke for a reason that is a secret", func() error { return second(k.Revoke(ctx, k.root, "", id, secret)) }, ledger.ErrInvalid, "holds a secret"},
@@ -288,7 +288,7 @@ func TestTokenRefused(t *testing.T) {
 		{"edit without the permission", as(writer, func(c authz.Principal) error {
 			return second(k.Edit(ctx, c, "", id, 0, ledger.EditToken{App: ptr("x")}))
 		}), ledger.ErrForbidden, "superuser"},
-		{"rotate without the permission", as(writer, func(c authz.Principal) error { return second(k.Rotate(ctx, c, "", id, 0, nil)) }), ledger.ErrForbidden, "superuser"},
+		{"rotate without the permission", as(writer, func(c authz.Principal) error { return second(k.Rotate(ctx, c, "", id, 0, ledger.RotateToken{})) }), ledger.ErrForbidden, "superuser"},
 		{"suspend without the permission", as(writer, func(c authz.Principal) error { return second(k.Suspend(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
 		{"resume without the permission", as(writer, func(c authz.Principal) error { return second(k.Resume(ctx, c, "", id)) }), ledger.ErrForbidden, "superuser"},
 		{"revoke without the permission", as(auditor, func(c authz.Principal) error { return second(k.Revoke(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
@@ -452,7 +452,7 @@ func TestRotate(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tok := make(tt.life)
 			began := k.now.Now()
-			r, err := k.Rotate(ctx, k.root, "", tok.Token.ID, tok.Token.Version, tt.grace)
+			r, err := k.Rotate(ctx, k.root, "", tok.Token.ID, tok.Token.Version, ledger.RotateToken{Grace: tt.grace})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -474,11 +474,24 @@ func TestRotate(t *testing.T) {
 
 	t.Run("twice", func(t *testing.T) {
 		first := make(24 * time.Hour)
-		middle, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, nil)
+		middle, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ledger.RotateToken{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		last, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ptr(time.Duration(0)))
+		if g := middle.Token.InGrace; len(g) != 1 || !g[0].Until.Equal(middle.Token.Secrets[1].Until) {
+			t.Errorf("in grace are %+v, want the first secret", g)
+		}
+		// Any rotation would end the first secret before its time.
+		for _, grace := range []*time.Duration{nil, ptr(time.Duration(0)), ptr(2 * time.Hour)} {
+			k.unchanged(func() {
+				_, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ledger.RotateToken{Grace: grace})
+				if !errors.Is(err, ledger.ErrInGrace) {
+					t.Errorf("a second rotation = %v, want ErrInGrace", err)
+				}
+			})
+		}
+		last, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0,
+			ledger.RotateToken{Grace: ptr(time.Duration(0)), EndEarlier: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -493,11 +506,24 @@ func TestRotate(t *testing.T) {
 		}
 	})
 
+	t.Run("after the grace", func(t *testing.T) {
+		tok := make(24 * time.Hour)
+		for range 3 {
+			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{Grace: ptr(time.Minute)}); err != nil {
+				t.Error(err)
+			}
+			k.now.advance(time.Minute)
+		}
+		if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || len(got.InGrace) != 0 {
+			t.Errorf("in grace are %+v, %v; want none any more", got.InGrace, err)
+		}
+	})
+
 	t.Run("expired", func(t *testing.T) {
 		tok := make(time.Hour)
 		k.now.advance(time.Hour)
 		k.unchanged(func() {
-			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, nil); !errors.Is(err, ledger.ErrEnded) {
+			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{}); !errors.Is(err, ledger.ErrEnded) {
 				t.Errorf("Rotate = %v, want ErrEnded", err)
 			}
 		})
@@ -600,7 +626,7 @@ func TestRoom(t *testing.T) {
 			return second(k.CreateAccount(ctx, k.root, "", ledger.CreateAccount{Login: "bob", Kind: "user"}))
 		},
 		"edit":   func() error { return second(k.Edit(ctx, k.root, "", tok, 0, ledger.EditToken{App: ptr("x")})) },
-		"rotate": func() error { return second(k.Rotate(ctx, k.root, "", tok, 0, nil)) },
+		"rotate": func() error { return second(k.Rotate(ctx, k.root, "", tok, 0, ledger.RotateToken{})) },
 		"grant":  func() error { return second(k.Grant(ctx, k.root, "", "alice", 0, []string{"superuser"})) },
 	}
 	k.unchanged(func() {

@@ -70,7 +70,7 @@ func TestUnreadState(t *testing.T) {
 			return second(k.Create(ctx, k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/3"}, ExpiresIn: &year}))
 		}},
 		{"rotate a token", []*atomic.Bool{&b.policy, &b.account}, func() error {
-			return second(k.Rotate(ctx, k.root, "", id, 0, &grace))
+			return second(k.Rotate(ctx, k.root, "", id, 0, ledger.RotateToken{Grace: &grace}))
 		}},
 		{"set the policy", []*atomic.Bool{&b.policy}, func() error { return second(k.SetPolicy(ctx, k.root, "", 0, loose)) }},
 		{"see the policy", []*atomic.Bool{&b.policy}, func() error { return second(k.Policy(k.root)) }},

@@ -123,6 +123,9 @@ func (e *env) secret(a *client.Answer, done string, to secretOutput) error {
 	if to.only {
 		if err = e.Print([]byte(got.Secret), "\n"); err == nil {
 			e.Note("%s %s at position %d", render.Escape(got.Token.ID), done, got.Position)
+			for _, s := range got.Token.Earlier {
+				e.Note("earlier secret: %s", e.earlierSecret(s))
+			}
 		}
 	} else {
 		err = e.Show(a.Body, func() {
@@ -209,9 +212,16 @@ func (e *env) drawToken(t api.Token) {
 	g.Fact("created", created)
 	g.Fact("changed", e.Time(t.ChangedAt))
 	g.Fact("revoked", e.TimePtr(t.RevokedAt))
-	g.Fact("old secret until", e.TimePtr(t.GraceUntil))
+	for _, s := range t.Earlier {
+		g.Fact("earlier secret", e.earlierSecret(s))
+	}
 	g.Fact("version", strconv.FormatUint(t.Version, 10))
 	g.End()
+}
+
+// earlierSecret says until when a secret works that a rotation has replaced.
+func (e *env) earlierSecret(s api.EarlierSecret) string {
+	return "that of " + e.Time(s.CreatedAt) + " works until " + e.Time(s.ValidUntil)
 }
 
 // expiry formats when a token expires, empty if it never does.

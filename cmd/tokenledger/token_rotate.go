@@ -12,9 +12,19 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
+const rotateLong = `Gives a token a new secret, printed now and never again, or written to the new
+file of --secret-file. The old secret works for the time of --grace, but never
+longer than the token. With --grace 0s the command then waits until no node
+accepts the old secret any more.
+
+A token has two secrets at most. If the one from before the last rotation still
+works, as 'token show' says, another rotation would end it before its time: the
+command refuses that, unless you add --end-earlier.`
+
 func newTokenRotateCmd(e *env) *cobra.Command {
 	var (
 		grace     string
+		earlier   bool
 		ifVersion uint64
 		out       secretOutput
 		wait      waitFlags
@@ -22,31 +32,28 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use: "rotate ID", Short: "Give a token a new secret and show it once",
-		Long: `Gives a token a new secret, printed now and never again, or written to the new
-file of --secret-file. The old secret works for
-the time of --grace, but never longer than the token. With --grace 0s the command
-then waits until no node accepts the old secret any more.`,
+		Long: rotateLong,
 		Example: `  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 24h
   # The secret leaked:
   tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s \
-    --secret-file new.secret`,
+    --end-earlier --secret-file new.secret`,
 		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
 			id, err := tokenID(args[0])
 			if err != nil {
 				return err
 			}
-			r := client.Request{
-				Method: http.MethodPost,
-				Path:   []string{"v1", "tokens", id, "rotate"},
-				Body:   map[string]any{},
+			body := map[string]any{}
+			r := client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "rotate"}, Body: body}
+			if earlier {
+				body["end_earlier"] = true
 			}
 			if c.Flags().Changed("grace") {
 				d, err := api.ParseDuration(grace)
 				if err != nil || d < 0 {
 					return exit.Inputf(`--grace: must be a duration such as "0s", "1h" or "7d"`)
 				}
-				r.Body = map[string]any{"grace": d.String()}
+				body["grace"] = d.String()
 				wait.on = d == 0 // a grace is longer than the longest wait
 			}
 			if err := wait.check(c.Flags()); err != nil {
@@ -82,7 +89,9 @@ then waits until no node accepts the old secret any more.`,
 	}
 	flags := c.Flags()
 	flags.StringVar(&grace, "grace", "", "how long the old secret still works, as in 24h (default 1h)")
-	group(flags, groupSecret, "grace")
+	flags.BoolVar(&earlier, "end-earlier", false,
+		"also end the secret from before the last rotation, if it still works")
+	group(flags, groupSecret, "grace", "end-earlier")
 	out.declare(flags)
 	flags.Uint64Var(&ifVersion, "if-version", 0, "rotate it only if this is its version")
 	group(flags, groupSafety, "if-version")

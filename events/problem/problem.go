@@ -35,6 +35,7 @@ var (
 	NotAcceptable        = Type{"not_acceptable", http.StatusNotAcceptable, "Not acceptable"}
 	Exists               = Type{"exists", http.StatusConflict, "Already exists"}
 	Ended                = Type{"ended", http.StatusConflict, "Ended or suspended"}
+	SecretInGrace        = Type{"secret_in_grace", http.StatusConflict, "An earlier secret is still valid"}
 	Conflict             = Type{"conflict", http.StatusConflict, "Concurrent change"}
 	Stale                = Type{"stale", http.StatusPreconditionFailed, "Version does not match"}
 	BodyTooLarge         = Type{"body_too_large", http.StatusRequestEntityTooLarge, "Request body too large"}
@@ -53,9 +54,10 @@ var (
 // All lists every type.
 func All() []Type {
 	return []Type{
-		InvalidRequest, MalformedRequest, Unauthenticated, Forbidden, NotFound, Method, NotAcceptable, Exists, Ended,
-		Conflict, Stale, BodyTooLarge, UnsupportedMedia, KeyReused, SignInFailed, SecondFactorRequired, ReauthRequired,
-		TooManyAttempts, RateLimited, Busy, Internal, Unavailable,
+		InvalidRequest, MalformedRequest, Unauthenticated, Forbidden, NotFound, Method, NotAcceptable,
+		Exists, Ended, SecretInGrace, Conflict, Stale, BodyTooLarge, UnsupportedMedia, KeyReused,
+		SignInFailed, SecondFactorRequired, ReauthRequired, TooManyAttempts, RateLimited, Busy,
+		Internal, Unavailable,
 	}
 }
 

@@ -184,7 +184,7 @@ func (o *operations) token(a answer, want api.Token) tokenAnswer {
 	o.t.Helper()
 	var got tokenAnswer
 	a.into(o.t, &got)
-	varying := cmpopts.IgnoreFields(api.Token{}, "CreatedAt", "CreatedBy", "ChangedAt", "ExpiresAt", "GraceUntil", "RevokedAt", "StoppedBy", "Version")
+	varying := cmpopts.IgnoreFields(api.Token{}, "CreatedAt", "CreatedBy", "ChangedAt", "ExpiresAt", "GraceUntil", "Earlier", "RevokedAt", "StoppedBy", "Version")
 	if diff := cmp.Diff(want, got.Token, varying); diff != "" {
 		o.t.Errorf("the token differs (-want +got):\n%s", diff)
 	}
@@ -414,7 +414,13 @@ func (o *operations) testRotateToken(made, edited tokenAnswer) {
 	if again.text("secret") != rotated.Secret || again.header.Get("Idempotency-Replayed") != "true" {
 		t.Errorf("rotated again: %v", again.header)
 	}
-	o.ask(line, nil, 200, true)
+	if e := rotated.Token.Earlier; len(e) != 1 || !e[0].ValidUntil.Equal(*rotated.Token.GraceUntil) {
+		t.Errorf("earlier secrets: %+v", e)
+	}
+	if refused := o.do(line, nil); refused.status != 409 || refused.code() != "secret_in_grace" {
+		t.Errorf("while the first secret is valid: %d %s", refused.status, refused.raw)
+	}
+	o.ask(line, m{"end_earlier": true}, 200, true)
 }
 
 func (o *operations) testSuspendToken(tok api.Token) {

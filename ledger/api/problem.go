@@ -109,6 +109,8 @@ func problemFor(err error) *Problem {
 		return problem("exists", err.Error())
 	case errors.Is(err, ledger.ErrEnded):
 		return problem("ended", err.Error())
+	case errors.Is(err, ledger.ErrInGrace):
+		return problem("secret_in_grace", err.Error())
 	case errors.Is(err, ledger.ErrKeyReused):
 		return problem("key_reused", err.Error())
 	case errors.Is(err, ledger.ErrUnavailable):

@@ -33,7 +33,15 @@ type Token struct {
 	ChangedAt   time.Time    `json:"changed_at"`
 	RevokedAt   *time.Time   `json:"revoked_at,omitempty"`
 	GraceUntil  *time.Time   `json:"grace_until,omitempty" doc:"when the secret from before the last rotation expires"`
-	Version     uint64       `json:"version" doc:"position of the last event about the token; also its ETag"`
+	// Earlier lists what GraceUntil is about.
+	Earlier []EarlierSecret `json:"earlier_secrets,omitempty" doc:"secrets from before the last rotation that are still valid"`
+	Version uint64          `json:"version" doc:"position of the last event about the token; also its ETag"`
+}
+
+// EarlierSecret is a secret that a rotation has replaced and that is still valid.
+type EarlierSecret struct {
+	CreatedAt  time.Time `json:"created_at"`
+	ValidUntil time.Time `json:"valid_until"`
 }
 
 // Actor identifies who did something.
@@ -137,7 +145,8 @@ type rotateTokenInput struct {
 	Conditional
 	Waiting
 	Body *struct {
-		Grace *Duration `json:"grace,omitempty" doc:"how long the old secret stays valid; default: one hour, or the policy's max_grace if that is less"`
+		Grace      *Duration `json:"grace,omitempty" doc:"how long the old secret stays valid; default: one hour, or the policy's max_grace if that is less"`
+		EndEarlier bool      `json:"end_earlier,omitempty" doc:"also end the secret from before the last rotation, if it is still valid; otherwise 409 secret_in_grace"`
 	}
 }
 
@@ -254,11 +263,11 @@ func (a *api) rotateToken(ctx context.Context, in *rotateTokenInput) (*tokenOutp
 	if err != nil {
 		return nil, err
 	}
-	var grace *time.Duration
+	var asked ledger.RotateToken
 	if in.Body != nil {
-		grace = in.Body.Grace.std()
+		asked = ledger.RotateToken{Grace: in.Body.Grace.std(), EndEarlier: in.Body.EndEarlier}
 	}
-	r, err := a.ledger.Rotate(ctx, callerFrom(ctx), in.Key, id, seen, grace)
+	r, err := a.ledger.Rotate(ctx, callerFrom(ctx), in.Key, id, seen, asked)
 	if err != nil {
 		return nil, withIfMatch(err, seen)
 	}
@@ -440,6 +449,9 @@ func showToken(t ledger.Token) Token {
 		if !s.Until.IsZero() {
 			out.GraceUntil = timeOrNil(s.Until)
 		}
+	}
+	for _, s := range t.InGrace {
+		out.Earlier = append(out.Earlier, EarlierSecret{CreatedAt: s.Since, ValidUntil: s.Until})
 	}
 	return out
 }

@@ -134,7 +134,7 @@ func mayChange(err error, seen *recorder) bool {
 	}
 	for _, refusal := range []error{
 		errdefs.ErrNotFound, errdefs.ErrForbidden, errdefs.ErrEnded, errdefs.ErrExists, errdefs.ErrConflict,
-		errdefs.ErrKeyReused, errdefs.ErrReauthRequired, errdefs.ErrCallerEnded,
+		errdefs.ErrKeyReused, errdefs.ErrInGrace, errdefs.ErrReauthRequired, errdefs.ErrCallerEnded,
 	} {
 		if errors.Is(err, refusal) {
 			return true

@@ -28,6 +28,9 @@ var (
 	ErrEnded = errors.New("ended")
 	// ErrExists reports a login or a secret that is taken.
 	ErrExists = errors.New("already exists")
+	// ErrInGrace reports a rotation that would end an earlier secret before the time
+	// that was promised for it.
+	ErrInGrace = errors.New("an earlier secret is still valid")
 	// ErrConflict reports that the record changed after the caller read it.
 	ErrConflict = errors.New("changed since it was read")
 	// ErrKeyReused reports an idempotency key that was used for another request.

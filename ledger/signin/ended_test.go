@@ -336,7 +336,7 @@ func TestTokenSessions(t *testing.T) {
 		t.Errorf("the caller is %+v", c)
 	}
 	none := time.Duration(0)
-	if _, err := n.ledger.Rotate(ctx, k.root, "", made.Token.ID, 0, &none); err != nil {
+	if _, err := n.ledger.Rotate(ctx, k.root, "", made.Token.ID, 0, ledger.RotateToken{Grace: &none}); err != nil {
 		t.Fatal(err)
 	}
 	k.refused(opened[10])

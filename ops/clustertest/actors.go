@@ -57,7 +57,7 @@ var waysToEnd = []wayToEnd{
 	{"revoked", func(t *Token) task { return onToken(t, events.KindTokenRevoked, "revoke") }},
 	{"rotated without grace", func(t *Token) task {
 		k := onToken(t, events.KindTokenRotated, "rotate")
-		k.body = map[string]any{"grace": "0s"}
+		k.body = map[string]any{"grace": "0s", "end_earlier": true}
 		return k
 	}},
 	{"suspended", func(t *Token) task { return onToken(t, events.KindTokenSuspended, "suspend") }},

@@ -87,7 +87,7 @@ func (c *client) wander(ctx context.Context) {
 		// After two concurrent rotations it is unknown which secret is the
 		// last. So the new secrets are not checked.
 		k := onToken(token, events.KindTokenRotated, "rotate")
-		k.body = map[string]any{"grace": "0s"}
+		k.body = map[string]any{"grace": "0s", "end_earlier": true}
 		c.onShared(ctx, token, k)
 	case roll < 69:
 		m.drop(token)

@@ -521,7 +521,7 @@ func (c *client) edit(t *token) {
 // rotate rotates the secret of a token. The old one has a grace period of an
 // hour, longer than any test, or none.
 func (c *client) rotate(t *token, grace bool) {
-	body := map[string]any{"grace": 0}
+	body := map[string]any{"grace": 0, "end_earlier": true}
 	if grace {
 		body["grace"] = "1h"
 	}

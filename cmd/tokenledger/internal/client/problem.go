@@ -114,6 +114,8 @@ func (c *Client) failure(status int, p *api.Problem, raw []byte) *exit.Failure {
 		}
 	case p.Code == "unauthenticated" && c.owner != "":
 		f.Text += ". The token is from " + c.owner
+	case p.Code == "secret_in_grace":
+		f.Text += ". To end it now, add --end-earlier"
 	case p.Code == "stale":
 		f.Text += ". Read it again and retry, or change it at any version with --force"
 	}
