@@ -18,7 +18,7 @@ func FuzzFastDecode(f *testing.F) {
 		}
 		want, err := decodeAny(b)
 		if err != nil {
-			t.Fatalf("it reads what is no event: %v\n%s", err, b)
+			t.Fatalf("the fast reader accepts an invalid event: %v\n%s", err, b)
 		}
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("it reads\n%+v %+v, and that is\n%+v %+v:\n%s", got, got.Change, want, want.Change, b)

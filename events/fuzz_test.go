@@ -49,11 +49,11 @@ func FuzzDecode(f *testing.F) {
 		}
 		once, err := events.Encode(e)
 		if err != nil {
-			t.Fatalf("Encode of what was decoded: %v", err)
+			t.Fatalf("Encode of a decoded event: %v", err)
 		}
 		again, err := events.Decode(once)
 		if err != nil {
-			t.Fatalf("Decode of what was encoded: %v\n%s", err, once)
+			t.Fatalf("Decode of an encoded event: %v\n%s", err, once)
 		}
 		twice, err := events.Encode(again)
 		if err != nil || !bytes.Equal(once, twice) {

@@ -18,7 +18,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-var update = flag.Bool("update", false, "write testdata/golden anew")
+var update = flag.Bool("update", false, "write testdata/golden")
 
 const (
 	goldenEvent   = "evt_01k5y8z3v0c6q2h4m7n9p1r3t5"

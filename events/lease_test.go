@@ -76,11 +76,11 @@ func TestBadLeaseMessages(t *testing.T) {
 		{"a lease past a day", node, strings.Replace(storedRenewal, `"lease_ms":30000`, `"lease_ms":86400001`, 1), events.ErrMalformed},
 		{"a lease below nothing", node, strings.Replace(storedRenewal, `"lease_ms":30000`, `"lease_ms":-1`, 1), events.ErrMalformed},
 		{"a digest cut short", node, strings.Replace(storedRenewal, `00000000feedface`, `feedface`, 1), events.ErrMalformed},
-		{"stale for ever", node, strings.Replace(storedRenewal, `"track":300000`, `"track":999999999999`, 1), events.ErrMalformed},
+		{"stale for too long", node, strings.Replace(storedRenewal, `"track":300000`, `"track":999999999999`, 1), events.ErrMalformed},
 		{"stale, not a permission", node, strings.Replace(storedRenewal, `"track":300000`, `"a b":1`, 1), events.ErrMalformed},
 		{"no epoch", fence, strings.Replace(storedBarrier, goldenEpoch, ``, 1), events.ErrMalformed},
 		{"no lease", fence, strings.Replace(storedBarrier, `"lease_ms":30000`, `"lease_ms":0`, 1), events.ErrMalformed},
-		{"nobody's", fence, strings.Replace(storedBarrier, `"ledger-1"`, `""`, 1), events.ErrMalformed},
+		{"no ledger", fence, strings.Replace(storedBarrier, `"ledger-1"`, `""`, 1), events.ErrMalformed},
 	} {
 		r, b, err := events.DecodeLease(events.LeaseMessage{Seq: 9, Subject: c.subject, Data: []byte(c.data)})
 		if r != nil || b != nil || !errors.Is(err, c.want) || err != nil && !strings.Contains(err.Error(), "lease message 9") {

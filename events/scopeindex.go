@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// indexFrom is the length of a list from which a [ScopeSet] has an index. Below
-// it, comparing one scope after the other is quicker.
+// indexFrom is the minimum length of a list for which a [ScopeSet] has an index.
+// For shorter lists, comparing the scopes one by one is faster.
 const indexFrom = 17
 
 // scopeIndex finds the scopes of a long list by their resource.
@@ -17,15 +17,15 @@ type scopeIndex struct {
 	next    []int32 // number of a scope -> the next one on the same resource, -1 for none
 }
 
-// resourceEntry is one resource with what the scopes on it cover together.
+// resourceEntry is a resource with the union of the permissions of its scopes.
 type resourceEntry struct {
 	covers  uint64
 	typ, id name
 	first   int32 // the first scope on it
 }
 
-// Seeds of the hash. Clients choose resource ids, and must not be able to choose
-// many that share a slot.
+// The seeds of the hash are random, because clients choose resource ids: they must
+// not be able to choose many for the same slot.
 var (
 	hashSeed         = maphash.MakeSeed()
 	typeSeed, idSeed = maphash.String(hashSeed, "type"), maphash.String(hashSeed, "id")
@@ -64,7 +64,7 @@ func (m *Model) newScopeIndex(list []Scope) *scopeIndex {
 	return x
 }
 
-// find returns the entry of a resource, or nil and the slot where it belongs.
+// find returns the entry of a resource, or nil and the slot for it.
 func (x *scopeIndex) find(list []Scope, typ string, typName name, id string, idName name) (int, *resourceEntry) {
 	mask := uint32(len(x.slots) - 1)
 	at := hashResource(typName.hash(typ), idName.hash(id)) & mask
@@ -78,8 +78,8 @@ func (x *scopeIndex) find(list []Scope, typ string, typName name, id string, idN
 	return int(at), nil
 }
 
-// covers reports whether a scope of the list covers what is asked for, which the
-// model gives a bit.
+// covers reports whether a scope of the list covers the needed scope. The model has
+// a bit for its permission.
 func (x *scopeIndex) covers(list []Scope, need *Asked) bool {
 	if _, e := x.find(list, need.scope.Type, need.typ, need.scope.ID, need.id); e != nil && e.covers&need.bit != 0 {
 		return true
@@ -88,8 +88,7 @@ func (x *scopeIndex) covers(list []Scope, need *Asked) bool {
 	return e != nil && e.covers&need.bit != 0
 }
 
-// on calls f for each scope of the set on exactly this resource, until f returns
-// false.
+// on calls f for each scope on exactly this resource, until f returns false.
 func (s *ScopeSet) on(r *readyScopes, typ, id string, f func(*Scope) bool) bool {
 	if r.index == nil {
 		for i := range s.list {
@@ -109,13 +108,13 @@ func (s *ScopeSet) on(r *readyScopes, typ, id string, f func(*Scope) bool) bool 
 	return true
 }
 
-// around calls f for each scope of the set on this resource or on all of its
-// type, until f returns false.
+// around calls f for each scope on this resource or on all resources of its type,
+// until f returns false.
 func (s *ScopeSet) around(r *readyScopes, typ, id string, f func(*Scope) bool) bool {
 	return s.on(r, typ, id, f) && (id == "*" || s.on(r, typ, "*", f))
 }
 
-// coversByName is Covers for a permission that the model gives no bit.
+// coversByName is covers for a permission without a bit.
 func (s *ScopeSet) coversByName(need *Asked) bool {
 	if len(s.list) < indexFrom {
 		return need.model.AnyCovers(s.list, *need.scope)
@@ -126,8 +125,8 @@ func (s *ScopeSet) coversByName(need *Asked) bool {
 	})
 }
 
-// highest returns the scopes that no other one covers, in order: the list itself
-// if that is the case for all of them, as for nearly all that are stored.
+// highest returns the scopes that no other scope covers, sorted. It returns the
+// list itself if that has all of them, as nearly all stored lists do.
 func (s *ScopeSet) highest(m *Model, r *readyScopes) []Scope {
 	covered := func(i int) bool {
 		x := s.list[i]
@@ -152,12 +151,12 @@ func (s *ScopeSet) highest(m *Model, r *readyScopes) []Scope {
 	return slices.Compact(out)
 }
 
-// intersect is [Model.Intersect] for long lists: it compares scopes on the same
-// resource only.
+// intersect is [Model.Intersect] for long lists. It compares only scopes on the same
+// resource.
 func (m *Model) intersect(a, b *ScopeSet) []Scope {
 	ra, rb := a.readyFor(m), b.readyFor(m)
 	var out []Scope
-	met := map[[2]string][]string{} // two permissions -> those that both include
+	met := map[[2]string][]string{} // two permissions -> the permissions that both include
 	add := func(x, y *Scope) bool {
 		switch {
 		case m.Covers(*x, *y):
@@ -198,8 +197,8 @@ func (m *Model) intersect(a, b *ScopeSet) []Scope {
 	return NewScopeSet(out).readyFor(m).highest
 }
 
-// both returns the permissions on a resource that two others include, without
-// those that another of them includes.
+// both returns the permissions that two permissions include. It omits permissions
+// that another in the result includes.
 func (m *Model) both(a, b string) []string {
 	var out []string
 	in := func(p, of string) bool { return p == of || slices.Contains(m.onResource[of], p) }

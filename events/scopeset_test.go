@@ -140,6 +140,6 @@ func TestScopeSetMeet(t *testing.T) {
 	own := events.NewScopeSet([]events.Scope{events.MustScope("view:site/1"), events.MustScope("track:site/4")})
 	granted := events.NewScopeSet([]events.Scope{events.MustScope("write:site/*")})
 	if n := testing.AllocsPerRun(100, func() { own.Meet(events.Matomo, granted) }); n != 0 {
-		t.Errorf("%v allocations where one covers the other", n)
+		t.Errorf("%v allocations although one covers the other", n)
 	}
 }

@@ -37,7 +37,7 @@ func many(b *testing.B, n int) (*verifier.Verifier, []string) {
 
 // tableIndex is a resident table without a log.
 type tableIndex struct {
-	verifier.Index // what is not asked for
+	verifier.Index // not used
 	table          *resident.Table
 }
 

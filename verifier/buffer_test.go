@@ -35,7 +35,7 @@ func (again) Close() error { return nil }
 // of net/http.
 func TestVerifyAllocates(t *testing.T) {
 	if racing {
-		t.Skip("the race detector has pools forget what they hold")
+		t.Skip("the race detector drops pooled buffers")
 	}
 	l := eventstest.NewLog(1)
 	_, good := l.Token(l.Account("admin:site/*"), "view:site/1", "view:site/2")

@@ -48,7 +48,7 @@ var reasonNames = [reasons]string{
 // String returns the reason's name, for logs and metrics.
 func (r Reason) String() string { return reasonNames[r] }
 
-// Public returns what a client may know. It does not reveal whether a token exists
+// Public returns the reason that a client may see. It does not reveal whether a token exists
 // or has existed.
 func (r Reason) Public() string {
 	switch r {
@@ -58,7 +58,7 @@ func (r Reason) Public() string {
 	return "invalid_token"
 }
 
-// Request is what a check is about. An empty field is unknown; a constraint on it
+// Request describes the request to check. An empty field is unknown; a constraint on it
 // then denies the check.
 type Request struct {
 	Need     []events.Scope // all are needed; none asks only for a valid token
@@ -258,7 +258,7 @@ func (v *Verifier) Still(secret string, r Request) Reason {
 // that needs more tries cannot answer in time.
 const MaxRechecks = 64
 
-// decide looks a digest up and evaluates what it finds, under a valid lease.
+// decide looks up a digest and evaluates the record, under a valid lease.
 func (v *Verifier) decide(digest events.Digest, legacy bool, r *Request, d *Decision) {
 	const maxTries = 16
 	for try := 1; ; try++ {

@@ -54,7 +54,7 @@ func TestLease(t *testing.T) {
 	n.Lease.Renew(sent, l.End())
 	check("in the last nanosecond after a late answer", verifier.Allowed)
 	n.Clock.Pass(1)
-	check("at the end of what was sent", verifier.Unavailable)
+	check("at the end of the lease", verifier.Unavailable)
 
 	// A lease needs a position of the index.
 	l.Account()

@@ -75,7 +75,7 @@ func TestAnswerAfterPause(t *testing.T) {
 			w.Log.Account("superuser")
 			w.Apply(w.Log.Messages[w.Index.Position():])
 		}, allowed},
-		{"the lease ends, where that is no matter for a while", "track:site/3", func(w *pauseFixture) { w.Clock.Pass(verifier.DefaultLease) }, allowed + " stale"},
+		{"the lease ends, and the permission may be stale", "track:site/3", func(w *pauseFixture) { w.Clock.Pass(verifier.DefaultLease) }, allowed + " stale"},
 		{"the lease ends, and that while too", "track:site/3", func(w *pauseFixture) { w.Clock.Pass(verifier.DefaultLease + time.Minute) }, unavailable},
 	} {
 		for way, ask := range map[string]func(v *verifier.Verifier, check string) *httptest.ResponseRecorder{

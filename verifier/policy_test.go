@@ -59,7 +59,7 @@ func TestPlainSecretOfAClient(t *testing.T) {
 }
 
 // TestPlainSecrets are refused from the event or from the instant on that the
-// policy names, and taken again where that is taken back. Others are not
+// policy names, and accepted again after that is undone. Others are not
 // touched.
 func TestPlainSecrets(t *testing.T) {
 	d := newHTTPFixture(t)

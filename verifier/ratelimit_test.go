@@ -338,11 +338,11 @@ func TestRateForgets(t *testing.T) {
 		s.busy[numbered(n)] = soon
 	}
 	if _, kept := s.busy[over]; !kept || len(s.busy) != 2000 {
-		t.Errorf("%d entries, and what is over among them: %t; want 2000, and no second sweep yet", len(s.busy), kept)
+		t.Errorf("%d entries, expired ones among them: %t; want 2000, and no second sweep yet", len(s.busy), kept)
 	}
 	s.sweep(clock.now())
 	if _, kept := s.busy[over]; kept || len(s.busy) != 1999 {
-		t.Errorf("%d entries, and what is over among them: %t; want 1999 after a second sweep", len(s.busy), kept)
+		t.Errorf("%d entries, expired ones among them: %t; want 1999 after a second sweep", len(s.busy), kept)
 	}
 }
 

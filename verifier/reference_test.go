@@ -186,7 +186,7 @@ func TestEveryEndIsExact(t *testing.T) {
 				for _, beside := range []time.Duration{-1, 0, 1} {
 					now := end.Add(beside)
 					if end.IsZero() || now.Before(time.Unix(0, 2)) || now.Year() > 2261 {
-						continue // a record cannot hold it, and nobody's clock shows it
+						continue // outside the range of a record and of every clock
 					}
 					n.Clock.Set(now)
 					d := n.Verifier.Check(secret.Reveal(), verifier.Request{})

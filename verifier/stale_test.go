@@ -58,7 +58,7 @@ func TestStale(t *testing.T) {
 		check("a second later", need, verifier.Unavailable, false, 0)
 	}
 	if d := n.Verifier.Check(goneSecret.Reveal(), verifier.Request{Need: eventstest.Scopes("track:site/3")}); d.Reason != verifier.Revoked {
-		t.Errorf("what is known to be revoked: %s", d.Reason)
+		t.Errorf("a token that is known to be revoked: %s", d.Reason)
 	}
 	count++
 	if n.Verifier.Lease() != 0 {

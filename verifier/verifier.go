@@ -16,7 +16,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/lease"
 )
 
-// Index is where a check looks secrets up.
+// Index looks up the secrets of checks.
 type Index interface {
 	// Find returns the record of a secret, all of it as of one position. If there
 	// is none, the error is [events.ErrNotFound] and the position is set. Any

@@ -40,7 +40,7 @@ func TestFoldReportsWhatItCannotRead(t *testing.T) {
 	}
 	log.Messages[0].Data = []byte("{")
 	if err := eventstest.Fold(log.Messages).Err(); err == nil {
-		t.Error("Err() = nil, want what is wrong with the message")
+		t.Error("Err() = nil, want an error about the message")
 	}
 }
 

@@ -463,7 +463,7 @@ func (s State) Secret(d events.Digest) (Secret, bool) {
 	return Secret{}, false
 }
 
-// Use is what a secret allows.
+// Use is the access that a secret gives.
 type Use struct {
 	Token       events.Token
 	Account     events.Account
@@ -471,7 +471,7 @@ type Use struct {
 	URLRefused  bool // by the policy
 }
 
-// Use returns what a secret allows at a time, or false if the secret is not
+// Use returns the access of a secret at a time, or false if the secret is not
 // accepted.
 func (s State) Use(d events.Digest, now time.Time) (Use, bool) {
 	secret, ok := s.Secret(d)

@@ -130,7 +130,7 @@ var breakages = []breakage{
 		roamScene,
 	},
 	{
-		"nobody looks at the actor again",
+		"the actor is not checked again",
 		[]Edit{
 			{
 				"ledger/commit/writer.go", "	by, err := r.w.authz.Reading(seen).Current(r.c.By)\n",
@@ -176,7 +176,7 @@ func TestBroken(t *testing.T) {
 				}
 			}
 			if len(b.want) == 0 && len(found) > 0 {
-				t.Errorf("%d violations where nothing is broken", len(found))
+				t.Errorf("%d violations although nothing is broken", len(found))
 			}
 		})
 	}

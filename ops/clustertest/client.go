@@ -75,7 +75,7 @@ func (r *Receipt) How(node string) (ways []string) {
 	return ways
 }
 
-// About returns the id of what a command changed.
+// About returns the id of the record that a command changed.
 func (a Answer) About() string {
 	var account struct {
 		ID string `json:"id"`

@@ -298,7 +298,7 @@ func (c *Cluster) report(t testing.TB) {
 	}
 	if t.Failed() {
 		t.Logf(
-			"the last %d lines of what the nodes wrote (all of it: go test -artifacts, journal.log):\n%s",
+			"the last %d lines of the nodes' output (all: go test -artifacts, journal.log):\n%s",
 			most,
 			c.Journal.tail(most),
 		)

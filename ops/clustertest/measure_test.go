@@ -112,7 +112,7 @@ func (d *fixture) applied(at events.Position) {
 	}
 }
 
-// seen is what a node answered about a secret, in checks without a pause. Times
+// seen has the answers of a node about a secret, in checks without a pause. Times
 // are relative to the acknowledgement of its end.
 type seen struct {
 	node    string
@@ -193,7 +193,7 @@ func TestMeasure(t *testing.T) {
 		{"acknowledged to refused", revokeToRefusal},
 		{"asked to receipt", revokeToReceipt},
 		{"200 at once", revokeAtOnce},
-		{"what was made is found", findCreated},
+		{"new accounts are found", findCreated},
 		{"the last token", revokeLast},
 		{"an account of many tokens", suspendLarge},
 	} {

@@ -63,7 +63,7 @@ func (r Record) checkOrder(found *violations, j *reference, root events.AccountI
 	}
 }
 
-// order is what the log and the clients' clocks show about the order of
+// order is the evidence of the log and the clients' clocks about the order of
 // commands.
 type order struct {
 	*reference

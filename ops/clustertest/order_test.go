@@ -252,7 +252,7 @@ var refusalCases = []scenarioCase{
 		l.suspend(30, 40)
 		l.answer(events.KindTokenScoped, 50, 60, func(c *Change) { refused(codeConflict)(c); c.Version = before })
 	}, "with conflict"},
-	{"a problem that nobody knows", func(l *scenario) {
+	{"an unknown problem", func(l *scenario) {
 		l.answer(events.KindTokenSuspended, 50, 60, refused("lost"))
 	}, "with lost"},
 }

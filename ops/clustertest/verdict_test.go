@@ -244,7 +244,7 @@ func TestLogViolations(t *testing.T) {
 	check := func(v Verdict, at events.Position) Check {
 		return Check{Node: "v1", Token: token, Need: need, Verdict: v, Position: at}
 	}
-	fresh := func(c *Change) { c.Key = "nobody sent this" }
+	fresh := func(c *Change) { c.Key = "no client sent this" }
 	doubled := slices.Clone(log.Messages)
 	twin := doubled[suspended.Position-1]
 	twin.Position = end + 1

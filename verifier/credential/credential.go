@@ -3,7 +3,7 @@
 //
 // # Refusals
 //
-// Two secrets that differ are none: nobody can say which one the client means.
+// A request with two different secrets has none: it is ambiguous.
 package credential
 
 import (

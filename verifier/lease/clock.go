@@ -14,7 +14,7 @@ import (
 //
 // A barrier carries its ledger's time of day. It was read here after that time, and
 // was sent after the ledger had read this node's renewal. Both moments are known
-// in boot time, which nobody can set. So each barrier bounds the difference between
+// in boot time, which cannot be set. So each barrier bounds the difference between
 // a ledger's time of day and this node's boot time from both sides. A delayed
 // message makes the bounds wider, never wrong.
 type Clock struct {

@@ -286,7 +286,7 @@ func TestKeeperClockLedger(t *testing.T) {
 		defer b.end()
 		b.tell1s(3*time.Second, "node")
 		if err := b.Err(); !errors.Is(err, errCompare) {
-			t.Errorf("a ledger that nobody has told the time: %v, want errCompare", err)
+			t.Errorf("a ledger without the time of others: %v, want errCompare", err)
 		}
 		if err := b.ClockErr(); !errors.Is(err, errCompare) {
 			t.Errorf("ClockErr = %v, want errCompare", err)

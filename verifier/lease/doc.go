@@ -16,7 +16,7 @@
 // barrier is at least that of every barrier before.
 //
 // All times are boot time, which also runs while the machine is suspended and
-// which nobody can set.
+// which cannot be set.
 //
 // [Machine] is that rule and nothing else. [Keeper] drives it. [Clock] compares
 // this machine's time of day with the ledgers'.

@@ -627,7 +627,7 @@ func TestKeeperOtherStream(t *testing.T) {
 			b.sleep(1)
 			b.barrier(5)
 			if s := b.Status(); s.Lost != 1 || s.Renewals < 3 {
-				t.Errorf("wrong by %d: %+v, want the reading to begin anew", wrong, s)
+				t.Errorf("wrong by %d: %+v, want the reading to start again", wrong, s)
 			}
 			b.wantRemaining("with the renewal of before", 25*time.Second)
 			b.sleep(time.Second)

@@ -150,7 +150,7 @@ func TestOtherModel(t *testing.T) {
 		{"need/admin:bucket/a", "/", 403, "insufficient_scope"},
 		{"need/view:site/3", "/", 403, "no_rule"},
 		{"need/read:site/3", "/", 200, ""},
-		{"site", "/site/3/x", 403, "unknown_policy"}, // it asks for view, which nobody has here
+		{"site", "/site/3/x", 403, "unknown_policy"}, // it needs view, which the model lacks
 	} {
 		r := g.ask(tt.policy, secret.Reveal(), header("X-Original-URI", tt.uri))
 		if r.StatusCode != tt.status || r.Header.Get(proxy.HeaderDeny) != tt.deny {
@@ -165,7 +165,7 @@ func TestOtherModel(t *testing.T) {
 		}
 	}
 	if _, err := proxy.New(proxy.Config{Verifier: n.Verifier, Policies: map[string]proxy.Policy{"site": proxy.Builtin["site"]}}); err == nil {
-		t.Error("a policy that asks for what the model does not have: no error")
+		t.Error("a policy with a permission that the model lacks: no error")
 	}
 	own := proxy.Policy{Rules: []proxy.Rule{{Path: "/site/{site}/*", Need: []string{"read:site/{site}"}}}}
 	if _, err := proxy.New(proxy.Config{Verifier: n.Verifier, Policies: map[string]proxy.Policy{"site": own}}); err != nil {

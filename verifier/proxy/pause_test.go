@@ -43,7 +43,7 @@ func TestAnswerAfterPause(t *testing.T) {
 		{"the lease ends", append(need, "site"), func(n *verifiertest.Node, _ events.TokenID) {
 			n.Clock.Pass(verifier.DefaultLease)
 		}, http.StatusServiceUnavailable, "unavailable"},
-		{"the lease ends, where no rule is for the request", []string{"narrow"}, func(n *verifiertest.Node, _ events.TokenID) {
+		{"the lease ends, and no rule matches the request", []string{"narrow"}, func(n *verifiertest.Node, _ events.TokenID) {
 			n.Clock.Pass(verifier.DefaultLease)
 		}, http.StatusServiceUnavailable, "unavailable"},
 		{"the token is revoked, and the lease renewed", need, func(n *verifiertest.Node, id events.TokenID) {

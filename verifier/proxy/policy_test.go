@@ -14,7 +14,7 @@ func TestValidate(t *testing.T) {
 	tests := []struct {
 		name   string
 		policy proxy.Policy
-		want   string // part of the problem; empty where there is none
+		want   string // part of the problem; empty if there is none
 	}{
 		{"a", rules(proxy.Rule{}), ""},
 		{"reporting-api-2", rules(proxy.Rule{Path: "/"}), ""},

@@ -197,7 +197,7 @@ func (v *verdict) setDeny() {
 	}
 }
 
-// ruleDeny returns what is wrong with a request that no rule decides, empty if a
+// ruleDeny returns the reason to deny a request that no rule decides, empty if a
 // rule decides it.
 func (v *verdict) ruleDeny() string {
 	switch {

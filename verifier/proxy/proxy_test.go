@@ -27,7 +27,7 @@ type fixture struct {
 	*verifiertest.Node
 	*proxy.Handler
 	t       testing.TB
-	log     bytes.Buffer // what was logged
+	log     bytes.Buffer // the log
 	account events.AccountID
 }
 
@@ -132,7 +132,7 @@ func TestIdentity(t *testing.T) {
 	}{
 		{"site", "3"},
 		{"need/track:site/4", "4"},
-		{"any", ""}, // X-Original-URI names one, and nobody checked it
+		{"any", ""}, // X-Original-URI has one, which was not checked
 	}
 	for _, tt := range tests {
 		r := g.ask(tt.policy, secret.Reveal())

@@ -11,7 +11,7 @@ import (
 func TestParse(t *testing.T) {
 	tests := []struct {
 		uri  string
-		want []string // segments; nil where the URI is refused
+		want []string // segments; nil if the URI is refused
 	}{
 		{"/", []string{""}},
 		{"/site/3", []string{"site", "3"}},

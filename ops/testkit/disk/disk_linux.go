@@ -27,7 +27,7 @@ type Disk struct {
 }
 
 // New makes an empty disk. If disks cannot be mounted here, it skips the test
-// and says what is not tested.
+// with a message about the missing coverage.
 func New(t testing.TB, size int64, shows string) *Disk {
 	t.Helper()
 	d, err := Try(t, size)
@@ -76,7 +76,7 @@ func (d *Disk) format(size int64) error {
 // Image returns the image file, which changes with each power cut.
 func (d *Disk) Image() string { return d.image }
 
-// Mount returns the folder where a process on the disk sees it.
+// Mount returns the mount point, as the process on the disk sees it.
 func (d *Disk) Mount() string { return d.mount }
 
 // Wrap returns a command that mounts the disk and then runs another command. It

@@ -65,7 +65,7 @@ func TestCopyTree(t *testing.T) {
 // TestCutPower cuts the power of a disk. What was synced before is there
 // afterwards, and what is written later is not, even if it is synced.
 func TestCutPower(t *testing.T) {
-	d := New(t, 16<<20, "that a power cut keeps what was synced, and nothing later")
+	d := New(t, 16<<20, "that a power cut keeps synced data, and nothing later")
 	args := d.Wrap([]string{"sh", "-c", "cd " + d.Mount() + " && echo kept >before && sync && echo done && exec sleep 600"})
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.SysProcAttr = proc.Attributes(true)

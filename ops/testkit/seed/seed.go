@@ -17,7 +17,7 @@ import (
 // Variable is the environment variable that names the seed.
 const Variable = "TOKENLEDGER_TEST_SEED"
 
-// fixed is the seed where nobody names one.
+// fixed is the default seed.
 const fixed = 1
 
 // New returns the seed of the run, and logs how to repeat it.

@@ -1,8 +1,8 @@
-// Package wait is how tests wait for an effect.
+// Package wait waits for the effects that tests assert.
 //
-// A test waits until the effect is there, however long that takes on a machine
-// with other work, and [Limit] bounds only how long a test takes that fails. No
-// test decides by how long something took.
+// A test waits until the effect is there, however slow the machine is. [Limit]
+// only bounds the time of a failing test. No test decides by the time that
+// something took.
 package wait
 
 import (
@@ -10,20 +10,19 @@ import (
 	"time"
 )
 
-// Limit bounds what a test waits for. Nothing is expected to take so long: it
-// is far above what a loaded machine of two cores needs under the race
-// detector.
+// Limit bounds the waits of tests. It is far above the time that a loaded machine
+// with two cores needs under the race detector.
 const Limit = 3 * time.Minute
 
-// Pauses between two looks. The first are short, because most effects are there
-// at once; a long wait must not take the processor from what it waits for.
+// Pauses between two polls. The first are short, because most effects come
+// immediately. Later ones are longer, to leave the processor to others.
 const (
 	minPause = time.Millisecond
 	maxPause = 50 * time.Millisecond
 )
 
-// Until looks again and again until done returns true. After [Limit] it fails
-// the test, and names what did not happen.
+// Until polls until done returns true. After [Limit] it fails the test with a
+// message that names the effect.
 func Until(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	if !For(Limit, done) {
@@ -31,9 +30,8 @@ func Until(t testing.TB, what string, done func() bool) {
 	}
 }
 
-// For looks again and again until done returns true, and returns true; or until
-// the limit has passed, and returns false. It is for callers that have more to
-// say about a failure than [Until] does.
+// For polls until done returns true, and returns true. After limit it returns
+// false. Use it if a failure needs more explanation than [Until] gives.
 func For(limit time.Duration, done func() bool) bool {
 	end := time.Now().Add(limit)
 	for pause := minPause; ; pause = min(pause*5/4+1, maxPause) {
