@@ -111,7 +111,20 @@ type Barrier struct {
 	// ledger had read the stream up to Read. Zero means unknown.
 	Clock Milliseconds `json:"clock_ms,omitempty"`
 	Read  LeaseSeq     `json:"read,omitempty"`
+	// Ended lists leases that have expired. A ledger that starts later learns of them
+	// here, and does not wait for their processes again. At most [MaxEnded].
+	Ended []EndedLease `json:"ended,omitempty"`
 }
+
+// EndedLease says that every lease and every stale permission of a process from its
+// renewals up to a number has expired.
+type EndedLease struct {
+	Holder
+	Number uint64 `json:"number"` // of a renewal
+}
+
+// MaxEnded is the maximum length of the list in a barrier.
+const MaxEnded = 64
 
 // ClockLimit is the maximum difference between a node's clock and the clocks of the
 // ledgers. A node with a larger difference has no lease.
@@ -242,6 +255,15 @@ func (b *Barrier) validate() error {
 	}
 	if b.Lease <= 0 || b.Lease > maxLease {
 		problems = append(problems, errors.New("lease is not between zero and a day"))
+	}
+	if len(b.Ended) > MaxEnded {
+		problems = append(problems, fmt.Errorf("%d ended leases; the maximum is %d", len(b.Ended), MaxEnded))
+	}
+	for _, e := range b.Ended {
+		problems = append(problems, CheckNodeName(e.Node), checkInstance(e.Instance))
+		if e.Number == 0 {
+			problems = append(problems, errors.New("an ended lease has no renewal number"))
+		}
 	}
 	return errors.Join(problems...)
 }

@@ -3,6 +3,7 @@ package events_test
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,7 @@ func FuzzDecodeLease(f *testing.F) {
 				t.Fatal(err)
 			}
 			_, back, err := events.DecodeLease(events.LeaseMessage{Subject: subject, Data: again})
-			if err != nil || *back != *b {
+			if err != nil || !reflect.DeepEqual(back, b) {
 				t.Fatalf("%+v became %+v, %v", b, back, err)
 			}
 		default:

@@ -128,7 +128,7 @@ type receipts struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	mu      sync.Mutex
+	mu       sync.Mutex
 	pending  map[events.Position]*pendingReceipt // guarded by mu; by the position that each covers
 	inflight *receiptEvent                       // guarded by mu; being appended
 	next     *receiptEvent                       // guarded by mu; appended after inflight

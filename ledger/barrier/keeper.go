@@ -94,8 +94,11 @@ type Keeper struct {
 	failed bool                         // guarded by mu; the last barrier could not be written
 	// guarded by mu; when a barrier of this ledger last carried its time of day; 0 for never
 	told time.Duration
-	// guarded by mu; when a node needs the time of day at the latest; 0 if none does
+	// guarded by mu; when the next barrier of this ledger must follow at the latest: a
+	// node needs the time of day, or leases have ended; 0 for no such time
 	asked time.Duration
+	// guarded by mu; when to look for ended leases again
+	nextEnded time.Duration
 }
 
 // Stats counts barriers and waits.
@@ -236,6 +239,7 @@ func (k *Keeper) barrier(ctx context.Context) error {
 	lease := k.m.Lease()
 	read, reading := k.m.UpTo()
 	began := k.cfg.Boottime()
+	ended := k.endedLocked(began)
 	k.mu.Unlock()
 	if !reading {
 		read = 0
@@ -243,6 +247,7 @@ func (k *Keeper) barrier(ctx context.Context) error {
 	at, err := k.cfg.Stream.Publish(ctx, &events.Barrier{
 		Epoch: k.cfg.Epoch, Floor: floor, Lease: events.InMilliseconds(lease), Ledger: k.cfg.Ledger,
 		Clock: events.Milliseconds(max(0, k.cfg.Now().UnixMilli())), Read: read, // the clock is read after m.UpTo
+		Ended: ended,
 	}, after)
 	if err == nil {
 		k.known(at, floor, func() {
@@ -279,6 +284,19 @@ func (k *Keeper) barrier(ctx context.Context) error {
 		return errUnderWay
 	}
 	return err
+}
+
+// endedEvery is the minimum time between two looks for ended leases. Barriers can
+// be frequent, and holders many.
+const endedEvery = time.Second
+
+// endedLocked returns the ended leases for the next barrier.
+func (k *Keeper) endedLocked(now time.Duration) []events.EndedLease {
+	if now < k.nextEnded {
+		return nil
+	}
+	k.nextEnded = now + endedEvery
+	return k.m.Ended(now)
 }
 
 // floor returns the floor of a barrier, 0 for a barrier of another epoch.
@@ -409,7 +427,9 @@ type Known struct {
 	// lease.
 	Until   time.Time
 	Applied events.Position // the highest position that it reported as applied
-	Fenced  bool            // it reported that it has no lease because its clock is wrong
+	// Released says that it released its lease.
+	Released bool
+	Fenced   bool // it reported that it has no lease because its clock is wrong
 }
 
 // Holders lists the processes that may hold a lease, or held one recently, in order
@@ -421,7 +441,10 @@ func (k *Keeper) Holders() []Known {
 	wall := k.wall(now)
 	var list []Known
 	for h, holder := range k.m.Holders(now) {
-		known := Known{Holder: h, Renewed: wall(holder.Renewed), Applied: holder.Applied, Fenced: holder.Fenced}
+		known := Known{
+			Holder: h, Renewed: wall(holder.Renewed), Applied: holder.Applied, Fenced: holder.Fenced,
+			Released: holder.Lease == 0,
+		}
 		if holder.Lease > 0 {
 			known.Until = wall(holder.ends(k.m))
 		}

@@ -395,3 +395,54 @@ func TestStreamMadeAnew(t *testing.T) {
 	k.over(p)
 	k.over(q)
 }
+
+// TestEndedLeases starts a second ledger after the first has waited for the lease of
+// a node that was killed. The second ledger learns from a barrier that the lease has
+// ended, and does not wait for it again.
+func TestEndedLeases(t *testing.T) {
+	k := newKit(t)
+	killed, stale, well := k.log.Node("killed", lease), k.log.Node("stale", lease), k.log.Node("well", lease)
+	stale.Stale = map[string]events.Milliseconds{"track": 3_600_000}
+	for _, n := range []*ledgertest.Node{killed, stale, well} {
+		n.Join(3)
+	}
+	k.knows(3)
+	p := k.Begin(7)
+	k.fenced(p)
+	k.Report(well.Holder, k.log.Epoch, 7)
+	k.pass(lease + barrier.Margin(lease) + time.Millisecond)
+	well.Renew(7)
+	if got := how(k.over(p)); got["killed"] != events.StopExpired {
+		t.Fatalf("killed stopped by %q, want lease_ended", got["killed"])
+	}
+
+	second := start(t, k.log, "ledger-2", &boot{now: 77 * time.Second})
+	second.knows(3)
+	left := func(name string) time.Duration {
+		for _, h := range second.Holders() {
+			if h.Node == name {
+				return time.Until(h.Until)
+			}
+		}
+		return lease
+	}
+	second.until("the end of the lease of killed", func() bool { return left("killed") <= 0 })
+	if left("stale") <= 0 || left("well") <= 0 {
+		t.Errorf("%s left of the lease of stale, %s of well; want more than 0", left("stale"), left("well"))
+	}
+	second.Report(well.Holder, k.log.Epoch, 8)
+	p = second.Begin(8)
+	second.fenced(p)
+	if got := how(second.open(p)); !maps.Equal(got, map[string]events.NodeStop{"stale": "", "well": events.StopApplied}) {
+		t.Errorf("the second ledger waits for %v, want stale only", got)
+	}
+
+	// A renewal after that counts.
+	killed.Renew(7)
+	second.until("the renewal", func() bool { return left("killed") > 0 })
+	later := second.Begin(9)
+	second.fenced(later)
+	if got := how(second.open(later)); got["killed"] != "" || len(got) != 3 {
+		t.Errorf("after a renewal the second ledger waits for %v, want all three", got)
+	}
+}

@@ -51,6 +51,9 @@ type Holder struct {
 	Applied events.Position // the highest position that it reported as applied
 	Fenced  bool            // it asked for no lease because its clock is wrong; for display only
 	Stale   map[string]time.Duration
+	// over is when this ledger read in a barrier that every lease of the holder has
+	// expired; 0 if it read no such thing.
+	over time.Duration
 	// crowd are the processes that this holder stands for, nil if it is one process:
 	// see [Machine.holder]. Their reports do not count. The map is never changed in
 	// place.
@@ -134,6 +137,7 @@ func (m *Machine) Read(at events.LeaseSeq, r *events.Renewal, b *events.Barrier,
 			m.margin = Margin(m.lease)
 		}
 		m.know(at, b.Floor, now)
+		m.ended(b, now)
 	case r != nil:
 		m.renewed(at, r, now)
 	}
@@ -265,6 +269,7 @@ func (m *Machine) renewed(at events.LeaseSeq, r *events.Renewal, now time.Durati
 	} else {
 		h.Number, h.Renewed, h.Lease, h.Fenced = r.Number, now, r.Lease.Duration(), r.Fenced
 	}
+	h.over = 0
 	h.Applied = max(h.Applied, r.Index.Position, m.heard[r.Holder])
 	delete(m.heard, r.Holder)
 	h.Stale = nil
@@ -295,6 +300,38 @@ func (m *Machine) know(at events.LeaseSeq, floor events.Position, now time.Durat
 	if n := len(m.barriers) - maxBarriers; n > 0 {
 		m.barriers = m.barriers[n:]
 	}
+}
+
+// ended records the expired leases that a barrier lists. Only a process that has not
+// renewed since is over: numbers count a process's renewals in any stream. A list
+// by a ledger with a shorter maximum lease proves nothing.
+func (m *Machine) ended(b *events.Barrier, now time.Duration) {
+	if b.Lease.Duration() < m.lease {
+		return
+	}
+	for _, e := range b.Ended {
+		h, known := m.holders[e.Holder]
+		if !known || h.crowd != nil || h.Number > e.Number || h.Lease == 0 || h.over != 0 {
+			continue
+		}
+		h.over, h.Stale = now, nil
+		m.holders[e.Holder] = h
+	}
+}
+
+// Ended returns processes whose leases and stale permissions have all expired and
+// that no barrier has listed yet, for the next barrier. A process that released its
+// lease is not listed, because its last renewal says so.
+func (m *Machine) Ended(now time.Duration) []events.EndedLease {
+	var list []events.EndedLease
+	for key, h := range m.holders {
+		if h.crowd != nil || h.Lease == 0 || h.over != 0 || now <= h.ends(m)+h.longestStale() {
+			continue
+		}
+		list = append(list, events.EndedLease{Holder: key, Number: h.Number})
+	}
+	slices.SortFunc(list, func(a, b events.EndedLease) int { return compare(a.Holder, b.Holder) })
+	return list[:min(len(list), events.MaxEnded)]
 }
 
 // Report records that a process has applied all events up to a position.
@@ -461,6 +498,9 @@ func (m *Machine) knowsHolders(w *Wait, now time.Duration) (bool, time.Duration)
 
 // ends returns when every lease of the holder that was read has ended.
 func (h Holder) ends(m *Machine) time.Duration {
+	if h.over != 0 {
+		return h.over
+	}
 	return h.Renewed + min(h.Lease, m.lease) + m.margin
 }
 
@@ -512,6 +552,16 @@ func (w *Wait) Barrier() events.LeaseSeq { return w.barrier.at }
 // Stops returns, for a complete wait, how each process that could hold a lease
 // stopped.
 func (w *Wait) Stops() map[events.Holder]Stop { return w.stops }
+
+// expired reports whether the lease of a process was waited for.
+func (w *Wait) expired() bool {
+	for _, s := range w.stops {
+		if s.How == events.StopExpired {
+			return true
+		}
+	}
+	return false
+}
 
 // Lease returns the maximum lease of a node.
 func (m *Machine) Lease() time.Duration { return m.lease }

@@ -118,6 +118,10 @@ func (k *Keeper) completeWaitsLocked(now time.Duration) {
 	if len(over) == 0 {
 		return
 	}
+	if slices.ContainsFunc(over, func(p *Pending) bool { return p.w.expired() }) {
+		// The next barrier says so soon, for ledgers that start later.
+		k.asked, k.nextEnded = now, 0
+	}
 	widest := slices.MaxFunc(over, func(a, b *Pending) int { return int(a.w.Covers) - int(b.w.Covers) })
 	k.endWaitLocked(widest, widest, now, true) // before others point to it
 	for _, p := range over {

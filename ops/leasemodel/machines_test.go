@@ -43,6 +43,7 @@ type act struct {
 	who, number int8
 	joining     bool
 	now         int8
+	ended       [instances]int8 // of a barrier
 }
 
 type verb int8
@@ -177,6 +178,11 @@ func (s *stepper) tellLedger(to *base, a act) *base {
 		switch a.verb {
 		case lBarrier:
 			b = &events.Barrier{Floor: events.Position(a.b), Lease: events.InMilliseconds(leaseFor)}
+			for i, number := range a.ended {
+				if number > 0 {
+					b.Ended = append(b.Ended, events.EndedLease{Holder: holder(int8(i)), Number: uint64(number)})
+				}
+			}
 		case lRenewal, lGivenUp:
 			r = &events.Renewal{Holder: holder(a.who), Number: uint64(a.number), Joining: a.joining, Index: events.Statement{Position: events.Position(a.b)}}
 			if a.verb == lRenewal {

@@ -75,6 +75,12 @@ var worlds = []struct {
 		false,
 	},
 	{
+		"a ledger that restarts after leases have ended",
+		limits{Horizon: 5, Renewals: 1, Barriers: 2, LedgerRestarts: 1},
+		limits{Horizon: 6, Renewals: 1, Barriers: 2, LedgerRestarts: 1},
+		false,
+	},
+	{
 		"an index that is rebuilt",
 		limits{Horizon: 5, Renewals: 1, Barriers: 1, Rebuilds: 1},
 		limits{Horizon: 5, Renewals: 2, Barriers: 1, Rebuilds: 1},
@@ -147,6 +153,8 @@ func TestBrokenRulesAreCaught(t *testing.T) {
 		{"a ledger that starts assumes that it knows all holders", limits{Horizon: 5, Renewals: 1, Barriers: 1, LedgerRestarts: 1}, forgetHolders},
 		{"a ledger waits without the margin, and a clock is slow", limits{Horizon: 5, Renewals: 1, Barriers: 1, Slow: 1}, noMargin},
 		{"a ledger ignores processes that it does not distinguish", limits{Horizon: 4, Renewals: 1, Barriers: 2, Restarts: 1, Told: 1}, leaveOut},
+		{"a barrier lists leases as ended without the margin", limits{Horizon: 6, Renewals: 1, Barriers: 2, Slow: 1, LedgerRestarts: 1}, endedEarly},
+		{"a listed lease ends later renewals, too", limits{Horizon: 5, Renewals: 1, Barriers: 2, LedgerRestarts: 1}, endedAll},
 		{"a ledger does not read up to its barrier", limits{Horizon: 4, Renewals: 1, Barriers: 2, Cold: true}, readNotUpTo},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -70,6 +70,8 @@ const (
 	noMargin           // a ledger waits for a lease without the margin
 	leaveOut           // a ledger ignores processes that it does not distinguish
 	readNotUpTo        // a ledger does not read the stream up to its barrier
+	endedEarly         // a barrier lists leases as ended without the margin
+	endedAll           // a ledger takes a listed lease for the end of later renewals, too
 )
 
 // kind is the kind of a message in the stream of leases.
@@ -89,6 +91,9 @@ type message struct {
 	joining bool
 	at      int8 // position: applied, or floor
 	after   int8 // a barrier's condition
+	// ended maps an instance to the number of the renewal up to which its leases have
+	// ended, as a barrier says; 0 for none.
+	ended [instances]int8
 }
 
 // answer is the acknowledgement or refusal of a message.
@@ -454,6 +459,11 @@ func compare(a, b message) int {
 			return int(d)
 		}
 	}
+	for i := range a.ended {
+		if d := a.ended[i] - b.ended[i]; d != 0 {
+			return int(d)
+		}
+	}
 	return 0
 }
 
@@ -648,7 +658,7 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 		to.read++
 		m := w.leases.a[to.read-1]
 		if m.kind == barrierEntry {
-			to.m = s.tellLedger(to.m, act{verb: lBarrier, a: to.read, b: m.at, now: w.now})
+			to.m = s.tellLedger(to.m, act{verb: lBarrier, a: to.read, b: m.at, now: w.now, ended: m.ended})
 			return true
 		}
 		at := act{verb: lRenewal, a: to.read, b: m.at, who: m.who, number: m.number, joining: m.joining, now: w.now}
@@ -687,7 +697,18 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 		to.busy = true
 		to.ask++
 		floor, after := to.m.m.Next()
-		w.air.add(message{kind: barrierEntry, who: int8(i), number: to.ask, at: int8(floor), after: int8(after)}, true)
+		m := message{kind: barrierEntry, who: int8(i), number: to.ask, at: int8(floor), after: int8(after)}
+		now := w.time()
+		if l.Broken == endedEarly {
+			now += tick
+		}
+		for _, e := range to.m.m.Ended(now) {
+			m.ended[e.Instance[0]-'a'] = int8(e.Number)
+			if l.Broken == endedAll {
+				m.ended[e.Instance[0]-'a'] = 100
+			}
+		}
+		w.air.add(m, true)
 		return true
 	case opTimeout:
 		u.timeouts++
@@ -739,6 +760,9 @@ func (w *world) key(b []byte) []byte {
 		b = append(b, byte(len(list)))
 		for _, m := range list {
 			b = append(b, byte(m.kind), byte(m.who), byte(m.number), bit(m.joining), byte(m.at), byte(m.after))
+			for _, number := range m.ended {
+				b = append(b, byte(number))
+			}
 		}
 	}
 	for _, a := range w.answers.list() {
