@@ -69,11 +69,11 @@ func TestAllTokensWhateverTheClock(t *testing.T) {
 	k := newKit(t)
 	k.account("alice", "view:site/*")
 	old := k.token("alice", "view:site/1").Token.ID
-	k.now.advance(time.Hour)
+	k.now.Advance(time.Hour)
 	if got := k.many("", ledger.RevokeMany{Account: "alice"}); got.Matched != 1 || got.Revoked != 1 {
 		t.Errorf("the first time: %+v", got)
 	}
-	k.now.advance(-time.Hour)
+	k.now.Advance(-time.Hour)
 	young := k.token("alice", "view:site/1").Token.ID
 	if left := k.live(old, young); len(left) != 1 || left[0] != 1 {
 		t.Errorf("tokens %v live, want the one that was created afterwards", left)
@@ -98,7 +98,7 @@ func TestRotateWithoutGrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.now.advance(-time.Hour)
+	k.now.Advance(-time.Hour)
 	if d := v.Check(tok.Secret.Reveal(), verifier.Request{}); d.OK() || d.Position < got.Position {
 		t.Errorf("the old secret: %s at position %d, want it refused at %d", d.Reason, d.Position, got.Position)
 	}

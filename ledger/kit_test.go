@@ -43,7 +43,7 @@ type kit struct {
 	boot     *boottime
 	stop     func() // ends the keeper
 	cfg      ledger.Config
-	now      *wallClock
+	now      *ledgertest.Clock
 	root     authz.Principal
 	// secret is the root token's.
 	secret events.Secret
@@ -65,7 +65,7 @@ func newKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 // newEmptyKit returns a ledger on an empty log.
 func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 	t.Helper()
-	k := &kit{t: t, log: ledgertest.Start(t), now: &wallClock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
+	k := &kit{t: t, log: ledgertest.Start(t), now: &ledgertest.Clock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
 	var conn *nats.Conn
 	k.behind, conn = k.log.Link()
 	k.view = view(t, conn)
@@ -339,24 +339,6 @@ func (k *kit) neighbour(account string, of events.TokenID) events.TokenID {
 		}
 		return r.Token.ID
 	}
-}
-
-// wallClock is the time of day, which a test can move on.
-type wallClock struct {
-	mu    sync.Mutex
-	ahead time.Duration // guarded by mu
-}
-
-func (c *wallClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return time.Now().Add(c.ahead)
-}
-
-func (c *wallClock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ahead += d
 }
 
 // boottime is a clock of boot time, which a test can move on.

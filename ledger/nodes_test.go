@@ -103,7 +103,7 @@ func TestNodesGone(t *testing.T) {
 	a.Join(1)
 	a.Report(1)
 	k.untilStates("a serving")
-	k.now.advance(lease + 2*time.Second)
+	k.now.Advance(lease + 2*time.Second)
 	k.boot.pass(lease + 2*time.Second)
 	k.untilStates("a gone")
 	a.Renew(1)

@@ -338,7 +338,7 @@ func TestRecoverRootReserved(t *testing.T) {
 	}
 	k.cfg.Room = nil
 	k.restart()
-	k.now.advance(time.Hour)
+	k.now.Advance(time.Hour)
 	first, _ := k.recovered()
 	if again, kinds := k.recovered(); again.Account != first.Account || len(kinds) != 1 {
 		t.Errorf("recovered as %s and then as %s, by %q", first.Login, again.Login, kinds)

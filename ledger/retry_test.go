@@ -11,6 +11,89 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
+// commandAnswer is the part of a command's result that a retry must repeat.
+type commandAnswer struct {
+	about    string
+	at       events.Position
+	replayed bool
+	secret   string
+}
+
+func tokenAnswer(r ledger.TokenResult, err error) (commandAnswer, error) {
+	if err != nil {
+		return commandAnswer{}, err
+	}
+	return commandAnswer{string(r.Token.ID), r.Position, r.Replayed, r.Secret.Reveal()}, nil
+}
+
+func accountAnswer(r ledger.AccountResult, err error) (commandAnswer, error) {
+	if err != nil {
+		return commandAnswer{}, err
+	}
+	return commandAnswer{string(r.Account.ID), r.Position, r.Replayed, ""}, nil
+}
+
+// keyedCommand is a command with an idempotency key, and another request that must
+// not use the same key.
+type keyedCommand struct {
+	name      string
+	do, other func(key string) (commandAnswer, error)
+	secret    bool // do makes a secret
+}
+
+// keyedCommands returns one command of each kind. It runs them on an active and on
+// a suspended token of alice.
+func (k *kit) keyedCommands(tok, suspended events.TokenID) []keyedCommand {
+	ctx := k.t.Context()
+	return []keyedCommand{
+		{"create", func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Create(ctx, k.root, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: ptr(time.Hour)}))
+		}, func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Create(ctx, k.root, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/2"}, ExpiresIn: ptr(time.Hour)}))
+		}, true},
+		{"rotate", func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Rotate(ctx, k.root, key, tok, 0, ledger.RotateToken{}))
+		}, func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Rotate(ctx, k.root, key, tok, 0, ledger.RotateToken{Grace: ptr(time.Minute)}))
+		}, true},
+		{"edit", func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{App: ptr("x")}))
+		}, func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{Device: ptr("x")}))
+		}, false},
+		{"resume", func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Resume(ctx, k.root, key, suspended))
+		}, func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Resume(ctx, k.root, key, tok))
+		}, false},
+		{"suspend", func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, "odd"))
+		}, func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, "even"))
+		}, false},
+		{"revoke", func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Revoke(ctx, k.root, key, tok, ""))
+		}, func(key string) (commandAnswer, error) {
+			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, ""))
+		}, false},
+		{"create account", func(key string) (commandAnswer, error) {
+			return accountAnswer(k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: "bob", Kind: "user"}))
+		}, func(key string) (commandAnswer, error) {
+			return accountAnswer(k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: "bob", Kind: "service"}))
+		}, false},
+		{"grant", func(key string) (commandAnswer, error) {
+			return accountAnswer(k.Grant(ctx, k.root, key, "bob", 0, []string{"view:site/1"}))
+		}, func(key string) (commandAnswer, error) {
+			return accountAnswer(k.Grant(ctx, k.root, key, "bob", 0, []string{"view:site/2"}))
+		}, false},
+		{"suspend account", func(key string) (commandAnswer, error) {
+			return accountAnswer(k.SuspendAccount(ctx, k.root, key, "bob", ""))
+		}, func(key string) (commandAnswer, error) {
+			return accountAnswer(k.ResumeAccount(ctx, k.root, key, "bob"))
+		}, false},
+	}
+}
+
 // TestSameKey sends each command twice with one key: the second answer is the
 // first, and the log has one event.
 func TestSameKey(t *testing.T) {
@@ -23,76 +106,7 @@ func TestSameKey(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	type answer struct {
-		about    string
-		at       events.Position
-		replayed bool
-		secret   string
-	}
-	token := func(r ledger.TokenResult, err error) (answer, error) {
-		if err != nil {
-			return answer{}, err
-		}
-		return answer{string(r.Token.ID), r.Position, r.Replayed, r.Secret.Reveal()}, nil
-	}
-	account := func(r ledger.AccountResult, err error) (answer, error) {
-		if err != nil {
-			return answer{}, err
-		}
-		return answer{string(r.Account.ID), r.Position, r.Replayed, ""}, nil
-	}
-	// Each command comes with another request that the same key must not do.
-	for _, tt := range []struct {
-		name      string
-		do, other func(key string) (answer, error)
-		secret    bool
-	}{
-		{"create", func(key string) (answer, error) {
-			return token(k.Create(ctx, k.root, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: ptr(time.Hour)}))
-		}, func(key string) (answer, error) {
-			return token(k.Create(ctx, k.root, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/2"}, ExpiresIn: ptr(time.Hour)}))
-		}, true},
-		{"rotate", func(key string) (answer, error) {
-			return token(k.Rotate(ctx, k.root, key, tok, 0, ledger.RotateToken{}))
-		}, func(key string) (answer, error) {
-			return token(k.Rotate(ctx, k.root, key, tok, 0, ledger.RotateToken{Grace: ptr(time.Minute)}))
-		}, true},
-		{"edit", func(key string) (answer, error) {
-			return token(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{App: ptr("x")}))
-		}, func(key string) (answer, error) {
-			return token(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{Device: ptr("x")}))
-		}, false},
-		{"resume", func(key string) (answer, error) {
-			return token(k.Resume(ctx, k.root, key, suspended))
-		}, func(key string) (answer, error) {
-			return token(k.Resume(ctx, k.root, key, tok))
-		}, false},
-		{"suspend", func(key string) (answer, error) {
-			return token(k.Suspend(ctx, k.root, key, tok, "odd"))
-		}, func(key string) (answer, error) {
-			return token(k.Suspend(ctx, k.root, key, tok, "even"))
-		}, false},
-		{"revoke", func(key string) (answer, error) {
-			return token(k.Revoke(ctx, k.root, key, tok, ""))
-		}, func(key string) (answer, error) {
-			return token(k.Suspend(ctx, k.root, key, tok, ""))
-		}, false},
-		{"create account", func(key string) (answer, error) {
-			return account(k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: "bob", Kind: "user"}))
-		}, func(key string) (answer, error) {
-			return account(k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: "bob", Kind: "service"}))
-		}, false},
-		{"grant", func(key string) (answer, error) {
-			return account(k.Grant(ctx, k.root, key, "bob", 0, []string{"view:site/1"}))
-		}, func(key string) (answer, error) {
-			return account(k.Grant(ctx, k.root, key, "bob", 0, []string{"view:site/2"}))
-		}, false},
-		{"suspend account", func(key string) (answer, error) {
-			return account(k.SuspendAccount(ctx, k.root, key, "bob", ""))
-		}, func(key string) (answer, error) {
-			return account(k.ResumeAccount(ctx, k.root, key, "bob"))
-		}, false},
-	} {
+	for _, tt := range k.keyedCommands(tok, suspended) {
 		t.Run(tt.name, func(t *testing.T) {
 			key := "key of " + tt.name
 			first, err := tt.do(key)
@@ -213,11 +227,11 @@ func TestSecretForgotten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.now.advance(9 * time.Minute)
+	k.now.Advance(9 * time.Minute)
 	if r, err := k.Create(t.Context(), k.root, "key", request); err != nil || r.Secret.Reveal() != first.Secret.Reveal() {
 		t.Errorf("after nine minutes: a secret %t, %v; want the same", r.Secret.Reveal() != "", err)
 	}
-	k.now.advance(time.Minute)
+	k.now.Advance(time.Minute)
 	if r, err := k.Create(t.Context(), k.root, "key", request); err != nil || !r.Made || r.Secret.Reveal() != "" {
 		t.Errorf("after ten minutes: a secret %t, %v; want none", r.Secret.Reveal() != "", err)
 	}

@@ -118,9 +118,9 @@ func TestRevokeManyBy(t *testing.T) {
 func TestRevokeManyBefore(t *testing.T) {
 	k := newKit(t)
 	_, old := k.alice()
-	k.now.advance(time.Hour)
+	k.now.Advance(time.Hour)
 	cut := k.now.Now()
-	k.now.advance(time.Hour)
+	k.now.Advance(time.Hour)
 	young := k.token("alice", "view:site/1")
 	request := ledger.RevokeMany{CreatedBefore: cut}
 	k.unchanged(func() {
@@ -194,15 +194,15 @@ func TestRevokeManyRefused(t *testing.T) {
 func TestRevokeManyClocks(t *testing.T) {
 	k := newKit(t)
 	k.account("alice", "view:site/*")
-	k.now.advance(5 * time.Minute)
+	k.now.Advance(5 * time.Minute)
 	ahead := k.token("alice", "view:site/1").Token.ID
-	k.now.advance(-5 * time.Minute)
+	k.now.Advance(-5 * time.Minute)
 	now := k.token("alice", "view:site/1").Token.ID
 	got := k.many("", ledger.RevokeMany{Account: "alice"})
 	if left := k.live(ahead, now); left != nil || got.Revoked != 2 {
 		t.Errorf("%v are left, %+v", left, got)
 	}
-	k.now.advance(-time.Minute)
+	k.now.Advance(-time.Minute)
 	if next := k.token("alice", "view:site/1"); next.Token.Ended != "" {
 		t.Errorf("a token made afterwards is %s", next.Token.Ended)
 	}

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
@@ -16,105 +19,157 @@ import (
 	"github.com/tokenledger/tokenledger/projector"
 )
 
-func TestTokenLife(t *testing.T) {
-	k := newKit(t)
-	ctx := t.Context()
-	account := k.account("alice", "admin:site/1", "view:site/*")
-	constraints := &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Methods: []string{"GET"}}
-	life := 36 * time.Hour
+// shownToken is the part of a token that the tests of its commands compare.
+type shownToken struct {
+	State             events.TokenState
+	App, Device       string
+	Scopes, Effective string
+	Inherit           bool
+	Ended, Reason     string
+	Constrained       bool
+}
 
-	began := k.now.Now()
-	r, err := k.Create(ctx, k.root, "", ledger.CreateToken{
-		Account: "alice", App: "mobile app", Device: "phone", Scopes: []string{"view:site/1", "read:site/2"},
-		ExpiresIn: &life, Constraints: constraints,
-	})
-	if err != nil {
-		t.Fatal(err)
+func shown(t ledger.Token) shownToken {
+	return shownToken{
+		State: t.State, App: t.App, Device: t.Device, Scopes: scopes(t.Scopes), Effective: scopes(t.Effective),
+		Inherit: t.Inherit, Ended: t.Ended, Reason: t.Reason, Constrained: t.Constraints != nil,
 	}
-	id := r.Token.ID
-	e := k.event(r.Position, string(id), events.KindTokenCreated)
-	made := e.Change.(*events.TokenCreated)
+}
+
+// wantToken fails the test unless a command succeeded and its token is as wanted.
+func wantToken(t *testing.T, what string, r ledger.TokenResult, err error, want shownToken) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if diff := cmp.Diff(want, shown(r.Token)); diff != "" {
+		t.Errorf("%s: the token differs (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestCreateToken(t *testing.T) {
+	k := newKit(t)
+	account := k.account("alice", "admin:site/1", "view:site/*")
+	life := 36 * time.Hour
+	began := k.now.Now()
+	r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{
+		Account: "alice", App: "mobile app", Device: "phone", Scopes: []string{"view:site/1", "read:site/2"}, ExpiresIn: &life,
+		Constraints: &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, Methods: []string{"GET"}},
+	})
+	wantToken(t, "create", r, err, shownToken{
+		State: events.Active, App: "mobile app", Device: "phone", Constrained: true,
+		Scopes: "read:site/2 view:site/1", Effective: "read:site/2 view:site/1",
+	})
+	if !r.Made || r.Replayed || r.Token.Version != r.Position || !strings.HasPrefix(r.Secret.Reveal(), "tlu_") {
+		t.Errorf("made %t, replayed %t, version %d at position %d", r.Made, r.Replayed, r.Token.Version, r.Position)
+	}
+	e := k.event(r.Position, string(r.Token.ID), events.KindTokenCreated)
 	if e.Epoch != k.log.Epoch || e.Actor.Token != k.root.Token || e.Key != "" {
 		t.Errorf("event %+v", e)
 	}
-	if !r.Made || r.Replayed || r.Token.Version != r.Position || made.Secret.Digest != r.Secret.Digest() || !strings.HasPrefix(r.Secret.Reveal(), "tlu_") {
-		t.Errorf("made %+v", r.Token.Token)
-	}
-	if made.Account != account || made.App != "mobile app" || made.Device != "phone" || scopes(made.Scopes) != "read:site/2 view:site/1" || made.Inherit {
-		t.Errorf("the event says %+v", made)
-	}
-	if end := made.Expires.Sub(began); end < life || end > life+patience {
+	created := e.Change.(*events.TokenCreated)
+	if end := created.Expires.Sub(began); end < life || end > life+patience {
 		t.Errorf("it expires in %s, want %s", end, life)
 	}
-	if rec := k.lookup(r.Secret); rec.Token != id || rec.State != projector.SecretLive {
+	want := &events.TokenCreated{
+		Account: account, App: "mobile app", Device: "phone", Scopes: eventstest.Scopes("read:site/2", "view:site/1"),
+		Expires: created.Expires, Constraints: r.Token.Constraints,
+		Secret: events.SecretRecord{Scheme: events.SchemeSHA256, Digest: r.Secret.Digest()},
+	}
+	if !reflect.DeepEqual(created, want) {
+		t.Errorf("the event has %+v, want %+v", created, want)
+	}
+	if rec := k.lookup(r.Secret); rec.Token != r.Token.ID || rec.State != projector.SecretLive {
 		t.Errorf("its secret belongs to %+v", rec)
 	}
+}
 
-	r, err = k.Edit(ctx, k.root, "", id, r.Position, ledger.EditToken{
-		Scopes: &[]string{"admin:site/1"}, App: ptr("desktop"), ExpiresIn: ptr(time.Hour), Constraints: &events.Constraints{},
+func TestEditToken(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	k.account("alice", "admin:site/1", "view:site/*")
+	r, err := k.Create(ctx, k.root, "", ledger.CreateToken{
+		Account: "alice", App: "mobile app", Device: "phone", Scopes: []string{"view:site/1"},
+		Constraints: &events.Constraints{Methods: []string{"GET"}},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	scoped := k.event(r.Position, string(id), events.KindTokenScoped).Change.(*events.TokenScoped)
-	if scoped.Edit == nil || *scoped.Edit.App != "desktop" || scopes(r.Token.Effective) != "admin:site/1" || r.Token.Device != "phone" || r.Token.Constraints != nil {
-		t.Errorf("scoped to %+v, and the event says %+v", r.Token.Token, scoped)
-	}
-
-	r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Device: ptr("tablet"), Expires: ptr(began.Add(time.Hour))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	k.event(r.Position, string(id), events.KindTokenEdited)
-	if r.Token.Device != "tablet" || r.Token.App != "desktop" || !r.Token.Expires.Equal(began.Add(time.Hour)) {
-		t.Errorf("edited to %+v", r.Token.Token)
-	}
-
-	r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Inherit: ptr(true)})
-	if err != nil || !r.Token.Inherit || len(r.Token.Scopes) != 0 || scopes(r.Token.Effective) != "admin:site/1 view:site/*" {
-		t.Errorf("inheriting: %+v, %v; want all that its account has", r.Token, err)
-	}
-	r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Scopes: &[]string{"view:site/7"}})
-	if err != nil || r.Token.Inherit || scopes(r.Token.Effective) != "view:site/7" {
-		t.Errorf("with scopes that are named: %+v, %v; want those alone", r.Token, err)
-	}
-
-	r, err = k.Suspend(ctx, k.root, "", id, "odd")
-	if err != nil || r.Token.State != events.Suspended || r.Token.Ended != "suspended" || r.Token.Reason != "odd" {
-		t.Fatalf("suspended: %+v, %v", r.Token.Token, err)
-	}
-	k.event(r.Position, string(id), events.KindTokenSuspended)
-	k.unchanged(func() {
-		if again, err := k.Suspend(ctx, k.root, "", id, "again"); err != nil || again.Position <= r.Position || again.Token.Reason != "odd" {
-			t.Errorf("suspending again = %+v, %v; want the first", again.Token.Token, err)
+	id, end := r.Token.ID, k.now.Now().Add(time.Hour)
+	for _, tt := range []struct {
+		name string
+		edit ledger.EditToken
+		kind events.Kind
+		want shownToken
+	}{
+		{
+			"scopes, app, expiry and constraints",
+			ledger.EditToken{Scopes: &[]string{"admin:site/1"}, App: ptr("desktop"), ExpiresIn: ptr(time.Hour), Constraints: &events.Constraints{}},
+			events.KindTokenScoped,
+			shownToken{App: "desktop", Device: "phone", Scopes: "admin:site/1", Effective: "admin:site/1"},
+		},
+		{
+			"device and expiry", ledger.EditToken{Device: ptr("tablet"), Expires: &end}, events.KindTokenEdited,
+			shownToken{App: "desktop", Device: "tablet", Scopes: "admin:site/1", Effective: "admin:site/1"},
+		},
+		{
+			"inherit", ledger.EditToken{Inherit: ptr(true)}, events.KindTokenScoped,
+			shownToken{App: "desktop", Device: "tablet", Inherit: true, Effective: "admin:site/1 view:site/*"},
+		},
+		{
+			"explicit scopes replace the inherited ones", ledger.EditToken{Scopes: &[]string{"view:site/7"}}, events.KindTokenScoped,
+			shownToken{App: "desktop", Device: "tablet", Scopes: "view:site/7", Effective: "view:site/7"},
+		},
+	} {
+		r, err := k.Edit(ctx, k.root, "", id, 0, tt.edit)
+		tt.want.State = events.Active
+		wantToken(t, tt.name, r, err, tt.want)
+		k.event(r.Position, string(id), tt.kind)
+		if tt.edit.Expires != nil && !r.Token.Expires.Equal(end) {
+			t.Errorf("%s: expires at %s, want %s", tt.name, r.Token.Expires, end)
 		}
-	})
-	if r, err = k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("x")}); err != nil || r.Token.State != events.Suspended {
-		t.Errorf("editing a suspended token: %+v, %v; want it to stay suspended", r.Token.Token, err)
 	}
-	r, err = k.Resume(ctx, k.root, "", id)
-	if err != nil || r.Token.State != events.Active || r.Token.Reason != "" {
-		t.Fatalf("resumed: %+v, %v", r.Token.Token, err)
-	}
-	k.event(r.Position, string(id), events.KindTokenResumed)
-	k.unchanged(func() {
-		if again, err := k.Resume(ctx, k.root, "", id); err != nil || again.Position <= r.Position {
-			t.Errorf("resuming again = position %d, %v; want one behind %d", again.Position, err, r.Position)
-		}
-	})
+}
 
-	if _, err = k.Suspend(ctx, k.root, "", id, ""); err != nil {
-		t.Fatal(err)
-	}
-	r, err = k.Revoke(ctx, k.root, "", id, "lost")
-	if err != nil || r.Token.State != events.Revoked || r.Token.Reason != "lost" || r.Token.Revoked.IsZero() {
-		t.Fatalf("revoked: %+v, %v", r.Token.Token, err)
-	}
-	k.event(r.Position, string(id), events.KindTokenRevoked)
-	k.unchanged(func() {
-		if again, err := k.Revoke(ctx, k.root, "", id, "again"); err != nil || again.Position <= r.Position || again.Token.Reason != "lost" {
-			t.Errorf("revoking again = %+v, %v; want the first", again.Token.Token, err)
+// TestTokenStates suspends, resumes and revokes a token. Each command can be sent
+// again and then keeps the first result.
+func TestTokenStates(t *testing.T) {
+	k := newKit(t)
+	ctx := t.Context()
+	k.account("alice", "view:site/1")
+	id := k.token("alice", "view:site/1").Token.ID
+	active := shown(k.get(id))
+	suspended, revoked := active, active
+	suspended.State, suspended.Ended, suspended.Reason, suspended.Effective = events.Suspended, "suspended", "odd", ""
+	revoked.State, revoked.Ended, revoked.Reason, revoked.Effective = events.Revoked, "revoked", "lost", ""
+	for _, tt := range []struct {
+		name string
+		do   func(reason string) (ledger.TokenResult, error)
+		with string // reason
+		kind events.Kind
+		want shownToken
+	}{
+		{"suspend", func(reason string) (ledger.TokenResult, error) { return k.Suspend(ctx, k.root, "", id, reason) }, "odd", events.KindTokenSuspended, suspended},
+		{"resume", func(string) (ledger.TokenResult, error) { return k.Resume(ctx, k.root, "", id) }, "", events.KindTokenResumed, active},
+		{"suspend once more", func(reason string) (ledger.TokenResult, error) { return k.Suspend(ctx, k.root, "", id, reason) }, "odd", events.KindTokenSuspended, suspended},
+		{"revoke", func(reason string) (ledger.TokenResult, error) { return k.Revoke(ctx, k.root, "", id, reason) }, "lost", events.KindTokenRevoked, revoked},
+	} {
+		r, err := tt.do(tt.with)
+		wantToken(t, tt.name, r, err, tt.want)
+		k.event(r.Position, string(id), tt.kind)
+		k.unchanged(func() {
+			again, err := tt.do("again")
+			wantToken(t, tt.name+" again", again, err, tt.want)
+			if again.Position <= r.Position {
+				t.Errorf("%s again: position %d, want one after %d", tt.name, again.Position, r.Position)
+			}
+		})
+		if tt.want.State == events.Suspended {
+			edited, err := k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Device: ptr(tt.want.Device), App: ptr(tt.want.App)})
+			wantToken(t, "edit of a suspended token", edited, err, tt.want)
 		}
+	}
+	k.unchanged(func() {
 		for what, err := range map[string]error{
 			"suspend": second(k.Suspend(ctx, k.root, "", id, "")),
 			"resume":  second(k.Resume(ctx, k.root, "", id)),
@@ -127,9 +182,22 @@ func TestTokenLife(t *testing.T) {
 			}
 		}
 	})
+	if k.get(id).Revoked.IsZero() {
+		t.Error("the revoked token has no time of its revocation")
+	}
 }
 
-// lookup returns what a check finds for a secret.
+// get returns a token.
+func (k *kit) get(id events.TokenID) ledger.Token {
+	k.t.Helper()
+	got, err := k.GetToken(k.root, id)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return got
+}
+
+// lookup returns the record that a check finds for a secret.
 func (k *kit) lookup(s events.Secret) projector.Record {
 	k.t.Helper()
 	rec, err := k.view.Lookup(s.Digest())
@@ -162,156 +230,204 @@ func TestHexSecret(t *testing.T) {
 	}
 }
 
-func TestTokenRefused(t *testing.T) {
+// refusal is a request that must be refused.
+type refusal struct {
+	name string
+	do   func() error
+	want error
+	says string // part of the error's text
+}
+
+// refusals is a ledger with a token of alice, and a suspended account.
+type refusals struct {
+	*kit
+	id         events.TokenID
+	seen       events.Position // the token's version
+	secretText string          // the token's secret
+	unknown    events.TokenID  // of no token
+}
+
+func newRefusals(t *testing.T) *refusals {
 	k := newKit(t)
-	ctx := t.Context()
 	k.account("alice", "write:site/1", "view:site/*")
 	k.account("away", "view:site/*")
-	if _, err := k.SuspendAccount(ctx, k.root, "", "away", ""); err != nil {
+	if _, err := k.SuspendAccount(t.Context(), k.root, "", "away", ""); err != nil {
 		t.Fatal(err)
 	}
 	tok := k.token("alice", "view:site/1")
-	id, seen := tok.Token.ID, tok.Token.Version
-	secret := tok.Secret.Reveal()
-	unknown := events.NewTokenID(time.Now(), "")
-	many := make([]string, events.MaxScopes+1)
-	for i := range many {
-		many[i] = fmt.Sprintf("view:site/%d", i+1)
+	return &refusals{
+		kit: k, id: tok.Token.ID, seen: tok.Token.Version, secretText: tok.Secret.Reveal(),
+		unknown: events.NewTokenID(time.Now(), ""),
 	}
+}
 
-	create := func(change func(*ledger.CreateToken)) func() error {
-		return func() error {
-			r := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}
-			change(&r)
-			return second(k.Create(ctx, k.root, "", r))
-		}
-	}
-	with := func(list ...string) func() error {
-		return create(func(r *ledger.CreateToken) { r.Scopes = list })
-	}
-	expiring := func(in time.Duration) func() error {
-		return create(func(r *ledger.CreateToken) { r.ExpiresIn = &in })
-	}
-	edit := func(r ledger.EditToken) func() error {
-		return func() error { return second(k.Edit(ctx, k.root, "", id, seen, r)) }
-	}
-	rotate := func(grace time.Duration) func() error {
-		return func() error { return second(k.Rotate(ctx, k.root, "", id, seen, ledger.RotateToken{Grace: &grace})) }
-	}
-	auditor := authz.Principal{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
-	writer := authz.Principal{Account: k.root.Account, Scopes: eventstest.Scopes("write:site/*", "mint")}
-	as := func(c authz.Principal, do func(authz.Principal) error) func() error {
-		return func() error { return do(c) }
-	}
-	for _, tt := range []struct {
-		name string
-		do   func() error
-		want error
-		says string
-	}{
-		{"for an unknown login", create(func(r *ledger.CreateToken) { r.Account = "bob" }), ledger.ErrNotFound, ""},
-		{"for an unknown id", create(func(r *ledger.CreateToken) { r.Account = string(events.NewAccountID(time.Now(), "")) }), ledger.ErrNotFound, ""},
-		{"for a token's id", create(func(r *ledger.CreateToken) { r.Account = string(id) }), ledger.ErrInvalid, "account:"},
-		{"for a secret", create(func(r *ledger.CreateToken) { r.Account = secret }), ledger.ErrInvalid, "account:"},
-		{"for a subject", create(func(r *ledger.CreateToken) { r.Account = "ledger.>" }), ledger.ErrInvalid, "account:"},
-		{"for a suspended account", create(func(r *ledger.CreateToken) { r.Account = "away" }), ledger.ErrEnded, "suspended"},
-		{"without scopes", with(), ledger.ErrInvalid, "scopes: is empty"},
-		{"with scopes and inherit", create(func(r *ledger.CreateToken) { r.Inherit = true }), ledger.ErrInvalid, "inherit:"},
-		{"with an empty scope", with(""), ledger.ErrInvalid, "scopes:"},
-		{"with a malformed scope", with("view"), ledger.ErrInvalid, "scopes:"},
-		{"with an unknown permission", with("own:site/1"), ledger.ErrInvalid, "unknown permission"},
-		{"with an unknown resource", with("view:page/1"), ledger.ErrInvalid, "unknown type"},
-		{"with a part of an id as a wildcard", with("view:site/1*"), ledger.ErrInvalid, "scopes:"},
-		{"with a subject's wildcard", with("view:site/>"), ledger.ErrInvalid, "scopes:"},
-		{"with another spelling of a site", with("view:site/01"), ledger.ErrInvalid, "leading zeros"},
-		{"with too many scopes", with(many...), ledger.ErrInvalid, "65 scopes"},
-		{"with a secret for a scope", with(secret), ledger.ErrInvalid, "[secret]"},
-		{"with a secret in a scope", with("view:site/" + secret), ledger.ErrInvalid, "[secret]"},
-		{"with more than its account", with("admin:site/1"), ledger.ErrForbidden, "admin:site/1"},
-		{"with more sites than its account", with("write:site/2"), ledger.ErrForbidden, "write:site/2"},
-		{"with all of its account's sites and more", with("write:site/*"), ledger.ErrForbidden, "write:site/*"},
-		{"with superuser", with("superuser"), ledger.ErrForbidden, "superuser"},
-		{"expiring now", expiring(0), ledger.ErrInvalid, "expires_in"},
-		{"expiring in the past", expiring(-time.Hour), ledger.ErrInvalid, "expires_in"},
-		{"expiring beyond the longest life", expiring(366 * 24 * time.Hour), ledger.ErrInvalid, "365 days"},
-		{"expiring in 292 years", expiring(1<<63 - 1), ledger.ErrInvalid, "365 days"},
-		{"with a label that is too long", create(func(r *ledger.CreateToken) { r.App = strings.Repeat("x", 101) }), ledger.ErrInvalid, "app is 101 bytes"},
-		{"with a control character in a label", create(func(r *ledger.CreateToken) { r.Device = "a\nb" }), ledger.ErrInvalid, "device holds a control"},
-		{"with a label that is not UTF-8", create(func(r *ledger.CreateToken) { r.App = "\xff" }), ledger.ErrInvalid, "UTF-8"},
-		{"with a secret in a label", create(func(r *ledger.CreateToken) { r.App = "my " + secret }), ledger.ErrInvalid, "holds a secret"},
-		{"with a network whose host bits are set", create(func(r *ledger.CreateToken) {
-			r.Constraints = &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
-		}), ledger.ErrInvalid, "not a network"},
-		{"with an origin that has a path", create(func(r *ledger.CreateToken) {
-			r.Constraints = &events.Constraints{Origins: []string{"https://example.org/x"}}
-		}), ledger.ErrInvalid, "not an origin"},
-
-		{"edit of nothing", edit(ledger.EditToken{}), ledger.ErrInvalid, "nothing to change"},
-		{"edit of an older version", func() error {
-			return second(k.Edit(ctx, k.root, "", id, seen-1, ledger.EditToken{App: ptr("x")}))
-		}, ledger.ErrConflict, fmt.Sprint("version is ", seen)},
-		{"edit of a version to come", func() error {
-			return second(k.Edit(ctx, k.root, "", id, seen+1, ledger.EditToken{App: ptr("x")}))
-		}, ledger.ErrConflict, fmt.Sprint("version is ", seen)},
-		{"edit of an unknown token", func() error {
-			return second(k.Edit(ctx, k.root, "", unknown, 0, ledger.EditToken{App: ptr("x")}))
-		}, ledger.ErrNotFound, string(unknown)},
-		{"edit to no scopes", edit(ledger.EditToken{Scopes: &[]string{}}), ledger.ErrInvalid, "scopes: is empty"},
-		{"edit to more than its account", edit(ledger.EditToken{Scopes: &[]string{"admin:site/1"}}), ledger.ErrForbidden, "admin:site/1"},
-		{"edit to scopes and inherit", edit(ledger.EditToken{Scopes: &[]string{"view:site/1"}, Inherit: ptr(true)}), ledger.ErrInvalid, "inherit:"},
-		{"edit to two expiries", edit(ledger.EditToken{Expires: ptr(time.Now().Add(time.Hour)), ExpiresIn: ptr(time.Hour)}), ledger.ErrInvalid, "cannot both"},
-		{"edit to an expiry in the past", edit(ledger.EditToken{Expires: ptr(time.Now().Add(-time.Second))}), ledger.ErrInvalid, "expires_at"},
-		{"edit to no time at all", edit(ledger.EditToken{Expires: &time.Time{}}), ledger.ErrInvalid, "expires_at"},
-		{"edit to the year 9999", edit(ledger.EditToken{Expires: ptr(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))}), ledger.ErrInvalid, "365 days"},
-		{"edit to a label with a secret", edit(ledger.EditToken{App: &secret}), ledger.ErrInvalid, "holds a secret"},
-
-		{"rotate with a grace beyond the policy", rotate(31 * 24 * time.Hour), ledger.ErrInvalid, "30 days"},
-		{"rotate with a negative grace", rotate(-1), ledger.ErrInvalid, "negative"},
-		{"rotate an older version", func() error { return second(k.Rotate(ctx, k.root, "", id, seen-1, ledger.RotateToken{})) }, ledger.ErrConflict, ""},
-		{"rotate an unknown token", func() error { return second(k.Rotate(ctx, k.root, "", unknown, 0, ledger.RotateToken{})) }, ledger.ErrNotFound, ""},
-
-		{"revoke an unknown token", func() error { return second(k.Revoke(ctx, k.root, "", unknown, "")) }, ledger.ErrNotFound, ""},
-		{"revoke for a reason that is a secret", func() error { return second(k.Revoke(ctx, k.root, "", id, secret)) }, ledger.ErrInvalid, "holds a secret"},
-		{"suspend for a reason of 10 kB", func() error { return second(k.Suspend(ctx, k.root, "", id, strings.Repeat("x", 10_000))) }, ledger.ErrInvalid, "10000 bytes"},
-		{"suspend an unknown token", func() error { return second(k.Suspend(ctx, k.root, "", unknown, "")) }, ledger.ErrNotFound, ""},
-		{"resume an unknown token", func() error { return second(k.Resume(ctx, k.root, "", unknown)) }, ledger.ErrNotFound, ""},
-		{"show an unknown token", func() error { return second(k.GetToken(k.root, unknown)) }, ledger.ErrNotFound, ""},
-
-		{"list an unknown account's", func() error { return second(k.list(ledger.TokenFilter{Account: "bob"})) }, ledger.ErrNotFound, ""},
-		{"list an unknown state", func() error { return second(k.list(ledger.TokenFilter{State: "lost"})) }, ledger.ErrInvalid, "state:"},
-		{"list a site with a leading zero", func() error { return second(k.list(ledger.TokenFilter{Site: "01"})) }, ledger.ErrInvalid, "site:"},
-		{"list all sites", func() error { return second(k.list(ledger.TokenFilter{Site: "*"})) }, ledger.ErrInvalid, "site:"},
-
-		{"create without the permission", as(auditor, func(c authz.Principal) error {
-			return second(k.Create(ctx, c, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}))
-		}), ledger.ErrForbidden, "superuser"},
-		{"edit without the permission", as(writer, func(c authz.Principal) error {
-			return second(k.Edit(ctx, c, "", id, 0, ledger.EditToken{App: ptr("x")}))
-		}), ledger.ErrForbidden, "superuser"},
-		{"rotate without the permission", as(writer, func(c authz.Principal) error { return second(k.Rotate(ctx, c, "", id, 0, ledger.RotateToken{})) }), ledger.ErrForbidden, "superuser"},
-		{"suspend without the permission", as(writer, func(c authz.Principal) error { return second(k.Suspend(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
-		{"resume without the permission", as(writer, func(c authz.Principal) error { return second(k.Resume(ctx, c, "", id)) }), ledger.ErrForbidden, "superuser"},
-		{"revoke without the permission", as(auditor, func(c authz.Principal) error { return second(k.Revoke(ctx, c, "", id, "")) }), ledger.ErrForbidden, "superuser"},
-		{"show without the permission", as(writer, func(c authz.Principal) error { return second(k.GetToken(c, id)) }), ledger.ErrForbidden, "audit"},
-		{"list another's without the permission", as(writer, func(c authz.Principal) error {
-			_, _, err := k.ListTokens(ctx, c, ledger.TokenFilter{Account: "alice"}, "", 10)
-			return err
-		}), ledger.ErrForbidden, "audit"},
-		{"list nodes without the permission", as(writer, func(c authz.Principal) error { return second(k.Nodes(c)) }), ledger.ErrForbidden, "audit"},
-	} {
+// check fails the test unless each request is refused, changes nothing and gets an
+// error without the secret.
+func (k *refusals) check(t *testing.T, list []refusal) {
+	for _, tt := range list {
 		t.Run(tt.name, func(t *testing.T) {
 			k.unchanged(func() {
 				err := tt.do()
 				if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.says) {
-					t.Errorf("err = %v, want %v that says %q", err, tt.want, tt.says)
+					t.Errorf("err = %v, want %v with %q", err, tt.want, tt.says)
 				}
-				if err != nil && strings.Contains(err.Error(), secret) {
+				if err != nil && strings.Contains(err.Error(), k.secretText) {
 					t.Error("the error repeats the secret")
 				}
 			})
 		})
 	}
-	if got, err := k.GetToken(auditor, id); err != nil || got.Version != seen {
+}
+
+// create returns a request for a token of alice, with a change.
+func (k *refusals) create(change func(*ledger.CreateToken)) func() error {
+	return func() error {
+		r := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}
+		change(&r)
+		return second(k.Create(k.t.Context(), k.root, "", r))
+	}
+}
+
+func (k *refusals) with(list ...string) func() error {
+	return k.create(func(r *ledger.CreateToken) { r.Scopes = list })
+}
+
+func (k *refusals) expiring(in time.Duration) func() error {
+	return k.create(func(r *ledger.CreateToken) { r.ExpiresIn = &in })
+}
+
+func (k *refusals) edit(r ledger.EditToken) func() error {
+	return func() error { return second(k.Edit(k.t.Context(), k.root, "", k.id, k.seen, r)) }
+}
+
+func (k *refusals) rotate(grace time.Duration) func() error {
+	return func() error {
+		return second(k.Rotate(k.t.Context(), k.root, "", k.id, k.seen, ledger.RotateToken{Grace: &grace}))
+	}
+}
+
+// manyScopes returns more scopes than a token can have.
+func manyScopes() []string {
+	many := make([]string, events.MaxScopes+1)
+	for i := range many {
+		many[i] = fmt.Sprintf("view:site/%d", i+1)
+	}
+	return many
+}
+
+func TestCreateRefused(t *testing.T) {
+	k := newRefusals(t)
+	k.check(t, []refusal{
+		{"for an unknown login", k.create(func(r *ledger.CreateToken) { r.Account = "bob" }), ledger.ErrNotFound, ""},
+		{"for an unknown id", k.create(func(r *ledger.CreateToken) { r.Account = string(events.NewAccountID(time.Now(), "")) }), ledger.ErrNotFound, ""},
+		{"for a token's id", k.create(func(r *ledger.CreateToken) { r.Account = string(k.id) }), ledger.ErrInvalid, "account:"},
+		{"for a secret", k.create(func(r *ledger.CreateToken) { r.Account = k.secretText }), ledger.ErrInvalid, "account:"},
+		{"for a subject", k.create(func(r *ledger.CreateToken) { r.Account = "ledger.>" }), ledger.ErrInvalid, "account:"},
+		{"for a suspended account", k.create(func(r *ledger.CreateToken) { r.Account = "away" }), ledger.ErrEnded, "suspended"},
+		{"without scopes", k.with(), ledger.ErrInvalid, "scopes: is empty"},
+		{"with scopes and inherit", k.create(func(r *ledger.CreateToken) { r.Inherit = true }), ledger.ErrInvalid, "inherit:"},
+		{"with an empty scope", k.with(""), ledger.ErrInvalid, "scopes:"},
+		{"with a malformed scope", k.with("view"), ledger.ErrInvalid, "scopes:"},
+		{"with an unknown permission", k.with("own:site/1"), ledger.ErrInvalid, "unknown permission"},
+		{"with an unknown resource", k.with("view:page/1"), ledger.ErrInvalid, "unknown type"},
+		{"with a part of an id as a wildcard", k.with("view:site/1*"), ledger.ErrInvalid, "scopes:"},
+		{"with a subject's wildcard", k.with("view:site/>"), ledger.ErrInvalid, "scopes:"},
+		{"with another spelling of a site", k.with("view:site/01"), ledger.ErrInvalid, "leading zeros"},
+		{"with too many scopes", k.with(manyScopes()...), ledger.ErrInvalid, fmt.Sprintf("%d scopes", events.MaxScopes+1)},
+		{"with a secret for a scope", k.with(k.secretText), ledger.ErrInvalid, "[secret]"},
+		{"with a secret in a scope", k.with("view:site/" + k.secretText), ledger.ErrInvalid, "[secret]"},
+		{"with more than its account", k.with("admin:site/1"), ledger.ErrForbidden, "admin:site/1"},
+		{"with more sites than its account", k.with("write:site/2"), ledger.ErrForbidden, "write:site/2"},
+		{"with all of its account's sites and more", k.with("write:site/*"), ledger.ErrForbidden, "write:site/*"},
+		{"with superuser", k.with("superuser"), ledger.ErrForbidden, "superuser"},
+		{"expiring now", k.expiring(0), ledger.ErrInvalid, "expires_in"},
+		{"expiring in the past", k.expiring(-time.Hour), ledger.ErrInvalid, "expires_in"},
+		{"expiring beyond the longest life", k.expiring(366 * 24 * time.Hour), ledger.ErrInvalid, "365 days"},
+		{"expiring in 292 years", k.expiring(1<<63 - 1), ledger.ErrInvalid, "365 days"},
+		{"with a label that is too long", k.create(func(r *ledger.CreateToken) { r.App = strings.Repeat("x", 101) }), ledger.ErrInvalid, "app is 101 bytes"},
+		{"with a control character in a label", k.create(func(r *ledger.CreateToken) { r.Device = "a\nb" }), ledger.ErrInvalid, "device holds a control"},
+		{"with a label that is not UTF-8", k.create(func(r *ledger.CreateToken) { r.App = "\xff" }), ledger.ErrInvalid, "UTF-8"},
+		{"with a secret in a label", k.create(func(r *ledger.CreateToken) { r.App = "my " + k.secretText }), ledger.ErrInvalid, "holds a secret"},
+		{"with a network whose host bits are set", k.create(func(r *ledger.CreateToken) {
+			r.Constraints = &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}}
+		}), ledger.ErrInvalid, "not a network"},
+		{"with an origin that has a path", k.create(func(r *ledger.CreateToken) {
+			r.Constraints = &events.Constraints{Origins: []string{"https://example.org/x"}}
+		}), ledger.ErrInvalid, "not an origin"},
+	})
+}
+
+func TestEditRefused(t *testing.T) {
+	k := newRefusals(t)
+	ctx := t.Context()
+	k.check(t, []refusal{
+		{"edit of nothing", k.edit(ledger.EditToken{}), ledger.ErrInvalid, "nothing to change"},
+		{"edit of an older version", func() error {
+			return second(k.Edit(ctx, k.root, "", k.id, k.seen-1, ledger.EditToken{App: ptr("x")}))
+		}, ledger.ErrConflict, fmt.Sprint("version is ", k.seen)},
+		{"edit of a version to come", func() error {
+			return second(k.Edit(ctx, k.root, "", k.id, k.seen+1, ledger.EditToken{App: ptr("x")}))
+		}, ledger.ErrConflict, fmt.Sprint("version is ", k.seen)},
+		{"edit of an unknown token", func() error {
+			return second(k.Edit(ctx, k.root, "", k.unknown, 0, ledger.EditToken{App: ptr("x")}))
+		}, ledger.ErrNotFound, string(k.unknown)},
+		{"edit to no scopes", k.edit(ledger.EditToken{Scopes: &[]string{}}), ledger.ErrInvalid, "scopes: is empty"},
+		{"edit to more than its account", k.edit(ledger.EditToken{Scopes: &[]string{"admin:site/1"}}), ledger.ErrForbidden, "admin:site/1"},
+		{"edit to scopes and inherit", k.edit(ledger.EditToken{Scopes: &[]string{"view:site/1"}, Inherit: ptr(true)}), ledger.ErrInvalid, "inherit:"},
+		{"edit to two expiries", k.edit(ledger.EditToken{Expires: ptr(time.Now().Add(time.Hour)), ExpiresIn: ptr(time.Hour)}), ledger.ErrInvalid, "cannot both"},
+		{"edit to an expiry in the past", k.edit(ledger.EditToken{Expires: ptr(time.Now().Add(-time.Second))}), ledger.ErrInvalid, "expires_at"},
+		{"edit to no time at all", k.edit(ledger.EditToken{Expires: &time.Time{}}), ledger.ErrInvalid, "expires_at"},
+		{"edit to the year 9999", k.edit(ledger.EditToken{Expires: ptr(time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC))}), ledger.ErrInvalid, "365 days"},
+		{"edit to a label with a secret", k.edit(ledger.EditToken{App: &k.secretText}), ledger.ErrInvalid, "holds a secret"},
+	})
+}
+
+// TestTokenCommandsRefused covers rotate, revoke, suspend, resume, show and list.
+func TestTokenCommandsRefused(t *testing.T) {
+	k := newRefusals(t)
+	ctx := t.Context()
+	k.check(t, []refusal{
+		{"rotate with a grace beyond the policy", k.rotate(31 * 24 * time.Hour), ledger.ErrInvalid, "30 days"},
+		{"rotate with a negative grace", k.rotate(-1), ledger.ErrInvalid, "negative"},
+		{"rotate an older version", func() error { return second(k.Rotate(ctx, k.root, "", k.id, k.seen-1, ledger.RotateToken{})) }, ledger.ErrConflict, ""},
+		{"rotate an unknown token", func() error { return second(k.Rotate(ctx, k.root, "", k.unknown, 0, ledger.RotateToken{})) }, ledger.ErrNotFound, ""},
+		{"revoke an unknown token", func() error { return second(k.Revoke(ctx, k.root, "", k.unknown, "")) }, ledger.ErrNotFound, ""},
+		{"revoke for a reason that is a secret", func() error { return second(k.Revoke(ctx, k.root, "", k.id, k.secretText)) }, ledger.ErrInvalid, "holds a secret"},
+		{"suspend for a reason of 10 kB", func() error { return second(k.Suspend(ctx, k.root, "", k.id, strings.Repeat("x", 10_000))) }, ledger.ErrInvalid, "10000 bytes"},
+		{"suspend an unknown token", func() error { return second(k.Suspend(ctx, k.root, "", k.unknown, "")) }, ledger.ErrNotFound, ""},
+		{"resume an unknown token", func() error { return second(k.Resume(ctx, k.root, "", k.unknown)) }, ledger.ErrNotFound, ""},
+		{"show an unknown token", func() error { return second(k.GetToken(k.root, k.unknown)) }, ledger.ErrNotFound, ""},
+		{"list an unknown account's", func() error { return second(k.list(ledger.TokenFilter{Account: "bob"})) }, ledger.ErrNotFound, ""},
+		{"list an unknown state", func() error { return second(k.list(ledger.TokenFilter{State: "lost"})) }, ledger.ErrInvalid, "state:"},
+		{"list a site with a leading zero", func() error { return second(k.list(ledger.TokenFilter{Site: "01"})) }, ledger.ErrInvalid, "site:"},
+		{"list all sites", func() error { return second(k.list(ledger.TokenFilter{Site: "*"})) }, ledger.ErrInvalid, "site:"},
+	})
+}
+
+func TestTokenForbidden(t *testing.T) {
+	k := newRefusals(t)
+	ctx := t.Context()
+	auditor := authz.Principal{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
+	writer := authz.Principal{Account: k.root.Account, Scopes: eventstest.Scopes("write:site/*", "mint")}
+	k.check(t, []refusal{
+		{"create without the permission", func() error {
+			return second(k.Create(ctx, auditor, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}))
+		}, ledger.ErrForbidden, "superuser"},
+		{"edit without the permission", func() error {
+			return second(k.Edit(ctx, writer, "", k.id, 0, ledger.EditToken{App: ptr("x")}))
+		}, ledger.ErrForbidden, "superuser"},
+		{"rotate without the permission", func() error { return second(k.Rotate(ctx, writer, "", k.id, 0, ledger.RotateToken{})) }, ledger.ErrForbidden, "superuser"},
+		{"suspend without the permission", func() error { return second(k.Suspend(ctx, writer, "", k.id, "")) }, ledger.ErrForbidden, "superuser"},
+		{"resume without the permission", func() error { return second(k.Resume(ctx, writer, "", k.id)) }, ledger.ErrForbidden, "superuser"},
+		{"revoke without the permission", func() error { return second(k.Revoke(ctx, auditor, "", k.id, "")) }, ledger.ErrForbidden, "superuser"},
+		{"show without the permission", func() error { return second(k.GetToken(writer, k.id)) }, ledger.ErrForbidden, "audit"},
+		{"list another's without the permission", func() error {
+			_, _, err := k.ListTokens(ctx, writer, ledger.TokenFilter{Account: "alice"}, "", 10)
+			return err
+		}, ledger.ErrForbidden, "audit"},
+		{"list nodes without the permission", func() error { return second(k.Nodes(writer)) }, ledger.ErrForbidden, "audit"},
+	})
+	if got, err := k.GetToken(auditor, k.id); err != nil || got.Version != k.seen {
 		t.Errorf("an auditor sees %+v, %v", got.Token, err)
 	}
 }
@@ -373,7 +489,7 @@ func TestListTokens(t *testing.T) {
 	if _, err := k.Revoke(ctx, k.root, "", revoked, ""); err != nil {
 		t.Fatal(err)
 	}
-	k.now.advance(2 * time.Hour)
+	k.now.Advance(2 * time.Hour)
 
 	for _, tt := range []struct {
 		filter ledger.TokenFilter
@@ -512,7 +628,7 @@ func TestRotate(t *testing.T) {
 			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{Grace: ptr(time.Minute)}); err != nil {
 				t.Error(err)
 			}
-			k.now.advance(time.Minute)
+			k.now.Advance(time.Minute)
 		}
 		if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || len(got.InGrace) != 0 {
 			t.Errorf("in grace are %+v, %v; want none any more", got.InGrace, err)
@@ -521,7 +637,7 @@ func TestRotate(t *testing.T) {
 
 	t.Run("expired", func(t *testing.T) {
 		tok := make(time.Hour)
-		k.now.advance(time.Hour)
+		k.now.Advance(time.Hour)
 		k.unchanged(func() {
 			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{}); !errors.Is(err, ledger.ErrEnded) {
 				t.Errorf("Rotate = %v, want ErrEnded", err)

@@ -132,126 +132,130 @@ func TestHeadersThatRemoveAreRefused(t *testing.T) {
 	}
 }
 
+// drifts are changes of the stream's settings, with the differences that OpenStream
+// must report.
+var drifts = []struct {
+	name string
+	edit func(*jetstream.StreamConfig)
+	want []string // begins of the differences
+}{
+	{
+		"storage", func(c *jetstream.StreamConfig) { c.Storage = jetstream.MemoryStorage },
+		[]string{`storage is "memory", want "file"`},
+	},
+	{
+		"discard", func(c *jetstream.StreamConfig) { c.Discard = jetstream.DiscardOld },
+		[]string{`discard is "old", want "new"`},
+	},
+	{
+		"delete and purge", func(c *jetstream.StreamConfig) { c.DenyDelete, c.DenyPurge = false, false },
+		[]string{"deny_delete is false, want true", "deny_purge is false, want true"},
+	},
+	{
+		"direct get", func(c *jetstream.StreamConfig) { c.AllowDirect = false },
+		[]string{"allow_direct is false, want true"},
+	},
+	{
+		"atomic publish", func(c *jetstream.StreamConfig) { c.AllowAtomicPublish = false },
+		[]string{"allow_atomic is false, want true"},
+	},
+	{
+		"no tail", func(c *jetstream.StreamConfig) { c.RePublish = nil },
+		[]string{`republish is null, want {"src":"ledger.\u003e","dest":"tail.ledger.\u003e"}`},
+	},
+	{
+		"tail without events", func(c *jetstream.StreamConfig) { c.RePublish.HeadersOnly = true },
+		[]string{"republish is "},
+	},
+	{
+		"age", func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour },
+		[]string{"max_age is 3600000000000, want 0"},
+	},
+	{
+		"number", func(c *jetstream.StreamConfig) { c.MaxMsgs = 1000 },
+		[]string{"max_msgs is 1000, want -1"},
+	},
+	{
+		"number per subject", func(c *jetstream.StreamConfig) { c.MaxMsgsPerSubject = 1000; c.DiscardNewPerSubject = true },
+		[]string{"discard_new_per_subject is true", "max_msgs_per_subject is 1000, want -1"},
+	},
+	{
+		"no size", func(c *jetstream.StreamConfig) { c.MaxBytes = -1 },
+		[]string{"max_bytes is not set"},
+	},
+	{
+		"size of an event", func(c *jetstream.StreamConfig) { c.MaxMsgSize = 1 << 10 },
+		[]string{"max_msg_size is 1024, want 540672"},
+	},
+	{
+		"rollup", func(c *jetstream.StreamConfig) { c.AllowRollup, c.DenyPurge = true, false },
+		[]string{"deny_purge is false", "allow_rollup_hdrs is true, want false"},
+	},
+	{
+		"time to live", func(c *jetstream.StreamConfig) { c.AllowMsgTTL = true },
+		[]string{"allow_msg_ttl is true, want false"},
+	},
+	{
+		"counter", func(c *jetstream.StreamConfig) { c.AllowMsgCounter, c.Discard = true, jetstream.DiscardOld },
+		[]string{"discard is ", "allow_msg_counter is true, want false"},
+	},
+	{
+		"schedules", func(c *jetstream.StreamConfig) { c.AllowMsgSchedules, c.Discard = true, jetstream.DiscardOld },
+		[]string{"discard is ", "allow_msg_schedules is true, want false", "allow_rollup_hdrs is true", "deny_purge is false"},
+	},
+	{
+		"fast batches", func(c *jetstream.StreamConfig) { c.AllowBatchPublish = true },
+		[]string{"allow_batched is true, want false"},
+	},
+	{
+		"retention", func(c *jetstream.StreamConfig) { c.Retention = jetstream.InterestPolicy },
+		[]string{`retention is "interest", want "limits"`},
+	},
+	{
+		"no acknowledgement", func(c *jetstream.StreamConfig) { c.NoAck, c.AllowAtomicPublish = true, false },
+		[]string{"no_ack is true, want false", "allow_atomic is "},
+	},
+	{
+		"asynchronous", func(c *jetstream.StreamConfig) {
+			c.PersistMode, c.AllowAtomicPublish = jetstream.AsyncPersistMode, false
+		},
+		[]string{"allow_atomic is ", `persist_mode is "async", want "default"`},
+	},
+	{
+		"subjects", func(c *jetstream.StreamConfig) { c.Subjects = append(c.Subjects, "other.>") },
+		[]string{`subjects is ["ledger.\u003e","other.\u003e"]`},
+	},
+	{"subject transform", func(c *jetstream.StreamConfig) {
+		c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "ledger.x.*", Destination: "ledger.y.{{wildcard(1)}}"}
+	}, []string{"subject_transform is "}},
+	{"mirror", func(c *jetstream.StreamConfig) {
+		c.Mirror = &jetstream.StreamSource{Name: "OTHER"}
+		c.Subjects, c.AllowAtomicPublish = nil, false
+	}, []string{"mirror is ", "subjects is ", "allow_atomic is "}},
+	{
+		"sources", func(c *jetstream.StreamConfig) { c.Sources = []*jetstream.StreamSource{{Name: "OTHER"}} },
+		[]string{"sources is "},
+	},
+	{
+		"first position", func(c *jetstream.StreamConfig) { c.FirstSeq = 100 },
+		[]string{"first_seq is 100, want 0"},
+	},
+	{
+		"duplicate window", func(c *jetstream.StreamConfig) { c.Duplicates = time.Second },
+		[]string{"duplicate_window is 1000000000, want 120000000000"},
+	},
+	{
+		"epoch", func(c *jetstream.StreamConfig) { c.Metadata = nil },
+		[]string{"metadata has no tokenledger-epoch"},
+	},
+	{"nothing that matters", func(c *jetstream.StreamConfig) {
+		c.Description, c.MaxConsumers, c.Compression = "the log", 100, jetstream.S2Compression
+		c.Metadata["owner"] = "operations"
+	}, nil},
+}
+
 func TestOpenStreamNamesEachDrift(t *testing.T) {
-	type config = jetstream.StreamConfig
-	tests := []struct {
-		name string
-		edit func(*config)
-		want []string // begins of the differences
-	}{
-		{
-			"storage", func(c *config) { c.Storage = jetstream.MemoryStorage },
-			[]string{`storage is "memory", want "file"`},
-		},
-		{
-			"discard", func(c *config) { c.Discard = jetstream.DiscardOld },
-			[]string{`discard is "old", want "new"`},
-		},
-		{
-			"delete and purge", func(c *config) { c.DenyDelete, c.DenyPurge = false, false },
-			[]string{"deny_delete is false, want true", "deny_purge is false, want true"},
-		},
-		{
-			"direct get", func(c *config) { c.AllowDirect = false },
-			[]string{"allow_direct is false, want true"},
-		},
-		{
-			"atomic publish", func(c *config) { c.AllowAtomicPublish = false },
-			[]string{"allow_atomic is false, want true"},
-		},
-		{
-			"no tail", func(c *config) { c.RePublish = nil },
-			[]string{`republish is null, want {"src":"ledger.\u003e","dest":"tail.ledger.\u003e"}`},
-		},
-		{
-			"tail without events", func(c *config) { c.RePublish.HeadersOnly = true },
-			[]string{"republish is "},
-		},
-		{
-			"age", func(c *config) { c.MaxAge = time.Hour },
-			[]string{"max_age is 3600000000000, want 0"},
-		},
-		{
-			"number", func(c *config) { c.MaxMsgs = 1000 },
-			[]string{"max_msgs is 1000, want -1"},
-		},
-		{
-			"number per subject", func(c *config) { c.MaxMsgsPerSubject = 1000; c.DiscardNewPerSubject = true },
-			[]string{"discard_new_per_subject is true", "max_msgs_per_subject is 1000, want -1"},
-		},
-		{
-			"no size", func(c *config) { c.MaxBytes = -1 },
-			[]string{"max_bytes is not set"},
-		},
-		{
-			"size of an event", func(c *config) { c.MaxMsgSize = 1 << 10 },
-			[]string{"max_msg_size is 1024, want 540672"},
-		},
-		{
-			"rollup", func(c *config) { c.AllowRollup, c.DenyPurge = true, false },
-			[]string{"deny_purge is false", "allow_rollup_hdrs is true, want false"},
-		},
-		{
-			"time to live", func(c *config) { c.AllowMsgTTL = true },
-			[]string{"allow_msg_ttl is true, want false"},
-		},
-		{
-			"counter", func(c *config) { c.AllowMsgCounter, c.Discard = true, jetstream.DiscardOld },
-			[]string{"discard is ", "allow_msg_counter is true, want false"},
-		},
-		{
-			"schedules", func(c *config) { c.AllowMsgSchedules, c.Discard = true, jetstream.DiscardOld },
-			[]string{"discard is ", "allow_msg_schedules is true, want false", "allow_rollup_hdrs is true", "deny_purge is false"},
-		},
-		{
-			"fast batches", func(c *config) { c.AllowBatchPublish = true },
-			[]string{"allow_batched is true, want false"},
-		},
-		{
-			"retention", func(c *config) { c.Retention = jetstream.InterestPolicy },
-			[]string{`retention is "interest", want "limits"`},
-		},
-		{
-			"no acknowledgement", func(c *config) { c.NoAck, c.AllowAtomicPublish = true, false },
-			[]string{"no_ack is true, want false", "allow_atomic is "},
-		},
-		{
-			"asynchronous", func(c *config) { c.PersistMode, c.AllowAtomicPublish = jetstream.AsyncPersistMode, false },
-			[]string{"allow_atomic is ", `persist_mode is "async", want "default"`},
-		},
-		{
-			"subjects", func(c *config) { c.Subjects = append(c.Subjects, "other.>") },
-			[]string{`subjects is ["ledger.\u003e","other.\u003e"]`},
-		},
-		{"subject transform", func(c *config) {
-			c.SubjectTransform = &jetstream.SubjectTransformConfig{Source: "ledger.x.*", Destination: "ledger.y.{{wildcard(1)}}"}
-		}, []string{"subject_transform is "}},
-		{"mirror", func(c *config) {
-			c.Mirror = &jetstream.StreamSource{Name: "OTHER"}
-			c.Subjects, c.AllowAtomicPublish = nil, false
-		}, []string{"mirror is ", "subjects is ", "allow_atomic is "}},
-		{
-			"sources", func(c *config) { c.Sources = []*jetstream.StreamSource{{Name: "OTHER"}} },
-			[]string{"sources is "},
-		},
-		{
-			"first position", func(c *config) { c.FirstSeq = 100 },
-			[]string{"first_seq is 100, want 0"},
-		},
-		{
-			"duplicate window", func(c *config) { c.Duplicates = time.Second },
-			[]string{"duplicate_window is 1000000000, want 120000000000"},
-		},
-		{
-			"epoch", func(c *config) { c.Metadata = nil },
-			[]string{"metadata has no tokenledger-epoch"},
-		},
-		{"nothing that matters", func(c *config) {
-			c.Description, c.MaxConsumers, c.Compression = "the log", 100, jetstream.S2Compression
-			c.Metadata["owner"] = "operations"
-		}, nil},
-	}
-	for _, tt := range tests {
+	for _, tt := range drifts {
 		t.Run(tt.name, func(t *testing.T) {
 			js := startKit(t).asLedger()
 			ctx := testContext(t)

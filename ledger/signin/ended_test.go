@@ -105,7 +105,7 @@ func TestEndedBeforeChange(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					k.now.advance(30 * time.Second)
+					k.now.Advance(30 * time.Second)
 					op := endedCases(k, other, made.Secret)[i]
 					before := []map[string]any{k.stored(id), k.stored(ben)}
 					invitations := strings.Count(k.everything("DIRECTORY"), "invitation.")
@@ -325,7 +325,7 @@ func TestTokenSessions(t *testing.T) {
 			t.Fatal(err)
 		}
 		opened = append(opened, o)
-		k.now.advance(time.Millisecond) // ids are in order of time
+		k.now.Advance(time.Millisecond) // ids are in order of time
 	}
 	k.refused(opened[0])
 	k.accepted(opened[1])

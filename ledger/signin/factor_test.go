@@ -63,7 +63,7 @@ func TestSecondFactor(t *testing.T) {
 	same(t, "a bad password without a code", err)
 	_, err = n.enter("anna", good, k.code(e.Secret), home)
 	same(t, "the code that it was confirmed by", err)
-	k.now.advance(30 * time.Second)
+	k.now.Advance(30 * time.Second)
 	code := k.code(e.Secret)
 	_, err = n.enter("anna", good+"!", code, home)
 	same(t, "a bad password with a code", err)
@@ -78,17 +78,17 @@ func TestSecondFactor(t *testing.T) {
 	same(t, "a code again", err)
 
 	// A code may be one step off, and time goes one way.
-	k.now.advance(2 * time.Minute)
+	k.now.Advance(2 * time.Minute)
 	late := k.code(e.Secret)
-	k.now.advance(30 * time.Second)
+	k.now.Advance(30 * time.Second)
 	n.must("anna", good, late)
-	k.now.advance(2 * time.Minute)
+	k.now.Advance(2 * time.Minute)
 	late = k.code(e.Secret)
-	k.now.advance(time.Minute)
+	k.now.Advance(time.Minute)
 	_, err = n.enter("anna", good, late, home)
 	same(t, "a code two steps off", err)
 	old := k.code(e.Secret)
-	k.now.advance(30 * time.Second)
+	k.now.Advance(30 * time.Second)
 	n.must("anna", good, k.code(e.Secret))
 	_, err = n.enter("anna", good, old, home)
 	same(t, "a code before the last", err)
@@ -109,7 +109,7 @@ func TestSecondFactor(t *testing.T) {
 	}
 
 	// New ones end the old; taking the factor away ends all.
-	k.now.advance(time.Hour) // the failures are forgotten
+	k.now.Advance(time.Hour) // the failures are forgotten
 	_, c = n.must("anna", good, k.code(e.Secret))
 	fresh, err := n.RenewRecovery(t.Context(), c, recovery[3])
 	if err != nil {
@@ -158,7 +158,7 @@ func TestCodeOnce(t *testing.T) {
 		if won != 1 {
 			t.Fatalf("round %d: %d ledgers took one code: %v", round, won, errs)
 		}
-		k.now.advance(10 * time.Minute) // failures are forgotten, and the code is another
+		k.now.Advance(10 * time.Minute) // failures are forgotten, and the code is another
 	}
 }
 
@@ -199,9 +199,9 @@ func TestRecentReauth(t *testing.T) {
 			}
 		}
 	}
-	k.now.advance(4 * time.Minute)
+	k.now.Advance(4 * time.Minute)
 	recent()
-	k.now.advance(2 * time.Minute)
+	k.now.Advance(2 * time.Minute)
 	stale()
 	prove := func(p signin.Reauthentication) error {
 		_, err := n.Reauthenticate(t.Context(), n.caller(o), p)
@@ -221,7 +221,7 @@ func TestRecentReauth(t *testing.T) {
 			t.Fatal(err)
 		}
 		recent()
-		k.now.advance(6 * time.Minute)
+		k.now.Advance(6 * time.Minute)
 		stale()
 	}
 	// A token never is a person.
@@ -354,12 +354,12 @@ func TestReplaceFactorTakesCode(t *testing.T) {
 	if stopped != 15 { // eight are let through at once, and three were made above
 		t.Errorf("%d of 20 guesses were stopped, want 15", stopped)
 	}
-	k.now.advance(2 * time.Hour)
+	k.now.Advance(2 * time.Hour)
 	_, c = n.must("anna", good, k.code(secret))
 	if err := renew(recovery[0]); err != nil {
 		t.Fatal(err)
 	}
-	k.now.advance(30 * time.Second)
+	k.now.Advance(30 * time.Second)
 	code := k.code(secret)
 	made, err := n.AddSecondFactor(t.Context(), c, code)
 	if err != nil {

@@ -48,7 +48,7 @@ var cheap = signin.Cost{Memory: 64, Passes: 1, Threads: 1}
 type ledgers struct {
 	t    testing.TB
 	log  *ledgertest.Log
-	now  *clock
+	now  *ledgertest.Clock
 	root authz.Principal
 	node []*node
 }
@@ -91,7 +91,7 @@ func (t *trail) EndSession(ctx context.Context, c authz.Principal, account event
 
 func start(t testing.TB, n int, options ...func(*signin.Config)) *ledgers {
 	t.Helper()
-	k := &ledgers{t: t, log: ledgertest.Start(t), now: &clock{}}
+	k := &ledgers{t: t, log: ledgertest.Start(t), now: &ledgertest.Clock{}}
 	for range n {
 		k.node = append(k.node, k.open(options...))
 	}
@@ -279,7 +279,7 @@ func (k *ledgers) factor(n *node, c authz.Principal) (secret string, recovery []
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	k.now.advance(30 * time.Second) // the code is used; the next is another
+	k.now.Advance(30 * time.Second) // the code is used; the next is another
 	return e.Secret, codes
 }
 
@@ -367,24 +367,6 @@ func (k *ledgers) append(about string, change events.Change) {
 	}
 	js.Conn().Close()
 	k.apply(events.Position(ack.Sequence))
-}
-
-// clock is the time, which a test can move on.
-type clock struct {
-	mu    sync.Mutex
-	ahead time.Duration // guarded by mu
-}
-
-func (c *clock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return time.Now().Add(c.ahead)
-}
-
-func (c *clock) advance(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.ahead += d
 }
 
 // atOnce runs each of do in a goroutine of its own and waits for all.

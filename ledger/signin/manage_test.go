@@ -72,7 +72,7 @@ func TestInvitation(t *testing.T) {
 	if got := late.Expires.Sub(k.now.Now()).Round(time.Minute); got != 72*time.Hour {
 		t.Errorf("an invitation is good for %s", got)
 	}
-	k.now.advance(72 * time.Hour)
+	k.now.Advance(72 * time.Hour)
 	same(t, "an invitation after 72 hours", redeem(late, good))
 	for what, end := range map[string]func(){
 		"changed": func() {

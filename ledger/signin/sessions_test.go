@@ -41,7 +41,7 @@ func TestSessionEnds(t *testing.T) {
 			return b.ChangePassword(ctx, c, []byte(good), []byte(good))
 		},
 		"password reset": func(signin.Opened, authz.Principal) error { k.password(id, good); return nil },
-		"idle":           func(signin.Opened, authz.Principal) error { k.now.advance(30 * time.Minute); return nil },
+		"idle":           func(signin.Opened, authz.Principal) error { k.now.Advance(30 * time.Minute); return nil },
 		"account suspended": func(signin.Opened, authz.Principal) error {
 			k.append(string(id), &events.AccountSuspended{})
 			return nil
@@ -69,7 +69,7 @@ func TestSessionEnds(t *testing.T) {
 	k.accepted(other)
 	k.append(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: k.now.Now().Add(time.Second).UTC().Round(0)})
 	k.refused(other)
-	k.now.advance(2 * time.Second)
+	k.now.Advance(2 * time.Second)
 	o, _ = a.must("anna", good, "")
 	k.accepted(o)
 	k.append(string(id), &events.AccountErased{})
@@ -101,7 +101,7 @@ func TestPasswordChange(t *testing.T) {
 	field(t, "a short one", a.ChangePassword(ctx, c, []byte(good), []byte("short1234")), "new", "short1234")
 	field(t, "the login", a.ChangePassword(ctx, c, []byte(good), []byte("it is anna and nobody else")), "new", "it is anna")
 	k.accepted(other)
-	k.now.advance(6 * time.Minute) // no recent proof is needed: the old password is one
+	k.now.Advance(6 * time.Minute) // no recent proof is needed: the old password is one
 	c = a.caller(mine)
 	if err := a.ChangePassword(ctx, c, []byte(good), []byte(next)); err != nil {
 		t.Fatal(err)
@@ -133,28 +133,28 @@ func TestSessionTimes(t *testing.T) {
 	}
 	// In use on either ledger it goes on, until its end.
 	for passed := time.Duration(0); passed < 12*time.Hour-20*time.Minute; passed += 20 * time.Minute {
-		k.now.advance(20 * time.Minute)
+		k.now.Advance(20 * time.Minute)
 		if _, err := k.node[int(passed/time.Minute)/20%2].Authenticate(t.Context(), o.Secret.Reveal(), home); err != nil {
 			t.Fatalf("after %s: %v", passed, err)
 		}
 	}
-	k.now.advance(19 * time.Minute)
+	k.now.Advance(19 * time.Minute)
 	k.accepted(o)
-	k.now.advance(time.Minute)
+	k.now.Advance(time.Minute)
 	k.refused(o)
 
 	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLifetime = 10, 60 })
 	o, _ = n.must("anna", good, "")
 	for range 5 {
-		k.now.advance(9 * time.Second)
+		k.now.Advance(9 * time.Second)
 		k.accepted(o) // a use is written down soon enough
 	}
-	k.now.advance(11 * time.Second)
+	k.now.Advance(11 * time.Second)
 	k.refused(o)
 	o, _ = n.must("anna", good, "")
 	k.accepted(o)
 	k.policy(func(p *events.Policy) { p.SessionIdle, p.SessionLifetime = 1, 1 }) // acts on those that there are
-	k.now.advance(2 * time.Second)
+	k.now.Advance(2 * time.Second)
 	k.refused(o)
 }
 
@@ -198,12 +198,12 @@ func TestSeen(t *testing.T) {
 	if revision() != first {
 		t.Error("reading wrote the session back")
 	}
-	k.now.advance(time.Minute)
+	k.now.Advance(time.Minute)
 	authenticate()
 	if revision() == first {
 		t.Error("after a minute it is not written down that the session is used")
 	}
-	k.now.advance(time.Minute)
+	k.now.Advance(time.Minute)
 	// Many at once do not stand in each other's way.
 	errs := make([]error, 20)
 	atOnce(len(errs), func(i int) { _, errs[i] = n.Authenticate(context.Background(), o.Secret.Reveal(), home) })
@@ -220,9 +220,9 @@ func TestExpired(t *testing.T) {
 	k.person("anna", good)
 	k.person("ben", good)
 	n.must("anna", good, "")
-	k.now.advance(2 * time.Hour)
+	k.now.Advance(2 * time.Hour)
 	young, _ := n.must("anna", good, "")
-	k.now.advance(events.MaxSessionLifetime - time.Hour)
+	k.now.Advance(events.MaxSessionLifetime - time.Hour)
 	last, _ := n.must("ben", good, "")
 	keys, err := k.bucket("SESSIONS").Keys(t.Context())
 	if err != nil || len(keys) != 2 {
@@ -269,7 +269,7 @@ func TestList(t *testing.T) {
 		var o signin.Opened
 		o, c = k.node[1].must("anna", good, "")
 		made = append(made, o.Session.ID)
-		k.now.advance(time.Millisecond) // ids are in order of time
+		k.now.Advance(time.Millisecond) // ids are in order of time
 	}
 	k.node[1].must("ben", good, "")
 	count := func(c authz.Principal, account string, everybody bool) int {
@@ -336,7 +336,7 @@ func TestList(t *testing.T) {
 	if got := count(k.root, "", true); got != 5 {
 		t.Errorf("%d sessions are left, want 5", got)
 	}
-	k.now.advance(31 * time.Minute)
+	k.now.Advance(31 * time.Minute)
 	if got := count(k.root, "", true); got != 0 {
 		t.Errorf("%d sessions are left after they rested, want none", got)
 	}
@@ -350,7 +350,7 @@ func TestManySessions(t *testing.T) {
 	var first, second, last signin.Opened
 	for i := range 101 {
 		o, _ := n.must("anna", good, "")
-		k.now.advance(time.Millisecond)
+		k.now.Advance(time.Millisecond)
 		switch i {
 		case 0:
 			first = o

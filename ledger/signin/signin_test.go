@@ -204,7 +204,7 @@ func TestFairTurns(t *testing.T) {
 		{"many logins from one address", func(i int) string { return fmt.Sprintf("user%d", i) }, func(int) string { return home }, elsewhere},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			k.now.advance(24 * time.Hour) // the failures of before are forgotten
+			k.now.Advance(24 * time.Hour) // the failures of before are forgotten
 			release, step := n.HoldHashes()
 			defer release()
 			const flood = 24
@@ -363,7 +363,7 @@ func TestAttempts(t *testing.T) {
 		n.must("anna", good, "")
 	}
 	// Past an hour a few more are let through.
-	k.now.advance(time.Hour)
+	k.now.Advance(time.Hour)
 	count := 0
 	for i := range 100 {
 		if _, stop := limited("anna", "2001:db8:2:"+hex(i)+"::1"); !stop {
