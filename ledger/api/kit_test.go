@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +24,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
+	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/ops/nodetest"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
@@ -38,16 +38,12 @@ const patience = wait.Limit
 // server is a node, asked over HTTP, and a look at its log that does not go
 // through the API.
 type server struct {
-	t    testing.TB
-	node *node.Node
-	host string // of the API, as host:port
-	root string // secret of the first token
-	log  jetstream.JetStream
-	// counted is the number of events up to a position that change a record.
-	counted struct {
-		sync.Mutex
-		until, changes events.Position
-	}
+	t       testing.TB
+	node    *node.Node
+	host    string // of the API, as host:port
+	root    string // secret of the first token
+	log     jetstream.JetStream
+	counted ledgertest.ChangeCounter
 }
 
 func start(t testing.TB) *server {
@@ -90,34 +86,13 @@ func (s *server) end() events.Position {
 	return events.Position(stream.CachedInfo().State.LastSeq)
 }
 
-// changes counts the events that change a record.
+// changes returns the number of events that change a record.
 func (s *server) changes() events.Position {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	stream, err := s.log.Stream(ctx, events.StreamName)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	s.counted.Lock()
-	defer s.counted.Unlock()
-	for end := events.Position(stream.CachedInfo().State.LastSeq); s.counted.until < end; {
-		m, err := stream.GetMsg(ctx, uint64(s.counted.until+1))
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		e, err := events.Decode(m.Data)
-		if err != nil {
-			s.t.Fatal(err)
-		}
-		if s.counted.until++; !e.Change.Kind().Keeps() {
-			s.counted.changes++
-		}
-	}
-	return s.counted.changes
+	return s.counted.Count(s.t, s.log, 0)
 }
 
-// answer is an answer as it came.
+// answer is the response to a request.
 type answer struct {
 	status int
 	header http.Header

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -30,14 +29,7 @@ type Log struct {
 
 	t       testing.TB
 	js      jetstream.JetStream
-	counted *counted
-}
-
-// counted caches how many events up to a position change a record.
-type counted struct {
-	sync.Mutex
-	stream         jetstream.Stream
-	until, changes events.Position
+	counted *ChangeCounter
 }
 
 // Start starts a server with an empty log, and stops it when the test ends.
@@ -68,7 +60,7 @@ func Start(t testing.TB) *Log {
 			t.Error(err)
 		}
 	})
-	l := &Log{Server: server, Epoch: strings.ToLower(ulid.Make().String()), t: t, counted: new(counted)}
+	l := &Log{Server: server, Epoch: strings.ToLower(ulid.Make().String()), t: t, counted: new(ChangeCounter)}
 	if l.js, err = jetstream.New(l.Conn()); err != nil {
 		t.Fatal(err)
 	}
@@ -125,34 +117,10 @@ func (l *Log) Messages() []events.Message {
 	return messages
 }
 
-// Changes returns how many events up to a position change a record. It reads
-// only events that it has not counted before.
+// Changes returns the number of events up to a position that change a record.
 func (l *Log) Changes(until events.Position) events.Position {
 	l.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	l.counted.Lock()
-	defer l.counted.Unlock()
-	if l.counted.stream == nil {
-		var err error
-		if l.counted.stream, err = l.js.Stream(ctx, events.StreamName); err != nil {
-			l.t.Fatal(err)
-		}
-	}
-	for ; l.counted.until < until; l.counted.until++ {
-		m, err := l.counted.stream.GetMsg(ctx, uint64(l.counted.until+1))
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		e, err := events.Decode(m.Data)
-		if err != nil {
-			l.t.Fatal(err)
-		}
-		if !e.Change.Kind().Keeps() {
-			l.counted.changes++
-		}
-	}
-	return l.counted.changes
+	return l.counted.Count(l.t, l.js, until)
 }
 
 // Events returns all events of the log. The event at position p has index p-1.
