@@ -92,7 +92,7 @@ func (r EditAccount) person(kind events.AccountKind) (list []events.PersonField,
 	if r.Name != nil {
 		list, p.Name = append(list, events.PersonName), *r.Name
 	}
-	return list, p.check(kind)
+	return list, p.Check(kind)
 }
 
 // editPerson writes name and mail to the directory after the event of an edit.

@@ -71,7 +71,7 @@ func (l *Ledger) createAccount(
 	if err := directory.CheckLogin(r.Login); err != nil {
 		return AccountResult{}, err
 	}
-	if err := r.Person.check(events.AccountKind(r.Kind)); err != nil {
+	if err := r.Person.Check(events.AccountKind(r.Kind)); err != nil {
 		return AccountResult{}, err
 	}
 	grants, err := l.checkScopes("grants", r.Grants)

@@ -120,8 +120,8 @@ const (
 
 var errServiceMail = errdefs.Invalid("mail", "applies only to users; a service account has none")
 
-// check returns what is wrong with personal data, without repeating it.
-func (p Person) check(kind events.AccountKind) error {
+// Check returns what is wrong with personal data, without repeating it.
+func (p Person) Check(kind events.AccountKind) error {
 	switch {
 	case p.Mail != "" && kind == events.ServiceAccount:
 		return errServiceMail

@@ -335,7 +335,7 @@ func TestVerifyRefuses(t *testing.T) {
 			Type, Title, Detail, Code string
 			Status                    int
 		}
-		if err := json.Unmarshal(w.Body.Bytes(), &problem); w.Code != 200 && (err != nil || problem.Status != w.Code || problem.Title == "" || problem.Code == "" || !strings.HasSuffix(problem.Type, "#"+problem.Code)) {
+		if err := json.Unmarshal(w.Body.Bytes(), &problem); w.Code != 200 && (err != nil || problem.Status != w.Code || problem.Title == "" || problem.Code == "" || problem.Type != "/problems/"+problem.Code) {
 			t.Errorf("%s: problem %s", tt.name, w.Body)
 		}
 	}

@@ -11,8 +11,9 @@ import "net/http"
 // MediaType is the Content-Type of problem details.
 const MediaType = "application/problem+json"
 
-// base is the URL of the page that describes the types, without the heading.
-const base = "https://github.com/tokenledger/tokenledger/blob/main/ledger/api/problems.md#"
+// Path begins the pages that describe the types, on every address that answers with
+// problems.
+const Path = "/problems/"
 
 // Type is one kind of error. All problems of a type share its title and status.
 type Type struct {
@@ -21,8 +22,10 @@ type Type struct {
 	Title  string // for people
 }
 
-// URI returns the address of the type's description.
-func (t Type) URI() string { return base + t.Code }
+// URI returns the address of the type's description: a reference to a page on the
+// server that answers (RFC 9457 section 3.1.1). A server does not know its own
+// public address, and must not take it from a client's Host header.
+func (t Type) URI() string { return Path + t.Code }
 
 // The types.
 var (

@@ -103,6 +103,8 @@ func build(cfg Config) (http.Handler, huma.API) {
 	a.whoamiRoutes(described)
 	describeReplays(described.OpenAPI())
 	describePositions(described.OpenAPI())
+	describeExamples(described.OpenAPI())
+	describeReads(described.OpenAPI())
 	return newGate(a, mux, cfg), described
 }
 
@@ -130,6 +132,20 @@ func describeReplays(d *huma.OpenAPI) {
 		replay := *item.Post.Responses["201"]
 		replay.Description = "An earlier request with the same Idempotency-Key was already carried out"
 		item.Post.Responses["200"] = &replay
+	}
+}
+
+// describeReads adds what every GET has in common.
+func describeReads(d *huma.OpenAPI) {
+	for _, item := range d.Paths {
+		if item.Get == nil {
+			continue
+		}
+		item.Get.Parameters = append(item.Get.Parameters, &huma.Param{
+			Name: "If-None-Match", In: "header", Schema: &huma.Schema{Type: huma.TypeString},
+			Description: "ETag of an earlier answer; 304 without a body if the answer is still the same",
+		})
+		item.Get.Responses["304"] = &huma.Response{Description: "The answer has the ETag in If-None-Match"}
 	}
 }
 

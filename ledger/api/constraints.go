@@ -51,7 +51,7 @@ func (c *Constraints) parse() (*events.Constraints, error) {
 		if err != nil {
 			return nil, &ledger.FieldError{
 				Field:   "constraints.cidrs",
-				Problem: events.Quote(s) + " is not a network such as 192.0.2.0/24",
+				Problem: badNetwork(s).Error(),
 			}
 		}
 		out.CIDRs = append(out.CIDRs, p)

@@ -24,20 +24,33 @@ func (Duration) Schema(huma.Registry) *huma.Schema {
 	}
 }
 
-// UnmarshalJSON reads both forms.
+// malformed stands for what is not a duration. An error of UnmarshalJSON would end
+// the decoding of the whole body, and later fields would seem to be absent.
+const malformed = Duration(math.MinInt64)
+
+// UnmarshalJSON reads both forms. What is neither is refused by Resolve.
 func (d *Duration) UnmarshalJSON(b []byte) error {
+	*d = malformed
 	var text string
 	if json.Unmarshal(b, &text) == nil {
-		got, err := ParseDuration(text)
-		*d = Duration(got)
-		return err
+		if got, err := ParseDuration(text); err == nil {
+			*d = Duration(got)
+		}
+		return nil
 	}
 	seconds, err := strconv.ParseInt(string(b), 10, 64)
-	if err != nil || seconds > math.MaxInt64/int64(time.Second) || seconds < math.MinInt64/int64(time.Second) {
-		return errDuration
+	if err == nil && seconds <= math.MaxInt64/int64(time.Second) && seconds >= math.MinInt64/int64(time.Second) {
+		*d = Duration(time.Duration(seconds) * time.Second)
 	}
-	*d = Duration(time.Duration(seconds) * time.Second)
 	return nil
+}
+
+// Resolve implements [huma.ResolverWithPath]. It refuses what is not a duration.
+func (d *Duration) Resolve(_ huma.Context, at *huma.PathBuffer) []error {
+	if *d != malformed {
+		return nil
+	}
+	return []error{&huma.ErrorDetail{Location: at.String(), Message: errDuration.Error()}}
 }
 
 // MarshalJSON writes text. Whole days are written as days.

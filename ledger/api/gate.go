@@ -51,6 +51,7 @@ const (
 	tokenKey    // the request's *Credential; nil for a session
 	headerKey   // the answer's http.Header
 	positionKey // the position that the answer reflects, as its header has it
+	modelKey    // the ledger's *events.Model
 )
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -74,7 +75,14 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	token, _ := r.Context().Value(tokenKey).(*Credential)
-	g.mux.ServeHTTP(g.confirming(r.Context(), w, r, token), r)
+	confirmed := g.confirming(r.Context(), w, r, token)
+	if r.Method != http.MethodGet && r.Method != http.MethodHead {
+		g.mux.ServeHTTP(confirmed, r.WithContext(withModel(r.Context(), g.api.ledger)))
+		return
+	}
+	held := &conditionalWriter{ResponseWriter: confirmed}
+	g.mux.ServeHTTP(held, r)
+	held.finish(r)
 }
 
 // admit reads the request and authenticates its caller. The caller is looked up
@@ -177,7 +185,11 @@ func (g *gate) checkRoute(r *http.Request) *Problem {
 	if p := r.URL.EscapedPath(); path.Clean(p) != p {
 		return noPath
 	}
-	if _, pattern := g.mux.Handler(r); strings.HasPrefix(pattern, r.Method+" ") {
+	method := r.Method
+	if method == http.MethodHead { // the mux serves it as GET
+		method = http.MethodGet
+	}
+	if _, pattern := g.mux.Handler(r); strings.HasPrefix(pattern, method+" ") {
 		return nil
 	}
 	var methods []string
@@ -186,6 +198,9 @@ func (g *gate) checkRoute(r *http.Request) *Problem {
 		other.Method = m
 		if _, pattern := g.mux.Handler(other); strings.HasPrefix(pattern, m+" ") {
 			methods = append(methods, m)
+			if m == http.MethodGet {
+				methods = append(methods, http.MethodHead)
+			}
 		}
 	}
 	if len(methods) == 0 {
@@ -208,7 +223,7 @@ func checkRepeated(r *http.Request) *Problem {
 			return problem("malformed_request", "a query parameter is repeated; send each one once")
 		}
 	}
-	for _, name := range []string{"Content-Type", "Idempotency-Key", "If-Match"} {
+	for _, name := range []string{"Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"} {
 		if len(r.Header.Values(name)) > 1 {
 			return problem("malformed_request", "the header "+name+" is repeated; send it once")
 		}

@@ -692,7 +692,7 @@ func TestOpenDescription(t *testing.T) {
 			t.Errorf("%s: status %d", path, a.status)
 		}
 	}
-	for _, path := range []string{"/", "/docs", "/schemas/Token.json", "/v1", "/metrics", "/debug/pprof/", "/healthz"} {
+	for _, path := range []string{"/", "/schemas/Token.json", "/v1", "/metrics", "/debug/pprof/", "/healthz"} {
 		if a := s.send(request{line: "GET " + path, header: h("-Authorization")}); a.status != 401 {
 			t.Errorf("%s without a token: status %d", path, a.status)
 		}

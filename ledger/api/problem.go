@@ -19,7 +19,7 @@ import (
 
 // Problem is an error as clients see it (RFC 9457).
 type Problem struct {
-	Type      string         `json:"type" format:"uri" doc:"address of the description of this problem type"`
+	Type      string         `json:"type" format:"uri-reference" doc:"address of the description of this problem type, on the server that answered"`
 	Title     string         `json:"title" doc:"short name of the problem type"`
 	Status    int            `json:"status"`
 	Detail    string         `json:"detail,omitempty" doc:"what went wrong in this request, and what to do"`
@@ -211,7 +211,23 @@ func newError(status int, message string, errs ...error) *Problem {
 			p.Errors = append(p.Errors, FieldProblem{Location: "request", Message: redact(err.Error())})
 		}
 	}
+	if code == "invalid_request" && len(p.Errors) > 0 {
+		p.Detail = summary(p.Errors)
+	}
 	return p
+}
+
+// summary puts the first mistakes into a sentence.
+func summary(list []FieldProblem) string {
+	const most = 3
+	var out []string
+	for _, f := range list[:min(len(list), most)] {
+		out = append(out, strings.TrimPrefix(f.Location, "body.")+": "+f.Message)
+	}
+	if n := len(list) - most; n > 0 {
+		out = append(out, fmt.Sprintf("and %d more, see errors", n))
+	}
+	return strings.Join(out, "; ")
 }
 
 // redact shortens a text, and replaces it if it may repeat a secret. Decoders

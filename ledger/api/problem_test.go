@@ -2,7 +2,6 @@ package api_test
 
 import (
 	"encoding/json"
-	"strings"
 	"testing"
 
 	"github.com/tokenledger/tokenledger/ledger/api"
@@ -17,7 +16,7 @@ func checkProblem(t testing.TB, a answer) {
 	}
 	id := a.header.Get("X-Request-Id")
 	if a.header.Get("Content-Type") != "application/problem+json" || p.Status != a.status || p.Title == "" ||
-		!strings.HasSuffix(p.Type, "/ledger/api/problems.md#"+p.Code) {
+		p.Type != "/problems/"+p.Code {
 		t.Errorf("%s: %+v", a.header.Get("Content-Type"), p)
 	}
 	if id == "" || p.RequestID != id || p.Instance != "urn:tokenledger:request:"+id {

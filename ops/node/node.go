@@ -24,6 +24,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ledger/signin"
+	"github.com/tokenledger/tokenledger/ops/apidocs"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/metrics"
 	"github.com/tokenledger/tokenledger/projector/follow"
@@ -585,13 +586,13 @@ func (n *Node) newServer(h http.Handler) *http.Server {
 
 // apiHandler serves the API. The ledger must be open.
 func (n *Node) apiHandler() http.Handler {
-	return api.New(api.Config{
+	return apidocs.New(apidocs.Config{Problems: api.ProblemsText}).Or(api.New(api.Config{
 		Ledger:       n.ledger,
 		Authenticate: n.authenticate,
 		Confirm:      n.confirm,
 		SignIn:       n.people,
 		Logger:       n.log,
-	})
+	}))
 }
 
 // shutdown stops the servers after the requests in flight have ended.
@@ -677,6 +678,7 @@ func (n *Node) verifyHandler() (http.Handler, error) {
 	checks, mux := n.verify.Handler(), http.NewServeMux()
 	mux.Handle(single, checks)
 	mux.Handle("/v1/verify/batch", n.verify.BatchHandler())
+	docs := apidocs.New(apidocs.Config{Description: verifier.Description, Problems: api.ProblemsText}).Or(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.EscapedPath(); {
 		case path == single: // the most frequent path skips the slower mux
@@ -684,7 +686,7 @@ func (n *Node) verifyHandler() (http.Handler, error) {
 		case strings.HasPrefix(path, proxy.Prefix):
 			proxies.ServeHTTP(w, r)
 		default:
-			mux.ServeHTTP(w, r)
+			docs.ServeHTTP(w, r)
 		}
 	}), nil
 }
