@@ -28,7 +28,7 @@ func TestRunbookMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range []string{"README.md", "sign-in.md"} {
+	for _, page := range []string{"README.md", "running.md", "sign-in.md"} {
 		for _, message := range messagesOf(t, filepath.Join("ops", "runbooks", page)) {
 			for _, part := range messageGaps.Split(message, -1) {
 				if !bytes.Contains(source.Bytes(), []byte(part)) {

@@ -35,6 +35,8 @@ type env struct {
 	verbose                    bool
 	warned                     []string // warnings that were written
 
+	log      *nodeLog              // of serve; nil for other commands
+	jsonLog  bool                  // the log is JSON, and so is the last line of standard error
 	problems map[*pflag.Flag]error // errors in the environment variables of flags
 	began    bool                  // a command has begun; errors before that are usage errors
 	retry    client.Retry

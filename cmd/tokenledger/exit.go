@@ -85,6 +85,9 @@ func (e *env) failureFrom(ctx context.Context, err error) *exit.Failure {
 
 // message returns the text of a failure for standard error.
 func (e *env) message(f *exit.Failure) string {
+	if e.jsonLog {
+		return logLine(f)
+	}
 	if e.Format != render.Table {
 		return failureJSON(f) + "\n"
 	}

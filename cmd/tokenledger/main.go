@@ -28,6 +28,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func execute(ctx context.Context, e *env, args []string) int {
 	root := newRootCmd(e)
 	e.prepare(root, args)
+	e.jsonLog = e.logsJSON(root, args)
+	defer e.closeLog()
 	err := e.refuseSecrets(args)
 	if err == nil {
 		err = root.ExecuteContext(ctx)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 	"github.com/pquerna/otp/totp"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/tokenledger/tokenledger/ops/node"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
@@ -45,7 +48,8 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("there is no condition %q", name)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "json": cmdJSON, "totp": cmdTOTP,
+			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "waitmetric": cmdWaitMetric,
+			"json": cmdJSON, "totp": cmdTOTP,
 		},
 	})
 }
@@ -120,6 +124,41 @@ func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("the output does not come to match %s", args[0])
+}
+
+// cmdWaitMetric waits until a node's metrics hold a line:
+//
+//	waitmetric data 'tokenledger_ready 1'
+func cmdWaitMetric(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: waitmetric FOLDER LINE")
+	}
+	got := ""
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		got = metricsOf(ts.MkAbs(args[0]))
+		if strings.Contains(got, "\n"+args[1]+"\n") {
+			return
+		}
+	}
+	ts.Logf("%s", got)
+	ts.Fatalf("the metrics do not come to have %s", args[1])
+}
+
+// metricsOf returns the metrics of the node on a data folder, empty if it does not
+// answer.
+func metricsOf(data string) string {
+	var at node.Addresses
+	b, err := os.ReadFile(filepath.Join(data, "run.json"))
+	if err != nil || json.Unmarshal(b, &at) != nil {
+		return ""
+	}
+	resp, err := http.Get(at.Metrics + "/metrics")
+	if err != nil {
+		return ""
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body) // cut short, it lacks the line
+	return string(text)
 }
 
 // cmdJSON sets a variable to a value of the JSON in standard output or a file,

@@ -28,7 +28,8 @@ type serveSettings struct {
 	lease                           durationFlag
 	scrub                           durationFlag
 	resident                        sizeFlag
-	secretPrefix, model, logFormat  stringFlag
+	secretPrefix, model             stringFlag
+	logFormat, logLevel             stringFlag
 	recoverRoot                     onOff
 }
 
@@ -39,14 +40,15 @@ func newServeCmd(e *env) *cobra.Command {
 		lease: durationFlag(
 			verifier.DefaultLease,
 		), scrub: durationFlag(node.DefaultScrub), resident: node.DefaultResident,
-		secretPrefix: "tl", model: "matomo", logFormat: "text",
+		secretPrefix: "tl", model: "matomo", logFormat: "text", logLevel: "info",
 	}
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run a node: the ledger with its log, a verifier, or both",
-		Long: `Runs a node until SIGINT or SIGTERM. The first start creates the data folder and
-the log, and writes the secret of the first token to root.token in that folder. A
-node refuses a data folder whose log is gone.
+		Long: `Runs a node until SIGINT, SIGTERM, SIGQUIT or SIGABRT. SIGHUP reads the
+configuration again. The first start creates the data folder
+and the log, and writes the secret of the first token to root.token in that folder.
+A node refuses a data folder whose log is gone.
 
 A ledger keeps its log alone or in a cluster. For a cluster, give each of three or
 five ledgers the route URLs of all of them (--nats-cluster), its own address among
@@ -79,15 +81,38 @@ file.`,
     --metrics-addr 127.0.0.1:7612`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := s.read(e, c)
-			if err != nil {
-				return usagef(c, "%s", exit.Text(err))
-			}
-			return node.Serve(c.Context(), cfg)
+			return s.serve(e, c)
 		},
 	}
 	s.declare(e, c.Flags())
 	return c
+}
+
+// serve runs the node.
+func (s *serveSettings) serve(e *env, c *cobra.Command) error {
+	given, dataDir := *s, e.dataDir // by flags and environment variables
+	cfg, err := s.read(e, c)
+	e.jsonLog = e.jsonLog || s.logFormat == "json"
+	if err != nil {
+		return usagef(c, "%s", exit.Text(err))
+	}
+	log := e.openLog(cfg.LogFormat)
+	log.level.Set(cfg.LogLevel)
+	ctx, signals, done := watchSignals(c.Context(), log.log, e.abandonNode())
+	defer done()
+	cfg.Logger, cfg.LevelVar, cfg.Lines = log.log, &log.level, log.sink
+	cfg.Control = node.Control{
+		Reload: signals.reload, Hurry: signals.hurry, Overdue: signals.overdue,
+		Load: func() (node.Config, error) {
+			*s, e.dataDir = given, dataDir
+			return s.read(e, c)
+		},
+	}
+	if err := node.Serve(ctx, cfg); err != nil {
+		return err
+	}
+	log.log.Info("stopped")
+	return nil
 }
 
 // declare adds the flags.
@@ -144,6 +169,7 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 			"permission model, the same on all nodes: matomo or plain; the configuration file can describe another", &s.model,
 		},
 		{"log-format", groupUpkeep, "format of log lines on standard error: text or json", &s.logFormat},
+		{"log-level", groupUpkeep, "least level that is logged: debug, info, warn or error", &s.logLevel},
 		{"scrub", groupUpkeep, "how often a ledger reads its whole copy of the log to find damage", &s.scrub},
 		{
 			"recover-root", groupUpkeep,
@@ -166,15 +192,18 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 	if err != nil {
 		return node.Config{}, err
 	}
-	handler, ok := map[stringFlag]func() slog.Handler{
-		"text": func() slog.Handler { return slog.NewTextHandler(e.Stderr, nil) },
-		"json": func() slog.Handler { return slog.NewJSONHandler(e.Stderr, nil) },
-	}[s.logFormat]
-	if !ok {
+	if logFormats[string(s.logFormat)] == nil {
 		return node.Config{}, exit.Inputf(
 			"--log-format: must be text or json, not %s",
 			events.Quote(string(s.logFormat)),
 		)
+	}
+	level, err := logLevel(string(s.logLevel))
+	if err != nil {
+		return node.Config{}, err
+	}
+	if e.verbose {
+		level = slog.LevelDebug
 	}
 	model := file.Model
 	if model == nil {
@@ -194,7 +223,7 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		Lease: time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
 		SecretPrefix: string(s.secretPrefix),
 		Policies:     file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
-		Version: buildVersion().Version, Logger: slog.New(handler()),
+		Version: buildVersion().Version, Logging: node.Logging{LogFormat: string(s.logFormat), LogLevel: level},
 	}
 	return cfg, cfg.Validate()
 }
@@ -214,6 +243,9 @@ func (s *serveSettings) readFile(e *env, c *cobra.Command) (node.File, error) {
 	})
 	file, err := node.ReadFile(path, names)
 	if err != nil {
+		if format := file.Flags["log-format"]; format != "" && !given(e, c, "log-format") {
+			s.logFormat = stringFlag(format) // of the line that says what is wrong
+		}
 		return file, err
 	}
 	if given(e, c, "model") {

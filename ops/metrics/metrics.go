@@ -29,6 +29,7 @@ type Source struct {
 	Unrecorded    func() uint64            // receipts that could not be recorded; nil without a ledger
 	Clock         func() (float64, bool)   // seconds ahead of the ledgers; false if unknown
 	Ready         func() error             // why checks are refused, nil if they are not
+	Process       Process
 }
 
 // Resident describes the resident table.
@@ -42,7 +43,8 @@ type Resident struct {
 // Handler serves /metrics, /livez and /readyz.
 func Handler(s Source) http.Handler {
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(s, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(s, s.Process)
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })

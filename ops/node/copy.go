@@ -201,5 +201,6 @@ func Serve(ctx context.Context, cfg Config) error {
 			return err
 		}
 		n.log.Warn("the ledger restarts", "err", err)
+		cfg = n.reloads.config()
 	}
 }

@@ -17,3 +17,16 @@ func (n *Node) PublishSnapshot(ctx context.Context) error {
 	}
 	return err
 }
+
+// Fail makes a part of the node fail in one of the ways of which a stop must give
+// the lease up: "listener", "error" or "panic".
+func (n *Node) Fail(how string) {
+	switch how {
+	case "listener":
+		_ = n.verifyListener.Close()
+	case "error":
+		n.parts.run("test", func(context.Context) error { return errors.New("a part failed") })
+	case "panic":
+		n.parts.run("test", func(context.Context) error { panic("a part panicked") })
+	}
+}

@@ -20,17 +20,18 @@ import (
 // background runs the parts that must work until the node has answered its last
 // request, and collects their errors.
 type background struct {
-	ctx  context.Context
-	stop context.CancelFunc
-	wg   sync.WaitGroup
+	ctx    context.Context
+	stop   context.CancelFunc
+	caught func(what string, part func() error) error // turns a panic into an error
+	wg     sync.WaitGroup
 
 	mu     sync.Mutex
 	errs   []error    // guarded by mu
 	failed chan error // has room for the first
 }
 
-func newBackground(ctx context.Context) *background {
-	b := &background{failed: make(chan error, 1)}
+func newBackground(ctx context.Context, caught func(what string, part func() error) error) *background {
+	b := &background{caught: caught, failed: make(chan error, 1)}
 	b.ctx, b.stop = context.WithCancel(context.WithoutCancel(ctx))
 	return b
 }
@@ -39,7 +40,7 @@ func newBackground(ctx context.Context) *background {
 // error is sent to failed.
 func (b *background) run(what string, part func(context.Context) error) {
 	b.wg.Go(func() {
-		err := part(b.ctx)
+		err := b.caught(what, func() error { return part(b.ctx) })
 		if err == nil || b.ctx.Err() != nil && errors.Is(err, context.Canceled) {
 			return
 		}

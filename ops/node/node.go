@@ -26,6 +26,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/signin"
 	"github.com/tokenledger/tokenledger/ops/apidocs"
 	"github.com/tokenledger/tokenledger/ops/datadir"
+	"github.com/tokenledger/tokenledger/ops/logsink"
 	"github.com/tokenledger/tokenledger/ops/metrics"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/replica"
@@ -108,6 +109,8 @@ type Config struct {
 	Version string
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
+	Logging
+	Control Control
 }
 
 // Default addresses.
@@ -185,6 +188,7 @@ func (c Config) Validate() error {
 	if _, err := events.NewFormat(c.SecretPrefix); err != nil {
 		bad("secret-prefix: %w", err)
 	}
+	problems = append(problems, c.Control.validate())
 	problems = append(problems, proxy.Validate(c.Policies, c.Model), verifier.CheckStale(c.Model, c.Stale))
 	return errors.Join(problems...)
 }
@@ -222,6 +226,10 @@ type Node struct {
 	apiListener, verifyListener, metricsListener net.Listener
 	socket                                       net.Listener // nil if it cannot be created
 
+	proxies atomic.Pointer[proxy.Handler] // of the policies in force; nil without the role verifier
+	reloads reloads
+	ending  ending
+
 	ready chan struct{} // closed once everything listens
 	addrs Addresses     // set before ready is closed
 }
@@ -251,6 +259,7 @@ func New(cfg Config) (*Node, error) {
 		model:    cfg.Model.Digest(),
 		dir:      dir,
 		logParts: logParts{creds: creds},
+		reloads:  reloads{current: cfg},
 		ready:    make(chan struct{}),
 	}
 	n.name = cfg.Name
@@ -290,6 +299,9 @@ const shutdownTimeout = 8 * time.Second
 // lease, index, connection to the log, log.
 func (n *Node) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, n.dir.Close()) }()
+	defer n.ending.end()
+	defer n.catch("run the node", &err)
+	defer context.AfterFunc(ctx, func() { n.ending.begin(n.cfg.Control.Overdue) })()
 
 	if err := n.listen(); err != nil {
 		return err
@@ -309,32 +321,44 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	})
 	// The index outlives ctx: requests in flight still need it.
 	indexCtx, stopIndex := context.WithCancel(context.WithoutCancel(ctx))
-	indexDone := make(chan error, 1)
-	go func() { indexDone <- n.index.Run(indexCtx) }()
+	indexDone, indexFailed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		err := n.caught("keep the index", func() error { return n.index.Run(indexCtx) })
+		indexFailed <- err
+		indexDone <- err
+	}()
 	defer func() {
 		stopIndex()
 		err = errors.Join(err, <-indexDone)
 	}()
-	n.parts = newBackground(ctx)
+	n.parts = newBackground(ctx, n.caught)
 	defer func() { err = errors.Join(err, n.parts.end()) }()
 	if err := n.keepLease(); err != nil {
 		return err
 	}
+	defer n.releaseLease() // the node has answered its last check, however it ends
 	if n.verify, err = verifier.New(verifier.Config{
 		Index: n.index, Lease: n.lease, Stale: n.cfg.Stale, Format: n.format, Model: n.cfg.Model, Logger: n.log,
 	}); err != nil {
 		return err
 	}
 	n.parts.run("report", n.report)
+	n.parts.run("reload the configuration", n.watchReloads)
 	if n.server == nil {
 		n.parts.run("watch the log's server", n.watchServer)
 	} else {
 		n.parts.run("own copy of the log", n.watchCopy)
 		n.parts.run("scrub of the log", n.scrubCopy)
 	}
-	err = n.serve(ctx)
-	n.releaseLease() // the node has answered its last check
-	return err
+	n.parts.run("watch the index", func(ctx context.Context) error {
+		select {
+		case err := <-indexFailed:
+			return err // it runs until after the last part
+		case <-ctx.Done():
+			return nil
+		}
+	})
+	return n.serve(ctx)
 }
 
 // openLedger opens the write side after this node has read the whole log. It
@@ -519,15 +543,16 @@ func (n *Node) serve(ctx context.Context) error {
 	}
 	opened := make(chan error, 1)
 	parts.Go(func() {
-		if n.cfg.has(RoleLedger) {
+		opened <- n.caught("open the ledger", func() error {
+			if !n.cfg.has(RoleLedger) {
+				return nil
+			}
 			err := n.openLedger(ctx)
 			if err == nil {
 				n.awaitLease(ctx)
 			}
-			opened <- err
-			return
-		}
-		opened <- nil
+			return err
+		})
 	})
 	var serverFailed <-chan error
 	if n.server != nil {
@@ -563,6 +588,7 @@ func (n *Node) serve(ctx context.Context) error {
 		}
 	}
 	stopped := ctx.Err() != nil // by the caller of Run
+	n.ending.begin(n.cfg.Control.Overdue)
 	cancel()
 	parts.Wait()
 	if stopped && errors.Is(err, context.Canceled) {
@@ -580,7 +606,7 @@ func (n *Node) newServer(h http.Handler) *http.Server {
 	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
 		WriteTimeout: writeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: slog.NewLogLogger(n.log.Handler(), slog.LevelDebug),
+		ErrorLog: logsink.HTTPErrors(n.log),
 	}
 }
 
@@ -599,12 +625,14 @@ func (n *Node) apiHandler() http.Handler {
 func (n *Node) shutdown(servers []*http.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), shutdownTimeout)
 	defer cancel()
+	ctx, done := n.hurried(ctx)
+	defer done()
 	var problems []error
 	for _, s := range servers {
 		err := s.Shutdown(ctx)
-		if errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && ctx.Err() != nil {
 			// A client that sends nothing must not make a clean shutdown fail.
-			n.log.Warn("requests in flight were closed at shutdown", "waited", shutdownTimeout)
+			n.log.Warn("requests in flight were closed at shutdown", "limit", shutdownTimeout)
 			err = s.Close()
 		} else if err != nil {
 			err = errors.Join(err, s.Close())
@@ -668,12 +696,11 @@ func request(c api.Credential) verifier.Request {
 // verifyHandler serves checks. It routes requests of proxies by the raw path,
 // because the mux would redirect some of them.
 func (n *Node) verifyHandler() (http.Handler, error) {
-	proxies, err := proxy.New(
-		proxy.Config{Verifier: n.verify, Policies: n.cfg.Policies, Trusted: n.cfg.TrustedProxies, Logger: n.log},
-	)
+	proxies, err := n.newProxies(n.cfg)
 	if err != nil {
 		return nil, err
 	}
+	n.proxies.CompareAndSwap(nil, proxies) // a reload may have been first
 	const single = "/v1/verify"
 	checks, mux := n.verify.Handler(), http.NewServeMux()
 	mux.Handle(single, checks)
@@ -684,7 +711,7 @@ func (n *Node) verifyHandler() (http.Handler, error) {
 		case path == single: // the most frequent path skips the slower mux
 			checks.ServeHTTP(w, r)
 		case strings.HasPrefix(path, proxy.Prefix):
-			proxies.ServeHTTP(w, r)
+			n.proxies.Load().ServeHTTP(w, r)
 		default:
 			docs.ServeHTTP(w, r)
 		}
@@ -711,7 +738,8 @@ func (n *Node) opsHandler() http.Handler {
 			c := n.lease.Status().Clock
 			return c.By.Seconds(), c.Known
 		},
-		Ready: n.unopened,
+		Ready:   n.unopened,
+		Process: metrics.Process{Lines: n.cfg.Lines, Reloads: n.reloads.count},
 	})
 }
 

@@ -1,0 +1,84 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Process provides the values of the metrics that are about the process, and not
+// about tokens. A nil function is left out.
+type Process struct {
+	Lines   LogLines // nil if nothing counts them
+	Reloads func() Reloads
+}
+
+// LogLines tells what becomes of log lines.
+type LogLines interface {
+	Dropped() uint64        // in total
+	Waiting() time.Duration // how long the oldest line that is not written has been waiting
+}
+
+// Reloads counts reloads of the configuration.
+type Reloads struct {
+	Done, Refused uint64
+	Failing       bool // the last one was refused
+}
+
+var (
+	descLogDropped = prometheus.NewDesc(
+		"tokenledger_log_lines_dropped_total",
+		"Log lines that were dropped, because they could not be written in time.",
+		nil,
+		nil,
+	)
+	descLogWaiting = prometheus.NewDesc(
+		"tokenledger_log_waiting_seconds",
+		"How long the oldest log line that is not written has been waiting.",
+		nil,
+		nil,
+	)
+	descReloads = prometheus.NewDesc(
+		"tokenledger_config_reloads_total",
+		"Reloads of the configuration, by result: done or refused.",
+		[]string{"result"},
+		nil,
+	)
+	descReloaded = prometheus.NewDesc(
+		"tokenledger_config_last_reload_successful",
+		"0 if the last reload of the configuration was refused, so that an older one is in force, else 1.",
+		nil,
+		nil,
+	)
+)
+
+// Describe implements [prometheus.Collector].
+func (p Process) Describe(ch chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descLogDropped, descLogWaiting, descReloads, descReloaded} {
+		ch <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (p Process) Collect(ch chan<- prometheus.Metric) {
+	counter := func(d *prometheus.Desc, n uint64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n), labels...)
+	}
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if p.Lines != nil {
+		counter(descLogDropped, p.Lines.Dropped())
+		gauge(descLogWaiting, p.Lines.Waiting().Seconds())
+	}
+	if p.Reloads != nil {
+		r := p.Reloads()
+		counter(descReloads, r.Done, "done")
+		counter(descReloads, r.Refused, "refused")
+		successful := 1.0
+		if r.Failing {
+			successful = 0
+		}
+		gauge(descReloaded, successful)
+	}
+}
