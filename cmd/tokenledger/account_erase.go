@@ -157,7 +157,8 @@ func eraseRequest(account string, owned ownedFlags, dry bool) client.Request {
 	if dry {
 		body["dry_run"] = true
 	}
-	return client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", account, "erase"}, Body: body}
+	path := []string{"v1", "accounts", account, "erase"}
+	return client.Request{Method: http.MethodPost, Path: path, Body: body, Asks: dry}
 }
 
 func planErase(ctx context.Context, to *client.Client, account string, owned ownedFlags) (plan erasePlan, err error) {

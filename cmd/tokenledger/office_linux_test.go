@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -44,6 +45,9 @@ type office struct {
 	asked []asked // guarded by mu
 }
 
+// dryRun marks a request that changes nothing.
+const dryRun = "X-Dry-Run"
+
 // asked is a request that the node got, and its answer.
 type asked struct {
 	what   string // method and path
@@ -62,15 +66,29 @@ func openOffice(t *testing.T) *office {
 		t.Fatal(err)
 	}
 	transport := &http.Transport{DisableKeepAlives: true}
-	front := httptest.NewServer(&httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Transport: transport, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) },
 		ModifyResponse: func(r *http.Response) error {
+			if r.Request.Header.Get(dryRun) != "" {
+				return nil
+			}
 			o.mu.Lock()
 			defer o.mu.Unlock()
 			o.asked = append(o.asked, asked{r.Request.Method + " " + r.Request.URL.Path, r.Request.Header.Get("Idempotency-Key"), r.StatusCode})
 			return nil
 		},
-	})
+	}
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		if bytes.Contains(body, []byte(`"dry_run":true`)) {
+			r.Header.Set(dryRun, "yes")
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
+		proxy.ServeHTTP(w, r)
+	}))
 	t.Cleanup(front.Close)
 	o.url = front.URL
 

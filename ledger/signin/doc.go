@@ -3,10 +3,11 @@
 //
 // # Promise
 //
-// Only accounts of kind user sign in. Every failed sign-in (an unknown login, a
-// service account, a suspended account, a wrong password, a wrong or used code) gets
-// the same answer, [ErrFailed], after the work of one hash. A code works once in the
-// whole cluster.
+// Only accounts of kind user sign in. A sign-in with an unknown login, a service
+// account, a suspended account or a wrong password gets the same answer, an
+// [ErrFailed], after the work of one hash. A wrong code and a used code are told
+// apart: they are checked only after the password was correct. A code works once in
+// the whole cluster.
 //
 // The log decides when a session ends. An event ends one session, or all sessions of
 // an account; a new password does the latter. Each session stores a position that the

@@ -56,3 +56,18 @@ func (s *SignIn) Waiting() int {
 	defer s.hashes.queue.mu.Unlock()
 	return len(s.hashes.queue.waiting)
 }
+
+// The failures that are told apart.
+var (
+	ErrLogin             = errLogin
+	ErrPassword          = errPassword
+	ErrCode              = errCode
+	ErrCodeUsed          = errCodeUsed
+	ErrInvitation        = errInvitation
+	ErrInvitationExpired = errInvitationExpired
+)
+
+// Failures are all texts that an [ErrFailed] has.
+var Failures = []error{
+	errLogin, errPassword, errCode, errCodeUsed, errInvitation, errInvitationExpired, errToken, errChanged,
+}

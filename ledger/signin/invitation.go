@@ -114,18 +114,18 @@ func (s *SignIn) redeem(
 ) (events.AccountID, error) {
 	secret, err := events.ParseInvitation(invitation)
 	if err != nil {
-		return "", ErrFailed
+		return "", errInvitation
 	}
 	pointer, err := s.directory.Get(ctx, invitationKey(secret.Digest()))
 	if errors.Is(err, bucket.ErrNotFound) {
-		return "", ErrFailed
+		return "", errInvitation
 	}
 	if err != nil {
 		return "", unavailable(err)
 	}
 	id := events.AccountID(pointer.Value)
 	if _, err := s.person(id); errors.Is(err, errNotAPerson) {
-		return "", ErrFailed
+		return "", errInvitation
 	} else if err != nil {
 		return "", err
 	}
@@ -138,7 +138,10 @@ func (s *SignIn) redeem(
 		return i != nil && subtle.ConstantTimeCompare(i.Digest[:], d[:]) == 1 && s.now().Before(i.Expires)
 	}
 	if !valid(&c) {
-		return "", ErrFailed
+		if i, d := c.Invitation, secret.Digest(); i != nil && subtle.ConstantTimeCompare(i.Digest[:], d[:]) == 1 {
+			return "", errInvitationExpired
+		}
+		return "", errInvitation
 	}
 	phc, err := s.newPassword(ctx, payer{string(id), address}, "password", password)
 	if err != nil {
@@ -151,7 +154,7 @@ func (s *SignIn) redeem(
 		newSessionsEnd(by, events.CredentialPassword, ""),
 		func(c *credential) error {
 			if !valid(c) {
-				return ErrFailed // used or replaced in the meantime
+				return errInvitation // used or replaced in the meantime
 			}
 			if c.Invitation.Reset && c.SecondFactor != nil {
 				c.SecondFactor, c.Recovery = nil, nil

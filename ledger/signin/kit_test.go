@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -383,12 +384,21 @@ func atOnce(n int, do func(i int)) {
 	wg.Wait()
 }
 
-// same fails the test unless an error is the one that all failures have, with the
-// same text.
+// same fails the test unless an error is one of the failures, with nothing of what
+// was sent.
 func same(t *testing.T, what string, err error) {
 	t.Helper()
-	if !errors.Is(err, signin.ErrFailed) || err.Error() != signin.ErrFailed.Error() {
-		t.Errorf("%s: %v, want %v and nothing more", what, err, signin.ErrFailed)
+	known := slices.ContainsFunc(signin.Failures, func(f error) bool { return err != nil && f.Error() == err.Error() })
+	if !errors.Is(err, signin.ErrFailed) || !known {
+		t.Errorf("%s: %v, want a failure and nothing more", what, err)
+	}
+}
+
+// cause is same for a failure with a cause.
+func cause(t *testing.T, what string, err, want error) {
+	t.Helper()
+	if same(t, what, err); err != nil && err.Error() != want.Error() {
+		t.Errorf("%s: %v, want %v", what, err, want)
 	}
 }
 

@@ -174,7 +174,7 @@ func (s *SignIn) ChangePassword(ctx context.Context, c authz.Principal, old, pas
 		newSessionsEnd(c, events.CredentialPassword, c.Session),
 		func(now *credential) error {
 			if now.Password != cred.Password {
-				return ErrFailed // changed in the meantime
+				return errChanged
 			}
 			now.Password, now.Invitation = phc, nil
 			return nil

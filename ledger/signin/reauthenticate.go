@@ -89,7 +89,7 @@ func (s *SignIn) checkPassword(
 	defer clear(p)
 	ok, _, err := s.hashes.check(ctx, payer{string(c.Account), c.Address}, cred.Password, p)
 	if err == nil && !ok {
-		err = ErrFailed
+		err = errPassword
 	}
 	return err
 }
@@ -99,15 +99,13 @@ func (s *SignIn) checkPassword(
 func (s *SignIn) useCode(ctx context.Context, c authz.Principal, password, code string) error {
 	_, err := s.editCredential(ctx, c.Account, func(cred *credential) error {
 		if cred.Password != password {
-			return ErrFailed
+			return errChanged
 		}
-		switch cred.useCode(code, s.now()) {
-		case wrongCode:
-			return ErrFailed
-		case recoveryCode:
+		kind := cred.useCode(code, s.now())
+		if kind == recoveryCode {
 			cred.Due = append(cred.Due, newPendingEvent(c, events.CredentialRecoveryCodeUsed))
 		}
-		return nil
+		return kind.error()
 	})
 	return err
 }

@@ -55,21 +55,24 @@ func newTOTPSecret(account string) (secret, uri string, err error) {
 }
 
 // step returns the step of a code, if it is close to now and after the step of the
-// last used code.
-func (f secondFactor) step(code string, now time.Time) (uint64, bool) {
+// last used code. Used says that it is close to now, and not after that step.
+func (f secondFactor) step(code string, now time.Time) (step uint64, used, ok bool) {
 	current := now.Unix() / int64(codePeriod/time.Second)
-	found, ok := uint64(0), false
 	for n := current - codeSkew; n <= current+codeSkew; n++ {
 		want, err := hotp.GenerateCodeCustom(
 			f.Secret,
 			uint64(n),
 			hotp.ValidateOpts{Digits: otp.DigitsSix, Algorithm: otp.AlgorithmSHA1},
 		)
-		if err == nil && subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1 && uint64(n) > f.LastStep {
-			found, ok = uint64(n), true
+		if err == nil && subtle.ConstantTimeCompare([]byte(want), []byte(code)) == 1 {
+			if uint64(n) > f.LastStep {
+				step, ok = uint64(n), true
+			} else {
+				used = true
+			}
 		}
 	}
-	return found, ok
+	return step, used && !ok, ok
 }
 
 // codeKind is the kind of a code that was checked.
@@ -77,6 +80,7 @@ type codeKind int
 
 const (
 	wrongCode codeKind = iota
+	usedCode
 	totpCode
 	recoveryCode
 )
@@ -88,9 +92,12 @@ func (c *credential) useCode(code string, now time.Time) codeKind {
 		return wrongCode
 	}
 	code = normalizeCode(code)
-	if step, ok := c.SecondFactor.step(code, now); ok {
+	switch step, used, ok := c.SecondFactor.step(code, now); {
+	case ok:
 		c.SecondFactor.LastStep = step
 		return totpCode
+	case used:
+		return usedCode
 	}
 	digest, found := recoveryDigest(code), -1
 	for i, d := range c.Recovery {
@@ -194,13 +201,11 @@ func (s *SignIn) withCode(
 				Problem: "is required: a code of the current second factor, or a recovery code",
 			}
 		}
-		switch cred.useCode(code, s.now()) {
-		case wrongCode:
-			return ErrFailed
-		case recoveryCode:
+		kind := cred.useCode(code, s.now())
+		if kind == recoveryCode {
 			cred.Due = append(cred.Due, newPendingEvent(c, events.CredentialRecoveryCodeUsed))
 		}
-		return nil
+		return kind.error()
 	})
 	if !errors.Is(err, ErrFailed) {
 		try.refund()
@@ -229,7 +234,7 @@ func (s *SignIn) Confirm(ctx context.Context, c authz.Principal, code string) ([
 				return fmt.Errorf("%w: no second factor to confirm; add one first", ledger.ErrInvalid)
 			}
 			f := secondFactor{Secret: cred.Pending}
-			step, ok := f.step(normalizeCode(code), s.now())
+			step, _, ok := f.step(normalizeCode(code), s.now())
 			if !ok {
 				return &ledger.FieldError{
 					Field:   "code",

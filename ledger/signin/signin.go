@@ -21,8 +21,8 @@ import (
 )
 
 var (
-	// ErrFailed reports a sign-in or re-authentication that was not accepted. It
-	// does not say why.
+	// ErrFailed reports a sign-in or re-authentication that was not accepted. The
+	// text names the cause only where it tells an attacker nothing.
 	ErrFailed = errors.New("login, password, code or invitation is not accepted")
 	// ErrSecondFactor reports a correct password without the required code.
 	ErrSecondFactor = errors.New("the account has a second factor; send its code or a recovery code with the password")
@@ -100,7 +100,7 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	if c.Token == nil {
-		c.Token = func(context.Context, string, string) (authz.Principal, error) { return authz.Principal{}, ErrFailed }
+		c.Token = func(context.Context, string, string) (authz.Principal, error) { return authz.Principal{}, errToken }
 	}
 	if c.Ready == nil {
 		c.Ready = func() bool { return true }
@@ -239,7 +239,11 @@ func (s *SignIn) SignIn(ctx context.Context, a Attempt) (Opened, error) {
 	if !errors.Is(err, ErrFailed) {
 		try.refund()
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrSecondFactor): // the first of two expected steps
+		s.log.DebugContext(ctx, "sign-in waits for a code", "account_id", id, "address", a.Address)
+		return Opened{}, err
+	case err != nil:
 		s.log.InfoContext(ctx, "sign-in failed", "account_id", id, "address", a.Address, "err", err)
 		return Opened{}, err
 	}
@@ -297,7 +301,7 @@ func (s *SignIn) authenticate(ctx context.Context, id events.AccountID, c creden
 	case err != nil:
 		return nil, err
 	case !ok:
-		return nil, ErrFailed
+		return nil, errLogin
 	case c.SecondFactor != nil && a.Code == "":
 		return nil, ErrSecondFactor
 	}
@@ -313,7 +317,7 @@ func (s *SignIn) authenticate(ctx context.Context, id events.AccountID, c creden
 	var methods []string
 	_, err = s.editCredential(ctx, id, func(c *credential) (err error) {
 		if c.Password != phc {
-			return ErrFailed // it was changed in the meantime
+			return errChanged
 		}
 		c.Password = rehashed
 		methods, err = c.signIn(id, a, s.now(), outdated)
@@ -329,8 +333,8 @@ func (c *credential) signIn(id events.AccountID, a Attempt, now time.Time, chang
 	methods = []string{amrPassword}
 	if c.SecondFactor != nil {
 		used := c.useCode(a.Code, now)
-		if used == wrongCode {
-			return nil, ErrFailed
+		if err := used.error(); err != nil {
+			return nil, err
 		}
 		methods = append(methods, amrCode, amrBoth)
 		if used == recoveryCode {
@@ -382,7 +386,7 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 		return Opened{}, err
 	}
 	if err != nil {
-		return Opened{}, ErrFailed
+		return Opened{}, errToken
 	}
 	// This ledger accepts the token. Whether the token may open a session has to be
 	// decided on a state that includes every acknowledged event.
@@ -412,7 +416,7 @@ func (s *SignIn) SignInToken(ctx context.Context, secret, address string) (Opene
 		try.refund()
 		return Opened{}, err
 	case err != nil:
-		return Opened{}, ErrFailed
+		return Opened{}, errToken
 	}
 	try.refund()
 	return s.open(ctx, r)

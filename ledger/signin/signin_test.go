@@ -65,7 +65,7 @@ func TestFailuresLookTheSame(t *testing.T) {
 	} {
 		before := n.Stats().Hashes
 		_, err := n.enter(tt.login, tt.password, "", "192.0.2."+string(rune('1'+i)))
-		same(t, tt.what, err)
+		cause(t, tt.what, err, signin.ErrLogin)
 		if did := n.Stats().Hashes - before; did != 1 {
 			t.Errorf("%s: %d hashes, want 1", tt.what, did)
 		}
