@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -49,7 +50,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "waitmetric": cmdWaitMetric,
-			"json": cmdJSON, "totp": cmdTOTP,
+			"connect": cmdConnect,
+			"json":    cmdJSON, "totp": cmdTOTP,
 		},
 	})
 }
@@ -142,6 +144,28 @@ func cmdWaitMetric(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Logf("%s", got)
 	ts.Fatalf("the metrics do not come to have %s", args[1])
+}
+
+// cmdConnect opens connections to a listener of a node, and keeps them until the
+// script ends:
+//
+//	connect data verify 400
+func cmdConnect(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: connect FOLDER LISTENER COUNT")
+	}
+	var at map[string]any
+	b, err := os.ReadFile(filepath.Join(ts.MkAbs(args[0]), "run.json"))
+	ts.Check(err)
+	ts.Check(json.Unmarshal(b, &at))
+	count, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	_, address, _ := strings.Cut(at[args[1]].(string), "://")
+	for range count {
+		c, err := net.Dial("tcp", address)
+		ts.Check(err)
+		ts.Defer(func() { _ = c.Close() })
+	}
 }
 
 // metricsOf returns the metrics of the node on a data folder, empty if it does not

@@ -25,6 +25,7 @@ type serveSettings struct {
 	natsCredentials                 stringFlag
 	natsReplicas                    countFlag
 	apiAddr, verifyAddr, metricsAdr stringFlag
+	maxConnections                  countFlag
 	lease                           durationFlag
 	scrub                           durationFlag
 	resident                        sizeFlag
@@ -128,6 +129,10 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 		{"verify-addr", groupListen, "host:port for checks", &s.verifyAddr},
 		{"metrics-addr", groupListen, "host:port of metrics and health", &s.metricsAdr},
 		{
+			"max-connections", groupListen,
+			"most connections to each listener (default what the limit of open files allows)", &s.maxConnections,
+		},
+		{
 			"nats", groupLog,
 			"URLs of the log, separated by commas: for a verifier without a ledger, or a ledger whose log is on NATS " +
 				"servers of your own", &s.nats,
@@ -220,7 +225,8 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),
 		AnyFileMode: e.anyFileMode,
 		APIAddr:     string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
-		Lease: time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
+		MaxConnections: int(s.maxConnections),
+		Lease:          time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
 		SecretPrefix: string(s.secretPrefix),
 		Policies:     file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
 		Version: buildVersion().Version, Logging: node.Logging{LogFormat: string(s.logFormat), LogLevel: level},

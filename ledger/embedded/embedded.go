@@ -63,6 +63,9 @@ type Config struct {
 	// Cluster makes the server a member of a cluster. It needs Credentials. Nil
 	// means that the server is alone.
 	Cluster *Cluster
+	// MaxConnections bounds the connections of clients. Zero means the server's own
+	// limit.
+	MaxConnections int
 	// Logger receives the server's warnings and errors. Nil discards them.
 	Logger *slog.Logger
 }
@@ -369,6 +372,9 @@ func options(cfg Config) (*server.Options, error) {
 	opts.SyncAlways = true
 
 	opts.DontListen = true // before Listen
+	if cfg.MaxConnections > 0 {
+		opts.MaxConn = cfg.MaxConnections
+	}
 	if cfg.Credentials != nil {
 		opts.TLS, opts.TLSVerify, opts.TLSConfig = true, true, cfg.Credentials.serverTLS()
 	}

@@ -11,6 +11,15 @@ import (
 type Process struct {
 	Lines   LogLines // nil if nothing counts them
 	Reloads func() Reloads
+	// Connections by listener.
+	Connections func() map[string]Connections
+}
+
+// Connections describes the connections of a listener.
+type Connections struct {
+	Open, Limit int
+	Closed      uint64 // idle ones that were closed for a new one
+	Refused     uint64 // new ones that were closed, because none was idle
 }
 
 // LogLines tells what becomes of log lines.
@@ -52,9 +61,33 @@ var (
 	)
 )
 
+var (
+	descConnections = prometheus.NewDesc(
+		"tokenledger_connections",
+		"Open connections, by listener.",
+		[]string{"listener"},
+		nil,
+	)
+	descConnectionLimit = prometheus.NewDesc(
+		"tokenledger_connections_limit",
+		"Most connections at a time, by listener.",
+		[]string{"listener"},
+		nil,
+	)
+	descConnectionsCut = prometheus.NewDesc(
+		"tokenledger_connections_cut_total",
+		"Connections that were closed at the limit: idle ones for a new one, and new ones where none was idle.",
+		[]string{"listener", "which"},
+		nil,
+	)
+)
+
 // Describe implements [prometheus.Collector].
 func (p Process) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descLogDropped, descLogWaiting, descReloads, descReloaded} {
+	for _, d := range []*prometheus.Desc{
+		descLogDropped, descLogWaiting, descReloads, descReloaded,
+		descConnections, descConnectionLimit, descConnectionsCut,
+	} {
 		ch <- d
 	}
 }
@@ -70,6 +103,14 @@ func (p Process) Collect(ch chan<- prometheus.Metric) {
 	if p.Lines != nil {
 		counter(descLogDropped, p.Lines.Dropped())
 		gauge(descLogWaiting, p.Lines.Waiting().Seconds())
+	}
+	if p.Connections != nil {
+		for name, c := range p.Connections() {
+			gauge(descConnections, float64(c.Open), name)
+			gauge(descConnectionLimit, float64(c.Limit), name)
+			counter(descConnectionsCut, c.Closed, name, "idle")
+			counter(descConnectionsCut, c.Refused, name, "new")
+		}
 	}
 	if p.Reloads != nil {
 		r := p.Reloads()

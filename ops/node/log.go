@@ -21,6 +21,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/barrier"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 	"github.com/tokenledger/tokenledger/ledger/genesis"
+	"github.com/tokenledger/tokenledger/ops/connlimit"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/projector/replica"
 )
@@ -166,7 +167,10 @@ func (n *Node) connectLog() error {
 
 // startServer starts the log's server in this process.
 func (n *Node) startServer(ctx context.Context) error {
-	cfg := embedded.Config{Dir: n.dir.File(datadir.Log), Listen: n.cfg.NATSListen, Credentials: n.creds, Logger: n.log}
+	cfg := embedded.Config{
+		Dir: n.dir.File(datadir.Log), Listen: n.cfg.NATSListen, Credentials: n.creds, Logger: n.log,
+		MaxConnections: max(64, n.connectionLimits()[connlimit.Log]),
+	}
 	if len(n.cfg.NATSCluster) > 0 {
 		// The store must not take part in elections before it is known to be
 		// whole, or why it is empty.

@@ -25,8 +25,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/genesis"
 	"github.com/tokenledger/tokenledger/ledger/signin"
 	"github.com/tokenledger/tokenledger/ops/apidocs"
+	"github.com/tokenledger/tokenledger/ops/connlimit"
 	"github.com/tokenledger/tokenledger/ops/datadir"
-	"github.com/tokenledger/tokenledger/ops/logsink"
 	"github.com/tokenledger/tokenledger/ops/metrics"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/replica"
@@ -81,6 +81,10 @@ type Config struct {
 	APIAddr     string
 	VerifyAddr  string
 	MetricsAddr string
+
+	// MaxConnections bounds the connections to each listener. Zero means as many as
+	// the limit of open files allows.
+	MaxConnections int
 
 	// Lease is how long the node answers checks without contact to the log. Zero
 	// means [verifier.DefaultLease].
@@ -225,6 +229,7 @@ type Node struct {
 
 	apiListener, verifyListener, metricsListener net.Listener
 	socket                                       net.Listener // nil if it cannot be created
+	limited                                      []*connlimit.Listener
 
 	proxies atomic.Pointer[proxy.Handler] // of the policies in force; nil without the role verifier
 	reloads reloads
@@ -344,6 +349,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	}
 	n.parts.run("report", n.report)
 	n.parts.run("reload the configuration", n.watchReloads)
+	n.parts.run("limit connections", n.watchLimits)
 	if n.server == nil {
 		n.parts.run("watch the log's server", n.watchServer)
 	} else {
@@ -475,48 +481,6 @@ func (n *Node) endOf(ctx context.Context) (embedded.StreamInfo, error) {
 	return info, err
 }
 
-// listen opens the listeners.
-func (n *Node) listen() (err error) {
-	open := func(what, addr string) net.Listener {
-		if err != nil {
-			return nil
-		}
-		var l net.Listener
-		if l, err = net.Listen("tcp", addr); err != nil {
-			err = fmt.Errorf("listen for %s: %w; name another address with --%s-addr", what, err, what)
-			return nil
-		}
-		return l
-	}
-	if n.cfg.has(RoleLedger) {
-		n.apiListener = open("api", n.cfg.APIAddr)
-	}
-	if n.cfg.has(RoleVerifier) {
-		n.verifyListener = open("verify", n.cfg.VerifyAddr)
-	}
-	n.metricsListener = open("metrics", n.cfg.MetricsAddr)
-	if err != nil {
-		n.closeListeners()
-		return err
-	}
-	if n.socket, err = listenSocket(n.dir); err != nil {
-		n.log.Warn(
-			"cannot listen on a socket in the data folder; name --server to commands on this machine",
-			"socket", n.dir.File(datadir.Socket), "err", err)
-	}
-	return nil
-}
-
-// closeListeners closes the listeners that no server has closed.
-func (n *Node) closeListeners() {
-	for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener, n.socket} {
-		if l != nil {
-			_ = l.Close() // it may be closed already
-		}
-	}
-	removeSocket(n.dir.Path())
-}
-
 // serve answers requests until ctx ends or a part fails. Health and checks are
 // answered at once, with an error until the index is ready. The API and the node
 // are ready when the ledger is.
@@ -524,7 +488,7 @@ func (n *Node) serve(ctx context.Context) error {
 	failed := make(chan error, 5)
 	var servers []*http.Server
 	start := func(l net.Listener, h http.Handler) {
-		s := n.newServer(h)
+		s := n.newServer(l, h)
 		servers = append(servers, s)
 		go func() { failed <- s.Serve(l) }()
 	}
@@ -599,15 +563,6 @@ func (n *Node) serve(ctx context.Context) error {
 		err = errors.Join(err, n.ledger.Close())
 	}
 	return err
-}
-
-// newServer returns a server of the node that answers with h.
-func (n *Node) newServer(h http.Handler) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
-		WriteTimeout: writeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
-		ErrorLog: logsink.HTTPErrors(n.log),
-	}
 }
 
 // apiHandler serves the API. The ledger must be open.
@@ -739,7 +694,7 @@ func (n *Node) opsHandler() http.Handler {
 			return c.By.Seconds(), c.Known
 		},
 		Ready:   n.unopened,
-		Process: metrics.Process{Lines: n.cfg.Lines, Reloads: n.reloads.count},
+		Process: metrics.Process{Lines: n.cfg.Lines, Reloads: n.reloads.count, Connections: n.connections},
 	})
 }
 

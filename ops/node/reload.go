@@ -25,6 +25,7 @@ var settings = []setting{
 	{"policies", func(c Config) any { return c.Policies }, true},
 	{"trusted_proxies", func(c Config) any { return c.TrustedProxies }, true},
 	{"log_level", func(c Config) any { return c.LogLevel }, true},
+	{"max_connections", func(c Config) any { return c.MaxConnections }, true},
 	{"data", func(c Config) any { return c.Data }, false},
 	{"roles", func(c Config) any { return c.Roles }, false},
 	{"name", func(c Config) any { return c.Name }, false},
@@ -127,6 +128,7 @@ func (n *Node) reload(ctx context.Context) {
 		commit()
 	}
 	r.mu.Unlock()
+	n.setLimits()
 	if err != nil {
 		n.log.ErrorContext(ctx, "configuration was not reloaded; the old one stays in force", "err", oneLine(err))
 		return
@@ -164,6 +166,7 @@ func (n *Node) prepare(next Config) (commit func(), err error) {
 // before.
 func merged(was, next Config) Config {
 	was.Policies, was.TrustedProxies, was.LogLevel = next.Policies, next.TrustedProxies, next.LogLevel
+	was.MaxConnections = next.MaxConnections
 	return was
 }
 
