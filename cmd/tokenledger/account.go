@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,28 +92,66 @@ that they can be erased. A user may own a service account and manage its tokens.
 func newAccountListCmd(e *env) *cobra.Command {
 	var pages pageFlags
 	var kind string
+	orders := order[api.Account]{keys: accountOrders}
 	c := &cobra.Command{
 		Use: "list", Short: "List accounts", Args: takes(),
+		Long: `Lists the accounts that you may see. Erased ones are only listed with --all. A table
+is cut to the width of the terminal; -o wide shows all columns in full.`,
 		Example: `  tokenledger account list --kind service
   tokenledger account list --all -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
-			grid := gridOf[api.Account]{
-				header: []string{"ID", "LOGIN", "KIND", "STATE", "GRANTS", "CREATED"},
-				row: func(a api.Account) []string {
-					return []string{a.ID, a.Login, a.Kind, a.State, render.Shorten(a.Grants), e.Time(a.CreatedAt)}
-				},
+			erased := "false"
+			if pages.All {
+				erased = ""
 			}
 			return list(c, e, listing[api.Account]{
-				request: client.Request{Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind)},
-				pages:   pages,
-				grid:    grid,
+				request: client.Request{
+					Path: []string{"v1", "accounts"}, Query: client.Query("kind", kind, "erased", erased),
+				},
+				pages: pages, columns: e.accountColumns(), order: orders,
 			})
 		},
 	}
 	c.Flags().StringVar(&kind, "kind", "", "only accounts of this kind: user or service")
 	pages.declare(c.Flags())
+	orders.declare(e, c)
+	c.Flags().Lookup("all").Usage = "list all accounts, also those that are erased"
 	e.completeFlag(c, "kind", oneOf("user", "service"))
 	return c
+}
+
+var accountOrders = map[string]func(a, b api.Account) int{
+	"login":   func(a, b api.Account) int { return strings.Compare(a.Login, b.Login) },
+	"kind":    func(a, b api.Account) int { return strings.Compare(a.Kind, b.Kind) },
+	"state":   func(a, b api.Account) int { return strings.Compare(a.State, b.State) },
+	"created": func(a, b api.Account) int { return a.CreatedAt.Compare(b.CreatedAt) },
+	"changed": func(a, b api.Account) int { return a.ChangedAt.Compare(b.ChangedAt) },
+}
+
+// accountColumns returns the columns of a list of accounts.
+func (e *env) accountColumns() []column[api.Account] {
+	type ac = column[api.Account]
+	wide := func(head string, cell func(api.Account) string) ac {
+		return ac{render.Column{Head: head, Wide: true}, cell}
+	}
+	return []ac{
+		{render.Column{Head: "ID", ID: true}, func(a api.Account) string { return a.ID }},
+		{render.Column{Head: "LOGIN"}, func(a api.Account) string { return a.Login }},
+		{render.Column{Head: "KIND", Keep: true}, func(a api.Account) string { return a.Kind }},
+		{render.Column{Head: "STATE", Keep: true}, func(a api.Account) string { return a.State }},
+		{render.Column{Head: "GRANTS"}, func(a api.Account) string {
+			if e.Format == render.Wide {
+				return strings.Join(a.Grants, ",")
+			}
+			return render.Shorten(a.Grants)
+		}},
+		{render.Column{Head: "CREATED", Keep: true}, func(a api.Account) string { return e.Cell(&a.CreatedAt) }},
+		wide("CHANGED", func(a api.Account) string { return e.Cell(&a.ChangedAt) }),
+		wide("OWNER", func(a api.Account) string { return a.Owner }),
+		wide("NAME", func(a api.Account) string { return a.Name }),
+		wide("MAIL", func(a api.Account) string { return a.Mail }),
+		wide("REASON", func(a api.Account) string { return a.Reason }),
+	}
 }
 
 func newAccountShowCmd(e *env) *cobra.Command {
@@ -140,7 +179,7 @@ func newAccountSuspendCmd(e *env) *cobra.Command {
 	return e.ending(ending{
 		verb: "suspend", done: "suspended", noun: "suspension",
 		short: "Suspend all tokens of an account until you resume it",
-		use:   "suspend ID|LOGIN", arg: accountArg, check: accountName,
+		use:   "suspend ID|LOGIN", arg: accountArg, check: e.accountNamed,
 		path: []string{"v1", "accounts"}, complete: e.accounts,
 		example: "  tokenledger account suspend shop --reason 'contract ended'",
 	})
@@ -224,7 +263,7 @@ func (e *env) until(t *time.Time) string {
 	if t == nil {
 		return ""
 	}
-	return "all created before " + e.Time(*t)
+	return "all created before " + e.Exact(*t)
 }
 
 // positionOrNone formats the position until which tokens are revoked, empty for

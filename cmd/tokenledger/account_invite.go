@@ -63,7 +63,7 @@ where nobody else can read it.`,
 			return e.Show(a.Body, func() {
 				e.Printf(
 					"The invitation, shown only this once, valid until %s:\n%s\n",
-					e.Time(got.Expires),
+					e.Exact(got.Expires),
 					got.Invitation,
 				)
 				e.Note("The person uses it with 'tokenledger password --invitation'.")

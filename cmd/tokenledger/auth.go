@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"slices"
@@ -49,7 +50,7 @@ own. "no" may also mean that you have to re-authenticate first; the reason says 
 		Args:              takesVerb,
 		ValidArgsFunction: completeVerb,
 		RunE: func(c *cobra.Command, args []string) error {
-			body, err := f.body(args)
+			body, err := f.body(c.Context(), e, args)
 			if err != nil {
 				return err
 			}
@@ -104,7 +105,7 @@ func takesVerb(c *cobra.Command, args []string) error {
 	return nil
 }
 
-func (f *canIFlags) body(args []string) (map[string]any, error) {
+func (f *canIFlags) body(ctx context.Context, e *env, args []string) (map[string]any, error) {
 	verb, rest, _ := verbOf(args)
 	scopes, err := scopeList("--scope", f.scopes)
 	if err != nil {
@@ -118,7 +119,7 @@ func (f *canIFlags) body(args []string) (map[string]any, error) {
 	case f.account != "":
 		body["account"] = f.account
 	case len(rest) > 0 && onToken:
-		if body["token"], err = tokenID(rest[0]); err != nil {
+		if body["token"], err = e.tokenNamed(ctx, rest[0]); err != nil {
 			return nil, err
 		}
 	case len(rest) > 0:

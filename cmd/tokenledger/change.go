@@ -147,13 +147,8 @@ func confirmInherit(ctx context.Context, c *client.Client, allowed bool, account
 	return nil
 }
 
-// tokenID checks an argument.
-func tokenID(arg string) (string, error) {
-	if _, err := events.ParseTokenID(arg); err != nil {
-		return "", exit.Inputf("%s", err)
-	}
-	return arg, nil
-}
+// accountNamed is accountName for commands that look names up.
+func (*env) accountNamed(_ context.Context, arg string) (string, error) { return accountName(arg) }
 
 // accountName checks an argument: an id or a login.
 func accountName(arg string) (string, error) {

@@ -77,10 +77,14 @@ func anyState(string) bool { return true }
 // unended reports whether a token in a state can still be changed.
 func unended(state string) bool { return state != "revoked" }
 
-// tokens completes ids of tokens in some states.
+// tokens completes ids of tokens in some states, and names once a / is typed.
 func (e *env) tokens(want func(state string) bool) completer {
 	return func(c *cobra.Command, _ []string, prefix string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return live(c.Context(), e, "tokens", func(t api.Token) (cobra.Completion, bool) {
+			if name := labelsOf(t); strings.Contains(prefix, "/") && !strings.ContainsAny(name, " \t") {
+				ok := strings.HasPrefix(name, prefix) && want(t.State)
+				return cobra.CompletionWithDesc(name, render.Escape(t.ID+" "+t.State)), ok
+			}
 			about := strings.Trim(t.App+" "+t.Device, " ")
 			ok := strings.HasPrefix(t.ID, prefix) && want(t.State)
 			return cobra.CompletionWithDesc(t.ID, render.Escape(strings.Trim(about+" "+t.State, " "))), ok

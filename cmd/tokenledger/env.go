@@ -37,6 +37,7 @@ type env struct {
 
 	log      *nodeLog              // of serve; nil for other commands
 	jsonLog  bool                  // the log is JSON, and so is the last line of standard error
+	api      *client.Client        // of ledger, once it was asked for
 	problems map[*pflag.Flag]error // errors in the environment variables of flags
 	began    bool                  // a command has begun; errors before that are usage errors
 	retry    client.Retry
@@ -58,6 +59,7 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 		name, value, _ := strings.Cut(v, "=")
 		e.vars[name] = value
 	}
+	e.Width = term.Columns(stdout, e.vars["COLUMNS"])
 	return e
 }
 
@@ -65,7 +67,7 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 func (e *env) config() *client.Config {
 	return &client.Config{
 		DataDir: string(e.dataDir), Server: string(e.server),
-		TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format == render.Table,
+		TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format.Tabular(),
 		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
 		Input: e.input, Note: e.Note, Trace: e.trace,
 		AnyFileMode: e.anyFileMode, Warn: e.warn,
@@ -73,7 +75,16 @@ func (e *env) config() *client.Config {
 }
 
 // ledger returns a client of the API with the caller's credential.
-func (e *env) ledger(ctx context.Context) (*client.Client, error) { return e.config().Ledger(ctx) }
+func (e *env) ledger(ctx context.Context) (*client.Client, error) {
+	if e.api != nil {
+		return e.api, nil // standard input, which may have the token, is read once
+	}
+	c, err := e.config().Ledger(ctx)
+	if err == nil {
+		e.api = c
+	}
+	return c, err
+}
 
 // person returns a client of the API with the session of login.
 func (e *env) person(ctx context.Context) (*client.Client, error) { return e.config().Person(ctx) }
@@ -83,7 +94,7 @@ func (e *env) warn(format string, args ...any) {
 	text := render.Escape(fmt.Sprintf(format, args...))
 	if !slices.Contains(e.warned, text) {
 		e.warned = append(e.warned, text)
-		if e.Format != render.Table {
+		if e.Format.Machine() {
 			text = failureJSON(exit.Failf(exit.OK, "warning", "%s", text))
 		}
 		_, _ = fmt.Fprintf(e.Stderr, "%s\n", text)
@@ -111,7 +122,8 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 	e.declare(flags, setting{
 		name: "session-file", help: "file with the session of login, which is used unless --token-file is given",
 	}, &e.sessionFile)
-	e.declare(flags, setting{name: "output", short: "o", help: "output format: table, json, jsonl or yaml"}, &e.Format)
+	e.declare(flags, setting{name: "output", short: "o", help: "output format: table, wide, name, json, jsonl or yaml"}, &e.Format)
+	flags.Var(&e.Query, "jq", "print only what this expression of jq selects from the JSON, as in .items[].id")
 	e.declare(flags, setting{name: "timeout", help: "time limit of a request with all its retries"}, &e.timeout)
 	insecure := e.declare(flags, setting{
 		name: "allow-insecure-file-mode", help: "read tokens, sessions and keys also from files that other users can read; warns each time",
@@ -162,6 +174,21 @@ func (e *env) check(c *cobra.Command) (err error) {
 		}
 	})
 	return err
+}
+
+// checkFormat checks that the output's format and the command go together.
+func (e *env) checkFormat(c *cobra.Command) error {
+	flags := c.Flags()
+	given := func(names ...string) bool { return slices.ContainsFunc(names, flags.Changed) }
+	switch {
+	case given("jq") && given("output") && e.Format != render.JSON && e.Format != render.Lines:
+		return exit.Inputf("--jq works on JSON: --output must be json or jsonl, not %s", e.Format.String())
+	case e.Format == render.Name && flags.Lookup("secret-only") != nil &&
+		!given("secret-only", "secret-file", "client-secret"):
+		return exit.Inputf("--output name would lose the secret, which is shown only once. Use --output json, or " +
+			"--secret-only")
+	}
+	return nil
 }
 
 // defaultDataDir returns the data folder if none is named, empty if there is no
@@ -245,6 +272,9 @@ func (e *env) prepareTree(c *cobra.Command) {
 	case action != nil:
 		c.RunE = func(c *cobra.Command, args []string) error {
 			if err := e.check(c); err != nil {
+				return err
+			}
+			if err := e.checkFormat(c); err != nil {
 				return err
 			}
 			e.began = true

@@ -88,7 +88,7 @@ func (e *env) message(f *exit.Failure) string {
 	if e.jsonLog {
 		return logLine(f)
 	}
-	if e.Format != render.Table {
+	if e.Format.Machine() {
 		return failureJSON(f) + "\n"
 	}
 	s := render.Escape(f.Text)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"slices"
 	"strconv"
@@ -9,7 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
 )
 
 // stringFlag is the value of a flag that takes text.
@@ -34,14 +35,13 @@ func (b *boolFlag) Set(s string) error {
 func (b *boolFlag) String() string { return strconv.FormatBool(bool(*b)) }
 func (*boolFlag) Type() string     { return "bool" }
 
-// durationFlag is the value of a flag that takes a duration: "90d", or as Go
-// writes it.
+// durationFlag is the value of a flag that takes a duration, as in "90d".
 type durationFlag time.Duration
 
 func (d *durationFlag) Set(s string) error {
-	got, err := api.ParseDuration(s)
+	got, err := when.Duration(s)
 	if err != nil {
-		return errors.New(`must be a duration such as "30s", "36h" or "90d"`)
+		return err
 	}
 	if got <= 0 {
 		return errors.New("must be longer than zero")
@@ -57,6 +57,23 @@ func (d *durationFlag) String() string {
 	return time.Duration(*d).String()
 }
 func (*durationFlag) Type() string { return "time" }
+
+// timeFlag is the value of a flag that takes a time, exact or relative to now.
+type timeFlag struct {
+	at       time.Time
+	text     string
+	relative bool
+	bare     when.Direction // of a length of time alone, 0 for ahead
+}
+
+func (f *timeFlag) Set(s string) (err error) {
+	f.at, err = when.Parse(s, time.Now(), cmp.Or(f.bare, when.Ahead))
+	f.text, f.relative = s, when.IsRelative(s)
+	return err
+}
+
+func (f *timeFlag) String() string { return f.text }
+func (*timeFlag) Type() string     { return "time" }
 
 // onOff is a flag's value that is on or off, and on where the flag stands alone.
 type onOff bool

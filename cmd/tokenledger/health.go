@@ -93,7 +93,5 @@ func (e *env) health(ctx context.Context, base *url.URL, from string, live bool)
 	case status == http.StatusServiceUnavailable && unready:
 		return exit.Failf(exit.Unavailable, "not_ready", "the node at %s is not ready: %s", base, reason)
 	}
-	return exit.Failf(exit.Unavailable, "foreign_answer",
-		"%s (%s) is not the metrics address of a node (HTTP %d). By default that is on port 7602",
-		base, client.Source(from), status)
+	return c.NotThe(ctx, exit.Unavailable, status)
 }

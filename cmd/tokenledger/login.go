@@ -70,7 +70,7 @@ are read as lines of standard input.`,
 				return err
 			}
 			return e.Show(shown, func() {
-				e.Printf("signed in to %s as %s until %s\n", ledger.Base(), session.Login, e.Time(got.Session.ExpiresAt))
+				e.Printf("signed in to %s as %s until %s\n", ledger.Base(), session.Login, e.Exact(got.Session.ExpiresAt))
 				if e.tokenFile != "" {
 					e.Note("tokenledger: commands still send the token of --token-file, as long as you name one.")
 				}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -102,7 +103,7 @@ type policyFlags struct {
 func (p *policyFlags) declare(flags *pflag.FlagSet) {
 	p.lengths, p.on = map[string]*string{}, map[string]*onOff{}
 	for _, f := range [][2]string{
-		{"max-lifetime", "longest lifetime of a token, as in 90d; 0 for no limit"},
+		{"max-lifetime", "longest lifetime of a token, as in 90d or 1y; 0 for no limit"},
 		{"default-lifetime", "default lifetime if none is given; 0 for the longest"},
 		{"max-grace", "longest time that an old secret works after a rotation; 0 for none"},
 		{"warn-before", "how long before its end a token counts as expiring soon; 0 for never"},
@@ -119,7 +120,7 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 		"legacy-until",
 		"",
 		`when verifiers begin to refuse secrets of 32 hexadecimal characters, `+
-			`as in 2027-01-01 (UTC) or 2027-01-01T06:00:00Z; "" for never`,
+			`as in 2027-01-01 (UTC), "2027-01-01 06:00 UTC" or 2w; "" for never`,
 	)
 	for _, f := range [][2]string{
 		{
@@ -152,14 +153,12 @@ func (p *policyFlags) check(c *cobra.Command) error {
 		}
 		named = true
 		if d, err := policyLength(*value); err != nil || d < 0 {
-			return exit.Inputf(`--%s: must be a duration such as "36h" or "90d", or 0`, name)
+			return exit.Inputf(`--%s: must be a duration such as "36h", "90d", "2w" or "1y", or 0`, name)
 		}
 	}
 	if p.until != "" {
-		if _, err := policyTime(p.until); err != nil {
-			return exit.Inputf(
-				"--legacy-until: must be a day such as 2027-01-01, or a time such as 2027-01-01T06:00:00Z",
-			)
+		if _, err := when.Parse(p.until, time.Now(), when.Ahead); err != nil {
+			return exit.Inputf("--legacy-until: %s", err)
 		}
 	}
 	switch p.issuers {
@@ -203,7 +202,7 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 	}
 	if flags.Changed("legacy-until") {
 		delete(policy, "legacy_until")
-		if at, err := policyTime(p.until); err == nil {
+		if at, err := when.Parse(p.until, time.Now(), when.Ahead); err == nil {
 			policy["legacy_until"] = at
 		}
 	}
@@ -224,15 +223,7 @@ func policyLength(s string) (time.Duration, error) {
 	if s == "0" {
 		return 0, nil
 	}
-	return api.ParseDuration(s)
-}
-
-// policyTime parses a day or a time.
-func policyTime(s string) (time.Time, error) {
-	if day, err := time.Parse(time.DateOnly, s); err == nil {
-		return day, nil
-	}
-	return time.Parse(time.RFC3339, s)
+	return when.Duration(s)
 }
 
 // drawPolicy prints the policy for people, with the defaults of what it does not

@@ -11,6 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -85,12 +86,11 @@ exits with 6 if it does not come in time.`,
 
 // drawReceipt prints a receipt for people.
 func (e *env) drawReceipt(r api.Receipt) {
-	const exact = "2006-01-02 15:04:05.000"
 	instant := func(t *time.Time) string {
 		if t == nil {
 			return ""
 		}
-		return t.In(e.Zone).Format(exact)
+		return when.Precise(*t, e.Zone)
 	}
 	g := e.Grid()
 	g.Fact("covers", "every event up to position "+strconv.FormatUint(r.Covers, 10))
@@ -112,7 +112,8 @@ func (e *env) drawReceipt(r api.Receipt) {
 		return
 	}
 	e.Printf("\n")
-	g = e.Grid("NODE", "INSTANCE", "STOPPED BY", "AT", "STALE UNTIL")
+	g = e.Table(render.Column{Head: "NODE"}, render.Column{Head: "INSTANCE", Wide: true},
+		render.Column{Head: "STOPPED BY"}, render.Column{Head: "AT", Keep: true}, render.Column{Head: "STALE UNTIL"})
 	for _, n := range r.Nodes {
 		how := map[string]string{"applied": "applying it", "given_up": "giving up its lease", "lease_ended": "the end of its lease"}[n.How]
 		if how == "" {

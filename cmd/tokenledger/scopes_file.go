@@ -80,7 +80,7 @@ func (f *scopesFile) read(ctx context.Context, e *env) (text, name string, err e
 	default:
 		file, err := os.Open(f.path)
 		if err != nil {
-			return "", "", exit.Inputf("--%s: cannot read %s: %s", f.flag, f.path, exit.Cause(err))
+			return "", "", exit.Inputf("--%s: cannot read %s: %s", f.flag, f.path, exit.Cause(err, f.path))
 		}
 		defer file.Close()
 		in = file
@@ -93,7 +93,7 @@ func (f *scopesFile) read(ctx context.Context, e *env) (text, name string, err e
 		err = errors.New("it has more than 4 MiB")
 	}
 	if err != nil {
-		return "", "", exit.Inputf("--%s: cannot read %s: %s", f.flag, name, exit.Cause(err))
+		return "", "", exit.Inputf("--%s: cannot read %s: %s", f.flag, name, exit.Cause(err, name))
 	}
 	return string(b), name, nil
 }

@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "waitmetric": cmdWaitMetric,
 			"connect": cmdConnect,
 			"json":    cmdJSON, "totp": cmdTOTP,
+			"prefix": cmdPrefix, "replace": cmdReplace,
 		},
 	})
 }
@@ -79,6 +80,28 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != want {
 		ts.Fatalf("exit code %d, want %d", got, want)
 	}
+}
+
+// cmdPrefix sets a variable to the first characters of a text:
+//
+//	prefix BEGINNING $ID 20
+func cmdPrefix(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 3 {
+		ts.Fatalf("usage: prefix VARIABLE TEXT LENGTH")
+	}
+	n, err := strconv.Atoi(args[2])
+	ts.Check(err)
+	ts.Setenv(args[0], args[1][:n])
+}
+
+// cmdReplace sets a variable to a text in which a part is replaced:
+//
+//	replace URL $NATS nats:// http://
+func cmdReplace(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 4 {
+		ts.Fatalf("usage: replace VARIABLE TEXT OLD NEW")
+	}
+	ts.Setenv(args[0], strings.Replace(args[1], args[2], args[3], 1))
 }
 
 // cmdTOTP writes the code that an app shows now into a file:

@@ -72,7 +72,7 @@ func (s *secretFile) open() error {
 	case errors.Is(err, fs.ErrExist):
 		return exit.Inputf("--%s: %s exists, and is never overwritten: name another file. Nothing was done", s.flag, s.path)
 	case err != nil:
-		return exit.Inputf("--%s: cannot create %s: %s. Nothing was done", s.flag, s.path, exit.Cause(err))
+		return exit.Inputf("--%s: cannot create %s: %s. Nothing was done", s.flag, s.path, exit.Cause(err, s.path))
 	}
 	s.file = f
 	// A full disk shows now.
@@ -82,7 +82,7 @@ func (s *secretFile) open() error {
 	}
 	if err != nil {
 		s.close()
-		return exit.Inputf("--%s: cannot write %s: %s. Nothing was done", s.flag, s.path, exit.Cause(err))
+		return exit.Inputf("--%s: cannot write %s: %s. Nothing was done", s.flag, s.path, exit.Cause(err, s.path))
 	}
 	return nil
 }
@@ -122,9 +122,9 @@ func (s *secretFile) store(e *env, secret string) error {
 	if err == nil {
 		return nil
 	}
-	text := "cannot write the secret to " + s.path + ": " + exit.Cause(err) + ". It is on standard output instead"
+	text := "cannot write the secret to " + s.path + ": " + exit.Cause(err, s.path) + ". It is on standard output instead"
 	if e.Print([]byte(secret), "\n") != nil {
-		text = "cannot write the secret to " + s.path + ", nor to standard output: " + exit.Cause(err) +
+		text = "cannot write the secret to " + s.path + ", nor to standard output: " + exit.Cause(err, s.path) +
 			". Create a new one"
 	}
 	return exit.Failf(exit.Error, "secret_file", "%s", text)

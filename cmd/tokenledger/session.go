@@ -9,6 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -44,23 +45,10 @@ session or a token, such as root.token of the data folder.`,
 			if everybody {
 				q.Set("all", "true")
 			}
-			grid := gridOf[api.Session]{
-				header: []string{"ID", "ACCOUNT", "METHODS", "ADDRESS", "OPENED", "USED", "ENDS", ""},
-				row: func(s api.Session) []string {
-					mark := ""
-					if s.Current {
-						mark = "this one"
-					}
-					return []string{
-						s.ID, s.Account, strings.Join(s.Methods, ","), s.Address,
-						e.Time(s.CreatedAt), e.Time(s.SeenAt), e.Time(s.ExpiresAt), mark,
-					}
-				},
-			}
 			return listFrom(c, e, ledger, listing[api.Session]{
 				request: client.Request{Path: []string{"v1", "sessions"}, Query: q},
 				pages:   pages,
-				grid:    grid,
+				columns: e.sessionColumns(),
 			})
 		},
 	}
@@ -71,6 +59,26 @@ session or a token, such as root.token of the data folder.`,
 	pages.declare(flags)
 	e.completeFlag(c, "account", e.accounts)
 	return c
+}
+
+// sessionColumns returns the columns of a list of sessions.
+func (e *env) sessionColumns() []column[api.Session] {
+	type sc = column[api.Session]
+	return []sc{
+		{render.Column{Head: "ID", ID: true}, func(s api.Session) string { return s.ID }},
+		{render.Column{Head: "ACCOUNT", ID: true}, func(s api.Session) string { return s.Account }},
+		{render.Column{Head: "METHODS"}, func(s api.Session) string { return strings.Join(s.Methods, ",") }},
+		{render.Column{Head: "ADDRESS"}, func(s api.Session) string { return s.Address }},
+		{render.Column{Head: "OPENED", Wide: true}, func(s api.Session) string { return e.Cell(&s.CreatedAt) }},
+		{render.Column{Head: "USED", Keep: true}, func(s api.Session) string { return e.Cell(&s.SeenAt) }},
+		{render.Column{Head: "ENDS", Keep: true}, func(s api.Session) string { return e.Cell(&s.ExpiresAt) }},
+		{render.Column{Head: "CURRENT", Keep: true}, func(s api.Session) string {
+			if s.Current {
+				return "this one"
+			}
+			return ""
+		}},
+	}
 }
 
 func newSessionShowCmd(e *env) *cobra.Command {

@@ -48,7 +48,14 @@ const leader = `trap : INT; "$@" 3>&- 4<&-; echo $? >&3; exec 3>&-; read -r _ <&
 // is to be on the screen.
 func sit(t *testing.T, onScreen bool, environ []string, args ...string) *seat {
 	t.Helper()
+	return sitBefore(t, 0, onScreen, environ, args...)
+}
+
+// sitBefore is sit at a terminal with a number of columns, 0 if it does not tell.
+func sitBefore(t *testing.T, columns uint16, onScreen bool, environ []string, args ...string) *seat {
+	t.Helper()
 	keys, tty := openTerminal(t)
+	setColumns(t, keys, columns)
 	codeHere, codeThere := pipe(t)
 	leaveThere, leaveHere := pipe(t)
 	s := &seat{
@@ -133,6 +140,21 @@ func openTerminal(t *testing.T) (keys, tty *os.File) {
 	tty = os.NewFile(peer, "tty")
 	t.Cleanup(func() { _ = tty.Close() })
 	return keys, tty
+}
+
+func setColumns(t *testing.T, keys *os.File, columns uint16) {
+	t.Helper()
+	c, err := keys.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = c.Control(func(fd uintptr) {
+		failed = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: columns})
+	})
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatalf("set the terminal's size: %v", err)
+	}
 }
 
 func pipe(t *testing.T) (r, w *os.File) {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
-	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -147,7 +146,7 @@ func (o *clientSecret) create(ctx context.Context, e *env, c *client.Client, r t
 	file := r.out.file
 	if file.given() {
 		if err := file.write(o.secret.Reveal()); err != nil {
-			return exit.Inputf("cannot write the secret to %s: %s. Nothing was done", file.path, exit.Cause(err))
+			return exit.Inputf("cannot write the secret to %s: %s. Nothing was done", file.path, exit.Cause(err, file.path))
 		}
 	}
 	a, err := c.Do(ctx, r.Request)
@@ -160,7 +159,7 @@ func (o *clientSecret) create(ctx context.Context, e *env, c *client.Client, r t
 			"input, with --client-secret=- in place of --secret-file"
 		return f
 	case unknown && o.from == secretNew:
-		if r.out.only || e.Format == render.Table {
+		if r.out.only || e.Format.Tabular() {
 			err = e.Print([]byte(o.secret.Reveal()), "\n")
 		} else {
 			err = e.Show(withSecret([]byte(`{}`), o.secret), nil)

@@ -96,7 +96,7 @@ func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
 	flags.BoolVar(&t.inherit, "inherit", false, "allow all that its account may do, now and later, in place of --scope")
 	declareAdmin(flags, &t.admin)
 	group(flags, groupRights, "scope", "scopes-file", "inherit")
-	flags.Var(&t.expires, "expires-in", "lifetime, as in 90d (default as the policy says)")
+	flags.Var(&t.expires, "expires-in", "lifetime, as in 90d or 1y (default as the policy says)")
 	group(flags, groupLifetime, "expires-in")
 	t.limits.declare(flags)
 	flags.BoolVar(&t.hex, "hex32", false,

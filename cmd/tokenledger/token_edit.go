@@ -18,14 +18,16 @@ func newTokenEditCmd(e *env) *cobra.Command {
 		f    changeFlags
 	)
 	c := &cobra.Command{
-		Use: "edit ID", Short: "Change the labels, the expiry or the constraints of a token",
+		Use: "edit TOKEN", Short: "Change the labels, the expiry or the constraints of a token",
 		Long: `Changes what the flags name and keeps the rest. An empty value removes a label or
-a constraint, as in --cidr "".`,
+a constraint, as in --cidr "".
+
+` + tokenHelp,
 		Example: `  tokenledger token edit tok_01jd3qk8z5n0v7m2x4c6b8a9ef --expires-in 30d
   tokenledger token edit tok_01jd3qk8z5n0v7m2x4c6b8a9ef --cidr 192.0.2.0/24,198.51.100.7`,
-		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
+		Args: takes(tokenArg), ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := tokenID(args[0])
+			id, err := e.tokenNamed(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -66,16 +68,18 @@ a constraint, as in --cidr "".`,
 
 // tokenEditFlags change the labels, the expiry and the constraints of a token.
 type tokenEditFlags struct {
-	app, device, at string
-	expires         durationFlag
-	limits          constraintFlags
+	app, device string
+	expires     durationFlag
+	at          timeFlag
+	limits      constraintFlags
 }
 
 func (t *tokenEditFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&t.app, "app", "", "label: the app that uses the token. Labels stay in the log: do not name people")
 	flags.StringVar(&t.device, "device", "", "label: the device that uses the token. Do not name people")
-	flags.Var(&t.expires, "expires-in", "lifetime from now on, as in 90d")
-	flags.StringVar(&t.at, "expires-at", "", "time when it expires, as in 2031-12-31T18:00:00Z")
+	flags.Var(&t.expires, "expires-in", "lifetime from now on, as in 90d or 1y")
+	flags.Var(&t.at, "expires-at",
+		"time when it expires, as in 2031-12-31 (UTC), \"2031-12-31 18:00 UTC\" or \"in 3 h\"")
 	group(flags, groupLabels, "app", "device")
 	group(flags, groupLifetime, "expires-in", "expires-at")
 	t.limits.declare(flags)
@@ -96,12 +100,15 @@ func (t *tokenEditFlags) body(flags *pflag.FlagSet) (map[string]any, error) {
 		return nil, exit.Inputf("--expires-in and --expires-at cannot be used together")
 	case flags.Changed("expires-in"):
 		body["expires_in"] = t.expires.String()
-	case flags.Changed("expires-at"):
-		at, err := time.Parse(time.RFC3339, t.at)
-		if err != nil {
-			return nil, exit.Inputf("--expires-at: must be a time such as 2031-12-31T18:00:00Z")
+	case flags.Changed("expires-at") && t.at.relative:
+		// The ledger's clock decides, and a repeated request stays the same.
+		left := time.Until(t.at.at).Round(time.Second)
+		if left <= 0 {
+			return nil, exit.Inputf("--expires-at: must be in the future")
 		}
-		body["expires_at"] = at
+		body["expires_in"] = left.String()
+	case flags.Changed("expires-at"):
+		body["expires_at"] = t.at.at
 	}
 	return body, nil
 }

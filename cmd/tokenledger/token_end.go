@@ -13,8 +13,9 @@ import (
 
 func newTokenSuspendCmd(e *env) *cobra.Command {
 	return e.ending(ending{
-		verb: "suspend", done: "suspended", noun: "suspension", short: "Suspend a token until you resume it",
-		use: "suspend ID", arg: "the token's ID", check: tokenID, path: []string{"v1", "tokens"},
+		names: "\n\n" + tokenHelp,
+		verb:  "suspend", done: "suspended", noun: "suspension", short: "Suspend a token until you resume it",
+		use: "suspend TOKEN", arg: tokenArg, check: e.tokenNamed, path: []string{"v1", "tokens"},
 		complete: e.tokens(func(state string) bool { return unended(state) && state != "suspended" }),
 		example:  "  tokenledger token suspend tok_01jd3qk8z5n0v7m2x4c6b8a9ef --reason 'laptop missing'",
 	})
@@ -23,13 +24,12 @@ func newTokenSuspendCmd(e *env) *cobra.Command {
 func newTokenResumeCmd(e *env) *cobra.Command {
 	var key keyFlag
 	c := &cobra.Command{
-		Use: "resume ID", Short: "Let a suspended token work again",
-		Example: `  tokenledger token resume tok_01jd3qk8z5n0v7m2x4c6b8a9ef`,
-		Args: takes(
-			"the token's ID",
-		), ValidArgsFunction: e.first(e.tokens(func(state string) bool { return state == "suspended" })),
+		Use: "resume TOKEN", Short: "Let a suspended token work again",
+		Example:           `  tokenledger token resume tok_01jd3qk8z5n0v7m2x4c6b8a9ef`,
+		Args:              takes(tokenArg),
+		ValidArgsFunction: e.first(e.tokens(func(state string) bool { return state == "suspended" })),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := tokenID(args[0])
+			id, err := e.tokenNamed(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -54,7 +54,8 @@ type ending struct {
 	use, verb, done, noun, short, example string
 
 	arg      string
-	check    func(string) (string, error)
+	check    func(context.Context, string) (string, error)
+	names    string   // says in help how to name a thing
 	path     []string // of all things of the kind
 	complete completer
 }
@@ -86,10 +87,10 @@ func (e *env) ending(n ending) *cobra.Command {
 		Long: n.short + `, and wait until no node accepts it any more: every node
 has applied the ` + n.noun + `, or has stopped answering. A node that is cut off
 stops when its lease ends. If that takes longer than --wait, the ` + n.noun + `
-stands, and the command names the nodes that it waits for and exits with 6.`,
+stands, and the command names the nodes that it waits for and exits with 6.` + n.names,
 		Args: takes(n.arg), ValidArgsFunction: e.first(n.complete),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := n.check(args[0])
+			id, err := n.check(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -14,14 +14,16 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
 // selectFlags say which tokens to revoke together.
 type selectFlags struct {
-	account, app, device, scope, before string
-	dry, yes, self                      bool
+	account, app, device, scope string
+	before                      timeFlag
+	dry, yes, self              bool
 }
 
 func (m *selectFlags) declare(flags *pflag.FlagSet) {
@@ -30,7 +32,9 @@ func (m *selectFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&m.device, "device", "", "tokens with this device label")
 	flags.StringVar(&m.scope, "scope", "",
 		"tokens that may do this, as in admin:site/3; wider tokens too, up to superuser")
-	flags.StringVar(&m.before, "created-before", "", "tokens created before this time, as in 2031-12-31T18:00:00Z")
+	m.before.bare = when.Back
+	flags.Var(&m.before, "created-before",
+		"tokens created before this time, as in 2031-12-31 (UTC), \"2031-12-31 18:00 UTC\" or 2w, two weeks ago")
 	flags.BoolVar(&m.dry, "dry-run", false, "change nothing, and list what would be revoked")
 	flags.BoolVar(&m.yes, "yes", false, "confirm that all of them are revoked")
 	flags.BoolVar(&m.self, "include-self", false, "revoke your own token too, if it matches")
@@ -56,7 +60,7 @@ func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string
 		{"app", "app", m.app, "of app "},
 		{"device", "device", m.device, "of device "},
 		{"scope", "scope", m.scope, "that may do "},
-		{"created-before", "created_before", m.before, "created before "},
+		{"created-before", "created_before", m.before.at.UTC().Format(time.RFC3339Nano), "created before "},
 	} {
 		if !flags.Changed(f.flag) {
 			continue
@@ -70,11 +74,6 @@ func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string
 	if m.scope != "" {
 		if _, err := events.ParseScope(m.scope); err != nil {
 			return nil, "", exit.Inputf("--scope: %s", err)
-		}
-	}
-	if m.before != "" {
-		if _, err := time.Parse(time.RFC3339, m.before); err != nil {
-			return nil, "", exit.Inputf("--created-before: must be a time such as 2031-12-31T18:00:00Z")
 		}
 	}
 	if reason != "" {
@@ -92,32 +91,34 @@ func newTokenRevokeCmd(e *env) *cobra.Command {
 		f    endFlags
 	)
 	c := &cobra.Command{
-		Use:   "revoke ID | --account A | --app X | --device D | --scope S | --created-before T",
+		Use:   "revoke TOKEN | --account A | --app X | --device D | --scope S | --created-before T",
 		Short: "Revoke a token, or many, forever",
 		Long: `Revokes a token forever, and waits until no node accepts it any more: every node
 has applied the revocation, or has stopped answering. A node that is cut off stops
 when its lease ends. If that takes longer than --wait, the revocation stands, and
 the command names the nodes that it waits for and exits with 6.
 
-In place of an ID, flags select tokens: those that match all of the flags.
+` + tokenHelp + `
+
+In place of a token, flags select tokens: those that match all of the flags.
 --dry-run lists them, and --yes revokes them. Your own token is left out, or the
 command is refused, unless you give --include-self.`,
 		Example: `  tokenledger token revoke tok_01jd3qk8z5n0v7m2x4c6b8a9ef --reason 'laptop stolen'
   tokenledger token revoke --account shop --dry-run
   tokenledger token revoke --app 'mobile app' \
-    --created-before 2031-12-31T18:00:00Z --yes`,
+    --created-before '2031-12-31 18:00 UTC' --yes`,
 		Args: func(c *cobra.Command, args []string) error {
 			switch selects := many.given(c.Flags()); {
 			case selects && len(args) > 0:
-				return usagef(c, "give either a token's ID or flags that select tokens, not both")
+				return usagef(c, "give either a token or flags that select tokens, not both")
 			case selects:
 				return nil
 			case len(args) == 0:
 				return usagef(c,
-					"tokenledger token revoke needs the token's ID, or one of --account, --app, --device, --scope and "+
+					"tokenledger token revoke needs the token's ID or name, or one of --account, --app, --device, --scope and "+
 						"--created-before")
 			}
-			return takes("the token's ID")(c, args)
+			return takes(tokenArg)(c, args)
 		},
 		ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -130,7 +131,7 @@ command is refused, unless you give --include-self.`,
 					"--dry-run, --yes and --include-self work only with flags that select tokens, such as --account",
 				)
 			}
-			id, err := tokenID(args[0])
+			id, err := e.tokenNamed(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -9,7 +9,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/client"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
-	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
 )
 
 const rotateLong = `Gives a token a new secret, printed now and never again, or written to the new
@@ -19,7 +19,9 @@ accepts the old secret any more.
 
 A token has two secrets at most. If the one from before the last rotation still
 works, as 'token show' says, another rotation would end it before its time: the
-command refuses that, unless you add --end-earlier.`
+command refuses that, unless you add --end-earlier.
+
+` + tokenHelp
 
 func newTokenRotateCmd(e *env) *cobra.Command {
 	var (
@@ -31,15 +33,15 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 		key       keyFlag
 	)
 	c := &cobra.Command{
-		Use: "rotate ID", Short: "Give a token a new secret and show it once",
+		Use: "rotate TOKEN", Short: "Give a token a new secret and show it once",
 		Long: rotateLong,
 		Example: `  tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 24h
   # The secret leaked:
   tokenledger token rotate tok_01jd3qk8z5n0v7m2x4c6b8a9ef --grace 0s \
     --end-earlier --secret-file new.secret`,
-		Args: takes("the token's ID"), ValidArgsFunction: e.first(e.tokens(unended)),
+		Args: takes(tokenArg), ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := tokenID(args[0])
+			id, err := e.tokenNamed(c.Context(), args[0])
 			if err != nil {
 				return err
 			}
@@ -49,7 +51,7 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 				body["end_earlier"] = true
 			}
 			if c.Flags().Changed("grace") {
-				d, err := api.ParseDuration(grace)
+				d, err := when.Duration(grace)
 				if err != nil || d < 0 {
 					return exit.Inputf(`--grace: must be a duration such as "0s", "1h" or "7d"`)
 				}

@@ -17,25 +17,27 @@ func newTokenSetScopesCmd(e *env) *cobra.Command {
 		f              changeFlags
 	)
 	c := &cobra.Command{
-		Use: "set-scopes ID [SCOPE...]", Short: "Replace the scopes of a token",
+		Use: "set-scopes TOKEN [SCOPE...]", Short: "Replace the scopes of a token",
 		Long: `Replaces all scopes of a token with the ones you list, or with --inherit by
 whatever its account may do. With --wait the command returns when no node uses
-the old scopes any more, and exits with 6 if that takes longer.`,
+the old scopes any more, and exits with 6 if that takes longer.
+
+` + tokenHelp,
 		Example: `  tokenledger token set-scopes tok_01jd3qk8z5n0v7m2x4c6b8a9ef view:site/3 write:site/4
   tokenledger token set-scopes tok_01jd3qk8z5n0v7m2x4c6b8a9ef --scopes-file sites.txt
   tokenledger token set-scopes tok_01jd3qk8z5n0v7m2x4c6b8a9ef --inherit`,
 		Args: func(c *cobra.Command, args []string) error {
 			switch {
 			case inherit:
-				return takes("the token's ID")(c, args)
+				return takes(tokenArg)(c, args)
 			case file.path != "":
-				return takesMore("the token's ID")(c, args)
+				return takesMore(tokenArg)(c, args)
 			}
-			return takes("the token's ID", "its new scopes, as in view:site/3, or --inherit...")(c, args)
+			return takes(tokenArg, "its new scopes, as in view:site/3, or --inherit...")(c, args)
 		},
 		ValidArgsFunction: e.first(e.tokens(unended), e.scopes),
 		RunE: func(c *cobra.Command, args []string) error {
-			id, err := tokenID(args[0])
+			id, err := e.tokenNamed(c.Context(), args[0])
 			if err != nil {
 				return err
 			}

@@ -69,7 +69,7 @@ sends your own token, which needs the permission audit.`,
 			if explain {
 				body["explain"] = true
 			}
-			if e.Format != render.Table {
+			if e.Format != render.Table || c.Flags().Changed("jq") {
 				body["all_scopes"] = true
 			}
 			a, err := askInTime(clock.Boottime, func() (*client.Answer, error) {

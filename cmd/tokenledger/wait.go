@@ -126,7 +126,9 @@ func (w *waitFlags) change(
 }
 
 // watched reports whether a person reads standard error.
-func (e *env) watched() bool { return e.Format == render.Table && term.IsTerminal(e.Stderr) }
+func (e *env) watched() bool {
+	return e.Format.Tabular() && term.IsTerminal(e.Stderr) && e.vars["TERM"] != "dumb"
+}
 
 // watch shows on one line of standard error what a command waits for, until stop
 // is called.
@@ -243,7 +245,7 @@ func (e *env) stale(r *api.Receipt) {
 					n.Name,
 				),
 				render.Escape(permission),
-				n.StaleUntil[permission].In(e.Zone).Format("2006-01-02 15:04:05"),
+				e.Exact(n.StaleUntil[permission]),
 			)
 		}
 	}
@@ -253,7 +255,7 @@ func (e *env) stale(r *api.Receipt) {
 func (e *env) staleUntil(list map[string]time.Time) string {
 	var out []string
 	for _, permission := range slices.Sorted(maps.Keys(list)) {
-		out = append(out, permission+" "+list[permission].In(e.Zone).Format("2006-01-02 15:04:05"))
+		out = append(out, permission+" "+e.Exact(list[permission]))
 	}
 	return strings.Join(out, ", ")
 }

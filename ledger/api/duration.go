@@ -72,14 +72,18 @@ func (d Duration) String() string {
 
 var errDuration = errors.New(`not a duration; send seconds, or text such as "90d", "36h", "15m"`)
 
-// ParseDuration parses "90d", or what [time.ParseDuration] parses.
+// dayUnits are units of days. A year has 365, so that a lifetime does not depend on
+// the calendar.
+var dayUnits = map[byte]int64{'d': 1, 'w': 7, 'y': 365}
+
+// ParseDuration parses "90d", "2w" or "1y", or what [time.ParseDuration] parses.
 func ParseDuration(s string) (time.Duration, error) {
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		n, err := strconv.ParseInt(days, 10, 32)
-		if err != nil || n > 106_000 || n < -106_000 { // what time.Duration can hold
+	if days := dayUnits[(" " + s)[len(s)]]; days > 0 {
+		n, err := strconv.ParseInt(s[:len(s)-1], 10, 32)
+		if most := 106_000 / days; err != nil || n > most || n < -most { // what time.Duration can hold
 			return 0, errDuration
 		}
-		return time.Duration(n) * 24 * time.Hour, nil
+		return time.Duration(n*days) * 24 * time.Hour, nil
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil {

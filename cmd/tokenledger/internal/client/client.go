@@ -262,7 +262,12 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	}
 	var p api.Problem
 	if typ != "application/problem+json" || json.Unmarshal(got, &p) != nil || p.Title == "" {
-		return c.foreign(resp.StatusCode)
+		return c.foreign(ctx, resp.StatusCode)
+	}
+	if c.what == "the verifier" && isAPI(resp.StatusCode, c.secret) {
+		t := c.foreign(ctx, resp.StatusCode)
+		t.failure.Code = exit.Error
+		return t
 	}
 	t := try{failure: c.failure(resp.StatusCode, &p, got), after: retryAfter(resp.Header)}
 	if t.failure.RequestID == "" {

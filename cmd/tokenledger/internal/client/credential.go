@@ -77,12 +77,12 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 			"(--token-file), name the data folder of the ledger (--data), or run 'tokenledger login'", path)
 	}
 	if err != nil {
-		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
+		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err, path))
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
+		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err, path))
 	}
 	if err := cfg.secretRule().Check(path, info); err != nil {
 		return "", "", noCredential("the token file %s is exposed: %s. Run chmod 600 on it, and rotate the token if "+
@@ -90,7 +90,7 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxSecret+1))
 	if err != nil {
-		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err))
+		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err, path))
 	}
 	secret, err = parseSecret(string(b))
 	if err != nil {

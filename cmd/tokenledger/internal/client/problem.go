@@ -1,14 +1,19 @@
 package client
 
 import (
+	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
@@ -36,6 +41,10 @@ func (c *Client) unanswered(err error) try {
 	if errors.As(err, &outer) {
 		err = outer.Err // its text begins with the request
 	}
+	if isNATS(err) {
+		return try{failure: exit.Failf(exit.Error, "foreign_answer",
+			"%s (%s) is not %s%s. %s", c.base, c.source(), c.article(), natsPort, portsHint)}
+	}
 	if t.reached {
 		t.failure = exit.Failf(
 			code,
@@ -61,7 +70,7 @@ func (c *Client) unanswered(err error) try {
 }
 
 // foreign returns the outcome of a try that a proxy or another program answered.
-func (c *Client) foreign(status int) try {
+func (c *Client) foreign(ctx context.Context, status int) try {
 	code := exit.Error
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden:
@@ -76,9 +85,77 @@ func (c *Client) foreign(status int) try {
 			c.what, c.base, c.source(), status)
 		return t
 	}
-	t.failure = exit.Failf(code, "foreign_answer",
-		"%s (%s) is not %s (HTTP %d). %s", c.base, c.source(), c.article(), status, portsHint)
+	t.failure = c.NotThe(ctx, code, status)
 	return t
+}
+
+// The ports that whoAnswers recognises.
+const (
+	apiPort     = ": it is the port of the API"
+	verifyPort  = ": it is the port for checks of a verifier"
+	metricsPort = ": it is the port for metrics and health of a node"
+	natsPort    = ": it is a port of the log (NATS)"
+)
+
+// whoAnswers says which port of a node the client asks, empty if none that it
+// knows. It sends no credential.
+func (c *Client) whoAnswers(ctx context.Context) string {
+	const patience = 2 * time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	// A verifier takes only POST there.
+	status, typ, _ := c.probe(ctx, "v1/verify")
+	switch {
+	case typ == "application/problem+json" && status == http.StatusMethodNotAllowed:
+		return verifyPort
+	case typ == "application/problem+json" && isAPI(status, ""):
+		return apiPort
+	}
+	if status, _, text := c.probe(ctx, "livez"); status == http.StatusOK && text == "ok" {
+		return metricsPort
+	}
+	return ""
+}
+
+// isAPI reports whether the API, and not a verifier, answers to /v1/verify with a
+// status. The API has no such path, and asks for a credential first.
+func isAPI(status int, secret string) bool {
+	return status == http.StatusNotFound || status == http.StatusUnauthorized && secret == ""
+}
+
+// probe reads a page without a credential.
+func (c *Client) probe(ctx context.Context, path string) (status int, typ, text string) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.base.JoinPath(path).String(), nil)
+	if err != nil {
+		return 0, "", ""
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return 0, "", ""
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxText))
+	if err != nil {
+		return 0, "", ""
+	}
+	typ, _, _ = mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	return resp.StatusCode, typ, string(bytes.TrimSpace(body))
+}
+
+// isNATS reports whether an error of a request says that a NATS server answered.
+// Such a server speaks first.
+func isNATS(err error) bool {
+	if err == nil || !strings.Contains(err.Error(), "malformed HTTP") {
+		return false
+	}
+	quoted := strings.ReplaceAll(err.Error(), `\`, "")
+	return strings.Contains(quoted, `{"server_id":`)
+}
+
+// NotThe returns the failure of a request that a server of another kind answered.
+func (c *Client) NotThe(ctx context.Context, code exit.Code, status int) *exit.Failure {
+	return exit.Failf(code, "foreign_answer",
+		"%s (%s) is not %s (HTTP %d)%s. %s", c.base, c.source(), c.article(), status, c.whoAnswers(ctx), portsHint)
 }
 
 // portsHint helps a person who has mixed up two ports.
@@ -91,6 +168,8 @@ func (c *Client) article() string {
 		return "a tokenledger API"
 	case "the verifier":
 		return "a tokenledger verifier"
+	case "the node":
+		return "the metrics address of a node"
 	}
 	return c.what
 }

@@ -187,7 +187,7 @@ func (cfg *Config) running() (at node.Addresses, path string, err error) {
 	}
 	if err != nil {
 		return at, path, exit.Failf(exit.Error, "data",
-			"cannot read the addresses of the node from %s: %s", path, exit.Cause(err))
+			"cannot read the addresses of the node from %s: %s", path, exit.Cause(err, path))
 	}
 	return at, path, nil
 }

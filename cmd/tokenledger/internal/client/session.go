@@ -69,13 +69,13 @@ func (cfg *Config) WriteSession(s Session) error {
 		err = os.MkdirAll(filepath.Dir(path), 0o700)
 	}
 	if err != nil {
-		return exit.Failf(exit.Error, "session_file", "cannot write the session file %s: %s", path, exit.Cause(err))
+		return exit.Failf(exit.Error, "session_file", "cannot write the session file %s: %s", path, exit.Cause(err, path))
 	}
 	// A new file replaces the old one: a link, or a mode that others set, must not
 	// decide who can read the secret.
 	err = disk.Replace(path, append(b, '\n'))
 	if err != nil {
-		return exit.Failf(exit.Error, "session_file", "cannot write the session file %s: %s", path, exit.Cause(err))
+		return exit.Failf(exit.Error, "session_file", "cannot write the session file %s: %s", path, exit.Cause(err, path))
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (cfg *Config) WriteSession(s Session) error {
 func (cfg *Config) ForgetSession() error {
 	if err := os.Remove(cfg.SessionFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return exit.Failf(exit.Error, "session_file",
-			"cannot remove the session file %s: %s", cfg.SessionFile, exit.Cause(err))
+			"cannot remove the session file %s: %s", cfg.SessionFile, exit.Cause(err, cfg.SessionFile))
 	}
 	return nil
 }

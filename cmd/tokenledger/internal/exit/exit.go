@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
@@ -52,12 +53,13 @@ func Inputf(format string, args ...any) *Failure { return Failf(Usage, "usage", 
 // Text returns an error's text on one line.
 func Text(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
-// Cause returns an error's text on one line, without the path of a file: for
-// messages that name the file themselves.
-func Cause(err error) string {
+// Cause returns an error's text on one line, for a message that names files itself:
+// their paths are left out. Every other path stays.
+func Cause(err error, named ...string) string {
+	text := Text(err)
 	var path *fs.PathError
-	if errors.As(err, &path) {
-		return path.Err.Error()
+	if errors.As(err, &path) && slices.Contains(named, path.Path) {
+		text = strings.Replace(text, path.Error(), path.Err.Error(), 1)
 	}
-	return Text(err)
+	return text
 }

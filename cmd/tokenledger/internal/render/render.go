@@ -11,12 +11,13 @@ import (
 	"io"
 	"strconv"
 	"strings"
-	"text/tabwriter"
 	"time"
 	"unicode"
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
 )
 
 // A Format is a form of output, and the value of a flag. Every format except the
@@ -27,23 +28,32 @@ type Format string
 // The formats.
 const (
 	Table Format = "table"
+	Wide  Format = "wide" // a table with all columns, at any width
+	Name  Format = "name" // ids, logins or names, one a line, for other commands
 	JSON  Format = "json"
 	Lines Format = "jsonl"
 	YAML  Format = "yaml"
 )
 
 // Formats are the names of the formats.
-var Formats = []string{string(Table), string(JSON), string(Lines), string(YAML)}
+var Formats = []string{string(Table), string(Wide), string(Name), string(JSON), string(Lines), string(YAML)}
 
 // Set parses a flag's value.
 func (f *Format) Set(s string) error {
 	switch got := Format(s); got {
-	case Table, Lines, JSON, YAML:
+	case Table, Wide, Name, Lines, JSON, YAML:
 		*f = got
 		return nil
 	}
-	return errors.New("must be table, json, jsonl or yaml")
+	return errors.New("must be table, wide, name, json, jsonl or yaml")
 }
+
+// Tabular reports whether people read the format.
+func (f Format) Tabular() bool { return f == Table || f == Wide }
+
+// Machine reports whether programs read the format, which then has errors too.
+func (f Format) Machine() bool { return f == JSON || f == Lines || f == YAML }
+
 func (f *Format) String() string { return string(*f) }
 
 // Type names the value in help.
@@ -70,17 +80,31 @@ type Printer struct {
 	Stdout *ErrWriter
 	Stderr io.Writer
 	Format Format
-	Zone   *time.Location // of times in tables
+	Query  Query            // if one is set, its results are printed in place of the format
+	Zone   *time.Location   // of times in tables
+	Now    func() time.Time // nil for time.Now
+	Width  int              // of the terminal that tables have to fit, 0 for any
 }
 
 // Show prints one answer of the API: in the table format as draw draws it, and
 // in the other formats as it came.
 func (p *Printer) Show(body []byte, draw func()) error {
 	body = bytes.TrimSpace(body)
+	if p.Query.code != nil {
+		return p.query(body)
+	}
 	switch p.Format {
-	case Table:
+	case Table, Wide:
 		draw()
 		return p.Stdout.Err
+	case Name:
+		list, err := names(body)
+		for _, name := range list {
+			if err == nil {
+				err = p.Print([]byte(Escape(name)), "\n")
+			}
+		}
+		return err
 	case YAML:
 		return p.yaml(body)
 	case Lines:
@@ -108,9 +132,10 @@ func (p *Printer) Printf(format string, args ...any) {
 	_, _ = fmt.Fprintf(p.Stdout, format, args...) // the ErrWriter keeps the error
 }
 
-// Note writes a remark to standard error in the table format, which people read.
+// Note writes a remark to standard error, except in the formats that programs
+// read.
 func (p *Printer) Note(format string, args ...any) {
-	if p.Format == Table {
+	if !p.Format.Machine() {
 		_, _ = fmt.Fprintf(p.Stderr, format+"\n", args...)
 	}
 }
@@ -195,47 +220,9 @@ func yamlValue(d *json.Decoder) (*yaml.Node, error) {
 	}
 }
 
-// A Grid is a table or a list of facts for standard output.
-type Grid struct{ w *tabwriter.Writer }
-
-// Grid begins a table, with a header if one is given.
-func (p *Printer) Grid(header ...string) *Grid {
-	g := &Grid{w: tabwriter.NewWriter(p.Stdout, 0, 0, 2, ' ', 0)}
-	if len(header) > 0 {
-		g.Row(header...)
-	}
-	return g
-}
-
-// Row adds a row. An empty cell becomes a dash, so that scripts can count
-// columns.
-func (g *Grid) Row(cells ...string) {
-	for i, c := range cells {
-		if c = Escape(c); c == "" {
-			c = "-"
-		}
-		cells[i] = c
-	}
-	_, _ = io.WriteString(g.w, strings.Join(cells, "\t")+"\n")
-}
-
-// Fact adds a name and its value, unless the value is empty.
-func (g *Grid) Fact(name, value string) {
-	if value != "" {
-		g.Row(name, value)
-	}
-}
-
-// End writes the grid.
-func (g *Grid) End() { _ = g.w.Flush() }
-
-// Time formats a time for people; the zero time is empty.
-func (p *Printer) Time(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.In(p.Zone).Format("2006-01-02 15:04")
-}
+// Time formats a time for people, as a fact: how far it is from now, and exactly.
+// The zero time is empty.
+func (p *Printer) Time(t time.Time) string { return when.Both(t, p.now(), p.Zone) }
 
 // TimePtr is Time for an optional time.
 func (p *Printer) TimePtr(t *time.Time) string {
@@ -243,6 +230,28 @@ func (p *Printer) TimePtr(t *time.Time) string {
 		return ""
 	}
 	return p.Time(*t)
+}
+
+// Cell formats a time for a table: how far it is from now, or exactly in the format
+// wide.
+func (p *Printer) Cell(t *time.Time) string {
+	switch {
+	case t == nil:
+		return ""
+	case p.Format == Wide:
+		return when.Exact(*t, p.Zone)
+	}
+	return when.Relative(*t, p.now())
+}
+
+// Exact formats a time for a sentence.
+func (p *Printer) Exact(t time.Time) string { return when.Exact(t, p.Zone) }
+
+func (p *Printer) now() time.Time {
+	if p.Now != nil {
+		return p.Now()
+	}
+	return time.Now()
 }
 
 // Elapsed formats how long something took.

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 
 	"golang.org/x/term"
@@ -62,6 +63,24 @@ func Width(w io.Writer) int {
 		return usual
 	}
 	return min(columns, maxWidth)
+}
+
+// Columns returns the columns of the terminal that w is, 0 if it is none. A number
+// in the environment variable COLUMNS, which is given, comes first.
+func Columns(w io.Writer, given string) int {
+	if !IsTerminal(w) {
+		return 0
+	}
+	if n, err := strconv.Atoi(given); err == nil && n > 0 {
+		return n
+	}
+	const usual = 80
+	if f, ok := w.(*os.File); ok {
+		if columns, _, err := term.GetSize(int(f.Fd())); err == nil && columns > 0 {
+			return columns
+		}
+	}
+	return usual
 }
 
 // Ask reads one secret value: from the terminal without echo, or else the next
