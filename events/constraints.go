@@ -109,10 +109,8 @@ func (c *Constraints) Validate() error {
 		}
 	}
 	for _, o := range c.Origins {
-		u, err := url.Parse(o)
-		if err != nil || len(o) > maxEntry || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" ||
-			o != u.Scheme+"://"+u.Host || o != strings.ToLower(o) {
-			bad("%s is not an origin; write it as https://example.org, in lower case", Quote(o))
+		if err := checkOrigin(o); err != nil {
+			problems = append(problems, err)
 		}
 	}
 	for _, m := range c.Methods {
@@ -129,4 +127,14 @@ func (c *Constraints) Validate() error {
 		bad("rate is %d; want 1 to %d requests per second, or 0 for no limit", c.Rate, MaxRate)
 	}
 	return errors.Join(problems...)
+}
+
+// checkOrigin reports a text that is not the origin of a page.
+func checkOrigin(o string) error {
+	u, err := url.Parse(o)
+	if err != nil || len(o) > maxEntry || (u.Scheme != "https" && u.Scheme != "http") || u.Host == "" ||
+		o != u.Scheme+"://"+u.Host || o != strings.ToLower(o) {
+		return fmt.Errorf("%s is not an origin; write it as https://example.org, in lower case", Quote(o))
+	}
+	return nil
 }

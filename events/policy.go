@@ -3,6 +3,8 @@ package events
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -32,6 +34,9 @@ type Policy struct {
 	LegacyUntil time.Time `json:"legacy_until,omitzero"`
 	// URLRefused refuses every token that was sent in a URL.
 	URLRefused bool `json:"url_refused,omitempty"`
+	// CORSOrigins are the origins of pages whose scripts may call with a token and
+	// read the answers. Empty means none.
+	CORSOrigins Origins `json:"cors_origins,omitempty"`
 
 	// TokenSignIn lets a person sign in with a token. A token never re-authenticates.
 	TokenSignIn bool `json:"token_sign_in,omitempty"`
@@ -41,6 +46,48 @@ type Policy struct {
 	// SessionLifetime is the maximum lifetime of a session, in seconds. Zero means
 	// [DefaultSessionLifetime].
 	SessionLifetime int64 `json:"session_lifetime_s,omitempty"`
+}
+
+// Origins is a list of origins, separated by spaces. A text can be compared, and a
+// [Policy] with it.
+type Origins string
+
+// NewOrigins returns a list of origins.
+func NewOrigins(list []string) Origins { return Origins(strings.Join(list, " ")) }
+
+// List returns the origins.
+func (o Origins) List() []string { return strings.Fields(string(o)) }
+
+// Has reports whether an origin is in the list. It allocates nothing.
+func (o Origins) Has(origin string) bool {
+	if origin == "" || strings.Contains(origin, " ") {
+		return false
+	}
+	for one := range strings.SplitSeq(string(o), " ") {
+		if strings.EqualFold(one, origin) {
+			return true
+		}
+	}
+	return false
+}
+
+func (o Origins) validate() error {
+	list := o.List()
+	if o != NewOrigins(list) {
+		return errors.New("cors_origins: origins are separated by one space")
+	}
+	if len(list) > maxNarrow {
+		return fmt.Errorf("cors_origins has %d entries; the limit is %d", len(list), maxNarrow)
+	}
+	for i, s := range list {
+		if err := checkOrigin(s); err != nil {
+			return fmt.Errorf("cors_origins: %w", err)
+		}
+		if slices.Contains(list[:i], s) {
+			return fmt.Errorf("cors_origins: %s is there twice", Quote(s))
+		}
+	}
+	return nil
 }
 
 // The defaults of sessions, and the longest lifetime that a policy may set.
@@ -146,6 +193,9 @@ func (c *PolicySet) validate() error {
 	}
 	if p.SessionTimeout() > p.SessionMax() {
 		problems = append(problems, errors.New("session_idle_s is greater than session_lifetime_s"))
+	}
+	if err := p.CORSOrigins.validate(); err != nil {
+		problems = append(problems, err)
 	}
 	switch p.Issuers {
 	case "", IssuersAll, IssuersSiteAdmins, IssuersSuperusers:

@@ -165,7 +165,8 @@ func (x slowIndex) Find(d events.Digest) (projector.Found, error) {
 	defer x.n.Clock.Pass(verifier.DefaultLease)
 	return x.n.Index.Find(d)
 }
-func (x slowIndex) Position() events.Position { return x.n.Index.Position() }
+func (x slowIndex) Position() events.Position           { return x.n.Index.Position() }
+func (x slowIndex) Policy() (events.PolicyState, error) { return x.n.Index.Policy() }
 func (x slowIndex) WaitApplied(ctx context.Context, at events.Position) error {
 	return x.n.Index.WaitApplied(ctx, at)
 }

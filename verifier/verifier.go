@@ -26,6 +26,8 @@ type Index interface {
 	Position() events.Position
 	// WaitApplied returns nil once the event at a position is applied.
 	WaitApplied(ctx context.Context, at events.Position) error
+	// Policy returns the policy in force.
+	Policy() (events.PolicyState, error)
 }
 
 // Lease limits how long the verifier may answer and how old its index may be. A
@@ -199,3 +201,13 @@ func (v *Verifier) Format() events.Format { return v.cfg.Format }
 
 // Model returns the permission model.
 func (v *Verifier) Model() *events.Model { return v.cfg.Model }
+
+// CORSOrigins returns the origins of pages whose scripts may call, as the policy
+// says. It returns none if the policy cannot be read.
+func (v *Verifier) CORSOrigins() events.Origins {
+	p, err := v.cfg.Index.Policy()
+	if err != nil {
+		return ""
+	}
+	return p.CORSOrigins
+}

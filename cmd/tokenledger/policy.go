@@ -98,6 +98,8 @@ type policyFlags struct {
 	on      map[string]*onOff
 	issuers string
 	until   string
+	origins []string
+	noCORS  bool
 }
 
 func (p *policyFlags) declare(flags *pflag.FlagSet) {
@@ -135,6 +137,10 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 		p.on[f[0]] = v
 		v.declare(flags, f[0], f[1])
 	}
+	flags.StringSliceVar(&p.origins, "cors-origin", nil, "let scripts of pages of this origin call with a token and read the "+
+		"answers, as in https://shop.example; replaces the list; repeat for more")
+	flags.BoolVar(&p.noCORS, "no-cors", false, "let no scripts of pages of other origins call")
+	group(flags, groupRefuse, "cors-origin", "no-cors")
 	group(flags, groupIssue, "token-issuers", "site-admins-any-account")
 	group(flags, groupRefuse, "legacy-until", "legacy-refused", "url-refused", "token-sign-in")
 }
@@ -169,6 +175,10 @@ func (p *policyFlags) check(c *cobra.Command) error {
 	for name := range p.on {
 		named = named || flags.Changed(name)
 	}
+	if p.noCORS && len(p.origins) > 0 {
+		return exit.Inputf("--cors-origin and --no-cors cannot be used together")
+	}
+	named = named || p.noCORS || len(p.origins) > 0
 	if !named && !flags.Changed("legacy-until") && p.issuers == "" {
 		return usagef(c, "give at least one flag that changes something")
 	}
@@ -199,6 +209,11 @@ func (p *policyFlags) apply(flags *pflag.FlagSet, policy map[string]any) {
 	}
 	if p.issuers != "" {
 		policy["token_issuers"] = p.issuers
+	}
+	if p.noCORS {
+		delete(policy, "cors_origins")
+	} else if len(p.origins) > 0 {
+		policy["cors_origins"] = p.origins
 	}
 	if flags.Changed("legacy-until") {
 		delete(policy, "legacy_until")
@@ -250,6 +265,7 @@ func (e *env) drawPolicy(p api.PolicyInForce) {
 	}
 	g.Fact("legacy refused", legacy)
 	yes("url refused", p.Policy.URLRefused)
+	g.Fact("scripts of pages from", e.scopesText(p.Policy.CORSOrigins, "no other origin"))
 	yes("token sign-in", p.Policy.TokenSignIn)
 	length("session idle", p.Policy.SessionIdle, "30m")
 	length("session lifetime", p.Policy.SessionLifetime, "12h")

@@ -23,6 +23,7 @@ type Policy struct {
 	LegacyRefused bool       `json:"legacy_refused,omitempty" doc:"refuse secrets in the format hex32"`
 	LegacyUntil   *time.Time `json:"legacy_until,omitempty" doc:"refuse secrets in the format hex32 from this time on; default: never"`
 	URLRefused    bool       `json:"url_refused,omitempty" doc:"refuse every token that is sent in a URL"`
+	CORSOrigins   []string   `json:"cors_origins,omitempty" maxItems:"64" doc:"origins of pages whose scripts can call with a token, at the API, at verifiers and at applications behind a proxy, and read the answers; default: none" example:"[\"https://shop.example\"]"`
 
 	TokenSignIn     bool      `json:"token_sign_in,omitempty" doc:"a token can open a session; such a session cannot re-authenticate"`
 	SessionIdle     *Duration `json:"session_idle,omitempty" doc:"a session ends if it is not used for this long; default: 30m"`
@@ -109,6 +110,7 @@ func (p Policy) parse() (events.Policy, error) {
 		URLRefused:           p.URLRefused,
 		TokenSignIn:          p.TokenSignIn,
 		SiteAdminsAnyAccount: p.AnyAccount,
+		CORSOrigins:          events.NewOrigins(p.CORSOrigins),
 	}
 	if out.Issuers == events.IssuersAll {
 		out.Issuers = "" // the log has one spelling for it
@@ -163,6 +165,7 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 			TokenSignIn:     p.TokenSignIn,
 			SessionIdle:     duration(p.SessionIdle),
 			SessionLifetime: duration(p.SessionLifetime),
+			CORSOrigins:     p.CORSOrigins.List(),
 		},
 		NotBefore:   timeOrNil(p.NotBefore),
 		TokensUntil: uint64(p.TokensUntil),

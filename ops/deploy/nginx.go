@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/cors"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
@@ -162,13 +163,20 @@ func (n Nginx) Write(w io.Writer) error {
 		Unavailable  string
 		Same         string
 		Milliseconds int64
+		Preflight    string
+		Exposed      string
+		MaxAge       int
 	}{
 		n, upstream, verifiers, identity,
-		[]string{proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer},
+		[]string{
+			proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer,
+			proxy.HeaderCORSOrigin, proxy.HeaderCORSMethod, proxy.HeaderCORSHeaders,
+		},
 		[]string{
 			"X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host", "X-Forwarded-Uri",
 		},
 		proxy.HeaderUnavailable, proxy.Same, n.Timeout.Milliseconds(),
+		proxy.Preflight, cors.Exposed, int(cors.MaxAge / time.Second),
 	})
 }
 
@@ -202,6 +210,25 @@ map $ledger_uri $ledger_pass {
 map $ledger_referer $ledger_app_referer {
     default $ledger_referer;
     {{.Same}} $http_referer;
+}
+
+# Scripts of pages that the ledger's policy lists (policy set --cors-origin) may
+# read the answers. For others, the application's own headers pass as they are.
+map $ledger_cors_origin $ledger_cors_allow {
+    default $ledger_cors_origin;
+    "" $upstream_http_access_control_allow_origin;
+}
+map $ledger_cors_origin $ledger_cors_expose {
+    default "{{.Exposed}}";
+    "" $upstream_http_access_control_expose_headers;
+}
+map $ledger_cors_origin $ledger_cors_credentials {
+    default "";
+    "" $upstream_http_access_control_allow_credentials;
+}
+map $http_origin $ledger_cors_vary {
+    default "Origin";
+    "" "";
 }
 
 # The "combined" format without queries: a query may contain a token.
@@ -241,8 +268,18 @@ server {
         auth_request_set $ledger_challenge $upstream_http_www_authenticate;
         auth_request_set $ledger_retry $upstream_http_retry_after;
         auth_request_set $ledger_expires $upstream_http_ledger_token_expires;
+        auth_request_set $ledger_cors_origin $upstream_http_x_ledger_cors_origin;
+        auth_request_set $ledger_cors_method $upstream_http_x_ledger_cors_method;
+        auth_request_set $ledger_cors_headers $upstream_http_x_ledger_cors_headers;
         # Present while the token is about to expire; nginx omits an empty one.
         add_header Ledger-Token-Expires $ledger_expires always;
+        proxy_hide_header Access-Control-Allow-Origin;
+        proxy_hide_header Access-Control-Expose-Headers;
+        proxy_hide_header Access-Control-Allow-Credentials;
+        add_header Access-Control-Allow-Origin $ledger_cors_allow always;
+        add_header Access-Control-Expose-Headers $ledger_cors_expose always;
+        add_header Access-Control-Allow-Credentials $ledger_cors_credentials always;
+        add_header Vary $ledger_cors_vary always;
         # The pages below are for refusals; error pages of the application pass.
         proxy_intercept_errors off;
         error_page 403 = @tokenledger_denied;
@@ -313,6 +350,20 @@ server {
         add_header Cache-Control no-store always;
         add_header WWW-Authenticate $ledger_challenge always;
         add_header Retry-After $ledger_retry always;
+        add_header Access-Control-Allow-Origin $ledger_cors_origin always;
+        add_header Access-Control-Expose-Headers $ledger_cors_expose always;
+        add_header Vary $ledger_cors_vary always;
+        # A browser's question before a call, which has no token. The application
+        # does not see it.
+        if ($ledger_deny = {{.Preflight}}) {
+            add_header Cache-Control no-store always;
+            add_header Access-Control-Allow-Origin $ledger_cors_origin always;
+            add_header Access-Control-Allow-Methods $ledger_cors_method always;
+            add_header Access-Control-Allow-Headers $ledger_cors_headers always;
+            add_header Access-Control-Max-Age {{.MaxAge}} always;
+            add_header Vary "Origin, Access-Control-Request-Method, Access-Control-Request-Headers" always;
+            return 204;
+        }
         # auth_request cannot return 429.
         if ($ledger_deny = rate_limited) {
             return 429 '{"title":"Rate limit exceeded","status":429,"code":"rate_limited"}';

@@ -18,6 +18,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/events/cors"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/api"
 	"github.com/tokenledger/tokenledger/ledger/authz"
@@ -567,13 +568,15 @@ func (n *Node) serve(ctx context.Context) error {
 
 // apiHandler serves the API. The ledger must be open.
 func (n *Node) apiHandler() http.Handler {
-	return apidocs.New(apidocs.Config{Problems: api.ProblemsText}).Or(api.New(api.Config{
+	handler := api.New(api.Config{
 		Ledger:       n.ledger,
 		Authenticate: n.authenticate,
 		Confirm:      n.confirm,
 		SignIn:       n.people,
 		Logger:       n.log,
-	}))
+	})
+	handler = cors.Handler(n.verify.CORSOrigins, handler)
+	return apidocs.New(apidocs.Config{Problems: api.ProblemsText}).Or(handler)
 }
 
 // shutdown stops the servers after the requests in flight have ended.
@@ -658,8 +661,9 @@ func (n *Node) verifyHandler() (http.Handler, error) {
 	n.proxies.CompareAndSwap(nil, proxies) // a reload may have been first
 	const single = "/v1/verify"
 	checks, mux := n.verify.Handler(), http.NewServeMux()
+	checks = cors.Handler(n.verify.CORSOrigins, checks)
 	mux.Handle(single, checks)
-	mux.Handle("/v1/verify/batch", n.verify.BatchHandler())
+	mux.Handle("/v1/verify/batch", cors.Handler(n.verify.CORSOrigins, n.verify.BatchHandler()))
 	docs := apidocs.New(apidocs.Config{Description: verifier.Description, Problems: api.ProblemsText}).Or(mux)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.EscapedPath(); {

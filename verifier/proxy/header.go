@@ -28,6 +28,13 @@ const (
 	// if nothing changes. The upstream gets neither header itself.
 	HeaderURI     = "X-Ledger-Uri"
 	HeaderReferer = "X-Ledger-Referer"
+	// HeaderCORSOrigin is the origin of the page whose script may read the answer,
+	// absent if there is none. HeaderCORSMethod and HeaderCORSHeaders are what a
+	// preflight asked for, which is denied with the reason [Preflight]: the proxy
+	// answers it with these.
+	HeaderCORSOrigin  = "X-Ledger-Cors-Origin"
+	HeaderCORSMethod  = "X-Ledger-Cors-Method"
+	HeaderCORSHeaders = "X-Ledger-Cors-Headers"
 	// HeaderDeny says why a request was denied, as far as a client may know.
 	HeaderDeny = "X-Ledger-Deny"
 	// HeaderUnavailable is a header that the proxy may send, with the value 503.
@@ -35,6 +42,11 @@ const (
 	// so that the proxy can ask another verifier.
 	HeaderUnavailable = "X-Ledger-Unavailable"
 )
+
+// Preflight is the reason in [HeaderDeny] for a browser's question before a call from
+// a page that the policy of the log lists. It has no token, and never reaches the
+// application.
+const Preflight = "preflight"
 
 // Same is the value of [HeaderURI] and [HeaderReferer] if the upstream gets what
 // the client sent.

@@ -8,6 +8,17 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
+// set sets the headers of the answer that a script of the page needs.
+func (c corsAnswer) set(h http.Header) {
+	for name, value := range map[string]string{
+		HeaderCORSOrigin: c.Origin, HeaderCORSMethod: c.Method, HeaderCORSHeaders: c.Headers,
+	} {
+		if h.Del(name); value != "" {
+			h.Set(name, value)
+		}
+	}
+}
+
 // nginx is the dialect of ngx_http_auth_request_module. It describes the original
 // request in headers, and passes only 2xx, 401 and 403 on: it turns every other
 // status into 500.
@@ -30,6 +41,7 @@ func (nginx) answer(h http.Header, v *verdict) (status int) {
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Length", "0")
 	v.d.Warning(h)
+	v.cors.set(h)
 	for _, name := range Identity {
 		h.Set(name, "")
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/cors"
 	"github.com/tokenledger/tokenledger/verifier"
 	"github.com/tokenledger/tokenledger/verifier/credential"
 	"github.com/tokenledger/tokenledger/verifier/uri"
@@ -79,6 +80,23 @@ type verdict struct {
 	ruleErr      error // why no rule matches the request, nil if one does
 	accepts503   bool
 	uri, referer string // for the upstream; [Same] for the client's
+	cors         corsAnswer
+}
+
+// corsAnswer is what a browser has to know; its method is set for a preflight only.
+type corsAnswer cors.Preflight
+
+// corsOf returns what a browser has to know of the request, and whether it is a
+// preflight of a page that the policy of the log lists.
+func (h *Handler) corsOf(method string, header http.Header) (a corsAnswer, preflight bool) {
+	origin, ok := one(header, "Origin")
+	if !ok || !h.verifier.CORSOrigins().Has(origin) {
+		return a, false
+	}
+	if p, ok := cors.PreflightOf(method, header); ok {
+		return corsAnswer(p), true
+	}
+	return corsAnswer{Origin: origin}, false
 }
 
 // ServeHTTP answers /proxy/<dialect>/<policy>[/...]. It ignores the query of the
@@ -139,6 +157,17 @@ func (h *Handler) evaluate(r *http.Request, dialect dialect, name, tail string) 
 	if !ok {
 		return verdict{deny: "missing_original_request"}
 	}
+	answer, preflight := h.corsOf(o.method, r.Header)
+	if preflight {
+		return verdict{deny: Preflight, cors: answer}
+	}
+	v := h.decide(r, policy, name, tail, o)
+	v.cors = answer
+	return v
+}
+
+// decide decides on a request that is no preflight.
+func (h *Handler) decide(r *http.Request, policy Policy, name, tail string, o original) verdict {
 	if overridesMethod(r.Header, o.method) {
 		return verdict{deny: "ambiguous_method"}
 	}
