@@ -72,6 +72,9 @@ func (m *matrix) complete() {
 		}
 		delete(left, op)
 		for i, column := range head[1:] {
+			if column == "can-i" { // a name of the operation
+				continue
+			}
 			mark := fields[i+1] != ""
 			for _, held := range []bool{true, false} {
 				if at := fmt.Sprintf("%s, %s: %t", op, column, held); !m.seen[at] {

@@ -397,6 +397,6 @@ func (m *matrix) onAll(c who, authAge time.Duration) {
 		p.WarnBefore++
 		return second(m.SetPolicy(m.ctx, as, "", 0, p))
 	})
-	try("see nodes", true, func(as authz.Principal) error { return second(m.Nodes(as)) })
+	try("see nodes", true, func(as authz.Principal) error { return second(m.Nodes(context.Background(), as)) })
 	try("see receipts", true, func(as authz.Principal) error { return second(m.Receipt(m.ctx, as, 1, false)) })
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -66,14 +67,16 @@ const (
 // Node is one verifier process as the ledger knows it.
 type Node struct {
 	NodeReport
-	Heard time.Time // time of its last report; zero if there was none
+	Heard    time.Time     // time of its last report; zero if there was none
+	HeardAgo time.Duration // since then
 	// Renewed is when its last renewal was read, zero if none was. Until is when its
 	// lease expires at the latest if it does not renew again; zero if it has no
 	// lease.
 	Renewed, Until time.Time
 	State          NodeState
+	Leader         bool   // leads the log now
 	Warning        string // a problem that an operator should fix, empty for none
-	fenced         bool   // it reported that it has no lease because its clock is wrong
+	released       bool   // its last renewal released its lease
 }
 
 // NodeState is the state of a process.
@@ -83,9 +86,18 @@ type NodeState string
 const (
 	NodeServing  NodeState = "serving"   // reports that it answers checks
 	NodeNotReady NodeState = "not_ready" // reports that it does not answer checks
-	NodeSilent   NodeState = "silent"    // no report for a lease; it may answer until its lease expires
-	NodeGone     NodeState = "gone"      // released its lease, or was silent until its lease expired
+	NodeLate     NodeState = "late"      // three reports are missing; it may answer until its lease expires
+	NodeGone     NodeState = "gone"      // late, and its lease has expired
+	NodeRetired  NodeState = "retired"   // released its lease and reports no more
+	NodeMissing  NodeState = "missing"   // a ledger of the cluster that this ledger has not heard of
 )
+
+// over reports whether a process can no longer answer.
+func (s NodeState) over() bool { return s == NodeGone || s == NodeRetired || s == NodeMissing }
+
+// LateAfter is the time without a report after which a node is late: it reports
+// once a second, and three reports are missing.
+const LateAfter = 3 * time.Second
 
 // nodes keeps the last report of each verifier.
 type nodes struct {
@@ -152,9 +164,10 @@ func (n *nodes) list(keep time.Duration) map[events.Holder]heard {
 }
 
 // Nodes lists the verifiers in order of name: those that reported since this
-// ledger started, and those whose renewals it has read. A process that is gone is
-// listed for some time, unless another process has its name.
-func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
+// ledger started, those whose renewals it has read, and ledgers of the cluster that
+// it has not heard of. A process that is gone is listed for some time, unless
+// another process has its name.
+func (l *Ledger) Nodes(ctx context.Context, c authz.Principal) ([]Node, error) {
 	if err := l.authz.Authorize(c, authz.SeeNodes, authz.Target{}); err != nil {
 		return nil, err
 	}
@@ -173,26 +186,42 @@ func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 				}
 				all[k.Holder] = n
 			}
-			n.Renewed, n.Until, n.fenced = k.Renewed, k.Until, k.Fenced
+			n.Renewed, n.Until, n.released = k.Renewed, k.Until, k.Released && !k.Fenced
 		}
 	}
-	alive := map[string]int{} // name -> number of processes that may answer
+	alive := map[string]int{}   // name -> number of processes that may answer
+	reports := map[string]int{} // name -> number of processes that report
 	for _, n := range all {
-		n.setState(now, lease)
-		if n.State != NodeGone {
+		n.setState(now)
+		if !n.State.over() {
 			alive[n.Name]++
+			if n.reports(now) {
+				reports[n.Name]++
+			}
+		}
+	}
+	cluster := l.cluster(ctx)
+	for _, name := range cluster.names() {
+		if known := slices.ContainsFunc(
+			slices.Collect(maps.Values(all)), func(n *Node) bool { return n.Name == name },
+		); !known {
+			all[events.Holder{Node: name}] = &Node{
+				NodeReport: NodeReport{Name: name, Roles: []string{"ledger"}, Why: "has not reported to this ledger; is it down?"},
+				State:      NodeMissing,
+			}
 		}
 	}
 	list := make([]Node, 0, len(all))
 	for _, n := range all {
-		switch others := alive[n.Name]; {
-		case n.State == NodeGone && others > 0:
+		n.Leader = n.Name == cluster.Leader && !n.State.over()
+		switch {
+		case n.State.over() && alive[n.Name] > 0:
 			continue
-		case n.State != NodeGone && others > 1:
+		case n.reports(now) && reports[n.Name] > 1:
 			n.Warning = "several processes have this name; give each node its own with --name"
 		case n.Epoch != "" && n.Epoch != l.cfg.Epoch:
 			n.Warning = "reads another log (epoch " + events.Quote(n.Epoch) + "); connect it to the servers of this one"
-		case n.State != NodeGone && n.Copy != nil && n.Copy.State != CopyWhole:
+		case !n.State.over() && n.Copy != nil && n.Copy.State != CopyWhole:
 			n.Warning = fmt.Sprintf(
 				"copy of the log is %s: %s; do not stop another ledger or wipe another copy before this copy is whole",
 				n.Copy.State,
@@ -218,44 +247,93 @@ func (l *Ledger) Nodes(c authz.Principal) ([]Node, error) {
 	return list, nil
 }
 
+// clusterInfo is the part of a stream's information about its replicas.
+type clusterInfo struct {
+	Leader   string `json:"leader"`
+	Replicas []struct {
+		Name string `json:"name"`
+	} `json:"replicas"`
+}
+
+// names returns the ledgers that keep a copy of the log; none if the log has one
+// copy.
+func (c clusterInfo) names() []string {
+	if len(c.Replicas) == 0 {
+		return nil
+	}
+	names := []string{c.Leader}
+	for _, r := range c.Replicas {
+		names = append(names, r.Name)
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" })
+}
+
+// cluster asks for the replicas of the log. Without an answer it returns nothing:
+// the other facts about nodes do not depend on it.
+func (l *Ledger) cluster(ctx context.Context) clusterInfo {
+	const patience = time.Second
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	var got struct {
+		Cluster clusterInfo `json:"cluster"`
+	}
+	m, err := l.cfg.Conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+events.StreamName, nil)
+	if err != nil || json.Unmarshal(m.Data, &got) != nil {
+		return clusterInfo{}
+	}
+	return got.Cluster
+}
+
 // otherModel reports whether a verifier uses another permission model than this
 // ledger.
 func (c Config) otherModel(r NodeReport) bool {
 	return r.Model != "" && r.Model != c.Model.Digest()
 }
 
-// setState sets the node's state from the times of its last report and renewal.
-func (n *Node) setState(now time.Time, lease time.Duration) {
-	last := n.Heard
-	if n.Renewed.After(last) {
-		last = n.Renewed
+// reports reports whether the process sent a report lately.
+func (n *Node) reports(now time.Time) bool {
+	return !n.Heard.IsZero() && now.Sub(n.Heard) <= LateAfter
+}
+
+// setState sets the node's state, and how much of its lease is left by now, from
+// the times of its last report and renewal.
+func (n *Node) setState(now time.Time) {
+	n.LeaseMS = n.leaseLeft(now).Milliseconds()
+	n.HeardAgo = max(0, now.Sub(n.Heard))
+	heard := "has not reported to this ledger"
+	if !n.Heard.IsZero() {
+		heard = "no report since " + n.Heard.UTC().Format(time.RFC3339)
 	}
-	silent := now.Sub(last) > lease
 	switch {
-	case !n.Renewed.IsZero() && n.Until.IsZero() && !n.fenced && !n.Heard.After(n.Renewed):
-		n.State, n.Why = NodeGone, "released its lease"
-	case silent && !n.Until.After(now):
-		n.State, n.Why = NodeGone, fmt.Sprintf(
-			"no report or renewal since %s; its lease has expired",
-			last.UTC().Format(time.RFC3339),
-		)
-	case silent, !n.Heard.IsZero() && now.Sub(n.Heard) > lease:
-		n.State, n.Why = NodeSilent, fmt.Sprintf("no report since %s", n.Heard.UTC().Format(time.RFC3339))
-	case n.Heard.IsZero():
-		n.State, n.Why = NodeNotReady, "renews its lease, but has not reported yet"
-	case n.Ready:
+	case n.released && !n.Heard.After(n.Renewed):
+		n.State, n.Why = NodeRetired, "released its lease"
+	case n.reports(now) && n.Ready:
 		n.State = NodeServing
 		return
-	default:
+	case n.reports(now):
 		n.State = NodeNotReady
-	}
-	if n.State == NodeGone || n.State == NodeSilent {
-		n.LeaseMS = max(0, n.Until.Sub(now).Milliseconds())
-		if n.Until.IsZero() {
-			n.LeaseMS = 0
-		}
+	case n.Heard.IsZero() && now.Sub(n.Renewed) <= LateAfter && n.LeaseMS > 0:
+		n.State, n.Why = NodeNotReady, "renews its lease, but has not reported yet"
+	case n.LeaseMS > 0:
+		n.State, n.Why = NodeLate, heard+"; it may answer until its lease expires"
+	default:
+		n.State, n.Why = NodeGone, heard+"; its lease has expired"
 	}
 	n.Ready = false
+}
+
+// leaseLeft returns how long the process may answer without another renewal, as far
+// as this ledger knows: by its renewals, and by its report if that allows less.
+func (n *Node) leaseLeft(now time.Time) time.Duration {
+	byReport := time.Duration(n.LeaseMS)*time.Millisecond - now.Sub(n.Heard)
+	switch left := n.Until.Sub(now); {
+	case n.Heard.IsZero():
+		return max(0, left)
+	case n.Until.IsZero(), n.reports(now) && byReport < left:
+		return max(0, byReport)
+	default:
+		return max(0, left)
+	}
 }
 
 // lease returns the maximum lease of a node.

@@ -425,7 +425,7 @@ func TestTokenForbidden(t *testing.T) {
 			_, _, err := k.ListTokens(ctx, writer, ledger.TokenFilter{Account: "alice"}, "", 10)
 			return err
 		}, ledger.ErrForbidden, "audit"},
-		{"list nodes without the permission", func() error { return second(k.Nodes(writer)) }, ledger.ErrForbidden, "audit"},
+		{"list nodes without the permission", func() error { return second(k.Nodes(ctx, writer)) }, ledger.ErrForbidden, "audit"},
 	})
 	if got, err := k.GetToken(auditor, k.id); err != nil || got.Version != k.seen {
 		t.Errorf("an auditor sees %+v, %v", got.Token, err)

@@ -3,7 +3,9 @@ package main
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,22 +18,30 @@ import (
 func newNodesCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "nodes", Short: "List the nodes: position, lag, lease and state of each", Args: takes(),
-		Long: `Lists the nodes that answer checks:
+		Long: `Lists the nodes that answer checks, and the ledgers:
 
-  READY     yes; no; silent if it has not reported for the length of a lease;
-            gone if it has no lease any more
+  STATE     serving; not ready; late if three reports are missing, but it may
+            still answer; gone if its lease has expired; retired if it released
+            its lease; missing if it is a ledger that this ledger has not heard of
+  ROLE      leader for the ledger that leads the log, ledger or verifier
   POSITION  the last position of the log that it applied, and LAG how many
             positions that is behind
-  LEASE     how long it may answer without a new lease from the log
+  LEASE     how long it may answer without a new lease from the log, as far as
+            this ledger knows
+  HEARD     when it last reported; nodes report once a second
+  COPY      a ledger's own copy of the log: whole, checking, damaged or
+            refilling, with the positions that it has
+
+With -o wide also:
+
   CLOCK     how far its clock is ahead of the ledgers' clocks (+) or behind (-)
   DIGEST    a checksum of its index at a position; healthy nodes at the same
             position show the same value
-  COPY      a ledger's own copy of the log: whole, checking, damaged or
-            refilling, with the positions that it has
 
 Look at COPY before you wipe or restore anything: a damaged copy is replaced from
 the whole ones automatically.`,
 		Example: `  tokenledger nodes
+  tokenledger nodes -o wide
   tokenledger nodes -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
 			ledger, err := e.ledger(c.Context())
@@ -60,30 +70,45 @@ the whole ones automatically.`,
 	}
 }
 
-// drawNodes draws nodes as rows, and then their warnings.
+// drawNodes draws nodes as rows, and then why some do not answer, and warnings.
 func (e *env) drawNodes(nodes []api.Node) {
-	g := e.Grid(
-		"NAME", "READY", "POSITION", "LAG", "LEASE", "CLOCK",
-		"DIGEST", "COPY", "VERSION", "ADDRESS", "HEARD", "WHY",
+	g := e.Table(
+		render.Column{Head: "NAME"},
+		render.Column{Head: "STATE", Keep: true},
+		render.Column{Head: "ROLE"},
+		render.Column{Head: "POSITION", Keep: true},
+		render.Column{Head: "LAG", Keep: true},
+		render.Column{Head: "LEASE", Keep: true},
+		render.Column{Head: "HEARD", Keep: true},
+		render.Column{Head: "COPY"},
+		render.Column{Head: "CLOCK", Wide: true},
+		render.Column{Head: "DIGEST", Wide: true},
+		render.Column{Head: "VERSION", Wide: true},
+		render.Column{Head: "ADDRESS", Wide: true},
+		render.Column{Head: "INSTANCE", Wide: true},
 	)
 	for _, n := range nodes {
 		g.Row(
 			n.Name,
-			readyWord(n),
+			strings.ReplaceAll(n.State, "_", " "),
+			nodeRole(n),
 			strconv.FormatUint(n.Position, 10),
 			strconv.FormatUint(n.Lag, 10),
 			leaseLeft(n),
+			e.heard(n),
+			copyWord(n.Copy),
 			clockOffset(n),
 			shortDigest(n.Digest),
-			copyWord(n.Copy),
 			n.Version,
 			n.Address,
-			e.TimePtr(n.HeardAt),
-			n.Why,
+			n.Instance,
 		)
 	}
 	g.End()
 	for _, n := range nodes {
+		if n.Why != "" {
+			e.Note("tokenledger: %s: %s.", render.Escape(n.Name), render.Escape(strings.TrimSuffix(n.Why, ".")))
+		}
 		if n.Warning != "" {
 			e.Note(
 				"tokenledger: %s (process %s): %s.",
@@ -93,17 +118,40 @@ func (e *env) drawNodes(nodes []api.Node) {
 			)
 		}
 	}
+	if versions := nodeVersions(nodes); len(versions) > 1 {
+		e.Note("tokenledger: the nodes run %d versions: %s.", len(versions), render.Escape(strings.Join(versions, ", ")))
+	}
 }
 
-// readyWord returns in a word whether a node answers checks.
-func readyWord(n api.Node) string {
+// nodeRole returns what a node runs, and whether it leads the log.
+func nodeRole(n api.Node) string {
 	switch {
-	case n.Ready:
-		return "yes"
-	case n.State == "silent", n.State == "gone":
-		return n.State
+	case n.Leader:
+		return "leader"
+	case slices.Contains(n.Roles, "ledger"):
+		return "ledger"
 	}
-	return "no"
+	return strings.Join(n.Roles, ",")
+}
+
+// nodeVersions returns the versions of the nodes that may answer, each once.
+func nodeVersions(nodes []api.Node) []string {
+	var list []string
+	for _, n := range nodes {
+		if n.Version != "" && n.State != "gone" && n.State != "retired" {
+			list = append(list, n.Version)
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
+}
+
+// heard returns how long ago a node last reported.
+func (e *env) heard(n api.Node) string {
+	if n.HeardMS == nil {
+		return ""
+	}
+	return render.Elapsed(time.Duration(*n.HeardMS)*time.Millisecond) + " ago"
 }
 
 // copyWord returns the state and the positions of a ledger's own copy of the log.

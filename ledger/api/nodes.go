@@ -15,24 +15,26 @@ import (
 type Node struct {
 	Name     string `json:"name" doc:"the node's name"`
 	Instance string `json:"instance" doc:"random id of the node's process"`
-	State    string `json:"state" enum:"serving,not_ready,silent,gone" doc:"serving: the node answers checks; not_ready: it reports that it does not; silent: it has not reported for one lease, and may answer until lease_until; gone: it can no longer answer"`
+	State    string `json:"state" enum:"serving,not_ready,late,gone,retired,missing" doc:"serving: the node answers checks; not_ready: it reports that it does not; late: three of its reports are missing, and it may answer until lease_until; gone: late, and its lease has expired; retired: it released its lease; missing: a ledger of the cluster that this ledger has not heard of"`
 	Position uint64 `json:"position" doc:"last log position that the node has applied"`
 	Lag      uint64 `json:"lag" doc:"number of events that this ledger has applied and the node has not"`
 	Ready    bool   `json:"ready" doc:"the node answers checks"`
 	Why      string `json:"why,omitempty" doc:"why the node does not answer checks"`
 	Warning  string `json:"warning,omitempty" doc:"a condition that needs an operator"`
-	LeaseMS  int64  `json:"lease_left_ms" doc:"remaining time of the node's lease when it reported"`
+	LeaseMS  int64  `json:"lease_left_ms" doc:"remaining time of the node's lease, as far as the ledger knows"`
 	// Until is computed by the ledger.
 	Until     *time.Time       `json:"lease_until,omitempty" doc:"when the node's lease expires at the latest without another renewal, as this ledger knows"`
 	Digest    *Digest          `json:"digest,omitempty" doc:"checksum of the node's index; healthy nodes have the same checksum at the same position"`
 	StaleMS   map[string]int64 `json:"stale_ms,omitempty" doc:"permissions that the node serves without a lease, each with the time for which it does so"`
 	ClockMS   *int64           `json:"clock_offset_ms,omitempty" doc:"offset of the node's clock to the median of the ledgers' clocks, in milliseconds; absent if unknown. A node with an offset over 2,000 ms gets no lease"`
 	Roles     []string         `json:"roles,omitempty" doc:"what the node runs: ledger, verifier"`
+	Leader    bool             `json:"leader,omitempty" doc:"the ledger leads the log now"`
 	Copy      *LogCopy         `json:"copy,omitempty" doc:"the node's copy of the log; absent if it keeps none"`
 	Version   string           `json:"version" doc:"version of the node's program"`
 	Epoch     string           `json:"epoch" doc:"epoch of the log that the node reads"`
 	Address   string           `json:"verify_address" doc:"address at which the node answers checks"`
 	HeardAt   *time.Time       `json:"heard_at,omitempty" doc:"when the node last reported; absent if this ledger knows it only by its lease renewals"`
+	HeardMS   *int64           `json:"heard_ago_ms,omitempty" doc:"how long ago the node last reported, in milliseconds by this ledger's clock"`
 	RenewedAt *time.Time       `json:"renewed_at,omitempty" doc:"when the ledger read the node's last lease renewal"`
 }
 
@@ -67,7 +69,7 @@ func (a *api) nodeRoutes(h huma.API) {
 }
 
 func (a *api) listNodes(ctx context.Context, _ *struct{}) (*listNodesOutput, error) {
-	list, err := a.ledger.Nodes(callerFrom(ctx))
+	list, err := a.ledger.Nodes(ctx, callerFrom(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -85,8 +87,11 @@ func showNode(n ledger.Node, at events.Position) Node {
 		Name: n.Name, Instance: n.Instance, State: string(n.State),
 		Position: uint64(n.Position), Lag: lag(at, n.Position),
 		Ready: n.Ready, Why: n.Why, Warning: n.Warning, LeaseMS: n.LeaseMS, Until: timeOrNil(n.Until),
-		Roles: n.Roles, Version: n.Version, Epoch: n.Epoch, Address: n.Address,
+		Roles: n.Roles, Leader: n.Leader, Version: n.Version, Epoch: n.Epoch, Address: n.Address,
 		HeardAt: timeOrNil(n.Heard), RenewedAt: timeOrNil(n.Renewed),
+	}
+	if !n.Heard.IsZero() {
+		out.HeardMS = new(n.HeardAgo.Milliseconds())
 	}
 	if n.Clock != nil {
 		out.ClockMS = new(int64(*n.Clock))

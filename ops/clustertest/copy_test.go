@@ -138,7 +138,7 @@ func copies(t *testing.T, from *Node, root string) map[string]api.LogCopy {
 		return got
 	}
 	for _, n := range list.Items {
-		if n.Copy != nil && n.State != "gone" && n.State != "silent" {
+		if n.Copy != nil && n.State != "gone" && n.State != "retired" && n.State != "late" {
 			got[n.Name] = *n.Copy
 		}
 	}

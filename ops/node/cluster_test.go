@@ -15,7 +15,7 @@ func (r *testNode) listed() map[string]m {
 	r.t.Helper()
 	out := map[string]m{}
 	for _, item := range r.must("GET", "/v1/nodes", nil)["items"].([]any) {
-		if n := item.(m); n["state"] != "gone" {
+		if n := item.(m); n["state"] != "gone" && n["state"] != "retired" {
 			out[n["name"].(string)] = n
 		}
 	}

@@ -181,7 +181,7 @@ func (c *cluster) applied(at float64) {
 		applied := 0
 		for _, item := range c.api("GET", "/v1/nodes", nil)["items"].([]any) {
 			n := item.(map[string]any)
-			if n["verify_address"] != "" && n["state"] != "gone" && n["position"].(float64) >= at {
+			if n["verify_address"] != "" && n["state"] != "gone" && n["state"] != "retired" && n["position"].(float64) >= at {
 				applied++
 			}
 		}
