@@ -19,11 +19,18 @@ BASE        ?=
 MINUTES     ?= 10
 SEED        ?= new
 
+# What tokenledger version says: the last tag, the commit, and the commit's time, so
+# that the same commit gives the same program. Without Git, go's own stamps count.
+VERSION ?= $(shell git describe --tags --exact-match 2>/dev/null)
+COMMIT  ?= $(shell git describe --always --abbrev=40 --exclude='*' --dirty 2>/dev/null)
+DATE    ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --format=%cd 2>/dev/null)
+stamp    = -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
+
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## Build bin/tokenledger, static
-	CGO_ENABLED=0 go build -trimpath -o bin/tokenledger ./cmd/tokenledger
+	CGO_ENABLED=0 go build -trimpath -ldflags "$(stamp)" -o bin/tokenledger ./cmd/tokenledger
 
 test: deps ## Run the tests in their short form, some minutes (PKG=./events)
 	ops/ci/tests short $(PKG)

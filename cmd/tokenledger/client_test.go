@@ -446,7 +446,7 @@ func TestReceipts(t *testing.T) {
 		{
 			receiptOf(true, recorded, nodeApplied, nodeEnded, nodeGaveUp), exit.OK,
 			"(1 of 3 applied, 1 gave up, 1 by the end of its lease; receipt at position 10)\n",
-			"tokenledger: the configuration of b lets it answer checks of track without the log; it may still do so with the old state until 2031-01-02 03:09:05.",
+			"tokenledger: the configuration of b lets it answer checks of track without the log; it may still do so with the old state until 2031-01-02 03:09:05 UTC.",
 		},
 		{receiptOf(true, recorded), exit.OK, "(no node could answer; receipt at position 10)\n", ""},
 		{receiptOf(true, "", nodeApplied), exit.OK, "(1 of 1 applied; the receipt is not recorded)\n", ""},
@@ -611,6 +611,10 @@ func TestLostOutputIsAFailure(t *testing.T) {
 func TestAlreadyShownSecretIsAFailure(t *testing.T) {
 	s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":7,"secret_already_shown":true}`))
 	for _, form := range render.Formats {
+		if form == string(render.Name) {
+			command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exit.Usage, "would lose the secret")
+			continue
+		}
 		command(t, s.URL, "token", "rotate", someToken, "-o", form).want(t, exit.Error, "is not stored", "token rotate "+someToken)
 	}
 }

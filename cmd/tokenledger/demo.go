@@ -123,7 +123,7 @@ func (d *demo) startAll(ctx context.Context) error {
 func (d *demo) start(ctx context.Context, cfg node.Config) (*runningNode, error) {
 	cfg.Data = filepath.Join(d.dir, cfg.Name)
 	cfg.APIAddr, cfg.VerifyAddr, cfg.MetricsAddr = "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"
-	cfg.Version = buildVersion().Version
+	cfg.Version = buildVersion().name()
 	cfg.Logger = slog.New(slog.NewTextHandler(d.env.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	n, err := node.New(cfg)
 	if err != nil {

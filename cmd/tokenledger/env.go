@@ -34,6 +34,8 @@ type env struct {
 	timeout                    durationFlag
 	verbose                    bool
 	warned                     []string // warnings that were written
+	args                       []string // of the program
+	dataGiven                  bool     // the data folder is not the default one
 
 	log      *nodeLog              // of serve; nil for other commands
 	jsonLog  bool                  // the log is JSON, and so is the last line of standard error
@@ -66,7 +68,7 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 // config says which servers commands ask, and with which credential.
 func (e *env) config() *client.Config {
 	return &client.Config{
-		DataDir: string(e.dataDir), Server: string(e.server),
+		DataDir: string(e.dataDir), DataGiven: e.dataGiven, Server: string(e.server),
 		TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format.Tabular(),
 		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
 		Input: e.input, Note: e.Note, Trace: e.trace,
@@ -82,6 +84,7 @@ func (e *env) ledger(ctx context.Context) (*client.Client, error) {
 	c, err := e.config().Ledger(ctx)
 	if err == nil {
 		e.api = c
+		e.trace("%s", c.Description())
 	}
 	return c, err
 }
@@ -129,7 +132,7 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 		name: "allow-insecure-file-mode", help: "read tokens, sessions and keys also from files that other users can read; warns each time",
 	}, (*boolFlag)(&e.anyFileMode))
 	insecure.NoOptDefVal = "true"
-	flags.BoolVarP(&e.verbose, "verbose", "v", false, "show each request, and the IDs of requests that failed")
+	flags.BoolVarP(&e.verbose, "verbose", "v", false, "show the server, the credential and each request; for serve: log level debug")
 }
 
 // A setting is a flag and its help line. Its environment variable is TOKENLEDGER_
@@ -277,7 +280,7 @@ func (e *env) prepareTree(c *cobra.Command) {
 			if err := e.checkFormat(c); err != nil {
 				return err
 			}
-			e.began = true
+			e.began, e.dataGiven = true, given(e, c, "data")
 			return action(c, args)
 		}
 	case c.Run == nil && c.HasSubCommands():

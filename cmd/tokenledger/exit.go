@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -63,11 +64,36 @@ func (e *env) exit(ctx context.Context, err error) int {
 		return int(exit.OK)
 	default:
 		f = e.failureFrom(ctx, err)
+		if !e.began { // the flags behind the wrong one were not read
+			e.Format = cmp.Or(machineFormat(e.args), e.Format)
+		}
 	}
 	if f.Text != "" {
 		_, _ = io.WriteString(e.Stderr, e.message(f))
 	}
 	return int(f.Code)
+}
+
+// machineFormat returns the last format for programs that arguments ask for, empty
+// for none. It reads them without the flags that a command has.
+func machineFormat(args []string) (last render.Format) {
+	for i, arg := range args {
+		if arg == "--" {
+			break
+		}
+		value, ok := strings.CutPrefix(arg, "--output=")
+		if !ok {
+			value, ok = strings.CutPrefix(arg, "-o")
+			value = strings.TrimPrefix(value, "=")
+		}
+		if (arg == "-o" || arg == "--output") && i+1 < len(args) {
+			value, ok = args[i+1], true
+		}
+		if f := render.Format(value); ok && f.Machine() {
+			last = f
+		}
+	}
+	return last
 }
 
 func (e *env) failureFrom(ctx context.Context, err error) *exit.Failure {

@@ -26,6 +26,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 }
 
 func execute(ctx context.Context, e *env, args []string) int {
+	e.args = args
 	root := newRootCmd(e)
 	e.prepare(root, args)
 	e.jsonLog = e.logsJSON(root, args)

@@ -105,6 +105,7 @@ func (e *env) drawNodes(nodes []api.Node) {
 		)
 	}
 	g.End()
+	e.remarkVersions(nodes)
 	for _, n := range nodes {
 		if n.Why != "" {
 			e.Note("tokenledger: %s: %s.", render.Escape(n.Name), render.Escape(strings.TrimSuffix(n.Why, ".")))

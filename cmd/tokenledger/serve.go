@@ -102,6 +102,9 @@ func (s *serveSettings) serve(e *env, c *cobra.Command) error {
 	ctx, signals, done := watchSignals(c.Context(), log.log, e.abandonNode())
 	defer done()
 	cfg.Logger, cfg.LevelVar, cfg.Lines = log.log, &log.level, log.sink
+	log.log.Debug("starting", "version", cfg.Version, "config", string(s.config), "data", cfg.Data, "roles", cfg.Roles,
+		"api_addr", cfg.APIAddr, "verify_addr", cfg.VerifyAddr, "metrics_addr", cfg.MetricsAddr,
+		"nats", cfg.NATS, "nats_cluster", cfg.NATSCluster, "nats_listen", cfg.NATSListen)
 	cfg.Control = node.Control{
 		Reload: signals.reload, Hurry: signals.hurry, Overdue: signals.overdue,
 		Load: func() (node.Config, error) {
@@ -203,6 +206,9 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 			events.Quote(string(s.logFormat)),
 		)
 	}
+	if e.verbose && !given(e, c, "log-level") {
+		s.logLevel = "debug"
+	}
 	level, err := logLevel(string(s.logLevel))
 	if err != nil {
 		return node.Config{}, err
@@ -229,7 +235,7 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		Lease:          time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
 		SecretPrefix: string(s.secretPrefix),
 		Policies:     file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
-		Version: buildVersion().Version, Logging: node.Logging{LogFormat: string(s.logFormat), LogLevel: level},
+		Version: buildVersion().name(), Logging: node.Logging{LogFormat: string(s.logFormat), LogLevel: level},
 	}
 	return cfg, cfg.Validate()
 }

@@ -51,6 +51,10 @@ sends your own token, which needs the permission audit.`,
 						"file (--token-file)",
 				)
 			}
+			secret, err := client.ReadSecret(c.Context(), e.input)
+			if err != nil {
+				return err
+			}
 			to, err := e.config().Verifier(string(verifier))
 			if err != nil {
 				return err
@@ -59,10 +63,6 @@ sends your own token, which needs the permission audit.`,
 				if err := to.SignIn(c.Context()); err != nil {
 					return err
 				}
-			}
-			secret, err := client.ReadSecret(c.Context(), e.input)
-			if err != nil {
-				return err
 			}
 			body := map[string]any{"token": secret, "need": need}
 			setGiven(body, map[string]string{"address": address, "origin": origin, "method": method})

@@ -50,6 +50,18 @@ type Client struct {
 // Base returns the server's URL.
 func (c *Client) Base() *url.URL { return c.base }
 
+// Description says which server the client asks, and with which credential.
+func (c *Client) Description() string {
+	s := fmt.Sprintf("asking %s at %s (%s)", c.what, c.base, c.source())
+	switch {
+	case c.socket != "":
+		s += " through " + c.socket
+	case c.secret == "":
+		return s + ", without a credential"
+	}
+	return s + ", with the credential from " + c.owner
+}
+
 // Name returns what the client calls the server in messages.
 func (c *Client) Name() string { return c.what }
 

@@ -33,6 +33,7 @@ const ByDefault = "the default"
 // if there is none.
 type Config struct {
 	DataDir     string
+	DataGiven   bool   // the user named DataDir
 	Server      string // URL of the API; empty for the node on the data folder
 	TokenFile   string // file of the caller's token, "-" for standard input
 	SessionFile string
@@ -99,6 +100,9 @@ func (cfg *Config) Anonymous() (*Client, error) {
 // value of --verifier.
 func (cfg *Config) Verifier(given string) (*Client, error) {
 	base, from, err := cfg.FindVerifier(given)
+	if err == nil && from == ByDefault && cfg.DataGiven {
+		err = cfg.noNode("--verifier")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -122,12 +126,16 @@ func (cfg *Config) FindVerifier(given string) (base *url.URL, from string, err e
 
 // FindMetrics returns the URL of a node's health, and how it is known.
 func (cfg *Config) FindMetrics(given string) (base *url.URL, from string, err error) {
-	return cfg.find(
+	base, from, err = cfg.find(
 		"--metrics-addr",
 		given,
 		func(a node.Addresses) string { return a.Metrics },
 		"http://"+node.DefaultMetricsAddr,
 	)
+	if err == nil && from == ByDefault && cfg.DataGiven {
+		err = cfg.noNode("--metrics-addr")
+	}
+	return base, from, err
 }
 
 // find returns the URL of one server: from the flag, or else from the node that
@@ -158,6 +166,17 @@ func (cfg *Config) find(
 			"(--token-file)", from)
 	}
 	return base, from, nil
+}
+
+// noNode returns the failure of a question to the node on a data folder that the
+// user named, where none runs. A node elsewhere says nothing of it.
+func (cfg *Config) noNode(flag string) error {
+	why := "it has no " + datadir.Run
+	if _, err := os.Stat(cfg.DataDir); err != nil {
+		why = exit.Cause(err, cfg.DataDir)
+	}
+	return exit.Failf(exit.Unavailable, "no_node",
+		"no node runs on the data folder %s: %s. Start it, or name another one with %s", cfg.DataDir, why, flag)
 }
 
 // source returns how the server's URL is known, for messages.
