@@ -15,7 +15,12 @@ type ScopeSet struct {
 	list  []Scope
 	met   atomic.Pointer[metScopes] // the last result of Meet
 	id    uint64
+	asked atomic.Int32 // questions before a long list had its index
 }
+
+// scannedFirst is how often a long list is scanned before it gets an index. A list
+// that was read from the disk for one check is scanned at a fortieth of the cost.
+const scannedFirst = 2
 
 // setIDs counts the sets.
 var setIDs atomic.Uint64
@@ -138,6 +143,9 @@ func nameOf(s string) (n name) {
 func (s *ScopeSet) Covers(need *Asked) bool {
 	if need.bit == 0 { // the model does not have the permission, or has too many
 		return s.coversByName(need)
+	}
+	if len(s.list) >= indexFrom && s.first.Load() == nil && s.asked.Add(1) <= scannedFirst {
+		return need.model.AnyCovers(s.list, *need.scope)
 	}
 	r := s.readyFor(need.model)
 	if r.all {

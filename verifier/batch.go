@@ -57,9 +57,9 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		refuse(w, problem.InvalidRequest, fmt.Sprintf("checks: %d checks; send 1 to %d", n, MaxBatch))
 		return
 	}
-	checks, explain, err := v.parseBatch(req.Checks)
-	if err != nil {
-		refuse(w, problem.InvalidRequest, err.Error())
+	var bad fieldErrors
+	checks, explain := v.parseBatch(req.Checks, &bad)
+	if bad.refuse(w) {
 		return
 	}
 	if !v.await(r.Context(), minPos) {
@@ -113,20 +113,19 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 
 // parseBatch checks the fields of each check, and reports whether one asks for the
 // exact reason.
-func (v *Verifier) parseBatch(list []CheckRequest) (checks []Request, explain bool, err error) {
+func (v *Verifier) parseBatch(list []CheckRequest, bad *fieldErrors) (checks []Request, explain bool) {
 	checks = make([]Request, len(list))
 	room := make([]events.Scope, len(list)) // for one needed scope of each check
 	for i := range list {
-		if checks[i], err = v.parse(&list[i], room[i:i:i+1]); err != nil {
-			return nil, false, fmt.Errorf("checks[%d]: %w", i, err)
-		}
+		bad.at = "checks[" + strconv.Itoa(i) + "]."
+		checks[i] = v.parse(&list[i], room[i:i:i+1], bad)
 		if list[i].AllScopes {
-			return nil, false, fmt.Errorf("checks[%d]: all_scopes: a batch lists at most %d scopes a check; "+
-				"ask for all in POST /v1/verify", i, MaxShownScopes)
+			bad.add("all_scopes", fmt.Sprintf("a batch lists at most %d scopes a check; ask for all in POST /v1/verify",
+				MaxShownScopes))
 		}
 		explain = explain || list[i].Explain
 	}
-	return checks, explain, nil
+	return checks, explain
 }
 
 // combine returns a decision that stands for several in [Verifier.Confirm]: with

@@ -178,7 +178,7 @@ func TestBatchRefuses(t *testing.T) {
 			t.Errorf("%s: the answer or the log repeats the secret", tt.name)
 		}
 	}
-	if w := d.postBatch(`{"checks":[{"token":"x"},{"token":"x","need":["fly:site/3"]}]}`); !strings.Contains(w.Body.String(), "checks[1]: need") {
+	if w := d.postBatch(`{"checks":[{"token":"x"},{"token":"x","need":["fly:site/3"]}]}`); !strings.Contains(w.Body.String(), "checks[1].need[0]") {
 		t.Errorf("the answer does not say which check is wrong: %s", w.Body)
 	}
 }

@@ -98,9 +98,9 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, problem.MalformedRequest, "the body is not one JSON object of the fields "+checkFields)
 		return
 	}
-	check, err := v.parse(req, b.scopes[:0])
-	if err != nil {
-		refuse(w, problem.InvalidRequest, err.Error())
+	var bad fieldErrors
+	check := v.parse(req, b.scopes[:0], &bad)
+	if bad.refuse(w) {
 		return
 	}
 	if !v.await(r.Context(), minPos) {
@@ -343,39 +343,83 @@ func unwarn(h http.Header) {
 // retryAfter returns how many seconds to wait for the rate limit, at least 1.
 func (d *Decision) retryAfter() int { return max(1, int((d.Retry+time.Second-1)/time.Second)) }
 
-// parse checks a request's fields. It puts the needed scopes into the memory of
-// room, if that is large enough.
-func (v *Verifier) parse(req *CheckRequest, room []events.Scope) (Request, error) {
-	need, err := v.scopes(req.Need, room)
-	if err != nil {
-		return Request{}, errors.New("need: " + strings.ReplaceAll(err.Error(), "\n", "; "))
-	}
-	r := Request{Need: need, Origin: req.Origin, Method: req.Method, Audience: req.Audience, InURL: req.InURL}
+// parse checks a request's fields, and adds what is wrong to bad. It puts the needed
+// scopes into the memory of room, if that is large enough.
+func (v *Verifier) parse(req *CheckRequest, room []events.Scope, bad *fieldErrors) Request {
+	r := Request{Origin: req.Origin, Method: req.Method, Audience: req.Audience, InURL: req.InURL}
+	r.Need = v.scopes(req.Need, room, bad)
 	if req.Address != "" {
+		var err error
 		if r.Address, err = netip.ParseAddr(req.Address); err != nil {
-			return r, errors.New("address: not an IP address")
+			bad.add("address", "not an IP address")
 		}
 	}
-	return r, nil
+	return r
 }
 
 // scopes parses the needed scopes: sorted, each once.
-func (v *Verifier) scopes(list []string, room []events.Scope) ([]events.Scope, error) {
-	if len(list) == 1 { // the usual case needs no sorting
-		s, err := events.ParseScope(list[0])
+func (v *Verifier) scopes(list []string, room []events.Scope, bad *fieldErrors) []events.Scope {
+	if len(list) > events.MaxNeed {
+		bad.add("need", fmt.Sprintf("%d scopes; send at most %d in one check", len(list), events.MaxNeed))
+		return nil
+	}
+	need := room
+	for i, text := range list {
+		s, err := events.ParseScope(text)
 		if err == nil {
 			err = v.cfg.Model.Check(s)
 		}
-		return append(room, s), err
+		if err != nil {
+			bad.add("need["+strconv.Itoa(i)+"]", err.Error())
+		}
+		need = append(need, s)
 	}
-	if len(list) > events.MaxNeed {
-		return nil, fmt.Errorf("%d scopes; send at most %d in one check", len(list), events.MaxNeed)
+	if len(need) > 1 { // the usual case needs no sorting
+		slices.SortFunc(need, events.Scope.Compare)
+		need = slices.Compact(need)
 	}
-	need, err := events.ParseScopes(list)
-	if err == nil {
-		err = v.cfg.Model.CheckAll(need)
+	return need
+}
+
+// fieldErrors collects what is wrong with the fields of a request, so that one
+// answer has all of it.
+type fieldErrors struct {
+	at   string // what the fields are part of, as in checks[3].
+	list []fieldError
+	more int // that are not in the list
+}
+
+type fieldError struct {
+	Location string `json:"location"`
+	Message  string `json:"message"`
+}
+
+// maxFieldErrors is how many mistakes an answer lists.
+const maxFieldErrors = 64
+
+func (f *fieldErrors) add(location, message string) {
+	if len(f.list) == maxFieldErrors {
+		f.more++
+		return
 	}
-	return need, err
+	f.list = append(f.list, fieldError{"body." + f.at + location, message})
+}
+
+// refuse answers with the mistakes, if there are any, and reports whether it did.
+func (f *fieldErrors) refuse(w http.ResponseWriter) bool {
+	if len(f.list) == 0 {
+		return false
+	}
+	const most = 3
+	var text []string
+	for _, e := range f.list[:min(len(f.list), most)] {
+		text = append(text, strings.TrimPrefix(e.Location, "body.")+": "+e.Message)
+	}
+	if n := len(f.list) + f.more - most; n > 0 {
+		text = append(text, fmt.Sprintf("and %d more, see errors", n))
+	}
+	refuse(w, problem.InvalidRequest, strings.Join(text, "; "), f.list...)
+	return true
 }
 
 // decodeCheck decodes the body of a check.
@@ -407,14 +451,15 @@ func decodeStrict(body []byte, into any) error {
 }
 
 // refuse answers with a problem (RFC 9457).
-func refuse(w http.ResponseWriter, t problem.Type, detail string) {
+func refuse(w http.ResponseWriter, t problem.Type, detail string, fields ...fieldError) {
 	b, err := json.Marshal(struct {
-		Type   string `json:"type"`
-		Title  string `json:"title"`
-		Status int    `json:"status"`
-		Detail string `json:"detail"`
-		Code   string `json:"code"`
-	}{t.URI(), t.Title, t.Status, detail, t.Code})
+		Type   string       `json:"type"`
+		Title  string       `json:"title"`
+		Status int          `json:"status"`
+		Detail string       `json:"detail"`
+		Code   string       `json:"code"`
+		Errors []fieldError `json:"errors,omitempty"`
+	}{t.URI(), t.Title, t.Status, detail, t.Code, fields})
 	if err != nil {
 		b = []byte("{}")
 	}

@@ -97,7 +97,7 @@ func TestManyScopes(t *testing.T) {
 		t.Errorf("a batch: %d and %d bytes; want 200, at most 128 KiB, and the scopes counted", status, len(text))
 	}
 	check["all_scopes"] = true
-	if status, text := ask(n.Verifier.BatchHandler(), encode(batch)); status != 422 || !strings.Contains(text, "checks[0]: all_scopes") {
+	if status, text := ask(n.Verifier.BatchHandler(), encode(batch)); status != 422 || !strings.Contains(text, "checks[0].all_scopes") {
 		t.Errorf("a batch that asks for all scopes: %d %.200s; want 422", status, text)
 	}
 	check = map[string]any{"token": all.Reveal(), "need": sitesFor("view", events.MaxNeed)}
@@ -107,6 +107,47 @@ func TestManyScopes(t *testing.T) {
 	check["need"] = sitesFor("view", events.MaxNeed+1)
 	if status, text := ask(n.Verifier.Handler(), encode(check)); status != 422 || !strings.Contains(text, "at most 64") {
 		t.Errorf("a check of %d scopes: %d %.200s; want 422", events.MaxNeed+1, status, text)
+	}
+}
+
+// TestAllMistakes: one answer names every mistake of a body.
+func TestAllMistakes(t *testing.T) {
+	n := verifiertest.Start(t, eventstest.NewLog(1), verifiertest.Options{})
+	for _, tt := range []struct {
+		h    http.Handler
+		body string
+		want []string
+	}{
+		{
+			n.Verifier.Handler(), `{"token":"x","need":["view:site/1","VIEW","fly:site/1"],"address":"here"}`,
+			[]string{"body.need[1]", "body.need[2]", "body.address"},
+		},
+		{
+			n.Verifier.BatchHandler(), `{"checks":[{"need":["x y"]},{"token":"x"},{"address":"1","all_scopes":true}]}`,
+			[]string{"body.checks[0].need[0]", "body.checks[2].address", "body.checks[2].all_scopes"},
+		},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(tt.body))
+		r.Header.Set("Content-Type", "application/json")
+		w := httptest.NewRecorder()
+		tt.h.ServeHTTP(w, r)
+		var p struct {
+			Errors []struct{ Location, Message string }
+			Detail string
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range p.Errors {
+			got = append(got, e.Location)
+			if !strings.Contains(p.Detail, e.Message) {
+				t.Errorf("the detail %q lacks %q", p.Detail, e.Message)
+			}
+		}
+		if w.Code != 422 || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %d %v, want 422 %v", tt.body, w.Code, got, tt.want)
+		}
 	}
 }
 

@@ -93,9 +93,16 @@ func (s *shared[T]) drop(n uint32) {
 	s.free = append(s.free, n)
 }
 
-// cost estimates the size of a value: its stored form twice, its strings and
-// slices, and its entries here.
-func (*shared[T]) cost(key string) int64 { return 200 + 4*int64(len(key)) }
+// cost returns about what a value takes: its stored form twice, once more as strings
+// and slices, and what stands around it here. A long list of scopes has an index
+// besides: 2,000 short ones take 254 KB, 127 bytes each.
+func (*shared[T]) cost(key string) int64 {
+	const long = 256
+	if len(key) > long {
+		return 200 + 8*int64(len(key))
+	}
+	return 200 + 4*int64(len(key))
+}
 
 // numbers returns the numbers in use. Only tests call it.
 func (s *shared[T]) numbers() []uint32 {
