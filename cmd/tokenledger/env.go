@@ -30,6 +30,7 @@ type env struct {
 
 	dataDir, server, tokenFile stringFlag
 	sessionFile                stringFlag
+	fingerprint                fingerprintFlag
 	anyFileMode                bool
 	timeout                    durationFlag
 	verbose                    bool
@@ -68,7 +69,8 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 // config says which servers commands ask, and with which credential.
 func (e *env) config() *client.Config {
 	return &client.Config{
-		DataDir: string(e.dataDir), DataGiven: e.dataGiven, Server: string(e.server),
+		DataDir: string(e.dataDir), DataGiven: e.dataGiven,
+		Server: string(e.server), Fingerprint: string(e.fingerprint),
 		TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format.Tabular(),
 		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
 		Input: e.input, Note: e.Note, Trace: e.trace,
@@ -118,6 +120,10 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 	e.declare(flags, setting{
 		name: "server", help: "URL of the API (default that of the node on the data folder, or else " + client.DefaultServer + ")",
 	}, &e.server)
+	e.declare(flags, setting{
+		name: "server-fingerprint",
+		help: "fingerprint of the server's certificate, which is then trusted whoever signed it; login keeps it for later commands",
+	}, &e.fingerprint)
 	e.declare(flags, setting{
 		name: "token-file", help: "file with the secret of your own token, - for standard input (default the session of login, or else root.token in the data folder)",
 	}, &e.tokenFile)

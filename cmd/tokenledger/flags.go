@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
+	"github.com/tokenledger/tokenledger/ops/tlsfiles"
 )
 
 // stringFlag is the value of a flag that takes text.
@@ -34,6 +35,17 @@ func (b *boolFlag) Set(s string) error {
 
 func (b *boolFlag) String() string { return strconv.FormatBool(bool(*b)) }
 func (*boolFlag) Type() string     { return "bool" }
+
+// fingerprintFlag is the fingerprint of a certificate.
+type fingerprintFlag string
+
+func (f *fingerprintFlag) Set(s string) error {
+	got, err := tlsfiles.ParseFingerprint(s)
+	*f = fingerprintFlag(got)
+	return err
+}
+func (f *fingerprintFlag) String() string { return string(*f) }
+func (*fingerprintFlag) Type() string     { return "fingerprint" }
 
 // durationFlag is the value of a flag that takes a duration, as in "90d".
 type durationFlag time.Duration

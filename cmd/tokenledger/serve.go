@@ -1,7 +1,7 @@
 package main
 
 import (
-	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -12,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/tlsfiles"
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
@@ -26,6 +27,8 @@ type serveSettings struct {
 	natsReplicas                    countFlag
 	apiAddr, verifyAddr, metricsAdr stringFlag
 	maxConnections                  countFlag
+	tlsCert, tlsKey, trustedProxies stringFlag
+	tlsSelfSigned                   onOff
 	lease                           durationFlag
 	scrub                           durationFlag
 	resident                        sizeFlag
@@ -132,10 +135,6 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 		{"verify-addr", groupListen, "host:port for checks", &s.verifyAddr},
 		{"metrics-addr", groupListen, "host:port of metrics and health", &s.metricsAdr},
 		{
-			"max-connections", groupListen,
-			"most connections to each listener (default what the limit of open files allows)", &s.maxConnections,
-		},
-		{
 			"nats", groupLog,
 			"URLs of the log, separated by commas: for a verifier without a ledger, or a ledger whose log is on NATS " +
 				"servers of your own", &s.nats,
@@ -190,8 +189,40 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 			group(flags, d.group, d.name)
 		}
 	}
+	s.declareListeners(e, flags)
 	recoverRoot := flags.Lookup("recover-root")
 	recoverRoot.NoOptDefVal, recoverRoot.DefValue = "on", ""
+}
+
+// declareListeners adds the flags of how the listeners are protected.
+func (s *serveSettings) declareListeners(e *env, flags *pflag.FlagSet) {
+	for _, d := range []struct {
+		name, group, help string
+		value             pflag.Value
+	}{
+		{
+			"tls-cert", groupListen,
+			"certificate of API, verifier and metrics, a PEM file; it is read again when it changes", &s.tlsCert,
+		},
+		{"tls-key", groupListen, "key of --tls-cert, a PEM file", &s.tlsKey},
+		{
+			"tls-self-signed", groupListen,
+			"create a certificate in the data folder, for a first try; the log shows its fingerprint", &s.tlsSelfSigned,
+		},
+		{
+			"trusted-proxies", groupListen,
+			"networks of reverse proxies, separated by commas: the API takes the client's address from their " +
+				"X-Forwarded-For or Forwarded, and they may ask the verifier", &s.trustedProxies,
+		},
+		{
+			"max-connections", groupListen,
+			"most connections to each listener (default what the limit of open files allows)", &s.maxConnections,
+		},
+	} {
+		e.declare(flags, setting{name: d.name, help: d.help}, d.value)
+		group(flags, d.group, d.name)
+	}
+	flags.Lookup("tls-self-signed").NoOptDefVal, flags.Lookup("tls-self-signed").DefValue = "on", ""
 }
 
 // read combines the configuration file, environment variables and flags.
@@ -213,13 +244,16 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 	if err != nil {
 		return node.Config{}, err
 	}
-	if e.verbose {
-		level = slog.LevelDebug
-	}
 	model := file.Model
 	if model == nil {
 		if model, err = events.ModelNamed(string(s.model)); err != nil {
 			return node.Config{}, exit.Inputf("--model: %s", err)
+		}
+	}
+	trusted := file.TrustedProxies
+	if s.trustedProxies != "" {
+		if trusted, err = prefixes(string(s.trustedProxies)); err != nil {
+			return node.Config{}, err
 		}
 	}
 	cfg := node.Config{
@@ -231,10 +265,13 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		NATSCredentials: string(s.natsCredentials), NATSReplicas: int(s.natsReplicas),
 		AnyFileMode: e.anyFileMode,
 		APIAddr:     string(s.apiAddr), VerifyAddr: string(s.verifyAddr), MetricsAddr: string(s.metricsAdr),
+		TLS: tlsfiles.Config{
+			CertFile: string(s.tlsCert), KeyFile: string(s.tlsKey), SelfSigned: bool(s.tlsSelfSigned),
+		},
 		MaxConnections: int(s.maxConnections),
 		Lease:          time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
 		SecretPrefix: string(s.secretPrefix),
-		Policies:     file.Policies, TrustedProxies: file.TrustedProxies, Stale: file.Stale, Model: model,
+		Policies:     file.Policies, TrustedProxies: trusted, Stale: file.Stale, Model: model,
 		Version: buildVersion().name(), Logging: node.Logging{LogFormat: string(s.logFormat), LogLevel: level},
 	}
 	return cfg, cfg.Validate()
@@ -249,7 +286,7 @@ func (s *serveSettings) readFile(e *env, c *cobra.Command) (node.File, error) {
 	}
 	names := []string{"data", "allow-insecure-file-mode"}
 	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-		if f.Name != "config" && f.Name != "help" {
+		if f.Name != "config" && f.Name != "help" && f.Name != "trusted-proxies" { // the last is a list there
 			names = append(names, f.Name)
 		}
 	})
@@ -286,4 +323,16 @@ func splitList(s string) []string {
 		list[i] = strings.TrimSpace(list[i])
 	}
 	return slices.DeleteFunc(list, func(s string) bool { return s == "" })
+}
+
+// prefixes returns the networks in a list.
+func prefixes(list string) (networks []netip.Prefix, err error) {
+	for _, s := range splitList(list) {
+		p, err := netip.ParsePrefix(s)
+		if err != nil {
+			return nil, exit.Inputf("--trusted-proxies: %s is not a network such as 10.0.0.0/8", events.Quote(s))
+		}
+		networks = append(networks, p)
+	}
+	return networks, nil
 }

@@ -25,17 +25,19 @@ import (
 
 // Names in the data folder.
 const (
-	Log         = "log"         // folder: the log's server's own store
-	Index       = "index"       // folder: the node's index; others beside it begin with this name
-	RootToken   = "root.token"  // secret of the first token
-	LedgerKey   = "ledger.nk"   // key by which ledgers join the log's server
-	VerifierKey = "verifier.nk" // key by which verifiers join the log's server
-	Signer      = "ledger.pub"  // public half of LedgerKey, which signs snapshots
-	Note        = "ledger.json" // which log this node has known; see [LogNote]
-	Name        = "name"        // the node's name, if none was given
-	Run         = "run.json"    // where the running process listens
-	Socket      = "api.sock"    // socket of the running process, for programs of the owner
-	lock        = "lock"        // locked while a process uses the folder
+	Log         = "log"                 // folder: the log's server's own store
+	Index       = "index"               // folder: the node's index; others beside it begin with this name
+	RootToken   = "root.token"          // secret of the first token
+	LedgerKey   = "ledger.nk"           // key by which ledgers join the log's server
+	VerifierKey = "verifier.nk"         // key by which verifiers join the log's server
+	Signer      = "ledger.pub"          // public half of LedgerKey, which signs snapshots
+	Note        = "ledger.json"         // which log this node has known; see [LogNote]
+	Name        = "name"                // the node's name, if none was given
+	Run         = "run.json"            // where the running process listens
+	TLSCert     = "tls-self-signed.crt" // self-signed certificate, if one was asked for
+	TLSKey      = "tls-self-signed.key" // its key
+	Socket      = "api.sock"            // socket of the running process, for programs of the owner
+	lock        = "lock"                // locked while a process uses the folder
 )
 
 // ErrInUse reports a data folder that another process uses.

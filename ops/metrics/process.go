@@ -11,8 +11,16 @@ import (
 type Process struct {
 	Lines   LogLines // nil if nothing counts them
 	Reloads func() Reloads
+	// TLS returns the certificate of the listeners, nil without TLS.
+	TLS func() *Certificate
 	// Connections by listener.
 	Connections func() map[string]Connections
+}
+
+// Certificate describes a certificate.
+type Certificate struct {
+	Expires time.Time
+	Failing bool // its files hold something that cannot be used
 }
 
 // Connections describes the connections of a listener.
@@ -62,6 +70,21 @@ var (
 )
 
 var (
+	descExpires = prometheus.NewDesc(
+		"tokenledger_tls_certificate_expires_timestamp_seconds",
+		"When the certificate of the listeners expires, in Unix time. Absent without TLS.",
+		nil,
+		nil,
+	)
+	descTLSFailing = prometheus.NewDesc(
+		"tokenledger_tls_certificate_files_bad",
+		"1 while the files of the certificate cannot be used, so that an older certificate is in use, else 0.",
+		nil,
+		nil,
+	)
+)
+
+var (
 	descConnections = prometheus.NewDesc(
 		"tokenledger_connections",
 		"Open connections, by listener.",
@@ -86,7 +109,7 @@ var (
 func (p Process) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descLogDropped, descLogWaiting, descReloads, descReloaded,
-		descConnections, descConnectionLimit, descConnectionsCut,
+		descConnections, descConnectionLimit, descConnectionsCut, descExpires, descTLSFailing,
 	} {
 		ch <- d
 	}
@@ -103,6 +126,16 @@ func (p Process) Collect(ch chan<- prometheus.Metric) {
 	if p.Lines != nil {
 		counter(descLogDropped, p.Lines.Dropped())
 		gauge(descLogWaiting, p.Lines.Waiting().Seconds())
+	}
+	if p.TLS != nil {
+		if c := p.TLS(); c != nil {
+			failing := 0.0
+			if c.Failing {
+				failing = 1
+			}
+			gauge(descExpires, float64(c.Expires.Unix()))
+			gauge(descTLSFailing, failing)
+		}
 	}
 	if p.Connections != nil {
 		for name, c := range p.Connections() {

@@ -159,3 +159,41 @@ func TestReload(t *testing.T) {
 		eventually(t, want, func() bool { return strings.Contains(log.String(), want) })
 	}
 }
+
+// TestTrustedProxies signs in through a proxy: the token's networks are compared
+// with the address of the client, and not with the proxy's.
+func TestTrustedProxies(t *testing.T) {
+	n := start(t, node.Config{
+		Data: t.TempDir(), Name: "main", TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	account := n.must("POST", "/v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/1"}})["account"].(m)["id"].(string)
+	out := n.must("POST", "/v1/tokens", m{
+		"account": account, "scopes": []string{"view:site/1"}, "constraints": m{"cidrs": []string{"192.0.2.0/24"}},
+	})
+	secret := out["secret"].(string)
+	for forwardedFor, want := range map[string]int{
+		"192.0.2.7":               200,
+		"10.0.0.1, 192.0.2.7":     200,
+		"192.0.2.7, 198.51.100.1": 401,
+		"":                        401,
+		"unknown":                 400,
+	} {
+		req, err := http.NewRequest("GET", n.Addresses().API+"/v1/tokens/"+out["token"].(m)["id"].(string), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+secret)
+		if forwardedFor != "" {
+			req.Header.Set("X-Forwarded-For", forwardedFor)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("X-Forwarded-For %q: %d %s, want %d", forwardedFor, resp.StatusCode, b, want)
+		}
+	}
+}

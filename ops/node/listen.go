@@ -16,6 +16,9 @@ import (
 
 // listen opens the listeners.
 func (n *Node) listen() (err error) {
+	if err := n.openCertificate(); err != nil {
+		return err
+	}
 	open := func(what, addr string) net.Listener {
 		if err != nil {
 			return nil
@@ -38,6 +41,7 @@ func (n *Node) listen() (err error) {
 		n.closeListeners()
 		return err
 	}
+	n.warnUnprotected()
 	if n.socket, err = listenSocket(n.dir); err != nil {
 		n.log.Warn(
 			"cannot listen on a socket in the data folder; name --server to commands on this machine",

@@ -29,9 +29,11 @@ import (
 	"github.com/tokenledger/tokenledger/ops/connlimit"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/metrics"
+	"github.com/tokenledger/tokenledger/ops/tlsfiles"
 	"github.com/tokenledger/tokenledger/projector/follow"
 	"github.com/tokenledger/tokenledger/projector/replica"
 	"github.com/tokenledger/tokenledger/verifier"
+	"github.com/tokenledger/tokenledger/verifier/forwarded"
 	"github.com/tokenledger/tokenledger/verifier/lease"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
@@ -83,6 +85,8 @@ type Config struct {
 	VerifyAddr  string
 	MetricsAddr string
 
+	// TLS is the certificate of the listeners. The zero Config means no TLS.
+	TLS tlsfiles.Config
 	// MaxConnections bounds the connections to each listener. Zero means as many as
 	// the limit of open files allows.
 	MaxConnections int
@@ -101,7 +105,9 @@ type Config struct {
 	Scrub time.Duration
 	// Policies are the proxy policies besides the built-in ones.
 	Policies map[string]proxy.Policy
-	// TrustedProxies are the networks of the proxies. None means loopback.
+	// TrustedProxies are the networks of reverse proxies. They may ask the verifier
+	// (none means loopback), and the API takes the client's address from their
+	// headers (none means from nobody's).
 	TrustedProxies []netip.Prefix
 
 	// Model is the permission model. It must be the same on all nodes. Nil means
@@ -193,7 +199,7 @@ func (c Config) Validate() error {
 	if _, err := events.NewFormat(c.SecretPrefix); err != nil {
 		bad("secret-prefix: %w", err)
 	}
-	problems = append(problems, c.Control.validate())
+	problems = append(problems, c.Control.validate(), c.TLS.Validate())
 	problems = append(problems, proxy.Validate(c.Policies, c.Model), verifier.CheckStale(c.Model, c.Stale))
 	return errors.Join(problems...)
 }
@@ -205,7 +211,9 @@ type Addresses struct {
 	API     string `json:"api,omitempty"`
 	Verify  string `json:"verify,omitempty"`
 	Metrics string `json:"metrics"`
-	NATS    string `json:"nats,omitempty"`
+	// Fingerprint is that of the listeners' certificate, empty without TLS.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	NATS        string `json:"nats,omitempty"`
 }
 
 // Node is one process's parts.
@@ -231,8 +239,10 @@ type Node struct {
 	apiListener, verifyListener, metricsListener net.Listener
 	socket                                       net.Listener // nil if it cannot be created
 	limited                                      []*connlimit.Listener
+	certs                                        *tlsfiles.Source // nil without TLS
 
-	proxies atomic.Pointer[proxy.Handler] // of the policies in force; nil without the role verifier
+	proxies atomic.Pointer[proxy.Handler]     // of the policies in force; nil without the role verifier
+	trusted atomic.Pointer[forwarded.Trusted] // of a reload; nil before the first
 	reloads reloads
 	ending  ending
 
@@ -351,6 +361,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	n.parts.run("report", n.report)
 	n.parts.run("reload the configuration", n.watchReloads)
 	n.parts.run("limit connections", n.watchLimits)
+	if n.certs != nil {
+		n.parts.run("watch the certificate", n.certs.Watch)
+	}
 	if n.server == nil {
 		n.parts.run("watch the log's server", n.watchServer)
 	} else {
@@ -491,7 +504,7 @@ func (n *Node) serve(ctx context.Context) error {
 	start := func(l net.Listener, h http.Handler) {
 		s := n.newServer(l, h)
 		servers = append(servers, s)
-		go func() { failed <- s.Serve(l) }()
+		go func() { failed <- n.serveOn(s, l) }()
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
@@ -535,7 +548,7 @@ func (n *Node) serve(ctx context.Context) error {
 			var commands http.Handler
 			if n.ledger != nil {
 				commands = n.apiHandler()
-				start(n.apiListener, commands)
+				start(n.apiListener, forwarded.Handler(commands, n.trustedProxies))
 			}
 			if n.socket != nil {
 				start(n.socket, local(commands, checks))
@@ -697,8 +710,10 @@ func (n *Node) opsHandler() http.Handler {
 			c := n.lease.Status().Clock
 			return c.By.Seconds(), c.Known
 		},
-		Ready:   n.unopened,
-		Process: metrics.Process{Lines: n.cfg.Lines, Reloads: n.reloads.count, Connections: n.connections},
+		Ready: n.unopened,
+		Process: metrics.Process{
+			Lines: n.cfg.Lines, Reloads: n.reloads.count, Connections: n.connections, TLS: n.tlsState,
+		},
 	})
 }
 

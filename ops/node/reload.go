@@ -10,6 +10,7 @@ import (
 
 	"github.com/tokenledger/tokenledger/ops/logsink"
 	"github.com/tokenledger/tokenledger/ops/metrics"
+	"github.com/tokenledger/tokenledger/verifier/forwarded"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
@@ -26,6 +27,9 @@ var settings = []setting{
 	{"trusted_proxies", func(c Config) any { return c.TrustedProxies }, true},
 	{"log_level", func(c Config) any { return c.LogLevel }, true},
 	{"max_connections", func(c Config) any { return c.MaxConnections }, true},
+	{"tls_cert", func(c Config) any { return c.TLS.CertFile }, true},
+	{"tls_key", func(c Config) any { return c.TLS.KeyFile }, true},
+	{"tls_self_signed", func(c Config) any { return c.TLS.SelfSigned }, false},
 	{"data", func(c Config) any { return c.Data }, false},
 	{"roles", func(c Config) any { return c.Roles }, false},
 	{"name", func(c Config) any { return c.Name }, false},
@@ -57,7 +61,8 @@ func changes(was, now Config) (live, restart []string) {
 		if reflect.DeepEqual(a, b) || empty(a) && empty(b) {
 			continue
 		}
-		if s.live {
+		turned := strings.HasPrefix(s.name, "tls_") && was.TLS.On() != now.TLS.On() // which needs a restart
+		if s.live && !turned {
 			live = append(live, s.name)
 		} else {
 			restart = append(restart, s.name)
@@ -152,7 +157,15 @@ func (n *Node) prepare(next Config) (commit func(), err error) {
 			return nil, err
 		}
 	}
+	certificate := func() {}
+	if n.certs != nil && next.TLS.On() && next.TLS.SelfSigned == n.cfg.TLS.SelfSigned {
+		if certificate, err = n.certs.Prepare(next.TLS); err != nil {
+			return nil, err
+		}
+	}
 	return func() {
+		certificate()
+		n.trusted.Store((*forwarded.Trusted)(&next.TrustedProxies))
 		if proxies != nil {
 			n.proxies.Store(proxies)
 		}
@@ -167,6 +180,9 @@ func (n *Node) prepare(next Config) (commit func(), err error) {
 func merged(was, next Config) Config {
 	was.Policies, was.TrustedProxies, was.LogLevel = next.Policies, next.TrustedProxies, next.LogLevel
 	was.MaxConnections = next.MaxConnections
+	if was.TLS.On() == next.TLS.On() && was.TLS.SelfSigned == next.TLS.SelfSigned {
+		was.TLS = next.TLS
+	}
 	return was
 }
 

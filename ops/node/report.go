@@ -47,7 +47,7 @@ func (n *Node) nodeReport(at events.Position) ledger.NodeReport {
 	r := ledger.NodeReport{
 		Name: n.name, Instance: n.holder.Instance, Roles: n.cfg.Roles, Position: at, Digest: index,
 		LeaseMS: max(0, n.verify.Lease().Milliseconds()), Version: n.cfg.Version,
-		Epoch: n.index.Epoch(), Address: address(n.verifyListener), Model: n.model,
+		Epoch: n.index.Epoch(), Address: n.address(n.verifyListener), Model: n.model,
 		Copy: n.copy.report(),
 	}
 	if c := n.lease.Status().Clock; c.Known {
@@ -102,7 +102,10 @@ func (n *Node) unopened() error {
 func (n *Node) addresses() Addresses {
 	a := Addresses{
 		PID: os.Getpid(), Name: n.name,
-		API: address(n.apiListener), Verify: address(n.verifyListener), Metrics: address(n.metricsListener),
+		API: n.address(n.apiListener), Verify: n.address(n.verifyListener), Metrics: n.address(n.metricsListener),
+	}
+	if n.certs != nil {
+		a.Fingerprint = n.certs.Fingerprint()
 	}
 	if n.server != nil {
 		a.NATS = n.server.url()
@@ -111,9 +114,12 @@ func (n *Node) addresses() Addresses {
 }
 
 // address returns the URL of a listener, empty if there is none.
-func address(l net.Listener) string {
-	if l == nil {
+func (n *Node) address(l net.Listener) string {
+	switch {
+	case l == nil:
 		return ""
+	case n.certs != nil:
+		return "https://" + l.Addr().String()
 	}
 	return "http://" + l.Addr().String()
 }

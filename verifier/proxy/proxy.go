@@ -14,6 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/cors"
 	"github.com/tokenledger/tokenledger/verifier"
 	"github.com/tokenledger/tokenledger/verifier/credential"
+	"github.com/tokenledger/tokenledger/verifier/forwarded"
 	"github.com/tokenledger/tokenledger/verifier/uri"
 )
 
@@ -244,8 +245,7 @@ func (h *Handler) trusts(remote string) bool {
 	if err != nil {
 		return false
 	}
-	a := peer.Addr().Unmap().WithZone("")
-	return slices.ContainsFunc(h.trusted, func(p netip.Prefix) bool { return p.Contains(a) })
+	return forwarded.Trusted(h.trusted).Contains(peer.Addr())
 }
 
 // origin returns the origin of the page that sent the request, empty if the

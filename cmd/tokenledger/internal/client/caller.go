@@ -39,7 +39,7 @@ func (c *Client) tellCaller(ctx context.Context) {
 // the account has it, or else as it was typed.
 func (c *Client) SignedIn(ctx context.Context, secret, typed string) Session {
 	c.secret = secret
-	s := Session{Server: c.base.String(), Secret: secret, Login: typed}
+	s := Session{Server: c.base.String(), Secret: secret, Login: typed, Fingerprint: c.pin}
 	if login := c.askLogin(ctx); login != "" {
 		s.Login = login
 	}

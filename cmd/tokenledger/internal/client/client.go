@@ -11,6 +11,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,6 +39,7 @@ type Client struct {
 	base   *url.URL
 	what   string // "the ledger"
 	from   string // where the URL was found
+	pin    string // fingerprint of its certificate; empty for any that is trusted
 	secret string // empty for none
 	owner  string // where the secret was found
 	login  string // of the session; empty for a token, or if it is not known
@@ -126,6 +128,9 @@ func (c *Client) GetText(ctx context.Context, path string) (status int, text str
 		return 0, "", err
 	}
 	resp, err := c.http.Do(req)
+	if err == nil && resp.StatusCode == http.StatusBadRequest && c.base.Scheme == "http" && isTLS(resp) {
+		return c.overTLS().GetText(ctx, path)
+	}
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
 			return 0, "", exit.Failf(exit.Unavailable, "timeout",
@@ -139,6 +144,39 @@ func (c *Client) GetText(ctx context.Context, path string) (status int, text str
 		return 0, "", c.unanswered(err).failure
 	}
 	return resp.StatusCode, string(bytes.TrimSpace(body)), nil
+}
+
+// needsTLS begins the answer of a Go server with TLS to a client without.
+const needsTLS = "Client sent an HTTP request to an HTTPS server"
+
+// isTLS reads an answer, and reports whether it is [needsTLS].
+func isTLS(resp *http.Response) bool {
+	start := make([]byte, len(needsTLS))
+	n, _ := io.ReadFull(resp.Body, start) // a shorter answer is another one
+	if string(start[:n]) == needsTLS {
+		_ = resp.Body.Close()
+		return true
+	}
+	rest := resp.Body
+	resp.Body = struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(start[:n]), rest), rest}
+	return false
+}
+
+// overTLS returns a client of the same port that speaks TLS. It sends no secret,
+// so it takes any certificate, as it took any program without TLS.
+func (c *Client) overTLS() *Client {
+	over := *c
+	base := *c.base
+	base.Scheme = "https"
+	transport := c.http.Transport.(*http.Transport).Clone()
+	if c.pin == "" {
+		transport.TLSClientConfig = &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}
+	}
+	over.base, over.http = &base, &http.Client{Transport: transport, CheckRedirect: c.http.CheckRedirect}
+	return &over
 }
 
 // Do sends a request. If the server requires that the person re-authenticates,
@@ -271,6 +309,10 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 		return try{failure: exit.Failf(exit.Error, "redirect",
 			"%s at %s redirects to another address. Use that address: "+
 				"%s", c.what, c.base, render.Escape(resp.Header.Get("Location")))}
+	}
+	if resp.StatusCode == http.StatusBadRequest && bytes.HasPrefix(got, []byte(needsTLS)) {
+		return try{failure: exit.Failf(exit.Error, "needs_tls", "%s at %s (%s) uses TLS: give its URL with https, as in "+
+			"https://%[4]s", c.what, c.base, c.source(), c.base.Host)}
 	}
 	var p api.Problem
 	if typ != "application/problem+json" || json.Unmarshal(got, &p) != nil || p.Title == "" {

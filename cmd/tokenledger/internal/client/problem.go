@@ -18,6 +18,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/ops/tlsfiles"
 )
 
 // unanswered returns the outcome of a try without an answer.
@@ -33,7 +34,7 @@ func (c *Client) unanswered(err error) try {
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		t.again, t.reached = false, false
-	case errors.As(err, &cert), errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &cert), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, tlsfiles.ErrFingerprint):
 		t.again, t.reached = false, false
 		code, name = exit.Error, "certificate"
 	}
@@ -66,6 +67,11 @@ func (c *Client) unanswered(err error) try {
 		c.source(),
 		exit.Cause(err),
 	)
+	if cert != nil && len(cert.UnverifiedCertificates) > 0 {
+		t.failure.Text += ". Its fingerprint is " + tlsfiles.Fingerprint(cert.UnverifiedCertificates[0].Raw) +
+			". If the node has a self-signed certificate, compare this with the fingerprint in the node's log, and give it " +
+			"with --server-fingerprint"
+	}
 	return t
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/term"
 	"github.com/tokenledger/tokenledger/ops/datadir"
 	"github.com/tokenledger/tokenledger/ops/node"
+	"github.com/tokenledger/tokenledger/ops/tlsfiles"
 )
 
 // The servers to ask if nothing names others.
@@ -32,9 +33,12 @@ const ByDefault = "the default"
 // Config says which servers to ask, and with which credential. Paths are empty
 // if there is none.
 type Config struct {
-	DataDir     string
-	DataGiven   bool   // the user named DataDir
-	Server      string // URL of the API; empty for the node on the data folder
+	DataDir   string
+	DataGiven bool   // the user named DataDir
+	Server    string // URL of the API; empty for the node on the data folder
+	// Fingerprint is that of the servers' certificate, empty for any that a known
+	// authority signed.
+	Fingerprint string
 	TokenFile   string // file of the caller's token, "-" for standard input
 	SessionFile string
 	AnyFileMode bool          // read these files also if others can read them, with a warning
@@ -224,14 +228,35 @@ func (cfg *Config) client(what string, base *url.URL, from string) *Client {
 func (cfg *Config) PortClient(what string, base *url.URL, from string) *Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableKeepAlives = true // the program ends after a request or two
+	pin := cfg.pinFor(base, from)
+	if pin != "" {
+		transport.TLSClientConfig = tlsfiles.Pinned(pin)
+	}
 	return &Client{
-		cfg: cfg, base: base, what: what, from: from,
+		cfg: cfg, base: base, what: what, from: from, pin: pin,
 		http: &http.Client{
 			Transport: transport,
 			// A redirect would carry the token to another place.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}
+}
+
+// pinFor returns the fingerprint that a server's certificate must have, empty for
+// none: the given one, that of the node on the data folder, or that of the server
+// that the person signed in to.
+func (cfg *Config) pinFor(base *url.URL, from string) string {
+	if cfg.Fingerprint != "" {
+		return cfg.Fingerprint
+	}
+	if at, path, err := cfg.running(); err == nil && path == from {
+		return at.Fingerprint
+	}
+	s, err := cfg.ReadSession()
+	if err == nil && strings.TrimSuffix(s.Server, "/") == strings.TrimSuffix(base.String(), "/") {
+		return s.Fingerprint
+	}
+	return ""
 }
 
 // useSocket makes the client reach the node on the data folder through the
@@ -247,6 +272,7 @@ func (c *Client) useSocket(transport *http.Transport) {
 	transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return node.DialSocket(ctx, c.socket)
 	}
+	transport.DialTLSContext = transport.DialContext // the socket has no TLS, whatever the port has
 }
 
 // SignIn makes the client send the caller's own token.

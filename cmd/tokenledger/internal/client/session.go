@@ -18,7 +18,9 @@ import (
 type Session struct {
 	Server string `json:"server"`
 	Secret string `json:"secret"`
-	Login  string `json:"login,omitempty"` // empty in the file of an older program
+	// Fingerprint is that of the server's certificate, if login was given one.
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Login       string `json:"login,omitempty"` // empty in the file of an older program
 }
 
 // ErrSignedOut reports that there is no session file.
