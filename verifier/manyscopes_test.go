@@ -41,9 +41,15 @@ func TestManyScopes(t *testing.T) {
 		need   string
 		want   verifier.Reason
 	}{
-		{all, "view:site/1", verifier.Allowed}, {all, "view:site/2000", verifier.Allowed}, {all, "view:site/2001", verifier.Scope},
-		{all, "write:site/7", verifier.Scope}, {most, "write:site/7", verifier.Allowed}, {most, "admin:site/7", verifier.Scope},
-		{most, "view:site/*", verifier.Scope}, {inherits, "write:site/1999", verifier.Allowed}, {inherits, "superuser", verifier.Scope},
+		{all, "view:site/1", verifier.Allowed},
+		{all, "view:site/2000", verifier.Allowed},
+		{all, "view:site/2001", verifier.Scope},
+		{all, "write:site/7", verifier.Scope},
+		{most, "write:site/7", verifier.Allowed},
+		{most, "admin:site/7", verifier.Scope},
+		{most, "view:site/*", verifier.Scope},
+		{inherits, "write:site/1999", verifier.Allowed},
+		{inherits, "superuser", verifier.Scope},
 	} {
 		need := eventstest.Scopes(c.need)
 		if allocs := testing.AllocsPerRun(100, func() {

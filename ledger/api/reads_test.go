@@ -78,7 +78,8 @@ func TestAllMistakes(t *testing.T) {
 		want []string
 	}{
 		{
-			"POST /v1/tokens", m{
+			"POST /v1/tokens",
+			m{
 				"app": "a\x01", "device": strings.Repeat("d", 101), "scopes": []string{"view:site/1", "fly:site/1", "VIEW"},
 				"inherit": true, "expires_in": "soon", "secret_digest": strings.Repeat("0", 64), "format": "hex32", "nonsense": 1,
 				"constraints": m{"cidrs": []string{"192.0.2.0/24", "192.0.2.7"}, "methods": []string{"get"}, "rate": 0},
@@ -89,7 +90,8 @@ func TestAllMistakes(t *testing.T) {
 			},
 		},
 		{
-			"POST /v1/accounts", m{"login": "a b", "kind": "user", "owner": "anna", "mail": "x", "name": "\x01", "grants": []string{"fly:site/1"}},
+			"POST /v1/accounts",
+			m{"login": "a b", "kind": "user", "owner": "anna", "mail": "x", "name": "\x01", "grants": []string{"fly:site/1"}},
 			[]string{"body.login", "body.owner", "body.mail", "body.name", "body.grants[0]"},
 		},
 		{"POST /v1/accounts", m{"kind": "robot", "grants": []string{"x y"}}, []string{"body.login", "body.kind", "body.grants[0]"}},
