@@ -16,7 +16,8 @@ import (
 )
 
 func newNodesCmd(e *env) *cobra.Command {
-	return &cobra.Command{
+	var local bool
+	c := &cobra.Command{
 		Use: "nodes", Short: "List the nodes: position, lag, lease and state of each", Args: takes(),
 		Long: `Lists the nodes that answer checks, and the ledgers:
 
@@ -38,12 +39,20 @@ With -o wide also:
   DIGEST    a checksum of its index at a position; healthy nodes at the same
             position show the same value
 
+With --local the node on the data folder tells what it knows by itself, without a
+token and without a majority of ledgers: its own state, which ledgers it is
+connected with, which are missing, and which one leads.
+
 Look at COPY before you wipe or restore anything: a damaged copy is replaced from
 the whole ones automatically.`,
 		Example: `  tokenledger nodes
+  tokenledger nodes --local
   tokenledger nodes -o wide
   tokenledger nodes -o jsonl`,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if local {
+				return e.localNodes(c.Context())
+			}
 			ledger, err := e.ledger(c.Context())
 			if err != nil {
 				return err
@@ -68,6 +77,8 @@ the whole ones automatically.`,
 			return e.Show(a.Body, func() { e.drawNodes(got.Items) })
 		},
 	}
+	c.Flags().BoolVar(&local, "local", false, "ask only the node on the data folder, and need no token and no majority")
+	return c
 }
 
 // drawNodes draws nodes as rows, and then why some do not answer, and warnings.

@@ -509,6 +509,7 @@ func (n *Node) serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var parts sync.WaitGroup
 	start(n.metricsListener, n.opsHandler())
+	here := n.serveLocal(start)
 	var checks http.Handler
 	if n.cfg.has(RoleVerifier) {
 		h, err := n.verifyHandler()
@@ -550,9 +551,7 @@ func (n *Node) serve(ctx context.Context) error {
 				commands = n.apiHandler()
 				start(n.apiListener, forwarded.Handler(commands, n.trustedProxies))
 			}
-			if n.socket != nil {
-				start(n.socket, local(commands, checks))
-			}
+			here.opened(local(commands, checks))
 			n.announce()
 		case <-ctx.Done():
 			running = false

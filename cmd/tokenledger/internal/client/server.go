@@ -275,6 +275,22 @@ func (c *Client) useSocket(transport *http.Transport) {
 	transport.DialTLSContext = transport.DialContext // the socket has no TLS, whatever the port has
 }
 
+// LocalNode returns a client of the node on the data folder, by the folder's socket
+// and without a credential. It works while the node is starting.
+func (cfg *Config) LocalNode() (*Client, error) {
+	if cfg.DataDir == "" {
+		return nil, exit.Inputf("there is no data folder to look in; name it with --data")
+	}
+	run := filepath.Join(cfg.DataDir, datadir.Run)
+	c := cfg.client("the node", &url.URL{Scheme: "http", Host: "localhost"}, run)
+	if c.socket == "" {
+		return nil, exit.Failf(exit.Unavailable, "no_node",
+			"no node runs on the data folder %s (it has no %s). Start it, or name another folder with --data",
+			cfg.DataDir, datadir.Socket)
+	}
+	return c, nil
+}
+
 // SignIn makes the client send the caller's own token.
 func (c *Client) SignIn(ctx context.Context) (err error) {
 	secret, owner, err := c.cfg.credential(ctx)
