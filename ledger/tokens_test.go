@@ -109,15 +109,21 @@ func TestEditToken(t *testing.T) {
 			shownToken{App: "desktop", Device: "phone", Scopes: "admin:site/1", Effective: "admin:site/1"},
 		},
 		{
-			"device and expiry", ledger.EditToken{Device: ptr("tablet"), Expires: &end}, events.KindTokenEdited,
+			"device and expiry",
+			ledger.EditToken{Device: ptr("tablet"), Expires: &end},
+			events.KindTokenEdited,
 			shownToken{App: "desktop", Device: "tablet", Scopes: "admin:site/1", Effective: "admin:site/1"},
 		},
 		{
-			"inherit", ledger.EditToken{Inherit: ptr(true)}, events.KindTokenScoped,
+			"inherit",
+			ledger.EditToken{Inherit: ptr(true)},
+			events.KindTokenScoped,
 			shownToken{App: "desktop", Device: "tablet", Inherit: true, Effective: "admin:site/1 view:site/*"},
 		},
 		{
-			"explicit scopes replace the inherited ones", ledger.EditToken{Scopes: &[]string{"view:site/7"}}, events.KindTokenScoped,
+			"explicit scopes replace the inherited ones",
+			ledger.EditToken{Scopes: &[]string{"view:site/7"}},
+			events.KindTokenScoped,
 			shownToken{App: "desktop", Device: "tablet", Scopes: "view:site/7", Effective: "view:site/7"},
 		},
 	} {

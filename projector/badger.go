@@ -33,7 +33,8 @@ func badgerOptions(cfg Config) badger.Options {
 // badgerLog logs the errors and warnings of Badger.
 type badgerLog struct{ log *slog.Logger }
 
-func (l badgerLog) Errorf(f string, a ...any)   { l.log.Error("badger", "err", fmt.Sprintf(f, a...)) }
+func (l badgerLog) Errorf(f string, a ...any) { l.log.Error("badger", "err", fmt.Sprintf(f, a...)) }
+
 func (l badgerLog) Warningf(f string, a ...any) { l.log.Warn("badger", "err", fmt.Sprintf(f, a...)) }
 func (l badgerLog) Infof(string, ...any)        {}
 func (l badgerLog) Debugf(string, ...any)       {}

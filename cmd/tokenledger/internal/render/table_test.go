@@ -15,9 +15,15 @@ func TestCut(t *testing.T) {
 		columns int
 		want    string
 	}{
-		{"report", 6, "report"}, {"report", 5, "repo…"}, {"日本語アプリ", 12, "日本語アプリ"},
-		{"日本語アプリ", 7, "日本語…"}, {"日本語アプリ", 6, "日本…"}, {"日本", 1, "…"},
-		{"e\u0301e\u0301e\u0301", 2, "e\u0301…"}, {"📱📱", 3, "📱…"}, {"", 0, ""},
+		{"report", 6, "report"},
+		{"report", 5, "repo…"},
+		{"日本語アプリ", 12, "日本語アプリ"},
+		{"日本語アプリ", 7, "日本語…"},
+		{"日本語アプリ", 6, "日本…"},
+		{"日本", 1, "…"},
+		{"e\u0301e\u0301e\u0301", 2, "e\u0301…"},
+		{"📱📱", 3, "📱…"},
+		{"", 0, ""},
 	} {
 		if got := Cut(tt.in, tt.columns); got != tt.want || Columns(got) > tt.columns {
 			t.Errorf("Cut(%q, %d) = %q, want %q", tt.in, tt.columns, got, tt.want)

@@ -13,11 +13,21 @@ func TestRelative(t *testing.T) {
 		d    time.Duration
 		want string
 	}{
-		{0, "now"}, {400 * time.Millisecond, "now"}, {-400 * time.Millisecond, "now"},
-		{time.Second, "in 1 s"}, {-99 * time.Second, "99 s ago"}, {100 * time.Second, "in 2 min"},
-		{-45 * time.Minute, "45 min ago"}, {3*time.Hour - time.Second, "in 3 h"}, {-47 * time.Hour, "47 h ago"},
-		{-2 * Day, "2 days ago"}, {Year, "in 365 days"}, {3*Year + Day, "in 3 years"}, {-2 * Year, "2 years ago"},
-		{math.MaxInt64, "in 292 years"}, {math.MinInt64, "292 years ago"},
+		{0, "now"},
+		{400 * time.Millisecond, "now"},
+		{-400 * time.Millisecond, "now"},
+		{time.Second, "in 1 s"},
+		{-99 * time.Second, "99 s ago"},
+		{100 * time.Second, "in 2 min"},
+		{-45 * time.Minute, "45 min ago"},
+		{3*time.Hour - time.Second, "in 3 h"},
+		{-47 * time.Hour, "47 h ago"},
+		{-2 * Day, "2 days ago"},
+		{Year, "in 365 days"},
+		{3*Year + Day, "in 3 years"},
+		{-2 * Year, "2 years ago"},
+		{math.MaxInt64, "in 292 years"},
+		{math.MinInt64, "292 years ago"},
 	} {
 		if got := Relative(now.Add(tt.d), now); got != tt.want {
 			t.Errorf("Relative(%s) = %q, want %q", tt.d, got, tt.want)
