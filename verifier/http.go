@@ -16,9 +16,9 @@ import (
 	"time"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/bearer"
 	"github.com/tokenledger/tokenledger/events/problem"
 	"github.com/tokenledger/tokenledger/events/strictjson"
-	"github.com/tokenledger/tokenledger/verifier/credential"
 )
 
 // maxBody is the largest body of a single check, in bytes.
@@ -263,7 +263,7 @@ type auditor struct {
 // answers with a problem and returns nil.
 func (v *Verifier) auditor(w http.ResponseWriter, r *http.Request) *auditor {
 	a := &auditor{request: Request{Need: []events.Scope{events.Audit}, Method: r.Method}}
-	a.secret, a.found = credential.Bearer(r.Header)
+	a.secret, a.found = bearer.Secret(r.Header)
 	if from, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
 		a.request.Address = from.Addr()
 	}

@@ -214,7 +214,8 @@ func TestExplain(t *testing.T) {
 		{"an unknown token", bearer(d.Log.Secret().Reveal()), 401, invalid},
 		{"garbage", bearer("x"), 401, invalid},
 		{"the token itself", bearer(revokedSecret), 401, invalid},
-		{"Basic", func(r *http.Request) { r.Header.Set("Authorization", "Basic "+auditor) }, 401, invalid},
+		{"Basic", func(r *http.Request) { r.Header.Set("Authorization", "Basic "+auditor) }, 401, none},
+		{"two spaces", func(r *http.Request) { r.Header.Set("Authorization", "Bearer  "+auditor) }, 200, ""},
 		{"two", func(r *http.Request) { r.Header["Authorization"] = []string{"Bearer " + auditor, "Bearer " + auditor} }, 401, invalid},
 	}
 	for _, tt := range tests {

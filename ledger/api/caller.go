@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/events/bearer"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/authz"
 	"github.com/tokenledger/tokenledger/ledger/signin"
@@ -18,12 +18,11 @@ const noToken = "no token in the request; send one header Authorization: Bearer 
 
 // credential returns the secret that a request carries (RFC 6750 section 2.1).
 func credential(r *http.Request) (string, *Problem) {
-	headers := r.Header.Values("Authorization")
-	if len(headers) == 0 {
+	token, found := bearer.Secret(r.Header)
+	switch {
+	case !found:
 		return "", problem("unauthenticated", noToken)
-	}
-	scheme, token, _ := strings.Cut(headers[0], " ")
-	if len(headers) > 1 || !strings.EqualFold(scheme, "Bearer") || token == "" {
+	case token == "":
 		return "", problem(
 			"unauthenticated",
 			"the header Authorization is malformed or repeated; send one header Authorization: Bearer <secret>",

@@ -3,19 +3,25 @@
 //
 // # Refusals
 //
-// A request with two different secrets has none: it is ambiguous.
+// A request with two different secrets has none: it is ambiguous. An Authorization
+// header of another scheme than Bearer, an empty parameter and Matomo's value
+// "anonymous" are no secrets, and conflict with none.
 package credential
 
 import (
 	"net/http"
-	"strings"
 
+	"github.com/tokenledger/tokenledger/events/bearer"
 	"github.com/tokenledger/tokenledger/verifier/uri"
 )
 
 // QueryParameter is the query parameter that may hold a secret. Matomo's clients
 // send it.
 const QueryParameter = "token_auth"
+
+// anonymous is the value of [QueryParameter] with which Matomo's clients say that
+// they have no token.
+const anonymous = "anonymous"
 
 // Credential is the secret that a request came with.
 type Credential struct {
@@ -30,7 +36,7 @@ type Credential struct {
 // FromHeader returns the credential of the Authorization header.
 func FromHeader(h http.Header) Credential {
 	c := Credential{Several: len(h.Values("Authorization")) > 1}
-	c.Secret, c.Found = Bearer(h)
+	c.Secret, c.Found = bearer.Secret(h)
 	return c
 }
 
@@ -38,27 +44,14 @@ func FromHeader(h http.Header) Credential {
 // parameter [QueryParameter].
 func FromRequest(h http.Header, u *uri.URI) Credential {
 	c := FromHeader(h)
-	value, found, err := u.Parameter(QueryParameter)
+	value, found, err := u.ParameterOrEmpty(QueryParameter)
 	switch {
+	case err == nil && (value == "" || value == anonymous):
+		return c
 	case err != nil, found && c.Found && value != c.Secret:
 		return Credential{Found: true, InURL: true, Several: true}
 	case found:
 		c.Secret, c.Found, c.InURL = value, true, true
 	}
 	return c
-}
-
-// Bearer returns the secret of an Authorization header. Found is false if there
-// is no such header. Two headers, or another scheme than Bearer, are found with
-// an empty secret, which no check accepts.
-func Bearer(h http.Header) (secret string, found bool) {
-	values := h.Values("Authorization")
-	if len(values) == 0 {
-		return "", false
-	}
-	scheme, rest, _ := strings.Cut(values[0], " ")
-	if len(values) > 1 || !strings.EqualFold(scheme, "Bearer") {
-		return "", true
-	}
-	return rest, true
 }

@@ -81,6 +81,16 @@ const maxPieces = 256
 // (Python drops the parameter) or not plain text, or the query is so long that
 // some readers stop before its end.
 func (u *URI) Parameter(name string) (value string, found bool, err error) {
+	value, found, err = u.ParameterOrEmpty(name)
+	if found && value == "" {
+		return "", false, ErrAmbiguous
+	}
+	return value, found, err
+}
+
+// ParameterOrEmpty is [URI.Parameter] for callers to which an empty value is the
+// same as no parameter: it is found, and no error.
+func (u *URI) ParameterOrEmpty(name string) (value string, found bool, err error) {
 	if len(u.pieces) > maxPieces {
 		return "", false, ErrAmbiguous
 	}
@@ -91,7 +101,7 @@ func (u *URI) Parameter(name string) (value string, found bool, err error) {
 			return "", false, ErrAmbiguous
 		case plain == name && !found:
 			value, found = unescape(rawValue), true
-			if value == "" || !isText(rawValue, value) || strings.Contains(value, "]=") {
+			if !isText(rawValue, value) || strings.Contains(value, "]=") {
 				return "", false, ErrAmbiguous
 			}
 		case plain == name, resembles(plain, name), resembles(otherName(piece), name):
@@ -102,8 +112,8 @@ func (u *URI) Parameter(name string) (value string, found bool, err error) {
 }
 
 // Without returns the raw URI without a query parameter, and everything else
-// byte for byte. Call it only if [URI.Parameter] returned no error: then the
-// parameter is present at most once.
+// byte for byte. Call it only if [URI.ParameterOrEmpty] returned no error: then
+// the parameter is present at most once.
 func (u *URI) Without(name string) string {
 	kept := slices.DeleteFunc(slices.Clone(u.pieces), func(piece string) bool {
 		rawName, _, _ := strings.Cut(piece, "=")
