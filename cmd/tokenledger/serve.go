@@ -284,13 +284,7 @@ func (s *serveSettings) readFile(e *env, c *cobra.Command) (node.File, error) {
 	if path == "" {
 		return node.File{}, nil
 	}
-	names := []string{"data", "allow-insecure-file-mode"}
-	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
-		if f.Name != "config" && f.Name != "help" && f.Name != "trusted-proxies" { // the last is a list there
-			names = append(names, f.Name)
-		}
-	})
-	file, err := node.ReadFile(path, names)
+	file, err := node.ReadFile(path, fileFlags(c.LocalFlags()))
 	if err != nil {
 		if format := file.Flags["log-format"]; format != "" && !given(e, c, "log-format") {
 			s.logFormat = stringFlag(format) // of the line that says what is wrong
@@ -309,6 +303,17 @@ func (s *serveSettings) readFile(e *env, c *cobra.Command) (node.File, error) {
 		}
 	}
 	return file, nil
+}
+
+// fileFlags lists the flags of serve that a configuration file may set.
+func fileFlags(serve *pflag.FlagSet) []string {
+	names := []string{"data", "allow-insecure-file-mode"}
+	serve.VisitAll(func(f *pflag.Flag) {
+		if f.Name != "config" && f.Name != "help" && f.Name != "trusted-proxies" { // the last is a list there
+			names = append(names, f.Name)
+		}
+	})
+	return names
 }
 
 // given reports whether a flag or its environment variable was given.

@@ -49,15 +49,9 @@ func New(cfg Config) (*Handler, error) {
 	if err := Validate(cfg.Policies, cfg.Verifier.Model()); err != nil {
 		return nil, err
 	}
-	h := &Handler{verifier: cfg.Verifier, policies: map[string]Policy{}, trusted: cfg.Trusted, log: cfg.Logger}
-	model := cfg.Verifier.Model()
-	for name, p := range Builtin {
-		if Validate(map[string]Policy{name: p}, model) == nil {
-			h.policies[name] = p
-		}
-	}
-	for name, p := range cfg.Policies {
-		h.policies[name] = p
+	h := &Handler{
+		verifier: cfg.Verifier, policies: withBuiltin(cfg.Policies, cfg.Verifier.Model()),
+		trusted: cfg.Trusted, log: cfg.Logger,
 	}
 	if len(h.trusted) == 0 {
 		h.trusted = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
@@ -100,10 +94,14 @@ func (h *Handler) corsOf(method string, header http.Header) (a corsAnswer, prefl
 	return corsAnswer{Origin: origin}, false
 }
 
-// ServeHTTP answers /proxy/<dialect>/<policy>[/...]. It ignores the query of the
+// ServeHTTP answers /proxy/<dialect>/<policy>[/...], and /proxy/ with [Names]. It ignores the query of the
 // proxy's own request, which is the client's.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.EscapedPath(), Prefix)
+	if path == "" {
+		h.serveNames(w, r)
+		return
+	}
 	name, path, _ := strings.Cut(path, "/")
 	dialect, ok := dialects[name]
 	if !ok {
@@ -195,7 +193,7 @@ func (h *Handler) decide(r *http.Request, policy Policy, name, tail string, o or
 
 // removeToken hides a token in the URI or in the Referer from the upstream.
 func (v *verdict) removeToken(h http.Header, u *uri.URI) {
-	if _, found, err := u.Parameter(credential.QueryParameter); found || err != nil {
+	if _, found, err := u.ParameterOrEmpty(credential.QueryParameter); found || err != nil {
 		v.uri = u.Without(credential.QueryParameter) // on an error the request is denied
 	}
 	if referer, same := uri.RefererWithout(h, credential.QueryParameter); !same {

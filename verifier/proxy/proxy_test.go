@@ -269,13 +269,14 @@ func TestCredentials(t *testing.T) {
 		{"lower case", "any", []func(*http.Request){auth("bearer " + good)}, through},
 		{"capitals", "any", []func(*http.Request){auth("BEARER " + good)}, through},
 		{"unknown", "any", []func(*http.Request){auth("Bearer " + bad)}, invalid},
-		{"empty header", "any", []func(*http.Request){auth("")}, invalid},
+		{"empty header", "any", []func(*http.Request){auth("")}, none},
 		{"scheme alone", "any", []func(*http.Request){auth("Bearer")}, invalid},
-		{"two spaces", "any", []func(*http.Request){auth("Bearer  " + good)}, invalid},
+		{"two spaces", "any", []func(*http.Request){auth("Bearer  " + good)}, through},
+		{"many spaces", "any", []func(*http.Request){auth("bearer      " + good)}, through},
 		{"tab", "any", []func(*http.Request){auth("Bearer\t" + good)}, invalid},
 		{"space behind", "any", []func(*http.Request){auth("Bearer " + good + " ")}, invalid},
-		{"no scheme", "any", []func(*http.Request){auth(good)}, invalid},
-		{"Basic", "any", []func(*http.Request){auth("Basic " + good)}, invalid},
+		{"no scheme", "any", []func(*http.Request){auth(good)}, none},
+		{"Basic", "any", []func(*http.Request){auth("Basic " + good)}, none},
 		{"quoted", "any", []func(*http.Request){auth(`Bearer "` + good + `"`)}, invalid},
 		{"with a comma", "any", []func(*http.Request){auth("Bearer " + good + ",Bearer " + other)}, invalid},
 		{"twice the same", "any", []func(*http.Request){auth("Bearer "+good, "Bearer "+good)}, request},
@@ -288,12 +289,21 @@ func TestCredentials(t *testing.T) {
 		{"in the URL", "urls", []func(*http.Request){uri("/?token_auth=" + good)}, through},
 		{"in the URL, escaped", "urls", []func(*http.Request){uri("/?x=1&token%5Fauth=" + good)}, through},
 		{"bad in the URL", "urls", []func(*http.Request){uri("/?token_auth=" + bad)}, invalid},
-		{"empty in the URL", "urls", []func(*http.Request){uri("/?token_auth=")}, request},
+		{"empty in the URL", "urls", []func(*http.Request){uri("/?token_auth=")}, none},
+		{"Matomo's anonymous in the URL", "urls", []func(*http.Request){uri("/?token_auth=anonymous")}, none},
+		{"good, empty in the URL", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=")}, through},
+		{"good, anonymous in the URL", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=anonymous&a=1")}, through},
+		{"bad, anonymous in the URL", "urls", []func(*http.Request){auth("Bearer " + bad), uri("/?token_auth=anonymous")}, invalid},
+		{"good, empty and another in the URL", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=&token_auth=" + other)}, request},
+		{"good, anonymous and another in the URL", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=" + other + "&token_auth=anonymous")}, request},
 		{"nowhere", "urls", nil, none},
 		{"in the header", "urls", []func(*http.Request){auth("Bearer " + good)}, through},
 		{"the same in both", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=" + good)}, through},
 		{"two that differ", "urls", []func(*http.Request){auth("Bearer " + good), uri("/?token_auth=" + other)}, request},
-		{"good in the URL, Basic in the header", "urls", []func(*http.Request){auth("Basic x"), uri("/?token_auth=" + good)}, request},
+		{"good in the URL, Basic in the header", "urls", []func(*http.Request){auth("Basic x"), uri("/?token_auth=" + good)}, through},
+		{"bad in the URL, Basic in the header", "urls", []func(*http.Request){auth("Basic x"), uri("/?token_auth=" + bad)}, invalid},
+		{"good in the URL, Bearer without a token", "urls", []func(*http.Request){auth("Bearer"), uri("/?token_auth=" + good)}, request},
+		{"good in the URL, Basic and Bearer", "urls", []func(*http.Request){auth("Basic x", "Bearer "+good), uri("/?token_auth=" + good)}, request},
 		{"twice in the URL", "urls", []func(*http.Request){uri("/?token_auth=" + good + "&token_auth=" + good)}, request},
 		{"twice in the URL to PHP", "urls", []func(*http.Request){uri("/?token_auth=" + good + "&token.auth=" + other)}, request},
 		{"an array in the URL", "urls", []func(*http.Request){uri("/?token_auth[]=" + good)}, request},
@@ -576,6 +586,9 @@ func TestWantingUnavailable(t *testing.T) {
 func TestBadTokens(t *testing.T) {
 	g := newFixture(t, proxy.Config{})
 	for name, bad := range verifiertest.BadSecrets(g.token()) {
+		if name == "space before" {
+			continue // one or more spaces separate scheme and token
+		}
 		r := g.ask("any", "", header("Authorization", "Bearer "+bad))
 		if r.StatusCode != 401 || r.Header.Get(proxy.HeaderDeny) != "invalid_token" {
 			t.Errorf("%s: status %d, deny %q; want 401, invalid_token", name, r.StatusCode, r.Header.Get(proxy.HeaderDeny))
