@@ -159,7 +159,7 @@ func (n Nginx) Write(w io.Writer) error {
 		Addrs        []string
 		Identity     []header
 		Ours         []string // other identity headers
-		Elsewhere    []string // headers from which some applications take the path
+		Elsewhere    []string
 		Unavailable  string
 		Same         string
 		Milliseconds int64
@@ -172,12 +172,21 @@ func (n Nginx) Write(w io.Writer) error {
 			proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer,
 			proxy.HeaderCORSOrigin, proxy.HeaderCORSMethod, proxy.HeaderCORSHeaders,
 		},
-		[]string{
-			"X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host", "X-Forwarded-Uri",
-		},
+		elsewhere,
 		proxy.HeaderUnavailable, proxy.Same, n.Timeout.Milliseconds(),
 		proxy.Preflight, cors.Exposed, int(cors.MaxAge / time.Second),
 	})
+}
+
+// elsewhere lists headers from which some applications take the path, the client's
+// address, the host or the scheme. nginx removes the client's own.
+var elsewhere = []string{
+	"X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method", "X-Original-Host",
+	"X-Forwarded-Uri", "X-Forwarded-Method", "X-Forwarded-Prefix", "X-Forwarded-Path",
+	"Forwarded", "X-Client-IP", "Client-IP", "True-Client-IP", "X-Cluster-Client-IP", "X-Forwarded", "Forwarded-For",
+	"X-Host", "X-Forwarded-Server", "X-HTTP-Host-Override",
+	"X-Forwarded-Scheme", "X-Forwarded-Protocol", "X-Forwarded-Ssl", "X-Url-Scheme", "Front-End-Https",
+	"Proxy", // CGI makes it HTTP_PROXY, through which the application may send its own requests
 }
 
 var nginxTemplate = template.Must(
@@ -210,6 +219,29 @@ map $ledger_uri $ledger_pass {
 map $ledger_referer $ledger_app_referer {
     default $ledger_referer;
     {{.Same}} $http_referer;
+}
+
+# The host and port that the client called. $host has the host without its port,
+# and is right in absolute URIs and HTTP/2 too; the Host header adds the port.
+map "$host $http_host" $ledger_port {
+    "~*^(?<ledger_called>\S+) \k<ledger_called>\.?:(?<ledger_called_port>[0-9]{1,5})$" :$ledger_called_port;
+    default "";
+}
+map "$scheme$ledger_port" $ledger_public_port {
+    "~:(?<ledger_given_port>[0-9]+)$" $ledger_given_port;
+    https 443;
+    default 80;
+}
+
+# Only WebSocket may switch protocols: another one, such as h2c, would open a
+# connection to the application on which nothing is checked.
+map $http_upgrade $ledger_upgrade {
+    "~*^websocket$" websocket;
+    default "";
+}
+map $ledger_upgrade $ledger_connection {
+    websocket upgrade;
+    default "";
 }
 
 # Scripts of pages that the ledger's policy lists (policy set --cors-origin) may
@@ -293,20 +325,28 @@ server {
 {{- range .Ours}}
         proxy_set_header {{.}} "";
 {{- end}}
-        # Some applications take the path from these headers instead of the
-        # path that was checked.
+        # Some applications take the path, the client's address or the scheme from
+        # these headers, instead of what was checked and what is set below.
 {{- range .Elsewhere}}
         proxy_set_header {{.}} "";
 {{- end}}
         # The application learns who calls, but not the token.
         proxy_set_header Authorization "";
         proxy_set_header Referer $ledger_app_referer;
-        proxy_set_header Host $host;
+        proxy_set_header Host $host$ledger_port;
         proxy_set_header X-Real-IP $remote_addr;
         proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Forwarded-Host $host$ledger_port;
+        proxy_set_header X-Forwarded-Port $ledger_public_port;
         proxy_set_header X-Forwarded-Proto $scheme;
         proxy_http_version 1.1;
-        proxy_set_header Connection "";
+        # A WebSocket's token is checked once, when it opens.
+        proxy_set_header Upgrade $ledger_upgrade;
+        proxy_set_header Connection $ledger_connection;
+        # The headers of the application's answer, such as many cookies.
+        proxy_buffer_size 32k;
+        proxy_buffers 8 32k;
+        proxy_busy_buffers_size 64k;
         proxy_redirect http://tokenledger_app/ /;
         proxy_pass $ledger_pass;
     }
@@ -315,13 +355,15 @@ server {
         internal;
         proxy_pass http://tokenledger_verifier/proxy/nginx/{{.Policy}};
         proxy_http_version 1.1;
+        proxy_set_header Upgrade "";
         proxy_set_header Connection "";
+        proxy_set_header Expect "";
         proxy_pass_request_body off;
         proxy_set_header Content-Length "";
         proxy_set_header Cookie "";
         proxy_set_header X-Original-Method $request_method;
         proxy_set_header X-Original-URI $request_uri;
-        proxy_set_header X-Original-Host $host;
+        proxy_set_header X-Original-Host $host$ledger_port;
         proxy_set_header X-Real-IP $remote_addr;
         # Never cache an answer, even if an outer block does.
         proxy_cache off;

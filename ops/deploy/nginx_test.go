@@ -63,7 +63,9 @@ func TestEveryOwnHeaderIsSet(t *testing.T) {
 	for _, name := range append(slices.Clone(proxy.Identity),
 		proxy.HeaderDeny, proxy.HeaderUnavailable, proxy.HeaderURI, proxy.HeaderReferer,
 		"Authorization", "Referer", "X-Original-URL", "X-Rewrite-URL", "X-Original-URI", "X-Original-Method",
-		"X-Original-Host", "X-Forwarded-Uri") {
+		"X-Original-Host", "X-Forwarded-Uri", "Forwarded", "X-Client-IP", "X-Forwarded-Prefix", "Proxy",
+		"Host", "X-Real-IP", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto",
+		"Upgrade", "Connection") {
 		if n := strings.Count(block, "proxy_set_header "+name+" "); n != 1 {
 			t.Errorf("%s is set %d times, want once", name, n)
 		}

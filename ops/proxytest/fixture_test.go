@@ -178,6 +178,10 @@ func (a *app) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a.mu.Lock()
 	a.seen = append(a.seen, seen{r.Method, r.RequestURI, r.Host, r.Header.Clone(), body})
 	a.mu.Unlock()
+	if r.Header.Get("Upgrade") != "" {
+		webSocket(w, r)
+		return
+	}
 	if code := r.Header.Get("X-Answer"); code != "" {
 		http.Error(w, "the application's own page", map[string]int{"403": 403, "500": 500, "401": 401}[code])
 		return
@@ -198,6 +202,7 @@ func (a *app) take() []seen {
 // request is a request, which is sent byte for byte.
 type request struct {
 	method, uri string
+	host        string   // empty for app.example.org
 	header      []string // lines
 	body        []byte
 }
@@ -246,7 +251,11 @@ func (c *conn) close() { _ = c.Close() }
 
 func (c *conn) send(r request) (answer, error) {
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: app.example.org\r\n", r.method, r.uri)
+	host := "app.example.org"
+	if r.host != "" {
+		host = r.host
+	}
+	fmt.Fprintf(&b, "%s %s HTTP/1.1\r\nHost: %s\r\n", r.method, r.uri, host)
 	for _, line := range r.header {
 		fmt.Fprintf(&b, "%s\r\n", line)
 	}
