@@ -121,7 +121,7 @@ type Config struct {
 	// Logger receives changes of state. Nil discards them.
 	Logger *slog.Logger
 	Logging
-	Control Control
+	Control Control `json:"-"` // has channels and functions
 }
 
 // Default addresses.
