@@ -49,6 +49,26 @@ func newExitCodesTopic() *cobra.Command {
 	return &cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: b.String()}
 }
 
+func newTimesTopic() *cobra.Command {
+	return &cobra.Command{Use: "times", Short: "How times are printed and given", Long: timesHelp}
+}
+
+const timesHelp = `Times are printed as far from now: "in 3 h", "2 days ago". Commands that show one
+thing print the exact time beside it, and lists do with -o wide. The formats json,
+jsonl and yaml have exact times (RFC 3339, UTC).
+
+Flags that take a time take whatever is printed, and:
+
+  2031-12-31                  the beginning of a day, in UTC
+  2031-12-31 18:00            in UTC too
+  2031-12-31 18:00 UTC        or an offset: 2031-12-31 19:00 +01:00
+  2031-12-31T18:00:00Z        RFC 3339
+  in 3 h, 2 days ago, now     from now on
+  2w, 90d, 1y, 36h, 1h30m     a length of time, ahead or back as the flag says
+
+Lengths of time have the units s, min, h, d, w (7 days) and y (365 days); m is
+minutes.`
+
 // usagef returns a failure for a wrong command line.
 func usagef(c *cobra.Command, format string, args ...any) *exit.Failure {
 	return exit.Failf(exit.Usage, "usage", "%s. See '%s --help'", fmt.Sprintf(format, args...), c.CommandPath())

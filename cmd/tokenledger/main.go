@@ -74,6 +74,6 @@ an event in one log, and every verifier answers checks from its own copy of it.`
 			root.AddCommand(c)
 		}
 	}
-	root.AddCommand(newVersionCmd(e), newExitCodesTopic())
+	root.AddCommand(newVersionCmd(e), newExitCodesTopic(), newTimesTopic())
 	return root
 }

@@ -23,7 +23,8 @@ func newNodesCmd(e *env) *cobra.Command {
 
   STATE     serving; not ready; late if three reports are missing, but it may
             still answer; gone if its lease has expired; retired if it released
-            its lease; missing if it is a ledger that this ledger has not heard of
+            its lease; missing if it is a ledger that this ledger has not
+            heard of
   ROLE      leader for the ledger that leads the log, ledger or verifier
   POSITION  the last position of the log that it applied, and LAG how many
             positions that is behind
@@ -130,9 +131,6 @@ func (e *env) drawNodes(nodes []api.Node) {
 			)
 		}
 	}
-	if versions := nodeVersions(nodes); len(versions) > 1 {
-		e.Note("tokenledger: the nodes run %d versions: %s.", len(versions), render.Escape(strings.Join(versions, ", ")))
-	}
 }
 
 // nodeRole returns what a node runs, and whether it leads the log.
@@ -144,18 +142,6 @@ func nodeRole(n api.Node) string {
 		return "ledger"
 	}
 	return strings.Join(n.Roles, ",")
-}
-
-// nodeVersions returns the versions of the nodes that may answer, each once.
-func nodeVersions(nodes []api.Node) []string {
-	var list []string
-	for _, n := range nodes {
-		if n.Version != "" && n.State != "gone" && n.State != "retired" {
-			list = append(list, n.Version)
-		}
-	}
-	slices.Sort(list)
-	return slices.Compact(list)
 }
 
 // heard returns how long ago a node last reported.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -144,6 +146,56 @@ func (e *env) showSession(a *client.Answer) error {
 	})
 }
 
+// sessionNamed returns the id of the session that an argument names: its id, or a
+// beginning of it that no other session has, as narrow tables show it.
+func (e *env) sessionNamed(ctx context.Context, arg string) (string, error) {
+	_, err := events.ParseSessionID(arg)
+	if err == nil {
+		return arg, nil
+	}
+	prefix := strings.TrimSuffix(arg, "…")
+	if !strings.HasPrefix(prefix, "ses_") || len(prefix) < ledger.MinTokenPrefix || len(prefix) >= tokenIDLength {
+		return "", exit.Inputf("%s", err)
+	}
+	from, err := e.ledger(ctx)
+	if err != nil {
+		return "", err
+	}
+	for _, all := range []string{"", "true"} { // those of others only if there is none of the caller's own
+		found, err := sessionsWith(ctx, from, prefix, all)
+		switch {
+		case err != nil && all != "": // not everybody may see them
+		case err != nil:
+			return "", err
+		case len(found) > 1:
+			return "", exit.Failf(exit.Usage, "ambiguous", "more than one session's ID begins with %s, so nothing was "+
+				"done: %s", events.Quote(prefix), strings.Join(found[:min(mostCandidates, len(found))], ", "))
+		case len(found) == 1:
+			return found[0], nil
+		}
+	}
+	return "", exit.Failf(exit.NotFound, "not_found", "no session's ID begins with %s, or you may not see it",
+		events.Quote(prefix))
+}
+
+// sessionsWith returns the ids of sessions that begin with a prefix.
+func sessionsWith(ctx context.Context, from *client.Client, prefix, all string) (found []string, err error) {
+	r := client.Request{Path: []string{"v1", "sessions"}, Query: client.Query("all", all)}
+	err = from.Pages(ctx, r, client.Extent{All: true}, func(p client.Page) error {
+		for _, raw := range p.Items {
+			var s api.Session
+			if err := json.Unmarshal(raw, &s); err != nil {
+				return err
+			}
+			if strings.HasPrefix(s.ID, prefix) {
+				found = append(found, s.ID)
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
 func newSessionEndCmd(e *env) *cobra.Command {
 	var (
 		all     bool
@@ -168,10 +220,11 @@ func newSessionEndCmd(e *env) *cobra.Command {
 			case all:
 				r.Body = map[string]any{"account": account}
 			default:
-				if _, err := events.ParseSessionID(args[0]); err != nil {
-					return exit.Inputf("%s", err)
+				id, err := e.sessionNamed(c.Context(), args[0])
+				if err != nil {
+					return err
 				}
-				r.Path = []string{"v1", "sessions", args[0], "end"}
+				r.Path = []string{"v1", "sessions", id, "end"}
 			}
 			ledger, err := e.ledger(c.Context())
 			if err != nil {

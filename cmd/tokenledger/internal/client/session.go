@@ -46,7 +46,7 @@ func (cfg *Config) ReadSession() (s Session, err error) {
 			"credential",
 			"cannot read the session file %s: %s",
 			path,
-			exit.Cause(err),
+			exit.Cause(err, path),
 		)
 	}
 	if err := cfg.secretRule().Check(path, info); err != nil {
