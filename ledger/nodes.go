@@ -306,7 +306,7 @@ func (n *Node) setState(now time.Time) {
 	}
 	switch {
 	case n.released && !n.Heard.After(n.Renewed):
-		n.State, n.Why = NodeRetired, "released its lease"
+		n.State, n.Why, n.LeaseMS = NodeRetired, "released its lease", 0
 	case n.reports(now) && n.Ready:
 		n.State = NodeServing
 		return

@@ -120,6 +120,9 @@ func TestNodesGone(t *testing.T) {
 	k.untilStates("a serving")
 	a.GiveUp(2)
 	k.untilStates("a retired")
+	if list, err := k.Nodes(t.Context(), k.root); err != nil || list[0].LeaseMS != 0 {
+		t.Errorf("a retired node: %+v, %v; want no lease left", list, err)
+	}
 	next := k.log.Node("a", lease)
 	next.Join(2)
 	next.Report(2)

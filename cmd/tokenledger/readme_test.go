@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -40,6 +42,41 @@ func runDoc(t *testing.T, script string) string {
 		t.Fatalf("%v\n%s\n%s", err, out.String(), messages.String())
 	}
 	return out.String()
+}
+
+// TestReadmeCluster runs the README's three ledgers, on addresses that others do
+// not use.
+func TestReadmeCluster(t *testing.T) {
+	// A reader is slower than l1, which has to notice that two connections are gone.
+	const local = "tokenledger --data l1 nodes --local"
+	script := strings.Replace(docBlocks(t, "../../README.md", "TestReadmeCluster")[0], local,
+		"until [ $("+local+" 2>&1 | grep -c '^l[23] *missing') = 2 ]; do sleep 0.1; done; "+local, 1)
+	out := runDoc(t, strings.ReplaceAll(script, "127.0.0.", freeNetwork(t)))
+	for _, want := range []string{
+		`(?m)^l1 +serving +\w+ `, `(?m)^allowed +yes$`, `(?m)^l1 +self`, `(?m)^l2 +missing$`, `(?m)^l3 +missing$`,
+	} {
+		if !regexp.MustCompile(want).MatchString(out) {
+			t.Errorf("the output does not match %s:\n%s", want, out)
+		}
+	}
+}
+
+// freeNetwork returns the beginning of loopback addresses on which nobody listens.
+func freeNetwork(t *testing.T) string {
+	t.Helper()
+	for i := range 200 {
+		network := fmt.Sprintf("127.%d.%d.", 20+os.Getpid()%200, i)
+		l, err := net.Listen("tcp", network+"1:7600")
+		if err != nil {
+			continue
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return network
+	}
+	t.Fatal("every network is in use")
+	return ""
 }
 
 // TestReadme runs the README's first token.

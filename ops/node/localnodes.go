@@ -44,7 +44,9 @@ func (n *Node) localNodes() LocalNodes {
 		out.Self.Ready, out.Self.Why = false, err.Error()
 	}
 	serverName := ""
-	if n.conn != nil && n.conn.IsConnected() {
+	if n.server != nil {
+		out.Server = n.server.url()
+	} else if n.conn.IsConnected() {
 		out.Server, serverName = n.conn.ConnectedUrlRedacted(), n.conn.ConnectedServerName()
 	}
 	if n.creds == nil {
