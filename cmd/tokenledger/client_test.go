@@ -641,3 +641,70 @@ func TestSecretFileOfUnknownOutcome(t *testing.T) {
 		t.Error("standard output has the secret too")
 	}
 }
+
+// TestNextServer sends a change on to the next server with the same key, and asks it
+// for no older state.
+func TestNextServer(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		first http.HandlerFunc
+	}{{"no answer", hangUp}, {"unavailable", trouble(503, "unavailable")}} {
+		t.Run(tt.name, func(t *testing.T) {
+			first := serveWith(t, tt.first)
+			second := serveWith(t, done(`{"token":{"id":"tok_1"},"position":9}`))
+			o := command(t, first.URL, "token", "suspend", someToken, "--no-wait", "--server", first.URL, "--server", second.URL)
+			o.want(t, exit.OK)
+			if len(first.seen()) != 1 || len(second.seen()) != 1 {
+				t.Fatalf("%d and %d requests, want one each", len(first.seen()), len(second.seen()))
+			}
+			a, b := first.seen()[0].Header.Get("Idempotency-Key"), second.seen()[0].Header.Get("Idempotency-Key")
+			if a == "" || a != b || first.sent()[0] != second.sent()[0] {
+				t.Errorf("sent with keys %q and %q, want the same request", a, b)
+			}
+		})
+	}
+	t.Run("without a key", func(t *testing.T) {
+		first, second := serveWith(t, hangUp), serveWith(t, done(`{}`))
+		o := command(t, first.URL, "account", "invite", "anna", "--server", first.URL+","+second.URL)
+		o.want(t, exit.Unavailable, "did not answer")
+		if len(second.seen()) > 0 {
+			t.Error("a change without a key that the first server may have made went to the second")
+		}
+	})
+	t.Run("no older state", func(t *testing.T) {
+		at := func(body string) http.HandlerFunc {
+			return func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Ledger-Position", "41")
+				done(body)(w, r)
+			}
+		}
+		first := serveWith(t, at(`{"items":[{"id":"tok_1"}],"next_cursor":"b"}`), hangUp)
+		second := serveWith(t, at(`{"items":[{"id":"tok_2"}]}`))
+		o := command(t, first.URL, "token", "list", "--all", "-o", "jsonl", "--server", first.URL+","+second.URL)
+		o.want(t, exit.OK)
+		if got := second.seen()[0].Header.Get("Ledger-Min-Position"); got != "41" {
+			t.Errorf("the second server is asked for position %q, want 41", got)
+		}
+	})
+	t.Run("refused", func(t *testing.T) {
+		first, second := serveWith(t, trouble(403, "forbidden")), serveWith(t, done(`{}`))
+		command(t, first.URL, "token", "suspend", someToken, "--server", first.URL+","+second.URL).want(t, exit.NotAllowed)
+		if len(second.seen()) > 0 {
+			t.Error("a refusal was taken to another server")
+		}
+	})
+	t.Run("none", func(t *testing.T) {
+		first, second := serveWith(t, trouble(503, "unavailable")), serveWith(t, trouble(503, "unavailable"))
+		command(t, first.URL, "token", "list", "--server", first.URL+","+second.URL).want(t, exit.Unavailable, "the detail")
+		if len(first.seen()) == 0 || len(second.seen()) == 0 {
+			t.Errorf("%d and %d requests, want both asked", len(first.seen()), len(second.seen()))
+		}
+	})
+	t.Run("silent", func(t *testing.T) {
+		release := make(chan struct{})
+		first := serveWith(t, func(http.ResponseWriter, *http.Request) { <-release })
+		t.Cleanup(func() { close(release) })
+		second := serveWith(t, done(`{"items":[]}`))
+		command(t, first.URL, "token", "list", "--timeout", "2s", "--server", first.URL+","+second.URL).want(t, exit.OK)
+	})
+}

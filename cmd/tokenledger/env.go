@@ -28,15 +28,16 @@ type env struct {
 	input *term.Input
 	vars  map[string]string // environment variable -> value
 
-	dataDir, server, tokenFile stringFlag
-	sessionFile                stringFlag
-	fingerprint                fingerprintFlag
-	anyFileMode                bool
-	timeout                    durationFlag
-	verbose                    bool
-	warned                     []string // warnings that were written
-	args                       []string // of the program
-	dataGiven                  bool     // the data folder is not the default one
+	dataDir, tokenFile, sessionFile, contextName stringFlag
+	servers                                      serversFlag
+	dataFlag, sessionFlag                        *pflag.Flag
+	anyFileMode                                  bool
+	timeout                                      durationFlag
+	verbose                                      bool
+	warned                                       []string // warnings that were written
+	args                                         []string // of the program
+	dataGiven                                    bool     // the data folder is not the default one
+	fingerprint                                  fingerprintFlag
 
 	log      *nodeLog              // of serve; nil for other commands
 	jsonLog  bool                  // the log is JSON, and so is the last line of standard error
@@ -68,10 +69,14 @@ func newEnv(stdin io.Reader, stdout, stderr io.Writer, environ []string) *env {
 
 // config says which servers commands ask, and with which credential.
 func (e *env) config() *client.Config {
+	named, err := e.context()
+	if named.Name != "" && !changed(e.sessionFlag) && e.vars[setting{name: "session-file"}.variable()] == "" {
+		e.sessionFile = stringFlag(e.configFile("sessions", named.Name))
+	}
 	return &client.Config{
-		DataDir: string(e.dataDir), DataGiven: e.dataGiven,
-		Server: string(e.server), Fingerprint: string(e.fingerprint),
-		TokenFile: string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format.Tabular(),
+		DataDir: string(e.dataDir), DataGiven: e.dataGiven, Servers: e.servers.list, Context: named, ContextErr: err,
+		Fingerprint: string(e.fingerprint),
+		TokenFile:   string(e.tokenFile), SessionFile: string(e.sessionFile), People: e.Format.Tabular(),
 		Timeout: time.Duration(e.timeout), Retry: e.retry, Version: buildVersion().Version,
 		Input: e.input, Note: e.Note, Trace: e.trace,
 		AnyFileMode: e.anyFileMode, Warn: e.warn,
@@ -116,10 +121,15 @@ func (e *env) trace(format string, args ...any) {
 // globalFlags declares the flags of every command.
 func (e *env) globalFlags(flags *pflag.FlagSet) {
 	e.dataDir = stringFlag(e.defaultDataDir())
-	e.declare(flags, setting{name: "data", help: "data folder"}, &e.dataDir)
+	e.dataFlag = e.declare(flags, setting{name: "data", help: "data folder"}, &e.dataDir)
 	e.declare(flags, setting{
-		name: "server", help: "URL of the API (default that of the node on the data folder, or else " + client.DefaultServer + ")",
-	}, &e.server)
+		name: "server", help: "URL of the API; several, repeated or with commas, are tried in turn (default those of the context, " +
+			"or else the node on the data folder, or else " + client.DefaultServer + ")",
+	}, &e.servers)
+	e.servers.given = false // flags replace the environment's
+	e.declare(flags, setting{
+		name: "context", help: "context to use (default the one of 'context use', unless --server or --data is given)",
+	}, &e.contextName)
 	e.declare(flags, setting{
 		name: "server-fingerprint",
 		help: "fingerprint of the server's certificate, which is then trusted whoever signed it; login keeps it for later commands",
@@ -127,8 +137,8 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 	e.declare(flags, setting{
 		name: "token-file", help: "file with the secret of your own token, - for standard input (default the session of login, or else root.token in the data folder)",
 	}, &e.tokenFile)
-	e.sessionFile = stringFlag(e.defaultSessionFile())
-	e.declare(flags, setting{
+	e.sessionFile = stringFlag(e.configFile("session"))
+	e.sessionFlag = e.declare(flags, setting{
 		name: "session-file", help: "file with the session of login, which is used unless --token-file is given",
 	}, &e.sessionFile)
 	e.declare(flags, setting{name: "output", short: "o", help: "output format: table, wide, name, json, jsonl or yaml"}, &e.Format)
@@ -212,17 +222,42 @@ func (e *env) defaultDataDir() string {
 	return ""
 }
 
-// defaultSessionFile returns where the session is kept if no file is named,
-// empty if there is no home folder.
-func (e *env) defaultSessionFile() string {
+// configFile returns a file of the user's configuration, empty if there is no home
+// folder.
+func (e *env) configFile(names ...string) string {
 	if dir := e.vars["XDG_CONFIG_HOME"]; filepath.IsAbs(dir) { // others are to be ignored
-		return filepath.Join(dir, "tokenledger", "session")
+		return filepath.Join(append([]string{dir, "tokenledger"}, names...)...)
 	}
 	if home := e.vars["HOME"]; filepath.IsAbs(home) {
-		return filepath.Join(home, ".config", "tokenledger", "session")
+		return filepath.Join(append([]string{home, ".config", "tokenledger"}, names...)...)
 	}
 	return ""
 }
+
+// context returns the context that the command uses: the one that it names, or else
+// the current one, unless the command names a server or a data folder.
+func (e *env) context() (client.Context, error) {
+	name := string(e.contextName)
+	if name == "" && (len(e.servers.list) > 0 || changed(e.dataFlag)) {
+		return client.Context{}, nil
+	}
+	all, err := client.ReadContexts(e.contextsFile())
+	if err != nil {
+		return client.Context{}, err
+	}
+	if name == "" {
+		name = all.Current
+	}
+	if name == "" {
+		return client.Context{}, nil
+	}
+	return all.Get(name)
+}
+
+// changed reports whether a flag is on the command line.
+func changed(f *pflag.Flag) bool { return f != nil && f.Changed }
+
+func (e *env) contextsFile() string { return e.configFile("contexts.yaml") }
 
 // refuseSecrets returns an error if an argument holds a secret. The error does not
 // repeat the secret.

@@ -21,6 +21,25 @@ func (t *stringFlag) Set(s string) error { *t = stringFlag(s); return nil }
 func (t *stringFlag) String() string     { return string(*t) }
 func (*stringFlag) Type() string         { return "text" }
 
+// serversFlag is a list of servers: the flag is repeated, or its value has commas. The
+// first flag replaces what the environment variable set.
+type serversFlag struct {
+	list  []string
+	given bool
+}
+
+func (s *serversFlag) Set(text string) error {
+	if !s.given {
+		s.list = nil
+	}
+	s.given = true
+	s.list = append(s.list, splitList(text)...)
+	return nil
+}
+
+func (s *serversFlag) String() string { return strings.Join(s.list, ",") }
+func (*serversFlag) Type() string     { return "URL" }
+
 // boolFlag is the value of a switch that also has an environment variable.
 type boolFlag bool
 

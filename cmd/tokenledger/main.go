@@ -50,6 +50,7 @@ an event in one log, and every verifier answers checks from its own copy of it.`
 		Version: buildVersion().Version,
 	}
 	e.globalFlags(root.PersistentFlags())
+	e.completeFlag(root, "context", e.contexts)
 	e.completeFlag(root, "output", oneOf(render.Formats...))
 	for _, g := range []struct {
 		title    string
@@ -60,7 +61,7 @@ an event in one log, and every verifier answers checks from its own copy of it.`
 			newReceiptCmd(e), newVerifyCmd(e),
 		}},
 		{"Signing in", []*cobra.Command{
-			newLoginCmd(e), newLogoutCmd(e), newWhoamiCmd(e), newAuthCmd(e), newSessionCmd(e),
+			newLoginCmd(e), newLogoutCmd(e), newWhoamiCmd(e), newAuthCmd(e), newContextCmd(e), newSessionCmd(e),
 			newPasswordCmd(e), newSecondFactorCmd(e),
 		}},
 		{"Nodes", []*cobra.Command{

@@ -39,7 +39,11 @@ func (c *Client) tellCaller(ctx context.Context) {
 // the account has it, or else as it was typed.
 func (c *Client) SignedIn(ctx context.Context, secret, typed string) Session {
 	c.secret = secret
-	s := Session{Server: c.base.String(), Secret: secret, Login: typed, Fingerprint: c.pin}
+	s := Session{Secret: secret, Login: typed, Fingerprint: c.pin}
+	for _, base := range c.servers() {
+		s.Servers = append(s.Servers, base.String())
+	}
+	s.Server = s.Servers[0] // for an older program
 	if login := c.askLogin(ctx); login != "" {
 		s.Login = login
 	}

@@ -20,6 +20,8 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -37,13 +39,15 @@ type Client struct {
 	cfg    *Config
 	http   *http.Client
 	base   *url.URL
-	what   string // "the ledger"
-	from   string // where the URL was found
-	pin    string // fingerprint of its certificate; empty for any that is trusted
-	secret string // empty for none
-	owner  string // where the secret was found
-	login  string // of the session; empty for a token, or if it is not known
-	told   bool   // the user knows as whom changes are made
+	what   string     // "the ledger"
+	others []*url.URL // the other servers, in the order in which they are tried
+	seen   string     // the highest position that an answer reflected
+	from   string     // where the URLs were found
+	pin    string     // fingerprint of its certificate; empty for any that is trusted
+	secret string     // empty for none
+	owner  string     // where the secret was found
+	login  string     // of the session; empty for a token, or if it is not known
+	told   bool       // the user knows as whom changes are made
 	// socket is that of the node on the data folder; empty if the server is not
 	// that node.
 	socket string
@@ -62,6 +66,19 @@ func (c *Client) Description() string {
 		return s + ", without a credential"
 	}
 	return s + ", with the credential from " + c.owner
+}
+
+// servers returns the URLs of all servers. The first is in use.
+func (c *Client) servers() []*url.URL { return append([]*url.URL{c.base}, c.others...) }
+
+// moveOn makes the client use the next server, and reports whether there is one. The
+// one in use becomes the last.
+func (c *Client) moveOn() bool {
+	if len(c.others) == 0 {
+		return false
+	}
+	c.base, c.others = c.others[0], append(slices.Clone(c.others[1:]), c.base)
+	return true
 }
 
 // Name returns what the client calls the server in messages.
@@ -232,14 +249,12 @@ func (c *Client) Send(ctx context.Context, r Request) (*Answer, error) {
 			return nil, err
 		}
 	}
-	to := c.locate(r)
-
-	begun := time.Now()
-	within, cancel := context.WithTimeout(ctx, c.cfg.Timeout+r.Linger)
+	begun, servers := time.Now(), 1+len(c.others)
+	within, cancel := context.WithTimeout(ctx, c.cfg.Timeout+r.Linger*time.Duration(servers))
 	defer cancel()
 	pause, reached := c.cfg.Retry.Pause, false
 	for tries := 1; ; tries++ {
-		t := c.try(within, r, to, body)
+		t := c.tryFor(within, c.cfg.Timeout/time.Duration(servers)+r.Linger, r, body)
 		if t.failure == nil {
 			t.answer.Tries = tries
 			return t.answer, nil
@@ -251,7 +266,13 @@ func (c *Client) Send(ctx context.Context, r Request) (*Answer, error) {
 		case within.Err() != nil && t.lost:
 			t.failure = exit.Failf(exit.Unavailable, "timeout",
 				"%s at %s did not answer within %s", c.what, c.base, render.Elapsed(time.Since(begun)))
+		case tries < servers && t.elsewhere(r) && c.moveOn():
+			c.cfg.Trace("trying %s: %s", c.base, t.failure.Text)
+			continue
 		case t.again:
+			if t.elsewhere(r) {
+				c.moveOn()
+			}
 			next := jitter(pause, t.after)
 			if time.Since(begun)+next < c.cfg.Retry.Patience || reached && r.Key != "" {
 				c.cfg.Trace("trying again in %s: %s", render.Elapsed(next), t.failure.Text)
@@ -274,6 +295,22 @@ func (c *Client) Send(ctx context.Context, r Request) (*Answer, error) {
 		}
 		return nil, t.failure
 	}
+}
+
+// tryFor sends a request to the server in use, which has a time to answer.
+func (c *Client) tryFor(ctx context.Context, within time.Duration, r Request, body []byte) try {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	return c.try(ctx, r, c.locate(r), body)
+}
+
+// elsewhere reports whether another server may be asked after a try: it may be able
+// to answer, and the request takes effect once. That holds for a change with an
+// idempotency key, which is the same at every server, and for one that no server has
+// received.
+func (t try) elsewhere(r Request) bool {
+	once := r.Key != "" || r.Method == http.MethodGet || r.Asks || !t.reached
+	return once && (t.again || t.unknownHost)
 }
 
 // try sends a request once.
@@ -301,6 +338,7 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	if err != nil {
 		return c.unanswered(err)
 	}
+	c.note(resp.Header)
 	typ, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
 	case resp.StatusCode/100 == 2 && typ == "application/json" && json.Valid(got):
@@ -332,6 +370,15 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	return t
 }
 
+// note remembers the position that an answer reflects, so that the next server does
+// not answer from an older state.
+func (c *Client) note(h http.Header) {
+	at, err := strconv.ParseUint(h.Get("Ledger-Position"), 10, 64)
+	if before, _ := strconv.ParseUint(c.seen, 10, 64); err == nil && at > before {
+		c.seen = strconv.FormatUint(at, 10)
+	}
+}
+
 // httpRequest returns the HTTP request of one try.
 func (c *Client) httpRequest(ctx context.Context, r Request, to string, body []byte) (*http.Request, error) {
 	var content io.Reader
@@ -353,6 +400,9 @@ func (c *Client) httpRequest(ctx context.Context, r Request, to string, body []b
 	}
 	if r.Key != "" {
 		h.Set("Idempotency-Key", r.Key)
+	}
+	if c.seen != "" && len(c.others) > 0 { // another server may be behind the one that was asked before
+		h.Set("Ledger-Min-Position", c.seen)
 	}
 	if r.IfMatch != "" {
 		h.Set("If-Match", r.IfMatch)

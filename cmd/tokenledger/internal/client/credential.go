@@ -47,10 +47,18 @@ func (cfg *Config) rootToken() string {
 	return path
 }
 
+// tokenFile returns the file that the command or its context names, empty for none.
+func (cfg *Config) tokenFile() string {
+	if cfg.TokenFile != "" {
+		return cfg.TokenFile
+	}
+	return cfg.Context.TokenFile
+}
+
 // credential reads the secret of the caller's own token, and says where it is
 // from.
 func (cfg *Config) credential(ctx context.Context) (secret, from string, err error) {
-	path := cfg.TokenFile
+	path := cfg.tokenFile()
 	if path == "-" {
 		secret, err := ReadSecret(ctx, cfg.Input)
 		return secret, "standard input", err
@@ -72,7 +80,7 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	}
 
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) && cfg.TokenFile == "" {
+	if errors.Is(err, fs.ErrNotExist) && cfg.tokenFile() == "" {
 		return "", "", noCredential("there is no token to send: %s does not exist. Name a file with your token "+
 			"(--token-file), name the data folder of the ledger (--data), or run 'tokenledger login'", path)
 	}

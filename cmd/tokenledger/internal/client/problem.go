@@ -33,7 +33,7 @@ func (c *Client) unanswered(err error) try {
 	code, name := exit.Unavailable, "unreachable"
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		t.again, t.reached = false, false
+		t.again, t.reached, t.unknownHost = false, false, true
 	case errors.As(err, &cert), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, tlsfiles.ErrFingerprint):
 		t.again, t.reached = false, false
 		code, name = exit.Error, "certificate"

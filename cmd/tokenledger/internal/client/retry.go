@@ -24,12 +24,13 @@ var DefaultRetry = Retry{Pause: 100 * time.Millisecond, MaxPause: 2 * time.Secon
 
 // try is the outcome of one try of a request.
 type try struct {
-	answer  *Answer
-	failure *exit.Failure
-	again   bool          // a retry may succeed
-	lost    bool          // there was no answer
-	reached bool          // the server may have acted on the request
-	after   time.Duration // that the server asked to wait first
+	answer      *Answer
+	failure     *exit.Failure
+	again       bool          // a retry may succeed
+	lost        bool          // there was no answer
+	unknownHost bool          // the server's name does not exist
+	reached     bool          // the server may have acted on the request
+	after       time.Duration // that the server asked to wait first
 }
 
 // retryAfter returns the pause that a server asks for, 0 if none.

@@ -33,9 +33,11 @@ const ByDefault = "the default"
 // Config says which servers to ask, and with which credential. Paths are empty
 // if there is none.
 type Config struct {
-	DataDir   string
-	DataGiven bool   // the user named DataDir
-	Server    string // URL of the API; empty for the node on the data folder
+	DataDir    string
+	DataGiven  bool     // the user named DataDir
+	Servers    []string // URLs of the API; none for the node on the data folder
+	Context    Context  // settings that the user named; flags go before them
+	ContextErr error    // why there is no such context
 	// Fingerprint is that of the servers' certificate, empty for any that a known
 	// authority signed.
 	Fingerprint string
@@ -63,11 +65,11 @@ func (cfg *Config) Ledger(ctx context.Context) (*Client, error) {
 			return cfg.Person(ctx)
 		}
 	}
-	base, from, err := cfg.findServer(DefaultServer)
+	bases, from, err := cfg.findServers([]string{DefaultServer})
 	if err != nil {
 		return nil, err
 	}
-	c := cfg.client("the ledger", base, from)
+	c := cfg.cluster("the ledger", bases, from)
 	return c, c.SignIn(ctx)
 }
 
@@ -87,15 +89,15 @@ func (cfg *Config) Person(ctx context.Context) (*Client, error) {
 
 // Anonymous returns a client of the API that sends no credential.
 func (cfg *Config) Anonymous() (*Client, error) {
-	fallback := DefaultServer
+	fallback := []string{DefaultServer}
 	if s, err := cfg.ReadSession(); err == nil {
-		fallback = s.Server
+		fallback = s.servers()
 	}
-	base, from, err := cfg.findServer(fallback)
+	bases, from, err := cfg.findServers(fallback)
 	if err != nil {
 		return nil, err
 	}
-	c := cfg.client("the ledger", base, from)
+	c := cfg.cluster("the ledger", bases, from)
 	c.warnUnencrypted("what you send")
 	return c, nil
 }
@@ -118,13 +120,42 @@ func (cfg *Config) At(what string, base *url.URL, secret string) *Client {
 	return &Client{cfg: cfg, http: &http.Client{}, base: base, what: what, from: "this process", secret: secret}
 }
 
-// findServer returns the URL of the API, and how it is known.
-func (cfg *Config) findServer(fallback string) (base *url.URL, from string, err error) {
-	return cfg.find("--server", cfg.Server, func(a node.Addresses) string { return a.API }, fallback)
+// findServers returns the URLs of the API, and how they are known: from --server, or
+// else from the context, or else from the node that runs on the data folder, or else
+// the fallback.
+func (cfg *Config) findServers(fallback []string) (bases []*url.URL, from string, err error) {
+	list, from := cfg.Servers, "--server"
+	if len(list) == 0 {
+		if cfg.ContextErr != nil {
+			return nil, "", cfg.ContextErr
+		}
+		list, from = cfg.Context.Servers, cfg.Context.from()
+	}
+	if len(list) == 0 {
+		at, path, err := cfg.running()
+		if err != nil {
+			return nil, "", err
+		}
+		if list, from = []string{at.API}, path; at.API == "" {
+			list, from = fallback, ByDefault
+		}
+	}
+	for _, address := range list {
+		base, err := parseServer(address, from, DefaultServer)
+		if err != nil {
+			return nil, "", err
+		}
+		bases = append(bases, base)
+	}
+	return bases, from, nil
 }
 
 // FindVerifier returns the URL of a verifier, and how it is known.
 func (cfg *Config) FindVerifier(given string) (base *url.URL, from string, err error) {
+	if given == "" && cfg.Context.Verifier != "" {
+		base, err = parseServer(cfg.Context.Verifier, cfg.Context.from(), DefaultVerifier)
+		return base, cfg.Context.from(), err
+	}
 	return cfg.find("--verifier", given, func(a node.Addresses) string { return a.Verify }, DefaultVerifier)
 }
 
@@ -159,17 +190,23 @@ func (cfg *Config) find(
 			address, from = fallback, ByDefault
 		}
 	}
-	base, err = url.Parse(address)
+	base, err = parseServer(address, from, fallback)
+	return base, from, err
+}
+
+// parseServer returns a server's URL. Example is a URL for the error.
+func parseServer(address, from, example string) (*url.URL, error) {
+	base, err := url.Parse(address)
 	switch {
 	case err != nil,
 		base.Scheme != "http" && base.Scheme != "https",
 		base.Host == "", base.RawQuery != "", base.Fragment != "":
-		return nil, "", exit.Inputf("%s: must be a URL such as %s", from, fallback)
+		return nil, exit.Inputf("%s: must be a URL such as %s", from, example)
 	case base.User != nil:
-		return nil, "", exit.Inputf("%s: a name or password in the URL is not used. Give your token in a file "+
+		return nil, exit.Inputf("%s: a name or password in the URL is not used. Give your token in a file "+
 			"(--token-file)", from)
 	}
-	return base, from, nil
+	return base, nil
 }
 
 // noNode returns the failure of a question to the node on a data folder that the
@@ -223,6 +260,13 @@ func (cfg *Config) client(what string, base *url.URL, from string) *Client {
 	return c
 }
 
+// cluster returns a client of the API of several servers, which it tries in turn.
+func (cfg *Config) cluster(what string, bases []*url.URL, from string) *Client {
+	c := cfg.client(what, bases[0], from)
+	c.others = bases[1:]
+	return c
+}
+
 // PortClient returns a client that connects to a port, whatever program listens
 // there. Send it no secret that is not meant for that port.
 func (cfg *Config) PortClient(what string, base *url.URL, from string) *Client {
@@ -253,7 +297,7 @@ func (cfg *Config) pinFor(base *url.URL, from string) string {
 		return at.Fingerprint
 	}
 	s, err := cfg.ReadSession()
-	if err == nil && strings.TrimSuffix(s.Server, "/") == strings.TrimSuffix(base.String(), "/") {
+	if err == nil && s.of(base) {
 		return s.Fingerprint
 	}
 	return ""
@@ -299,7 +343,11 @@ func (c *Client) SignIn(ctx context.Context) (err error) {
 	}
 	// The token of the data folder goes only to the node on that folder, or to the
 	// address that the command names. Another user's program may have the port.
-	if c.cfg.TokenFile == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
+	if c.cfg.tokenFile() == "" && c.socket == "" && !strings.HasPrefix(c.from, "--") {
+		if c.from == c.cfg.Context.from() {
+			return exit.Failf(exit.NotAllowed, "credential", "there is no token to send to %s (%s): run 'tokenledger login', or "+
+				"name a file with your token (--token-file)", c.base, c.source())
+		}
 		return exit.Failf(
 			exit.Unavailable,
 			"no_node",
@@ -317,8 +365,10 @@ func (c *Client) SignIn(ctx context.Context) (err error) {
 
 // warnUnencrypted warns if what is sent travels unencrypted.
 func (c *Client) warnUnencrypted(what string) {
-	if c.socket == "" && c.base.Scheme == "http" && !loopback(c.base.Hostname()) {
-		c.cfg.Note("tokenledger: %s is sent unencrypted to %s; use https.", what, c.base.Host)
+	for _, base := range c.servers() {
+		if c.socket == "" && base.Scheme == "http" && !loopback(base.Hostname()) {
+			c.cfg.Note("tokenledger: %s is sent unencrypted to %s; use https.", what, base.Host)
+		}
 	}
 }
 

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
@@ -16,11 +18,12 @@ import (
 // A Session is the session of a person who signed in, and its server. It is
 // sent to no other server.
 type Session struct {
-	Server string `json:"server"`
-	Secret string `json:"secret"`
-	// Fingerprint is that of the server's certificate, if login was given one.
+	Server  string   `json:"server"`
+	Servers []string `json:"servers,omitempty"` // of the cluster; empty in the file of an older program
+	Secret  string   `json:"secret"`
+	Login   string   `json:"login,omitempty"` // empty in the file of an older program
+	// Fingerprint is that of the servers' certificate, if login was given one.
 	Fingerprint string `json:"fingerprint,omitempty"`
-	Login       string `json:"login,omitempty"` // empty in the file of an older program
 }
 
 // ErrSignedOut reports that there is no session file.
@@ -91,9 +94,30 @@ func (cfg *Config) ForgetSession() error {
 	return nil
 }
 
-// ofServer reports whether a session belongs to the server of a client.
-func (s Session) ofServer(c *Client) bool {
-	return strings.TrimSuffix(s.Server, "/") == strings.TrimSuffix(c.base.String(), "/")
+// servers returns the servers that the session belongs to.
+func (s Session) servers() []string {
+	if len(s.Servers) == 0 {
+		return []string{s.Server}
+	}
+	return s.Servers
+}
+
+// of reports whether the session belongs to a server.
+func (s Session) of(base *url.URL) bool {
+	return slices.ContainsFunc(s.servers(), func(own string) bool {
+		return strings.TrimSuffix(own, "/") == strings.TrimSuffix(base.String(), "/")
+	})
+}
+
+// foreign returns the first server of a client that the session does not belong to,
+// nil if there is none.
+func (s Session) foreign(c *Client) *url.URL {
+	for _, base := range c.servers() {
+		if !s.of(base) {
+			return base
+		}
+	}
+	return nil
 }
 
 // useSession makes the client send the session of the session file.
@@ -104,10 +128,11 @@ func (c *Client) useSession() error {
 		return exit.Failf(exit.NotAllowed, "credential", "you are not signed in; run 'tokenledger login'")
 	case err != nil:
 		return err
-	case !s.ofServer(c):
+	case s.foreign(c) != nil:
 		return exit.Failf(exit.NotAllowed, "credential",
 			"you are signed in to %s, not to %s (%s). Name the first with --server, sign in to the second with "+
-				"'tokenledger login', or %s", s.Server, c.base, c.source(), c.cfg.insteadOfSession())
+				"'tokenledger login', or %s",
+			strings.Join(s.servers(), ", "), s.foreign(c), c.source(), c.cfg.insteadOfSession())
 	}
 	c.secret, c.owner, c.login = s.Secret, c.cfg.SessionFile, s.Login
 	return nil
