@@ -12,9 +12,11 @@
 // script. The page at /docs sends requests only to the address it came from, with a
 // token only if somebody enters one; it keeps none.
 //
-// swagger/ holds files of the npm package swagger-ui-dist 5.35.0 (Apache-2.0), as
-// they are there; SHA256SUMS names them. To update them: npm pack swagger-ui-dist,
-// copy the files, and write SHA256SUMS anew.
+// swagger/ holds files of the npm package swagger-ui-dist 5.35.0 (Apache-2.0). The
+// two large ones are compressed, which makes the program 1.4 MB smaller. SHA256SUMS
+// has the checksums of the files as they are in the package. To update them: npm
+// pack swagger-ui-dist, copy the files, write SHA256SUMS again, and compress with
+// gzip -9 -n.
 package apidocs
 
 import (
@@ -23,10 +25,12 @@ import (
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
+	"io"
 	"net/http"
 	"path"
 	"strconv"
 	"strings"
+	"sync"
 )
 
 //go:embed swagger page.html page.js page.css
@@ -49,8 +53,8 @@ type file struct {
 	typ    string
 	policy string // Content-Security-Policy
 	tag    string
-	body   []byte
-	zipped []byte // nil if that is not shorter
+	plain  func() []byte
+	zipped []byte // nil for a small file
 }
 
 // Policies of the pages. Swagger UI sets styles of elements and has pictures in its
@@ -71,13 +75,17 @@ func New(cfg Config) *Handler {
 			panic(err) // it is embedded
 		}
 		add(at, typ, pagePolicy, b)
+		if path.Ext(name) == ".gz" {
+			f := h.files[at]
+			f.zipped, f.plain = b, sync.OnceValue(func() []byte { return unzip(b) })
+		}
 	}
 	const script, style, html = "text/javascript; charset=utf-8", "text/css; charset=utf-8", "text/html; charset=utf-8"
 	embedded("/docs", "page.html", html)
 	embedded("/docs/page.js", "page.js", script)
 	embedded("/docs/page.css", "page.css", style)
-	embedded("/docs/swagger-ui-bundle.js", "swagger/swagger-ui-bundle.js", script)
-	embedded("/docs/swagger-ui.css", "swagger/swagger-ui.css", style)
+	embedded("/docs/swagger-ui-bundle.js", "swagger/swagger-ui-bundle.js.gz", script)
+	embedded("/docs/swagger-ui.css", "swagger/swagger-ui.css.gz", style)
 	embedded("/docs/LICENSE", "swagger/LICENSE", "text/plain; charset=utf-8")
 	embedded("/docs/NOTICE", "swagger/NOTICE", "text/plain; charset=utf-8")
 	embedded(
@@ -94,14 +102,22 @@ func New(cfg Config) *Handler {
 
 func newFile(typ, policy string, body []byte) *file {
 	sum := sha256.Sum256(body)
-	f := &file{typ: typ, policy: policy, body: body, tag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`}
-	var b bytes.Buffer
-	w, _ := gzip.NewWriterLevel(&b, gzip.BestCompression) // the level is a valid one
-	_, _ = w.Write(body)
-	if _ = w.Close(); b.Len() < len(body) {
-		f.zipped = b.Bytes()
+	return &file{
+		typ: typ, policy: policy, plain: func() []byte { return body },
+		tag: `"` + base64.RawURLEncoding.EncodeToString(sum[:12]) + `"`,
 	}
-	return f
+}
+
+// unzip returns the content of an embedded file.
+func unzip(b []byte) []byte {
+	z, err := gzip.NewReader(bytes.NewReader(b))
+	if err == nil {
+		b, err = io.ReadAll(z)
+	}
+	if err != nil {
+		panic(err) // it is embedded, and a test reads it
+	}
+	return b
 }
 
 // Serves reports whether the handler answers a path. The API answers the others.
@@ -152,10 +168,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	body := f.body
+	body := f.zipped
 	if f.zipped != nil && strings.Contains(r.Header.Get("Accept-Encoding"), "gzip") {
-		body = f.zipped
 		header.Set("Content-Encoding", "gzip")
+	} else {
+		body = f.plain()
 	}
 	header.Set("Content-Type", f.typ)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
