@@ -94,11 +94,11 @@ func (h *Handler) corsOf(method string, header http.Header) (a corsAnswer, prefl
 	return corsAnswer{Origin: origin}, false
 }
 
-// ServeHTTP answers /proxy/<dialect>/<policy>[/...], and /proxy/ with [Names]. It ignores the query of the
+// ServeHTTP answers /proxy/<dialect>/<policy>[/...], and /proxy/?policy= with [Names]. It ignores the query of the
 // proxy's own request, which is the client's.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path := strings.TrimPrefix(r.URL.EscapedPath(), Prefix)
-	if path == "" {
+	if path == "" && r.URL.Query().Has("policy") {
 		h.serveNames(w, r)
 		return
 	}
