@@ -136,7 +136,7 @@ func cmdWaitFile(ts *testscript.TestScript, neg bool, args []string) {
 
 // cmdWaitFor runs a program until its standard output matches:
 //
-//	waitfor 'main +yes' tokenledger nodes
+//	waitfor 'main +serving' tokenledger nodes
 func cmdWaitFor(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: waitfor REGEXP PROGRAM [ARG...]")
