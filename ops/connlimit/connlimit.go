@@ -15,6 +15,8 @@ package connlimit
 
 import (
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -160,6 +162,16 @@ func (c *conn) Close() error {
 	c.listener.removeLocked(c)
 	c.listener.mu.Unlock()
 	return err
+}
+
+// CloseWrite ends the sending half. An HTTP server does that before it closes a
+// connection whose request it has not read, so that the client still receives the
+// answer.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return fmt.Errorf("close the sending half: %w", errors.ErrUnsupported)
 }
 
 // A queue is a list of connections, the oldest first.
