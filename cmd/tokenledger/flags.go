@@ -55,11 +55,12 @@ func (b *boolFlag) Set(s string) error {
 func (b *boolFlag) String() string { return strconv.FormatBool(bool(*b)) }
 func (*boolFlag) Type() string     { return "bool" }
 
-// fingerprintFlag is the fingerprint of a certificate.
+// fingerprintFlag is the fingerprint of a certificate, or several with commas
+// between them.
 type fingerprintFlag string
 
 func (f *fingerprintFlag) Set(s string) error {
-	got, err := tlsfiles.ParseFingerprint(s)
+	got, err := tlsfiles.ParseFingerprints(s)
 	*f = fingerprintFlag(got)
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -24,15 +25,33 @@ func ParseFingerprint(s string) (string, error) {
 	return "sha256:" + digits, nil
 }
 
-// Pinned returns the configuration of a client that accepts the certificate with
-// one fingerprint and no other, whoever signed it.
-func Pinned(fingerprint string) *tls.Config {
+// ParseFingerprints parses fingerprints with commas between them, one for each
+// server, and returns them in the same form.
+func ParseFingerprints(s string) (string, error) {
+	var list []string
+	for part := range strings.SplitSeq(s, ",") {
+		got, err := ParseFingerprint(part)
+		if err != nil {
+			return "", err
+		}
+		list = append(list, got)
+	}
+	return strings.Join(list, ","), nil
+}
+
+// Pinned returns the configuration of a client that accepts certificates with one
+// of the fingerprints, which have commas between them, and no others, whoever
+// signed them.
+func Pinned(fingerprints string) *tls.Config {
+	known := strings.Split(fingerprints, ",")
 	return &tls.Config{
 		MinVersion:         tls.VersionTLS12,
 		InsecureSkipVerify: true, // VerifyConnection is stricter
 		VerifyConnection: func(state tls.ConnectionState) error {
-			if have := Fingerprint(state.PeerCertificates[0].Raw); have != fingerprint {
-				return fmt.Errorf("%w: its fingerprint is %s, and %s is expected", ErrFingerprint, have, fingerprint)
+			if have := Fingerprint(state.PeerCertificates[0].Raw); !slices.Contains(known, have) {
+				return fmt.Errorf(
+					"%w: its fingerprint is %s, and %s is expected", ErrFingerprint, have, strings.Join(known, " or "),
+				)
 			}
 			return nil
 		},

@@ -2,6 +2,7 @@ package tlsfiles_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -125,6 +126,33 @@ func TestSelfSigned(t *testing.T) {
 	}
 	if info, err := os.Stat(files.KeyFile); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("key: %v %v", info.Mode(), err)
+	}
+}
+
+func TestPinnedSeveral(t *testing.T) {
+	one := "sha256:" + strings.Repeat("ab", 32)
+	two := "sha256:" + strings.Repeat("cd", 32)
+	if got, err := tlsfiles.ParseFingerprints(one + ", " + strings.ToUpper(two[len("sha256:"):])); got != one+","+two || err != nil {
+		t.Errorf("ParseFingerprints = %q, %v", got, err)
+	}
+	for _, s := range []string{"", ",", one + ",", "," + one, one + ",ab", one + " " + two} {
+		if got, err := tlsfiles.ParseFingerprints(s); err == nil {
+			t.Errorf("ParseFingerprints(%q) = %q, want an error", s, got)
+		}
+	}
+	der := []byte("a certificate")
+	state := tls.ConnectionState{PeerCertificates: []*x509.Certificate{{Raw: der}}}
+	for pins, want := range map[string]bool{
+		tlsfiles.Fingerprint(der):             true,
+		one + "," + tlsfiles.Fingerprint(der): true,
+		tlsfiles.Fingerprint(der) + "," + two: true,
+		one:                                   false,
+		one + "," + two:                       false,
+		"":                                    false,
+	} {
+		if err := tlsfiles.Pinned(pins).VerifyConnection(state); (err == nil) != want {
+			t.Errorf("pinned to %q: %v", pins, err)
+		}
 	}
 }
 

@@ -22,7 +22,8 @@ type Session struct {
 	Servers []string `json:"servers,omitempty"` // of the cluster; empty in the file of an older program
 	Secret  string   `json:"secret"`
 	Login   string   `json:"login,omitempty"` // empty in the file of an older program
-	// Fingerprint is that of the servers' certificate, if login was given one.
+	// Fingerprint is that of the servers' certificates, with commas between several, if
+	// login was given one.
 	Fingerprint string `json:"fingerprint,omitempty"`
 }
 
