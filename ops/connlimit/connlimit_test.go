@@ -56,24 +56,42 @@ func (c *client) closed() {
 	}
 }
 
-// serve runs a server with a limit. A request of /wait is answered once release is
-// called.
-func serve(t *testing.T, limit int) (l *connlimit.Listener, release func()) {
+// server is a server with a limit. A request of /wait is answered once hold is
+// closed.
+type server struct {
+	*connlimit.Listener
+	hold    chan struct{}
+	waiting chan struct{} // receives a value for each request of /wait in flight
+	idle    chan struct{} // receives a value when a connection becomes idle
+}
+
+func serve(t *testing.T, limit int) *server {
 	t.Helper()
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	l = connlimit.New(inner, "test", limit, slog.New(slog.DiscardHandler))
-	hold := make(chan struct{})
-	s := &http.Server{ConnState: l.State, Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		if strings.HasPrefix(r.URL.Path, "/wait") {
-			<-hold
-		}
-	})}
-	go func() { _ = s.Serve(l) }()
-	t.Cleanup(func() { _ = s.Close() })
-	return l, func() { close(hold) }
+	s := &server{
+		Listener: connlimit.New(inner, "test", limit, slog.New(slog.DiscardHandler)),
+		hold:     make(chan struct{}), waiting: make(chan struct{}, 100), idle: make(chan struct{}, 100),
+	}
+	web := &http.Server{
+		ConnState: func(c net.Conn, state http.ConnState) {
+			s.State(c, state)
+			if state == http.StateIdle {
+				s.idle <- struct{}{}
+			}
+		},
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/wait") {
+				s.waiting <- struct{}{}
+				<-s.hold
+			}
+		}),
+	}
+	go func() { _ = web.Serve(s.Listener) }()
+	t.Cleanup(func() { _ = web.Close() })
+	return s
 }
 
 func counts(t *testing.T, l *connlimit.Listener, want connlimit.Counts) {
@@ -83,13 +101,14 @@ func counts(t *testing.T, l *connlimit.Listener, want connlimit.Counts) {
 
 // TestIdleMakeRoom closes the connection that has been idle for longest.
 func TestIdleMakeRoom(t *testing.T) {
-	l, _ := serve(t, 2)
+	l := serve(t, 2)
 	first, second := dial(t, l), dial(t, l)
 	for _, c := range []*client{second, first, second} { // first is idle for longest now
 		c.send("/")
 		if !c.answered() {
 			t.Fatal("no answer below the limit")
 		}
+		<-l.idle // which is after the answer
 	}
 	third := dial(t, l)
 	third.send("/")
@@ -101,20 +120,20 @@ func TestIdleMakeRoom(t *testing.T) {
 	if !second.answered() {
 		t.Error("no answer to the connection that was idle for less")
 	}
-	counts(t, l, connlimit.Counts{Open: 2, Limit: 2, Closed: 1})
+	counts(t, l.Listener, connlimit.Counts{Open: 2, Limit: 2, Closed: 1})
 	_ = second.Close()
 	_ = third.Close()
-	counts(t, l, connlimit.Counts{Limit: 2, Closed: 1})
+	counts(t, l.Listener, connlimit.Counts{Limit: 2, Closed: 1})
 }
 
 // TestSilentMakeRoom closes connections that never sent anything.
 func TestSilentMakeRoom(t *testing.T) {
-	l, _ := serve(t, 3)
+	l := serve(t, 3)
 	var silent []*client
 	for range 30 {
 		silent = append(silent, dial(t, l))
 	}
-	counts(t, l, connlimit.Counts{Open: 3, Limit: 3, Closed: 27})
+	counts(t, l.Listener, connlimit.Counts{Open: 3, Limit: 3, Closed: 27})
 	c := dial(t, l)
 	c.send("/")
 	if !c.answered() {
@@ -127,34 +146,26 @@ func TestSilentMakeRoom(t *testing.T) {
 
 // TestRequestsAreKept closes no connection with a request in flight.
 func TestRequestsAreKept(t *testing.T) {
-	l, release := serve(t, 2)
+	l := serve(t, 2)
 	busy := []*client{dial(t, l), dial(t, l)}
 	for _, c := range busy {
 		c.send("/wait")
+		<-l.waiting
 	}
-	// They are active once a new connection is refused.
-	wait.Until(t, "a new connection is refused", func() bool {
-		n := l.Counts().Refused
-		c := dial(t, l)
-		defer c.Close()
-		c.send("/")
-		return !c.answered() && l.Counts().Refused > n
-	})
+	refused := dial(t, l)
+	refused.closed()
+	counts(t, l.Listener, connlimit.Counts{Open: 2, Limit: 2, Refused: 1})
 	l.SetLimit(3)
 	c := dial(t, l)
 	c.send("/")
 	if !c.answered() {
 		t.Error("no answer after the limit was raised")
 	}
-	release()
-	lost := 0
-	for _, b := range busy {
+	close(l.hold)
+	for i, b := range busy {
 		if !b.answered() {
-			lost++
+			t.Errorf("no answer to request %d, which was in flight", i)
 		}
-	}
-	if closed := l.Counts().Closed; uint64(lost) > closed {
-		t.Errorf("%d requests in flight got no answer, and only %d silent connections were closed", lost, closed)
 	}
 }
 
