@@ -151,6 +151,13 @@ func (in *grantInput) Resolve(ctx huma.Context) []error {
 	return f.list
 }
 
+// Resolve implements [huma.Resolver].
+func (in *mayInput) Resolve(ctx huma.Context) []error {
+	f := fieldsOf(ctx)
+	f.scopes("body.scopes", in.Body.Scopes)
+	return f.list
+}
+
 // badNetwork returns what is wrong with a network.
 func badNetwork(s string) error {
 	return errors.New(events.Quote(s) + " is not a network such as 192.0.2.0/24")

@@ -94,6 +94,11 @@ func TestAllMistakes(t *testing.T) {
 			m{"login": "a b", "kind": "user", "owner": "anna", "mail": "x", "name": "\x01", "grants": []string{"fly:site/1"}},
 			[]string{"body.login", "body.owner", "body.mail", "body.name", "body.grants[0]"},
 		},
+		{
+			"POST /v1/can-i",
+			m{"verb": "create token", "scopes": []string{"view:site/1", "fly:site/1", "VIEW"}},
+			[]string{"body.scopes[1]", "body.scopes[2]"},
+		},
 		{"POST /v1/accounts", m{"kind": "robot", "grants": []string{"x y"}}, []string{"body.login", "body.kind", "body.grants[0]"}},
 	} {
 		before := s.changes()
