@@ -136,5 +136,8 @@ func checkOrigin(o string) error {
 		o != u.Scheme+"://"+u.Host || o != strings.ToLower(o) {
 		return fmt.Errorf("%s is not an origin; write it as https://example.org, in lower case", Quote(o))
 	}
+	if LooksSecret(o) {
+		return errors.New("an origin looks like a secret; if it is one and others saw it, treat it as leaked")
+	}
 	return nil
 }

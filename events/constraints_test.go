@@ -54,6 +54,7 @@ func TestConstraintsValidate(t *testing.T) {
 		{origin("https://example.org\r\nx: y"), "not an origin"},
 		{origin("https://\xff.org"), "not an origin"},
 		{origin("https://" + long), "not an origin"},
+		{origin("https://" + strings.Repeat("ab", 16) + ".example"), "looks like a secret"},
 		{method(""), "not an HTTP method"},
 		{method("get"), "not an HTTP method"},
 		{method("GET "), "not an HTTP method"},

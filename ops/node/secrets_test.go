@@ -216,6 +216,25 @@ func TestSecretsDoNotLeak(t *testing.T) {
 		say("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/2"}}, "Idempotency-Key: "+s)
 		r.ask("GET", api+"/v1/tokens", s, nil)
 
+		for _, body := range []any{
+			m{"verb": s}, m{"verb": "create token", "account": s, "scopes": []string{s}}, m{"verb": "rotate token", "token": s}, m{s: s},
+		} {
+			say("POST", "/v1/can-i", body)
+		}
+		r.ask("GET", api+"/v1/whoami", s, nil)
+		say("GET", "/v1/whoami?token="+s, nil, "If-None-Match: "+s)
+		say("POST", "/v1/tokens/"+id+"/rotate", m{"grace": s, "end_earlier": s})
+		say("POST", "/v1/tokens/"+id+"/rotate", m{"grace": "3s"}) // refused: an earlier secret is valid
+		say("POST", "/v1/accounts/alice/erase", m{"dry_run": true, "service_accounts": s, "transfer_to": s})
+		say("PUT", "/v1/policy", m{"cors_origins": []string{"https://" + s}})
+		say("POST", "/v1/revocations", m{"app": s, "dry_run": true, "cursor": s})
+		for _, page := range []string{"/docs", "/problems/" + s, "/docs/" + s, "/problems/forbidden?" + s} {
+			r.ask("GET", api+page, "", nil, "If-None-Match: "+s)
+		}
+		for _, at := range []string{api + "/v1/tokens", verify + "/v1/verify"} {
+			r.ask("OPTIONS", at, "", nil, "Origin: https://"+s, "Access-Control-Request-Method: "+s[:8], "Access-Control-Request-Headers: "+s)
+		}
+		r.ask("GET", verify+"/proxy/?policy="+s, "", nil)
 		r.ask("POST", verify+"/v1/verify", "", m{"token": s, "need": []string{"view:site/2"}})
 		r.ask("POST", verify+"/v1/verify", root, m{"token": s, "need": []string{"view:site/2"}, "explain": true})
 		r.ask("POST", verify+"/v1/verify", s, m{"token": s, "explain": true})
@@ -242,6 +261,8 @@ func TestSecretsDoNotLeak(t *testing.T) {
 		r.ask("GET", n.Addresses().Metrics+path, "", nil)
 	}
 	say("GET", "/openapi.json", nil)
+	r.local(dir, node.LocalNodesPath)
+	r.local(dir, "/v1/local/"+secret)
 
 	// After a restart.
 	n.stop()
@@ -294,6 +315,27 @@ func TestSecretsDoNotLeak(t *testing.T) {
 		look("the answer to "+h.what, []byte(h.text))
 	}
 	r.folder(dir, secrets, keys)
+}
+
+// local asks the node by the socket in its data folder, without a credential.
+func (r *record) local(dir, path string) {
+	r.t.Helper()
+	c := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return node.DialSocket(ctx, node.SocketIn(dir))
+		},
+	}}
+	resp, err := c.Get("http://node" + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.hear("GET "+path+" by the socket", string(b))
 }
 
 // folder searches all files of a data folder. Only root.token may hold the first
