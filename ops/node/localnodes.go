@@ -57,7 +57,11 @@ func (n *Node) localNodes() LocalNodes {
 	if n.server != nil {
 		if s := n.server.current(); s != nil {
 			if peers, err := s.Peers(); err == nil {
-				connected, out.Leader, knows = peers.Connected, peers.Leader, true
+				connected, knows = peers.Connected, true
+				// For some seconds a server takes one that it has lost for the leader.
+				if peers.Leader == n.name || slices.Contains(connected, peers.Leader) {
+					out.Leader = peers.Leader
+				}
 			}
 		}
 	}
