@@ -191,7 +191,9 @@ func (l *Ledger) Nodes(ctx context.Context, c authz.Principal) ([]Node, error) {
 	}
 	alive := map[string]int{}   // name -> number of processes that may answer
 	reports := map[string]int{} // name -> number of processes that report
+	known := map[string]bool{}  // names
 	for _, n := range all {
+		known[n.Name] = true
 		n.setState(now)
 		if !n.State.over() {
 			alive[n.Name]++
@@ -202,9 +204,7 @@ func (l *Ledger) Nodes(ctx context.Context, c authz.Principal) ([]Node, error) {
 	}
 	cluster := l.cluster(ctx)
 	for _, name := range cluster.names() {
-		if known := slices.ContainsFunc(
-			slices.Collect(maps.Values(all)), func(n *Node) bool { return n.Name == name },
-		); !known {
+		if !known[name] {
 			all[events.Holder{Node: name}] = &Node{
 				NodeReport: NodeReport{Name: name, Roles: []string{"ledger"}, Why: "has not reported to this ledger; is it down?"},
 				State:      NodeMissing,

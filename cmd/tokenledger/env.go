@@ -132,7 +132,7 @@ func (e *env) globalFlags(flags *pflag.FlagSet) {
 	}, &e.contextName)
 	e.declare(flags, setting{
 		name: "server-fingerprint",
-		help: "fingerprint of the server's certificate, which is then trusted whoever signed it; of several servers, with commas between them; login keeps it for later commands",
+		help: "fingerprint of the server's certificate, which is then trusted without a certificate authority; of several servers, with commas between them; login keeps it for later commands",
 	}, &e.fingerprint)
 	e.declare(flags, setting{
 		name: "token-file", help: "file with the secret of your own token, - for standard input (default the session of login, or else root.token in the data folder)",

@@ -106,7 +106,7 @@ func TestWaitReadsUpToTheBarrier(t *testing.T) {
 	}
 }
 
-// Whoever comes after the barrier is held to it, and not waited for.
+// A node that joins after the barrier must obey it, and the wait is not for it.
 func TestWaitNotForLaterNodes(t *testing.T) {
 	k := newKit(t)
 	slow := k.log.Node("slow", lease)
@@ -148,8 +148,8 @@ func TestRestart(t *testing.T) {
 	}
 }
 
-// Where the stream's first messages are gone, whoever wrote them may hold a lease
-// for as long as one can be.
+// If the stream's first messages are gone, their senders may hold a lease, for the
+// maximum lease at most.
 func TestUnknownHolders(t *testing.T) {
 	k := newKit(t)
 	first := k.Begin(7)

@@ -67,7 +67,7 @@ func TestCauses(t *testing.T) {
 	}
 }
 
-// TestInvitationCauses tells whoever holds an invitation what became of it.
+// TestInvitationCauses tells the holder of an invitation why it cannot be used.
 func TestInvitationCauses(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]

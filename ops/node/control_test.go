@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -17,24 +16,6 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-// logged is a log that can be read while it is written.
-type logged struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // TestFailuresGiveUpLease lets a verifier fail in every way that it can see. A
 // revocation does not wait for its lease, which is a minute long.
 func TestFailuresGiveUpLease(t *testing.T) {
@@ -44,7 +25,7 @@ func TestFailuresGiveUpLease(t *testing.T) {
 	for _, how := range []string{"listener", "error", "panic"} {
 		t.Run(how, func(t *testing.T) {
 			id, secret := n.token(account, "view:site/1")
-			log := &logged{}
+			log := &logBuffer{}
 			v, err := node.New(node.Config{
 				Data: t.TempDir(), Name: how, Roles: []string{node.RoleVerifier}, Lease: lease,
 				NATS: n.Addresses().NATS, NATSKey: n.file("verifier.nk"),
@@ -81,7 +62,7 @@ func TestReload(t *testing.T) {
 		return map[string]proxy.Policy{"shop": {Rules: []proxy.Rule{{Path: path, Need: []string{"view:site/{site}"}}}}}
 	}
 	cfg := node.Config{Data: t.TempDir(), Name: "main", Policies: shop("/shop/{site}")}
-	log, level := &logged{}, &slog.LevelVar{}
+	log, level := &logBuffer{}, &slog.LevelVar{}
 	cfg.LevelVar = level
 	cfg.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level}))
 	reload := make(chan struct{}, 1)

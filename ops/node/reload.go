@@ -77,7 +77,7 @@ func empty(v any) bool {
 	return (r.Kind() == reflect.Slice || r.Kind() == reflect.Map) && r.Len() == 0
 }
 
-// reloads is what became of the reloads of a node's configuration.
+// reloads records the results of the reloads of a node's configuration.
 type reloads struct {
 	mu      sync.Mutex
 	current Config // guarded by mu; what is in force

@@ -40,8 +40,8 @@ func ParseFingerprints(s string) (string, error) {
 }
 
 // Pinned returns the configuration of a client that accepts certificates with one
-// of the fingerprints, which have commas between them, and no others, whoever
-// signed them.
+// of the fingerprints, which have commas between them, and no others. Their issuers
+// do not matter.
 func Pinned(fingerprints string) *tls.Config {
 	known := strings.Split(fingerprints, ",")
 	return &tls.Config{
