@@ -71,7 +71,7 @@ chaos: deps ## Faults on real clusters, mixed at random for MINUTES=10 (SEED=new
 soak: deps ## Run the tests again and again for MINUTES=10, with new seeds (PKG=./events)
 	ops/ci/soak $(MINUTES) $(PKG)
 
-generate: ## Write the generated files anew
+generate: ## Write the generated files again
 	go generate ./...
 
 compose: build ## Run what docker-compose.yml says, without Docker (needs root)

@@ -173,8 +173,8 @@ func TestSubjects(t *testing.T) {
 		if got := e.Subject(); got != tt.subject {
 			t.Errorf("%s: Subject = %s, want %s", tt.name, got, tt.subject)
 		}
-		if got, err := events.Line(tt.subject); err != nil || got != tt.line {
-			t.Errorf("Line(%s) = %s, %v; want %s", tt.subject, got, err, tt.line)
+		if got, err := events.ShardOf(tt.subject); err != nil || got != tt.line {
+			t.Errorf("ShardOf(%s) = %s, %v; want %s", tt.subject, got, err, tt.line)
 		}
 		if got := events.ShardFilter(e.Change.Kind().Noun(), e.About); got != tt.filter {
 			t.Errorf("%s: ShardFilter = %s, want %s", tt.name, got, tt.filter)
@@ -184,8 +184,8 @@ func TestSubjects(t *testing.T) {
 		t.Errorf("ShardFilter(policy) = %s", got)
 	}
 	for _, bad := range []string{"", "ledger", "lease.node.a", "tail.ledger.token.h8.revoked", "ledgers.token.h8.revoked", goodSecret} {
-		if got, err := events.Line(bad); err == nil || strings.Contains(err.Error(), goodSecret) {
-			t.Errorf("Line(%q) = %q, %v; want an error that does not repeat a secret", bad, got, err)
+		if got, err := events.ShardOf(bad); err == nil || strings.Contains(err.Error(), goodSecret) {
+			t.Errorf("ShardOf(%q) = %q, %v; want an error that does not repeat a secret", bad, got, err)
 		}
 	}
 }

@@ -95,7 +95,7 @@ type Account struct {
 	// NotBefore revokes every token that was created earlier.
 	NotBefore time.Time `json:"tokens_not_before,omitzero"`
 	// TokensUntil revokes every token with a lower CreatedIn. Zero revokes none.
-	TokensUntil Position `json:"tokens_until,omitempty"`
+	TokensUntil Position `json:"tokens_not_before_position,omitempty"`
 	// SessionsFrom ends every session that was opened at a lower position,
 	// except SessionKept. Zero ends none.
 	SessionsFrom Position  `json:"sessions_from,omitempty"`
@@ -112,7 +112,7 @@ type PolicyState struct {
 	// NotBefore revokes every token that was created earlier.
 	NotBefore time.Time `json:"tokens_not_before,omitzero"`
 	// TokensUntil revokes every token with a lower CreatedIn. Zero revokes none.
-	TokensUntil Position `json:"tokens_until,omitempty"`
+	TokensUntil Position `json:"tokens_not_before_position,omitempty"`
 	Version     Position `json:"version"`
 }
 

@@ -83,9 +83,9 @@ func ShardFilter(noun Noun, id string) string {
 	return SubjectRoot + "." + string(noun) + "." + shardOf(id) + ".*"
 }
 
-// Line returns a subject without its verb. It names the shard, or the noun if the
+// ShardOf returns a subject without its verb. It names the shard, or the noun if the
 // noun has no shards.
-func Line(subject string) (string, error) {
+func ShardOf(subject string) (string, error) {
 	i := strings.LastIndexByte(subject, '.')
 	if i < 0 || !strings.HasPrefix(subject, SubjectRoot+".") {
 		return "", fmt.Errorf("%s is not the subject of an event", Quote(subject))

@@ -197,7 +197,7 @@ func TestLateAppendLands(t *testing.T) {
 	}
 }
 
-// TestRivalWhileUnknown lets another ledger write to the line while an append is
+// TestRivalWhileUnknown lets another ledger append to the shard while an append is
 // unanswered: the search finds the rival's event, and the command is decided
 // again.
 func TestRivalWhileUnknown(t *testing.T) {

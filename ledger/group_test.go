@@ -55,7 +55,7 @@ func TestGroups(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d came in batches, %d appends in all", together, callers, appends)
-	// Some are on one line, which must not have batches refused.
+	// Some are in one shard, which must not have batches refused.
 	if together < callers/4 || appends > callers/4 {
 		t.Errorf("%d of %d came in batches, want most, and %d appends in all, want few", together, callers, appends)
 	}

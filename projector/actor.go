@@ -90,7 +90,7 @@ func (s *changeset) whyTokenVoid(e *events.Event, a *events.Account) (string, er
 
 // names reports whether an event is about a record, or names it among those
 // that its command rests on. In both cases the append was conditional on the
-// record's line.
+// record's shard.
 func names(e *events.Event, about string) bool {
 	_, ok := e.Rests.Version(about)
 	return ok || about == e.About

@@ -116,13 +116,12 @@ func (p *Projector) DigestTaken(d events.Digest) (taken bool, err error) {
 	return taken, err
 }
 
-// LineEnd returns the position of the last event on a line of subjects, 0 for
-// none. A command must read it before the records on which it decides. An
+// LastPosition returns the position of a shard's last event, 0 for none. A command must read it before the records on which it decides. An
 // append that expects this position then fails if those records have changed.
-func (p *Projector) LineEnd(line string) events.Position {
+func (p *Projector) LastPosition(shard string) events.Position {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	return p.state.lines[line]
+	return p.state.shards[shard]
 }
 
 // Tokens returns up to limit tokens of an account, or of all accounts if

@@ -28,7 +28,7 @@ type changeset struct {
 	accounts   map[events.AccountID]*events.Account
 	commands   map[events.CommandKey]events.Done
 	receipts   map[events.Position]*events.Receipt // by covered position
-	lines      map[string]events.Position
+	shards     map[string]events.Position
 	secretless map[events.TokenID]events.Position // as state.secretless
 	digests    map[events.Digest]bool             // given to tokens of this batch
 	sessions   map[events.SessionID]events.Position
@@ -74,7 +74,7 @@ func newChangeset(tx *badger.Txn, base *state, table *resident.Table, before *ch
 		accounts:      map[events.AccountID]*events.Account{},
 		commands:      map[events.CommandKey]events.Done{},
 		receipts:      map[events.Position]*events.Receipt{},
-		lines:         map[string]events.Position{},
+		shards:        map[string]events.Position{},
 		secretless:    map[events.TokenID]events.Position{},
 		digests:       map[events.Digest]bool{},
 		accountChecks: map[events.AccountID]uint64{},

@@ -272,7 +272,7 @@ func tokenDamage(t *testing.T, log *eventstest.Log, account events.AccountID, id
 }
 
 // stateDamage is damage to records that Open reads.
-func stateDamage(account events.AccountID, line string) []damage {
+func stateDamage(account events.AccountID, shard string) []damage {
 	cursor, a := projector.CursorKey, projector.AccountKey(account)
 	return []damage{
 		{"bit of the cursor", cursor, flipBit, nil},
@@ -280,7 +280,7 @@ func stateDamage(account events.AccountID, line string) []damage {
 		{"empty cursor", cursor, sealed(cursor, func([]byte) []byte { return nil }), nil},
 		{"bit of the policy", projector.PolicyKey, flipBit, nil},
 		{"bit of an account", a, flipBit, nil},
-		{"bit of a line", projector.LineKey(line), flipBit, nil},
+		{"bit of a shard", projector.ShardKey(shard), flipBit, nil},
 		{"account that is not JSON", a, sealed(a, func([]byte) []byte { return []byte("[") }), nil},
 	}
 }
@@ -295,12 +295,12 @@ func TestDamagedValues(t *testing.T) {
 	log.Revoke(revoked)
 	log.Change(events.PolicyName, &events.PolicySet{Policy: events.DefaultPolicy})
 	saved := savedIndex(t, log.Messages)
-	line, err := events.Line(log.Messages[1].Subject)
+	shard, err := events.ShardOf(log.Messages[1].Subject)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ofSecret := secretDamage(revokedSecret.Digest(), rawValue(t, saved, projector.DigestKey(secret.Digest())))
-	for _, d := range slices.Concat(ofSecret, stateDamage(account, line)) { // Open reads these records
+	for _, d := range slices.Concat(ofSecret, stateDamage(account, shard)) { // Open reads these records
 		dir := saved.restore(t)
 		rewrite(t, dir, d.key, d.change)
 		p, err := projector.Open(projector.Config{Dir: dir})

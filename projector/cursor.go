@@ -13,7 +13,7 @@ import (
 // indexForm is the version of the index's format, and the first byte of the
 // cursor. Before form 2 the cursor began with its position, whose first byte is
 // 0.
-const indexForm = 6
+const indexForm = 7
 
 // cursor holds the position up to which the log has been applied, and the
 // digest of the index there.

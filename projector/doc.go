@@ -26,7 +26,7 @@
 //	o/<account><token>        -> empty; lists the tokens of an account
 //	k/<command key>           -> events.Done, in a binary form (tokencodec.go)
 //	b/<token>                 -> last event that found or left a token without a secret
-//	l/<line>                  -> last position of a line of subjects
+//	l/<shard>                  -> last position of the shard
 //	r/<position>              -> events.Receipt for all positions up to this one
 //	s/<session>               -> position of the event that ended the session
 //	v/<position>              -> why the event there is void
@@ -35,7 +35,7 @@
 //
 // An event with an actor is void if the actor had ended at a lower position, or
 // if a record on which the event rests no longer has the version that the event
-// names. A void event moves the cursor and the end of its line, and changes
+// names. A void event moves the cursor and the end of its shard, and changes
 // nothing else. [Projector.Void] reports it. The rule depends on the log alone,
 // so every node decides in the same way.
 //

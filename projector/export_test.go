@@ -20,7 +20,7 @@ var (
 func DigestKey(d events.Digest) []byte      { return digestKey(d) }
 func TokenKey(id events.TokenID) []byte     { return tokenKey(id) }
 func AccountKey(id events.AccountID) []byte { return accountKey(id) }
-func LineKey(line string) []byte            { return lineKey(line) }
+func ShardKey(shard string) []byte          { return shardKey(shard) }
 func Seal(key, value []byte) []byte         { return seal(key, value) }
 
 // SetReserve changes how much disk space has to stay free.

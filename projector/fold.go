@@ -19,7 +19,7 @@ func (s *changeset) apply(m events.Message, e *events.Event) error {
 			ErrInvalidHistory, m.Position, e.Epoch, s.cursor.epoch,
 		)
 	}
-	line, err := events.Line(m.Subject)
+	shard, err := events.ShardOf(m.Subject)
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (s *changeset) apply(m events.Message, e *events.Event) error {
 			Position: m.Position, Event: e.ID, About: e.About, Kind: e.Change.Kind(), Digest: e.Digest,
 		}
 	}
-	s.lines[line] = m.Position
+	s.shards[shard] = m.Position
 	s.cursor.position, s.cursor.epoch, s.last = m.Position, e.Epoch, m.Data
 	return nil
 }

@@ -185,7 +185,7 @@ func compareDecisions(t *testing.T, rng *rand.Rand, state eventstest.State, p *p
 }
 
 // isValid decides as a check does.
-func isValid(f projector.Found, now time.Time) bool {
+func isValid(f projector.Facts, now time.Time) bool {
 	r := f.Record()
 	past := func(end time.Time) bool { return !end.IsZero() && !now.Before(end) }
 	return r.State == projector.SecretLive && !past(r.Expires) && !past(r.Until) &&
@@ -413,7 +413,7 @@ func TestFindIsOfOnePosition(t *testing.T) {
 	p := newIndex(t, nil)
 	type found struct {
 		d events.Digest
-		projector.Found
+		projector.Facts
 		err error
 	}
 	const readers = 2
@@ -452,7 +452,7 @@ func TestFindIsOfOnePosition(t *testing.T) {
 		for _, f := range list[:min(300, len(list))] {
 			seen[f.Position]++
 			then := state.Until(f.Position)
-			if err := projectortest.CompareFound(then, f.d, f.Found, f.err); err != nil {
+			if err := projectortest.CompareFacts(then, f.d, f.Facts, f.err); err != nil {
 				t.Fatalf("seed %d, %s, at %d: %v", seed, run, f.Position, err)
 			}
 		}

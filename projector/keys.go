@@ -15,7 +15,7 @@ const (
 	prefixAccount    = "a/"
 	prefixOwned      = "o/"
 	prefixCommand    = "k/"
-	prefixLine       = "l/"
+	prefixShard      = "l/"
 	prefixReceipt    = "r/"
 	prefixSecretless = "b/"
 	prefixSession    = "s/"
@@ -84,7 +84,7 @@ func ownedKey(account events.AccountID, token events.TokenID) []byte {
 
 func commandKey(k events.CommandKey) []byte { return append([]byte(prefixCommand), k...) }
 
-func lineKey(line string) []byte { return append([]byte(prefixLine), line...) }
+func shardKey(shard string) []byte { return append([]byte(prefixShard), shard...) }
 
 func receiptKey(coveredPos events.Position) []byte {
 	return binary.BigEndian.AppendUint64([]byte(prefixReceipt), uint64(coveredPos))

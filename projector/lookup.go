@@ -43,19 +43,19 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 	return p.lookupVerified(d)
 }
 
-// Found holds the facts that a check needs about a secret, as of one position.
+// Facts holds the facts that a check needs about a secret, as of one position.
 // Its Account and Policy are never nil.
-type Found resident.Found
+type Facts resident.Found
 
 // Is reports whether the secret is in state s.
-func (f *Found) Is(s RecordState) bool { return RecordState(f.State) == s }
+func (f *Facts) Is(s RecordState) bool { return RecordState(f.State) == s }
 
 // Inherit reports whether the token has all grants of its account.
-func (f *Found) Inherit() bool { return f.Flags&flagInherit != 0 }
+func (f *Facts) Inherit() bool { return f.Flags&flagInherit != 0 }
 
 // IssuedBy returns the account that issued the secret, empty for none. It does
 // not allocate.
-func (f *Found) IssuedBy() events.AccountID {
+func (f *Facts) IssuedBy() events.AccountID {
 	if f.Issuer != nil {
 		return *f.Issuer
 	}
@@ -63,10 +63,10 @@ func (f *Found) IssuedBy() events.AccountID {
 }
 
 // Plain reports whether the secret has neither prefix nor checksum.
-func (f *Found) Plain() bool { return f.Flags&flagPlain != 0 }
+func (f *Facts) Plain() bool { return f.Flags&flagPlain != 0 }
 
 // Record returns the record that [Projector.Lookup] would return.
-func (f *Found) Record() Record {
+func (f *Facts) Record() Record {
 	return Record{
 		Token: events.TokenIDFrom(f.Token), Account: f.Account.ID, App: f.App, IssuedBy: f.IssuedBy(),
 		State: RecordState(f.State), Inherit: f.Inherit(), Plain: f.Plain(),
@@ -75,9 +75,9 @@ func (f *Found) Record() Record {
 	}
 }
 
-// foundOf returns the Found of a record, its account and the policy.
-func foundOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Position) Found {
-	f := Found{
+// factsOf returns the Facts of a record, its account and the policy.
+func factsOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Position) Facts {
+	f := Facts{
 		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
 		CreatedIn: r.CreatedIn, Version: r.Version, State: uint8(r.State),
 		App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
@@ -100,7 +100,7 @@ func foundOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Pos
 // a check could allow what no state of the log allows. With [ErrNotFound],
 // Position is that at which the secret did not exist. Find returns other errors
 // if the index is corrupt or has stopped.
-func (p *Projector) Find(d events.Digest) (Found, error) {
+func (p *Projector) Find(d events.Digest) (Facts, error) {
 	if f, known, err := p.FindResident(d); known {
 		return f, err
 	}
@@ -110,31 +110,31 @@ func (p *Projector) Find(d events.Digest) (Found, error) {
 // FindResident is Find without disk access. It returns false if only Badger
 // knows whether the secret exists. It takes no lock and does not allocate. It
 // may be called after Close, and then returns an error.
-func (p *Projector) FindResident(d events.Digest) (f Found, known bool, err error) {
+func (p *Projector) FindResident(d events.Digest) (f Facts, known bool, err error) {
 	if p.table == nil {
 		return f, false, nil
 	}
 	answer := p.table.Find(&d, (*resident.Found)(&f))
 	switch {
 	case answer == resident.OnDisk:
-		return Found{}, false, nil
+		return Facts{}, false, nil
 	case p.stopped.Load():
-		return Found{}, true, fmt.Errorf("the index has stopped: %w", p.Err())
+		return Facts{}, true, fmt.Errorf("the index has stopped: %w", p.Err())
 	case answer == resident.Absent:
-		return Found{Position: f.Position}, true, ErrNotFound
+		return Facts{Position: f.Position}, true, ErrNotFound
 	case f.Account.Account == nil:
-		return Found{}, true, p.errMissingAccount(events.TokenIDFrom(f.Token))
+		return Facts{}, true, p.errMissingAccount(events.TokenIDFrom(f.Token))
 	}
 	return f, true, nil
 }
 
 // findStored is Find from Badger.
-func (p *Projector) findStored(d events.Digest) (Found, error) {
+func (p *Projector) findStored(d events.Digest) (Facts, error) {
 	for {
 		before := p.Position()
 		r, err := p.Lookup(d)
 		if err != nil && !errors.Is(err, ErrNotFound) {
-			return Found{}, err
+			return Facts{}, err
 		}
 		p.mu.RLock()
 		account, policy, pos := p.state.accounts[r.Account], p.state.policy, p.state.cursor.position
@@ -142,18 +142,18 @@ func (p *Projector) findStored(d events.Digest) (Found, error) {
 		p.mu.RUnlock()
 		switch {
 		case failed != nil:
-			return Found{}, fmt.Errorf("the index has stopped: %w", failed)
+			return Facts{}, fmt.Errorf("the index has stopped: %w", failed)
 		case pos != before: // retry: the record may be older than the account
 		case r.Version > pos:
 			// The record is newer than the account. Its commit is in Badger and
 			// will be in memory next.
 			<-advanced
 		case err != nil:
-			return Found{Position: pos}, err
+			return Facts{Position: pos}, err
 		case account == nil:
-			return Found{}, p.errMissingAccount(r.Token)
+			return Facts{}, p.errMissingAccount(r.Token)
 		default:
-			return foundOf(&r, account, &policy, pos), nil
+			return factsOf(&r, account, &policy, pos), nil
 		}
 	}
 }

@@ -54,7 +54,7 @@ func TestFindBetweenCommitAndMemory(t *testing.T) {
 
 	publish := commit()
 	type result struct {
-		Found
+		Facts
 		err error
 	}
 	got := make(chan result, 1)

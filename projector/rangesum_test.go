@@ -199,7 +199,7 @@ func TestNeighbours(t *testing.T) {
 	state := eventstest.Fold(log.Messages)
 	for _, d := range log.digests {
 		f, err := p.Find(d)
-		if err := projectortest.CompareFound(state, d, f, err); err != nil {
+		if err := projectortest.CompareFacts(state, d, f, err); err != nil {
 			t.Errorf("%x: %v", d, err)
 		}
 	}

@@ -236,7 +236,7 @@ func nanos(t time.Time) int64 {
 	return max(1, t.UnixNano())
 }
 
-// TimeOf converts a time of [Found], in nanoseconds of Unix time. It returns
+// TimeOf converts a time of [Facts], in nanoseconds of Unix time. It returns
 // the zero time for 0.
 func TimeOf(n int64) time.Time {
 	if n == 0 {

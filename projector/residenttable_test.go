@@ -31,7 +31,7 @@ func TestFindAtAllLimits(t *testing.T) {
 			state := eventstest.Fold(run.Messages[:p.Position()])
 			for _, d := range append(state.Digests(), unknown.Secret().Digest()) {
 				f, err := p.Find(d)
-				if err := projectortest.CompareFound(state, d, f, err); err != nil {
+				if err := projectortest.CompareFacts(state, d, f, err); err != nil {
 					t.Errorf("at %d, %+v: %v", p.Position(), p.Resident(), err)
 				}
 			}

@@ -19,7 +19,7 @@ type state struct {
 	cursor   cursor
 	policy   events.PolicyState
 	accounts map[events.AccountID]*events.Account
-	lines    map[string]events.Position // last position of each line of subjects
+	shards   map[string]events.Position // last position of each shard
 	// secretless holds, for each token that has or had no secret, the last
 	// event that found or left it so. These are the few tokens that were
 	// created or rotated with the secret of another token.
@@ -43,7 +43,7 @@ func (m *state) commit(s *changeset) {
 	if s.policy != nil {
 		m.policyDigest = s.policyDigest
 	}
-	maps.Copy(m.lines, s.lines)
+	maps.Copy(m.shards, s.shards)
 	maps.Copy(m.secretless, s.secretless)
 	for _, c := range s.sums {
 		m.sums.add(c)
@@ -56,7 +56,7 @@ func (m *state) commit(s *changeset) {
 func loadState(db *badger.DB) (*state, error) {
 	m := &state{
 		accounts:      map[events.AccountID]*events.Account{},
-		lines:         map[string]events.Position{},
+		shards:        map[string]events.Position{},
 		secretless:    map[events.TokenID]events.Position{},
 		accountChecks: map[events.AccountID]uint64{},
 		sessions:      map[events.SessionID]events.Position{},
@@ -92,7 +92,7 @@ func (m *state) load(tx *badger.Txn) (err error) {
 		{prefixSecretless, m.loadSecretless},
 		{prefixSession, m.loadSession},
 		{prefixVoid, m.loadVoid},
-		{prefixLine, m.loadLine},
+		{prefixShard, m.loadLine},
 	} {
 		if err := each(tx, []byte(records.prefix), nil, records.load); err != nil {
 			return err
@@ -141,6 +141,6 @@ func (m *state) loadVoid(key, value []byte) error {
 
 func (m *state) loadLine(key, value []byte) error {
 	pos, err := parsePosition(value)
-	m.lines[string(key[len(prefixLine):])] = pos
+	m.shards[string(key[len(prefixShard):])] = pos
 	return err
 }

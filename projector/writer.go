@@ -26,10 +26,10 @@ func (s *changeset) write(tx *badger.Txn) error {
 	for pos, why := range s.voids {
 		w.put(voidKey(pos), []byte(why))
 	}
-	for line, pos := range s.lines {
-		key := lineKey(line)
+	for shard, pos := range s.shards {
+		key := shardKey(shard)
 		w.put(key, appendPosition(nil, pos))
-		if old, ok := lookupOverlay(s.before.lines, s.base.lines, line); ok {
+		if old, ok := lookupOverlay(s.before.shards, s.base.shards, shard); ok {
 			w.overwritten.add(checkValue(key, appendPosition(nil, old)))
 		}
 	}

@@ -237,7 +237,7 @@ type shifting struct {
 
 func (s *shifting) Position() events.Position { return s.now }
 
-func (s *shifting) Find(d events.Digest) (projector.Found, error) {
+func (s *shifting) Find(d events.Digest) (projector.Facts, error) {
 	f, err := s.Index.Find(d)
 	f.Position = s.now
 	if len(s.positions) > 0 {

@@ -41,9 +41,9 @@ type tableIndex struct {
 	table          *resident.Table
 }
 
-func (x tableIndex) Find(d events.Digest) (f projector.Found, err error) {
+func (x tableIndex) Find(d events.Digest) (f projector.Facts, err error) {
 	if x.table.Find(&d, (*resident.Found)(&f)) != resident.InMemory {
-		return projector.Found{Position: f.Position}, events.ErrNotFound
+		return projector.Facts{Position: f.Position}, events.ErrNotFound
 	}
 	return f, nil
 }

@@ -317,7 +317,7 @@ const legacyLength = 32
 
 // evaluate decides from the record that was found. now is the time of day if the
 // lease has read it, else 0.
-func (v *Verifier) evaluate(f *projector.Found, legacy bool, now int64, r *Request, d *Decision) {
+func (v *Verifier) evaluate(f *projector.Facts, legacy bool, now int64, r *Request, d *Decision) {
 	d.account, d.App, d.token, d.issuer = f.Account.Account, f.App, f.Token, f.Issuer
 	d.Expires = projector.TimeOf(f.Expires)
 	legacy = legacy || f.Plain()
@@ -349,7 +349,7 @@ func (v *Verifier) evaluate(f *projector.Found, legacy bool, now int64, r *Reque
 
 // checkState returns why a secret is not accepted for any request, Allowed if it
 // is accepted.
-func checkState(f *projector.Found, legacy bool, now int64) Reason {
+func checkState(f *projector.Facts, legacy bool, now int64) Reason {
 	switch {
 	case f.Is(projector.SecretRevoked), f.CreatedIn < f.Account.Until, f.CreatedIn < f.Policy.TokensUntil,
 		f.Created < f.Account.NotBeforeNano, f.Created < f.Policy.NotBeforeNano:

@@ -161,7 +161,7 @@ func TestLeaseEndsDuringSearch(t *testing.T) {
 // slowIndex is an index with lookups that last longer than the lease.
 type slowIndex struct{ n *verifiertest.Node }
 
-func (x slowIndex) Find(d events.Digest) (projector.Found, error) {
+func (x slowIndex) Find(d events.Digest) (projector.Facts, error) {
 	defer x.n.Clock.Pass(verifier.DefaultLease)
 	return x.n.Index.Find(d)
 }

@@ -21,7 +21,7 @@ type Index interface {
 	// Find returns the record of a secret, all of it as of one position. If there
 	// is none, the error is [events.ErrNotFound] and the position is set. Any
 	// other error tells why the index cannot answer, such as that it has stopped.
-	Find(events.Digest) (projector.Found, error)
+	Find(events.Digest) (projector.Facts, error)
 	// Position returns the position of the last applied event.
 	Position() events.Position
 	// WaitApplied returns nil once the event at a position is applied.

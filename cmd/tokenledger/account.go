@@ -250,27 +250,24 @@ func (e *env) drawAccount(a api.Account) {
 	if !a.SelfService {
 		g.Fact("self-service", "off")
 	}
-	g.Fact("tokens revoked", e.until(a.NotBefore))
-	g.Fact("tokens revoked until", positionOrNone(a.TokensUntil))
+	g.Fact("tokens revoked", e.cutOff(a.NotBefore, a.NotBeforePosition))
 	g.Fact("created", e.Time(a.CreatedAt))
 	g.Fact("changed", e.Time(a.ChangedAt))
 	g.Fact("version", strconv.FormatUint(a.Version, 10))
 	g.End()
 }
 
-// until says that all tokens from before a time are revoked.
-func (e *env) until(t *time.Time) string {
-	if t == nil {
+// cutOff describes which tokens a bulk revocation of all tokens has revoked.
+func (e *env) cutOff(notBefore *time.Time, position uint64) string {
+	var before []string
+	if notBefore != nil {
+		before = append(before, e.Exact(*notBefore))
+	}
+	if position != 0 {
+		before = append(before, "position "+strconv.FormatUint(position, 10))
+	}
+	if before == nil {
 		return ""
 	}
-	return "all created before " + e.Exact(*t)
-}
-
-// positionOrNone formats the position until which tokens are revoked, empty for
-// zero.
-func positionOrNone(at uint64) string {
-	if at == 0 {
-		return ""
-	}
-	return "position " + strconv.FormatUint(at, 10)
+	return "all created before " + strings.Join(before, " or ")
 }

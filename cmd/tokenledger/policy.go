@@ -269,8 +269,7 @@ func (e *env) drawPolicy(p api.PolicyInForce) {
 	yes("token sign-in", p.Policy.TokenSignIn)
 	length("session idle", p.Policy.SessionIdle, "30m")
 	length("session lifetime", p.Policy.SessionLifetime, "12h")
-	g.Fact("tokens not before", e.TimePtr(p.NotBefore))
-	g.Fact("tokens until", positionOrNone(p.TokensUntil))
+	g.Fact("tokens revoked", e.cutOff(p.NotBefore, p.NotBeforePosition))
 	g.Fact("version", strconv.FormatUint(p.Version, 10))
 	g.End()
 }

@@ -239,15 +239,15 @@ func (s State) Keys() []events.CommandKey {
 	return out
 }
 
-// Lines returns the last position of each shard, see [events.Line].
-func (s State) Lines() map[string]events.Position {
+// Shards returns the last position of each shard, see [events.ShardOf].
+func (s State) Shards() map[string]events.Position {
 	out := map[string]events.Position{}
 	for _, e := range s.log {
-		line, err := events.Line(e.subject)
+		shard, err := events.ShardOf(e.subject)
 		if err != nil {
 			panic(err) // DecodeMessage compared the subject
 		}
-		out[line] = e.at
+		out[shard] = e.at
 	}
 	return out
 }

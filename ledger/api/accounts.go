@@ -25,12 +25,12 @@ type Account struct {
 	// Partial is set in answers to tokens.
 	Partial bool `json:"partial,omitempty" doc:"the caller is a token with only some of the account's grants: login, name, mail, owner and the other grants are left out"`
 	// SelfService is true for new accounts.
-	SelfService bool       `json:"self_service" doc:"the account and its owner can create, widen, rotate and resume the account's tokens"`
-	NotBefore   *time.Time `json:"tokens_not_before,omitempty" doc:"all tokens of the account that were created before this time are revoked"`
-	TokensUntil uint64     `json:"tokens_until,omitempty" doc:"all tokens of the account that were created at a lower position are revoked"`
-	CreatedAt   time.Time  `json:"created_at"`
-	ChangedAt   time.Time  `json:"changed_at"`
-	Version     uint64     `json:"version" doc:"position of the last event about the account; also its ETag"`
+	SelfService       bool       `json:"self_service" doc:"the account and its owner can create, widen, rotate and resume the account's tokens"`
+	NotBefore         *time.Time `json:"tokens_not_before,omitempty" doc:"all tokens of the account that were created before this time are revoked"`
+	NotBeforePosition uint64     `json:"tokens_not_before_position,omitempty" doc:"all tokens of the account that were created at a lower position are revoked"`
+	CreatedAt         time.Time  `json:"created_at"`
+	ChangedAt         time.Time  `json:"changed_at"`
+	Version           uint64     `json:"version" doc:"position of the last event about the account; also its ETag"`
 }
 
 type accountOutput struct {
@@ -383,7 +383,7 @@ func showAccount(a ledger.Account) Account {
 		ID: string(a.ID), Login: a.Login, Name: a.Name, Mail: a.Mail, Kind: string(a.Kind), Owner: string(a.Owner),
 		State: state, Reason: a.Reason,
 		Grants: events.ScopeStrings(a.Grants), Partial: a.Partial, SelfService: a.SelfService,
-		NotBefore: timeOrNil(a.NotBefore), TokensUntil: uint64(a.TokensUntil),
+		NotBefore: timeOrNil(a.NotBefore), NotBeforePosition: uint64(a.TokensUntil),
 		CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),
 	}
 }

@@ -169,7 +169,7 @@ func (o *operations) account(a answer, want api.Account) accountAnswer {
 
 func (o *operations) sameAccount(got, want api.Account) {
 	o.t.Helper()
-	varying := cmpopts.IgnoreFields(api.Account{}, "TokensUntil", "CreatedAt", "ChangedAt", "Version")
+	varying := cmpopts.IgnoreFields(api.Account{}, "NotBeforePosition", "CreatedAt", "ChangedAt", "Version")
 	if diff := cmp.Diff(want, got, varying); diff != "" {
 		o.t.Errorf("the account differs (-want +got):\n%s", diff)
 	}
@@ -281,7 +281,7 @@ func (o *operations) testServiceAccount() {
 		t.Errorf("service accounts: %s", a.raw)
 	}
 	o.ask("POST /v1/revocations", m{"account": "shop"}, 200, true)
-	if a := o.ask("GET /v1/accounts/shop", nil, 200, false); a.at("tokens_until") == nil {
+	if a := o.ask("GET /v1/accounts/shop", nil, 200, false); a.at("tokens_not_before_position") == nil {
 		t.Errorf("after a revocation of all: %s", a.raw)
 	}
 }

@@ -32,10 +32,10 @@ type Policy struct {
 
 // PolicyInForce is the current policy with its version and cut-offs.
 type PolicyInForce struct {
-	Policy      Policy     `json:"policy" doc:"change it and send it back with PUT"`
-	NotBefore   *time.Time `json:"tokens_not_before,omitempty" doc:"all tokens that were created before this time are revoked; see POST /v1/revocations"`
-	TokensUntil uint64     `json:"tokens_until,omitempty" doc:"all tokens that were created at a lower position are revoked; see POST /v1/revocations"`
-	Version     uint64     `json:"version" doc:"position of the last event about the policy; also its ETag"`
+	Policy            Policy     `json:"policy" doc:"change it and send it back with PUT"`
+	NotBefore         *time.Time `json:"tokens_not_before,omitempty" doc:"all tokens that were created before this time are revoked; see POST /v1/revocations"`
+	NotBeforePosition uint64     `json:"tokens_not_before_position,omitempty" doc:"all tokens that were created at a lower position are revoked; see POST /v1/revocations"`
+	Version           uint64     `json:"version" doc:"position of the last event about the policy; also its ETag"`
 }
 
 type getPolicyOutput struct {
@@ -167,9 +167,9 @@ func showPolicy(p events.PolicyState) PolicyInForce {
 			SessionLifetime: duration(p.SessionLifetime),
 			CORSOrigins:     p.CORSOrigins.List(),
 		},
-		NotBefore:   timeOrNil(p.NotBefore),
-		TokensUntil: uint64(p.TokensUntil),
-		Version:     uint64(p.Version),
+		NotBefore:         timeOrNil(p.NotBefore),
+		NotBeforePosition: uint64(p.TokensUntil),
+		Version:           uint64(p.Version),
 	}
 	if out.Policy.Issuers == "" {
 		out.Policy.Issuers = string(events.IssuersAll)

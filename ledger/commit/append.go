@@ -17,11 +17,11 @@ import (
 // retryWait is the pause before a request to the log is sent again.
 const retryWait = 100 * time.Millisecond
 
-// errStale reports that the line has an event after the expected position.
-var errStale = errors.New("line has a later event")
+// errStale reports that the shard has an event after the expected position.
+var errStale = errors.New("shard has a later event")
 
-// append publishes e on the condition that its line ends at end. It returns
-// errStale if the line does not, and [errdefs.ErrUnavailable] if the event is
+// append publishes e on the condition that its shard ends at end. It returns
+// errStale if the shard does not, and [errdefs.ErrUnavailable] if the event is
 // not stored or the outcome is unknown.
 func (w *Writer) append(
 	ctx context.Context,
@@ -71,7 +71,7 @@ func (w *Writer) append(
 }
 
 // resolve decides whether an append without an answer was stored. It reads the
-// line's first event after end. If that event is e, e is stored. If it is another
+// shard's first event after end. If that event is e, e is stored. If it is another
 // event, e can never be stored. If there is none, the outcome is still unknown
 // and resolved is false.
 func (w *Writer) resolve(
@@ -96,7 +96,7 @@ func (w *Writer) resolve(
 	return events.Position(m.Sequence), true, nil
 }
 
-// CatchUp waits until this process has applied the last event on the line of a
+// CatchUp waits until this process has applied the last event on the shard of a
 // record.
 func (w *Writer) CatchUp(ctx context.Context, noun events.Noun, about string) error {
 	return w.catchUp(ctx, events.ShardFilter(noun, about))
@@ -104,7 +104,7 @@ func (w *Writer) CatchUp(ctx context.Context, noun events.Noun, about string) er
 
 func (w *Writer) catchUp(ctx context.Context, filter string) error {
 	for {
-		end, err := w.lineEnd(ctx, filter)
+		end, err := w.lastPosition(ctx, filter)
 		if err == nil {
 			return w.waitApplied(ctx, end)
 		}
@@ -122,8 +122,8 @@ func (w *Writer) waitApplied(ctx context.Context, at events.Position) error {
 	return nil
 }
 
-// lineEnd asks the log for a line's last position, 0 if the line is empty.
-func (w *Writer) lineEnd(ctx context.Context, filter string) (events.Position, error) {
+// lastPosition asks the log for a shard's last position, 0 if the shard is empty.
+func (w *Writer) lastPosition(ctx context.Context, filter string) (events.Position, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.TryTimeout)
 	defer cancel()
 	m, err := w.cfg.Stream.GetLastMsgForSubject(ctx, filter)

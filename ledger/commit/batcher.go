@@ -39,8 +39,8 @@ type batcher struct {
 	waiting  []*appendRequest // guarded by mu; in the order of arrival
 	singles  int              // guarded by mu; in flight outside a batch
 	batch    bool             // guarded by mu; a batch is in flight
-	inflight map[string]bool  // guarded by mu; lines with an append in flight
-	// ends are the positions of the last appends of this process, by line. An
+	inflight map[string]bool  // guarded by mu; shards with an append in flight
+	// ends are the positions of the last appends of this process, by shard. An
 	// append that expects an earlier end is known to fail, and would fail a whole
 	// batch.
 	ends map[string]events.Position // guarded by mu
@@ -58,8 +58,8 @@ func newBatcher(cfg Config) *batcher {
 type appendRequest struct {
 	msg    *nats.Msg
 	id     events.EventID
-	end    events.Position // of the line; the condition of the append
-	filter string          // of the line
+	end    events.Position // of the shard; the condition of the append
+	filter string          // of the shard
 	done   chan struct{}   // closed after at or err is set
 	at     events.Position
 	err    error
@@ -115,8 +115,8 @@ func (b *batcher) mustWaitLocked() bool {
 	return b.batch || b.singles > 0 && b.singles+len(b.waiting) > minBatch
 }
 
-// takeLocked takes the next appends from the queue: one of each line, since a
-// second one would depend on the first. It fails those whose line has a later
+// takeLocked takes the next appends from the queue: one of each shard, since a
+// second one would depend on the first. It fails those whose shard has a later
 // event.
 func (b *batcher) takeLocked() (list []*appendRequest) {
 	var rest []*appendRequest

@@ -11,20 +11,20 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// TestBatcherTake: of each line one append is sent at a time, and none whose line
+// TestBatcherTake: of each shard one append is sent at a time, and none whose shard
 // is known to have moved on, which would have the others refused too.
 func TestBatcherTake(t *testing.T) {
-	line := func(filter string, end events.Position) *appendRequest {
+	shard := func(filter string, end events.Position) *appendRequest {
 		return &appendRequest{msg: &nats.Msg{}, filter: filter, end: end, done: make(chan struct{})}
 	}
-	stale, good, second, other, later := line("a", 6), line("a", 7), line("a", 7), line("b", 0), line("c", 9)
+	stale, good, second, other, later := shard("a", 6), shard("a", 7), shard("a", 7), shard("b", 0), shard("c", 9)
 	b := &batcher{
 		inflight: map[string]bool{}, ends: map[string]events.Position{"a": 7, "c": 8},
 		waiting: []*appendRequest{stale, good, second, other, later},
 	}
 	list := b.takeLocked()
 	if len(list) != 3 || list[0] != good || list[1] != other || list[2] != later {
-		t.Fatalf("%d are sent, want the first on each line that has not moved on", len(list))
+		t.Fatalf("%d are sent, want the first of each shard without a later event", len(list))
 	}
 	select {
 	case <-stale.done:
@@ -32,22 +32,22 @@ func TestBatcherTake(t *testing.T) {
 			t.Errorf("refused with %v, want as the log does", stale.err)
 		}
 	default:
-		t.Error("one whose line has moved on waits")
+		t.Error("an append waits although its shard has a later event")
 	}
 	for _, tt := range []*appendRequest{good, second, other, later} {
 		select {
 		case <-tt.done:
-			t.Errorf("line %s at %d is refused", tt.filter, tt.end)
+			t.Errorf("shard %s at %d is refused", tt.filter, tt.end)
 		default:
 		}
 	}
 	if list := b.takeLocked(); len(list) > 0 || len(b.waiting) != 1 {
-		t.Errorf("%d are sent and %d wait, while one is on its way on their line", len(list), len(b.waiting))
+		t.Errorf("%d are sent and %d wait, while their shard has an append in flight", len(list), len(b.waiting))
 	}
 	delete(b.inflight, "a")
 	b.ends["a"] = 10 // good has come, so second cannot
 	if list := b.takeLocked(); len(list) > 0 || len(b.waiting) > 0 || !wrongLastSequence(second.err) {
-		t.Errorf("%d are sent, %d wait, and the second on a line has %v", len(list), len(b.waiting), second.err)
+		t.Errorf("%d are sent, %d wait, and the second on a shard has %v", len(list), len(b.waiting), second.err)
 	}
 }
 

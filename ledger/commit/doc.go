@@ -2,8 +2,8 @@
 // concurrency.
 //
 // [Writer.Run] decides a command on the current state and appends its event. The
-// append carries the last position of its line, a shard of tokens or accounts. If
-// another event was appended to the line first, the append fails and the command
+// append carries the last position of the shard of its token or account. If
+// another event was appended to the shard first, the append fails and the command
 // is decided again. The event also names the versions of all other records that
 // the decision read; if one of them has changed, the event is void and the
 // command is decided again.

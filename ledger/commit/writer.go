@@ -24,7 +24,7 @@ type View interface {
 	authz.Index
 	Position() events.Position
 	WaitApplied(ctx context.Context, at events.Position) error
-	LineEnd(line string) events.Position
+	LastPosition(shard string) events.Position
 	Command(key events.CommandKey) (events.Done, error)
 	// Receipt returns the receipt that covers a position: of several the one that
 	// covers least.
@@ -112,7 +112,7 @@ type Command struct {
 	// key. It is stored as a keyed hash.
 	Request any
 	Noun    events.Noun
-	About   string // id of the record that changes; its shard is the line
+	About   string // id of the record that changes; an append is conditional on its shard
 	Ending  bool   // takes something away, for which the last reserve of room is kept
 	// Secret is where Decide stores a secret that it makes, nil if it makes none.
 	Secret *events.Secret
@@ -168,8 +168,8 @@ type running struct {
 	c      Command
 	key    events.CommandKey
 	hash   events.RequestHash
-	filter string // of the line's subjects
-	line   string
+	filter string // of the shard's subjects
+	shard  string
 	// id is the event's. It stays the same while the event may be in the log, so
 	// that a lost answer can be told from a lost event.
 	id        events.EventID
@@ -188,7 +188,7 @@ func (w *Writer) prepare(c Command) (*running, error) {
 			return nil, err
 		}
 	}
-	if r.line, err = events.Line(r.filter); err != nil {
+	if r.shard, err = events.ShardOf(r.filter); err != nil {
 		return nil, err
 	}
 	r.id = events.NewEventID(w.cfg.Now())
@@ -197,9 +197,9 @@ func (w *Writer) prepare(c Command) (*running, error) {
 
 // attempt decides and appends once. again is true if the state has changed.
 func (r *running) attempt(ctx context.Context) (done Outcome, again bool, err error) {
-	// Read the line's end before the state. If an event is appended in between, the
+	// Read the shard's end before the state. If an event is appended in between, the
 	// append fails; in the other order it would succeed on an old decision.
-	end := r.w.cfg.View.LineEnd(r.line)
+	end := r.w.cfg.View.LastPosition(r.shard)
 	if done, err := r.w.earlier(r.key, r.hash); err != nil || done.Position != 0 {
 		return r.replay(ctx, done, err)
 	}

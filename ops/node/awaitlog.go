@@ -204,7 +204,7 @@ func (w *logWaiter) once(ctx context.Context) (embedded.StreamInfo, bool, error)
 		return info, false, err
 	case errors.Is(err, embedded.ErrDamaged):
 		return info, false, w.damaged(err)
-	case errors.Is(err, errLeasesGone):
+	case errors.Is(err, errLeaseStreamMissing):
 		return info, false, nil // it was logged
 	case !errors.Is(err, embedded.ErrNoStream):
 		w.wrongSince = time.Time{}

@@ -227,8 +227,8 @@ type logParts struct {
 	copy   logCopy
 	leases embedded.LeasesInfo // set by openLog or awaitStream, for a ledger
 
-	leasesGone time.Duration // when the lease stream was first found missing; 0 if it was not
-	signer     embedded.Key  // a ledger's own, for snapshots
+	leasesMissing time.Duration // when the lease stream was first found missing; 0 if it was not
+	signer        embedded.Key  // a ledger's own, for snapshots
 
 	answering *nats.Subscription // tells other ledgers what this one knows of the log
 	stop      func()             // stops watching the list of members; may be nil
@@ -286,7 +286,7 @@ func (n *Node) openStream(ctx context.Context) error {
 		return n.otherLog(info.Epoch, note.Epoch)
 	case err == nil:
 		err := n.openLeases(ctx, js, info)
-		for errors.Is(err, errLeasesGone) {
+		for errors.Is(err, errLeaseStreamMissing) {
 			if !clock.Sleep(ctx, askEvery) {
 				return ctx.Err()
 			}
@@ -337,9 +337,9 @@ func (n *Node) createStream(ctx context.Context, js jetstream.JetStream, epoch s
 	return n.openLeases(ctx, js, embedded.StreamInfo{Epoch: epoch})
 }
 
-// errLeasesGone reports that the lease stream is missing, and that it is too early
+// errLeaseStreamMissing reports that the lease stream is missing, and that it is too early
 // to create another one.
-var errLeasesGone = errors.New("the lease stream is gone; it is created again when every earlier lease has expired")
+var errLeaseStreamMissing = errors.New("the lease stream is missing; it is created again when every earlier lease has expired")
 
 // openLeases opens the lease stream, or creates it if it is missing. A node that
 // renewed its lease in a lost stream may answer until that lease expires, and a
@@ -347,13 +347,13 @@ var errLeasesGone = errors.New("the lease stream is gone; it is created again wh
 // events, openLeases waits for a lease and a margin first.
 func (n *Node) openLeases(ctx context.Context, js jetstream.JetStream, log embedded.StreamInfo) error {
 	if _, err := embedded.OpenLeases(ctx, js); errors.Is(err, embedded.ErrNoLeases) && log.Last > 0 {
-		if n.leasesGone == 0 {
-			n.leasesGone = clock.Boottime()
-			n.log.Warn("the lease stream is gone; it is created again when every earlier lease has expired",
+		if n.leasesMissing == 0 {
+			n.leasesMissing = clock.Boottime()
+			n.log.Warn("the lease stream is missing; it is created again when every earlier lease has expired",
 				"wait", n.cfg.Lease)
 		}
-		if clock.Boottime() < n.leasesGone+n.cfg.Lease+barrier.Margin(n.cfg.Lease) {
-			return errLeasesGone
+		if clock.Boottime() < n.leasesMissing+n.cfg.Lease+barrier.Margin(n.cfg.Lease) {
+			return errLeaseStreamMissing
 		}
 	}
 	var err error

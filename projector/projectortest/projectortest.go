@@ -32,7 +32,7 @@ type Reader interface {
 	Account(events.AccountID) (*events.Account, error)
 	Policy() (events.PolicyState, error)
 	Command(events.CommandKey) (events.Done, error)
-	LineEnd(line string) events.Position
+	LastPosition(shard string) events.Position
 	Receipt(pos events.Position) (*events.Receipt, error)
 	Void(pos events.Position) (why string, void bool, err error)
 	SessionEnded(id events.SessionID) (bool, error)
@@ -79,8 +79,8 @@ func Compare(want eventstest.State, got Reader) error {
 		gotDone, err := got.Command(key)
 		c.same(fmt.Sprintf("Command(%s)", key), wantDone, gotDone, err)
 	}
-	for line, endPos := range want.Lines() {
-		c.same(fmt.Sprintf("LineEnd(%s)", line), endPos, got.LineEnd(line), nil)
+	for shard, endPos := range want.Shards() {
+		c.same(fmt.Sprintf("LastPosition(%s)", shard), endPos, got.LastPosition(shard), nil)
 	}
 	for pos := range want.Position() + 1 {
 		_, wantVoid := want.Void(pos)
@@ -166,9 +166,9 @@ func (c *comparison) receipts() {
 	}
 }
 
-// CompareFound compares the result of a lookup of a secret with the reference
+// CompareFacts compares the result of a lookup of a secret with the reference
 // at the result's position.
-func CompareFound(want eventstest.State, d events.Digest, got projector.Found, err error) error {
+func CompareFacts(want eventstest.State, d events.Digest, got projector.Facts, err error) error {
 	c := comparison{want: want}
 	c.same("position", want.Position(), got.Position, nil)
 	secret, ok := want.Secret(d)
@@ -252,7 +252,7 @@ func (c *comparison) absent() {
 	c.notFound("Account(never seen)", err)
 	_, err = c.got.Command(events.NewCommandKey("", "never seen"))
 	c.notFound("Command(never seen)", err)
-	c.same("LineEnd(never seen)", events.Position(0), c.got.LineEnd("ledger.token.never"), nil)
+	c.same("LastPosition(never seen)", events.Position(0), c.got.LastPosition("ledger.token.never"), nil)
 }
 
 func (c *comparison) notFound(what string, err error) {

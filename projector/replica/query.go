@@ -45,14 +45,14 @@ func (x *Replica) Lookup(d events.Digest) (projector.Record, error) {
 
 // Find returns what a check needs to know of a secret. It takes no lock if the
 // answer is in memory.
-func (x *Replica) Find(d events.Digest) (projector.Found, error) {
+func (x *Replica) Find(d events.Digest) (projector.Facts, error) {
 	if p := x.fast.Load(); p != nil {
 		// If it may still answer, it could all the while.
 		if f, known, err := p.FindResident(d); known && x.fast.Load() == p {
 			return f, err
 		}
 	}
-	return use(x, func(p *projector.Projector) (projector.Found, error) {
+	return use(x, func(p *projector.Projector) (projector.Facts, error) {
 		x.fast.Store(p)
 		return p.Find(d)
 	})
@@ -106,9 +106,9 @@ func (x *Replica) Position() events.Position { return peek(x, (*projector.Projec
 // Epoch returns the epoch of the log.
 func (x *Replica) Epoch() string { return peek(x, (*projector.Projector).Epoch) }
 
-// LineEnd returns the last position of a shard of the log.
-func (x *Replica) LineEnd(line string) events.Position {
-	return peek(x, func(p *projector.Projector) events.Position { return p.LineEnd(line) })
+// LastPosition returns the last position of a shard of the log.
+func (x *Replica) LastPosition(shard string) events.Position {
+	return peek(x, func(p *projector.Projector) events.Position { return p.LastPosition(shard) })
 }
 
 // Statements returns what this node tells others of its index: its digest now,
