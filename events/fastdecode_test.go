@@ -43,7 +43,7 @@ func fastRests(rests string) string {
 }
 
 var fastSeeds = []string{
-	fastEvent(KindTokenCreated, `"account":"acc_01k5y8z3v00123456789abcdef","app":"a b","device":"é","scopes":["view:site/3","mint"],"inherit":true,"expires_at":"2027-03-04T05:06:07Z","secret":{"scheme":"sha256","digest":"`+secret64+`","format":"hex32"}`),
+	fastEvent(KindTokenCreated, `"account":"acc_01k5y8z3v00123456789abcdef","app":"a b","device":"é","scopes":["view:site/3","manage_tokens"],"inherit":true,"expires_at":"2027-03-04T05:06:07Z","secret":{"scheme":"sha256","digest":"`+secret64+`","format":"hex32"}`),
 	fastEvent(KindTokenCreated, `"account":"acc_01k5y8z3v00123456789abcdef","scopes":[],"secret":{"scheme":"sha256","digest":"`+secret64+`"}`),
 	fastEvent(KindTokenScoped, `"scopes":["view:site/3"],"inherit":true`),
 	fastEvent(KindTokenScoped, `"scopes":[]`),

@@ -14,8 +14,9 @@ var ErrBadModel = errors.New("bad permission model")
 // AnyType stands for all types of resource in a [ModelSpec].
 const AnyType = "*"
 
-// ModelSpec describes a permission model, as in a configuration file. Every model
-// also has the permissions superuser, audit and mint, which have no resource.
+// ModelSpec describes a permission model, as in a configuration file. Every
+// model also has the permissions superuser, audit and manage_tokens, which have
+// no resource.
 type ModelSpec struct {
 	// Permissions maps each permission on a resource to the permissions that it
 	// includes. Inclusion is transitive.
@@ -51,7 +52,7 @@ type Model struct {
 }
 
 // globals are the permissions without a resource.
-var globals = []string{Superuser.Permission, Audit.Permission, Mint.Permission}
+var globals = []string{Superuser.Permission, Audit.Permission, ManageTokens.Permission}
 
 // MatomoSpec is the permission model of Matomo: view < write < admin on each
 // site, read (view without the methods that change things), track, the tag

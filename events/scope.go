@@ -53,9 +53,9 @@ var Superuser = Scope{Permission: "superuser"}
 // Audit is the scope for reading everything.
 var Audit = Scope{Permission: "audit"}
 
-// Mint is the scope with which a token may manage tokens, within the rights of its
-// account. A session does not need it.
-var Mint = Scope{Permission: "mint"}
+// ManageTokens is the scope with which a token may manage tokens, within the
+// rights of its account. A session does not need it.
+var ManageTokens = Scope{Permission: "manage_tokens"}
 
 // ParseScope parses "permission:type/id", "permission:type/*" or "permission". A
 // scope has one spelling, so String returns the parsed text.

@@ -83,7 +83,7 @@ func TestModelCheck(t *testing.T) {
 	m := events.Matomo
 	for _, in := range []string{
 		"view:site/1", "read:site/1", "write:site/9999999999", "admin:site/*", "track:site/7", "tagmanager_write:site/1",
-		"tagmanager_publish_live_container:site/1", "tagmanager_use_custom_templates:site/*", "superuser", "audit", "mint",
+		"tagmanager_publish_live_container:site/1", "tagmanager_use_custom_templates:site/*", "superuser", "audit", "manage_tokens",
 	} {
 		if err := m.Check(events.MustScope(in)); err != nil {
 			t.Errorf("Check(%s) = %v", in, err)
@@ -170,15 +170,15 @@ func TestCovers(t *testing.T) {
 		{"superuser", "superuser", true},
 		{"superuser", "admin:site/*", true},
 		{"superuser", "audit", true},
-		{"superuser", "mint", true},
+		{"superuser", "manage_tokens", true},
 		{"superuser", "anything:else/9", true},
 		{"admin:site/*", "superuser", false},
 		{"admin:site/*", "audit", false},
-		{"admin:site/*", "mint", false},
+		{"admin:site/*", "manage_tokens", false},
 		{"audit", "view:site/1", false},
 		{"audit", "audit", true},
 		{"audit", "superuser", false},
-		{"mint", "audit", false},
+		{"manage_tokens", "audit", false},
 		// Not a scope of the model, and not superuser.
 		{"superuser:site/3", "view:site/3", false},
 		{"superuser:site/*", "superuser", false},

@@ -69,7 +69,7 @@ func TestLongScopeSets(t *testing.T) {
 	pick := func(from ...string) string { return from[rng.IntN(len(from))] }
 	random := func() events.Scope {
 		if rng.IntN(40) == 0 {
-			return events.Scope{Permission: pick("superuser", "audit", "mint", "view")}
+			return events.Scope{Permission: pick("superuser", "audit", "manage_tokens", "view")}
 		}
 		return events.Scope{
 			Permission: pick("read", "view", "write", "admin", "track", "tagmanager_write", "tagmanager_publish_live_container", "p1", "other"),

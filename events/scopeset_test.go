@@ -24,7 +24,7 @@ func TestScopeSetCovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	models := []*events.Model{events.Matomo, events.Plain, many}
-	permissions := []string{"superuser", "audit", "mint", "read", "view", "write", "admin", "track", "p1", "p69", "other"}
+	permissions := []string{"superuser", "audit", "manage_tokens", "read", "view", "write", "admin", "track", "p1", "p69", "other"}
 	pick := func(from ...string) string { return from[rng.IntN(len(from))] }
 	random := func() events.Scope {
 		return events.Scope{Permission: pick(permissions...), Type: pick("", "site", "shop", "repository", "repositories"), ID: pick("", "*", "1", "2", "1234567", "12345678", "12345679")}
@@ -105,7 +105,7 @@ func TestScopeSetMeet(t *testing.T) {
 	pick := func(from ...string) string { return from[rng.IntN(len(from))] }
 	random := func() events.Scope {
 		if rng.IntN(10) == 0 {
-			return events.Scope{Permission: pick("superuser", "audit", "mint")}
+			return events.Scope{Permission: pick("superuser", "audit", "manage_tokens")}
 		}
 		return events.Scope{Permission: pick("read", "view", "write", "admin", "track", "other"), Type: pick("site", "site", "shop"), ID: pick("*", "1", "2", "3")}
 	}

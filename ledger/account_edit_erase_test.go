@@ -19,7 +19,7 @@ func TestEraseDuringEdit(t *testing.T) {
 	for what, match := range map[string]func(ledgertest.Message) bool{"reading": personRead, "writing": personWritten, "answer": personAnswered} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t)
+			k := newFixture(t)
 			id := k.anna()
 			other := k.second()
 			var r ledger.AccountResult
@@ -55,7 +55,7 @@ func TestEraseDuringEdit(t *testing.T) {
 
 // elsewhere is a ledger on the same log with an index of its own, which has all
 // that is in the log.
-func (k *kit) elsewhere() *ledger.Ledger {
+func (k *fixture) elsewhere() *ledger.Ledger {
 	k.t.Helper()
 	other := *k
 	conn := k.log.Conn()
@@ -77,7 +77,7 @@ func (k *kit) elsewhere() *ledger.Ledger {
 // hears why.
 func TestEraseUnheard(t *testing.T) {
 	t.Parallel()
-	k := newKit(t)
+	k := newFixture(t)
 	id := k.anna()
 	other := k.elsewhere()
 	var r ledger.AccountResult
@@ -127,7 +127,7 @@ func TestEraseUnheard(t *testing.T) {
 // the erasure yet.
 func TestEraseBeforeEdit(t *testing.T) {
 	t.Parallel()
-	k := newKit(t)
+	k := newFixture(t)
 	id := k.anna()
 	other := *k
 	conn := k.log.Conn()
@@ -162,7 +162,7 @@ func TestEraseBeforeEdit(t *testing.T) {
 // again, after an erasure that has not either.
 func TestEditAfterUnfinishedErasure(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, resigned)
+	k := newFixture(t, resigned)
 	id := k.anna()
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
 		if personRead(m) || strings.HasPrefix(m.Subject, "$JS.API.STREAM.PURGE.KV_DIRECTORY") {

@@ -31,7 +31,7 @@ func personAnswered(m ledgertest.Message) bool {
 // halt begins a command and returns when the first message of its ledger's that
 // matches is held back. What it returns lets go of the message and waits for the
 // command's end.
-func (k *kit) halt(match func(ledgertest.Message) bool, do func() error) (goOn func()) {
+func (k *fixture) halt(match func(ledgertest.Message) bool, do func() error) (goOn func()) {
 	k.t.Helper()
 	k.link.Rule(ledgertest.First(1, ledgertest.Hold, match))
 	done := make(chan error, 1)
@@ -48,7 +48,7 @@ func (k *kit) halt(match func(ledgertest.Message) bool, do func() error) (goOn f
 }
 
 // knownOf returns what the directory has of an account and of the login anna.
-func (k *kit) knownOf(id events.AccountID) (list []string) {
+func (k *fixture) knownOf(id events.AccountID) (list []string) {
 	k.t.Helper()
 	js, err := jetstream.New(k.log.Conn())
 	if err != nil {
@@ -94,7 +94,7 @@ func TestEditPersonOrder(t *testing.T) {
 		} {
 			t.Run(match.what+" "+tt.what, func(t *testing.T) {
 				t.Parallel()
-				k := newKit(t)
+				k := newFixture(t)
 				id := k.anna()
 				other := k.second()
 				var first, second ledger.AccountResult
@@ -142,7 +142,7 @@ func TestEditPersonUnfinished(t *testing.T) {
 		for _, since := range []string{"nothing", "name", "mail", "erased"} {
 			t.Run(lost.what+" since "+since, func(t *testing.T) {
 				t.Parallel()
-				k := newKit(t, resigned)
+				k := newFixture(t, resigned)
 				id := k.anna()
 				k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
 					if lost.m(m) {
@@ -204,7 +204,7 @@ func TestCreateTwiceDuringEdit(t *testing.T) {
 	for _, erase := range []bool{false, true} {
 		t.Run(fmt.Sprintf("erased %t", erase), func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t)
+			k := newFixture(t)
 			other := k.second()
 			create := ledger.CreateAccount{Login: "anna", Kind: "user", Person: ledger.Person{Name: "Anna Ek", Mail: "anna@example.org"}}
 			var late ledger.AccountResult

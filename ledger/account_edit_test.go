@@ -17,7 +17,7 @@ import (
 )
 
 // anna makes the account of a person with a name and a mail.
-func (k *kit) anna() events.AccountID {
+func (k *fixture) anna() events.AccountID {
 	k.t.Helper()
 	r, err := k.CreateAccount(k.t.Context(), k.root, "", ledger.CreateAccount{
 		Login: "anna", Kind: "user", Person: ledger.Person{Name: "Anna Ek", Mail: "anna@example.org"},
@@ -29,7 +29,7 @@ func (k *kit) anna() events.AccountID {
 }
 
 // editPerson changes what is not nil.
-func (k *kit) editPerson(key string, id events.AccountID, name, mail *string) ledger.AccountResult {
+func (k *fixture) editPerson(key string, id events.AccountID, name, mail *string) ledger.AccountResult {
 	k.t.Helper()
 	r, err := k.EditAccount(k.t.Context(), k.root, key, string(id), 0, ledger.EditAccount{Name: name, Mail: mail})
 	if err != nil {
@@ -39,7 +39,7 @@ func (k *kit) editPerson(key string, id events.AccountID, name, mail *string) le
 }
 
 // personIs fails the test unless an account's person is as told.
-func (k *kit) personIs(id events.AccountID, name, mail string) {
+func (k *fixture) personIs(id events.AccountID, name, mail string) {
 	k.t.Helper()
 	got, err := k.GetAccount(k.t.Context(), k.root, string(id))
 	if want := (ledger.Person{Name: name, Mail: mail}); err != nil || got.Person != want || got.Login != "anna" {
@@ -49,7 +49,7 @@ func (k *kit) personIs(id events.AccountID, name, mail string) {
 
 // TestEditPerson changes name and mail, each alone and both.
 func TestEditPerson(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	id := k.anna()
 	const mail, name = events.PersonMail, events.PersonName
 	for _, tt := range []struct {
@@ -92,7 +92,7 @@ func TestEditPerson(t *testing.T) {
 	}
 }
 
-func (k *kit) version(id events.AccountID) ledger.Precondition {
+func (k *fixture) version(id events.AccountID) ledger.Precondition {
 	k.t.Helper()
 	a, err := k.view.Account(id)
 	if err != nil {
@@ -102,7 +102,7 @@ func (k *kit) version(id events.AccountID) ledger.Precondition {
 }
 
 func TestEditPersonRefused(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	id := k.anna()
 	gone := k.account("gone")
@@ -116,7 +116,7 @@ func TestEditPersonRefused(t *testing.T) {
 	name := func(s string) ledger.EditAccount { return ledger.EditAccount{Name: &s} }
 	mail := func(s string) ledger.EditAccount { return ledger.EditAccount{Mail: &s} }
 	herself := authz.Principal{Account: id, Session: events.NewSessionID(k.now.Now()), Authenticated: k.now.Now(), Inherit: true}
-	nobody := authz.Principal{Account: k.account("nobody"), Scopes: []events.Scope{events.MustScope("admin:site/*"), events.Mint}}
+	nobody := authz.Principal{Account: k.account("nobody"), Scopes: []events.Scope{events.MustScope("admin:site/*"), events.ManageTokens}}
 	for _, tt := range []struct {
 		what    string
 		as      authz.Principal
@@ -180,7 +180,7 @@ func TestEditPersonRefused(t *testing.T) {
 
 // TestEditPersonAgain sends a request again with its key.
 func TestEditPersonAgain(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	id := k.anna()
 	first := k.editPerson("key", id, ptr("Anna Berg"), nil)
 	again := func(want string) {
@@ -222,7 +222,7 @@ func TestPersonStaysOut(t *testing.T) {
 	verbose := func(c *ledger.Config) {
 		c.Logger = slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	k := newKit(t, verbose)
+	k := newFixture(t, verbose)
 	id := k.anna()
 	for _, edit := range []ledger.EditAccount{
 		{Name: ptr("Greta Garbo")}, {Mail: ptr("greta@garbo.example")}, {Name: ptr("Greta Garbo"), Mail: ptr("garbo@example.org")},
@@ -260,7 +260,7 @@ func TestRequestTellsNothing(t *testing.T) {
 	edit := ledger.EditAccount{Mail: ptr("greta@garbo.example")}
 	seen := map[events.RequestHash]bool{}
 	for range 2 {
-		k := newKit(t)
+		k := newFixture(t)
 		id := k.anna()
 		r, err := k.EditAccount(t.Context(), k.root, "key", "anna", 0, edit)
 		if err != nil {
@@ -284,7 +284,7 @@ func TestRequestTellsNothing(t *testing.T) {
 // TestEditPersonAtOnce has many edits come at once. What the last of them in the
 // log says stands, of each field by itself.
 func TestEditPersonAtOnce(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	id := k.anna()
 	other := k.second()
 	type edit struct {
@@ -337,7 +337,7 @@ func TestEditPersonAtOnce(t *testing.T) {
 }
 
 // second is another ledger on the same log, by a way of its own.
-func (k *kit) second() *ledger.Ledger {
+func (k *fixture) second() *ledger.Ledger {
 	k.t.Helper()
 	other := *k
 	other.cfg.Conn = k.log.Conn()

@@ -20,7 +20,7 @@ import (
 )
 
 func TestAccountLife(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	r, err := k.CreateAccount(ctx, k.root, "", ledger.CreateAccount{Login: "Alice", Kind: "user", Grants: []string{"view:site/2", "view:site/1", "view:site/1"}})
 	if err != nil {
@@ -97,7 +97,7 @@ func TestAccountLife(t *testing.T) {
 func second[T any](_ T, err error) error { return err }
 
 func TestAccountRefused(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	k.account("alice", "view:site/1")
 	secret := events.DefaultFormat.NewSecret(events.UserAccount).Reveal()
@@ -173,7 +173,7 @@ func TestAccountRefused(t *testing.T) {
 }
 
 func TestListAccounts(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	want := map[events.AccountID]string{k.root.Account: "root"}
 	for i := range 7 {
 		login := fmt.Sprintf("user%d", i)
@@ -203,7 +203,7 @@ func TestListAccounts(t *testing.T) {
 
 // TestSameLoginAtOnce has many commands make an account with one login.
 func TestSameLoginAtOnce(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	for round := range 5 {
 		login := fmt.Sprintf("login%d", round)
 		var mu sync.Mutex
@@ -237,7 +237,7 @@ func TestSameLoginAtOnce(t *testing.T) {
 
 // TestSameLoginSameKey has one command come many times at once.
 func TestSameLoginSameKey(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	var mu sync.Mutex
 	ids := map[events.AccountID]int{}
 	replayed := 0
@@ -268,7 +268,7 @@ func TestSameLoginSameKey(t *testing.T) {
 }
 
 // reserve writes a reservation as a command does that then dies.
-func (k *kit) reserve(login string, made time.Time, key string) events.AccountID {
+func (k *fixture) reserve(login string, made time.Time, key string) events.AccountID {
 	k.t.Helper()
 	js, err := jetstream.New(k.log.Conn())
 	if err != nil {
@@ -293,7 +293,7 @@ func (k *kit) reserve(login string, made time.Time, key string) events.AccountID
 
 // TestDeadReservation finds a login that a command reserved before it died.
 func TestDeadReservation(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	make := func(login, key string) (ledger.AccountResult, error) {
 		return k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: login, Kind: "user"})
@@ -337,7 +337,7 @@ func TestDeadReservation(t *testing.T) {
 
 // TestDeadReservationAtOnce has many commands take one reservation over.
 func TestDeadReservationAtOnce(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	for round := range 10 {
 		login := fmt.Sprint("old", round)
 		id := k.reserve(login, k.now.Now(), "")
@@ -369,7 +369,7 @@ func TestDeadReservationAtOnce(t *testing.T) {
 
 // TestLoginStaysOut looks for a login in all that is in the log.
 func TestLoginStaysOut(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	const login = "greta.garbo@example.org"
 	id := k.account(login, "view:site/1")

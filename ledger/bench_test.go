@@ -17,7 +17,7 @@ import (
 // BenchmarkCreate makes tokens one after another, each synced to disk and
 // applied to the index before it is answered.
 func BenchmarkCreate(b *testing.B) {
-	k := newKit(b)
+	k := newFixture(b)
 	k.account("alice", "view:site/*")
 	b.ReportAllocs()
 	for b.Loop() {
@@ -33,7 +33,7 @@ func BenchmarkCreateAtOnce(b *testing.B) {
 	for _, callers := range []int{16, 64, 256} {
 		for _, grouped := range []bool{false, true} {
 			b.Run(fmt.Sprintf("callers=%d/grouped=%t", callers, grouped), func(b *testing.B) {
-				k := newKit(b, func(c *ledger.Config) {
+				k := newFixture(b, func(c *ledger.Config) {
 					if !grouped {
 						noBatches(b, c.Conn)
 					}
@@ -79,7 +79,7 @@ func noBatches(b *testing.B, conn *nats.Conn) {
 
 // appends returns how many batches, and messages in none, there are from a
 // position on.
-func appends(b *testing.B, k *kit, from events.Position) int {
+func appends(b *testing.B, k *fixture, from events.Position) int {
 	b.Helper()
 	js, err := jetstream.New(k.cfg.Conn)
 	if err != nil {
@@ -106,7 +106,7 @@ func appends(b *testing.B, k *kit, from events.Position) int {
 // it any more and the receipt is recorded. Three nodes apply what they are told
 // of at once.
 func BenchmarkRevokeProven(b *testing.B) {
-	k := newKit(b)
+	k := newFixture(b)
 	for _, name := range []string{"a", "b", "c"} {
 		k.log.Node(name, lease).Follow(b)
 	}
@@ -135,7 +135,7 @@ func BenchmarkRevokeProven(b *testing.B) {
 // BenchmarkRevoke ends tokens one after another. The tokens are made outside of
 // the time that is measured.
 func BenchmarkRevoke(b *testing.B) {
-	k := newKit(b)
+	k := newFixture(b)
 	k.account("alice", "view:site/*")
 	tokens := make([]events.TokenID, b.N)
 	for i := range tokens {

@@ -13,7 +13,7 @@ import (
 )
 
 // begun holds a log to what a new one begins with, and nothing more.
-func (k *kit) begun() {
+func (k *fixture) begun() {
 	k.t.Helper()
 	var got []events.Kind
 	for _, e := range k.log.Events() {
@@ -36,7 +36,7 @@ func (k *kit) begun() {
 }
 
 func TestBootstrap(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.begun()
 	for range 2 {
 		k.unchanged(func() {
@@ -67,7 +67,7 @@ func (l *life) ends(c *ledger.Config) {
 // begin again.
 func TestBootstrapResumes(t *testing.T) {
 	lives := life(0)
-	k := newEmptyKit(t, lives.ends)
+	k := newEmptyFixture(t, lives.ends)
 	for stored := range events.Position(3) {
 		if err := k.Bootstrap(t.Context(), k.secret); !errors.Is(err, errDead) {
 			t.Fatalf("Bootstrap = %v, want it to die", err)
@@ -87,7 +87,7 @@ func TestBootstrapResumes(t *testing.T) {
 // TestBootstrapCancelled begins with a context that has ended. What was begun is
 // finished, and the rest goes on from there.
 func TestBootstrapCancelled(t *testing.T) {
-	k := newEmptyKit(t)
+	k := newEmptyFixture(t)
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := k.Bootstrap(gone, k.secret); err == nil {
@@ -116,7 +116,7 @@ func everySecondAnswer() ledgertest.Rule {
 // TestBootstrapLosesReplies loses every second answer on the way.
 func TestBootstrapLosesReplies(t *testing.T) {
 	t.Parallel()
-	k := newEmptyKit(t, impatient)
+	k := newEmptyFixture(t, impatient)
 	k.link.Rule(everySecondAnswer())
 	if err := k.Bootstrap(t.Context(), k.secret); err != nil {
 		t.Fatal(err)
@@ -125,7 +125,7 @@ func TestBootstrapLosesReplies(t *testing.T) {
 }
 
 func TestOpenRefused(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	for name, change := range map[string]func(*ledger.Config){
 		"no connection":           func(c *ledger.Config) { c.Conn = nil },
 		"no view":                 func(c *ledger.Config) { c.View = nil },

@@ -12,7 +12,7 @@ import (
 // TestClockInDoubt: a ledger whose clock is in doubt refuses what computes a time,
 // or compares one with the clock, and does what takes something away at once.
 func TestClockInDoubt(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	wrong := errors.New("the clock is an hour ahead")
 	var now error
 	k.cfg.Clock = func() error { return now }
@@ -66,7 +66,7 @@ func TestClockInDoubt(t *testing.T) {
 // all of an account's tokens. Another ends all again, those that were created in
 // between too.
 func TestAllTokensWhateverTheClock(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.account("alice", "view:site/*")
 	old := k.token("alice", "view:site/1").Token.ID
 	k.now.Advance(time.Hour)
@@ -89,7 +89,7 @@ func TestAllTokensWhateverTheClock(t *testing.T) {
 // TestRotateWithoutGrace: the old secret ends with the event, on a verifier whose
 // clock is an hour behind too.
 func TestRotateWithoutGrace(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.account("alice", "view:site/*")
 	tok := k.token("alice", "view:site/1")
 	v := k.verifier()

@@ -14,7 +14,7 @@ import (
 // TestTwoEdits has two commands change one version at once: one wins, the other
 // is told the version that won.
 func TestTwoEdits(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	_, tok := k.alice()
 	id, seen := tok.Token.ID, tok.Token.Version
 	for round := range 100 {
@@ -55,7 +55,7 @@ func TestTwoEdits(t *testing.T) {
 // is appended, which no command may overlook.
 func TestEventBetween(t *testing.T) {
 	between := func() {}
-	k := newKit(t, func(c *ledger.Config) {
+	k := newFixture(t, func(c *ledger.Config) {
 		c.Room = func(bool) error {
 			do := between
 			between = func() {}
@@ -121,7 +121,7 @@ func TestEventBetween(t *testing.T) {
 // TestNeighbours changes tokens of one shard at once: who changes one never hears
 // of the others.
 func TestNeighbours(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	_, tok := k.alice()
 	ids := []events.TokenID{tok.Token.ID, k.neighbour("alice", tok.Token.ID)}
 	if events.ShardFilter(events.NounToken, string(ids[0])) != events.ShardFilter(events.NounToken, string(ids[1])) {
@@ -147,7 +147,7 @@ func TestNeighbours(t *testing.T) {
 
 // TestRevokeInStorm revokes a token that others keep changing.
 func TestRevokeInStorm(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.alice()
 	for round := range 5 {
 		id := k.token("alice", "view:site/1").Token.ID
@@ -188,7 +188,7 @@ func TestRevokeInStorm(t *testing.T) {
 // TestRevokeAtOnce revokes one token many times at once: one event revokes it, and
 // each other caller gets the position of an event that found it revoked.
 func TestRevokeAtOnce(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.alice()
 	for range 20 {
 		id := k.token("alice", "view:site/1").Token.ID

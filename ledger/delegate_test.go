@@ -19,15 +19,15 @@ import (
 // an account that has more than that site, by every command that hands out a secret
 // or widens a token. The policy can allow it.
 func TestSiteAdminIsNobodyAbove(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	admin := authz.Principal{
-		Account: k.account("sitead", "admin:site/3", "mint"), Session: someSession, Authenticated: k.now.Now(),
-		Scopes: eventstest.Scopes("admin:site/3", "mint"), Inherit: true,
+		Account: k.account("sitead", "admin:site/3", "manage_tokens"), Session: someSession, Authenticated: k.now.Now(),
+		Scopes: eventstest.Scopes("admin:site/3", "manage_tokens"), Inherit: true,
 	}
 	victim := k.account("victim", "superuser")
 	both := k.account("both", "view:site/3", "view:site/4")
-	k.account("within", "mint", "view:site/3")
+	k.account("within", "manage_tokens", "view:site/3")
 	held := k.token("victim", "view:site/3")
 
 	attacks := map[string]func() error{
@@ -95,9 +95,9 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 // of what the account has sees no more than that part, and no session of its
 // person; one that has all of it sees the account.
 func TestTokenSeesItsPart(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
-	grants := []string{"mint", "view:site/3", "view:site/4"}
+	grants := []string{"manage_tokens", "view:site/3", "view:site/4"}
 	r, err := k.CreateAccount(ctx, k.root, "", ledger.CreateAccount{
 		Login: "anna", Kind: "user", Grants: grants, Person: ledger.Person{Name: "Anna A.", Mail: "anna@example.org"},
 	})
@@ -113,7 +113,7 @@ func TestTokenSeesItsPart(t *testing.T) {
 		login   bool // it may name its account by login
 	}{
 		{"a part", []string{"view:site/3"}, false, false, false},
-		{"a part, and mint", []string{"mint", "view:site/3"}, false, false, true},
+		{"a part, and manage_tokens", []string{"manage_tokens", "view:site/3"}, false, false, true},
 		{"all", grants, true, true, true},
 	} {
 		c := authz.Principal{Account: id, Token: k.token("anna", tt.scopes...).Token.ID, Scopes: eventstest.Scopes(tt.scopes...), Inherit: tt.inherit}
@@ -165,13 +165,13 @@ func (v *counting) Policy() (events.PolicyState, error) {
 // somebody has it or nobody.
 func TestLookUpTakesTheSameWork(t *testing.T) {
 	var view *counting
-	k := newKit(t, func(c *ledger.Config) {
+	k := newFixture(t, func(c *ledger.Config) {
 		view = &counting{View: c.View}
 		c.View = view
 	})
 	k.account("anna", "view:site/3")
 	c := authz.Principal{Account: k.account("bob", "view:site/4"), Scopes: eventstest.Scopes("view:site/4")}
-	admin := authz.Principal{Account: c.Account, Scopes: eventstest.Scopes("admin:site/4", "mint")}
+	admin := authz.Principal{Account: c.Account, Scopes: eventstest.Scopes("admin:site/4", "manage_tokens")}
 	var requests atomic.Int64
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
 		if !m.Answer && strings.Contains(m.Subject, "DIRECTORY") {

@@ -17,7 +17,7 @@ import (
 // its way to the log's copies, too.
 func TestLoginLetGoMeanwhile(t *testing.T) {
 	t.Parallel()
-	k := newKit(t)
+	k := newFixture(t)
 	js, err := jetstream.New(k.log.Conn())
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestDirectoryLost(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t)
+			k := newFixture(t)
 			js, err := jetstream.New(k.log.Conn())
 			if err != nil {
 				t.Fatal(err)

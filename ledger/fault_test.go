@@ -48,7 +48,7 @@ func TestLostReply(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t, impatient)
+			k := newFixture(t, impatient)
 			_, tok := k.alice()
 			id := tok.Token.ID
 
@@ -83,7 +83,7 @@ func TestUnknown(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t, resigned)
+			k := newFixture(t, resigned)
 			k.alice()
 			want := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/3"}}
 
@@ -125,7 +125,7 @@ func TestUnknown(t *testing.T) {
 // again. What comes late must not be there twice, nor undo anything.
 func TestLateAppend(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, resigned)
+	k := newFixture(t, resigned)
 	_, tok := k.alice()
 	id := tok.Token.ID
 	before := k.changes()
@@ -167,7 +167,7 @@ func TestLateAppend(t *testing.T) {
 // request with the same key then finds it.
 func TestLateAppendLands(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, resigned)
+	k := newFixture(t, resigned)
 	_, tok := k.alice()
 	before := k.changes()
 
@@ -202,7 +202,7 @@ func TestLateAppendLands(t *testing.T) {
 // again.
 func TestRivalWhileUnknown(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, impatient)
+	k := newFixture(t, impatient)
 	_, tok := k.alice()
 	id := tok.Token.ID
 	rival := *k
@@ -260,7 +260,7 @@ func TestRivalWhileUnknown(t *testing.T) {
 // TestLogAway stops every answer: commands fail in bounded time, reads go on.
 func TestLogAway(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, resigned)
+	k := newFixture(t, resigned)
 	_, tok := k.alice()
 	k.link.Rule(func(ledgertest.Message) ledgertest.Fate { return ledgertest.Lose })
 	began := time.Now()
@@ -283,7 +283,7 @@ func TestLogAway(t *testing.T) {
 // and the answer says so. Nothing is decided on what is not seen.
 func TestIndexBehind(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, resigned)
+	k := newFixture(t, resigned)
 	ctx := t.Context()
 	_, tok := k.alice()
 	id := tok.Token.ID
@@ -324,7 +324,7 @@ func TestIndexBehind(t *testing.T) {
 // that was stored says so, and one that was not says nothing of the kind.
 func TestDirectoryAway(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, resigned)
+	k := newFixture(t, resigned)
 	ctx := t.Context()
 	id, _ := k.alice()
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {

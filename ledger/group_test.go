@@ -12,7 +12,7 @@ import (
 // TestGroups has many callers append at once to a stream of one copy: each gets
 // the position of its own event, and most events come in batches.
 func TestGroups(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.account("alice", "view:site/*")
 	before := k.Position()
 	const callers = 400
@@ -64,7 +64,7 @@ func TestGroups(t *testing.T) {
 // TestGroupWithARival has callers append together of whom two want the same
 // version: one of the two is told so, and it takes nobody else along.
 func TestGroupWithARival(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	const callers = 60
 	_, first := k.alice()
 	ids := []events.TokenID{first.Token.ID, first.Token.ID}

@@ -33,7 +33,7 @@ type done struct {
 func TestLinear(t *testing.T) {
 	t.Parallel()
 	rng := seed.Rand(t)
-	k := newKit(t, impatient)
+	k := newFixture(t, impatient)
 	k.account("alice", "admin:site/*")
 	var tokens []events.TokenID
 	for range 4 {
@@ -161,7 +161,7 @@ func previous(list []events.Position, at events.Position) events.Position {
 }
 
 // random carries out one command at random.
-func (k *kit) random(rng *rand.Rand, tokens []events.TokenID, name string) done {
+func (k *fixture) random(rng *rand.Rand, tokens []events.TokenID, name string) done {
 	d := done{name: name, id: tokens[rng.IntN(len(tokens))]}
 	caller, key := k.root, ""
 	caller.Address = name

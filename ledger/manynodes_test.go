@@ -11,7 +11,7 @@ import (
 )
 
 // renew stores a renewal of a process.
-func (k *kit) renew(node, instance string, number uint64, applied events.Position) {
+func (k *fixture) renew(node, instance string, number uint64, applied events.Position) {
 	k.t.Helper()
 	r := &events.Renewal{
 		Holder: events.Holder{Node: node, Instance: instance}, Number: number, Epoch: k.log.Epoch,
@@ -26,7 +26,7 @@ func (k *kit) renew(node, instance string, number uint64, applied events.Positio
 }
 
 // receiptSize returns the bytes that the receipt at a position takes.
-func (k *kit) receiptSize(at events.Position) int {
+func (k *fixture) receiptSize(at events.Position) int {
 	k.t.Helper()
 	for _, e := range k.log.Events() {
 		if r, ok := e.Change.(*events.ReceiptIssued); ok && e.ID != "" {
@@ -67,7 +67,7 @@ func counts(t *testing.T, p ledger.ReceiptStatus, names int) map[events.NodeStop
 // are recorded and name each, also where many of them are cut off.
 func TestTwoThousandVerifiers(t *testing.T) {
 	const nodes, silent = 2000, 700
-	k := newKit(t)
+	k := newFixture(t)
 	name := func(i int) string { return fmt.Sprintf("verifier-%04d", i) }
 	for i := range nodes {
 		k.renew(name(i), "0123456789ab", 1, 1)
@@ -118,7 +118,7 @@ func TestTwoThousandVerifiers(t *testing.T) {
 // receipt comes when a lease is over, is recorded, and is small.
 func TestMadeUpInstances(t *testing.T) {
 	const made = 1500
-	k := newKit(t)
+	k := newFixture(t)
 	for i := range made {
 		k.renew("v1", fmt.Sprintf("made%d", i), 1, 1)
 	}

@@ -37,7 +37,7 @@ func (m *matrix) note(c who, x cell) {
 	if c.session {
 		m.seen[fmt.Sprintf("%s, a person re-authenticates: %t", x.op, c.recent)] = true
 	} else {
-		m.seen[fmt.Sprintf("%s, a token needs mint: %t", x.op, has(c.scopes, "mint"))] = true
+		m.seen[fmt.Sprintf("%s, a token needs manage_tokens: %t", x.op, has(c.scopes, "manage_tokens"))] = true
 	}
 }
 
@@ -81,7 +81,7 @@ func (m *matrix) complete() {
 					m.t.Errorf("no cell was %s", at)
 				}
 			}
-			has := slices.Contains(strings.Fields(said.by), column) || column == "a person re-authenticates" && said.reauth || column == "a token needs mint" && said.mint
+			has := slices.Contains(strings.Fields(said.by), column) || column == "a person re-authenticates" && said.reauth || column == "a token needs manage_tokens" && said.manage
 			if has != mark {
 				m.t.Errorf("%s, %s: authority.md says %t, the reference %t", op, column, mark, has)
 			}

@@ -64,7 +64,7 @@ const (
 type row struct {
 	by     string
 	reauth bool // a person's has to be recent
-	mint   bool // a token needs it
+	manage bool // a token needs it
 }
 
 var table = map[string]row{
@@ -142,7 +142,7 @@ func hasAll(list, need []string) bool {
 func (c who) person() bool { return c.token == "" && c.session }
 
 // manages reports whether the caller manages more than itself.
-func (c who) manages() bool { return c.person() || has(c.scopes, "mint") }
+func (c who) manages() bool { return c.person() || has(c.scopes, "manage_tokens") }
 
 // is reports whether the caller is what a column says to a thing.
 func (r rules) is(c who, column string, t thing) bool {
@@ -190,7 +190,7 @@ func (r rules) reaches(c who, account string) bool {
 	if !has(c.scopes, "admin:site/3") { // the one site of which there are admins
 		return false
 	}
-	grants := slices.DeleteFunc(slices.Clone(r.accounts[account].grants), func(s string) bool { return s == "mint" })
+	grants := slices.DeleteFunc(slices.Clone(r.accounts[account].grants), func(s string) bool { return s == "manage_tokens" })
 	return r.any || r.administers(c, grants)
 }
 
@@ -243,7 +243,7 @@ func (r rules) may(c who, op string, t thing) []answer {
 		}
 		return []answer{{forbidden, names}}
 	}
-	if rule.mint {
+	if rule.manage {
 		if a := r.grow(c, by, t); a.outcome != "" {
 			return []answer{a}
 		}
@@ -285,8 +285,8 @@ func (r rules) grow(c who, by []string, t thing) answer {
 		return answer{forbidden, []string{"the policy requires"}}
 	case !passes:
 		return answer{forbidden, []string{"self-service"}}
-	case !c.session && !has(c.scopes, "mint"):
-		return answer{forbidden, []string{"mint"}}
+	case !c.session && !has(c.scopes, "manage_tokens"):
+		return answer{forbidden, []string{"manage_tokens"}}
 	case has(c.scopes, "superuser"):
 		return answer{}
 	case c.account == t.account && c.inherit:

@@ -18,7 +18,7 @@ import (
 
 // matrix tries commands and compares how each ends with what the reference says.
 type matrix struct {
-	*world
+	*matrixFixture
 	ctx    context.Context
 	skip   func(op string) bool
 	tries  int // cells, and those that were left out
@@ -32,13 +32,13 @@ type matrix struct {
 // and what makes or widens rights under every policy. Short runs, and those under
 // the race detector, try some.
 func TestAuthorityMatrix(t *testing.T) {
-	m := &matrix{world: newWorld(t), ctx: t.Context(), ends: map[string]int{}, seen: map[string]bool{}}
+	m := &matrix{matrixFixture: newMatrixFixture(t), ctx: t.Context(), ends: map[string]int{}, seen: map[string]bool{}}
 	rng := rand.New(rand.NewPCG(seed.New(t), 1))
 	m.skip = func(op string) bool {
 		switch {
 		case testing.Short() || racing:
 			return rng.IntN(20) > 0
-		case (m.issuers != "all" || m.any) && !table[op].mint:
+		case (m.issuers != "all" || m.any) && !table[op].manage:
 			return rng.IntN(20) > 0 // the policy is not about these
 		}
 		return false
@@ -280,7 +280,7 @@ var onAllVerbs = map[string]string{
 func (m *matrix) making(c who, authAge time.Duration) {
 	_, c = m.caller(c, authAge)
 	for _, login := range m.logins() {
-		for _, list := range [][]string{{"view:site/3"}, {"view:site/4"}, {"view:site/3", "view:site/4"}, {"admin:site/3"}, {"mint"}, {"superuser"}, {"audit"}, nil} {
+		for _, list := range [][]string{{"view:site/3"}, {"view:site/4"}, {"view:site/3", "view:site/4"}, {"admin:site/3"}, {"manage_tokens"}, {"superuser"}, {"audit"}, nil} {
 			t := m.with(thing{account: login, toMake: true}, list)
 			m.try(c, authAge, cell{
 				op: "create a token", does: fmt.Sprint("make ", list), on: t, want: m.make(c, t), named: login, unknown: "no-one",

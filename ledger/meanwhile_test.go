@@ -32,20 +32,20 @@ func (m *meanwhile) Command(key events.CommandKey) (events.Done, error) {
 // one is under way: between the look for what the key did and the look at what
 // there is. Both get the answer to one command.
 func TestSameKeyMeanwhile(t *testing.T) {
-	for name, do := range map[string]func(k *kit) (events.Position, bool, error){
-		"create an account": func(k *kit) (events.Position, bool, error) {
+	for name, do := range map[string]func(k *fixture) (events.Position, bool, error){
+		"create an account": func(k *fixture) (events.Position, bool, error) {
 			r, err := k.CreateAccount(k.t.Context(), k.root, "key", ledger.CreateAccount{Login: "carol", Kind: "user"})
 			return r.Position, r.Replayed, err
 		},
-		"suspend an account": func(k *kit) (events.Position, bool, error) {
+		"suspend an account": func(k *fixture) (events.Position, bool, error) {
 			r, err := k.SuspendAccount(k.t.Context(), k.root, "key", "alice", "")
 			return r.Position, r.Replayed, err
 		},
-		"erase an account": func(k *kit) (events.Position, bool, error) {
+		"erase an account": func(k *fixture) (events.Position, bool, error) {
 			r, err := k.EraseAccount(k.t.Context(), k.root, "key", "alice", 0, ledger.Erasure{})
 			return r.Position, r.Replayed, err
 		},
-		"create a token": func(k *kit) (events.Position, bool, error) {
+		"create a token": func(k *fixture) (events.Position, bool, error) {
 			r, err := k.Create(k.t.Context(), k.root, "key", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/3"}})
 			return r.Position, r.Replayed, err
 		},
@@ -53,7 +53,7 @@ func TestSameKeyMeanwhile(t *testing.T) {
 		for looks := 1; looks <= 2; looks++ {
 			t.Run(name, func(t *testing.T) {
 				m := &meanwhile{looks: looks}
-				k := newKit(t, func(c *ledger.Config) { m.View, c.View = c.View, m })
+				k := newFixture(t, func(c *ledger.Config) { m.View, c.View = c.View, m })
 				k.account("alice", "view:site/3")
 				begin := k.changes()
 				var rival events.Position

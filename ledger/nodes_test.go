@@ -26,7 +26,7 @@ func report(t testing.TB, nc *nats.Conn, subject string, r any) {
 }
 
 // states lists the nodes with their states.
-func (k *kit) states() []string {
+func (k *fixture) states() []string {
 	k.t.Helper()
 	list, err := k.Nodes(k.t.Context(), k.root)
 	if err != nil {
@@ -43,13 +43,13 @@ func (k *kit) states() []string {
 	return out
 }
 
-func (k *kit) untilStates(want ...string) {
+func (k *fixture) untilStates(want ...string) {
 	k.t.Helper()
 	k.until("nodes to be listed", func() bool { return slices.Equal(k.states(), want) })
 }
 
 func TestNodes(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	nc := k.log.Conn()
 	k.untilStates()
 	full := ledger.NodeReport{
@@ -106,7 +106,7 @@ func TestNodes(t *testing.T) {
 // TestNodesGone lists a node that stops reporting, one that releases its lease, and
 // the process that takes its place.
 func TestNodesGone(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	a := k.log.Node("a", lease)
 	a.Join(1)
 	a.Report(1)

@@ -12,7 +12,7 @@ import (
 )
 
 // owns makes a user with service accounts that have a token each.
-func (k *kit) owns(owner string, services ...string) map[string]ledger.TokenResult {
+func (k *fixture) owns(owner string, services ...string) map[string]ledger.TokenResult {
 	k.t.Helper()
 	k.account(owner, "view:site/1")
 	tokens := map[string]ledger.TokenResult{}
@@ -30,7 +30,7 @@ func (k *kit) owns(owner string, services ...string) map[string]ledger.TokenResu
 // TestEraseOwner erases owners of service accounts. Without a choice nothing
 // changes, and with one it is done to each of them before the owner ends.
 func TestEraseOwner(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	k.account("ben", "view:site/1")
 	for _, tt := range []struct {
@@ -96,7 +96,7 @@ func TestEraseOwner(t *testing.T) {
 // TestEraseOwnerRefused: nothing is done to a service account of an owner that
 // cannot be erased.
 func TestEraseOwnerRefused(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	tokens := k.owns("anna", "shop")
 	k.owns("ben", "cron")

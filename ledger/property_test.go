@@ -22,8 +22,8 @@ func (endless) Valid() (int64, bool)         { return 0, true }
 func (endless) Remaining() time.Duration     { return time.Hour }
 func (endless) MinPosition() events.Position { return 0 }
 
-// verifier is one over the kit's index.
-func (k *kit) verifier() *verifier.Verifier {
+// verifier is one over the fixture's index.
+func (k *fixture) verifier() *verifier.Verifier {
 	k.t.Helper()
 	v, err := verifier.New(verifier.Config{Index: k.view, Lease: endless{}, Now: k.now.Now})
 	if err != nil {
@@ -34,13 +34,13 @@ func (k *kit) verifier() *verifier.Verifier {
 
 // everyScope is all that a token could be asked for.
 var everyScope = []string{
-	"superuser", "audit", "mint", "read:site/3", "view:site/3", "write:site/3", "admin:site/3", "track:site/3",
+	"superuser", "audit", "manage_tokens", "read:site/3", "view:site/3", "write:site/3", "admin:site/3", "track:site/3",
 	"view:site/4", "write:site/4", "admin:site/4", "view:site/5", "view:site/*", "admin:site/*",
 }
 
 // chaos is a ledger on which anybody tries anything.
 type chaos struct {
-	*kit
+	*fixture
 	rng      *rand.Rand
 	verify   *verifier.Verifier
 	logins   []string
@@ -57,13 +57,13 @@ type chaos struct {
 // anything that could do more than they could.
 func TestNeverMore(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed.New(t), 2))
-	c := &chaos{kit: newKit(t), rng: rng, accounts: map[string]events.AccountID{}}
+	c := &chaos{fixture: newFixture(t), rng: rng, accounts: map[string]events.AccountID{}}
 	c.verify = c.verifier()
 	c.large = true // it is compared here
 	c.add("root", c.root.Account, c.root.Token, c.secret)
 	for login, grants := range map[string][]string{
-		"chief": {"superuser"}, "sitead": {"admin:site/3", "mint"}, "alice": {"mint", "view:site/4", "write:site/3"},
-		"svc": {"admin:site/3", "mint", "view:site/4"}, "carol": {"view:site/3"}, "aud": {"audit", "mint"},
+		"chief": {"superuser"}, "sitead": {"admin:site/3", "manage_tokens"}, "alice": {"manage_tokens", "view:site/4", "write:site/3"},
+		"svc": {"admin:site/3", "manage_tokens", "view:site/4"}, "carol": {"view:site/3"}, "aud": {"audit", "manage_tokens"},
 	} {
 		r := ledger.CreateAccount{Login: login, Kind: "user", Grants: grants}
 		if login == "svc" {
@@ -154,7 +154,7 @@ func (c *chaos) some() []string {
 		out = append(out, pick(c.rng, everyScope))
 	}
 	if c.rng.IntN(2) == 0 {
-		out = append(out, "mint")
+		out = append(out, "manage_tokens")
 	}
 	return out
 }
@@ -270,8 +270,8 @@ func (c *chaos) notMore(was, is eventstest.State, e *events.Event, did string) {
 		can = func(scope string) bool {
 			return account(scope) && (own.Inherit || has(events.ScopeStrings(own.Scopes), scope))
 		}
-		if _, rotated := e.Change.(*events.TokenRotated); !can("mint") && (rotated || e.Change.Kind() == events.KindTokenCreated || e.Change.Kind() == events.KindTokenResumed) {
-			c.t.Errorf("after %s: a token without mint did %s", did, e.Change.Kind())
+		if _, rotated := e.Change.(*events.TokenRotated); !can("manage_tokens") && (rotated || e.Change.Kind() == events.KindTokenCreated || e.Change.Kind() == events.KindTokenResumed) {
+			c.t.Errorf("after %s: a token without manage_tokens did %s", did, e.Change.Kind())
 		}
 	}
 	// What it could before, and its account has it still, was not given now.

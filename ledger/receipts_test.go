@@ -16,7 +16,7 @@ import (
 )
 
 // receipts lists the receipts in the log.
-func (k *kit) receiptsIn() []*events.ReceiptIssued {
+func (k *fixture) receiptsIn() []*events.ReceiptIssued {
 	k.t.Helper()
 	var out []*events.ReceiptIssued
 	for _, e := range k.log.Events() {
@@ -28,7 +28,7 @@ func (k *kit) receiptsIn() []*events.ReceiptIssued {
 }
 
 // prove waits for a proof that has to come.
-func (k *kit) awaitReceipt(covers events.Position) ledger.ReceiptStatus {
+func (k *fixture) awaitReceipt(covers events.Position) ledger.ReceiptStatus {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(k.t.Context(), patience)
 	defer cancel()
@@ -42,7 +42,7 @@ func (k *kit) awaitReceipt(covers events.Position) ledger.ReceiptStatus {
 // A revocation is in force everywhere when its wait is over, and the receipt is
 // in the log, where every process finds it.
 func TestReceipt(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	for _, name := range []string{"verifier-1", "verifier-2"} {
 		k.log.Node(name, lease).Follow(t)
 	}
@@ -84,7 +84,7 @@ func TestReceipt(t *testing.T) {
 }
 
 func TestReceiptRefused(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	end := k.view.Position()
 	for name, tt := range map[string]struct {
 		caller authz.Principal
@@ -117,7 +117,7 @@ func TestReceiptRefused(t *testing.T) {
 
 // 200 revocations at once share barriers and receipts.
 func TestReceiptsShared(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.log.Node("verifier-1", lease).Follow(t)
 	k.knows(1)
 	k.account("alice", "view:site/*")
@@ -180,7 +180,7 @@ func TestReceiptsShared(t *testing.T) {
 // The process dies between the wait and the receipt: whoever asks the next one
 // gets another.
 func TestCrashBeforeReceipt(t *testing.T) {
-	k := newKit(t, resigned)
+	k := newFixture(t, resigned)
 	_, tok := k.alice()
 	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "")
 	if err != nil {
@@ -220,7 +220,7 @@ func TestCrashBeforeReceipt(t *testing.T) {
 func TestReceiptAppendFaults(t *testing.T) {
 	for name, match := range map[string]func(ledgertest.Message) bool{"lost": ledgertest.Append, "answer lost": ledgertest.Appended} {
 		t.Run(name, func(t *testing.T) {
-			k := newKit(t, impatient)
+			k := newFixture(t, impatient)
 			_, tok := k.alice()
 			k.link.Rule(ledgertest.First(1, ledgertest.Lose, match))
 			p := k.awaitReceipt(tok.Position)
@@ -233,7 +233,7 @@ func TestReceiptAppendFaults(t *testing.T) {
 		full := errors.New("the disk is full")
 		var mu sync.Mutex
 		why := error(nil)
-		k := newKit(t, func(c *ledger.Config) {
+		k := newFixture(t, func(c *ledger.Config) {
 			c.Room = func(bool) error { mu.Lock(); defer mu.Unlock(); return why }
 		})
 		_, tok := k.alice()
@@ -248,7 +248,7 @@ func TestReceiptAppendFaults(t *testing.T) {
 
 // Whoever asked may go: the receipt comes all the same.
 func TestReceiptInTheBackground(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	v := k.log.Node("verifier-1", lease)
 	v.Join(1)
 	k.knows(1)
@@ -286,7 +286,7 @@ func TestReceiptInTheBackground(t *testing.T) {
 
 // Nobody keeps barriers: nothing is ever proven, and nobody waits.
 func TestNoBarriers(t *testing.T) {
-	k := newKit(t, func(c *ledger.Config) { c.Barriers = nil })
+	k := newFixture(t, func(c *ledger.Config) { c.Barriers = nil })
 	if p := k.AwaitReceipt(t.Context(), 1); p.Complete {
 		t.Errorf("proof = %+v", p)
 	}
@@ -298,7 +298,7 @@ func TestNoBarriers(t *testing.T) {
 // Nodes that are cut off end the wait as early as is safe, and no earlier; the
 // list says which.
 func TestReceiptOfCutOffNode(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.log.Node("well", lease).Follow(t)
 	cut := k.log.Node("cut", lease)
 	cut.Join(1)
@@ -328,7 +328,7 @@ func TestReceiptOfCutOffNode(t *testing.T) {
 // TestReceiptsBackToBack lets waits end just when the receipt of others has been
 // appended: who finds none under way begins one, and nobody else does.
 func TestReceiptsBackToBack(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.log.Node("verifier-1", lease).Follow(t)
 	k.knows(1)
 	const callers, rounds = 24, 60

@@ -17,7 +17,7 @@ import (
 
 // recovered recovers root and holds what came of it to what was promised. It
 // returns the kinds of the events that it took.
-func (k *kit) recovered() (ledger.Recovered, []string) {
+func (k *fixture) recovered() (ledger.Recovered, []string) {
 	k.t.Helper()
 	before, secret := k.log.End(), events.DefaultFormat.NewSecret(events.ServiceAccount)
 	got, err := k.RecoverRoot(k.t.Context(), "node-1", secret)
@@ -44,7 +44,7 @@ func (k *kit) recovered() (ledger.Recovered, []string) {
 
 // reigns fails the test unless a recovered token is accepted and can do
 // everything.
-func (k *kit) reigns(got ledger.Recovered, secret events.Secret) {
+func (k *fixture) reigns(got ledger.Recovered, secret events.Secret) {
 	k.t.Helper()
 	r := k.lookup(secret)
 	if r.Token != got.Token || r.Account != got.Account {
@@ -65,7 +65,7 @@ func (k *kit) reigns(got ledger.Recovered, secret events.Secret) {
 }
 
 // deputy is another superuser, who does to root what locks it out.
-func (k *kit) deputy() authz.Principal {
+func (k *fixture) deputy() authz.Principal {
 	k.t.Helper()
 	id := k.account("deputy", "superuser")
 	t := k.token("deputy", "superuser")
@@ -73,7 +73,7 @@ func (k *kit) deputy() authz.Principal {
 }
 
 // depose suspends root, and erases it too.
-func (k *kit) depose(erase bool) {
+func (k *fixture) depose(erase bool) {
 	k.t.Helper()
 	deputy := k.deputy()
 	_, err := k.SuspendAccount(k.t.Context(), deputy, "", "root", "")
@@ -86,7 +86,7 @@ func (k *kit) depose(erase bool) {
 }
 
 // byHand appends an event as those can who have the log's own key.
-func (k *kit) byHand(about string, c events.Change) {
+func (k *fixture) byHand(about string, c events.Change) {
 	k.t.Helper()
 	now := k.now.Now()
 	k.log.Fill(1, func(int) *events.Event {
@@ -104,43 +104,43 @@ func TestRecoverRoot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	grant := func(list ...string) func(*testing.T, *kit, authz.Principal) {
-		return func(t *testing.T, k *kit, c authz.Principal) {
+	grant := func(list ...string) func(*testing.T, *fixture, authz.Principal) {
+		return func(t *testing.T, k *fixture, c authz.Principal) {
 			do(t, second(k.Grant(t.Context(), c, "", "root", 0, list)))
 		}
 	}
-	suspend := func(account string) func(*testing.T, *kit, authz.Principal) {
-		return func(t *testing.T, k *kit, c authz.Principal) {
+	suspend := func(account string) func(*testing.T, *fixture, authz.Principal) {
+		return func(t *testing.T, k *fixture, c authz.Principal) {
 			do(t, second(k.SuspendAccount(t.Context(), c, "", account, "stolen")))
 		}
 	}
-	erase := func(account string) func(*testing.T, *kit, authz.Principal) {
-		return func(t *testing.T, k *kit, c authz.Principal) {
+	erase := func(account string) func(*testing.T, *fixture, authz.Principal) {
+		return func(t *testing.T, k *fixture, c authz.Principal) {
 			do(t, second(k.EraseAccount(t.Context(), c, "", account, 0, ledger.Erasure{})))
 		}
 	}
-	steps := func(list ...func(*testing.T, *kit, authz.Principal)) func(*testing.T, *kit, authz.Principal) {
-		return func(t *testing.T, k *kit, c authz.Principal) {
+	steps := func(list ...func(*testing.T, *fixture, authz.Principal)) func(*testing.T, *fixture, authz.Principal) {
+		return func(t *testing.T, k *fixture, c authz.Principal) {
 			for _, step := range list {
 				step(t, k, c)
 			}
 		}
 	}
-	recovers := func(_ *testing.T, k *kit, _ authz.Principal) { k.recovered() }
-	takes := func(login, kind string) func(*testing.T, *kit, authz.Principal) {
-		return func(t *testing.T, k *kit, c authz.Principal) {
+	recovers := func(_ *testing.T, k *fixture, _ authz.Principal) { k.recovered() }
+	takes := func(login, kind string) func(*testing.T, *fixture, authz.Principal) {
+		return func(t *testing.T, k *fixture, c authz.Principal) {
 			do(t, second(k.CreateAccount(t.Context(), c, "", ledger.CreateAccount{Login: login, Kind: kind, Grants: []string{"view:site/1"}})))
 			do(t, second(k.Create(t.Context(), c, "", ledger.CreateToken{Account: login, Inherit: true})))
 		}
 	}
 	for _, tt := range []struct {
 		name  string
-		lost  func(*testing.T, *kit, authz.Principal)
+		lost  func(*testing.T, *fixture, authz.Principal)
 		takes string
 		login string
 	}{
 		{"the file alone", steps(), "token created", "root"},
-		{"the token revoked", func(t *testing.T, k *kit, c authz.Principal) {
+		{"the token revoked", func(t *testing.T, k *fixture, c authz.Principal) {
 			do(t, second(k.Revoke(t.Context(), c, "", k.root.Token, "")))
 		}, "token created", "root"},
 		{"root has more than superuser", grant("view:site/1", "superuser"), "token created", "root"},
@@ -154,22 +154,22 @@ func TestRecoverRoot(t *testing.T) {
 		{"its login another's", steps(erase("root"), takes("root", "user")), "account created, token created", "root-2"},
 		{"its login another's of its kind", steps(erase("root"), takes("root", "service")), "account created, token created", "root-2"},
 		{"the next one's too", steps(erase("root"), takes("root-2", "service"), takes("ROOT-3", "user")), "account created, token created", "root-4"},
-		{"an erasure that was not finished", func(_ *testing.T, k *kit, _ authz.Principal) {
+		{"an erasure that was not finished", func(_ *testing.T, k *fixture, _ authz.Principal) {
 			k.byHand(string(k.root.Account), &events.AccountErased{})
 		}, "account created, token created", "root-2"},
-		{"all of the account's cut off", func(t *testing.T, k *kit, c authz.Principal) {
+		{"all of the account's cut off", func(t *testing.T, k *fixture, c authz.Principal) {
 			do(t, second(k.RevokeMany(t.Context(), c, "", ledger.RevokeMany{Account: "root"})))
 		}, "token created", "root"},
-		{"the account cut off in days to come", func(_ *testing.T, k *kit, _ authz.Principal) {
+		{"the account cut off in days to come", func(_ *testing.T, k *fixture, _ authz.Principal) {
 			k.byHand(string(k.root.Account), &events.AccountTokensRevoked{NotBefore: time.Now().Add(900 * 24 * time.Hour)})
 		}, "token created", "root"},
-		{"everybody cut off in days to come", func(_ *testing.T, k *kit, _ authz.Principal) {
+		{"everybody cut off in days to come", func(_ *testing.T, k *fixture, _ authz.Principal) {
 			k.byHand(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: time.Now().Add(900 * 24 * time.Hour)})
 		}, "token created", "root"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			k := newKit(t)
+			k := newFixture(t)
 			deputy := k.deputy()
 			tt.lost(t, k, deputy)
 			before, err := k.GetToken(deputy, k.root.Token)
@@ -215,7 +215,7 @@ func TestRecoverRootPolicy(t *testing.T) {
 		{"everything refused", events.Policy{LegacyRefused: true, URLRefused: true, Issuers: events.IssuersSuperusers}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			k := newKit(t)
+			k := newFixture(t)
 			if _, err := k.SetPolicy(t.Context(), k.root, "", 0, tt.policy); err != nil {
 				t.Fatal(err)
 			}
@@ -234,7 +234,7 @@ func TestRecoverRootPolicy(t *testing.T) {
 // TestRecoverRootCutOffLater has a cut-off that is past the longest life: the
 // token lives that long from the cut-off on.
 func TestRecoverRootCutOffLater(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	before := time.Now().Add(900 * 24 * time.Hour).UTC().Round(0)
 	k.byHand(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: before})
 	got, _ := k.recovered()
@@ -245,7 +245,7 @@ func TestRecoverRootCutOffLater(t *testing.T) {
 }
 
 func TestRecoverRootNode(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	for node, device := range map[string]string{
 		"l1":                               "recovered on l1",
 		strings.Repeat("n", 64):            "recovered on " + strings.Repeat("n", 64),
@@ -263,7 +263,7 @@ func TestRecoverRootNode(t *testing.T) {
 
 // TestRecoverRootUnborn recovers on a log whose birth nobody finished.
 func TestRecoverRootUnborn(t *testing.T) {
-	k := newEmptyKit(t)
+	k := newEmptyFixture(t)
 	got, kinds := k.recovered()
 	if strings.Join(kinds, ", ") != "policy set, account created, token created" || got.Login != "root" {
 		t.Errorf("it took %q and came to %+v", kinds, got)
@@ -281,7 +281,7 @@ func TestRecoverRootResumes(t *testing.T) {
 			t.Run(fmt.Sprintf("erased %v, same secret %v", erased, same), func(t *testing.T) {
 				const takes = 2
 				lives := life(100)
-				k := newKit(t, lives.ends)
+				k := newFixture(t, lives.ends)
 				k.depose(erased)
 				begin, secret := k.changes(), events.DefaultFormat.NewSecret(events.ServiceAccount)
 				lives = 0
@@ -314,7 +314,7 @@ func TestRecoverRootResumes(t *testing.T) {
 // TestRecoverRootLosesReplies loses every second answer on the way.
 func TestRecoverRootLosesReplies(t *testing.T) {
 	t.Parallel()
-	k := newKit(t, impatient)
+	k := newFixture(t, impatient)
 	k.depose(false)
 	k.link.Rule(everySecondAnswer())
 	if _, kinds := k.recovered(); strings.Join(kinds, ", ") != "account created, token created" {
@@ -325,7 +325,7 @@ func TestRecoverRootLosesReplies(t *testing.T) {
 // TestRecoverRootReserved finds the login that is next reserved by a command that
 // died long ago: what it recovers with is found again all the same.
 func TestRecoverRootReserved(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	deputy := k.deputy()
 	if _, err := k.EraseAccount(t.Context(), deputy, "", "root", 0, ledger.Erasure{}); err != nil {
 		t.Fatal(err)
@@ -348,7 +348,7 @@ func TestRecoverRootReserved(t *testing.T) {
 // TestRecoverRootBehind recovers where the process does not know yet that root
 // was erased.
 func TestRecoverRootBehind(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.behind.Rule(func(ledgertest.Message) ledgertest.Fate { return ledgertest.Hold })
 	asked, blind := make(chan struct{}), make(chan struct{})
 	var once sync.Once
@@ -394,7 +394,7 @@ func TestRecoverRootTogether(t *testing.T) {
 		t.Run(fmt.Sprintf("erased %v", erased), func(t *testing.T) {
 			t.Parallel()
 			const n = 4
-			k := newKit(t)
+			k := newFixture(t)
 			k.depose(erased)
 			begin := k.changes()
 			var ledgers [n]*ledger.Ledger

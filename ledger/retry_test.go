@@ -43,7 +43,7 @@ type keyedCommand struct {
 
 // keyedCommands returns one command of each kind. It runs them on an active and on
 // a suspended token of alice.
-func (k *kit) keyedCommands(tok, suspended events.TokenID) []keyedCommand {
+func (k *fixture) keyedCommands(tok, suspended events.TokenID) []keyedCommand {
 	ctx := k.t.Context()
 	return []keyedCommand{
 		{"create", func(key string) (commandAnswer, error) {
@@ -97,7 +97,7 @@ func (k *kit) keyedCommands(tok, suspended events.TokenID) []keyedCommand {
 // TestSameKey sends each command twice with one key: the second answer is the
 // first, and the log has one event.
 func TestSameKey(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	k.alice()
 	tok := k.token("alice", "view:site/1").Token.ID
@@ -143,7 +143,7 @@ func TestSameKey(t *testing.T) {
 // TestSameKeyAtOnce has one request come many times at once: one token, and
 // every answer has its secret.
 func TestSameKeyAtOnce(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.alice()
 	for round := range 20 {
 		before := k.changes()
@@ -174,7 +174,7 @@ func TestSameKeyAtOnce(t *testing.T) {
 
 // TestSameKeyRotateAtOnce is the same for a token that exists.
 func TestSameKeyRotateAtOnce(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	_, tok := k.alice()
 	for round := range 20 {
 		before := k.changes()
@@ -199,7 +199,7 @@ func TestSameKeyRotateAtOnce(t *testing.T) {
 // TestRetryAfterRestart asks a new process what the old one did: all is told but
 // the secret, which nobody keeps.
 func TestRetryAfterRestart(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.alice()
 	request := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}
 	first, err := k.Create(t.Context(), k.root, "key", request)
@@ -220,7 +220,7 @@ func TestRetryAfterRestart(t *testing.T) {
 
 // TestSecretForgotten asks again after ten minutes.
 func TestSecretForgotten(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.alice()
 	request := ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}
 	first, err := k.Create(t.Context(), k.root, "key", request)

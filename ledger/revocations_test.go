@@ -15,7 +15,7 @@ import (
 )
 
 // many revokes, and fails the test where that fails.
-func (k *kit) many(key string, r ledger.RevokeMany) ledger.RevokedMany {
+func (k *fixture) many(key string, r ledger.RevokeMany) ledger.RevokedMany {
 	k.t.Helper()
 	out, err := k.RevokeMany(k.t.Context(), k.root, key, r)
 	if err != nil {
@@ -25,7 +25,7 @@ func (k *kit) many(key string, r ledger.RevokeMany) ledger.RevokedMany {
 }
 
 // live lists the tokens that are not revoked.
-func (k *kit) live(ids ...events.TokenID) []int {
+func (k *fixture) live(ids ...events.TokenID) []int {
 	k.t.Helper()
 	var out []int
 	for i, id := range ids {
@@ -56,7 +56,7 @@ func TestRevokeManyBy(t *testing.T) {
 		"an app that nobody has": {ledger.RevokeMany{App: "none"}, []int{0, 1, 2, 3, 4}, 0, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := newKit(t)
+			k := newFixture(t)
 			k.account("alice", "admin:site/*")
 			k.account("bob", "view:site/*")
 			var ids []events.TokenID
@@ -116,7 +116,7 @@ func TestRevokeManyBy(t *testing.T) {
 
 // All that were made before a time, whoever's, end by one event.
 func TestRevokeManyBefore(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	_, old := k.alice()
 	k.now.Advance(time.Hour)
 	cut := k.now.Now()
@@ -151,7 +151,7 @@ func TestRevokeManyBefore(t *testing.T) {
 }
 
 func TestRevokeManyRefused(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.alice()
 	for name, tt := range map[string]struct {
 		r    ledger.RevokeMany
@@ -192,7 +192,7 @@ func TestRevokeManyRefused(t *testing.T) {
 // tokens ends it as well. One that is made afterwards works, though the clock was
 // set back.
 func TestRevokeManyClocks(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.account("alice", "view:site/*")
 	k.now.Advance(5 * time.Minute)
 	ahead := k.token("alice", "view:site/1").Token.ID
@@ -210,7 +210,7 @@ func TestRevokeManyClocks(t *testing.T) {
 
 // More tokens than fit a page, while others are made and revoked.
 func TestRevokeManyPages(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.account("alice", "view:site/*")
 	const n = 1200
 	atOnce(8, func(i int) {
@@ -242,7 +242,7 @@ func TestLargeAccount(t *testing.T) {
 	if testing.Short() || racing {
 		n = 2000
 	}
-	k := newKit(t)
+	k := newFixture(t)
 	k.large = true
 	k.log.Node("verifier-1", lease).Follow(t)
 	k.knows(1)

@@ -14,7 +14,7 @@ import (
 
 // TestListsShowWhatMaySee compares lists with the reference, for every caller.
 func TestListsShowWhatMaySee(t *testing.T) {
-	w := newWorld(t)
+	w := newMatrixFixture(t)
 	for _, name := range w.order {
 		w.made(name)
 	}
@@ -92,7 +92,7 @@ func TestListsShowWhatMaySee(t *testing.T) {
 // TestRevokeManyTakesWhatMayEnd revokes by app, by scope and by account, as
 // everybody. Those tokens end that the caller might end one by one.
 func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
-	w := newWorld(t)
+	w := newMatrixFixture(t)
 	policy := events.DefaultPolicy
 	policy.TokenSignIn = true // some callers are sessions that a token opened
 	if _, err := w.SetPolicy(t.Context(), w.root, "", 0, policy); err != nil {
@@ -178,16 +178,16 @@ func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 // TestKeyOfAnother sends a command again with the key that a token of the same
 // account sent it with, which may do more.
 func TestKeyOfAnother(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
-	account := k.account("alice", "admin:site/3", "mint", "view:site/4")
+	account := k.account("alice", "admin:site/3", "manage_tokens", "view:site/4")
 	k.account("bob", "view:site/3")
-	person := authz.Principal{Account: account, Session: someSession, Authenticated: k.now.Now(), Scopes: eventstest.Scopes("admin:site/3", "mint", "view:site/4"), Inherit: true}
+	person := authz.Principal{Account: account, Session: someSession, Authenticated: k.now.Now(), Scopes: eventstest.Scopes("admin:site/3", "manage_tokens", "view:site/4"), Inherit: true}
 	token := func(scopes ...string) authz.Principal {
 		r := k.token("alice", scopes...)
 		return authz.Principal{Account: account, Token: r.Token.ID, Scopes: eventstest.Scopes(scopes...)}
 	}
-	narrow, plain, reader := token("mint", "view:site/3"), token("admin:site/3"), token("view:site/3", "view:site/4")
+	narrow, plain, reader := token("manage_tokens", "view:site/3"), token("admin:site/3"), token("view:site/3", "view:site/4")
 	for i, tt := range []struct {
 		name string
 		by   authz.Principal
@@ -196,8 +196,8 @@ func TestKeyOfAnother(t *testing.T) {
 		{"more scopes", person, ledger.CreateToken{Scopes: []string{"admin:site/3"}}},
 		{"another site", person, ledger.CreateToken{Scopes: []string{"view:site/4"}}},
 		{"all", person, ledger.CreateToken{Inherit: true}},
-		{"by a token", token("admin:site/3", "mint"), ledger.CreateToken{Scopes: []string{"admin:site/3"}}},
-		{"of another account", token("admin:site/3", "mint"), ledger.CreateToken{Account: "bob", Scopes: []string{"view:site/3"}}},
+		{"by a token", token("admin:site/3", "manage_tokens"), ledger.CreateToken{Scopes: []string{"admin:site/3"}}},
+		{"of another account", token("admin:site/3", "manage_tokens"), ledger.CreateToken{Account: "bob", Scopes: []string{"view:site/3"}}},
 	} {
 		key := fmt.Sprint("key", i)
 		first, err := k.Create(ctx, tt.by, key, tt.r)
@@ -211,7 +211,7 @@ func TestKeyOfAnother(t *testing.T) {
 		if tt.r.Account == "" && err != nil {
 			t.Fatalf("%s: %v", tt.name, err)
 		}
-		for name, c := range map[string]authz.Principal{"narrow": narrow, "without mint": plain, "reader": reader} {
+		for name, c := range map[string]authz.Principal{"narrow": narrow, "without manage_tokens": plain, "reader": reader} {
 			k.unchanged(func() {
 				again, err := k.Create(ctx, c, key, tt.r)
 				if !errors.Is(err, ledger.ErrForbidden) || again.Secret != (events.Secret{}) {

@@ -18,7 +18,7 @@ import (
 
 // fill appends tokens that were made a while ago, and waits until the index has
 // them. It returns their secrets.
-func (k *kit) fill(tokens []*events.TokenCreated) []events.Secret {
+func (k *fixture) fill(tokens []*events.TokenCreated) []events.Secret {
 	k.t.Helper()
 	k.large = true
 	made := k.now.Now().Add(-time.Hour).UTC().Round(0)
@@ -46,7 +46,7 @@ func TestOneEventForAll(t *testing.T) {
 	if testing.Short() || racing {
 		tokens = 2000
 	}
-	k := newKit(t)
+	k := newFixture(t)
 	account := k.account("alice", "admin:site/3", "view:site/4")
 	other := k.account("bob", "admin:site/3")
 	list := make([]*events.TokenCreated, tokens)
@@ -128,11 +128,11 @@ func TestPagesTellNothing(t *testing.T) {
 		strangers = 500
 	}
 	rng := rand.New(rand.NewPCG(seed.New(t), 4))
-	crowded, alone := newKit(t), newKit(t)
+	crowded, alone := newFixture(t), newFixture(t)
 	// Accounts of the same logins, in each ledger with ids of its own.
-	grants := map[string][]string{"alice": {"mint", "view:site/3"}, "sitead": {"admin:site/3"}, "bob": {"superuser"}, "carol": {"view:site/3"}}
-	ids := map[*kit]map[string]events.AccountID{}
-	for _, k := range []*kit{crowded, alone} {
+	grants := map[string][]string{"alice": {"manage_tokens", "view:site/3"}, "sitead": {"admin:site/3"}, "bob": {"superuser"}, "carol": {"view:site/3"}}
+	ids := map[*fixture]map[string]events.AccountID{}
+	for _, k := range []*fixture{crowded, alone} {
 		ids[k] = map[string]events.AccountID{}
 		for login, list := range grants {
 			ids[k][login] = k.account(login, list...)
@@ -148,8 +148,8 @@ func TestPagesTellNothing(t *testing.T) {
 		scopes         []events.Scope // none: it inherits
 	}
 	callers := map[string]authz.Principal{
-		"alice":          {Session: someSession, Scopes: eventstest.Scopes("mint", "view:site/3"), Inherit: true},
-		"alice's token":  {Scopes: eventstest.Scopes("mint", "view:site/3")},
+		"alice":          {Session: someSession, Scopes: eventstest.Scopes("manage_tokens", "view:site/3"), Inherit: true},
+		"alice's token":  {Scopes: eventstest.Scopes("manage_tokens", "view:site/3")},
 		"site admin":     {Session: someSession, Scopes: eventstest.Scopes("admin:site/3"), Inherit: true},
 		"token of admin": {Scopes: eventstest.Scopes("admin:site/3")},
 	}
@@ -191,7 +191,7 @@ func TestPagesTellNothing(t *testing.T) {
 		one.id, one.app = string(events.NewTokenID(made, "")), fmt.Sprint("app", rng.IntN(3))
 		tokens = append(tokens, one)
 	}
-	put := func(k *kit, list []token) {
+	put := func(k *fixture, list []token) {
 		k.large = true
 		k.log.Fill(len(list), func(i int) *events.Event {
 			return &events.Event{
@@ -211,7 +211,7 @@ func TestPagesTellNothing(t *testing.T) {
 	put(crowded, tokens)
 	put(alone, slices.DeleteFunc(slices.Clone(tokens), func(t token) bool { return !own(t) && !confined(t) && t.login != "sitead" }))
 
-	pages := func(k *kit, name string, f ledger.TokenFilter, size int) []page {
+	pages := func(k *fixture, name string, f ledger.TokenFilter, size int) []page {
 		c := callers[name]
 		c.Account = ids[k][logins[name]]
 		if c.Session == "" {

@@ -48,7 +48,7 @@ func wantToken(t *testing.T, what string, r ledger.TokenResult, err error, want 
 }
 
 func TestCreateToken(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	account := k.account("alice", "admin:site/1", "view:site/*")
 	life := 36 * time.Hour
 	began := k.now.Now()
@@ -85,7 +85,7 @@ func TestCreateToken(t *testing.T) {
 }
 
 func TestEditToken(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	k.account("alice", "admin:site/1", "view:site/*")
 	r, err := k.Create(ctx, k.root, "", ledger.CreateToken{
@@ -140,7 +140,7 @@ func TestEditToken(t *testing.T) {
 // TestTokenStates suspends, resumes and revokes a token. Each command can be sent
 // again and then keeps the first result.
 func TestTokenStates(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	k.account("alice", "view:site/1")
 	id := k.token("alice", "view:site/1").Token.ID
@@ -194,7 +194,7 @@ func TestTokenStates(t *testing.T) {
 }
 
 // get returns a token.
-func (k *kit) get(id events.TokenID) ledger.Token {
+func (k *fixture) get(id events.TokenID) ledger.Token {
 	k.t.Helper()
 	got, err := k.GetToken(k.root, id)
 	if err != nil {
@@ -204,7 +204,7 @@ func (k *kit) get(id events.TokenID) ledger.Token {
 }
 
 // lookup returns the record that a check finds for a secret.
-func (k *kit) lookup(s events.Secret) projector.Record {
+func (k *fixture) lookup(s events.Secret) projector.Record {
 	k.t.Helper()
 	rec, err := k.view.Lookup(s.Digest())
 	if err != nil {
@@ -214,7 +214,7 @@ func (k *kit) lookup(s events.Secret) projector.Record {
 }
 
 func TestHexSecret(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.account("alice", "view:site/1")
 	r, err := k.Create(t.Context(), k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, Format: events.FormatHex32})
 	if err != nil || len(r.Secret.Reveal()) != 32 {
@@ -246,7 +246,7 @@ type refusal struct {
 
 // refusals is a ledger with a token of alice, and a suspended account.
 type refusals struct {
-	*kit
+	*fixture
 	id         events.TokenID
 	seen       events.Position // the token's version
 	secretText string          // the token's secret
@@ -254,7 +254,7 @@ type refusals struct {
 }
 
 func newRefusals(t *testing.T) *refusals {
-	k := newKit(t)
+	k := newFixture(t)
 	k.account("alice", "write:site/1", "view:site/*")
 	k.account("away", "view:site/*")
 	if _, err := k.SuspendAccount(t.Context(), k.root, "", "away", ""); err != nil {
@@ -262,7 +262,7 @@ func newRefusals(t *testing.T) *refusals {
 	}
 	tok := k.token("alice", "view:site/1")
 	return &refusals{
-		kit: k, id: tok.Token.ID, seen: tok.Token.Version, secretText: tok.Secret.Reveal(),
+		fixture: k, id: tok.Token.ID, seen: tok.Token.Version, secretText: tok.Secret.Reveal(),
 		unknown: events.NewTokenID(time.Now(), ""),
 	}
 }
@@ -414,7 +414,7 @@ func TestTokenForbidden(t *testing.T) {
 	k := newRefusals(t)
 	ctx := t.Context()
 	auditor := authz.Principal{Account: k.root.Account, Scopes: []events.Scope{events.Audit}}
-	writer := authz.Principal{Account: k.root.Account, Scopes: eventstest.Scopes("write:site/*", "mint")}
+	writer := authz.Principal{Account: k.root.Account, Scopes: eventstest.Scopes("write:site/*", "manage_tokens")}
 	k.check(t, []refusal{
 		{"create without the permission", func() error {
 			return second(k.Create(ctx, auditor, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}}))
@@ -438,13 +438,13 @@ func TestTokenForbidden(t *testing.T) {
 	}
 }
 
-func (k *kit) list(f ledger.TokenFilter) ([]ledger.Token, error) {
+func (k *fixture) list(f ledger.TokenFilter) ([]ledger.Token, error) {
 	list, _, err := k.ListTokens(k.t.Context(), k.root, f, "", 100)
 	return list, err
 }
 
 func TestListTokens(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	k.account("alice", "view:site/*")
 	k.account("bob", "admin:site/2")
@@ -549,7 +549,7 @@ func TestListTokens(t *testing.T) {
 
 // TestRotate gives a token new secrets and looks at how long old ones live.
 func TestRotate(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx := t.Context()
 	k.account("alice", "view:site/1")
 	make := func(life time.Duration) ledger.TokenResult {
@@ -681,7 +681,7 @@ func TestPolicyLife(t *testing.T) {
 		{name: "past the last year that fits", policy: events.Policy{}, in: ptr(time.Duration(1<<63 - 1)), refused: true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			k := newKit(t)
+			k := newFixture(t)
 			k.account("alice", "view:site/1")
 			k.setPolicy(tt.policy)
 			began := k.now.Now()
@@ -706,7 +706,7 @@ func TestPolicyLife(t *testing.T) {
 }
 
 // setPolicy appends a policy, for which there is no command yet.
-func (k *kit) setPolicy(p events.Policy) {
+func (k *fixture) setPolicy(p events.Policy) {
 	k.t.Helper()
 	data, err := events.Encode(&events.Event{
 		ID: events.NewEventID(k.now.Now()), Epoch: k.log.Epoch, Time: k.now.Now(), About: events.PolicyName,
@@ -727,7 +727,7 @@ func (k *kit) setPolicy(p events.Policy) {
 func TestRoom(t *testing.T) {
 	full, last := errors.New("full up"), errors.New("not even that")
 	var room func(bool) error
-	k := newKit(t, func(c *ledger.Config) { c.Room = func(ending bool) error { return room(ending) } }, func(*ledger.Config) {
+	k := newFixture(t, func(c *ledger.Config) { c.Room = func(ending bool) error { return room(ending) } }, func(*ledger.Config) {
 		room = func(bool) error { return nil }
 	})
 	ctx := t.Context()

@@ -45,7 +45,7 @@ func (b *blind) Accounts(after events.AccountID, limit int) ([]*events.Account, 
 // policy is one that allows everything.
 func TestUnreadState(t *testing.T) {
 	b := &blind{}
-	k := newKit(t, func(c *ledger.Config) { b.View, c.View = c.View, b })
+	k := newFixture(t, func(c *ledger.Config) { b.View, c.View = c.View, b })
 	ctx := t.Context()
 	k.account("alice", "view:site/3")
 	strict := k.policy()

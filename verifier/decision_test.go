@@ -463,7 +463,7 @@ var includes = map[string]string{
 	"admin":                             "admin write view read track tagmanager_write tagmanager_publish_live_container tagmanager_use_custom_templates",
 	"superuser":                         "superuser",
 	"audit":                             "audit",
-	"mint":                              "mint",
+	"manage_tokens":                     "manage_tokens",
 }
 
 // covers is the slow reference for a list of scopes that includes a scope.

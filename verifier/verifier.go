@@ -111,11 +111,12 @@ const maxStale = 24 * time.Hour
 // CheckStale reports what is wrong with permissions that are to be answered for
 // after the lease has expired.
 //
-// The holder of a revoked token may use these permissions for that long at a node
-// that is cut off. So only permissions that read are allowed, on a resource, and
-// only if they include no permission that changes something. Superuser and admin
-// could create access for later; audit and mint are not limited to a resource;
-// write, and permissions that put code on pages, leave something behind.
+// The holder of a revoked token may use these permissions for that long at a
+// node that is cut off. So only permissions that read are allowed, on a
+// resource, and only if they include no permission that changes something.
+// Superuser and admin could create access for later; audit and manage_tokens
+// are not limited to a resource; write, and permissions that put code on pages,
+// leave something behind.
 func CheckStale(m *events.Model, stale map[string]time.Duration) error {
 	var errs []error
 	for _, permission := range slices.Sorted(maps.Keys(stale)) {

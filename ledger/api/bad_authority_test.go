@@ -13,10 +13,10 @@ import (
 func by(secret string) []string { return h("Authorization: Bearer {" + secret + "}") }
 
 // badAuthority are requests of those who may not, and on what cannot be. In
-// braces stand secrets of callers, as in {alice}: a token of hers without mint;
-// {alice.mint} has it. Alice has admin on site 1 and owns the service account
-// shop; dave has admin on site 3; bob and the others have view. {alice.id} is the
-// id of the token, and {alice.account} that of her account.
+// braces stand secrets of callers, as in {alice}: a token of hers without
+// manage_tokens; {alice.manager} has it. Alice has admin on site 1 and owns the
+// service account shop; dave has admin on site 3; bob and the others have view.
+// {alice.id} is the id of the token, and {alice.account} that of her account.
 var badAuthority = []bad{
 	// Secrets of the client's own.
 	{name: "a digest of 63 characters", line: "POST /v1/tokens", body: own(strings.Repeat("a", 63)), status: 422, code: "invalid_request"},
@@ -32,10 +32,10 @@ var badAuthority = []bad{
 	{name: "a digest with its scheme", line: "POST /v1/tokens", body: own("sha256:" + strings.Repeat("a", 57)), status: 422, code: "invalid_request"},
 	{name: "a digest with a form", line: "POST /v1/tokens", body: `{"account":"bob","scopes":["view:site/2"],"format":"hex32","secret_digest":"{new digest}"}`, status: 422, code: "invalid_request"},
 	{name: "the digest of a token", line: "POST /v1/tokens", body: own("{bob digest}"), status: 409, code: "exists"},
-	{name: "the digest of one's own token", line: "POST /v1/tokens", header: by("bob.mint"), body: own("{bob.mint digest}"), status: 409, code: "exists"},
+	{name: "the digest of one's own token", line: "POST /v1/tokens", header: by("bob.manager"), body: own("{bob.manager digest}"), status: 409, code: "exists"},
 	{name: "the digest of a revoked token", line: "POST /v1/tokens", body: own("{revoked digest}"), status: 409, code: "exists"},
 	{name: "the digest of a secret that was rotated away", line: "POST /v1/tokens", body: own("{rotated digest}"), status: 409, code: "exists"},
-	{name: "the digest of the root token", line: "POST /v1/tokens", header: by("bob.mint"), body: own("{root digest}"), status: 409, code: "exists"},
+	{name: "the digest of the root token", line: "POST /v1/tokens", header: by("bob.manager"), body: own("{root digest}"), status: 409, code: "exists"},
 	{name: "a digest by rotation", line: "POST /v1/tokens/{bob.id}/rotate", body: `{"secret_digest":"{new digest}"}`, status: 422, code: "invalid_request"},
 	{name: "a digest by edit", line: "PATCH /v1/tokens/{bob.id}", body: `{"secret_digest":"{new digest}"}`, status: 422, code: "invalid_request"},
 
@@ -114,19 +114,19 @@ var badAuthority = []bad{
 	{name: "a type that is unknown", line: "PUT /v1/accounts/bob/grants", body: `{"grants":["view:page/1"]}`, status: 422, code: "invalid_request"},
 
 	// Who may change accounts.
-	{name: "an account by a user", line: "POST /v1/accounts", header: by("bob.mint"), body: `{"login":"new","kind":"service","owner":"bob"}`, status: 403, code: "forbidden"},
-	{name: "an account by an admin", line: "POST /v1/accounts", header: by("dave.mint"), body: `{"login":"new","kind":"user","grants":["admin:site/3"]}`, status: 403, code: "forbidden"},
-	{name: "grants to oneself", line: "PUT /v1/accounts/bob/grants", header: by("bob.mint"), body: `{"grants":["superuser"]}`, status: 403, code: "forbidden"},
+	{name: "an account by a user", line: "POST /v1/accounts", header: by("bob.manager"), body: `{"login":"new","kind":"service","owner":"bob"}`, status: 403, code: "forbidden"},
+	{name: "an account by an admin", line: "POST /v1/accounts", header: by("dave.manager"), body: `{"login":"new","kind":"user","grants":["admin:site/3"]}`, status: 403, code: "forbidden"},
+	{name: "grants to oneself", line: "PUT /v1/accounts/bob/grants", header: by("bob.manager"), body: `{"grants":["superuser"]}`, status: 403, code: "forbidden"},
 	{name: "grants to oneself by a superuser", line: "PUT /v1/accounts/ROOT/grants", body: `{"grants":["superuser","audit"]}`, status: 403, code: "forbidden"},
-	{name: "grants to an owned service account", line: "PUT /v1/accounts/shop/grants", header: by("alice.mint"), body: `{"grants":["admin:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "grants to an owned service account", line: "PUT /v1/accounts/shop/grants", header: by("alice.manager"), body: `{"grants":["admin:site/1"]}`, status: 403, code: "forbidden"},
 	{name: "grants by an auditor", line: "PUT /v1/accounts/bob/grants", header: by("audit"), body: `{"grants":[]}`, status: 403, code: "forbidden"},
-	{name: "an owned service account to somebody else", line: "PATCH /v1/accounts/shop", header: by("alice.mint"), body: `{"owner":"bob"}`, status: 403, code: "forbidden"},
-	{name: "somebody else's service account to oneself", line: "PATCH /v1/accounts/shop", header: by("bob.mint"), body: `{"owner":"bob"}`, status: 403, code: "forbidden"},
-	{name: "self-service to oneself", line: "PATCH /v1/accounts/quiet", header: by("quiet.mint"), body: `{"self_service":true}`, status: 403, code: "forbidden"},
+	{name: "an owned service account to somebody else", line: "PATCH /v1/accounts/shop", header: by("alice.manager"), body: `{"owner":"bob"}`, status: 403, code: "forbidden"},
+	{name: "somebody else's service account to oneself", line: "PATCH /v1/accounts/shop", header: by("bob.manager"), body: `{"owner":"bob"}`, status: 403, code: "forbidden"},
+	{name: "self-service to oneself", line: "PATCH /v1/accounts/quiet", header: by("quiet.manager"), body: `{"self_service":true}`, status: 403, code: "forbidden"},
 	{name: "one's own self-service by a superuser", line: "PATCH /v1/accounts/root", body: `{"self_service":false}`, status: 403, code: "forbidden"},
-	{name: "a name of one's own", line: "PATCH /v1/accounts/bob", header: by("bob.mint"), body: `{"name":"Bob"}`, status: 403, code: "forbidden"},
+	{name: "a name of one's own", line: "PATCH /v1/accounts/bob", header: by("bob.manager"), body: `{"name":"Bob"}`, status: 403, code: "forbidden"},
 	{name: "a mail of one's own by a superuser", line: "PATCH /v1/accounts/root", body: `{"name":"Root"}`, status: 403, code: "forbidden"},
-	{name: "a name of an owned service account", line: "PATCH /v1/accounts/shop", header: by("alice.mint"), body: `{"name":"Shop"}`, status: 403, code: "forbidden"},
+	{name: "a name of an owned service account", line: "PATCH /v1/accounts/shop", header: by("alice.manager"), body: `{"name":"Shop"}`, status: 403, code: "forbidden"},
 	{name: "a name by an auditor", line: "PATCH /v1/accounts/bob", header: by("audit"), body: `{"name":"Bob"}`, status: 403, code: "forbidden"},
 	{name: "a name of an account that is erased", line: "PATCH /v1/accounts/{gone.account}", body: `{"name":"Greta"}`, status: 409, code: "ended"},
 	{name: "a name of nobody", line: "PATCH /v1/accounts/nobody", body: `{"name":"Greta"}`, status: 404, code: "not_found"},
@@ -140,8 +140,8 @@ var badAuthority = []bad{
 	{name: "an account to erase again", line: "POST /v1/accounts/{gone.account}/erase", status: 200},
 	{name: "an account to erase again, by its login", line: "POST /v1/accounts/gone/erase", status: 404, code: "not_found"},
 	{name: "oneself to erase", line: "POST /v1/accounts/ROOT/erase", status: 403, code: "forbidden"},
-	{name: "oneself to erase, by a user", line: "POST /v1/accounts/bob/erase", header: by("bob.mint"), status: 403, code: "forbidden"},
-	{name: "an owned account to erase", line: "POST /v1/accounts/shop/erase", header: by("alice.mint"), status: 403, code: "forbidden"},
+	{name: "oneself to erase, by a user", line: "POST /v1/accounts/bob/erase", header: by("bob.manager"), status: 403, code: "forbidden"},
+	{name: "an owned account to erase", line: "POST /v1/accounts/shop/erase", header: by("alice.manager"), status: 403, code: "forbidden"},
 	{name: "an unknown account to erase", line: "POST /v1/accounts/nobody/erase", status: 404, code: "not_found"},
 	{name: "a reason for an erasure", line: "POST /v1/accounts/bob/erase", body: `{"reason":"Bob Smith left"}`, status: 422, code: "invalid_request"},
 	{name: "an unknown kind to list", line: "GET /v1/accounts?kind=robot", status: 422, code: "invalid_request"},
@@ -160,8 +160,8 @@ var badAuthority = []bad{
 
 	// Policy.
 	{name: "a policy that is nothing", line: "PUT /v1/policy", status: 400, code: "malformed_request"},
-	{name: "a policy by a user", line: "PUT /v1/policy", header: by("bob.mint"), body: `{}`, status: 403, code: "forbidden"},
-	{name: "a policy by an admin", line: "PUT /v1/policy", header: by("dave.mint"), body: `{"token_issuers":"all"}`, status: 403, code: "forbidden"},
+	{name: "a policy by a user", line: "PUT /v1/policy", header: by("bob.manager"), body: `{}`, status: 403, code: "forbidden"},
+	{name: "a policy by an admin", line: "PUT /v1/policy", header: by("dave.manager"), body: `{"token_issuers":"all"}`, status: 403, code: "forbidden"},
 	{name: "a policy by an auditor", line: "PUT /v1/policy", header: by("audit"), body: `{}`, status: 403, code: "forbidden"},
 	{name: "a negative longest life", line: "PUT /v1/policy", body: `{"max_lifetime":-1}`, status: 422, code: "invalid_request"},
 	{name: "a negative grace in the policy", line: "PUT /v1/policy", body: `{"max_grace":"-1h"}`, status: 422, code: "invalid_request"},
@@ -189,68 +189,68 @@ var badAuthority = []bad{
 	{name: "the policy, by nobody", line: "GET /v1/policy", header: h("-Authorization"), status: 401, code: "unauthenticated"},
 
 	// Tokens that would have more than their maker.
-	{name: "a token by one without mint", line: "POST /v1/tokens", header: by("alice"), body: `{"scopes":["view:site/1"]}`, status: 403, code: "forbidden"},
-	{name: "more than the maker has, of the account's", line: "POST /v1/tokens", header: by("alice.mint"), body: `{"scopes":["admin:site/1"]}`, status: 403, code: "forbidden"},
-	{name: "more than the account has", line: "POST /v1/tokens", header: by("bob.mint"), body: `{"scopes":["write:site/2"]}`, status: 403, code: "forbidden"},
-	{name: "all that the account has, by one that has less", line: "POST /v1/tokens", header: by("alice.mint"), body: `{"inherit":true}`, status: 403, code: "forbidden"},
-	{name: "a token for somebody else", line: "POST /v1/tokens", header: by("bob.mint"), body: `{"account":"alice","scopes":["view:site/2"]}`, status: 403, code: "forbidden"},
-	{name: "a token for a service account of somebody else", line: "POST /v1/tokens", header: by("bob.mint"), body: `{"account":"shop","scopes":["view:site/1"]}`, status: 403, code: "forbidden"},
-	{name: "a token for an owned service account, of more", line: "POST /v1/tokens", header: by("alice.mint"), body: `{"account":"shop","scopes":["track:site/1"]}`, status: 403, code: "forbidden"},
-	{name: "a token on a site that the admin has not", line: "POST /v1/tokens", header: by("dave.mint"), body: `{"account":"alice","scopes":["view:site/1"]}`, status: 403, code: "forbidden"},
-	{name: "a token on two sites, of which the admin has one", line: "POST /v1/tokens", header: by("dave.mint"), body: `{"account":"alice","scopes":["view:site/3","view:site/1"]}`, status: 403, code: "forbidden"},
-	{name: "a token by an admin without mint", line: "POST /v1/tokens", header: by("dave"), body: `{"account":"alice","scopes":["view:site/3"]}`, status: 403, code: "forbidden"},
+	{name: "a token by one without manage_tokens", line: "POST /v1/tokens", header: by("alice"), body: `{"scopes":["view:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "more than the maker has, of the account's", line: "POST /v1/tokens", header: by("alice.manager"), body: `{"scopes":["admin:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "more than the account has", line: "POST /v1/tokens", header: by("bob.manager"), body: `{"scopes":["write:site/2"]}`, status: 403, code: "forbidden"},
+	{name: "all that the account has, by one that has less", line: "POST /v1/tokens", header: by("alice.manager"), body: `{"inherit":true}`, status: 403, code: "forbidden"},
+	{name: "a token for somebody else", line: "POST /v1/tokens", header: by("bob.manager"), body: `{"account":"alice","scopes":["view:site/2"]}`, status: 403, code: "forbidden"},
+	{name: "a token for a service account of somebody else", line: "POST /v1/tokens", header: by("bob.manager"), body: `{"account":"shop","scopes":["view:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "a token for an owned service account, of more", line: "POST /v1/tokens", header: by("alice.manager"), body: `{"account":"shop","scopes":["track:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "a token on a site that the admin has not", line: "POST /v1/tokens", header: by("dave.manager"), body: `{"account":"alice","scopes":["view:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "a token on two sites, of which the admin has one", line: "POST /v1/tokens", header: by("dave.manager"), body: `{"account":"alice","scopes":["view:site/3","view:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "a token by an admin without manage_tokens", line: "POST /v1/tokens", header: by("dave"), body: `{"account":"alice","scopes":["view:site/3"]}`, status: 403, code: "forbidden"},
 	{name: "a token by an auditor", line: "POST /v1/tokens", header: by("audit"), body: `{"account":"bob","scopes":["view:site/2"]}`, status: 403, code: "forbidden"},
-	{name: "a token where self-service is off", line: "POST /v1/tokens", header: by("quiet.mint"), body: `{"scopes":["view:site/2"]}`, status: 403, code: "forbidden"},
+	{name: "a token where self-service is off", line: "POST /v1/tokens", header: by("quiet.manager"), body: `{"scopes":["view:site/2"]}`, status: 403, code: "forbidden"},
 
 	// Tokens that would come to have more.
-	{name: "a wider scope", line: "PATCH /v1/tokens/{alice.id}", header: by("alice.mint"), body: `{"scopes":["admin:site/1"]}`, status: 403, code: "forbidden"},
-	{name: "a wider scope for oneself", line: "PATCH /v1/tokens/{alice.mint.id}", header: by("alice.mint"), body: `{"scopes":["view:site/1","mint","admin:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "a wider scope", line: "PATCH /v1/tokens/{alice.id}", header: by("alice.manager"), body: `{"scopes":["admin:site/1"]}`, status: 403, code: "forbidden"},
+	{name: "a wider scope for oneself", line: "PATCH /v1/tokens/{alice.manager.id}", header: by("alice.manager"), body: `{"scopes":["view:site/1","manage_tokens","admin:site/1"]}`, status: 403, code: "forbidden"},
 	{name: "a wider scope than the account's", line: "PATCH /v1/tokens/{bob.id}", body: `{"scopes":["view:site/3"]}`, status: 403, code: "forbidden"},
-	{name: "inheritance, by one that has less", line: "PATCH /v1/tokens/{alice.id}", header: by("alice.mint"), body: `{"inherit":true}`, status: 403, code: "forbidden"},
-	{name: "a longer life, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.mint"), body: `{"expires_in":"300d"}`, status: 403, code: "forbidden"},
-	{name: "a constraint away, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.mint"), body: `{"constraints":{}}`, status: 403, code: "forbidden"},
-	{name: "a higher rate, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.mint"), body: `{"constraints":{"methods":["GET"],"rate":6}}`, status: 403, code: "forbidden"},
-	{name: "another method, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.mint"), body: `{"constraints":{"methods":["GET","POST"],"rate":5}}`, status: 403, code: "forbidden"},
-	{name: "a rotation where self-service is off", line: "POST /v1/tokens/{quiet.id}/rotate", header: by("quiet.mint"), status: 403, code: "forbidden"},
-	{name: "a token of another site by an admin", line: "PATCH /v1/tokens/{alice.id}", header: by("dave.mint"), body: `{"app":"x"}`, status: 403, code: "forbidden"},
-	{name: "a token that edits itself without mint", line: "PATCH /v1/tokens/{alice.id}", header: by("alice"), body: `{"app":"x"}`, status: 403, code: "forbidden"},
-	{name: "a token that narrows itself without mint", line: "PATCH /v1/tokens/{alice.id}", header: by("alice"), body: `{"expires_in":"1h"}`, status: 403, code: "forbidden"},
-	{name: "a token that rotates itself without mint", line: "POST /v1/tokens/{alice.id}/rotate", header: by("alice"), status: 403, code: "forbidden"},
-	{name: "a token that suspends itself without mint", line: "POST /v1/tokens/{alice.id}/suspend", header: by("alice"), status: 403, code: "forbidden"},
-	{name: "a token that resumes a sibling without mint", line: "POST /v1/tokens/{stopped.id}/resume", header: by("alice"), status: 403, code: "forbidden"},
-	{name: "a token that ends a sibling without mint", line: "POST /v1/tokens/{alice.mint.id}/revoke", header: by("alice"), status: 403, code: "forbidden"},
-	{name: "a token that ends all siblings without mint", line: "POST /v1/revocations", header: by("alice"), body: `{"account":"alice","include_self":true}`, status: 403, code: "forbidden"},
-	{name: "a token that ends siblings of an app without mint", line: "POST /v1/revocations", header: by("alice"), body: `{"device":"x"}`, status: 403, code: "forbidden"},
-	{name: "what a superuser suspended", line: "POST /v1/tokens/{stopped.id}/resume", header: by("alice.mint"), status: 403, code: "forbidden"},
+	{name: "inheritance, by one that has less", line: "PATCH /v1/tokens/{alice.id}", header: by("alice.manager"), body: `{"inherit":true}`, status: 403, code: "forbidden"},
+	{name: "a longer life, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.manager"), body: `{"expires_in":"300d"}`, status: 403, code: "forbidden"},
+	{name: "a constraint away, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.manager"), body: `{"constraints":{}}`, status: 403, code: "forbidden"},
+	{name: "a higher rate, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.manager"), body: `{"constraints":{"methods":["GET"],"rate":6}}`, status: 403, code: "forbidden"},
+	{name: "another method, where self-service is off", line: "PATCH /v1/tokens/{quiet.id}", header: by("quiet.manager"), body: `{"constraints":{"methods":["GET","POST"],"rate":5}}`, status: 403, code: "forbidden"},
+	{name: "a rotation where self-service is off", line: "POST /v1/tokens/{quiet.id}/rotate", header: by("quiet.manager"), status: 403, code: "forbidden"},
+	{name: "a token of another site by an admin", line: "PATCH /v1/tokens/{alice.id}", header: by("dave.manager"), body: `{"app":"x"}`, status: 403, code: "forbidden"},
+	{name: "a token that edits itself without manage_tokens", line: "PATCH /v1/tokens/{alice.id}", header: by("alice"), body: `{"app":"x"}`, status: 403, code: "forbidden"},
+	{name: "a token that narrows itself without manage_tokens", line: "PATCH /v1/tokens/{alice.id}", header: by("alice"), body: `{"expires_in":"1h"}`, status: 403, code: "forbidden"},
+	{name: "a token that rotates itself without manage_tokens", line: "POST /v1/tokens/{alice.id}/rotate", header: by("alice"), status: 403, code: "forbidden"},
+	{name: "a token that suspends itself without manage_tokens", line: "POST /v1/tokens/{alice.id}/suspend", header: by("alice"), status: 403, code: "forbidden"},
+	{name: "a token that resumes a sibling without manage_tokens", line: "POST /v1/tokens/{stopped.id}/resume", header: by("alice"), status: 403, code: "forbidden"},
+	{name: "a token that ends a sibling without manage_tokens", line: "POST /v1/tokens/{alice.manager.id}/revoke", header: by("alice"), status: 403, code: "forbidden"},
+	{name: "a token that ends all siblings without manage_tokens", line: "POST /v1/revocations", header: by("alice"), body: `{"account":"alice","include_self":true}`, status: 403, code: "forbidden"},
+	{name: "a token that ends siblings of an app without manage_tokens", line: "POST /v1/revocations", header: by("alice"), body: `{"device":"x"}`, status: 403, code: "forbidden"},
+	{name: "what a superuser suspended", line: "POST /v1/tokens/{stopped.id}/resume", header: by("alice.manager"), status: 403, code: "forbidden"},
 	{name: "a suspended token that comes", line: "GET /v1/tokens", header: by("stopped"), status: 401, code: "unauthenticated"},
 
 	// What has ended.
 	{name: "a revoked token to suspend", line: "POST /v1/tokens/{revoked.id}/suspend", status: 409, code: "ended"},
-	{name: "a revoked token to resume, by its account", line: "POST /v1/tokens/{revoked.id}/resume", header: by("bob.mint"), status: 409, code: "ended"},
+	{name: "a revoked token to resume, by its account", line: "POST /v1/tokens/{revoked.id}/resume", header: by("bob.manager"), status: 409, code: "ended"},
 	{name: "a revoked token to prolong", line: "PATCH /v1/tokens/{revoked.id}", body: `{"expires_in":"30d"}`, status: 409, code: "ended"},
 	{name: "a revoked token to widen", line: "PATCH /v1/tokens/{revoked.id}", body: `{"inherit":true}`, status: 409, code: "ended"},
-	{name: "a revoked token to relabel", line: "PATCH /v1/tokens/{revoked.id}", header: by("bob.mint"), body: `{"app":"x"}`, status: 409, code: "ended"},
-	{name: "a revoked token to revoke, by its account", line: "POST /v1/tokens/{revoked.id}/revoke", header: by("bob.mint"), body: `{"reason":"again"}`, status: 200},
-	{name: "an unknown token to revoke, by a user", line: "POST /v1/tokens/{nobody}/revoke", header: by("bob.mint"), status: 403, code: "forbidden"},
+	{name: "a revoked token to relabel", line: "PATCH /v1/tokens/{revoked.id}", header: by("bob.manager"), body: `{"app":"x"}`, status: 409, code: "ended"},
+	{name: "a revoked token to revoke, by its account", line: "POST /v1/tokens/{revoked.id}/revoke", header: by("bob.manager"), body: `{"reason":"again"}`, status: 200},
+	{name: "an unknown token to revoke, by a user", line: "POST /v1/tokens/{nobody}/revoke", header: by("bob.manager"), status: 403, code: "forbidden"},
 
 	// Revocations that contradict themselves.
-	{name: "a revocation of an account by another", line: "POST /v1/revocations", header: by("bob.mint"), body: `{"account":"alice"}`, status: 403, code: "forbidden"},
-	{name: "a revocation of a device of another", line: "POST /v1/revocations", header: by("bob.mint"), body: `{"account":"alice","device":"x"}`, status: 403, code: "forbidden"},
-	{name: "a revocation before a time by an admin", line: "POST /v1/revocations", header: by("dave.mint"), body: `{"created_before":"2020-01-01T00:00:00Z"}`, status: 403, code: "forbidden"},
+	{name: "a revocation of an account by another", line: "POST /v1/revocations", header: by("bob.manager"), body: `{"account":"alice"}`, status: 403, code: "forbidden"},
+	{name: "a revocation of a device of another", line: "POST /v1/revocations", header: by("bob.manager"), body: `{"account":"alice","device":"x"}`, status: 403, code: "forbidden"},
+	{name: "a revocation before a time by an admin", line: "POST /v1/revocations", header: by("dave.manager"), body: `{"created_before":"2020-01-01T00:00:00Z"}`, status: 403, code: "forbidden"},
 	{name: "a revocation by an auditor", line: "POST /v1/revocations", header: by("audit"), body: `{"account":"bob"}`, status: 403, code: "forbidden"},
 	{name: "a revocation of an empty device", line: "POST /v1/revocations", body: `{"device":""}`, status: 422, code: "invalid_request"},
 	{name: "a revocation of a device of 10 kB", line: "POST /v1/revocations", body: `{"device":"` + strings.Repeat("x", 10_000) + `"}`, status: 422, code: "invalid_request"},
 	{name: "a revocation of a list of devices", line: "POST /v1/revocations", body: `{"device":["x"]}`, status: 422, code: "invalid_request"},
 	{name: "a revocation of a device that no token names", line: "POST /v1/revocations", body: `{"device":"none"}`, status: 200},
 	{name: "a revocation of a device with a cursor of an app", line: "POST /v1/revocations", body: `{"device":"x","cursor":"{cursor}"}`, status: 422, code: "invalid_request"},
-	{name: "a revocation of one's own account with oneself spared", line: "POST /v1/revocations", header: by("bob.mint"), body: `{"account":"bob"}`, status: 422, code: "invalid_request"},
+	{name: "a revocation of one's own account with oneself spared", line: "POST /v1/revocations", header: by("bob.manager"), body: `{"account":"bob"}`, status: 422, code: "invalid_request"},
 
 	// Lists.
 	{name: "a cursor of another caller", line: "GET /v1/tokens?limit=1&cursor={cursor}", header: by("audit"), status: 422, code: "invalid_request"},
 	{name: "a cursor of another caller's accounts", line: "GET /v1/accounts?limit=1&cursor={account cursor}", header: by("audit"), status: 422, code: "invalid_request"},
 	{name: "a cursor of accounts of another kind", line: "GET /v1/accounts?kind=user&cursor={account cursor}", status: 422, code: "invalid_request"},
 	{name: "a cursor of tokens that expire", line: "GET /v1/tokens?expiring=14d&cursor={cursor}", status: 422, code: "invalid_request"},
-	{name: "tokens of another account", line: "GET /v1/tokens?account=alice", header: by("bob.mint"), status: 403, code: "forbidden"},
+	{name: "tokens of another account", line: "GET /v1/tokens?account=alice", header: by("bob.manager"), status: 403, code: "forbidden"},
 	{name: "tokens that expire at once", line: "GET /v1/tokens?expiring=0s", status: 422, code: "invalid_request"},
 	{name: "tokens that expired", line: "GET /v1/tokens?expiring=-14d", status: 422, code: "invalid_request"},
 	{name: "tokens that expire some time", line: "GET /v1/tokens?expiring=soon", status: 422, code: "invalid_request"},
@@ -261,8 +261,8 @@ var badAuthority = []bad{
 	{name: "a resource with more behind it", line: "GET /v1/tokens?resource=site/3/4", status: 422, code: "invalid_request"},
 	{name: "a secret for a resource", line: "GET /v1/tokens?resource={bob}", status: 422, code: "invalid_request"},
 	{name: "a site and a resource", line: "GET /v1/tokens?site=3&resource=site/3", status: 422, code: "invalid_request"},
-	{name: "nodes by a user", line: "GET /v1/nodes", header: by("bob.mint"), status: 403, code: "forbidden"},
-	{name: "receipts by a user", line: "GET /v1/receipts/1", header: by("bob.mint"), status: 403, code: "forbidden"},
+	{name: "nodes by a user", line: "GET /v1/nodes", header: by("bob.manager"), status: 403, code: "forbidden"},
+	{name: "receipts by a user", line: "GET /v1/receipts/1", header: by("bob.manager"), status: 403, code: "forbidden"},
 }
 
 // own is a request for a token with a digest.
@@ -290,10 +290,10 @@ func settle(t *testing.T) *town {
 		login, kind, owner string
 		grants             []string
 	}{
-		{"alice", "user", "", []string{"admin:site/1", "view:site/*", "mint"}},
-		{"bob", "user", "", []string{"view:site/2", "mint"}},
-		{"dave", "user", "", []string{"admin:site/3", "mint"}},
-		{"quiet", "user", "", []string{"view:site/2", "mint"}},
+		{"alice", "user", "", []string{"admin:site/1", "view:site/*", "manage_tokens"}},
+		{"bob", "user", "", []string{"view:site/2", "manage_tokens"}},
+		{"dave", "user", "", []string{"admin:site/3", "manage_tokens"}},
+		{"quiet", "user", "", []string{"view:site/2", "manage_tokens"}},
 		{"gone", "user", "", []string{"view:site/1"}},
 		{"auditor", "user", "", []string{"audit"}},
 		{"shop", "service", "alice", []string{"view:site/1", "track:site/1"}},
@@ -310,12 +310,12 @@ func settle(t *testing.T) *town {
 		scopes        []string
 	}{
 		{"alice", "alice", []string{"view:site/1"}},
-		{"alice.mint", "alice", []string{"view:site/1", "mint"}},
+		{"alice.manager", "alice", []string{"view:site/1", "manage_tokens"}},
 		{"bob", "bob", []string{"view:site/2"}},
-		{"bob.mint", "bob", []string{"view:site/2", "mint"}},
+		{"bob.manager", "bob", []string{"view:site/2", "manage_tokens"}},
 		{"dave", "dave", []string{"admin:site/3"}},
-		{"dave.mint", "dave", []string{"admin:site/3", "mint"}},
-		{"quiet.mint", "quiet", []string{"view:site/2", "mint"}},
+		{"dave.manager", "dave", []string{"admin:site/3", "manage_tokens"}},
+		{"quiet.manager", "quiet", []string{"view:site/2", "manage_tokens"}},
 		{"audit", "auditor", []string{"audit"}},
 		{"gone", "gone", []string{"view:site/1"}},
 		{"stopped", "alice", []string{"view:site/1"}},
@@ -403,7 +403,7 @@ func TestOthersThings(t *testing.T) {
 		{"{account}", w.account["gone"]},
 	}
 	before := w.changes()
-	for _, caller := range []string{"quiet.mint", "robot", "shop"} {
+	for _, caller := range []string{"quiet.manager", "robot", "shop"} {
 		if caller == "robot" {
 			_, w.secret[caller] = w.token(caller, "view:site/1")
 			before = w.changes()
@@ -445,7 +445,7 @@ func TestOwnSecret(t *testing.T) {
 	secret := events.DefaultFormat.NewSecret(events.UserAccount)
 	d := digest(secret.Reveal())
 	body := m{"scopes": []string{"view:site/2"}, "secret_digest": d}
-	header := h("Authorization: Bearer "+w.secret["bob.mint"], "Idempotency-Key: own")
+	header := h("Authorization: Bearer "+w.secret["bob.manager"], "Idempotency-Key: own")
 	a := w.must("POST /v1/tokens", body, header...)
 	if a.status != 201 || a.at("secret") != nil || a.at("secret_already_shown") != nil || a.text("token", "account") != w.account["bob"] || strings.Contains(string(a.raw), d) {
 		t.Errorf("made %s", a.raw)
@@ -501,7 +501,7 @@ func TestRevokeTwice(t *testing.T) {
 	w := settle(t)
 	first := w.must("POST /v1/tokens/"+w.id["bob"]+"/revoke", m{"reason": "lost"}, "Authorization: Bearer "+w.secret["bob"])
 	at := w.changes()
-	for _, caller := range []string{"bob.mint", "root"} {
+	for _, caller := range []string{"bob.manager", "root"} {
 		again := w.must("POST /v1/tokens/"+w.id["bob"]+"/revoke", m{"reason": "again"}, "Authorization: Bearer "+w.secret[caller])
 		if again.text("token", "reason") != "lost" || again.at("token", "version") != first.at("position") {
 			t.Errorf("%s: %s", caller, again.raw)
@@ -542,7 +542,7 @@ func TestPolicyOverHTTP(t *testing.T) {
 	if a := w.do("PUT /v1/policy", m{}, "If-Match: "+got.header.Get("ETag")); a.code() != "stale" || a.at("version") != set.at("version") {
 		t.Errorf("on the version before: %s", a.raw)
 	}
-	if a := w.do("POST /v1/tokens", m{"scopes": []string{"view:site/2"}}, "Authorization: Bearer "+w.secret["bob.mint"]); a.code() != "forbidden" || !strings.Contains(a.text("detail"), "superuser") {
+	if a := w.do("POST /v1/tokens", m{"scopes": []string{"view:site/2"}}, "Authorization: Bearer "+w.secret["bob.manager"]); a.code() != "forbidden" || !strings.Contains(a.text("detail"), "superuser") {
 		t.Errorf("a token against the policy: %s", a.raw)
 	}
 	all := w.must("PUT /v1/policy", m{"token_issuers": "all"})

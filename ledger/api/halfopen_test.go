@@ -29,8 +29,8 @@ func TestHalfOpenByStranger(t *testing.T) {
 // next one is refused, and other callers are not.
 func TestHalfOpenByCaller(t *testing.T) {
 	s := start(t)
-	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/1", "mint"}})
-	secret := s.must("POST /v1/tokens", m{"account": "alice", "scopes": []string{"view:site/1", "mint"}}).text("secret")
+	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/1", "manage_tokens"}})
+	secret := s.must("POST /v1/tokens", m{"account": "alice", "scopes": []string{"view:site/1", "manage_tokens"}}).text("secret")
 	const most = 64
 	head := "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + secret +
 		"\r\nContent-Type: application/json\r\nContent-Length: 44\r\nExpect: 100-continue\r\n\r\n"

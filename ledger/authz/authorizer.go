@@ -112,8 +112,8 @@ func (a Authorizer) hasRelation(p Principal, rel relation, target Target) bool {
 }
 
 // reaches reports whether the principal has admin on every resource in the
-// account's grants. The permission mint is ignored, since it gives no access by
-// itself. The policy may let admins reach every account.
+// account's grants. The permission manage_tokens is ignored, since it gives no
+// access by itself. The policy may let admins reach every account.
 func (a Authorizer) reaches(p Principal, account *events.Account) bool {
 	if !a.IsSiteAdmin(p) {
 		return false
@@ -122,15 +122,15 @@ func (a Authorizer) reaches(p Principal, account *events.Account) bool {
 	if policy, err := a.Policy(); err == nil && policy.SiteAdminsAnyAccount {
 		return true
 	}
-	grants := slices.DeleteFunc(slices.Clone(account.Grants), func(s events.Scope) bool { return s == events.Mint })
+	grants := slices.DeleteFunc(slices.Clone(account.Grants), func(s events.Scope) bool { return s == events.ManageTokens })
 	return a.withinAdminScope(grants, p)
 }
 
-// CanManage reports whether the principal may manage tokens at all: a person may,
-// and a token with the permission mint. A token that is visible in a web page
-// must not be able to revoke other tokens of its account.
+// CanManage reports whether the principal may manage tokens at all: a person
+// may, and a token with the permission manage_tokens. A token that is visible
+// in a web page must not be able to revoke other tokens of its account.
 func (a Authorizer) CanManage(p Principal) bool {
-	return p.Token == "" && p.Session != "" || a.Model.AnyCovers(p.Scopes, events.Mint)
+	return p.Token == "" && p.Session != "" || a.Model.AnyCovers(p.Scopes, events.ManageTokens)
 }
 
 // IsSuperuser reports whether the principal has the permission superuser.
@@ -217,7 +217,7 @@ func (a Authorizer) authorizeEscalation(p Principal, op Operation, held []relati
 		)
 	}
 	if p.Session == "" && !a.CanManage(p) {
-		return fmt.Errorf("%w: a token needs the permission %s to %s", errdefs.ErrForbidden, events.Mint, op)
+		return fmt.Errorf("%w: a token needs the permission %s to %s", errdefs.ErrForbidden, events.ManageTokens, op)
 	}
 	return a.CheckCeiling(p, target)
 }

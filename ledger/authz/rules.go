@@ -63,8 +63,8 @@ var relationNeeds = map[relation]string{
 	relSiteAdmin:    "admin on every resource in the token's scopes",
 	relAccountAdmin: "admin on every resource in the token's scopes and in its account's grants",
 	relWhole:        "to be the account's person, or a token that inherits all of its grants",
-	relOwner:        "to own the account (a token also needs mint)",
-	relAccount:      "to be the account (a token also needs mint)",
+	relOwner:        "to own the account (a token also needs manage_tokens)",
+	relAccount:      "to be the account (a token also needs manage_tokens)",
 	relToken:        "to be the token itself",
 	relAuditor:      "the permission audit",
 	relAnyone:       "a token or a session",
@@ -76,9 +76,9 @@ type rule struct {
 	verb string // names the operation in 'tokenledger auth can-i'
 	any  []relation
 	// escalates: the result has more rights or a longer lifetime than before. A
-	// person must have authenticated recently, and a token needs mint. The account
-	// must have self-service on if the relation is account or owner. The result
-	// can never have more rights than the principal.
+	// person must have authenticated recently, and a token needs manage_tokens.
+	// The account must have self-service on if the relation is account or
+	// owner. The result can never have more rights than the principal.
 	escalates bool
 	// reauth: a person must have authenticated recently.
 	reauth bool
@@ -173,7 +173,7 @@ func Table() string {
 		fmt.Fprintf(&b, " %s |", rel)
 	}
 	b.WriteString(
-		" a person re-authenticates | a token needs mint | can-i |\n|---|" + strings.Repeat("---|", len(relations)+3) + "\n",
+		" a person re-authenticates | a token needs manage_tokens | can-i |\n|---|" + strings.Repeat("---|", len(relations)+3) + "\n",
 	)
 	for _, r := range rules {
 		fmt.Fprintf(&b, "| %s |", r.op)

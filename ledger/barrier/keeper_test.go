@@ -14,7 +14,7 @@ import (
 
 // Nobody holds a lease: a wait is over as soon as its barrier was read.
 func TestWaitForNobody(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	proof, ok := k.Wait(t.Context(), 7)
 	if !ok || !proof.Complete || proof.Covers != 7 || proof.Barrier == 0 || proof.Lease != lease || len(proof.Nodes) != 0 {
 		t.Errorf("Wait = %+v, %t", proof, ok)
@@ -23,7 +23,7 @@ func TestWaitForNobody(t *testing.T) {
 
 // Each way for a node to stop, and the order in which they come.
 func TestWait(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	well := k.log.Node("well", lease)
 	leaving := k.log.Node("leaving", lease)
 	cut := k.log.Node("cut", lease)
@@ -84,7 +84,7 @@ func TestWait(t *testing.T) {
 // A wait does not end on account of what the ledger has not read: a node may
 // have renewed since, before the barrier.
 func TestWaitReadsUpToTheBarrier(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	n := k.log.Node("a", lease)
 	n.Join(3)
 	k.knows(1)
@@ -108,7 +108,7 @@ func TestWaitReadsUpToTheBarrier(t *testing.T) {
 
 // A node that joins after the barrier must obey it, and the wait is not for it.
 func TestWaitNotForLaterNodes(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	slow := k.log.Node("slow", lease)
 	slow.Join(3)
 	k.knows(1)
@@ -125,7 +125,7 @@ func TestWaitNotForLaterNodes(t *testing.T) {
 
 // A process that starts again reads back who may hold a lease.
 func TestRestart(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	n := k.log.Node("a", lease)
 	gone := k.log.Node("gone", lease)
 	n.Join(3)
@@ -151,7 +151,7 @@ func TestRestart(t *testing.T) {
 // If the stream's first messages are gone, their senders may hold a lease, for the
 // maximum lease at most.
 func TestUnknownHolders(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	first := k.Begin(7)
 	k.over(first)
 	k.LeasesLost(context.Canceled)
@@ -166,7 +166,7 @@ func TestUnknownHolders(t *testing.T) {
 
 // A message that this version cannot read may be a lease.
 func TestUnreadableLease(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	n := k.log.Node("a", lease)
 	n.Join(3)
 	k.knows(1)
@@ -184,7 +184,7 @@ func TestUnreadableLease(t *testing.T) {
 // A renewal that was on its way for long does not take back a lease that was
 // asked for after it, nor does one of another log's life count as applied.
 func TestOldRenewal(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	n := k.log.Node("a", lease)
 	n.Join(3)
 	r := events.Renewal{Holder: n.Holder, Number: 9, Epoch: k.log.Epoch, Lease: events.InMilliseconds(lease)}
@@ -205,7 +205,7 @@ func TestOldRenewal(t *testing.T) {
 
 // Waits that come together share barriers.
 func TestShare(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.Wait(t.Context(), 1)
 	before := k.Stats().Barriers
 	const n = 200
@@ -250,7 +250,7 @@ func TestShare(t *testing.T) {
 // Two ledgers write to one stream: floors never fall, and a barrier of the
 // other's serves as well.
 func TestTwoLedgers(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	other := start(t, k.log, "ledger-2", k.boot)
 	n := k.log.Node("a", lease)
 	n.Join(3)
@@ -258,7 +258,7 @@ func TestTwoLedgers(t *testing.T) {
 	other.knows(1)
 	var waits sync.WaitGroup
 	for i := range 100 {
-		for _, l := range []*kit{k, other} {
+		for _, l := range []*fixture{k, other} {
 			waits.Go(func() {
 				at := events.Position(10 + i)
 				p := l.Begin(at)
@@ -308,7 +308,7 @@ func TestBarrierFaults(t *testing.T) {
 		"late":        ledgertest.First(1, ledgertest.Hold, ledgertest.Barrier),
 	} {
 		t.Run(name, func(t *testing.T) {
-			k := newKit(t)
+			k := newFixture(t)
 			k.Wait(t.Context(), 1)
 			k.link.Rule(rule)
 			p := k.Begin(7)
@@ -334,7 +334,7 @@ func TestBarrierFaults(t *testing.T) {
 
 // The caller of a wait may go: it goes on, and others find it.
 func TestCallerGoes(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	n := k.log.Node("a", lease)
 	n.Join(3)
 	k.knows(1)
@@ -357,7 +357,7 @@ func TestCallerGoes(t *testing.T) {
 // A barrier is written without being asked for: where a node joins, for what was
 // applied, and now and then.
 func TestUnasked(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	count := func() int { return len(barriers(k.log)) }
 	k.until("the first barrier", func() bool { return count() == 1 })
 	k.log.Node("a", lease).Join(0)
@@ -375,7 +375,7 @@ func TestUnasked(t *testing.T) {
 
 // The stream of leases is lost, and created again.
 func TestStreamMadeAnew(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	for i := range 5 {
 		k.over(k.Begin(events.Position(10 + i)))
 	}
@@ -400,7 +400,7 @@ func TestStreamMadeAnew(t *testing.T) {
 // a node that was killed. The second ledger learns from a barrier that the lease has
 // ended, and does not wait for it again.
 func TestEndedLeases(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	killed, stale, well := k.log.Node("killed", lease), k.log.Node("stale", lease), k.log.Node("well", lease)
 	stale.Stale = map[string]events.Milliseconds{"track": 3_600_000}
 	for _, n := range []*ledgertest.Node{killed, stale, well} {

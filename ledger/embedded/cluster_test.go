@@ -12,7 +12,7 @@ import (
 )
 
 // begin makes the log, once the servers have come together.
-func (k *clusterKit) begin() jetstream.JetStream {
+func (k *clusterFixture) begin() jetstream.JetStream {
 	k.t.Helper()
 	nc, err := k.servers[0].Connect()
 	if err != nil {

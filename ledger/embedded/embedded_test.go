@@ -42,18 +42,18 @@ func newKey(t *testing.T) Key {
 	return k
 }
 
-// kit is a server with the keys of both roles.
-type kit struct {
+// fixture is a server with the keys of both roles.
+type fixture struct {
 	*Server
 	t        *testing.T
 	cfg      Config
 	verifier Key
 }
 
-func newKit(t *testing.T) *kit {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	verifier := newKey(t)
-	return &kit{
+	return &fixture{
 		t:        t,
 		verifier: verifier,
 		cfg: Config{
@@ -66,7 +66,7 @@ func newKit(t *testing.T) *kit {
 	}
 }
 
-func (k *kit) start() {
+func (k *fixture) start() {
 	k.t.Helper()
 	s, err := Start(testContext(k.t), k.cfg)
 	if err != nil {
@@ -79,7 +79,7 @@ func (k *kit) start() {
 	}
 }
 
-func (k *kit) stop() {
+func (k *fixture) stop() {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -88,14 +88,14 @@ func (k *kit) stop() {
 	}
 }
 
-func startKit(t *testing.T) *kit {
+func startKit(t *testing.T) *fixture {
 	t.Helper()
-	k := newKit(t)
+	k := newFixture(t)
 	k.start()
 	return k
 }
 
-func (k *kit) asLedger() jetstream.JetStream {
+func (k *fixture) asLedger() jetstream.JetStream {
 	k.t.Helper()
 	nc, err := k.Connect()
 	if err != nil {
@@ -115,7 +115,7 @@ func newJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
 
 // asVerifier returns a verifier's connection, and where its errors arrive that
 // no call returns.
-func (k *kit) asVerifier() (*nats.Conn, <-chan error) {
+func (k *fixture) asVerifier() (*nats.Conn, <-chan error) {
 	k.t.Helper()
 	errs := make(chan error, 64)
 	nc, err := nats.Connect("", append(VerifierOptions(k.verifier),
@@ -183,7 +183,7 @@ func TestServerSettings(t *testing.T) {
 }
 
 func TestStoreFolderIsClosedToOthers(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	store := filepath.Join(k.cfg.Dir, "jetstream")
 	if err := os.Mkdir(store, 0o755); err != nil {
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestRestartKeepsData(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.cfg.Listen = "127.0.0.1:0"
 	s, err := Start(testContext(t), k.cfg)
 	if err != nil {
@@ -261,7 +261,7 @@ func TestListen(t *testing.T) {
 }
 
 func TestStrangersAreRefused(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.cfg.Listen = "127.0.0.1:0"
 	k.start()
 	stranger := newKey(t)
@@ -293,7 +293,7 @@ func TestStrangersAreRefused(t *testing.T) {
 }
 
 func TestNoVerifierWithoutItsKey(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	k.cfg.VerifierKey = ""
 	k.start()
 	_, err := nats.Connect("", append(VerifierOptions(k.verifier), nats.InProcessServer(k))...)
@@ -384,7 +384,7 @@ func TestStartSaysWhatToDo(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			k := newKit(t)
+			k := newFixture(t)
 			tt.edit(&k.cfg)
 			s, err := Start(testContext(t), k.cfg)
 			if err == nil {
@@ -406,7 +406,7 @@ func TestFailedStartFreesTheFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	k := newKit(t)
+	k := newFixture(t)
 	k.cfg.Listen = taken.Addr().String()
 	if _, err := Start(testContext(t), k.cfg); err == nil {
 		t.Fatal("Start on a port in use = nil, want an error")
@@ -426,7 +426,7 @@ func TestFolderHasOneServer(t *testing.T) {
 }
 
 func TestStartHeedsItsContext(t *testing.T) {
-	k := newKit(t)
+	k := newFixture(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := Start(ctx, k.cfg); !errors.Is(err, context.Canceled) {
@@ -473,7 +473,7 @@ func TestStreamThatCannotBeLoadedStopsStart(t *testing.T) {
 
 // crashed stops the server and leaves the folder as a crash does: without the
 // seal of a clean stop.
-func (k *kit) crashed() {
+func (k *fixture) crashed() {
 	k.t.Helper()
 	k.stop()
 	if err := os.Remove(filepath.Join(k.cfg.Dir, sealFile)); err != nil {

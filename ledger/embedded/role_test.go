@@ -27,7 +27,7 @@ func wantDenied(t *testing.T, errs <-chan error, what, subject string) {
 
 // servedKit is a server with a stream of one event, a bucket of one record and
 // a durable consumer.
-func servedKit(t *testing.T) (*kit, jetstream.JetStream) {
+func servedKit(t *testing.T) (*fixture, jetstream.JetStream) {
 	t.Helper()
 	k := startKit(t)
 	js := k.asLedger()

@@ -55,7 +55,7 @@ func TestStreamLimits(t *testing.T) {
 			t.Errorf("CreateStream = %v, lacks %q", err, want)
 		}
 	}
-	// The kit's server keeps less than the default.
+	// The fixture's server keeps less than the default.
 	_, err = CreateStream(ctx, js, StreamLimits{Epoch: "first"})
 	if err == nil || !strings.Contains(err.Error(), "raise MaxStore or lower MaxBytes") {
 		t.Errorf("CreateStream over the server's limit = %v", err)

@@ -12,11 +12,11 @@ import (
 )
 
 // startEncrypted is a server alone, with credentials.
-func startEncrypted(t *testing.T) (*kit, map[string]*Credentials, string) {
+func startEncrypted(t *testing.T) (*fixture, map[string]*Credentials, string) {
 	t.Helper()
 	dir := t.TempDir()
 	creds := issued(t, dir, ledgerOn("l1", "127.0.0.1"), verifierNamed("v1"), verifierNamed("v2"))
-	k := newKit(t)
+	k := newFixture(t)
 	k.cfg.LedgerKey, k.cfg.VerifierKey, k.cfg.Credentials, k.cfg.Listen = Key{}, "", creds["l1"], "127.0.0.1:0"
 	k.start()
 	mustCreateStream(t, k.asLedger())

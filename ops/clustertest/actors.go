@@ -83,7 +83,7 @@ var waysToEnd = []wayToEnd{
 
 // actor creates an account and a token that may create tokens for it.
 func (g *group) actor(ctx context.Context) *Token {
-	grants := append(allSites(), events.Mint)
+	grants := append(allSites(), events.ManageTokens)
 	c := g.boss
 	change, a := c.carry(ctx, task{
 		change: Change{Kind: events.KindAccountCreated, Scopes: grants}, method: http.MethodPost, path: "/v1/accounts",

@@ -36,8 +36,8 @@ const long = wait.Limit
 // A verifier asks the index directly: nothing of ops is between them.
 var _ verifier.Index = (*Replica)(nil)
 
-// bench is an index that follows a real log.
-type bench struct {
+// fixture is an index that follows a real log.
+type fixture struct {
 	t    *testing.T
 	conn *nats.Conn
 	js   jetstream.JetStream
@@ -68,11 +68,11 @@ func (l *lines) count(text string) int {
 	return strings.Count(l.b.String(), text)
 }
 
-// newBench starts a log with the first messages of a history.
-func newBench(t *testing.T, messages []events.Message) *bench {
+// newFixture starts a log with the first messages of a history.
+func newFixture(t *testing.T, messages []events.Message) *fixture {
 	t.Helper()
 	log := ledgertest.Start(t)
-	b := &bench{t: t, conn: log.Conn(), dir: filepath.Join(t.TempDir(), "index"), lines: &lines{}}
+	b := &fixture{t: t, conn: log.Conn(), dir: filepath.Join(t.TempDir(), "index"), lines: &lines{}}
 	t.Cleanup(b.conn.Close)
 	var err error
 	if b.js, err = jetstream.New(b.conn); err != nil {
@@ -95,7 +95,7 @@ func newBench(t *testing.T, messages []events.Message) *bench {
 }
 
 // append writes to the log.
-func (b *bench) append(messages []events.Message) {
+func (b *fixture) append(messages []events.Message) {
 	b.t.Helper()
 	for _, m := range messages {
 		ack, err := b.js.Publish(b.t.Context(), m.Subject, m.Data)
@@ -107,7 +107,7 @@ func (b *bench) append(messages []events.Message) {
 }
 
 // start runs the index until the test ends or stop is called.
-func (b *bench) start() {
+func (b *fixture) start() {
 	b.t.Helper()
 	b.x = New(b.cfg)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -124,7 +124,7 @@ func (b *bench) start() {
 }
 
 // eventually waits until something is so.
-func (b *bench) eventually(what string, is func() bool) {
+func (b *fixture) eventually(what string, is func() bool) {
 	b.t.Helper()
 	if !wait.For(long, is) {
 		b.t.Fatalf("%s: not after %s; position %d, %v", what, long, b.x.Position(), b.x.Err())
@@ -132,7 +132,7 @@ func (b *bench) eventually(what string, is func() bool) {
 }
 
 // caughtUp waits until the index answers from the whole log.
-func (b *bench) caughtUp() {
+func (b *fixture) caughtUp() {
 	b.t.Helper()
 	b.eventually("the index has the log", func() bool {
 		_, fresh := b.x.FreshAsOf()
@@ -141,7 +141,7 @@ func (b *bench) caughtUp() {
 }
 
 // right reports an index that is not what follows from the log.
-func (b *bench) right() {
+func (b *fixture) right() {
 	b.t.Helper()
 	b.caughtUp()
 	if err := projectortest.Compare(eventstest.Fold(b.all), b.x); err != nil {
@@ -154,7 +154,7 @@ func (b *bench) right() {
 }
 
 // folders are the names beside the index's.
-func (b *bench) folders() (names []string) {
+func (b *fixture) folders() (names []string) {
 	b.t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(b.dir))
 	if err != nil {
@@ -171,7 +171,7 @@ func (b *bench) folders() (names []string) {
 }
 
 // digest is what the index says of itself.
-func (b *bench) digest() events.Statement {
+func (b *fixture) digest() events.Statement {
 	s, _ := b.x.Statements()
 	return s
 }
@@ -215,7 +215,7 @@ func (s signed) fetch(t testing.TB, messages []events.Message) func(context.Cont
 
 func TestBeginsWithSnapshot(t *testing.T) {
 	run := eventstest.History(101, 400)
-	b := newBench(t, run.Messages[:350])
+	b := newFixture(t, run.Messages[:350])
 	b.cfg.Fetch = newSigned(t).fetch(t, run.Messages[:300])
 	var follower *follow.Follower
 	plain := b.cfg.Follow
@@ -251,7 +251,7 @@ func TestSnapshotFails(t *testing.T) {
 		"nothing installed": {func(context.Context, string) error { return nil }, ""},
 	} {
 		t.Run(what, func(t *testing.T) {
-			b := newBench(t, run.Messages)
+			b := newFixture(t, run.Messages)
 			b.cfg.Fetch = tt.fetch
 			b.start()
 			b.right()
@@ -271,7 +271,7 @@ func tail(run *eventstest.Run, n int) []events.Message {
 // readers look: no reader sees it go back, or stop answering.
 func TestRebuildBeside(t *testing.T) {
 	run := eventstest.History(104, 900)
-	b := newBench(t, run.Messages[:300])
+	b := newFixture(t, run.Messages[:300])
 	b.start()
 	b.caughtUp()
 	var stop atomic.Bool
@@ -346,7 +346,7 @@ func TestSwap(t *testing.T) {
 // TestRebuildWaits: an index that cannot be made does not disturb the one in use.
 func TestRebuildWaits(t *testing.T) {
 	run := eventstest.History(105, 600)
-	b := newBench(t, run.Messages)
+	b := newFixture(t, run.Messages)
 	plain := b.cfg.Follow
 	var hold atomic.Bool
 	opened := make(chan struct{}, 10)
@@ -380,7 +380,7 @@ func TestRebuildWaits(t *testing.T) {
 // TestNoRoom makes the index anew on a disk with room for one.
 func TestNoRoom(t *testing.T) {
 	messages, fetch := wrongIndex(t)
-	b := newBench(t, messages)
+	b := newFixture(t, messages)
 	b.cfg.Fetch = fetch
 	b.cfg.Free = func(string) (uint64, error) { return 1 << 20, nil }
 	b.start()
@@ -406,7 +406,7 @@ func TestNoRoom(t *testing.T) {
 // TestSettle: a doubt is decided by an index that was made from the log since,
 // and by no other.
 func TestSettle(t *testing.T) {
-	b := newBench(t, eventstest.History(112, 300).Messages)
+	b := newFixture(t, eventstest.History(112, 300).Messages)
 	b.start()
 	b.caughtUp()
 	s := b.digest()
@@ -434,7 +434,7 @@ func TestSettle(t *testing.T) {
 // one that was begun with a snapshot does not count.
 func TestDisputeWhileRebuilding(t *testing.T) {
 	messages, fetch := wrongIndex(t)
-	b := newBench(t, messages)
+	b := newFixture(t, messages)
 	begun, goOn := make(chan struct{}), make(chan struct{})
 	var times atomic.Int32
 	b.cfg.Fetch = func(ctx context.Context, dir string) error {
@@ -457,7 +457,7 @@ func TestDisputeWhileRebuilding(t *testing.T) {
 }
 
 // refuses reports an index that answers.
-func (b *bench) refuses(why string) {
+func (b *fixture) refuses(why string) {
 	b.t.Helper()
 	d := events.Digest{1}
 	_, lookup := b.x.Lookup(d)
@@ -489,7 +489,7 @@ func (b *bench) refuses(why string) {
 
 func TestFence(t *testing.T) {
 	run := eventstest.History(107, 300)
-	b := newBench(t, run.Messages[:200])
+	b := newFixture(t, run.Messages[:200])
 	b.start()
 	b.caughtUp()
 	b.x.Fence(errors.New("the cat walked over it"))
@@ -533,7 +533,7 @@ func TestOutvoted(t *testing.T) {
 	for what, marks := range map[string]bool{"at its position": false, "at a mark": true} {
 		t.Run(what, func(t *testing.T) {
 			messages, fetch := wrongIndex(t)
-			b := newBench(t, messages)
+			b := newFixture(t, messages)
 			b.cfg.Fetch = fetch
 			b.start()
 			b.caughtUp()
@@ -598,7 +598,7 @@ func (o otherIndex) statements() (index, mark events.Statement) {
 // decides, once.
 func TestTied(t *testing.T) {
 	run := eventstest.History(109, 600)
-	b := newBench(t, run.Messages[:400])
+	b := newFixture(t, run.Messages[:400])
 	b.start()
 	b.caughtUp()
 	live := b.x.Projector()
@@ -632,7 +632,7 @@ func TestTied(t *testing.T) {
 // more, while it answers.
 func TestLiar(t *testing.T) {
 	run := eventstest.History(114, 400)
-	b := newBench(t, run.Messages)
+	b := newFixture(t, run.Messages)
 	var now atomic.Int64
 	b.cfg.Boottime = func() time.Duration { return time.Duration(now.Load()) }
 	b.start()
@@ -680,7 +680,7 @@ func TestLiar(t *testing.T) {
 func TestFoundAgain(t *testing.T) {
 	for _, never := range []bool{false, true} {
 		messages, fetch := wrongIndex(t)
-		b := newBench(t, messages)
+		b := newFixture(t, messages)
 		b.cfg.Fetch = fetch
 		var now atomic.Int64
 		b.cfg.Boottime = func() time.Duration { return time.Duration(now.Load()) }
@@ -713,7 +713,7 @@ func TestFoundAgain(t *testing.T) {
 // TestMajority runs a node that most agree with.
 func TestMajority(t *testing.T) {
 	run := eventstest.History(110, 300)
-	b := newBench(t, run.Messages)
+	b := newFixture(t, run.Messages)
 	b.start()
 	b.caughtUp()
 	live, good := b.x.Projector(), b.digest()
@@ -748,7 +748,7 @@ func TestMajority(t *testing.T) {
 // TestStoppedDuringDispute stops a node while the log is being asked.
 func TestStoppedDuringDispute(t *testing.T) {
 	messages, fetch := wrongIndex(t)
-	b := newBench(t, messages)
+	b := newFixture(t, messages)
 	b.cfg.Fetch = fetch
 	b.start()
 	b.caughtUp()
@@ -766,7 +766,7 @@ func TestStoppedDuringDispute(t *testing.T) {
 // made anew, and answers nothing before it has come as far as it was.
 func TestDamagedWhileItRuns(t *testing.T) {
 	run := eventstest.History(111, 500)
-	b := newBench(t, run.Messages)
+	b := newFixture(t, run.Messages)
 	b.start()
 	b.caughtUp()
 	b.stop() // which writes a table
@@ -868,7 +868,7 @@ func TestRecoverDir(t *testing.T) {
 // was read before. Once the node is connected to another server it is opened
 // again at once, and not half a minute later.
 func TestRetry(t *testing.T) {
-	b := newBench(t, eventstest.History(114, 200).Messages)
+	b := newFixture(t, eventstest.History(114, 200).Messages)
 	stale := ledgertest.Start(t).Conn()
 	t.Cleanup(stale.Close)
 	var conn atomic.Pointer[nats.Conn]

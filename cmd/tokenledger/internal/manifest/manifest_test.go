@@ -18,19 +18,19 @@ import (
 
 var now = time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// world carries out the requests of a plan on a state, as the ledger would.
-type world struct {
+// fakeLedger carries out the requests of a plan on a state, as the ledger would.
+type fakeLedger struct {
 	t        *testing.T
 	state    *manifest.State
 	position uint64
 	keys     map[string]bool
 }
 
-func newWorld(t *testing.T) *world {
-	return &world{t: t, state: &manifest.State{Tokens: map[string][]api.Token{}}, keys: map[string]bool{}}
+func newFakeLedger(t *testing.T) *fakeLedger {
+	return &fakeLedger{t: t, state: &manifest.State{Tokens: map[string][]api.Token{}}, keys: map[string]bool{}}
 }
 
-func (w *world) account(name string) *api.Account {
+func (w *fakeLedger) account(name string) *api.Account {
 	for i := range w.state.Accounts {
 		if a := &w.state.Accounts[i]; a.ID == name || strings.EqualFold(a.Login, name) {
 			return a
@@ -40,7 +40,7 @@ func (w *world) account(name string) *api.Account {
 	return nil
 }
 
-func (w *world) token(id string) *api.Token {
+func (w *fakeLedger) token(id string) *api.Token {
 	for _, list := range w.state.Tokens {
 		for i := range list {
 			if list[i].ID == id {
@@ -69,7 +69,7 @@ func set[T any](to *T, from *T) {
 	}
 }
 
-func (w *world) send(_ *manifest.Step, r client.Request) (*client.Answer, error) {
+func (w *fakeLedger) send(_ *manifest.Step, r client.Request) (*client.Answer, error) {
 	w.position++
 	if r.Key == "" || w.keys[r.Key] {
 		w.t.Fatalf("%s %v: the key %q is not new", r.Method, r.Path, r.Key)
@@ -90,13 +90,13 @@ func (w *world) send(_ *manifest.Step, r client.Request) (*client.Answer, error)
 	return &client.Answer{Body: raw}, err
 }
 
-func (w *world) matches(r client.Request, version uint64) {
+func (w *fakeLedger) matches(r client.Request, version uint64) {
 	if r.IfMatch != "" && r.IfMatch != fmt.Sprintf("%q", fmt.Sprint(version)) {
 		w.t.Fatalf("%s %v: If-Match %s, the version is %d", r.Method, r.Path, r.IfMatch, version)
 	}
 }
 
-func (w *world) onAccount(r client.Request, b body) *api.Account {
+func (w *fakeLedger) onAccount(r client.Request, b body) *api.Account {
 	if len(r.Path) == 2 {
 		w.state.Accounts = append(w.state.Accounts, api.Account{
 			ID: fmt.Sprintf("acc_%d", w.position), Login: *b.Login, Kind: *b.Kind, State: "active",
@@ -123,7 +123,7 @@ func (w *world) onAccount(r client.Request, b body) *api.Account {
 	return a
 }
 
-func (w *world) onToken(r client.Request, b body) *api.Token {
+func (w *fakeLedger) onToken(r client.Request, b body) *api.Token {
 	if len(r.Path) == 2 {
 		if !strings.HasPrefix(*b.Account, "acc_") {
 			w.t.Fatalf("a token is created for the account %q, want its ID", *b.Account)
@@ -224,7 +224,7 @@ func randomFile(rng *rand.Rand) *manifest.File {
 // the declared state, after which neither it nor an export changes anything.
 func TestPlanGivesWhatIsDeclared(t *testing.T) {
 	rng := seed.Rand(t)
-	w := newWorld(t)
+	w := newFakeLedger(t)
 	steps := 0
 	for range 300 {
 		f := randomFile(rng)
@@ -297,7 +297,7 @@ func inOrder(t *testing.T, p *manifest.Plan) {
 }
 
 // declared checks that a state has what a file declares.
-func declared(t *testing.T, f *manifest.File, w *world, prune bool) {
+func declared(t *testing.T, f *manifest.File, w *fakeLedger, prune bool) {
 	t.Helper()
 	for _, a := range f.Accounts {
 		got := w.account(a.Login)

@@ -11,10 +11,10 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
-// world is a ledger with accounts and tokens of every kind that authority.md
+// matrixFixture is a ledger with accounts and tokens of every kind that authority.md
 // tells apart, and what the reference has to know of them.
-type world struct {
-	*kit
+type matrixFixture struct {
+	*fixture
 	rules
 	ids    map[string]events.AccountID // login -> id
 	tokens map[string]*spec            // name -> what is made of it
@@ -40,14 +40,14 @@ var matrixAccounts = []struct {
 	grants             []string
 }{
 	{"chief", "user", "", true, []string{"superuser"}},
-	{"sitead", "user", "", true, []string{"admin:site/3", "mint"}},
-	{"warden", "user", "", false, []string{"admin:site/3", "mint"}},
-	{"alice", "user", "", true, []string{"mint", "view:site/4", "write:site/3"}},
-	{"idle", "user", "", false, []string{"mint", "view:site/3"}},
-	{"olga", "user", "", true, []string{"mint", "view:site/3"}},
-	{"svc", "service", "olga", true, []string{"mint", "view:site/3", "view:site/4"}},
-	{"mute", "service", "olga", false, []string{"mint", "view:site/3"}},
-	{"bot", "service", "idle", true, []string{"mint", "view:site/3"}},
+	{"sitead", "user", "", true, []string{"admin:site/3", "manage_tokens"}},
+	{"warden", "user", "", false, []string{"admin:site/3", "manage_tokens"}},
+	{"alice", "user", "", true, []string{"manage_tokens", "view:site/4", "write:site/3"}},
+	{"idle", "user", "", false, []string{"manage_tokens", "view:site/3"}},
+	{"olga", "user", "", true, []string{"manage_tokens", "view:site/3"}},
+	{"svc", "service", "olga", true, []string{"manage_tokens", "view:site/3", "view:site/4"}},
+	{"mute", "service", "olga", false, []string{"manage_tokens", "view:site/3"}},
+	{"bot", "service", "idle", true, []string{"manage_tokens", "view:site/3"}},
 	{"bob", "user", "", true, []string{"superuser"}},
 	{"carol", "user", "", true, []string{"view:site/3"}},
 	{"reviewer", "user", "", true, []string{"audit"}},
@@ -61,12 +61,12 @@ var matrixTokens = []struct {
 }{
 	{"alice.view", spec{account: "alice", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"view:site/3", "view:site/4"}}},
 	{"alice.both", spec{account: "alice", scopes: []string{"view:site/3", "view:site/4"}, narrow: []string{"view:site/3"}, widen: []string{"view:site/4", "write:site/3"}}},
-	{"alice.mint", spec{account: "alice", scopes: []string{"mint", "write:site/3"}, narrow: []string{"view:site/3"}, widen: []string{"mint", "view:site/4", "write:site/3"}}},
+	{"alice.manager", spec{account: "alice", scopes: []string{"manage_tokens", "write:site/3"}, narrow: []string{"view:site/3"}, widen: []string{"manage_tokens", "view:site/4", "write:site/3"}}},
 	{"alice.all", spec{account: "alice", narrow: []string{"view:site/3"}}},
 	{"svc.view", spec{account: "svc", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"view:site/3", "view:site/4"}}},
 	{"svc.other", spec{account: "svc", scopes: []string{"view:site/4"}, narrow: []string{"read:site/4"}, widen: []string{"view:site/3", "view:site/4"}}},
 	{"svc.all", spec{account: "svc", narrow: []string{"view:site/3"}}},
-	{"mute.view", spec{account: "mute", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"mint", "view:site/3"}}},
+	{"mute.view", spec{account: "mute", scopes: []string{"view:site/3"}, narrow: []string{"read:site/3"}, widen: []string{"manage_tokens", "view:site/3"}}},
 	{"bot.view", spec{account: "bot", scopes: []string{"read:site/3"}, widen: []string{"view:site/3"}}},
 	{"idle.view", spec{account: "idle", scopes: []string{"read:site/3"}, widen: []string{"view:site/3"}}},
 	{"warden.view", spec{account: "warden", scopes: []string{"view:site/3"}, widen: []string{"write:site/3"}}},
@@ -75,7 +75,7 @@ var matrixTokens = []struct {
 	{"bob.both", spec{account: "bob", scopes: []string{"view:site/3", "view:site/4"}, narrow: []string{"view:site/3"}, widen: []string{"view:site/3", "write:site/4"}}},
 	{"bob.super", spec{account: "bob", scopes: []string{"superuser"}, narrow: []string{"view:site/3"}}},
 	{"bob.audit", spec{account: "bob", scopes: []string{"audit"}, widen: []string{"audit", "view:site/3"}}},
-	{"bob.mint", spec{account: "bob", scopes: []string{"mint", "view:site/3"}, narrow: []string{"view:site/3"}, widen: []string{"mint", "write:site/3"}}},
+	{"bob.manager", spec{account: "bob", scopes: []string{"manage_tokens", "view:site/3"}, narrow: []string{"view:site/3"}, widen: []string{"manage_tokens", "write:site/3"}}},
 	{"bob.all", spec{account: "bob", narrow: []string{"view:site/3"}}},
 	{"carol.all", spec{account: "carol", narrow: []string{"read:site/3"}}},
 	{"bare.all", spec{account: "bare"}},
@@ -105,29 +105,29 @@ var matrixCallers = []struct {
 	{who: who{name: "superuser, authenticated long ago", account: "chief", session: true}, authAge: stale},
 	{who: who{name: "session of a superuser's token", account: "chief", token: "chief.caller", session: true}},
 	{who: who{name: "site admin's token", account: "sitead", token: "sitead.plain"}},
-	{who: who{name: "site admin's token with mint", account: "sitead", token: "sitead.mint"}},
+	{who: who{name: "site admin's token with manage_tokens", account: "sitead", token: "sitead.manager"}},
 	{who: who{name: "site admin's token that inherits", account: "sitead", token: "sitead.all"}},
 	{who: who{name: "site admin, just authenticated", account: "sitead", session: true}, authAge: fresh},
 	{who: who{name: "site admin, authenticated long ago", account: "sitead", session: true}, authAge: stale},
 	{who: who{name: "site admin without self-service", account: "warden", session: true}, authAge: fresh},
-	{who: who{name: "token with mint of a site admin without self-service", account: "warden", token: "warden.mint"}},
+	{who: who{name: "token with manage_tokens of a site admin without self-service", account: "warden", token: "warden.manager"}},
 	{who: who{name: "owner, just authenticated", account: "olga", session: true}, authAge: fresh},
 	{who: who{name: "owner, authenticated long ago", account: "olga", session: true}, authAge: stale},
-	{who: who{name: "owner's token with mint", account: "olga", token: "olga.mint"}},
+	{who: who{name: "owner's token with manage_tokens", account: "olga", token: "olga.manager"}},
 	{who: who{name: "owner's token", account: "olga", token: "olga.plain"}},
 	{who: who{name: "owner without self-service", account: "idle", session: true}, authAge: fresh},
-	{who: who{name: "token with mint of an owner without self-service", account: "idle", token: "idle.mint"}},
+	{who: who{name: "token with manage_tokens of an owner without self-service", account: "idle", token: "idle.manager"}},
 	{who: who{name: "user, just authenticated", account: "alice", session: true}, authAge: fresh},
 	{who: who{name: "user, authenticated long ago", account: "alice", session: true}, authAge: stale},
-	{who: who{name: "user's token with mint", account: "alice", token: "alice.narrow"}},
+	{who: who{name: "user's token with manage_tokens", account: "alice", token: "alice.narrow"}},
 	{who: who{name: "user's token", account: "alice", token: "alice.embed"}},
 	{who: who{name: "user's token that inherits", account: "alice", token: "alice.whole"}},
-	{who: who{name: "session of a user's token with mint", account: "alice", token: "alice.narrow", session: true}},
+	{who: who{name: "session of a user's token with manage_tokens", account: "alice", token: "alice.narrow", session: true}},
 	{who: who{name: "session of a user's token", account: "alice", token: "alice.embed", session: true}},
-	{who: who{name: "service account's token with mint", account: "svc", token: "svc.mint"}},
+	{who: who{name: "service account's token with manage_tokens", account: "svc", token: "svc.manager"}},
 	{who: who{name: "service account's token", account: "svc", token: "svc.plain"}},
-	{who: who{name: "token with mint of a service account without self-service", account: "mute", token: "mute.mint"}},
-	{who: who{name: "token with mint of a service account whose owner is without self-service", account: "bot", token: "bot.mint"}},
+	{who: who{name: "token with manage_tokens of a service account without self-service", account: "mute", token: "mute.manager"}},
+	{who: who{name: "token with manage_tokens of a service account whose owner is without self-service", account: "bot", token: "bot.manager"}},
 	{who: who{name: "auditor's token", account: "reviewer", token: "reviewer.caller"}},
 	{who: who{name: "auditor", account: "reviewer", session: true}, authAge: fresh},
 	{who: who{name: "nobody"}},
@@ -137,19 +137,19 @@ var matrixCallers = []struct {
 var callerTokens = map[string][]string{
 	"chief.caller":    {"superuser"},
 	"sitead.plain":    {"admin:site/3"},
-	"sitead.mint":     {"admin:site/3", "mint"},
+	"sitead.manager":  {"admin:site/3", "manage_tokens"},
 	"sitead.all":      nil,
-	"warden.mint":     {"admin:site/3", "mint"},
-	"olga.mint":       {"mint", "view:site/3"},
+	"warden.manager":  {"admin:site/3", "manage_tokens"},
+	"olga.manager":    {"manage_tokens", "view:site/3"},
 	"olga.plain":      {"view:site/3"},
-	"idle.mint":       {"mint", "view:site/3"},
-	"alice.narrow":    {"mint", "view:site/3"},
+	"idle.manager":    {"manage_tokens", "view:site/3"},
+	"alice.narrow":    {"manage_tokens", "view:site/3"},
 	"alice.embed":     {"view:site/3"},
 	"alice.whole":     nil,
-	"svc.mint":        {"mint", "view:site/3"},
+	"svc.manager":     {"manage_tokens", "view:site/3"},
 	"svc.plain":       {"view:site/3"},
-	"mute.mint":       {"mint", "view:site/3"},
-	"bot.mint":        {"mint", "view:site/3"},
+	"mute.manager":    {"manage_tokens", "view:site/3"},
+	"bot.manager":     {"manage_tokens", "view:site/3"},
 	"reviewer.caller": {"audit"},
 }
 
@@ -159,11 +159,11 @@ const (
 	stale = 5*time.Minute + time.Second
 )
 
-// newWorld makes all of it.
-func newWorld(t *testing.T) *world {
+// newMatrixFixture makes all of it.
+func newMatrixFixture(t *testing.T) *matrixFixture {
 	t.Helper()
-	w := &world{
-		kit: newKit(t), ids: map[string]events.AccountID{}, tokens: map[string]*spec{}, have: map[string]events.TokenID{},
+	w := &matrixFixture{
+		fixture: newFixture(t), ids: map[string]events.AccountID{}, tokens: map[string]*spec{}, have: map[string]events.TokenID{},
 		rules: rules{accounts: map[string]holdings{"root": {grants: []string{"superuser"}, selfService: true}}, issuers: "all"},
 	}
 	w.large = true
@@ -196,7 +196,7 @@ func newWorld(t *testing.T) *world {
 
 // made returns the token of a name. Where the last one was changed there is a new
 // one.
-func (w *world) made(name string) events.TokenID {
+func (w *matrixFixture) made(name string) events.TokenID {
 	w.t.Helper()
 	s := w.tokens[name]
 	if s.missing {
@@ -230,7 +230,7 @@ var (
 )
 
 // signedIn is the person of an account, or a token that may as much.
-func (w *world) signedIn(login string) authz.Principal {
+func (w *matrixFixture) signedIn(login string) authz.Principal {
 	return authz.Principal{
 		Account: w.ids[login], Session: someSession, Authenticated: w.now.Now(), Address: "192.0.2.9",
 		Scopes: eventstest.Scopes(w.accounts[login].grants...), Inherit: true,
@@ -238,7 +238,7 @@ func (w *world) signedIn(login string) authz.Principal {
 }
 
 // effective returns a token's effective scopes.
-func (w *world) effective(name string) ([]string, bool) {
+func (w *matrixFixture) effective(name string) ([]string, bool) {
 	if s := w.tokens[name]; s.scopes != nil {
 		return s.scopes, false
 	}
@@ -246,7 +246,7 @@ func (w *world) effective(name string) ([]string, bool) {
 }
 
 // caller is somebody who asks, to the ledger and to the reference.
-func (w *world) caller(c who, authAge time.Duration) (authz.Principal, who) {
+func (w *matrixFixture) caller(c who, authAge time.Duration) (authz.Principal, who) {
 	switch {
 	case c.account == "":
 		return authz.Principal{}, c
@@ -269,7 +269,7 @@ func (w *world) caller(c who, authAge time.Duration) (authz.Principal, who) {
 }
 
 // thing is a token as the reference sees it.
-func (w *world) thing(name string) thing {
+func (w *matrixFixture) thing(name string) thing {
 	s := w.tokens[name]
 	if s.missing {
 		return thing{token: name, missing: true}
@@ -280,7 +280,7 @@ func (w *world) thing(name string) thing {
 }
 
 // logins lists the accounts in order of making.
-func (w *world) logins() []string {
+func (w *matrixFixture) logins() []string {
 	out := []string{"root"}
 	for _, a := range matrixAccounts {
 		out = append(out, a.login)
@@ -289,7 +289,7 @@ func (w *world) logins() []string {
 }
 
 // with returns a thing with other scopes, none meaning that it inherits.
-func (w *world) with(t thing, list []string) thing {
+func (w *matrixFixture) with(t thing, list []string) thing {
 	t.scopes, t.inherit = slices.Clone(list), list == nil
 	if t.inherit {
 		t.scopes = w.accounts[t.account].grants

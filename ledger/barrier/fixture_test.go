@@ -22,9 +22,9 @@ const patience = wait.Limit
 // lease is long enough that none ends while a test does not say so.
 const lease = 30 * time.Second
 
-// kit is a ledger's keeper on a real stream of leases. What it has applied, and
+// fixture is a ledger's keeper on a real stream of leases. What it has applied, and
 // the clock of boot time, are for the test to say.
-type kit struct {
+type fixture struct {
 	*barrier.Keeper
 	t      testing.TB
 	log    *ledgertest.Log
@@ -35,16 +35,16 @@ type kit struct {
 	stop   func()
 }
 
-func newKit(t testing.TB) *kit {
+func newFixture(t testing.TB) *fixture {
 	t.Helper()
 	log := ledgertest.Start(t)
 	return start(t, log, "ledger-1", &boot{now: 1000 * time.Second})
 }
 
 // start starts another ledger's keeper on the same stream.
-func start(t testing.TB, log *ledgertest.Log, name string, clock *boot) *kit {
+func start(t testing.TB, log *ledgertest.Log, name string, clock *boot) *fixture {
 	t.Helper()
-	k := &kit{t: t, log: log, leases: log.Leases(), index: newIndex(), boot: clock}
+	k := &fixture{t: t, log: log, leases: log.Leases(), index: newIndex(), boot: clock}
 	link, conn := log.Link()
 	k.link = link
 	stream, err := barrier.NewStream(conn, 300*time.Millisecond)
@@ -85,7 +85,7 @@ func start(t testing.TB, log *ledgertest.Log, name string, clock *boot) *kit {
 }
 
 // until waits until ok, which is asked again and again.
-func (k *kit) until(what string, ok func() bool) {
+func (k *fixture) until(what string, ok func() bool) {
 	k.t.Helper()
 	if !wait.For(patience, ok) {
 		k.t.Fatalf("waiting for %s: %+v, holders %+v", what, k.Stats(), k.Holders())
@@ -93,25 +93,25 @@ func (k *kit) until(what string, ok func() bool) {
 }
 
 // knows waits until the keeper knows of n holders.
-func (k *kit) knows(n int) {
+func (k *fixture) knows(n int) {
 	k.t.Helper()
 	k.until("holders", func() bool { return len(k.Holders()) == n })
 }
 
 // fenced waits until a wait has its barrier, and all before that is read.
-func (k *kit) fenced(p *barrier.Pending) {
+func (k *fixture) fenced(p *barrier.Pending) {
 	k.t.Helper()
 	k.until("the barrier", func() bool { return p.Progress().Barrier > 0 })
 }
 
 // pass moves the clock on, and lets the keeper look at it.
-func (k *kit) pass(d time.Duration) {
+func (k *fixture) pass(d time.Duration) {
 	k.boot.pass(d)
 	k.Report(events.Holder{Node: "nobody", Instance: "x"}, k.log.Epoch, 0)
 }
 
 // over fails the test unless a wait is over, and soon.
-func (k *kit) over(p *barrier.Pending) barrier.Progress {
+func (k *fixture) over(p *barrier.Pending) barrier.Progress {
 	k.t.Helper()
 	select {
 	case <-p.Done():
@@ -126,7 +126,7 @@ func (k *kit) over(p *barrier.Pending) barrier.Progress {
 }
 
 // open fails the test where a wait is over.
-func (k *kit) open(p *barrier.Pending) barrier.Progress {
+func (k *fixture) open(p *barrier.Pending) barrier.Progress {
 	k.t.Helper()
 	select {
 	case <-p.Done():

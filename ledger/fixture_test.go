@@ -30,8 +30,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds what a test waits for.
 const patience = wait.Limit
 
-// kit is a ledger on a real log, whose view is a real index that follows it.
-type kit struct {
+// fixture is a ledger on a real log, whose view is a real index that follows it.
+type fixture struct {
 	*ledger.Ledger
 	t    testing.TB
 	log  *ledgertest.Log
@@ -51,10 +51,10 @@ type kit struct {
 	large bool
 }
 
-// newKit returns a ledger on a log that was begun.
-func newKit(t testing.TB, options ...func(*ledger.Config)) *kit {
+// newFixture returns a ledger on a log that was begun.
+func newFixture(t testing.TB, options ...func(*ledger.Config)) *fixture {
 	t.Helper()
-	k := newEmptyKit(t, options...)
+	k := newEmptyFixture(t, options...)
 	if err := k.Bootstrap(t.Context(), k.secret); err != nil {
 		t.Fatal(err)
 	}
@@ -62,10 +62,10 @@ func newKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 	return k
 }
 
-// newEmptyKit returns a ledger on an empty log.
-func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
+// newEmptyFixture returns a ledger on an empty log.
+func newEmptyFixture(t testing.TB, options ...func(*ledger.Config)) *fixture {
 	t.Helper()
-	k := &kit{t: t, log: ledgertest.Start(t), now: &ledgertest.Clock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
+	k := &fixture{t: t, log: ledgertest.Start(t), now: &ledgertest.Clock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
 	var conn *nats.Conn
 	k.behind, conn = k.log.Link()
 	k.view = view(t, conn)
@@ -96,7 +96,7 @@ func newEmptyKit(t testing.TB, options ...func(*ledger.Config)) *kit {
 const lease = 30 * time.Second
 
 // keep starts the keeper of barriers, as a process does that begins.
-func (k *kit) keep() {
+func (k *fixture) keep() {
 	k.t.Helper()
 	stream, err := barrier.NewStream(k.cfg.Conn, time.Second)
 	if err != nil {
@@ -134,7 +134,7 @@ func (k *kit) keep() {
 }
 
 // crash ends all that the process does and begins it anew.
-func (k *kit) crash() {
+func (k *fixture) crash() {
 	k.t.Helper()
 	if err := k.Close(); err != nil {
 		k.t.Fatal(err)
@@ -145,13 +145,13 @@ func (k *kit) crash() {
 }
 
 // knows waits until the keeper knows of n holders.
-func (k *kit) knows(n int) {
+func (k *fixture) knows(n int) {
 	k.t.Helper()
 	k.until("holders of leases", func() bool { return len(k.barriers.Holders()) == n })
 }
 
 // until waits until ok, which is asked again and again.
-func (k *kit) until(what string, ok func() bool) {
+func (k *fixture) until(what string, ok func() bool) {
 	k.t.Helper()
 	if !wait.For(patience, ok) {
 		k.t.Fatalf("waiting for %s: %+v", what, k.barriers.Stats())
@@ -159,7 +159,7 @@ func (k *kit) until(what string, ok func() bool) {
 }
 
 // pass moves the clock of boot time on, and lets the keeper look at it.
-func (k *kit) pass(d time.Duration) {
+func (k *fixture) pass(d time.Duration) {
 	k.boot.pass(d)
 	k.barriers.Report(events.Holder{Node: "nobody", Instance: "x"}, k.log.Epoch, 0)
 }
@@ -197,7 +197,7 @@ func view(t testing.TB, conn *nats.Conn) *projector.Projector {
 }
 
 // open makes the ledger object, as a process does when it starts.
-func (k *kit) open() {
+func (k *fixture) open() {
 	k.t.Helper()
 	var err error
 	if k.Ledger, err = ledger.Open(k.t.Context(), k.cfg); err != nil {
@@ -206,7 +206,7 @@ func (k *kit) open() {
 }
 
 // restart gives the ledger up and opens another one.
-func (k *kit) restart() {
+func (k *fixture) restart() {
 	k.t.Helper()
 	if err := k.Close(); err != nil {
 		k.t.Fatal(err)
@@ -215,7 +215,7 @@ func (k *kit) restart() {
 }
 
 // policy returns the policy in force.
-func (k *kit) policy() events.Policy {
+func (k *fixture) policy() events.Policy {
 	k.t.Helper()
 	p, err := k.view.Policy()
 	if err != nil {
@@ -224,7 +224,7 @@ func (k *kit) policy() events.Policy {
 	return p.Policy
 }
 
-func (k *kit) findRoot() {
+func (k *fixture) findRoot() {
 	k.t.Helper()
 	list, _, _ := k.view.Accounts("", 2)
 	if len(list) != 1 {
@@ -239,7 +239,7 @@ func (k *kit) findRoot() {
 
 // check holds the log to what no fault may break: an index takes all of it,
 // no event stands in it twice, and no command with a key was done twice.
-func (k *kit) check() {
+func (k *fixture) check() {
 	k.t.Helper()
 	end := k.log.End()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -267,7 +267,7 @@ func (k *kit) check() {
 }
 
 // unchanged fails the test unless do appends nothing that changes a record.
-func (k *kit) unchanged(do func()) {
+func (k *fixture) unchanged(do func()) {
 	k.t.Helper()
 	before := k.changes()
 	do()
@@ -277,14 +277,14 @@ func (k *kit) unchanged(do func()) {
 }
 
 // changes counts the events that change a record.
-func (k *kit) changes() events.Position {
+func (k *fixture) changes() events.Position {
 	k.t.Helper()
 	return k.log.Changes(k.log.End())
 }
 
 // event returns the event that a command was answered with, which has to be
 // about id.
-func (k *kit) event(at events.Position, id string, kind events.Kind) *events.Event {
+func (k *fixture) event(at events.Position, id string, kind events.Kind) *events.Event {
 	k.t.Helper()
 	all := k.log.Events()
 	if at == 0 || int(at) > len(all) {
@@ -298,7 +298,7 @@ func (k *kit) event(at events.Position, id string, kind events.Kind) *events.Eve
 }
 
 // account makes an account.
-func (k *kit) account(login string, grants ...string) events.AccountID {
+func (k *fixture) account(login string, grants ...string) events.AccountID {
 	k.t.Helper()
 	r, err := k.CreateAccount(k.t.Context(), k.root, "", ledger.CreateAccount{Login: login, Kind: "user", Grants: grants})
 	if err != nil {
@@ -308,7 +308,7 @@ func (k *kit) account(login string, grants ...string) events.AccountID {
 }
 
 // token makes a token.
-func (k *kit) token(account string, scopes ...string) ledger.TokenResult {
+func (k *fixture) token(account string, scopes ...string) ledger.TokenResult {
 	k.t.Helper()
 	r, err := k.Create(k.t.Context(), k.root, "", ledger.CreateToken{Account: account, App: "app", Scopes: scopes})
 	if err != nil {
@@ -318,14 +318,14 @@ func (k *kit) token(account string, scopes ...string) ledger.TokenResult {
 }
 
 // alice makes an account with one token.
-func (k *kit) alice() (events.AccountID, ledger.TokenResult) {
+func (k *fixture) alice() (events.AccountID, ledger.TokenResult) {
 	k.t.Helper()
 	id := k.account("alice", "admin:site/*")
 	return id, k.token("alice", "view:site/1")
 }
 
 // neighbour makes a token in the shard of another one.
-func (k *kit) neighbour(account string, of events.TokenID) events.TokenID {
+func (k *fixture) neighbour(account string, of events.TokenID) events.TokenID {
 	k.t.Helper()
 	// What a command with a key makes stands in the key's shard.
 	for i := 0; ; i++ {
@@ -379,7 +379,7 @@ func atOnce(n int, do func(i int)) {
 }
 
 // kinds lists what happened to one id.
-func (k *kit) kinds(id string) []events.Kind {
+func (k *fixture) kinds(id string) []events.Kind {
 	var out []events.Kind
 	for _, e := range k.log.Events() {
 		if e.About == id && !e.Change.Kind().Keeps() {

@@ -30,8 +30,8 @@ func ledgerOn(name string, hosts ...string) Request {
 
 func verifierNamed(name string) Request { return Request{Name: name, Role: RoleVerifier} }
 
-// clusterKit is three servers that keep one log.
-type clusterKit struct {
+// clusterFixture is three servers that keep one log.
+type clusterFixture struct {
 	t       *testing.T
 	dir     string // of the credentials
 	creds   map[string]*Credentials
@@ -39,7 +39,7 @@ type clusterKit struct {
 	servers []*Server
 }
 
-func startCluster(t *testing.T) *clusterKit {
+func startCluster(t *testing.T) *clusterFixture {
 	t.Helper()
 	k := newCluster(t)
 	for i := range k.configs {
@@ -48,9 +48,9 @@ func startCluster(t *testing.T) *clusterKit {
 	return k
 }
 
-func newCluster(t *testing.T) *clusterKit {
+func newCluster(t *testing.T) *clusterFixture {
 	t.Helper()
-	k := &clusterKit{t: t, dir: t.TempDir()}
+	k := &clusterFixture{t: t, dir: t.TempDir()}
 	k.creds = issued(t, k.dir, ledgerOn("l1", "127.0.0.1"), ledgerOn("l2", "127.0.0.1"), ledgerOn("l3", "127.0.0.1"),
 		verifierNamed("v1"), verifierNamed("v2"))
 	var routes []string
@@ -68,7 +68,7 @@ func newCluster(t *testing.T) *clusterKit {
 	return k
 }
 
-func (k *clusterKit) start(i int) {
+func (k *clusterFixture) start(i int) {
 	k.t.Helper()
 	s, err := Start(testContext(k.t), k.configs[i])
 	if err != nil {
