@@ -116,8 +116,9 @@ func (p *Projector) DigestTaken(d events.Digest) (taken bool, err error) {
 	return taken, err
 }
 
-// LastPosition returns the position of a shard's last event, 0 for none. A command must read it before the records on which it decides. An
-// append that expects this position then fails if those records have changed.
+// LastPosition returns the position of a shard's last event, 0 for none. A
+// command must read it before the records on which it decides. An append that
+// expects this position then fails if those records have changed.
 func (p *Projector) LastPosition(shard string) events.Position {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

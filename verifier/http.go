@@ -385,13 +385,8 @@ func (v *Verifier) scopes(list []string, room []events.Scope, bad *fieldErrors) 
 // answer has all of it.
 type fieldErrors struct {
 	at   string // what the fields are part of, as in checks[3].
-	list []fieldError
+	list []problem.Field
 	more int // that are not in the list
-}
-
-type fieldError struct {
-	Location string `json:"location"`
-	Message  string `json:"message"`
 }
 
 // maxFieldErrors is how many mistakes an answer lists.
@@ -402,7 +397,7 @@ func (f *fieldErrors) add(location, message string) {
 		f.more++
 		return
 	}
-	f.list = append(f.list, fieldError{"body." + f.at + location, message})
+	f.list = append(f.list, problem.Field{Location: "body." + f.at + location, Message: message})
 }
 
 // refuse answers with the mistakes, if there are any, and reports whether it did.
@@ -451,22 +446,7 @@ func decodeStrict(body []byte, into any) error {
 }
 
 // refuse answers with a problem (RFC 9457).
-func refuse(w http.ResponseWriter, t problem.Type, detail string, fields ...fieldError) {
-	b, err := json.Marshal(struct {
-		Type   string       `json:"type"`
-		Title  string       `json:"title"`
-		Status int          `json:"status"`
-		Detail string       `json:"detail"`
-		Code   string       `json:"code"`
-		Errors []fieldError `json:"errors,omitempty"`
-	}{t.URI(), t.Title, t.Status, detail, t.Code, fields})
-	if err != nil {
-		b = []byte("{}")
-	}
-	h := w.Header()
-	h.Set("Content-Type", problem.MediaType)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Content-Length", strconv.Itoa(len(b)))
-	w.WriteHeader(t.Status)
-	_, _ = w.Write(b)
+func refuse(w http.ResponseWriter, t problem.Type, detail string, fields ...problem.Field) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	problem.Write(w, t.Status, problem.New(t, detail, fields...))
 }

@@ -1,12 +1,16 @@
 // Package problem lists the error types of the HTTP APIs, as problem details
-// (RFC 9457).
+// (RFC 9457), and writes them as answers.
 //
 // The ledger's API and the verifier use one table, so that a code has the same
 // title and status everywhere. ledger/api/problems.md describes each code under a
 // heading of its own; a test in ledger/api compares both.
 package problem
 
-import "net/http"
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+)
 
 // MediaType is the Content-Type of problem details.
 const MediaType = "application/problem+json"
@@ -79,4 +83,39 @@ func Of(code string) Type {
 		return t
 	}
 	return Internal
+}
+
+// Details are the members that every problem has. The ledger's API adds more.
+type Details struct {
+	Type   string  `json:"type"`
+	Title  string  `json:"title"`
+	Status int     `json:"status"`
+	Detail string  `json:"detail"`
+	Code   string  `json:"code"`
+	Errors []Field `json:"errors,omitempty"`
+}
+
+// Field says what is wrong with one field of a request.
+type Field struct {
+	Location string `json:"location"`
+	Message  string `json:"message"`
+}
+
+// New returns a problem of type t. Detail says what went wrong in this request.
+func New(t Type, detail string, fields ...Field) Details {
+	return Details{Type: t.URI(), Title: t.Title, Status: t.Status, Detail: detail, Code: t.Code, Errors: fields}
+}
+
+// Write answers a request with a problem: [Details], or a struct with the same
+// members and more. The caller sets other headers before.
+func Write(w http.ResponseWriter, status int, body any) {
+	b, err := json.Marshal(body)
+	if err != nil {
+		b = []byte("{}")
+	}
+	h := w.Header()
+	h.Set("Content-Type", MediaType)
+	h.Set("Content-Length", strconv.Itoa(len(b)))
+	w.WriteHeader(status)
+	_, _ = w.Write(b) // the client may be gone
 }

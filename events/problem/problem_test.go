@@ -5,7 +5,9 @@ import (
 	"go/parser"
 	"go/token"
 	"net/http"
+	"net/http/httptest"
 	"regexp"
+	"strconv"
 	"testing"
 )
 
@@ -52,5 +54,32 @@ func TestAllIsComplete(t *testing.T) {
 	})
 	if declared != len(All()) {
 		t.Errorf("All lists %d types, and %d are declared", len(All()), declared)
+	}
+}
+
+// TestWrite checks every byte of an answer, with and without fields.
+func TestWrite(t *testing.T) {
+	for name, tt := range map[string]struct {
+		body Details
+		want string
+	}{
+		"without fields": {
+			New(Unavailable, "the node is starting"),
+			`{"type":"/problems/unavailable","title":"Temporarily unavailable","status":503,` +
+				`"detail":"the node is starting","code":"unavailable"}`,
+		},
+		"with a field": {
+			New(InvalidRequest, "a: b", Field{"body.a", "b"}),
+			`{"type":"/problems/invalid_request","title":"Invalid request","status":422,` +
+				`"detail":"a: b","code":"invalid_request","errors":[{"location":"body.a","message":"b"}]}`,
+		},
+	} {
+		w := httptest.NewRecorder()
+		Write(w, tt.body.Status, tt.body)
+		h := w.Result().Header
+		if w.Code != tt.body.Status || w.Body.String() != tt.want || h.Get("Content-Type") != MediaType ||
+			h.Get("Content-Length") != strconv.Itoa(len(tt.want)) {
+			t.Errorf("%s: %d %v %s\nwant %s", name, w.Code, h, w.Body, tt.want)
+		}
 	}
 }

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -253,16 +252,9 @@ func (p *Problem) setRequestID(id string) {
 func (p *Problem) write(w http.ResponseWriter, requestID string) {
 	p.setRequestID(requestID)
 	h := w.Header()
-	h.Set("Content-Type", problems.MediaType)
 	h.Set("Cache-Control", "no-store")
 	setChallenge(h, p)
-	b, err := json.Marshal(p)
-	if err != nil {
-		b = []byte("{}")
-	}
-	h.Set("Content-Length", strconv.Itoa(len(b)))
-	w.WriteHeader(p.Status)
-	_, _ = w.Write(b)
+	problems.Write(w, p.Status, p)
 }
 
 // setChallenge adds the headers that a problem has, such as the challenge that RFC

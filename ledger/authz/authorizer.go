@@ -122,7 +122,8 @@ func (a Authorizer) reaches(p Principal, account *events.Account) bool {
 	if policy, err := a.Policy(); err == nil && policy.SiteAdminsAnyAccount {
 		return true
 	}
-	grants := slices.DeleteFunc(slices.Clone(account.Grants), func(s events.Scope) bool { return s == events.ManageTokens })
+	isManage := func(s events.Scope) bool { return s == events.ManageTokens }
+	grants := slices.DeleteFunc(slices.Clone(account.Grants), isManage)
 	return a.withinAdminScope(grants, p)
 }
 

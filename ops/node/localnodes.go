@@ -114,11 +114,6 @@ func (l *localHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := l.node.unopened(); err != nil {
 		why += ": " + strings.TrimSuffix(err.Error(), ".")
 	}
-	t := problem.Unavailable
-	w.Header().Set("Content-Type", problem.MediaType)
 	w.Header().Set("Retry-After", "1")
-	w.WriteHeader(t.Status)
-	_ = json.NewEncoder(w).Encode(map[string]any{
-		"type": t.URI(), "title": t.Title, "status": t.Status, "code": t.Code, "detail": why,
-	})
+	problem.Write(w, problem.Unavailable.Status, problem.New(problem.Unavailable, why))
 }
