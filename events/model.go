@@ -55,13 +55,14 @@ type Model struct {
 var globals = []string{Superuser.Permission, Audit.Permission, ManageTokens.Permission}
 
 // MatomoSpec is the permission model of Matomo: view < write < admin on each
-// site, read (view without the methods that change things), track, the tag
-// manager's capabilities.
+// site, read (view without the methods that change things), track, widget (embed
+// reports; no other permission includes it), the tag manager's capabilities.
 var MatomoSpec = ModelSpec{
 	Permissions: map[string][]string{
 		"read":                              nil,
 		"view":                              {"read"},
 		"track":                             nil,
+		"widget":                            nil,
 		"tagmanager_write":                  nil,
 		"tagmanager_publish_live_container": nil,
 		"tagmanager_use_custom_templates":   nil,
@@ -74,7 +75,7 @@ var MatomoSpec = ModelSpec{
 	},
 	Types:   map[string]string{"site": NumberID},
 	Admin:   "admin",
-	Reads:   []string{"read", "view"},
+	Reads:   []string{"read", "view", "widget"},
 	Lasting: []string{"tagmanager_write", "tagmanager_publish_live_container", "tagmanager_use_custom_templates"},
 }
 

@@ -122,8 +122,8 @@ func TestModelCheck(t *testing.T) {
 	if err := m.Check(secret); err == nil || strings.Contains(err.Error(), goodSecret) {
 		t.Errorf("Check(a secret as id) = %v, want an error that does not repeat it", err)
 	}
-	if p := m.Permissions(); !slices.IsSorted(p) || len(p) != 11 {
-		t.Errorf("Permissions() = %v, want 11 in order", p)
+	if p := m.Permissions(); !slices.IsSorted(p) || len(p) != 12 {
+		t.Errorf("Permissions() = %v, want 12 in order", p)
 	}
 }
 
@@ -134,6 +134,7 @@ func TestCovers(t *testing.T) {
 		"read":                              "read",
 		"view":                              "view read",
 		"track":                             "track",
+		"widget":                            "widget",
 		"tagmanager_write":                  "tagmanager_write",
 		"tagmanager_publish_live_container": "tagmanager_publish_live_container",
 		"tagmanager_use_custom_templates":   "tagmanager_use_custom_templates",

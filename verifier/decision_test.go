@@ -456,6 +456,7 @@ var includes = map[string]string{
 	"read":                              "read",
 	"view":                              "view read",
 	"track":                             "track",
+	"widget":                            "widget",
 	"tagmanager_write":                  "tagmanager_write",
 	"tagmanager_publish_live_container": "tagmanager_publish_live_container",
 	"tagmanager_use_custom_templates":   "tagmanager_use_custom_templates",

@@ -110,7 +110,7 @@ func TestStaleOff(t *testing.T) {
 
 // TestCheckStale validates the option for every permission.
 func TestCheckStale(t *testing.T) {
-	may := map[string]bool{"view": true, "read": true, "track": true}
+	may := map[string]bool{"view": true, "read": true, "track": true, "widget": true}
 	for _, p := range append(events.Matomo.Permissions(), "unknown", "") {
 		err := verifier.CheckStale(events.Matomo, map[string]time.Duration{p: time.Minute})
 		if (err == nil) != may[p] {
