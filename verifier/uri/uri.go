@@ -96,11 +96,11 @@ func (u *URI) ParameterOrEmpty(name string) (value string, found bool, err error
 	}
 	for _, piece := range u.pieces {
 		rawName, rawValue, _ := strings.Cut(piece, "=")
-		switch plain := unescape(rawName); {
+		switch plain := Unescape(rawName); {
 		case !isText(rawName, plain):
 			return "", false, ErrAmbiguous
 		case plain == name && !found:
-			value, found = unescape(rawValue), true
+			value, found = Unescape(rawValue), true
 			if !isText(rawValue, value) || strings.Contains(value, "]=") {
 				return "", false, ErrAmbiguous
 			}
@@ -117,7 +117,7 @@ func (u *URI) ParameterOrEmpty(name string) (value string, found bool, err error
 func (u *URI) Without(name string) string {
 	kept := slices.DeleteFunc(slices.Clone(u.pieces), func(piece string) bool {
 		rawName, _, _ := strings.Cut(piece, "=")
-		return unescape(rawName) == name
+		return Unescape(rawName) == name
 	})
 	if len(kept) == 0 {
 		return u.path
@@ -128,7 +128,7 @@ func (u *URI) Without(name string) string {
 // otherName returns the name that qs reads from a piece of a query: qs lets the
 // name end at the first "]=", even if there is a "=" before it.
 func otherName(piece string) string {
-	plain := unescape(piece)
+	plain := Unescape(piece)
 	if i := strings.Index(plain, "]="); i >= 0 {
 		return plain[:i+1]
 	}
@@ -146,7 +146,7 @@ func resembles(other, name string) bool {
 		if looksLike(other, name) {
 			return true
 		}
-		again := unescape(other)
+		again := Unescape(other)
 		if again == other {
 			return false
 		}
@@ -194,9 +194,9 @@ func isNameRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '-'
 }
 
-// unescape decodes a part of a query as PHP does: an escape that is not well
+// Unescape decodes a part of a query as PHP does: an escape that is not well
 // formed stays as it is.
-func unescape(s string) string {
+func Unescape(s string) string {
 	if !strings.ContainsAny(s, "+%") {
 		return s
 	}
@@ -259,7 +259,7 @@ func RefererWithout(h http.Header, name string) (referer string, same bool) {
 	separates := func(r rune) bool { return strings.ContainsRune("&;#?", r) }
 	holds := slices.ContainsFunc(strings.FieldsFunc(query, separates), func(piece string) bool {
 		rawName, _, _ := strings.Cut(piece, "=")
-		return resembles(unescape(rawName), name) || resembles(otherName(piece), name)
+		return resembles(Unescape(rawName), name) || resembles(otherName(piece), name)
 	})
 	switch web := strings.HasPrefix(page, "http://") || strings.HasPrefix(page, "https://"); {
 	case len(values) > 1 || holds && !web:
