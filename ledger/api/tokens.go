@@ -284,9 +284,12 @@ func (a *api) revokeToken(ctx context.Context, in *endTokenInput) (*tokenOutput,
 	return a.endToken(ctx, in, a.ledger.Revoke)
 }
 
-func (a *api) endToken(ctx context.Context, in *endTokenInput,
-	end func(context.Context, authz.Principal, string, events.TokenID, ledger.Precondition, string) (ledger.TokenResult, error),
-) (*tokenOutput, error) {
+// endCommand is [ledger.Ledger.Suspend] or [ledger.Ledger.Revoke].
+type endCommand func(
+	context.Context, authz.Principal, string, events.TokenID, ledger.Precondition, string,
+) (ledger.TokenResult, error)
+
+func (a *api) endToken(ctx context.Context, in *endTokenInput, end endCommand) (*tokenOutput, error) {
 	id, seen, wait, err := parseTokenChange(in.TokenPath, in.Conditional, in.Waiting)
 	if err != nil {
 		return nil, err
