@@ -186,7 +186,7 @@ func newAccountSuspendCmd(e *env) *cobra.Command {
 }
 
 func newAccountResumeCmd(e *env) *cobra.Command {
-	var f resumeFlags
+	var key keyFlag
 	c := &cobra.Command{
 		Use: "resume ID|LOGIN", Short: "Let the tokens of a suspended account work again",
 		Example: `  tokenledger account resume shop`,
@@ -196,14 +196,18 @@ func newAccountResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := e.resume(c, &f, "accounts", name)
+			a, err := e.command(
+				c,
+				&key,
+				client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", name, "resume"}},
+			)
 			if err != nil {
 				return err
 			}
 			return e.changedAccount(a, "resumed", nil)
 		},
 	}
-	f.declare(c.Flags())
+	key.declare(c.Flags())
 	return c
 }
 

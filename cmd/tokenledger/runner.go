@@ -79,7 +79,9 @@ func (e *env) change(c *cobra.Command, ch change) error {
 	if err != nil {
 		return err
 	}
-	r.Key, r.IfMatch = key, f.version.ifMatch(seen.Version)
+	if r.Key = key; ch.read != nil {
+		r.IfMatch = f.version.ifMatch(seen.Version)
+	}
 	a, got, err := f.wait.change(ctx, e, ledger, r)
 	if err != nil {
 		return err

@@ -128,7 +128,6 @@ type grantInput struct {
 type suspendAccountInput struct {
 	AccountPath
 	Idempotent
-	Conditional
 	Waiting
 	Body *ReasonBody
 }
@@ -136,7 +135,6 @@ type suspendAccountInput struct {
 type resumeAccountInput struct {
 	AccountPath
 	Idempotent
-	Conditional
 	Body *EmptyBody
 }
 
@@ -273,14 +271,14 @@ func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error)
 }
 
 func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*ownedOutput, error) {
-	seen, wait, err := parseChange(in.Conditional, in.Waiting)
+	wait, err := parseWait(in.Wait)
 	if err != nil {
 		return nil, err
 	}
 	caller := callerFrom(ctx)
-	r, err := a.ledger.SuspendAccount(ctx, caller, in.Key, in.ID, seen, in.Body.text())
+	r, err := a.ledger.SuspendAccount(ctx, caller, in.Key, in.ID, in.Body.text())
 	if err != nil {
-		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
+		return nil, locatedAt(accountInPath, err)
 	}
 	owned, err := a.ledger.Owned(ctx, caller, string(r.Account.ID))
 	if err != nil {
@@ -290,13 +288,9 @@ func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*own
 }
 
 func (a *api) resumeAccount(ctx context.Context, in *resumeAccountInput) (*accountOutput, error) {
-	seen, err := parseIfMatch(in.IfMatch)
+	r, err := a.ledger.ResumeAccount(ctx, callerFrom(ctx), in.Key, in.ID)
 	if err != nil {
-		return nil, err
-	}
-	r, err := a.ledger.ResumeAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen)
-	if err != nil {
-		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
+		return nil, locatedAt(accountInPath, err)
 	}
 	return showAccountResult(r), nil
 }

@@ -28,8 +28,9 @@ var ErrBadTable = errors.New("bad table of methods")
 
 // Table has the methods that are known. It is immutable.
 type Table struct {
-	methods map[string]*Method // by name
-	added   int
+	methods  map[string]*Method // by name
+	password []string           // names of methods that take a password
+	added    int
 }
 
 // Builtin is the table of Matomo's own methods.
@@ -41,6 +42,11 @@ func mustBuiltin() *Table {
 		panic(err)
 	}
 	t.added = 0
+	for _, name := range t.Names() {
+		if t.methods[name].Required == Password {
+			t.password = append(t.password, name)
+		}
+	}
 	return t
 }
 
@@ -50,7 +56,7 @@ func mustBuiltin() *Table {
 // of the same name, but one that takes a password stays refused. The error is
 // [ErrBadTable], with every line that is wrong.
 func (t *Table) With(file string) (*Table, error) {
-	u := &Table{methods: maps.Clone(t.methods)}
+	u := &Table{methods: maps.Clone(t.methods), password: t.password}
 	if err := u.add(file); err != nil {
 		return nil, err
 	}
@@ -59,6 +65,10 @@ func (t *Table) With(file string) (*Table, error) {
 
 // Added returns how many methods a file added or replaced.
 func (t *Table) Added() int { return t.added }
+
+// PasswordMethods returns the names of Matomo's methods that take a password instead
+// of a token. They are never called from outside.
+func (t *Table) PasswordMethods() []string { return t.password }
 
 // Names returns the names of all methods, sorted.
 func (t *Table) Names() []string { return slices.Sorted(maps.Keys(t.methods)) }
