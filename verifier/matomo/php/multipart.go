@@ -21,8 +21,13 @@ var (
 	// with a charset before or behind it.
 	multipartParams = regexp.MustCompile(`^(?: *; *charset="?[\w-]+"?)? *; *(?i:boundary)=(?:"([\w'()+,./:=? -]{1,70})"|([\w'()+./:=?-]{1,70}))` +
 		`(?: *; *charset="?[\w-]+"?)? *;? *$`)
-	// partParam matches a parameter of Content-Disposition.
-	partParam = regexp.MustCompile(`^ *; *([A-Za-z*]+)=(?:"([^"\\]*)"|([\w.\[\]%'-]+)) *`)
+	// partParam matches a parameter of Content-Disposition. To PHP, a quote behind
+	// a backslash never ends a string.
+	partParam = regexp.MustCompile(`^ *; *([A-Za-z]+)=(?:"((?:[^"\\]|\\+[^\\])*)"|([\w.\[\]%-]+)) *`)
+	// extendedName matches a parameter that PHP ignores.
+	extendedName = regexp.MustCompile(`^ *; *filename\*=[\w-]*'[\w-]*'[\w.%~!$&+-]* *`)
+	// evenBackslashes matches a quote that ends a string to other readers.
+	evenBackslashes = regexp.MustCompile(`(?:^|[^\\])(?:\\\\)+"`)
 	// fileName matches names of fields with files. PHP ignores a file whose name
 	// has unbalanced brackets.
 	fileName = regexp.MustCompile(`^[\w-]+(?:\[[\w-]*\])*$`)
@@ -65,8 +70,11 @@ func (q *Request) parseMultipart(body []byte, l Limits) error {
 		data := afterHead[:end-1]
 		rest = afterHead[end+1+len(delimiter):]
 		if p.file {
-			if len(q.Files) == l.Files {
+			switch {
+			case len(q.Files) == l.Files:
 				return uncertain("more files than PHP takes")
+			case p.filename == "" && len(data) > 0:
+				return uncertain("a file without a name") // PHP ignores its content
 			}
 			q.Files = append(q.Files, File{Name: p.name, Filename: p.filename, ContentType: p.contentType, Data: data})
 			continue
@@ -88,10 +96,15 @@ func (q *Request) field(name, text string, l Limits) error {
 	return q.Post.register(name, text, l.Depth)
 }
 
-// checkNames refuses files with names of other fields: PHP ignores a field behind
-// a file of the same name.
+// checkNames refuses files with names of other fields or files: PHP ignores a field
+// behind a file of the same name, and mixes two files.
 func (q *Request) checkNames() error {
+	seen := map[string]bool{}
 	for _, f := range q.Files {
+		if seen[f.Name] && !strings.HasSuffix(f.Name, "[]") {
+			return uncertain("two files have the same name")
+		}
+		seen[f.Name] = true
 		base, _, _ := strings.Cut(f.Name, "[")
 		if _, ok := q.Post.Get(base); ok {
 			return uncertain("a file and a field have the same name")
@@ -152,36 +165,40 @@ func (p *part) disposition(value string) error {
 	if len(value) < len(formData) || !strings.EqualFold(value[:len(formData)], formData) {
 		return uncertain("multipart body with a part that is no form-data")
 	}
-	seen := map[string]bool{}
+	named, extended := false, false
 	for rest := value[len(formData):]; rest != ""; {
+		if e := extendedName.FindString(rest); e != "" {
+			rest, extended = rest[len(e):], true
+			continue
+		}
 		m := partParam.FindStringSubmatch(rest)
-		if m == nil {
+		if m == nil || evenBackslashes.MatchString(m[2]) {
 			return uncertain("multipart body with an unusual Content-Disposition")
 		}
 		rest = rest[len(m[0]):]
-		key := strings.ToLower(m[1])
-		if seen[key] {
-			return uncertain("multipart body with a parameter of Content-Disposition twice")
-		}
-		seen[key] = true
-		switch key {
-		case "name":
-			p.name = m[2] + m[3]
-		case "filename":
-			p.filename, p.file = m[2]+m[3], true
-		case "filename*": // beside filename; PHP ignores it
+		text := unquote.Replace(m[2]) + m[3]
+		switch key := strings.ToLower(m[1]); {
+		case key == "name" && !named:
+			p.name, named = text, true
+		case key == "filename" && !p.file:
+			p.filename, p.file = text, true
 		default:
-			return uncertain("multipart body with an unknown parameter of Content-Disposition")
+			return uncertain("multipart body with an unknown or repeated parameter of Content-Disposition")
 		}
 	}
 	switch {
-	case p.name == "", seen["filename*"] && !p.file:
+	case p.name == "", extended && !p.file: // not to all readers it is a file
 		return uncertain("multipart body with a part without a name")
 	case p.file && !fileName.MatchString(p.name):
 		return uncertain("multipart body with a file in a field of an unusual name")
 	}
 	return nil
 }
+
+var (
+	quote   = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+	unquote = strings.NewReplacer(`\\`, `\`, `\"`, `"`)
+)
 
 // encodeMultipart writes the fields and then the files.
 func (q *Request) encodeMultipart() (contentType string, body []byte) {
@@ -192,10 +209,11 @@ func (q *Request) encodeMultipart() (contentType string, body []byte) {
 		if len(path) > 1 {
 			name += "[" + strings.Join(path[1:], "][") + "]"
 		}
-		fmt.Fprintf(&b, "--%s\r\nContent-Disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n", boundary, name, text)
+		fmt.Fprintf(&b, "--%s\r\nContent-Disposition: form-data; name=\"%s\"\r\n\r\n%s\r\n", boundary, quote.Replace(name), text)
 	})
 	for _, f := range q.Files {
-		fmt.Fprintf(&b, "--%s\r\nContent-Disposition: form-data; name=\"%s\"; filename=\"%s\"\r\n", boundary, f.Name, f.Filename)
+		fmt.Fprintf(&b, "--%s\r\nContent-Disposition: form-data; name=\"%s\"; filename=\"%s\"\r\n",
+			boundary, f.Name, quote.Replace(f.Filename))
 		if f.ContentType != "" {
 			fmt.Fprintf(&b, "Content-Type: %s\r\n", f.ContentType)
 		}

@@ -39,7 +39,7 @@ func (p *Params) register(name, text string, maxDepth int) error {
 	name = strings.TrimLeft(name, " ")
 	base, rest, bracket := strings.Cut(name, "[")
 	key := plainName.Replace(base)
-	if key == "" || becamePrefixed(key, name) {
+	if key == "" {
 		return nil
 	}
 	at, push := p, false
@@ -52,24 +52,20 @@ func (p *Params) register(name, text string, maxDepth int) error {
 			// Deeper brackets that are not closed are ignored, with what follows.
 			if depth == 1 {
 				key += "_" + plainName.Replace(rest)
-				if becamePrefixed(key, name) {
-					return nil
-				}
 			}
 			break
 		}
-		var err error
-		if at, err = at.descend(key, push); err != nil {
+		step, err := at.key(key, push, name)
+		if err != nil {
 			return err
 		}
+		at = at.child(step)
 		key, push = index, index == ""
 		rest, bracket = strings.CutPrefix(after, "[")
 	}
-	if push {
-		var err error
-		if key, err = at.next(); err != nil {
-			return err
-		}
+	key, err := at.key(key, push, name)
+	if err != nil {
+		return err
 	}
 	at.put(key, Text(text))
 	return nil
@@ -77,17 +73,6 @@ func (p *Params) register(name, text string, maxDepth int) error {
 
 // plainName writes what PHP allows in no name.
 var plainName = strings.NewReplacer(" ", "_", ".", "_", "[", "_")
-
-// becamePrefixed reports whether PHP ignores a parameter because renaming gave it
-// a prefix that is reserved for cookies.
-func becamePrefixed(key, name string) bool {
-	for _, prefix := range []string{"__Host-", "__Secure-"} {
-		if strings.HasPrefix(key, prefix) && !strings.HasPrefix(name, prefix) {
-			return true
-		}
-	}
-	return false
-}
 
 // cutIndex splits what follows a "[" into the index and what follows its "]". The
 // index is empty for "[]", also with one white space in it.
@@ -99,12 +84,17 @@ func cutIndex(s string) (index, after string, closed bool) {
 	return index, after, closed
 }
 
-func (p *Params) descend(key string, push bool) (*Params, error) {
+// key returns the key of an element of p: that of the next element if push is set.
+// PHP ignores elements whose keys, but not whose whole name, have a prefix that is
+// reserved for cookies; its versions differ in which.
+func (p *Params) key(key string, push bool, name string) (string, error) {
 	if push {
-		var err error
-		if key, err = p.next(); err != nil {
-			return nil, err
+		return p.next()
+	}
+	for _, prefix := range []string{"__Host-", "__Secure-"} {
+		if strings.HasPrefix(key, prefix) && !strings.HasPrefix(name, prefix) {
+			return "", ErrUncertain
 		}
 	}
-	return p.child(key), nil
+	return key, nil
 }
