@@ -44,7 +44,8 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 }
 
 // Facts holds the facts that a check needs about a secret, as of one position.
-// Its Account and Policy are never nil.
+// Its Account and Policy are never nil. Token, App, Issuer and Version are
+// missing if From is not nil; then From has them.
 type Facts resident.Found
 
 // Is reports whether the secret is in state s.
@@ -78,9 +79,10 @@ func (f *Facts) Record() Record {
 // factsOf returns the Facts of a record, its account and the policy.
 func factsOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Position) Facts {
 	f := Facts{
-		Token: r.Token.Bytes(), Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
-		CreatedIn: r.CreatedIn, Version: r.Version, State: uint8(r.State),
-		App: r.App, Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
+		Details: resident.Details{Token: r.Token.Bytes(), Version: r.Version, App: r.App},
+		Created: nanos(r.Created), Expires: nanos(r.Expires), Until: nanos(r.Until),
+		CreatedIn: r.CreatedIn, State: uint8(r.State),
+		Scopes: events.NewScopeSet(r.Scopes), Constraints: r.Constraints,
 		Account: resident.NewAccount(a), Policy: resident.NewPolicy(p), Position: pos,
 	}
 	if r.IssuedBy != r.Account {
@@ -95,37 +97,102 @@ func factsOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Pos
 	return f
 }
 
-// Find returns the facts that a check needs about a secret. They are all as of
-// one position: with a token as of one position and its account as of another,
-// a check could allow what no state of the log allows. With [ErrNotFound],
-// Position is that at which the secret did not exist. Find returns other errors
-// if the index is corrupt or has stopped.
+// Find returns the facts that a check needs about a secret, with all details.
+// They are all as of one position: with a token as of one position and its
+// account as of another, a check could allow what no state of the log allows.
+// With [ErrNotFound], Position is that at which the secret did not exist. Find
+// returns other errors if the index is corrupt or has stopped.
 func (p *Projector) Find(d events.Digest) (Facts, error) {
+	var f Facts
+	if p.table != nil {
+		if known, err := p.judge(p.table.Find(&d, (*resident.Found)(&f)), &d, &f); known {
+			return f, err
+		}
+	}
+	return p.findStored(d)
+}
+
+// FindForCheck is Find for a decision. It leaves out the details if the decision
+// does not depend on them: see [Facts].
+func (p *Projector) FindForCheck(d events.Digest) (Facts, error) {
 	if f, known, err := p.FindResident(d); known {
 		return f, err
 	}
 	return p.findStored(d)
 }
 
-// FindResident is Find without disk access. It returns false if only Badger
-// knows whether the secret exists. It takes no lock and does not allocate. It
-// may be called after Close, and then returns an error.
+// FindResident is FindForCheck without disk access. It returns false if only
+// Badger knows whether the secret exists. It takes no lock and does not allocate.
+// It may be called after Close, and then returns an error.
 func (p *Projector) FindResident(d events.Digest) (f Facts, known bool, err error) {
 	if p.table == nil {
 		return f, false, nil
 	}
-	answer := p.table.Find(&d, (*resident.Found)(&f))
+	known, err = p.judge(p.table.FindForCheck(&d, (*resident.Found)(&f)), &d, &f)
+	return f, known, err
+}
+
+// judge says what an answer of the table means. It returns false if only Badger
+// knows whether the secret exists.
+func (p *Projector) judge(a resident.Answer, d *events.Digest, f *Facts) (known bool, err error) {
 	switch {
-	case answer == resident.OnDisk:
-		return Facts{}, false, nil
+	case a == resident.OnDisk:
+		*f = Facts{}
+		return false, nil
 	case p.stopped.Load():
-		return Facts{}, true, fmt.Errorf("the index has stopped: %w", p.Err())
-	case answer == resident.Absent:
-		return Facts{Position: f.Position}, true, ErrNotFound
+		*f = Facts{}
+		return true, fmt.Errorf("the index has stopped: %w", p.Err())
+	case a == resident.Absent:
+		*f = Facts{Position: f.Position}
+		return true, ErrNotFound
 	case f.Account.Account == nil:
-		return Facts{}, true, p.errMissingAccount(events.TokenIDFrom(f.Token))
+		*f = Facts{}
+		return true, p.errMissingAccount(events.TokenIDFrom(p.table.Details(d).Token))
 	}
-	return f, true, nil
+	return true, nil
+}
+
+// WaveSize is the number of secrets that a [Wave] looks up together.
+const WaveSize = resident.WaveSize
+
+// Wave looks up several secrets as of one position, unless they are read from
+// Badger. It takes less time than one lookup after another, because the processor
+// waits for their memory at once.
+type Wave struct {
+	N       int // secrets, at most WaveSize
+	Digests [WaveSize]events.Digest
+	Found   [WaveSize]Facts // as FindForCheck returns it
+	Errs    [WaveSize]error
+}
+
+// FindWave looks up the secrets of a wave.
+func (p *Projector) FindWave(w *Wave) {
+	onDisk := p.FindWaveResident(w)
+	for i := range w.N {
+		if onDisk&(1<<i) != 0 {
+			w.Found[i], w.Errs[i] = p.findStored(w.Digests[i])
+		}
+	}
+}
+
+// FindWaveResident is FindWave without disk access. It returns a bit for each
+// secret of which only Badger knows whether it exists.
+func (p *Projector) FindWaveResident(w *Wave) (onDisk uint64) {
+	if p.table == nil {
+		return 1<<w.N - 1
+	}
+	var found [WaveSize]*resident.Found
+	for i := range w.N {
+		found[i] = (*resident.Found)(&w.Found[i])
+	}
+	answers := p.table.FindWave(w.Digests[:w.N], &found)
+	for i := range w.N {
+		known, err := p.judge(answers[i], &w.Digests[i], &w.Found[i])
+		if w.Errs[i] = err; !known {
+			onDisk |= 1 << i
+		}
+	}
+	return onDisk
 }
 
 // findStored is Find from Badger.

@@ -50,10 +50,13 @@ func (d *Decision) appendAnswer(b []byte, explain, all bool) []byte {
 	b = appendField(b, `,"reason":"`, reason)
 	tell := d.OK() || d.Reason == Scope || explain
 	if tell {
-		b = appendField(b, `,"token_id":"`, string(d.Token()))
-		b = appendField(b, `,"app":"`, d.App)
-		b = appendField(b, `,"account":"`, string(d.Account()))
-		b = appendField(b, `,"issued_by":"`, string(d.IssuedBy()))
+		if d.account != nil {
+			more := d.more()
+			b = appendField(b, `,"token_id":"`, string(tokenID(more.Token)))
+			b = appendField(b, `,"app":"`, more.App)
+			b = appendField(b, `,"account":"`, string(d.account.ID))
+			b = appendField(b, `,"issued_by":"`, string(d.issuedBy(more.Issuer)))
+		}
 		if list := d.Scopes(); len(list) <= MaxShownScopes || all {
 			b = appendScopes(b, list)
 		} else {

@@ -13,6 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 	"github.com/tokenledger/tokenledger/projector"
+	"github.com/tokenledger/tokenledger/projector/resident"
 )
 
 // told is the answer to a client in a form that encoding/json writes.
@@ -22,7 +23,7 @@ func told(d *Decision, explain, all bool) CheckAnswer {
 		a.Reason = d.Reason.String()
 	}
 	if d.OK() || d.Reason == Scope || explain {
-		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App, d.Account(), d.Scopes()
+		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App(), d.Account(), d.Scopes()
 		a.IssuedBy = d.IssuedBy()
 		if n := len(a.Scopes); n > MaxShownScopes && !all {
 			a.Scopes, a.ScopesOmitted = nil, n
@@ -89,7 +90,7 @@ func TestAnswerIsJSON(t *testing.T) {
 	for range 50_000 {
 		d := Decision{
 			Reason: Reason(rng.IntN(int(reasons))), Position: events.Position(rng.Uint64() >> rng.IntN(64)),
-			App: label(), Lacking: scope(), Inherit: rng.IntN(2) == 0, Stale: rng.IntN(4) == 0,
+			details: resident.Details{App: label()}, Lacking: scope(), Inherit: rng.IntN(2) == 0, Stale: rng.IntN(4) == 0,
 			Warn: rng.IntN(2) == 0, Retry: time.Duration(1 + rng.Int64N(int64(10*time.Second))),
 			scopes: set(), granted: set(), model: events.Matomo,
 		}
@@ -100,7 +101,7 @@ func TestAnswerIsJSON(t *testing.T) {
 			d.account = &events.Account{ID: events.AccountID(label())}
 		}
 		if rng.IntN(4) == 0 {
-			d.issuer = new(events.AccountID(label()))
+			d.details.Issuer = new(events.AccountID(label()))
 		}
 		switch rng.IntN(3) { // what records hold: any number of nanoseconds, or none
 		case 0:
@@ -108,8 +109,8 @@ func TestAnswerIsJSON(t *testing.T) {
 		case 1:
 			d.Expires = projector.TimeOf(rng.Int64N(1<<32) * int64(time.Second))
 		}
-		for i := range d.token {
-			d.token[i] = byte(rng.Uint32())
+		for i := range d.details.Token {
+			d.details.Token[i] = byte(rng.Uint32())
 		}
 		for _, explain := range []bool{false, true} {
 			sameAnswer(t, &d, explain)
@@ -138,14 +139,15 @@ func FuzzAnswer(f *testing.F) {
 		s := events.Scope{Permission: permission, Type: "site", ID: id}
 		list := []events.Scope{s, events.Audit, {Permission: permission}, {Permission: id, Type: permission, ID: app}}[:1+flags>>6]
 		d := Decision{
-			Reason: Reason(reason % uint8(reasons)), Position: events.Position(position), account: &events.Account{ID: events.AccountID(account)}, App: app,
+			Reason: Reason(reason % uint8(reasons)), Position: events.Position(position), account: &events.Account{ID: events.AccountID(account)},
+			details: resident.Details{App: app},
 			Lacking: s, Inherit: flags&1 != 0, Stale: flags&2 != 0, Expires: projector.TimeOf(expires),
 			Warn: flags&8 != 0, Retry: time.Duration(position % 1e11),
 			scopes: events.NewScopeSet(list), granted: events.NewScopeSet(append(list, events.Superuser)), model: events.Matomo,
 		}
-		copy(d.token[:], app)
+		copy(d.details.Token[:], app)
 		if flags&16 != 0 {
-			d.issuer = new(events.AccountID(id))
+			d.details.Issuer = new(events.AccountID(id))
 		}
 		sameAnswer(t, &d, flags&4 != 0)
 	})

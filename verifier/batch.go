@@ -73,8 +73,9 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	decisions := make([]Decision, len(checks))
-	for i := range checks {
-		decisions[i] = v.Check(req.Checks[i].Token, checks[i])
+	v.checkWaves(checks, decisions)
+	for i := range decisions {
+		v.count(&decisions[i])
 	}
 	for tries := 0; ; tries++ {
 		all := combine(decisions)
@@ -105,7 +106,7 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		for i := range decisions {
-			v.Recheck(&decisions[i], req.Checks[i].Token, checks[i])
+			v.Recheck(&decisions[i], checks[i].Secret, checks[i].Request)
 		}
 	}
 	b.send(w)
@@ -113,12 +114,12 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 
 // parseBatch checks the fields of each check, and reports whether one asks for the
 // exact reason.
-func (v *Verifier) parseBatch(list []CheckRequest, bad *fieldErrors) (checks []Request, explain bool) {
-	checks = make([]Request, len(list))
+func (v *Verifier) parseBatch(list []CheckRequest, bad *fieldErrors) (checks []Question, explain bool) {
+	checks = make([]Question, len(list))
 	room := make([]events.Scope, len(list)) // for one needed scope of each check
 	for i := range list {
 		bad.at = "checks[" + strconv.Itoa(i) + "]."
-		checks[i] = v.parse(&list[i], room[i:i:i+1], bad)
+		checks[i] = Question{list[i].Token, v.parse(&list[i], room[i:i:i+1], bad)}
 		if list[i].AllScopes {
 			bad.add("all_scopes", fmt.Sprintf("a batch lists at most %d scopes a check; ask for all in POST /v1/verify",
 				MaxShownScopes))

@@ -237,8 +237,14 @@ type shifting struct {
 
 func (s *shifting) Position() events.Position { return s.now }
 
-func (s *shifting) Find(d events.Digest) (projector.Facts, error) {
-	f, err := s.Index.Find(d)
+func (s *shifting) FindWave(w *projector.Wave) {
+	for i := range w.N {
+		w.Found[i], w.Errs[i] = s.FindForCheck(w.Digests[i])
+	}
+}
+
+func (s *shifting) FindForCheck(d events.Digest) (projector.Facts, error) {
+	f, err := s.Index.FindForCheck(d)
 	f.Position = s.now
 	if len(s.positions) > 0 {
 		f.Position, s.positions = s.positions[0], s.positions[1:]

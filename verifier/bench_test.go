@@ -41,8 +41,8 @@ type tableIndex struct {
 	table          *resident.Table
 }
 
-func (x tableIndex) Find(d events.Digest) (f projector.Facts, err error) {
-	if x.table.Find(&d, (*resident.Found)(&f)) != resident.InMemory {
+func (x tableIndex) FindForCheck(d events.Digest) (f projector.Facts, err error) {
+	if x.table.FindForCheck(&d, (*resident.Found)(&f)) != resident.InMemory {
 		return projector.Facts{Position: f.Position}, events.ErrNotFound
 	}
 	return f, nil

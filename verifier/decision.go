@@ -73,7 +73,6 @@ type Request struct {
 type Decision struct {
 	Reason   Reason
 	Position events.Position // of the index that the decision is based on
-	App      string          // the token's label
 	// Lacking is the first needed scope that is missing.
 	Lacking events.Scope
 	// Inherit says that the token has all scopes of its account.
@@ -94,13 +93,25 @@ type Decision struct {
 	staleFor time.Duration // how long after the lease's end the answer is allowed; set if Stale is
 	charged  bool          // the token's rate was charged
 
-	// Token, Account and Scopes compute their results from these on demand.
-	token   [16]byte
-	account *events.Account   // nil if no token was found
-	issuer  *events.AccountID // nil if the account itself made the secret
-	scopes  *events.ScopeSet  // the token's own
-	granted *events.ScopeSet  // its account's
+	// Token, App, Account, IssuedBy and Scopes compute their results from these on
+	// demand.
+	details resident.Details // if from is nil
+	from    *resident.Table  // has the details of digest
+	digest  events.Digest
+	account *events.Account  // nil if no token was found
+	scopes  *events.ScopeSet // the token's own
+	granted *events.ScopeSet // its account's
 	model   *events.Model
+}
+
+// more returns the details of the token. They are as of the decision's position
+// if [Verifier.Confirm] returns true afterwards. Details that the decision did
+// not need are read now, and empty if the secret has left the memory since.
+func (d *Decision) more() resident.Details {
+	if d.from != nil {
+		return d.from.Details(&d.digest)
+	}
+	return d.details
 }
 
 // Token returns the token's id, empty if none was found. If the check was denied,
@@ -109,7 +120,23 @@ func (d *Decision) Token() events.TokenID {
 	if d.account == nil {
 		return ""
 	}
-	return events.TokenIDFrom(d.token)
+	return tokenID(d.more().Token)
+}
+
+// tokenID returns the id of a token, empty for zeros.
+func tokenID(id [16]byte) events.TokenID {
+	if id == [16]byte{} {
+		return ""
+	}
+	return events.TokenIDFrom(id)
+}
+
+// App returns the token's label, empty if no token was found.
+func (d *Decision) App() string {
+	if d.account == nil {
+		return ""
+	}
+	return d.more().App
 }
 
 // Account returns the token's account, empty if no token was found.
@@ -124,11 +151,15 @@ func (d *Decision) Account() events.AccountID {
 // another one that was allowed to. It is empty if no token was found, and for the
 // first token of a ledger.
 func (d *Decision) IssuedBy() events.AccountID {
-	switch {
-	case d.account == nil:
+	if d.account == nil {
 		return ""
-	case d.issuer != nil:
-		return *d.issuer
+	}
+	return d.issuedBy(d.more().Issuer)
+}
+
+func (d *Decision) issuedBy(issuer *events.AccountID) events.AccountID {
+	if issuer != nil {
+		return *issuer
 	}
 	return d.account.ID
 }
@@ -176,15 +207,22 @@ func (v *Verifier) check(secret string, r *Request, d *Decision) {
 	}
 	limited, charged := d.Reason == RateLimited, d.charged
 	retry := d.Retry
-	*d = Decision{}
-	v.decide(digest, len(secret) == legacyLength, r, d)
-	// The rate comes last, and once: a check that is denied for another reason
-	// does not count.
-	d.charged = charged
-	if d.OK() && d.Constraints != nil && d.Constraints.Rate > 0 {
-		if !charged {
+	*d = Decision{digest: digest}
+	v.decide(len(secret) == legacyLength, r, d)
+	if d.charged = charged; d.OK() && d.Constraints != nil {
+		v.charge(d, limited, retry)
+	}
+}
+
+// charge counts an allowed check for the rate of its token. It comes last, and
+// once: a check that is denied for another reason does not count. A check that was
+// charged before is limited again if it was.
+func (v *Verifier) charge(d *Decision, limited bool, retry time.Duration) {
+	if d.Constraints.Rate > 0 {
+		if !d.charged {
 			d.charged = true
-			retry, ok = v.rates.take(d.token, d.Constraints.Rate, v.cfg.Now)
+			var ok bool
+			retry, ok = v.rates.take(d.details.Token, d.Constraints.Rate, v.cfg.Now)
 			limited = !ok
 		}
 		if limited {
@@ -258,44 +296,65 @@ func (v *Verifier) Still(secret string, r Request) Reason {
 // that needs more tries cannot answer in time.
 const MaxRechecks = 64
 
-// decide looks up a digest and evaluates the record, under a valid lease.
-func (v *Verifier) decide(digest events.Digest, legacy bool, r *Request, d *Decision) {
-	const maxTries = 16
+// decide looks up d.digest and evaluates what it finds, under a valid lease.
+func (v *Verifier) decide(legacy bool, r *Request, d *Decision) {
+	digest := d.digest
 	for try := 1; ; try++ {
-		found, err := v.cfg.Index.Find(digest)
+		found, err := v.cfg.Index.FindForCheck(digest)
 		// The index is not read past this point. If the lease expires during
 		// evaluation, the decision is still valid as of this read. If the lease was
 		// renewed since the read, comparing d.Position with MinPosition tells
 		// whether the record is recent enough for the new lease.
 		now, valid := v.cfg.Lease.Valid()
-		d.Position = found.Position
-		switch {
-		case err == nil:
-			v.evaluate(&found, legacy, now, r, d)
-		case err == events.ErrNotFound || errors.Is(err, events.ErrNotFound): // the first is quick
-			d.Reason = Unknown
-		default:
-			if valid { // without a lease an error is expected, as when the node starts
-				v.logIndexError(err)
-			}
-			d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
-		}
-		if d.Reason == Unavailable || valid && d.Position >= v.cfg.Lease.MinPosition() {
+		v.conclude(&found, err, seen{now, valid, legacy}, r, d)
+		if v.leased(valid, try, r, d) {
 			return
 		}
-		remaining, staleFor := v.cfg.Lease.Remaining(), v.staleBudget(r)
-		behind := d.Position < v.cfg.Lease.MinPosition()
-		switch {
-		case remaining <= -staleFor, behind && (try == maxTries || v.cfg.Index.Position() <= d.Position):
-			d.Reason = Unavailable
-		case behind:
-			*d = Decision{}
-			continue // the index has advanced, and a newer lease needs that
-		case remaining <= 0:
-			d.Stale, d.Age, d.staleFor = true, -remaining, staleFor
-		}
-		return
+		*d = Decision{digest: digest} // the index has advanced, and a newer lease needs that
 	}
+}
+
+// seen is what is known beside the facts of the index.
+type seen struct {
+	now    int64 // time of day that the lease read after the index, 0 for unknown
+	valid  bool  // the lease
+	legacy bool  // the secret has the form of legacy secrets
+}
+
+// conclude decides from what was found, apart from the lease.
+func (v *Verifier) conclude(f *projector.Facts, err error, s seen, r *Request, d *Decision) {
+	d.Position = f.Position
+	switch {
+	case err == nil:
+		v.evaluate(f, s.legacy, s.now, r, d)
+	case err == events.ErrNotFound || errors.Is(err, events.ErrNotFound): // the first is quick
+		d.Reason = Unknown
+	default:
+		if s.valid { // without a lease an error is expected, as when the node starts
+			v.logIndexError(err)
+		}
+		d.Reason, d.Position = Unavailable, v.cfg.Index.Position()
+	}
+}
+
+// leased applies the lease to a decision. It returns false if the decision has to
+// be made again, on an index that has advanced.
+func (v *Verifier) leased(valid bool, try int, r *Request, d *Decision) bool {
+	const maxTries = 16
+	if d.Reason == Unavailable || valid && d.Position >= v.cfg.Lease.MinPosition() {
+		return true
+	}
+	remaining, staleFor := v.cfg.Lease.Remaining(), v.staleBudget(r)
+	behind := d.Position < v.cfg.Lease.MinPosition()
+	switch {
+	case remaining <= -staleFor, behind && (try == maxTries || v.cfg.Index.Position() <= d.Position):
+		d.Reason = Unavailable
+	case behind:
+		return false
+	case remaining <= 0:
+		d.Stale, d.Age, d.staleFor = true, -remaining, staleFor
+	}
+	return true
 }
 
 // staleBudget returns how long after the lease's end the request may be answered,
@@ -318,7 +377,10 @@ const legacyLength = 32
 // evaluate decides from the record that was found. now is the time of day if the
 // lease has read it, else 0.
 func (v *Verifier) evaluate(f *projector.Facts, legacy bool, now int64, r *Request, d *Decision) {
-	d.account, d.App, d.token, d.issuer = f.Account.Account, f.App, f.Token, f.Issuer
+	d.account = f.Account.Account
+	if d.from = f.From; d.from == nil {
+		d.details = f.Details
+	}
 	d.Expires = projector.TimeOf(f.Expires)
 	legacy = legacy || f.Plain()
 	// Reading the clock costs as much as the lookup.

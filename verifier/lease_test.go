@@ -161,9 +161,14 @@ func TestLeaseEndsDuringSearch(t *testing.T) {
 // slowIndex is an index with lookups that last longer than the lease.
 type slowIndex struct{ n *verifiertest.Node }
 
-func (x slowIndex) Find(d events.Digest) (projector.Facts, error) {
+func (x slowIndex) FindForCheck(d events.Digest) (projector.Facts, error) {
 	defer x.n.Clock.Pass(verifier.DefaultLease)
-	return x.n.Index.Find(d)
+	return x.n.Index.FindForCheck(d)
+}
+
+func (x slowIndex) FindWave(w *projector.Wave) {
+	defer x.n.Clock.Pass(verifier.DefaultLease)
+	x.n.Index.FindWave(w)
 }
 func (x slowIndex) Position() events.Position           { return x.n.Index.Position() }
 func (x slowIndex) Policy() (events.PolicyState, error) { return x.n.Index.Policy() }

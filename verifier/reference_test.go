@@ -108,7 +108,7 @@ func differs(s eventstest.State, digest events.Digest, r verifier.Request, now t
 		return ""
 	}
 	use, _ := s.Use(digest, now)
-	if d.Token() != use.Token.ID || d.Account() != use.Account.ID || d.App != use.Token.App {
+	if d.Token() != use.Token.ID || d.Account() != use.Account.ID || d.App() != use.Token.App {
 		return fmt.Sprintf("about %s of %s, want %s of %s", d.Token(), d.Account(), use.Token.ID, use.Account.ID)
 	}
 	for _, scope := range everyScope() {

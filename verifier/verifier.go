@@ -18,10 +18,13 @@ import (
 
 // Index looks up the secrets of checks.
 type Index interface {
-	// Find returns the record of a secret, all of it as of one position. If there
-	// is none, the error is [events.ErrNotFound] and the position is set. Any
-	// other error tells why the index cannot answer, such as that it has stopped.
-	Find(events.Digest) (projector.Facts, error)
+	// FindForCheck returns the facts about a secret, all as of one position. If
+	// there is no such secret, the error is [events.ErrNotFound] and the position
+	// is set. Any other error tells why the index cannot answer, such as that it
+	// has stopped. The details may be left out (see [projector.Facts]).
+	FindForCheck(events.Digest) (projector.Facts, error)
+	// FindWave is FindForCheck for several secrets.
+	FindWave(*projector.Wave)
 	// Position returns the position of the last applied event.
 	Position() events.Position
 	// WaitApplied returns nil once the event at a position is applied.

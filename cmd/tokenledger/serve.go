@@ -167,7 +167,7 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 		{"lease", groupChecks, "how long a verifier may answer checks after it last renewed its lease at the log", &s.lease},
 		{
 			"resident", groupChecks,
-			"memory for the table of secrets, about 105 bytes each; secrets that do not fit are read from disk, with 0 all " +
+			"memory for the table of secrets, about 140 bytes each; secrets that do not fit are read from disk, with 0 all " +
 				"of them", &s.resident,
 		},
 		{"secret-prefix", groupChecks, "prefix of secrets, before u_ or s_", &s.secretPrefix},

@@ -137,20 +137,18 @@ func (s *accounts) set(a *events.Account) {
 	c.account.Store(a)
 }
 
-// read returns an account, the zero value if the reader does not see it yet or
-// it was never set.
-func (s *accounts) read(n uint32) (a Account) {
-	if c := s.at(n); c != nil {
-		state := c.state.Load()
-		a = Account{
-			Account: c.account.Load(),
-			Granted: c.granted.Load(),
-			Until:   events.Position(c.until.Load()),
-			Good:    state&cellGood != 0,
-		}
-		if state&cellBefore != 0 && a.Account != nil {
-			a.NotBeforeNano = Instant(a.Account.NotBefore)
-		}
+// read sets a to an account, to the zero value if the reader does not see it yet
+// or it was never set.
+func (s *accounts) read(n uint32, a *Account) {
+	c := s.at(n)
+	if c == nil {
+		*a = Account{}
+		return
 	}
-	return a
+	state := c.state.Load()
+	a.Account, a.Granted = c.account.Load(), c.granted.Load()
+	a.Until, a.Good, a.NotBeforeNano = events.Position(c.until.Load()), state&cellGood != 0, 0
+	if state&cellBefore != 0 && a.Account != nil {
+		a.NotBeforeNano = Instant(a.Account.NotBefore)
+	}
 }

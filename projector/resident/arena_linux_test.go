@@ -1,9 +1,10 @@
 package resident
 
 import (
+	"bytes"
 	"runtime"
+	"slices"
 	"testing"
-	"unsafe"
 
 	"github.com/tokenledger/tokenledger/events"
 )
@@ -12,12 +13,12 @@ import (
 // be zeroed and used again.
 func TestArenasAreReused(t *testing.T) {
 	const arenas = 2
-	secrets := arenas * int(unsafe.Sizeof(arena{})/unsafe.Sizeof(record{}))
-	// kept returns the spare arenas, by their first chunk.
-	kept := func() map[*chunk]*arena {
+	const secrets = shardCount * blockSlots
+	// kept returns the spare arenas, by their first block.
+	kept := func() map[*block]*arena {
 		spare.Lock()
 		defer spare.Unlock()
-		out := map[*chunk]*arena{}
+		out := map[*block]*arena{}
 		for _, a := range spare.arenas {
 			out[&a[0]] = a
 		}
@@ -27,10 +28,13 @@ func TestArenasAreReused(t *testing.T) {
 		before := kept()
 		table := New(unlimited, forms)
 		table.Update(func(w Writer) {
-			for n := range secrets {
-				if err := w.Put(&Secret{Digest: quick(uint64(n)), Version: events.Position(round)}); err != nil {
-					t.Fatal(err)
-				}
+			list := make([]*Secret, secrets)
+			for n := range list {
+				list[n] = &Secret{Digest: quick(uint64(n)), Version: events.Position(round)}
+			}
+			slices.SortFunc(list, func(a, b *Secret) int { return bytes.Compare(a.Digest[:], b.Digest[:]) })
+			if err := w.Load(list); err != nil {
+				t.Fatal(err)
 			}
 		})
 		runtime.GC() // while the table is in use
@@ -42,9 +46,11 @@ func TestArenasAreReused(t *testing.T) {
 			}
 		}
 		consistent(t, table)
-		for _, c := range *table.records.dir.Load() {
-			if before[c] != nil {
-				reused++
+		for i := range table.shards {
+			for _, b := range table.shards[i].slots.Load().blocks {
+				if before[b] != nil {
+					reused++
+				}
 			}
 		}
 		return reused

@@ -4,22 +4,30 @@
 //
 // # Promise
 //
-// The result of [Table.Find] is of one instant: record, account, policy and
-// position are as they were between two calls of [Table.Update]. Find takes no
-// lock and does not allocate; it waits for the writer only if updates disturb
-// it repeatedly. It compares the whole digest.
+// The result of [Table.Find], [Table.FindForCheck] and [Table.FindWave] is of one
+// instant: record, account, policy and position are as they were between two
+// calls of [Table.Update]. They take no lock and do not allocate; they wait for
+// the writer only if updates disturb them repeatedly. They compare the whole
+// digest.
 //
 // [Absent] is final: the secret does not exist, on the disk either. [OnDisk]
 // means that the secret may exist but is not in the table.
 //
 // # Contents
 //
-// The table holds all secrets, ended ones too, up to 67 million. Each takes 96
-// bytes, and 4 bytes for each slot of a hash table, of which at most three
-// quarters are in use. There are 1024 hash tables, which grow one at a time.
-// Records never move. On Linux, the records of a large table are outside the
-// heap, in huge pages. Scopes, constraints and labels are stored once for all
-// secrets that have the same, with a reference count.
+// The table holds all secrets, ended ones too. Each has a hot record of 64 bytes,
+// aligned to a cache line: the digest and the facts on which most decisions rest.
+// A cold record of 32 bytes under the same index has the rest; a decision reads
+// it only if the hot record says so. Both are in the hash table itself. There are
+// 1024 hash tables, which grow by an eighth, one at a time, and are between two
+// thirds and three quarters full: 128 to 144 bytes a secret. In a hash table with
+// a secret that has an end of grace, each slot takes 8 bytes more. Scopes,
+// constraints and labels are stored once for all secrets that have the same, with
+// a reference count.
+//
+// On Linux, hash tables with more than 256 slots are in blocks outside the heap,
+// in huge pages. Blocks never move and are never reused while the table is in use:
+// a hash table grows by adding blocks, and its records move within its blocks.
 //
 // Accounts are never removed. A cell of 32 bytes holds the facts that a check
 // needs about an account. Accounts with the same grants share one set of them.

@@ -14,7 +14,8 @@ func (t *Table) size() int64 {
 // takenBytes returns the size without the filter.
 func (t *Table) takenBytes() int64 {
 	fixed := int64(unsafe.Sizeof(*t))
-	return fixed + t.records.bytes() + t.slotBytes + t.labels.bytes + t.scopes.bytes + t.constraints.bytes
+	scratch := int64(cap(t.entries)) * int64(unsafe.Sizeof(entry{}))
+	return fixed + scratch + t.slotBytes + t.labels.bytes + t.scopes.bytes + t.constraints.bytes
 }
 
 // maxFilter bounds the filter. With a hundred million digests, it has 20 bits
@@ -25,46 +26,53 @@ const maxFilter = 256 << 20
 // start.
 func (t *Table) filterBytes() int64 { return min(max(blockBytes, t.limit/16), maxFilter) }
 
-// full reports whether the digest k would take the table beyond its limit.
-func (t *Table) full(k *key) bool {
-	return t.records.spent() || t.takenBytes()+t.filterBytes()+t.records.growth()+t.shards[k.shard()].growth() > t.limit
+// full reports whether another secret in a hash table would take the table beyond
+// its limit. until says that it has an end of grace.
+func (t *Table) full(sh *shard, until bool) bool {
+	growth := sh.growth(until)
+	if growth > 0 {
+		growth += int64(max(0, scratchFor(sh.count)-cap(t.entries))) * int64(unsafe.Sizeof(entry{}))
+	}
+	return t.takenBytes()+t.filterBytes()+growth > t.limit
 }
 
-// maxSteps bounds the records that evict examines, because readers wait for it.
+// maxSteps bounds the slots that evict examines, because readers wait for it.
 const maxSteps = 64
 
-// evict spills ended secrets until there is room for the digest k, and reports
-// whether there is. It goes through the records in turn (the clock algorithm).
-func (t *Table) evict(k *key) bool {
+// evict spills an ended secret, so that its hash table has room for another, and
+// reports whether it did. It goes through the slots in turn (the clock
+// algorithm).
+func (t *Table) evict(sh *shard, until bool) bool {
+	s := sh.slots.Load()
 	for range maxSteps {
-		if t.ended == 0 {
+		if sh.ended == 0 {
 			return false
 		}
-		t.clockHand++
-		if t.clockHand >= t.records.used {
-			t.clockHand = 0
+		sh.hand++
+		if int(sh.hand) >= s.n {
+			sh.hand = 0
 		}
-		r := t.records.at(t.clockHand)
-		if r.load(wordState)>>flagsShift&flagEnded == 0 {
-			continue
-		}
-		gone := r.key()
-		t.spill(&gone, t.clockHand, r)
-		if !t.full(k) {
-			return true
+		if r := s.at(int(sh.hand)); r.used() && r.load(wordState)&bitEnded != 0 {
+			gone := r.key()
+			t.spill(sh, &gone)
+			if !t.full(sh, until) {
+				return true
+			}
 		}
 	}
 	return false
 }
 
 // spill adds a digest to the filter of secrets that are only on the disk, and
-// removes its record n from the table. r is nil if it has no record.
-func (t *Table) spill(k *key, n uint32, r *record) {
+// removes its record from its hash table, if it has one.
+func (t *Table) spill(sh *shard, k *key) {
 	f := t.spilled.Load()
 	if f == nil {
 		f = newFilter(t.filterBytes())
 		t.spilled.Store(f)
 	}
+	s := sh.slots.Load()
+	at, r := s.find(k)
 	if r != nil || !f.has(k) {
 		f.add(k)
 		t.stats.spilled.Add(1)
@@ -72,21 +80,19 @@ func (t *Table) spill(k *key, n uint32, r *record) {
 	if r == nil {
 		return
 	}
-	t.shards[k.shard()].remove(k, n, &t.records)
-	t.forget(r)
-	for word := range recordWords {
-		r.store(word, 0)
-	}
-	t.records.free = append(t.records.free, n)
+	t.forget(sh, r, s.coldAt(at))
+	s.remove(at)
+	sh.count--
 	t.stats.held.Add(-1)
 }
 
 // forget drops the values that a record shares with others.
-func (t *Table) forget(r *record) {
-	if r.load(wordState)>>flagsShift&flagEnded != 0 {
+func (t *Table) forget(sh *shard, h *hot, c *cold) {
+	if h.load(wordState)&bitEnded != 0 {
 		t.ended--
+		sh.ended--
 	}
-	t.scopes.drop(uint32(r.load(wordRefs) >> 32))
-	t.constraints.drop(uint32(r.load(wordRefs + 1)))
-	t.labels.drop(uint32(r.load(wordRefs+1) >> 32))
+	t.scopes.drop(uint32(h.load(wordRefs) >> 32))
+	t.constraints.drop(uint32(c.load(wordMore)))
+	t.labels.drop(uint32(c.load(wordMore) >> 32))
 }

@@ -10,11 +10,11 @@ import (
 // a thousand is a false positive; at 8 bits, one in thirty. Digests can always
 // be added.
 type filter struct {
-	blocks []block
+	blocks []bloom
 	mask   uint64
 }
 
-type block [8]uint32
+type bloom [8]uint32
 
 const blockBytes = 32
 
@@ -23,14 +23,14 @@ const blockBytes = 32
 func newFilter(bytes int64) *filter {
 	n := max(1, uint64(bytes)/blockBytes)
 	n = 1 << (bits.Len64(n) - 1)
-	return &filter{blocks: make([]block, n), mask: n - 1}
+	return &filter{blocks: make([]bloom, n), mask: n - 1}
 }
 
 func (f *filter) bytes() int64 { return int64(len(f.blocks)) * blockBytes }
 
 // bitsOf returns the bit of each word. Each takes five bits of the digest that
 // determine neither its block nor its slot in the table.
-func bitsOf(k *key) (b block) {
+func bitsOf(k *key) (b bloom) {
 	v := k[3]
 	for i := range b {
 		b[i] = 1 << (v % 32)

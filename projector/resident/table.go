@@ -21,17 +21,26 @@ const (
 // Found holds the facts that a check needs about a secret. Times are
 // nanoseconds of Unix time, 0 for none.
 type Found struct {
-	Token                   [16]byte
+	Details
+	// From is nil if Details are set. Otherwise From.Details returns them.
+	From *Table
+
 	Created, Expires, Until int64
-	CreatedIn, Version      events.Position // of the first and the last event about the token
+	CreatedIn               events.Position // of the first event about the token
 	State, Flags            uint8
-	App                     string
-	Issuer                  *events.AccountID // nil for the token's account
 	Scopes                  *events.ScopeSet
 	Constraints             *events.Constraints // nil for none
 	Account                 Account
 	Policy                  *Policy         // nil if no policy was set
 	Position                events.Position // of all these facts
+}
+
+// Details are the facts about a secret that most decisions do not need.
+type Details struct {
+	Token   [16]byte
+	Version events.Position // of the last event about the token
+	App     string
+	Issuer  *events.AccountID // nil for the token's account
 }
 
 // Table maps digests to secrets. Its methods may be called concurrently.
@@ -51,7 +60,6 @@ type Table struct {
 	policy   atomic.Pointer[Policy]
 
 	shards  [shardCount]shard
-	records records
 	spilled atomic.Pointer[filter] // digests of secrets that are only on the disk; nil if there are none
 
 	accounts    accounts
@@ -59,10 +67,12 @@ type Table struct {
 	scopes      shared[events.ScopeSet]
 	constraints shared[events.Constraints]
 
-	ended     int64  // guarded by mu; ended secrets in the table
-	clockHand uint32 // guarded by mu; the record at which evict continues
-	slotBytes int64  // guarded by mu; size of all hash tables
-	labelKey  []byte // guarded by mu; scratch space for the stored form of a label
+	ended     int64    // guarded by mu; ended secrets in the table
+	slotBytes int64    // guarded by mu; size of all hash tables
+	loaded    int64    // guarded by mu; hash tables that Load has filled
+	entries   []entry  // guarded by mu; scratch space for a hash table that is rebuilt
+	labelKey  []byte   // guarded by mu; scratch space for the stored form of a label
+	memory    *offHeap // guarded by mu; memory of the blocks
 	stats     counts
 }
 
@@ -88,12 +98,14 @@ type Stats struct {
 // New returns an empty table that takes up to limit bytes. Accounts do not
 // count, because the table never removes them.
 func New(limit int64, parse Parse) *Table {
-	t := &Table{limit: limit, parse: parse, readLabel: labelReader(parse.Issuer)}
+	t := &Table{limit: limit, parse: parse, readLabel: labelReader(parse.Issuer), memory: new(offHeap)}
+	for i := range t.shards {
+		t.shards[i].slots.Store(&noSlots)
+	}
 	t.accounts.init()
 	t.labels.init()
 	t.scopes.init()
 	t.constraints.init()
-	t.records.init()
 	t.stats.bytes.Store(t.size())
 	return t
 }
@@ -112,83 +124,109 @@ func (t *Table) Position() events.Position { return events.Position(t.position.L
 // maxTries is how often a reader tries before it waits for the writer.
 const maxTries = 32
 
-// Find looks up a digest. Unless the answer is [InMemory], it sets only the
-// policy and the position of f.
+// Find looks up a digest, and sets all fields of f. Unless the answer is
+// [InMemory], it sets only the policy and the position.
 func (t *Table) Find(d *events.Digest, f *Found) Answer {
 	k := keyOf(d)
+	return t.find(&k, f, true)
+}
+
+// FindForCheck is Find for a decision. It leaves out the details unless the
+// decision depends on the record in which they are; f.From is then the table.
+func (t *Table) FindForCheck(d *events.Digest, f *Found) Answer {
+	k := keyOf(d)
+	return t.find(&k, f, false)
+}
+
+func (t *Table) find(k *key, f *Found, details bool) Answer {
 	for range maxTries {
 		seq := t.seq.Load()
 		if seq&1 != 0 {
 			continue
 		}
-		a := t.read(&k, f)
+		a := t.read(k, f, details)
 		if t.seq.Load() == seq { // this use of t also keeps its off-heap memory until here
 			return a
 		}
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.read(&k, f)
+	return t.read(k, f, details)
 }
 
-// key is a digest as numbers.
+// Details returns the details of a secret as they are now, zero if it is not in
+// the table. They are those of a result of FindForCheck if the table is still at
+// the position of that result.
+func (t *Table) Details(d *events.Digest) Details {
+	var f Found
+	t.Find(d, &f)
+	return f.Details
+}
+
+// key is a digest as numbers, the first the most significant.
 type key [4]uint64
 
 func keyOf(d *events.Digest) key {
 	return key{
-		binary.LittleEndian.Uint64(d[0:]), binary.LittleEndian.Uint64(d[8:]),
-		binary.LittleEndian.Uint64(d[16:]), binary.LittleEndian.Uint64(d[24:]),
+		binary.BigEndian.Uint64(d[0:]), binary.BigEndian.Uint64(d[8:]),
+		binary.BigEndian.Uint64(d[16:]), binary.BigEndian.Uint64(d[24:]),
 	}
 }
 
 // read may run during an update. Then it still returns, but its result is
 // invalid.
-func (t *Table) read(k *key, f *Found) Answer {
+func (t *Table) read(k *key, f *Found, details bool) Answer {
+	s := t.shards[k.shard()].slots.Load()
+	i, r := s.find(k)
 	f.Position = events.Position(t.position.Load())
 	f.Policy = t.policy.Load()
-	n, r := t.lookup(k)
 	if r == nil {
-		if spilled := t.spilled.Load(); spilled != nil && spilled.has(k) {
-			return OnDisk
-		}
-		return Absent
+		return t.absent(k)
 	}
-	binary.LittleEndian.PutUint64(f.Token[:], r.load(wordToken))
-	binary.LittleEndian.PutUint64(f.Token[8:], r.load(wordToken+1))
-	f.Created, f.Expires, f.Until = int64(r.load(wordCreated)), int64(r.load(wordExpires)), int64(r.load(wordUntil))
-	state, refs, more := r.load(wordState), r.load(wordRefs), r.load(wordRefs+1)
-	f.CreatedIn = events.Position(state & maxPosition)
-	f.State, f.Flags = uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
-	f.Version = events.Position(t.records.version(n).Load())
-	f.Account, f.Scopes = t.accounts.read(uint32(refs)), t.scopes.at(uint32(refs>>32))
-	f.Constraints = t.constraints.at(uint32(more))
-	f.App, f.Issuer = "", nil
-	if l := t.labels.at(uint32(more >> 32)); l != nil {
-		f.App, f.Issuer = l.app, l.issuer
+	t.readHot(r, f)
+	if details || r.load(wordState)&bitMore != 0 {
+		t.readCold(s, i, f)
+	} else {
+		f.From = t
 	}
 	return InMemory
 }
 
-// lookup returns the number and the record of a digest, nil if it is not in the
-// table.
-func (t *Table) lookup(k *key) (uint32, *record) {
+func (t *Table) absent(k *key) Answer {
+	if spilled := t.spilled.Load(); spilled != nil && spilled.has(k) {
+		return OnDisk
+	}
+	return Absent
+}
+
+func (t *Table) readHot(r *hot, f *Found) {
+	state, refs := r.load(wordState), r.load(wordRefs)
+	f.Created, f.Expires, f.Until = int64(r.load(wordCreated)), int64(r.load(wordExpires)), 0
+	f.CreatedIn = events.Position(state & maxPosition)
+	f.State, f.Flags = uint8(state>>stateShift), uint8(state>>flagsShift)&^flagEnded
+	f.Scopes, f.Constraints = t.scopes.at(uint32(refs>>32)), nil
+	t.accounts.read(uint32(refs), &f.Account)
+}
+
+// readCold reads what is not in the hot record.
+func (t *Table) readCold(s *slots, i int, f *Found) {
+	c := s.coldAt(i)
+	f.From, f.App, f.Issuer = nil, "", nil
+	binary.LittleEndian.PutUint64(f.Token[:], c.load(wordToken))
+	binary.LittleEndian.PutUint64(f.Token[8:], c.load(wordToken+1))
+	f.Version = events.Position(c.load(wordVersion))
+	f.Until = s.untilAt(i)
+	more := c.load(wordMore)
+	f.Constraints = t.constraints.at(uint32(more))
+	if l := t.labels.at(uint32(more >> 32)); l != nil {
+		f.App, f.Issuer = l.app, l.issuer
+	}
+}
+
+// lookup returns the hash table of a digest, its slot and its hot record there,
+// nil if the table does not have it.
+func (t *Table) lookup(k *key) (*slots, int, *hot) {
 	s := t.shards[k.shard()].slots.Load()
-	if s == nil {
-		return 0, nil
-	}
-	tag := k.tag()
-	at := k.home() & s.mask
-	for range s.entries { // bounded: during an update, a reader may see no free slot
-		e := atomic.LoadUint32(&s.entries[at])
-		if e == 0 {
-			break
-		}
-		if n := numberOf(e); e>>tagShift<<tagShift == tag {
-			if r := t.records.at(n); r != nil && r.is(k) {
-				return n, r
-			}
-		}
-		at = (at + 1) & s.mask
-	}
-	return 0, nil
+	i, r := s.find(k)
+	return s, i, r
 }

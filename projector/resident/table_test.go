@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -52,7 +53,8 @@ func randomSecret(rng *rand.Rand, n uint64) *Secret {
 	s := &Secret{
 		Digest: digestOf(n), Token: [16]byte{byte(n), 1}, Account: [16]byte{15: byte(rng.IntN(5))},
 		Created: rng.Int64(), Expires: -rng.Int64(), Until: rng.Int64N(2),
-		CreatedIn: events.Position(rng.Uint64() >> 16), Version: events.Position(rng.Uint64() >> 16), State: uint8(rng.Uint32()), Flags: uint8(rng.Uint32()) & 127,
+		CreatedIn: events.Position(rng.Uint64() & maxPosition), Version: events.Position(rng.Uint64()),
+		State: uint8(rng.Uint32()), Flags: uint8(rng.Uint32()) & 127,
 		App: fmt.Appendf(nil, "app %d", rng.IntN(6))[:rng.IntN(6)], Scopes: fmt.Appendf(nil, "view:site/%d", 1+rng.IntN(4)),
 		Ended: rng.IntN(3) == 0,
 	}
@@ -76,8 +78,9 @@ func diff(got *Found, want *Secret) string {
 	scopes, _ := forms.Scopes(want.Scopes)
 	w := comparable{
 		Found: Found{
-			Token: want.Token, Created: want.Created, Expires: want.Expires, Until: want.Until,
-			CreatedIn: want.CreatedIn, Version: want.Version, State: want.State, Flags: want.Flags,
+			Details: Details{Token: want.Token, Version: want.Version},
+			Created: want.Created, Expires: want.Expires, Until: want.Until,
+			CreatedIn: want.CreatedIn, State: want.State, Flags: want.Flags,
 		},
 		Account: want.Account, Scopes: fmt.Sprint(scopes), Constraint: string(want.Constraints), Label: string(want.App),
 		Issuer: want.Issuer,
@@ -97,7 +100,7 @@ func diff(got *Found, want *Secret) string {
 	// These are compared in the other form.
 	g.Found.Account, g.Found.Scopes, g.Found.Constraints, g.Found.App = Account{}, nil, nil, ""
 	g.Found.Issuer, g.Found.Policy, g.Found.Position = nil, nil, 0
-	return cmp.Diff(w, g, cmpopts.EquateEmpty())
+	return cmp.Diff(w, g, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(Found{}, "From"))
 }
 
 // TestAgainstMap puts and replaces random secrets, and compares the table with
@@ -190,10 +193,33 @@ func findAll(t *testing.T, table *Table, put map[uint64]*Secret) (answers [3]int
 			if d := diff(&f, want); d != "" {
 				t.Fatalf("secret %d: -want +got\n%s", n, d)
 			}
+			checkDecision(t, table, d, &f)
 		}
 		answers[answer]++
 	}
 	return answers, falsePositives
+}
+
+// checkDecision compares FindForCheck with what Find returned, in a table that
+// does not change.
+func checkDecision(t *testing.T, table *Table, d events.Digest, want *Found) {
+	t.Helper()
+	var f Found
+	if a := table.FindForCheck(&d, &f); a != InMemory {
+		t.Fatalf("FindForCheck: answer %d, want InMemory", a)
+	}
+	if f.From != nil {
+		if want.Until != 0 || want.Constraints != nil {
+			t.Fatalf("FindForCheck leaves out the details of %+v", want)
+		}
+		if f.From != table || f.Details != (Details{}) {
+			t.Fatalf("FindForCheck sets the details %+v and leaves them out", f.Details)
+		}
+		f.Details, f.From = f.From.Details(&d), nil
+	}
+	if f != *want {
+		t.Fatalf("FindForCheck and Details: %+v, want %+v", f, *want)
+	}
 }
 
 // consistent checks the invariants of a table: its counts, its slots and the
@@ -201,43 +227,46 @@ func findAll(t *testing.T, table *Table, put map[uint64]*Secret) (answers [3]int
 func consistent(t testing.TB, table *Table) {
 	t.Helper()
 	users := [3]map[uint32]uint32{{}, {}, {}}
-	ended, held := int64(0), 0
-	seen := map[uint32]bool{}
+	ended, held := int64(0), int64(0)
 	var bytes int64
 	for i := range table.shards {
-		s := table.shards[i].slots.Load()
-		if s == nil {
-			continue
+		sh := &table.shards[i]
+		s := sh.slots.Load()
+		bytes += s.bytes() - noSlots.bytes()
+		if s.n != len(s.blocks)*blockSlots+len(s.hot) || len(s.cold) != len(s.hot) || s.until != nil && len(s.until) != s.n {
+			t.Fatalf("hash table %d has %d slots, want those of %d blocks and %d", i, s.n, len(s.blocks), len(s.hot))
 		}
-		bytes += int64(len(s.entries)) * slotBytes
-		count := uint32(0)
-		for _, e := range s.entries {
-			if e == 0 {
+		count, endedHere, last := uint32(0), uint32(0), uint64(math.MaxUint64)
+		for at := range s.n {
+			h, c := s.at(at), s.coldAt(at)
+			if !h.used() {
+				if h.load(wordDigest) != 0 {
+					t.Fatalf("the free slot %d of hash table %d is not zero", at, i)
+				}
 				continue
 			}
 			count++
-			n := numberOf(e)
-			r := table.records.at(n)
-			k := r.key()
-			if _, found := table.lookup(&k); found != r || seen[n] || k.shard() != uint64(i) || k.tag()|(n+1) != e {
-				t.Fatalf("record %d is not found, in a wrong slot or in two slots", n)
+			k := h.key()
+			if _, found := s.find(&k); found != h || k.shard() != uint64(i) || k[0] > last {
+				t.Fatalf("the record in slot %d of hash table %d is not found or out of order", at, i)
 			}
-			seen[n] = true
-			held++
-			if r.load(wordState)>>flagsShift&flagEnded != 0 {
-				ended++
+			last = k[0]
+			if h.load(wordState)&bitEnded != 0 {
+				endedHere++
 			}
-			users[0][uint32(r.load(wordRefs)>>32)]++
-			users[1][uint32(r.load(wordRefs+1))]++
-			users[2][uint32(r.load(wordRefs+1)>>32)]++
+			users[0][uint32(h.load(wordRefs)>>32)]++
+			users[1][uint32(c.load(wordMore))]++
+			users[2][uint32(c.load(wordMore)>>32)]++
 		}
-		if count != table.shards[i].count || count*4 > uint32(len(s.entries))*3 {
-			t.Fatalf("hash table %d uses %d of %d slots, its count is %d", i, count, len(s.entries), table.shards[i].count)
+		if count != sh.count || endedHere != sh.ended || uint64(count)*4 > s.homes*3 {
+			t.Fatalf("hash table %d has %d secrets in %d homes and %d ended, its counts are %d and %d",
+				i, count, s.homes, endedHere, sh.count, sh.ended)
 		}
+		held, ended = held+int64(count), ended+int64(endedHere)
 	}
-	if ended != table.ended || held+len(table.records.free) != int(table.records.used) || bytes != table.slotBytes {
-		t.Fatalf("%d ended, count %d; %d in use and %d free of %d; %d bytes of slots, count %d",
-			ended, table.ended, held, len(table.records.free), table.records.used, bytes, table.slotBytes)
+	if ended != table.ended || held != table.stats.held.Load() || bytes != table.slotBytes {
+		t.Fatalf("%d ended, count %d; %d secrets, count %d; %d bytes of slots, count %d",
+			ended, table.ended, held, table.stats.held.Load(), bytes, table.slotBytes)
 	}
 	check := func(what string, want map[uint32]uint32, kept []keptValue, numbers []uint32) {
 		delete(want, 0)
@@ -287,10 +316,10 @@ func TestWholeDigestIsCompared(t *testing.T) {
 	}
 }
 
-// TestLargeVersion puts a secret whose version does not fit into a record.
-func TestLargeVersion(t *testing.T) {
+// TestLargePosition puts a secret whose position does not fit into a record.
+func TestLargePosition(t *testing.T) {
 	table := New(1<<20, forms)
-	s := &Secret{Digest: digestOf(1), Version: maxPosition}
+	s := &Secret{Digest: digestOf(1), CreatedIn: maxPosition}
 	for _, want := range []Answer{InMemory, OnDisk, InMemory} {
 		table.Update(func(w Writer) {
 			if err := w.Put(s); err != nil {
@@ -298,11 +327,11 @@ func TestLargeVersion(t *testing.T) {
 			}
 		})
 		var f Found
-		if got := table.Find(&s.Digest, &f); got != want || got == InMemory && f.Version != maxPosition {
-			t.Errorf("version %d: answer %d, want %d", s.Version, got, want)
+		if got := table.Find(&s.Digest, &f); got != want || got == InMemory && f.CreatedIn != maxPosition {
+			t.Errorf("position %d: answer %d, want %d", s.CreatedIn, got, want)
 		}
 		consistent(t, table)
-		s.Version ^= maxPosition ^ (maxPosition + 1)
+		s.CreatedIn ^= maxPosition ^ (maxPosition + 1)
 	}
 }
 

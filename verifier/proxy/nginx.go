@@ -51,7 +51,7 @@ func (nginx) answer(h http.Header, v *verdict) (status int) {
 		h.Set(HeaderToken, string(v.d.Token()))
 		h.Set(HeaderAccount, string(v.d.Account()))
 		h.Set(HeaderIssuedBy, string(v.d.IssuedBy()))
-		h.Set(HeaderApp, url.PathEscape(v.d.App)) // a label may hold characters that a header may not
+		h.Set(HeaderApp, url.PathEscape(v.d.App())) // a label may hold characters that a header may not
 		scopes, omitted := scopeHeaders(v.d.Scopes())
 		h.Set(HeaderScopes, scopes)
 		h.Set(HeaderScopesOmitted, omitted)

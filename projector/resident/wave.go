@@ -1,0 +1,88 @@
+package resident
+
+import "github.com/tokenledger/tokenledger/events"
+
+// WaveSize is the most digests that FindWave looks up together. Sixteen reads of
+// memory are about as many as a processor has under way at once.
+const WaveSize = 16
+
+// wave is where the search for each digest has come to.
+type wave [WaveSize]struct {
+	key   key
+	slots *slots
+	at    int
+	hot   *hot
+}
+
+// FindWave is FindForCheck for up to WaveSize digests, all as of one position. It
+// first touches the home slots of all digests, then the accounts of all that it
+// found. So the processor waits for the memory of all of them at once, while
+// FindForCheck waits for one after another.
+func (t *Table) FindWave(d []events.Digest, f *[WaveSize]*Found) (answers [WaveSize]Answer) {
+	var w wave
+	for i := range d {
+		w[i].key = keyOf(&d[i])
+	}
+	for range maxTries {
+		seq := t.seq.Load()
+		if seq&1 != 0 {
+			continue
+		}
+		t.readWave(&w, len(d), f, &answers)
+		if t.seq.Load() == seq { // as in find
+			return answers
+		}
+	}
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	t.readWave(&w, len(d), f, &answers)
+	return answers
+}
+
+// readWave is read for a wave.
+func (t *Table) readWave(w *wave, n int, f *[WaveSize]*Found, answers *[WaveSize]Answer) {
+	n = min(n, WaveSize)
+	var touched uint64
+	for i := range n {
+		c := &w[i]
+		c.slots = t.shards[c.key.shard()].slots.Load()
+		if c.at = c.slots.home(c.key[0]); c.at < c.slots.n {
+			touched += c.slots.at(c.at).load(wordDigest)
+		}
+	}
+	for i := range n {
+		c := &w[i]
+		if c.at, c.hot = c.slots.find(&c.key); c.hot == nil {
+			continue
+		}
+		if a := t.accounts.at(uint32(c.hot.load(wordRefs))); a != nil {
+			touched += a.until.Load()
+		}
+		if c.hot.load(wordState)&bitMore != 0 {
+			touched += c.slots.coldAt(c.at).load(wordVersion)
+		}
+	}
+	position, policy := events.Position(t.position.Load()), t.policy.Load()
+	for i := range n {
+		c, found := &w[i], f[i]
+		found.Position, found.Policy = position, policy
+		switch {
+		case c.hot == nil:
+			answers[i] = t.absent(&c.key)
+			continue
+		case c.hot.load(wordState)&bitMore != 0:
+			t.readHot(c.hot, found)
+			t.readCold(c.slots, c.at, found)
+		default:
+			t.readHot(c.hot, found)
+			found.From = t
+		}
+		answers[i] = InMemory
+	}
+	keep(touched)
+}
+
+// keep keeps the compiler from leaving out the reads of its argument.
+//
+//go:noinline
+func keep(uint64) {}
