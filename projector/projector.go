@@ -165,7 +165,7 @@ func (p *Projector) open() error {
 	if p.state, err = loadState(db); err != nil {
 		return errors.Join(err, db.Close())
 	}
-	if p.table, err = fill(db, p.state, p.cfg.Resident); err != nil {
+	if p.table, err = fill(db, p.state, p.cfg.Resident, p.cfg.Logger); err != nil {
 		return errors.Join(err, db.Close())
 	}
 	p.db = db
