@@ -244,10 +244,12 @@ func (l *Ledger) Grant(
 func (l *Ledger) SuspendAccount(
 	ctx context.Context,
 	c authz.Principal,
-	key, account, reason string,
+	key, account string,
+	ifVersion Precondition,
+	reason string,
 ) (AccountResult, error) {
 	return l.mutateAccount(ctx, &accountMutation{
-		by: c, op: authz.StopAccount, verb: "suspend", key: key, account: account, ending: true,
+		by: c, op: authz.StopAccount, verb: "suspend", key: key, account: account, ifVersion: ifVersion, ending: true,
 		request: []any{"suspend account", account, reason},
 		plan: func(a *events.Account) events.Change {
 			if a.Suspended {
@@ -259,9 +261,14 @@ func (l *Ledger) SuspendAccount(
 }
 
 // ResumeAccount ends an account's suspension.
-func (l *Ledger) ResumeAccount(ctx context.Context, c authz.Principal, key, account string) (AccountResult, error) {
+func (l *Ledger) ResumeAccount(
+	ctx context.Context,
+	c authz.Principal,
+	key, account string,
+	ifVersion Precondition,
+) (AccountResult, error) {
 	return l.mutateAccount(ctx, &accountMutation{
-		by: c, op: authz.StopAccount, verb: "resume", key: key, account: account,
+		by: c, op: authz.StopAccount, verb: "resume", key: key, account: account, ifVersion: ifVersion,
 		request: []any{"resume account", account},
 		plan: func(a *events.Account) events.Change {
 			if !a.Suspended {
@@ -318,15 +325,14 @@ func (l *Ledger) allow(
 
 // accountMutation is a command on an account that exists.
 type accountMutation struct {
-	by      authz.Principal
-	op      authz.Operation
-	verb    string // as in "suspend"
-	key     string
-	account string // id or login
-	// ifVersion is as in [tokenMutation], but also used if ending and not zero.
-	ifVersion Precondition
-	ending    bool // takes something away, and ignores changes in between
-	request   any  // compared with that of an earlier command with the same key
+	by        authz.Principal
+	op        authz.Operation
+	verb      string // as in "suspend"
+	key       string
+	account   string       // id or login
+	ifVersion Precondition // as in [tokenMutation]
+	ending    bool         // takes something away, and ignores changes in between
+	request   any          // compared with that of an earlier command with the same key
 	// plan returns the change for an account that is not erased, nil for none. The
 	// caller may do the operation.
 	plan func(*events.Account) events.Change

@@ -47,7 +47,7 @@ func TestAccountLife(t *testing.T) {
 	k.event(r.Position, string(id), events.KindAccountGranted)
 	tok := k.token("alice", "view:site/1")
 
-	r, err = k.SuspendAccount(ctx, k.root, "", "alice", "away")
+	r, err = k.SuspendAccount(ctx, k.root, "", "alice", 0, "away")
 	if err != nil || !r.Account.Suspended || r.Account.Reason != "away" {
 		t.Fatalf("SuspendAccount = %+v, %v", r.Account.Account, err)
 	}
@@ -59,7 +59,7 @@ func TestAccountLife(t *testing.T) {
 		t.Errorf("its token: %+v, %v; want it stopped by its account", got, err)
 	}
 	k.unchanged(func() {
-		again, err := k.SuspendAccount(ctx, k.root, "", "alice", "again")
+		again, err := k.SuspendAccount(ctx, k.root, "", "alice", 0, "again")
 		if err != nil || again.Position <= r.Position || again.Account.Version != r.Position || again.Account.Reason != "away" {
 			t.Errorf("suspending again = %+v at %d, %v; want the first", again.Account.Account, again.Position, err)
 		}
@@ -74,13 +74,13 @@ func TestAccountLife(t *testing.T) {
 		}
 	})
 
-	r, err = k.ResumeAccount(ctx, k.root, "", "alice")
+	r, err = k.ResumeAccount(ctx, k.root, "", "alice", 0)
 	if err != nil || r.Account.Suspended || r.Account.Reason != "" {
 		t.Fatalf("ResumeAccount = %+v, %v", r.Account.Account, err)
 	}
 	k.event(r.Position, string(id), events.KindAccountResumed)
 	k.unchanged(func() {
-		if again, err := k.ResumeAccount(ctx, k.root, "", "alice"); err != nil || again.Position <= r.Position || again.Account.Version != r.Position {
+		if again, err := k.ResumeAccount(ctx, k.root, "", "alice", 0); err != nil || again.Position <= r.Position || again.Account.Version != r.Position {
 			t.Errorf("resuming again = position %d, %v; want one behind %d", again.Position, err, r.Position)
 		}
 	})
@@ -138,8 +138,8 @@ func TestAccountRefused(t *testing.T) {
 			return second(k.CreateAccount(ctx, auditor, "", ledger.CreateAccount{Login: "bob", Kind: "user"}))
 		}, ledger.ErrForbidden, "superuser"},
 		{"grant without the permission", func() error { return second(k.Grant(ctx, nobody, "", "alice", 0, nil)) }, ledger.ErrForbidden, "superuser"},
-		{"suspend without the permission", func() error { return second(k.SuspendAccount(ctx, auditor, "", "alice", "")) }, ledger.ErrForbidden, "superuser"},
-		{"resume without the permission", func() error { return second(k.ResumeAccount(ctx, auditor, "", "alice")) }, ledger.ErrForbidden, "superuser"},
+		{"suspend without the permission", func() error { return second(k.SuspendAccount(ctx, auditor, "", "alice", 0, "")) }, ledger.ErrForbidden, "superuser"},
+		{"resume without the permission", func() error { return second(k.ResumeAccount(ctx, auditor, "", "alice", 0)) }, ledger.ErrForbidden, "superuser"},
 		{"show without the permission", func() error { return second(k.GetAccount(ctx, nobody, "alice")) }, ledger.ErrForbidden, "audit"},
 		{"list an unknown kind", func() error {
 			_, _, err := k.ListAccounts(ctx, k.root, ledger.AccountFilter{Kind: "robot"}, "", 10)
@@ -153,9 +153,9 @@ func TestAccountRefused(t *testing.T) {
 		{"grant to nobody", func() error { return second(k.Grant(ctx, k.root, "", "", 0, nil)) }, ledger.ErrInvalid, "account: is required"},
 		{"grant to a secret", func() error { return second(k.Grant(ctx, k.root, "", secret, 0, nil)) }, ledger.ErrInvalid, "account:"},
 		{"grant on an older version", func() error { return second(k.Grant(ctx, k.root, "", "alice", 1, nil)) }, ledger.ErrConflict, "version is"},
-		{"suspend for a reason that is a secret", func() error { return second(k.SuspendAccount(ctx, k.root, "", "alice", secret)) }, ledger.ErrInvalid, "holds a secret"},
-		{"suspend for a reason that is too long", func() error { return second(k.SuspendAccount(ctx, k.root, "", "alice", strings.Repeat("x", 101))) }, ledger.ErrInvalid, "101 bytes"},
-		{"suspend itself", func() error { return second(k.SuspendAccount(ctx, k.root, "", "root", "")) }, ledger.ErrForbidden, "itself"},
+		{"suspend for a reason that is a secret", func() error { return second(k.SuspendAccount(ctx, k.root, "", "alice", 0, secret)) }, ledger.ErrInvalid, "holds a secret"},
+		{"suspend for a reason that is too long", func() error { return second(k.SuspendAccount(ctx, k.root, "", "alice", 0, strings.Repeat("x", 101))) }, ledger.ErrInvalid, "101 bytes"},
+		{"suspend itself", func() error { return second(k.SuspendAccount(ctx, k.root, "", "root", 0, "")) }, ledger.ErrForbidden, "itself"},
 		{"show an unknown one", func() error { return second(k.GetAccount(ctx, k.root, "nobody")) }, ledger.ErrNotFound, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -376,9 +376,9 @@ func TestLoginStaysOut(t *testing.T) {
 	tok := k.token(login, "view:site/1")
 	for _, err := range []error{
 		second(k.Grant(ctx, k.root, "key of "+login, login, 0, []string{"view:site/2"})),
-		second(k.SuspendAccount(ctx, k.root, "", login, "")),
-		second(k.ResumeAccount(ctx, k.root, "", login)),
-		second(k.Revoke(ctx, k.root, "", tok.Token.ID, "")),
+		second(k.SuspendAccount(ctx, k.root, "", login, 0, "")),
+		second(k.ResumeAccount(ctx, k.root, "", login, 0)),
+		second(k.Revoke(ctx, k.root, "", tok.Token.ID, 0, "")),
 	} {
 		if err != nil {
 			t.Fatal(err)

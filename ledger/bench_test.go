@@ -120,7 +120,7 @@ func BenchmarkRevokeProven(b *testing.B) {
 	b.ResetTimer()
 	for i, id := range tokens {
 		began := time.Now()
-		r, err := k.Revoke(b.Context(), k.root, "", id, "")
+		r, err := k.Revoke(b.Context(), k.root, "", id, 0, "")
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -144,7 +144,7 @@ func BenchmarkRevoke(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for _, id := range tokens {
-		if _, err := k.Revoke(b.Context(), k.root, "", id, ""); err != nil {
+		if _, err := k.Revoke(b.Context(), k.root, "", id, 0, ""); err != nil {
 			b.Fatal(err)
 		}
 	}

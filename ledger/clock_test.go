@@ -48,9 +48,9 @@ func TestClockInDoubt(t *testing.T) {
 		do   func() error
 	}{
 		{"rotate without grace", func() error { return second(k.Rotate(ctx, k.root, "", tok.ID, 0, ledger.RotateToken{Grace: &none})) }},
-		{"suspend", func() error { return second(k.Suspend(ctx, k.root, "", tok.ID, "")) }},
+		{"suspend", func() error { return second(k.Suspend(ctx, k.root, "", tok.ID, 0, "")) }},
 		{"revoke all", func() error { return second(k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice"})) }},
-		{"revoke", func() error { return second(k.Revoke(ctx, k.root, "", tok.ID, "")) }},
+		{"revoke", func() error { return second(k.Revoke(ctx, k.root, "", tok.ID, 0, "")) }},
 	} {
 		if err := step.do(); err != nil {
 			t.Errorf("%s: %v", step.what, err)

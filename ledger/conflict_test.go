@@ -84,11 +84,11 @@ func TestEventBetween(t *testing.T) {
 		t.Errorf("Rotate = %v, want ErrConflict", err)
 	}
 	between = editApp
-	if r, err := k.Suspend(ctx, k.root, "", id, ""); err != nil || r.Token.App != "rival" {
+	if r, err := k.Suspend(ctx, k.root, "", id, 0, ""); err != nil || r.Token.App != "rival" {
 		t.Errorf("Suspend = %+v, %v; want it to stand", r.Token.Token, err)
 	}
-	between = rival(func() error { return second(k.Suspend(ctx, k.root, "", id, "")) })
-	if _, err := k.Resume(ctx, k.root, "", id); err != nil {
+	between = rival(func() error { return second(k.Suspend(ctx, k.root, "", id, 0, "")) })
+	if _, err := k.Resume(ctx, k.root, "", id, 0); err != nil {
 		t.Errorf("Resume = %v, want it to stand where nothing changed", err)
 	}
 	between = rival(func() error { return second(k.Grant(ctx, k.root, "", "alice", 0, []string{"view:site/1"})) })
@@ -97,7 +97,7 @@ func TestEventBetween(t *testing.T) {
 	}
 
 	between = editApp
-	if r, err := k.Revoke(ctx, k.root, "", id, ""); err != nil || r.Token.State != events.Revoked {
+	if r, err := k.Revoke(ctx, k.root, "", id, 0, ""); err != nil || r.Token.State != events.Revoked {
 		t.Errorf("Revoke = %+v, %v; want it to stand", r.Token.Token, err)
 	}
 
@@ -107,13 +107,85 @@ func TestEventBetween(t *testing.T) {
 			return second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("x")}))
 		},
 		"rotate":  func(id events.TokenID) error { return second(k.Rotate(ctx, k.root, "", id, 0, ledger.RotateToken{})) },
-		"suspend": func(id events.TokenID) error { return second(k.Suspend(ctx, k.root, "", id, "")) },
+		"suspend": func(id events.TokenID) error { return second(k.Suspend(ctx, k.root, "", id, 0, "")) },
 	} {
 		id := k.token("alice", "view:site/1").Token.ID
-		between = rival(func() error { return second(k.Revoke(ctx, k.root, "", id, "")) })
+		between = rival(func() error { return second(k.Revoke(ctx, k.root, "", id, 0, "")) })
 		err := do(id)
 		if want := k.kinds(string(id)); err == nil || want[len(want)-1] != events.KindTokenRevoked {
 			t.Errorf("%s = %v, and the log has %v; want it refused", name, err, want)
+		}
+	}
+}
+
+// TestEndIfVersion suspends, resumes and revokes with a precondition. An older
+// version changes nothing, and neither does one that another command changes after
+// the check.
+func TestEndIfVersion(t *testing.T) {
+	between := func() {}
+	k := newFixture(t, func(c *ledger.Config) {
+		c.Room = func(bool) error {
+			do := between
+			between = func() {}
+			do()
+			return nil
+		}
+	})
+	ctx := t.Context()
+	account, tok := k.alice()
+	id, login := tok.Token.ID, "alice"
+	tokenVersion := func() events.Position {
+		got, err := k.GetToken(k.root, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Version
+	}
+	accountVersion := func() events.Position {
+		got, err := k.GetAccount(ctx, k.root, string(account))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Version
+	}
+	editToken := func() error { return second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("rival")})) }
+	editAccount := func() error { return second(k.Grant(ctx, k.root, "", login, 0, []string{"view:site/1"})) }
+	for _, c := range []struct {
+		name    string
+		version func() events.Position
+		rival   func() error
+		do      func(events.Position) error
+	}{
+		{"suspend", tokenVersion, editToken, func(v events.Position) error { return second(k.Suspend(ctx, k.root, "", id, v, "")) }},
+		{"resume", tokenVersion, editToken, func(v events.Position) error { return second(k.Resume(ctx, k.root, "", id, v)) }},
+		{"revoke", tokenVersion, editToken, func(v events.Position) error { return second(k.Revoke(ctx, k.root, "", id, v, "")) }},
+		{"suspend account", accountVersion, editAccount, func(v events.Position) error {
+			return second(k.SuspendAccount(ctx, k.root, "", login, v, ""))
+		}},
+		{"resume account", accountVersion, editAccount, func(v events.Position) error {
+			return second(k.ResumeAccount(ctx, k.root, "", login, v))
+		}},
+	} {
+		before := c.version()
+		if err := c.rival(); err != nil {
+			t.Fatal(err)
+		}
+		k.unchanged(func() {
+			if err := c.do(before); !errors.Is(err, ledger.ErrConflict) {
+				t.Errorf("%s at an older version = %v, want ErrConflict", c.name, err)
+			}
+		})
+		between = func() {
+			if err := c.rival(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := c.do(c.version()); !errors.Is(err, ledger.ErrConflict) {
+			t.Errorf("%s with a change after the check = %v, want ErrConflict", c.name, err)
+		}
+		now := c.version()
+		if err := c.do(now); err != nil || c.version() == now {
+			t.Errorf("%s at the current version %d = %v, version %d", c.name, now, err, c.version())
 		}
 	}
 }
@@ -172,7 +244,7 @@ func TestRevokeInStorm(t *testing.T) {
 			})
 		}
 		<-busy
-		r, err := k.Revoke(t.Context(), k.root, "", id, "enough")
+		r, err := k.Revoke(t.Context(), k.root, "", id, 0, "enough")
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
@@ -195,7 +267,7 @@ func TestRevokeAtOnce(t *testing.T) {
 		var mu sync.Mutex
 		positions := map[events.Position]int{}
 		atOnce(6, func(int) {
-			r, err := k.Revoke(t.Context(), k.root, "", id, "")
+			r, err := k.Revoke(t.Context(), k.root, "", id, 0, "")
 			if err != nil {
 				t.Error(err)
 				return

@@ -86,7 +86,7 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 	if _, err := k.SetPolicy(ctx, k.root, "", 0, events.DefaultPolicy); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Revoke(ctx, admin, "", held.Token.ID, ""); err != nil {
+	if _, err := k.Revoke(ctx, admin, "", held.Token.ID, 0, ""); err != nil {
 		t.Errorf("end a token on its site: %v", err)
 	}
 }
@@ -187,7 +187,7 @@ func TestLookUpTakesTheSameWork(t *testing.T) {
 		"make": func(login string) error {
 			return second(k.Create(t.Context(), admin, "", ledger.CreateToken{Account: login, Scopes: []string{"view:site/4"}}))
 		},
-		"suspend": func(login string) error { return second(k.SuspendAccount(t.Context(), c, "", login, "")) },
+		"suspend": func(login string) error { return second(k.SuspendAccount(t.Context(), c, "", login, 0, "")) },
 		"list": func(login string) error {
 			_, _, err := k.ListTokens(t.Context(), admin, ledger.TokenFilter{Account: login}, "", 10)
 			return err

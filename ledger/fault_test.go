@@ -137,7 +137,7 @@ func TestLateAppend(t *testing.T) {
 		}
 		return ledgertest.Pass
 	})
-	_, err := k.Suspend(t.Context(), k.root, "key", id, "late")
+	_, err := k.Suspend(t.Context(), k.root, "key", id, 0, "late")
 	if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "unknown") {
 		t.Fatalf("Suspend = %v, want an unknown outcome", err)
 	}
@@ -147,13 +147,13 @@ func TestLateAppend(t *testing.T) {
 
 	// A command that knows nothing of it is decided and stands; the appends
 	// that come after it were decided on a state that is gone.
-	r, err := k.Revoke(t.Context(), k.root, "", id, "lost")
+	r, err := k.Revoke(t.Context(), k.root, "", id, 0, "lost")
 	if err != nil {
 		t.Fatal(err)
 	}
 	k.link.Rule(nil)
 	k.link.Release()
-	again, err := k.Suspend(t.Context(), k.root, "key", id, "late")
+	again, err := k.Suspend(t.Context(), k.root, "key", id, 0, "late")
 	if !errors.Is(err, ledger.ErrEnded) {
 		t.Errorf("the same request again = %+v, %v; want ErrEnded", again.Token.State, err)
 	}
@@ -229,7 +229,7 @@ func TestRivalWhileUnknown(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	r, err := k.Revoke(t.Context(), k.root, "", id, "")
+	r, err := k.Revoke(t.Context(), k.root, "", id, 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestLogAway(t *testing.T) {
 	_, tok := k.alice()
 	k.link.Rule(func(ledgertest.Message) ledgertest.Fate { return ledgertest.Lose })
 	began := time.Now()
-	_, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "")
+	_, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, 0, "")
 	if !errors.Is(err, ledger.ErrUnavailable) {
 		t.Errorf("Revoke = %v, want ErrUnavailable", err)
 	}
@@ -301,7 +301,7 @@ func TestIndexBehind(t *testing.T) {
 	}
 	// The second one meets what the first one stored, and cannot see it.
 	for range 2 {
-		_, err = k.Suspend(ctx, k.root, "", other, "")
+		_, err = k.Suspend(ctx, k.root, "", other, 0, "")
 	}
 	if !errors.Is(err, ledger.ErrUnavailable) || strings.Contains(err.Error(), "stored") {
 		t.Errorf("Suspend = %v, want that nothing was stored", err)
@@ -354,7 +354,7 @@ func TestDirectoryAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, ""); err != nil {
+	if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, 0, ""); err != nil {
 		t.Error(err)
 	}
 	k.link.Rule(nil)

@@ -187,16 +187,16 @@ func (k *fixture) random(rng *rand.Rand, tokens []events.TokenID, name string) d
 		d.result, d.err = k.Rotate(ctx, caller, key, d.id, d.seen, ledger.RotateToken{EndEarlier: true})
 	case n < 83:
 		d.verb, d.seen = "suspended", 0
-		d.result, d.err = k.Suspend(ctx, caller, key, d.id, "")
+		d.result, d.err = k.Suspend(ctx, caller, key, d.id, 0, "")
 	case n < 91:
 		d.verb, d.seen = "resumed", 0
-		d.result, d.err = k.Resume(ctx, caller, key, d.id)
+		d.result, d.err = k.Resume(ctx, caller, key, d.id, 0)
 	case n < 99:
 		d.verb, d.seen = "created", 0
 		d.result, d.err = k.Create(ctx, caller, key, ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}})
 	default:
 		d.verb, d.seen = "revoked", 0
-		d.result, d.err = k.Revoke(ctx, caller, key, d.id, "")
+		d.result, d.err = k.Revoke(ctx, caller, key, d.id, 0, "")
 	}
 	d.end = time.Now()
 	return d

@@ -75,12 +75,12 @@ func TestTwoThousandVerifiers(t *testing.T) {
 	k.knows(nodes)
 	_, tok := k.alice()
 	for _, cut := range []int{0, silent} {
-		r, err := k.Suspend(t.Context(), k.root, "", tok.Token.ID, "")
+		r, err := k.Suspend(t.Context(), k.root, "", tok.Token.ID, 0, "")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if cut > 0 {
-			if r, err = k.Resume(t.Context(), k.root, "", tok.Token.ID); err != nil {
+			if r, err = k.Resume(t.Context(), k.root, "", tok.Token.ID, 0); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -126,7 +126,7 @@ func TestMadeUpInstances(t *testing.T) {
 	honest.Follow(t)
 	k.until("the honest one", func() bool { return len(k.barriers.Holders()) == 18 }) // 16, the crowd, and v2
 	_, tok := k.alice()
-	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "lost")
+	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, 0, "lost")
 	if err != nil {
 		t.Fatal(err)
 	}

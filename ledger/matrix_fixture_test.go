@@ -210,10 +210,10 @@ func (w *matrixFixture) made(name string) events.TokenID {
 		ExpiresIn: ptr(30 * 24 * time.Hour), Constraints: &events.Constraints{Methods: []string{"GET"}},
 	})
 	if err == nil && s.stoppedBy != "" {
-		_, err = w.Suspend(w.t.Context(), w.signedIn(s.stoppedBy), "", r.Token.ID, "")
+		_, err = w.Suspend(w.t.Context(), w.signedIn(s.stoppedBy), "", r.Token.ID, 0, "")
 	}
 	if err == nil && s.revoked {
-		_, err = w.Revoke(w.t.Context(), w.root, "", r.Token.ID, "")
+		_, err = w.Revoke(w.t.Context(), w.root, "", r.Token.ID, 0, "")
 	}
 	if err != nil {
 		w.t.Fatalf("make %s: %v", name, err)

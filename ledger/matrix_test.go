@@ -236,13 +236,13 @@ func (m *matrix) onToken(c who, authAge time.Duration, name string) {
 		return second(m.Rotate(m.ctx, as, "", id, 0, ledger.RotateToken{EndEarlier: true}))
 	})
 	spent(changed("resume a token", "resume", m.change(c, "resume a token", on), s.stoppedBy == "", func(as authz.Principal, id events.TokenID) error {
-		return second(m.Resume(m.ctx, as, "", id))
+		return second(m.Resume(m.ctx, as, "", id, 0))
 	}) && s.stoppedBy != "")
 	spent(changed("suspend a token", "suspend", m.change(c, "suspend a token", on), s.stoppedBy != "", func(as authz.Principal, id events.TokenID) error {
-		return second(m.Suspend(m.ctx, as, "", id, ""))
+		return second(m.Suspend(m.ctx, as, "", id, 0, ""))
 	}))
 	spent(changed("revoke a token", "revoke", m.change(c, "revoke a token", on), s.revoked, func(as authz.Principal, id events.TokenID) error {
-		return second(m.Revoke(m.ctx, as, "", id, ""))
+		return second(m.Revoke(m.ctx, as, "", id, 0, ""))
 	}))
 }
 
@@ -333,17 +333,17 @@ func (m *matrix) onAccounts(c who, authAge time.Duration) {
 			return second(m.EditAccount(m.ctx, as, "", account, 0, ledger.EditAccount{SelfService: ptr(m.accounts[login].selfService), Name: ptr(login)}))
 		})
 		stopped := change("suspend or resume an account", "suspend", true, false, func(as authz.Principal, account string) error {
-			return second(m.SuspendAccount(m.ctx, as, "", account, ""))
+			return second(m.SuspendAccount(m.ctx, as, "", account, 0, ""))
 		})
 		resumed := change("suspend or resume an account", "resume", false, !stopped, func(as authz.Principal, account string) error {
-			return second(m.ResumeAccount(m.ctx, as, "", account))
+			return second(m.ResumeAccount(m.ctx, as, "", account, 0))
 		})
 		if stopped && !resumed {
 			another := m.root
 			if login == "root" {
 				another = m.signedIn("chief")
 			}
-			if _, err := m.ResumeAccount(m.ctx, another, "", name); err != nil {
+			if _, err := m.ResumeAccount(m.ctx, another, "", name, 0); err != nil {
 				m.t.Fatal(err)
 			}
 		}

@@ -21,6 +21,9 @@ type Question struct {
 	// token would have after the change. Without them a change keeps what it has.
 	Scopes  []string
 	Inherit bool
+	// ExpiresIn is the lifetime of the token that would be created, or its lifetime
+	// from now on after the change. Nil means the policy's default, or no change.
+	ExpiresIn *time.Duration
 }
 
 // tokenOperations act on one token that exists.
@@ -59,7 +62,7 @@ func (l *Ledger) May(ctx context.Context, c authz.Principal, q Question) error {
 // check refuses fields that an operation does not have.
 func (q Question) check(op authz.Operation) error {
 	onToken := slices.Contains(tokenOperations, op)
-	rights := len(q.Scopes) > 0 || q.Inherit
+	rights, creates := len(q.Scopes) > 0 || q.Inherit, op == authz.CreateToken || op == authz.WidenToken
 	switch {
 	case onToken && q.Token == "":
 		return errdefs.Invalid("token", "is required to %s; give the token's id", op)
@@ -67,8 +70,10 @@ func (q Question) check(op authz.Operation) error {
 		return errdefs.Invalid("token", "does not apply to %s", q.Verb)
 	case q.Account != "" && (onToken || slices.Contains(globalOperations, op)):
 		return errdefs.Invalid("account", "does not apply to %s", q.Verb)
-	case rights && op != authz.CreateToken && op != authz.WidenToken:
+	case rights && !creates:
 		return errdefs.Invalid("scopes", "applies only to create token and widen token")
+	case q.ExpiresIn != nil && !creates:
+		return errdefs.Invalid("expires_in", "applies only to create token and widen token")
 	}
 	return nil
 }
@@ -84,6 +89,26 @@ func (l *Ledger) mayCreate(ctx context.Context, c authz.Principal, q Question) e
 	}
 	if err == nil {
 		err = l.checkWithinAccount(a, n.scopes)
+	}
+	if err == nil {
+		err = l.mayExpire(n.now, q.ExpiresIn)
+	}
+	return err
+}
+
+// mayExpire returns the error of a lifetime that the policy does not allow. The
+// answer is no then, whereas other errors about a field are of the question.
+func (l *Ledger) mayExpire(now time.Time, in *time.Duration) error {
+	if in == nil {
+		return nil
+	}
+	err := l.checkClock()
+	if err == nil {
+		_, err = l.expiry(now, in)
+	}
+	var field *FieldError
+	if errors.As(err, &field) {
+		return fmt.Errorf("%w: %s", ErrInvalid, field)
 	}
 	return err
 }
@@ -112,7 +137,10 @@ func (l *Ledger) mayOnToken(c authz.Principal, op authz.Operation, q Question) e
 		if err := checkActive(a); err != nil {
 			return err
 		}
-		return checkUnexpired(t, l.cfg.Now())
+		if err := checkUnexpired(t, l.cfg.Now()); err != nil {
+			return err
+		}
+		return checkNoneInGrace(t, l.cfg.Now())
 	case authz.ResumeToken:
 		return l.checkResumer(c, t)
 	}
@@ -135,6 +163,9 @@ func (l *Ledger) mayWiden(c authz.Principal, t *events.Token, a *events.Account,
 			return err
 		}
 		after.Scopes, after.Inherit = scopes, q.Inherit
+	}
+	if err := l.mayExpire(l.cfg.Now(), q.ExpiresIn); err != nil {
+		return err
 	}
 	return l.authz.Authorize(c, authz.WidenToken, authz.TokenTarget(&after, a))
 }
@@ -194,5 +225,5 @@ func (l *Ledger) checkResumer(c authz.Principal, t *events.Token) error {
 func Refusal(err error) bool {
 	impossible := errors.Is(err, ErrInvalid) && !errors.As(err, new(*FieldError))
 	return impossible || errors.Is(err, ErrForbidden) || errors.Is(err, ErrReauthRequired) ||
-		errors.Is(err, ErrEnded) || errors.Is(err, ErrNotFound)
+		errors.Is(err, ErrEnded) || errors.Is(err, ErrNotFound) || errors.Is(err, ErrInGrace)
 }

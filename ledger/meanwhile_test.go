@@ -38,7 +38,7 @@ func TestSameKeyMeanwhile(t *testing.T) {
 			return r.Position, r.Replayed, err
 		},
 		"suspend an account": func(k *fixture) (events.Position, bool, error) {
-			r, err := k.SuspendAccount(k.t.Context(), k.root, "key", "alice", "")
+			r, err := k.SuspendAccount(k.t.Context(), k.root, "key", "alice", 0, "")
 			return r.Position, r.Replayed, err
 		},
 		"erase an account": func(k *fixture) (events.Position, bool, error) {

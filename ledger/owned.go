@@ -234,7 +234,7 @@ func (o *ownedErasure) one(ctx context.Context, a *events.Account, to events.Acc
 		if a.Suspended {
 			return a.Version, nil
 		}
-		r, err := o.l.SuspendAccount(ctx, o.by, key, string(a.ID), reason)
+		r, err := o.l.SuspendAccount(ctx, o.by, key, string(a.ID), 0, reason)
 		return r.Position, err
 	case RevokeOwned:
 		r, err := o.l.revokeMany(ctx, o.by, key, RevokeMany{Account: string(a.ID), Reason: reason})

@@ -129,7 +129,7 @@ func TestEraseOwnerRefused(t *testing.T) {
 			}
 		})
 	}
-	if r, err := k.SuspendAccount(ctx, k.root, "", "shop", ""); err != nil {
+	if r, err := k.SuspendAccount(ctx, k.root, "", "shop", 0, ""); err != nil {
 		t.Fatal(err)
 	} else if _, err := k.EraseAccount(ctx, k.root, "", "anna", 0, suspend); err != nil {
 		t.Errorf("one that is suspended already: %v", err)

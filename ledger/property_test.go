@@ -195,13 +195,13 @@ func (c *chaos) step() string {
 		}
 	case n < 68:
 		did = fmt.Sprint("suspend ", id)
-		_, err = c.Suspend(ctx, as, "", id, "")
+		_, err = c.Suspend(ctx, as, "", id, 0, "")
 	case n < 76:
 		did = fmt.Sprint("resume ", id)
-		_, err = c.Resume(ctx, as, "", id)
+		_, err = c.Resume(ctx, as, "", id, 0)
 	case n < 79:
 		did = fmt.Sprint("revoke ", id)
-		_, err = c.Revoke(ctx, as, "", id, "")
+		_, err = c.Revoke(ctx, as, "", id, 0, "")
 	case n < 90:
 		list := c.some()
 		did = fmt.Sprint("grant ", login, list)
@@ -211,11 +211,11 @@ func (c *chaos) step() string {
 	case n < 93:
 		did = fmt.Sprint("suspend ", login)
 		if login != "chief" {
-			_, err = c.SuspendAccount(ctx, as, "", login, "")
+			_, err = c.SuspendAccount(ctx, as, "", login, 0, "")
 		}
 	case n < 98:
 		did = fmt.Sprint("resume ", login)
-		_, err = c.ResumeAccount(ctx, as, "", login)
+		_, err = c.ResumeAccount(ctx, as, "", login, 0)
 	default:
 		did = fmt.Sprint("revoke all of ", login)
 		_, err = c.RevokeMany(ctx, as, "", ledger.RevokeMany{Account: login, IncludeSelf: true})

@@ -48,7 +48,7 @@ func TestReceipt(t *testing.T) {
 	}
 	k.knows(2)
 	_, tok := k.alice()
-	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "lost")
+	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, 0, "lost")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ func TestReceiptsShared(t *testing.T) {
 	k.awaitReceipt(k.view.Position())
 	barriers, receipts := k.barriers.Stats().Barriers, len(k.receiptsIn())
 	atOnce(n, func(i int) {
-		r, err := k.Revoke(t.Context(), k.root, "", tokens[i], "")
+		r, err := k.Revoke(t.Context(), k.root, "", tokens[i], 0, "")
 		if err != nil {
 			t.Error(err)
 			return
@@ -182,7 +182,7 @@ func TestReceiptsShared(t *testing.T) {
 func TestCrashBeforeReceipt(t *testing.T) {
 	k := newFixture(t, resigned)
 	_, tok := k.alice()
-	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, "")
+	r, err := k.Revoke(t.Context(), k.root, "", tok.Token.ID, 0, "")
 	if err != nil {
 		t.Fatal(err)
 	}

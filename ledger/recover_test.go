@@ -76,7 +76,7 @@ func (k *fixture) deputy() authz.Principal {
 func (k *fixture) depose(erase bool) {
 	k.t.Helper()
 	deputy := k.deputy()
-	_, err := k.SuspendAccount(k.t.Context(), deputy, "", "root", "")
+	_, err := k.SuspendAccount(k.t.Context(), deputy, "", "root", 0, "")
 	if err == nil && erase {
 		_, err = k.EraseAccount(k.t.Context(), deputy, "", "root", 0, ledger.Erasure{})
 	}
@@ -111,7 +111,7 @@ func TestRecoverRoot(t *testing.T) {
 	}
 	suspend := func(account string) func(*testing.T, *fixture, authz.Principal) {
 		return func(t *testing.T, k *fixture, c authz.Principal) {
-			do(t, second(k.SuspendAccount(t.Context(), c, "", account, "stolen")))
+			do(t, second(k.SuspendAccount(t.Context(), c, "", account, 0, "stolen")))
 		}
 	}
 	erase := func(account string) func(*testing.T, *fixture, authz.Principal) {
@@ -141,7 +141,7 @@ func TestRecoverRoot(t *testing.T) {
 	}{
 		{"the file alone", steps(), "token created", "root"},
 		{"the token revoked", func(t *testing.T, k *fixture, c authz.Principal) {
-			do(t, second(k.Revoke(t.Context(), c, "", k.root.Token, "")))
+			do(t, second(k.Revoke(t.Context(), c, "", k.root.Token, 0, "")))
 		}, "token created", "root"},
 		{"root has more than superuser", grant("view:site/1", "superuser"), "token created", "root"},
 		{"root demoted", grant("view:site/1", "audit"), "account created, token created", "root-2"},

@@ -62,19 +62,19 @@ func (k *fixture) keyedCommands(tok, suspended events.TokenID) []keyedCommand {
 			return tokenAnswer(k.Edit(ctx, k.root, key, tok, 0, ledger.EditToken{Device: ptr("x")}))
 		}, false},
 		{"resume", func(key string) (commandAnswer, error) {
-			return tokenAnswer(k.Resume(ctx, k.root, key, suspended))
+			return tokenAnswer(k.Resume(ctx, k.root, key, suspended, 0))
 		}, func(key string) (commandAnswer, error) {
-			return tokenAnswer(k.Resume(ctx, k.root, key, tok))
+			return tokenAnswer(k.Resume(ctx, k.root, key, tok, 0))
 		}, false},
 		{"suspend", func(key string) (commandAnswer, error) {
-			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, "odd"))
+			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, 0, "odd"))
 		}, func(key string) (commandAnswer, error) {
-			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, "even"))
+			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, 0, "even"))
 		}, false},
 		{"revoke", func(key string) (commandAnswer, error) {
-			return tokenAnswer(k.Revoke(ctx, k.root, key, tok, ""))
+			return tokenAnswer(k.Revoke(ctx, k.root, key, tok, 0, ""))
 		}, func(key string) (commandAnswer, error) {
-			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, ""))
+			return tokenAnswer(k.Suspend(ctx, k.root, key, tok, 0, ""))
 		}, false},
 		{"create account", func(key string) (commandAnswer, error) {
 			return accountAnswer(k.CreateAccount(ctx, k.root, key, ledger.CreateAccount{Login: "bob", Kind: "user"}))
@@ -87,9 +87,9 @@ func (k *fixture) keyedCommands(tok, suspended events.TokenID) []keyedCommand {
 			return accountAnswer(k.Grant(ctx, k.root, key, "bob", 0, []string{"view:site/2"}))
 		}, false},
 		{"suspend account", func(key string) (commandAnswer, error) {
-			return accountAnswer(k.SuspendAccount(ctx, k.root, key, "bob", ""))
+			return accountAnswer(k.SuspendAccount(ctx, k.root, key, "bob", 0, ""))
 		}, func(key string) (commandAnswer, error) {
-			return accountAnswer(k.ResumeAccount(ctx, k.root, key, "bob"))
+			return accountAnswer(k.ResumeAccount(ctx, k.root, key, "bob", 0))
 		}, false},
 	}
 }
@@ -102,7 +102,7 @@ func TestSameKey(t *testing.T) {
 	k.alice()
 	tok := k.token("alice", "view:site/1").Token.ID
 	suspended := k.token("alice", "view:site/1").Token.ID
-	if _, err := k.Suspend(ctx, k.root, "", suspended, ""); err != nil {
+	if _, err := k.Suspend(ctx, k.root, "", suspended, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 

@@ -279,14 +279,14 @@ func TestLargeAccount(t *testing.T) {
 		t.Logf("%s: %s until it was in force and recorded", what, took)
 	}
 	end("one token revoked", func() (events.Position, error) {
-		r, err := k.Revoke(ctx, k.root, "", one, "")
+		r, err := k.Revoke(ctx, k.root, "", one, 0, "")
 		return r.Position, err
 	})
 	end("account suspended", func() (events.Position, error) {
-		r, err := k.SuspendAccount(ctx, k.root, "", "alice", "")
+		r, err := k.SuspendAccount(ctx, k.root, "", "alice", 0, "")
 		return r.Position, err
 	})
-	if _, err := k.ResumeAccount(ctx, k.root, "", "alice"); err != nil {
+	if _, err := k.ResumeAccount(ctx, k.root, "", "alice", 0); err != nil {
 		t.Fatal(err)
 	}
 	end("all of its tokens revoked", func() (events.Position, error) {

@@ -86,8 +86,8 @@ func TestOneEventForAll(t *testing.T) {
 		{"promote", func() error {
 			return second(k.Grant(t.Context(), k.root, "", "alice", 0, []string{"admin:site/3", "view:site/4"}))
 		}, all, all, all},
-		{"suspend", func() error { return second(k.SuspendAccount(t.Context(), k.root, "", "alice", "")) }, 0, 0, 0},
-		{"resume", func() error { return second(k.ResumeAccount(t.Context(), k.root, "", "alice")) }, all, all, all},
+		{"suspend", func() error { return second(k.SuspendAccount(t.Context(), k.root, "", "alice", 0, "")) }, 0, 0, 0},
+		{"resume", func() error { return second(k.ResumeAccount(t.Context(), k.root, "", "alice", 0)) }, all, all, all},
 		{"revoke what is older than two hours", func() error {
 			return second(k.RevokeMany(t.Context(), k.root, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now().Add(-2 * time.Hour)}))
 		}, all, all, all},

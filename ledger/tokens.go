@@ -386,14 +386,10 @@ func (l *Ledger) planScopes(t *events.Token, a *events.Account, r EditToken) (*e
 
 // Suspend stops a token until it is resumed.
 func (l *Ledger) Suspend(
-	ctx context.Context,
-	c authz.Principal,
-	key string,
-	id events.TokenID,
-	reason string,
+	ctx context.Context, c authz.Principal, key string, id events.TokenID, ifVersion Precondition, reason string,
 ) (TokenResult, error) {
 	return l.mutateToken(ctx, &tokenMutation{
-		by: c, op: authz.SuspendToken, verb: "suspend", key: key, id: id, ending: true,
+		by: c, op: authz.SuspendToken, verb: "suspend", key: key, id: id, ifVersion: ifVersion, ending: true,
 		request: []any{"suspend", id, reason},
 		plan: func(l *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
 			if t.State == events.Suspended {
@@ -405,9 +401,12 @@ func (l *Ledger) Suspend(
 }
 
 // Resume ends a suspension.
-func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id events.TokenID) (TokenResult, error) {
+func (l *Ledger) Resume(
+	ctx context.Context, c authz.Principal, key string, id events.TokenID, ifVersion Precondition,
+) (TokenResult, error) {
 	return l.mutateToken(ctx, &tokenMutation{
-		by: c, op: authz.ResumeToken, verb: "resume", key: key, id: id, request: []any{"resume", id},
+		by: c, op: authz.ResumeToken, verb: "resume", key: key, id: id, ifVersion: ifVersion,
+		request: []any{"resume", id},
 		plan: func(l *Ledger, c authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
 			if t.State == events.Active {
 				return nil, nil
@@ -420,14 +419,10 @@ func (l *Ledger) Resume(ctx context.Context, c authz.Principal, key string, id e
 // Revoke ends a token permanently. If the token is revoked already, it changes
 // nothing and succeeds.
 func (l *Ledger) Revoke(
-	ctx context.Context,
-	c authz.Principal,
-	key string,
-	id events.TokenID,
-	reason string,
+	ctx context.Context, c authz.Principal, key string, id events.TokenID, ifVersion Precondition, reason string,
 ) (TokenResult, error) {
 	return l.mutateToken(ctx, &tokenMutation{
-		by: c, op: authz.RevokeToken, verb: "revoke", key: key, id: id, ending: true,
+		by: c, op: authz.RevokeToken, verb: "revoke", key: key, id: id, ifVersion: ifVersion, ending: true,
 		request: []any{"revoke", id, reason},
 		plan: func(_ *Ledger, _ authz.Principal, t *events.Token, _ *events.Account) (events.Change, error) {
 			if t.State == events.Revoked {
@@ -445,9 +440,9 @@ type tokenMutation struct {
 	verb string // as in "revoke"
 	key  string
 	id   events.TokenID
-	// ifVersion is the version that the command expects. The first attempt sets a
-	// zero one to the version that it finds, so that no later attempt overwrites a
-	// change that the first did not see. Not used if ending.
+	// ifVersion is the version that the command expects. Unless ending, the first
+	// attempt sets a zero one to the version that it finds, so that no later attempt
+	// overwrites a change that the first did not see.
 	ifVersion Precondition
 	ending    bool // takes something away, and ignores changes in between
 	request   any  // compared with that of an earlier command with the same key
@@ -493,13 +488,13 @@ func (l *Ledger) planMutation(c authz.Principal, m *tokenMutation) (events.Chang
 	if err != nil {
 		return nil, err
 	}
+	if m.ifVersion == 0 && !m.ending {
+		m.ifVersion = t.Version
+	}
+	if m.ifVersion != 0 && t.Version != m.ifVersion {
+		return nil, &ConflictError{About: string(m.id), Current: t.Version}
+	}
 	if !m.ending {
-		if m.ifVersion == 0 {
-			m.ifVersion = t.Version
-		}
-		if t.Version != m.ifVersion {
-			return nil, &ConflictError{About: string(m.id), Current: t.Version}
-		}
 		if err := l.notEnded(t); err != nil {
 			return nil, err
 		}

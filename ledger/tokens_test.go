@@ -155,10 +155,10 @@ func TestTokenStates(t *testing.T) {
 		kind events.Kind
 		want shownToken
 	}{
-		{"suspend", func(reason string) (ledger.TokenResult, error) { return k.Suspend(ctx, k.root, "", id, reason) }, "odd", events.KindTokenSuspended, suspended},
-		{"resume", func(string) (ledger.TokenResult, error) { return k.Resume(ctx, k.root, "", id) }, "", events.KindTokenResumed, active},
-		{"suspend once more", func(reason string) (ledger.TokenResult, error) { return k.Suspend(ctx, k.root, "", id, reason) }, "odd", events.KindTokenSuspended, suspended},
-		{"revoke", func(reason string) (ledger.TokenResult, error) { return k.Revoke(ctx, k.root, "", id, reason) }, "lost", events.KindTokenRevoked, revoked},
+		{"suspend", func(reason string) (ledger.TokenResult, error) { return k.Suspend(ctx, k.root, "", id, 0, reason) }, "odd", events.KindTokenSuspended, suspended},
+		{"resume", func(string) (ledger.TokenResult, error) { return k.Resume(ctx, k.root, "", id, 0) }, "", events.KindTokenResumed, active},
+		{"suspend once more", func(reason string) (ledger.TokenResult, error) { return k.Suspend(ctx, k.root, "", id, 0, reason) }, "odd", events.KindTokenSuspended, suspended},
+		{"revoke", func(reason string) (ledger.TokenResult, error) { return k.Revoke(ctx, k.root, "", id, 0, reason) }, "lost", events.KindTokenRevoked, revoked},
 	} {
 		r, err := tt.do(tt.with)
 		wantToken(t, tt.name, r, err, tt.want)
@@ -177,8 +177,8 @@ func TestTokenStates(t *testing.T) {
 	}
 	k.unchanged(func() {
 		for what, err := range map[string]error{
-			"suspend": second(k.Suspend(ctx, k.root, "", id, "")),
-			"resume":  second(k.Resume(ctx, k.root, "", id)),
+			"suspend": second(k.Suspend(ctx, k.root, "", id, 0, "")),
+			"resume":  second(k.Resume(ctx, k.root, "", id, 0)),
 			"edit":    second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("y")})),
 			"widen":   second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{Scopes: &[]string{"view:site/*"}})),
 			"rotate":  second(k.Rotate(ctx, k.root, "", id, 0, ledger.RotateToken{})),
@@ -257,7 +257,7 @@ func newRefusals(t *testing.T) *refusals {
 	k := newFixture(t)
 	k.account("alice", "write:site/1", "view:site/*")
 	k.account("away", "view:site/*")
-	if _, err := k.SuspendAccount(t.Context(), k.root, "", "away", ""); err != nil {
+	if _, err := k.SuspendAccount(t.Context(), k.root, "", "away", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	tok := k.token("alice", "view:site/1")
@@ -397,11 +397,11 @@ func TestTokenCommandsRefused(t *testing.T) {
 		{"rotate with a negative grace", k.rotate(-1), ledger.ErrInvalid, "negative"},
 		{"rotate an older version", func() error { return second(k.Rotate(ctx, k.root, "", k.id, k.seen-1, ledger.RotateToken{})) }, ledger.ErrConflict, ""},
 		{"rotate an unknown token", func() error { return second(k.Rotate(ctx, k.root, "", k.unknown, 0, ledger.RotateToken{})) }, ledger.ErrNotFound, ""},
-		{"revoke an unknown token", func() error { return second(k.Revoke(ctx, k.root, "", k.unknown, "")) }, ledger.ErrNotFound, ""},
-		{"revoke for a reason that is a secret", func() error { return second(k.Revoke(ctx, k.root, "", k.id, k.secretText)) }, ledger.ErrInvalid, "holds a secret"},
-		{"suspend for a reason of 10 kB", func() error { return second(k.Suspend(ctx, k.root, "", k.id, strings.Repeat("x", 10_000))) }, ledger.ErrInvalid, "10000 bytes"},
-		{"suspend an unknown token", func() error { return second(k.Suspend(ctx, k.root, "", k.unknown, "")) }, ledger.ErrNotFound, ""},
-		{"resume an unknown token", func() error { return second(k.Resume(ctx, k.root, "", k.unknown)) }, ledger.ErrNotFound, ""},
+		{"revoke an unknown token", func() error { return second(k.Revoke(ctx, k.root, "", k.unknown, 0, "")) }, ledger.ErrNotFound, ""},
+		{"revoke for a reason that is a secret", func() error { return second(k.Revoke(ctx, k.root, "", k.id, 0, k.secretText)) }, ledger.ErrInvalid, "holds a secret"},
+		{"suspend for a reason of 10 kB", func() error { return second(k.Suspend(ctx, k.root, "", k.id, 0, strings.Repeat("x", 10_000))) }, ledger.ErrInvalid, "10000 bytes"},
+		{"suspend an unknown token", func() error { return second(k.Suspend(ctx, k.root, "", k.unknown, 0, "")) }, ledger.ErrNotFound, ""},
+		{"resume an unknown token", func() error { return second(k.Resume(ctx, k.root, "", k.unknown, 0)) }, ledger.ErrNotFound, ""},
 		{"show an unknown token", func() error { return second(k.GetToken(k.root, k.unknown)) }, ledger.ErrNotFound, ""},
 		{"list an unknown account's", func() error { return second(k.list(ledger.TokenFilter{Account: "bob"})) }, ledger.ErrNotFound, ""},
 		{"list an unknown state", func() error { return second(k.list(ledger.TokenFilter{State: "lost"})) }, ledger.ErrInvalid, "state:"},
@@ -423,9 +423,9 @@ func TestTokenForbidden(t *testing.T) {
 			return second(k.Edit(ctx, writer, "", k.id, 0, ledger.EditToken{App: ptr("x")}))
 		}, ledger.ErrForbidden, "superuser"},
 		{"rotate without the permission", func() error { return second(k.Rotate(ctx, writer, "", k.id, 0, ledger.RotateToken{})) }, ledger.ErrForbidden, "superuser"},
-		{"suspend without the permission", func() error { return second(k.Suspend(ctx, writer, "", k.id, "")) }, ledger.ErrForbidden, "superuser"},
-		{"resume without the permission", func() error { return second(k.Resume(ctx, writer, "", k.id)) }, ledger.ErrForbidden, "superuser"},
-		{"revoke without the permission", func() error { return second(k.Revoke(ctx, auditor, "", k.id, "")) }, ledger.ErrForbidden, "superuser"},
+		{"suspend without the permission", func() error { return second(k.Suspend(ctx, writer, "", k.id, 0, "")) }, ledger.ErrForbidden, "superuser"},
+		{"resume without the permission", func() error { return second(k.Resume(ctx, writer, "", k.id, 0)) }, ledger.ErrForbidden, "superuser"},
+		{"revoke without the permission", func() error { return second(k.Revoke(ctx, auditor, "", k.id, 0, "")) }, ledger.ErrForbidden, "superuser"},
 		{"show without the permission", func() error { return second(k.GetToken(writer, k.id)) }, ledger.ErrForbidden, "audit"},
 		{"list another's without the permission", func() error {
 			_, _, err := k.ListTokens(ctx, writer, ledger.TokenFilter{Account: "alice"}, "", 10)
@@ -485,14 +485,14 @@ func TestListTokens(t *testing.T) {
 	}
 	k.account("closed", "view:site/8")
 	away := k.token("closed", "view:site/8").Token.ID
-	if _, err := k.SuspendAccount(ctx, k.root, "", "closed", ""); err != nil {
+	if _, err := k.SuspendAccount(ctx, k.root, "", "closed", 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	shop := []events.TokenID{idle.Token.ID, plain.Token.ID}
-	if _, err := k.Suspend(ctx, k.root, "", suspended, ""); err != nil {
+	if _, err := k.Suspend(ctx, k.root, "", suspended, 0, ""); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := k.Revoke(ctx, k.root, "", revoked, ""); err != nil {
+	if _, err := k.Revoke(ctx, k.root, "", revoked, 0, ""); err != nil {
 		t.Fatal(err)
 	}
 	k.now.Advance(2 * time.Hour)
@@ -656,7 +656,7 @@ func TestRotate(t *testing.T) {
 		if _, err := k.Edit(ctx, k.root, "", tok.Token.ID, 0, ledger.EditToken{ExpiresIn: ptr(time.Hour)}); err != nil {
 			t.Error(err)
 		}
-		if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, ""); err != nil {
+		if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, 0, ""); err != nil {
 			t.Error(err)
 		}
 	})
@@ -759,9 +759,9 @@ func TestRoom(t *testing.T) {
 		}
 	})
 	for name, do := range map[string]func() error{
-		"suspend":         func() error { return second(k.Suspend(ctx, k.root, "", other, "")) },
-		"revoke":          func() error { return second(k.Revoke(ctx, k.root, "", tok, "")) },
-		"suspend account": func() error { return second(k.SuspendAccount(ctx, k.root, "", "alice", "")) },
+		"suspend":         func() error { return second(k.Suspend(ctx, k.root, "", other, 0, "")) },
+		"revoke":          func() error { return second(k.Revoke(ctx, k.root, "", tok, 0, "")) },
+		"suspend account": func() error { return second(k.SuspendAccount(ctx, k.root, "", "alice", 0, "")) },
 	} {
 		if err := do(); err != nil {
 			t.Errorf("%s = %v, want the reserve to be used", name, err)
@@ -769,14 +769,14 @@ func TestRoom(t *testing.T) {
 	}
 	room = func(bool) error { return last }
 	k.unchanged(func() {
-		if _, err := k.Revoke(ctx, k.root, "", other, ""); !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, last) {
+		if _, err := k.Revoke(ctx, k.root, "", other, 0, ""); !errors.Is(err, ledger.ErrUnavailable) || !errors.Is(err, last) {
 			t.Errorf("Revoke = %v, want ErrUnavailable", err)
 		}
 	})
 
 	// Once there is room, all goes as if nothing had been tried.
 	room = func(bool) error { return nil }
-	if _, err := k.ResumeAccount(ctx, k.root, "", "alice"); err != nil {
+	if _, err := k.ResumeAccount(ctx, k.root, "", "alice", 0); err != nil {
 		t.Fatal(err)
 	}
 	if err := gives["create account"](); err != nil {

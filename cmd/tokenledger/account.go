@@ -186,7 +186,7 @@ func newAccountSuspendCmd(e *env) *cobra.Command {
 }
 
 func newAccountResumeCmd(e *env) *cobra.Command {
-	var key keyFlag
+	var f resumeFlags
 	c := &cobra.Command{
 		Use: "resume ID|LOGIN", Short: "Let the tokens of a suspended account work again",
 		Example: `  tokenledger account resume shop`,
@@ -196,18 +196,14 @@ func newAccountResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := e.command(
-				c,
-				&key,
-				client.Request{Method: http.MethodPost, Path: []string{"v1", "accounts", name, "resume"}},
-			)
+			a, err := e.resume(c, &f, "accounts", name)
 			if err != nil {
 				return err
 			}
 			return e.changedAccount(a, "resumed", nil)
 		},
 	}
-	key.declare(c.Flags())
+	f.declare(c.Flags())
 	return c
 }
 

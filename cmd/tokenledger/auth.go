@@ -25,7 +25,9 @@ func newAuthCmd(e *env) *cobra.Command {
 type canIFlags struct {
 	account string
 	scopes  []string
+	file    scopesFile
 	inherit bool
+	expires durationFlag
 }
 
 func newCanICmd(e *env) *cobra.Command {
@@ -71,7 +73,9 @@ own. "no" may also mean that you have to re-authenticate first; the reason says 
 	flags.StringVar(&f.account, "account", "", "account of the token to create, by ID or login (default your own)")
 	flags.StringSliceVar(&f.scopes, "scope", nil,
 		"scopes of the token to create or to widen; repeat the flag or separate with commas")
+	f.file.declare(flags, "scopes-file", "file with more scopes, one a line or separated by commas; - for standard input")
 	flags.BoolVar(&f.inherit, "inherit", false, "the token would inherit all grants of its account, in place of --scope")
+	flags.Var(&f.expires, "expires-in", "lifetime that the token would have, as in 90d or 1y")
 	e.completeFlag(c, "account", e.accounts)
 	e.completeFlag(c, "scope", e.scopes)
 	return c
@@ -111,6 +115,9 @@ func (f *canIFlags) body(ctx context.Context, e *env, args []string) (map[string
 	if err != nil {
 		return nil, err
 	}
+	if scopes, err = f.file.add(ctx, e, scopes); err != nil {
+		return nil, err
+	}
 	body := map[string]any{"verb": verb}
 	onToken := strings.HasSuffix(verb, " token") && verb != "create token"
 	switch {
@@ -132,6 +139,9 @@ func (f *canIFlags) body(ctx context.Context, e *env, args []string) (map[string
 	}
 	if f.inherit {
 		body["inherit"] = true
+	}
+	if f.expires != 0 {
+		body["expires_in"] = f.expires.String()
 	}
 	return body, nil
 }

@@ -47,6 +47,12 @@ func (v *versionFlags) declare(flags *pflag.FlagSet) {
 	group(flags, groupSafety, "if-version", "force")
 }
 
+// declareOnly is declare for a command that does not read the thing first.
+func (v *versionFlags) declareOnly(flags *pflag.FlagSet) {
+	flags.Uint64Var(&v.version, "if-version", 0, "do it only if this is its version (default any version)")
+	group(flags, groupSafety, "if-version")
+}
+
 func (v *versionFlags) check() error {
 	if v.version != 0 && v.force {
 		return exit.Inputf("--if-version and --force cannot be used together")
@@ -54,13 +60,14 @@ func (v *versionFlags) check() error {
 	return nil
 }
 
-// ifMatch returns the precondition to send. Seen is the version that was read.
+// ifMatch returns the precondition to send. Seen is the version that was read, 0 if
+// none was.
 func (v *versionFlags) ifMatch(seen uint64) string {
-	switch {
-	case v.force:
-		return ""
-	case v.version != 0:
+	if v.version != 0 {
 		seen = v.version
+	}
+	if v.force || seen == 0 {
+		return ""
 	}
 	return `"` + strconv.FormatUint(seen, 10) + `"`
 }

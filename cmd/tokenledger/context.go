@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -119,32 +120,47 @@ func newContextUseCmd(e *env) *cobra.Command {
 func newContextListCmd(e *env) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Short: "List the contexts", Args: takes(),
-		Example: `  tokenledger context list`,
-		RunE: func(*cobra.Command, []string) error {
+		Example: `  tokenledger context list
+  tokenledger context list -o name`,
+		RunE: func(c *cobra.Command, _ []string) error {
 			all, err := client.ReadContexts(e.contextsFile())
 			if err != nil {
 				return err
 			}
-			items := []client.Context{}
+			items := []json.RawMessage{}
 			for _, name := range all.Names() {
-				items = append(items, all.All[name])
+				item, err := render.Encode(all.All[name])
+				if err != nil {
+					return err
+				}
+				items = append(items, item)
+			}
+			if e.printsLines(c) {
+				return e.showLines(items)
 			}
 			body, err := render.Encode(map[string]any{"items": items, "current": all.Current})
 			if err != nil {
 				return err
 			}
-			return e.Show(body, func() {
-				g := e.Grid("", "NAME", "SERVERS", "TOKEN FILE")
-				for _, c := range items {
-					mark := ""
-					if c.Name == all.Current {
-						mark = "*"
-					}
-					g.Row(mark, c.Name, render.Shorten(c.Servers), c.TokenFile)
-				}
-				g.End()
-			})
+			return e.Show(body, func() { drawItems(e, items, e.contextColumns(all.Current)) })
 		},
+	}
+}
+
+// contextColumns returns the columns of the list of contexts.
+func (e *env) contextColumns(current string) []column[client.Context] {
+	type cc = column[client.Context]
+	return []cc{
+		{render.Column{Keep: true}, func(c client.Context) string {
+			if c.Name == current {
+				return "*"
+			}
+			return ""
+		}},
+		{render.Column{Head: "NAME", Keep: true}, func(c client.Context) string { return c.Name }},
+		{render.Column{Head: "SERVERS"}, func(c client.Context) string { return render.Shorten(c.Servers) }},
+		{render.Column{Head: "VERIFIER", Wide: true}, func(c client.Context) string { return c.Verifier }},
+		{render.Column{Head: "TOKEN FILE"}, func(c client.Context) string { return c.TokenFile }},
 	}
 }
 

@@ -117,7 +117,7 @@ func listFrom[T any](c *cobra.Command, e *env, ledger *client.Client, l listing[
 		return err
 	}
 	compare, _ := l.order.compare() // checked
-	lines := e.Format == render.Lines || e.Format == render.Name && !c.Flags().Changed("jq")
+	lines := e.printsLines(c)
 	extent := l.pages.Extent
 	extent.All = extent.All || compare != nil
 	var got client.Page
@@ -186,6 +186,11 @@ func sortPage[T any](p *client.Page, compare func(a, b T) int, extent client.Ext
 	return cut, nil
 }
 
+// printsLines reports whether a list is printed item by item.
+func (e *env) printsLines(c *cobra.Command) bool {
+	return e.Format == render.Lines || e.Format == render.Name && !c.Flags().Changed("jq")
+}
+
 // showPage prints a list as a whole.
 func showPage[T any](e *env, p *client.Page, columns []column[T]) error {
 	if p.Items == nil {
@@ -195,26 +200,29 @@ func showPage[T any](e *env, p *client.Page, columns []column[T]) error {
 	if err != nil {
 		return err
 	}
-	return e.Show(body, func() {
-		heads := make([]render.Column, len(columns))
+	return e.Show(body, func() { drawItems(e, p.Items, columns) })
+}
+
+// drawItems draws a table with a row for each item.
+func drawItems[T any](e *env, items []json.RawMessage, columns []column[T]) {
+	heads := make([]render.Column, len(columns))
+	for i, c := range columns {
+		heads[i] = c.Column
+	}
+	out := e.Table(heads...)
+	for _, raw := range items {
+		var item T
+		if err := json.Unmarshal(raw, &item); err != nil {
+			e.Stdout.Err = err // the list is not whole
+			return
+		}
+		cells := make([]string, len(columns))
 		for i, c := range columns {
-			heads[i] = c.Column
+			cells[i] = c.cell(item)
 		}
-		out := e.Table(heads...)
-		for _, raw := range p.Items {
-			var item T
-			if err := json.Unmarshal(raw, &item); err != nil {
-				e.Stdout.Err = err // the list is not whole
-				return
-			}
-			cells := make([]string, len(columns))
-			for i, c := range columns {
-				cells[i] = c.cell(item)
-			}
-			out.Row(cells...)
-		}
-		out.End()
-	})
+		out.Row(cells...)
+	}
+	out.End()
 }
 
 // showLines prints each item as a line.

@@ -79,9 +79,7 @@ func (e *env) change(c *cobra.Command, ch change) error {
 	if err != nil {
 		return err
 	}
-	if r.Key = key; ch.read != nil {
-		r.IfMatch = f.version.ifMatch(seen.Version)
-	}
+	r.Key, r.IfMatch = key, f.version.ifMatch(seen.Version)
 	a, got, err := f.wait.change(ctx, e, ledger, r)
 	if err != nil {
 		return err

@@ -22,7 +22,7 @@ func newTokenSuspendCmd(e *env) *cobra.Command {
 }
 
 func newTokenResumeCmd(e *env) *cobra.Command {
-	var key keyFlag
+	var f resumeFlags
 	c := &cobra.Command{
 		Use: "resume TOKEN", Short: "Let a suspended token work again",
 		Example:           `  tokenledger token resume tok_01jd3qk8z5n0v7m2x4c6b8a9ef`,
@@ -33,19 +33,33 @@ func newTokenResumeCmd(e *env) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			a, err := e.command(
-				c,
-				&key,
-				client.Request{Method: http.MethodPost, Path: []string{"v1", "tokens", id, "resume"}},
-			)
+			a, err := e.resume(c, &f, "tokens", id)
 			if err != nil {
 				return err
 			}
 			return e.changed(a, "resumed", nil)
 		},
 	}
-	key.declare(c.Flags())
+	f.declare(c.Flags())
 	return c
+}
+
+// resumeFlags are the flags of a command that ends a suspension.
+type resumeFlags struct {
+	version versionFlags
+	key     keyFlag
+}
+
+func (f *resumeFlags) declare(flags *pflag.FlagSet) {
+	f.version.declareOnly(flags)
+	f.key.declare(flags)
+}
+
+// resume ends the suspension of a token or an account.
+func (e *env) resume(c *cobra.Command, f *resumeFlags, kind, id string) (*client.Answer, error) {
+	return e.command(c, &f.key, client.Request{
+		Method: http.MethodPost, Path: []string{"v1", kind, id, "resume"}, IfMatch: f.version.ifMatch(0),
+	})
 }
 
 // ending is a command that takes something away. By default it waits until no
@@ -69,6 +83,7 @@ type endFlags struct {
 func (f *endFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&f.reason, "reason", "", "why. The reason stays in the log: do not name people")
 	f.wait.declare(flags, true)
+	f.version.declareOnly(flags)
 	f.key.declare(flags)
 }
 

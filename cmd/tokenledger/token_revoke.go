@@ -123,6 +123,9 @@ command is refused, unless you give --include-self.`,
 		ValidArgsFunction: e.first(e.tokens(unended)),
 		RunE: func(c *cobra.Command, args []string) error {
 			if len(args) == 0 {
+				if f.version.version != 0 {
+					return usagef(c, "--if-version works only with one token")
+				}
 				return e.revokeMany(c, &many, &f)
 			}
 			if many.dry || many.yes || many.self {

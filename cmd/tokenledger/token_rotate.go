@@ -25,12 +25,12 @@ command refuses that, unless you add --end-earlier.
 
 func newTokenRotateCmd(e *env) *cobra.Command {
 	var (
-		grace     string
-		earlier   bool
-		ifVersion uint64
-		out       secretOutput
-		wait      waitFlags
-		key       keyFlag
+		grace   string
+		earlier bool
+		version versionFlags
+		out     secretOutput
+		wait    waitFlags
+		key     keyFlag
 	)
 	c := &cobra.Command{
 		Use: "rotate TOKEN", Short: "Give a token a new secret and show it once",
@@ -64,9 +64,7 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 			if err := out.check(); err != nil {
 				return err
 			}
-			if ifVersion != 0 {
-				r.IfMatch = (&versionFlags{}).ifMatch(ifVersion)
-			}
+			r.IfMatch = version.ifMatch(0)
 			if r.Key, err = key.key(); err != nil {
 				return err
 			}
@@ -95,8 +93,7 @@ func newTokenRotateCmd(e *env) *cobra.Command {
 		"also end the secret from before the last rotation, if it still works")
 	group(flags, groupSecret, "grace", "end-earlier")
 	out.declare(flags)
-	flags.Uint64Var(&ifVersion, "if-version", 0, "rotate it only if this is its version")
-	group(flags, groupSafety, "if-version")
+	version.declareOnly(flags)
 	wait.declare(flags, false)
 	key.declare(flags)
 	return c

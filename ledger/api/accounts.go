@@ -128,6 +128,7 @@ type grantInput struct {
 type suspendAccountInput struct {
 	AccountPath
 	Idempotent
+	Conditional
 	Waiting
 	Body *ReasonBody
 }
@@ -135,6 +136,7 @@ type suspendAccountInput struct {
 type resumeAccountInput struct {
 	AccountPath
 	Idempotent
+	Conditional
 	Body *EmptyBody
 }
 
@@ -271,14 +273,14 @@ func (a *api) grant(ctx context.Context, in *grantInput) (*accountOutput, error)
 }
 
 func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*ownedOutput, error) {
-	wait, err := parseWait(in.Wait)
+	seen, wait, err := parseChange(in.Conditional, in.Waiting)
 	if err != nil {
 		return nil, err
 	}
 	caller := callerFrom(ctx)
-	r, err := a.ledger.SuspendAccount(ctx, caller, in.Key, in.ID, in.Body.text())
+	r, err := a.ledger.SuspendAccount(ctx, caller, in.Key, in.ID, seen, in.Body.text())
 	if err != nil {
-		return nil, locatedAt(accountInPath, err)
+		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
 	}
 	owned, err := a.ledger.Owned(ctx, caller, string(r.Account.ID))
 	if err != nil {
@@ -288,9 +290,13 @@ func (a *api) suspendAccount(ctx context.Context, in *suspendAccountInput) (*own
 }
 
 func (a *api) resumeAccount(ctx context.Context, in *resumeAccountInput) (*accountOutput, error) {
-	r, err := a.ledger.ResumeAccount(ctx, callerFrom(ctx), in.Key, in.ID)
+	seen, err := parseIfMatch(in.IfMatch)
 	if err != nil {
-		return nil, locatedAt(accountInPath, err)
+		return nil, err
+	}
+	r, err := a.ledger.ResumeAccount(ctx, callerFrom(ctx), in.Key, in.ID, seen)
+	if err != nil {
+		return nil, withIfMatch(locatedAt(accountInPath, err), seen)
 	}
 	return showAccountResult(r), nil
 }

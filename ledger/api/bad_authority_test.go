@@ -45,6 +45,7 @@ var badAuthority = []bad{
 	{name: "a question about a token and an account", line: "POST /v1/can-i", body: `{"verb":"rotate token","token":"{bob.id}","account":"bob"}`, status: 422, code: "invalid_request"},
 	{name: "a question about an account of the policy", line: "POST /v1/can-i", body: `{"verb":"set policy","account":"bob"}`, status: 422, code: "invalid_request"},
 	{name: "a question about scopes of a revocation", line: "POST /v1/can-i", body: `{"verb":"revoke token","token":"{bob.id}","scopes":["view:site/1"]}`, status: 422, code: "invalid_request"},
+	{name: "a question about a lifetime of the policy", line: "POST /v1/can-i", body: `{"verb":"set policy","expires_in":"1h"}`, status: 422, code: "invalid_request"},
 	{name: "a question about scopes that are none", line: "POST /v1/can-i", body: `{"verb":"create token","scopes":["fly"]}`, status: 422, code: "invalid_request"},
 
 	// Rates, and lists that are too long.

@@ -153,6 +153,7 @@ type rotateTokenInput struct {
 type endTokenInput struct {
 	TokenPath
 	Idempotent
+	Conditional
 	Waiting
 	Body *ReasonBody
 }
@@ -160,6 +161,7 @@ type endTokenInput struct {
 type resumeTokenInput struct {
 	TokenPath
 	Idempotent
+	Conditional
 	Body *EmptyBody
 }
 
@@ -282,28 +284,31 @@ func (a *api) revokeToken(ctx context.Context, in *endTokenInput) (*tokenOutput,
 	return a.endToken(ctx, in, a.ledger.Revoke)
 }
 
-func (a *api) endToken(ctx context.Context, in *endTokenInput,
-	end func(context.Context, authz.Principal, string, events.TokenID, string) (ledger.TokenResult, error),
-) (*tokenOutput, error) {
-	id, _, wait, err := parseTokenChange(in.TokenPath, Conditional{}, in.Waiting)
+// endCommand is [ledger.Ledger.Suspend] or [ledger.Ledger.Revoke].
+type endCommand func(
+	context.Context, authz.Principal, string, events.TokenID, ledger.Precondition, string,
+) (ledger.TokenResult, error)
+
+func (a *api) endToken(ctx context.Context, in *endTokenInput, end endCommand) (*tokenOutput, error) {
+	id, seen, wait, err := parseTokenChange(in.TokenPath, in.Conditional, in.Waiting)
 	if err != nil {
 		return nil, err
 	}
-	r, err := end(ctx, callerFrom(ctx), in.Key, id, in.Body.text())
+	r, err := end(ctx, callerFrom(ctx), in.Key, id, seen, in.Body.text())
 	if err != nil {
-		return nil, err
+		return nil, withIfMatch(err, seen)
 	}
 	return a.awaitToken(ctx, r, wait), nil
 }
 
 func (a *api) resumeToken(ctx context.Context, in *resumeTokenInput) (*tokenOutput, error) {
-	id, err := events.ParseTokenID(in.ID)
+	id, seen, _, err := parseTokenChange(in.TokenPath, in.Conditional, Waiting{})
 	if err != nil {
 		return nil, err
 	}
-	r, err := a.ledger.Resume(ctx, callerFrom(ctx), in.Key, id)
+	r, err := a.ledger.Resume(ctx, callerFrom(ctx), in.Key, id, seen)
 	if err != nil {
-		return nil, err
+		return nil, withIfMatch(err, seen)
 	}
 	return showTokenResult(r), nil
 }

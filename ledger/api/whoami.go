@@ -38,11 +38,12 @@ type whoamiOutput struct {
 
 type mayInput struct {
 	Body struct {
-		Verb    string   `json:"verb" minLength:"1" maxLength:"32" doc:"the operation, as the column can-i of ledger/authority.md names it" example:"create token"`
-		Account string   `json:"account,omitempty" maxLength:"128" doc:"id or login, for operations on an account and for create token; default: the caller's account"`
-		Token   string   `json:"token,omitempty" maxLength:"64" doc:"id, for operations on a token"`
-		Scopes  []string `json:"scopes,omitempty" maxItems:"2000" doc:"of the token that would be created, or that it would have after the change"`
-		Inherit bool     `json:"inherit,omitempty" doc:"the token would inherit all grants of its account; not together with scopes"`
+		Verb      string    `json:"verb" minLength:"1" maxLength:"32" doc:"the operation, as the column can-i of ledger/authority.md names it" example:"create token"`
+		Account   string    `json:"account,omitempty" maxLength:"128" doc:"id or login, for operations on an account and for create token; default: the caller's account"`
+		Token     string    `json:"token,omitempty" maxLength:"64" doc:"id, for operations on a token"`
+		Scopes    []string  `json:"scopes,omitempty" maxItems:"2000" doc:"of the token that would be created, or that it would have after the change"`
+		Inherit   bool      `json:"inherit,omitempty" doc:"the token would inherit all grants of its account; not together with scopes"`
+		ExpiresIn *Duration `json:"expires_in,omitempty" doc:"lifetime of the token that would be created, or from now on after the change"`
 	}
 }
 
@@ -115,6 +116,7 @@ func (a *api) may(ctx context.Context, in *mayInput) (*mayOutput, error) {
 	b := in.Body
 	err := a.ledger.May(ctx, callerFrom(ctx), ledger.Question{
 		Verb: b.Verb, Account: b.Account, Token: b.Token, Scopes: b.Scopes, Inherit: b.Inherit,
+		ExpiresIn: b.ExpiresIn.std(),
 	})
 	if err != nil && !ledger.Refusal(err) {
 		return nil, err
