@@ -47,103 +47,108 @@ func edited(t testing.TB, e *events.Event, edits map[string]string) []byte {
 // quoted returns s as JSON.
 func quoted(s string) string { return fmt.Sprintf("%q", s) }
 
+// longText is longer than a label, a reason or an address may be.
+var longText = strings.Repeat("x", 101)
+
+// refusedEdits are changes of golden events, each of which makes an event that
+// Decode refuses.
+var refusedEdits = []struct {
+	what string
+	of   *events.Event // nil means a creation
+	edit map[string]string
+	want error
+}{
+	{"version of CloudEvents", nil, map[string]string{"specversion": `"2.0"`}, events.ErrUnknown},
+	{"no version of CloudEvents", nil, map[string]string{"specversion": ""}, events.ErrUnknown},
+	{"kind", nil, map[string]string{"type": `"tokenledger.token.forgotten.v1"`}, events.ErrUnknown},
+	{"form of a kind", nil, map[string]string{"type": `"tokenledger.token.created.v2"`}, events.ErrUnknown},
+	{"kind of another system", nil, map[string]string{"type": `"x"`}, events.ErrUnknown},
+	{"no kind", nil, map[string]string{"type": ""}, events.ErrUnknown},
+	{"critical field", nil, map[string]string{"data.crit": `["weekdays"]`}, events.ErrUnknown},
+	{"critical field after a known one", nil, map[string]string{"data.crit": `["scopes","weekdays"]`}, events.ErrUnknown},
+	{"critical field of another kind", nil, map[string]string{"data.crit": `["until"]`}, events.ErrUnknown},
+	{"scheme of digest", nil, map[string]string{"data.change.secret.scheme": `"sha3"`}, events.ErrUnknown},
+
+	{"no id", nil, map[string]string{"id": ""}, events.ErrMalformed},
+	{"id of a token", nil, map[string]string{"id": quoted(goldenToken)}, events.ErrMalformed},
+	{"id in capitals", nil, map[string]string{"id": quoted("evt_" + strings.ToUpper(goldenEvent[4:]))}, events.ErrMalformed},
+	{"id past the last", nil, map[string]string{"id": quoted("evt_8" + goldenEvent[5:])}, events.ErrMalformed},
+	{"foreign source", nil, map[string]string{"source": quoted("/elsewhere/" + goldenEpoch)}, events.ErrMalformed},
+	{"no epoch", nil, map[string]string{"source": `"/tokenledger/"`}, events.ErrMalformed},
+	{"no time", nil, map[string]string{"time": ""}, events.ErrMalformed},
+	{"null time", nil, map[string]string{"time": "null"}, events.ErrMalformed},
+	{"time before 2000", nil, map[string]string{"time": `"1999-12-31T23:59:59Z"`}, events.ErrMalformed},
+	{"time before 2000 in another zone", nil, map[string]string{"time": `"2000-01-01T00:59:59+01:00"`}, events.ErrMalformed},
+	{"time in the 30th of February", nil, map[string]string{"time": `"2026-02-30T00:00:00Z"`}, events.ErrMalformed},
+	{"number as time", nil, map[string]string{"time": "1e9"}, events.ErrMalformed},
+	{"subject of another noun", nil, map[string]string{"subject": quoted(goldenAccount)}, events.ErrMalformed},
+	{"no subject", nil, map[string]string{"subject": ""}, events.ErrMalformed},
+	{"subject of an account's event", goldens["tokenledger.account.erased.v1"], map[string]string{"subject": quoted(goldenToken)}, events.ErrMalformed},
+	{"subject of a policy's event", goldens["tokenledger.policy.set.v1"], map[string]string{"subject": quoted(goldenToken)}, events.ErrMalformed},
+	{"no data", nil, map[string]string{"data": ""}, events.ErrMalformed},
+	{"no change", nil, map[string]string{"data.change": ""}, events.ErrMalformed},
+	{"null change", nil, map[string]string{"data.change": "null"}, events.ErrMalformed},
+	{"list as change", nil, map[string]string{"data.change": "[]"}, events.ErrMalformed},
+	{"actor's account", nil, map[string]string{"data.actor.account": `"acc_1"`}, events.ErrMalformed},
+	{"actor's token", nil, map[string]string{"data.actor.token": quoted(goldenAccount)}, events.ErrMalformed},
+	{"long address", nil, map[string]string{"data.actor.address": quoted(longText)}, events.ErrMalformed},
+	{"line break in an address", nil, map[string]string{"data.actor.address": `"192.0.2.7\n"`}, events.ErrMalformed},
+	{"short key", nil, map[string]string{"data.key": `"abc"`}, events.ErrMalformed},
+	{"key in capitals", nil, map[string]string{"data.key": quoted(strings.Repeat("A", 32))}, events.ErrMalformed},
+	{"request that is no hash", nil, map[string]string{"data.request": quoted(strings.Repeat("x", 32))}, events.ErrMalformed},
+	{"crit that is no list", nil, map[string]string{"data.crit": `"scopes"`}, events.ErrMalformed},
+
+	{"no account", nil, map[string]string{"data.change.account": ""}, events.ErrMalformed},
+	{"long app", nil, map[string]string{"data.change.app": quoted(longText)}, events.ErrMalformed},
+	{"control character in device", nil, map[string]string{"data.change.device": `"a\u0000b"`}, events.ErrMalformed},
+	{"line separator in app", nil, map[string]string{"data.change.app": `"a\u2028b"`}, events.ErrMalformed},
+	{"direction override in app", nil, map[string]string{"data.change.app": `"a\u202eb"`}, events.ErrMalformed},
+	{"empty scope", nil, map[string]string{"data.change.scopes": `[""]`}, events.ErrMalformed},
+	{"null scope", nil, map[string]string{"data.change.scopes": `[null]`}, events.ErrMalformed},
+	{"misspelt scope", nil, map[string]string{"data.change.scopes": `["view site 3"]`}, events.ErrMalformed},
+	{"number as scope", nil, map[string]string{"data.change.scopes": `[3]`}, events.ErrMalformed},
+	{"2001 scopes", nil, map[string]string{"data.change.scopes": "[" + strings.Repeat(`"audit",`, 2000) + `"audit"]`}, events.ErrMalformed},
+	{"secret in a scope", nil, map[string]string{"data.change.scopes": quotedList("view:site/" + goodSecret)}, events.ErrMalformed},
+	{"text as inherit", nil, map[string]string{"data.change.inherit": `"yes"`}, events.ErrMalformed},
+	{"expiry in year 10000", nil, map[string]string{"data.change.expires_at": `"10000-01-01T00:00:00Z"`}, events.ErrMalformed},
+	{"no secret", nil, map[string]string{"data.change.secret": ""}, events.ErrUnknown}, // the scheme is missing
+	{"no digest", nil, map[string]string{"data.change.secret.digest": ""}, events.ErrMalformed},
+	{"null digest", nil, map[string]string{"data.change.secret.digest": "null"}, events.ErrMalformed},
+	{"short digest", nil, map[string]string{"data.change.secret.digest": quoted(strings.Repeat("a", 62))}, events.ErrMalformed},
+	{"digest in capitals", nil, map[string]string{"data.change.secret.digest": quoted(strings.Repeat("A", 64))}, events.ErrMalformed},
+	{"address as network", nil, map[string]string{"data.change.constraints.cidrs": `["192.0.2.7"]`}, events.ErrMalformed},
+	{"network with host bits", nil, map[string]string{"data.change.constraints.cidrs": `["192.0.2.7/24"]`}, events.ErrMalformed},
+	{"null network", nil, map[string]string{"data.change.constraints.cidrs": `[null]`}, events.ErrMalformed},
+	{"null origin", nil, map[string]string{"data.change.constraints.origins": `[null]`}, events.ErrMalformed},
+	{"65 methods", nil, map[string]string{"data.change.constraints.methods": "[" + strings.Repeat(`"GET",`, 64) + `"GET"]`}, events.ErrMalformed},
+
+	{"rest that is no record", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"ses_01k5y8z3v0s3ss10ns3ss10nse":1}`}, events.ErrMalformed},
+	{"rest twice", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"policy":1,"policy":2}`}, events.ErrMalformed},
+	{"rest on what it is about", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"` + goldenToken + `":1}`}, events.ErrMalformed},
+	{"rest in no version", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"policy":-1}`}, events.ErrMalformed},
+	{"rests in a list", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `[]`}, events.ErrMalformed},
+	{"opened without a session", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.actor.opened": `1`}, events.ErrMalformed},
+	{"kept among none that end", goldens["tokenledger.account.credential_changed.v1-ends"], map[string]string{"data.change.ends_sessions": "false"}, events.ErrMalformed},
+	{"end of no session", goldens["tokenledger.account.session_ended.v1"], map[string]string{"data.change.session": ""}, events.ErrMalformed},
+	{"long reason", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.change.reason": quoted(longText)}, events.ErrMalformed},
+	{"edit with a bad constraint", goldens["tokenledger.token.edited.v1"], map[string]string{"data.change.constraints.methods": `["get"]`}, events.ErrMalformed},
+	{"account of no kind", goldens["tokenledger.account.created.v1"], map[string]string{"data.change.kind": `"robot"`}, events.ErrMalformed},
+	{"owner that is a token", goldens["tokenledger.account.edited.v1"], map[string]string{"data.change.owner": quoted(goldenToken)}, events.ErrMalformed},
+	{"change of nothing of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `[]`}, events.ErrMalformed},
+	{"change of a person out of order", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["name","mail"]`}, events.ErrMalformed},
+	{"change of a person listed twice", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["mail","mail"]`}, events.ErrMalformed},
+	{"change of something else of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["mail","name","phone"]`}, events.ErrUnknown},
+	{"change of null of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `[null]`}, events.ErrUnknown},
+	{"text as what changed of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `"name"`}, events.ErrMalformed},
+	{"negative life", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "-1"}, events.ErrMalformed},
+	{"default past the longest", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "5"}, events.ErrMalformed},
+	{"life past 64 bits", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "9223372036854775808"}, events.ErrMalformed},
+	{"life of part of a second", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "1.5"}, events.ErrMalformed},
+}
+
 func TestDecodeRefuses(t *testing.T) {
 	created := goldens["tokenledger.token.created.v1-constraints"]
-	long := strings.Repeat("x", 101)
-	tests := []struct {
-		what string
-		of   *events.Event // nil means a creation
-		edit map[string]string
-		want error
-	}{
-		{"version of CloudEvents", nil, map[string]string{"specversion": `"2.0"`}, events.ErrUnknown},
-		{"no version of CloudEvents", nil, map[string]string{"specversion": ""}, events.ErrUnknown},
-		{"kind", nil, map[string]string{"type": `"tokenledger.token.forgotten.v1"`}, events.ErrUnknown},
-		{"form of a kind", nil, map[string]string{"type": `"tokenledger.token.created.v2"`}, events.ErrUnknown},
-		{"kind of another system", nil, map[string]string{"type": `"x"`}, events.ErrUnknown},
-		{"no kind", nil, map[string]string{"type": ""}, events.ErrUnknown},
-		{"critical field", nil, map[string]string{"data.crit": `["weekdays"]`}, events.ErrUnknown},
-		{"critical field after a known one", nil, map[string]string{"data.crit": `["scopes","weekdays"]`}, events.ErrUnknown},
-		{"critical field of another kind", nil, map[string]string{"data.crit": `["until"]`}, events.ErrUnknown},
-		{"scheme of digest", nil, map[string]string{"data.change.secret.scheme": `"sha3"`}, events.ErrUnknown},
-
-		{"no id", nil, map[string]string{"id": ""}, events.ErrMalformed},
-		{"id of a token", nil, map[string]string{"id": quoted(goldenToken)}, events.ErrMalformed},
-		{"id in capitals", nil, map[string]string{"id": quoted("evt_" + strings.ToUpper(goldenEvent[4:]))}, events.ErrMalformed},
-		{"id past the last", nil, map[string]string{"id": quoted("evt_8" + goldenEvent[5:])}, events.ErrMalformed},
-		{"foreign source", nil, map[string]string{"source": quoted("/elsewhere/" + goldenEpoch)}, events.ErrMalformed},
-		{"no epoch", nil, map[string]string{"source": `"/tokenledger/"`}, events.ErrMalformed},
-		{"no time", nil, map[string]string{"time": ""}, events.ErrMalformed},
-		{"null time", nil, map[string]string{"time": "null"}, events.ErrMalformed},
-		{"time before 2000", nil, map[string]string{"time": `"1999-12-31T23:59:59Z"`}, events.ErrMalformed},
-		{"time before 2000 in another zone", nil, map[string]string{"time": `"2000-01-01T00:59:59+01:00"`}, events.ErrMalformed},
-		{"time in the 30th of February", nil, map[string]string{"time": `"2026-02-30T00:00:00Z"`}, events.ErrMalformed},
-		{"number as time", nil, map[string]string{"time": "1e9"}, events.ErrMalformed},
-		{"subject of another noun", nil, map[string]string{"subject": quoted(goldenAccount)}, events.ErrMalformed},
-		{"no subject", nil, map[string]string{"subject": ""}, events.ErrMalformed},
-		{"subject of an account's event", goldens["tokenledger.account.erased.v1"], map[string]string{"subject": quoted(goldenToken)}, events.ErrMalformed},
-		{"subject of a policy's event", goldens["tokenledger.policy.set.v1"], map[string]string{"subject": quoted(goldenToken)}, events.ErrMalformed},
-		{"no data", nil, map[string]string{"data": ""}, events.ErrMalformed},
-		{"no change", nil, map[string]string{"data.change": ""}, events.ErrMalformed},
-		{"null change", nil, map[string]string{"data.change": "null"}, events.ErrMalformed},
-		{"list as change", nil, map[string]string{"data.change": "[]"}, events.ErrMalformed},
-		{"actor's account", nil, map[string]string{"data.actor.account": `"acc_1"`}, events.ErrMalformed},
-		{"actor's token", nil, map[string]string{"data.actor.token": quoted(goldenAccount)}, events.ErrMalformed},
-		{"long address", nil, map[string]string{"data.actor.address": quoted(long)}, events.ErrMalformed},
-		{"line break in an address", nil, map[string]string{"data.actor.address": `"192.0.2.7\n"`}, events.ErrMalformed},
-		{"short key", nil, map[string]string{"data.key": `"abc"`}, events.ErrMalformed},
-		{"key in capitals", nil, map[string]string{"data.key": quoted(strings.Repeat("A", 32))}, events.ErrMalformed},
-		{"request that is no hash", nil, map[string]string{"data.request": quoted(strings.Repeat("x", 32))}, events.ErrMalformed},
-		{"crit that is no list", nil, map[string]string{"data.crit": `"scopes"`}, events.ErrMalformed},
-
-		{"no account", nil, map[string]string{"data.change.account": ""}, events.ErrMalformed},
-		{"long app", nil, map[string]string{"data.change.app": quoted(long)}, events.ErrMalformed},
-		{"control character in device", nil, map[string]string{"data.change.device": `"a\u0000b"`}, events.ErrMalformed},
-		{"line separator in app", nil, map[string]string{"data.change.app": `"a\u2028b"`}, events.ErrMalformed},
-		{"direction override in app", nil, map[string]string{"data.change.app": `"a\u202eb"`}, events.ErrMalformed},
-		{"empty scope", nil, map[string]string{"data.change.scopes": `[""]`}, events.ErrMalformed},
-		{"null scope", nil, map[string]string{"data.change.scopes": `[null]`}, events.ErrMalformed},
-		{"misspelt scope", nil, map[string]string{"data.change.scopes": `["view site 3"]`}, events.ErrMalformed},
-		{"number as scope", nil, map[string]string{"data.change.scopes": `[3]`}, events.ErrMalformed},
-		{"2001 scopes", nil, map[string]string{"data.change.scopes": "[" + strings.Repeat(`"audit",`, 2000) + `"audit"]`}, events.ErrMalformed},
-		{"secret in a scope", nil, map[string]string{"data.change.scopes": quotedList("view:site/" + goodSecret)}, events.ErrMalformed},
-		{"text as inherit", nil, map[string]string{"data.change.inherit": `"yes"`}, events.ErrMalformed},
-		{"expiry in year 10000", nil, map[string]string{"data.change.expires_at": `"10000-01-01T00:00:00Z"`}, events.ErrMalformed},
-		{"no secret", nil, map[string]string{"data.change.secret": ""}, events.ErrUnknown}, // the scheme is missing
-		{"no digest", nil, map[string]string{"data.change.secret.digest": ""}, events.ErrMalformed},
-		{"null digest", nil, map[string]string{"data.change.secret.digest": "null"}, events.ErrMalformed},
-		{"short digest", nil, map[string]string{"data.change.secret.digest": quoted(strings.Repeat("a", 62))}, events.ErrMalformed},
-		{"digest in capitals", nil, map[string]string{"data.change.secret.digest": quoted(strings.Repeat("A", 64))}, events.ErrMalformed},
-		{"address as network", nil, map[string]string{"data.change.constraints.cidrs": `["192.0.2.7"]`}, events.ErrMalformed},
-		{"network with host bits", nil, map[string]string{"data.change.constraints.cidrs": `["192.0.2.7/24"]`}, events.ErrMalformed},
-		{"null network", nil, map[string]string{"data.change.constraints.cidrs": `[null]`}, events.ErrMalformed},
-		{"null origin", nil, map[string]string{"data.change.constraints.origins": `[null]`}, events.ErrMalformed},
-		{"65 methods", nil, map[string]string{"data.change.constraints.methods": "[" + strings.Repeat(`"GET",`, 64) + `"GET"]`}, events.ErrMalformed},
-
-		{"rest that is no record", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"ses_01k5y8z3v0s3ss10ns3ss10nse":1}`}, events.ErrMalformed},
-		{"rest twice", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"policy":1,"policy":2}`}, events.ErrMalformed},
-		{"rest on what it is about", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"` + goldenToken + `":1}`}, events.ErrMalformed},
-		{"rest in no version", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `{"policy":-1}`}, events.ErrMalformed},
-		{"rests in a list", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.rests": `[]`}, events.ErrMalformed},
-		{"opened without a session", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.actor.opened": `1`}, events.ErrMalformed},
-		{"kept among none that end", goldens["tokenledger.account.credential_changed.v1-ends"], map[string]string{"data.change.ends_sessions": "false"}, events.ErrMalformed},
-		{"end of no session", goldens["tokenledger.account.session_ended.v1"], map[string]string{"data.change.session": ""}, events.ErrMalformed},
-		{"long reason", goldens["tokenledger.token.revoked.v1"], map[string]string{"data.change.reason": quoted(long)}, events.ErrMalformed},
-		{"edit with a bad constraint", goldens["tokenledger.token.edited.v1"], map[string]string{"data.change.constraints.methods": `["get"]`}, events.ErrMalformed},
-		{"account of no kind", goldens["tokenledger.account.created.v1"], map[string]string{"data.change.kind": `"robot"`}, events.ErrMalformed},
-		{"owner that is a token", goldens["tokenledger.account.edited.v1"], map[string]string{"data.change.owner": quoted(goldenToken)}, events.ErrMalformed},
-		{"change of nothing of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `[]`}, events.ErrMalformed},
-		{"change of a person out of order", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["name","mail"]`}, events.ErrMalformed},
-		{"change of a person listed twice", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["mail","mail"]`}, events.ErrMalformed},
-		{"change of something else of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `["mail","name","phone"]`}, events.ErrUnknown},
-		{"change of null of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `[null]`}, events.ErrUnknown},
-		{"text as what changed of a person", goldens["tokenledger.account.edited.v1-person"], map[string]string{"data.change.person": `"name"`}, events.ErrMalformed},
-		{"negative life", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "-1"}, events.ErrMalformed},
-		{"default past the longest", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "5"}, events.ErrMalformed},
-		{"life past 64 bits", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "9223372036854775808"}, events.ErrMalformed},
-		{"life of part of a second", goldens["tokenledger.policy.set.v1"], map[string]string{"data.change.policy.max_lifetime_s": "1.5"}, events.ErrMalformed},
-	}
-	for _, tt := range tests {
+	for _, tt := range refusedEdits {
 		of := tt.of
 		if of == nil {
 			of = created

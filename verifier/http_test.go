@@ -237,9 +237,16 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
-	d := newHTTPFixture(t)
-	_, _, secret := d.token("superuser")
+// verifyRequest is a request to verify, and the status of its answer.
+type verifyRequest struct {
+	name   string
+	body   string
+	change func(*http.Request)
+	want   int
+}
+
+// verifyRequests are requests with a valid secret, most of which are refused.
+func verifyRequests(secret string) []verifyRequest {
 	typ := func(s string) func(*http.Request) {
 		return func(r *http.Request) { r.Header["Content-Type"] = []string{s} }
 	}
@@ -248,12 +255,7 @@ func TestVerifyRefuses(t *testing.T) {
 	nested := func(depth int) string {
 		return `{"token":"` + secret + `","x":` + strings.Repeat("[", depth) + strings.Repeat("]", depth) + "}"
 	}
-	tests := []struct {
-		name   string
-		body   string
-		change func(*http.Request)
-		want   int
-	}{
+	return []verifyRequest{
 		{"GET", good, method("GET"), 405},
 		{"HEAD", good, method("HEAD"), 405},
 		{"PUT", good, method("PUT"), 405},
@@ -317,7 +319,12 @@ func TestVerifyRefuses(t *testing.T) {
 		{"a secret for an address", `{"token":"x","address":"` + secret + `"}`, nil, 422},
 		{"nulls", `{"token":null,"need":null,"address":null,"explain":null}`, nil, 200},
 	}
-	for _, tt := range tests {
+}
+
+func TestVerifyRefuses(t *testing.T) {
+	d := newHTTPFixture(t)
+	_, _, secret := d.token("superuser")
+	for _, tt := range verifyRequests(secret) {
 		var change []func(*http.Request)
 		if tt.change != nil {
 			change = append(change, tt.change)

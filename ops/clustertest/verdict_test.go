@@ -16,186 +16,240 @@ const ms = time.Millisecond
 // need is the scope of the hand-written checks.
 var need = eventstest.Scopes("view:site/1")[0]
 
-// TestViolations runs the checker on hand-written histories, each with one
-// violation or none.
-func TestViolations(t *testing.T) {
-	token := &Token{ID: "tok", Account: "acc"}
-	other := &Token{ID: "other", Account: "acc"}
-	// changed returns a command that was acknowledged at a position between two
-	// times; proved is the position of its receipt.
-	changed := func(kind events.Kind, about string, began, ended int, at, proved events.Position) Change {
-		return Change{
-			Client: "c", Kind: kind, About: about, Began: time.Duration(began) * ms, Ended: time.Duration(ended) * ms,
-			Outcome: Done, Position: at, Proved: proved,
-		}
+// violation is a record of what clients saw, and the invariant that it violates.
+type violation struct {
+	name string
+	Record
+	want string // invariant; empty for no violation
+	says string
+}
+
+func (v violation) run(t *testing.T) {
+	t.Run(v.name, func(t *testing.T) { wantViolation(t, v.Violations(), v.want, v.says) })
+}
+
+// acked returns a command that was acknowledged at a position between two times;
+// proved is the position of its receipt.
+func acked(kind events.Kind, about string, began, ended int, at, proved events.Position) Change {
+	return Change{
+		Client: "c", Kind: kind, About: about, Began: time.Duration(began) * ms, Ended: time.Duration(ended) * ms,
+		Outcome: Done, Position: at, Proved: proved,
 	}
-	scoped := func(c Change, scopes ...string) Change {
-		c.Scopes = eventstest.Scopes(scopes...)
-		return c
+}
+
+func withScopes(c Change, scopes ...string) Change {
+	c.Scopes = eventstest.Scopes(scopes...)
+	return c
+}
+
+func unanswered(c Change) Change {
+	c.Outcome, c.Position, c.Proved = Unknown, 0, 0
+	return c
+}
+
+func rejected(c Change) Change {
+	c = unanswered(c)
+	c.Outcome = Refused
+	return c
+}
+
+func answered(node string, token *Token, v Verdict, began, ended int, at events.Position) Check {
+	return Check{
+		Node: node, Token: token, Need: need, Verdict: v, Position: at,
+		Began: time.Duration(began) * ms, Ended: time.Duration(ended) * ms,
 	}
-	lost := func(c Change) Change {
-		c.Outcome, c.Position, c.Proved = Unknown, 0, 0
-		return c
-	}
-	refused := func(c Change) Change {
-		c = lost(c)
-		c.Outcome = Refused
-		return c
-	}
-	check := func(node string, token *Token, v Verdict, began, ended int, at events.Position) Check {
-		return Check{Node: node, Token: token, Need: need, Verdict: v, Began: time.Duration(began) * ms, Ended: time.Duration(ended) * ms, Position: at}
-	}
-	revoked := changed(events.KindTokenRevoked, "tok", 10, 20, 5, 5)
-	suspended := changed(events.KindTokenSuspended, "tok", 10, 20, 5, 5)
-	for _, tt := range []struct {
-		name string
-		Record
-		want string // invariant; empty for no violation
-		says string
-	}{
+}
+
+// The records of the tests below are about two tokens of one account, of which one
+// is revoked or suspended.
+var (
+	theToken      = &Token{ID: "tok", Account: "acc"}
+	otherToken    = &Token{ID: "other", Account: "acc"}
+	theRevocation = acked(events.KindTokenRevoked, "tok", 10, 20, 5, 5)
+	theSuspension = acked(events.KindTokenSuspended, "tok", 10, 20, 5, 5)
+)
+
+// TestViolationsAfterRevocation checks after a revocation was proved.
+func TestViolationsAfterRevocation(t *testing.T) {
+	for _, v := range []violation{
 		{"nothing", Record{}, "", ""},
 		{"allowed before the command", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", token, Allowed, 1, 2, 4)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", theToken, Allowed, 1, 2, 4)},
 		}, "", ""},
 		{"began before the proof, ended after", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", token, Allowed, 19, 25, 4)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", theToken, Allowed, 19, 25, 4)},
 		}, "", ""},
 		{"began as the proof came", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", token, Allowed, 20, 25, 4)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", theToken, Allowed, 20, 25, 4)},
 		}, "", ""},
 		{"allowed after the proof", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", token, Denied, 21, 22, 5), check("v2", token, Allowed, 21, 22, 5)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", theToken, Denied, 21, 22, 5), answered("v2", theToken, Allowed, 21, 22, 5)},
 		}, "I3", "v2 said of tok"},
 		{"allowed long after the proof", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v2", token, Allowed, 5000, 5001, 9)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v2", theToken, Allowed, 5000, 5001, 9)},
 		}, "I3", "token.revoked"},
 		{"allowed after an acknowledgement that proves nothing", Record{
-			Changes: []Change{changed(events.KindTokenRevoked, "tok", 10, 20, 5, 0)}, Checks: []Check{check("v2", token, Allowed, 21, 22, 4)},
+			Changes: []Change{acked(events.KindTokenRevoked, "tok", 10, 20, 5, 0)}, Checks: []Check{answered("v2", theToken, Allowed, 21, 22, 4)},
 		}, "", ""},
 		{"another token", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", other, Allowed, 21, 22, 5)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", otherToken, Allowed, 21, 22, 5)},
 		}, "", ""},
 		{"another token, from before the proof", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", other, Allowed, 21, 22, 4)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", otherToken, Allowed, 21, 22, 4)},
 		}, "I3", "position 5 was proved"},
 		{"denied, from before the proof", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", other, Denied, 21, 22, 4)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", otherToken, Denied, 21, 22, 4)},
 		}, "I3", "position 5 was proved"},
 		{"an earlier proof goes further", Record{
-			Changes: []Change{changed(events.KindTokenCreated, "x", 1, 2, 3, 9), revoked}, Checks: []Check{check("v1", other, Denied, 21, 22, 8)},
+			Changes: []Change{acked(events.KindTokenCreated, "x", 1, 2, 3, 9), theRevocation}, Checks: []Check{answered("v1", otherToken, Denied, 21, 22, 8)},
 		}, "I3", "position 9 was proved"},
 		{"a proof that came later goes further", Record{
-			Changes: []Change{changed(events.KindTokenCreated, "x", 1, 30, 3, 9), revoked}, Checks: []Check{check("v1", other, Denied, 21, 22, 8)},
+			Changes: []Change{acked(events.KindTokenCreated, "x", 1, 30, 3, 9), theRevocation}, Checks: []Check{answered("v1", otherToken, Denied, 21, 22, 8)},
 		}, "", ""},
 		{"it does not know", Record{
-			Changes: []Change{revoked}, Checks: []Check{check("v1", token, Unavailable, 21, 22, 0), check("v1", token, Silent, 21, 22, 0)},
+			Changes: []Change{theRevocation}, Checks: []Check{answered("v1", theToken, Unavailable, 21, 22, 0), answered("v1", theToken, Silent, 21, 22, 0)},
 		}, "", ""},
+	} {
+		v.run(t)
+	}
+}
 
+// TestViolationsAfterSuspension checks while a token is suspended, and after it was resumed.
+func TestViolationsAfterSuspension(t *testing.T) {
+	for _, v := range []violation{
 		{"suspended", Record{
-			Changes: []Change{suspended}, Checks: []Check{check("v1", token, Allowed, 21, 22, 5)},
+			Changes: []Change{theSuspension}, Checks: []Check{answered("v1", theToken, Allowed, 21, 22, 5)},
 		}, "I3", "token.suspended"},
 		{"resumed since", Record{
-			Changes: []Change{suspended, changed(events.KindTokenResumed, "tok", 30, 40, 6, 0)}, Checks: []Check{check("v1", token, Allowed, 31, 32, 6)},
+			Changes: []Change{theSuspension, acked(events.KindTokenResumed, "tok", 30, 40, 6, 0)}, Checks: []Check{answered("v1", theToken, Allowed, 31, 32, 6)},
 		}, "", ""},
 		{"resumed after the check", Record{
-			Changes: []Change{suspended, changed(events.KindTokenResumed, "tok", 33, 40, 6, 0)}, Checks: []Check{check("v1", token, Allowed, 31, 32, 6)},
+			Changes: []Change{theSuspension, acked(events.KindTokenResumed, "tok", 33, 40, 6, 0)}, Checks: []Check{answered("v1", theToken, Allowed, 31, 32, 6)},
 		}, "I3", "token.suspended"},
 		{"resumed before it was suspended", Record{
-			Changes: []Change{changed(events.KindTokenResumed, "tok", 1, 5, 4, 0), suspended}, Checks: []Check{check("v1", token, Allowed, 31, 32, 6)},
+			Changes: []Change{acked(events.KindTokenResumed, "tok", 1, 5, 4, 0), theSuspension}, Checks: []Check{answered("v1", theToken, Allowed, 31, 32, 6)},
 		}, "I3", "token.suspended"},
 		{"resumed, perhaps", Record{
-			Changes: []Change{suspended, lost(changed(events.KindTokenResumed, "tok", 30, 40, 6, 0))}, Checks: []Check{check("v1", token, Allowed, 50, 51, 6)},
+			Changes: []Change{theSuspension, unanswered(acked(events.KindTokenResumed, "tok", 30, 40, 6, 0))}, Checks: []Check{answered("v1", theToken, Allowed, 50, 51, 6)},
 		}, "", ""},
 		{"resumed, perhaps, by a request from before", Record{
-			Changes: []Change{lost(changed(events.KindTokenResumed, "tok", 1, 5, 6, 0)), suspended}, Checks: []Check{check("v1", token, Allowed, 50, 51, 6)},
+			Changes: []Change{unanswered(acked(events.KindTokenResumed, "tok", 1, 5, 6, 0)), theSuspension}, Checks: []Check{answered("v1", theToken, Allowed, 50, 51, 6)},
 		}, "", ""},
 		{"not resumed", Record{
-			Changes: []Change{suspended, refused(changed(events.KindTokenResumed, "tok", 30, 40, 6, 0))}, Checks: []Check{check("v1", token, Allowed, 50, 51, 6)},
+			Changes: []Change{theSuspension, rejected(acked(events.KindTokenResumed, "tok", 30, 40, 6, 0))}, Checks: []Check{answered("v1", theToken, Allowed, 50, 51, 6)},
 		}, "I3", "token.suspended"},
 		{"a revoked one is not resumed", Record{
-			Changes: []Change{revoked, changed(events.KindTokenResumed, "tok", 30, 40, 6, 0)}, Checks: []Check{check("v1", token, Allowed, 50, 51, 6)},
+			Changes: []Change{theRevocation, acked(events.KindTokenResumed, "tok", 30, 40, 6, 0)}, Checks: []Check{answered("v1", theToken, Allowed, 50, 51, 6)},
 		}, "I3", "token.revoked"},
 		{"suspended again", Record{
-			Changes: []Change{suspended, changed(events.KindTokenResumed, "tok", 30, 40, 6, 0), changed(events.KindTokenSuspended, "tok", 50, 60, 7, 7)},
-			Checks:  []Check{check("v1", token, Allowed, 61, 62, 7)},
+			Changes: []Change{theSuspension, acked(events.KindTokenResumed, "tok", 30, 40, 6, 0), acked(events.KindTokenSuspended, "tok", 50, 60, 7, 7)},
+			Checks:  []Check{answered("v1", theToken, Allowed, 61, 62, 7)},
 		}, "I3", "position 7"},
+	} {
+		v.run(t)
+	}
+}
 
+// TestViolationsOfAccounts checks while an account is suspended.
+func TestViolationsOfAccounts(t *testing.T) {
+	for _, v := range []violation{
 		{"the account suspended", Record{
-			Changes: []Change{changed(events.KindAccountSuspended, "acc", 10, 20, 5, 5)}, Checks: []Check{check("v1", other, Allowed, 21, 22, 5)},
+			Changes: []Change{acked(events.KindAccountSuspended, "acc", 10, 20, 5, 5)}, Checks: []Check{answered("v1", otherToken, Allowed, 21, 22, 5)},
 		}, "I3", "account.suspended"},
 		{"the account resumed", Record{
-			Changes: []Change{changed(events.KindAccountSuspended, "acc", 10, 20, 5, 5), changed(events.KindAccountResumed, "acc", 21, 30, 6, 0)},
-			Checks:  []Check{check("v1", other, Allowed, 22, 23, 6)},
+			Changes: []Change{acked(events.KindAccountSuspended, "acc", 10, 20, 5, 5), acked(events.KindAccountResumed, "acc", 21, 30, 6, 0)},
+			Checks:  []Check{answered("v1", otherToken, Allowed, 22, 23, 6)},
 		}, "", ""},
 		{"another account", Record{
-			Changes: []Change{changed(events.KindAccountSuspended, "acc2", 10, 20, 5, 5)}, Checks: []Check{check("v1", other, Allowed, 21, 22, 5)},
+			Changes: []Change{acked(events.KindAccountSuspended, "acc2", 10, 20, 5, 5)}, Checks: []Check{answered("v1", otherToken, Allowed, 21, 22, 5)},
 		}, "", ""},
+	} {
+		v.run(t)
+	}
+}
 
+// TestViolationsOfScopes checks after a token or an account has fewer scopes.
+func TestViolationsOfScopes(t *testing.T) {
+	for _, v := range []violation{
 		{"narrowed", Record{
-			Changes: []Change{scoped(changed(events.KindTokenScoped, "tok", 10, 20, 5, 5), "view:site/2")}, Checks: []Check{check("v1", token, Allowed, 21, 22, 5)},
+			Changes: []Change{withScopes(acked(events.KindTokenScoped, "tok", 10, 20, 5, 5), "view:site/2")}, Checks: []Check{answered("v1", theToken, Allowed, 21, 22, 5)},
 		}, "I3", "token.scoped"},
 		{"narrowed, and still enough", Record{
-			Changes: []Change{scoped(changed(events.KindTokenScoped, "tok", 10, 20, 5, 5), "write:site/1")}, Checks: []Check{check("v1", token, Allowed, 21, 22, 5)},
+			Changes: []Change{withScopes(acked(events.KindTokenScoped, "tok", 10, 20, 5, 5), "write:site/1")}, Checks: []Check{answered("v1", theToken, Allowed, 21, 22, 5)},
 		}, "", ""},
 		{"narrowed and widened", Record{
 			Changes: []Change{
-				scoped(changed(events.KindTokenScoped, "tok", 10, 20, 5, 5), "view:site/2"),
-				scoped(changed(events.KindTokenScoped, "tok", 21, 30, 6, 0), "view:site/1"),
+				withScopes(acked(events.KindTokenScoped, "tok", 10, 20, 5, 5), "view:site/2"),
+				withScopes(acked(events.KindTokenScoped, "tok", 21, 30, 6, 0), "view:site/1"),
 			},
-			Checks: []Check{check("v1", token, Allowed, 22, 23, 6)},
+			Checks: []Check{answered("v1", theToken, Allowed, 22, 23, 6)},
 		}, "", ""},
 		{"narrowed twice", Record{
 			Changes: []Change{
-				scoped(changed(events.KindTokenScoped, "tok", 10, 20, 5, 5), "view:site/2"),
-				scoped(changed(events.KindTokenScoped, "tok", 21, 30, 6, 0), "view:site/3"),
+				withScopes(acked(events.KindTokenScoped, "tok", 10, 20, 5, 5), "view:site/2"),
+				withScopes(acked(events.KindTokenScoped, "tok", 21, 30, 6, 0), "view:site/3"),
 			},
-			Checks: []Check{check("v1", token, Allowed, 22, 23, 6)},
+			Checks: []Check{answered("v1", theToken, Allowed, 22, 23, 6)},
 		}, "I3", "token.scoped"},
 		{"the account has less", Record{
-			Changes: []Change{scoped(changed(events.KindAccountGranted, "acc", 10, 20, 5, 5), "view:site/2")}, Checks: []Check{check("v1", token, Allowed, 21, 22, 5)},
+			Changes: []Change{withScopes(acked(events.KindAccountGranted, "acc", 10, 20, 5, 5), "view:site/2")}, Checks: []Check{answered("v1", theToken, Allowed, 21, 22, 5)},
 		}, "I3", "account.granted"},
+	} {
+		v.run(t)
+	}
+}
 
+// TestViolationsOfPositions compares the positions of a node's answers.
+func TestViolationsOfPositions(t *testing.T) {
+	for _, v := range []violation{
 		{"forwards", Record{Checks: []Check{
-			check("v1", token, Allowed, 1, 2, 3), check("v1", token, Denied, 3, 4, 3), check("v1", other, Allowed, 5, 6, 9),
+			answered("v1", theToken, Allowed, 1, 2, 3), answered("v1", theToken, Denied, 3, 4, 3), answered("v1", otherToken, Allowed, 5, 6, 9),
 		}}, "", ""},
 		{"backwards", Record{Checks: []Check{
-			check("v1", token, Allowed, 1, 2, 9), check("v1", other, Denied, 3, 4, 8),
+			answered("v1", theToken, Allowed, 1, 2, 9), answered("v1", otherToken, Denied, 3, 4, 8),
 		}}, "I5", "from position 9"},
 		{"backwards, long after", Record{Checks: []Check{
-			check("v1", token, Allowed, 1, 2, 9), check("v1", other, Denied, 3, 4, 9), check("v1", other, Unavailable, 5, 6, 0), check("v1", other, Denied, 7, 8, 2),
+			answered("v1", theToken, Allowed, 1, 2, 9), answered("v1", otherToken, Denied, 3, 4, 9), answered("v1", otherToken, Unavailable, 5, 6, 0), answered("v1", otherToken, Denied, 7, 8, 2),
 		}}, "I5", "from position 9"},
 		{"at the same time", Record{Checks: []Check{
-			check("v1", token, Allowed, 1, 5, 9), check("v1", other, Denied, 3, 6, 8),
+			answered("v1", theToken, Allowed, 1, 5, 9), answered("v1", otherToken, Denied, 3, 6, 8),
 		}}, "", ""},
 		{"backwards behind one that takes long", Record{Checks: []Check{
-			check("v1", token, Allowed, 1, 100, 7), check("v1", token, Allowed, 2, 3, 9), check("v1", other, Denied, 4, 5, 8),
+			answered("v1", theToken, Allowed, 1, 100, 7), answered("v1", theToken, Allowed, 2, 3, 9), answered("v1", otherToken, Denied, 4, 5, 8),
 		}}, "I5", "from position 9"},
 		{"another node is behind", Record{Checks: []Check{
-			check("v1", token, Allowed, 1, 2, 9), check("v2", other, Denied, 3, 4, 8),
+			answered("v1", theToken, Allowed, 1, 2, 9), answered("v2", otherToken, Denied, 3, 4, 8),
 		}}, "", ""},
+	} {
+		v.run(t)
+	}
+}
 
+// TestViolationsAfterLease checks after the lease of a node that is cut off.
+func TestViolationsAfterLease(t *testing.T) {
+	for _, v := range []violation{
 		{"cut off, within its lease", Record{
 			Outages: []Outage{{"v1", 3000 * ms, 100 * ms, 9000 * ms}},
-			Checks:  []Check{check("v1", token, Allowed, 3100, 3200, 9), check("v2", token, Allowed, 5000, 5001, 9)},
+			Checks:  []Check{answered("v1", theToken, Allowed, 3100, 3200, 9), answered("v2", theToken, Allowed, 5000, 5001, 9)},
 		}, "", ""},
 		{"cut off, past its lease", Record{
 			Outages: []Outage{{"v1", 3000 * ms, 100 * ms, 9000 * ms}},
-			Checks:  []Check{check("v1", token, Allowed, 3101, 3102, 9)},
+			Checks:  []Check{answered("v1", theToken, Allowed, 3101, 3102, 9)},
 		}, "I11", "cut off at 100ms"},
 		{"cut off, denies past its lease", Record{
 			Outages: []Outage{{"v1", 3000 * ms, 100 * ms, 9000 * ms}},
-			Checks:  []Check{check("v1", token, Denied, 8000, 8001, 9)},
+			Checks:  []Check{answered("v1", theToken, Denied, 8000, 8001, 9)},
 		}, "I11", "cut off at 100ms"},
 		{"cut off, refuses", Record{
 			Outages: []Outage{{"v1", 3000 * ms, 100 * ms, 9000 * ms}},
-			Checks:  []Check{check("v1", token, Unavailable, 8000, 8001, 0)},
+			Checks:  []Check{answered("v1", theToken, Unavailable, 8000, 8001, 0)},
 		}, "", ""},
 		{"back", Record{
 			Outages: []Outage{{"v1", 3000 * ms, 100 * ms, 9000 * ms}},
-			Checks:  []Check{check("v1", token, Allowed, 8999, 9000, 9)},
+			Checks:  []Check{answered("v1", theToken, Allowed, 8999, 9000, 9)},
 		}, "", ""},
 	} {
-		t.Run(tt.name, func(t *testing.T) { wantViolation(t, tt.Violations(), tt.want, tt.says) })
+		v.run(t)
 	}
 }
 

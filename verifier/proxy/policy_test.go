@@ -86,34 +86,36 @@ func TestValidate(t *testing.T) {
 	}
 }
 
-// TestRules asks under all kinds of policies, with a token that may only view
-// site 3.
-func TestRules(t *testing.T) {
-	policies := map[string]proxy.Policy{
-		"order": {Rules: []proxy.Rule{
-			{Path: "/open/{x}"},
-			{Methods: []string{"GET"}, Path: "/{site}/*", Need: []string{"view:site/{site}"}},
-			{Path: "/{site}/*", Need: []string{"admin:site/{site}"}},
-		}},
-		"exact": {Rules: []proxy.Rule{{Path: "/a/b"}, {Path: "/c/"}}},
-		"query": {Rules: []proxy.Rule{
-			{Query: map[string]string{"idSite": "site"}, Need: []string{"view:site/{site}"}},
-			{}, // any good token, for requests about no site
-		}},
-		"both": {Rules: []proxy.Rule{{Path: "/{a}", Query: map[string]string{"b": "b"}, Need: []string{"view:site/{a}", "view:site/{b}"}}}},
-	}
-	g := newFixture(t, proxy.Config{Policies: policies})
-	secret := g.token("view:site/3")
+// ruleCase is a request and the reason with which a policy refuses it.
+type ruleCase struct {
+	policy, method, uri string
+	want                string // deny; empty if the request passes
+}
+
+// rulePolicies are the policies of ruleCases, besides those built in.
+var rulePolicies = map[string]proxy.Policy{
+	"order": {Rules: []proxy.Rule{
+		{Path: "/open/{x}"},
+		{Methods: []string{"GET"}, Path: "/{site}/*", Need: []string{"view:site/{site}"}},
+		{Path: "/{site}/*", Need: []string{"admin:site/{site}"}},
+	}},
+	"exact": {Rules: []proxy.Rule{{Path: "/a/b"}, {Path: "/c/"}}},
+	"query": {Rules: []proxy.Rule{
+		{Query: map[string]string{"idSite": "site"}, Need: []string{"view:site/{site}"}},
+		{}, // any good token, for requests about no site
+	}},
+	"both": {Rules: []proxy.Rule{{Path: "/{a}", Query: map[string]string{"b": "b"}, Need: []string{"view:site/{a}", "view:site/{b}"}}}},
+}
+
+// ruleCases are requests with a token that may view site 3.
+func ruleCases() []ruleCase {
 	const (
 		ok      = ""
 		noRule  = "no_rule"
 		lacking = "insufficient_scope"
 		twice   = "ambiguous_parameter"
 	)
-	tests := []struct {
-		policy, method, uri string
-		want                string // deny
-	}{
+	return []ruleCase{
 		{"any", "GET", "/", ok},
 		{"any", "BREW", "/x/y/z?idSite=1&idSite=2", ok},
 		{"site", "GET", "/site/3", ok},
@@ -190,6 +192,14 @@ func TestRules(t *testing.T) {
 		{"Site", "GET", "/site/3", "unknown_policy"},
 		{"", "GET", "/", "unknown_policy"},
 	}
+}
+
+// TestRules asks under all kinds of policies, with a token that may only view
+// site 3.
+func TestRules(t *testing.T) {
+	g := newFixture(t, proxy.Config{Policies: rulePolicies})
+	secret := g.token("view:site/3")
+	tests := ruleCases()
 	for _, tt := range tests {
 		r := g.ask(tt.policy, secret, func(r *http.Request) {
 			r.Header.Set("X-Original-Method", tt.method)
@@ -198,7 +208,7 @@ func TestRules(t *testing.T) {
 		if got := r.Header.Get(proxy.HeaderDeny); got != tt.want {
 			t.Errorf("%s: %s %s: deny %q, want %q", tt.policy, tt.method, tt.uri, got, tt.want)
 		}
-		if want := map[bool]int{true: 200, false: 403}[tt.want == ok]; r.StatusCode != want {
+		if want := map[bool]int{true: 200, false: 403}[tt.want == ""]; r.StatusCode != want {
 			t.Errorf("%s: %s %s: status %d, want %d", tt.policy, tt.method, tt.uri, r.StatusCode, want)
 		}
 	}
