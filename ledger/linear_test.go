@@ -78,6 +78,25 @@ func TestLinear(t *testing.T) {
 		}
 	})
 
+	made, conflicts := k.checkHistory(from, all)
+	for _, a := range made {
+		for _, b := range made {
+			if a.end.Before(b.began) && a.result.Position > b.result.Position {
+				t.Errorf("%s at %d was answered before %s at %d began", a.verb, a.result.Position, b.verb, b.result.Position)
+			}
+		}
+	}
+	t.Logf("%d commands: %d made an event, %d met a conflict", len(all), len(made), conflicts)
+	if len(made) < 50 || conflicts == 0 {
+		t.Errorf("%d made an event and %d met a conflict; that shows nothing", len(made), conflicts)
+	}
+}
+
+// checkHistory checks what each command was told against the log from a position
+// on. It returns the commands that made an event, and the number of conflicts.
+func (k *fixture) checkHistory(from events.Position, all []done) (made []done, conflicts int) {
+	t := k.t
+	t.Helper()
 	log := k.log.Events()
 	versions := map[string][]events.Position{} // token -> positions of its events
 	maker := map[string]events.Position{}      // command -> position of its event
@@ -97,8 +116,6 @@ func TestLinear(t *testing.T) {
 		}
 		maker[e.Actor.Address] = at
 	}
-	var made []done
-	conflicts := 0
 	for _, d := range all {
 		at, stored := maker[d.name]
 		var conflict *ledger.ConflictError
@@ -132,17 +149,7 @@ func TestLinear(t *testing.T) {
 	if confirmed+len(made) != len(log) {
 		t.Errorf("%d commands stand in the log, which has %d events, %d of them of before or of refusals", len(made), len(log), confirmed)
 	}
-	for _, a := range made {
-		for _, b := range made {
-			if a.end.Before(b.began) && a.result.Position > b.result.Position {
-				t.Errorf("%s at %d was answered before %s at %d began", a.verb, a.result.Position, b.verb, b.result.Position)
-			}
-		}
-	}
-	t.Logf("%d commands: %d made an event, %d met a conflict", len(all), len(made), conflicts)
-	if len(made) < 50 || conflicts == 0 {
-		t.Errorf("%d made an event and %d met a conflict; that shows nothing", len(made), conflicts)
-	}
+	return made, conflicts
 }
 
 // idle are the commands that may find nothing to do.

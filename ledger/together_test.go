@@ -119,69 +119,67 @@ type page struct {
 	more bool
 }
 
-// TestPagesTellNothing lists tokens among many that the caller may not see, and in
-// a ledger that has none but those that it may. The pages are the same.
-func TestPagesTellNothing(t *testing.T) {
-	const foreign = 5000
-	strangers := foreign
-	if testing.Short() || racing {
-		strangers = 500
-	}
-	rng := rand.New(rand.NewPCG(seed.New(t), 4))
-	crowded, alone := newFixture(t), newFixture(t)
-	// Accounts of the same logins, in each ledger with ids of its own.
-	grants := map[string][]string{"alice": {"manage_tokens", "view:site/3"}, "sitead": {"admin:site/3"}, "bob": {"superuser"}, "carol": {"view:site/3"}}
-	ids := map[*fixture]map[string]events.AccountID{}
-	for _, k := range []*fixture{crowded, alone} {
-		ids[k] = map[string]events.AccountID{}
-		for login, list := range grants {
-			ids[k][login] = k.account(login, list...)
-		}
-		r, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{Login: "svc", Kind: "service", Owner: "alice", Grants: []string{"view:site/4"}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ids[k]["svc"] = r.Account.ID
-	}
-	type token struct {
-		id, app, login string
-		scopes         []events.Scope // none: it inherits
-	}
-	callers := map[string]authz.Principal{
-		"alice":          {Session: someSession, Scopes: eventstest.Scopes("manage_tokens", "view:site/3"), Inherit: true},
-		"alice's token":  {Scopes: eventstest.Scopes("manage_tokens", "view:site/3")},
-		"site admin":     {Session: someSession, Scopes: eventstest.Scopes("admin:site/3"), Inherit: true},
-		"token of admin": {Scopes: eventstest.Scopes("admin:site/3")},
-	}
-	logins := map[string]string{"alice": "alice", "alice's token": "alice", "site admin": "sitead", "token of admin": "sitead"}
-	sees := map[string]func(token) bool{}
-	own := func(t token) bool { return t.login == "alice" || t.login == "svc" }
-	confined := func(t token) bool {
-		if t.scopes == nil {
-			return t.login == "carol" || t.login == "sitead" // theirs are on site 3 alone
-		}
-		return !slices.ContainsFunc(t.scopes, func(s events.Scope) bool { return s.Type != "site" || s.ID != "3" })
-	}
-	sees["alice"], sees["alice's token"] = own, own
-	sees["site admin"] = func(t token) bool { return confined(t) || t.login == "sitead" }
-	sees["token of admin"] = confined
+// listedToken is a token in the ledgers of TestPagesTellNothing.
+type listedToken struct {
+	id, app, login string
+	scopes         []events.Scope // none: it inherits
+}
 
-	kinds := []token{
+func (o listedToken) ofAlice() bool { return o.login == "alice" || o.login == "svc" }
+
+// ofSite3 reports whether the token is confined to site 3.
+func (o listedToken) ofSite3() bool {
+	if o.scopes == nil {
+		return o.login == "carol" || o.login == "sitead" // theirs are on site 3 alone
+	}
+	return !slices.ContainsFunc(o.scopes, func(s events.Scope) bool { return s.Type != "site" || s.ID != "3" })
+}
+
+// lister is a caller that lists tokens, and the tokens that it may see.
+type lister struct {
+	login  string
+	caller authz.Principal // without its account
+	sees   func(listedToken) bool
+}
+
+var listers = map[string]lister{
+	"alice": {
+		"alice",
+		authz.Principal{Session: someSession, Scopes: eventstest.Scopes("manage_tokens", "view:site/3"), Inherit: true},
+		listedToken.ofAlice,
+	},
+	"alice's token": {
+		"alice", authz.Principal{Token: unknownToken, Scopes: eventstest.Scopes("manage_tokens", "view:site/3")},
+		listedToken.ofAlice,
+	},
+	"site admin": {
+		"sitead", authz.Principal{Session: someSession, Scopes: eventstest.Scopes("admin:site/3"), Inherit: true},
+		func(o listedToken) bool { return o.ofSite3() || o.login == "sitead" },
+	},
+	"token of admin": {
+		"sitead", authz.Principal{Token: unknownToken, Scopes: eventstest.Scopes("admin:site/3")},
+		listedToken.ofSite3,
+	},
+}
+
+// manyTokens returns tokens in the order of their IDs: some that the listers may
+// see among a number of others. The last was made at the time.
+func manyTokens(rng *rand.Rand, strangers int) (tokens []listedToken, made time.Time) {
+	kinds := []listedToken{
 		{login: "bob", scopes: eventstest.Scopes("view:site/4")},
 		{login: "bob", scopes: eventstest.Scopes("view:site/3", "view:site/4")},
 		{login: "bob", scopes: eventstest.Scopes("superuser")},
 		{login: "bob", scopes: eventstest.Scopes("audit", "view:site/3")},
 		{login: "bob"},
 	}
-	shown := []token{
+	shown := []listedToken{
 		{login: "bob", scopes: eventstest.Scopes("view:site/3")},
 		{login: "alice", scopes: eventstest.Scopes("view:site/3")},
 		{login: "svc", scopes: eventstest.Scopes("view:site/4")},
 		{login: "carol"},
 		{login: "sitead"},
 	}
-	made := eventstest.Start
-	var tokens []token
+	made = eventstest.Start
 	for i := range strangers + 60 {
 		one := pick(rng, kinds)
 		if i%(strangers/60+1) == 0 || i >= strangers {
@@ -191,58 +189,99 @@ func TestPagesTellNothing(t *testing.T) {
 		one.id, one.app = string(events.NewTokenID(made, "")), fmt.Sprint("app", rng.IntN(3))
 		tokens = append(tokens, one)
 	}
-	put := func(k *fixture, list []token) {
-		k.large = true
-		k.log.Fill(len(list), func(i int) *events.Event {
-			return &events.Event{
-				ID: events.NewEventID(made), Epoch: k.log.Epoch, Time: made, About: list[i].id,
-				Change: &events.TokenCreated{
-					Account: ids[k][list[i].login], App: list[i].app, Scopes: list[i].scopes, Inherit: list[i].scopes == nil,
-					Secret: events.SecretRecord{Scheme: events.SchemeSHA256, Digest: events.DefaultFormat.NewSecret(events.UserAccount).Digest()},
-				},
-			}
-		})
-		ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
-		defer cancel()
-		if err := k.view.WaitApplied(ctx, k.log.End()); err != nil {
-			t.Fatal(err)
-		}
-	}
-	put(crowded, tokens)
-	put(alone, slices.DeleteFunc(slices.Clone(tokens), func(t token) bool { return !own(t) && !confined(t) && t.login != "sitead" }))
+	return tokens, made
+}
 
-	pages := func(k *fixture, name string, f ledger.TokenFilter, size int) []page {
-		c := callers[name]
-		c.Account = ids[k][logins[name]]
-		if c.Session == "" {
-			c.Token = unknownToken
+// listLedger is a ledger with the accounts of the listers.
+type listLedger struct {
+	*fixture
+	accounts map[string]events.AccountID // by login
+}
+
+func newListLedger(t *testing.T) *listLedger {
+	k := &listLedger{newFixture(t), map[string]events.AccountID{}}
+	grants := map[string][]string{
+		"alice": {"manage_tokens", "view:site/3"}, "sitead": {"admin:site/3"}, "bob": {"superuser"}, "carol": {"view:site/3"},
+	}
+	for login, list := range grants {
+		k.accounts[login] = k.account(login, list...)
+	}
+	r, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{
+		Login: "svc", Kind: "service", Owner: "alice", Grants: []string{"view:site/4"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.accounts["svc"] = r.Account.ID
+	return k
+}
+
+// fill appends the events that create tokens.
+func (k *listLedger) fill(list []listedToken, made time.Time) {
+	k.t.Helper()
+	k.large = true
+	k.log.Fill(len(list), func(i int) *events.Event {
+		digest := events.DefaultFormat.NewSecret(events.UserAccount).Digest()
+		return &events.Event{
+			ID: events.NewEventID(made), Epoch: k.log.Epoch, Time: made, About: list[i].id,
+			Change: &events.TokenCreated{
+				Account: k.accounts[list[i].login], App: list[i].app, Scopes: list[i].scopes, Inherit: list[i].scopes == nil,
+				Secret: events.SecretRecord{Scheme: events.SchemeSHA256, Digest: digest},
+			},
 		}
-		var out []page
-		for after := events.TokenID(""); ; {
-			list, more, err := k.ListTokens(t.Context(), c, f, after, size)
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			p := page{more: more}
-			for _, got := range list {
-				p.ids, after = append(p.ids, string(got.ID)), got.ID
-			}
-			if out = append(out, p); !more || len(list) == 0 {
-				return out
-			}
+	})
+	ctx, cancel := context.WithTimeout(k.t.Context(), 4*patience)
+	defer cancel()
+	if err := k.view.WaitApplied(ctx, k.log.End()); err != nil {
+		k.t.Fatal(err)
+	}
+}
+
+// pages lists tokens as a caller.
+func (k *listLedger) pages(by lister, f ledger.TokenFilter, size int) (out []page) {
+	k.t.Helper()
+	by.caller.Account = k.accounts[by.login]
+	for after := events.TokenID(""); ; {
+		list, more, err := k.ListTokens(k.t.Context(), by.caller, f, after, size)
+		if err != nil {
+			k.t.Fatalf("%s: %v", by.login, err)
+		}
+		p := page{more: more}
+		for _, got := range list {
+			p.ids, after = append(p.ids, string(got.ID)), got.ID
+		}
+		if out = append(out, p); !more || len(list) == 0 {
+			return out
 		}
 	}
-	for name, see := range sees {
+}
+
+// TestPagesTellNothing lists tokens among many that the caller may not see, and in
+// a ledger that has none but those that it may. The pages are the same.
+func TestPagesTellNothing(t *testing.T) {
+	const foreign = 5000
+	strangers := foreign
+	if testing.Short() || racing {
+		strangers = 500
+	}
+	crowded, alone := newListLedger(t), newListLedger(t)
+	tokens, made := manyTokens(rand.New(rand.NewPCG(seed.New(t), 4)), strangers)
+	crowded.fill(tokens, made)
+	alone.fill(slices.DeleteFunc(slices.Clone(tokens), func(o listedToken) bool {
+		return !o.ofAlice() && !o.ofSite3() && o.login != "sitead"
+	}), made)
+
+	for name, by := range listers {
 		var want []string
 		for _, one := range tokens {
-			if see(one) {
+			if by.sees(one) {
 				want = append(want, one.id)
 			}
 		}
 		slices.Sort(want)
 		for _, size := range []int{1, 7, len(want) - 1, len(want), len(want) + 1, 1000} {
 			for _, f := range []ledger.TokenFilter{{}, {Site: "3"}, {State: "active"}, {State: "revoked"}} {
-				among, only := pages(crowded, name, f, size), pages(alone, name, f, size)
+				among, only := crowded.pages(by, f, size), alone.pages(by, f, size)
 				if fmt.Sprint(among) != fmt.Sprint(only) {
 					t.Errorf("%s, %+v, %d at once: among others\n%v\nand alone\n%v", name, f, size, among, only)
 				}

@@ -443,6 +443,24 @@ func (k *fixture) list(f ledger.TokenFilter) ([]ledger.Token, error) {
 	return list, err
 }
 
+// listIDs lists all tokens that match a filter, page by page.
+func (k *fixture) listIDs(filter ledger.TokenFilter, limit int) (ids []events.TokenID) {
+	k.t.Helper()
+	var after events.TokenID
+	for more := true; more; {
+		var page []ledger.Token
+		var err error
+		if page, more, err = k.ListTokens(k.t.Context(), k.root, filter, after, limit); err != nil {
+			k.t.Fatal(err)
+		}
+		for _, tok := range page {
+			ids = append(ids, tok.ID)
+			after = tok.ID
+		}
+	}
+	return ids
+}
+
 func TestListTokens(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
@@ -527,19 +545,7 @@ func TestListTokens(t *testing.T) {
 	} {
 		tt.want = slices.Sorted(slices.Values(tt.want))
 		for _, limit := range []int{1, 2, 100} {
-			var got []events.TokenID
-			var after events.TokenID
-			for more := true; more; {
-				var page []ledger.Token
-				var err error
-				if page, more, err = k.ListTokens(ctx, k.root, tt.filter, after, limit); err != nil {
-					t.Fatal(err)
-				}
-				for _, tok := range page {
-					got = append(got, tok.ID)
-					after = tok.ID
-				}
-			}
+			got := k.listIDs(tt.filter, limit)
 			if !slices.Equal(got, tt.want) {
 				t.Errorf("%+v by %d: %v, want %v", tt.filter, limit, got, tt.want)
 			}
@@ -547,18 +553,23 @@ func TestListTokens(t *testing.T) {
 	}
 }
 
+// lasting makes a token of alice's with a lifetime.
+func (k *fixture) lasting(life time.Duration) ledger.TokenResult {
+	k.t.Helper()
+	r, err := k.Create(k.t.Context(), k.root, "", ledger.CreateToken{
+		Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: &life,
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	return r
+}
+
 // TestRotate gives a token new secrets and looks at how long old ones live.
 func TestRotate(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
 	k.account("alice", "view:site/1")
-	make := func(life time.Duration) ledger.TokenResult {
-		r, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, ExpiresIn: &life})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return r
-	}
 	for _, tt := range []struct {
 		name  string
 		life  time.Duration
@@ -572,7 +583,7 @@ func TestRotate(t *testing.T) {
 		{"as long as the policy allows", 365 * 24 * time.Hour, ptr(30 * 24 * time.Hour), 30 * 24 * time.Hour},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tok := make(tt.life)
+			tok := k.lasting(tt.life)
 			began := k.now.Now()
 			r, err := k.Rotate(ctx, k.root, "", tok.Token.ID, tok.Token.Version, ledger.RotateToken{Grace: tt.grace})
 			if err != nil {
@@ -593,73 +604,85 @@ func TestRotate(t *testing.T) {
 			}
 		})
 	}
+}
 
-	t.Run("twice", func(t *testing.T) {
-		first := make(24 * time.Hour)
-		middle, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ledger.RotateToken{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if g := middle.Token.InGrace; len(g) != 1 || !g[0].Until.Equal(middle.Token.Secrets[1].Until) {
-			t.Errorf("in grace are %+v, want the first secret", g)
-		}
-		// Any rotation would end the first secret before its time.
-		for _, grace := range []*time.Duration{nil, ptr(time.Duration(0)), ptr(2 * time.Hour)} {
-			k.unchanged(func() {
-				_, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ledger.RotateToken{Grace: grace})
-				if !errors.Is(err, ledger.ErrInGrace) {
-					t.Errorf("a second rotation = %v, want ErrInGrace", err)
-				}
-			})
-		}
-		last, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0,
-			ledger.RotateToken{Grace: ptr(time.Duration(0)), EndEarlier: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := k.lookup(first.Secret).State; got != projector.SecretSuperseded {
-			t.Errorf("the first secret's state is %d, want superseded", got)
-		}
-		if got := k.lookup(middle.Secret); got.Until.After(k.now.Now()) {
-			t.Errorf("the second secret lives until %s, want its end now", got.Until)
-		}
-		if got := k.lookup(last.Secret); got.State != projector.SecretLive || !got.Until.IsZero() {
-			t.Errorf("the last secret is %+v, want it to live", got)
-		}
-	})
-
-	t.Run("after the grace", func(t *testing.T) {
-		tok := make(24 * time.Hour)
-		for range 3 {
-			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{Grace: ptr(time.Minute)}); err != nil {
-				t.Error(err)
-			}
-			k.now.Advance(time.Minute)
-		}
-		if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || len(got.InGrace) != 0 {
-			t.Errorf("in grace are %+v, %v; want none any more", got.InGrace, err)
-		}
-	})
-
-	t.Run("expired", func(t *testing.T) {
-		tok := make(time.Hour)
-		k.now.Advance(time.Hour)
+// TestRotateTwice rotates again before the first secret has ended: that needs EndEarlier.
+func TestRotateTwice(t *testing.T) {
+	k := newFixture(t)
+	ctx := t.Context()
+	k.account("alice", "view:site/1")
+	first := k.lasting(24 * time.Hour)
+	middle, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ledger.RotateToken{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g := middle.Token.InGrace; len(g) != 1 || !g[0].Until.Equal(middle.Token.Secrets[1].Until) {
+		t.Errorf("in grace are %+v, want the first secret", g)
+	}
+	// Any rotation would end the first secret before its time.
+	for _, grace := range []*time.Duration{nil, ptr(time.Duration(0)), ptr(2 * time.Hour)} {
 		k.unchanged(func() {
-			if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{}); !errors.Is(err, ledger.ErrEnded) {
-				t.Errorf("Rotate = %v, want ErrEnded", err)
+			_, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0, ledger.RotateToken{Grace: grace})
+			if !errors.Is(err, ledger.ErrInGrace) {
+				t.Errorf("a second rotation = %v, want ErrInGrace", err)
 			}
 		})
-		if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || got.Ended != "expired" {
-			t.Errorf("it shows as %q, %v; want expired", got.Ended, err)
-		}
-		// Its end can be put off, and it can be revoked.
-		if _, err := k.Edit(ctx, k.root, "", tok.Token.ID, 0, ledger.EditToken{ExpiresIn: ptr(time.Hour)}); err != nil {
+	}
+	last, err := k.Rotate(ctx, k.root, "", first.Token.ID, 0,
+		ledger.RotateToken{Grace: ptr(time.Duration(0)), EndEarlier: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := k.lookup(first.Secret).State; got != projector.SecretSuperseded {
+		t.Errorf("the first secret's state is %d, want superseded", got)
+	}
+	if got := k.lookup(middle.Secret); got.Until.After(k.now.Now()) {
+		t.Errorf("the second secret lives until %s, want its end now", got.Until)
+	}
+	if got := k.lookup(last.Secret); got.State != projector.SecretLive || !got.Until.IsZero() {
+		t.Errorf("the last secret is %+v, want it to live", got)
+	}
+}
+
+// TestRotateAfterGrace rotates again after the earlier secret has ended.
+func TestRotateAfterGrace(t *testing.T) {
+	k := newFixture(t)
+	ctx := t.Context()
+	k.account("alice", "view:site/1")
+	tok := k.lasting(24 * time.Hour)
+	for range 3 {
+		if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{Grace: ptr(time.Minute)}); err != nil {
 			t.Error(err)
 		}
-		if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, 0, ""); err != nil {
-			t.Error(err)
+		k.now.Advance(time.Minute)
+	}
+	if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || len(got.InGrace) != 0 {
+		t.Errorf("in grace are %+v, %v; want none any more", got.InGrace, err)
+	}
+}
+
+// TestRotateExpired does not rotate a token that has expired.
+func TestRotateExpired(t *testing.T) {
+	k := newFixture(t)
+	ctx := t.Context()
+	k.account("alice", "view:site/1")
+	tok := k.lasting(time.Hour)
+	k.now.Advance(time.Hour)
+	k.unchanged(func() {
+		if _, err := k.Rotate(ctx, k.root, "", tok.Token.ID, 0, ledger.RotateToken{}); !errors.Is(err, ledger.ErrEnded) {
+			t.Errorf("Rotate = %v, want ErrEnded", err)
 		}
 	})
+	if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || got.Ended != "expired" {
+		t.Errorf("it shows as %q, %v; want expired", got.Ended, err)
+	}
+	// Its end can be put off, and it can be revoked.
+	if _, err := k.Edit(ctx, k.root, "", tok.Token.ID, 0, ledger.EditToken{ExpiresIn: ptr(time.Hour)}); err != nil {
+		t.Error(err)
+	}
+	if _, err := k.Revoke(ctx, k.root, "", tok.Token.ID, 0, ""); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestPolicyLife sets other policies and looks at the lives that tokens get.

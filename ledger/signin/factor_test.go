@@ -21,6 +21,19 @@ func TestSecondFactor(t *testing.T) {
 	id := k.person("anna", good)
 	_, c := n.must("anna", good, "")
 
+	secret, recovery := k.enrol(n, c)
+	k.checkCodes(n, secret)
+	k.checkSteps(n, secret)
+	k.checkRecovery(n, id, recovery)
+	k.checkRemoval(n, id, secret, recovery)
+}
+
+// enrol adds a second factor for anna, who is signed in as c, and confirms it. The
+// factor counts only after that. It returns the factor's secret and the recovery
+// codes.
+func (k *ledgers) enrol(n *node, c authz.Principal) (secret string, recovery []string) {
+	t := k.t
+	t.Helper()
 	e, err := n.AddSecondFactor(t.Context(), c, "")
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +53,7 @@ func TestSecondFactor(t *testing.T) {
 	}
 	_, err = n.Confirm(t.Context(), c, wrong)
 	field(t, "a wrong code", err, "code", wrong)
-	recovery, err := n.Confirm(t.Context(), c, k.code(e.Secret))
+	recovery, err = n.Confirm(t.Context(), c, k.code(e.Secret))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,16 +68,22 @@ func TestSecondFactor(t *testing.T) {
 	if _, err := n.Confirm(t.Context(), c, k.code(e.Secret)); !errors.Is(err, ledger.ErrInvalid) {
 		t.Errorf("confirmed twice: %v", err)
 	}
+	return e.Secret, recovery
+}
 
+// checkCodes signs in with and without codes, each of which counts once.
+func (k *ledgers) checkCodes(n *node, secret string) {
+	t := k.t
+	t.Helper()
 	if _, err := n.enter("anna", good, "", home); !errors.Is(err, signin.ErrSecondFactor) {
 		t.Errorf("without a code: %v", err)
 	}
-	_, err = n.enter("anna", good+"!", "", home)
+	_, err := n.enter("anna", good+"!", "", home)
 	same(t, "a bad password without a code", err)
-	_, err = n.enter("anna", good, k.code(e.Secret), home)
+	_, err = n.enter("anna", good, k.code(secret), home)
 	same(t, "the code that it was confirmed by", err)
 	k.now.Advance(30 * time.Second)
-	code := k.code(e.Secret)
+	code := k.code(secret)
 	_, err = n.enter("anna", good+"!", code, home)
 	same(t, "a bad password with a code", err)
 	o, err := n.enter("anna", good, code[:3]+" "+code[3:], home)
@@ -76,26 +95,35 @@ func TestSecondFactor(t *testing.T) {
 	}
 	_, err = n.enter("anna", good, code, home)
 	same(t, "a code again", err)
+}
 
-	// A code may be one step off, and time goes one way.
+// checkSteps signs in with codes of other times: one step off is accepted, and time
+// goes one way.
+func (k *ledgers) checkSteps(n *node, secret string) {
+	t := k.t
+	t.Helper()
 	k.now.Advance(2 * time.Minute)
-	late := k.code(e.Secret)
+	late := k.code(secret)
 	k.now.Advance(30 * time.Second)
 	n.must("anna", good, late)
 	k.now.Advance(2 * time.Minute)
-	late = k.code(e.Secret)
+	late = k.code(secret)
 	k.now.Advance(time.Minute)
-	_, err = n.enter("anna", good, late, home)
+	_, err := n.enter("anna", good, late, home)
 	same(t, "a code two steps off", err)
-	old := k.code(e.Secret)
+	old := k.code(secret)
 	k.now.Advance(30 * time.Second)
-	n.must("anna", good, k.code(e.Secret))
+	n.must("anna", good, k.code(secret))
 	_, err = n.enter("anna", good, old, home)
 	same(t, "a code before the last", err)
+}
 
-	// Recovery codes, each once, however they are typed.
+// checkRecovery signs in with recovery codes, each once, however they are typed.
+func (k *ledgers) checkRecovery(n *node, id events.AccountID, recovery []string) {
+	t := k.t
+	t.Helper()
 	n.must("anna", good, recovery[0])
-	_, err = n.enter("anna", good, recovery[0], home)
+	_, err := n.enter("anna", good, recovery[0], home)
 	same(t, "a recovery code again", err)
 	n.must("anna", good, strings.ToUpper(strings.ReplaceAll(recovery[1], "-", " ")))
 	if got := k.credentialChanges(id); got != "invited password second_factor recovery_code_used recovery_code_used" {
@@ -107,10 +135,15 @@ func TestSecondFactor(t *testing.T) {
 			t.Errorf("a recovery code is stored as it is (%v)", err)
 		}
 	}
+}
 
-	// New ones end the old; taking the factor away ends all.
+// checkRemoval renews the recovery codes, which ends the old ones, and removes the
+// second factor, which ends all.
+func (k *ledgers) checkRemoval(n *node, id events.AccountID, secret string, recovery []string) {
+	t := k.t
+	t.Helper()
 	k.now.Advance(time.Hour) // the failures are forgotten
-	_, c = n.must("anna", good, k.code(e.Secret))
+	_, c := n.must("anna", good, k.code(secret))
 	fresh, err := n.RenewRecovery(t.Context(), c, recovery[3])
 	if err != nil {
 		t.Fatal(err)

@@ -386,7 +386,7 @@ func atOnce(n int, do func(i int)) {
 
 // same fails the test unless an error is one of the failures, with nothing of what
 // was sent.
-func same(t *testing.T, what string, err error) {
+func same(t testing.TB, what string, err error) {
 	t.Helper()
 	known := slices.ContainsFunc(signin.Failures, func(f error) bool { return err != nil && f.Error() == err.Error() })
 	if !errors.Is(err, signin.ErrFailed) || !known {
@@ -404,7 +404,7 @@ func cause(t *testing.T, what string, err, want error) {
 
 // field fails the test unless an error is about a field and repeats nothing of
 // what was sent.
-func field(t *testing.T, what string, err error, name, sent string) {
+func field(t testing.TB, what string, err error, name, sent string) {
 	t.Helper()
 	var f *ledger.FieldError
 	if !errors.As(err, &f) || f.Field != name {

@@ -366,14 +366,12 @@ func TestManySessions(t *testing.T) {
 
 func second[A, B any](_ A, _ B, err error) error { return err }
 
-// TestTokenSignIn opens sessions with tokens, where the policy lets it.
-func TestTokenSignIn(t *testing.T) {
-	k := start(t, 1)
-	n := k.node[0]
-	ctx := t.Context()
-	id := k.account("anna", "user", "admin:site/1", "view:site/2")
-	robot := k.account("robot", "service", "view:site/1")
-	secrets := map[string]events.TokenID{} // stands for the verifier
+// withTokens lets people sign in to n with tokens. The function creates a token for
+// an account, under a secret that the test chooses.
+func (k *ledgers) withTokens(n *node) (
+	secrets map[string]events.TokenID, create func(secret string, account events.AccountID, r ledger.CreateToken) events.TokenID,
+) {
+	secrets = map[string]events.TokenID{}
 	n.cfg.Token = func(_ context.Context, secret, address string) (authz.Principal, error) {
 		id, known := secrets[secret]
 		if !known {
@@ -386,21 +384,32 @@ func TestTokenSignIn(t *testing.T) {
 		return authz.Principal{Account: tok.Account, Token: tok.ID, Address: address}, nil
 	}
 	n.reopen()
-	make := func(secret string, account events.AccountID, r ledger.CreateToken) events.TokenID {
-		t.Helper()
+	create = func(secret string, account events.AccountID, r ledger.CreateToken) events.TokenID {
+		k.t.Helper()
 		r.Account = string(account)
-		got, err := n.ledger.Create(ctx, k.root, "", r)
+		got, err := n.ledger.Create(k.t.Context(), k.root, "", r)
 		if err != nil {
-			t.Fatal(err)
+			k.t.Fatal(err)
 		}
 		secrets[secret] = got.Token.ID
 		return got.Token.ID
 	}
-	tok := make("one", id, ledger.CreateToken{Scopes: []string{"view:site/1"}})
-	make("all", id, ledger.CreateToken{Inherit: true})
-	make("robot", robot, ledger.CreateToken{Scopes: []string{"view:site/1"}})
-	make("post", id, ledger.CreateToken{Scopes: []string{"view:site/1"}, Constraints: &events.Constraints{Methods: []string{"POST"}}})
-	make("home", id, ledger.CreateToken{Scopes: []string{"view:site/1"}, Constraints: &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix(home + "/32")}}})
+	return secrets, create
+}
+
+// TestTokenSignIn opens sessions with tokens, where the policy lets it.
+func TestTokenSignIn(t *testing.T) {
+	k := start(t, 1)
+	n := k.node[0]
+	ctx := t.Context()
+	id := k.account("anna", "user", "admin:site/1", "view:site/2")
+	robot := k.account("robot", "service", "view:site/1")
+	secrets, create := k.withTokens(n)
+	tok := create("one", id, ledger.CreateToken{Scopes: []string{"view:site/1"}})
+	create("all", id, ledger.CreateToken{Inherit: true})
+	create("robot", robot, ledger.CreateToken{Scopes: []string{"view:site/1"}})
+	create("post", id, ledger.CreateToken{Scopes: []string{"view:site/1"}, Constraints: &events.Constraints{Methods: []string{"POST"}}})
+	create("home", id, ledger.CreateToken{Scopes: []string{"view:site/1"}, Constraints: &events.Constraints{CIDRs: []netip.Prefix{netip.MustParsePrefix(home + "/32")}}})
 
 	for secret := range secrets {
 		if _, err := n.SignInToken(ctx, secret, home); !errors.Is(err, ledger.ErrForbidden) || !strings.Contains(err.Error(), "token_sign_in") {

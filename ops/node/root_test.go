@@ -67,10 +67,18 @@ func (r *testNode) rootID() string {
 	return ""
 }
 
-// TestRecoverRoot makes the first token unusable in every way, and starts the node
-// with and without the flag.
-func TestRecoverRoot(t *testing.T) {
-	t.Parallel()
+// strangerSecret is a secret of no token.
+var strangerSecret = events.DefaultFormat.NewSecret(events.ServiceAccount).Reveal()
+
+// lostRoot is a way in which the first token becomes unusable.
+type lostRoot struct {
+	name  string
+	lost  func(r *testNode, deputy string)
+	was   string // as the log says
+	takes events.Position
+}
+
+func waysToLoseRoot() []lostRoot {
 	put := func(content string) func(*testNode, string) {
 		return func(r *testNode, _ string) {
 			if err := os.WriteFile(r.file(rootFile), []byte(content), 0o600); err != nil {
@@ -92,13 +100,7 @@ func TestRecoverRoot(t *testing.T) {
 	both := func(a, b func(*testNode, string)) func(*testNode, string) {
 		return func(r *testNode, deputy string) { a(r, deputy); b(r, deputy) }
 	}
-	stranger := events.DefaultFormat.NewSecret(events.ServiceAccount).Reveal()
-	for _, tt := range []struct {
-		name  string
-		lost  func(r *testNode, deputy string)
-		was   string // as the log says
-		takes events.Position
-	}{
+	return []lostRoot{
 		{"the file is gone", func(r *testNode, _ string) {
 			if err := os.Remove(r.file(rootFile)); err != nil {
 				r.t.Fatal(err)
@@ -106,7 +108,7 @@ func TestRecoverRoot(t *testing.T) {
 		}, "missing", 1},
 		{"the file is empty", put(""), "malformed", 1},
 		{"the file holds something else", put("see the safe\n"), "malformed", 1},
-		{"a process died before the event", put(stranger + "\n"), "unknown", 1},
+		{"a process died before the event", put(strangerSecret + "\n"), "unknown", 1},
 		{"the token is revoked", by("POST", "/v1/tokens/{root}/revoke", m{}), "revoked", 1},
 		{"the token is suspended", by("POST", "/v1/tokens/{root}/suspend", m{}), "suspended", 1},
 		{"the token is narrowed", by("PATCH", "/v1/tokens/{root}", m{"scopes": []string{"audit"}}), "insufficient_scope", 1},
@@ -122,58 +124,67 @@ func TestRecoverRoot(t *testing.T) {
 		{"only superusers make tokens, and there is none", both(
 			by("PUT", "/v1/policy", m{"max_lifetime": "1s", "default_lifetime": "1s", "max_grace": "0s", "token_issuers": "superusers"}),
 			toRoot("PUT", "grants", m{"grants": []string{}})), "insufficient_scope", 2},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			cfg := node.Config{Data: t.TempDir(), Name: "n1"}
-			r := start(t, cfg)
-			old := r.root
-			tt.lost(r, r.deputy())
-			r.stop()
-			file, _ := os.ReadFile(r.file(rootFile))
+	}
+}
 
-			// Without the flag no token is created.
-			r = start(t, cfg)
-			position := r.Position()
-			if again, _ := os.ReadFile(r.file(rootFile)); !bytes.Equal(again, file) {
-				t.Error("the file changed without the flag")
-			}
-			if r.root != "" && r.root != old {
-				if got := r.reason(r.root); got != "invalid_token" {
-					t.Errorf("the secret in the file: %s", got)
-				}
-			}
-			r.stop()
+// TestRecoverRoot makes the first token unusable in every way, and starts the node
+// with and without the flag.
+func TestRecoverRoot(t *testing.T) {
+	t.Parallel()
+	for _, tt := range waysToLoseRoot() {
+		t.Run(tt.name, tt.run)
+	}
+}
 
-			cfg.RecoverRoot = true
-			cfg, out := withLogBuffer(cfg)
-			r = start(t, cfg)
-			if r.Position() != position+tt.takes {
-				t.Errorf("it took %d events, want %d", r.Position()-position, tt.takes)
-			}
-			if line := regexp.MustCompile(`level=WARN msg="root was recovered.*`).FindString(out.String()); !strings.Contains(line, "was="+tt.was+" ") {
-				t.Errorf("log line %q, want was=%s", line, tt.was)
-			}
-			if r.root == old || r.root == stranger {
-				t.Error("the secret is an old one")
-			}
-			r.checkSuperuser()
-			recovered, position := r.root, r.Position()
-			r.stop()
+func (tt lostRoot) run(t *testing.T) {
+	t.Parallel()
+	cfg := node.Config{Data: t.TempDir(), Name: "n1"}
+	r := start(t, cfg)
+	old := r.root
+	tt.lost(r, r.deputy())
+	r.stop()
+	file, _ := os.ReadFile(r.file(rootFile))
 
-			// The flag was left on.
-			r = start(t, cfg)
-			if r.root != recovered || r.Position() != position {
-				t.Errorf("another token was created: position %d, was %d", r.Position(), position)
-			}
-			if !strings.Contains(out.String(), `level=WARN msg="root.token has superuser, so nothing was recovered; start without --recover-root"`) {
-				t.Error("no log line says that the flag can be removed")
-			}
-			r.checkSuperuser()
-			if all := out.String(); strings.Contains(all, recovered) || strings.Contains(all, recovered[4:36]) {
-				t.Error("the secret is in the log of the process")
-			}
-		})
+	// Without the flag no token is created.
+	r = start(t, cfg)
+	position := r.Position()
+	if again, _ := os.ReadFile(r.file(rootFile)); !bytes.Equal(again, file) {
+		t.Error("the file changed without the flag")
+	}
+	if r.root != "" && r.root != old {
+		if got := r.reason(r.root); got != "invalid_token" {
+			t.Errorf("the secret in the file: %s", got)
+		}
+	}
+	r.stop()
+
+	cfg.RecoverRoot = true
+	cfg, out := withLogBuffer(cfg)
+	r = start(t, cfg)
+	if r.Position() != position+tt.takes {
+		t.Errorf("it took %d events, want %d", r.Position()-position, tt.takes)
+	}
+	if line := regexp.MustCompile(`level=WARN msg="root was recovered.*`).FindString(out.String()); !strings.Contains(line, "was="+tt.was+" ") {
+		t.Errorf("log line %q, want was=%s", line, tt.was)
+	}
+	if r.root == old || r.root == strangerSecret {
+		t.Error("the secret is an old one")
+	}
+	r.checkSuperuser()
+	recovered, position := r.root, r.Position()
+	r.stop()
+
+	// The flag was left on.
+	r = start(t, cfg)
+	if r.root != recovered || r.Position() != position {
+		t.Errorf("another token was created: position %d, was %d", r.Position(), position)
+	}
+	if !strings.Contains(out.String(), `level=WARN msg="root.token has superuser, so nothing was recovered; start without --recover-root"`) {
+		t.Error("no log line says that the flag can be removed")
+	}
+	r.checkSuperuser()
+	if all := out.String(); strings.Contains(all, recovered) || strings.Contains(all, recovered[4:36]) {
+		t.Error("the secret is in the log of the process")
 	}
 }
 
