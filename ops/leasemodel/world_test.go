@@ -560,17 +560,7 @@ func (s *stepper) verifierStep(w *world, op opcode, i int) bool {
 		return int(u.renewals) <= l.Renewals
 	case opFail:
 		u.failed++
-		number := int8(0) // the oldest without an answer
-		for _, m := range w.air.list() {
-			if m.kind == renewal && m.who == v.instance && (number == 0 || m.number < number) {
-				number = m.number
-			}
-		}
-		for _, a := range w.answers.list() {
-			if a.kind == renewal && a.who == v.instance && (number == 0 || a.number < number) {
-				number = a.number
-			}
-		}
+		number := w.oldestRenewal(v.instance)
 		if number == 0 {
 			return false
 		}
@@ -604,27 +594,7 @@ func (s *stepper) verifierStep(w *world, op opcode, i int) bool {
 		v.m = s.tell(v.m, act{verb: vLost})
 		return reading && int(u.lost) <= l.Lost
 	case opRestart, opRestartOlder:
-		u.restarts++
-		if i != 0 || int(u.restarts) > l.Restarts {
-			return false
-		}
-		applied, instance := v.applied, u.restarts
-		if op == opRestartOlder {
-			if applied == before {
-				return false
-			}
-			applied = before // it was not on disk
-		}
-		if l.Broken == sameInstance {
-			instance = v.instance
-		}
-		to := v
-		if l.Twin {
-			to = &w.v[1]
-		}
-		*to = verifier{m: s.tell(nil, act{verb: vApplied, a: applied}), alive: true, applied: applied, instance: instance}
-		w.said[instance] = max(w.said[instance], applied)
-		return true
+		return s.restartVerifier(w, op, i)
 	case opGiveUp:
 		u.giveUps++
 		if l.Broken == lateStop {
@@ -645,6 +615,74 @@ func (s *stepper) verifierStep(w *world, op opcode, i int) bool {
 		return int(u.rebuilds) <= l.Rebuilds
 	}
 	panic("unknown step")
+}
+
+// oldestRenewal returns the number of an instance's oldest renewal without an
+// answer, 0 for none.
+func (w *world) oldestRenewal(instance int8) (number int8) {
+	for _, m := range w.air.list() {
+		if m.kind == renewal && m.who == instance && (number == 0 || m.number < number) {
+			number = m.number
+		}
+	}
+	for _, a := range w.answers.list() {
+		if a.kind == renewal && a.who == instance && (number == 0 || a.number < number) {
+			number = a.number
+		}
+	}
+	return number
+}
+
+// restartVerifier restarts a verifier, with its index or an older one.
+func (s *stepper) restartVerifier(w *world, op opcode, i int) bool {
+	l, v, u := s.l, &w.v[i], &w.used
+	u.restarts++
+	if i != 0 || int(u.restarts) > l.Restarts {
+		return false
+	}
+	applied, instance := v.applied, u.restarts
+	if op == opRestartOlder {
+		if applied == before {
+			return false
+		}
+		applied = before // it was not on disk
+	}
+	if l.Broken == sameInstance {
+		instance = v.instance
+	}
+	to := v
+	if l.Twin {
+		to = &w.v[1]
+	}
+	*to = verifier{m: s.tell(nil, act{verb: vApplied, a: applied}), alive: true, applied: applied, instance: instance}
+	w.said[instance] = max(w.said[instance], applied)
+	return true
+}
+
+// writeBarrier lets a ledger write a barrier that is due.
+func (s *stepper) writeBarrier(w *world, i int) bool {
+	l, to, u := s.l, &w.l[i], &w.used
+	u.barriers++
+	due, _ := to.m.m.Due(w.time())
+	if to.busy || int(u.barriers) > l.Barriers || !due {
+		return false
+	}
+	to.busy = true
+	to.ask++
+	floor, after := to.m.m.Next()
+	m := message{kind: barrierEntry, who: int8(i), number: to.ask, at: int8(floor), after: int8(after)}
+	now := w.time()
+	if l.Broken == endedEarly {
+		now += tick
+	}
+	for _, e := range to.m.m.Ended(now) {
+		m.ended[e.Instance[0]-'a'] = int8(e.Number)
+		if l.Broken == endedAll {
+			m.ended[e.Instance[0]-'a'] = 100
+		}
+	}
+	w.air.add(m, true)
+	return true
 }
 
 func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
@@ -689,27 +727,7 @@ func (s *stepper) ledgerStep(w *world, op opcode, i int) bool {
 		to.m = s.tellLedger(to.m, act{verb: lApplied, a: revoked, now: w.now})
 		return true
 	case opBarrier:
-		u.barriers++
-		due, _ := to.m.m.Due(w.time())
-		if to.busy || int(u.barriers) > l.Barriers || !due {
-			return false
-		}
-		to.busy = true
-		to.ask++
-		floor, after := to.m.m.Next()
-		m := message{kind: barrierEntry, who: int8(i), number: to.ask, at: int8(floor), after: int8(after)}
-		now := w.time()
-		if l.Broken == endedEarly {
-			now += tick
-		}
-		for _, e := range to.m.m.Ended(now) {
-			m.ended[e.Instance[0]-'a'] = int8(e.Number)
-			if l.Broken == endedAll {
-				m.ended[e.Instance[0]-'a'] = 100
-			}
-		}
-		w.air.add(m, true)
-		return true
+		return s.writeBarrier(w, i)
 	case opTimeout:
 		u.timeouts++
 		ok := to.busy && int(u.timeouts) <= l.Timeouts

@@ -179,81 +179,7 @@ func TestSecretsDoNotLeak(t *testing.T) {
 
 	// Secrets in the wrong places.
 	for _, s := range []string{secret, old, rotated, sum(secret)} {
-		say("GET", "/v1/tokens/"+s, nil)
-		say("GET", "/v1/tokens/"+id+"/"+s, nil)
-		say("POST", "/v1/tokens/"+s+"/revoke", nil)
-		say("GET", "/v1/accounts/"+s, nil)
-		say("PUT", "/v1/accounts/"+s+"/grants", m{"grants": []string{s}})
-		say("GET", "/"+s, nil)
-		say(s[:8], "/v1/tokens", nil)
-		say("GET", "/v1/tokens?account="+s+"&state="+s+"&site="+s+"&cursor="+s+"&limit="+s, nil)
-		say("GET", "/v1/tokens?"+s+"="+s, nil)
-		say("GET", "/openapi.json?token="+s, nil)
-		say("POST", "/v1/tokens/"+id+"/suspend?wait="+s, nil)
-		for _, body := range []any{
-			m{"account": s, "scopes": []string{"view:site/1"}},
-			m{"account": "alice", "scopes": []string{s, "view:site/" + s, s + ":site/1"}},
-			m{"account": "alice", "scopes": []string{"view:site/1"}, "app": s},
-			m{"account": "alice", "scopes": []string{"view:site/1"}, "device": "for " + s},
-			m{"account": "alice", "scopes": []string{"view:site/1"}, "expires_in": s},
-			m{"account": "alice", "scopes": []string{"view:site/1"}, "format": s},
-			m{"account": "alice", "scopes": []string{"view:site/1"}, "constraints": m{"cidrs": []string{s}}},
-			m{"account": "alice", "scopes": []string{"view:site/1"}, "constraints": m{"origins": []string{"https://" + strings.ToLower(s)}, "methods": []string{s}, "audience": []string{s}}},
-			m{"account": "alice", "scopes": []string{"view:site/1"}, "secret": s, "token": s},
-			m{s: s},
-			`{"` + s, s, `{"account":` + s + `}`, `{"account":"alice"}` + s,
-		} {
-			say("POST", "/v1/tokens", body)
-		}
-		say("PATCH", "/v1/tokens/"+id, m{"expires_at": s})
-		say("PATCH", "/v1/tokens/"+id, m{"app": "x"}, "If-Match: "+s)
-		say("POST", "/v1/accounts", m{"login": s, "kind": s, "grants": []string{s}})
-		say("POST", "/v1/tokens/"+id+"/suspend", m{"reason": s})
-		say("POST", "/v1/accounts/alice/suspend", m{"reason": "leaked " + s})
-		say("GET", "/v1/nodes", nil, "Authorization: Basic "+base64.StdEncoding.EncodeToString([]byte(s+":"+s)))
-		say("GET", "/v1/nodes", nil, "Authorization: "+s, "Cookie: token="+s, "X-Request-Id: "+s, "User-Agent: "+s, "Referer: https://example.org/?token_auth="+s)
-		say("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/1"}}, "Idempotency-Key: "+s)
-		say("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/2"}}, "Idempotency-Key: "+s)
-		r.ask("GET", api+"/v1/tokens", s, nil)
-
-		for _, body := range []any{
-			m{"verb": s}, m{"verb": "create token", "account": s, "scopes": []string{s}}, m{"verb": "rotate token", "token": s}, m{s: s},
-		} {
-			say("POST", "/v1/can-i", body)
-		}
-		r.ask("GET", api+"/v1/whoami", s, nil)
-		say("GET", "/v1/whoami?token="+s, nil, "If-None-Match: "+s)
-		say("POST", "/v1/tokens/"+id+"/rotate", m{"grace": s, "end_earlier": s})
-		say("POST", "/v1/tokens/"+id+"/rotate", m{"grace": "3s"}) // refused: an earlier secret is valid
-		say("POST", "/v1/accounts/alice/erase", m{"dry_run": true, "service_accounts": s, "transfer_to": s})
-		say("PUT", "/v1/policy", m{"cors_origins": []string{"https://" + s}})
-		say("POST", "/v1/revocations", m{"app": s, "dry_run": true, "cursor": s})
-		for _, page := range []string{"/docs", "/problems/" + s, "/docs/" + s, "/problems/forbidden?" + s} {
-			r.ask("GET", api+page, "", nil, "If-None-Match: "+s)
-		}
-		for _, at := range []string{api + "/v1/tokens", verify + "/v1/verify"} {
-			r.ask("OPTIONS", at, "", nil, "Origin: https://"+s, "Access-Control-Request-Method: "+s[:8], "Access-Control-Request-Headers: "+s)
-		}
-		r.ask("GET", verify+"/proxy/?policy="+s, "", nil)
-		r.ask("POST", verify+"/v1/verify", "", m{"token": s, "need": []string{"view:site/2"}})
-		r.ask("POST", verify+"/v1/verify", root, m{"token": s, "need": []string{"view:site/2"}, "explain": true})
-		r.ask("POST", verify+"/v1/verify", s, m{"token": s, "explain": true})
-		r.ask("POST", verify+"/v1/verify", "", m{"token": "x", "need": []string{s}, "address": s, "origin": s, "method": s})
-		r.ask("POST", verify+"/v1/verify", "", m{s: s})
-		r.ask("POST", verify+"/v1/verify", "", s)
-		r.ask("GET", verify+"/v1/verify/"+s+"?token="+s, "", nil)
-		for _, policy := range []string{"any", "site", "need/view:site/2", s} {
-			r.ask("GET", verify+"/proxy/nginx/"+policy, s, nil, "X-Original-Method: GET", "X-Original-URI: /site/2/?token_auth="+s, "X-Real-IP: "+s)
-			r.ask("GET", verify+"/proxy/nginx/"+policy, "", nil, "X-Original-Method: "+s[:8], "X-Original-URI: "+s)
-		}
-		for _, addr := range []string{api, verify, n.Addresses().Metrics} {
-			r.raw(addr, s+"\r\n\r\n")
-			r.raw(addr, "GET /"+s+" HTTP/1.1\r\n"+s+"\r\n\r\n")
-			r.raw(addr, "GET / HTTP/1.1\r\nHost: "+s+"\x01\r\nX: "+s+"\r\n\r\n")
-			r.raw(addr, "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+root+"\r\nTransfer-Encoding: "+s+"\r\n\r\n")
-			r.raw(addr, "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+root+"\r\nContent-Length: 99\r\n\r\n"+s)
-		}
-		r.raw(strings.Replace(n.Addresses().NATS, "nats://", "", 1), "CONNECT {\"auth_token\":\""+s+"\",\"user\":\""+s+"\",\"pass\":\""+s+"\"}\r\nPING\r\n")
+		r.misuse(n, id, s)
 	}
 	say("POST", "/v1/tokens/"+id+"/revoke?wait=10s", m{"reason": "lost"})
 	r.ask("POST", verify+"/v1/verify", "", m{"token": rotated, "need": []string{"view:site/2"}})
@@ -287,6 +213,14 @@ func TestSecretsDoNotLeak(t *testing.T) {
 		t.Fatalf("%d secrets, %d answers, %d bytes of log: too few", len(secrets), len(r.heard), r.logs.Len())
 	}
 	t.Logf("%d secrets, %d answers, %d bytes of log", len(secrets), len(r.heard), r.logs.Len())
+	r.search(dir, secrets)
+}
+
+// search looks for secrets and the node's keys in the log, in every answer and in
+// the data folder. The caller holds r.mu.
+func (r *record) search(dir string, secrets []string) {
+	t := r.t
+	t.Helper()
 	keys := map[string][]byte{} // file -> its seed
 	for _, name := range []string{"ledger.nk", "verifier.nk"} {
 		raw, err := os.ReadFile(filepath.Join(dir, name))
@@ -315,6 +249,91 @@ func TestSecretsDoNotLeak(t *testing.T) {
 		look("the answer to "+h.what, []byte(h.text))
 	}
 	r.folder(dir, secrets, keys)
+}
+
+// misuse puts a secret, or its digest, into every place where a client might by
+// mistake. The token with the id is one that exists.
+func (r *record) misuse(n *testNode, id, s string) {
+	root, api, verify := n.root, n.Addresses().API, n.Addresses().Verify
+	say := func(method, path string, body any, header ...string) {
+		r.t.Helper()
+		r.ask(method, api+path, root, body, header...)
+	}
+	say("GET", "/v1/tokens/"+s, nil)
+	say("GET", "/v1/tokens/"+id+"/"+s, nil)
+	say("POST", "/v1/tokens/"+s+"/revoke", nil)
+	say("GET", "/v1/accounts/"+s, nil)
+	say("PUT", "/v1/accounts/"+s+"/grants", m{"grants": []string{s}})
+	say("GET", "/"+s, nil)
+	say(s[:8], "/v1/tokens", nil)
+	say("GET", "/v1/tokens?account="+s+"&state="+s+"&site="+s+"&cursor="+s+"&limit="+s, nil)
+	say("GET", "/v1/tokens?"+s+"="+s, nil)
+	say("GET", "/openapi.json?token="+s, nil)
+	say("POST", "/v1/tokens/"+id+"/suspend?wait="+s, nil)
+	for _, body := range []any{
+		m{"account": s, "scopes": []string{"view:site/1"}},
+		m{"account": "alice", "scopes": []string{s, "view:site/" + s, s + ":site/1"}},
+		m{"account": "alice", "scopes": []string{"view:site/1"}, "app": s},
+		m{"account": "alice", "scopes": []string{"view:site/1"}, "device": "for " + s},
+		m{"account": "alice", "scopes": []string{"view:site/1"}, "expires_in": s},
+		m{"account": "alice", "scopes": []string{"view:site/1"}, "format": s},
+		m{"account": "alice", "scopes": []string{"view:site/1"}, "constraints": m{"cidrs": []string{s}}},
+		m{"account": "alice", "scopes": []string{"view:site/1"}, "constraints": m{"origins": []string{"https://" + strings.ToLower(s)}, "methods": []string{s}, "audience": []string{s}}},
+		m{"account": "alice", "scopes": []string{"view:site/1"}, "secret": s, "token": s},
+		m{s: s},
+		`{"` + s, s, `{"account":` + s + `}`, `{"account":"alice"}` + s,
+	} {
+		say("POST", "/v1/tokens", body)
+	}
+	say("PATCH", "/v1/tokens/"+id, m{"expires_at": s})
+	say("PATCH", "/v1/tokens/"+id, m{"app": "x"}, "If-Match: "+s)
+	say("POST", "/v1/accounts", m{"login": s, "kind": s, "grants": []string{s}})
+	say("POST", "/v1/tokens/"+id+"/suspend", m{"reason": s})
+	say("POST", "/v1/accounts/alice/suspend", m{"reason": "leaked " + s})
+	say("GET", "/v1/nodes", nil, "Authorization: Basic "+base64.StdEncoding.EncodeToString([]byte(s+":"+s)))
+	say("GET", "/v1/nodes", nil, "Authorization: "+s, "Cookie: token="+s, "X-Request-Id: "+s, "User-Agent: "+s, "Referer: https://example.org/?token_auth="+s)
+	say("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/1"}}, "Idempotency-Key: "+s)
+	say("POST", "/v1/tokens", m{"account": "alice", "scopes": []string{"view:site/2"}}, "Idempotency-Key: "+s)
+	r.ask("GET", api+"/v1/tokens", s, nil)
+
+	for _, body := range []any{
+		m{"verb": s}, m{"verb": "create token", "account": s, "scopes": []string{s}}, m{"verb": "rotate token", "token": s}, m{s: s},
+	} {
+		say("POST", "/v1/can-i", body)
+	}
+	r.ask("GET", api+"/v1/whoami", s, nil)
+	say("GET", "/v1/whoami?token="+s, nil, "If-None-Match: "+s)
+	say("POST", "/v1/tokens/"+id+"/rotate", m{"grace": s, "end_earlier": s})
+	say("POST", "/v1/tokens/"+id+"/rotate", m{"grace": "3s"}) // refused: an earlier secret is valid
+	say("POST", "/v1/accounts/alice/erase", m{"dry_run": true, "service_accounts": s, "transfer_to": s})
+	say("PUT", "/v1/policy", m{"cors_origins": []string{"https://" + s}})
+	say("POST", "/v1/revocations", m{"app": s, "dry_run": true, "cursor": s})
+	for _, page := range []string{"/docs", "/problems/" + s, "/docs/" + s, "/problems/forbidden?" + s} {
+		r.ask("GET", api+page, "", nil, "If-None-Match: "+s)
+	}
+	for _, at := range []string{api + "/v1/tokens", verify + "/v1/verify"} {
+		r.ask("OPTIONS", at, "", nil, "Origin: https://"+s, "Access-Control-Request-Method: "+s[:8], "Access-Control-Request-Headers: "+s)
+	}
+	r.ask("GET", verify+"/proxy/?policy="+s, "", nil)
+	r.ask("POST", verify+"/v1/verify", "", m{"token": s, "need": []string{"view:site/2"}})
+	r.ask("POST", verify+"/v1/verify", root, m{"token": s, "need": []string{"view:site/2"}, "explain": true})
+	r.ask("POST", verify+"/v1/verify", s, m{"token": s, "explain": true})
+	r.ask("POST", verify+"/v1/verify", "", m{"token": "x", "need": []string{s}, "address": s, "origin": s, "method": s})
+	r.ask("POST", verify+"/v1/verify", "", m{s: s})
+	r.ask("POST", verify+"/v1/verify", "", s)
+	r.ask("GET", verify+"/v1/verify/"+s+"?token="+s, "", nil)
+	for _, policy := range []string{"any", "site", "need/view:site/2", s} {
+		r.ask("GET", verify+"/proxy/nginx/"+policy, s, nil, "X-Original-Method: GET", "X-Original-URI: /site/2/?token_auth="+s, "X-Real-IP: "+s)
+		r.ask("GET", verify+"/proxy/nginx/"+policy, "", nil, "X-Original-Method: "+s[:8], "X-Original-URI: "+s)
+	}
+	for _, addr := range []string{api, verify, n.Addresses().Metrics} {
+		r.raw(addr, s+"\r\n\r\n")
+		r.raw(addr, "GET /"+s+" HTTP/1.1\r\n"+s+"\r\n\r\n")
+		r.raw(addr, "GET / HTTP/1.1\r\nHost: "+s+"\x01\r\nX: "+s+"\r\n\r\n")
+		r.raw(addr, "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+root+"\r\nTransfer-Encoding: "+s+"\r\n\r\n")
+		r.raw(addr, "POST /v1/tokens HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "+root+"\r\nContent-Length: 99\r\n\r\n"+s)
+	}
+	r.raw(strings.Replace(n.Addresses().NATS, "nats://", "", 1), "CONNECT {\"auth_token\":\""+s+"\",\"user\":\""+s+"\",\"pass\":\""+s+"\"}\r\nPING\r\n")
 }
 
 // local asks the node by the socket in its data folder, without a credential.

@@ -65,15 +65,6 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 		p := l.publish(n)
 		acks = append(acks, ack{clock.Boottime(), p})
 	}
-	publishAsync := func(n int) { // without waiting for acknowledgements
-		for range n {
-			l.n++
-			subject, data := event(l.n)
-			if err := l.admin.Publish(subject, data); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
 	forge := func(position uint64) {
 		subject, _ := event(0)
 		m := &nats.Msg{Subject: events.TailPrefix + subject, Data: []byte("forged"), Header: nats.Header{
@@ -92,18 +83,18 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 		case 1:
 			publish(2 + rnd.IntN(300))
 		case 2:
-			publishAsync(1 + rnd.IntN(300))
+			l.publishAsync(1 + rnd.IntN(300))
 		case 3:
-			publishAsync(rnd.IntN(100))
+			l.publishAsync(rnd.IntN(100))
 			l.stop()
 			l.start()
 		case 4:
-			publishAsync(rnd.IntN(100))
+			l.publishAsync(rnd.IntN(100))
 			if err := conn.ForceReconnect(); err != nil {
 				t.Fatal(err)
 			}
 		case 5:
-			publishAsync(rnd.IntN(100))
+			l.publishAsync(rnd.IntN(100))
 			if err := r.stop(); err != nil {
 				t.Fatal(err)
 			}
@@ -130,6 +121,19 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 		t.Fatal(err)
 	}
 
+	checkHandedOver(t, l, r, end)
+	for _, a := range acks {
+		for _, f := range r.told() {
+			if f.asked > a.at && f.end < a.position {
+				t.Errorf("reading %+v misses %+v", f, a)
+			}
+		}
+	}
+}
+
+// checkHandedOver compares what a reader got with the log.
+func checkHandedOver(t *testing.T, l *log, r *reader, end events.Position) {
+	t.Helper()
 	if len(r.data) != int(end) {
 		t.Fatalf("%d messages handed over, want %d", len(r.data), end)
 	}
@@ -139,11 +143,15 @@ func anyHistory(t *testing.T, rnd *rand.Rand) {
 			t.Fatalf("position %d: handed over %q, want %q", i+1, got, want.Data)
 		}
 	}
-	for _, a := range acks {
-		for _, f := range r.told() {
-			if f.asked > a.at && f.end < a.position {
-				t.Errorf("reading %+v misses %+v", f, a)
-			}
+}
+
+// publishAsync publishes events without waiting for acknowledgements.
+func (l *log) publishAsync(n int) {
+	for range n {
+		l.n++
+		subject, data := event(l.n)
+		if err := l.admin.Publish(subject, data); err != nil {
+			l.tb.Fatal(err)
 		}
 	}
 }
