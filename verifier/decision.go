@@ -48,6 +48,9 @@ var reasonNames = [reasons]string{
 // String returns the reason's name, for logs and metrics.
 func (r Reason) String() string { return reasonNames[r] }
 
+// ParseReason returns the reason of a name, and Allowed if there is none.
+func ParseReason(name string) Reason { return Reason(max(0, slices.Index(reasonNames[:], name))) }
+
 // Public returns the reason that a client may see. It does not reveal whether a token exists
 // or has existed.
 func (r Reason) Public() string {

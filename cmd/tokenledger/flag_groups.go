@@ -17,6 +17,7 @@ const (
 	groupListen      = "Addresses"
 	groupLog         = "The log and its cluster"
 	groupChecks      = "Checks and secrets"
+	groupMatomo      = "Gateway in front of Matomo"
 	groupUpkeep      = "Logging, upkeep and recovery"
 	groupPaging      = "Paging"
 	groupWait        = "Waiting"
@@ -26,7 +27,7 @@ const (
 var flagGroups = []string{
 	groupSelect, groupLabels, groupRights, groupLifetime, groupLifetimes, groupConstraints, groupSecret,
 	groupIssue, groupRefuse,
-	groupListen, groupLog, groupChecks, groupUpkeep,
+	groupListen, groupLog, groupChecks, groupMatomo, groupUpkeep,
 	groupPaging, groupWait, groupSafety,
 }
 

@@ -35,6 +35,7 @@ type serveSettings struct {
 	secretPrefix, model             stringFlag
 	logFormat, logLevel             stringFlag
 	recoverRoot                     onOff
+	matomo                          matomoSettings
 }
 
 func newServeCmd(e *env) *cobra.Command {
@@ -190,6 +191,7 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 		}
 	}
 	s.declareListeners(e, flags)
+	s.matomo.declare(e, flags)
 	recoverRoot := flags.Lookup("recover-root")
 	recoverRoot.NoOptDefVal, recoverRoot.DefValue = "on", ""
 }
@@ -272,6 +274,7 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		Lease:          time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
 		SecretPrefix: string(s.secretPrefix),
 		Policies:     file.Policies, TrustedProxies: trusted, Stale: file.Stale, Model: model,
+		Matomo:  s.matomo.config(),
 		Version: buildVersion().name(), Logging: node.Logging{LogFormat: string(s.logFormat), LogLevel: level},
 	}
 	return cfg, cfg.Validate()

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/tokenledger/tokenledger/verifier/matomo"
 )
 
 // Source provides the values of the metrics. Each scrape calls its functions.
@@ -30,6 +32,7 @@ type Source struct {
 	Clock         func() (float64, bool)   // seconds ahead of the ledgers; false if unknown
 	Ready         func() error             // why checks are refused, nil if they are not
 	Process       Process
+	Matomo        *matomo.Gateway // nil without a gateway
 }
 
 // Resident describes the resident table.
@@ -44,6 +47,9 @@ type Resident struct {
 func Handler(s Source) http.Handler {
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(s, s.Process)
+	if s.Matomo != nil {
+		reg.MustRegister(Gateway{s.Matomo.Stats})
+	}
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))

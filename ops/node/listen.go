@@ -10,6 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ops/connlimit"
 	"github.com/tokenledger/tokenledger/ops/datadir"
+	"github.com/tokenledger/tokenledger/ops/gateway"
 	"github.com/tokenledger/tokenledger/ops/logsink"
 	"github.com/tokenledger/tokenledger/ops/metrics"
 )
@@ -19,24 +20,27 @@ func (n *Node) listen() (err error) {
 	if err := n.openCertificate(); err != nil {
 		return err
 	}
-	open := func(what, addr string) net.Listener {
+	open := func(what, flag, addr string) net.Listener {
 		if err != nil {
 			return nil
 		}
 		var l net.Listener
 		if l, err = net.Listen("tcp", addr); err != nil {
-			err = fmt.Errorf("listen for %s: %w; name another address with --%s-addr", what, err, what)
+			err = fmt.Errorf("listen for %s: %w; name another address with --%s", what, err, flag)
 			return nil
 		}
 		return n.limit(l, what)
 	}
 	if n.cfg.has(RoleLedger) {
-		n.apiListener = open("api", n.cfg.APIAddr)
+		n.apiListener = open("api", "api-addr", n.cfg.APIAddr)
 	}
 	if n.cfg.has(RoleVerifier) {
-		n.verifyListener = open("verify", n.cfg.VerifyAddr)
+		n.verifyListener = open("verify", "verify-addr", n.cfg.VerifyAddr)
 	}
-	n.metricsListener = open("metrics", n.cfg.MetricsAddr)
+	if n.cfg.Matomo.on() {
+		n.matomoListener = open(gatewayListener, "matomo-listen", n.cfg.Matomo.Listen)
+	}
+	n.metricsListener = open("metrics", "metrics-addr", n.cfg.MetricsAddr)
 	if err != nil {
 		n.closeListeners()
 		return err
@@ -52,7 +56,7 @@ func (n *Node) listen() (err error) {
 
 // closeListeners closes the listeners that no server has closed.
 func (n *Node) closeListeners() {
-	for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.metricsListener, n.socket} {
+	for _, l := range []net.Listener{n.apiListener, n.verifyListener, n.matomoListener, n.metricsListener, n.socket} {
 		if l != nil {
 			_ = l.Close() // it may be closed already
 		}
@@ -62,6 +66,9 @@ func (n *Node) closeListeners() {
 
 // newServer returns a server of the node that answers with h.
 func (n *Node) newServer(l net.Listener, h http.Handler) *http.Server {
+	if l == n.matomoListener && l != nil {
+		return gateway.NewServer(l, h, n.log)
+	}
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 15 * time.Second,
 		WriteTimeout: writeTimeout, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
@@ -90,7 +97,9 @@ func (n *Node) connectionLimits() map[string]int {
 	for _, l := range n.limited {
 		used -= l.Counts().Open
 	}
-	return connlimit.Limits(files, used, n.reloads.config().MaxConnections)
+	limits := connlimit.Limits(files, used, n.reloads.config().MaxConnections)
+	n.shareWithGateway(limits)
+	return limits
 }
 
 // setLimits makes the listeners follow the files that are open.

@@ -35,6 +35,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 	"github.com/tokenledger/tokenledger/verifier/forwarded"
 	"github.com/tokenledger/tokenledger/verifier/lease"
+	"github.com/tokenledger/tokenledger/verifier/matomo"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
@@ -109,6 +110,9 @@ type Config struct {
 	// (none means loopback), and the API takes the client's address from their
 	// headers (none means from nobody's).
 	TrustedProxies []netip.Prefix
+
+	// Matomo is the gateway in front of a Matomo.
+	Matomo Matomo
 
 	// Model is the permission model. It must be the same on all nodes. Nil means
 	// [events.Matomo].
@@ -185,6 +189,7 @@ func (c Config) Validate() error {
 		}
 	}
 	c.validateLog(bad)
+	c.validateMatomo(bad)
 	if c.RecoverRoot && !c.has(RoleLedger) {
 		bad("recover-root: a verifier cannot write to the log; start a ledger with it")
 	}
@@ -211,6 +216,7 @@ type Addresses struct {
 	API     string `json:"api,omitempty"`
 	Verify  string `json:"verify,omitempty"`
 	Metrics string `json:"metrics"`
+	Matomo  string `json:"matomo,omitempty"` // of the gateway in front of a Matomo
 	// Fingerprint is that of the listeners' certificate, empty without TLS.
 	Fingerprint string `json:"fingerprint,omitempty"`
 	NATS        string `json:"nats,omitempty"`
@@ -235,8 +241,10 @@ type Node struct {
 	ledger  *ledger.Ledger // nil without the role ledger
 	people  *signin.SignIn // nil without the role ledger
 	verify  *verifier.Verifier
+	gateway *matomo.Gateway // nil if none is configured
 
 	apiListener, verifyListener, metricsListener net.Listener
+	matomoListener                               net.Listener // nil without a gateway
 	socket                                       net.Listener // nil if it cannot be created
 	limited                                      []*connlimit.Listener
 	certs                                        *tlsfiles.Source // nil without TLS
@@ -258,6 +266,9 @@ func New(cfg Config) (*Node, error) {
 	cfg = cfg.withDefaults()
 	format, err := events.NewFormat(cfg.SecretPrefix)
 	if err != nil {
+		return nil, err
+	}
+	if _, err := cfg.Matomo.Files.Load(cfg.secretRule()); err != nil { // before anything is created
 		return nil, err
 	}
 	creds, err := cfg.credentials()
@@ -323,6 +334,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer n.closeListeners()
+	defer n.closeGateway()
 	if err := n.openLog(ctx); err != nil {
 		return err
 	}
@@ -356,6 +368,9 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	if n.verify, err = verifier.New(verifier.Config{
 		Index: n.index, Lease: n.lease, Stale: n.cfg.Stale, Format: n.format, Model: n.cfg.Model, Logger: n.log,
 	}); err != nil {
+		return err
+	}
+	if err := n.openGateway(); err != nil {
 		return err
 	}
 	n.parts.run("report", n.report)
@@ -499,7 +514,7 @@ func (n *Node) endOf(ctx context.Context) (embedded.StreamInfo, error) {
 // answered at once, with an error until the index is ready. The API and the node
 // are ready when the ledger is.
 func (n *Node) serve(ctx context.Context) error {
-	failed := make(chan error, 5)
+	failed := make(chan error, 6)
 	var servers []*http.Server
 	start := func(l net.Listener, h http.Handler) {
 		s := n.newServer(l, h)
@@ -519,6 +534,7 @@ func (n *Node) serve(ctx context.Context) error {
 		}
 		checks = h
 		start(n.verifyListener, h)
+		n.serveGateway(start)
 	}
 	opened := make(chan error, 1)
 	parts.Go(func() {
@@ -623,6 +639,9 @@ func (n *Node) announce() {
 	n.log.Info(
 		"ready", "name", n.name, "api", n.addrs.API, "verify", n.addrs.Verify,
 		"metrics", n.addrs.Metrics, "nats", n.addrs.NATS, "model", n.model)
+	if n.gateway != nil {
+		n.log.Info("gateway in front of Matomo", "listen", n.addrs.Matomo, "upstream", n.cfg.Matomo.Upstream)
+	}
 	close(n.ready)
 }
 
@@ -709,7 +728,8 @@ func (n *Node) opsHandler() http.Handler {
 			c := n.lease.Status().Clock
 			return c.By.Seconds(), c.Known
 		},
-		Ready: n.unopened,
+		Ready:  n.unopened,
+		Matomo: n.gateway,
 		Process: metrics.Process{
 			Lines: n.cfg.Lines, Reloads: n.reloads.count, Connections: n.connections, TLS: n.tlsState,
 		},

@@ -29,6 +29,9 @@ var settings = []setting{
 	{"max_connections", func(c Config) any { return c.MaxConnections }, true},
 	{"tls_cert", func(c Config) any { return c.TLS.CertFile }, true},
 	{"tls_key", func(c Config) any { return c.TLS.KeyFile }, true},
+	{"matomo_methods", func(c Config) any { return c.Matomo.Files.Methods }, true},
+	{"matomo_token_file", func(c Config) any { return c.Matomo.Files.Token }, true},
+	{"matomo_widget_token_file", func(c Config) any { return c.Matomo.Files.WidgetToken }, true},
 	{"tls_self_signed", func(c Config) any { return c.TLS.SelfSigned }, false},
 	{"data", func(c Config) any { return c.Data }, false},
 	{"roles", func(c Config) any { return c.Roles }, false},
@@ -43,6 +46,9 @@ var settings = []setting{
 	{"api_addr", func(c Config) any { return c.APIAddr }, false},
 	{"verify_addr", func(c Config) any { return c.VerifyAddr }, false},
 	{"metrics_addr", func(c Config) any { return c.MetricsAddr }, false},
+	{"matomo_upstream", func(c Config) any { return c.Matomo.Upstream }, false},
+	{"matomo_listen", func(c Config) any { return c.Matomo.Listen }, false},
+	{"matomo_max_body", func(c Config) any { return c.Matomo.MaxBody }, false},
 	{"lease", func(c Config) any { return c.Lease }, false},
 	{"resident", func(c Config) any { return c.Resident }, false},
 	{"scrub", func(c Config) any { return c.Scrub }, false},
@@ -157,6 +163,10 @@ func (n *Node) prepare(next Config) (commit func(), err error) {
 			return nil, err
 		}
 	}
+	gateway, err := n.prepareGateway(next)
+	if err != nil {
+		return nil, err
+	}
 	certificate := func() {}
 	if n.certs != nil && next.TLS.On() && next.TLS.SelfSigned == n.cfg.TLS.SelfSigned {
 		if certificate, err = n.certs.Prepare(next.TLS); err != nil {
@@ -165,6 +175,7 @@ func (n *Node) prepare(next Config) (commit func(), err error) {
 	}
 	return func() {
 		certificate()
+		gateway()
 		n.trusted.Store((*forwarded.Trusted)(&next.TrustedProxies))
 		if proxies != nil {
 			n.proxies.Store(proxies)
@@ -179,7 +190,7 @@ func (n *Node) prepare(next Config) (commit func(), err error) {
 // before.
 func merged(was, next Config) Config {
 	was.Policies, was.TrustedProxies, was.LogLevel = next.Policies, next.TrustedProxies, next.LogLevel
-	was.MaxConnections = next.MaxConnections
+	was.MaxConnections, was.Matomo.Files = next.MaxConnections, next.Matomo.Files
 	if was.TLS.On() == next.TLS.On() && was.TLS.SelfSigned == next.TLS.SelfSigned {
 		was.TLS = next.TLS
 	}

@@ -104,6 +104,7 @@ func (n *Node) addresses() Addresses {
 		PID: os.Getpid(), Name: n.name,
 		API: n.address(n.apiListener), Verify: n.address(n.verifyListener), Metrics: n.address(n.metricsListener),
 	}
+	a.Matomo = n.address(n.matomoListener)
 	if n.certs != nil {
 		a.Fingerprint = n.certs.Fingerprint()
 	}

@@ -18,7 +18,7 @@ func (n *Node) openCertificate() error {
 		return nil
 	}
 	var hosts []string
-	for _, address := range []string{n.cfg.APIAddr, n.cfg.VerifyAddr, n.cfg.MetricsAddr} {
+	for _, address := range []string{n.cfg.APIAddr, n.cfg.VerifyAddr, n.cfg.Matomo.Listen, n.cfg.MetricsAddr} {
 		if host, _, err := net.SplitHostPort(address); err == nil && host != "" {
 			hosts = append(hosts, host)
 		}
@@ -44,7 +44,9 @@ func (n *Node) warnUnprotected() {
 	if n.cfg.TLS.On() || len(n.cfg.TrustedProxies) > 0 {
 		return
 	}
-	for name, l := range map[string]net.Listener{"api": n.apiListener, "verify": n.verifyListener} {
+	for name, l := range map[string]net.Listener{
+		"api": n.apiListener, "verify": n.verifyListener, gatewayListener: n.matomoListener,
+	} {
 		if l != nil && !onLoopback(l.Addr().String()) {
 			n.log.Warn("other machines reach this listener, and it has no TLS: use --tls-cert and --tls-key, or a proxy with "+
 				"TLS and --trusted-proxies", "listener", name, "address", l.Addr().String())
