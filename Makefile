@@ -15,6 +15,7 @@ GOTESTFLAGS ?=
 FUZZTIME    ?= 5s
 BENCH       ?= .
 COUNT       ?= 6
+TOKENS      ?= 1M
 BASE        ?=
 MINUTES     ?= 10
 SEED        ?= new
@@ -27,7 +28,7 @@ DATE    ?= $(shell TZ=UTC git log -1 --date=format-local:%Y-%m-%dT%H:%M:%SZ --fo
 stamp    = -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 build: ## Build bin/tokenledger, static
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(stamp)" -o bin/tokenledger ./cmd/tokenledger
@@ -52,6 +53,9 @@ benchtool: ## Build bin/tokenledger-bench, which compares a check with Redis and
 
 bench: benchtool ## Run the benchmarks COUNT=6 times, benchstat at the end (BENCH=., BASE=main)
 	BASE='$(BASE)' BENCH='$(BENCH)' COUNT=$(COUNT) ops/ci/bench $(PKG:./...=)
+
+bench-quick: benchtool ## Compare a check with a Go map, within a minute for TOKENS=1M
+	bin/tokenledger-bench --quick --tokens $(TOKENS)
 
 worlds: ## Explore small worlds of leases and barriers, without the race detector
 	go test -count=1 ./ops/leasemodel
@@ -112,4 +116,4 @@ staticcheck:
 current:
 	ops/ci/current
 
-.PHONY: help build test full check fmt fuzz benchtool bench chaos soak worlds matrix allocations model generate compose browser demo clean deps gofumpt vet staticcheck current
+.PHONY: help build test full check fmt fuzz benchtool bench bench-quick chaos soak worlds matrix allocations model generate compose browser demo clean deps gofumpt vet staticcheck current

@@ -86,6 +86,7 @@ func (c Config) cells() []Cell {
 		{Kind: Revoked, Spread: Uniform, Threads: first},
 		{Kind: Hit, Spread: Uniform, Threads: first, Flow: flowRate},
 		{Kind: Hit, Spread: Uniform, Threads: first, Collect: true},
+		{Kind: Hit, Spread: Uniform, Threads: first, Batch: quickBatch},
 	}
 	for _, n := range c.Threads[1:] {
 		cells = append(cells,
@@ -320,7 +321,7 @@ func (f *field) compare(ctx context.Context, cell Cell, chosen []contender, w *w
 					return nil, fmt.Errorf("%s: %w", c.ID, err)
 				}
 			}
-			j.d, j.servers = f.Duration/rounds, facts.servers
+			j.d, j.servers, j.batch = f.Duration/rounds, facts.servers, cell.Batch
 			if cell.Flow > 0 {
 				j.flow = f.flows[c.ID]
 			}
@@ -351,7 +352,7 @@ func (f *field) skip(cell Cell, c contender) string {
 		return "accepts it until it expires"
 	case cell.Flow > 0 && f.flows[c.ID] == nil:
 		return "-"
-	case cell.Collect && !c.inProcess:
+	case cell.Collect && !c.inProcess, cell.Batch > 0 && c.ID != productID && c.ID != "map":
 		return "-"
 	}
 	return ""

@@ -199,3 +199,18 @@ func TestNotInstalled(t *testing.T) {
 		t.Error("Redis is not among the contenders")
 	}
 }
+
+// TestMeasureQuickly: the quick measurement has all of its figures, and leaves
+// nothing behind.
+func TestMeasureQuickly(t *testing.T) {
+	q, err := MeasureQuickly(t.Context(), 1000, folder(t), t.Output())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if q.Tokens != 1000 || q.HitRatio <= 0 || q.BatchRatio <= 0 || q.Allocs != 0 || q.BytesPerToken < 64 {
+		t.Errorf("%+v", q)
+	}
+	if _, err := MeasureQuickly(t.Context(), 15, folder(t), t.Output()); err == nil {
+		t.Error("15 tokens are not refused")
+	}
+}

@@ -56,6 +56,20 @@ func openIndex(dir string) (*projector.Projector, error) {
 }
 
 func startProduct(ctx context.Context, s *stand) (_ instance, err error) {
+	lives, err := s.tokens.foldLives(ctx, s.dir+"-lives")
+	if err != nil {
+		return nil, err
+	}
+	p, err := fillProduct(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	p.load.Lives = lives
+	return p, nil
+}
+
+// fillProduct folds the events of the population into a new index.
+func fillProduct(ctx context.Context, s *stand) (_ *product, err error) {
 	p := &product{tokens: s.tokens, dir: s.dir, need: siteScopes("view")}
 	if p.index, err = openIndex(s.dir); err != nil {
 		return nil, err
@@ -66,9 +80,6 @@ func startProduct(ctx context.Context, s *stand) (_ instance, err error) {
 		}
 	}()
 	total, said := s.tokens.events(), time.Now()
-	if p.load.Lives, err = s.tokens.foldLives(ctx, s.dir+"-lives"); err != nil {
-		return nil, err
-	}
 	if err := s.tokens.each(ctx, func(batch []events.Message) error {
 		if time.Since(said) > progressEvery && p.load.Fill > 0 {
 			said = time.Now()
@@ -109,19 +120,43 @@ func (p *product) reopen() (err error) {
 	return err
 }
 
-func (p *product) session() (checker, error) { return productSession{p}, nil }
+func (p *product) session() (checker, error) { return &productSession{product: p}, nil }
 
-type productSession struct{ *product }
+// productSession asks the verifier. Only one thread uses it.
+type productSession struct {
+	*product
+	questions []verifier.Question
+	decisions []verifier.Decision
+}
 
-func (s productSession) check(q query) (bool, error) {
+func (s *productSession) check(q query) (bool, error) {
 	d := s.verifier.Check(q.secret, verifier.Request{Need: s.need[q.token%sites]})
 	if d.Reason == verifier.Unavailable {
-		return false, errors.New("the verifier is not available")
+		return false, errUnavailable
 	}
 	return d.OK(), nil
 }
 
-func (productSession) close() error { return nil }
+var errUnavailable = errors.New("the verifier is not available")
+
+func (s *productSession) checkBatch(w *workload, first, n int) error {
+	if len(s.questions) < n {
+		s.questions, s.decisions = make([]verifier.Question, n), make([]verifier.Decision, n)
+	}
+	for i := range n {
+		q := w.at((first + i) % w.len())
+		s.questions[i] = verifier.Question{Secret: q.secret, Request: verifier.Request{Need: s.need[q.token%sites]}}
+	}
+	s.verifier.CheckBatch(s.questions[:n], s.decisions[:n])
+	for i := range n {
+		if got := s.decisions[i].OK(); got != (w.kind == Hit) {
+			return fmt.Errorf("%w: allowed is %t for a %s in a batch", errWrong, got, w.kind)
+		}
+	}
+	return nil
+}
+
+func (*productSession) close() error { return nil }
 
 func (p *product) revoke(ctx context.Context, first, n int) error {
 	batch := make([]events.Message, n)

@@ -90,7 +90,11 @@ func (r *Result) summarize(turns, product []turn, clock time.Duration) {
 		checks += float64(t.checks)
 		cpu += t.cpu.Seconds()
 	}
-	quantile := func(q float64) float64 { return max(0, single.Quantile(q)-float64(clock)) }
+	reading := float64(clock)
+	if len(turns) > 0 {
+		reading = turns[0].clocked(clock)
+	}
+	quantile := func(q float64) float64 { return max(0, single.Quantile(q)-reading) }
 	r.P50, r.P99, r.P999, r.Singles = quantile(0.5), quantile(0.99), quantile(0.999), single.Count()
 	if r.Mean = median(means); r.Mean > 0 {
 		r.PerSecond = 1e9 / r.Mean * float64(r.Cell.Threads)

@@ -50,6 +50,7 @@ Usage:
 Examples:
   tokenledger-bench --tokens 100k --duration 1s
   tokenledger-bench --tokens 10k,1M,10M --out ops/bench
+  tokenledger-bench --quick --tokens 1M
 
 Flags:
 `
@@ -89,6 +90,7 @@ type options struct {
 	config bench.Config
 	out    string // folder of the report, if any
 	json   bool
+	quick  bool
 }
 
 // parse parses the flags. An error is a usage error; nothing was measured or
@@ -107,6 +109,8 @@ func parse(args []string) (options, error) {
 	o.flags.StringVar(&o.out, "out", "", "folder to write "+fileReport+" and "+fileChart+" to")
 	o.flags.StringVar(&o.config.Dir, "scratch", "", "folder for temporary files (default: the system's)")
 	o.flags.Uint64Var(&o.config.Seed, "seed", 1, "seed of the random tokens and questions")
+	o.flags.BoolVar(&o.quick, "quick", false,
+		"compare with a Go map alone, within a minute for 1M, and print one JSON object; --tokens names one size")
 	output := o.flags.StringP("output", "o", "table", "form of output: table or json")
 	if err := o.flags.Parse(args); err != nil {
 		return o, err
@@ -144,6 +148,9 @@ func parse(args []string) (options, error) {
 	default:
 		return o, fmt.Errorf("--output: %q is neither table nor json", *output)
 	}
+	if o.quick && len(o.config.Tokens) != 1 {
+		return o, errors.New("--quick: --tokens must name one size")
+	}
 	return o, o.config.Validate()
 }
 
@@ -153,6 +160,13 @@ func (o *options) measure(ctx context.Context, stdout, stderr io.Writer) error {
 		if err := os.MkdirAll(o.out, 0o755); err != nil {
 			return err
 		}
+	}
+	if o.quick {
+		q, err := bench.MeasureQuickly(ctx, o.config.Tokens[0], o.config.Dir, stderr)
+		if err != nil {
+			return err
+		}
+		return json.NewEncoder(stdout).Encode(q)
 	}
 	r, err := bench.Run(ctx, o.config)
 	if err != nil {
