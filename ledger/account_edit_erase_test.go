@@ -53,8 +53,7 @@ func TestEraseDuringEdit(t *testing.T) {
 	}
 }
 
-// elsewhere is a ledger on the same log with an index of its own, which has all
-// that is in the log.
+// elsewhere is a ledger on the same log, whose own index has applied all of it.
 func (k *fixture) elsewhere() *ledger.Ledger {
 	k.t.Helper()
 	other := *k
@@ -73,8 +72,8 @@ func (k *fixture) elsewhere() *ledger.Ledger {
 	return other.Ledger
 }
 
-// TestEraseUnheard has an edit find nothing in the directory before its process
-// hears why.
+// TestEraseUnheard edits an account whose record in the directory is erased, on
+// a process that has not applied the erasure.
 func TestEraseUnheard(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t)
@@ -123,8 +122,8 @@ func TestEraseUnheard(t *testing.T) {
 	}
 }
 
-// TestEraseBeforeEdit lets an edit be decided by a process that has not heard of
-// the erasure yet.
+// TestEraseBeforeEdit decides an edit on a process that has not applied the
+// erasure.
 func TestEraseBeforeEdit(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t)
@@ -158,8 +157,8 @@ func TestEraseBeforeEdit(t *testing.T) {
 	}
 }
 
-// TestEditAfterUnfinishedErasure sends an edit that has not reached the directory
-// again, after an erasure that has not either.
+// TestEditAfterUnfinishedErasure retries an edit after an erasure. Neither has
+// reached the directory.
 func TestEditAfterUnfinishedErasure(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, resigned)

@@ -13,24 +13,24 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
-// personWritten matches the writing of what is known of an account.
+// personWritten matches a write of an account's personal data.
 func personWritten(m ledgertest.Message) bool {
 	return !m.Answer && strings.HasPrefix(m.Subject, "$KV.DIRECTORY.account.")
 }
 
-// personRead matches the reading that a change rests on.
+// personRead matches the read on which a change rests.
 func personRead(m ledgertest.Message) bool {
 	return !m.Answer && m.Subject == "$JS.API.STREAM.MSG.GET.KV_DIRECTORY" && strings.Contains(string(m.Data), ".account.")
 }
 
-// personAnswered matches the answer to a write or a reading of that.
+// personAnswered matches the answer to a write or read of personal data.
 func personAnswered(m ledgertest.Message) bool {
 	return m.Answer && strings.HasPrefix(m.Subject, "$KV.DIRECTORY.account.")
 }
 
-// halt begins a command and returns when the first message of its ledger's that
-// matches is held back. What it returns lets go of the message and waits for the
-// command's end.
+// halt begins a command and returns when its first matching message is held
+// back. The returned function releases the message and waits until the command
+// has ended.
 func (k *fixture) halt(match func(ledgertest.Message) bool, do func() error) (goOn func()) {
 	k.t.Helper()
 	k.link.Rule(ledgertest.First(1, ledgertest.Hold, match))
@@ -47,7 +47,7 @@ func (k *fixture) halt(match func(ledgertest.Message) bool, do func() error) (go
 	}
 }
 
-// knownOf returns what the directory has of an account and of the login anna.
+// knownOf returns the directory's records of an account and of the login anna.
 func (k *fixture) knownOf(id events.AccountID) (list []string) {
 	k.t.Helper()
 	js, err := jetstream.New(k.log.Conn())
@@ -75,8 +75,8 @@ func (k *fixture) knownOf(id events.AccountID) (list []string) {
 	return list
 }
 
-// TestEditPersonOrder holds what one edit writes into the directory back until
-// another one, later in the log, is done.
+// TestEditPersonOrder delays the directory write of one edit until a later edit
+// is done.
 func TestEditPersonOrder(t *testing.T) {
 	t.Parallel()
 	for _, match := range []struct {
@@ -130,9 +130,9 @@ func TestEditPersonOrder(t *testing.T) {
 	}
 }
 
-// TestEditPersonUnfinished loses all that is written into the directory after
-// the event. The answer says so, and the same request goes on, as long as
-// nothing came since.
+// TestEditPersonUnfinished loses the directory write that follows the event.
+// The answer says so, and the same request completes it, unless another edit
+// followed.
 func TestEditPersonUnfinished(t *testing.T) {
 	t.Parallel()
 	for _, lost := range []struct {
@@ -155,7 +155,7 @@ func TestEditPersonUnfinished(t *testing.T) {
 				k.link.Rule(nil)
 				at := k.log.End()
 				if lost.what == "answers to writes" {
-					// The next reading finds it written.
+					// The next read finds it written.
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -197,8 +197,8 @@ func TestEditPersonUnfinished(t *testing.T) {
 	}
 }
 
-// TestCreateTwiceDuringEdit holds back what one of two equal requests writes
-// about the account that they make, until the account was made and changed.
+// TestCreateTwiceDuringEdit sends a creation twice. It delays the directory
+// write of one request until the account was created and edited.
 func TestCreateTwiceDuringEdit(t *testing.T) {
 	t.Parallel()
 	for _, erase := range []bool{false, true} {

@@ -16,7 +16,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
-// anna makes the account of a person with a name and a mail.
+// anna creates the account of a person with a name and a mail address.
 func (k *fixture) anna() events.AccountID {
 	k.t.Helper()
 	r, err := k.CreateAccount(k.t.Context(), k.root, "", ledger.CreateAccount{
@@ -28,7 +28,7 @@ func (k *fixture) anna() events.AccountID {
 	return r.Account.ID
 }
 
-// editPerson changes what is not nil.
+// editPerson changes the fields that are not nil.
 func (k *fixture) editPerson(key string, id events.AccountID, name, mail *string) ledger.AccountResult {
 	k.t.Helper()
 	r, err := k.EditAccount(k.t.Context(), k.root, key, string(id), 0, ledger.EditAccount{Name: name, Mail: mail})
@@ -38,7 +38,7 @@ func (k *fixture) editPerson(key string, id events.AccountID, name, mail *string
 	return r
 }
 
-// personIs fails the test unless an account's person is as told.
+// personIs fails the test unless an account has the personal data.
 func (k *fixture) personIs(id events.AccountID, name, mail string) {
 	k.t.Helper()
 	got, err := k.GetAccount(k.t.Context(), k.root, string(id))
@@ -83,7 +83,7 @@ func TestEditPerson(t *testing.T) {
 			t.Errorf("listed as %+v, %v", list, err)
 		}
 	}
-	// What a service account does has a name, too.
+	// Service accounts have names too.
 	if _, err := k.CreateAccount(t.Context(), k.root, "", ledger.CreateAccount{Login: "shop", Kind: "service"}); err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func TestEditPersonRefused(t *testing.T) {
 		})
 	}
 	k.personIs(id, "Anna Ek", "anna@example.org")
-	// Who may not know of an account does not learn whether there is one.
+	// A caller who must not see an account does not learn whether it exists.
 	var first string
 	for _, account := range []string{"anna", string(id), "unknown", string(gone), string(events.NewAccountID(time.Now(), ""))} {
 		_, err := k.EditAccount(ctx, nobody, "", account, 1, mail("x@example.org"))
@@ -178,7 +178,7 @@ func TestEditPersonRefused(t *testing.T) {
 	}
 }
 
-// TestEditPersonAgain sends a request again with its key.
+// TestEditPersonAgain retries a request with its key.
 func TestEditPersonAgain(t *testing.T) {
 	k := newFixture(t)
 	id := k.anna()
@@ -209,14 +209,14 @@ func TestEditPersonAgain(t *testing.T) {
 			}
 		}
 	})
-	// What came since stands.
+	// Later changes stay.
 	k.editPerson("", id, ptr("Anna Lind"), nil)
 	again("Anna Lind")
 	k.personIs(id, "Anna Lind", "anna@example.org")
 }
 
-// TestPersonStaysOut looks for what is known of a person in all that is in the
-// log, and in what the ledger logs.
+// TestPersonStaysOut searches the whole log and the ledger's log lines for
+// personal data.
 func TestPersonStaysOut(t *testing.T) {
 	var logged bytes.Buffer // slog's handler locks it
 	verbose := func(c *ledger.Config) {
@@ -254,8 +254,8 @@ func cmpOr(a, b *string) *string {
 	return b
 }
 
-// TestRequestTellsNothing has what a request asked be tried out by somebody who
-// has the log, and knows all of the request but the mail.
+// TestRequestTellsNothing tries to guess a request from its hash in the log, as
+// an attacker who knows all of the request except the mail address.
 func TestRequestTellsNothing(t *testing.T) {
 	edit := ledger.EditAccount{Mail: ptr("greta@garbo.example")}
 	seen := map[events.RequestHash]bool{}
@@ -281,8 +281,8 @@ func TestRequestTellsNothing(t *testing.T) {
 	}
 }
 
-// TestEditPersonAtOnce has many edits come at once. What the last of them in the
-// log says stands, of each field by itself.
+// TestEditPersonAtOnce sends many edits concurrently. Each field has the value
+// of the last edit in the log that changed it.
 func TestEditPersonAtOnce(t *testing.T) {
 	k := newFixture(t)
 	id := k.anna()
@@ -336,7 +336,7 @@ func TestEditPersonAtOnce(t *testing.T) {
 	k.personIs(id, name, mail)
 }
 
-// second is another ledger on the same log, by a way of its own.
+// second is another ledger on the same log, with its own connection.
 func (k *fixture) second() *ledger.Ledger {
 	k.t.Helper()
 	other := *k

@@ -201,7 +201,7 @@ func TestListAccounts(t *testing.T) {
 	}
 }
 
-// TestSameLoginAtOnce has many commands make an account with one login.
+// TestSameLoginAtOnce creates accounts with one login concurrently.
 func TestSameLoginAtOnce(t *testing.T) {
 	k := newFixture(t)
 	for round := range 5 {
@@ -235,7 +235,7 @@ func TestSameLoginAtOnce(t *testing.T) {
 	}
 }
 
-// TestSameLoginSameKey has one command come many times at once.
+// TestSameLoginSameKey sends one command many times concurrently.
 func TestSameLoginSameKey(t *testing.T) {
 	k := newFixture(t)
 	var mu sync.Mutex
@@ -263,11 +263,12 @@ func TestSameLoginSameKey(t *testing.T) {
 			t.Errorf("another request with the key = %v, want ErrKeyReused", err)
 		}
 	})
-	// It has left nothing behind either.
+	// Nothing is left behind.
 	k.account("bob")
 }
 
-// reserve writes a reservation as a command does that then dies.
+// reserve writes a login's reservation, as a command does whose process then
+// dies.
 func (k *fixture) reserve(login string, made time.Time, key string) events.AccountID {
 	k.t.Helper()
 	js, err := jetstream.New(k.log.Conn())
@@ -310,8 +311,8 @@ func TestDeadReservation(t *testing.T) {
 		t.Errorf("the same command again: %s, %v; want %s, made now", r.Account.Account.ID, err, fresh)
 	}
 
-	// The clock of the ledger that reserved it was behind, or ahead: the time in
-	// its account's id says nothing.
+	// The ledger that reserved it had a clock that was behind or ahead, so the
+	// time in the account's ID proves nothing.
 	old := k.reserve("old", k.now.Now().Add(-time.Hour), "lost key")
 	ahead := k.reserve("ahead", k.now.Now().Add(time.Hour), "")
 	for _, login := range []string{"old", "ahead"} {
@@ -335,7 +336,7 @@ func TestDeadReservation(t *testing.T) {
 	}
 }
 
-// TestDeadReservationAtOnce has many commands take one reservation over.
+// TestDeadReservationAtOnce takes one reservation over with many commands.
 func TestDeadReservationAtOnce(t *testing.T) {
 	k := newFixture(t)
 	for round := range 10 {
@@ -367,7 +368,7 @@ func TestDeadReservationAtOnce(t *testing.T) {
 	}
 }
 
-// TestLoginStaysOut looks for a login in all that is in the log.
+// TestLoginStaysOut searches the whole log for a login.
 func TestLoginStaysOut(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()

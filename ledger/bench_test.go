@@ -14,8 +14,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// BenchmarkCreate makes tokens one after another, each synced to disk and
-// applied to the index before it is answered.
+// BenchmarkCreate creates tokens one after another. Each is synced to disk and
+// applied to the index before its answer.
 func BenchmarkCreate(b *testing.B) {
 	k := newFixture(b)
 	k.account("alice", "view:site/*")
@@ -25,10 +25,9 @@ func BenchmarkCreate(b *testing.B) {
 	}
 }
 
-// BenchmarkCreateAtOnce makes tokens from many callers: with batches, as on a
-// stream of one copy, and on one that does not allow them, where each append is
-// synced by itself. It reports how many appends share a batch: those that are in
-// none count as one each.
+// BenchmarkCreateAtOnce creates tokens from many callers, on a stream with
+// batches and on one without. It reports the appends per batch; an append
+// without a batch counts as one.
 func BenchmarkCreateAtOnce(b *testing.B) {
 	for _, callers := range []int{16, 64, 256} {
 		for _, grouped := range []bool{false, true} {
@@ -59,7 +58,7 @@ func BenchmarkCreateAtOnce(b *testing.B) {
 	}
 }
 
-// noBatches has the log's stream refuse batches.
+// noBatches turns off batches in the log's stream.
 func noBatches(b *testing.B, conn *nats.Conn) {
 	b.Helper()
 	js, err := jetstream.New(conn)
@@ -77,7 +76,7 @@ func noBatches(b *testing.B, conn *nats.Conn) {
 	}
 }
 
-// appends returns how many batches, and messages in none, there are from a
+// appends counts the batches, and the messages outside of batches, from a
 // position on.
 func appends(b *testing.B, k *fixture, from events.Position) int {
 	b.Helper()
@@ -102,9 +101,8 @@ func appends(b *testing.B, k *fixture, from events.Position) int {
 	return n
 }
 
-// BenchmarkRevokeProven ends tokens one after another, each until no node accepts
-// it any more and the receipt is recorded. Three nodes apply what they are told
-// of at once.
+// BenchmarkRevokeProven revokes tokens one after another, each until its
+// receipt is recorded. Three nodes apply events immediately.
 func BenchmarkRevokeProven(b *testing.B) {
 	k := newFixture(b)
 	for _, name := range []string{"a", "b", "c"} {
@@ -132,8 +130,8 @@ func BenchmarkRevokeProven(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 }
 
-// BenchmarkRevoke ends tokens one after another. The tokens are made outside of
-// the time that is measured.
+// BenchmarkRevoke revokes tokens one after another. Their creation is not
+// measured.
 func BenchmarkRevoke(b *testing.B) {
 	k := newFixture(b)
 	k.account("alice", "view:site/*")

@@ -12,7 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/projector"
 )
 
-// begun holds a log to what a new one begins with, and nothing more.
+// begun checks that a log has exactly the events of a new one.
 func (k *fixture) begun() {
 	k.t.Helper()
 	var got []events.Kind
@@ -48,12 +48,12 @@ func TestBootstrap(t *testing.T) {
 	}
 }
 
-// life is how many appends a ledger's process still lives for.
+// life is the number of appends before a ledger's process dies.
 type life int
 
 var errDead = errors.New("dead")
 
-// ends has a ledger die of the append after its last one.
+// ends kills a ledger at the append after its last one.
 func (l *life) ends(c *ledger.Config) {
 	c.Room = func(bool) error {
 		if *l--; *l < 0 {
@@ -63,8 +63,8 @@ func (l *life) ends(c *ledger.Config) {
 	}
 }
 
-// TestBootstrapResumes lets the process die before each of its appends, and
-// begin again.
+// TestBootstrapResumes kills the process before each of its appends, and starts
+// it again.
 func TestBootstrapResumes(t *testing.T) {
 	lives := life(0)
 	k := newEmptyFixture(t, lives.ends)
@@ -84,8 +84,8 @@ func TestBootstrapResumes(t *testing.T) {
 	k.begun()
 }
 
-// TestBootstrapCancelled begins with a context that has ended. What was begun is
-// finished, and the rest goes on from there.
+// TestBootstrapCancelled begins with a cancelled context. The step that has
+// begun is completed, and the next attempt does the rest.
 func TestBootstrapCancelled(t *testing.T) {
 	k := newEmptyFixture(t)
 	gone, cancel := context.WithCancel(t.Context())
@@ -113,7 +113,7 @@ func everySecondAnswer() ledgertest.Rule {
 	}
 }
 
-// TestBootstrapLosesReplies loses every second answer on the way.
+// TestBootstrapLosesReplies loses every second answer to an append.
 func TestBootstrapLosesReplies(t *testing.T) {
 	t.Parallel()
 	k := newEmptyFixture(t, impatient)

@@ -9,8 +9,9 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// TestClockInDoubt: a ledger whose clock is in doubt refuses what computes a time,
-// or compares one with the clock, and does what takes something away at once.
+// TestClockInDoubt runs commands on a ledger whose clock is in doubt. Commands
+// that compute a time, or compare one with the clock, are refused. Commands
+// that revoke immediately succeed.
 func TestClockInDoubt(t *testing.T) {
 	k := newFixture(t)
 	wrong := errors.New("the clock is an hour ahead")
@@ -62,9 +63,9 @@ func TestClockInDoubt(t *testing.T) {
 	}
 }
 
-// TestAllTokensWhateverTheClock: one ledger's clock was an hour ahead when it ended
-// all of an account's tokens. Another ends all again, those that were created in
-// between too.
+// TestAllTokensWhateverTheClock revokes all tokens of an account on a ledger
+// whose clock is an hour ahead, and then on another ledger. The second
+// revocation covers the tokens created in between.
 func TestAllTokensWhateverTheClock(t *testing.T) {
 	k := newFixture(t)
 	k.account("alice", "view:site/*")
@@ -86,8 +87,8 @@ func TestAllTokensWhateverTheClock(t *testing.T) {
 	}
 }
 
-// TestRotateWithoutGrace: the old secret ends with the event, on a verifier whose
-// clock is an hour behind too.
+// TestRotateWithoutGrace rotates with grace 0. The old secret ends with the
+// event, also on a verifier whose clock is an hour behind.
 func TestRotateWithoutGrace(t *testing.T) {
 	k := newFixture(t)
 	k.account("alice", "view:site/*")

@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// TestTwoEdits has two commands change one version at once: one wins, the other
-// is told the version that won.
+// TestTwoEdits changes one version with two concurrent commands. One succeeds;
+// the other gets a conflict with the new version.
 func TestTwoEdits(t *testing.T) {
 	k := newFixture(t)
 	_, tok := k.alice()
@@ -51,8 +51,8 @@ func TestTwoEdits(t *testing.T) {
 	}
 }
 
-// TestEventBetween lets a rival write after a command was decided and before it
-// is appended, which no command may overlook.
+// TestEventBetween appends a rival's event after a command was decided and
+// before its append. No command may overlook it.
 func TestEventBetween(t *testing.T) {
 	between := func() {}
 	k := newFixture(t, func(c *ledger.Config) {
@@ -101,7 +101,7 @@ func TestEventBetween(t *testing.T) {
 		t.Errorf("Revoke = %+v, %v; want it to stand", r.Token.Token, err)
 	}
 
-	// One that ends the token: whatever was decided before is off.
+	// The rival revokes the token: the command fails.
 	for name, do := range map[string]func(events.TokenID) error{
 		"edit": func(id events.TokenID) error {
 			return second(k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("x")}))
@@ -118,9 +118,9 @@ func TestEventBetween(t *testing.T) {
 	}
 }
 
-// TestEndIfVersion suspends, resumes and revokes with a precondition. An older
-// version changes nothing, and neither does one that another command changes after
-// the check.
+// TestEndIfVersion suspends, resumes and revokes with a precondition. Nothing
+// changes if the version is older, or if another command changes it after the
+// check.
 func TestEndIfVersion(t *testing.T) {
 	between := func() {}
 	k := newFixture(t, func(c *ledger.Config) {
@@ -190,8 +190,8 @@ func TestEndIfVersion(t *testing.T) {
 	}
 }
 
-// TestNeighbours changes tokens of one shard at once: who changes one never hears
-// of the others.
+// TestNeighbours changes tokens of one shard concurrently. No command gets a
+// conflict because of another token.
 func TestNeighbours(t *testing.T) {
 	k := newFixture(t)
 	_, tok := k.alice()
@@ -257,8 +257,8 @@ func TestRevokeInStorm(t *testing.T) {
 	}
 }
 
-// TestRevokeAtOnce revokes one token many times at once: one event revokes it, and
-// each other caller gets the position of an event that found it revoked.
+// TestRevokeAtOnce revokes one token many times concurrently. One event revokes
+// it. Each other caller gets the position of an event that found it revoked.
 func TestRevokeAtOnce(t *testing.T) {
 	k := newFixture(t)
 	k.alice()

@@ -15,9 +15,9 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
-// TestSiteAdminIsNobodyAbove has an admin of one site try to get hold of a token of
-// an account that has more than that site, by every command that hands out a secret
-// or widens a token. The policy can allow it.
+// TestSiteAdminIsNobodyAbove runs every command that returns a secret or widens
+// a token, as an admin of one site, on an account with more sites. All are
+// refused, unless the policy allows it.
 func TestSiteAdminIsNobodyAbove(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
@@ -48,7 +48,7 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 			}
 		})
 	}
-	// A login above is not told from one that nobody has, by any command.
+	// No command tells a login with more rights from one that does not exist.
 	for name, ask := range map[string]func(login string) error{
 		"make": func(login string) error {
 			return second(k.Create(ctx, admin, "", ledger.CreateToken{Account: login, Scopes: []string{"view:site/3"}}))
@@ -68,8 +68,8 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 			}
 		}
 	}
-	// What the site's admin is for goes on: to make tokens within, and to end what
-	// can do something on the site.
+	// A site's admin can still create tokens within the site, and revoke tokens
+	// of the site.
 	if _, err := k.Create(ctx, admin, "", ledger.CreateToken{Account: "within", Scopes: []string{"view:site/3"}}); err != nil {
 		t.Errorf("within its site: %v", err)
 	}
@@ -91,9 +91,9 @@ func TestSiteAdminIsNobodyAbove(t *testing.T) {
 	}
 }
 
-// TestTokenSeesItsPart looks at an account with tokens of it. One that has a part
-// of what the account has sees no more than that part, and no session of its
-// person; one that has all of it sees the account.
+// TestTokenSeesItsPart shows an account to its own tokens. A token with some of
+// the account's grants sees these only, and no session. A token with all grants
+// sees the whole account.
 func TestTokenSeesItsPart(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
@@ -144,7 +144,7 @@ func TestTokenSeesItsPart(t *testing.T) {
 	}
 }
 
-// counting is a view that counts what it is asked for.
+// counting is a view that counts its lookups.
 type counting struct {
 	ledger.View
 	accounts, policies atomic.Int64
@@ -160,9 +160,8 @@ func (v *counting) Policy() (events.PolicyState, error) {
 	return v.View.Policy()
 }
 
-// TestLookUpTakesTheSameWork counts the requests to the log's servers, and the
-// look-ups in the index, that a refused look-up of a login takes: as many whether
-// somebody has it or nobody.
+// TestLookUpTakesTheSameWork counts the requests and index lookups of a refused
+// lookup of a login. The counts are the same whether the login exists or not.
 func TestLookUpTakesTheSameWork(t *testing.T) {
 	var view *counting
 	k := newFixture(t, func(c *ledger.Config) {

@@ -12,9 +12,9 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
-// TestLoginLetGoMeanwhile takes a login that is somebody's when it is asked for,
-// and nobody's when it is looked who that is: so it is while a reservation is on
-// its way to the log's copies, too.
+// TestLoginLetGoMeanwhile takes a login that is released between two reads: the
+// first read finds a record, the second finds none. The same happens while a
+// reservation is being replicated.
 func TestLoginLetGoMeanwhile(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t)
@@ -30,7 +30,7 @@ func TestLoginLetGoMeanwhile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Somebody's, but no account's.
+	// Reserved, but of no account.
 	const login = "$KV.DIRECTORY.login."
 	taken, asked := "", 0
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
@@ -42,8 +42,8 @@ func TestLoginLetGoMeanwhile(t *testing.T) {
 				t.Error(err)
 			}
 		case strings.HasSuffix(m.Subject, ".STREAM.MSG.GET.KV_DIRECTORY") && taken != "" && strings.Contains(string(m.Data), taken):
-			// The first request tells a tombstone from a record, the second one
-			// reads whose it is.
+			// The first request tells a tombstone from a record; the second
+			// reads the record.
 			if asked++; asked != 2 {
 				break
 			}
@@ -62,9 +62,8 @@ func TestLoginLetGoMeanwhile(t *testing.T) {
 	}
 }
 
-// TestDirectoryLost opens a ledger whose log has events and whose directory is
-// lost, whole or in the key of requests. It is refused, and nothing is created in
-// its place.
+// TestDirectoryLost opens a ledger whose log has events and whose directory, or
+// key of requests, is lost. Open fails, and creates nothing in its place.
 func TestDirectoryLost(t *testing.T) {
 	t.Parallel()
 	for what, lose := range map[string]func(*testing.T, jetstream.JetStream) error{

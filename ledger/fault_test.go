@@ -13,8 +13,8 @@ import (
 )
 
 // TestLostReply loses each message of an append, once with its effect kept and
-// once with its effect lost. Whatever is lost, the command is answered, and is
-// in the log once.
+// once with its effect lost. In every case the command is answered, and is in
+// the log once.
 func TestLostReply(t *testing.T) {
 	t.Parallel()
 	anything := func(m ledgertest.Message) bool {
@@ -69,8 +69,8 @@ func TestLostReply(t *testing.T) {
 	}
 }
 
-// TestUnknown loses everything for as long as a command is tried. The answer is
-// that the outcome is unknown; the same request with the same key finds it out.
+// TestUnknown loses every message while a command is tried. The answer says
+// that the outcome is unknown. The same request with the same key finds it out.
 func TestUnknown(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -121,8 +121,8 @@ func TestUnknown(t *testing.T) {
 	}
 }
 
-// TestLateAppend holds an append back until its command was given up and sent
-// again. What comes late must not be there twice, nor undo anything.
+// TestLateAppend delays an append until its command timed out and was retried.
+// The late append must not take effect twice, nor undo a later change.
 func TestLateAppend(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, resigned)
@@ -131,7 +131,7 @@ func TestLateAppend(t *testing.T) {
 	before := k.changes()
 
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
-		// By its reason, so that a try that is sent late is held too.
+		// Match by the reason, so that a late retry is held too.
 		if ledgertest.Append(m) && strings.Contains(string(m.Data), `"late"`) {
 			return ledgertest.Hold
 		}
@@ -145,8 +145,8 @@ func TestLateAppend(t *testing.T) {
 		t.Fatalf("%d appends were tried, want several", k.link.Held())
 	}
 
-	// A command that knows nothing of it is decided and stands; the appends
-	// that come after it were decided on a state that is gone.
+	// A command that has not seen it succeeds. The late appends were decided on
+	// an older state, and fail.
 	r, err := k.Revoke(t.Context(), k.root, "", id, 0, "lost")
 	if err != nil {
 		t.Fatal(err)
@@ -163,8 +163,8 @@ func TestLateAppend(t *testing.T) {
 	}
 }
 
-// TestLateAppendLands lets the append through before anything else is done: the
-// request with the same key then finds it.
+// TestLateAppendLands releases the append before any other command. The request
+// with the same key then finds it.
 func TestLateAppendLands(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, resigned)
@@ -197,9 +197,9 @@ func TestLateAppendLands(t *testing.T) {
 	}
 }
 
-// TestRivalWhileUnknown lets another ledger append to the shard while an append is
-// unanswered: the search finds the rival's event, and the command is decided
-// again.
+// TestRivalWhileUnknown appends to the shard from another ledger while an
+// append is unanswered. The search finds the rival's event, and the command is
+// decided again.
 func TestRivalWhileUnknown(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, impatient)
@@ -238,7 +238,7 @@ func TestRivalWhileUnknown(t *testing.T) {
 	}
 	k.event(r.Position, string(id), events.KindTokenRevoked)
 
-	// The same for a command that gives way.
+	// The same for a command with a precondition.
 	tok = k.token("alice", "view:site/1")
 	stepIn, stepped, once = make(chan struct{}), make(chan struct{}), true
 	go func() {
@@ -257,7 +257,8 @@ func TestRivalWhileUnknown(t *testing.T) {
 	}
 }
 
-// TestLogAway stops every answer: commands fail in bounded time, reads go on.
+// TestLogAway stops every answer of the log. Commands fail in bounded time, and
+// reads continue.
 func TestLogAway(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, resigned)
@@ -279,8 +280,8 @@ func TestLogAway(t *testing.T) {
 	}
 }
 
-// TestIndexBehind keeps the log from the index: what is stored is not yet seen,
-// and the answer says so. Nothing is decided on what is not seen.
+// TestIndexBehind stops the index from following the log. The answer of a
+// stored command says so, and no command is decided on an older state.
 func TestIndexBehind(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, resigned)
@@ -299,7 +300,8 @@ func TestIndexBehind(t *testing.T) {
 	if _, err := k.Edit(ctx, k.root, "", id, 0, ledger.EditToken{App: ptr("x")}); !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "stored at position") {
 		t.Errorf("Edit = %v, want that it is stored", err)
 	}
-	// The second one meets what the first one stored, and cannot see it.
+	// The second command conflicts with the first one, whose event the index
+	// lacks.
 	for range 2 {
 		_, err = k.Suspend(ctx, k.root, "", other, 0, "")
 	}
@@ -320,8 +322,8 @@ func TestIndexBehind(t *testing.T) {
 	}
 }
 
-// TestDirectoryAway loses what is asked of the directory of logins: a command
-// that was stored says so, and one that was not says nothing of the kind.
+// TestDirectoryAway loses the requests to the directory of logins. The answer
+// tells whether the command was stored.
 func TestDirectoryAway(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, resigned)
@@ -349,7 +351,7 @@ func TestDirectoryAway(t *testing.T) {
 			}
 		}
 	})
-	// What needs no login goes on.
+	// Commands without a login succeed.
 	tok, err := k.Create(ctx, k.root, "", ledger.CreateToken{Account: string(id), Scopes: []string{"view:site/1"}})
 	if err != nil {
 		t.Fatal(err)

@@ -36,7 +36,7 @@ type fixture struct {
 	t    testing.TB
 	log  *ledgertest.Log
 	link *ledgertest.Link // the ledger's way to the log
-	// behind is the index's way, and view the index.
+	// behind is the index's connection, and view the index.
 	behind   *ledgertest.Link
 	view     *projector.Projector
 	barriers *barrier.Keeper
@@ -47,11 +47,11 @@ type fixture struct {
 	root     authz.Principal
 	// secret is the root token's.
 	secret events.Secret
-	// large means that the log is too long for a comparison with the slow reference.
+	// large: the log is too long for a comparison with the slow reference.
 	large bool
 }
 
-// newFixture returns a ledger on a log that was begun.
+// newFixture returns a ledger on a log with its first events.
 func newFixture(t testing.TB, options ...func(*ledger.Config)) *fixture {
 	t.Helper()
 	k := newEmptyFixture(t, options...)
@@ -95,7 +95,7 @@ func newEmptyFixture(t testing.TB, options ...func(*ledger.Config)) *fixture {
 // lease is the log's.
 const lease = 30 * time.Second
 
-// keep starts the keeper of barriers, as a process does that begins.
+// keep starts the keeper of barriers, as a new process does.
 func (k *fixture) keep() {
 	k.t.Helper()
 	stream, err := barrier.NewStream(k.cfg.Conn, time.Second)
@@ -133,7 +133,7 @@ func (k *fixture) keep() {
 	}
 }
 
-// crash ends all that the process does and begins it anew.
+// crash stops everything in the process and starts it again.
 func (k *fixture) crash() {
 	k.t.Helper()
 	if err := k.Close(); err != nil {
@@ -150,7 +150,7 @@ func (k *fixture) knows(n int) {
 	k.until("holders of leases", func() bool { return len(k.barriers.Holders()) == n })
 }
 
-// until waits until ok, which is asked again and again.
+// until waits until ok returns true.
 func (k *fixture) until(what string, ok func() bool) {
 	k.t.Helper()
 	if !wait.For(patience, ok) {
@@ -158,16 +158,16 @@ func (k *fixture) until(what string, ok func() bool) {
 	}
 }
 
-// pass moves the clock of boot time on, and lets the keeper look at it.
+// pass advances the boot time, and wakes the keeper.
 func (k *fixture) pass(d time.Duration) {
 	k.boot.pass(d)
 	k.barriers.Report(events.Holder{Node: "nobody", Instance: "x"}, k.log.Epoch, 0)
 }
 
-// impatient makes a ledger try again soon, for tests in which it has to.
+// impatient makes a ledger retry soon.
 func impatient(c *ledger.Config) { c.TryTimeout = 100 * time.Millisecond }
 
-// resigned makes it give up soon, too.
+// resigned makes a ledger retry and give up soon.
 func resigned(c *ledger.Config) {
 	impatient(c)
 	c.CommandTimeout = 5 * time.Second // long enough for a command that nothing stops
@@ -196,7 +196,7 @@ func view(t testing.TB, conn *nats.Conn) *projector.Projector {
 	return p
 }
 
-// open makes the ledger object, as a process does when it starts.
+// open opens the ledger, as a process does when it starts.
 func (k *fixture) open() {
 	k.t.Helper()
 	var err error
@@ -205,7 +205,7 @@ func (k *fixture) open() {
 	}
 }
 
-// restart gives the ledger up and opens another one.
+// restart closes the ledger and opens another one.
 func (k *fixture) restart() {
 	k.t.Helper()
 	if err := k.Close(); err != nil {
@@ -237,8 +237,8 @@ func (k *fixture) findRoot() {
 	k.root = authz.Principal{Account: list[0].ID, Token: tokens[0].ID, Address: "192.0.2.1", Scopes: []events.Scope{events.Superuser}}
 }
 
-// check holds the log to what no fault may break: an index takes all of it,
-// no event stands in it twice, and no command with a key was done twice.
+// check tests what no fault may break: an index applies the whole log, no event
+// is in it twice, and no command with a key was done twice.
 func (k *fixture) check() {
 	k.t.Helper()
 	end := k.log.End()
@@ -282,7 +282,7 @@ func (k *fixture) changes() events.Position {
 	return k.log.Changes(k.log.End())
 }
 
-// event returns the event that a command was answered with, which has to be
+// event returns the event at the position of a command's answer. It must be
 // about id.
 func (k *fixture) event(at events.Position, id string, kind events.Kind) *events.Event {
 	k.t.Helper()
@@ -297,7 +297,7 @@ func (k *fixture) event(at events.Position, id string, kind events.Kind) *events
 	return e
 }
 
-// account makes an account.
+// account creates an account.
 func (k *fixture) account(login string, grants ...string) events.AccountID {
 	k.t.Helper()
 	r, err := k.CreateAccount(k.t.Context(), k.root, "", ledger.CreateAccount{Login: login, Kind: "user", Grants: grants})
@@ -307,7 +307,7 @@ func (k *fixture) account(login string, grants ...string) events.AccountID {
 	return r.Account.ID
 }
 
-// token makes a token.
+// token creates a token.
 func (k *fixture) token(account string, scopes ...string) ledger.TokenResult {
 	k.t.Helper()
 	r, err := k.Create(k.t.Context(), k.root, "", ledger.CreateToken{Account: account, App: "app", Scopes: scopes})
@@ -317,17 +317,17 @@ func (k *fixture) token(account string, scopes ...string) ledger.TokenResult {
 	return r
 }
 
-// alice makes an account with one token.
+// alice creates an account with one token.
 func (k *fixture) alice() (events.AccountID, ledger.TokenResult) {
 	k.t.Helper()
 	id := k.account("alice", "admin:site/*")
 	return id, k.token("alice", "view:site/1")
 }
 
-// neighbour makes a token in the shard of another one.
+// neighbour creates a token in the shard of another one.
 func (k *fixture) neighbour(account string, of events.TokenID) events.TokenID {
 	k.t.Helper()
-	// What a command with a key makes stands in the key's shard.
+	// A token that a command with a key creates is in the key's shard.
 	for i := 0; ; i++ {
 		key := "neighbour " + strings.Repeat("i", i)
 		if events.ShardFor(events.NewCommandKey(k.root.Account, key)) != string(of[len(of)-2:]) {
@@ -341,7 +341,7 @@ func (k *fixture) neighbour(account string, of events.TokenID) events.TokenID {
 	}
 }
 
-// boottime is a clock of boot time, which a test can move on.
+// boottime is a clock of boot time that a test can advance.
 type boottime struct {
 	mu    sync.Mutex
 	ahead time.Duration // guarded by mu
@@ -378,7 +378,7 @@ func atOnce(n int, do func(i int)) {
 	wg.Wait()
 }
 
-// kinds lists what happened to one id.
+// kinds lists the kinds of the events about one ID.
 func (k *fixture) kinds(id string) []events.Kind {
 	var out []events.Kind
 	for _, e := range k.log.Events() {

@@ -9,8 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// TestGroups has many callers append at once to a stream of one copy: each gets
-// the position of its own event, and most events come in batches.
+// TestGroups appends from many callers to a stream of one copy. Each caller
+// gets the position of its own event, and most events are in batches.
 func TestGroups(t *testing.T) {
 	k := newFixture(t)
 	k.account("alice", "view:site/*")
@@ -55,14 +55,14 @@ func TestGroups(t *testing.T) {
 		}
 	}
 	t.Logf("%d of %d came in batches, %d appends in all", together, callers, appends)
-	// Some are in one shard, which must not have batches refused.
+	// Some are in one shard, which must not fail the batches.
 	if together < callers/4 || appends > callers/4 {
 		t.Errorf("%d of %d came in batches, want most, and %d appends in all, want few", together, callers, appends)
 	}
 }
 
-// TestGroupWithARival has callers append together of whom two want the same
-// version: one of the two is told so, and it takes nobody else along.
+// TestGroupWithARival appends a batch in which two commands expect the same
+// version. One of the two gets a conflict, and no other command fails.
 func TestGroupWithARival(t *testing.T) {
 	k := newFixture(t)
 	const callers = 60

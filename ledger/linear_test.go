@@ -14,7 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// done is one command and what became of it.
+// done is one command and its result.
 type done struct {
 	name       string // which its event carries, as the actor's address
 	verb       string
@@ -25,11 +25,11 @@ type done struct {
 	err        error
 }
 
-// TestLinear lets many callers of two ledgers change a few tokens at random,
-// while requests and answers are lost, and holds what they were told against the
-// log: an answer's event stands at its position; what was answered before
-// another command began stands before it; a command on a version follows that
-// version; a conflict was true when it was told.
+// TestLinear changes a few tokens at random from many callers of two ledgers,
+// while requests and answers are lost. It compares the answers with the log.
+// Each answer's event is at its position. A command that was answered before
+// another one began is before it in the log. A command with a precondition
+// follows that version. Each conflict was true when it was reported.
 func TestLinear(t *testing.T) {
 	t.Parallel()
 	rng := seed.Rand(t)
@@ -92,7 +92,7 @@ func TestLinear(t *testing.T) {
 	}
 }
 
-// checkHistory checks what each command was told against the log from a position
+// checkHistory compares the answer of each command with the log from a position
 // on. It returns the commands that made an event, and the number of conflicts.
 func (k *fixture) checkHistory(from events.Position, all []done) (made []done, conflicts int) {
 	t := k.t

@@ -43,8 +43,8 @@ func (k *fixture) receiptSize(at events.Position) int {
 	return 0
 }
 
-// counts returns how many processes a proof speaks of, by the way in which they
-// stopped, and checks that it names every node.
+// counts returns how many processes a receipt counts, by the way in which they
+// stopped. It checks that the receipt names every node.
 func counts(t *testing.T, p ledger.ReceiptStatus, names int) map[events.NodeStop]int {
 	t.Helper()
 	by, named := map[events.NodeStop]int{}, map[string]bool{}
@@ -63,8 +63,8 @@ func counts(t *testing.T, p ledger.ReceiptStatus, names int) map[events.NodeStop
 	return by
 }
 
-// TestTwoThousandVerifiers: a cluster of 2,000 honest verifiers gets receipts that
-// are recorded and name each, also where many of them are cut off.
+// TestTwoThousandVerifiers has 2,000 verifiers, of which many are cut off. The
+// receipts are recorded and name each verifier.
 func TestTwoThousandVerifiers(t *testing.T) {
 	const nodes, silent = 2000, 700
 	k := newFixture(t)
@@ -114,8 +114,8 @@ func TestTwoThousandVerifiers(t *testing.T) {
 	}
 }
 
-// TestMadeUpInstances: a verifier's key renews as 1,500 instances of its name. A
-// receipt comes when a lease is over, is recorded, and is small.
+// TestMadeUpInstances renews leases of 1,500 instances with one verifier's key.
+// The receipt comes after one lease, is recorded, and is small.
 func TestMadeUpInstances(t *testing.T) {
 	const made = 1500
 	k := newFixture(t)
@@ -133,7 +133,7 @@ func TestMadeUpInstances(t *testing.T) {
 	done := make(chan ledger.ReceiptStatus)
 	go func() { done <- k.awaitReceipt(r.Position) }()
 	k.until("the wait", func() bool { return k.barriers.Stats().Open > 0 })
-	// All that are told apart report, which is not enough.
+	// All instances that are listed report, which is not enough.
 	for i := range made {
 		k.barriers.Report(events.Holder{Node: "v1", Instance: fmt.Sprintf("made%d", i)}, k.log.Epoch, r.Position)
 	}

@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// note remembers what a cell is to the table.
+// note records which rows and columns of the table a cell covers.
 func (m *matrix) note(c who, x cell) {
 	whole := x.on.account == "" && x.on.token == ""
 	for _, column := range columns {
 		held := m.is(c, column.name, x.on)
-		// What is about no account, or about no token, tells others by what they are
-		// elsewhere.
+		// For a cell without an account or a token, the other relations count
+		// as tried elsewhere.
 		switch {
 		case column.name == "admin" && x.on.token == "" && !x.on.toMake:
 			held = has(c.scopes, "admin:site/3") && !has(c.scopes, "superuser")
@@ -41,9 +41,9 @@ func (m *matrix) note(c who, x cell) {
 	}
 }
 
-// complete holds the cells to authority.md: each operation was tried by callers
-// of whom each column holds, and of whom it does not, and the reference has the
-// table as it stands there.
+// complete compares the cells with authority.md. For each operation and column,
+// a caller with the relation and one without it were tried. The reference has
+// the same table.
 func (m *matrix) complete() {
 	m.t.Helper()
 	b, err := os.ReadFile("authority.md")

@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
-// matrixFixture is a ledger with accounts and tokens of every kind that authority.md
-// tells apart, and what the reference has to know of them.
+// matrixFixture is a ledger with accounts and tokens of every kind that
+// authority.md distinguishes, and the same data for the reference.
 type matrixFixture struct {
 	*fixture
 	rules
@@ -33,7 +33,7 @@ type spec struct {
 	missing   bool
 }
 
-// matrixAccounts are the accounts but for root, which has superuser.
+// matrixAccounts are the accounts except root, which has superuser.
 var matrixAccounts = []struct {
 	login, kind, owner string
 	selfService        bool
@@ -153,13 +153,13 @@ var callerTokens = map[string][]string{
 	"reviewer.caller": {"audit"},
 }
 
-// Five minutes are the limit. A slow machine may take some of them.
+// The limit is five minutes; a slow machine may use some of them.
 const (
 	fresh = 2 * time.Minute
 	stale = 5*time.Minute + time.Second
 )
 
-// newMatrixFixture makes all of it.
+// newMatrixFixture creates the accounts and tokens.
 func newMatrixFixture(t *testing.T) *matrixFixture {
 	t.Helper()
 	w := &matrixFixture{
@@ -194,8 +194,7 @@ func newMatrixFixture(t *testing.T) *matrixFixture {
 	return w
 }
 
-// made returns the token of a name. Where the last one was changed there is a new
-// one.
+// made returns the token of a name, a new one if the last one was changed.
 func (w *matrixFixture) made(name string) events.TokenID {
 	w.t.Helper()
 	s := w.tokens[name]
@@ -222,14 +221,14 @@ func (w *matrixFixture) made(name string) events.TokenID {
 	return r.Token.ID
 }
 
-// Ids of nothing in the log.
+// IDs that are not in the log.
 var (
 	unknownToken   = events.NewTokenID(eventstest.Start, "")
 	unknownAccount = events.NewAccountID(eventstest.Start, "")
 	someSession    = events.NewSessionID(eventstest.Start)
 )
 
-// signedIn is the person of an account, or a token that may as much.
+// signedIn returns the person of an account, or a token with the same rights.
 func (w *matrixFixture) signedIn(login string) authz.Principal {
 	return authz.Principal{
 		Account: w.ids[login], Session: someSession, Authenticated: w.now.Now(), Address: "192.0.2.9",
@@ -245,7 +244,7 @@ func (w *matrixFixture) effective(name string) ([]string, bool) {
 	return w.accounts[w.tokens[name].account].grants, true
 }
 
-// caller is somebody who asks, to the ledger and to the reference.
+// caller returns a caller, as the ledger and as the reference see it.
 func (w *matrixFixture) caller(c who, authAge time.Duration) (authz.Principal, who) {
 	switch {
 	case c.account == "":
@@ -279,7 +278,7 @@ func (w *matrixFixture) thing(name string) thing {
 	return t
 }
 
-// logins lists the accounts in order of making.
+// logins lists the accounts in the order of creation.
 func (w *matrixFixture) logins() []string {
 	out := []string{"root"}
 	for _, a := range matrixAccounts {

@@ -23,7 +23,7 @@ type who struct {
 type thing struct {
 	account string // login
 	token   string // name, empty for an account and for a token that is to be made
-	// scopes are a token's own, or all of its account's where it inherits.
+	// scopes are a token's own, or its account's grants if it inherits.
 	scopes    []string
 	inherit   bool
 	toMake    bool   // a token that is to be made
@@ -39,14 +39,14 @@ type holdings struct {
 	selfService bool
 }
 
-// rules are what the answers depend on besides.
+// rules are the state and the policy on which the answers depend.
 type rules struct {
 	accounts map[string]holdings
 	issuers  string // the policy's token_issuers
 	any      bool   // the policy's site_admins_any_account
 }
 
-// answer is how a command may end. Of an allowed one there is none.
+// answer is how a command may be refused.
 type answer struct {
 	outcome string
 	names   []string // what the error has to name
@@ -93,7 +93,7 @@ var table = map[string]row{
 	"see receipts":                                          {"superuser audit", false, false},
 }
 
-// columns of the table, and what a refusal calls each.
+// columns are those of the table, each with its name in a refusal.
 var columns = []struct{ name, called string }{
 	{"superuser", "the permission superuser"},
 	{"admin", "admin on every resource in the token's scopes"},
@@ -106,7 +106,7 @@ var columns = []struct{ name, called string }{
 	{"anyone", "a token or a session"},
 }
 
-// covers reports whether who has a scope may do another.
+// covers reports whether one scope includes another.
 func covers(have, need string) bool {
 	if have == "superuser" || have == need {
 		return true
@@ -144,7 +144,7 @@ func (c who) person() bool { return c.token == "" && c.session }
 // manages reports whether the caller manages more than itself.
 func (c who) manages() bool { return c.person() || has(c.scopes, "manage_tokens") }
 
-// is reports whether the caller is what a column says to a thing.
+// is reports whether the caller has the relation of a column to a thing.
 func (r rules) is(c who, column string, t thing) bool {
 	switch column {
 	case "superuser":
@@ -184,8 +184,8 @@ func (r rules) administers(c who, scopes []string) bool {
 	return len(scopes) > 0
 }
 
-// reaches reports whether an account has nothing beyond the sites that the caller
-// is an admin of. The permission to make tokens is no access to anything.
+// reaches reports whether the caller is an admin of every site in an account's
+// grants. The permission to manage tokens gives no access by itself.
 func (r rules) reaches(c who, account string) bool {
 	if !has(c.scopes, "admin:site/3") { // the one site of which there are admins
 		return false
@@ -216,7 +216,7 @@ func (r rules) sees(c who, t thing) bool {
 	return !t.missing && len(r.relations(c, op, t)) > 0
 }
 
-// relations lists by which columns of a row the caller may.
+// relations lists the columns of a row that allow the caller the operation.
 func (r rules) relations(c who, op string, t thing) []string {
 	var out []string
 	for _, column := range strings.Fields(table[op].by) {
@@ -254,7 +254,8 @@ func (r rules) may(c who, op string, t thing) []answer {
 	return nil
 }
 
-// needsReauth says what keeps the caller from an operation that requires re-authentication.
+// needsReauth returns why the caller may not do an operation that requires
+// re-authentication.
 func needsReauth(c who) []answer {
 	switch {
 	case c.session && c.token != "":
@@ -265,7 +266,7 @@ func needsReauth(c who) []answer {
 	return nil
 }
 
-// grow says what keeps the caller from making, widening, rotating or resuming.
+// grow returns why the caller may not create, widen, rotate or resume.
 func (r rules) grow(c who, by []string, t thing) answer {
 	self := r.accounts[t.account].selfService
 	if owner := r.accounts[t.account].owner; owner != "" && !r.accounts[owner].selfService {
@@ -302,7 +303,7 @@ func (r rules) grow(c who, by []string, t thing) answer {
 	return answer{}
 }
 
-// within says what a token would have that its account has not.
+// within returns the scopes of a token that its account does not have.
 func (r rules) within(t thing) []answer {
 	if hasAll(r.accounts[t.account].grants, t.scopes) {
 		return nil
@@ -310,7 +311,7 @@ func (r rules) within(t thing) []answer {
 	return []answer{{forbidden, []string{"cannot have more rights than its account"}}}
 }
 
-// make returns how the making of a token ends.
+// make returns how the creation of a token ends.
 func (r rules) make(c who, t thing) []answer {
 	answers := r.may(c, "create a token", t)
 	if refused(answers) {
@@ -351,8 +352,8 @@ func (r rules) change(c who, op string, t thing) []answer {
 	return answers
 }
 
-// changeAccount returns how an operation on an account ends. For those that nobody does
-// to their own account, own is true.
+// changeAccount returns how an operation on an account ends. own: the operation
+// is refused on the caller's own account.
 func (r rules) changeAccount(c who, op string, t thing, own bool) []answer {
 	answers := r.may(c, op, t)
 	if !refused(answers) && own && t.account == c.account {
@@ -361,7 +362,8 @@ func (r rules) changeAccount(c who, op string, t thing, own bool) []answer {
 	return answers
 }
 
-// refused reports whether the caller may not, whatever the state and the proof.
+// refused reports whether the caller may not do it in any state, even after
+// re-authentication.
 func refused(answers []answer) bool {
 	return slices.ContainsFunc(answers, func(a answer) bool { return a.outcome == forbidden || a.outcome == notFound })
 }

@@ -16,7 +16,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/seed"
 )
 
-// matrix tries commands and compares how each ends with what the reference says.
+// matrix runs commands and compares each outcome with the reference.
 type matrix struct {
 	*matrixFixture
 	ctx    context.Context
@@ -28,9 +28,9 @@ type matrix struct {
 	seen   map[string]bool // row, column and whether it held -> tried
 }
 
-// TestAuthorityMatrix tries every command and query as everybody on everything,
-// and what makes or widens rights under every policy. Short runs, and those under
-// the race detector, try some.
+// TestAuthorityMatrix runs every command and query as every caller on every
+// target, and those that create or widen rights under every policy. Short runs,
+// and runs with the race detector, try some of them.
 func TestAuthorityMatrix(t *testing.T) {
 	m := &matrix{matrixFixture: newMatrixFixture(t), ctx: t.Context(), ends: map[string]int{}, seen: map[string]bool{}}
 	rng := rand.New(rand.NewPCG(seed.New(t), 1))
@@ -84,7 +84,7 @@ type cell struct {
 	still bool // it changes nothing where it is allowed
 	// run carries the command out on the token or account of a name.
 	run func(c authz.Principal, name string) error
-	// named are what the thing is called, and unknown what nothing is.
+	// named are the names of the target, and unknown a name of nothing.
 	named, unknown string
 	// asks is the question to [ledger.Ledger.May] that is answered as the command
 	// ends, nil if there is none.
@@ -100,7 +100,7 @@ func (m *matrix) try(c who, authAge time.Duration, x cell) bool {
 		return false
 	}
 	as, _ := m.caller(c, authAge)
-	// What a command appended, this process has applied when it is answered.
+	// When a command is answered, this process has applied its event.
 	before := m.log.Changes(m.view.Position())
 	foretold := m.foretell(as, x)
 	err := x.run(as, x.named)
@@ -133,7 +133,7 @@ func (m *matrix) try(c who, authAge time.Duration, x cell) bool {
 	}) {
 		bad("ended with %v, want %v", err, x.want)
 	}
-	// What the caller may not know of reads like what does not exist.
+	// A target that the caller must not see looks like one that does not exist.
 	delegates := x.op == "create a token" && m.reaches(c, x.on.account)
 	if got == forbidden && x.named != "" && !delegates && !m.sees(c, x.on) {
 		again := x.run(as, x.unknown)
@@ -185,7 +185,7 @@ func (m *matrix) onTokens(c who, authAge time.Duration) {
 	}
 }
 
-// onToken tries all that can be done to a token.
+// onToken tries all operations on a token.
 func (m *matrix) onToken(c who, authAge time.Duration, name string) {
 	_, c = m.caller(c, authAge)
 	s, on := m.tokens[name], m.thing(name)
@@ -196,7 +196,7 @@ func (m *matrix) onToken(c who, authAge time.Duration, name string) {
 			asks: onTokenVerbs[does].about(string(m.made(name))),
 		})
 	}
-	// spent makes the next command have a new token.
+	// spent replaces the token for the next command.
 	spent := func(changed bool) {
 		if changed && !on.missing && !on.revoked {
 			delete(m.have, name)
@@ -276,7 +276,7 @@ var onAllVerbs = map[string]string{
 	"see receipts": "show receipts",
 }
 
-// making tries to make tokens of every account.
+// making tries to create tokens of every account.
 func (m *matrix) making(c who, authAge time.Duration) {
 	_, c = m.caller(c, authAge)
 	for _, login := range m.logins() {
@@ -293,8 +293,7 @@ func (m *matrix) making(c who, authAge time.Duration) {
 	}
 }
 
-// onAccounts tries all that can be done to an account, by its login and by its
-// id.
+// onAccounts tries all operations on an account, by its login and by its ID.
 func (m *matrix) onAccounts(c who, authAge time.Duration) {
 	_, c = m.caller(c, authAge)
 	for i, login := range append(m.logins(), "no-one") {
@@ -356,7 +355,8 @@ func (m *matrix) onAccounts(c who, authAge time.Duration) {
 	}
 }
 
-// erasing tries to erase an account, and where that is allowed one made for it.
+// erasing tries to erase an account. If that is allowed, it erases one that was
+// created for it.
 func (m *matrix) erasing(c who, authAge time.Duration, on thing, name, unknown string) {
 	want := m.changeAccount(c, "erase an account", on, true)
 	m.try(c, authAge, cell{op: "erase an account", does: "erase", on: on, want: want, named: name, unknown: unknown, run: func(as authz.Principal, account string) error {
@@ -370,12 +370,12 @@ func (m *matrix) erasing(c who, authAge time.Duration, on thing, name, unknown s
 	}})
 }
 
-// longAgo returns a time before all tokens, another one each time.
+// longAgo returns a time before all tokens, a new one for each call.
 func (m *matrix) longAgo() time.Time {
 	return time.Date(2001, time.January, 1, 0, 0, m.tries, 0, time.UTC)
 }
 
-// onAll tries what is about no token or account.
+// onAll tries the operations on no token or account.
 func (m *matrix) onAll(c who, authAge time.Duration) {
 	_, c = m.caller(c, authAge)
 	try := func(op string, still bool, run func(authz.Principal) error) {

@@ -8,8 +8,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// meanwhile is a view in which something happens right after it was looked for a
-// command that is not there.
+// meanwhile is a view that calls a function after a lookup of a command that
+// does not exist.
 type meanwhile struct {
 	ledger.View
 	looks int // until it happens
@@ -28,9 +28,9 @@ func (m *meanwhile) Command(key events.CommandKey) (events.Done, error) {
 	return done, err
 }
 
-// TestSameKeyMeanwhile sends the same request with the same key while the first
-// one is under way: between the look for what the key did and the look at what
-// there is. Both get the answer to one command.
+// TestSameKeyMeanwhile sends the same request with the same key during the
+// first one, between its lookup of the key and its read of the state. Both get
+// the answer of one command.
 func TestSameKeyMeanwhile(t *testing.T) {
 	for name, do := range map[string]func(k *fixture) (events.Position, bool, error){
 		"create an account": func(k *fixture) (events.Position, bool, error) {

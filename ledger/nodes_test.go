@@ -13,7 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
-// report says what a verifier would.
+// report sends the report of a verifier.
 func report(t testing.TB, nc *nats.Conn, subject string, r any) {
 	t.Helper()
 	b, err := json.Marshal(r)
@@ -79,18 +79,18 @@ func TestNodes(t *testing.T) {
 		t.Errorf("b = %+v", b)
 	}
 
-	// One that is known by its lease alone.
+	// A node that is known only by its lease.
 	silent := k.log.Node("c", lease)
 	silent.Join(1)
 	k.untilStates("a not_ready", "b serving", "c not_ready")
-	// Two with one name, and one of another log.
+	// Two nodes with one name, and one of another log.
 	twin := full
 	twin.Instance = "i3"
 	report(t, nc, "b", twin)
 	report(t, nc, "d", ledger.NodeReport{Name: "d", Instance: "i4", Epoch: "other"})
 	k.untilStates("a not_ready", "b serving !", "b serving !", "c not_ready", "d not_ready !")
-	// After three seconds without a report they are late, and after their leases gone.
-	// What was reported last is no proof that they serve.
+	// Nodes are late after three seconds without a report, and gone after their
+	// leases. Their last report does not prove that they serve.
 	k.now.Advance(ledger.LateAfter + time.Second)
 	k.boot.pass(ledger.LateAfter + time.Second)
 	k.untilStates("a gone", "b late", "b late", "c late", "d gone !")

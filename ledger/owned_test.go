@@ -11,7 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
-// owns makes a user with service accounts that have a token each.
+// owns creates a user with service accounts, each with a token.
 func (k *fixture) owns(owner string, services ...string) map[string]ledger.TokenResult {
 	k.t.Helper()
 	k.account(owner, "view:site/1")
@@ -28,7 +28,8 @@ func (k *fixture) owns(owner string, services ...string) map[string]ledger.Token
 }
 
 // TestEraseOwner erases owners of service accounts. Without a choice nothing
-// changes, and with one it is done to each of them before the owner ends.
+// changes. With one, it is carried out on each service account before the owner
+// is erased.
 func TestEraseOwner(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
@@ -93,8 +94,8 @@ func TestEraseOwner(t *testing.T) {
 	k.check()
 }
 
-// TestEraseOwnerRefused: nothing is done to a service account of an owner that
-// cannot be erased.
+// TestEraseOwnerRefused changes no service account of an owner that cannot be
+// erased.
 func TestEraseOwnerRefused(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()

@@ -22,7 +22,7 @@ func (endless) Valid() (int64, bool)         { return 0, true }
 func (endless) Remaining() time.Duration     { return time.Hour }
 func (endless) MinPosition() events.Position { return 0 }
 
-// verifier is one over the fixture's index.
+// verifier is a verifier on the fixture's index.
 func (k *fixture) verifier() *verifier.Verifier {
 	k.t.Helper()
 	v, err := verifier.New(verifier.Config{Index: k.view, Lease: endless{}, Now: k.now.Now})
@@ -32,13 +32,13 @@ func (k *fixture) verifier() *verifier.Verifier {
 	return v
 }
 
-// everyScope is all that a token could be asked for.
+// everyScope lists the scopes that checks need.
 var everyScope = []string{
 	"superuser", "audit", "manage_tokens", "read:site/3", "view:site/3", "write:site/3", "admin:site/3", "track:site/3",
 	"view:site/4", "write:site/4", "admin:site/4", "view:site/5", "view:site/*", "admin:site/*",
 }
 
-// chaos is a ledger on which anybody tries anything.
+// chaos is a ledger on which random callers run random commands.
 type chaos struct {
 	*fixture
 	rng      *rand.Rand
@@ -52,9 +52,9 @@ type chaos struct {
 	grew     int // events by which a token could do more than before
 }
 
-// TestNeverMore has anybody try anything, and checks after each step that no
-// secret is accepted for what its account may not do, and that nobody has made
-// anything that could do more than they could.
+// TestNeverMore runs random commands as random callers. After each step no
+// secret is accepted for scopes that its account lacks, and no caller has
+// created or widened a token beyond its own rights.
 func TestNeverMore(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed.New(t), 2))
 	c := &chaos{fixture: newFixture(t), rng: rng, accounts: map[string]events.AccountID{}}
@@ -80,8 +80,8 @@ func TestNeverMore(t *testing.T) {
 	if _, err := c.EditAccount(t.Context(), c.root, "", "svc", 0, ledger.EditAccount{Owner: ptr("alice")}); err != nil {
 		t.Fatal(err)
 	}
-	// How many of the commands are refused depends on who is left with power, and
-	// is between a third and nearly all; those that were carried out are counted.
+	// Between a third and nearly all commands are refused, depending on the
+	// rights that are left. Those that succeeded are counted.
 	carry := 150
 	if testing.Short() || racing {
 		carry = 25
@@ -116,7 +116,7 @@ func (c *chaos) add(login string, account events.AccountID, id events.TokenID, s
 	}
 }
 
-// anybody is a person, or a token that the verifier accepts.
+// anybody returns a person, or a token that the verifier accepts.
 func (c *chaos) anybody() authz.Principal {
 	if c.rng.IntN(2) == 0 {
 		id := c.accounts[pick(c.rng, c.logins)]
@@ -136,7 +136,7 @@ func (c *chaos) anybody() authz.Principal {
 	}
 }
 
-// refill makes a token where few are left that work.
+// refill creates a token if few valid ones are left.
 func (c *chaos) refill() {
 	c.t.Helper()
 	a := c.accounts["chief"]
@@ -159,7 +159,7 @@ func (c *chaos) some() []string {
 	return out
 }
 
-// step is one command by anybody.
+// step runs one command as a random caller.
 func (c *chaos) step() string {
 	ctx, as := c.t.Context(), c.anybody()
 	id, login := pick(c.rng, c.tokens), pick(c.rng, c.logins)
@@ -226,7 +226,7 @@ func (c *chaos) step() string {
 	return fmt.Sprintf("%s by %s %s %v (inherits %t): %v", did, as.Account, as.Token, events.ScopeStrings(as.Scopes), as.Inherit, err)
 }
 
-// held checks all that a step may not have broken.
+// held checks the invariants after a step.
 func (c *chaos) held(before events.Position, did string) {
 	c.t.Helper()
 	messages := c.log.Messages()
@@ -251,8 +251,8 @@ func (c *chaos) held(before events.Position, did string) {
 	}
 }
 
-// notMore fails where an event lets a token do what its actor could not do
-// before it.
+// notMore fails if an event gives a token a scope that its actor did not have
+// before.
 func (c *chaos) notMore(was, is eventstest.State, e *events.Event, did string) {
 	c.t.Helper()
 	id := events.TokenID(e.About)
@@ -274,7 +274,8 @@ func (c *chaos) notMore(was, is eventstest.State, e *events.Event, did string) {
 			c.t.Errorf("after %s: a token without manage_tokens did %s", did, e.Change.Kind())
 		}
 	}
-	// What it could before, and its account has it still, was not given now.
+	// A scope that the token had before, and that its account still has, was
+	// not given now.
 	power := func(s eventstest.State, scope string) bool {
 		t, ok := s.Token(id)
 		a, _ := s.Account(t.Account)
@@ -286,7 +287,7 @@ func (c *chaos) notMore(was, is eventstest.State, e *events.Event, did string) {
 			c.t.Errorf("after %s: the token may %s, which its actor could not", did, scope)
 		}
 	}
-	// Nor does it get what its account may get later.
+	// A token that does not inherit gets no later grants of its account.
 	t, _ := is.Token(id)
 	before, ok := was.Token(id)
 	if _, narrow := e.Change.(*events.TokenEdited); t.Inherit && !(ok && before.Inherit && !rotated) && !narrow && !can("superuser") && e.Actor.Account != t.Account {

@@ -12,9 +12,9 @@ import (
 	"github.com/tokenledger/tokenledger/projector/follow"
 )
 
-// BenchmarkRebuild makes an index anew from a log on disk, as a node does whose
-// index is gone: 50,000 lives of tokens are fetched from the server and folded. It
-// closes and opens the index besides, as a node that is started again does.
+// BenchmarkRebuild rebuilds an index from a log on disk: it fetches and folds
+// the events of 50,000 tokens. It also closes and opens the index, as a
+// restarted node does.
 func BenchmarkRebuild(b *testing.B) {
 	source := eventstest.Lives(50_000)
 	n := len(source.Messages)

@@ -27,7 +27,7 @@ func (k *fixture) receiptsIn() []*events.ReceiptIssued {
 	return out
 }
 
-// prove waits for a proof that has to come.
+// prove waits for a receipt.
 func (k *fixture) awaitReceipt(covers events.Position) ledger.ReceiptStatus {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(k.t.Context(), patience)
@@ -115,7 +115,7 @@ func TestReceiptRefused(t *testing.T) {
 	}
 }
 
-// 200 revocations at once share barriers and receipts.
+// 200 concurrent revocations share barriers and receipts.
 func TestReceiptsShared(t *testing.T) {
 	k := newFixture(t)
 	k.log.Node("verifier-1", lease).Follow(t)
@@ -146,7 +146,7 @@ func TestReceiptsShared(t *testing.T) {
 		t.Errorf("%d barriers and %d receipts for %d revocations", barriers, receipts, n)
 	}
 
-	// Those that one report ends have one receipt.
+	// Waits that one report completes share one receipt.
 	last := k.log.Node("verifier-2", lease)
 	last.Join(1)
 	k.knows(2)
@@ -166,8 +166,8 @@ func TestReceiptsShared(t *testing.T) {
 			return k.barriers.Begin(at).Progress().Barrier == 0
 		})
 	})
-	// A node that joins behind the barriers is not waited for. Once it is known,
-	// the barriers were read, and only the report is missing.
+	// No receipt waits for a node that joins after the barriers. Once the node
+	// is known, the barriers were read, and only the report is missing.
 	k.log.Node("verifier-3", lease).Join(k.view.Position())
 	k.knows(3)
 	last.Report(1 << 40)
@@ -177,8 +177,8 @@ func TestReceiptsShared(t *testing.T) {
 	}
 }
 
-// The process dies between the wait and the receipt: whoever asks the next one
-// gets another.
+// The process dies between the wait and the receipt. The next process records
+// another receipt.
 func TestCrashBeforeReceipt(t *testing.T) {
 	k := newFixture(t, resigned)
 	_, tok := k.alice()
@@ -186,7 +186,7 @@ func TestCrashBeforeReceipt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Whoever waits goes once the receipt was tried.
+	// The caller cancels once the append of the receipt was tried.
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	k.link.Rule(func(m ledgertest.Message) ledgertest.Fate {
@@ -208,15 +208,14 @@ func TestCrashBeforeReceipt(t *testing.T) {
 	if _, err := k.Receipt(t.Context(), k.root, r.Position, false); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("after the crash: %v, want ErrNotFound", err)
 	}
-	// A process that has just begun knows of nobody from before: the stream is
-	// whole, so there was nobody.
+	// A new process knows no earlier lease: the stream is complete, so there
+	// was none.
 	if again := k.awaitReceipt(r.Position); again.Receipt == 0 {
 		t.Errorf("again: %+v", again)
 	}
 }
 
-// The answer to the receipt's append is lost, or the append itself: it stands in
-// the log once.
+// The receipt's append is lost, or its answer. The receipt is in the log once.
 func TestReceiptAppendFaults(t *testing.T) {
 	for name, match := range map[string]func(ledgertest.Message) bool{"lost": ledgertest.Append, "answer lost": ledgertest.Appended} {
 		t.Run(name, func(t *testing.T) {
@@ -246,7 +245,7 @@ func TestReceiptAppendFaults(t *testing.T) {
 	})
 }
 
-// Whoever asked may go: the receipt comes all the same.
+// The caller may cancel. The receipt is recorded regardless.
 func TestReceiptInTheBackground(t *testing.T) {
 	k := newFixture(t)
 	v := k.log.Node("verifier-1", lease)
@@ -271,7 +270,7 @@ func TestReceiptInTheBackground(t *testing.T) {
 	if _, err := k.Receipt(t.Context(), k.root, tok.Position, false); !errors.As(err, &missing) || len(missing.Status.Nodes) != 1 {
 		t.Errorf("meanwhile: %v", err)
 	}
-	// Nobody waits now, and the node is cut off: its lease has to end.
+	// No caller waits, and the node is cut off, so its lease must expire.
 	k.pass(lease)
 	if _, err := k.Receipt(t.Context(), k.root, tok.Position, false); !errors.Is(err, ledger.ErrNotFound) {
 		t.Errorf("before its lease is over: %v", err)
@@ -284,7 +283,7 @@ func TestReceiptInTheBackground(t *testing.T) {
 	}
 }
 
-// Nobody keeps barriers: nothing is ever proven, and nobody waits.
+// Without a keeper of barriers there are no receipts, and no command waits.
 func TestNoBarriers(t *testing.T) {
 	k := newFixture(t, func(c *ledger.Config) { c.Barriers = nil })
 	if p := k.AwaitReceipt(t.Context(), 1); p.Complete {
@@ -295,8 +294,8 @@ func TestNoBarriers(t *testing.T) {
 	}
 }
 
-// Nodes that are cut off end the wait as early as is safe, and no earlier; the
-// list says which.
+// A wait for nodes that are cut off ends as early as is safe, and no earlier.
+// The list names the nodes.
 func TestReceiptOfCutOffNode(t *testing.T) {
 	k := newFixture(t)
 	k.log.Node("well", lease).Follow(t)
@@ -325,8 +324,8 @@ func TestReceiptOfCutOffNode(t *testing.T) {
 	}
 }
 
-// TestReceiptsBackToBack lets waits end just when the receipt of others has been
-// appended: who finds none under way begins one, and nobody else does.
+// TestReceiptsBackToBack completes waits just when the receipt of others has
+// been appended. A wait starts a receipt only if none is in flight.
 func TestReceiptsBackToBack(t *testing.T) {
 	k := newFixture(t)
 	k.log.Node("verifier-1", lease).Follow(t)

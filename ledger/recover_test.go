@@ -15,8 +15,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
-// recovered recovers root and holds what came of it to what was promised. It
-// returns the kinds of the events that it took.
+// recovered recovers root and checks the result. It returns the kinds of the
+// events.
 func (k *fixture) recovered() (ledger.Recovered, []string) {
 	k.t.Helper()
 	before, secret := k.log.End(), events.DefaultFormat.NewSecret(events.ServiceAccount)
@@ -42,8 +42,7 @@ func (k *fixture) recovered() (ledger.Recovered, []string) {
 	return got, kinds
 }
 
-// reigns fails the test unless a recovered token is accepted and can do
-// everything.
+// reigns fails the test unless a recovered token is accepted and has superuser.
 func (k *fixture) reigns(got ledger.Recovered, secret events.Secret) {
 	k.t.Helper()
 	r := k.lookup(secret)
@@ -64,7 +63,7 @@ func (k *fixture) reigns(got ledger.Recovered, secret events.Secret) {
 	}
 }
 
-// deputy is another superuser, who does to root what locks it out.
+// deputy is another superuser, who locks root out.
 func (k *fixture) deputy() authz.Principal {
 	k.t.Helper()
 	id := k.account("deputy", "superuser")
@@ -85,7 +84,7 @@ func (k *fixture) depose(erase bool) {
 	}
 }
 
-// byHand appends an event as those can who have the log's own key.
+// byHand appends an event directly to the log.
 func (k *fixture) byHand(about string, c events.Change) {
 	k.t.Helper()
 	now := k.now.Now()
@@ -186,7 +185,8 @@ func TestRecoverRoot(t *testing.T) {
 			if got.Login != tt.login || (tt.login == "root") != (got.Account == k.root.Account) {
 				t.Errorf("it came to %+v, want the account %s", got, tt.login)
 			}
-			// Whoever took a login of these is no more than before.
+			// An account that took one of these logins has no more rights than
+			// before.
 			list, _, err := k.ListAccounts(t.Context(), deputy, ledger.AccountFilter{}, "", 100)
 			if err != nil {
 				t.Fatal(err)
@@ -200,8 +200,8 @@ func TestRecoverRoot(t *testing.T) {
 	}
 }
 
-// TestRecoverRootPolicy recovers under policies that would keep a token from
-// being made, or from being of use.
+// TestRecoverRootPolicy recovers under policies that forbid new tokens, or make
+// them useless.
 func TestRecoverRootPolicy(t *testing.T) {
 	const day = 24 * 3600
 	for _, tt := range []struct {
@@ -231,8 +231,8 @@ func TestRecoverRootPolicy(t *testing.T) {
 	}
 }
 
-// TestRecoverRootCutOffLater has a cut-off that is past the longest life: the
-// token lives that long from the cut-off on.
+// TestRecoverRootCutOffLater has a cut-off later than the longest lifetime. The
+// token's lifetime begins at the cut-off.
 func TestRecoverRootCutOffLater(t *testing.T) {
 	k := newFixture(t)
 	before := time.Now().Add(900 * 24 * time.Hour).UTC().Round(0)
@@ -261,7 +261,7 @@ func TestRecoverRootNode(t *testing.T) {
 	}
 }
 
-// TestRecoverRootUnborn recovers on a log whose birth nobody finished.
+// TestRecoverRootUnborn recovers on a log whose creation was interrupted.
 func TestRecoverRootUnborn(t *testing.T) {
 	k := newEmptyFixture(t)
 	got, kinds := k.recovered()
@@ -273,8 +273,8 @@ func TestRecoverRootUnborn(t *testing.T) {
 	}
 }
 
-// TestRecoverRootResumes lets the process die before each of its appends, and
-// start again, with the same secret or another.
+// TestRecoverRootResumes kills the process before each of its appends, and
+// restarts it with the same secret or another.
 func TestRecoverRootResumes(t *testing.T) {
 	for _, erased := range []bool{false, true} {
 		for _, same := range []bool{false, true} {
@@ -311,7 +311,7 @@ func TestRecoverRootResumes(t *testing.T) {
 	}
 }
 
-// TestRecoverRootLosesReplies loses every second answer on the way.
+// TestRecoverRootLosesReplies loses every second answer to an append.
 func TestRecoverRootLosesReplies(t *testing.T) {
 	t.Parallel()
 	k := newFixture(t, impatient)
@@ -322,8 +322,8 @@ func TestRecoverRootLosesReplies(t *testing.T) {
 	}
 }
 
-// TestRecoverRootReserved finds the login that is next reserved by a command that
-// died long ago: what it recovers with is found again all the same.
+// TestRecoverRootReserved recovers although the next login is reserved by a
+// command that died.
 func TestRecoverRootReserved(t *testing.T) {
 	k := newFixture(t)
 	deputy := k.deputy()
@@ -345,8 +345,8 @@ func TestRecoverRootReserved(t *testing.T) {
 	}
 }
 
-// TestRecoverRootBehind recovers where the process does not know yet that root
-// was erased.
+// TestRecoverRootBehind recovers on a process that has not applied the erasure
+// of root.
 func TestRecoverRootBehind(t *testing.T) {
 	k := newFixture(t)
 	k.behind.Rule(func(ledgertest.Message) ledgertest.Fate { return ledgertest.Hold })
@@ -387,8 +387,8 @@ func TestRecoverRootBehind(t *testing.T) {
 	}
 }
 
-// TestRecoverRootTogether recovers on several ledgers at once, each with a secret
-// of its own: the account is made once.
+// TestRecoverRootTogether recovers on several ledgers concurrently, each with
+// its own secret. The account is created once.
 func TestRecoverRootTogether(t *testing.T) {
 	for _, erased := range []bool{false, true} {
 		t.Run(fmt.Sprintf("erased %v", erased), func(t *testing.T) {

@@ -94,8 +94,8 @@ func (k *fixture) keyedCommands(tok, suspended events.TokenID) []keyedCommand {
 	}
 }
 
-// TestSameKey sends each command twice with one key: the second answer is the
-// first, and the log has one event.
+// TestSameKey sends each command twice with one key. Both answers are the same,
+// and the log has one event.
 func TestSameKey(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
@@ -140,8 +140,8 @@ func TestSameKey(t *testing.T) {
 	}
 }
 
-// TestSameKeyAtOnce has one request come many times at once: one token, and
-// every answer has its secret.
+// TestSameKeyAtOnce sends one request many times concurrently. It creates one
+// token, and every answer has its secret.
 func TestSameKeyAtOnce(t *testing.T) {
 	k := newFixture(t)
 	k.alice()
@@ -172,7 +172,7 @@ func TestSameKeyAtOnce(t *testing.T) {
 	}
 }
 
-// TestSameKeyRotateAtOnce is the same for a token that exists.
+// TestSameKeyRotateAtOnce does the same for a rotation.
 func TestSameKeyRotateAtOnce(t *testing.T) {
 	k := newFixture(t)
 	_, tok := k.alice()
@@ -196,8 +196,8 @@ func TestSameKeyRotateAtOnce(t *testing.T) {
 	}
 }
 
-// TestRetryAfterRestart asks a new process what the old one did: all is told but
-// the secret, which nobody keeps.
+// TestRetryAfterRestart retries on a new process. The answer has everything
+// except the secret, which is not stored.
 func TestRetryAfterRestart(t *testing.T) {
 	k := newFixture(t)
 	k.alice()

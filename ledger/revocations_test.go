@@ -14,7 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/authz"
 )
 
-// many revokes, and fails the test where that fails.
+// many revokes in bulk, and fails the test on an error.
 func (k *fixture) many(key string, r ledger.RevokeMany) ledger.RevokedMany {
 	k.t.Helper()
 	out, err := k.RevokeMany(k.t.Context(), k.root, key, r)
@@ -114,7 +114,7 @@ func TestRevokeManyBy(t *testing.T) {
 	}
 }
 
-// All that were made before a time, whoever's, end by one event.
+// One event revokes all tokens of all accounts that were created before a time.
 func TestRevokeManyBefore(t *testing.T) {
 	k := newFixture(t)
 	_, old := k.alice()
@@ -143,7 +143,7 @@ func TestRevokeManyBefore(t *testing.T) {
 			t.Errorf("again: %+v, %v", got, err)
 		}
 	})
-	// Of one account, and with the caller's own.
+	// Of one account, including the caller's own token.
 	got, err = k.RevokeMany(t.Context(), other, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now(), IncludeSelf: true})
 	if err != nil || got.Revoked != 1 || got.Already != 1 {
 		t.Errorf("alice's: %+v, %v", got, err)
@@ -182,15 +182,15 @@ func TestRevokeManyRefused(t *testing.T) {
 	if _, err := k.RevokeMany(t.Context(), k.root, "key", ledger.RevokeMany{Account: "alice", Reason: "x"}); !errors.Is(err, ledger.ErrKeyReused) {
 		t.Errorf("another request with the key: %v", err)
 	}
-	// The caller's own account, when that is meant.
+	// The caller's own account, if asked for.
 	if got := k.many("", ledger.RevokeMany{Account: "root", IncludeSelf: true}); got.Revoked != 1 {
 		t.Errorf("one's own: %+v", got)
 	}
 }
 
-// A ledger whose clock is ahead made a token: revoking all of the account's
-// tokens ends it as well. One that is made afterwards works, though the clock was
-// set back.
+// A ledger with a clock that is ahead created a token. Revoking all of the
+// account's tokens revokes it too. A later token is valid, although the clock
+// was set back.
 func TestRevokeManyClocks(t *testing.T) {
 	k := newFixture(t)
 	k.account("alice", "view:site/*")
@@ -208,7 +208,7 @@ func TestRevokeManyClocks(t *testing.T) {
 	}
 }
 
-// More tokens than fit a page, while others are made and revoked.
+// More tokens than fit a page, while others are created and revoked.
 func TestRevokeManyPages(t *testing.T) {
 	k := newFixture(t)
 	k.account("alice", "view:site/*")
@@ -236,7 +236,7 @@ func TestRevokeManyPages(t *testing.T) {
 	}
 }
 
-// TestLargeAccount ends 100,000 tokens, by one event each time.
+// TestLargeAccount revokes 100,000 tokens, each time with one event.
 func TestLargeAccount(t *testing.T) {
 	n := 100_000
 	if testing.Short() || racing {

@@ -90,7 +90,8 @@ func TestListsShowWhatMaySee(t *testing.T) {
 }
 
 // TestRevokeManyTakesWhatMayEnd revokes by app, by scope and by account, as
-// everybody. Those tokens end that the caller might end one by one.
+// every caller. It revokes exactly the tokens that the caller may revoke one by
+// one.
 func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 	w := newMatrixFixture(t)
 	policy := events.DefaultPolicy
@@ -114,8 +115,9 @@ func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 		for _, account := range []string{"", "alice", "svc", "bob", "carol"} {
 			for _, r := range []ledger.RevokeMany{{App: "matrix"}, {Scope: "view:site/4"}, {Scope: "view:site/3", App: "matrix"}} {
 				r.Account, r.DryRun, r.IncludeSelf = account, true, true
-				// By the rule for all of an account's tokens; who has admin on something is
-				// asked for the proof alone, and takes what is confined to it.
+				// As for all of an account's tokens. An admin of a site only
+				// has to re-authenticate, and revokes the tokens confined to
+				// the site.
 				whose := account
 				if account == "" {
 					whose = c.account
@@ -157,7 +159,7 @@ func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 			}
 		}
 	}
-	// And it ends what it says, and no more.
+	// It revokes the listed tokens, and no others.
 	as, _ := w.caller(who{account: "sitead", token: "sitead.plain"}, 0)
 	got, err := w.RevokeMany(t.Context(), as, "", ledger.RevokeMany{App: "matrix"})
 	if err != nil || got.Revoked == 0 {
@@ -175,8 +177,8 @@ func TestRevokeManyTakesWhatMayEnd(t *testing.T) {
 	}
 }
 
-// TestKeyOfAnother sends a command again with the key that a token of the same
-// account sent it with, which may do more.
+// TestKeyOfAnother repeats a command with the key of another token of the same
+// account, which has more rights.
 func TestKeyOfAnother(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
@@ -227,7 +229,8 @@ func TestKeyOfAnother(t *testing.T) {
 		}
 	}
 
-	// A token that was widened since may do more than whoever may make what it was.
+	// A token that was widened since has more rights than are needed to create
+	// the token as it was.
 	for name, widen := range map[string]ledger.EditToken{"scopes": {Scopes: &[]string{"admin:site/3"}}, "inherit": {Inherit: ptr(true)}} {
 		r := ledger.CreateToken{Scopes: []string{"view:site/3"}}
 		first, err := k.Create(ctx, person, "widened "+name, r)

@@ -16,7 +16,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// fill appends tokens that were made a while ago, and waits until the index has
+// fill appends tokens that were created earlier, and waits until the index has
 // them. It returns their secrets.
 func (k *fixture) fill(tokens []*events.TokenCreated) []events.Secret {
 	k.t.Helper()
@@ -39,8 +39,8 @@ func (k *fixture) fill(tokens []*events.TokenCreated) []events.Secret {
 	return out
 }
 
-// TestOneEventForAll takes something from an account with very many tokens. One
-// event does it, for each of them, at the next check.
+// TestOneEventForAll takes rights from an account with many tokens. One event
+// takes effect for each of them at the next check.
 func TestOneEventForAll(t *testing.T) {
 	tokens := 100_000
 	if testing.Short() || racing {

@@ -553,7 +553,7 @@ func TestListTokens(t *testing.T) {
 	}
 }
 
-// lasting makes a token of alice's with a lifetime.
+// lasting creates a token of alice with a lifetime.
 func (k *fixture) lasting(life time.Duration) ledger.TokenResult {
 	k.t.Helper()
 	r, err := k.Create(k.t.Context(), k.root, "", ledger.CreateToken{
@@ -565,7 +565,7 @@ func (k *fixture) lasting(life time.Duration) ledger.TokenResult {
 	return r
 }
 
-// TestRotate gives a token new secrets and looks at how long old ones live.
+// TestRotate rotates secrets and checks how long the old ones are valid.
 func TestRotate(t *testing.T) {
 	k := newFixture(t)
 	ctx := t.Context()
@@ -676,7 +676,7 @@ func TestRotateExpired(t *testing.T) {
 	if got, err := k.GetToken(k.root, tok.Token.ID); err != nil || got.Ended != "expired" {
 		t.Errorf("it shows as %q, %v; want expired", got.Ended, err)
 	}
-	// Its end can be put off, and it can be revoked.
+	// Its expiry can be extended, and it can be revoked.
 	if _, err := k.Edit(ctx, k.root, "", tok.Token.ID, 0, ledger.EditToken{ExpiresIn: ptr(time.Hour)}); err != nil {
 		t.Error(err)
 	}
@@ -685,7 +685,7 @@ func TestRotateExpired(t *testing.T) {
 	}
 }
 
-// TestPolicyLife sets other policies and looks at the lives that tokens get.
+// TestPolicyLife sets policies and checks the lifetimes of new tokens.
 func TestPolicyLife(t *testing.T) {
 	const day = 24 * 3600
 	for _, tt := range []struct {
@@ -746,7 +746,8 @@ func (k *fixture) setPolicy(p events.Policy) {
 	}
 }
 
-// TestRoom fills the log up: what gives is refused, what takes away still goes.
+// TestRoom fills the log. Commands that give rights are refused; commands that
+// take rights away succeed.
 func TestRoom(t *testing.T) {
 	full, last := errors.New("full up"), errors.New("not even that")
 	var room func(bool) error
@@ -797,7 +798,7 @@ func TestRoom(t *testing.T) {
 		}
 	})
 
-	// Once there is room, all goes as if nothing had been tried.
+	// Once there is room, all commands succeed.
 	room = func(bool) error { return nil }
 	if _, err := k.ResumeAccount(ctx, k.root, "", "alice", 0); err != nil {
 		t.Fatal(err)

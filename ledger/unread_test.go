@@ -10,8 +10,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// blind is a view that fails to read what the test says, as a node's index does
-// while it is closed or rebuilt.
+// blind is a view that fails chosen reads, as a node's index does while it is
+// closed or rebuilt.
 type blind struct {
 	ledger.View
 	policy, account, accounts atomic.Bool
@@ -40,9 +40,9 @@ func (b *blind) Accounts(after events.AccountID, limit int) ([]*events.Account, 
 	return b.View.Accounts(after, limit)
 }
 
-// TestUnreadState carries out commands and queries while part of the state
-// cannot be read. Each is refused: none goes by the zero value, which for a
-// policy is one that allows everything.
+// TestUnreadState runs commands and queries while part of the state cannot be
+// read. Each is refused. None uses the zero value, which for a policy allows
+// everything.
 func TestUnreadState(t *testing.T) {
 	b := &blind{}
 	k := newFixture(t, func(c *ledger.Config) { b.View, c.View = c.View, b })

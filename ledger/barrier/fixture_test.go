@@ -84,7 +84,7 @@ func start(t testing.TB, log *ledgertest.Log, name string, clock *boot) *fixture
 	return k
 }
 
-// until waits until ok, which is asked again and again.
+// until waits until ok returns true.
 func (k *fixture) until(what string, ok func() bool) {
 	k.t.Helper()
 	if !wait.For(patience, ok) {

@@ -162,7 +162,7 @@ func (n *node) reopen() {
 	}
 }
 
-// account makes an account.
+// account creates an account.
 func (k *ledgers) account(login, kind string, grants ...string) events.AccountID {
 	k.t.Helper()
 	r, err := k.node[0].ledger.CreateAccount(k.t.Context(), k.root, "", ledger.CreateAccount{Login: login, Kind: kind, Grants: grants})
