@@ -28,7 +28,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/nodetest"
 )
 
-// Passwords that nothing is wrong with.
+// Valid passwords.
 const (
 	goodPassword  = "otter plinth quaver"
 	otherPassword = "plinth otter quaver"

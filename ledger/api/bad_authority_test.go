@@ -12,11 +12,12 @@ import (
 // by is the header of a caller other than the root account.
 func by(secret string) []string { return h("Authorization: Bearer {" + secret + "}") }
 
-// badAuthority are requests of those who may not, and on what cannot be. In
-// braces stand secrets of callers, as in {alice}: a token of hers without
-// manage_tokens; {alice.manager} has it. Alice has admin on site 1 and owns the
-// service account shop; dave has admin on site 3; bob and the others have view.
-// {alice.id} is the id of the token, and {alice.account} that of her account.
+// badAuthority are requests that the caller may not send, or that contradict
+// the state. Braces contain names of secrets: {alice} is a token of alice
+// without manage_tokens, and {alice.manager} one with it. {alice.id} is the
+// token's ID, and {alice.account} that of her account. Alice has admin on site
+// 1 and owns the service account shop; dave has admin on site 3; bob and the
+// others have view.
 var badAuthority = []bad{
 	// Secrets of the client's own.
 	{name: "a digest of 63 characters", line: "POST /v1/tokens", body: own(strings.Repeat("a", 63)), status: 422, code: "invalid_request"},
@@ -189,7 +190,7 @@ var badAuthority = []bad{
 	{name: "the policy as it is", line: "PUT /v1/policy", body: `{policy}`, status: 200},
 	{name: "the policy, by nobody", line: "GET /v1/policy", header: h("-Authorization"), status: 401, code: "unauthenticated"},
 
-	// Tokens that would have more than their maker.
+	// Tokens with more rights than their creator.
 	{name: "a token by one without manage_tokens", line: "POST /v1/tokens", header: by("alice"), body: `{"scopes":["view:site/1"]}`, status: 403, code: "forbidden"},
 	{name: "more than the maker has, of the account's", line: "POST /v1/tokens", header: by("alice.manager"), body: `{"scopes":["admin:site/1"]}`, status: 403, code: "forbidden"},
 	{name: "more than the account has", line: "POST /v1/tokens", header: by("bob.manager"), body: `{"scopes":["write:site/2"]}`, status: 403, code: "forbidden"},
@@ -203,7 +204,7 @@ var badAuthority = []bad{
 	{name: "a token by an auditor", line: "POST /v1/tokens", header: by("audit"), body: `{"account":"bob","scopes":["view:site/2"]}`, status: 403, code: "forbidden"},
 	{name: "a token where self-service is off", line: "POST /v1/tokens", header: by("quiet.manager"), body: `{"scopes":["view:site/2"]}`, status: 403, code: "forbidden"},
 
-	// Tokens that would come to have more.
+	// Edits that would widen a token.
 	{name: "a wider scope", line: "PATCH /v1/tokens/{alice.id}", header: by("alice.manager"), body: `{"scopes":["admin:site/1"]}`, status: 403, code: "forbidden"},
 	{name: "a wider scope for oneself", line: "PATCH /v1/tokens/{alice.manager.id}", header: by("alice.manager"), body: `{"scopes":["view:site/1","manage_tokens","admin:site/1"]}`, status: 403, code: "forbidden"},
 	{name: "a wider scope than the account's", line: "PATCH /v1/tokens/{bob.id}", body: `{"scopes":["view:site/3"]}`, status: 403, code: "forbidden"},
@@ -276,7 +277,7 @@ func rate(n string) string {
 	return `{"account":"bob","scopes":["view:site/2"],"constraints":{"rate":` + n + `}}`
 }
 
-// town is a node with accounts of all kinds, and tokens of theirs.
+// town is a node with accounts of all kinds and their tokens.
 type town struct {
 	*server
 	account map[string]string // login -> id of the account
@@ -336,8 +337,8 @@ func settle(t *testing.T) *town {
 	return w
 }
 
-// TestBadAuthority sends every request that goes too far. Each is answered as
-// the table says, changes nothing, and never hears a secret back.
+// TestBadAuthority sends every request of the table. Each gets the answer in
+// the table, changes nothing, and no answer contains a secret.
 func TestBadAuthority(t *testing.T) {
 	w := settle(t)
 	policy := w.must("GET /v1/policy", nil)
@@ -358,8 +359,8 @@ func TestBadAuthority(t *testing.T) {
 	w.refuses(badAuthority, strings.NewReplacer(pairs...), secrets...)
 }
 
-// TestOthersThings asks as those who may not look for what exists and for what
-// does not, on every route of tokens and accounts. Nothing tells the two apart.
+// TestOthersThings asks for existing and missing tokens and accounts on every
+// route, as callers who may not see them. The answers are the same.
 func TestOthersThings(t *testing.T) {
 	w := settle(t)
 	const noToken, noAccount = "tok_01jd3qk8z5n0v7m2x4c6b8a9ef", "acc_01jd3qk8z5n0v7m2x4c6b8a9ef"
@@ -440,7 +441,7 @@ func TestOthersThings(t *testing.T) {
 	}
 }
 
-// TestOwnSecret makes tokens whose secrets the client made.
+// TestOwnSecret creates tokens whose secrets the client generated.
 func TestOwnSecret(t *testing.T) {
 	w := settle(t)
 	secret := events.DefaultFormat.NewSecret(events.UserAccount)
@@ -469,7 +470,8 @@ func TestOwnSecret(t *testing.T) {
 	}
 }
 
-// TestConstrainedCaller asks the API itself with a token for GET and one page.
+// TestConstrainedCaller calls the API with a token that is constrained to GET
+// and one origin.
 func TestConstrainedCaller(t *testing.T) {
 	w := settle(t)
 	made := w.must("POST /v1/tokens", m{
@@ -496,8 +498,8 @@ func TestConstrainedCaller(t *testing.T) {
 	}
 }
 
-// TestRevokeTwice ends a token twice, and by two ways. The second changes
-// nothing and says when the first did.
+// TestRevokeTwice revokes a token twice, in two ways. The second revocation
+// changes nothing and returns the time of the first.
 func TestRevokeTwice(t *testing.T) {
 	w := settle(t)
 	first := w.must("POST /v1/tokens/"+w.id["bob"]+"/revoke", m{"reason": "lost"}, "Authorization: Bearer "+w.secret["bob"])

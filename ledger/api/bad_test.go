@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// bad is a request that has to be refused, or to be read in the one harmless
-// way. In braces stand what the test has made: {root} and {secret} are secrets,
-// {id} a token, {account} an account with admin on site 1 and view on the rest,
-// {other} a token that is revoked.
+// bad is a request that must be refused, or read in the one harmless way.
+// Braces contain names of test data: {root} and {secret} are secrets, {id} is a
+// token, {account} an account with admin on site 1 and view on all sites,
+// {other} a revoked token.
 type bad struct {
 	name   string
 	line   string
@@ -377,8 +377,8 @@ func many(n int) []string {
 	return out
 }
 
-// TestBadInput sends every bad request. Each is answered as the table says,
-// changes nothing, and never hears a secret back.
+// TestBadInput sends every bad request. Each gets the answer in the table,
+// changes nothing, and no answer contains a secret.
 func TestBadInput(t *testing.T) {
 	s := start(t)
 	account := s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"admin:site/1", "view:site/*"}})
@@ -402,8 +402,8 @@ func TestBadInput(t *testing.T) {
 	s.refuses(badRequests, fill, s.root, secret, revoked, unknown)
 }
 
-// refuses sends requests that have to be refused, and that may not hear any of
-// the secrets back.
+// refuses sends requests that must be refused. No answer may contain one of the
+// secrets.
 func (s *server) refuses(list []bad, fill *strings.Replacer, secrets ...string) {
 	t := s.t.(*testing.T)
 	for _, secret := range secrets[:len(secrets):len(secrets)] {
@@ -435,7 +435,7 @@ func (s *server) refuses(list []bad, fill *strings.Replacer, secrets ...string) 
 	}
 }
 
-// TestBadBearers sends what are not secrets, in the one header that is looked at.
+// TestBadBearers sends invalid secrets in the Authorization header.
 func TestBadBearers(t *testing.T) {
 	s := start(t)
 	root := s.root
@@ -483,8 +483,8 @@ func TestBadBearers(t *testing.T) {
 	}
 }
 
-// TestSlow sends nothing more after a while. The server gives up on it in
-// bounded time, and answers others meanwhile.
+// TestSlow stops sending in the middle of a request. The server closes the
+// connection in bounded time, and answers other clients meanwhile.
 func TestSlow(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits for timeouts")
@@ -524,8 +524,8 @@ func TestSlow(t *testing.T) {
 	}
 }
 
-// TestSmuggled hides a request in another's body. The server reads one request
-// or two, but never one that did not bring a token of its own.
+// TestSmuggled hides a request in another one's body. The server reads one
+// request or two, but never one without a token of its own.
 func TestSmuggled(t *testing.T) {
 	s := start(t)
 	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/1"}})

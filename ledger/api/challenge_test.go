@@ -11,8 +11,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
-// TestChallenges checks the headers that the standards ask for in answers to
-// callers that are not authenticated, or too often.
+// TestChallenges checks the headers that the standards require in answers 401
+// and 429.
 func TestChallenges(t *testing.T) {
 	for _, tt := range []struct {
 		err          error
@@ -41,7 +41,7 @@ func TestChallenges(t *testing.T) {
 	}
 }
 
-// TestBusy holds that a busy client is told when to try again.
+// TestBusy checks that a busy client is told when to retry.
 func TestBusy(t *testing.T) {
 	w := httptest.NewRecorder()
 	busy().write(w, "id")

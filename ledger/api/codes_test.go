@@ -11,8 +11,8 @@ import (
 	problems "github.com/tokenledger/tokenledger/events/problem"
 )
 
-// TestProblemsAreDescribed holds problems.md to the codes that there are, of the
-// ledger's API and of the verifier's.
+// TestProblemsAreDescribed compares problems.md with the codes of the ledger's
+// API and of the verifier.
 func TestProblemsAreDescribed(t *testing.T) {
 	raw, err := os.ReadFile("problems.md")
 	if err != nil {
@@ -40,8 +40,8 @@ func TestProblemsAreDescribed(t *testing.T) {
 	}
 }
 
-// TestProblemCodesExist finds each code that this package answers with in the
-// table of types: one that is not there would become an internal error.
+// TestProblemCodesExist checks that each code in this package is in the table
+// of types. Another code would become an internal error.
 func TestProblemCodesExist(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	if err != nil {

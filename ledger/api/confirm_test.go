@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// TestQueryAfterEnd revokes a token while a query of its waits: the query was
-// authenticated before, and its answer is not given.
+// TestQueryAfterEnd revokes a token while its query waits. The query was
+// authenticated before, but gets no answer.
 func TestQueryAfterEnd(t *testing.T) {
 	s := start(t)
 	allowed := func() uint64 { return s.node.Verifier().Counts()["allowed"] }

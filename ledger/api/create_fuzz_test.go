@@ -59,8 +59,8 @@ func handler(t testing.TB) (http.Handler, *ledgertest.Log) {
 	return api.New(api.Config{Ledger: l, Authenticate: func(context.Context, api.Credential) (authz.Principal, error) { return root, nil }}), log
 }
 
-// FuzzCreateToken sends bodies to POST /v1/tokens. Each answer is one that is
-// described, and the log grows by one event exactly where a token was made.
+// FuzzCreateToken sends bodies to POST /v1/tokens. Each answer has a documented
+// form, and the log grows by one event exactly if a token was created.
 func FuzzCreateToken(f *testing.F) {
 	for _, s := range []string{
 		`{"account":"alice","scopes":["view:site/1"]}`,

@@ -14,7 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// scene is what requests of a caller that ends are about.
+// scene has the targets of the requests.
 type scene struct {
 	*server
 	victim, stopped string // accounts
@@ -26,13 +26,13 @@ type scene struct {
 type changing struct {
 	line string
 	body m
-	// own means that the request is about the caller's own account. Who has lost grants
+	// own: the request is about the caller's own account, so a demoted caller
 	// may still send it.
 	own bool
 }
 
-// changes lists every operation that changes something, but those that ask for
-// no caller.
+// changes lists every operation that changes something, except those without a
+// caller.
 func (s *scene) changes() []changing {
 	tokens, accounts := "/v1/tokens/", "/v1/accounts/"
 	return []changing{
@@ -79,7 +79,7 @@ func (s *server) hold(secret string, c changing) *held {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	// Space is part of the body where nothing else is.
+	// A space is a valid part of every body.
 	body := " " + string(b)
 	h := &held{conn: s.dial(), rest: body[1:], changing: c}
 	head := fmt.Sprintf("%s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nConnection: close\r\n"+
@@ -205,8 +205,8 @@ func newScene(t *testing.T) *scene {
 }
 
 // TestEndedCallers ends a caller while the server waits for the body of its
-// request. The request is refused and changes nothing, whatever it asks for and
-// however the caller ended.
+// request. Every request is refused and changes nothing, for each way in which
+// the caller ends.
 func TestEndedCallers(t *testing.T) {
 	s := newScene(t)
 	for i, session := range []bool{false, true} {
@@ -245,7 +245,7 @@ func TestEndedCallers(t *testing.T) {
 			}
 		}
 	}
-	// What they were about is as it was: the victim's session and password too.
+	// The targets are unchanged, including the victim's session and password.
 	if a := s.must("GET /v1/sessions?account=victim", nil); len(a.at("items").([]any)) != 1 {
 		t.Errorf("the victim's sessions: %s", a.raw)
 	}

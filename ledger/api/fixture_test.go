@@ -35,8 +35,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds what a test waits for.
 const patience = wait.Limit
 
-// server is a node, asked over HTTP, and a look at its log that does not go
-// through the API.
+// server is a node with its HTTP API, and direct access to its log.
 type server struct {
 	t       testing.TB
 	node    *node.Node
@@ -122,7 +121,7 @@ func (a answer) text(path ...string) string {
 	return text
 }
 
-// into reads the body into a type, whose fields have to be all that there is.
+// into decodes the body into a type, which must have all of its fields.
 func (a answer) into(t testing.TB, v any) {
 	t.Helper()
 	reflect.ValueOf(v).Elem().SetZero() // else what is absent would be what was there before
@@ -133,8 +132,7 @@ func (a answer) into(t testing.TB, v any) {
 	}
 }
 
-// request is one that is written out byte by byte, so that it can be wrong in
-// any way.
+// request is written byte by byte, so that it can be malformed in any way.
 type request struct {
 	line   string   // as in "GET /v1/tokens"
 	header []string // beyond the usual ones; "-Name" leaves one of those out
@@ -224,7 +222,7 @@ func (s *server) do(line string, body any, header ...string) answer {
 	return s.send(r)
 }
 
-// must is do for what has to succeed.
+// must is do, and fails the test unless the request succeeds.
 func (s *server) must(line string, body any, header ...string) answer {
 	s.t.Helper()
 	a := s.do(line, body, header...)
@@ -234,7 +232,7 @@ func (s *server) must(line string, body any, header ...string) answer {
 	return a
 }
 
-// token makes a token of an account that exists.
+// token creates a token of an existing account.
 func (s *server) token(account string, scopes ...string) (id, secret string) {
 	s.t.Helper()
 	a := s.must("POST /v1/tokens", m{"account": account, "scopes": scopes})
@@ -269,7 +267,7 @@ func (s *server) dial() conn {
 	return conn{c.(*net.TCPConn), s.t}
 }
 
-// drain returns all that comes until the server closes.
+// drain returns everything until the server closes the connection.
 func (c conn) drain() string {
 	c.t.Helper()
 	b, err := io.ReadAll(c)

@@ -12,7 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// FuzzDuration reads lengths of time as they may stand in a request.
+// FuzzDuration parses durations of requests.
 func FuzzDuration(f *testing.F) {
 	for _, s := range []string{
 		`0`, `-0`, `60`, `-1`, `9223372036854775807`, `9223372036`, `9223372037`, `1e3`, `0.5`, `null`, `true`, `[]`, `{}`,
@@ -64,8 +64,7 @@ func FuzzDuration(f *testing.F) {
 	})
 }
 
-// FuzzETag reads versions as they may stand in If-Match: what is read is what is
-// printed.
+// FuzzETag parses If-Match. A parsed version prints as it was.
 func FuzzETag(f *testing.F) {
 	for _, s := range []string{``, `*`, `"1"`, ` "1" `, `1`, `"1`, `1"`, `""`, `"0"`, `"01"`, `"+1"`, `"-1"`, `W/"1"`, `"1", "2"`, `"18446744073709551615"`, `"18446744073709551616"`, `"1e3"`, `"٣"`} {
 		f.Add(s)
@@ -86,8 +85,8 @@ func FuzzETag(f *testing.F) {
 	})
 }
 
-// FuzzCursor reads cursors: one that is read is one that was made, for this list
-// and no other.
+// FuzzCursor parses cursors. It accepts only cursors that were created for the
+// same list.
 func FuzzCursor(f *testing.F) {
 	filter := ledger.TokenFilter{Account: "alice"}
 	const id = "tok_01jd3qk8z5n0v7m2x4c6b8a9ef"

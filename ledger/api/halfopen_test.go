@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestHalfOpenByStranger holds many requests open with a token that nobody has.
-// They are refused at once, and the operator's commands are not.
+// TestHalfOpenByStranger holds many requests open with an unknown token. They
+// are refused immediately, and the operator's commands succeed.
 func TestHalfOpenByStranger(t *testing.T) {
 	s := start(t)
 	unknown := s.root[:len(s.root)-6] + "000000"

@@ -8,8 +8,9 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// TestManyScopes makes accounts and tokens with the most scopes over HTTP, lists
-// them page by page, repeats a request, and asks for what is too much.
+// TestManyScopes creates accounts and tokens with the maximum number of scopes
+// over HTTP, lists them page by page, repeats a request, and exceeds the
+// maximum.
 func TestManyScopes(t *testing.T) {
 	s := start(t)
 	list := func(permission string, n int) []string {

@@ -156,8 +156,8 @@ type tokenAnswer struct {
 	Receipt     *api.Receipt `json:"receipt"`
 }
 
-// account reads the answer to a command and compares the account, but for its times
-// and version.
+// account decodes the answer to a command and compares the account, except its
+// times and version.
 func (o *operations) account(a answer, want api.Account) accountAnswer {
 	o.t.Helper()
 	var got accountAnswer
@@ -178,8 +178,8 @@ func (o *operations) sameAccount(got, want api.Account) {
 	}
 }
 
-// token reads the answer to a command and compares the token, but for its times,
-// version and creator.
+// token decodes the answer to a command and compares the token, except its
+// times, version and creator.
 func (o *operations) token(a answer, want api.Token) tokenAnswer {
 	o.t.Helper()
 	var got tokenAnswer
@@ -195,9 +195,9 @@ func (o *operations) token(a answer, want api.Token) tokenAnswer {
 	return got
 }
 
-// TestOperations asks for every operation that is described, in the order in which an
-// account and its tokens live. Each answer has the described form, and names the
-// position that it reflects.
+// TestOperations calls every documented operation, in the order of the life of
+// an account and its tokens. Each answer has the documented form and its
+// position.
 func TestOperations(t *testing.T) {
 	o := &operations{server: start(t), description: describe(t), asked: map[string]bool{}}
 	o.testUserAccount()
@@ -516,7 +516,7 @@ func (o *operations) testNodes() {
 		Items []api.Node `json:"items"`
 	}
 	var a answer
-	// The node reports what it has applied a moment after it has.
+	// The node reports its position a moment after it has applied it.
 	for end := time.Now().Add(patience); ; {
 		a = o.ask("GET /v1/nodes", nil, 200, false)
 		a.into(o.t, &nodes)
@@ -549,7 +549,7 @@ func (o *operations) testWhoami() {
 	}
 }
 
-// TestConflict has two callers edit a version without naming it.
+// TestConflict edits a token concurrently without preconditions.
 func TestConflict(t *testing.T) {
 	s := start(t)
 	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
@@ -644,8 +644,8 @@ func TestPages(t *testing.T) {
 		for i := range cursor {
 			changed := []byte(cursor)
 			changed[i] = map[bool]byte{true: 'A', false: 'B'}[changed[i] != 'A']
-			// A change in the id's last characters may name another id of the
-			// same list, which is a place in it like any other.
+			// A change of the last characters may give another valid ID, which
+			// is a valid cursor.
 			if a := s.do("GET /v1/tokens?"+strings.Trim(of+"&cursor="+url.QueryEscape(string(changed)), "&"), nil); a.status != 200 && a.code() != "invalid_request" {
 				t.Errorf("cursor changed at %d: status %d", i, a.status)
 			}
@@ -672,8 +672,8 @@ func TestPages(t *testing.T) {
 	}
 }
 
-// TestForwardedFor claims another address. The one in the log is the one that the
-// request came from.
+// TestForwardedFor sends a forged X-Forwarded-For. The log has the address of
+// the connection.
 func TestForwardedFor(t *testing.T) {
 	s := start(t)
 	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/1"}})
@@ -702,7 +702,8 @@ func TestOpenDescription(t *testing.T) {
 	}
 }
 
-// TestAnswersToBrowsers asks as a page does, and for another type.
+// TestAnswersToBrowsers sends requests as a page does, and asks for another
+// media type.
 func TestAnswersToBrowsers(t *testing.T) {
 	s := start(t)
 	before := s.changes()

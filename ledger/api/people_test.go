@@ -13,7 +13,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier"
 )
 
-// Passwords that nothing is wrong with.
+// Valid passwords.
 const (
 	goodPassword  = "otter plinth quaver"
 	otherPassword = "plinth otter quaver"
@@ -28,7 +28,7 @@ func (s *server) signIn(login, password string) string {
 	return s.must("POST /v1/session", m{"login": login, "password": password}, "-Authorization").text("secret")
 }
 
-// person makes a user's account with a password.
+// person creates a user's account with a password.
 func (s *server) person(login, password string, grants ...string) (id string) {
 	s.t.Helper()
 	id = s.must("POST /v1/accounts", m{"login": login, "kind": "user", "grants": grants}).text("account", "id")
@@ -76,7 +76,7 @@ func (p *people) ask(line string, body any, secret string, status int, code stri
 	return a
 }
 
-// TestPeople asks for every operation for people, and for what each one refuses.
+// TestPeople calls every operation for people, with valid and refused requests.
 func TestPeople(t *testing.T) {
 	p := &people{server: start(t), description: describe(t), asked: map[string]bool{}}
 	p.testInvitation()
@@ -166,8 +166,8 @@ func (p *people) testSession() (mine string) {
 	p.ask("GET /v1/session", nil, p.root, 403, "forbidden")
 	p.ask("GET /v1/session", nil, "", 401, "unauthenticated")
 	p.ask("GET /v1/session", nil, mine[:len(mine)-1]+"!", 401, "unauthenticated")
-	// A session is no token: no verifier takes it, and the API takes it for what
-	// its account may do.
+	// A session is not a token: verifiers refuse it, and the API accepts it
+	// with its account's rights.
 	if p.node.Verifier().Check(mine, verifier.Request{}).Reason == verifier.Allowed {
 		t.Error("a verifier takes a session's secret for a token")
 	}
@@ -304,5 +304,5 @@ func (p *people) testTooManyAttempts() {
 	}
 }
 
-// peopleTag marks operations that are gone through here.
+// peopleTag marks the operations that these tests cover.
 const peopleTag = "people"

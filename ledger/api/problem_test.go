@@ -7,7 +7,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
-// checkProblem holds a problem to what all of them have.
+// checkProblem checks the members that every problem has.
 func checkProblem(t testing.TB, a answer) {
 	t.Helper()
 	var p api.Problem

@@ -51,7 +51,7 @@ func TestReads(t *testing.T) {
 			t.Errorf("GET %s with another ETag: %d", path, other.status)
 		}
 	}
-	// Who may not read is told so, whatever ETag is sent.
+	// A caller who may not read is refused with any ETag.
 	tag := s.do("GET /v1/tokens/"+id, nil).header.Get("ETag")
 	if a := s.do("GET /v1/tokens/"+id, nil, "If-None-Match: "+tag, "Authorization: Bearer x"); a.status != 401 {
 		t.Errorf("with an ETag and without a token: %d", a.status)
@@ -68,8 +68,8 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// TestAllMistakes sends bodies in which everything is wrong: one answer names each
-// field.
+// TestAllMistakes sends bodies in which every field is wrong. One answer names
+// all of them.
 func TestAllMistakes(t *testing.T) {
 	s := start(t)
 	for _, tt := range []struct {
@@ -123,8 +123,8 @@ func TestAllMistakes(t *testing.T) {
 	}
 }
 
-// TestExamples sends the bodies that the description shows: none is refused for
-// its form.
+// TestExamples sends the documented example bodies. None is refused for its
+// form.
 func TestExamples(t *testing.T) {
 	raw, err := api.Description()
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// lease has a verifier that is not there hold a lease.
+// lease stores a lease of a verifier that does not run.
 func (s *server) lease(name string, length time.Duration) {
 	s.t.Helper()
 	r := events.Renewal{Holder: events.Holder{Node: name, Instance: "i1"}, Number: 1, Lease: events.InMilliseconds(length)}
@@ -27,8 +27,8 @@ func (s *server) lease(name string, length time.Duration) {
 	}
 }
 
-// TestCutOff revokes while a node that cannot be reached may still answer: the
-// answer names it, and the time at which it is over.
+// TestCutOff revokes while a node that cannot be reached may still answer
+// checks. The answer names the node and the end of its lease.
 func TestCutOff(t *testing.T) {
 	s := start(t)
 	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})
@@ -92,8 +92,8 @@ func TestCutOff(t *testing.T) {
 	}
 }
 
-// TestMinPosition asks for what is made a moment later: the answer waits for it,
-// and is no false 404.
+// TestMinPosition requests a token before it is created. The answer waits for
+// the position, and is not a false 404.
 func TestMinPosition(t *testing.T) {
 	s := start(t)
 	s.must("POST /v1/accounts", m{"login": "alice", "kind": "user", "grants": []string{"view:site/*"}})

@@ -19,11 +19,11 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience bounds what a test waits for.
 const patience = wait.Limit
 
-// lease is long enough that none ends while a test does not say so.
+// lease is so long that it ends only if a test advances the clock.
 const lease = 30 * time.Second
 
-// fixture is a ledger's keeper on a real stream of leases. What it has applied, and
-// the clock of boot time, are for the test to say.
+// fixture is a ledger's keeper on a real lease stream. The test sets its
+// applied position and the boot time.
 type fixture struct {
 	*barrier.Keeper
 	t      testing.TB
@@ -98,19 +98,20 @@ func (k *fixture) knows(n int) {
 	k.until("holders", func() bool { return len(k.Holders()) == n })
 }
 
-// fenced waits until a wait has its barrier, and all before that is read.
+// fenced waits until a wait has its barrier, and the keeper has read everything
+// before it.
 func (k *fixture) fenced(p *barrier.Pending) {
 	k.t.Helper()
 	k.until("the barrier", func() bool { return p.Progress().Barrier > 0 })
 }
 
-// pass moves the clock on, and lets the keeper look at it.
+// pass advances the clock and wakes the keeper.
 func (k *fixture) pass(d time.Duration) {
 	k.boot.pass(d)
 	k.Report(events.Holder{Node: "nobody", Instance: "x"}, k.log.Epoch, 0)
 }
 
-// over fails the test unless a wait is over, and soon.
+// over waits until a wait has completed.
 func (k *fixture) over(p *barrier.Pending) barrier.Progress {
 	k.t.Helper()
 	select {
@@ -125,7 +126,7 @@ func (k *fixture) over(p *barrier.Pending) barrier.Progress {
 	return proof
 }
 
-// open fails the test where a wait is over.
+// open fails the test if a wait has completed.
 func (k *fixture) open(p *barrier.Pending) barrier.Progress {
 	k.t.Helper()
 	select {
@@ -136,7 +137,7 @@ func (k *fixture) open(p *barrier.Pending) barrier.Progress {
 	return p.Progress()
 }
 
-// index is what a node has applied, as the test says.
+// index has the applied position that the test sets.
 type index struct {
 	mu      sync.Mutex
 	at      events.Position
@@ -175,7 +176,7 @@ func (x *index) WaitApplied(ctx context.Context, at events.Position) error {
 	}
 }
 
-// boot is a clock of boot time that stands still but for what the test says.
+// boot is a clock of boot time that only the test advances.
 type boot struct {
 	mu  sync.Mutex
 	now time.Duration
@@ -193,7 +194,7 @@ func (b *boot) pass(d time.Duration) {
 	b.now += d
 }
 
-// how prints how each node of a proof stopped.
+// how prints how each node of a receipt stopped.
 func how(p barrier.Progress) map[string]events.NodeStop {
 	out := map[string]events.NodeStop{}
 	for _, n := range p.Nodes {

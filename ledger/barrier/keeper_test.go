@@ -12,7 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
-// Nobody holds a lease: a wait is over as soon as its barrier was read.
+// Without leases, a wait completes as soon as its barrier was read.
 func TestWaitForNobody(t *testing.T) {
 	k := newFixture(t)
 	proof, ok := k.Wait(t.Context(), 7)
@@ -21,7 +21,7 @@ func TestWaitForNobody(t *testing.T) {
 	}
 }
 
-// Each way for a node to stop, and the order in which they come.
+// Each way in which a node stops, in order.
 func TestWait(t *testing.T) {
 	k := newFixture(t)
 	well := k.log.Node("well", lease)
@@ -52,7 +52,7 @@ func TestWait(t *testing.T) {
 	if got := how(left); got["well"] != events.StopApplied || got["cut"] != "" {
 		t.Errorf("then %v", got)
 	}
-	// What the cut off node renewed stood 5 s before the barrier.
+	// The last renewal of the node that is cut off was 5 s before the barrier.
 	ends := lease + barrier.Margin(lease)
 	for _, n := range left.Nodes {
 		if n.Node == "cut" && n.Latest.Sub(left.Asked).Round(time.Second) != (ends-5*time.Second).Round(time.Second) {
@@ -74,15 +74,15 @@ func TestWait(t *testing.T) {
 			t.Errorf("%s goes on until %v, and stopped at %s", n.Node, n.Stale, n.At)
 		}
 	}
-	// While it may serve stale, each later receipt says so.
+	// While it may serve stale answers, each later receipt says so.
 	later, _ := k.Wait(t.Context(), 8)
 	if got := how(later); got["cut"] != events.StopExpired {
 		t.Errorf("a receipt while a node is stale: %+v", later)
 	}
 }
 
-// A wait does not end on account of what the ledger has not read: a node may
-// have renewed since, before the barrier.
+// A wait does not complete before the ledger has read the messages before the
+// barrier: a node may have renewed its lease there.
 func TestWaitReadsUpToTheBarrier(t *testing.T) {
 	k := newFixture(t)
 	n := k.log.Node("a", lease)
@@ -106,7 +106,8 @@ func TestWaitReadsUpToTheBarrier(t *testing.T) {
 	}
 }
 
-// A node that joins after the barrier must obey it, and the wait is not for it.
+// A node that joins after the barrier must obey it, so no wait includes the
+// node.
 func TestWaitNotForLaterNodes(t *testing.T) {
 	k := newFixture(t)
 	slow := k.log.Node("slow", lease)
@@ -181,8 +182,8 @@ func TestUnreadableLease(t *testing.T) {
 	k.over(p)
 }
 
-// A renewal that was on its way for long does not take back a lease that was
-// asked for after it, nor does one of another log's life count as applied.
+// A delayed renewal does not shorten the lease of a later one. A renewal of
+// another epoch does not count as applied.
 func TestOldRenewal(t *testing.T) {
 	k := newFixture(t)
 	n := k.log.Node("a", lease)
@@ -203,7 +204,7 @@ func TestOldRenewal(t *testing.T) {
 	k.over(p)
 }
 
-// Waits that come together share barriers.
+// Concurrent waits share barriers.
 func TestShare(t *testing.T) {
 	k := newFixture(t)
 	k.Wait(t.Context(), 1)
@@ -225,7 +226,7 @@ func TestShare(t *testing.T) {
 		t.Errorf("%d barriers for %d waits", wrote, n)
 	}
 
-	// While one is on its way, all others share the next.
+	// While one is in flight, all others share the next.
 	k.link.Rule(ledgertest.First(1, ledgertest.Hold, ledgertest.Barrier))
 	before = k.Stats().Barriers
 	first := k.Begin(1000)
@@ -238,7 +239,7 @@ func TestShare(t *testing.T) {
 	for _, p := range append(rest, first) {
 		k.over(p)
 	}
-	// One, two, or a few where barriers come between that are due by themselves.
+	// One or two, or a few more if periodic barriers are due in between.
 	if wrote := k.Stats().Barriers - before; wrote > 5 {
 		t.Errorf("%d barriers for %d waits, want 2", wrote, n+1)
 	}
@@ -247,8 +248,8 @@ func TestShare(t *testing.T) {
 	}
 }
 
-// Two ledgers write to one stream: floors never fall, and a barrier of the
-// other's serves as well.
+// Two ledgers write to one stream. Floors never fall, and each ledger uses the
+// other's barriers.
 func TestTwoLedgers(t *testing.T) {
 	k := newFixture(t)
 	other := start(t, k.log, "ledger-2", k.boot)
@@ -280,7 +281,7 @@ func TestTwoLedgers(t *testing.T) {
 	}
 	t.Logf("%+v and %+v", k.Stats(), other.Stats())
 
-	// What the other has applied is in nobody's way.
+	// The other ledger's applied position does not matter.
 	k.index.apply(500)
 	p := other.Begin(200)
 	other.Report(n.Holder, k.log.Epoch, 200)
@@ -298,8 +299,8 @@ func barriers(l *ledgertest.Log) []*events.Barrier {
 	return out
 }
 
-// The answer to a barrier is lost, or the barrier is, or it comes when nobody
-// waits for it any more.
+// A barrier or its answer is lost, or the answer comes after all waits were
+// cancelled.
 func TestBarrierFaults(t *testing.T) {
 	for name, rule := range map[string]ledgertest.Rule{
 		"lost":        ledgertest.First(1, ledgertest.Lose, ledgertest.Barrier),
@@ -332,7 +333,7 @@ func TestBarrierFaults(t *testing.T) {
 	}
 }
 
-// The caller of a wait may go: it goes on, and others find it.
+// A wait continues after its caller has cancelled, and others can join it.
 func TestCallerGoes(t *testing.T) {
 	k := newFixture(t)
 	n := k.log.Node("a", lease)
@@ -354,8 +355,8 @@ func TestCallerGoes(t *testing.T) {
 	k.over(p)
 }
 
-// A barrier is written without being asked for: where a node joins, for what was
-// applied, and now and then.
+// The keeper writes a barrier when a node joins, for new events, and
+// periodically.
 func TestUnasked(t *testing.T) {
 	k := newFixture(t)
 	count := func() int { return len(barriers(k.log)) }

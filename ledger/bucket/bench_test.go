@@ -10,8 +10,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
 )
 
-// BenchmarkPut writes a record again, as a session that is used, among others
-// whose block of the server's file is rewritten each time.
+// BenchmarkPut overwrites a record, as the use of a session does. The server
+// rewrites the block with the other records each time.
 func BenchmarkPut(b *testing.B) {
 	for _, others := range []int{0, 1000, 5000} {
 		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {

@@ -48,7 +48,7 @@ func stored(t *testing.T, js jetstream.JetStream) uint64 {
 	return stream.CachedInfo().State.Msgs
 }
 
-// TestPut writes only over what was read.
+// TestPut writes only over the revision that was read.
 func TestPut(t *testing.T) {
 	b, js := open(t)
 	ctx := t.Context()
@@ -75,7 +75,7 @@ func TestPut(t *testing.T) {
 	if n := stored(t, js); n != 1 {
 		t.Errorf("the server has %d revisions, want the newest alone", n)
 	}
-	// What was removed does not come back by a Put that rests on it.
+	// A Put based on a removed revision does not restore the record.
 	if err := b.Remove(ctx, "a"); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestPut(t *testing.T) {
 	}
 }
 
-// TestMatches finds, lists and removes by a part of the key.
+// TestMatches finds, lists and removes records by a part of the key.
 func TestMatches(t *testing.T) {
 	b, js := open(t)
 	ctx := t.Context()
@@ -176,7 +176,8 @@ func TestLost(t *testing.T) {
 	lost()
 }
 
-// TestOtherSettings refuses a bucket whose records the server removes by itself.
+// TestOtherSettings refuses a bucket whose settings let the server remove
+// records.
 func TestOtherSettings(t *testing.T) {
 	js := connect(t)
 	ctx := t.Context()

@@ -25,7 +25,7 @@ import (
 // patience bounds what a test waits for.
 const patience = wait.Limit
 
-// servers are those of one log, whose folders a test can look at.
+// servers are the servers of one log, whose folders a test can read.
 type servers struct {
 	t       *testing.T
 	configs []embedded.Config
@@ -114,8 +114,8 @@ func (s *servers) stop() {
 	s.running = nil
 }
 
-// crash goes on with what the folders hold now, as after kill -9. No server has
-// a chance to write what it knows.
+// crash restarts the servers on the present content of their folders, as after
+// kill -9.
 func (s *servers) crash() {
 	s.t.Helper()
 	s.settle()
@@ -143,7 +143,7 @@ func (s *servers) restart() {
 	s.run()
 }
 
-// settle waits until all servers have applied what the leader has.
+// settle waits until all servers have applied everything that the leader has.
 func (s *servers) settle() {
 	s.t.Helper()
 	s.eventually("all copies are whole", func() error {
@@ -183,8 +183,8 @@ func (s *servers) open(open func(context.Context, jetstream.JetStream, bucket.Co
 	return b
 }
 
-// holds returns the files whose content has a text, of the bucket's stream alone
-// or of all that the servers keep.
+// holds returns the files that contain a text, of the bucket's stream or of the
+// whole folders.
 func (s *servers) holds(text string, all bool) (files []string) {
 	s.t.Helper()
 	for _, cfg := range s.configs {
@@ -227,9 +227,8 @@ func (s *servers) write(b *bucket.Bucket, key string, revisions int) {
 
 func text(key string, i int) string { return fmt.Sprintf("text-of-%s-%d.", key, i) }
 
-// TestEndedStaysEnded removes records, of which some were written more than once,
-// while others live on, and crashes after that, again and again. None comes back,
-// and none of their bytes are left.
+// TestEndedStaysEnded removes some records and crashes, several times. No
+// removed record comes back, and none of its bytes are left.
 func TestEndedStaysEnded(t *testing.T) {
 	for _, n := range []int{1, 3} {
 		for _, between := range []string{"nothing", "a restart"} {

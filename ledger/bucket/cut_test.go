@@ -15,9 +15,9 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// TestCutOff loses each request in turn, or its answer, and all that come after
-// it. A record is then what it was or what it was to be. The next start erases
-// what was left, and doing it again comes to the end.
+// TestCutOff loses each request in turn, or its answer, and all later ones. A
+// record then has its old or its new value. The next start erases what was
+// left, and a retry completes the operation.
 func TestCutOff(t *testing.T) {
 	put := func(b *bucket.Bucket, t *testing.T) error {
 		e, err := b.Get(t.Context(), "a")
@@ -64,8 +64,8 @@ func testCutOff(t *testing.T, do func(*bucket.Bucket, *testing.T) error, step in
 	if _, err := b.Put(t.Context(), "a", []byte("old"), first); err != nil {
 		t.Fatal(err)
 	}
-	// Requests that are not lost may time out here as well, on a slow machine.
-	// That is one more way of losing an answer.
+	// On a slow machine other requests may time out too, which is another lost
+	// answer.
 	const short = 300 * time.Millisecond
 	link, conn := log.Link()
 	js, err := jetstream.New(conn, jetstream.WithDefaultTimeout(short))
@@ -120,8 +120,8 @@ func testCutOff(t *testing.T, do func(*bucket.Bucket, *testing.T) error, step in
 	}
 }
 
-// TestOpenAfterLostRequest loses each request in turn that opens a bucket, once. A
-// lost request is never answered, so each one has its own limit and is sent again.
+// TestOpenAfterLostRequest loses each request of Open in turn, once. Each
+// request has its own timeout and is sent again.
 func TestOpenAfterLostRequest(t *testing.T) {
 	log := ledgertest.Start(t)
 	admin, err := jetstream.New(log.Conn())
@@ -151,8 +151,8 @@ func TestOpenAfterLostRequest(t *testing.T) {
 			}
 			return ledgertest.Pass
 		})
-		// The limit of the whole is far above that of a request: who waits for the
-		// lost answer waits until the test is over.
+		// The total limit is far above a request's timeout, so that waiting for
+		// the lost answer would fail the test.
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		if _, err := bucket.FindStream(ctx, js, "KV_TEST", 100*time.Millisecond); err != nil {
 			t.Fatalf("step %d: FindStream = %v", step, err)

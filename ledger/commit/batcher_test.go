@@ -11,8 +11,9 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// TestBatcherTake: of each shard one append is sent at a time, and none whose shard
-// is known to have moved on, which would have the others refused too.
+// TestBatcherTake takes one append of each shard at a time. An append whose
+// shard is known to have a later event is not sent, because it would fail the
+// whole batch.
 func TestBatcherTake(t *testing.T) {
 	shard := func(filter string, end events.Position) *appendRequest {
 		return &appendRequest{msg: &nats.Msg{}, filter: filter, end: end, done: make(chan struct{})}
@@ -51,8 +52,8 @@ func TestBatcherTake(t *testing.T) {
 	}
 }
 
-// TestBatchIsBounded: large events do not make a batch that takes longer than a
-// try. An event alone goes whatever its size.
+// TestBatchIsBounded limits the size of a batch, so that a try does not time
+// out. A single event may have any size.
 func TestBatchIsBounded(t *testing.T) {
 	b := &batcher{inflight: map[string]bool{}, ends: map[string]events.Position{}}
 	for i, size := range []int{maxBatchBytes + 1, 1, maxBatchBytes / 2, maxBatchBytes / 2, 1} {
@@ -67,8 +68,8 @@ func TestBatchIsBounded(t *testing.T) {
 	}
 }
 
-// TestBatcherMustWait: few are sent by themselves, and at once. Where they would be
-// many they wait for each other, and then go together.
+// TestBatcherMustWait sends a few appends immediately, each by itself. More
+// appends wait and are sent as a batch.
 func TestBatcherMustWait(t *testing.T) {
 	for _, tt := range []struct {
 		singles, waiting int

@@ -30,7 +30,7 @@ func TestSecretCacheBounds(t *testing.T) {
 		t.Errorf("looking forgot some: %d are left", len(a.secrets))
 	}
 
-	// A command that is decided again replaces its secret and nothing else.
+	// A command that is decided again replaces only its secret.
 	again := events.NewHexSecret()
 	a.keep(id(9), again)
 	if s, _ := a.find(id(9)); s != again || len(a.secrets) != maxSecrets || len(a.order) != maxSecrets {

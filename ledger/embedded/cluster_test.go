@@ -11,7 +11,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// begin makes the log, once the servers have come together.
+// begin creates the log, once the servers have a quorum.
 func (k *clusterFixture) begin() jetstream.JetStream {
 	k.t.Helper()
 	nc, err := k.servers[0].Connect()
@@ -23,7 +23,7 @@ func (k *clusterFixture) begin() jetstream.JetStream {
 	return js
 }
 
-// beginLog makes the log on servers that are coming together.
+// beginLog creates the log on servers that are starting.
 func beginLog(t *testing.T, js jetstream.JetStream) {
 	t.Helper()
 	for ctx := testContext(t); ; {
@@ -44,8 +44,8 @@ func beginLog(t *testing.T, js jetstream.JetStream) {
 	}
 }
 
-// TestHeldStore looks at a server that is not to open its streams, and at its
-// successor that is.
+// TestHeldStore starts a server that keeps its streams closed, and then one
+// that opens them.
 func TestHeldStore(t *testing.T) {
 	k := newCluster(t)
 	for i := range k.configs {
@@ -98,8 +98,8 @@ func TestHeldStore(t *testing.T) {
 	}
 }
 
-// TestLeaderDies stops the leader of the log: what it acknowledged is there, and
-// another one goes on. How long that takes is noted, not judged.
+// TestLeaderDies stops the leader of the log. Acknowledged events are kept, and
+// another server takes over. The test logs how long that takes.
 func TestLeaderDies(t *testing.T) {
 	k := newCluster(t)
 	links := map[[2]int]*link{} // from one server to another
@@ -131,8 +131,8 @@ func TestLeaderDies(t *testing.T) {
 	for range 20 {
 		acked = mustPublish(t, js, "ledger.token.aa.created", "before")
 	}
-	// As the process would: the network is gone from one moment to the next,
-	// and no leadership is handed over.
+	// As in a crash: the network is gone at once, and no leadership is handed
+	// over.
 	died := time.Now()
 	for ends, l := range links {
 		if slices.Contains(ends[:], leader) {
@@ -213,8 +213,8 @@ func TestClusterConfig(t *testing.T) {
 	}
 }
 
-// TestKindsOfStore starts servers on the store of the other kind, which would
-// delete it or take one copy for the whole.
+// TestKindsOfStore starts servers on a store of the other kind, which they
+// would delete or take for complete.
 func TestKindsOfStore(t *testing.T) {
 	k := newCluster(t)
 	alone := k.configs[0]

@@ -25,7 +25,8 @@ func copied(t *testing.T, from string) string {
 	return to
 }
 
-// filesOf lists the files of a store that hold something, from its folder.
+// filesOf lists the files of a store that are not empty, relative to its
+// folder.
 func filesOf(t *testing.T, dir string) []string {
 	t.Helper()
 	var files []string
@@ -72,15 +73,15 @@ func cutOff(t *testing.T, file string, rng *rand.Rand) {
 	}
 }
 
-// ignored are files of which nothing is kept that anybody rests on: the server
-// restores them, or takes them for a hint.
+// ignored are files on which nothing depends: the server restores them, or uses
+// them as a hint.
 func ignored(file string) bool {
 	base := filepath.Base(file)
 	return base == "commit.idx" || base == "sources.db" || strings.Contains(file, "/obs/") ||
 		base == "index.db" && (strings.Contains(file, "LEDGER/streams/LEDGER/") || strings.Contains(file, "_js_"))
 }
 
-// TestDamageIsFound damages each file of a copy that a server left in peace.
+// TestDamageIsFound damages each file of a sealed copy.
 func TestDamageIsFound(t *testing.T) {
 	k := startCluster(t)
 	js := k.begin()
@@ -114,8 +115,8 @@ func TestDamageIsFound(t *testing.T) {
 	}
 }
 
-// TestDamageAfterACrash damages each file of a copy that no seal covers. What
-// has no checksum and fits to the rest cannot be found then.
+// TestDamageAfterACrash damages each file of a copy without a seal. Damage
+// without a checksum that is consistent with the rest cannot be found.
 func TestDamageAfterACrash(t *testing.T) {
 	k := startCluster(t)
 	js := k.begin()
@@ -138,7 +139,7 @@ func TestDamageAfterACrash(t *testing.T) {
 		case base == "index.db", base == "tav.idx", base == "peers.idx", base == "o.dat", ignored(file):
 			continue
 		case strings.HasSuffix(base, ".blk"):
-			// At its end it looks like a write that was interrupted.
+			// Damage at the end looks like an interrupted write.
 			b, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
@@ -157,7 +158,7 @@ func TestDamageAfterACrash(t *testing.T) {
 			t.Errorf("%s: %v, want it to be found", file, err)
 		}
 	}
-	// The blocks end early: what the raft snapshot names is not there.
+	// The blocks end before the position in the raft snapshot.
 	of := copied(t, dir)
 	if err := os.Truncate(filepath.Join(of, "jetstream/LEDGER/streams/LEDGER/msgs/1.blk"), 100); err != nil {
 		t.Fatal(err)
@@ -165,7 +166,7 @@ func TestDamageAfterACrash(t *testing.T) {
 	if _, err := CheckCopy(t.Context(), of, 3); !errors.Is(err, ErrCopyDamaged) || !strings.Contains(err.Error(), "covers position 50") {
 		t.Errorf("a log that ends early: %v", err)
 	}
-	// A folder that is gone is as a log that ends early.
+	// A missing folder is like a log that ends early.
 	of = copied(t, dir)
 	if err := os.RemoveAll(filepath.Join(of, "jetstream/LEDGER/streams/LEDGER")); err != nil {
 		t.Fatal(err)
@@ -175,7 +176,8 @@ func TestDamageAfterACrash(t *testing.T) {
 	}
 }
 
-// TestAloneRefusesDamage: nothing takes the place of the copy of a server alone.
+// TestAloneRefusesDamage damages the only copy. The server refuses to start,
+// because no other copy can replace it.
 func TestAloneRefusesDamage(t *testing.T) {
 	k := startKit(t)
 	js := k.asLedger()
@@ -263,8 +265,7 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
-// TestLeaderWithADamagedCopy: a leader speaks of its own copy, so the error
-// names it.
+// TestLeaderWithADamagedCopy checks that the error names the leader's own copy.
 func TestLeaderWithADamagedCopy(t *testing.T) {
 	info := jetstream.StreamInfo{
 		State:   jetstream.StreamState{FirstSeq: 1, LastSeq: 3, Msgs: 2, NumDeleted: 1},

@@ -8,7 +8,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 )
 
-// issued makes credentials and loads those of each node: name -> credentials.
+// issued creates credentials and loads those of each node: name -> credentials.
 func issued(t *testing.T, dir string, requests ...Request) map[string]*Credentials {
 	t.Helper()
 	members, err := Issue(dir, requests)

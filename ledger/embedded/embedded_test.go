@@ -113,8 +113,8 @@ func newJetStream(t *testing.T, nc *nats.Conn) jetstream.JetStream {
 	return js
 }
 
-// asVerifier returns a verifier's connection, and where its errors arrive that
-// no call returns.
+// asVerifier returns a verifier's connection and the channel of its
+// asynchronous errors.
 func (k *fixture) asVerifier() (*nats.Conn, <-chan error) {
 	k.t.Helper()
 	errs := make(chan error, 64)
@@ -435,7 +435,7 @@ func TestStartHeedsItsContext(t *testing.T) {
 	k.start()
 }
 
-// The server would serve on without such a stream, and let a new one be made.
+// The server would run without such a stream, and a new one could be created.
 func TestStreamThatCannotBeLoadedStopsStart(t *testing.T) {
 	tests := map[string]func(dir string) error{
 		"metadata damaged": func(dir string) error {
@@ -471,8 +471,8 @@ func TestStreamThatCannotBeLoadedStopsStart(t *testing.T) {
 	}
 }
 
-// crashed stops the server and leaves the folder as a crash does: without the
-// seal of a clean stop.
+// crashed stops the server and leaves the folder as after a crash, without a
+// seal.
 func (k *fixture) crashed() {
 	k.t.Helper()
 	k.stop()
@@ -481,8 +481,7 @@ func (k *fixture) crashed() {
 	}
 }
 
-// A crash while the first stream is made must not keep the server from
-// starting again.
+// A crash during the creation of the first stream must not prevent a restart.
 func TestHalfMadeStreamDoesNotStopStart(t *testing.T) {
 	k := startKit(t)
 	mustCreateStream(t, k.asLedger())
@@ -516,8 +515,8 @@ func TestShutdownIsBounded(t *testing.T) {
 	}
 }
 
-// What is under way at shutdown has an unknown outcome; what was acknowledged
-// is there.
+// Appends in flight at shutdown have an unknown outcome; acknowledged events
+// are kept.
 func TestShutdownKeepsWhatWasAcknowledged(t *testing.T) {
 	k := startKit(t)
 	js := k.asLedger()

@@ -14,7 +14,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/embedded"
 )
 
-// A ledger and a verifier in one process, with nothing that listens.
+// A ledger and a verifier in one process, without listeners.
 func Example() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

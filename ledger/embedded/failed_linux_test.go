@@ -7,16 +7,15 @@ import (
 	"testing"
 )
 
-// A disk that takes no more: the server says so, refuses to append from then
-// on, and after a restart holds what it acknowledged.
+// On a full disk the server reports the error and refuses further appends.
+// After a restart it has every acknowledged event.
 func TestFailedWrite(t *testing.T) {
 	k := startKit(t)
 	js := k.asLedger()
 	mustCreateStream(t, js)
 
-	// The limit on a file's size is the nearest thing to a full disk that a
-	// process can bring about for itself. With the signal ignored, the write
-	// returns an error.
+	// A limit on file sizes simulates a full disk. With the signal ignored, the
+	// write returns an error.
 	signal.Ignore(syscall.SIGXFSZ)
 	defer signal.Reset(syscall.SIGXFSZ)
 	var old syscall.Rlimit

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// contents returns what a folder holds: path -> bytes.
+// contents returns the files of a folder: path -> bytes.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -75,7 +75,7 @@ func TestIssue(t *testing.T) {
 		}
 	}
 
-	// More names change nothing but the lists.
+	// More names change only the lists.
 	before := contents(t, dir)
 	issued(t, dir, verifierNamed("v2"), ledgerOn("l3", "10.0.0.3"))
 	after := contents(t, dir)
@@ -93,7 +93,7 @@ func TestIssue(t *testing.T) {
 	if after["nodes/v1/members.json"] != after["members.json"] || after["nodes/l3/ca.crt"] != before["ca.crt"] {
 		t.Error("the nodes do not have the list or the authority")
 	}
-	// Nothing that all nodes get is a secret.
+	// The files that all nodes get contain no secret.
 	for _, c := range creds {
 		seed := strings.TrimSpace(after["nodes/"+c.Name+"/node.nk"])
 		for _, path := range []string{"members.json", "nats.conf", "ca.crt", "nodes/" + c.Name + "/tls.crt"} {
@@ -136,13 +136,12 @@ func TestIssueRefuses(t *testing.T) {
 		}
 	}
 
-	// Asking twice is asking once.
+	// The same request twice changes nothing.
 	if ms, err := Issue(dir, []Request{verifierNamed("v1"), ledgerOn("l1", "10.0.0.1")}); err != nil || len(ms) != 2 || !equalContents(before, contents(t, dir)) {
 		t.Errorf("asked again: %v, %v; want what is there", ms, err)
 	}
 
-	// Files without the list, or a list without its key, are not ours to go on
-	// from.
+	// Files without the list, or a list without its key, are refused.
 	for name, lose := range map[string]string{"members.json": "nothing was overwritten", "ca.key": "authority's key is kept", "ca.crt": "no such file"} {
 		dir := filepath.Join(t.TempDir(), "nats")
 		issued(t, dir, verifierNamed("v1"))

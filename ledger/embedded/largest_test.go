@@ -9,8 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 )
 
-// TestLargestEvent stores an event of the largest size with the headers of an
-// append, and gets it whole from the tail and from the stream.
+// TestLargestEvent stores an event of the maximum size with the headers of an
+// append, and reads it from the tail and from the stream.
 func TestLargestEvent(t *testing.T) {
 	k := startKit(t)
 	js := k.asLedger()

@@ -30,7 +30,7 @@ func TestLeasesAreMadeWithTheLog(t *testing.T) {
 		t.Errorf("EnsureLeases = %+v, %v, want %+v", again, err, info)
 	}
 
-	// The lease is fixed, and the right one is named.
+	// The lease is fixed, and the error names the right one.
 	for _, lease := range []time.Duration{0, 6 * time.Second, 7*time.Second + time.Millisecond} {
 		_, err := EnsureLeases(testContext(t), js, LeaseLimits{Epoch: "first", Lease: lease})
 		if !errors.Is(err, ErrOtherLease) || !strings.Contains(err.Error(), "--lease 7s") {
@@ -47,7 +47,7 @@ func TestLeasesAreMadeWithTheLog(t *testing.T) {
 	}
 }
 
-// A log from before there were leases, or that has lost them, gets them.
+// A log without a lease stream gets one.
 func TestLeasesAreMadeWhereTheyAreMissing(t *testing.T) {
 	js := startKit(t).asLedger()
 	mustCreateStream(t, js)
@@ -87,7 +87,7 @@ func TestLeasesKeepTheNewest(t *testing.T) {
 	if err != nil || m.Subject != "tail.lease.barrier" || m.Header.Get("Nats-Sequence") != "1" {
 		t.Errorf("the tail has %v, %v", m, err)
 	}
-	// What would replace, expire or join messages is refused.
+	// Settings that would replace, expire or join messages are refused.
 	for header, value := range map[string]string{"Nats-Rollup": "all", "Nats-TTL": "1s", "Nats-Incr": "1", "Nats-Batch-Id": "b"} {
 		answer, err := js.Conn().RequestMsgWithContext(testContext(t), newMsg("lease.barrier", header, value))
 		if err != nil || !strings.Contains(string(answer.Data), "error") {
@@ -124,7 +124,8 @@ func TestLeasesDrift(t *testing.T) {
 	}
 }
 
-// A renewal is answered to the verifier that sent it, and stored as it came.
+// The verifier that sent a renewal gets the answer, and the renewal is stored
+// unchanged.
 func TestRenewalIsStored(t *testing.T) {
 	k := startKit(t)
 	js := k.asLedger()

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// link is a TCP connection's way from one server to another, which can be cut.
+// link is a TCP proxy between two servers that can be cut.
 type link struct {
 	l net.Listener
 
@@ -63,7 +63,7 @@ func (k *link) keep(conns ...net.Conn) bool {
 	return !k.cut
 }
 
-// end cuts the link for good.
+// end cuts the link permanently.
 func (k *link) end() {
 	k.mu.Lock()
 	defer k.mu.Unlock()

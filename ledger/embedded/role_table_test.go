@@ -22,9 +22,8 @@ import (
 	"github.com/tokenledger/tokenledger/ops/addrtest"
 )
 
-// api is every subject of the server's interface to streams. The wildcards are
-// filled in by the test. What stands after them is what a verifier may ask, of
-// which streams.
+// api lists every subject of the server's stream API, with wildcards that the
+// test fills in, and the streams for which a verifier may use it.
 var api = map[string][]string{
 	"$JS.API.INFO":                           nil,
 	"$JS.API.STREAM.CREATE.*":                nil,
@@ -67,11 +66,11 @@ var api = map[string][]string{
 	"$JS.API.ACCOUNT.STREAM.CANCEL_MOVE.*.*": nil,
 }
 
-// prefixes are constants of the server that stand for more than one subject.
+// prefixes are constants of the server that are prefixes of several subjects.
 var prefixes = []string{"$JS.API", "$JS.API.>", "$JS.API.DIRECT.GET", "$JS.API.CONSUMER.MSG.NEXT.", "$JS.API.ACCOUNT."}
 
-// TestWholeAPI compares the table with the server's source, so that a subject
-// that a later server adds is not passed over.
+// TestWholeAPI compares the table with the server's source, so that a new
+// subject of a later version is noticed.
 func TestWholeAPI(t *testing.T) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/nats-io/nats-server/v2").Output()
 	if err != nil {
@@ -136,7 +135,7 @@ func fill(subject, stream string) string {
 
 var tableStreams = []string{"LEDGER", "LEASES", "OBJ_SNAPSHOTS", "KV_people", "OTHER", "*"}
 
-// bus is a log that a role connects to, served in one way or another.
+// bus is a log to which a role connects, on one kind of server.
 type bus struct {
 	ledger func() *nats.Conn
 	// connect connects as a verifier, to one of the servers.
@@ -193,7 +192,7 @@ func roleTests(t *testing.T, b bus) {
 	}
 }
 
-// led tries again while a stream that was just made has no leader.
+// led retries while a new stream has no leader.
 func led(t *testing.T, try func() error) {
 	t.Helper()
 	err := try()
@@ -205,12 +204,12 @@ func led(t *testing.T, try func() error) {
 	}
 }
 
-// leaseless leaves the stream out that verifiers write to.
+// leaseless leaves out the lease stream, to which verifiers write.
 func leaseless(states []string) []string {
 	return slices.DeleteFunc(slices.Clone(states), func(s string) bool { return strings.HasPrefix(s, "LEASES") })
 }
 
-// gathered is a connection's errors.
+// gathered collects a connection's errors.
 func gathered() (chan error, nats.Option) {
 	errs := make(chan error, 4096)
 	return errs, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { errs <- err })
@@ -286,7 +285,7 @@ func wantAllDenied(t *testing.T, nc *nats.Conn, errs <-chan error, what string, 
 			}
 			delete(left, subject)
 		case <-time.After(patience):
-			// The server refuses in order, and has answered the flush.
+			// The server refuses in order, and it has answered the flush.
 			for s := range left {
 				t.Errorf("%s to %s was not refused", what, s)
 			}
@@ -365,8 +364,8 @@ func verifierMay(t *testing.T, b bus) {
 	}
 }
 
-// answersGoBack has a verifier name subjects of the ledger's for the answers to
-// what it may ask: the acknowledgement of a renewal, above all.
+// answersGoBack has a verifier name the ledger's subjects as reply subjects,
+// above all for the acknowledgement of a renewal.
 func answersGoBack(t *testing.T, b bus) {
 	nc := b.connect(t)
 	name := b.name
@@ -393,8 +392,8 @@ func answersGoBack(t *testing.T, b bus) {
 			}
 		}
 	}
-	// Once an honest renewal behind them is acknowledged, they have been dealt
-	// with.
+	// An acknowledged renewal after them proves that the server has processed
+	// them.
 	if _, err := newJetStream(t, nc).Publish(testContext(t), "lease.node."+name, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -477,8 +476,8 @@ func TestRolesInCluster(t *testing.T) {
 	})
 }
 
-// TestRolesOnServersOfOnesOwn runs three nats-servers on the configuration that
-// nats init writes.
+// TestRolesOnServersOfOnesOwn runs three nats-servers with the configuration of
+// nats init.
 func TestRolesOnServersOfOnesOwn(t *testing.T) {
 	dir := t.TempDir()
 	creds := issued(t, dir, ledgerOn("l1", "127.0.0.1"), ledgerOn("l2", "127.0.0.2", "127.0.0.1"), ledgerOn("l3", "127.0.0.3", "127.0.0.1"), verifierNamed("v1"))

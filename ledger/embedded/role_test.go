@@ -11,8 +11,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// wantDenied waits for the server to say that it refused what was done on
-// subject. A denied publish is not answered otherwise.
+// wantDenied waits for the server's error about a denied publish on subject,
+// which has no other answer.
 func wantDenied(t *testing.T, errs <-chan error, what, subject string) {
 	t.Helper()
 	select {
@@ -73,7 +73,7 @@ func TestVerifierMayNot(t *testing.T) {
 		"$JS.ACK.LEDGER.own.1.1.1.1.0", "$JS.FC.LEDGER.own.x",
 		// Records that can be erased.
 		"$KV.people.usr_1",
-		// Another's reports, inboxes and the server itself.
+		// Another node's reports, inboxes and the server itself.
 		"node.status", "node.status.a.b", "node.other.a", "_INBOX_ledger.x", "_INBOX_verifier.x",
 		"$SYS.REQ.SERVER.PING", "anything",
 	}
@@ -201,9 +201,9 @@ func TestVerifierMay(t *testing.T) {
 	}
 }
 
-// A request names where its answer goes, and the server does not ask whether
-// the verifier may publish there. In one account with the stream, each of
-// these would append to it.
+// A request names its reply subject, and the server does not check whether the
+// verifier may publish there. In one account with the stream, each of these
+// would append to it.
 func TestVerifierCannotAppendAnAnswer(t *testing.T) {
 	k, js := servedKit(t)
 	nc, errs := k.asVerifier()
@@ -228,8 +228,8 @@ func TestVerifierCannotAppendAnAnswer(t *testing.T) {
 	}
 	targets := []string{"ledger.token.aa.created", "$KV.people.usr_1", "$JS.API.STREAM.DELETE.LEDGER", "$JS.API.STREAM.PURGE.KV_people"}
 	for _, r := range requests {
-		// The same request with an honest reply comes last: once it is
-		// answered, those before it are.
+		// The same request with an honest reply comes last: its answer proves
+		// that those before it were processed.
 		for _, reply := range append(targets, inbox) {
 			if err := nc.PublishRequest(r.subject, reply, []byte(r.body)); err != nil {
 				t.Fatal(err)
@@ -253,7 +253,7 @@ func TestVerifierCannotAppendAnAnswer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Were the ledger to answer, this is where the answer would go.
+		// A ledger's answer would go here.
 		if !strings.HasPrefix(report.Reply, "_R_.") {
 			t.Errorf("a report has reply %q, want one that leads back to the verifier's account", report.Reply)
 		}
@@ -384,7 +384,7 @@ func TestClientOptions(t *testing.T) {
 	}
 }
 
-// A verifier that asks often must not make the server remember without end.
+// Frequent requests of a verifier must not grow the server's memory.
 func TestAnswersAreForgotten(t *testing.T) {
 	k, _ := servedKit(t)
 	nc, _ := k.asVerifier()

@@ -2,8 +2,8 @@ package embedded
 
 import "testing"
 
-// TestOwnRoute finds the route that leads to a server itself, which it then
-// names to the others.
+// TestOwnRoute finds the route of a server to itself, which the server tells to
+// the others.
 func TestOwnRoute(t *testing.T) {
 	tests := []struct {
 		name   string

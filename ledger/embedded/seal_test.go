@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestSealSkipsDiscarded deletes what the server may delete after it has
-// stopped: the store is whole without it. What it keeps has to be there.
+// TestSealSkipsDiscarded deletes files that the server may delete after its
+// stop: the store is still complete. Other files must exist.
 func TestSealSkipsDiscarded(t *testing.T) {
 	for name, tt := range map[string]struct {
 		file  string

@@ -29,8 +29,8 @@ func TestCreateStream(t *testing.T) {
 	if info.Last != 0 || info.Epoch != "first" || info.Created.Before(before) || info.Created.After(time.Now()) {
 		t.Errorf("CreateStream = %+v", info)
 	}
-	// Not with other settings, and not with the same ones, which the server
-	// would take for a success.
+	// Neither with other settings, nor with the same ones, for which the server
+	// would report success.
 	for _, epoch := range []string{"first", "second"} {
 		if _, err := CreateStream(ctx, js, StreamLimits{MaxBytes: 1 << 28, Epoch: epoch}); !errors.Is(err, ErrStreamExists) {
 			t.Errorf("CreateStream(%s) over the first = %v, want %v", epoch, err, ErrStreamExists)
@@ -92,7 +92,7 @@ func TestFullStreamRefuses(t *testing.T) {
 	}
 }
 
-// What would replace or expire a message is refused with the message.
+// Messages that would replace or expire another one are refused.
 func TestHeadersThatRemoveAreRefused(t *testing.T) {
 	js := startKit(t).asLedger()
 	mustCreateStream(t, js)
@@ -328,7 +328,7 @@ func TestOpenStreamNamesDamage(t *testing.T) {
 		{"last deleted", func(t *testing.T, js jetstream.JetStream, s jetstream.Stream) error {
 			return s.DeleteMsg(testContext(t), 5)
 		}, []string{"there are 4 messages up to position 5"}},
-		// Deny flags do not stop who may update the stream.
+		// Deny flags do not stop a client that may update the stream.
 		{"trimmed by limits", func(t *testing.T, js jetstream.JetStream, s jetstream.Stream) error {
 			if _, err := js.UpdateStream(testContext(t), settings(limits)); err != nil {
 				return err
@@ -375,12 +375,12 @@ func wantDamage(t *testing.T, err error, want []string) {
 	}
 }
 
-// TestDamagedBlockIsNotCut: a server cuts a block off where it is damaged. It
-// does not come to that.
+// TestDamagedBlockIsNotCut checks that a damaged block is refused, before the
+// server would cut it off at the damage.
 func TestDamagedBlockIsNotCut(t *testing.T) {
 	k := startKit(t)
 	js := k.asLedger()
-	// With a limit so low, a block holds 32 kB.
+	// With such a low limit, a block holds 32 kB.
 	if _, err := CreateStream(testContext(t), js, StreamLimits{MaxBytes: 120_000, Epoch: "first"}); err != nil {
 		t.Fatal(err)
 	}

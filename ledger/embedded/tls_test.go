@@ -60,7 +60,7 @@ func TestTLS(t *testing.T) {
 		}
 	}
 
-	// In plain text, whatever is said.
+	// Without TLS every command is refused.
 	conn, err := net.Dial("tcp", strings.TrimPrefix(k.URL(), "tls://"))
 	if err != nil {
 		t.Fatal(err)
@@ -79,7 +79,7 @@ func TestTLS(t *testing.T) {
 		}
 	}
 
-	// A verifier's key in a ledger's options is a verifier's.
+	// A verifier's key in a ledger's options has a verifier's rights.
 	errs, handler := gathered()
 	nc := mustConnect(t, k.URL(), append(append(LedgerOptions(v1.Key), nats.Secure(v1.clientTLS())), handler)...)
 	if err := nc.Publish("ledger.token.aa.revoked", nil); err != nil {
@@ -88,7 +88,7 @@ func TestTLS(t *testing.T) {
 	wantAllDenied(t, nc, errs, "Publish", []string{"ledger.token.aa.revoked"})
 }
 
-// TestOneVerifierIsNotAnother connects as each of two, on one log.
+// TestOneVerifierIsNotAnother connects as each of two verifiers of one log.
 func TestOneVerifierIsNotAnother(t *testing.T) {
 	k, creds, _ := startEncrypted(t)
 	errs, handler := gathered()
@@ -107,13 +107,13 @@ func TestOneVerifierIsNotAnother(t *testing.T) {
 	wantAllDenied(t, nc, errs, "Subscription", []string{"_INBOX_v_v2.>", "_INBOX_v_v2.x", "_INBOX_verifier.>", "_INBOX_v_v1"})
 }
 
-// TestOnlyLedgersAreServers connects to the port of servers with each kind of
-// certificate. Permissions do not bind a server.
+// TestOnlyLedgersAreServers connects to the servers' port with each kind of
+// certificate, because permissions do not limit a server.
 func TestOnlyLedgersAreServers(t *testing.T) {
 	k := startCluster(t)
 	k.begin()
 	foreign := issued(t, t.TempDir(), ledgerOn("l1", "127.0.0.1"))
-	// greeted reports whether the server goes on after the handshake.
+	// greeted reports whether the server continues after the handshake.
 	greeted := func(c *tls.Config) bool {
 		conn, err := net.Dial("tcp", k.configs[0].Cluster.Listen)
 		if err != nil {
@@ -190,7 +190,7 @@ func TestSetMembers(t *testing.T) {
 	}
 	mustPublish(t, js, "ledger.token.aa.created", "one")
 
-	// What cannot be changed in passing is refused, and nothing is changed.
+	// A change that needs other steps is refused, and changes nothing.
 	for name, ms := range map[string]Members{
 		"without this node": members[1:],
 		"another ledger":    append(members[:len(members):len(members)], Member{Name: "l9", Role: RoleLedger, Key: newKey(t).Public(), Certificate: members[0].Certificate[2:] + "00"}),

@@ -14,8 +14,8 @@ func answer(name, leader string, term, last, applied uint64) Report {
 	}}
 }
 
-// TestAgreement goes through what the others of three or five ledgers can say
-// while this one, "a", holds its store closed.
+// TestAgreement tries the answers of the others of three or five ledgers, while
+// ledger a keeps its store closed.
 func TestAgreement(t *testing.T) {
 	type round []Report
 	empty := Report{Name: "c", Epoch: "e", Empty: true}
@@ -32,7 +32,7 @@ func TestAgreement(t *testing.T) {
 			{answer("b", "b", 2, 10, 10), answer("c", "b", 2, 9, 9)},
 			{answer("b", "b", 2, 10, 10), answer("c", "b", 2, 10, 10)},
 		}, true, ""},
-		// What is written since does not have to be waited for.
+		// Later entries are not waited for.
 		"under load": {3, []round{
 			{answer("b", "b", 2, 10, 9), answer("c", "b", 2, 9, 9)},
 			{answer("b", "b", 2, 30, 20), answer("c", "b", 2, 25, 11)},

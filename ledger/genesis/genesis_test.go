@@ -19,7 +19,7 @@ var (
 	states    = []Report{unknown, fresh, beginning, keeps, lost, silent}
 )
 
-// answersOf gives ledgers names from a on.
+// answersOf names the ledgers a, b, c and so on.
 func answersOf(reports ...Report) (answers map[string]Report, members []string) {
 	answers = map[string]Report{}
 	for i, r := range reports {
@@ -106,7 +106,7 @@ func check(t *testing.T, d Decision, want Kind, detail string) {
 }
 
 // TestNothingIsForgotten tries every state of three ledgers. A log that one of
-// them has known is never created again, one ledger at most creates it, and an
+// them has known is never created again. At most one ledger creates it. An
 // empty store is opened without a copy only if all say that there was no log.
 func TestNothingIsForgotten(t *testing.T) {
 	tried := 0

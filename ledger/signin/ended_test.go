@@ -26,8 +26,9 @@ type endedCase struct {
 	commits bool
 }
 
-// endedCases are what a person who signed in can change. The account "anna" has a
-// second factor, and one more that is not confirmed; she is a superuser.
+// endedCases are the operations of a signed-in person that change something.
+// The account anna is a superuser, with a second factor and another that is not
+// confirmed.
 func endedCases(k *ledgers, ben signin.Opened, pending string) []endedCase {
 	ctx := context.Background()
 	return []endedCase{
@@ -81,9 +82,9 @@ var endings = map[string]func(k *ledgers, id events.AccountID, o signin.Opened){
 	"erased": func(k *ledgers, id events.AccountID, _ signin.Opened) { k.append(string(id), &events.AccountErased{}) },
 }
 
-// TestEndedBeforeChange ends a person's session after it was authenticated:
-// before an operation begins, and where an event commits it, right before that
-// event. Nothing is changed: not in the credentials, not by an event.
+// TestEndedBeforeChange ends a session after it was authenticated: before the
+// operation begins, or right before the event that commits it. Neither the
+// credentials nor the log change.
 func TestEndedBeforeChange(t *testing.T) {
 	for name, end := range endings {
 		t.Run(name, func(t *testing.T) {
@@ -158,8 +159,8 @@ func (k *ledgers) changing() []events.Kind {
 	return out
 }
 
-// TestDemotedInviter takes a superuser's grants away right before the event of an
-// invitation: there is none.
+// TestDemotedInviter removes a superuser's grants right before the event of an
+// invitation. The invitation has no effect.
 func TestDemotedInviter(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -183,8 +184,8 @@ func TestDemotedInviter(t *testing.T) {
 }
 
 // TestUnderWay crashes between the record of a new password and its event. The
-// old password is not accepted while the new one may count. Then the event
-// decides: a caller that ended meanwhile changes nothing.
+// old password is refused while the outcome is unknown. Then the event decides:
+// a caller that ended meanwhile changes nothing.
 func TestUnderWay(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		k := start(t, 2)
@@ -216,7 +217,8 @@ func TestUnderWay(t *testing.T) {
 		} else {
 			k.accepted(o)
 		}
-		// What was given up is not made by a late append of the same event.
+		// A late append of the same event does not complete an abandoned
+		// change.
 		record := k.stored(id)
 		if record["next"] != nil || record["commit"] != nil {
 			t.Errorf("the change is still under way: %v", record)
@@ -224,8 +226,8 @@ func TestUnderWay(t *testing.T) {
 	}
 }
 
-// TestAbandoned gives a change up on one ledger before another appends its event:
-// then it never takes effect. The other way round it has taken effect.
+// TestAbandoned abandons a change on one ledger before another appends its
+// event: it never takes effect. In the other order it has taken effect.
 func TestAbandoned(t *testing.T) {
 	k := start(t, 2)
 	a, b := k.node[0].ledger, k.node[1].ledger
@@ -251,8 +253,8 @@ func TestAbandoned(t *testing.T) {
 	}
 }
 
-// TestRecordComesBack writes the records of ended sessions back, as a restored or
-// diverged server could. They stay refused.
+// TestRecordComesBack restores the records of ended sessions, as a diverged
+// server could. The sessions stay refused.
 func TestRecordComesBack(t *testing.T) {
 	k := start(t, 2)
 	n := k.node[0]
@@ -300,8 +302,9 @@ func TestRecordComesBack(t *testing.T) {
 	}
 }
 
-// TestTokenSessions opens many sessions with a token. They are few, they push out
-// no person's, and they end with the secret that opened them.
+// TestTokenSessions opens many sessions with a token. Their number is limited,
+// they end no session of a person, and they end with the secret that opened
+// them.
 func TestTokenSessions(t *testing.T) {
 	k := start(t, 2)
 	n := k.node[0]

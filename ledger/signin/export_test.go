@@ -6,11 +6,11 @@ import (
 	"github.com/tokenledger/tokenledger/ledger"
 )
 
-// MaxWaiting is how many sign-ins may wait for a hash at once.
+// MaxWaiting is the number of sign-ins that may wait for a hash.
 func (s *SignIn) MaxWaiting() int { return maxWaitingHashes }
 
-// HoldHashes lets no hash begin until release is called. Step lets one begin, of
-// those that wait.
+// HoldHashes blocks all hashes until release is called. Step lets one waiting
+// hash begin.
 func (s *SignIn) HoldHashes() (release, step func()) {
 	q := s.hashes.queue
 	set := func(slots int) (was int) {
@@ -47,10 +47,10 @@ func CheckPassword(password []byte, login string) (field, why string) {
 	return "", ""
 }
 
-// CommonPieces is how many there are.
+// CommonPieces is their number.
 func CommonPieces() int { return len(pieces()) }
 
-// Waiting is how many sign-ins wait for a hash now.
+// Waiting is the number of sign-ins that wait for a hash.
 func (s *SignIn) Waiting() int {
 	s.hashes.queue.mu.Lock()
 	defer s.hashes.queue.mu.Unlock()

@@ -43,7 +43,7 @@ func (k *ledgers) enrol(n *node, c authz.Principal) (secret string, recovery []s
 		u.Query().Get("issuer") != "tokenledger" || u.Query().Get("digits") != "6" || u.Query().Get("period") != "30" || u.Query().Get("algorithm") != "SHA1" {
 		t.Errorf("the address for apps is %s (%v)", e.URI, err)
 	}
-	// It counts only once it is confirmed.
+	// It is not required before it is confirmed.
 	if _, err := n.enter("anna", good, "", home); err != nil {
 		t.Errorf("before it is confirmed: %v", err)
 	}
@@ -167,7 +167,8 @@ func (k *ledgers) checkRemoval(n *node, id events.AccountID, secret string, reco
 	}
 }
 
-// TestCodeOnce sends one code, and one recovery code, to several ledgers at once.
+// TestCodeOnce sends one code, and one recovery code, to several ledgers
+// concurrently. Each is accepted once.
 func TestCodeOnce(t *testing.T) {
 	k := start(t, 3)
 	k.person("anna", good)
@@ -195,7 +196,7 @@ func TestCodeOnce(t *testing.T) {
 	}
 }
 
-// TestRecentReauth lets what needs a recent proof through for five minutes.
+// TestRecentReauth checks that a re-authentication is recent for five minutes.
 func TestRecentReauth(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -257,7 +258,7 @@ func TestRecentReauth(t *testing.T) {
 		k.now.Advance(6 * time.Minute)
 		stale()
 	}
-	// A token never is a person.
+	// A token cannot re-authenticate.
 	token := authz.Principal{Account: k.root.Account, Token: k.root.Token, Scopes: k.root.Scopes}
 	for what, do := range needs {
 		if err := do(token); what != "invite" && !errors.Is(err, ledger.ErrForbidden) {
@@ -299,8 +300,8 @@ func TestGuessedReauth(t *testing.T) {
 	}
 }
 
-// TestCrashBeforeEvent loses the event of each change: nobody signs in by a
-// credential that the trail does not know of, and then each event is there once.
+// TestCrashBeforeEvent loses the event of each change. No credential without
+// its event signs in, and afterwards each event is in the log once.
 func TestCrashBeforeEvent(t *testing.T) {
 	k := start(t, 2)
 	n := k.node[0]
@@ -346,9 +347,8 @@ func TestCrashBeforeEvent(t *testing.T) {
 	}
 }
 
-// TestReplaceFactorTakesCode holds a session of a person who proved who they are a
-// moment ago. Alone it neither replaces the second factor nor renews the recovery
-// codes: both take a code.
+// TestReplaceFactorTakesCode has a session with a recent authentication.
+// Replacing the second factor or the recovery codes still needs a code.
 func TestReplaceFactorTakesCode(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]

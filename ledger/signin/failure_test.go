@@ -10,7 +10,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
-// TestCauses tells causes apart where that tells an attacker nothing.
+// TestCauses checks that errors name their cause if that tells an attacker
+// nothing.
 func TestCauses(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]

@@ -39,13 +39,13 @@ const (
 	abroad = "198.51.100.7"
 )
 
-// good is a password that nothing is wrong with.
+// good is a valid password.
 const good = "otter plinth quaver"
 
-// cheap makes tests quick: what is tested is not how slow the hash is.
+// cheap are fast hash parameters: the tests do not measure the hash.
 var cheap = signin.Cost{Memory: 64, Passes: 1, Threads: 1}
 
-// ledgers is one log with as many ledgers as a test asks for, each with sign-in.
+// ledgers is one log with a number of ledgers, each with sign-in.
 type ledgers struct {
 	t    testing.TB
 	log  *ledgertest.Log
@@ -66,7 +66,7 @@ type node struct {
 	ready  bool
 }
 
-// trail is the ledger's, which a test can make fail.
+// trail is the ledger's trail, which a test can make fail.
 type trail struct {
 	signin.Trail
 	before func() error // called before each event; nil for none
@@ -109,7 +109,7 @@ func start(t testing.TB, n int, options ...func(*signin.Config)) *ledgers {
 	return k
 }
 
-// open makes one process more.
+// open starts another process.
 func (k *ledgers) open(options ...func(*signin.Config)) *node {
 	t := k.t
 	t.Helper()
@@ -153,7 +153,7 @@ func (k *ledgers) open(options ...func(*signin.Config)) *node {
 	return n
 }
 
-// reopen makes sign-in anew, as a process does that starts.
+// reopen opens sign-in again, as a restarted process does.
 func (n *node) reopen() {
 	n.t.Helper()
 	var err error
@@ -185,7 +185,7 @@ func (k *ledgers) apply(at events.Position) {
 	}
 }
 
-// person makes a user's account with a password.
+// person creates a user's account with a password.
 func (k *ledgers) person(login, password string, grants ...string) events.AccountID {
 	k.t.Helper()
 	id := k.account(login, "user", grants...)
@@ -210,7 +210,7 @@ func (n *node) enter(login, password, code, address string) (signin.Opened, erro
 	return n.SignIn.SignIn(n.t.Context(), signin.Attempt{Login: login, Password: []byte(password), Code: code, Address: address})
 }
 
-// must is enter for what has to succeed.
+// must signs in, and fails the test on an error.
 func (n *node) must(login, password, code string) (signin.Opened, authz.Principal) {
 	n.t.Helper()
 	o, err := n.enter(login, password, code, home)
@@ -220,7 +220,7 @@ func (n *node) must(login, password, code string) (signin.Opened, authz.Principa
 	return o, n.caller(o)
 }
 
-// caller is who a session's secret stands for.
+// caller returns the principal of a session's secret.
 func (n *node) caller(o signin.Opened) authz.Principal {
 	n.t.Helper()
 	c, err := n.Authenticate(n.t.Context(), o.Secret.Reveal(), home)
@@ -230,8 +230,8 @@ func (n *node) caller(o signin.Opened) authz.Principal {
 	return c
 }
 
-// refused fails the test unless a session is over on every ledger, for what reads
-// and for what changes something.
+// refused fails the test unless every ledger refuses a session, for queries and
+// for commands.
 func (k *ledgers) refused(o signin.Opened) {
 	k.t.Helper()
 	k.settle()
@@ -242,7 +242,7 @@ func (k *ledgers) refused(o signin.Opened) {
 	}
 }
 
-// settle waits until all ledgers have applied what is in the log.
+// settle waits until all ledgers have applied the whole log.
 func (k *ledgers) settle() {
 	k.t.Helper()
 	conn := k.log.Conn()
@@ -258,7 +258,7 @@ func (k *ledgers) settle() {
 	k.apply(events.Position(stream.CachedInfo().State.LastSeq))
 }
 
-// accepted fails the test unless a session is good on every ledger.
+// accepted fails the test unless every ledger accepts a session.
 func (k *ledgers) accepted(o signin.Opened) {
 	k.t.Helper()
 	for i, n := range k.node {
@@ -294,7 +294,7 @@ func (k *ledgers) code(secret string) string {
 	return code
 }
 
-// credentialChanges lists what the trail says about an account's credential.
+// credentialChanges lists the events about an account's credential.
 func (k *ledgers) credentialChanges(id events.AccountID) string {
 	k.t.Helper()
 	var out []string
@@ -348,8 +348,8 @@ func (k *ledgers) policy(change func(*events.Policy)) {
 	k.append(events.PolicyName, &events.PolicySet{Policy: p})
 }
 
-// append puts an event without an actor into the log: the rules for callers do
-// not apply to it.
+// append appends an event without an actor. The rules for callers do not apply
+// to it.
 func (k *ledgers) append(about string, change events.Change) {
 	k.t.Helper()
 	now := k.now.Now()
@@ -384,8 +384,8 @@ func atOnce(n int, do func(i int)) {
 	wg.Wait()
 }
 
-// same fails the test unless an error is one of the failures, with nothing of what
-// was sent.
+// same fails the test unless an error is one of the failures and repeats
+// nothing of the request.
 func same(t testing.TB, what string, err error) {
 	t.Helper()
 	known := slices.ContainsFunc(signin.Failures, func(f error) bool { return err != nil && f.Error() == err.Error() })
@@ -403,7 +403,7 @@ func cause(t *testing.T, what string, err, want error) {
 }
 
 // field fails the test unless an error is about a field and repeats nothing of
-// what was sent.
+// the request.
 func field(t testing.TB, what string, err error, name, sent string) {
 	t.Helper()
 	var f *ledger.FieldError

@@ -64,7 +64,7 @@ func TestInvitation(t *testing.T) {
 		}
 	}
 
-	// It ends by itself, with what it is about, and when the password is changed.
+	// It expires, and ends with its account and with a new password.
 	late, err := n.Invite(ctx, k.root, "anna", false)
 	if err != nil {
 		t.Fatal(err)
@@ -94,7 +94,7 @@ func TestInvitation(t *testing.T) {
 		}
 	}
 
-	// Two take it up at once.
+	// Two requests use it concurrently.
 	i, err := n.Invite(ctx, k.root, "anna", false)
 	if err != nil {
 		t.Fatal(err)
@@ -111,8 +111,8 @@ func TestInvitation(t *testing.T) {
 	}
 }
 
-// TestReset lets a person in again who has lost the second factor, and not
-// without being asked to.
+// TestReset resets the second factor by an invitation, only if the invitation
+// says so.
 func TestReset(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -139,7 +139,7 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// TestErase leaves nothing of a person.
+// TestErase checks that an erasure leaves no personal data.
 func TestErase(t *testing.T) {
 	k := start(t, 2)
 	n := k.node[0]

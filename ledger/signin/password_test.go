@@ -7,7 +7,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
-// TestPasswords holds the rules to examples of what they are for.
+// TestPasswords checks the rules for passwords on examples.
 func TestPasswords(t *testing.T) {
 	for _, tt := range []struct {
 		password, login string
@@ -73,7 +73,7 @@ func TestPasswords(t *testing.T) {
 	}
 }
 
-// TestDamagedHash refuses a record that nobody wrote, rather than work on it.
+// TestDamagedHash refuses a damaged record without computing a hash.
 func TestDamagedHash(t *testing.T) {
 	const salt, sum = "AAAAAAAAAAAAAAAAAAAAAA", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 	for record, ok := range map[string]bool{

@@ -18,8 +18,8 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/signin"
 )
 
-// TestSessionEnds ends sessions in all the ways there are; each is over on every
-// ledger at its next request.
+// TestSessionEnds ends sessions in every way. Every ledger refuses the next
+// request.
 func TestSessionEnds(t *testing.T) {
 	k := start(t, 2)
 	a, b := k.node[0], k.node[1]
@@ -61,7 +61,7 @@ func TestSessionEnds(t *testing.T) {
 			k.append(string(id), &events.AccountResumed{})
 		}
 	}
-	// What ended all tokens of an account, or of all, ends its sessions too.
+	// Bulk revocations of tokens end sessions too.
 	o, _ := a.must("anna", good, "")
 	other, _ := a.must("ben", good, "")
 	k.append(string(id), &events.AccountTokensRevoked{NotBefore: k.now.Now().Add(time.Second).UTC().Round(0)})
@@ -88,7 +88,8 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
-// TestPasswordChange keeps the session that did it.
+// TestPasswordChange ends all sessions except the one that changed the
+// password.
 func TestPasswordChange(t *testing.T) {
 	k := start(t, 2)
 	a, b := k.node[0], k.node[1]
@@ -119,7 +120,7 @@ func TestPasswordChange(t *testing.T) {
 	}
 }
 
-// TestSessionTimes moves the clock, as the policy counts.
+// TestSessionTimes checks the policy's idle time and lifetime.
 func TestSessionTimes(t *testing.T) {
 	k := start(t, 2)
 	n := k.node[0]
@@ -131,7 +132,7 @@ func TestSessionTimes(t *testing.T) {
 	if got := o.Session.Expires.Sub(o.Session.Created); got != 12*time.Hour {
 		t.Errorf("it may last for %s", got)
 	}
-	// In use on either ledger it goes on, until its end.
+	// Use on either ledger keeps it open, up to its lifetime.
 	for passed := time.Duration(0); passed < 12*time.Hour-20*time.Minute; passed += 20 * time.Minute {
 		k.now.Advance(20 * time.Minute)
 		if _, err := k.node[int(passed/time.Minute)/20%2].Authenticate(t.Context(), o.Secret.Reveal(), home); err != nil {
@@ -158,7 +159,7 @@ func TestSessionTimes(t *testing.T) {
 	k.refused(o)
 }
 
-// TestSeen writes down at most once a minute that a session is used.
+// TestSeen records the use of a session at most once a minute.
 func TestSeen(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -204,7 +205,7 @@ func TestSeen(t *testing.T) {
 		t.Error("after a minute it is not written down that the session is used")
 	}
 	k.now.Advance(time.Minute)
-	// Many at once do not stand in each other's way.
+	// Concurrent requests do not conflict.
 	errs := make([]error, 20)
 	atOnce(len(errs), func(i int) { _, errs[i] = n.Authenticate(context.Background(), o.Secret.Reveal(), home) })
 	if err := errors.Join(errs...); err != nil {
@@ -212,8 +213,7 @@ func TestSeen(t *testing.T) {
 	}
 }
 
-// TestExpired erases the records of sessions that are older than any may be, when
-// somebody signs in.
+// TestExpired checks that a sign-in erases the records of expired sessions.
 func TestExpired(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -310,7 +310,7 @@ func TestList(t *testing.T) {
 			t.Errorf("pages have %q, want %q", seen, made)
 		}
 	}
-	// Others' sessions are not for everybody: neither to see nor to end.
+	// Sessions of other accounts can be neither seen nor ended.
 	_, bc := n.must("ben", good, "")
 	for _, err := range []error{
 		second(n.List(t.Context(), bc, signin.ListSessions{Account: "anna", Limit: 1})), second(n.List(t.Context(), bc, signin.ListSessions{Account: string(anna), Limit: 1})),
@@ -329,7 +329,7 @@ func TestList(t *testing.T) {
 	if err := n.End(t.Context(), k.root, ""); !errors.Is(err, ledger.ErrForbidden) {
 		t.Errorf("a token ends its own session: %v", err)
 	}
-	// What is over is not listed.
+	// Ended sessions are not listed.
 	if err := n.EndAll(t.Context(), k.root, string(ben)); err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func TestList(t *testing.T) {
 	}
 }
 
-// TestManySessions ends the oldest of an account that has too many.
+// TestManySessions checks that one session too many ends the account's oldest.
 func TestManySessions(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -397,7 +397,7 @@ func (k *ledgers) withTokens(n *node) (
 	return secrets, create
 }
 
-// TestTokenSignIn opens sessions with tokens, where the policy lets it.
+// TestTokenSignIn opens sessions with tokens, if the policy allows it.
 func TestTokenSignIn(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -457,7 +457,7 @@ func TestTokenSignIn(t *testing.T) {
 		t.Errorf("from outside of the token's networks: %v", err)
 	}
 	k.accepted(near)
-	// It follows its token, and its account.
+	// The session follows changes of its token and account.
 	k.append(string(id), &events.AccountGranted{Grants: []events.Scope{events.MustScope("view:site/2")}})
 	if c := n.caller(one); len(c.Scopes) != 0 {
 		t.Errorf("after the account lost it the session has %v", c.Scopes)
@@ -471,7 +471,8 @@ func TestTokenSignIn(t *testing.T) {
 	k.accepted(all)
 	k.policy(func(p *events.Policy) { p.TokenSignIn = false })
 	k.refused(all)
-	// A secret of a token is none of a session, and the other way round.
+	// A token's secret opens no session's requests, nor a session's secret a
+	// token's.
 	if _, err := n.Authenticate(ctx, events.DefaultFormat.NewSecret(events.UserAccount).Reveal(), home); !errors.Is(err, signin.ErrNoSession) {
 		t.Errorf("a token in the place of a session: %v", err)
 	}

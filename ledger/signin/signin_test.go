@@ -40,7 +40,8 @@ func TestSignIn(t *testing.T) {
 	}
 }
 
-// TestFailuresLookTheSame tries all that can be wrong: one answer, one hash.
+// TestFailuresLookTheSame fails sign-ins in every way: each has the same answer
+// and takes one hash.
 func TestFailuresLookTheSame(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -84,7 +85,7 @@ func TestFailuresLookTheSame(t *testing.T) {
 	}
 }
 
-// TestOverlong refuses what nobody typed before any work is done.
+// TestOverlong refuses overlong input before any hash.
 func TestOverlong(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -104,7 +105,7 @@ func TestOverlong(t *testing.T) {
 	}
 }
 
-// TestNormal takes what the same person types on another system for the same.
+// TestNormal accepts a password in another Unicode normalization.
 func TestNormal(t *testing.T) {
 	k := start(t, 1)
 	k.person("anna", "Ångström quaver plinth") // Å as one code point
@@ -123,7 +124,7 @@ func TestNormal(t *testing.T) {
 	}
 }
 
-// TestRehash makes the hash anew when its parameters are not today's, once.
+// TestRehash computes a hash with old parameters again, once.
 func TestRehash(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -149,7 +150,7 @@ func TestRehash(t *testing.T) {
 	}
 }
 
-// TestFlood lets a few wait for their hash, whoever else comes.
+// TestFlood limits the number of sign-ins that wait for a hash.
 func TestFlood(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -176,15 +177,15 @@ func TestFlood(t *testing.T) {
 	if did := int(n.Stats().Hashes - before); did != n.MaxWaiting() {
 		t.Errorf("%d hashes, want those of the %d that waited", did, n.MaxWaiting())
 	}
-	// Who was sent away has not failed, and the next has room.
+	// A refused sign-in does not count as a failure, and the next one has room.
 	if _, err := n.enter("anna", good, "", home); err != nil {
 		t.Errorf("after the flood: %v", err)
 	}
 }
 
-// TestFairTurns has one account sign in as often as it likes, with its right
-// password. Another account has its turn next, from wherever it comes, and one
-// address with many logins cannot keep others out either.
+// TestFairTurns floods sign-in with the right password of one account, or with
+// many logins from one address. Another account gets the next turn, from any
+// address.
 func TestFairTurns(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -211,8 +212,8 @@ func TestFairTurns(t *testing.T) {
 			results := make(chan error, flood)
 			for i := range flood {
 				if i == 1 {
-					// The first one waits first, so it has the first turn. It
-					// comes from the address that anna may share.
+					// The first sign-in in the queue has the first turn. It has
+					// the address that anna may share.
 					await(t, "the first one waits", func() bool { return n.Waiting() == 1 })
 				}
 				go func() {
@@ -220,7 +221,7 @@ func TestFairTurns(t *testing.T) {
 					results <- err
 				}()
 			}
-			// The queue is full: as many as do not fit are refused.
+			// The queue is full: the rest is refused.
 			for range flood - n.MaxWaiting() {
 				if err := <-results; !errors.Is(err, signin.ErrBusy) {
 					t.Fatalf("one that does not fit: %v, want ErrBusy", err)
@@ -228,7 +229,8 @@ func TestFairTurns(t *testing.T) {
 			}
 			step() // so that what has run counts, too
 			<-results
-			// Anna takes a place, and has the next turn but those that are free.
+			// Anna takes a place in the queue and has the next turn after the
+			// free slots.
 			before := n.Stats().Hashes
 			signed := make(chan error, 1)
 			go func() {
@@ -248,7 +250,7 @@ func TestFairTurns(t *testing.T) {
 			if did := n.Stats().Hashes - before; did != 1 {
 				t.Errorf("anna had turn %d, want the first", did)
 			}
-			// And once more, with the queue full.
+			// Again, with a full queue.
 			go func() {
 				_, err := n.SignIn.SignIn(context.Background(), signin.Attempt{Login: tt.login(0), Password: []byte(good), Address: tt.from(0)})
 				results <- err
@@ -275,7 +277,7 @@ func TestFairTurns(t *testing.T) {
 	}
 }
 
-// TestLease refuses all while the node has no lease.
+// TestLease refuses every sign-in while the node has no lease.
 func TestLease(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -303,7 +305,7 @@ func TestLease(t *testing.T) {
 	k.accepted(o)
 }
 
-// TestAttempts hammers an account from everywhere.
+// TestAttempts guesses passwords of an account from many addresses.
 func TestAttempts(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -322,7 +324,7 @@ func TestAttempts(t *testing.T) {
 		same(t, "a bad password", err)
 		return nil, false
 	}
-	// One address at one account, known or not: eight, whether the login exists.
+	// One address and account: eight failures, whether the login exists or not.
 	for _, login := range []string{"anna", "ANNA", "nobody"} {
 		count, address := 0, abroad
 		if login == "nobody" {
@@ -342,7 +344,8 @@ func TestAttempts(t *testing.T) {
 			t.Errorf("%s: %d failures of one address are let through, want %d", login, count, want)
 		}
 	}
-	// From ever new networks: 40 in all, and the same for a login that is none.
+	// From new networks each time: 40 failures, and the same for an unknown
+	// login.
 	for _, login := range []string{"anna", "nobody"} {
 		count := 0
 		for i := range 100 {
@@ -354,7 +357,7 @@ func TestAttempts(t *testing.T) {
 			t.Errorf("%s: %d failures of strangers are let through, want 32 after the eight of before", login, count)
 		}
 	}
-	// Strangers are shut out, whatever they send; the owner at home is not.
+	// Unknown addresses are refused; the owner's known address is not.
 	var many *signin.TooManyError
 	if _, err := n.enter("anna", good, "", "203.0.113.9"); !errors.As(err, &many) {
 		t.Errorf("a stranger with the password: %v, want too many attempts", err)
@@ -362,7 +365,7 @@ func TestAttempts(t *testing.T) {
 	for range 50 {
 		n.must("anna", good, "")
 	}
-	// Past an hour a few more are let through.
+	// After an hour a few more attempts are allowed.
 	k.now.Advance(time.Hour)
 	count := 0
 	for i := range 100 {
@@ -373,7 +376,7 @@ func TestAttempts(t *testing.T) {
 	if count < 6 || count > 7 {
 		t.Errorf("%d failures of strangers are let through after an hour, want one in ten minutes", count)
 	}
-	// One address at ever new logins.
+	// One address with many logins.
 	count = 0
 	for i := range 100 {
 		if _, stop := limited("user"+hex(i), "203.0.113.77"); !stop {
@@ -395,7 +398,7 @@ func TestAttempts(t *testing.T) {
 	}
 }
 
-// TestGuessedCodes counts codes that are wrong like passwords that are.
+// TestGuessedCodes counts wrong codes like wrong passwords.
 func TestGuessedCodes(t *testing.T) {
 	k := start(t, 1)
 	n := k.node[0]
@@ -417,7 +420,7 @@ func TestGuessedCodes(t *testing.T) {
 	if !stopped {
 		t.Error("codes can be guessed for ever")
 	}
-	// A password without its code is no failure.
+	// A password without its code is not a failure.
 	for range 20 {
 		if _, err := n.enter("anna", good, "", "198.51.100.99"); !errors.Is(err, signin.ErrSecondFactor) {
 			t.Fatalf("a password without its code: %v", err)
