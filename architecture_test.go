@@ -26,9 +26,8 @@ import (
 // module is the path that go.mod gives this repository.
 const module = "github.com/tokenledger/tokenledger"
 
-// rooms are the top-level folders, and which others each may look into. An
-// arrow that is not here is a decision about the whole house: one that turned
-// up in a diff by itself is a mistake.
+// rooms are the top-level folders, each with those that it may import. A new
+// import between them is an architectural decision.
 var rooms = map[string][]string{
 	"events":    {},
 	"ledger":    {"events"},
@@ -38,8 +37,8 @@ var rooms = map[string][]string{
 	"cmd":       {"events", "ledger", "projector", "verifier", "ops"},
 }
 
-// floors are packages within a room that look down only: which others of the
-// same room each may import. A package that is not here may import any.
+// floors are packages with limited imports within their top-level folder. A
+// package that is not listed may import any package there.
 var floors = map[string][]string{
 	"ledger/errdefs":   {},
 	"ledger/authz":     {"ledger/errdefs"},
@@ -47,8 +46,8 @@ var floors = map[string][]string{
 	"ledger/commit":    {"ledger/authz", "ledger/errdefs"},
 }
 
-// guests are libraries that only one folder may use, so that replacing one
-// stays a change to that folder.
+// guests are libraries that only one folder may import, so that replacing one
+// changes only that folder.
 var guests = []guest{
 	{library: "github.com/danielgtaylor/huma", home: "ledger/api"},
 	{library: "github.com/pquerna/otp", home: "ledger/signin", tests: true},
@@ -61,14 +60,14 @@ type guest struct {
 	tests   bool // tests and kits may use it too
 }
 
-// A survey is what one look through the tree found.
+// A survey holds the imports of the whole tree.
 type survey struct {
 	packages map[string]int // room -> packages that are part of the program
 	arrows   int            // imports from one folder of ours to another
 	wrong    []string       // what breaks a rule, one sentence each
 }
 
-// look reads the imports of every Go file under fsys, whatever its build tags.
+// look reads the imports of every Go file under fsys, with any build tags.
 func look(fsys fs.FS) (survey, error) {
 	s := survey{packages: make(map[string]int)}
 	counted := make(map[string]bool)
@@ -120,7 +119,7 @@ func look(fsys fs.FS) (survey, error) {
 	return s, err
 }
 
-// elsewhere reports whether the go command leaves dir out of this module.
+// elsewhere reports whether dir is not part of this module.
 func elsewhere(fsys fs.FS, dir string) bool {
 	base := path.Base(dir)
 	if base == "testdata" || base == "vendor" || base[0] == '.' || base[0] == '_' {
@@ -136,7 +135,7 @@ type importer struct {
 	test bool
 }
 
-// objection says why f must not import a path, or nothing where it may.
+// objection returns why f must not import a path, empty if it may.
 func (f importer) objection(imported string) string {
 	for _, g := range guests {
 		if within(imported, g.library) && !within(f.dir, g.home) && !(g.tests && (f.test || kit(f.dir))) {
@@ -177,7 +176,7 @@ func kit(dir string) bool {
 // within reports whether p is dir or below it.
 func within(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
 
-// TestArrows holds the tree to its drawing.
+// TestArrows checks every import against the tables above.
 func TestArrows(t *testing.T) {
 	gomod, err := os.ReadFile("go.mod")
 	if err != nil {
@@ -209,8 +208,8 @@ func TestArrows(t *testing.T) {
 	}
 }
 
-// TestArrowsAreSeen shows that the look sees what it is meant to see: each tree
-// here is one file, and is allowed or is wrong in one way.
+// TestArrowsAreSeen tests the check itself on trees of one file each, which are
+// allowed or wrong in one way.
 func TestArrowsAreSeen(t *testing.T) {
 	const (
 		huma = "github.com/danielgtaylor/huma/v2"
@@ -296,7 +295,7 @@ func TestArrowsAreSeen(t *testing.T) {
 	}
 }
 
-// TestArrowsOfOtherModules leaves a module inside this one to its own rules.
+// TestArrowsOfOtherModules ignores modules inside this one.
 func TestArrowsOfOtherModules(t *testing.T) {
 	s, err := look(fstest.MapFS{
 		"tools/go.mod":   {Data: []byte("module " + module + "/tools\n")},
@@ -310,12 +309,13 @@ func TestArrowsOfOtherModules(t *testing.T) {
 	}
 }
 
-// rivals are libraries that only the benchmark uses, in a module of its own. The
-// product must not carry them: what it links has to be trusted and patched.
+// rivals are libraries that only the benchmark's module may use. The product
+// must not link them, because every linked library has to be trusted and
+// patched.
 var rivals = regexp.MustCompile(`^github\.com/(jackc/pgx|golang-jwt/jwt|redis|gomodule/redigo)(/|$)`)
 
-// TestProductHoldsNoRivals lists what the program is linked from. The JWT
-// library of nats-io/jwt is no rival: the NATS server needs it for accounts.
+// TestProductHoldsNoRivals checks the program's dependencies. The library
+// nats-io/jwt is allowed: the NATS server needs it for accounts.
 func TestProductHoldsNoRivals(t *testing.T) {
 	for _, known := range []string{"github.com/jackc/pgx/v5", "github.com/golang-jwt/jwt/v5", "github.com/redis/rueidis"} {
 		if !rivals.MatchString(known) {
@@ -333,8 +333,8 @@ func TestProductHoldsNoRivals(t *testing.T) {
 	}
 }
 
-// TestBenchmarkBuilds builds the benchmark's module against this tree. go build
-// and go vet in this module leave it out, so a rename here breaks it unseen.
+// TestBenchmarkBuilds builds the benchmark's module against this tree, because
+// go build and go vet in this module leave it out.
 func TestBenchmarkBuilds(t *testing.T) { run(t, "ops/bench", "vet", "./...") }
 
 // run runs the go command in a folder and returns its standard output.

@@ -14,8 +14,7 @@ import (
 	"testing/fstest"
 )
 
-// Limits of the house: what is longer is split, so that a reader sees a function
-// on one screen.
+// Size limits, so that a function fits on one screen.
 const (
 	maxFunctionLines = 80
 	maxTestLines     = 100
@@ -99,7 +98,7 @@ func columns(line string) int {
 	return n
 }
 
-// TestSizes holds functions and lines to the limits of the house.
+// TestSizes checks the size of functions and lines.
 func TestSizes(t *testing.T) {
 	wrong, err := oversized(os.DirFS("."))
 	if err != nil {
@@ -110,7 +109,7 @@ func TestSizes(t *testing.T) {
 	}
 }
 
-// TestSizesAreSeen shows that each limit is looked at.
+// TestSizesAreSeen tests each limit.
 func TestSizesAreSeen(t *testing.T) {
 	for name, tt := range map[string]struct {
 		src  string

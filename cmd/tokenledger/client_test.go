@@ -29,7 +29,7 @@ import (
 
 const someToken = "tok_01jd3qk8z5n0v7m2x4c6b8a9ef"
 
-// server is a server that a test scripts.
+// server answers as a test scripts.
 type server struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -51,8 +51,9 @@ func (s *server) sent() []string {
 	return slices.Clone(s.bodies)
 }
 
-// serveWith answers each request with the next of answers, and then the last one
-// again. The question who the caller is, which a remark needs, is not among them.
+// serveWith answers each request with the next of answers, and then repeats the
+// last one. It does not count requests for /v1/whoami, which the CLI sends for
+// a note.
 func serveWith(t *testing.T, answers ...http.HandlerFunc) *server {
 	t.Helper()
 	s := &server{}
@@ -86,17 +87,16 @@ func trouble(status int, code string) http.HandlerFunc {
 	return answerJSON(status, "application/problem+json", fmt.Sprintf(`{"title":"Trouble","status":%d,"detail":"the detail","code":%q,"request_id":"REQ7"}`, status, code))
 }
 
-// hangUp takes the request and loses the answer.
+// hangUp reads the request and closes the connection without an answer.
 func hangUp(w http.ResponseWriter, _ *http.Request) { panic(http.ErrAbortHandler) }
 
-// outcome is what a run of the program came to.
+// outcome is the result of a run of the program.
 type outcome struct {
 	code        int
 	out, errors string
 }
 
-// command runs the program against a server, with a token of its own and
-// quick retries.
+// command runs the program against a server, with a token and quick retries.
 func command(t *testing.T, url string, args ...string) outcome {
 	t.Helper()
 	return commandIn(t, t.Context(), url, nil, args...)
@@ -174,8 +174,7 @@ func TestStatusesToExitCodes(t *testing.T) {
 	}
 }
 
-// TestForeignAnswers tells the program's own servers from whatever else may
-// answer at a wrong address.
+// TestForeignAnswers recognizes answers of other programs at a wrong address.
 func TestForeignAnswers(t *testing.T) {
 	page := func(status int) http.HandlerFunc { return answerJSON(status, "text/html", "<h1>hello</h1>") }
 	tests := []struct {
@@ -198,8 +197,8 @@ func TestForeignAnswers(t *testing.T) {
 	}
 }
 
-// TestRetryIsTheSameRequest loses answers in every way, and wants the same
-// request again, key and all.
+// TestRetryIsTheSameRequest loses answers in every way. The retry is the same
+// request with the same key.
 func TestRetryIsTheSameRequest(t *testing.T) {
 	faults := map[string]http.HandlerFunc{
 		"no answer":         hangUp,
@@ -236,7 +235,8 @@ func TestRetryIsTheSameRequest(t *testing.T) {
 	}
 }
 
-// TestFinalAnswersAreNotRetried sends once what would not go better again.
+// TestFinalAnswersAreNotRetried sends a request once if a retry would fail in
+// the same way.
 func TestFinalAnswersAreNotRetried(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 404, 409, 412, 422, 500} {
 		s := serveWith(t, trouble(status, "x"))
@@ -250,8 +250,8 @@ func TestFinalAnswersAreNotRetried(t *testing.T) {
 	}
 }
 
-// TestUnknownOutcomeNamesTheKey tries a change for as long as it may, and then
-// says how to find out.
+// TestUnknownOutcomeNamesTheKey retries a change until the timeout. The error
+// names the key with which to find out the outcome.
 func TestUnknownOutcomeNamesTheKey(t *testing.T) {
 	s := serveWith(t, hangUp)
 	o := command(t, s.URL, "token", "resume", someToken, "--timeout", "500ms")
@@ -268,7 +268,7 @@ func TestUnknownOutcomeNamesTheKey(t *testing.T) {
 	}
 }
 
-// TestReadsGiveUpEarly does not try a question for all of the timeout.
+// TestReadsGiveUpEarly stops retrying a query before the timeout of changes.
 func TestReadsGiveUpEarly(t *testing.T) {
 	s := serveWith(t, trouble(503, "unavailable"))
 	begun := time.Now()
@@ -304,7 +304,7 @@ func TestInterrupt(t *testing.T) {
 	o := commandIn(t, ctx, s.URL, nil, "token", "resume", someToken)
 	o.want(t, exit.Interrupted, "interrupted", "--idempotency-key "+s.seen()[0].Header.Get("Idempotency-Key"))
 
-	// While it waits for a secret, too.
+	// Also while it waits for a secret.
 	ctx, cancel = context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	defer w.Close()
@@ -312,7 +312,7 @@ func TestInterrupt(t *testing.T) {
 	commandIn(t, ctx, s.URL, r, "verify", "--need", "view:site/3").want(t, exit.Interrupted)
 }
 
-// TestRedirectsGetNoToken keeps the token from wherever a server points.
+// TestRedirectsGetNoToken follows no redirect with the token.
 func TestRedirectsGetNoToken(t *testing.T) {
 	other := serveWith(t, done(`{"items":[]}`))
 	s := serveWith(t, func(w http.ResponseWriter, r *http.Request) {
@@ -324,7 +324,7 @@ func TestRedirectsGetNoToken(t *testing.T) {
 	}
 }
 
-// TestNothingIsSentWithoutNeed holds the token back where it has no use.
+// TestNothingIsSentWithoutNeed sends no token with requests that need none.
 func TestNothingIsSentWithoutNeed(t *testing.T) {
 	s := serveWith(t, done(`{"allowed":true,"reason":"allowed","position":3}`))
 	commandIn(t, t.Context(), s.URL, strings.NewReader("theirs\n"), "verify", "--need", "view:site/3").want(t, exit.OK)
@@ -337,7 +337,8 @@ func TestNothingIsSentWithoutNeed(t *testing.T) {
 	}
 }
 
-// TestSecretArgumentsStopEverything puts a secret in every place of a command.
+// TestSecretArgumentsStopEverything puts a secret into every argument of a
+// command. Nothing is sent.
 func TestSecretArgumentsStopEverything(t *testing.T) {
 	s := serveWith(t, done(madeToken))
 	for _, secret := range []string{
@@ -387,8 +388,8 @@ func TestDigestsAreNoSecrets(t *testing.T) {
 	}
 }
 
-// TestEditKeepsWhatItDoesNotKnow changes one constraint of a token that has one
-// which this program has never heard of.
+// TestEditKeepsWhatItDoesNotKnow changes a constraint of a token that also has
+// one unknown to this version.
 func TestEditKeepsWhatItDoesNotKnow(t *testing.T) {
 	s := serveWith(t,
 		done(`{"id":"`+someToken+`","version":41,"constraints":{"cidrs":["192.0.2.0/24"],"rate":{"per_minute":60},"header_only":true}}`),
@@ -433,7 +434,7 @@ const (
 	nodeWaiting = `{"name":"b\u001b[2J","instance":"i2","how":"waiting","latest":"2031-01-02T03:04:17.004Z"}`
 )
 
-// TestReceipts says what a receipt proves, and fails where it proves nothing.
+// TestReceipts prints receipts. An incomplete receipt makes the command fail.
 func TestReceipts(t *testing.T) {
 	recorded := `"position":10,`
 	for _, tt := range []struct {
@@ -474,12 +475,12 @@ func TestReceipts(t *testing.T) {
 	}
 }
 
-// terminal is standard error that a person looks at.
+// terminal is standard error on a terminal.
 type terminal struct{ bytes.Buffer }
 
 func (*terminal) IsTerminal() bool { return true }
 
-// TestProgress shows to whoever watches what is waited for.
+// TestProgress shows on a terminal what the command waits for.
 func TestProgress(t *testing.T) {
 	waiting := done(`{"token":{"id":"` + someToken + `"},"position":9,"receipt":` + receiptOf(false, "", nodeApplied, nodeWaiting) + `}`)
 	missing := answerJSON(http.StatusNotFound, "application/problem+json", `{"title":"T","status":404,"detail":"none yet","code":"not_found","receipt":`+receiptOf(false, "", nodeApplied, nodeWaiting)+`}`)
@@ -524,8 +525,8 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// TestRevokeManyPages goes on until none is left. The ledger waits in the request
-// for the last page.
+// TestRevokeManyPages repeats the request until no token is left. Only the
+// request for the last page waits.
 func TestRevokeManyPages(t *testing.T) {
 	page := func(position, revoked int, next string) http.HandlerFunc {
 		return done(fmt.Sprintf(`{"position":%d,"matched":%d,"revoked":%d,"already":0,"tokens":["tok_%d"],"next_cursor":%q}`, position, revoked, revoked, position, next))
@@ -574,7 +575,7 @@ func TestPages(t *testing.T) {
 	command(t, stuck.URL, "token", "list", "--all").want(t, exit.Error, "the same page of the list twice")
 }
 
-// TestPathsHaveNoWayUp sends whatever a name is made of as one part of the path.
+// TestPathsHaveNoWayUp escapes a name, so that it is one segment of the path.
 func TestPathsHaveNoWayUp(t *testing.T) {
 	s := serveWith(t, done(`{"id":"acc_x","grants":[]}`))
 	for _, name := range []string{"a/../../tokens", "a?b=c", "a%2Fb", "anna+home@example.org", "ä"} {
@@ -590,7 +591,8 @@ type brokenPipe struct{}
 
 func (brokenPipe) Write([]byte) (int, error) { return 0, errors.New("broken pipe") }
 
-// TestLostOutputIsAFailure does not pass a secret for shown that was not.
+// TestLostOutputIsAFailure fails if a secret cannot be written to standard
+// output.
 func TestLostOutputIsAFailure(t *testing.T) {
 	s := serveWith(t, done(madeToken))
 	for _, args := range [][]string{{"--secret-only"}, {"-o", "json"}, {"-o", "jsonl"}, {"-o", "yaml"}, {"-o", "table"}} {
@@ -607,7 +609,7 @@ func TestLostOutputIsAFailure(t *testing.T) {
 	}
 }
 
-// TestAlreadyShownSecretIsAFailure fails in every form of output.
+// TestAlreadyShownSecretIsAFailure fails in every output format.
 func TestAlreadyShownSecretIsAFailure(t *testing.T) {
 	s := serveWith(t, done(`{"token":{"id":"`+someToken+`"},"position":7,"secret_already_shown":true}`))
 	for _, form := range render.Formats {
@@ -619,7 +621,8 @@ func TestAlreadyShownSecretIsAFailure(t *testing.T) {
 	}
 }
 
-// TestSecretFileOfUnknownOutcome keeps a secret whose token may exist.
+// TestSecretFileOfUnknownOutcome keeps the file of a secret whose token may
+// exist.
 func TestSecretFileOfUnknownOutcome(t *testing.T) {
 	s := serveWith(t, hangUp)
 	path := filepath.Join(t.TempDir(), "secret")
@@ -642,8 +645,8 @@ func TestSecretFileOfUnknownOutcome(t *testing.T) {
 	}
 }
 
-// TestNextServer sends a change on to the next server with the same key, and asks it
-// for no older state.
+// TestNextServer sends a change to the next server with the same key and a
+// minimum position.
 func TestNextServer(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestEmbed runs the runbook of tokens in pages as an operator would paste it:
-// with the program, and then over HTTP.
+// TestEmbed runs the commands of the runbook about tokens in pages, and then
+// its HTTP requests.
 func TestEmbed(t *testing.T) {
 	blocks := docBlocks(t, "../../ops/runbooks/embed.md", "TestEmbed")
 	if len(blocks) != 2 {
@@ -44,5 +44,5 @@ LEDGER=$(address api) VERIFIER=$(address verify)
 	}
 }
 
-// squeeze makes every run of spaces one.
+// squeeze replaces every run of spaces by one space.
 func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }

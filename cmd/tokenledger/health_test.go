@@ -15,7 +15,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
-// TestHealthOfStrangers asks what is not a node, or no longer well.
+// TestHealthOfStrangers asks other programs, and nodes that are not ready.
 func TestHealthOfStrangers(t *testing.T) {
 	hang := make(chan struct{})
 	tests := []struct {
@@ -83,7 +83,7 @@ func TestHealthOfStrangers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// As serve is told to listen on every interface.
+			// As serve does if it listens on every interface.
 			for _, host := range []string{"0.0.0.0", "", "[::]"} {
 				if timeout != "30s" && host != "" {
 					continue
@@ -101,7 +101,8 @@ func TestHealthOfStrangers(t *testing.T) {
 	}
 }
 
-// TestHealthNamesTheDefault tells who answered if no node runs on the data folder.
+// TestHealthNamesTheDefault names the address that answered if no node runs on
+// the data folder.
 func TestHealthNamesTheDefault(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }))
 	defer server.Close()

@@ -57,7 +57,7 @@ func TestHelpIsComplete(t *testing.T) {
 	}
 }
 
-// TestHelpFits reads the help of every command where it is not shown at a terminal.
+// TestHelpFits checks the width of every command's help without a terminal.
 func TestHelpFits(t *testing.T) {
 	root := newRootCmd(newEnv(nil, nil, nil, nil))
 	eachCommand(root, func(c *cobra.Command) {
@@ -76,7 +76,7 @@ func TestHelpFits(t *testing.T) {
 			if line != "" && line[0] != ' ' {
 				inExamples = line == "Examples:"
 			}
-			// A list of URLs in an example has no place for a line break.
+			// A list of URLs cannot be wrapped.
 			if n := utf8.RuneCountInString(line); n > 80 && !inExamples || n > 90 {
 				t.Errorf("%s: %d columns: %s", c.CommandPath(), n, line)
 			}

@@ -17,8 +17,8 @@ import (
 )
 
 // TestPortOfAnother runs commands on a data folder whose node has died, while
-// another user's program has its ports. Nothing is sent there: not the secret in
-// root.token, not one of another file, not one that is to be verified.
+// another user's program listens on its ports. No secret is sent there: neither
+// root.token, nor another token file, nor a secret to verify.
 func TestPortOfAnother(t *testing.T) {
 	asked := 0
 	impostor := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))

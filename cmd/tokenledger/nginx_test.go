@@ -19,9 +19,9 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 )
 
-// TestServeBehindNginx is what an operator does: three times serve, the file that
-// snippet nginx prints in a real nginx before each of them, and the client
-// commands. Package proxytest looks at the same from every other side.
+// TestServeBehindNginx runs three nodes, a real nginx with the output of
+// snippet nginx, and the client commands. Package proxytest has the tests of
+// each detail.
 func TestServeBehindNginx(t *testing.T) {
 	nginx, err := exec.LookPath("nginx")
 	if err != nil {
@@ -179,7 +179,7 @@ func (o *operator) tokenledger(args ...string) string {
 	return string(out)
 }
 
-// create makes a token for a device of alice's.
+// create creates a token for a device of alice.
 func (o *operator) create(device string) (secret, id string) {
 	o.t.Helper()
 	var m tokenAnswer
@@ -187,8 +187,8 @@ func (o *operator) create(device string) (secret, id string) {
 	return m.Secret, m.Token.ID
 }
 
-// get sends a request with forged headers and returns the status, and whom the
-// application saw.
+// get sends a request with forged headers, and returns the status and the
+// account that the application saw.
 func (o *operator) get(url, secret string) (int, string) {
 	o.t.Helper()
 	req, err := http.NewRequest(http.MethodGet, url, nil)
@@ -205,7 +205,7 @@ func (o *operator) get(url, secret string) (int, string) {
 	return resp.StatusCode, resp.Header.Get("Seen")
 }
 
-// until waits until something can be seen.
+// until waits for a condition.
 func (o *operator) until(what string, seen func() bool) {
 	o.t.Helper()
 	wait.Until(o.t, what, seen)

@@ -34,7 +34,7 @@ const (
 	otherPassword = "plinth otter quaver"
 )
 
-// office is a node, and who works with it.
+// office is a node with people who use it at terminals.
 type office struct {
 	t        *testing.T
 	url      string // of the node's API, seen through what notes the requests
@@ -48,7 +48,7 @@ type office struct {
 // dryRun marks a request that changes nothing.
 const dryRun = "X-Dry-Run"
 
-// asked is a request that the node got, and its answer.
+// asked is a request to the node, and its answer.
 type asked struct {
 	what   string // method and path
 	key    string // idempotency key
@@ -121,8 +121,8 @@ func leaveNothing(t *testing.T) {
 	})
 }
 
-// since returns the requests that changed something from the n-th on, and how
-// many there were.
+// since returns the requests from the n-th on that changed something, and the
+// number of all.
 func (o *office) since(n int) ([]asked, int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -130,7 +130,7 @@ func (o *office) since(n int) ([]asked, int) {
 	return changes, len(o.asked)
 }
 
-// employee is a person with a home of her own.
+// employee is a person with a home folder.
 type employee struct {
 	*office
 	t     *testing.T
@@ -139,8 +139,7 @@ type employee struct {
 	id    string // of the account
 }
 
-// hire makes a person's account, with goodPassword, and sits her down at an empty
-// home.
+// hire creates a person's account with goodPassword, and an empty home folder.
 func (o *office) hire(t *testing.T, login string, grants ...string) *employee {
 	t.Helper()
 	p := &employee{office: o, t: t, home: t.TempDir(), login: login}
@@ -163,7 +162,7 @@ func (p *employee) environ() []string {
 	}
 }
 
-// sits starts the program at a terminal.
+// sits starts the program on a terminal.
 func (p *employee) sits(args ...string) *seat {
 	p.t.Helper()
 	return sit(p.t, false, p.environ(), args...)
@@ -179,7 +178,7 @@ func (p *employee) runs(stdin string, args ...string) outcome {
 	return outcome{code, out.String(), errs.String()}
 }
 
-// must is runs where nothing goes wrong, and returns standard output.
+// must runs the program, which must succeed, and returns standard output.
 func (p *employee) must(stdin string, args ...string) string {
 	p.t.Helper()
 	o := p.runs(stdin, args...)
@@ -189,7 +188,7 @@ func (p *employee) must(stdin string, args ...string) string {
 	return o.out
 }
 
-// reads is must for a command whose JSON is wanted.
+// reads runs a command and returns its JSON.
 func (p *employee) reads(v any, args ...string) {
 	p.t.Helper()
 	if err := json.Unmarshal([]byte(p.must("", args...)), v); err != nil {
@@ -197,20 +196,20 @@ func (p *employee) reads(v any, args ...string) {
 	}
 }
 
-// signsIn opens a session, without a terminal.
+// signsIn opens a session without a terminal.
 func (p *employee) signsIn() {
 	p.t.Helper()
 	p.must(goodPassword+"\n", "login", "--login", p.login)
 }
 
-// signedIn reports whether the home has a session that the ledger takes.
+// signedIn reports whether the home folder has a valid session.
 func (p *employee) signedIn() bool {
 	p.t.Helper()
 	o := p.runs("", "session", "show")
 	return o.code == int(exit.OK) && strings.Contains(o.out, p.id)
 }
 
-// opens reports whether a password is hers.
+// opens reports whether a password is valid.
 func (p *employee) opens(password string) bool {
 	p.t.Helper()
 	return p.runs(password+"\n", "login", "--login", p.login, "--session-file", filepath.Join(p.t.TempDir(), "session")).code == int(exit.OK)
@@ -232,8 +231,8 @@ func (p *employee) state() string {
 	return a.State
 }
 
-// waits has the person away for so long that the proof of her session is not
-// recent any more. It is the record that gets older.
+// waits makes the session's authentication older than the limit, by changing
+// its record.
 func (p *employee) waits() {
 	p.t.Helper()
 	ctx, cancel := context.WithDeadline(context.Background(), limitOf(p.t))
@@ -263,8 +262,8 @@ type app struct {
 	last   int64 // step of the last code
 }
 
-// code returns a code that was not used, as a person may type it. Two in a row
-// are good at once.
+// code returns an unused code, as a person may type it. Two consecutive codes
+// are valid at a time.
 func (a *app) code(t *testing.T) string {
 	t.Helper()
 	const period = 30
@@ -276,8 +275,8 @@ func (a *app) code(t *testing.T) string {
 	return code[:3] + " " + code[3:]
 }
 
-// unseen fails the test where the terminal shows anything but what it is to show,
-// or what the program wrote has a word that was typed.
+// unseen fails the test if the terminal shows other text than expected, or the
+// program's output contains a typed secret.
 func (s *seat) unseen(screen string, typed ...string) {
 	s.t.Helper()
 	if got := s.screen.String(); got != screen {

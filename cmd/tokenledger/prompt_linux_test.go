@@ -12,7 +12,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
-// TestPrompts has people answer at a terminal what the program asks for.
+// TestPrompts answers the program's prompts on a terminal.
 func TestPrompts(t *testing.T) {
 	o := openOffice(t)
 	for name, test := range map[string]func(*testing.T, *office){
@@ -115,8 +115,7 @@ func loginWithCode(t *testing.T, o *office) {
 	}
 }
 
-// addsFactor gives the person a second factor, without a terminal, and signs her
-// out.
+// addsFactor adds a second factor without a terminal, and signs out.
 func (p *employee) addsFactor() *app {
 	p.t.Helper()
 	p.signsIn()
@@ -139,8 +138,7 @@ func loginWrong(t *testing.T, o *office) {
 	}
 }
 
-// asking are commands that ask for something that is not to be seen, each with
-// its first prompt.
+// asking are commands that prompt for a secret, each with its first prompt.
 var asking = []struct {
 	what, prompt string
 	args         []string
@@ -155,7 +153,7 @@ var asking = []struct {
 
 func nothingTyped(t *testing.T, o *office) { nothingAt(t, o, "nothing-anna", "\n") }
 
-// endOfInput ends what is typed without a line, as in other programs.
+// endOfInput types end-of-file (^D) at a prompt.
 func endOfInput(t *testing.T, o *office) { nothingAt(t, o, "end-anna", ctrlD) }
 
 func nothingAt(t *testing.T, o *office, login, key string) {
@@ -217,8 +215,8 @@ func interruptAtCode(t *testing.T, o *office) {
 	s.ends(exit.Usage, "no code of the second factor")
 }
 
-// typingErrors takes characters back with either key that terminals have for
-// it, and begins again.
+// typingErrors deletes characters with both erase keys (^H and DEL) and the
+// line with ^U.
 func typingErrors(t *testing.T, o *office) {
 	p := o.hire(t, "errors-anna")
 	const killLine = "\x15"
@@ -336,8 +334,8 @@ func checkSecret(t *testing.T, o *office) {
 	}
 }
 
-// TestPromptComesLast asks only once nothing that is typed is shown, so that the
-// fastest answer is not.
+// TestPromptComesLast prints the prompt after echo is off, so that even an
+// immediate answer is not shown.
 func TestPromptComesLast(t *testing.T) {
 	leaveNothing(t)
 	keys, tty := openTerminal(t)
@@ -362,7 +360,7 @@ func TestPromptComesLast(t *testing.T) {
 		t.Errorf("the terminal is left set as %+v, want %+v", after, before)
 	}
 
-	// An interrupt that came before the prompt leaves the terminal as it was.
+	// An interrupt before the prompt leaves the terminal unchanged.
 	cancel()
 	e = newEnv(tty, io.Discard, io.Discard, nil)
 	if _, err := e.input.Ask(ctx, "password"); !errors.Is(err, context.Canceled) {
@@ -373,7 +371,7 @@ func TestPromptComesLast(t *testing.T) {
 	}
 }
 
-// hook is a writer that does something at each write.
+// hook is a writer that calls a function at each write.
 type hook func()
 
 func (h hook) Write(b []byte) (int, error) {

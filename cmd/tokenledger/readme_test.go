@@ -10,8 +10,7 @@ import (
 	"testing"
 )
 
-// docBlocks returns the parts of a document that a test runs, each behind its
-// mark.
+// docBlocks returns the blocks of a document that follow a mark.
 func docBlocks(t *testing.T, path, test string) []string {
 	t.Helper()
 	doc, err := os.ReadFile(path)
@@ -29,7 +28,7 @@ func docBlocks(t *testing.T, path, test string) []string {
 	return blocks
 }
 
-// runDoc runs a script as a new user would paste it, and returns what it prints.
+// runDoc runs a script as a new user would paste it, and returns its output.
 func runDoc(t *testing.T, script string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -euo pipefail\ntrap 'kill $(jobs -p); wait' EXIT\n"+script)
@@ -47,7 +46,7 @@ func runDoc(t *testing.T, script string) string {
 // TestReadmeCluster runs the README's three ledgers, on addresses that others do
 // not use.
 func TestReadmeCluster(t *testing.T) {
-	// A reader is slower than l1, which has to notice that two connections are gone.
+	// l1 first has to notice that two connections are gone.
 	const local = "tokenledger --data l1 nodes --local"
 	script := strings.Replace(docBlocks(t, "../../README.md", "TestReadmeCluster")[0], local,
 		"until [ $("+local+" 2>&1 | grep -c '^l[23] *missing') = 2 ]; do sleep 0.1; done; "+local, 1)
@@ -61,7 +60,7 @@ func TestReadmeCluster(t *testing.T) {
 	}
 }
 
-// freeNetwork returns the beginning of loopback addresses on which nobody listens.
+// freeNetwork returns the prefix of loopback addresses without listeners.
 func freeNetwork(t *testing.T) string {
 	t.Helper()
 	for i := range 200 {

@@ -28,7 +28,7 @@ func secondFactor(t *testing.T, o *office) {
 		t.Errorf("signed in without a code: %+v", o)
 	}
 
-	// A recovery code, with other spaces than it was shown with.
+	// A recovery code with other spaces than shown.
 	recovery := strings.ReplaceAll(lines[3], "-", " ")
 	s = p.sits("second-factor", "remove")
 	s.answers("Code, or a recovery code: ", recovery)
@@ -39,7 +39,7 @@ func secondFactor(t *testing.T, o *office) {
 	}
 }
 
-// secondFactorReplaced asks for a code before it replaces the factor or the
+// secondFactorReplaced prompts for a code before it replaces the factor or the
 // recovery codes.
 func secondFactorReplaced(t *testing.T, o *office) {
 	p := o.hire(t, "factor-cleo")
@@ -71,7 +71,7 @@ func secondFactorReplaced(t *testing.T, o *office) {
 	p.must((&app{secret: next.Secret}).code(t)+"\n", "second-factor", "confirm")
 }
 
-// secondFactorNoCode goes away before the factor counts.
+// secondFactorNoCode stops before the factor is confirmed.
 func secondFactorNoCode(t *testing.T, o *office) {
 	p := o.hire(t, "factor-ben")
 	p.signsIn()
@@ -89,7 +89,7 @@ func secondFactorNoCode(t *testing.T, o *office) {
 
 const provePrompt = "Password, or code of the second factor: "
 
-// create is a command that needs a recent proof of the person.
+// create is a command that needs a recent authentication.
 var create = []string{"token", "create", "--scope", "view:site/1", "--secret-only"}
 
 func proof(t *testing.T, o *office) {
@@ -107,7 +107,7 @@ func proof(t *testing.T, o *office) {
 		t.Errorf("standard output %q, want the secret alone", secret)
 	}
 
-	// The proof is good for what follows.
+	// The authentication is still recent for the next command.
 	s = p.sits(create...)
 	s.ends(exit.OK)
 	if strings.Contains(s.errs.String(), provePrompt) || p.tokens() != 2 {
@@ -115,8 +115,8 @@ func proof(t *testing.T, o *office) {
 	}
 }
 
-// provedOnce wants one token to be there, by one command that was sent twice with
-// a proof between.
+// provedOnce checks that one token was created, by one command that was sent
+// twice with a re-authentication in between.
 func (p *employee) provedOnce(before int) {
 	p.t.Helper()
 	got, _ := p.since(before)
@@ -198,7 +198,7 @@ func proofInterrupted(t *testing.T, o *office) {
 	s.types(ctrlC)
 	s.ends(exit.Interrupted, "interrupted")
 	s.unseen("")
-	// Nothing was done, so there is nothing to find out.
+	// Nothing was sent, so the outcome is known.
 	if strings.Contains(s.errs.String(), "--idempotency-key") || p.tokens() != 0 {
 		t.Errorf("standard error %q, and %d tokens, want none", s.errs, p.tokens())
 	}
@@ -273,7 +273,7 @@ func eraseInterrupted(t *testing.T, o *office) {
 	}
 }
 
-// eraseProve types a login that is seen, and then a password that is not.
+// eraseProve types a login, which is shown, and then a password, which is not.
 func eraseProve(t *testing.T, o *office) {
 	boss := o.hire(t, "erase-boss", "superuser")
 	boss.signsIn()
@@ -290,8 +290,8 @@ func eraseProve(t *testing.T, o *office) {
 	}
 }
 
-// eraseSpokenFor has the token read from the terminal, where no login is then
-// asked for.
+// eraseSpokenFor reads the token from the terminal, so the command prompts for
+// no login.
 func eraseSpokenFor(t *testing.T, o *office) {
 	p := o.hire(t, "erase-emil")
 	boss := o.hire(t, "erase-chef", "superuser")

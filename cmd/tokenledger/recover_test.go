@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestRecoverRootRunbook locks everybody out, and runs the runbook.
+// TestRecoverRootRunbook makes root unusable and runs the commands of the
+// runbook.
 func TestRecoverRootRunbook(t *testing.T) {
 	blocks := docBlocks(t, "../../ops/runbooks/recover-root.md", "TestRecoverRootRunbook")
 	const begin = `

@@ -25,9 +25,9 @@ const (
 	backspace = "\x7f"
 )
 
-// seat is the program at a terminal of its own, and the person in front of it. A
-// shell leads the terminal's session, as it does in life: without one the kernel
-// would put the terminal right when the program ends, whatever that left behind.
+// seat is the program on a terminal of its own, and the person in front of it.
+// A shell leads the terminal's session. Without one the kernel would reset the
+// terminal when the program ends, and hide what it left behind.
 type seat struct {
 	t      *testing.T
 	keys   *os.File   // the person's side of the terminal
@@ -40,18 +40,18 @@ type seat struct {
 	ended  bool     // the program has ended
 }
 
-// leader runs a program, says how it ended and waits for leave to go. An
-// interrupt that is typed is for the program.
+// leader runs a program, reports how it ended, and waits for permission to end.
+// A typed interrupt goes to the program.
 const leader = `trap : INT; "$@" 3>&- 4<&-; echo $? >&3; exec 3>&-; read -r _ <&4 || :`
 
-// sit starts the program at a terminal. What it writes goes there too where it
-// is to be on the screen.
+// sit starts the program on a terminal. Its output goes there too if the test
+// wants it on the screen.
 func sit(t *testing.T, onScreen bool, environ []string, args ...string) *seat {
 	t.Helper()
 	return sitBefore(t, 0, onScreen, environ, args...)
 }
 
-// sitBefore is sit at a terminal with a number of columns, 0 if it does not tell.
+// sitBefore is sit on a terminal with a number of columns, 0 for unknown.
 func sitBefore(t *testing.T, columns uint16, onScreen bool, environ []string, args ...string) *seat {
 	t.Helper()
 	keys, tty := openTerminal(t)
@@ -92,7 +92,7 @@ func sitBefore(t *testing.T, columns uint16, onScreen bool, environ []string, ar
 		if err := cmd.Wait(); err != nil && s.ended {
 			t.Errorf("the shell at the terminal: %v", err)
 		}
-		// Nobody is at the terminal any more, which its other side reads as EIO.
+		// The terminal was closed, which its other side reads as EIO.
 		if err := <-shown; !errors.Is(err, unix.EIO) && s.ended {
 			t.Errorf("the terminal's end reads as %v, want EIO", err)
 		}
@@ -110,7 +110,7 @@ func sitBefore(t *testing.T, columns uint16, onScreen bool, environ []string, ar
 	return s
 }
 
-// limitOf returns until when a test waits for what has to come.
+// limitOf returns the time until which a test waits.
 func limitOf(t *testing.T) time.Time {
 	const toSpeak = 5 * time.Second // before the deadline ends all tests without a word about this one
 	limit := time.Now().Add(patience)
@@ -120,7 +120,7 @@ func limitOf(t *testing.T) time.Time {
 	return limit
 }
 
-// openTerminal makes a terminal and returns both of its sides.
+// openTerminal opens a pseudo-terminal and returns both sides.
 func openTerminal(t *testing.T) (keys, tty *os.File) {
 	t.Helper()
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
@@ -132,7 +132,7 @@ func openTerminal(t *testing.T) (keys, tty *os.File) {
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		t.Fatalf("unlock the terminal: %v", err)
 	}
-	// The other side, without its name, which /dev/pts need not have here.
+	// The other side, without its name, because /dev/pts may not be mounted.
 	peer, _, failed := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
 	if failed != 0 {
 		t.Fatalf("open the terminal: %v", failed)
@@ -167,7 +167,7 @@ func pipe(t *testing.T) (r, w *os.File) {
 	return r, w
 }
 
-// settings returns how the terminal is set now.
+// settings returns the terminal's settings.
 func (s *seat) settings() unix.Termios {
 	s.t.Helper()
 	return settingsOf(s.t, s.keys)
@@ -192,7 +192,7 @@ func settingsOf(t *testing.T, f *os.File) (got unix.Termios) {
 	return got
 }
 
-// types types.
+// types types a text.
 func (s *seat) types(text string) {
 	s.t.Helper()
 	if _, err := io.WriteString(s.keys, text); err != nil {
@@ -200,8 +200,7 @@ func (s *seat) types(text string) {
 	}
 }
 
-// asked waits until the program asks on standard error for something that is not
-// to be seen.
+// asked waits until the program prompts on standard error with echo off.
 func (s *seat) asked(prompt string) {
 	s.t.Helper()
 	s.errs.wait(s.t, prompt)
@@ -210,15 +209,15 @@ func (s *seat) asked(prompt string) {
 	}
 }
 
-// answers is types at asked, with Enter.
+// answers waits for a prompt and types a line.
 func (s *seat) answers(prompt, text string) {
 	s.t.Helper()
 	s.asked(prompt)
 	s.types(text + "\n")
 }
 
-// ends waits until the program has ended, which has to be with a code, and to
-// leave the terminal as it was.
+// ends waits until the program has ended. It must have the exit code, and leave
+// the terminal's settings unchanged.
 func (s *seat) ends(want exit.Code, says ...string) {
 	s.t.Helper()
 	_ = s.code.SetReadDeadline(limitOf(s.t))
@@ -245,7 +244,7 @@ func (s *seat) ends(want exit.Code, says ...string) {
 	}
 }
 
-// recording keeps what was written, and tells who waits for it.
+// recording keeps what was written, and wakes waiters.
 type recording struct {
 	mu   sync.Mutex
 	text []byte        // guarded by mu
@@ -270,8 +269,8 @@ func (r *recording) String() string {
 	return string(r.text)
 }
 
-// next returns true where what is not waited for yet has the text, and else a
-// channel that is closed once there is more.
+// next returns true if the text is in the output after the last match.
+// Otherwise it returns a channel that is closed at the next write.
 func (r *recording) next(text string) (bool, <-chan struct{}) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -282,7 +281,7 @@ func (r *recording) next(text string) (bool, <-chan struct{}) {
 	return i >= 0, r.more
 }
 
-// wait waits until a text is written, after that of the wait before.
+// wait waits until a text is written after that of the previous wait.
 func (r *recording) wait(t *testing.T, text string) {
 	t.Helper()
 	late := time.NewTimer(time.Until(limitOf(t)))

@@ -9,8 +9,8 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 )
 
-// TestLateAnswers: an answer that was on its way for too long is discarded, and
-// the verifier is asked again, a few times.
+// TestLateAnswers discards answers of a verifier that took too long, and asks
+// again a few times.
 func TestLateAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		name string

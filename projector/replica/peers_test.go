@@ -76,8 +76,8 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// TestPeersAreReportedOnce: who is accused is accused once, and who was proved
-// wrong has no say until it agrees.
+// TestPeersAreReportedOnce reports each differing peer once. A peer that was
+// proved wrong is ignored until it agrees.
 func TestPeersAreReportedOnce(t *testing.T) {
 	var c peerCheck
 	mine := known(at(1, 1), at(2, 2), at(3, 3), at(4, 4))
@@ -120,9 +120,9 @@ func TestPeersAreReportedOnce(t *testing.T) {
 	}
 }
 
-// TestQuarantine: a node that was proved wrong is not listened to for a time that
-// doubles, whatever it says meanwhile, and is listened to again afterwards. From
-// its second rebuildFenced on this node goes on answering.
+// TestQuarantine ignores a peer that was proved wrong for a time that doubles,
+// and considers it again afterwards. From the second rebuildFenced on, this
+// node keeps answering.
 func TestQuarantine(t *testing.T) {
 	var c peerCheck
 	mine := known(at(1, 1), at(2, 2))
@@ -152,7 +152,8 @@ func TestQuarantine(t *testing.T) {
 	if rebuilds != 10 { // 0, 1, 3, 7, … 511 hours, and no more than 512 apart
 		t.Errorf("%d rebuilds in %s", rebuilds, end)
 	}
-	// It does not speak for this node either, and another's rebuildFenced counts.
+	// Its agreement does not count either, and another peer's rebuildFenced
+	// does.
 	if got := say(now, "liar", right); got != noReaction {
 		t.Errorf("action %d", got)
 	}
@@ -163,7 +164,8 @@ func TestQuarantine(t *testing.T) {
 	if got := say(now, "other", right); got != noReaction {
 		t.Errorf("it agrees: action %d", got)
 	}
-	// One that was wrong once, and honest, is heard when its quarantine is over.
+	// A peer that was wrong once and now agrees counts again after its
+	// quarantine.
 	c.quarantine(now, []string{"other"})
 	say(now, "other", right)
 	if got := say(now+minQuarantine-1, "other", wrong); got != noReaction {
@@ -172,16 +174,16 @@ func TestQuarantine(t *testing.T) {
 	if got := say(now+minQuarantine, "other", wrong); got != rebuildServing {
 		t.Errorf("after it: action %d, want %d", got, rebuildServing)
 	}
-	// One that never agreed since is known to be wrong.
+	// A peer that has not agreed since is still wrong.
 	c.quarantine(now, []string{"other"})
 	if got := say(now+maxQuarantine, "other", wrong); got != noReaction {
 		t.Errorf("wrong all the while: action %d", got)
 	}
 }
 
-// TestMajorityDecides: over random statements of sound and broken
-// nodes, a node in the majority never doubts itself, one outside always does,
-// and the order of the nodes' names does not matter.
+// TestMajorityDecides tries random statements of correct and wrong nodes. A
+// node in the majority never starts a dispute, one outside always does, and the
+// order of the nodes' names does not matter.
 func TestMajorityDecides(t *testing.T) {
 	rng := seed.Rand(t)
 	for range 5000 {
@@ -222,7 +224,7 @@ func TestMajorityDecides(t *testing.T) {
 	}
 }
 
-// TestPeersAreBounded listens to so many and no more.
+// TestPeersAreBounded limits the number of peers.
 func TestPeersAreBounded(t *testing.T) {
 	var c peerCheck
 	for i := range 2 * maxPeers {

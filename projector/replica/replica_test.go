@@ -33,7 +33,7 @@ import (
 // long bounds what a test waits for.
 const long = wait.Limit
 
-// A verifier asks the index directly: nothing of ops is between them.
+// A verifier uses the index directly, without a package of ops.
 var _ verifier.Index = (*Replica)(nil)
 
 // fixture is an index that follows a real log.
@@ -50,7 +50,7 @@ type fixture struct {
 	lines *lines
 }
 
-// lines keeps what is logged.
+// lines collects the log lines.
 type lines struct {
 	mu sync.Mutex
 	b  bytes.Buffer // guarded by mu
@@ -94,7 +94,7 @@ func newFixture(t *testing.T, messages []events.Message) *fixture {
 	return b
 }
 
-// append writes to the log.
+// append appends to the log.
 func (b *fixture) append(messages []events.Message) {
 	b.t.Helper()
 	for _, m := range messages {
@@ -123,7 +123,7 @@ func (b *fixture) start() {
 	b.t.Cleanup(b.stop)
 }
 
-// eventually waits until something is so.
+// eventually waits for a condition.
 func (b *fixture) eventually(what string, is func() bool) {
 	b.t.Helper()
 	if !wait.For(long, is) {
@@ -140,7 +140,7 @@ func (b *fixture) caughtUp() {
 	})
 }
 
-// right reports an index that is not what follows from the log.
+// right fails the test unless the index equals the fold of the log.
 func (b *fixture) right() {
 	b.t.Helper()
 	b.caughtUp()
@@ -153,7 +153,7 @@ func (b *fixture) right() {
 	}
 }
 
-// folders are the names beside the index's.
+// folders returns the names beside the index's folder.
 func (b *fixture) folders() (names []string) {
 	b.t.Helper()
 	entries, err := os.ReadDir(filepath.Dir(b.dir))
@@ -170,13 +170,13 @@ func (b *fixture) folders() (names []string) {
 	return names
 }
 
-// digest is what the index says of itself.
+// digest returns the index's statement.
 func (b *fixture) digest() events.Statement {
 	s, _ := b.x.Statements()
 	return s
 }
 
-// signed is a key that signs snapshots, and who accepts it.
+// signed is a key that signs snapshots, and the verifiers that accept it.
 type signed struct {
 	sign   func([]byte) ([]byte, error)
 	public string
@@ -195,7 +195,8 @@ func newSigned(t testing.TB) signed {
 	return signed{pair.Sign, public}
 }
 
-// fetch returns what installs a snapshot of the index of some messages.
+// fetch returns a function that installs a snapshot of the index of some
+// messages.
 func (s signed) fetch(t testing.TB, messages []events.Message) func(context.Context, string) error {
 	t.Helper()
 	p, err := projector.Open(projector.Config{Dir: t.TempDir()})
@@ -234,8 +235,8 @@ func TestBeginsWithSnapshot(t *testing.T) {
 	b.right()
 }
 
-// TestSnapshotFails begins with snapshots that are of no use: the log is read
-// instead, and that is said once.
+// TestSnapshotFails starts with invalid snapshots. The node reads the log
+// instead, and logs that once.
 func TestSnapshotFails(t *testing.T) {
 	run, other := eventstest.History(102, 300), eventstest.History(103, 300)
 	key := newSigned(t)
@@ -245,7 +246,7 @@ func TestSnapshotFails(t *testing.T) {
 	}{
 		"none there": {func(context.Context, string) error { return snapshot.ErrNone }, "no snapshot of the index"},
 		"a part":     {func(_ context.Context, dir string) error { return errors.Join(os.Mkdir(dir, 0o700), errors.New("cut")) }, "no snapshot of the index"},
-		// It is signed, but not of this log.
+		// The snapshot is signed, but of another log.
 		"of another log":    {key.fetch(t, other.Messages[:200]), "not of this log"},
 		"past the log":      {key.fetch(t, append(slices.Clone(run.Messages), tail(run, 10)...)), "not of this log"},
 		"nothing installed": {func(context.Context, string) error { return nil }, ""},
@@ -267,8 +268,8 @@ func tail(run *eventstest.Run, n int) []events.Message {
 	return eventstest.History(run.Seed, len(run.Messages)+n).Messages[len(run.Messages):]
 }
 
-// TestRebuildBeside makes the index anew again and again while events come and
-// readers look: no reader sees it go back, or stop answering.
+// TestRebuildBeside rebuilds the index several times during events and queries.
+// No query sees an older position or an error.
 func TestRebuildBeside(t *testing.T) {
 	run := eventstest.History(104, 900)
 	b := newFixture(t, run.Messages[:300])
@@ -325,8 +326,7 @@ func TestRebuildBeside(t *testing.T) {
 	}
 }
 
-// TestSwap: an index that is behind does not take the place of the one in
-// use.
+// TestSwap does not swap in an index that is behind the one in use.
 func TestSwap(t *testing.T) {
 	run := eventstest.History(113, 60)
 	x := New(Config{})
@@ -343,7 +343,8 @@ func TestSwap(t *testing.T) {
 	}
 }
 
-// TestRebuildWaits: an index that cannot be made does not disturb the one in use.
+// TestRebuildWaits checks that a failing rebuild does not disturb the index in
+// use.
 func TestRebuildWaits(t *testing.T) {
 	run := eventstest.History(105, 600)
 	b := newFixture(t, run.Messages)
@@ -353,7 +354,7 @@ func TestRebuildWaits(t *testing.T) {
 	b.cfg.Follow = func() (*follow.Follower, error) {
 		if hold.Load() {
 			opened <- struct{}{}
-			// Of a connection that is closed: it brings nothing.
+			// The connection is closed, so it delivers nothing.
 			dead, err := b.conn.Opts.Connect()
 			if err != nil {
 				return nil, err
@@ -377,7 +378,7 @@ func TestRebuildWaits(t *testing.T) {
 	b.eventually("what was built is removed", func() bool { return slices.Equal(b.folders(), []string{"index"}) })
 }
 
-// TestNoRoom makes the index anew on a disk with room for one.
+// TestNoRoom rebuilds the index on a disk with room for one index.
 func TestNoRoom(t *testing.T) {
 	messages, fetch := wrongIndex(t)
 	b := newFixture(t, messages)
@@ -391,8 +392,8 @@ func TestNoRoom(t *testing.T) {
 	if b.x.Projector() != live || b.x.Err() != nil {
 		t.Errorf("the index in use is another one, %v", b.x.Err())
 	}
-	// In doubt it answers nothing, so it may go. The log is read then, and not
-	// the snapshot again.
+	// An index in dispute answers nothing, so it may be removed. The rebuild
+	// reads the log, not the snapshot.
 	index, mark := soundIndex(t, messages).statements()
 	b.x.compareStatements("other", index, mark)
 	b.eventually("it is made anew in its place", func() bool { return b.lines.count("index was removed") == 1 })
@@ -403,8 +404,8 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
-// TestSettle: a doubt is decided by an index that was made from the log since,
-// and by no other.
+// TestSettle settles a dispute only by an index that was built from the log
+// afterwards.
 func TestSettle(t *testing.T) {
 	b := newFixture(t, eventstest.History(112, 300).Messages)
 	b.start()
@@ -430,8 +431,8 @@ func TestSettle(t *testing.T) {
 	}
 }
 
-// TestDisputeWhileRebuilding asks for a new index, and doubts arise meanwhile: the
-// one that was begun with a snapshot does not count.
+// TestDisputeWhileRebuilding starts a dispute during a rebuild. The rebuild
+// began with a snapshot, so it does not settle the dispute.
 func TestDisputeWhileRebuilding(t *testing.T) {
 	messages, fetch := wrongIndex(t)
 	b := newFixture(t, messages)
@@ -456,7 +457,7 @@ func TestDisputeWhileRebuilding(t *testing.T) {
 	b.right()
 }
 
-// refuses reports an index that answers.
+// refuses fails the test if the index answers.
 func (b *fixture) refuses(why string) {
 	b.t.Helper()
 	d := events.Digest{1}
@@ -510,9 +511,8 @@ func TestFence(t *testing.T) {
 	b.right()
 }
 
-// wrongIndex returns a history, and a snapshot of an index that is not its: one
-// event before the last was another. Nothing that the index says of the log
-// tells.
+// wrongIndex returns a history, and a snapshot of an index with one different
+// event before the last. The index's position and last event are right.
 func wrongIndex(t *testing.T) (log []events.Message, fetch func(context.Context, string) error) {
 	t.Helper()
 	one := eventstest.NewLog(108)
@@ -527,8 +527,8 @@ func wrongIndex(t *testing.T) (log []events.Message, fetch func(context.Context,
 	return one.Messages, newSigned(t).fetch(t, two)
 }
 
-// TestOutvoted runs a node whose index is wrong: others say so, it stops
-// answering, and the log puts it right.
+// TestOutvoted runs a node with a wrong index. Its peers differ, so the node
+// stops answering and rebuilds the index from the log.
 func TestOutvoted(t *testing.T) {
 	for what, marks := range map[string]bool{"at its position": false, "at a mark": true} {
 		t.Run(what, func(t *testing.T) {
@@ -594,8 +594,8 @@ func (o otherIndex) statements() (index, mark events.Statement) {
 	return index, mark
 }
 
-// TestTied runs a node that is right, against one that is wrong: the log
-// decides, once.
+// TestTied runs a correct node and a wrong one. A rebuild from the log decides,
+// once.
 func TestTied(t *testing.T) {
 	run := eventstest.History(109, 600)
 	b := newFixture(t, run.Messages[:400])
@@ -612,7 +612,7 @@ func TestTied(t *testing.T) {
 		t.Error("the index was not rebuilt")
 	}
 	live = b.x.Projector()
-	// The other goes on as it was, which changes nothing any more.
+	// The wrong peer's further statements have no effect.
 	b.append(run.Messages[400:])
 	b.caughtUp()
 	for range 3 {
@@ -627,9 +627,9 @@ func TestTied(t *testing.T) {
 	b.eventually("nothing is left of it", func() bool { return len(b.folders()) == 1 })
 }
 
-// TestLiar runs a node that is right, against one that copies its digest and says
-// a wrong one in turns: the index is rebuilt once, and after the quarantine once
-// more, while it answers.
+// TestLiar runs a correct node and a peer that alternates between the right and
+// a wrong digest. The node rebuilds its index once, and again after the
+// quarantine, while it answers.
 func TestLiar(t *testing.T) {
 	run := eventstest.History(114, 400)
 	b := newFixture(t, run.Messages)
@@ -674,9 +674,9 @@ func TestLiar(t *testing.T) {
 	b.right()
 }
 
-// TestFoundAgain: a node that was wrong once is honest, and this node's index is
-// wrong later. It is found when the other's quarantine is over, and another that
-// was never wrong has checks refused at once.
+// TestFoundAgain damages this node's index after a peer was wrong and is right
+// again. That peer reveals the damage after its quarantine; a peer that was
+// never wrong makes the node refuse checks immediately.
 func TestFoundAgain(t *testing.T) {
 	for _, never := range []bool{false, true} {
 		messages, fetch := wrongIndex(t)
@@ -710,7 +710,7 @@ func TestFoundAgain(t *testing.T) {
 	}
 }
 
-// TestMajority runs a node that most agree with.
+// TestMajority runs a node in the majority.
 func TestMajority(t *testing.T) {
 	run := eventstest.History(110, 300)
 	b := newFixture(t, run.Messages)
@@ -727,7 +727,7 @@ func TestMajority(t *testing.T) {
 	if b.x.Projector() != live || b.lines.count("another node's index differs") != 1 || b.lines.count("bad") != 1 {
 		t.Errorf("it was said %d times that another differs", b.lines.count("another node's index differs"))
 	}
-	// Renewals: one's own, and those of another epoch, say nothing.
+	// The node's own renewals, and those of another epoch, do not count.
 	for _, r := range []*events.Renewal{
 		{Holder: events.Holder{Node: "me"}, Epoch: b.x.Epoch(), Index: wrong},
 		{Holder: events.Holder{Node: "bad2"}, Epoch: "another", Index: wrong},
@@ -745,7 +745,8 @@ func TestMajority(t *testing.T) {
 	b.right()
 }
 
-// TestStoppedDuringDispute stops a node while the log is being asked.
+// TestStoppedDuringDispute stops a node during the rebuild that settles a
+// dispute.
 func TestStoppedDuringDispute(t *testing.T) {
 	messages, fetch := wrongIndex(t)
 	b := newFixture(t, messages)
@@ -762,8 +763,9 @@ func TestStoppedDuringDispute(t *testing.T) {
 	b.right()
 }
 
-// TestDamagedWhileItRuns turns over a byte of a table: it is found, the index is
-// made anew, and answers nothing before it has come as far as it was.
+// TestDamagedWhileItRuns changes a byte of a table. The node detects it,
+// rebuilds the index, and answers nothing before the new index has the old
+// position.
 func TestDamagedWhileItRuns(t *testing.T) {
 	run := eventstest.History(111, 500)
 	b := newFixture(t, run.Messages)
@@ -816,8 +818,8 @@ func TestDamagedWhileItRuns(t *testing.T) {
 	b.right()
 }
 
-// TestSettle starts on what a process left that was killed at any moment of an
-// exchange.
+// TestSettle starts on the folders of a process that was killed at any step of
+// a swap.
 func TestRecoverDir(t *testing.T) {
 	for _, tt := range []struct {
 		there []string
@@ -864,9 +866,9 @@ func TestRecoverDir(t *testing.T) {
 	}
 }
 
-// TestRetry stops the index because the server that it reads from lacks what
-// was read before. Once the node is connected to another server it is opened
-// again at once, and not half a minute later.
+// TestRetry stops the index because its server lacks events that were read
+// before. After a connection to another server the index is opened immediately,
+// not half a minute later.
 func TestRetry(t *testing.T) {
 	b := newFixture(t, eventstest.History(114, 200).Messages)
 	stale := ledgertest.Start(t).Conn()

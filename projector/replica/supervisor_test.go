@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// supervised is a supervisor and what its outputs came to: everything that a
-// later decision can depend on. Two equal ones have the same futures.
+// supervised is a supervisor and the effects of its outputs: everything on
+// which a later decision can depend. Equal values have the same futures.
 type supervised struct {
 	s supervisor
 
@@ -25,10 +25,11 @@ type supervised struct {
 
 var errAsked = errors.New("asked")
 
-// disputes are those that can begin, by number. They differ in their positions.
+// disputes are the possible disputes, by number. They differ in their
+// positions.
 var disputes = []*dispute{nil, {reason: errors.New("first"), at: 10}, {reason: errors.New("second"), at: 20}}
 
-// current is the dispute that stands.
+// current is the open dispute.
 func (w *supervised) current() *dispute {
 	if w.dispute == 0 {
 		return nil
@@ -38,17 +39,17 @@ func (w *supervised) current() *dispute {
 	return &d
 }
 
-// step is one thing that can happen.
+// step is one event.
 type step struct {
 	name string
-	// can reports whether it can happen.
+	// can reports whether the event is possible.
 	can func(w supervised) bool
-	// input is what the supervisor is told, after what happened.
+	// input is the supervisor's input after the event.
 	input func(w *supervised) input
 }
 
-// steps are all that can happen. A dispute begins by itself, and the supervisor
-// looks for one before each of its waits, as the driver does.
+// steps are all events. A dispute begins by itself, and the supervisor checks
+// for one before each wait, as the driver does.
 var steps = []step{
 	{"a dispute fences the index", func(w supervised) bool { return w.dispute == 0 }, begin(1, false)},
 	{"a dispute leaves the index serving", func(w supervised) bool { return w.dispute == 0 }, begin(1, true)},
@@ -88,8 +89,8 @@ func begin(dispute int, serving bool) func(*supervised) input {
 	}
 }
 
-// decides tells the supervisor, and does what it decides. It returns what is wrong
-// with that.
+// decides passes the input to the supervisor, carries out the decision, and
+// returns what is wrong with it.
 func (w *supervised) decides(in input) error {
 	d := w.current()
 	in.dispute = d
@@ -119,8 +120,8 @@ func (w *supervised) decides(in input) error {
 		w.timer = true
 	}
 	if out.settle {
-		// As Replica.settle: without a dispute, or with an index that can settle
-		// it, the index answers.
+		// As in Replica.settle: the index answers without a dispute, or if it
+		// can settle the dispute.
 		if d == nil || in.kind == reached || was.build == d.request() {
 			w.dispute, w.serving, w.fenced = 0, false, false
 		}
@@ -146,7 +147,7 @@ func (w *supervised) decides(in input) error {
 	return nil
 }
 
-// holds reports what must never be so while the supervisor waits.
+// holds returns the invariant that is violated while the supervisor waits.
 func (w supervised) holds() error {
 	d := w.current()
 	switch {
@@ -158,8 +159,8 @@ func (w supervised) holds() error {
 		return errors.New("the supervisor is wrong about who settles the dispute")
 	case d == nil && w.fenced:
 		return errors.New("the index is fenced, and nothing will end that")
-	// A dispute is always on its way to its end: by the index in use, by a
-	// candidate, or by one that is tried again.
+	// Every dispute is being settled: by the index in use, by a candidate, or
+	// by a retry.
 	case d != nil && !w.settles && !(w.candidate && w.build == d.request()) && !(w.timer && w.s.retry == d.request()):
 		return errors.New("nothing settles the dispute")
 	case w.candidate && w.timer:
@@ -168,7 +169,7 @@ func (w supervised) holds() error {
 	return nil
 }
 
-// do lets a step happen, and the driver look afterwards.
+// do carries out a step, and then the driver's check.
 func (w supervised) do(s step) (supervised, error) {
 	if err := w.decides(s.input(&w)); err != nil || w.given {
 		return w, err
@@ -179,8 +180,8 @@ func (w supervised) do(s step) (supervised, error) {
 	return w, w.holds()
 }
 
-// TestSupervisor explores every order of events, from every beginning, until
-// nothing new is reached.
+// TestSupervisor explores every order of events from every initial state, until
+// there are no new states.
 func TestSupervisor(t *testing.T) {
 	type path struct {
 		w      supervised
