@@ -96,6 +96,46 @@ func (k *fixture) byHand(about string, c events.Change) {
 	}
 }
 
+// lostRoot is a way in which root becomes unusable.
+type lostRoot struct {
+	name  string
+	lost  func(*testing.T, *fixture, authz.Principal)
+	takes string // kinds of the events of the recovery
+	login string // of the recovered account
+}
+
+func (tt lostRoot) run(t *testing.T) {
+	t.Parallel()
+	k := newFixture(t)
+	deputy := k.deputy()
+	tt.lost(t, k, deputy)
+	before, err := k.GetToken(deputy, k.root.Token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, kinds := k.recovered()
+	if after, err := k.GetToken(deputy, k.root.Token); err != nil || after.Ended != before.Ended || scopes(after.Effective) != scopes(before.Effective) {
+		t.Errorf("the first token had ended: %q and may do %v, %v; before %q and %v", after.Ended, after.Effective, err, before.Ended, before.Effective)
+	}
+	if strings.Join(kinds, ", ") != tt.takes {
+		t.Errorf("it took %q, want %q", kinds, tt.takes)
+	}
+	if got.Login != tt.login || (tt.login == "root") != (got.Account == k.root.Account) {
+		t.Errorf("it came to %+v, want the account %s", got, tt.login)
+	}
+	// An account that took one of these logins has no more rights than
+	// before.
+	list, _, err := k.ListAccounts(t.Context(), deputy, ledger.AccountFilter{}, "", 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range list {
+		if reigns := strings.Contains(scopes(a.Grants), "superuser"); reigns && !a.Erased && !a.Suspended && a.ID != got.Account && a.ID != deputy.Account {
+			t.Errorf("%s has superuser too", a.Login)
+		}
+	}
+}
+
 func TestRecoverRoot(t *testing.T) {
 	do := func(t *testing.T, err error) {
 		t.Helper()
@@ -132,12 +172,7 @@ func TestRecoverRoot(t *testing.T) {
 			do(t, second(k.Create(t.Context(), c, "", ledger.CreateToken{Account: login, Inherit: true})))
 		}
 	}
-	for _, tt := range []struct {
-		name  string
-		lost  func(*testing.T, *fixture, authz.Principal)
-		takes string
-		login string
-	}{
+	for _, tt := range []lostRoot{
 		{"the file alone", steps(), "token created", "root"},
 		{"the token revoked", func(t *testing.T, k *fixture, c authz.Principal) {
 			do(t, second(k.Revoke(t.Context(), c, "", k.root.Token, 0, "")))
@@ -166,37 +201,7 @@ func TestRecoverRoot(t *testing.T) {
 			k.byHand(events.PolicyName, &events.PolicyTokensRevoked{NotBefore: time.Now().Add(900 * 24 * time.Hour)})
 		}, "token created", "root"},
 	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			k := newFixture(t)
-			deputy := k.deputy()
-			tt.lost(t, k, deputy)
-			before, err := k.GetToken(deputy, k.root.Token)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got, kinds := k.recovered()
-			if after, err := k.GetToken(deputy, k.root.Token); err != nil || after.Ended != before.Ended || scopes(after.Effective) != scopes(before.Effective) {
-				t.Errorf("the first token had ended: %q and may do %v, %v; before %q and %v", after.Ended, after.Effective, err, before.Ended, before.Effective)
-			}
-			if strings.Join(kinds, ", ") != tt.takes {
-				t.Errorf("it took %q, want %q", kinds, tt.takes)
-			}
-			if got.Login != tt.login || (tt.login == "root") != (got.Account == k.root.Account) {
-				t.Errorf("it came to %+v, want the account %s", got, tt.login)
-			}
-			// An account that took one of these logins has no more rights than
-			// before.
-			list, _, err := k.ListAccounts(t.Context(), deputy, ledger.AccountFilter{}, "", 100)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, a := range list {
-				if reigns := strings.Contains(scopes(a.Grants), "superuser"); reigns && !a.Erased && !a.Suspended && a.ID != got.Account && a.ID != deputy.Account {
-					t.Errorf("%s has superuser too", a.Login)
-				}
-			}
-		})
+		t.Run(tt.name, tt.run)
 	}
 }
 
