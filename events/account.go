@@ -21,6 +21,9 @@ type AccountCreated struct {
 	Type   AccountKind `json:"kind"`
 	Owner  AccountID   `json:"owner,omitempty"` // of a service account
 	Grants []Scope     `json:"grants"`
+	// Source is the installation that the account was imported from, empty for one
+	// that the ledger created. An import changes no other account's grants.
+	Source string `json:"source,omitempty"`
 }
 
 // AccountGranted replaces an account's grants, which limit all of its tokens.
@@ -110,6 +113,11 @@ func (*AccountSessionEnded) Kind() Kind      { return KindAccountSessionEnded }
 func (c *AccountCreated) validate() error {
 	if c.Type != UserAccount && c.Type != ServiceAccount {
 		return fmt.Errorf("the kind of an account is user or service, not %s", Quote(string(c.Type)))
+	}
+	if c.Source != "" {
+		if err := CheckSource(c.Source); err != nil {
+			return err
+		}
 	}
 	return errors.Join(checkScopes(c.Grants), checkOwner(c.Owner))
 }

@@ -93,6 +93,17 @@ var goldens = map[string]*events.Event{
 			Audience: []string{"reporting"}, HeaderOnly: true,
 		},
 	}),
+	"tokenledger.token.created.v1-matomo": golden(&events.TokenCreated{
+		Account: goldenAccount, App: "reporting", Scopes: scopes(), Inherit: true,
+		Secret: events.SecretRecord{Scheme: events.SchemeMatomo, Digest: goldenSecret(7).Digest, Format: events.FormatHex32},
+		Import: &events.TokenImport{
+			Source: "matomo", Created: goldenTime.AddDate(-2, 0, 0), LastUsed: goldenTime.AddDate(0, -7, 0), Migrated: true,
+		},
+	}),
+	"tokenledger.token.edited.v1-used": golden(&events.TokenEdited{LastUsed: new(goldenTime)}),
+	"tokenledger.account.created.v1-source": golden(&events.AccountCreated{
+		Type: events.UserAccount, Grants: scopes("superuser"), Source: "matomo",
+	}),
 	"tokenledger.token.scoped.v1":         golden(&events.TokenScoped{Scopes: scopes("read:site/3")}),
 	"tokenledger.token.scoped.v1-inherit": golden(&events.TokenScoped{Scopes: scopes(), Inherit: true}),
 	"tokenledger.token.edited.v1": golden(&events.TokenEdited{

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"strings"
+	"time"
 )
 
 // ErrBadSecret reports a string with a wrong length, prefix, character or checksum.
@@ -97,7 +98,7 @@ var nibbles = func() (n [256]byte) {
 
 // SecretRecord is the stored form of a secret.
 type SecretRecord struct {
-	Scheme string `json:"scheme"` // SchemeSHA256
+	Scheme string `json:"scheme"` // SchemeSHA256 or SchemeMatomo
 	Digest Digest `json:"digest"`
 	// Format is the requested format, empty for the ledger's own. A rotation keeps
 	// it.
@@ -115,9 +116,12 @@ const FormatHex32 SecretFormat = "hex32"
 const SchemeSHA256 = "sha256"
 
 func (r SecretRecord) validate() error {
-	if r.Scheme != SchemeSHA256 {
+	if r.Scheme != SchemeSHA256 && r.Scheme != SchemeMatomo {
 		// The event is of a newer version, not malformed.
 		return fmt.Errorf("%w digest scheme %s", ErrUnknown, Quote(r.Scheme))
+	}
+	if r.Scheme == SchemeMatomo && r.Format != FormatHex32 {
+		return fmt.Errorf("a secret with the digest scheme %s has the format %s", SchemeMatomo, FormatHex32)
 	}
 	if r.Digest == (Digest{}) {
 		return errors.New("the secret has no digest")
@@ -126,6 +130,15 @@ func (r SecretRecord) validate() error {
 		return fmt.Errorf("%w format of secret %s", ErrUnknown, Quote(string(r.Format)))
 	}
 	return nil
+}
+
+// Slot returns the slot of a token for a secret that an event gave to it.
+func (r SecretRecord) Slot(since time.Time, issuedBy AccountID) SecretSlot {
+	slot := SecretSlot{Digest: r.Digest, Since: since, Format: r.Format, IssuedBy: issuedBy}
+	if r.Scheme != SchemeSHA256 {
+		slot.Scheme = r.Scheme
+	}
+	return slot
 }
 
 // Secret is the secret of a token, a session or an invitation. It hides its text

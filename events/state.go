@@ -30,6 +30,7 @@ type Token struct {
 	Inherit     bool         `json:"inherit,omitempty"`
 	Expires     time.Time    `json:"expires_at,omitzero"`
 	Constraints *Constraints `json:"constraints,omitempty"`
+	Import      *TokenImport `json:"import,omitempty"` // nil unless it was imported; never changed in place
 
 	State  TokenState `json:"state"`
 	Reason string     `json:"reason,omitempty"` // of the suspension or revocation
@@ -64,6 +65,7 @@ type SecretSlot struct {
 	Until  time.Time `json:"until,omitzero"` // set after a rotation has replaced it
 
 	Format SecretFormat `json:"format,omitempty"`
+	Scheme string       `json:"scheme,omitempty"` // of the digest; empty for SchemeSHA256
 	// IssuedBy is the account that created the secret, empty for the first secret of
 	// a ledger. It may differ from the account that the event names: a token whose
 	// secret another account created acts for that account.
@@ -92,6 +94,7 @@ type Account struct {
 	Suspended   bool        `json:"suspended,omitempty"`
 	Reason      string      `json:"reason,omitempty"` // of the suspension
 	Erased      bool        `json:"erased,omitempty"`
+	Source      string      `json:"source,omitempty"` // as in AccountCreated
 	// NotBefore revokes every token that was created earlier.
 	NotBefore time.Time `json:"tokens_not_before,omitzero"`
 	// TokensUntil revokes every token with a lower CreatedIn. Zero revokes none.

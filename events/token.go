@@ -2,6 +2,7 @@ package events
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -16,6 +17,17 @@ type TokenCreated struct {
 	Expires     time.Time    `json:"expires_at,omitzero"` // zero means never
 	Constraints *Constraints `json:"constraints,omitempty"`
 	Secret      SecretRecord `json:"secret"`
+	// Import says where the token comes from, nil for one that the ledger created.
+	Import *TokenImport `json:"import,omitempty"`
+}
+
+// TokenImport says where an imported token comes from, and what is known of it
+// there. It decides nothing.
+type TokenImport struct {
+	Source   string    `json:"source"`              // name of the installation, such as matomo
+	Created  time.Time `json:"created_at,omitzero"` // there; zero if unknown
+	LastUsed time.Time `json:"last_used,omitzero"`  // there, when it was last imported; zero if never or unknown
+	Migrated bool      `json:"migrated,omitempty"`  // Matomo 4 made it of the one token that a user had before
 }
 
 // TokenScoped replaces a token's scopes. Every change of scopes is of this kind,
@@ -33,6 +45,7 @@ type TokenEdited struct {
 	Device      *string      `json:"device,omitempty"`
 	Expires     *time.Time   `json:"expires_at,omitempty"` // the zero time means never
 	Constraints *Constraints `json:"constraints,omitempty"`
+	LastUsed    *time.Time   `json:"last_used,omitempty"` // of an imported token, as in TokenImport
 }
 
 // TokenRotated gives a token a new secret. The previous secret expires at Until,
@@ -76,7 +89,33 @@ func (*TokenRevoked) Kind() Kind   { return KindTokenRevoked }
 func (c *TokenCreated) validate() error {
 	_, err := ParseAccountID(string(c.Account))
 	return errors.Join(err, checkLabel("app", c.App), checkLabel("device", c.Device),
-		checkScopes(c.Scopes), c.Secret.validate(), c.Constraints.Validate())
+		checkScopes(c.Scopes), c.Secret.validate(), c.Constraints.Validate(), c.Import.validate())
+}
+
+func (i *TokenImport) validate() error {
+	if i == nil {
+		return nil
+	}
+	return CheckSource(i.Source)
+}
+
+// CheckSource reports a text that is not the name of an installation that accounts
+// and tokens are imported from.
+func CheckSource(s string) error {
+	if !isResourceID(s) || LooksSecret(s) {
+		return fmt.Errorf("%s is not the name of a source: want up to 64 letters, digits and - _ .", Quote(s))
+	}
+	return nil
+}
+
+// Used returns the import's record with a later last use.
+func (i *TokenImport) Used(at time.Time) *TokenImport {
+	if i == nil {
+		return nil
+	}
+	used := *i
+	used.LastUsed = at
+	return &used
 }
 
 func (c *TokenScoped) validate() error {
@@ -97,7 +136,12 @@ func (c *TokenEdited) validate() error {
 	return errors.Join(checkLabel("app", app), checkLabel("device", device), c.Constraints.Validate())
 }
 
-func (c *TokenRotated) validate() error { return c.Secret.validate() }
+func (c *TokenRotated) validate() error {
+	if c.Secret.Scheme == SchemeMatomo {
+		return fmt.Errorf("%w rotation to the digest scheme %s", ErrUnknown, SchemeMatomo)
+	}
+	return c.Secret.validate()
+}
 
 func (c *TokenSuspended) validate() error { return checkLabel("reason", c.Reason) }
 func (c *TokenResumed) validate() error   { return nil }

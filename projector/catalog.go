@@ -116,6 +116,21 @@ func (p *Projector) DigestTaken(d events.Digest) (taken bool, err error) {
 	return taken, err
 }
 
+// TokenWith returns the token that has, or had first, a secret with digest d, or
+// [ErrNotFound].
+func (p *Projector) TokenWith(d events.Digest) (events.TokenID, error) {
+	r, err := p.Lookup(d)
+	return r.Token, err
+}
+
+// MatomoSince returns the position at which the first token with the digest scheme
+// of Matomo was created, 0 for none. The error is always nil, as in Accounts.
+func (p *Projector) MatomoSince() (events.Position, error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.state.matomo, nil
+}
+
 // LastPosition returns the position of a shard's last event, 0 for none. A
 // command must read it before the records on which it decides. An append that
 // expects this position then fails if those records have changed.

@@ -24,6 +24,7 @@ type changeset struct {
 
 	last       []byte              // stored event at the cursor's position
 	policy     *events.PolicyState // nil if unchanged
+	matomo     events.Position     // as state.matomo, of this batch; 0 if unchanged
 	tokens     map[events.TokenID]*stagedToken
 	accounts   map[events.AccountID]*events.Account
 	commands   map[events.CommandKey]events.Done
@@ -125,6 +126,11 @@ func (s *changeset) overwrite(key []byte) error {
 		s.overwritten.add(old)
 	}
 	return err
+}
+
+// matomoSince is state.matomo as of this point of the batch.
+func (s *changeset) matomoSince() events.Position {
+	return max(s.matomo, s.before.matomo, s.base.matomo)
 }
 
 func (s *changeset) currentPolicy() events.PolicyState { return *s.policyNow() }

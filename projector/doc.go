@@ -20,6 +20,7 @@
 //	                             digest and number of all other records, digest at the last compare
 //	                             point, digest of the secrets' records alone, epoch
 //	p                         -> policy
+//	m                         -> position of the first token with the digest scheme of Matomo
 //	d/<scheme><digest>        -> Record: the facts that a check needs about a secret
 //	t/<token>                 -> events.Token, in a binary form (tokencodec.go)
 //	a/<account>               -> events.Account

@@ -111,7 +111,7 @@ func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, pos eve
 	t := &events.Token{
 		ID: id, Account: c.Account, App: c.App, Device: c.Device,
 		Scopes: c.Scopes, Inherit: c.Inherit, Expires: c.Expires, Constraints: c.Constraints,
-		State:   events.Active,
+		Import: c.Import, State: events.Active,
 		Created: e.Time, CreatedBy: e.Actor, CreatedIn: pos, Changed: e.Time, Version: pos,
 	}
 	if t.Constraints.Empty() {
@@ -132,10 +132,11 @@ func (s *changeset) createToken(e *events.Event, c *events.TokenCreated, pos eve
 		if err != nil {
 			return err
 		}
-		t.Secrets = []events.SecretSlot{
-			{Digest: c.Secret.Digest, Since: e.Time, Format: c.Secret.Format, IssuedBy: issuer},
-		}
+		t.Secrets = []events.SecretSlot{c.Secret.Slot(e.Time, issuer)}
 		s.digests[c.Secret.Digest] = true
+		if c.Secret.Scheme == events.SchemeMatomo && s.matomoSince() == 0 {
+			s.matomo = pos
+		}
 	}
 	s.tokens[id] = st
 	return nil
@@ -203,6 +204,9 @@ func edit(t *events.Token, c *events.TokenEdited) {
 			t.Constraints = nil
 		}
 	}
+	if c.LastUsed != nil {
+		t.Import = t.Import.Used(*c.LastUsed)
+	}
 }
 
 // rotate adds the new secret in front. The current secret stays valid until
@@ -220,7 +224,7 @@ func (s *changeset) rotate(st *stagedToken, e *events.Event, c *events.TokenRota
 		if err != nil {
 			return err
 		}
-		slots = []events.SecretSlot{{Digest: c.Secret.Digest, Since: e.Time, Format: c.Secret.Format, IssuedBy: issuer}}
+		slots = []events.SecretSlot{c.Secret.Slot(e.Time, issuer)}
 		s.digests[c.Secret.Digest] = true
 	}
 	for i, old := range t.Secrets {
@@ -265,7 +269,7 @@ func (s *changeset) createAccount(e *events.Event, c *events.AccountCreated, pos
 		return invalid("the account already exists")
 	}
 	s.accounts[id] = &events.Account{
-		ID: id, Kind: c.Type, Owner: c.Owner, Grants: c.Grants, SelfService: true,
+		ID: id, Kind: c.Type, Owner: c.Owner, Grants: c.Grants, SelfService: true, Source: c.Source,
 		Created: e.Time, Changed: e.Time, Version: pos,
 	}
 	return nil

@@ -22,10 +22,12 @@ const (
 	prefixVoid       = "v/"
 	keyCursor        = "c"
 	keyPolicy        = "p"
+	keyMatomo        = "m"
 )
 
-// schemeSHA256 precedes each digest in a key. Digests of another scheme would
-// get another number. It is stored; numbers are never reused.
+// schemeSHA256 precedes each digest in a key. Digests of every scheme so far are a
+// SHA-256, and those of different schemes are of different texts. A digest of
+// another length would get another number. It is stored; numbers are never reused.
 const schemeSHA256 = 1
 
 const digestKeyLen = len(prefixDigest) + 1 + len(events.Digest{})

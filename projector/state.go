@@ -19,7 +19,10 @@ type state struct {
 	cursor   cursor
 	policy   events.PolicyState
 	accounts map[events.AccountID]*events.Account
-	shards   map[string]events.Position // last position of each shard
+	// matomo is where the first token with the digest scheme of Matomo was created,
+	// 0 for nowhere.
+	matomo events.Position
+	shards map[string]events.Position // last position of each shard
 	// secretless holds, for each token that has or had no secret, the last
 	// event that found or left it so. These are the few tokens that were
 	// created or rotated with the secret of another token.
@@ -43,6 +46,7 @@ func (m *state) commit(s *changeset) {
 	if s.policy != nil {
 		m.policyDigest = s.policyDigest
 	}
+	m.matomo = max(m.matomo, s.matomo)
 	maps.Copy(m.shards, s.shards)
 	maps.Copy(m.secretless, s.secretless)
 	for _, c := range s.sums {
@@ -83,6 +87,12 @@ func (m *state) load(tx *badger.Txn) (err error) {
 	}
 	if found {
 		m.policyDigest.add(check)
+	}
+	if _, _, err = read(tx, []byte(keyMatomo), func(b []byte) (err error) {
+		m.matomo, err = parsePosition(b)
+		return err
+	}); err != nil {
+		return err
 	}
 	for _, records := range []struct {
 		prefix string

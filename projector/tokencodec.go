@@ -25,11 +25,16 @@ const (
 	tokenActorAccount
 	tokenActorToken
 	tokenStopped
+	tokenImported
 )
 
 var tokenStates = [...]events.TokenState{1: events.Active, 2: events.Suspended, 3: events.Revoked}
 
-var secretFormats = [...]events.SecretFormat{0: "", 1: events.FormatHex32}
+var secretFormats = [...]events.SecretFormat{0: "", 1: events.FormatHex32, 2: events.FormatHex32}
+
+// matomoFormat is the stored form of the format of a secret with the digest scheme
+// of Matomo.
+const matomoFormat = 2
 
 // number returns the index of v in list, which is its stored form, or 0 if v is
 // not in the list.
@@ -51,7 +56,7 @@ func flag(set bool, bit byte) byte {
 
 // appendToken appends the stored form of a token: version, state, flags, IDs,
 // texts with their lengths, times as seconds and nanoseconds, scopes, secrets,
-// and constraints as JSON up to the end.
+// the import, and constraints as JSON up to the end.
 func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	state := number(tokenStates[:], t.State)
 	if state == 0 {
@@ -59,7 +64,7 @@ func appendToken(b []byte, t *events.Token) ([]byte, error) {
 	}
 	flags := flag(t.Inherit, tokenInherits) | flag(!t.Constraints.Empty(), tokenConstrained) |
 		flag(t.CreatedBy.Account != "", tokenActorAccount) | flag(t.CreatedBy.Token != "", tokenActorToken) |
-		flag(t.StoppedBy != "", tokenStopped)
+		flag(t.StoppedBy != "", tokenStopped) | flag(t.Import != nil, tokenImported)
 	b = append(b, tokenVersion, state, flags)
 	b = appendID(b, t.ID.Bytes())
 	b = appendID(b, t.Account.Bytes())
@@ -88,11 +93,21 @@ func appendToken(b []byte, t *events.Token) ([]byte, error) {
 		if format == 0 && s.Format != "" {
 			return nil, fmt.Errorf("secret format %q has no stored form", s.Format)
 		}
+		switch {
+		case s.Scheme == events.SchemeMatomo && s.Format == events.FormatHex32:
+			format = matomoFormat
+		case s.Scheme != "":
+			return nil, fmt.Errorf("digest scheme %q has no stored form", s.Scheme)
+		}
 		b = append(b, s.Digest[:]...)
 		b = append(b, format)
 		b = appendTime(b, s.Since)
 		b = appendTime(b, s.Until)
 		b = appendIssuer(b, s.IssuedBy, t.Account)
+	}
+	if i := t.Import; i != nil {
+		b = append(appendText(b, i.Source), flag(i.Migrated, 1))
+		b = appendTime(appendTime(b, i.Created), i.LastUsed)
 	}
 	if t.Constraints.Empty() {
 		return b, nil
@@ -134,11 +149,19 @@ func parseToken(b []byte, t *events.Token) error {
 		copy(s.Digest[:], r.take(len(s.Digest)))
 		if format := r.byte(); int(format) < len(secretFormats) {
 			s.Format = secretFormats[format]
+			if format == matomoFormat {
+				s.Scheme = events.SchemeMatomo
+			}
 		} else {
 			r.fail(fmt.Errorf("unknown secret format %d", format))
 		}
 		s.Since, s.Until, s.IssuedBy = r.time(), r.time(), r.issuer(t.Account)
 		t.Secrets = append(t.Secrets, s)
+	}
+	if flags&tokenImported != 0 {
+		t.Import = &events.TokenImport{Source: r.text()}
+		t.Import.Migrated = r.byte()&1 != 0
+		t.Import.Created, t.Import.LastUsed = r.time(), r.time()
 	}
 	if flags&tokenConstrained != 0 && r.err == nil {
 		var err error

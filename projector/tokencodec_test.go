@@ -20,6 +20,9 @@ var fullToken = events.Token{
 		CIDRs:   []netip.Prefix{netip.MustParsePrefix("2001:db8::/32")},
 		Origins: []string{"https://example.org"}, Methods: []string{"GET"}, Audience: []string{"reporting"}, HeaderOnly: true, Rate: 9,
 	},
+	Import: &events.TokenImport{
+		Source: "matomo", Created: time.Unix(1_600_000_000, 0).UTC(), LastUsed: time.Unix(1_650_000_000, 5).UTC(), Migrated: true,
+	},
 	State: events.Suspended, Reason: "lost", StoppedBy: "acc_01k5y8z3v00123456789abcdef",
 	Created: time.Unix(1_700_000_000, 123).UTC(),
 	CreatedBy: events.Actor{
@@ -30,6 +33,7 @@ var fullToken = events.Token{
 		{Digest: events.Digest{1, 31: 2}, Since: time.Unix(1_700_000_000, 9).UTC(), Format: events.FormatHex32, IssuedBy: "acc_01k5y8z3v0zyxwvtsrqpnmkjhg"},
 		{Digest: events.Digest{3}, Since: time.Unix(1_600_000_000, 9).UTC(), Until: time.Unix(1_900_000_000, 0).UTC(), IssuedBy: "acc_01k5y8z3v00123456789abcdef"},
 		{Digest: events.Digest{4}, Since: time.Unix(1_500_000_000, 9).UTC()},
+		{Digest: events.Digest{5}, Since: time.Unix(1_400_000_000, 9).UTC(), Format: events.FormatHex32, Scheme: events.SchemeMatomo},
 	},
 }
 

@@ -46,6 +46,9 @@ func (s *changeset) write(tx *badger.Txn) error {
 		s.policyDigest = setDigest{sum: w.putJSON([]byte(keyPolicy), s.policy), records: 1}
 		w.overwritten.addAll(s.policyDigestBefore())
 	}
+	if s.matomo > 0 { // written once
+		w.put([]byte(keyMatomo), appendPosition(nil, s.matomo))
+	}
 	for _, st := range s.tokens {
 		if st.newChecks = st.oldChecks; st.token.Version > s.from.position {
 			st.newChecks = w.replaceToken(st)

@@ -81,7 +81,7 @@ func (v *Verifier) serveBatch(w http.ResponseWriter, r *http.Request) {
 		all := combine(decisions)
 		switch {
 		case all.Reason == Unavailable, tries > MaxRechecks:
-			v.unavailable(w)
+			v.unavailable(w, &all)
 			return
 		case all.Reason == Malformed: // no check needed the index
 			all.Position = v.Position()

@@ -92,9 +92,13 @@ type Decision struct {
 	// permissions may be answered for nevertheless. See [Config.Stale].
 	Stale bool
 	Age   time.Duration
+	// NoSalt says that the check is Unavailable because the secret may be that of an
+	// imported token, and the verifier has no salt.
+	NoSalt bool
 
 	staleFor time.Duration // how long after the lease's end the answer is allowed; set if Stale is
 	charged  bool          // the token's rate was charged
+	imported bool          // the secret was found by a salt
 
 	// Token, App, Account, IssuedBy and Scopes compute their results from these on
 	// demand.
@@ -187,7 +191,11 @@ func (d Decision) OK() bool { return d.Reason == Allowed }
 func (v *Verifier) logIndexError(err error) {
 	now := time.Now().Unix()
 	if last := v.loggedAt.Load(); last != now && v.loggedAt.CompareAndSwap(last, now) {
-		v.cfg.Logger.Error("cannot read the index; denying checks", "err", err)
+		text := "cannot read the index; denying checks"
+		if err == errNoSalt {
+			text = "cannot look up imported tokens; denying checks of them"
+		}
+		v.cfg.Logger.Error(text, "err", err)
 	}
 }
 
@@ -211,7 +219,7 @@ func (v *Verifier) check(secret string, r *Request, d *Decision) {
 	limited, charged := d.Reason == RateLimited, d.charged
 	retry := d.Retry
 	*d = Decision{digest: digest}
-	v.decide(len(secret) == legacyLength, r, d)
+	v.decide(secret, r, d)
 	if d.charged = charged; d.OK() && d.Constraints != nil {
 		v.charge(d, limited, retry)
 	}
@@ -238,6 +246,9 @@ func (v *Verifier) count(d *Decision) {
 	v.counts[d.Reason].Add(1)
 	if d.Stale {
 		v.stale.Add(1)
+	}
+	if d.NoSalt {
+		v.noSalt.Add(1)
 	}
 }
 
@@ -299,11 +310,61 @@ func (v *Verifier) Still(secret string, r Request) Reason {
 // that needs more tries cannot answer in time.
 const MaxRechecks = 64
 
-// decide looks up d.digest and evaluates what it finds, under a valid lease.
-func (v *Verifier) decide(legacy bool, r *Request, d *Decision) {
-	digest := d.digest
-	for try := 1; ; try++ {
+// find looks up a secret by d.digest. One in the shape of a Matomo token that is not
+// found so may be an imported one. Other secrets cost one lookup.
+func (v *Verifier) find(secret string, d *Decision) (projector.Facts, error) {
+	found, err := v.cfg.Index.FindForCheck(d.digest)
+	if err == nil || len(secret) != legacyLength || !isNotFound(err) {
+		return found, err
+	}
+	return v.findImported(secret, found, d)
+}
+
+// findImported looks up the secret of an imported token, with each salt, and sets
+// d.digest to the one that it finds. The position is the lowest of all lookups. If
+// the index has advanced in between, [Verifier.Confirm] therefore has the check
+// repeated.
+func (v *Verifier) findImported(secret string, missed projector.Facts, d *Decision) (projector.Facts, error) {
+	for _, salt := range v.cfg.Salts {
+		digest := salt.Hash(secret).Digest()
 		found, err := v.cfg.Index.FindForCheck(digest)
+		missed.Position = min(missed.Position, found.Position)
+		if err == nil || !isNotFound(err) {
+			found.Position = missed.Position
+			d.digest, d.imported = digest, true
+			return found, err
+		}
+	}
+	if len(v.cfg.Salts) > 0 {
+		return missed, events.ErrNotFound
+	}
+	since, err := v.cfg.Index.MatomoSince()
+	switch {
+	case err != nil:
+		return missed, err
+	case since > 0:
+		return missed, errNoSalt
+	}
+	return missed, events.ErrNotFound
+}
+
+// Imported reports whether the secret was found by a salt: it is one that Matomo
+// made.
+func (d *Decision) Imported() bool { return d.imported }
+
+// errNoSalt reports that a secret can be neither found nor called unknown.
+var errNoSalt = errors.New("the log has tokens imported from Matomo, and this node has no --matomo-salt-file")
+
+func isNotFound(err error) bool {
+	return err == events.ErrNotFound || errors.Is(err, events.ErrNotFound) // the first is quick
+}
+
+// decide looks up a secret, by d.digest, and evaluates what it finds, under a valid
+// lease.
+func (v *Verifier) decide(secret string, r *Request, d *Decision) {
+	digest, legacy := d.digest, len(secret) == legacyLength
+	for try := 1; ; try++ {
+		found, err := v.find(secret, d)
 		// The index is not read past this point. If the lease expires during
 		// evaluation, the decision is still valid as of this read. If the lease was
 		// renewed since the read, comparing d.Position with MinPosition tells
@@ -330,9 +391,10 @@ func (v *Verifier) conclude(f *projector.Facts, err error, s seen, r *Request, d
 	switch {
 	case err == nil:
 		v.evaluate(f, s.legacy, s.now, r, d)
-	case err == events.ErrNotFound || errors.Is(err, events.ErrNotFound): // the first is quick
+	case isNotFound(err):
 		d.Reason = Unknown
 	default:
+		d.NoSalt = err == errNoSalt
 		if s.valid { // without a lease an error is expected, as when the node starts
 			v.logIndexError(err)
 		}

@@ -118,7 +118,7 @@ func (v *Verifier) serve(w http.ResponseWriter, r *http.Request) {
 		at := d.Position
 		switch {
 		case d.Reason == Unavailable, tries > MaxRechecks:
-			v.unavailable(w)
+			v.unavailable(w, &d)
 			return
 		case d.Reason == Malformed:
 			at = v.Position() // the check needed no index
@@ -226,11 +226,16 @@ func (v *Verifier) showPosition(w http.ResponseWriter, at events.Position) {
 	w.Header().Set(PositionHeader, strconv.FormatUint(uint64(at), 10))
 }
 
-// unavailable answers that the node has no lease, or cannot read its index.
-func (v *Verifier) unavailable(w http.ResponseWriter) {
+// unavailable answers that the node has no lease, cannot read its index, or has no
+// salt for imported tokens.
+func (v *Verifier) unavailable(w http.ResponseWriter, d *Decision) {
 	v.showPosition(w, v.Position())
 	w.Header().Set("Retry-After", "1")
-	refuse(w, problem.Unavailable, "verifier has no lease; retry on another node")
+	text := "verifier has no lease; retry on another node"
+	if d.NoSalt {
+		text = "verifier cannot look up tokens imported from Matomo (--matomo-salt-file); retry on another node"
+	}
+	refuse(w, problem.Unavailable, text)
 }
 
 // behind answers that the index has not reached the position that the request
@@ -297,7 +302,7 @@ func (a *auditor) allowed(v *Verifier, w http.ResponseWriter) bool {
 	case Scope:
 		refuse(w, problem.Forbidden, "explain needs the permission audit, which this token does not have")
 	case Unavailable:
-		v.unavailable(w)
+		v.unavailable(w, d)
 	case RateLimited:
 		d.Warning(w.Header())
 		refuse(

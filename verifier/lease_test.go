@@ -170,7 +170,9 @@ func (x slowIndex) FindWave(w *projector.Wave) {
 	defer x.n.Clock.Pass(verifier.DefaultLease)
 	x.n.Index.FindWave(w)
 }
-func (x slowIndex) Position() events.Position           { return x.n.Index.Position() }
+func (x slowIndex) Position() events.Position             { return x.n.Index.Position() }
+func (x slowIndex) MatomoSince() (events.Position, error) { return x.n.Index.MatomoSince() }
+
 func (x slowIndex) Policy() (events.PolicyState, error) { return x.n.Index.Policy() }
 func (x slowIndex) WaitApplied(ctx context.Context, at events.Position) error {
 	return x.n.Index.WaitApplied(ctx, at)

@@ -31,6 +31,9 @@ type Index interface {
 	WaitApplied(ctx context.Context, at events.Position) error
 	// Policy returns the policy in force.
 	Policy() (events.PolicyState, error)
+	// MatomoSince returns the position at which the first token with the digest
+	// scheme [events.SchemeMatomo] was created, 0 for none.
+	MatomoSince() (events.Position, error)
 }
 
 // Lease limits how long the verifier may answer and how old its index may be. A
@@ -64,6 +67,9 @@ type Config struct {
 	Format events.Format
 	// Model is the permission model. Nil means [events.Matomo].
 	Model *events.Model
+	// Salts are those of the Matomo installations whose tokens were imported. Without
+	// them the verifier cannot find imported tokens.
+	Salts []events.MatomoSalt
 	// Now reads the clock that tokens expire by. Nil means time.Now, or the time
 	// of day that the lease has read.
 	Now func() time.Time
@@ -165,6 +171,7 @@ type Verifier struct {
 	ownClock bool // tokens expire by another clock than the lease's time of day
 	counts   [reasons]atomic.Uint64
 	stale    atomic.Uint64
+	noSalt   atomic.Uint64
 	rates    rates
 	loggedAt atomic.Int64 // Unix second at which an error of the index was last logged
 }
@@ -190,6 +197,10 @@ func (v *Verifier) Counts() map[string]uint64 {
 
 // StaleCount returns how many checks were decided after the lease had expired.
 func (v *Verifier) StaleCount() uint64 { return v.stale.Load() }
+
+// NoSaltCount returns how many checks were denied because the secret may be that of
+// an imported token, and the verifier has no salt.
+func (v *Verifier) NoSaltCount() uint64 { return v.noSalt.Load() }
 
 // Stale returns [Config.Stale]. It must not be changed.
 func (v *Verifier) Stale() map[string]time.Duration { return v.cfg.Stale }

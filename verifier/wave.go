@@ -103,14 +103,24 @@ func (v *Verifier) decideWave(w *waveBuffer, questions []Question, decisions []D
 	for n := range w.N {
 		q, d := &questions[w.at[n]], &decisions[w.at[n]]
 		legacy := len(q.Secret) == legacyLength
+		if legacy && w.Errs[n] != nil && isNotFound(w.Errs[n]) {
+			v.decide(q.Secret, &q.Request, d) // it may be imported; see find
+			v.chargeIfLimited(d)
+			continue
+		}
 		v.conclude(&w.Found[n], w.Errs[n], seen{now, valid, legacy}, &q.Request, d)
 		if !v.leased(valid, 1, &q.Request, d) {
 			*d = Decision{digest: d.digest}
-			v.decide(legacy, &q.Request, d)
+			v.decide(q.Secret, &q.Request, d)
 		}
-		if d.OK() && d.Constraints != nil {
-			v.charge(d, false, 0)
-		}
+		v.chargeIfLimited(d)
 	}
 	w.N = 0
+}
+
+// chargeIfLimited charges an allowed check that no earlier one was charged for.
+func (v *Verifier) chargeIfLimited(d *Decision) {
+	if d.OK() && d.Constraints != nil {
+		v.charge(d, false, 0)
+	}
 }

@@ -33,6 +33,7 @@ type serveSettings struct {
 	scrub                           durationFlag
 	resident                        sizeFlag
 	secretPrefix, model             stringFlag
+	matomoSalt                      stringFlag
 	logFormat, logLevel             stringFlag
 	recoverRoot                     onOff
 	matomo                          matomoSettings
@@ -171,6 +172,11 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 			"memory for the table of secrets, about 140 bytes each; secrets that do not fit are read from disk, with 0 all " +
 				"of them", &s.resident,
 		},
+		{
+			"matomo-salt-file", groupChecks,
+			"file with the salt of each Matomo installation whose tokens were imported, one a line ([General] salt in " +
+				"config.ini.php); \"\" stands for an empty one", &s.matomoSalt,
+		},
 		{"secret-prefix", groupChecks, "prefix of secrets, before u_ or s_", &s.secretPrefix},
 		{
 			"model", groupChecks,
@@ -272,8 +278,8 @@ func (s *serveSettings) read(e *env, c *cobra.Command) (node.Config, error) {
 		},
 		MaxConnections: int(s.maxConnections),
 		Lease:          time.Duration(s.lease), Scrub: time.Duration(s.scrub), Resident: s.resident.limit(),
-		SecretPrefix: string(s.secretPrefix),
-		Policies:     file.Policies, TrustedProxies: trusted, Stale: file.Stale, Model: model,
+		SecretPrefix: string(s.secretPrefix), MatomoSaltFile: string(s.matomoSalt),
+		Policies: file.Policies, TrustedProxies: trusted, Stale: file.Stale, Model: model,
 		Matomo:  s.matomo.config(),
 		Version: buildVersion().name(), Logging: node.Logging{LogFormat: string(s.logFormat), LogLevel: level},
 	}

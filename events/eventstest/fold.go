@@ -228,6 +228,20 @@ func (s State) Digests() []events.Digest {
 	return out
 }
 
+// MatomoSince returns the position of the first event that gave a token a secret
+// with the digest scheme of Matomo, 0 for none. An event whose digest another token
+// had gives none.
+func (s State) MatomoSince() events.Position {
+	for _, e := range s.took() {
+		if r, ok := gives(e); ok && r.Scheme == events.SchemeMatomo {
+			if secret, _ := s.Secret(r.Digest); secret.Given == e.at {
+				return e.at
+			}
+		}
+	}
+	return 0
+}
+
 // Keys lists the idempotency keys of all commands that had one.
 func (s State) Keys() []events.CommandKey {
 	var out []events.CommandKey
@@ -308,7 +322,7 @@ func (s State) Account(id events.AccountID) (events.Account, bool) {
 	made := all[0].Change.(*events.AccountCreated)
 	end := all[len(all)-1]
 	a := events.Account{
-		ID: id, Kind: made.Type, Owner: made.Owner, Grants: made.Grants, SelfService: true,
+		ID: id, Kind: made.Type, Owner: made.Owner, Grants: made.Grants, SelfService: true, Source: made.Source,
 		Created: all[0].Time, Changed: end.Time, Version: end.at,
 	}
 	if e, ok := last[*events.AccountGranted](all); ok {
@@ -355,7 +369,7 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 	t := events.Token{
 		ID: id, Account: made.Account, App: made.App, Device: made.Device,
 		Scopes: made.Scopes, Inherit: made.Inherit, Expires: made.Expires, Constraints: made.Constraints,
-		State:   events.Active,
+		Import: made.Import, State: events.Active,
 		Created: all[0].Time, CreatedBy: all[0].Actor, CreatedIn: all[0].at, Changed: end.Time, Version: end.at,
 	}
 	if e, ok := last[*events.TokenScoped](all); ok {
@@ -377,6 +391,11 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 		}
 		if edit.Constraints != nil {
 			t.Constraints = edit.Constraints
+		}
+		if edit.LastUsed != nil && made.Import != nil {
+			of := *made.Import
+			of.LastUsed = *edit.LastUsed
+			t.Import = &of
 		}
 	}
 	if t.Constraints.Empty() {
@@ -404,6 +423,7 @@ func (s State) Token(id events.TokenID) (events.Token, bool) {
 				t.Secrets,
 				events.SecretSlot{
 					Digest:   r.Digest,
+					Scheme:   map[string]string{events.SchemeMatomo: r.Scheme}[r.Scheme],
 					Since:    e.Time,
 					Until:    secret.Until,
 					Format:   r.Format,

@@ -196,6 +196,9 @@ func (h *historian) rests(e *events.Event) events.Rests {
 func (h *historian) createAccount() {
 	id := events.AccountID(h.ulid("acc_"))
 	c := &events.AccountCreated{Type: events.UserAccount, Grants: h.scopes()}
+	if h.chance(10) {
+		c.Source = "matomo"
+	}
 	if len(h.accounts) > 0 && h.chance(30) {
 		c.Type, c.Owner = events.ServiceAccount, pick(h.rng, h.accounts)
 	}
@@ -351,6 +354,9 @@ func (h *historian) createToken() {
 	if h.chance(30) {
 		c.Constraints = h.constraints()
 	}
+	if h.chance(12) {
+		c.Import = h.imported(&c.Secret)
+	}
 	if h.event(string(id), c) {
 		h.run.Tokens = append(h.run.Tokens, id)
 		h.alive = append(h.alive, id)
@@ -402,6 +408,9 @@ func (h *historian) edit() *events.TokenEdited {
 	if h.chance(40) {
 		c.Constraints = h.constraints()
 	}
+	if h.chance(10) {
+		c.LastUsed = new(h.now)
+	}
 	return c
 }
 
@@ -418,6 +427,20 @@ func (h *historian) secret() events.SecretRecord {
 		r.Format = events.FormatHex32
 	}
 	return r
+}
+
+// imported makes a secret's digest one of Matomo's scheme, and returns where the
+// token comes from.
+func (h *historian) imported(r *events.SecretRecord) *events.TokenImport {
+	r.Scheme, r.Format = events.SchemeMatomo, events.FormatHex32
+	i := &events.TokenImport{Source: pick(h.rng, []string{"matomo", "old-1"}), Migrated: h.chance(20)}
+	if h.chance(80) {
+		i.Created = h.now.AddDate(-1, 0, 0)
+	}
+	if h.chance(50) {
+		i.LastUsed = h.now.AddDate(0, 0, -h.rng.IntN(400))
+	}
+	return i
 }
 
 func (h *historian) grace() time.Time {

@@ -109,6 +109,19 @@ func (l *Log) Token(account events.AccountID, scopes ...string) (events.TokenID,
 	return id, secret
 }
 
+// Imported appends the creation of a token that inherits, imported from Matomo with
+// the hash that Matomo stores.
+func (l *Log) Imported(account events.AccountID, hash events.MatomoHash) events.TokenID {
+	id := l.TokenID()
+	l.Change(string(id), &events.TokenCreated{
+		Account: account, Scopes: Scopes(), Inherit: true, Import: &events.TokenImport{Source: "matomo"},
+		Secret: events.SecretRecord{
+			Scheme: events.SchemeMatomo, Digest: hash.Digest(), Format: events.FormatHex32,
+		},
+	})
+	return id
+}
+
 // Rotate appends a rotation and returns the new secret.
 func (l *Log) Rotate(id events.TokenID, until time.Time) events.Secret {
 	secret := l.Secret()

@@ -26,6 +26,7 @@ type Source struct {
 	Applied       func() uint64            // position of the last applied event
 	Lease         func() time.Duration     // remaining time
 	Stale         func() uint64            // checks answered after the lease had expired, if configured
+	NoSalt        func() uint64            // checks denied for want of a salt of imported tokens
 	Moves         func() uint64            // switches to another log server
 	Resident      func() Resident          // what checks find in memory
 	Unrecorded    func() uint64            // receipts that could not be recorded; nil without a ledger
@@ -84,6 +85,12 @@ var (
 		nil,
 		nil,
 	)
+	descNoSalt = prometheus.NewDesc(
+		"tokenledger_verify_no_salt_total",
+		"Checks denied because the token may be one imported from Matomo, and the node has no salt.",
+		nil,
+		nil,
+	)
 	descMoves = prometheus.NewDesc(
 		"tokenledger_log_moves_total",
 		"Switches to another log server because the current one made no progress.",
@@ -128,7 +135,7 @@ var (
 // Describe implements [prometheus.Collector].
 func (s Source) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descChecks, descApplied, descLease, descStale, descMoves, descLost,
+		descChecks, descApplied, descLease, descStale, descNoSalt, descMoves, descLost,
 		descHeld, descSpilled, descBytes, descLimit,
 		descClock, descReady, descBuild,
 	} {
@@ -148,6 +155,7 @@ func (s Source) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(descApplied, prometheus.GaugeValue, float64(s.Applied()))
 	ch <- prometheus.MustNewConstMetric(descLease, prometheus.GaugeValue, max(0, s.Lease().Seconds()))
 	ch <- prometheus.MustNewConstMetric(descStale, prometheus.CounterValue, float64(s.Stale()))
+	ch <- prometheus.MustNewConstMetric(descNoSalt, prometheus.CounterValue, float64(s.NoSalt()))
 	ch <- prometheus.MustNewConstMetric(descMoves, prometheus.CounterValue, float64(s.Moves()))
 	if s.Unrecorded != nil {
 		ch <- prometheus.MustNewConstMetric(descLost, prometheus.CounterValue, float64(s.Unrecorded()))

@@ -101,6 +101,10 @@ type Config struct {
 	Resident int64
 	// SecretPrefix is the prefix of secrets. Empty means "tl".
 	SecretPrefix string
+	// MatomoSaltFile is a file with the salts of the Matomo installations whose
+	// tokens were imported, one a line. It is read at the start, under the rule of
+	// AnyFileMode. Empty means none: imported tokens are then refused.
+	MatomoSaltFile string
 	// Scrub is the time between two reads of a ledger's whole copy of the log,
 	// to find damage. Zero means [DefaultScrub].
 	Scrub time.Duration
@@ -228,7 +232,8 @@ type Node struct {
 	log    *slog.Logger
 	name   string
 	format events.Format
-	model  string // digest of the permission model
+	salts  []events.MatomoSalt // of imported tokens
+	model  string              // digest of the permission model
 	dir    *datadir.Dir
 	logParts
 	index   *replica.Replica
@@ -275,6 +280,10 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	salts, err := cfg.loadSalts()
+	if err != nil {
+		return nil, err
+	}
 	dir, err := datadir.Open(cfg.Data)
 	if err != nil {
 		return nil, err
@@ -283,6 +292,7 @@ func New(cfg Config) (*Node, error) {
 		cfg:      cfg,
 		log:      cfg.Logger,
 		format:   format,
+		salts:    salts,
 		model:    cfg.Model.Digest(),
 		dir:      dir,
 		logParts: logParts{creds: creds},
@@ -367,6 +377,7 @@ func (n *Node) Run(ctx context.Context) (err error) {
 	defer n.releaseLease() // the node has answered its last check, however it ends
 	if n.verify, err = verifier.New(verifier.Config{
 		Index: n.index, Lease: n.lease, Stale: n.cfg.Stale, Format: n.format, Model: n.cfg.Model, Logger: n.log,
+		Salts: n.salts,
 	}); err != nil {
 		return err
 	}
@@ -649,6 +660,11 @@ func (n *Node) announce() {
 func (n *Node) authenticate(_ context.Context, c api.Credential) (authz.Principal, error) {
 	switch d := n.verify.Check(c.Token, request(c)); d.Reason {
 	case verifier.Allowed:
+		if d.Imported() {
+			// It was made for Matomo, and may be in URLs and logs. It must not become
+			// the right to command the ledger.
+			return authz.Principal{}, api.ErrUnauthenticated
+		}
 		digest, _ := n.format.DigestOf(c.Token) // it was accepted, so it has one
 		return authz.Principal{
 			Account: d.Account(), Token: d.Token(), Secret: digest, Address: c.Address,
@@ -717,7 +733,7 @@ func (n *Node) opsHandler() http.Handler {
 			return uint64(n.index.Position())
 		},
 		Lease: n.verify.Lease,
-		Stale: n.verify.StaleCount,
+		Stale: n.verify.StaleCount, NoSalt: n.verify.NoSaltCount,
 		Moves: n.moves.Load,
 		Resident: func() metrics.Resident {
 			r := n.index.Resident()

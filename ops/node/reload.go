@@ -54,6 +54,7 @@ var settings = []setting{
 	{"scrub", func(c Config) any { return c.Scrub }, false},
 	{"secret_prefix", func(c Config) any { return c.SecretPrefix }, false},
 	{"model", func(c Config) any { return c.Model.Digest() }, false},
+	{"matomo_salt_file", func(c Config) any { return c.MatomoSaltFile }, false},
 	{"stale", func(c Config) any { return c.Stale }, false},
 	{"log_format", func(c Config) any { return c.LogFormat }, false},
 	{"recover_root", func(c Config) any { return c.RecoverRoot }, false},

@@ -11,13 +11,17 @@ import (
 
 // Start runs a node until the test ends, and returns when it listens on
 // loopback, also for verifiers. dir is its data folder.
-func Start(t testing.TB) (n *node.Node, dir string) {
+func Start(t testing.TB, options ...func(*node.Config)) (n *node.Node, dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	n, err := node.New(node.Config{
+	cfg := node.Config{
 		Data: dir, NATSListen: "127.0.0.1:0", APIAddr: "127.0.0.1:0", VerifyAddr: "127.0.0.1:0", MetricsAddr: "127.0.0.1:0",
 		Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn})),
-	})
+	}
+	for _, o := range options {
+		o(&cfg)
+	}
+	n, err := node.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,7 @@ import (
 type Reader interface {
 	Position() events.Position
 	Lookup(events.Digest) (projector.Record, error)
+	MatomoSince() (events.Position, error)
 	Token(events.TokenID) (*events.Token, error)
 	Account(events.AccountID) (*events.Account, error)
 	Policy() (events.PolicyState, error)
@@ -96,6 +97,8 @@ func Compare(want eventstest.State, got Reader) error {
 	c.same("SessionEnded(never seen)", false, ended, err)
 	policy, err := got.Policy()
 	c.same("Policy()", want.Policy(), policy, err)
+	since, err := got.MatomoSince()
+	c.same("MatomoSince()", want.MatomoSince(), since, err)
 	c.receipts()
 	c.absent()
 	const maxProblems = 5

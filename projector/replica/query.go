@@ -212,6 +212,18 @@ func (x *Replica) DigestTaken(d events.Digest) (bool, error) {
 	return use(x, func(p *projector.Projector) (bool, error) { return p.DigestTaken(d) })
 }
 
+// TokenWith returns the token that has, or had first, a secret with this digest, or
+// [events.ErrNotFound].
+func (x *Replica) TokenWith(d events.Digest) (events.TokenID, error) {
+	return use(x, func(p *projector.Projector) (events.TokenID, error) { return p.TokenWith(d) })
+}
+
+// MatomoSince returns the position at which the first token with the digest scheme
+// of Matomo was created, 0 for none.
+func (x *Replica) MatomoSince() (events.Position, error) {
+	return use(x, (*projector.Projector).MatomoSince)
+}
+
 // Accounts lists up to limit accounts after an account's id. more says that there
 // are more.
 func (x *Replica) Accounts(after events.AccountID, limit int) (list []*events.Account, more bool, err error) {

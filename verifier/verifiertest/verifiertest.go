@@ -33,6 +33,8 @@ type Options struct {
 	// Resident is the size in bytes of the index's table in memory, or negative
 	// for no table. Zero means the value that [Main] sets, or one mebibyte.
 	Resident int64
+	// Salts are those of Matomo installations.
+	Salts []events.MatomoSalt
 	// Boottime replaces the node's clock of leases.
 	Boottime func() time.Duration
 }
@@ -145,7 +147,7 @@ func Start(t testing.TB, log *eventstest.Log, o Options) *Node {
 	}
 	n.Lease = &Lease{For: o.Lease, boottime: o.Boottime}
 	n.Verifier, err = verifier.New(verifier.Config{
-		Index: p, Lease: n.Lease, Stale: o.Stale, Model: o.Model, MinWait: o.MinWait,
+		Index: p, Lease: n.Lease, Stale: o.Stale, Model: o.Model, MinWait: o.MinWait, Salts: o.Salts,
 		Logger: o.Logger, Now: n.Clock.Now,
 	})
 	if err != nil {
