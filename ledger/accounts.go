@@ -21,6 +21,8 @@ type CreateAccount struct {
 	Owner  string // id or login of a user, for a service account; empty for none
 	Grants []string
 	Person // a user's
+	// Source is the installation that the account is imported from, empty for none.
+	Source string
 }
 
 // Person is the personal data of an account, besides its login. It is kept outside
@@ -78,7 +80,12 @@ func (l *Ledger) createAccount(
 	if err != nil {
 		return AccountResult{}, err
 	}
-	change := &events.AccountCreated{Type: events.AccountKind(r.Kind), Grants: grants}
+	if r.Source != "" {
+		if err := events.CheckSource(r.Source); err != nil {
+			return AccountResult{}, errdefs.Invalid("source", "%s", err)
+		}
+	}
+	change := &events.AccountCreated{Type: events.AccountKind(r.Kind), Grants: grants, Source: r.Source}
 	if err := checkChange(change); err != nil {
 		return AccountResult{}, errdefs.Invalid("kind", "is user or service")
 	}
@@ -425,6 +432,7 @@ func (l *Ledger) describeTo(ctx context.Context, c authz.Principal, a *events.Ac
 	}
 	part := *a
 	part.Grants, part.Owner, part.Reason = c.Scopes, "", ""
+	part.Source = ""
 	return Account{Account: &part, Partial: true}, nil
 }
 

@@ -121,7 +121,7 @@ func TestAccountRefused(t *testing.T) {
 		{"login that is taken", create("alice", "user"), ledger.ErrExists, "taken"},
 		{"login that is taken, in capitals", create("ALICE", "user"), ledger.ErrExists, "taken"},
 		{"no login", create("", "user"), ledger.ErrInvalid, "login: is required"},
-		{"login too long", create(strings.Repeat("a", 101), "user"), ledger.ErrInvalid, "101 bytes"},
+		{"login too long", create(strings.Repeat("a", 101), "user"), ledger.ErrInvalid, "101 characters"},
 		{"login with a space", create("al ice", "user"), ledger.ErrInvalid, "login: may contain"},
 		{"login with a letter that looks like another", create("аlice", "user"), ledger.ErrInvalid, "login: may contain"},
 		{"login with a subject's wildcard", create("alice.>", "user"), ledger.ErrInvalid, "login: may contain"},

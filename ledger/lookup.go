@@ -69,6 +69,7 @@ type TokenFilter struct {
 	Owner       string // id or login: tokens of the accounts that it owns
 	Prefix      string // the beginning of an id, from "tok_" on
 	Unended     bool   // leaves out tokens that are revoked or expired
+	Import      ImportFilter
 }
 
 // ListTokens returns up to limit tokens that the caller may see, in order of id,
@@ -259,7 +260,8 @@ func (l *Ledger) filter(f TokenFilter) (func(*events.Token) (bool, error), error
 		return nil, err
 	}
 	return func(t *events.Token) (bool, error) {
-		if f.App != "" && t.App != f.App || f.Device != "" && t.Device != f.Device {
+		if f.App != "" && t.App != f.App || f.Device != "" && t.Device != f.Device ||
+			!f.Import.matches(t, l.cfg.Now()) {
 			return false, nil
 		}
 		state, err := l.stateOf(t)

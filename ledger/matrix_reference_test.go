@@ -89,6 +89,7 @@ var table = map[string]row{
 	"end an account's sessions":                             {"superuser whole", false, false},
 	"see the policy":                                        {"anyone", false, false},
 	"set the policy":                                        {"superuser", true, false},
+	"import tokens":                                         {"superuser", true, false},
 	"see nodes":                                             {"superuser audit", false, false},
 	"see receipts":                                          {"superuser audit", false, false},
 }

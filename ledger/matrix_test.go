@@ -273,7 +273,7 @@ var onAccountVerbs = map[string]string{
 var onAllVerbs = map[string]string{
 	"create an account": "create account", "revoke tokens of all accounts": "revoke everything",
 	"see the policy": "show policy", "set the policy": "set policy", "see nodes": "show nodes",
-	"see receipts": "show receipts",
+	"see receipts": "show receipts", "import tokens": "import tokens",
 }
 
 // making tries to create tokens of every account.
@@ -388,6 +388,12 @@ func (m *matrix) onAll(c who, authAge time.Duration) {
 		return second(m.RevokeMany(m.ctx, as, "", ledger.RevokeMany{CreatedBefore: m.longAgo()}))
 	})
 	try("revoke tokens of all accounts", true, func(as authz.Principal) error { return m.AllowAll(as, authz.RevokeEverywhere) })
+	try("import tokens", false, func(as authz.Principal) error {
+		hash := events.NewMatomoSalt("").Hash(fmt.Sprintf("%032x", m.tries))
+		return second(m.ImportTokens(m.ctx, as, ledger.ImportTokens{
+			Source: "matomo", Tokens: []ledger.ImportToken{{Account: string(m.root.Account), Hash: hash}},
+		}))
+	})
 	try("see the policy", true, func(as authz.Principal) error { return second(m.Policy(as)) })
 	try("set the policy", true, func(as authz.Principal) error {
 		return second(m.SetPolicy(m.ctx, as, "", 0, m.policy()))

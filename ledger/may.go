@@ -35,6 +35,7 @@ var tokenOperations = []authz.Operation{
 // globalOperations act on no token and no account that exists.
 var globalOperations = []authz.Operation{
 	authz.CreateAccount, authz.RevokeEverywhere, authz.SeePolicy, authz.SetPolicy, authz.SeeNodes, authz.SeeReceipts,
+	authz.ImportTokens,
 }
 
 // May returns nil if the caller may do what q asks, and otherwise the error that

@@ -23,6 +23,7 @@ type RevokeMany struct {
 	Device        string // as the token names it
 	Scope         string // a scope that the token has, of its own or inherited
 	CreatedBefore time.Time
+	Import        ImportFilter
 
 	Reason string
 	// IncludeSelf includes the caller's own token.
@@ -123,14 +124,17 @@ type bulkRevocation struct {
 }
 
 // isCutoff reports whether one event can revoke all tokens that match.
-func (b *bulkRevocation) isCutoff() bool { return b.r.App == "" && b.r.Device == "" && b.r.Scope == "" }
+func (b *bulkRevocation) isCutoff() bool {
+	return b.r.App == "" && b.r.Device == "" && b.r.Scope == "" && b.r.Import == (ImportFilter{})
+}
 
 // check returns what is wrong with the request, independent of the state.
 func (b *bulkRevocation) check() error {
 	r := b.r
 	if r.Account == "" && b.isCutoff() && r.CreatedBefore.IsZero() {
 		return fmt.Errorf(
-			"%w: give at least one of account, app, device, scope and created_before; without any, every token would be revoked",
+			"%w: give at least one of account, app, device, scope, created_before, source, legacy, migrated and unused_for; "+
+				"without any, every token would be revoked",
 			ErrInvalid,
 		)
 	}
@@ -182,6 +186,9 @@ func (b *bulkRevocation) authorize(ctx context.Context) error {
 // request is compared with that of an earlier command with the same key.
 func (b *bulkRevocation) request(about string) any {
 	r := b.r
+	if r.Import != (ImportFilter{}) {
+		about += fmt.Sprintf("\x00%+v", r.Import)
+	}
 	return []any{"revoke many", b.account, r.App, r.Device, r.Scope, r.CreatedBefore, r.Reason, r.IncludeSelf, about}
 }
 
@@ -192,7 +199,7 @@ func (b *bulkRevocation) matches(t *events.Token) (bool, error) {
 		b.r.App != "" && t.App != b.r.App ||
 		b.r.Device != "" && t.Device != b.r.Device ||
 		!b.r.CreatedBefore.IsZero() && !t.Created.Before(b.r.CreatedBefore) ||
-		b.upTo > 0 && t.CreatedIn >= b.upTo {
+		b.upTo > 0 && t.CreatedIn >= b.upTo || !b.r.Import.matches(t, b.began) {
 		return false, nil
 	}
 	a, err := b.l.cfg.View.Account(t.Account)

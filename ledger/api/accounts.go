@@ -21,6 +21,7 @@ type Account struct {
 	Owner  string   `json:"owner,omitempty" doc:"id of the user that owns the service account and manages its tokens"`
 	State  string   `json:"state" enum:"active,suspended,erased"`
 	Reason string   `json:"reason,omitempty" doc:"of the suspension"`
+	Source string   `json:"source,omitempty" doc:"name of the installation that the account was imported from"`
 	Grants []string `json:"grants" doc:"the account's scopes; if partial is true, only those that the caller's token also has"`
 	// Partial is set in answers to tokens.
 	Partial bool `json:"partial,omitempty" doc:"the caller is a token with only some of the account's grants: login, name, mail, owner and the other grants are left out"`
@@ -53,12 +54,13 @@ type AccountPath struct {
 type createAccountInput struct {
 	Idempotent
 	Body struct {
-		Login  string   `json:"login" maxLength:"100" doc:"ASCII letters and digits, and . _ - + @; not in the log, so it can be erased"`
+		Login  string   `json:"login" maxLength:"100" doc:"ASCII letters and digits, ä ö ü ß, and . _ - + @; not in the log, so it can be erased"`
 		Kind   string   `json:"kind" enum:"user,service"`
 		Owner  string   `json:"owner,omitempty" minLength:"1" maxLength:"128" doc:"id or login of the user that owns the account; for service accounts only"`
 		Grants []string `json:"grants,omitempty" maxItems:"2000" doc:"what the account can do, such as admin:site/3"`
 		Name   string   `json:"name,omitempty" maxLength:"200" doc:"of the person or service; kept apart from the log"`
 		Mail   string   `json:"mail,omitempty" maxLength:"254" doc:"of the person; kept apart from the log"`
+		Source string   `json:"source,omitempty" maxLength:"64" doc:"name of the installation that the account is imported from"`
 	}
 }
 
@@ -185,7 +187,7 @@ func (a *api) createAccount(ctx context.Context, in *createAccountInput) (*accou
 	b := in.Body
 	r, err := a.ledger.CreateAccount(ctx, callerFrom(ctx), in.Key, ledger.CreateAccount{
 		Login: b.Login, Kind: b.Kind, Owner: b.Owner, Grants: b.Grants,
-		Person: ledger.Person{Name: b.Name, Mail: b.Mail},
+		Person: ledger.Person{Name: b.Name, Mail: b.Mail}, Source: b.Source,
 	})
 	if err != nil {
 		return nil, locatedAt(accountInPath, err)
@@ -387,7 +389,7 @@ func showAccount(a ledger.Account) Account {
 	}
 	return Account{
 		ID: string(a.ID), Login: a.Login, Name: a.Name, Mail: a.Mail, Kind: string(a.Kind), Owner: string(a.Owner),
-		State: state, Reason: a.Reason,
+		State: state, Reason: a.Reason, Source: a.Source,
 		Grants: events.ScopeStrings(a.Grants), Partial: a.Partial, SelfService: a.SelfService,
 		NotBefore: timeOrNil(a.NotBefore), NotBeforePosition: uint64(a.TokensUntil),
 		CreatedAt: a.Created, ChangedAt: a.Changed, Version: uint64(a.Version),

@@ -97,6 +97,7 @@ func build(cfg Config) (http.Handler, huma.API) {
 	a.accountRoutes(described)
 	a.policyRoutes(described)
 	a.revocationRoutes(described)
+	a.importRoutes(described)
 	a.receiptRoutes(described)
 	a.nodeRoutes(described)
 	a.peopleRoutes(described)

@@ -23,7 +23,7 @@ const (
 // bodyLimit returns the largest body of a request. Only callers with a credential
 // may send more than a few KB.
 func bodyLimit(r *http.Request) int64 {
-	for _, list := range []string{"/v1/tokens", "/v1/accounts", "/v1/can-i"} {
+	for _, list := range []string{"/v1/tokens", "/v1/accounts", "/v1/can-i", "/v1/imports"} {
 		if rest, ok := strings.CutPrefix(r.URL.Path, list); ok && (rest == "" || rest[0] == '/') {
 			return maxScopesBody
 		}

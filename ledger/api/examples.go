@@ -1,6 +1,10 @@
 package api
 
-import "github.com/danielgtaylor/huma/v2"
+import (
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
 
 // object is a JSON object.
 type object = map[string]any
@@ -22,7 +26,10 @@ var examples = map[string]any{
 	"set-policy": object{
 		"token_issuers": "all", "max_lifetime": "365d", "default_lifetime": "90d", "max_grace": "30d",
 	},
-	"revoke-tokens":     object{"account": "shop", "app": "report", "reason": "laptop stolen", "dry_run": true},
+	"revoke-tokens": object{"account": "shop", "app": "report", "reason": "laptop stolen", "dry_run": true},
+	"import-tokens": object{"source": "matomo", "dry_run": true, "tokens": []object{{
+		"account": "acc_01jd3qk8z5n0v7m2x4c6b8a9ef", "hash": strings.Repeat("0123456789abcdef", 8), "app": "cron job",
+	}}},
 	"add-second-factor": object{}, "confirm-second-factor": object{"code": "123456"},
 	"renew-recovery-codes": object{"code": "123456"}, "remove-second-factor": object{"code": "123456"},
 	"sign-in":        object{"login": "anna", "password": "a long sentence that nobody guesses", "code": "123456"},

@@ -214,6 +214,7 @@ func TestOperations(t *testing.T) {
 	o.testListExpiring()
 	o.testNodes()
 	o.testWhoami()
+	o.testImport()
 	for path, item := range o.Paths {
 		for method, op := range item {
 			if !o.asked[op.OperationID] && !slices.Contains(op.Tags, peopleTag) { // those are TestPeople's
@@ -325,6 +326,53 @@ func (o *operations) testPersonalData() {
 	}
 	if again := o.ask("POST /v1/accounts/"+want.ID+"/erase", nil, 200, false); again.at("position") != a.at("position") {
 		t.Errorf("erased again: %s", again.raw)
+	}
+}
+
+// testImport imports a token, again, and one that is refused, and lists them.
+func (o *operations) testImport() {
+	t := o.t
+	hash := strings.Repeat("0123456789abcdef", 8)
+	created, used := time.Date(2024, 1, 2, 3, 4, 5, 0, time.UTC), time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC)
+	body := m{"source": "matomo", "tokens": []m{
+		{"account": o.alice, "hash": hash, "app": "cron", "header_only": true, "created_at": created, "last_used": used, "migrated": true},
+		{"account": "acc_00000000000000000000000000", "hash": strings.Repeat("0", 128)},
+	}}
+	a := o.ask("POST /v1/imports/matomo", body, 200, true)
+	results := a.at("results").([]any)
+	made, refused := results[0].(m), results[1].(m)
+	if made["outcome"] != "created" || refused["outcome"] != "refused" || refused["problem"] == "" || refused["id"] != nil {
+		t.Errorf("imported: %s", a.raw)
+	}
+	again := o.ask("POST /v1/imports/matomo", body, 200, false).at("results").([]any)[0].(m)
+	if again["outcome"] != "unchanged" || again["id"] != made["id"] {
+		t.Errorf("imported again: %v, want unchanged, %v", again, made["id"])
+	}
+	for query, want := range map[string]int{
+		"legacy=true": 1, "migrated=true&source=matomo": 1, "unused_for=1d": 1, "unused_for=90000d": 0, "source=other": 0,
+	} {
+		a := o.ask("GET /v1/tokens?"+query, nil, 200, false)
+		items := a.at("items").([]any)
+		if len(items) != want {
+			t.Errorf("%s: %d tokens, want %d", query, len(items), want)
+			continue
+		}
+		if want == 0 {
+			continue
+		}
+		import_ := items[0].(m)["import"].(m)
+		if import_["source"] != "matomo" || import_["last_used"] != "2026-02-03T04:05:06Z" || import_["migrated"] != true ||
+			import_["digest_scheme"] != "matomo-sha512" || strings.Contains(string(a.raw), hash) {
+			t.Errorf("%s: %s", query, a.raw)
+		}
+	}
+	a = o.ask("POST /v1/revocations", m{"migrated": true}, 200, true)
+	if a.at("revoked") != 1.0 {
+		t.Errorf("revoked: %s", a.raw)
+	}
+	last := o.ask("POST /v1/imports/matomo", body, 200, false).at("results").([]any)[0].(m)
+	if last["outcome"] != "ended" {
+		t.Errorf("imported after it was revoked: %v, want ended", last)
 	}
 }
 

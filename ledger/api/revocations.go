@@ -15,10 +15,11 @@ type revokeTokensInput struct {
 	Idempotent
 	Waiting
 	Body struct {
-		Account       string     `json:"account,omitempty" minLength:"1" maxLength:"128" doc:"tokens of this account: id or login"`
-		App           string     `json:"app,omitempty" minLength:"1" maxLength:"100" doc:"tokens with this app label"`
-		Device        string     `json:"device,omitempty" minLength:"1" maxLength:"100" doc:"tokens with this device label"`
-		Scope         string     `json:"scope,omitempty" minLength:"1" maxLength:"200" doc:"tokens that can do this, by own or inherited scopes; a wider scope counts, also superuser" example:"admin:site/3"`
+		Account string `json:"account,omitempty" minLength:"1" maxLength:"128" doc:"tokens of this account: id or login"`
+		App     string `json:"app,omitempty" minLength:"1" maxLength:"100" doc:"tokens with this app label"`
+		Device  string `json:"device,omitempty" minLength:"1" maxLength:"100" doc:"tokens with this device label"`
+		Scope   string `json:"scope,omitempty" minLength:"1" maxLength:"200" doc:"tokens that can do this, by own or inherited scopes; a wider scope counts, also superuser" example:"admin:site/3"`
+		ImportFilter
 		CreatedBefore *time.Time `json:"created_before,omitempty" doc:"tokens that were created before this time"`
 		Reason        string     `json:"reason,omitempty" maxLength:"100" doc:"why; do not name people, because the log keeps it forever"`
 		DryRun        bool       `json:"dry_run,omitempty" doc:"change nothing; return what would be revoked"`
@@ -52,10 +53,10 @@ type revokeTokensOutput struct {
 func (a *api) revocationRoutes(h huma.API) {
 	op := operation("tokens")(http.MethodPost, "/v1/revocations", "revoke-tokens", "Revoke many tokens permanently")
 	op.Description = `Revokes every token that matches all filters. ` +
-		`Send at least one of account, app, device, scope and created_before.` +
+		`Send at least one of account, app, device, scope, created_before, source, legacy, migrated and unused_for.` +
 		"\n\n" +
 		`With account, created_before or both, one event revokes all tokens, however many there are. ` +
-		`With app, device or scope, each token gets an event of its own: ` +
+		`With any other filter, each token gets an event of its own: ` +
 		`up to 10,000 per request, which takes 30 seconds at most. ` +
 		`If next_cursor is present, more tokens match. ` +
 		`A repeated request continues with the remaining tokens.`
@@ -78,7 +79,10 @@ func (a *api) revokeTokens(ctx context.Context, in *revokeTokensInput) (*revokeT
 			return nil, fieldError("created_before", "not a valid time; send one such as 2027-01-31T00:00:00Z")
 		}
 	}
-	filter := []any{r.Account, r.App, r.Device, r.Scope, r.CreatedBefore}
+	if r.Import, err = b.ImportFilter.parse(); err != nil {
+		return nil, err
+	}
+	filter := []any{r.Account, r.App, r.Device, r.Scope, r.CreatedBefore, r.Import}
 	caller := callerFrom(ctx)
 	after, err := Page{Cursor: b.Cursor}.decodeCursor("revocations", perCaller(caller, filter))
 	if err != nil {

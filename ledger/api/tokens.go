@@ -33,9 +33,19 @@ type Token struct {
 	ChangedAt   time.Time    `json:"changed_at"`
 	RevokedAt   *time.Time   `json:"revoked_at,omitempty"`
 	GraceUntil  *time.Time   `json:"grace_until,omitempty" doc:"when the secret from before the last rotation expires"`
+	Import      *Import      `json:"import,omitempty" doc:"where the token was imported from; absent if the ledger created it"`
 	// Earlier lists what GraceUntil is about.
 	Earlier []EarlierSecret `json:"earlier_secrets,omitempty" doc:"secrets from before the last rotation that are still valid"`
 	Version uint64          `json:"version" doc:"position of the last event about the token; also its ETag"`
+}
+
+// Import says where a token comes from, and what was known of it there.
+type Import struct {
+	Source    string     `json:"source" doc:"name of the installation"`
+	CreatedAt *time.Time `json:"created_at,omitempty" doc:"in Matomo"`
+	LastUsed  *time.Time `json:"last_used,omitempty" doc:"in Matomo, as of the last import"`
+	Migrated  bool       `json:"migrated,omitempty" doc:"Matomo 4 made it of the one token that a user had before; it may follow from an old password: rotate it"`
+	Scheme    string     `json:"digest_scheme,omitempty" enum:"matomo-sha512" doc:"digest of the current secret; absent if it is the ledger's own, as after a rotation"`
 }
 
 // EarlierSecret is a secret that a rotation has replaced and that is still valid.
@@ -118,7 +128,7 @@ type createTokenInput struct {
 		Inherit     bool         `json:"inherit,omitempty" doc:"give the token all grants that its account has, now and later; not together with scopes"`
 		ExpiresIn   *Duration    `json:"expires_in,omitempty" doc:"lifetime; default: as the policy says"`
 		Constraints *Constraints `json:"constraints,omitempty"`
-		Format      string       `json:"format,omitempty" enum:"standard,hex32" doc:"format of the secret; hex32: 32 hexadecimal characters, for clients that accept no other"`
+		Format      string       `json:"format,omitempty" enum:"standard,hex32,matomo" doc:"format of the secret; hex32, or matomo: 32 hexadecimal characters, as Matomo makes them, for clients that accept no other"`
 		Digest      string       `json:"secret_digest,omitempty" minLength:"64" maxLength:"64" pattern:"^[0-9a-f]{64}$" doc:"SHA-256 of a secret that the client has generated, in lower-case hexadecimal"`
 	}
 }
@@ -214,7 +224,7 @@ const createTokenDescription = `Creates a token. The answer shows its secret onc
 The digest is of the whole secret.`
 
 // secretFormats maps the format in a request to the format in the event.
-var secretFormats = map[string]events.SecretFormat{"hex32": events.FormatHex32}
+var secretFormats = map[string]events.SecretFormat{"hex32": events.FormatHex32, "matomo": events.FormatHex32}
 
 func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutput, error) {
 	b := in.Body
@@ -335,6 +345,7 @@ func (a *api) getToken(ctx context.Context, in *TokenPath) (*getTokenOutput, err
 
 type listTokensInput struct {
 	Page
+	ImportFilter
 	Account  string `query:"account" maxLength:"128" doc:"tokens of this account: id or login"`
 	Site     string `query:"site" maxLength:"16" doc:"tokens that can do something on this site; short for resource=site/ID"`
 	Resource string `query:"resource" maxLength:"100" doc:"tokens that can do something on this resource (type/id), or on all resources of its type" example:"site/3"`
@@ -366,6 +377,10 @@ func (a *api) listTokens(ctx context.Context, in *listTokensInput) (*listTokensO
 			return nil, fieldError("expiring", "not a positive duration; send one such as 14d")
 		}
 		filter.Expiring = d
+	}
+	var err error
+	if filter.Import, err = in.ImportFilter.parse(); err != nil {
+		return nil, err
 	}
 	caller := callerFrom(ctx)
 	after, err := in.decodeCursor("tokens", perCaller(caller, filter))
@@ -453,6 +468,14 @@ func showToken(t ledger.Token) Token {
 	for _, s := range t.Secrets {
 		if !s.Until.IsZero() {
 			out.GraceUntil = timeOrNil(s.Until)
+		}
+	}
+	if i := t.Import; i != nil {
+		out.Import = &Import{
+			Source: i.Source, CreatedAt: timeOrNil(i.Created), LastUsed: timeOrNil(i.LastUsed), Migrated: i.Migrated,
+		}
+		if len(t.Secrets) > 0 {
+			out.Import.Scheme = t.Secrets[0].Scheme
 		}
 	}
 	for _, s := range t.InGrace {

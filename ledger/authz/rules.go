@@ -34,6 +34,7 @@ const (
 	SetPolicy        Operation = "set the policy"
 	SeeNodes         Operation = "see nodes"
 	SeeReceipts      Operation = "see receipts"
+	ImportTokens     Operation = "import tokens"
 )
 
 // relation is a relation between a principal and the target of an operation.
@@ -90,6 +91,7 @@ var rules = []rule{
 		op: CreateToken, verb: "create token",
 		any: []relation{relSuperuser, relAccountAdmin, relOwner, relAccount}, escalates: true,
 	},
+	{op: ImportTokens, verb: "import tokens", any: []relation{relSuperuser}, reauth: true},
 	{
 		op: SeeToken, verb: "show token",
 		any: []relation{relSuperuser, relSiteAdmin, relOwner, relAccount, relToken, relAuditor},

@@ -39,6 +39,9 @@ type View interface {
 	// DigestTaken reports whether a token has, or ever had, a secret with the
 	// digest.
 	DigestTaken(d events.Digest) (bool, error)
+	// TokenWith returns the token that has, or had first, a secret with the digest,
+	// or [events.ErrNotFound].
+	TokenWith(d events.Digest) (events.TokenID, error)
 	// Void returns why the event at a position had no effect, and false if it had
 	// one. The position must be applied.
 	Void(at events.Position) (why string, void bool, err error)

@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -279,21 +280,30 @@ func (d *Directory) tryRequestKey(ctx context.Context, create bool) ([]byte, err
 
 // loginKey does not contain the login: keys are subjects, which can be listed.
 func loginKey(login string) string {
-	sum := sha256.Sum256([]byte(strings.ToLower(login)))
+	sum := sha256.Sum256([]byte(Fold(login)))
 	return "login." + hex.EncodeToString(sum[:])
 }
 
 func accountKey(id events.AccountID) string { return "account." + string(id) }
 
-// CheckLogin returns what is wrong with a login, as an [errdefs.FieldError]. Only
-// ASCII is allowed, so that two logins that look the same are the same.
+// Fold returns the form in which logins are compared: two logins with the same form
+// are one. It is that of Matomo's database, whose collations ignore case and the
+// dots of letters, and take the sharp s for two s.
+func Fold(login string) string { return umlauts.Replace(strings.ToLower(login)) }
+
+// umlauts maps the letters outside ASCII that a login may have.
+var umlauts = strings.NewReplacer("ä", "a", "ö", "o", "ü", "u", "ß", "ss", "ẞ", "ss")
+
+// CheckLogin returns what is wrong with a login, as an [errdefs.FieldError]. Those
+// that Matomo allows are allowed: ASCII, and the letters that Fold maps to it. So two
+// logins that look the same are the same.
 func CheckLogin(login string) error {
 	const maxLogin = 100
-	switch {
+	switch n := utf8.RuneCountInString(login); {
 	case login == "":
 		return errdefs.Invalid("login", "is required")
-	case len(login) > maxLogin:
-		return errdefs.Invalid("login", "is %d bytes long; the maximum is %d", len(login), maxLogin)
+	case n > maxLogin:
+		return errdefs.Invalid("login", "has %d characters; the maximum is %d", n, maxLogin)
 	case events.LooksSecret(login):
 		return errdefs.Invalid("login", "holds a secret; treat it as leaked if others saw it")
 	case login == "." || login == "..":
@@ -301,9 +311,10 @@ func CheckLogin(login string) error {
 	case strings.HasPrefix(login, "acc_") || strings.HasPrefix(login, "tok_"):
 		return errdefs.Invalid("login", "starts like an id")
 	}
-	for _, c := range []byte(login) {
-		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@", rune(c)) {
-			return errdefs.Invalid("login", "may contain only ASCII letters, digits and . _ - + @")
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZäöüßÄÖÜ0123456789._-+@"
+	for _, c := range login {
+		if c == utf8.RuneError || !strings.ContainsRune(allowed, c) {
+			return errdefs.Invalid("login", "may contain only ASCII letters, ä ö ü ß, digits and . _ - + @")
 		}
 	}
 	return nil
