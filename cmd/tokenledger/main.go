@@ -58,7 +58,7 @@ an event in one log, and every verifier answers checks from its own copy of it.`
 	}{
 		{"Tokens and accounts", []*cobra.Command{
 			newTokenCmd(e), newAccountCmd(e), newPolicyCmd(e),
-			newReceiptCmd(e), newVerifyCmd(e), newApplyCmd(e), newExportCmd(e),
+			newReceiptCmd(e), newVerifyCmd(e), newApplyCmd(e), newExportCmd(e), newImportCmd(e),
 		}},
 		{"Signing in", []*cobra.Command{
 			newLoginCmd(e), newLogoutCmd(e), newWhoamiCmd(e), newAuthCmd(e), newContextCmd(e), newSessionCmd(e),

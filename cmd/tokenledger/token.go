@@ -49,6 +49,7 @@ warn-before says.
 A table is cut to the width of the terminal. -o wide shows all columns in full.`,
 		Example: `  tokenledger token list --site 3 --state active
   tokenledger token list --expiring 2w --sort expires
+  tokenledger token list --legacy --unused-for 180d
   tokenledger token list --owner anna --all -o jsonl
   tokenledger token list --app report -o name
   tokenledger token list --jq '.items[] | select(.expires_soon) | .id'`,
@@ -72,6 +73,7 @@ A table is cut to the width of the terminal. -o wide shows all columns in full.`
 type tokenListFlags struct {
 	account, owner, site, resource, state, app, device string
 	expiring                                           durationFlag
+	imported                                           importedFlags
 	pages                                              pageFlags
 	order                                              order[api.Token]
 }
@@ -85,6 +87,7 @@ func (f *tokenListFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&f.resource, "resource", "", "tokens that may do something on this resource, as in site/3")
 	flags.Var(&f.expiring, "expiring", "tokens that work now and expire within this time, as in 2w")
 	flags.StringVar(&f.state, "state", "", "tokens in this state: "+strings.Join(tokenStates, ", "))
+	f.imported.declare(flags)
 	group(flags, groupSelect, "account", "owner", "app", "device", "site", "resource", "expiring", "state")
 	f.pages.declare(flags)
 }
@@ -96,8 +99,8 @@ func (f *tokenListFlags) query() url.Values {
 	if f.pages.All || f.state != "" {
 		ended = ""
 	}
-	return client.Query("account", f.account, "owner", f.owner, "app", f.app, "device", f.device, "site", f.site,
-		"resource", f.resource, "state", f.state, "expiring", f.expiring.String(), "ended", ended)
+	return client.Query(append(f.imported.query(), "account", f.account, "owner", f.owner, "app", f.app,
+		"device", f.device, "site", f.site, "resource", f.resource, "state", f.state, "expiring", f.expiring.String(), "ended", ended)...)
 }
 
 // tokenOrders are the orders of a list of tokens. A token without an end comes last.
@@ -144,6 +147,18 @@ func (e *env) tokenColumns() []column[api.Token] {
 		wide("MAY DO NOW", func(t api.Token) string { return strings.Join(t.Effective, ",") }),
 		wide("CHANGED", func(t api.Token) string { return e.Cell(&t.ChangedAt) }),
 		wide("OLD SECRET UNTIL", func(t api.Token) string { return e.Cell(t.GraceUntil) }),
+		wide("IMPORTED", func(t api.Token) string {
+			if t.Import == nil {
+				return ""
+			}
+			return t.Import.Source
+		}),
+		wide("LAST USED THERE", func(t api.Token) string {
+			if t.Import == nil {
+				return ""
+			}
+			return e.Cell(t.Import.LastUsed)
+		}),
 		wide("REASON", func(t api.Token) string { return t.Reason }),
 	}
 }

@@ -69,6 +69,7 @@ nothing. Without --account the token belongs to your own account.
 	key.declare(c.Flags())
 	e.completeFlag(c, "account", e.accounts)
 	e.completeFlag(c, "scope", e.scopes)
+	e.completeFlag(c, "format", oneOf("standard", "matomo"))
 	return c
 }
 
@@ -78,6 +79,7 @@ type tokenCreateFlags struct {
 	scopes               []string
 	file                 scopesFile
 	inherit, hex         bool
+	format               string
 	expires              durationFlag
 	limits               constraintFlags
 	admin                bool
@@ -101,9 +103,11 @@ func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
 	t.limits.declare(flags)
 	flags.BoolVar(&t.hex, "hex32", false,
 		"generate a secret of 32 hexadecimal characters, for clients that accept no other")
+	flags.StringVar(&t.format, "format", "",
+		"format of the secret: standard, or matomo, the same as --hex32: as Matomo makes them")
 	t.own.declare(flags)
 	t.out.declare(flags)
-	group(flags, groupSecret, "hex32")
+	group(flags, groupSecret, "hex32", "format")
 }
 
 // body checks the flags and returns the request's body.
@@ -120,6 +124,13 @@ func (t *tokenCreateFlags) body(e *env, c *cobra.Command) (map[string]any, error
 		return nil, exit.Inputf("--inherit and --scope cannot be used together")
 	case !t.inherit && len(scopes) == 0:
 		return nil, usagef(c, "the token needs scopes: use --scope, as in --scope view:site/3, or --inherit")
+	}
+	switch t.format {
+	case "", "standard":
+	case "matomo", "hex32":
+		t.hex = true
+	default:
+		return nil, exit.Inputf("--format: must be standard or matomo, not %s", events.Quote(t.format))
 	}
 	if err := t.own.check(e, t.hex, t.out); err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ import (
 type selectFlags struct {
 	account, app, device, scope string
 	before                      timeFlag
+	imported                    importedFlags
 	dry, yes, self              bool
 }
 
@@ -38,6 +39,7 @@ func (m *selectFlags) declare(flags *pflag.FlagSet) {
 	flags.BoolVar(&m.dry, "dry-run", false, "change nothing, and list what would be revoked")
 	flags.BoolVar(&m.yes, "yes", false, "confirm that all of them are revoked")
 	flags.BoolVar(&m.self, "include-self", false, "revoke your own token too, if it matches")
+	m.imported.declare(flags)
 	group(flags, groupSelect, "account", "app", "device", "scope", "created-before", "dry-run", "yes", "include-self")
 }
 
@@ -48,7 +50,7 @@ func (m *selectFlags) given(flags *pflag.FlagSet) bool {
 			return true
 		}
 	}
-	return false
+	return m.imported.given(flags)
 }
 
 // body is the client.Request, and what it selects in words.
@@ -76,6 +78,7 @@ func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string
 			return nil, "", exit.Inputf("--scope: %s", err)
 		}
 	}
+	words = append(words, m.imported.body(body)...)
 	if reason != "" {
 		body["reason"] = reason
 	}
@@ -91,7 +94,7 @@ func newTokenRevokeCmd(e *env) *cobra.Command {
 		f    endFlags
 	)
 	c := &cobra.Command{
-		Use:   "revoke TOKEN | --account A | --app X | --device D | --scope S | --created-before T",
+		Use:   "revoke TOKEN | --account A | --app X | --device D | --scope S | --created-before T | --migrated",
 		Short: "Revoke a token, or many, forever",
 		Long: `Revokes a token forever, and waits until no node accepts it any more: every node
 has applied the revocation, or has stopped answering. A node that is cut off stops
@@ -105,6 +108,7 @@ In place of a token, flags select tokens: those that match all of the flags.
 command is refused, unless you give --include-self.`,
 		Example: `  tokenledger token revoke tok_01jd3qk8z5n0v7m2x4c6b8a9ef --reason 'laptop stolen'
   tokenledger token revoke --account shop --dry-run
+  tokenledger token revoke --migrated --unused-for 180d --dry-run
   tokenledger token revoke --app 'mobile app' \
     --created-before '2031-12-31 18:00 UTC' --yes`,
 		Args: func(c *cobra.Command, args []string) error {
@@ -115,8 +119,8 @@ command is refused, unless you give --include-self.`,
 				return nil
 			case len(args) == 0:
 				return usagef(c,
-					"tokenledger token revoke needs the token's ID or name, or one of --account, --app, --device, --scope and "+
-						"--created-before")
+					"tokenledger token revoke needs the token's ID or name, or one of --account, --app, --device, --scope, "+
+						"--created-before, --source, --legacy, --migrated and --unused-for")
 			}
 			return takes(tokenArg)(c, args)
 		},

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"slices"
-	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -51,7 +50,7 @@ type (
 // those that are erased, and none of which the caller sees only a part.
 func (s *State) Exported() []api.Account {
 	list := slices.DeleteFunc(slices.Clone(s.Accounts), func(a api.Account) bool {
-		return a.State == "erased" || a.Partial || a.Login == "" || strings.EqualFold(a.Login, RootLogin)
+		return a.State == "erased" || a.Partial || a.Login == "" || sameLogin(a.Login, RootLogin)
 	})
 	slices.SortFunc(list, func(a, b api.Account) int { return cmp.Compare(a.Login, b.Login) })
 	return list

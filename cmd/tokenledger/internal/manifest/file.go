@@ -25,12 +25,14 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/when"
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger/api"
+	"github.com/tokenledger/tokenledger/ledger/directory"
 )
 
 // The states that a file can declare.
@@ -255,10 +257,10 @@ func (p *parser) file(n *yaml.Node) *File {
 		seen := map[string]int{}
 		p.items(n, "accounts", func(n *yaml.Node) {
 			a := p.account(n)
-			if line, twice := seen[strings.ToLower(a.Login)]; twice && a.Login != "" {
+			if line, twice := seen[directory.Fold(a.Login)]; twice && a.Login != "" {
 				p.wrong(n, "the account %s is declared in line %d too", a.Login, line)
 			}
-			seen[strings.ToLower(a.Login)] = a.Line
+			seen[directory.Fold(a.Login)] = a.Line
 			f.Accounts = append(f.Accounts, a)
 		})
 	}})
@@ -304,15 +306,18 @@ func (p *parser) account(n *yaml.Node) Account {
 	return a
 }
 
+// sameLogin reports whether two logins are one for the ledger.
+func sameLogin(a, b string) bool { return directory.Fold(a) == directory.Fold(b) }
+
 func (p *parser) login(n *yaml.Node) string {
 	s := p.text(n, "login")
-	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+@"
+	const allowed = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZäöüßÄÖÜ0123456789._-+@"
 	switch {
-	case strings.EqualFold(s, RootLogin):
+	case sameLogin(s, RootLogin):
 		p.wrong(n, "the account root is not managed by a file")
-	case s == "." || s == "..", strings.HasPrefix(s, "acc_"), strings.HasPrefix(s, "tok_"), len(s) > 100,
-		strings.Trim(s, allowed) != "":
-		p.wrong(n, "%s cannot be a login: at most 100 ASCII letters, digits and . _ - + @", events.Quote(s))
+	case s == "." || s == "..", strings.HasPrefix(s, "acc_"), strings.HasPrefix(s, "tok_"),
+		utf8.RuneCountInString(s) > 100, strings.Trim(s, allowed) != "":
+		p.wrong(n, "%s cannot be a login: at most 100 ASCII letters, ä ö ü ß, digits and . _ - + @", events.Quote(s))
 	}
 	return s
 }

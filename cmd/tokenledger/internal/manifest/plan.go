@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tokenledger/tokenledger/ledger/api"
@@ -119,7 +118,7 @@ func (p *planner) owner(a *Account, got *api.Account) {
 		return
 	}
 	for i := range p.file.Accounts {
-		if o := &p.file.Accounts[i]; strings.EqualFold(o.Login, *a.Owner) {
+		if o := &p.file.Accounts[i]; sameLogin(o.Login, *a.Owner) {
 			if o.Kind != "user" {
 				p.mistake(a.Line, "the owner of %s, %s, is not a user", a.Login, *a.Owner)
 			}
@@ -199,7 +198,7 @@ func (p *planner) editAccount(a *Account, got *api.Account) {
 		Method: http.MethodPatch, Body: map[string]any{}, Version: got.Version, Matched: true, phase: phaseEditAccount,
 	}
 	owner := p.state.login(got.Owner)
-	if a.Owner != nil && *a.Owner != got.Owner && !strings.EqualFold(*a.Owner, owner) {
+	if a.Owner != nil && *a.Owner != got.Owner && !sameLogin(*a.Owner, owner) {
 		s.Body["owner"] = *a.Owner
 		s.Fields = append(s.Fields, Field{"owner", orNil(owner), orNil(*a.Owner)})
 	}

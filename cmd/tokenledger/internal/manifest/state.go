@@ -2,7 +2,6 @@ package manifest
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
@@ -20,7 +19,7 @@ type State struct {
 func (s *State) account(name string) *api.Account {
 	for i := range s.Accounts {
 		a := &s.Accounts[i]
-		if a.State != "erased" && (a.ID == name || a.Login != "" && strings.EqualFold(a.Login, name)) {
+		if a.State != "erased" && (a.ID == name || a.Login != "" && sameLogin(a.Login, name)) {
 			return a
 		}
 	}
@@ -109,7 +108,7 @@ func sameConstraints(a, b *api.Constraints) bool {
 // as they are.
 func (s *State) GrantsOf(f *File, login string) []string {
 	for i := range f.Accounts {
-		if a := &f.Accounts[i]; strings.EqualFold(a.Login, login) && a.Grants != nil {
+		if a := &f.Accounts[i]; sameLogin(a.Login, login) && a.Grants != nil {
 			return *a.Grants
 		}
 	}
