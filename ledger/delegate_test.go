@@ -200,7 +200,7 @@ func TestLookUpTakesTheSameWork(t *testing.T) {
 			return [3]int64{requests.Load() - before[0], view.accounts.Load() - before[1], view.policies.Load() - before[2]}
 		}
 		if somebody, nobody := work("anna"), work("no-one"); somebody != nobody || somebody[0] == 0 {
-			t.Errorf("%s: requests, accounts and policies looked up: %v where somebody has the login, %v where nobody has", name, somebody, nobody)
+			t.Errorf("%s: requests, accounts and policies looked up: %v if the login exists, %v if it does not", name, somebody, nobody)
 		}
 	}
 	// Sign-in uses FindLogin.
@@ -210,6 +210,6 @@ func TestLookUpTakesTheSameWork(t *testing.T) {
 		return requests.Load() - before
 	}
 	if somebody, nobody := find("anna"), find("no-one"); somebody != nobody || nobody != 1 {
-		t.Errorf("sign-in asks the directory %d times where somebody has the login, %d times where nobody has, want 1", somebody, nobody)
+		t.Errorf("sign-in asks the directory %d times if the login exists, %d times if it does not, want 1", somebody, nobody)
 	}
 }

@@ -99,7 +99,7 @@ func TestNodes(t *testing.T) {
 	k.untilStates("a gone", "b gone", "b gone", "c gone", "d gone !")
 
 	if _, err := k.Nodes(t.Context(), authz.Principal{}); err == nil {
-		t.Error("whoever may see nothing sees the nodes")
+		t.Error("a caller without permissions sees the nodes")
 	}
 }
 

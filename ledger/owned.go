@@ -16,7 +16,7 @@ import (
 // What happens to the service accounts of an account that is erased.
 const (
 	KeepOwned     = "keep"     // their tokens stay valid, and superusers manage them
-	SuspendOwned  = "suspend"  // until somebody resumes them
+	SuspendOwned  = "suspend"  // until they are resumed
 	RevokeOwned   = "revoke"   // all of their tokens; the accounts stay
 	TransferOwned = "transfer" // to another user
 )

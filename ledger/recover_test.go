@@ -212,7 +212,7 @@ func TestRecoverRootPolicy(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		policy events.Policy
-		life   time.Duration // zero for ever
+		life   time.Duration // zero for no limit
 	}{
 		{"only superusers make tokens", events.Policy{Issuers: events.IssuersSuperusers}, 0},
 		{"a longest life", events.Policy{MaxLifetime: 90 * day, DefaultLifetime: 7 * day}, 90 * 24 * time.Hour},

@@ -692,13 +692,13 @@ func TestPolicyLife(t *testing.T) {
 		name    string
 		policy  events.Policy
 		in      *time.Duration
-		want    time.Duration // 0: for ever
+		want    time.Duration // 0: no limit
 		refused bool
 	}{
 		{name: "default", policy: events.DefaultPolicy, want: 365 * 24 * time.Hour},
 		{name: "default life", policy: events.Policy{MaxLifetime: 30 * day, DefaultLifetime: 7 * day}, want: 7 * 24 * time.Hour},
 		{name: "longest life where none is default", policy: events.Policy{MaxLifetime: 30 * day}, want: 30 * 24 * time.Hour},
-		{name: "for ever", policy: events.Policy{}},
+		{name: "no limit", policy: events.Policy{}},
 		{name: "asked for", policy: events.Policy{}, in: ptr(90 * 24 * time.Hour), want: 90 * 24 * time.Hour},
 		{name: "asked for too much", policy: events.Policy{MaxLifetime: 30 * day}, in: ptr(31 * 24 * time.Hour), refused: true},
 		{name: "past the last year that fits", policy: events.Policy{}, in: ptr(time.Duration(1<<63 - 1)), refused: true},

@@ -237,7 +237,7 @@ func (e *env) confirmErase(ctx context.Context, login string, o ownedFlags, list
 		var err error
 		if typed, err = term.Interruptible(ctx, e.input.Line); err != nil {
 			typed = ""
-			if at != nil { // nobody typed Enter
+			if at != nil { // Enter was not typed
 				_, _ = io.WriteString(e.Stderr, "\n")
 			}
 		}

@@ -43,7 +43,7 @@ type versionFlags struct {
 func (v *versionFlags) declare(flags *pflag.FlagSet) {
 	flags.Uint64Var(&v.version, "if-version", 0,
 		"change it only if this is its version (default the version at the start of the command)")
-	flags.BoolVar(&v.force, "force", false, "change it at any version, even if somebody else just changed it")
+	flags.BoolVar(&v.force, "force", false, "change it at any version, even if another command just changed it")
 	group(flags, groupSafety, "if-version", "force")
 }
 

@@ -22,7 +22,7 @@ const sameStop = time.Second
 //   - SIGINT, SIGTERM, SIGQUIT and SIGABRT stop the node. The latter two log what
 //     the program is doing first.
 //   - SIGHUP reloads the configuration, or stops the node if its terminal is gone.
-//   - SIGPIPE is ignored: a log that nobody reads is not a reason to end.
+//   - SIGPIPE is ignored: a log without a reader is not a reason to end.
 //
 // A second signal to stop, after a moment, cuts off requests in flight. A third
 // ends the program at once.

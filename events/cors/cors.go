@@ -71,7 +71,7 @@ func (p Preflight) Allow(h http.Header) {
 func Handler(listed func() events.Origins, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		origins := r.Header.Values("Origin")
-		if len(origins) == 0 && r.Method == http.MethodPost { // most calls: a program's, whose answer nobody keeps
+		if len(origins) == 0 && r.Method == http.MethodPost { // most calls: a program's, which caches no answer
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -50,7 +50,7 @@ func (r SecretRule) Check(path string, info fs.FileInfo) error {
 	return exposed
 }
 
-// exposure returns who else can use a file, nil if nobody can.
+// exposure returns who else can use a file, nil if no other user can.
 func exposure(info fs.FileInfo, groups []int) *ExposedError {
 	const groupRead, groupWrite, groupAll, otherRead, otherWrite, otherAll = 0o040, 0o020, 0o070, 0o004, 0o002, 0o007
 	mode := info.Mode().Perm()

@@ -299,7 +299,7 @@ func (p *people) testTooManyAttempts() {
 			}
 		}
 		if !limited {
-			t.Errorf("%s can be tried for ever", login)
+			t.Errorf("passwords of %s can be tried without limit", login)
 		}
 	}
 }

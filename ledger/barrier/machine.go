@@ -359,7 +359,7 @@ func (m *Machine) Applied(at events.Position, now time.Duration) {
 	}
 }
 
-// coverWithin is how long after an event that nobody waits for a barrier covers
+// coverWithin is how long after an event without a wait a barrier covers
 // it.
 const coverWithin = time.Second
 

@@ -53,7 +53,7 @@ func (w *Writer) Confirm(ctx context.Context) (events.Position, error) {
 }
 
 // join returns the next append. The one in flight may precede an event that the
-// caller knows of, so nobody joins it.
+// caller knows of, so no caller joins it.
 func (c *confirmer) join(w *Writer) *confirmation {
 	c.mu.Lock()
 	defer c.mu.Unlock()

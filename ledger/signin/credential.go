@@ -385,9 +385,9 @@ func detached(ctx context.Context) (context.Context, context.CancelFunc) {
 
 func unavailable(err error) error { return fmt.Errorf("%w: %w", ledger.ErrUnavailable, err) }
 
-// Erase removes the credential, invitation and sessions of an account. Their bytes
-// are overwritten in the server's files when it returns. Call it after the account is
-// erased in the log, so that nobody can sign in again.
+// Erase removes the credential, invitation and sessions of an account. Their
+// bytes are overwritten in the server's files when it returns. Call it after
+// the account is erased in the log, so that no sign-in can succeed.
 func (s *SignIn) Erase(ctx context.Context, id events.AccountID) error {
 	c, _, err := s.readStored(ctx, id) // a pending change is removed with it
 	if err != nil {

@@ -418,7 +418,7 @@ func TestGuessedCodes(t *testing.T) {
 		same(t, "a guessed code", err)
 	}
 	if !stopped {
-		t.Error("codes can be guessed for ever")
+		t.Error("codes can be guessed without limit")
 	}
 	// A password without its code is not a failure.
 	for range 20 {

@@ -17,7 +17,7 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/proxy"
 )
 
-var update = flag.Bool("update", false, "write testdata anew")
+var update = flag.Bool("update", false, "write testdata")
 
 func valid() deploy.Nginx {
 	return deploy.Nginx{

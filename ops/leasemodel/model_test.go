@@ -123,7 +123,7 @@ func TestNoReceiptTooEarly(t *testing.T) {
 			t.Log(f)
 			states += f.states
 			if f.trace != nil {
-				t.Errorf("a receipt while somebody may still answer:\n%s", f.story())
+				t.Errorf("a receipt while a process may still answer:\n%s", f.story())
 			}
 			if f.both == 0 || f.refuses == 0 {
 				t.Error("what is looked for cannot come to be in this world")

@@ -110,9 +110,9 @@ type Config struct {
 	Scrub time.Duration
 	// Policies are the proxy policies besides the built-in ones.
 	Policies map[string]proxy.Policy
-	// TrustedProxies are the networks of reverse proxies. They may ask the verifier
-	// (none means loopback), and the API takes the client's address from their
-	// headers (none means from nobody's).
+	// TrustedProxies are the networks of reverse proxies. They may ask the
+	// verifier (none means loopback), and the API takes the client's address
+	// from their headers (none: of no address).
 	TrustedProxies []netip.Prefix
 
 	// Matomo is the gateway in front of a Matomo.

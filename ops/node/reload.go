@@ -121,7 +121,7 @@ func (n *Node) watchReloads(ctx context.Context) error {
 // reload reads the configuration again. All of it is checked before any of it takes
 // effect: a configuration that is refused changes nothing.
 func (n *Node) reload(ctx context.Context) {
-	ctx = logsink.Always(ctx) // somebody asked for it, and waits for the answer
+	ctx = logsink.Always(ctx) // an operator asked for it, and waits for the result
 	r := &n.reloads
 	next, err := n.cfg.Control.Load()
 	var commit func()

@@ -171,9 +171,9 @@ func (x *Replica) scrub(ctx context.Context, p *projector.Projector) {
 
 var errClosing = errors.New("the index is being closed")
 
-// close ends what feeds a projector that nobody uses any more, and closes it. On
-// a full disk it waits for space. If ctx ends first, the index is left as a crash
-// would leave it, and the next start continues from there.
+// close stops the feed of an unused projector and closes it. On a full disk it
+// waits for space. If ctx ends first, the index is left as a crash would leave
+// it, and the next start continues from there.
 func (x *Replica) close(ctx context.Context, g *generation) error {
 	if g == nil {
 		return nil

@@ -15,7 +15,7 @@ import (
 // Two nodes are compared at the position of the other's statement, if this node
 // knows its own digest there, and otherwise at the other's compare point. Only
 // the newest statement of each node counts. If digests differ, the majority of
-// the compared nodes is right, this node included. Without a majority nobody is:
+// the compared nodes is right, this node included. Without a majority none is:
 // this node then rebuilds its index from the log, and the log decides.
 //
 // A node that the log has proved wrong is in quarantine: it has no vote, for this

@@ -145,8 +145,8 @@ func (x *Replica) swap(old, new *generation) bool {
 	return true
 }
 
-// retire removes an index that another has taken the place of. One that may have
-// been wrong is quarantined, so that somebody can find out why.
+// retire removes an index that another has taken the place of. One that may
+// have been wrong is quarantined, for a later analysis.
 func (x *Replica) retire(ctx context.Context, old *generation, right bool) {
 	err := x.close(ctx, old)
 	if err == nil && right {

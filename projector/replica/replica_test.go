@@ -314,7 +314,7 @@ func TestRebuildBeside(t *testing.T) {
 	stop.Store(true)
 	readers.Wait()
 	b.right()
-	b.eventually("the last one is put aside", func() bool {
+	b.eventually("the last one is quarantined", func() bool {
 		f := b.folders()
 		return len(f) == 2 && f[0] == "index.aside" && strings.HasPrefix(f[1], "index.next-")
 	})
@@ -396,7 +396,7 @@ func TestNoRoom(t *testing.T) {
 	// reads the log, not the snapshot.
 	index, mark := soundIndex(t, messages).statements()
 	b.x.compareStatements("other", index, mark)
-	b.eventually("it is made anew in its place", func() bool { return b.lines.count("index was removed") == 1 })
+	b.eventually("it is rebuilt in its place", func() bool { return b.lines.count("index was removed") == 1 })
 	b.eventually("the log decides", func() bool { return b.lines.count("this node's index was wrong") == 1 })
 	b.right()
 	if f := b.folders(); !slices.Equal(f, []string{"index"}) {

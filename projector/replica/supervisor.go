@@ -53,7 +53,7 @@ const (
 	stopped                       // the index in use has stopped
 	reached                       // the index in use has come to the disputed position
 	retryDue                      // the retry timer fired
-	rebuildAsked                  // somebody wants a new index
+	rebuildAsked                  // an operator or a scrub asked for a new index
 	buildFailed                   // the candidate could not be built
 	built                         // the candidate has taken the place of the index in use
 	fellBehind                    // the candidate could not: the index in use is ahead again

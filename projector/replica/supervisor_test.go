@@ -59,7 +59,7 @@ var steps = []step{
 		w.serving, w.fenced = false, true
 		return input{kind: looked}
 	}},
-	{"somebody asks for a rebuild", always, func(*supervised) input { return input{kind: rebuildAsked, reason: errAsked} }},
+	{"a rebuild is asked for", always, func(*supervised) input { return input{kind: rebuildAsked, reason: errAsked} }},
 	{"the timer fires", func(w supervised) bool { return w.timer }, func(w *supervised) input {
 		w.timer = false
 		return input{kind: retryDue}

@@ -198,7 +198,7 @@ func TestNginxIsThePrintedOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != string(want) {
-		t.Errorf("%s is not what the program prints; make it anew: bin/tokenledger %s > %[1]s", file, strings.Join(args, " "))
+		t.Errorf("%s is not what the program prints; write it again: bin/tokenledger %s > %[1]s", file, strings.Join(args, " "))
 	}
 }
 

@@ -109,7 +109,7 @@ type Answer struct {
 	Tries    int
 }
 
-// NewKey returns an idempotency key that nobody has used.
+// NewKey returns a new, random idempotency key.
 func NewKey() string { return rand.Text() }
 
 // Query makes a URL's query of names and values. It leaves out empty values.
