@@ -15,7 +15,7 @@ func (t *Table) size() int64 {
 func (t *Table) takenBytes() int64 {
 	fixed := int64(unsafe.Sizeof(*t))
 	scratch := int64(cap(t.entries)) * int64(unsafe.Sizeof(entry{}))
-	return fixed + scratch + t.slotBytes + t.labels.bytes + t.scopes.bytes + t.constraints.bytes
+	return fixed + scratch + t.directory.bytes() + t.slotBytes + t.labels.bytes + t.scopes.bytes + t.constraints.bytes
 }
 
 // maxFilter bounds the filter. With a hundred million digests, it has 20 bits

@@ -137,8 +137,11 @@ func (s *slots) untilAt(i int) int64 {
 }
 
 // find returns the slot and the hot record of a digest, nil if there is none.
-func (s *slots) find(k *key) (int, *hot) {
-	for i := s.home(k[0]); i < s.n; i++ {
+func (s *slots) find(k *key) (int, *hot) { return s.findFrom(k, s.home(k[0])) }
+
+// findFrom is find from slot i on, which is not behind the record.
+func (s *slots) findFrom(k *key, i int) (int, *hot) {
+	for ; i < s.n; i++ {
 		r := s.at(i)
 		if first := r.load(wordDigest); first < k[0] {
 			break
@@ -160,6 +163,7 @@ type shard struct {
 	count uint32 // secrets
 	ended uint32 // of those, ended ones
 	hand  uint32 // the slot at which evict continues
+	n     int    // of the shard
 }
 
 // At most three quarters of the homes are in use: in a fuller table searches are

@@ -59,8 +59,9 @@ type Table struct {
 	position atomic.Uint64
 	policy   atomic.Pointer[Policy]
 
-	shards  [shardCount]shard
-	spilled atomic.Pointer[filter] // digests of secrets that are only on the disk; nil if there are none
+	directory directory // of shards
+	shards    [shardCount]shard
+	spilled   atomic.Pointer[filter] // digests of secrets that are only on the disk; nil if there are none
 
 	accounts    accounts
 	labels      shared[label]
@@ -100,8 +101,10 @@ type Stats struct {
 func New(limit int64, parse Parse) *Table {
 	t := &Table{limit: limit, parse: parse, readLabel: labelReader(parse.Issuer), memory: new(offHeap)}
 	for i := range t.shards {
+		t.shards[i].n = i
 		t.shards[i].slots.Store(&noSlots)
 	}
+	t.directory.init()
 	t.accounts.init()
 	t.labels.init()
 	t.scopes.init()
@@ -176,8 +179,7 @@ func keyOf(d *events.Digest) key {
 // read may run during an update. Then it still returns, but its result is
 // invalid.
 func (t *Table) read(k *key, f *Found, details bool) Answer {
-	s := t.shards[k.shard()].slots.Load()
-	i, r := s.find(k)
+	i, r := t.search(k)
 	f.Position = events.Position(t.position.Load())
 	f.Policy = t.policy.Load()
 	if r == nil {
@@ -185,7 +187,7 @@ func (t *Table) read(k *key, f *Found, details bool) Answer {
 	}
 	t.readHot(r, f)
 	if details || r.load(wordState)&bitMore != 0 {
-		t.readCold(s, i, f)
+		t.readCold(t.shards[k.shard()].slots.Load(), i, f)
 	} else {
 		f.From = t
 	}
@@ -210,6 +212,9 @@ func (t *Table) readHot(r *hot, f *Found) {
 
 // readCold reads what is not in the hot record.
 func (t *Table) readCold(s *slots, i int, f *Found) {
+	if i >= s.n { // during an update, i may be of another size of the hash table
+		return
+	}
 	c := s.coldAt(i)
 	f.From, f.App, f.Issuer = nil, "", nil
 	binary.LittleEndian.PutUint64(f.Token[:], c.load(wordToken))

@@ -8,10 +8,9 @@ const WaveSize = 16
 
 // wave is where the search for each digest has come to.
 type wave [WaveSize]struct {
-	key   key
-	slots *slots
-	at    int
-	hot   *hot
+	key key
+	at  int
+	hot *hot
 }
 
 // FindWave is FindForCheck for up to WaveSize digests, all as of one position. It
@@ -45,21 +44,17 @@ func (t *Table) readWave(w *wave, n int, f *[WaveSize]*Found, answers *[WaveSize
 	var touched uint64
 	for i := range n {
 		c := &w[i]
-		c.slots = t.shards[c.key.shard()].slots.Load()
-		if c.at = c.slots.home(c.key[0]); c.at < c.slots.n {
-			touched += c.slots.at(c.at).load(wordDigest)
+		if home, b := t.directory.home(&c.key); b != nil {
+			touched += b.hot[home%blockSlots].load(wordDigest)
 		}
 	}
 	for i := range n {
 		c := &w[i]
-		if c.at, c.hot = c.slots.find(&c.key); c.hot == nil {
+		if c.at, c.hot = t.search(&c.key); c.hot == nil {
 			continue
 		}
 		if a := t.accounts.at(uint32(c.hot.load(wordRefs))); a != nil {
 			touched += a.until.Load()
-		}
-		if c.hot.load(wordState)&bitMore != 0 {
-			touched += c.slots.coldAt(c.at).load(wordVersion)
 		}
 	}
 	position, policy := events.Position(t.position.Load()), t.policy.Load()
@@ -72,7 +67,7 @@ func (t *Table) readWave(w *wave, n int, f *[WaveSize]*Found, answers *[WaveSize
 			continue
 		case c.hot.load(wordState)&bitMore != 0:
 			t.readHot(c.hot, found)
-			t.readCold(c.slots, c.at, found)
+			t.readCold(t.shards[c.key.shard()].slots.Load(), c.at, found)
 		default:
 			t.readHot(c.hot, found)
 			found.From = t

@@ -152,7 +152,7 @@ func (w Writer) load(sh *shard, list []*Secret) error {
 	old := sh.slots.Load()
 	next := old.resize(homes, max(int(homes)+spareSlots(homes), end(entries, homes)), until != 0, t.memory)
 	next.lay(entries)
-	sh.slots.Store(next)
+	t.publish(sh, next)
 	sh.count = uint32(len(list))
 	t.slotBytes += next.bytes() - old.bytes()
 	t.stats.held.Add(int64(len(list)))
@@ -230,6 +230,12 @@ func (t *Table) room(sh *shard, k *key) (*slots, int) {
 	}
 }
 
+// publish replaces the slots of a hash table.
+func (t *Table) publish(sh *shard, next *slots) {
+	sh.slots.Store(next)
+	t.directory.set(sh.n, next, &t.shards)
+}
+
 // scratchFor returns for how many records rebuild has room if a hash table has
 // count.
 func scratchFor(count uint32) int { return int(count + count/growthPart) }
@@ -245,6 +251,6 @@ func (t *Table) rebuild(sh *shard, homes uint64, spare int, until bool) {
 	n := max(s.n, int(homes)+spare, end(t.entries, homes))
 	next := s.resize(homes, n, until, t.memory)
 	next.lay(t.entries)
-	sh.slots.Store(next)
+	t.publish(sh, next)
 	t.slotBytes += next.bytes() - s.bytes()
 }
