@@ -169,6 +169,7 @@ func (p *Projector) open() error {
 		return errors.Join(err, db.Close())
 	}
 	p.db = db
+	p.warnOfLimit()
 	return nil
 }
 

@@ -24,6 +24,22 @@ func (p *Projector) Resident() resident.Stats {
 	return p.table.Stats()
 }
 
+// warnOfLimit warns of a limit of the resident table that is too low or too high.
+// Neither changes an answer.
+func (p *Projector) warnOfLimit() {
+	if p.table == nil {
+		return
+	}
+	st := p.table.Stats()
+	if st.OnDisk > 0 {
+		p.cfg.Logger.Warn("secrets do not all fit into memory; checks of the others read the disk",
+			"in_memory", st.Secrets, "on_disk", st.OnDisk, "bytes", st.Bytes, "limit", st.Limit)
+	}
+	if memory := machineMemory(); memory > 0 && st.Limit > memory {
+		p.cfg.Logger.Warn("the limit of secrets in memory is more than the machine has", "limit", st.Limit, "memory", memory)
+	}
+}
+
 // residentForms parses the parts of a stored record for the table.
 var residentForms = resident.Parse{
 	Scopes: parseScopes, Constraints: parseConstraints,

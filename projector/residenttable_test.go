@@ -1,9 +1,12 @@
 package projector_test
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
+	"log/slog"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/tokenledger/tokenledger/events"
@@ -176,5 +179,47 @@ func TestFloodOfUnknownSecrets(t *testing.T) {
 	}
 	if resident != stats.Secrets {
 		t.Errorf("%d secrets are resident, Stats says %d", resident, stats.Secrets)
+	}
+}
+
+// TestUnsuitableLimits opens an index with limits that are too low for its
+// secrets, at and between the steps in which the table grows, and higher than the
+// memory of any machine. Answers are right, and a warning names the problem.
+func TestUnsuitableLimits(t *testing.T) {
+	log := eventstest.NewLog(1)
+	account := log.Account("admin:site/*")
+	for i := range 3000 {
+		id, _ := log.Token(account, "view:site/1")
+		if i%3 == 0 {
+			log.Revoke(id)
+		}
+	}
+	dir := t.TempDir()
+	p := openConfig(t, projector.Config{Dir: dir, Resident: 1 << 40})
+	projectortest.Apply(t, p, log.Messages)
+	whole := p.Resident().Bytes
+	projectortest.Close(t, p)
+	state := eventstest.Fold(log.Messages)
+	for _, limit := range []int64{1, 20 << 10, whole / 4, whole/2 + 777, whole - whole/9, 1 << 49} {
+		var out bytes.Buffer
+		p := openConfig(t, projector.Config{Dir: dir, Resident: limit, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		for _, d := range append(state.Digests(), eventstest.NewLog(2).Secret().Digest()) {
+			f, err := p.Find(d)
+			if err := projectortest.CompareFacts(state, d, f, err); err != nil {
+				t.Errorf("limit %d: %v", limit, err)
+			}
+		}
+		r := p.Resident()
+		want := "secrets do not all fit into memory"
+		if limit > whole {
+			want = "more than the machine has"
+		}
+		if !strings.Contains(out.String(), want) || (r.OnDisk > 0) != (limit < whole) {
+			t.Errorf("limit %d, %d secrets on disk: log %q, want %q", limit, r.OnDisk, &out, want)
+		}
+		if limit > whole/2 && limit < whole && (r.Secrets < 1000 || r.Ended > 0 && r.Bytes < limit/2) {
+			t.Errorf("limit %d of %d bytes: %+v", limit, whole, r)
+		}
+		projectortest.Close(t, p)
 	}
 }

@@ -2,6 +2,7 @@ package verifier_test
 
 import (
 	"bytes"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -22,6 +23,8 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
+var long = flag.Bool("long", false, "benchmarks with ten million secrets too")
+
 // many starts a verifier with n tokens, and returns their secrets.
 func many(b *testing.B, n int) (*verifier.Verifier, []string) {
 	b.Helper()
@@ -39,6 +42,18 @@ func many(b *testing.B, n int) (*verifier.Verifier, []string) {
 type tableIndex struct {
 	verifier.Index // not used
 	table          *resident.Table
+}
+
+func (x tableIndex) FindWave(w *projector.Wave) {
+	var found [projector.WaveSize]*resident.Found
+	for i := range w.N {
+		found[i] = (*resident.Found)(&w.Found[i])
+	}
+	for i, a := range x.table.FindWave(w.Digests[:w.N], &found) {
+		if w.Errs[i] = nil; a != resident.InMemory {
+			w.Errs[i] = events.ErrNotFound
+		}
+	}
 }
 
 func (x tableIndex) FindForCheck(d events.Digest) (f projector.Facts, err error) {
@@ -214,4 +229,73 @@ func BenchmarkVerifyHTTP(b *testing.B) {
 			_ = resp.Body.Close()
 		}
 	})
+}
+
+// mapRecord is what a Go map needs for a decision.
+type mapRecord struct {
+	expires int64
+	site    uint32
+	live    bool
+}
+
+// BenchmarkAgainstMap compares checks, alone and in batches of 256, with a Go map
+// behind the same hash that is asked one by one. They take turns; an operation is
+// one turn of each. It reports medians of the ratios.
+func BenchmarkAgainstMap(b *testing.B) {
+	sizes := []int{10_000, 1_000_000}
+	if *long {
+		sizes = append(sizes, 10_000_000)
+	}
+	for _, n := range sizes {
+		b.Run(fmt.Sprintf("tokens=%d", n), func(b *testing.B) {
+			c, rng := crowdOf(b, n), rand.New(rand.NewPCG(1, 1))
+			m := make(map[events.Digest]mapRecord, n)
+			for i, s := range c.secrets {
+				d, _ := events.DefaultFormat.DigestOf(s)
+				m[d] = mapRecord{time.Now().AddDate(10, 0, 0).Unix(), uint32(i % sites), i%revokedEvery != revokedEvery-1}
+			}
+			const batch = 256
+			questions, decisions := make([]verifier.Question, batch), make([]verifier.Decision, batch)
+			tokens := make([]int, batch)
+			var buffers [batch][64]byte
+			draw := func() time.Time {
+				for i := range questions {
+					t := rng.IntN(n)
+					if t%revokedEvery == revokedEvery-1 {
+						t--
+					}
+					tokens[i] = t
+					secret := unsafe.String(&buffers[i][0], copy(buffers[i][:], c.secrets[t]))
+					questions[i] = verifier.Question{Secret: secret, Request: verifier.Request{Need: c.need[t%sites]}}
+				}
+				return time.Now()
+			}
+			var hits, batches []float64
+			b.ReportAllocs()
+			for b.Loop() {
+				began := draw()
+				for i := range questions {
+					d, _ := events.DefaultFormat.DigestOf(questions[i].Secret)
+					if r, ok := m[d]; !ok || !r.live || time.Now().Unix() >= r.expires || r.site != uint32(tokens[i]%sites) {
+						b.Fatal("the map is wrong")
+					}
+				}
+				plain := float64(time.Since(began))
+				began = draw()
+				for i := range questions {
+					if d := c.v.Check(questions[i].Secret, questions[i].Request); !d.OK() {
+						b.Fatal(d.Reason)
+					}
+				}
+				hits = append(hits, float64(time.Since(began))/plain)
+				began = draw()
+				c.v.CheckBatch(questions, decisions)
+				batches = append(batches, float64(time.Since(began))/plain)
+			}
+			slices.Sort(hits)
+			slices.Sort(batches)
+			b.ReportMetric(hits[len(hits)/2], "hit/map")
+			b.ReportMetric(batches[len(batches)/2], "batch/map")
+		})
+	}
 }
