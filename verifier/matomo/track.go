@@ -165,7 +165,13 @@ func mayBeBulk(q *php.Request) bool {
 		return false
 	}
 	return bytes.Contains(q.Body, []byte(`"requests"`)) || bytes.Contains(q.Body, []byte(`'requests'`)) ||
-		q.Kind == php.Raw && bytes.HasPrefix(bytes.TrimSpace(q.Body), []byte("{"))
+		q.Kind == php.Raw && bytes.HasPrefix(asDecoded(q.Body), []byte("{"))
+}
+
+// asDecoded returns the text that Matomo decodes as JSON: it trims a body, and
+// removes the line ends in it, also where JSON has none.
+func asDecoded(body []byte) []byte {
+	return bytes.ReplaceAll(bytes.ReplaceAll(bytes.Trim(body, " \t\n\r\v\x00"), []byte("\n"), nil), []byte("\r"), nil)
 }
 
 // hit is one entry of a list of hits.
@@ -178,10 +184,11 @@ type hit struct {
 
 // trackBulk decides on a list of hits, each by itself.
 func (x *exchange) trackBulk(c credential) *refusal {
-	body, hits, refused := x.readHits(x.q.Body)
+	raw := asDecoded(x.q.Body)
+	body, hits, refused := x.readHits(raw)
 	if refused != nil {
-		has := func(word string) bool { return bytes.Contains(x.q.Body, []byte(word)) }
-		if c.secret == "" && !has("requests") && !has(tokenParameter) {
+		has := func(word string) bool { return bytes.Contains(raw, []byte(word)) }
+		if c.secret == "" && !has("requests") && !has(tokenParameter) && !has(`\u`) { // which may hide both
 			return nil // it is no list of hits, and Matomo does not read it
 		}
 		return refused

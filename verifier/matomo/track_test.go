@@ -126,7 +126,9 @@ func TestBulkHits(t *testing.T) {
 		`{"requests":["?idsite=2"]}`)
 	check("a name twice", `{"requests":[{"idsite":1,"token_auth":"x","token_auth":"`+one+`"}]}`,
 		`{"requests":[{"idsite":1,"token_auth":"`+backend+`"}]}`)
+	check("trimmed, and without line ends", "\x00\v {"+list+",\"token_\r\nauth\":\""+both+"\"}\x00\v\n", whole)
 	for _, bad := range []string{
+		"\x00{\"token\\u005fauth\":\"" + one + "\",\"x\":}", `{"requ\u0065sts":[}`,
 		`{"requests":`, `{"requests":1}`, `{'requests':[]}`, `{"requests":[1]}`, `{"requests":[["a"]]}`, `["requests"]`,
 		`{"requests":[],"token_auth":[]}`, `{"requests":[{"token_auth":{}}]}`, `{"requests":[]}{}`, `"requests"`,
 	} {

@@ -76,8 +76,8 @@ func (o *Object) MarshalJSON() ([]byte, error) {
 // encoding/json writes all of them so that PHP reads the same again.
 //
 // JSON that PHP refuses is refused, and also what PHP and others read differently:
-// a repeated name, a zero byte in a name, TRUE in capitals, and arrays and objects
-// nested deeper than Limits.Depth. The error is [ErrUncertain].
+// a repeated name, a zero byte in a name, and arrays and objects nested deeper than
+// Limits.Depth. The error is [ErrUncertain].
 func DecodeJSON(b []byte, l Limits) (any, error) {
 	if !utf8.Valid(b) || !json.Valid(b) || unpairedSurrogate(string(b)) {
 		return nil, fmt.Errorf("malformed JSON: %w", ErrUncertain)
