@@ -35,7 +35,7 @@ type Value struct {
 func Text(s string) Value { return Value{Text: s} }
 
 // indexFrom is the number of entries from which a map finds names.
-const indexFrom = 24
+const indexFrom = 48
 
 func (p *Params) find(name string) int {
 	if p.byName != nil {
@@ -171,7 +171,7 @@ func (p *Params) next() (string, error) {
 // without "[]". PHP reads exactly these parameters from it. Empty arrays are left
 // out, because a query cannot express them.
 func (p *Params) Encode() string {
-	var b []byte
+	b := make([]byte, 0, 32*len(p.entries))
 	p.each(func(path []string, text string) {
 		if len(b) > 0 {
 			b = append(b, '&')

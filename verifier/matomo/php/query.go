@@ -16,7 +16,7 @@ func ParseQuery(raw string, l Limits) (Params, error) {
 
 // parseForm reads a query, or a body of application/x-www-form-urlencoded.
 func parseForm(raw string, l Limits) (Params, error) {
-	var p Params
+	p := Params{entries: make([]entry, 0, min(strings.Count(raw, "&")+1, indexFrom))}
 	for vars := 0; raw != ""; {
 		var piece string
 		piece, raw, _ = strings.Cut(raw, "&")
