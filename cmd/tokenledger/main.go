@@ -65,7 +65,7 @@ an event in one log, and every verifier answers checks from its own copy of it.`
 			newPasswordCmd(e), newSecondFactorCmd(e),
 		}},
 		{"Nodes", []*cobra.Command{
-			newServeCmd(e), newNodesCmd(e), newHealthCmd(e),
+			newServeCmd(e), newGatewayCmd(e), newNodesCmd(e), newHealthCmd(e),
 			newNATSCmd(e), newSnippetCmd(e), newDemoCmd(e),
 		}},
 	} {

@@ -20,6 +20,12 @@ func (s *matomoSettings) declare(e *env, flags *pflag.FlagSet) {
 	s.declareAs(e, flags, "matomo-", "URL of a Matomo: the node is a gateway in front of it, with --matomo-listen (default none)")
 }
 
+// declareAlone adds the flags of a gateway in a process of its own.
+func (s *matomoSettings) declareAlone(e *env, flags *pflag.FlagSet) {
+	s.maxBody = matomo.DefaultMaxBody
+	s.declareAs(e, flags, "", "URL of Matomo")
+}
+
 // declareAs adds the flags, with a prefix before their names.
 func (s *matomoSettings) declareAs(e *env, flags *pflag.FlagSet, prefix, upstream string) {
 	for _, d := range []struct {

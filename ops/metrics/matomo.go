@@ -1,7 +1,12 @@
 package metrics
 
 import (
+	"fmt"
+	"net/http"
+
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tokenledger/tokenledger/verifier/matomo"
 )
@@ -46,4 +51,18 @@ func (g Gateway) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- prometheus.MustNewConstHistogram(descGatewaySeconds, s.Requests, s.Seconds, s.Buckets)
 	ch <- prometheus.MustNewConstMetric(descGatewayFailed, prometheus.CounterValue, float64(s.UpstreamFailed))
+}
+
+// GatewayHandler serves /metrics, /livez and /readyz of a gateway in a process of its
+// own. It is ready while it runs: what has no token passes, whatever else is away.
+func GatewayHandler(stats func() matomo.Stats, p Process) http.Handler {
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(Gateway{stats}, p)
+	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	for _, path := range []string{"/livez", "/readyz"} {
+		mux.HandleFunc("GET "+path, func(w http.ResponseWriter, _ *http.Request) { _, _ = fmt.Fprintln(w, "ok") })
+	}
+	return mux
 }

@@ -7,6 +7,7 @@ import (
 	"net/url"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ops/gateway"
 	"github.com/tokenledger/tokenledger/verifier/forwarded"
 	"github.com/tokenledger/tokenledger/verifier/matomo"
 )
@@ -40,12 +41,8 @@ func (c Config) validateMatomo(bad func(format string, args ...any)) {
 	case !c.has(RoleVerifier):
 		bad("matomo-upstream: the gateway checks tokens at the verifier of this node, so give it that role")
 	}
-	u, err := url.Parse(m.Upstream)
-	if err == nil {
-		err = matomo.CheckUpstream(u)
-	}
-	if err != nil {
-		bad("matomo-upstream: %s: want a URL such as http://127.0.0.1:8080", events.Quote(m.Upstream))
+	if err := gateway.CheckURL(m.Upstream); err != nil {
+		bad("matomo-upstream: %w", err)
 	}
 	if c.Model.Check(events.MustScope("track:site/1")) != nil || c.Model.Check(events.MustScope("read:site/1")) != nil {
 		bad("matomo-upstream: the gateway needs the permission model matomo")
