@@ -57,6 +57,9 @@ func (d *Decision) appendAnswer(b []byte, explain, all bool) []byte {
 			b = appendField(b, `,"account":"`, string(d.account.ID))
 			b = appendField(b, `,"issued_by":"`, string(d.issuedBy(more.Issuer)))
 		}
+		if d.OK() && d.Inherit {
+			b = append(b, `,"inherit":true`...)
+		}
 		if list := d.Scopes(); len(list) <= MaxShownScopes || all {
 			b = appendScopes(b, list)
 		} else {

@@ -24,7 +24,7 @@ func told(d *Decision, explain, all bool) CheckAnswer {
 	}
 	if d.OK() || d.Reason == Scope || explain {
 		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App(), d.Account(), d.Scopes()
-		a.IssuedBy = d.IssuedBy()
+		a.IssuedBy, a.Inherit = d.IssuedBy(), d.OK() && d.Inherit
 		if n := len(a.Scopes); n > MaxShownScopes && !all {
 			a.Scopes, a.ScopesOmitted = nil, n
 		}

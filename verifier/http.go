@@ -56,7 +56,9 @@ type CheckAnswer struct {
 	// token of a ledger. If it differs from Account, that account knows or knew
 	// the secret.
 	IssuedBy events.AccountID `json:"issued_by,omitempty"`
-	Scopes   []events.Scope   `json:"scopes,omitempty"`
+	// Inherit says that an allowed token has all scopes of its account.
+	Inherit bool           `json:"inherit,omitempty"`
+	Scopes  []events.Scope `json:"scopes,omitempty"`
 	// ScopesOmitted is how many scopes the token has, if they are too many to
 	// list here. Scopes is then absent.
 	ScopesOmitted int             `json:"scopes_omitted,omitempty"`

@@ -105,8 +105,8 @@ func (s *gatewaySettings) run(e *env, c *cobra.Command) error {
 		Upstream: string(s.matomo.upstream), Listen: string(s.matomo.listen), Verifiers: splitList(string(s.verifiers)),
 		AuditFile: string(s.audit), Files: s.matomo.files(), MaxBody: int64(s.matomo.maxBody),
 		Origins: splitList(string(s.origins)), Trusted: trusted,
-		TLS: tlsfiles.Config{CertFile: string(s.tlsCert), KeyFile: string(s.tlsKey)}, MetricsAddr: string(s.metricsAddr),
-		MaxConnections: int(s.maxConnections),
+		TLS:         tlsfiles.Config{CertFile: string(s.tlsCert), KeyFile: string(s.tlsKey)},
+		MetricsAddr: string(s.metricsAddr), MaxConnections: int(s.maxConnections),
 	}
 	if err := cfg.Validate(); err != nil {
 		return usagef(c, "%s", exit.Text(err))

@@ -57,11 +57,12 @@ func takesPassword(t *method.Table, name string) bool {
 	return name != "" && slices.ContainsFunc(t.PasswordMethods(), is)
 }
 
-// isBulk reports whether the request may contain other requests.
+// isBulk reports whether the request may contain other requests. Other methods have
+// a parameter urls too, for the addresses of a site.
 func (x *exchange) isBulk() bool {
 	for _, p := range []*php.Params{&x.q.Query, &x.q.Post} {
 		text, _, _ := (phpParams{p}).get("method")
-		if _, has := p.Get("urls"); has || strings.EqualFold(method.Clean(text), method.Bulk) {
+		if strings.EqualFold(method.Clean(text), method.Bulk) {
 			return true
 		}
 	}
@@ -104,10 +105,6 @@ func (x *exchange) call(c credential) *refusal {
 	if ok && method.Clean(name) == method.Bulk {
 		return x.bulk(c)
 	}
-	if c.secret == "" {
-		return badRequest("ambiguous", "urls is only for %s.", method.Bulk)
-	}
-	all.remove("urls")
 	cl, refused := newCall(x.settings.Methods, all)
 	if refused != nil {
 		return refused

@@ -10,9 +10,6 @@ import (
 // embed decides on a widget: an action of the user interface in a frame.
 func (x *exchange) embed(c credential, action string) *refusal {
 	p := merged{x.q}
-	if c.secret == "" {
-		return badRequest("ambiguous", "urls is only for %s.", method.Bulk)
-	}
 	if action != "iframe" {
 		return forbidden("module", "Of module=Widgetize only action=iframe is for tokens.")
 	}

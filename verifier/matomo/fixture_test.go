@@ -79,6 +79,11 @@ func newFixtureAt(t testing.TB, upstream string, change func(*matomo.Config)) *f
 // token creates a token of a superuser.
 func (f *fixture) token(scopes ...string) string { return f.constrained(nil, scopes...) }
 
+// created is the creation of a token of a superuser.
+func created(f *fixture, scopes ...string) events.TokenCreated {
+	return events.TokenCreated{Account: f.super, Scopes: eventstest.Scopes(scopes...)}
+}
+
 func (f *fixture) constrained(c *events.Constraints, scopes ...string) string {
 	_, secret := f.create(events.TokenCreated{Account: f.super, Scopes: eventstest.Scopes(scopes...), Constraints: c}, "")
 	return secret

@@ -102,6 +102,7 @@ type Gateway struct {
 	settings atomic.Pointer[Settings]
 	proxy    *httputil.ReverseProxy
 	counts   counts
+	buffered atomic.Int64 // bytes of bodies that were read and not yet sent
 }
 
 // New returns a gateway. It does no I/O.
@@ -141,6 +142,7 @@ type exchange struct {
 	place    place
 	q        *php.Request
 	raw      []byte // the body, if it was read
+	held     int64  // bytes of it that count as buffered
 	isRead   bool
 	still    []func() bool // that the tokens are still allowed
 
@@ -156,7 +158,9 @@ type exchange struct {
 // ServeHTTP passes a request on to Matomo, or refuses it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begun := time.Now()
-	x := &exchange{g: g, settings: g.settings.Load(), r: r, outcome: Passed}
+	x := new(exchange)
+	defer func() { g.buffered.Add(-x.held) }()
+	*x = exchange{g: g, settings: g.settings.Load(), r: r, outcome: Passed}
 	if g.preflight(w, r) {
 		g.counts.add(Preflight, "", time.Since(begun))
 		return
@@ -271,7 +275,7 @@ func (x *exchange) read() *refusal {
 	if x.r.ContentLength > limits.Body {
 		return unreadable(php.ErrTooLarge)
 	}
-	if x.raw, err = io.ReadAll(io.LimitReader(body, limits.Body+1)); err != nil {
+	if x.raw, err = io.ReadAll(io.LimitReader(budgeted{x, body}, limits.Body+1)); err != nil {
 		return unreadable(err)
 	}
 	if x.isRead = true; int64(len(x.raw)) > limits.Body {
@@ -282,6 +286,27 @@ func (x *exchange) read() *refusal {
 		return unreadable(err)
 	}
 	return nil
+}
+
+// maxBuffered bounds the bodies in memory, in bytes.
+const maxBuffered = 64 * DefaultMaxBody
+
+// errBusy reports that too much is in memory.
+var errBusy = errors.New("too many bodies are in memory")
+
+// budgeted is a body whose bytes count as buffered.
+type budgeted struct {
+	x    *exchange
+	body io.Reader
+}
+
+func (b budgeted) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	b.x.held += int64(n)
+	if b.x.g.buffered.Add(int64(n)) > max(maxBuffered, 2*b.x.g.cfg.MaxBody) {
+		return n, errBusy
+	}
+	return n, err
 }
 
 // decompress removes the compression of a body that may have parameters: some web

@@ -69,6 +69,10 @@ func unreadable(err error) *refusal {
 	switch {
 	case errors.Is(err, php.ErrTooLarge), errors.As(err, &tooLarge):
 		return refuse(http.StatusRequestEntityTooLarge, "too_large", "The request is too large.")
+	case errors.Is(err, errBusy):
+		r := refuse(http.StatusServiceUnavailable, "busy", "Too many large requests are on their way; try again.")
+		r.retry = time.Second
+		return r
 	case errors.Is(err, php.ErrUncertain):
 		return badRequest("ambiguous", "The request can be read in different ways: %s.", err)
 	}

@@ -50,13 +50,14 @@ const (
 // NewRemote returns a checker. It does no I/O.
 func NewRemote(cfg RemoteConfig) (*Remote, error) {
 	r := &Remote{audit: cfg.Audit, now: clock.Boottime}
-	for _, text := range cfg.URLs {
+	for i, text := range cfg.URLs {
 		u, err := url.Parse(text)
 		if err == nil {
 			err = CheckUpstream(u)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: want a URL such as http://127.0.0.1:7601", events.Quote(text))
+			// The text is not repeated: it may have a password.
+			return nil, fmt.Errorf("verifier %d of %d: want a URL such as http://127.0.0.1:7601", i+1, len(cfg.URLs))
 		}
 		r.urls = append(r.urls, strings.TrimSuffix(text, "/")+"/v1/verify")
 	}
@@ -105,7 +106,7 @@ func (r *Remote) Check(ctx context.Context, secret string, q *verifier.Request) 
 		if at != first {
 			r.first.CompareAndSwap(first, at)
 		}
-		f := answer.finding(audit != "")
+		f := answer.finding(secret, audit != "")
 		f.Still = func() bool { return r.now()-asked <= answerWithin }
 		return f
 	}
@@ -143,20 +144,19 @@ type remoteAnswer struct {
 	Lacking     string         `json:"lacking"`
 	Scopes      []events.Scope `json:"scopes"`
 	Inherit     bool           `json:"inherit"`
-	Imported    bool           `json:"imported"`
 	Expires     time.Time      `json:"expires_at"`
 	ExpiresSoon bool           `json:"expires_soon"`
 	RetryAfter  int            `json:"retry_after_s"`
 }
 
 // finding returns what an answer says. exact says that its reason is exact.
-func (a *remoteAnswer) finding(exact bool) Finding {
+func (a *remoteAnswer) finding(secret string, exact bool) Finding {
 	f := Finding{
 		Reason: verifier.ParseReason(a.Reason), Lacking: a.Lacking, Retry: time.Duration(a.RetryAfter) * time.Second,
 	}
 	switch {
 	case *a.Allowed:
-		f.Reason, f.Scopes, f.Inherit, f.Imported = verifier.Allowed, a.Scopes, a.Inherit, a.Imported
+		f.Reason, f.Scopes, f.Inherit, f.Imported = verifier.Allowed, a.Scopes, a.Inherit, isHex32(secret)
 		if a.ExpiresSoon {
 			f.Expires = a.Expires
 		}

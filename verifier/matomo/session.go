@@ -34,6 +34,9 @@ func (x *exchange) withSession(c credential) *refusal {
 
 // sessionBulk refuses calls within a session's call that have a token of their own.
 func (x *exchange) sessionBulk() *refusal {
+	if !x.isBulk() {
+		return nil
+	}
 	for _, p := range []*php.Params{&x.q.Query, &x.q.Post} {
 		urls, found := p.Get("urls")
 		if !found {

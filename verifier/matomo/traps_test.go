@@ -243,18 +243,30 @@ func TestTrapUnverifiedTokens(t *testing.T) {
 	f.post(api+"VisitsSummary.get&idSite=1", "token_auth="+unknown, session()).refused(t, "not said to be a session's", 401)
 	f.post(api+"API.getBulkRequest", "force_api_session=1&token_auth="+unknown+"&urls[]="+url.QueryEscape("method=X.y&token_auth="+ended), session()).
 		refused(t, "an entry's token in a made-up session", 400)
+}
 
-	a := f.get("/matomo.php?idsite=1", header("X-Forwarded-For", "198.51.100.9, 203.0.113.5"), header("X-Forwarded-Proto", "https"),
-		header("X-Forwarded-Host", "stats.example"), header("X_Forwarded_For", "6.6.6.6"), header("Client-Ip", "6.6.6.6"),
+// TestTrapClientAddress sets afresh what Matomo believes about the client.
+func TestTrapClientAddress(t *testing.T) {
+	f := newFixture(t)
+	f.ask("GET", "/matomo.php?idsite=1", "", func(r *http.Request) { r.Host, r.RemoteAddr = "stats.example:8443", "127.0.0.1:1" },
+		header("X-Forwarded-For", "198.51.100.9, 203.0.113.5"), header("X-Forwarded-Proto", "https"),
+		header("X-Forwarded-Host", "evil.example"), header("X_Forwarded_For", "6.6.6.6"), header("Client-Ip", "6.6.6.6"),
 		header("X-Real-Ip", "6.6.6.6"))
-	a.passed(t, "headers")
+	seen := f.php.Take(t)
+	if len(seen) != 1 {
+		t.Fatalf("PHP saw %d requests", len(seen))
+	}
 	for name, want := range map[string]string{
-		"X-Forwarded-For": "203.0.113.5", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "stats.example", "Host": "stats.example",
-		"Client-Ip": "", "X-Real-Ip": "",
+		"X-Forwarded-For": "203.0.113.5", "X-Forwarded-Proto": "https", "X-Forwarded-Host": "stats.example:8443",
+		"Host": "stats.example:8443", "Client-Ip": "", "X-Real-Ip": "", "X_Forwarded_For": "",
 	} {
-		if got := a.seen[0].Headers.Text(name); got != want {
+		if got := seen[0].Headers.Text(name); got != want {
 			t.Errorf("PHP saw %s: %q, want %q", name, got, want)
 		}
+	}
+	if status, _ := f.ask("GET", "/matomo.php?idsite=1", "", func(r *http.Request) { r.RemoteAddr = "127.0.0.1:1" },
+		header("X-Forwarded-For", "nobody")); status != http.StatusBadRequest {
+		t.Errorf("a proxy that does not tell the address gets %d", status)
 	}
 }
 

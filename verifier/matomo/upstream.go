@@ -14,7 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tokenledger/tokenledger/events/bearer"
 	"github.com/tokenledger/tokenledger/events/cors"
 	"github.com/tokenledger/tokenledger/verifier/matomo/php"
 )
@@ -82,6 +81,8 @@ func (g *Gateway) rewrite(pr *httputil.ProxyRequest) {
 	x := pr.In.Context().Value(exchangeKey{}).(*exchange)
 	out := pr.Out
 	proto, host := g.outside(x)
+	// ReverseProxy sorts a query that Go cannot parse, and another name would win.
+	out.URL.RawQuery, out.URL.ForceQuery = x.r.URL.RawQuery, x.r.URL.ForceQuery
 	out.URL.Scheme, out.URL.Host = g.cfg.Upstream.Scheme, g.cfg.Upstream.Host
 	out.Host = host
 	for name := range out.Header {
@@ -96,7 +97,7 @@ func (g *Gateway) rewrite(pr *httputil.ProxyRequest) {
 	out.Header["X-Forwarded-For"] = []string{x.client.String()}
 	out.Header["X-Forwarded-Proto"] = []string{proto}
 	out.Header["X-Forwarded-Host"] = []string{host}
-	if _, found := bearer.Secret(out.Header); found {
+	if strings.Contains(strings.ToLower(strings.Join(out.Header["Authorization"], " ")), "bearer") {
 		delete(out.Header, "Authorization")
 	}
 	switch {
@@ -111,7 +112,8 @@ func isAlnum(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
 }
 
-// outside returns the protocol and the host that the client used.
+// outside returns the protocol and the host that the client used. A proxy in front has
+// to pass Host on: many of them let a client's own X-Forwarded-Host through.
 func (g *Gateway) outside(x *exchange) (proto, host string) {
 	proto, host = "http", x.r.Host
 	if x.r.TLS != nil {
@@ -123,16 +125,7 @@ func (g *Gateway) outside(x *exchange) (proto, host string) {
 	if values := x.r.Header["X-Forwarded-Proto"]; len(values) == 1 && (values[0] == "http" || values[0] == "https") {
 		proto = values[0]
 	}
-	if values := x.r.Header["X-Forwarded-Host"]; len(values) == 1 && isHost(values[0]) {
-		host = values[0]
-	}
 	return proto, host
-}
-
-func isHost(s string) bool {
-	const longest = 255
-	return s != "" && len(s) <= longest &&
-		!strings.ContainsFunc(s, func(r rune) bool { return !isAlnum(r) && !strings.ContainsRune(".-:[]", r) })
 }
 
 // behindProxy reports whether a trusted proxy sent the request.
@@ -161,8 +154,9 @@ func (x *exchange) rebuild(out *http.Request) {
 	if typ != "" {
 		out.Header.Set("Content-Type", typ)
 	}
-	out.Method = http.MethodPost
-	php.SetBody(out, body)
+	if php.SetBody(out, body); x.q.Kind != php.Raw { // as POST, a raw body could become a form
+		out.Method = http.MethodPost
+	}
 	if x.placed != "" {
 		out.Header["Accept-Encoding"] = []string{"identity"} // so that modifyResponse can read the answer
 	}
