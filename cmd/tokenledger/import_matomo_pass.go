@@ -246,7 +246,7 @@ func (m *matomoImport) importTokens(ctx context.Context) error {
 		account, ok := m.usable[t.Login]
 		if !ok && m.flags.dry && m.accounts[directory.Fold(t.Login)] == nil {
 			m.report.Tokens.Created++ // with its account
-			m.report.about(t, "", m.flags)
+			m.report.about(t, "")
 			continue
 		}
 		if !ok {
@@ -347,7 +347,7 @@ func (m *matomoImport) sendTokens(
 		m.present[r.ID] = true
 		m.sent[t.Hash] = sentToken{formOf(rows[i]), r.ID, r.Outcome == "ended"}
 		if r.Outcome != "ended" {
-			m.report.about(t, r.ID, m.flags)
+			m.report.about(t, r.ID)
 		}
 	}
 	return nil
@@ -361,7 +361,7 @@ func (m *matomoImport) count(t *matomo.Token, was sentToken) {
 		return
 	}
 	m.report.Tokens.Unchanged++
-	m.report.about(t, was.id, m.flags)
+	m.report.about(t, was.id)
 }
 
 // endDeleted revokes the imported tokens that Matomo no longer has, and takes the

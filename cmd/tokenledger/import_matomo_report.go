@@ -75,7 +75,7 @@ func (r *importReport) problem(what, name, why string) {
 }
 
 // about lists a token that was imported, if its owner should look at it.
-func (r *importReport) about(t *matomo.Token, id string, _ *matomoFlags) {
+func (r *importReport) about(t *matomo.Token, id string) {
 	shown := importedToken{ID: id, Login: t.Login, App: t.Description}
 	used := t.Created
 	if !t.LastUsed.IsZero() {

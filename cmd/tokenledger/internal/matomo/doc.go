@@ -9,6 +9,6 @@
 // It stores nothing. The installation's salt, the password of the database and
 // plain tokens of Matomo 2 and 3 stay in memory, and appear in no error.
 //
-// It refuses a salt that does not fit the table (see [Source.CheckSalt]). Rows that
+// It refuses a salt that does not fit the table (see [Source.UseSalt]). Rows that
 // cannot be imported are left out and listed in [Source.Skipped].
 package matomo

@@ -362,8 +362,7 @@ func (s *Source) label(name, text string) string {
 	return clean
 }
 
-// UsePlain makes tokens of the plain ones of Matomo 2 and 3. It must be called before
-// the salt is forgotten.
+// usePlain hashes the plain tokens of Matomo 2 and 3, and forgets them.
 func (s *Source) usePlain(salt events.MatomoSalt) {
 	if s.Schema != "2 or 3" {
 		return
@@ -393,7 +392,7 @@ var ErrWrongSalt = errors.New("the salt does not fit the table of tokens; is thi
 var ErrNoCheck = errors.New("the table does not have the token of the user anonymous, by which the salt is checked; " +
 	"name a file with a token that works now (--check-token-file)")
 
-// Salt checks the salt against the table, by the token of the user anonymous or by a
+// UseSalt checks the salt against the table, by the token of the user anonymous or by a
 // token that works (empty for none), and takes over the plain tokens of Matomo 2 and
 // 3, which it hashes.
 func (s *Source) UseSalt(salt events.MatomoSalt, token string) error {
