@@ -10,6 +10,7 @@ import (
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/ledgertest"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
 // TestEraseDuringEdit erases an account between an edit's event and what it
@@ -58,7 +59,7 @@ func (k *fixture) elsewhere() *ledger.Ledger {
 	k.t.Helper()
 	other := *k
 	conn := k.log.Conn()
-	other.view = view(k.t, conn)
+	other.view = projectortest.Follow(k.t, conn)
 	other.cfg.Conn, other.cfg.View = conn, other.view
 	if err := other.view.WaitApplied(k.t.Context(), k.log.End()); err != nil {
 		k.t.Fatal(err)
@@ -130,7 +131,7 @@ func TestEraseBeforeEdit(t *testing.T) {
 	id := k.anna()
 	other := *k
 	conn := k.log.Conn()
-	other.view = view(t, conn)
+	other.view = projectortest.Follow(t, conn)
 	other.cfg.Conn, other.cfg.View = conn, other.view
 	other.open()
 	defer other.Close()

@@ -2,8 +2,6 @@ package ledger_test
 
 import (
 	"context"
-	"errors"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +21,7 @@ import (
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
 	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -68,7 +67,7 @@ func newEmptyFixture(t testing.TB, options ...func(*ledger.Config)) *fixture {
 	k := &fixture{t: t, log: ledgertest.Start(t), now: &ledgertest.Clock{}, boot: &boottime{}, secret: events.DefaultFormat.NewSecret(events.ServiceAccount)}
 	var conn *nats.Conn
 	k.behind, conn = k.log.Link()
-	k.view = view(t, conn)
+	k.view = projectortest.Follow(t, conn)
 	k.link, conn = k.log.Link()
 	k.cfg = ledger.Config{Conn: conn, View: k.view, Epoch: k.log.Epoch, Logger: ledgertest.Logger(t), Now: k.now.Now}
 	k.keep()
@@ -171,29 +170,6 @@ func impatient(c *ledger.Config) { c.TryTimeout = 100 * time.Millisecond }
 func resigned(c *ledger.Config) {
 	impatient(c)
 	c.CommandTimeout = 5 * time.Second // long enough for a command that nothing stops
-}
-
-// view is a projector that follows the log, as a node has it.
-func view(t testing.TB, conn *nats.Conn) *projector.Projector {
-	t.Helper()
-	p, err := projector.Open(projector.Config{Dir: filepath.Join(t.TempDir(), "index"), Logger: ledgertest.Logger(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := follow.New(follow.Config{Conn: conn, Logger: ledgertest.Logger(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx, 0, nil, p) }()
-	t.Cleanup(func() {
-		stop()
-		if err := errors.Join(<-done, p.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	return p
 }
 
 // open opens the ledger, as a process does when it starts.

@@ -14,22 +14,6 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// between is a lease that calls a function after its first use: after the
-// decision and before the answer.
-type between struct {
-	*verifiertest.Lease
-	do func()
-}
-
-func (b *between) Valid() (int64, bool) {
-	now, yes := b.Lease.Valid()
-	if do := b.do; do != nil {
-		b.do = nil
-		do()
-	}
-	return now, yes
-}
-
 // pauseFixture is a verifier with a token that the tests change.
 type pauseFixture struct {
 	*verifiertest.Node
@@ -88,7 +72,7 @@ func TestAnswerAfterPause(t *testing.T) {
 			id, secret := l.Token(l.Account("superuser"), "view:site/3", "track:site/3")
 			stale := map[string]time.Duration{"track": time.Minute}
 			w := &pauseFixture{verifiertest.Start(t, l, verifiertest.Options{Stale: stale}), id, secret.Reveal()}
-			b := &between{Lease: w.Lease, do: func() { tt.do(w) }}
+			b := &verifiertest.Between{Lease: w.Lease, Do: func() { tt.do(w) }}
 			v, err := verifier.New(verifier.Config{Index: w.Index, Lease: b, Stale: stale, Now: w.Clock.Now})
 			if err != nil {
 				t.Fatal(err)
@@ -97,7 +81,7 @@ func TestAnswerAfterPause(t *testing.T) {
 			if said := saidBy(got); said != tt.want {
 				t.Errorf("%s, %s: %s, want %s: %s", tt.name, way, said, tt.want, got.Body)
 			}
-			if b.do != nil {
+			if b.Do != nil {
 				t.Errorf("%s, %s: nothing happened", tt.name, way)
 			}
 			if at := got.Header().Get(verifier.PositionHeader); at != fmt.Sprint(w.Index.Position()) {
@@ -178,7 +162,7 @@ func TestExplainAfterPause(t *testing.T) {
 	n := verifiertest.Start(t, l, verifiertest.Options{})
 	w := &pauseFixture{n, id, auditor.Reveal()}
 	for way, body := range map[string]string{"alone": `{"token":"x","explain":true}`, "many": `{"checks":[{"token":"x","explain":true}]}`} {
-		b := &between{Lease: n.Lease, do: w.revoke}
+		b := &verifiertest.Between{Lease: n.Lease, Do: w.revoke}
 		v, err := verifier.New(verifier.Config{Index: n.Index, Lease: b, Now: n.Clock.Now})
 		if err != nil {
 			t.Fatal(err)

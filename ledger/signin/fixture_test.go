@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -25,7 +24,7 @@ import (
 	"github.com/tokenledger/tokenledger/ledger/signin"
 	"github.com/tokenledger/tokenledger/ops/testkit/wait"
 	"github.com/tokenledger/tokenledger/projector"
-	"github.com/tokenledger/tokenledger/projector/follow"
+	"github.com/tokenledger/tokenledger/projector/projectortest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -113,26 +112,11 @@ func start(t testing.TB, n int, options ...func(*signin.Config)) *ledgers {
 func (k *ledgers) open(options ...func(*signin.Config)) *node {
 	t := k.t
 	t.Helper()
-	p, err := projector.Open(projector.Config{Dir: filepath.Join(t.TempDir(), "index"), Logger: ledgertest.Logger(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
 	conn := k.log.Conn()
 	t.Cleanup(conn.Close)
-	f, err := follow.New(follow.Config{Conn: conn, Logger: ledgertest.Logger(t)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f.Run(ctx, 0, nil, p) }()
-	t.Cleanup(func() {
-		stop()
-		if err := errors.Join(<-done, p.Close()); err != nil {
-			t.Error(err)
-		}
-	})
+	p := projectortest.Follow(t, conn)
 	n := &node{t: t, view: p, logged: &bytes.Buffer{}, ready: true}
+	var err error
 	if n.ledger, err = ledger.Open(t.Context(), ledger.Config{Conn: conn, View: p, Epoch: k.log.Epoch, Logger: ledgertest.Logger(t), Now: k.now.Now}); err != nil {
 		t.Fatal(err)
 	}

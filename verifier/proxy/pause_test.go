@@ -12,22 +12,6 @@ import (
 	"github.com/tokenledger/tokenledger/verifier/verifiertest"
 )
 
-// between is a lease that calls a function after its first use: after the
-// decision and before the answer.
-type between struct {
-	*verifiertest.Lease
-	do func()
-}
-
-func (b *between) Valid() (int64, bool) {
-	now, yes := b.Lease.Valid()
-	if do := b.do; do != nil {
-		b.do = nil
-		do()
-	}
-	return now, yes
-}
-
 // TestAnswerAfterPause changes the state between a decision and its answer, as
 // in a pause of the process.
 func TestAnswerAfterPause(t *testing.T) {
@@ -64,7 +48,7 @@ func TestAnswerAfterPause(t *testing.T) {
 			l := eventstest.NewLog(1)
 			id, secret := l.Token(l.Account("superuser"), "view:site/3")
 			n := verifiertest.Start(t, l, verifiertest.Options{})
-			b := &between{Lease: n.Lease, do: func() { tt.do(n, id) }}
+			b := &verifiertest.Between{Lease: n.Lease, Do: func() { tt.do(n, id) }}
 			v, err := verifier.New(verifier.Config{Index: n.Index, Lease: b, Now: n.Clock.Now})
 			if err != nil {
 				t.Fatal(err)
@@ -77,7 +61,7 @@ func TestAnswerAfterPause(t *testing.T) {
 			}
 			w := httptest.NewRecorder()
 			h.ServeHTTP(w, question(path, secret.Reveal(), func(r *http.Request) { r.Header.Set(proxy.HeaderUnavailable, "503") }))
-			if b.do != nil {
+			if b.Do != nil {
 				t.Errorf("%s, %s: nothing happened", tt.name, path)
 			}
 			if w.Code != tt.status || w.Header().Get(proxy.HeaderDeny) != tt.deny {

@@ -254,3 +254,20 @@ func flip(c byte) string {
 	}
 	return "a"
 }
+
+// Between is a lease that calls Do once, after its first use: after the decision
+// and before the answer.
+type Between struct {
+	*Lease
+	Do func()
+}
+
+// Valid is that of the lease.
+func (b *Between) Valid() (int64, bool) {
+	now, yes := b.Lease.Valid()
+	if do := b.Do; do != nil {
+		b.Do = nil
+		do()
+	}
+	return now, yes
+}
