@@ -20,18 +20,18 @@ const AnyType = "*"
 type ModelSpec struct {
 	// Permissions maps each permission on a resource to the permissions that it
 	// includes. Inclusion is transitive.
-	Permissions map[string][]string `koanf:"permissions"`
+	Permissions map[string][]string `yaml:"permissions"`
 	// Types maps each type of resource, or [AnyType], to the form of its ids,
 	// [NumberID] or [NameID].
-	Types map[string]string `koanf:"types"`
+	Types map[string]string `yaml:"types"`
 	// Admin is the permission to manage the tokens that are confined to the holder's
 	// resources. Empty means that there is none.
-	Admin string `koanf:"admin"`
+	Admin string `yaml:"admin"`
 	// Reads are permissions that change nothing.
-	Reads []string `koanf:"reads"`
+	Reads []string `yaml:"reads"`
 	// Lasting are permissions whose effects outlast the token, such as code on pages.
 	// A verifier never answers checks of them without a lease.
-	Lasting []string `koanf:"lasting"`
+	Lasting []string `yaml:"lasting"`
 }
 
 // Forms of a resource's id.

@@ -1,18 +1,18 @@
 package node
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/parsers/yaml"
-	"github.com/knadh/koanf/providers/file"
-	"github.com/knadh/koanf/v2"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/verifier/proxy"
@@ -35,8 +35,16 @@ type File struct {
 // ReadFile reads a configuration file in YAML. Unknown keys are errors: with a
 // misspelt key the default would silently apply.
 func ReadFile(path string, flags []string) (File, error) {
-	k := koanf.New("/") // so that keys with dots are not split
-	if err := k.Load(file.Provider(path), yaml.Parser()); err != nil {
+	content, err := os.ReadFile(path)
+	var raw map[string]any
+	var nodes map[string]yaml.Node // the same, with lines
+	if err == nil {
+		err = yaml.Unmarshal(content, &raw)
+	}
+	if err == nil {
+		err = yaml.Unmarshal(content, &nodes)
+	}
+	if err != nil {
 		return File{}, fmt.Errorf("configuration file %s: %w", path, err)
 	}
 	f := File{Flags: map[string]string{}}
@@ -44,24 +52,17 @@ func ReadFile(path string, flags []string) (File, error) {
 	bad := func(format string, args ...any) {
 		problems = append(problems, fmt.Errorf("configuration file %s: "+format, append([]any{path}, args...)...))
 	}
-	raw := k.Raw()
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		name := strings.ReplaceAll(key, "_", "-")
 		switch {
 		case key == "policies":
-			if err := strictly(raw[key], &f.Policies); err != nil {
+			if err := strictly(nodes[key], &f.Policies); err != nil {
 				bad("policies: %w", err)
 			}
 		case key == "trusted_proxies":
-			for _, s := range k.Strings(key) {
-				p, err := netip.ParsePrefix(s)
-				if err != nil {
-					bad("trusted_proxies: %s is not a network such as 10.0.0.0/8", events.Quote(s))
-				}
-				f.TrustedProxies = append(f.TrustedProxies, p)
-			}
-			if len(k.Strings(key)) == 0 {
-				bad("trusted_proxies: want a list of networks")
+			var err error
+			if f.TrustedProxies, err = networks(raw[key]); err != nil {
+				bad("trusted_proxies: %w", err)
 			}
 		case key == "stale":
 			var err error
@@ -70,7 +71,7 @@ func ReadFile(path string, flags []string) (File, error) {
 			}
 		case key == "model" && isMap(raw[key]):
 			var err error
-			if f.Model, err = describedModel(raw[key]); err != nil {
+			if f.Model, err = describedModel(nodes[key]); err != nil {
 				bad("model: %w", err)
 			}
 		case slices.Contains(flags, name):
@@ -97,9 +98,9 @@ func isMap(v any) bool {
 }
 
 // describedModel reads the definition of a permission model.
-func describedModel(v any) (*events.Model, error) {
+func describedModel(n yaml.Node) (*events.Model, error) {
 	var spec events.ModelSpec
-	if err := strictly(v, &spec); err != nil {
+	if err := strictly(n, &spec); err != nil {
 		return nil, err
 	}
 	return events.NewModel(spec)
@@ -143,11 +144,50 @@ func flagValue(v any) (string, bool) {
 	return "", false
 }
 
+// networks reads a list of networks.
+func networks(v any) (list []netip.Prefix, _ error) {
+	entries, _ := v.([]any)
+	if len(entries) == 0 {
+		return nil, errors.New("want a list of networks")
+	}
+	var problems []error
+	for _, e := range entries {
+		text := fmt.Sprint(e)
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s is not a network such as 10.0.0.0/8", events.Quote(text)))
+		}
+		list = append(list, p)
+	}
+	return list, errors.Join(problems...)
+}
+
 // strictly decodes a YAML value and refuses unknown names.
-func strictly(from, into any) error {
-	d, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{Result: into, ErrorUnused: true, TagName: "koanf"})
+func strictly(from yaml.Node, into any) error {
+	// A value of the wrong kind is named by its line in the file. Unknown names are
+	// found in a copy of the value alone, which has other lines.
+	err := from.Decode(into)
+	if e, ok := errors.AsType[*yaml.TypeError](err); ok {
+		return errors.New(strings.Join(e.Errors, "; "))
+	}
+	var value any
+	if err == nil {
+		err = from.Decode(&value)
+	}
+	var text []byte
+	if err == nil {
+		text, err = yaml.Marshal(value)
+	}
 	if err != nil {
 		return err
 	}
-	return d.Decode(from)
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	d.KnownFields(true)
+	err = d.Decode(into)
+	if e, ok := errors.AsType[*yaml.TypeError](err); ok {
+		return errors.New(lineOf.ReplaceAllString(strings.Join(e.Errors, "; "), ""))
+	}
+	return err
 }
+
+var lineOf = regexp.MustCompile(`\bline [0-9]+: `)

@@ -16,25 +16,25 @@ import (
 // request decides. If no rule matches, the request is denied.
 type Policy struct {
 	// QueryTokens accepts a token in the query parameter token_auth.
-	QueryTokens bool   `koanf:"query_tokens" yaml:"query_tokens"`
-	Rules       []Rule `koanf:"rules" yaml:"rules"`
+	QueryTokens bool   `yaml:"query_tokens"`
+	Rules       []Rule `yaml:"rules"`
 }
 
 // Rule lists the scopes that one kind of request needs.
 type Rule struct {
 	// Methods that the rule matches, in capitals. None means all.
-	Methods []string `koanf:"methods" yaml:"methods"`
+	Methods []string `yaml:"methods"`
 	// Path that the rule matches, as in /site/{site}/*. A segment in braces
 	// matches any segment and names it; * at the end matches the rest. Empty
 	// matches every path.
-	Path string `koanf:"path" yaml:"path"`
+	Path string `yaml:"path"`
 	// Query names query parameters: parameter -> name. The rule matches URLs
 	// that have all of them. If two readers could read different values of one
 	// of them, the request is denied, even if a later rule matches.
-	Query map[string]string `koanf:"query" yaml:"query"`
+	Query map[string]string `yaml:"query"`
 	// Need lists the scopes, all of them needed. {name} stands for the value
 	// from the path or query. None asks only for a valid token.
-	Need []string `koanf:"need" yaml:"need"`
+	Need []string `yaml:"need"`
 }
 
 // safeMethods are the methods that change nothing (RFC 9110 section 9.2.1).
