@@ -149,7 +149,6 @@ func (m *matrix) try(c who, authAge time.Duration, x cell) bool {
 	return false
 }
 
-// outcome sorts an error as the reference does.
 // foretell returns the outcome of a cell as [ledger.Ledger.May] tells it, empty if
 // it is not asked.
 func (m *matrix) foretell(as authz.Principal, x cell) string {
@@ -161,9 +160,13 @@ func (m *matrix) foretell(as authz.Principal, x cell) string {
 	if err != nil && !ledger.Refusal(err) {
 		m.t.Errorf("May %q as %s: %v", x.asks.Verb, as.Account, err)
 	}
+	if errors.Is(err, ledger.ErrInGrace) { // the cell's rotations end the earlier secret too
+		err = nil
+	}
 	return outcome(err)
 }
 
+// outcome sorts an error as the reference does.
 func outcome(err error) string {
 	for _, o := range []struct {
 		err  error
@@ -221,9 +224,12 @@ func (m *matrix) onToken(c who, authAge time.Duration, name string) {
 	edit("prolong", on, true, false, ledger.EditToken{ExpiresIn: ptr(60 * 24 * time.Hour)})
 	edit("free from constraints", on, false, true, ledger.EditToken{Constraints: &events.Constraints{}})
 	edit("relabel and prolong", on, true, false, ledger.EditToken{App: ptr("matrix"), ExpiresIn: ptr(60 * 24 * time.Hour)})
-	for does, list := range map[string][]string{"narrow": s.narrow, "widen": s.widen, "widen beyond the account": {"view:site/5"}} {
-		if list != nil && !on.missing {
-			edit(does, m.with(on, list), false, false, ledger.EditToken{Scopes: &list})
+	for _, e := range []struct { // in a fixed order: each takes its chance from the same source
+		does string
+		list []string
+	}{{"narrow", s.narrow}, {"widen", s.widen}, {"widen beyond the account", []string{"view:site/5"}}} {
+		if e.list != nil && !on.missing {
+			edit(e.does, m.with(on, e.list), false, false, ledger.EditToken{Scopes: &e.list})
 		}
 	}
 	if !on.missing {
