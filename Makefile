@@ -34,11 +34,11 @@ build: ## Build bin/tokenledger, static
 	CGO_ENABLED=0 go build -trimpath -ldflags "$(stamp)" -o bin/tokenledger ./cmd/tokenledger
 
 test: deps ## Run the tests in their short form, some minutes (PKG=./events)
-	ops/ci/tests short $(PKG)
+	ops/ci/memory ops/ci/tests short $(PKG)
 
 full: ## Run all tests, with the race detector, as CI does (PKG=./events)
 	@ops/ci/deps race
-	ops/ci/tests full $(PKG)
+	ops/ci/memory ops/ci/tests full $(PKG)
 
 check: gofumpt vet staticcheck current test ## Everything to run before a commit
 
@@ -61,7 +61,7 @@ worlds: ## Explore small worlds of leases and barriers, without the race detecto
 	go test -count=1 ./ops/leasemodel
 
 matrix: ## Try every command as everybody on everything, without the race detector
-	go test -count=1 ./ledger -run 'Matrix|OneEventForAll|NeverMore|LargeAccount'
+	ops/ci/memory go test -count=1 ./ledger -run 'Matrix|OneEventForAll|NeverMore|LargeAccount'
 
 allocations: ## What checks allocate, which the race detector hides
 	go test -count=1 ./events ./projector/... ./verifier/... -run 'Alloc|NoDisk|BoottimeBefore|Nothing|Buffer'
@@ -73,7 +73,7 @@ chaos: deps ## Faults on real clusters, mixed at random for MINUTES=10 (SEED=new
 	TOKENLEDGER_TEST_SEED=$(SEED) go test ./ops/clustertest -chaos -chaos.minutes=$(MINUTES) -v -timeout=3h $(GOTESTFLAGS)
 
 soak: deps ## Run the tests again and again for MINUTES=10, with new seeds (PKG=./events)
-	ops/ci/soak $(MINUTES) $(PKG)
+	ops/ci/memory ops/ci/soak $(MINUTES) $(PKG)
 
 generate: ## Write the generated files again
 	go generate ./...
