@@ -137,14 +137,27 @@ func (l *Ledger) importToken(
 		return ImportedToken{Outcome: ImportRefused, Problem: err}, nil
 	}
 	if r.DryRun {
-		id, err := l.cfg.View.TokenWith(p.digest)
-		if err == nil || errors.Is(err, events.ErrNotFound) {
-			_, err = l.planImport(c, p, id)
-		}
+		id, err := l.dryImport(c, p)
 		return p.result(id, 0, err)
 	}
 	out, err := l.runImport(ctx, c, p)
 	return p.result(p.id, out.Position, err)
+}
+
+// dryImport plans an import. If another import creates the token in between, it looks
+// again, as runImport does.
+func (l *Ledger) dryImport(c authz.Principal, p *importPlan) (id events.TokenID, err error) {
+	const maxTries = 4
+	for range maxTries {
+		id, err = l.cfg.View.TokenWith(p.digest)
+		if err == nil || errors.Is(err, events.ErrNotFound) {
+			_, err = l.planImport(c, p, id)
+		}
+		if !errors.Is(err, errImportedMeanwhile) {
+			break
+		}
+	}
+	return id, err
 }
 
 // importPlan is one token that is being imported.
