@@ -64,7 +64,7 @@ func openConfig(t testing.TB, cfg projector.Config) *projector.Projector {
 // limits are values of Config.Resident for no, some and all secrets. An index
 // must give the same answers with each, so the tests draw one whenever they
 // open an index.
-var limits = []int64{0, 44 << 10, 1 << 40}
+var limits = []int64{0, 64 << 10, 1 << 40}
 
 // newIndex returns a new index that has applied messages. It is closed at the
 // end of the test.
