@@ -60,6 +60,9 @@ func (d *Decision) appendAnswer(b []byte, explain, all bool) []byte {
 		if d.OK() && d.Inherit {
 			b = append(b, `,"inherit":true`...)
 		}
+		if d.OK() && d.Imported() {
+			b = append(b, `,"imported":true`...)
+		}
 		if list := d.Scopes(); len(list) <= MaxShownScopes || all {
 			b = appendScopes(b, list)
 		} else {

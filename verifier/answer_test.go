@@ -25,6 +25,7 @@ func told(d *Decision, explain, all bool) CheckAnswer {
 	if d.OK() || d.Reason == Scope || explain {
 		a.TokenID, a.App, a.Account, a.Scopes = d.Token(), d.App(), d.Account(), d.Scopes()
 		a.IssuedBy, a.Inherit = d.IssuedBy(), d.OK() && d.Inherit
+		a.Imported = d.OK() && d.Imported()
 		if n := len(a.Scopes); n > MaxShownScopes && !all {
 			a.Scopes, a.ScopesOmitted = nil, n
 		}

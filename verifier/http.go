@@ -57,8 +57,10 @@ type CheckAnswer struct {
 	// the secret.
 	IssuedBy events.AccountID `json:"issued_by,omitempty"`
 	// Inherit says that an allowed token has all scopes of its account.
-	Inherit bool           `json:"inherit,omitempty"`
-	Scopes  []events.Scope `json:"scopes,omitempty"`
+	Inherit bool `json:"inherit,omitempty"`
+	// Imported says that an allowed token came with its secret from Matomo.
+	Imported bool           `json:"imported,omitempty"`
+	Scopes   []events.Scope `json:"scopes,omitempty"`
 	// ScopesOmitted is how many scopes the token has, if they are too many to
 	// list here. Scopes is then absent.
 	ScopesOmitted int             `json:"scopes_omitted,omitempty"`

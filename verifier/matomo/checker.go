@@ -58,7 +58,7 @@ func (l Local) Check(_ context.Context, secret string, r *verifier.Request) Find
 		v.Recheck(&d, secret, *r)
 	}
 	f := Finding{
-		Reason: d.Reason, Scopes: d.Scopes(), Inherit: d.Inherit, Imported: d.OK() && isHex32(secret), Retry: d.Retry,
+		Reason: d.Reason, Scopes: d.Scopes(), Inherit: d.Inherit, Imported: d.OK() && d.Imported(), Retry: d.Retry,
 	}
 	if d.Reason == verifier.Scope {
 		f.Lacking = d.Lacking.String()

@@ -24,6 +24,9 @@ const (
 	widgets = "cccccccccccccccccccccccccccccccc"
 )
 
+// salt is that of the Matomo from which the tests' tokens come.
+var salt = events.NewMatomoSalt("salt")
+
 // fixture is a gateway between a real index and a real PHP.
 type fixture struct {
 	*verifiertest.Node
@@ -53,7 +56,7 @@ func newFixtureAt(t testing.TB, upstream string, change func(*matomo.Config)) *f
 	t.Helper()
 	l := eventstest.NewLog(1)
 	f := &fixture{t: t, super: l.Account("superuser", "widget:site/*")}
-	f.Node = verifiertest.Start(t, l, verifiertest.Options{})
+	f.Node = verifiertest.Start(t, l, verifiertest.Options{Salts: []events.MatomoSalt{salt}})
 	up, err := url.Parse(upstream)
 	if err != nil {
 		t.Fatal(err)
@@ -99,13 +102,16 @@ func (f *fixture) create(made events.TokenCreated, secret string) (events.TokenI
 	f.t.Helper()
 	id := f.Log.TokenID()
 	s := f.Log.Secret()
-	if secret != "" {
-		s = eventstest.MustSecret(secret)
-	}
 	made.Secret = eventstest.SecretRecord(s.Digest())
+	if secret == "" {
+		secret = s.Reveal()
+	} else { // it comes from Matomo
+		made.Secret = events.SecretRecord{Scheme: events.SchemeMatomo, Digest: salt.Hash(secret).Digest(), Format: events.FormatHex32}
+		made.Import = &events.TokenImport{Source: "matomo"}
+	}
 	f.Log.Change(string(id), &made)
 	f.Follow()
-	return id, s.Reveal()
+	return id, secret
 }
 
 // answer is what came back, and what PHP saw.

@@ -106,7 +106,7 @@ func (r *Remote) Check(ctx context.Context, secret string, q *verifier.Request) 
 		if at != first {
 			r.first.CompareAndSwap(first, at)
 		}
-		f := answer.finding(secret, audit != "")
+		f := answer.finding(audit != "")
 		f.Still = func() bool { return r.now()-asked <= answerWithin }
 		return f
 	}
@@ -144,19 +144,20 @@ type remoteAnswer struct {
 	Lacking     string         `json:"lacking"`
 	Scopes      []events.Scope `json:"scopes"`
 	Inherit     bool           `json:"inherit"`
+	Imported    bool           `json:"imported"`
 	Expires     time.Time      `json:"expires_at"`
 	ExpiresSoon bool           `json:"expires_soon"`
 	RetryAfter  int            `json:"retry_after_s"`
 }
 
 // finding returns what an answer says. exact says that its reason is exact.
-func (a *remoteAnswer) finding(secret string, exact bool) Finding {
+func (a *remoteAnswer) finding(exact bool) Finding {
 	f := Finding{
 		Reason: verifier.ParseReason(a.Reason), Lacking: a.Lacking, Retry: time.Duration(a.RetryAfter) * time.Second,
 	}
 	switch {
 	case *a.Allowed:
-		f.Reason, f.Scopes, f.Inherit, f.Imported = verifier.Allowed, a.Scopes, a.Inherit, isHex32(secret)
+		f.Reason, f.Scopes, f.Inherit, f.Imported = verifier.Allowed, a.Scopes, a.Inherit, a.Imported
 		if a.ExpiresSoon {
 			f.Expires = a.Expires
 		}
