@@ -51,8 +51,9 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": cmdExits, "waitfile": cmdWaitFile, "waitfor": cmdWaitFor, "waitmetric": cmdWaitMetric,
-			"connect": cmdConnect,
-			"json":    cmdJSON, "totp": cmdTOTP,
+			"waitready": cmdWaitReady,
+			"connect":   cmdConnect,
+			"json":      cmdJSON, "totp": cmdTOTP,
 			"prefix": cmdPrefix, "replace": cmdReplace,
 		},
 	})
@@ -133,6 +134,18 @@ func cmdWaitFile(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%s does not appear", args[0])
+}
+
+// cmdWaitReady waits until a node that was started on a folder answers checks.
+// Until then, commands to it may print what they wait for:
+//
+//	waitready data
+func cmdWaitReady(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitready FOLDER")
+	}
+	cmdWaitFile(ts, false, []string{filepath.Join(args[0], "run.json")})
+	cmdWaitMetric(ts, false, []string{args[0], "tokenledger_ready 1"})
 }
 
 // cmdWaitFor runs a program until its standard output matches:

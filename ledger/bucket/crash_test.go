@@ -121,10 +121,11 @@ func (s *servers) crash() {
 	s.settle()
 	var after []string
 	for _, cfg := range s.configs {
-		dir := s.t.TempDir()
-		if err := os.CopyFS(dir, os.DirFS(cfg.Dir)); err != nil {
-			s.t.Fatal(err)
-		}
+		var dir string
+		s.eventually("no file is replaced while it is copied", func() error {
+			dir = s.t.TempDir()
+			return os.CopyFS(dir, os.DirFS(cfg.Dir))
+		})
 		after = append(after, dir)
 	}
 	s.stop()

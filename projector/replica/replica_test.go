@@ -659,11 +659,12 @@ func TestLiar(t *testing.T) {
 	}
 	now.Store(int64(minQuarantine))
 	lie()
-	for b.lines.count("the log confirms this node's index") < 2 {
+	b.eventually("the log decides again", func() bool {
 		if err := b.x.Err(); err != nil {
 			t.Fatal(err) // the second doubt by the same one does not fence
 		}
-	}
+		return b.lines.count("the log confirms this node's index") == 2
+	})
 	now.Store(int64(2 * minQuarantine))
 	for range 100 {
 		lie()
