@@ -192,11 +192,19 @@ func HasStore(dir string) (bool, error) {
 	return err == nil, err
 }
 
-// Current reports whether a server's copies of the log and of the lease stream are
-// complete, as their leaders report it. Until then the server cannot replace another
-// one that is stopped.
+// Current reports whether a server's copies of all streams are complete, as their
+// leaders report it. Until then the server cannot replace another one that is
+// stopped.
 func Current(ctx context.Context, js jetstream.JetStream, server string) (bool, error) {
-	for _, name := range []string{events.StreamName, events.LeaseStreamName} {
+	names := map[string]bool{events.StreamName: true, events.LeaseStreamName: true}
+	list := js.StreamNames(ctx)
+	for name := range list.Name() {
+		names[name] = true // the directory's, too
+	}
+	if err := list.Err(); err != nil {
+		return false, fmt.Errorf("list the streams: %w", err)
+	}
+	for name := range names {
 		stream, err := js.Stream(ctx, name)
 		if err != nil {
 			return false, fmt.Errorf("check the copies of stream %s: %w", name, err)

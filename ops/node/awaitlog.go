@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/nats-io/nats.go/jetstream"
 
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/clock"
 	"github.com/tokenledger/tokenledger/ledger"
 	"github.com/tokenledger/tokenledger/ledger/embedded"
@@ -194,7 +196,7 @@ func (w *logWaiter) once(ctx context.Context) (embedded.StreamInfo, bool, error)
 	if err == nil {
 		err = w.adopt(step, info)
 		if err == nil {
-			return info, w.whole(ask), nil
+			return info, w.whole(step), nil
 		}
 	}
 	switch {
@@ -300,13 +302,24 @@ func (w *logWaiter) whole(ctx context.Context) bool {
 	return false
 }
 
-// filled reports whether a copy that was empty at first is whole now.
+// filled reports whether a copy that was empty at first is whole now. The leader
+// can still report the copy that was there before as current, so the range that
+// the copy holds decides.
 func (w *logWaiter) filled(ctx context.Context) bool {
 	n, server := w.n, w.n.server.current()
 	if server == nil {
 		return false
 	}
+	stream, err := w.js.Stream(ctx, events.StreamName)
+	if err != nil {
+		w.say("waiting until this ledger's copy of the log is whole", "err", err)
+		return false
+	}
+	end := events.Position(stream.CachedInfo().State.LastSeq)
 	have, err := server.Held()
+	if err == nil && have.Last < end {
+		err = fmt.Errorf("it ends at position %d, and the log at %d", have.Last, end)
+	}
 	if err == nil {
 		err = embedded.ScrubCopy(ctx, n.dir.File(datadir.Log), func(int) {})
 	}
