@@ -134,11 +134,12 @@ func (t *Table) Find(d *events.Digest, f *Found) Answer {
 	return t.find(&k, f, true)
 }
 
-// FindForCheck is Find for a decision. It leaves out the details unless the
-// decision depends on the record in which they are; f.From is then the table.
+// FindForCheck is Find for a decision. It may leave out the details, which are then
+// those of f.From; for now it has them, since a decision that is kept must not show
+// the label of a later position.
 func (t *Table) FindForCheck(d *events.Digest, f *Found) Answer {
 	k := keyOf(d)
-	return t.find(&k, f, false)
+	return t.find(&k, f, true) // a kept decision has the label of its position
 }
 
 func (t *Table) find(k *key, f *Found, details bool) Answer {

@@ -65,12 +65,9 @@ func (t *Table) readWave(w *wave, n int, f *[WaveSize]*Found, answers *[WaveSize
 		case c.hot == nil:
 			answers[i] = t.absent(&c.key)
 			continue
-		case c.hot.load(wordState)&bitMore != 0:
-			t.readHot(c.hot, found)
-			t.readCold(t.shards[c.key.shard()].slots.Load(), c.at, found)
 		default:
 			t.readHot(c.hot, found)
-			found.From = t
+			t.readCold(t.shards[c.key.shard()].slots.Load(), c.at, found)
 		}
 		answers[i] = InMemory
 	}
