@@ -17,8 +17,8 @@
 //
 // The table holds all secrets, ended ones too. Each has a hot record of 64 bytes,
 // aligned to a cache line: the digest and the facts on which most decisions rest.
-// A cold record of 32 bytes under the same index has the rest; a decision reads
-// it only if the hot record says so. Both are in the hash table itself. There are
+// A cold record of 32 bytes under the same index has the rest. Both are in the
+// hash table itself, and neither read waits for the other. There are
 // 1024 hash tables, which grow by an eighth, one at a time, and are between two
 // thirds and three quarters full: 128 to 144 bytes a secret. In a hash table with
 // a secret that has an end of grace, each slot takes 8 bytes more. Scopes,
