@@ -50,8 +50,12 @@ func TestPassUntouched(t *testing.T) {
 	if a.passed(t, "ten megabytes streamed"); len(a.seen) == 1 && len(a.seen[0].Input) != 10<<20 {
 		t.Errorf("PHP read %d bytes", len(a.seen[0].Input))
 	}
-	if status, _ := f.ask("POST", "/index.php?module=X", "a="+strings.Repeat("x", 9<<20)); status != 413 {
-		t.Errorf("a form of nine megabytes: %d", status)
+	// Without a connection: a server may close one before a client has sent so much.
+	large := httptest.NewRequest("POST", "/index.php?module=X", strings.NewReader("a="+strings.Repeat("x", 9<<20)))
+	large.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	w := httptest.NewRecorder()
+	if f.gateway.ServeHTTP(w, large); w.Code != 413 {
+		t.Errorf("a form of nine megabytes: %d", w.Code)
 	}
 	chunked := func(r *http.Request) { r.ContentLength = -1; r.TransferEncoding = []string{"chunked"} }
 	f.post("/index.php?module=X", form, chunked).passed(t, "chunked", "c_d= /")
