@@ -27,7 +27,41 @@ func newSnippetCmd(e *env) *cobra.Command {
 		Use:   "snippet",
 		Short: "Print a configuration for a proxy",
 	}
-	c.AddCommand(newSnippetNginxCmd(e))
+	c.AddCommand(newSnippetNginxCmd(e), newSnippetMatomoCmd(e))
+	return c
+}
+
+func newSnippetMatomoCmd(e *env) *cobra.Command {
+	var m deploy.Matomo
+	c := &cobra.Command{
+		Use:   "matomo",
+		Short: "Print a configuration for nginx in front of gateways for Matomo",
+		Long: `Prints a file for the http block of nginx, for example
+/etc/nginx/conf.d/tokenledger-matomo.conf. nginx passes every request to a gateway.
+If none is there, and --direct names Matomo, nginx passes files of the tracker and
+hits without a token to Matomo itself, and refuses the rest with 502, 503 or 504.`,
+		Example: `  tokenledger snippet matomo --listen 80 --gateway http://127.0.0.1:7605 \
+    --direct http://127.0.0.1:8081 > tokenledger-matomo.conf
+  tokenledger snippet matomo --listen 80 --gateway http://10.0.0.1:7605 \
+    --gateway http://10.0.0.2:7605 --path /analytics/`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			var text bytes.Buffer
+			if err := m.Write(&text); err != nil {
+				return usagef(c, "%s", exit.Text(err))
+			}
+			_, err := text.WriteTo(e.Stdout)
+			return err
+		},
+	}
+	flags := c.Flags()
+	flags.StringVar(&m.Listen, "listen", "127.0.0.1:8080", "address that nginx listens on: host:port or port")
+	flags.StringSliceVar(&m.Gateways, "gateway", []string{"http://127.0.0.1:7605"}, "URL of a gateway; repeat for more")
+	flags.StringVar(&m.Direct, "direct", "",
+		"URL of Matomo, for files of the tracker and hits without a token while no gateway is there")
+	flags.StringVar(&m.Path, "path", "/", "path of Matomo, as in /analytics/")
+	flags.StringVar(&m.AccessLog, "access-log", deploy.DefaultAccessLog,
+		"access log, written without query strings: an absolute path, or off; the error log is beside it")
 	return c
 }
 

@@ -1,5 +1,5 @@
-// Package deploy prints configuration files for other programs: now for reverse
-// proxies.
+// Package deploy prints configuration files for other programs: for reverse proxies
+// that ask a verifier, and for nginx in front of Matomo's gateways.
 //
 // # Promise
 //

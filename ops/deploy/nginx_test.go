@@ -3,6 +3,7 @@ package deploy_test
 import (
 	"bytes"
 	"flag"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -35,22 +36,32 @@ func printed(t *testing.T, n deploy.Nginx) string {
 	return b.String()
 }
 
-// TestGolden compares the configuration with golden files, so that a diff shows
+// TestGolden compares the configurations with golden files, so that a diff shows
 // what changes for an operator.
 func TestGolden(t *testing.T) {
-	path := filepath.Join("testdata", "nginx.conf")
-	got := printed(t, valid())
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+	for name, printer := range map[string]interface{ Write(io.Writer) error }{
+		"nginx.conf": valid(),
+		"matomo.conf": deploy.Matomo{
+			Listen: "80", Gateways: []string{"http://127.0.0.1:7605", "http://10.0.0.2:7605"}, Direct: "http://127.0.0.1:8081",
+		},
+	} {
+		path := filepath.Join("testdata", name)
+		var got strings.Builder
+		if err := printer.Write(&got); err != nil {
 			t.Fatal(err)
 		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("the configuration changed; run with -update if it should (-want +got):\n%s", diff)
+		if *update {
+			if err := os.WriteFile(path, []byte(got.String()), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got.String()); diff != "" {
+			t.Errorf("the configuration changed; run with -update if it should (-want +got):\n%s", diff)
+		}
 	}
 }
 
