@@ -1,4 +1,5 @@
-// Package composetest runs docker-compose.yml of this repository without Docker.
+// Package composetest runs docker-compose.yml of this repository, and the one for
+// Matomo in ops/deploy/matomo, without Docker.
 //
 // It is a module of its own, so that the product does not depend on compose-go,
 // the library of Docker Compose that reads the file.
@@ -15,7 +16,8 @@
 //   - The names of services resolve while the services run.
 //   - Its ports are forwarded from loopback.
 //
-// nginx and Prometheus are Debian's, with the configuration of the file.
+// nginx and Prometheus are Debian's, with the configuration of the file. In place of
+// Matomo runs PHP, which says what it read of a request; MariaDB does not run.
 //
 // # What it does not show
 //

@@ -182,6 +182,8 @@ func (e *engine) image(s types.ServiceConfig) image {
 		img.env = append(img.env, path)
 	case name == "nginx":
 		img.host, img.stopSignal = true, "SIGQUIT"
+	case name == "matomo": // the test says what runs in its place
+		img.host, img.stopSignal = true, "SIGTERM"
 	case name == "prom/prometheus":
 		img.host, img.entrypoint = true, []string{"/bin/prometheus"}
 		volume := filepath.Join(dir, "prometheus")

@@ -23,7 +23,13 @@ const root = "../../.."
 // declares. Variables have to have a value in the file itself.
 func load(t testing.TB) *types.Project {
 	t.Helper()
-	dir, err := filepath.Abs(root)
+	return loadFrom(t, root)
+}
+
+// loadFrom reads the file of a folder.
+func loadFrom(t testing.TB, folder string) *types.Project {
+	t.Helper()
+	dir, err := filepath.Abs(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
