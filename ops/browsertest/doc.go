@@ -10,10 +10,13 @@
 //     answers and the refusals.
 //   - A script of another page reads nothing, and its call does not reach the
 //     application.
+//   - A frame with a widget of Matomo, whose token ops/deploy/matomo/embed.sh made,
+//     works in pages of its origin, through the gateway and before a real PHP. Every
+//     other site, widget, method and page is refused.
 //   - The page /docs works under its content security policy.
 //
 // # Requirements
 //
-// Debian's chromium and nginx. Without them the tests are skipped, in a way that is
+// Debian's chromium, nginx, php and curl. Without them the tests are skipped, in a way that is
 // not overlooked.
 package browsertest
