@@ -107,7 +107,10 @@ func (m Matomo) Write(w io.Writer) error {
 		Prefix                    string // of paths, in a regular expression
 		Query, BodyForm, BodyList string
 		Elsewhere                 []string
-	}{m, errorLog, gateways, direct, strings.ReplaceAll(m.Path, ".", `\.`), tokenless, tokenlessForm, tokenlessList, elsewhere})
+	}{
+		m, errorLog, gateways, direct, strings.ReplaceAll(m.Path, ".", `\.`), tokenless, tokenlessForm, tokenlessList,
+		elsewhere,
+	})
 }
 
 var matomoTemplate = template.Must(
