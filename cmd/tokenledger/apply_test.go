@@ -19,14 +19,14 @@ func TestApplyUnknownOutcome(t *testing.T) {
 	s := serveWith(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/v1/accounts":
-			answerJSON(200, "application/json", `{"items":[{"id":"acc_mia","login":"mia","kind":"user","state":"active","version":5}]}`)(w, r)
+			done(`{"items":[{"id":"acc_mia","login":"mia","kind":"user","state":"active","version":5}]}`)(w, r)
 		case "/v1/can-i":
-			answerJSON(200, "application/json", `{"allowed":true}`)(w, r)
+			done(`{"allowed":true}`)(w, r)
 		default:
 			if r.Method == http.MethodPost {
 				panic(http.ErrAbortHandler)
 			}
-			answerJSON(200, "application/json", `{"items":[]}`)(w, r)
+			done(`{"items":[]}`)(w, r)
 		}
 	})
 	file, dir := filepath.Join(t.TempDir(), "tokens.yaml"), filepath.Join(t.TempDir(), "secrets")

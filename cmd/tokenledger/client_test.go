@@ -81,7 +81,15 @@ func answerJSON(status int, typ, body string) http.HandlerFunc {
 	}
 }
 
-func done(body string) http.HandlerFunc { return answerJSON(http.StatusOK, "application/json", body) }
+// done answers as the ledger does. Each of its answers names a position.
+func done(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if w.Header().Get("Ledger-Position") == "" {
+			w.Header().Set("Ledger-Position", "7")
+		}
+		answerJSON(http.StatusOK, "application/json", body)(w, r)
+	}
+}
 
 func trouble(status int, code string) http.HandlerFunc {
 	return answerJSON(status, "application/problem+json", fmt.Sprintf(`{"title":"Trouble","status":%d,"detail":"the detail","code":%q,"request_id":"REQ7"}`, status, code))
@@ -188,11 +196,38 @@ func TestForeignAnswers(t *testing.T) {
 		{page(502), exit.Unavailable, ": a proxy or another program answered with HTTP 502"},
 		{answerJSON(200, "application/json", `{"items":`), exit.Error, "is not a tokenledger API (HTTP 200)"},
 		{answerJSON(404, "application/problem+json", `{}`), exit.Error, "is not a tokenledger API (HTTP 404)"},
+		{answerJSON(404, "application/problem+json", `{"title":"Not Found"}`), exit.Error, "is not a tokenledger API (HTTP 404)"},
+		{answerJSON(200, "application/json", `{"items":[]}`), exit.Error, "is not a tokenledger API (HTTP 200)"},
+		{trouble(404, "no_path"), exit.Error, "has no path /v1/nodes; its URL should end after the port"},
 	}
 	for i, tt := range tests {
 		o := command(t, serveWith(t, tt.answer).URL, "nodes")
 		if o.want(t, tt.want, tt.says); t.Failed() {
 			t.Fatalf("test %d", i)
+		}
+	}
+}
+
+// TestForeignJSONIsNoChange lets another program answer with JSON to commands. None of
+// them reports a change.
+func TestForeignJSONIsNoChange(t *testing.T) {
+	for _, args := range [][]string{
+		{"token", "revoke", someToken, "--no-wait"},
+		{"token", "suspend", someToken, "--no-wait"},
+		{"token", "revoke", "--app", "x", "--yes", "--no-wait"},
+		{"token", "create", "--scope", "view:site/3"},
+		{"account", "erase", "mia", "--yes", "--no-wait"},
+		{"session", "end", "--all"},
+		{"receipt", "show", "7"},
+		{"policy", "show"},
+		{"export"},
+	} {
+		for _, body := range []string{`{}`, `{"status":"ok"}`, `[]`, `null`} {
+			o := command(t, serveWith(t, answerJSON(200, "application/json", body)).URL, args...)
+			o.want(t, exit.Error, "is not a tokenledger API (HTTP 200)")
+			if o.out != "" {
+				t.Errorf("%q, answered with %s, prints %q", args, body, o.out)
+			}
 		}
 	}
 }

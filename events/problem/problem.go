@@ -38,6 +38,7 @@ var (
 	Unauthenticated      = Type{"unauthenticated", http.StatusUnauthorized, "Not authenticated"}
 	Forbidden            = Type{"forbidden", http.StatusForbidden, "Permission denied"}
 	NotFound             = Type{"not_found", http.StatusNotFound, "Not found"}
+	NoPath               = Type{"no_path", http.StatusNotFound, "No such path"}
 	Method               = Type{"method", http.StatusMethodNotAllowed, "Method not allowed"}
 	NotAcceptable        = Type{"not_acceptable", http.StatusNotAcceptable, "Not acceptable"}
 	Exists               = Type{"exists", http.StatusConflict, "Already exists"}
@@ -61,7 +62,7 @@ var (
 // All lists every type.
 func All() []Type {
 	return []Type{
-		InvalidRequest, MalformedRequest, Unauthenticated, Forbidden, NotFound, Method, NotAcceptable,
+		InvalidRequest, MalformedRequest, Unauthenticated, Forbidden, NotFound, NoPath, Method, NotAcceptable,
 		Exists, Ended, SecretInGrace, Conflict, Stale, BodyTooLarge, UnsupportedMedia, KeyReused,
 		SignInFailed, SecondFactorRequired, ReauthRequired, TooManyAttempts, RateLimited, Busy,
 		Internal, Unavailable,

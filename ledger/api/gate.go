@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"regexp"
 	"strings"
 	"time"
 
@@ -181,7 +182,7 @@ func (g *gate) identify(r *http.Request, needsCaller bool) (*http.Request, *Prob
 // checkRoute refuses what no operation serves. The mux would answer in plain text
 // or with a redirect.
 func (g *gate) checkRoute(r *http.Request) *Problem {
-	noPath := problem("not_found", "no such path; GET /openapi.json lists all of them")
+	noPath := problem("no_path", "no such path; GET /openapi.json lists all of them")
 	if p := r.URL.EscapedPath(); path.Clean(p) != p {
 		return noPath
 	}
@@ -211,16 +212,27 @@ func (g *gate) checkRoute(r *http.Request) *Problem {
 	return p
 }
 
-// checkRepeated refuses repeated parameters and headers. Of two values, this
-// program and a proxy in front of it could each use a different one.
+// plainName matches names that an answer may repeat, because they hold no secret. No
+// parameter has another name.
+var plainName = regexp.MustCompile(`^[a-z_]{1,20}$`)
+
+// checkRepeated refuses empty parameters, and repeated parameters and headers. Of two
+// values, this program and a proxy in front of it could each use a different one.
 func checkRepeated(r *http.Request) *Problem {
 	query, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
 		return problem("malformed_request", "the query string is malformed")
 	}
-	for _, values := range query {
-		if len(values) > 1 {
+	for name, values := range query {
+		switch {
+		case len(values) > 1:
 			return problem("malformed_request", "a query parameter is repeated; send each one once")
+		case values[0] == "" && plainName.MatchString(name):
+			// Taken as absent it would mean all accounts, or no wait: not what was asked for.
+			const message = "is empty; give it a value, or leave it out"
+			p := problem("invalid_request", "query."+name+": "+message)
+			p.Errors = []FieldProblem{{Location: "query." + name, Message: message}}
+			return p
 		}
 	}
 	for _, name := range []string{"Content-Type", "Idempotency-Key", "If-Match", "If-None-Match"} {

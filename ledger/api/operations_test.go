@@ -744,7 +744,7 @@ func TestOpenDescription(t *testing.T) {
 		if a := s.send(request{line: "GET " + path, header: h("-Authorization")}); a.status != 401 {
 			t.Errorf("%s without a token: status %d", path, a.status)
 		}
-		if a := s.do("GET "+path, nil); a.status != 404 || a.code() != "not_found" {
+		if a := s.do("GET "+path, nil); a.status != 404 || a.code() != "no_path" {
 			t.Errorf("%s: status %d, code %q", path, a.status, a.code())
 		}
 	}

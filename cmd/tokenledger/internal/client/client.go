@@ -28,6 +28,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 	"github.com/tokenledger/tokenledger/events/clock"
+	"github.com/tokenledger/tokenledger/events/problem"
 	"github.com/tokenledger/tokenledger/ledger/api"
 )
 
@@ -51,10 +52,21 @@ type Client struct {
 	// socket is that of the node on the data folder; empty if the server is not
 	// that node.
 	socket string
+	// folder is the data folder of a node that is reached by the socket alone; empty
+	// for a client that has a URL.
+	folder string
 }
 
 // Base returns the server's URL.
 func (c *Client) Base() *url.URL { return c.base }
+
+// place says where the server is.
+func (c *Client) place() string {
+	if c.folder != "" {
+		return "on the data folder " + c.folder
+	}
+	return "at " + c.base.String()
+}
 
 // Description says which server the client asks, and with which credential.
 func (c *Client) Description() string {
@@ -265,7 +277,7 @@ func (c *Client) Send(ctx context.Context, r Request) (*Answer, error) {
 			t.failure = exit.Failf(exit.Interrupted, "interrupted", "interrupted")
 		case within.Err() != nil && t.lost:
 			t.failure = exit.Failf(exit.Unavailable, "timeout",
-				"%s at %s did not answer within %s", c.what, c.base, render.Elapsed(time.Since(begun)))
+				"%s %s did not answer within %s", c.what, c.place(), render.Elapsed(time.Since(begun)))
 		case tries < servers && t.elsewhere(r) && c.moveOn():
 			c.cfg.Trace("trying %s: %s", c.base, t.failure.Text)
 			continue
@@ -341,7 +353,7 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	c.note(resp.Header)
 	typ, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
-	case resp.StatusCode/100 == 2 && typ == "application/json" && json.Valid(got):
+	case resp.StatusCode/100 == 2 && typ == "application/json" && json.Valid(got) && c.isOwn(resp.Header):
 		return try{answer: &Answer{Body: got, Replayed: resp.Header.Get("Idempotency-Replayed") == "true"}}
 	case resp.StatusCode/100 == 3:
 		return try{failure: exit.Failf(exit.Error, "redirect",
@@ -353,8 +365,12 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 			"https://%[4]s", c.what, c.base, c.source(), c.base.Host)}
 	}
 	var p api.Problem
-	if typ != "application/problem+json" || json.Unmarshal(got, &p) != nil || p.Title == "" {
+	if typ != "application/problem+json" || json.Unmarshal(got, &p) != nil || p.Title == "" || p.Code == "" {
 		return c.foreign(ctx, resp.StatusCode)
+	}
+	if p.Code == problem.NoPath.Code { // the URL has a path of its own, or the ledger is older
+		return try{failure: exit.Failf(exit.Error, p.Code, "%s at %s (%s) has no path %s; its URL should end after the "+
+			"port, unless a proxy adds a path", c.what, c.base, c.source(), render.Escape(req.URL.Path))}
 	}
 	if c.what == "the verifier" && isAPI(resp.StatusCode, c.secret) {
 		t := c.foreign(ctx, resp.StatusCode)
@@ -368,6 +384,14 @@ func (c *Client) try(ctx context.Context, r Request, to string, body []byte) try
 	t.again = resp.StatusCode == http.StatusServiceUnavailable
 	t.reached = resp.StatusCode >= http.StatusInternalServerError
 	return t
+}
+
+// isOwn reports whether a successful answer is from the kind of server that the
+// client asks. Each answer of the API names a position. Without that, any JSON from
+// another program would pass for a change that was made.
+func (c *Client) isOwn(h http.Header) bool {
+	_, err := strconv.ParseUint(h.Get("Ledger-Position"), 10, 64)
+	return c.what != "the ledger" || err == nil
 }
 
 // note remembers the position that an answer reflects, so that the next server does

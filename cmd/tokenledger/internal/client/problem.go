@@ -50,9 +50,9 @@ func (c *Client) unanswered(err error) try {
 		t.failure = exit.Failf(
 			code,
 			"lost",
-			"%s at %s (%s) did not answer: %s",
+			"%s %s (%s) did not answer: %s",
 			c.what,
-			c.base,
+			c.place(),
 			c.source(),
 			exit.Cause(err),
 		)
@@ -61,9 +61,9 @@ func (c *Client) unanswered(err error) try {
 	t.failure = exit.Failf(
 		code,
 		name,
-		"cannot connect to %s at %s (%s): %s",
+		"cannot connect to %s %s (%s): %s",
 		c.what,
-		c.base,
+		c.place(),
 		c.source(),
 		exit.Cause(err),
 	)
