@@ -81,6 +81,7 @@ func (t *textFlag) declare(flags *pflag.FlagSet, field, usage, without string) {
 	t.field = field
 	flags.StringVar(&t.value, field, "", usage)
 	flags.BoolVar(&t.none, "no-"+field, false, without)
+	allowEmpty(flags, field) // into refuses it, and names the other flag
 }
 
 // into puts the field into a request's body if it changes.

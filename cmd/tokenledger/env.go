@@ -185,11 +185,18 @@ func (e *env) declare(flags *pflag.FlagSet, s setting, v pflag.Value) *pflag.Fla
 	return f
 }
 
-// check returns the first error in the environment variables of a command's flags.
+// check returns the first error in the environment variables of a command's flags, or
+// the first flag whose value is empty.
 func (e *env) check(c *cobra.Command) (err error) {
 	c.Flags().VisitAll(func(f *pflag.Flag) {
-		if err == nil && !f.Changed {
+		switch {
+		case err != nil:
+		case !f.Changed:
 			err = e.problems[f]
+		case isEmpty(f):
+			// A shell that expands an unset variable must not lose an account, a
+			// constraint or a file.
+			err = exit.Inputf("--%s is empty: give a value, or leave it out", f.Name)
 		}
 	})
 	return err

@@ -21,6 +21,27 @@ func (t *stringFlag) Set(s string) error { *t = stringFlag(s); return nil }
 func (t *stringFlag) String() string     { return string(*t) }
 func (*stringFlag) Type() string         { return "text" }
 
+// mayBeEmpty is the annotation of flags for which an empty value has a meaning.
+const mayBeEmpty = "tokenledger_may_be_empty"
+
+// allowEmpty says that an empty value of some flags has a meaning of its own.
+func allowEmpty(flags *pflag.FlagSet, names ...string) {
+	for _, name := range names {
+		_ = flags.SetAnnotation(name, mayBeEmpty, []string{"yes"}) // the flags exist
+	}
+}
+
+// isEmpty reports whether a flag was given an empty value that means nothing.
+func isEmpty(f *pflag.Flag) bool {
+	if _, allowed := f.Annotations[mayBeEmpty]; allowed {
+		return false
+	}
+	if list, ok := f.Value.(pflag.SliceValue); ok {
+		return len(list.GetSlice()) == 0
+	}
+	return f.Value.String() == ""
+}
+
 // serversFlag is a list of servers: the flag is repeated, or its value has commas. The
 // first flag replaces what the environment variable set.
 type serversFlag struct {

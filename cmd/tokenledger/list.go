@@ -23,6 +23,7 @@ func (p *pageFlags) declare(flags *pflag.FlagSet) {
 	flags.IntVar(&p.Limit, "limit", 100, "number of items to list, 0 for no limit")
 	flags.BoolVar(&p.All, "all", false, "list all items")
 	flags.StringVar(&p.Cursor, "cursor", "", "continue a list at its next_cursor")
+	allowEmpty(flags, "cursor") // the beginning
 	group(flags, groupPaging, "limit", "all", "cursor")
 }
 

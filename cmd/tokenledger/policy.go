@@ -142,6 +142,7 @@ func (p *policyFlags) declare(flags *pflag.FlagSet) {
 	flags.BoolVar(&p.noCORS, "no-cors", false, "let no scripts of pages of other origins call")
 	group(flags, groupRefuse, "cors-origin", "no-cors")
 	group(flags, groupIssue, "token-issuers", "site-admins-any-account")
+	allowEmpty(flags, "legacy-until") // it removes the date
 	group(flags, groupRefuse, "legacy-until", "legacy-refused", "url-refused", "token-sign-in")
 }
 

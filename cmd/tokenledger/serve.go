@@ -192,6 +192,7 @@ func (s *serveSettings) declare(e *env, flags *pflag.FlagSet) {
 		},
 	} {
 		e.declare(flags, setting{name: d.name, help: d.help}, d.value)
+		allowEmpty(flags, d.name) // in place of a value in the configuration file
 		if d.group != "" {
 			group(flags, d.group, d.name)
 		}
@@ -228,6 +229,7 @@ func (s *serveSettings) declareListeners(e *env, flags *pflag.FlagSet) {
 		},
 	} {
 		e.declare(flags, setting{name: d.name, help: d.help}, d.value)
+		allowEmpty(flags, d.name)
 		group(flags, d.group, d.name)
 	}
 	flags.Lookup("tls-self-signed").NoOptDefVal, flags.Lookup("tls-self-signed").DefValue = "on", ""

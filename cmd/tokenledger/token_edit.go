@@ -83,6 +83,7 @@ func (t *tokenEditFlags) declare(flags *pflag.FlagSet) {
 	group(flags, groupLabels, "app", "device")
 	group(flags, groupLifetime, "expires-in", "expires-at")
 	t.limits.declare(flags)
+	allowEmpty(flags, "app", "device", "cidr", "origin", "method", "audience") // they remove it
 }
 
 // body returns the members of the request that flags change, except for the

@@ -82,6 +82,7 @@ type endFlags struct {
 
 func (f *endFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&f.reason, "reason", "", "why. The reason stays in the log: do not name people")
+	allowEmpty(flags, "reason") // a revocation must not fail for want of one
 	f.wait.declare(flags, true)
 	f.version.declareOnly(flags)
 	f.key.declare(flags)

@@ -67,9 +67,6 @@ func (m *selectFlags) body(flags *pflag.FlagSet, reason string) (body map[string
 		if !flags.Changed(f.flag) {
 			continue
 		}
-		if f.value == "" {
-			return nil, "", exit.Inputf("--%s is empty: give a value, or leave it out", f.flag)
-		}
 		body[f.field] = f.value
 		words = append(words, f.words+f.value)
 	}

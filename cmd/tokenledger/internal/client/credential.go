@@ -92,6 +92,9 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 	if err != nil {
 		return "", "", noCredential("cannot read the token file %s: %s", path, exit.Cause(err, path))
 	}
+	if kind := notAFile(info); kind != "" {
+		return "", "", noCredential("the token file %s is %s; name a file that holds the token, or - for standard input", path, kind)
+	}
 	if err := cfg.secretRule().Check(path, info); err != nil {
 		return "", "", noCredential("the token file %s is exposed: %s. Run chmod 600 on it, and rotate the token if "+
 			"somebody may have read it; or add --allow-insecure-file-mode", path, err)
@@ -105,6 +108,18 @@ func (cfg *Config) credential(ctx context.Context) (secret, from string, err err
 		return "", "", noCredential("the token file %s %s", path, err)
 	}
 	return secret, path, nil
+}
+
+// notAFile returns what stands at a path where a file is expected, empty for a file
+// or a pipe.
+func notAFile(info fs.FileInfo) string {
+	switch {
+	case info.IsDir():
+		return "a directory"
+	case info.Mode()&fs.ModeDevice != 0:
+		return "a device"
+	}
+	return ""
 }
 
 // secretRule says which files with secrets are read.

@@ -327,6 +327,7 @@ func (cfg *Config) LocalNode() (*Client, error) {
 	}
 	run := filepath.Join(cfg.DataDir, datadir.Run)
 	c := cfg.client("the node", &url.URL{Scheme: "http", Host: "localhost"}, run)
+	c.folder = cfg.DataDir
 	if c.socket == "" {
 		return nil, exit.Failf(exit.Unavailable, "no_node",
 			"no node runs on the data folder %s (it has no %s). Start it, or name another folder with --data",
