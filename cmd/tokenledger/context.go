@@ -62,8 +62,19 @@ func newContextAddCmd(e *env) *cobra.Command {
 			if _, exists := all.All[name]; exists && !replace {
 				return exit.Failf(exit.Conflict, "exists", "there is a context %q already; to replace it, add --replace", name)
 			}
-			added := client.Context{Name: name, Servers: e.servers.list, Verifier: verifier}
-			if file := string(e.tokenFile); file != "" && file != "-" {
+			added := client.Context{
+				Name: name, Servers: e.servers.list, Verifier: verifier, Fingerprint: string(e.fingerprint),
+			}
+			for _, address := range append(slices.Clone(e.servers.list), verifier) {
+				if added.Fingerprint != "" && strings.HasPrefix(address, "http:") {
+					return exit.Inputf("--server-fingerprint: %s has no certificate to compare. Use https, or leave the "+
+						"fingerprint out", address)
+				}
+			}
+			if e.tokenFile == "-" {
+				return exit.Inputf("--token-file: a context keeps the name of a file; it cannot keep standard input")
+			}
+			if file := string(e.tokenFile); file != "" {
 				if added.TokenFile, err = filepath.Abs(file); err != nil {
 					return err
 				}
@@ -238,6 +249,7 @@ func (e *env) showContext(c client.Context, current bool) error {
 		g.Fact("servers", strings.Join(c.Servers, ", "))
 		g.Fact("verifier", c.Verifier)
 		g.Fact("token file", c.TokenFile)
+		g.Fact("fingerprint", c.Fingerprint)
 		g.Fact("session", e.configFile("sessions", c.Name))
 		g.End()
 	})

@@ -22,6 +22,9 @@ type Context struct {
 	Servers   []string `yaml:"servers" json:"servers"`
 	Verifier  string   `yaml:"verifier,omitempty" json:"verifier,omitempty"`
 	TokenFile string   `yaml:"token_file,omitempty" json:"token_file,omitempty"`
+	// Fingerprint is that of the servers' certificates, with commas between several;
+	// empty if a certificate authority vouches for them.
+	Fingerprint string `yaml:"server_fingerprint,omitempty" json:"server_fingerprint,omitempty"`
 }
 
 // from returns how a server of the context is known, for messages.

@@ -34,7 +34,7 @@ func (c *Client) unanswered(err error) try {
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		t.again, t.reached, t.unknownHost = false, false, true
-	case errors.As(err, &cert), errors.Is(err, http.ErrSchemeMismatch), errors.Is(err, tlsfiles.ErrFingerprint):
+	case errors.As(err, &cert), errors.Is(err, tlsfiles.ErrFingerprint):
 		t.again, t.reached = false, false
 		code, name = exit.Error, "certificate"
 	}
@@ -42,9 +42,17 @@ func (c *Client) unanswered(err error) try {
 	if errors.As(err, &outer) {
 		err = outer.Err // its text begins with the request
 	}
+	if errors.Is(err, http.ErrSchemeMismatch) {
+		return try{failure: exit.Failf(exit.Error, "no_tls", "%s at %s (%s) does not use TLS: give its URL with http, as in "+
+			"http://%[4]s", c.what, c.base, c.source(), c.base.Host)}
+	}
 	if isNATS(err) {
 		return try{failure: exit.Failf(exit.Error, "foreign_answer",
 			"%s (%s) is not %s%s. %s", c.base, c.source(), c.article(), natsPort, portsHint)}
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
+		t.failure = exit.Failf(code, "timeout", "%s %s (%s) did not answer in time", c.what, c.place(), c.source())
+		return t
 	}
 	if t.reached {
 		t.failure = exit.Failf(

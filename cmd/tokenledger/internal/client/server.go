@@ -109,6 +109,9 @@ func (cfg *Config) Verifier(given string) (*Client, error) {
 	if err == nil && from == ByDefault && cfg.DataGiven {
 		err = cfg.noNode("--verifier")
 	}
+	if err == nil {
+		err = cfg.checkPinned(base, from)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -143,6 +146,9 @@ func (cfg *Config) findServers(fallback []string) (bases []*url.URL, from string
 	for _, address := range list {
 		base, err := parseServer(address, from, DefaultServer)
 		if err != nil {
+			return nil, "", err
+		}
+		if err := cfg.checkPinned(base, from); err != nil {
 			return nil, "", err
 		}
 		bases = append(bases, base)
@@ -286,12 +292,28 @@ func (cfg *Config) PortClient(what string, base *url.URL, from string) *Client {
 	}
 }
 
+// checkPinned returns an error if a certificate is to be compared, and a server has
+// none. The node on the data folder is reached without a network.
+func (cfg *Config) checkPinned(base *url.URL, from string) error {
+	if base.Scheme != "http" || from == filepath.Join(cfg.DataDir, datadir.Run) {
+		return nil
+	}
+	if cfg.Fingerprint == "" && (cfg.Context.Fingerprint == "" || from != cfg.Context.from()) {
+		return nil
+	}
+	return exit.Inputf("--server-fingerprint: %s (%s) has no certificate to compare, because it is not encrypted. Use https, or "+
+		"leave the fingerprint out", base, Source(from))
+}
+
 // pinFor returns the fingerprint that a server's certificate must have, empty for
-// none: the given one, that of the node on the data folder, or that of the server
-// that the person signed in to.
+// none: the given one, that of the context, that of the node on the data folder, or
+// that of the server that the person signed in to.
 func (cfg *Config) pinFor(base *url.URL, from string) string {
 	if cfg.Fingerprint != "" {
 		return cfg.Fingerprint
+	}
+	if cfg.Context.Fingerprint != "" && from == cfg.Context.from() {
+		return cfg.Context.Fingerprint
 	}
 	if at, path, err := cfg.running(); err == nil && path == from {
 		return at.Fingerprint
