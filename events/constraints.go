@@ -3,9 +3,12 @@ package events
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -138,6 +141,32 @@ func checkOrigin(o string) error {
 	}
 	if LooksSecret(o) {
 		return errors.New("an origin looks like a secret; if it is one and others saw it, treat it as leaked")
+	}
+	return nil
+}
+
+// asciiHost matches a host and a port as a browser writes them in an origin.
+var asciiHost = regexp.MustCompile(`^(?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?$`)
+
+// CheckSentOrigin reports an origin that no browser sends, so that a rule with it
+// would never match: a wildcard, a port that is the scheme's own, or a host that is
+// not in ASCII. The log may hold such an origin, so this is for new ones only.
+func CheckSentOrigin(o string) error {
+	if err := checkOrigin(o); err != nil {
+		return err
+	}
+	scheme, host, _ := strings.Cut(o, "://")
+	m := asciiHost.FindStringSubmatch(host)
+	switch {
+	case m == nil && strings.ContainsFunc(host, func(r rune) bool { return r > '~' }):
+		return fmt.Errorf("%s is not sent by browsers: write the host in ASCII, as in https://xn--bcher-kva.example", Quote(o))
+	case m == nil:
+		return fmt.Errorf("%s is not sent by browsers: give one host without wildcards, as in https://example.org", Quote(o))
+	case scheme == "https" && m[1] == "443", scheme == "http" && m[1] == "80":
+		return fmt.Errorf("%s is not sent by browsers: leave out the port, which is the default of %s", Quote(o), scheme)
+	}
+	if n, _ := strconv.Atoi(m[1]); n > math.MaxUint16 {
+		return fmt.Errorf("%s is not sent by browsers: a port is at most %d", Quote(o), math.MaxUint16)
 	}
 	return nil
 }

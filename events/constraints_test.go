@@ -161,3 +161,36 @@ func TestConstraintsWithin(t *testing.T) {
 		}
 	}
 }
+
+func TestCheckSentOrigin(t *testing.T) {
+	for _, o := range []string{
+		"https://example.org", "http://localhost:8080", "http://localhost:443", "https://xn--bcher-kva.example", "https://a_b.example:65535",
+		"https://[2001:db8::7]:8443", "http://127.0.0.1", "https://example.org:80",
+	} {
+		if err := events.CheckSentOrigin(o); err != nil {
+			t.Errorf("CheckSentOrigin(%q) = %v", o, err)
+		}
+	}
+	for o, says := range map[string]string{
+		"https://b\u00fccher.example": "write the host in ASCII",
+		"https://*.example.org":       "without wildcards",
+		"https://*":                   "without wildcards",
+		"https://a,b":                 "without wildcards",
+		"https://example.org.":        "without wildcards",
+		"https://example..org":        "without wildcards",
+		"https://example.org:":        "without wildcards",
+		"https://example.org:0":       "without wildcards",
+		"https://example.org:08443":   "without wildcards",
+		"https://example.org:443":     "leave out the port",
+		"http://example.org:80":       "leave out the port",
+		"http://[::1]:80":             "leave out the port",
+		"https://example.org:65536":   "a port is at most 65535",
+		"https://example.org/":        "not an origin",
+		"https://Example.org":         "not an origin",
+		"":                            "not an origin",
+	} {
+		if err := events.CheckSentOrigin(o); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("CheckSentOrigin(%q) = %v, want an error that says %q", o, err, says)
+		}
+	}
+}

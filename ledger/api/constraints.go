@@ -46,6 +46,11 @@ func (c *Constraints) parse() (*events.Constraints, error) {
 		HeaderOnly: c.HeaderOnly,
 		Rate:       c.Rate,
 	}
+	for _, s := range c.Origins {
+		if err := events.CheckSentOrigin(s); err != nil {
+			return nil, &ledger.FieldError{Field: "constraints.origins", Problem: err.Error()}
+		}
+	}
 	for _, s := range c.CIDRs {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {

@@ -46,8 +46,9 @@ func (f *fields) change(location string, c events.Change) {
 	if err == nil {
 		return
 	}
+	name := location[strings.LastIndex(location, ".")+1:]
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		f.add(location, errors.New(line))
+		f.add(location, errors.New(strings.TrimPrefix(line, name+" ")))
 	}
 }
 
@@ -79,7 +80,10 @@ func (f *fields) constraints(c *Constraints) {
 	}
 	networks := c.CIDRs
 	rest := *c
-	rest.CIDRs = nil
+	rest.CIDRs, rest.Origins = nil, nil
+	for i, s := range c.Origins {
+		f.add(fmt.Sprintf("body.constraints.origins[%d]", i), events.CheckSentOrigin(s))
+	}
 	for i, s := range networks {
 		if _, err := netip.ParsePrefix(s); err != nil {
 			f.add(fmt.Sprintf("body.constraints.cidrs[%d]", i), badNetwork(s))

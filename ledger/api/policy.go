@@ -2,12 +2,14 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/tokenledger/tokenledger/events"
+	"github.com/tokenledger/tokenledger/ledger"
 )
 
 // Policy holds the rules for all tokens and sessions. A request and an answer
@@ -114,6 +116,11 @@ func (p Policy) parse() (events.Policy, error) {
 	}
 	if out.Issuers == events.IssuersAll {
 		out.Issuers = "" // the log has one spelling for it
+	}
+	for i, s := range p.CORSOrigins {
+		if err := events.CheckSentOrigin(s); err != nil {
+			return events.Policy{}, &ledger.FieldError{Field: fmt.Sprintf("cors_origins[%d]", i), Problem: err.Error()}
+		}
 	}
 	for _, f := range []struct {
 		name  string

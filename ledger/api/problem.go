@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -210,10 +211,21 @@ func newError(status int, message string, errs ...error) *Problem {
 			p.Errors = append(p.Errors, FieldProblem{Location: "request", Message: redact(err.Error())})
 		}
 	}
+	p.Errors = withoutLength(p.Errors)
 	if code == "invalid_request" && len(p.Errors) > 0 {
 		p.Detail = summary(p.Errors)
 	}
 	return p
+}
+
+// withoutLength leaves out what the schema says about a length if something else is
+// said about the same field: this program counts bytes, and the schema characters.
+func withoutLength(list []FieldProblem) []FieldProblem {
+	return slices.DeleteFunc(slices.Clone(list), func(f FieldProblem) bool {
+		return strings.HasPrefix(f.Message, "expected length <=") && slices.ContainsFunc(list, func(other FieldProblem) bool {
+			return other.Location == f.Location && other.Message != f.Message
+		})
+	})
 }
 
 // summary puts the first mistakes into a sentence.

@@ -82,13 +82,15 @@ func TestAllMistakes(t *testing.T) {
 			m{
 				"app": "a\x01", "device": strings.Repeat("d", 101), "scopes": []string{"view:site/1", "fly:site/1", "VIEW"},
 				"inherit": true, "expires_in": "soon", "secret_digest": strings.Repeat("0", 64), "format": "hex32", "nonsense": 1,
-				"constraints": m{"cidrs": []string{"192.0.2.0/24", "192.0.2.7"}, "methods": []string{"get"}, "rate": 0},
+				"constraints": m{"cidrs": []string{"192.0.2.0/24", "192.0.2.7"}, "methods": []string{"get"}, "rate": 0,
+					"origins": []string{"https://example.org", "https://*.example.org"}},
 			},
 			[]string{
 				"body.app", "body.device", "body.scopes[1]", "body.scopes[2]", "body.inherit", "body.expires_in", "body.secret_digest",
-				"body.format", "body.nonsense", "body.constraints.cidrs[1]", "body.constraints", "body.constraints.rate",
+				"body.format", "body.nonsense", "body.constraints.cidrs[1]", "body.constraints.origins[1]", "body.constraints", "body.constraints.rate",
 			},
 		},
+		{"POST /v1/accounts", m{"login": strings.Repeat("a", 101), "kind": "service"}, []string{"body.login"}},
 		{
 			"POST /v1/accounts",
 			m{"login": "a b", "kind": "user", "owner": "anna", "mail": "x", "name": "\x01", "grants": []string{"fly:site/1"}},
@@ -110,6 +112,10 @@ func TestAllMistakes(t *testing.T) {
 		}
 		var got []string
 		for _, f := range p.Errors {
+			name := f.Location[strings.LastIndex(f.Location, ".")+1:]
+			if strings.HasPrefix(f.Message, name+" ") || f.Location != "body.constraints" && slices.Contains(got, f.Location) {
+				t.Errorf("%s: %s is named twice in %s", tt.line, f.Location, a.raw)
+			}
 			got = append(got, f.Location)
 		}
 		for _, want := range tt.want {
