@@ -190,30 +190,42 @@ func untilPrefixEnds(prefix string, keep func(*events.Token) bool) func(*events.
 }
 
 // AddLogins adds the logins of the tokens' accounts, where the caller may see them.
-// Logins are not in the index: while they cannot be read, they are left out.
 func (l *Ledger) AddLogins(ctx context.Context, c authz.Principal, list ...*Token) {
+	accounts := make([]events.AccountID, len(list))
+	for i, t := range list {
+		accounts[i] = t.Account
+	}
+	logins := l.Logins(ctx, c, accounts)
+	for _, t := range list {
+		t.Login = logins[t.Account]
+	}
+}
+
+// Logins returns the logins of accounts that the caller may see. Logins are not in
+// the index: while they cannot be read, they are left out.
+func (l *Ledger) Logins(ctx context.Context, c authz.Principal, accounts []events.AccountID) map[events.AccountID]string {
 	const patience = time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	seen := map[events.AccountID]string{}
-	for _, t := range list {
-		login, ok := seen[t.Account]
-		if !ok {
-			a, err := l.cfg.View.Account(t.Account)
-			if err != nil {
-				continue
-			}
-			if !a.Erased && l.authz.CanSeeDetails(c, a) {
-				p, err := l.directory.Get(ctx, a.ID)
-				if err != nil {
-					return
-				}
-				login = p.Login
-			}
-			seen[t.Account] = login
+	for _, id := range accounts {
+		if _, ok := seen[id]; ok {
+			continue
 		}
-		t.Login = login
+		a, err := l.cfg.View.Account(id)
+		if err != nil {
+			continue
+		}
+		seen[id] = ""
+		if !a.Erased && l.authz.CanSeeDetails(c, a) {
+			p, err := l.directory.Get(ctx, id)
+			if err != nil {
+				return seen
+			}
+			seen[id] = p.Login
+		}
 	}
+	return seen
 }
 
 // lookIn returns the accounts to list tokens of: the named account, or the

@@ -23,8 +23,10 @@ type CreateToken struct {
 	Device  string
 	Scopes  []string
 	Inherit bool // all grants of the account, now and later
-	// ExpiresIn is the token's lifetime. Nil means the policy's default.
+	// ExpiresIn is the token's lifetime, or Expires the time when it ends. Without
+	// both it is the policy's default.
 	ExpiresIn   *time.Duration
+	Expires     *time.Time
 	Constraints *events.Constraints
 	// Format is the format of the secret. Empty means the ledger's own.
 	Format events.SecretFormat
@@ -93,6 +95,8 @@ type newToken struct {
 	secret  events.Secret // of the last attempt; zero if the client made it
 }
 
+var errBothExpiries = errdefs.Invalid("expires_in", "and expires_at cannot both be given")
+
 // newToken checks the parts of a request that do not depend on the account.
 func (l *Ledger) newToken(ctx context.Context, c authz.Principal, r CreateToken) (*newToken, error) {
 	scopes, err := l.parseScopes(r.Scopes, r.Inherit)
@@ -104,6 +108,9 @@ func (l *Ledger) newToken(ctx context.Context, c authz.Principal, r CreateToken)
 			"format",
 			"applies only to secrets that the ledger makes; omit it with secret_digest",
 		)
+	}
+	if r.Expires != nil && r.ExpiresIn != nil {
+		return nil, errBothExpiries
 	}
 	if r.Account == "" {
 		r.Account = string(c.Account)
@@ -128,6 +135,15 @@ func (l *Ledger) authorizeCreate(c authz.Principal, n *newToken) (*events.Accoun
 	return a, l.authz.Authorize(c, authz.CreateToken, target)
 }
 
+// newExpiry returns when a new token expires, the zero time for never.
+func (l *Ledger) newExpiry(now time.Time, r CreateToken) (time.Time, error) {
+	if r.Expires == nil {
+		return l.expiry(now, r.ExpiresIn)
+	}
+	at := r.Expires.UTC()
+	return at, l.checkExpiry(now, at, "expires_at")
+}
+
 // planCreate returns the event of a new token, and sets its secret.
 func (l *Ledger) planCreate(c authz.Principal, n *newToken) (events.Change, error) {
 	a, err := l.authorizeCreate(c, n)
@@ -144,7 +160,7 @@ func (l *Ledger) planCreate(c authz.Principal, n *newToken) (events.Change, erro
 		return nil, err
 	}
 	r := n.request
-	expires, err := l.expiry(n.now, r.ExpiresIn)
+	expires, err := l.newExpiry(n.now, r)
 	if err != nil {
 		return nil, err
 	}
@@ -273,7 +289,7 @@ func (l *Ledger) Edit(
 		return TokenResult{}, fmt.Errorf("%w: the request names nothing to change", ErrInvalid)
 	}
 	if r.Expires != nil && r.ExpiresIn != nil {
-		return TokenResult{}, errdefs.Invalid("expires_in", "and expires_at cannot both be given")
+		return TokenResult{}, errBothExpiries
 	}
 	return l.mutateToken(ctx, &tokenMutation{
 		by: c, op: authz.ChangeToken, verb: "edit", key: key, id: id, ifVersion: ifVersion,

@@ -67,6 +67,10 @@ func (s *secretFile) open() error {
 	if !s.given() {
 		return nil
 	}
+	if s.path == "-" { // elsewhere it is a stream, and nobody looks for a file of that name
+		return exit.Inputf("--%s needs the name of a file; without the flag the secret goes to standard output. For a file with "+
+			"that name give ./-", s.flag)
+	}
 	f, err := os.OpenFile(s.path, os.O_WRONLY|os.O_CREATE|os.O_EXCL|disk.NoFollow, 0o600)
 	switch {
 	case errors.Is(err, fs.ErrExist):

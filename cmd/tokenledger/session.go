@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -68,7 +69,7 @@ func (e *env) sessionColumns() []column[api.Session] {
 	type sc = column[api.Session]
 	return []sc{
 		{render.Column{Head: "ID", ID: true}, func(s api.Session) string { return s.ID }},
-		{render.Column{Head: "ACCOUNT", ID: true}, func(s api.Session) string { return s.Account }},
+		{render.Column{Head: "ACCOUNT"}, func(s api.Session) string { return cmp.Or(s.Login, s.Account) }},
 		{render.Column{Head: "METHODS"}, func(s api.Session) string { return strings.Join(s.Methods, ",") }},
 		{render.Column{Head: "ADDRESS"}, func(s api.Session) string { return s.Address }},
 		{render.Column{Head: "OPENED", Wide: true}, func(s api.Session) string { return e.Cell(&s.CreatedAt) }},

@@ -80,7 +80,7 @@ type tokenCreateFlags struct {
 	file                 scopesFile
 	inherit, hex         bool
 	format               string
-	expires              durationFlag
+	lifetime             lifetimeFlags
 	limits               constraintFlags
 	admin                bool
 	out                  secretOutput
@@ -98,8 +98,7 @@ func (t *tokenCreateFlags) declare(flags *pflag.FlagSet) {
 	flags.BoolVar(&t.inherit, "inherit", false, "allow all that its account may do, now and later, in place of --scope")
 	declareAdmin(flags, &t.admin)
 	group(flags, groupRights, "scope", "scopes-file", "inherit")
-	flags.Var(&t.expires, "expires-in", "lifetime, as in 90d or 1y (default as the policy says)")
-	group(flags, groupLifetime, "expires-in")
+	t.lifetime.declare(flags, "lifetime, as in 90d or 1y (default as the policy says)")
 	t.limits.declare(flags)
 	flags.BoolVar(&t.hex, "hex32", false,
 		"generate a secret of 32 hexadecimal characters, for clients that accept no other")
@@ -145,8 +144,8 @@ func (t *tokenCreateFlags) body(e *env, c *cobra.Command) (map[string]any, error
 	if len(scopes) > 0 {
 		body["scopes"] = scopes
 	}
-	if c.Flags().Changed("expires-in") {
-		body["expires_in"] = t.expires.String()
+	if err := t.lifetime.into(body, c.Flags()); err != nil {
+		return nil, err
 	}
 	if t.hex {
 		body["format"] = "hex32"

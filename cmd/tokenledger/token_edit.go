@@ -69,19 +69,15 @@ a constraint, as in --cidr "".
 // tokenEditFlags change the labels, the expiry and the constraints of a token.
 type tokenEditFlags struct {
 	app, device string
-	expires     durationFlag
-	at          timeFlag
+	lifetime    lifetimeFlags
 	limits      constraintFlags
 }
 
 func (t *tokenEditFlags) declare(flags *pflag.FlagSet) {
 	flags.StringVar(&t.app, "app", "", "label: the app that uses the token. Labels stay in the log: do not name people")
 	flags.StringVar(&t.device, "device", "", "label: the device that uses the token. Do not name people")
-	flags.Var(&t.expires, "expires-in", "lifetime from now on, as in 90d or 1y")
-	flags.Var(&t.at, "expires-at",
-		"time when it expires, as in 2031-12-31 (UTC), \"2031-12-31 18:00 UTC\" or \"in 3 h\"")
 	group(flags, groupLabels, "app", "device")
-	group(flags, groupLifetime, "expires-in", "expires-at")
+	t.lifetime.declare(flags, "lifetime from now on, as in 90d or 1y")
 	t.limits.declare(flags)
 	allowEmpty(flags, "app", "device", "cidr", "origin", "method", "audience") // they remove it
 }
@@ -96,20 +92,38 @@ func (t *tokenEditFlags) body(flags *pflag.FlagSet) (map[string]any, error) {
 	if flags.Changed("device") {
 		body["device"] = t.device
 	}
+	return body, t.lifetime.into(body, flags)
+}
+
+// lifetimeFlags say when a token expires: after a time, or at one.
+type lifetimeFlags struct {
+	in durationFlag
+	at timeFlag
+}
+
+func (l *lifetimeFlags) declare(flags *pflag.FlagSet, in string) {
+	flags.Var(&l.in, "expires-in", in)
+	flags.Var(&l.at, "expires-at",
+		"time when it expires, as in 2031-12-31 (UTC), \"2031-12-31 18:00 UTC\" or \"in 3 h\"")
+	group(flags, groupLifetime, "expires-in", "expires-at")
+}
+
+// into puts the expiry into a request's body if a flag gives it.
+func (l *lifetimeFlags) into(body map[string]any, flags *pflag.FlagSet) error {
 	switch {
 	case flags.Changed("expires-in") && flags.Changed("expires-at"):
-		return nil, exit.Inputf("--expires-in and --expires-at cannot be used together")
+		return exit.Inputf("--expires-in and --expires-at cannot be used together")
 	case flags.Changed("expires-in"):
-		body["expires_in"] = t.expires.String()
-	case flags.Changed("expires-at") && t.at.relative:
+		body["expires_in"] = l.in.String()
+	case flags.Changed("expires-at") && l.at.relative:
 		// The ledger's clock decides, and a repeated request stays the same.
-		left := time.Until(t.at.at).Round(time.Second)
+		left := time.Until(l.at.at).Round(time.Second)
 		if left <= 0 {
-			return nil, exit.Inputf("--expires-at: must be in the future")
+			return exit.Inputf("--expires-at: must be in the future")
 		}
 		body["expires_in"] = left.String()
 	case flags.Changed("expires-at"):
-		body["expires_at"] = t.at.at
+		body["expires_at"] = l.at.at
 	}
-	return body, nil
+	return nil
 }

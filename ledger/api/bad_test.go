@@ -239,6 +239,8 @@ var badRequests = []bad{
 	// Labels.
 	{name: "a label of 10 kB", line: "POST /v1/tokens", body: `{"account":"alice","scopes":["view:site/1"],"app":"` + strings.Repeat("x", 10_000) + `"}`, status: 422, code: "invalid_request"},
 	{name: "a label of 51 characters in 102 bytes", line: "POST /v1/tokens", body: `{"account":"alice","scopes":["view:site/1"],"device":"` + strings.Repeat("é", 51) + `"}`, status: 422, code: "invalid_request"},
+	{name: "an origin that browsers write in ASCII", line: "PATCH /v1/tokens/{id}", body: `{"constraints":{"origins":["https://bücher.example"]}}`, status: 422, code: "invalid_request"},
+	{name: "an origin with a wildcard for scripts", line: "PUT /v1/policy", body: `{"cors_origins":["https://*.example.org"]}`, status: 422, code: "invalid_request"},
 	{name: "a control character in a label", line: "POST /v1/tokens", body: `{"account":"alice","scopes":["view:site/1"],"app":"a\u0007b"}`, status: 422, code: "invalid_request"},
 	{name: "a terminal's escape in a label", line: "PATCH /v1/tokens/{id}", body: `{"device":"\u001b[2J"}`, status: 422, code: "invalid_request"},
 	{name: "a line end in a reason", line: "POST /v1/tokens/{id}/revoke", body: `{"reason":"a\nb"}`, status: 422, code: "invalid_request"},

@@ -15,6 +15,7 @@ import (
 type Session struct {
 	ID              string     `json:"id" example:"ses_01jd3qk8z5n0v7m2x4c6b8a9ef"`
 	Account         string     `json:"account" doc:"id of the session's account"`
+	Login           string     `json:"login,omitempty" doc:"login of the session's account, if the caller may see it; only in lists"`
 	Current         bool       `json:"current" doc:"the session sent this request"`
 	Methods         []string   `json:"methods" doc:"how the person authenticated (RFC 8176); empty if a token opened the session"`
 	Address         string     `json:"address,omitempty" doc:"IP address that opened the session"`
@@ -172,8 +173,13 @@ func (a *api) listSessions(ctx context.Context, in *listSessionsInput) (*listSes
 	}
 	out := &listSessionsOutput{}
 	out.Body.Items = make([]Session, len(list))
+	accounts := make([]events.AccountID, len(list))
 	for i, s := range list {
-		out.Body.Items[i] = showSession(s, c.Session)
+		out.Body.Items[i], accounts[i] = showSession(s, c.Session), s.Account
+	}
+	logins := a.ledger.Logins(ctx, c, accounts)
+	for i, s := range list {
+		out.Body.Items[i].Login = logins[s.Account]
 	}
 	if more {
 		out.Body.NextCursor = encodeCursor("sessions", filter, string(list[len(list)-1].ID))

@@ -127,6 +127,7 @@ type createTokenInput struct {
 		Scopes      []string     `json:"scopes,omitempty" maxItems:"2000" doc:"what the token can do, such as view:site/3; required without inherit"`
 		Inherit     bool         `json:"inherit,omitempty" doc:"give the token all grants that its account has, now and later; not together with scopes"`
 		ExpiresIn   *Duration    `json:"expires_in,omitempty" doc:"lifetime; default: as the policy says"`
+		ExpiresAt   *time.Time   `json:"expires_at,omitempty" doc:"when it expires; not together with expires_in"`
 		Constraints *Constraints `json:"constraints,omitempty"`
 		Format      string       `json:"format,omitempty" enum:"standard,hex32,matomo" doc:"format of the secret; hex32, or matomo: 32 hexadecimal characters, as Matomo makes them, for clients that accept no other"`
 		Digest      string       `json:"secret_digest,omitempty" minLength:"64" maxLength:"64" pattern:"^[0-9a-f]{64}$" doc:"SHA-256 of a secret that the client has generated, in lower-case hexadecimal"`
@@ -238,7 +239,7 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 	}
 	r, err := a.ledger.Create(ctx, callerFrom(ctx), in.Key, ledger.CreateToken{
 		Account: b.Account, App: b.App, Device: b.Device, Scopes: b.Scopes, Inherit: b.Inherit,
-		ExpiresIn: b.ExpiresIn.std(), Constraints: constraints, Format: secretFormats[b.Format], SecretDigest: digest,
+		ExpiresIn: b.ExpiresIn.std(), Expires: b.ExpiresAt, Constraints: constraints, Format: secretFormats[b.Format], SecretDigest: digest,
 	})
 	if err != nil {
 		return nil, err

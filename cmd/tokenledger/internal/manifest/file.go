@@ -76,6 +76,7 @@ type Token struct {
 	State       string
 	ExpiresAt   *time.Time
 	ExpiresIn   string // lifetime of a new token
+	lifetime    string // ExpiresIn as the file has it
 	Constraints *api.Constraints
 }
 
@@ -167,7 +168,7 @@ func (p *parser) members(n *yaml.Node, what string, set map[string]func(*yaml.No
 		f, known := set[key.Value]
 		switch {
 		case !known || key.Kind != yaml.ScalarNode:
-			p.wrong(key, "%s has no key %s", what, events.Quote(key.Value))
+			p.wrong(key, "%s cannot have the key %s", what, events.Quote(key.Value))
 		case seen[key.Value]:
 			p.wrong(key, "%s is given twice", key.Value)
 		default:
@@ -366,7 +367,7 @@ func (p *parser) token(n *yaml.Node) Token {
 			if err != nil || d <= 0 {
 				p.wrong(n, "expires_in must be a lifetime such as 90d")
 			}
-			t.ExpiresIn = d.String()
+			t.ExpiresIn, t.lifetime = d.String(), p.text(n, "expires_in")
 		},
 		"constraints": func(n *yaml.Node) { t.Constraints = p.constraints(n) },
 	})

@@ -438,7 +438,7 @@ func TestParseMistakes(t *testing.T) {
 		"root":      {"accounts: [{login: Root, kind: user}]", []string{"the account root is not managed"}},
 		"account": {"accounts:\n- login: a/b\n  kind: robot\n  grants: [x:y]\n  grants: []\n  colour: red\n- kind: user\n- login: a\n", []string{
 			"line 2: \"a/b\" cannot be a login", "line 3: kind must be user or service", "line 4: grants: bad scope",
-			"line 5: grants is given twice", "line 6: an account has no key \"colour\"",
+			"line 5: grants is given twice", "line 6: an account cannot have the key \"colour\"",
 			"line 7: the account has no login", "line 8: the account a has no kind",
 		}},
 		"tokens": {"accounts:\n- login: a\n  kind: user\n  owner: b\n  tokens:\n  - app: x\n  - app: y\n    inherit: true\n    scopes: [superuser]\n" +
@@ -447,7 +447,7 @@ func TestParseMistakes(t *testing.T) {
 			"line 4: a user has no owner", "line 6: the token has no scopes", "line 7: the token has scopes and inherits",
 			"line 10: the token a/x/ is declared in line 6 too", "line 11: inherit must be true or false",
 			"line 12: id: ", "line 14: expires_in must be", "line 15: expires_at must be an exact time",
-			"line 18: constraints has no key \"x\"", "line 18: rate must be", "is not a network", "is not an origin",
+			"line 18: constraints cannot have the key \"x\"", "line 18: rate must be", "is not a network", "is not an origin",
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -309,7 +309,7 @@ func (p *planner) createToken(a *Account, account *api.Account, t *Token) {
 	switch {
 	case t.ExpiresIn != "":
 		s.Body["expires_in"] = t.ExpiresIn
-		s.Fields = append(s.Fields, Field{"expires_in", nil, t.ExpiresIn})
+		s.Fields = append(s.Fields, Field{"expires_in", nil, t.lifetime})
 	case t.ExpiresAt != nil:
 		// The API takes a lifetime; the next step sets the exact time.
 		s.Body["expires_in"] = max(t.ExpiresAt.Sub(p.opt.Now).Truncate(time.Second), time.Second).String()
