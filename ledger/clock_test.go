@@ -35,7 +35,7 @@ func TestClockInDoubt(t *testing.T) {
 			at := time.Now().Add(hour)
 			return second(k.Create(ctx, k.root, "", ledger.CreateToken{Account: "alice", Scopes: []string{"view:site/1"}, Expires: &at}))
 		},
-		"edit the expiry":   func() error { return second(k.Edit(ctx, k.root, "", tok.ID, 0, ledger.EditToken{ExpiresIn: &hour})) },
+		"edit the expiry": func() error { return second(k.Edit(ctx, k.root, "", tok.ID, 0, ledger.EditToken{ExpiresIn: &hour})) },
 		"revoke by the clock": func() error {
 			return second(k.RevokeMany(ctx, k.root, "", ledger.RevokeMany{Account: "alice", CreatedBefore: k.now.Now().Add(-hour)}))
 		},

@@ -45,12 +45,12 @@ func ReadFile(path string, flags []string) (File, error) {
 		err = yaml.Unmarshal(content, &nodes)
 	}
 	if err != nil {
-		return File{}, fmt.Errorf("configuration file %s: %w", path, err)
+		return File{}, fmt.Errorf("configuration file %s: %w", path, withoutValue(err))
 	}
 	f := File{Flags: map[string]string{}}
 	var problems []error
 	bad := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("configuration file %s: "+format, append([]any{path}, args...)...))
+		problems = append(problems, fmt.Errorf("configuration file %s: %w", path, withoutValue(fmt.Errorf(format, args...))))
 	}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		name := strings.ReplaceAll(key, "_", "-")
@@ -191,3 +191,18 @@ func strictly(from yaml.Node, into any) error {
 }
 
 var lineOf = regexp.MustCompile(`\bline [0-9]+: `)
+
+// shownValue matches the part of a YAML error that repeats a value of the file.
+var shownValue = regexp.MustCompile("(cannot unmarshal !+[a-z]+) `[^`]*`")
+
+// withoutValue leaves out of an error what stands in the file: it may be a secret.
+func withoutValue(err error) error {
+	text := err.Error()
+	switch hidden := shownValue.ReplaceAllString(text, "$1"); {
+	case events.LooksSecret(hidden):
+		return errors.New("a key or a value looks like a secret, stands in a wrong place, and is not repeated here")
+	case hidden != text:
+		return errors.New(hidden)
+	}
+	return err
+}

@@ -123,3 +123,21 @@ func TestReadFileRefused(t *testing.T) {
 		t.Errorf("a file that is not there: %v", err)
 	}
 }
+
+// TestReadFileHidesSecrets puts a secret where it does not belong. No error repeats
+// any part of it.
+func TestReadFileHidesSecrets(t *testing.T) {
+	t.Parallel()
+	const secret = "tls_WHo12p711LTw2IEXVTckfk9DsYJEQnU02jZkih"
+	for _, content := range []string{
+		"S", "- S", "S: 1", "data: {S: S}", "policies: S", "policies: {p: S}", "policies: {p: {query_tokens: S, rules: [{}]}}",
+		"policies: {p: {S: S}}", "policies: {p: {rules: S}}", "policies: {p: {rules: [{methods: S, need: [S]}]}}",
+		"trusted_proxies: [S]", "trusted_proxies: S", "stale: S", "stale: {track: S}", "stale: {S: 5m}", "model: {S: S}",
+		"model: {permissions: S}", "model: {permissions: [S]}",
+	} {
+		_, err := readFile(t, strings.ReplaceAll(content, "S", secret))
+		if err != nil && strings.Contains(err.Error(), "WHo") {
+			t.Errorf("%s: %v", content, err)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/exit"
+	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/disk"
 )
 
@@ -67,8 +68,12 @@ func ReadContexts(path string) (Contexts, error) {
 	case err == nil:
 		err = yaml.Unmarshal(b, &all)
 	}
+	var typed *yaml.TypeError
+	if errors.As(err, &typed) { // its text repeats values
+		err = errors.New("a value has the wrong type")
+	}
 	if err != nil {
-		return all, exit.Failf(exit.Error, "contexts", "cannot read the contexts in %s: %s", path, exit.Cause(err))
+		return all, exit.Failf(exit.Error, "contexts", "cannot read the contexts in %s: %s", path, exit.Cause(err, path))
 	}
 	if all.All == nil {
 		all.All = map[string]Context{}
@@ -88,7 +93,7 @@ func (c Contexts) Get(name string) (Context, error) {
 	got, ok := c.All[name]
 	if !ok {
 		return got, exit.Failf(exit.NotFound, "no_context",
-			"there is no context %q; 'tokenledger context list' lists them", name)
+			"there is no context %s; 'tokenledger context list' lists them", events.Quote(name))
 	}
 	return got, nil
 }
