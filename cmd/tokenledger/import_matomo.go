@@ -49,6 +49,7 @@ func (f *matomoFlags) declare(e *env, flags *pflag.FlagSet) {
 	flags.StringVar(&f.dsnFile, "dsn-file", "", "file that holds what --dsn takes")
 	flags.StringVar(&f.dump, "dump", "", "dump of the database by mysqldump, in place of the database; - for standard input")
 	flags.StringVar(&f.prefix, "table-prefix", "", "prefix of the tables (default that of --config)")
+	allowEmpty(flags, "table-prefix") // an installation may have none
 	flags.StringVar(&f.saltFile, "salt-file", "", "file that holds the salt alone, in place of that of --config")
 	flags.StringVar(&f.checkFile, "check-token-file", "",
 		"file that holds a token that works now, to check the salt by if Matomo's user anonymous was deleted")

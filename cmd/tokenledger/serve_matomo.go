@@ -48,6 +48,7 @@ func (s *matomoSettings) declareAs(e *env, flags *pflag.FlagSet, prefix, upstrea
 		{"matomo-max-body", "largest form or list of hits that is read; the same as PHP's post_max_size", &s.maxBody},
 	} {
 		e.declare(flags, setting{name: d.name, help: d.help}, d.value)
+		allowEmpty(flags, d.name)
 		group(flags, groupMatomo, d.name)
 	}
 }
