@@ -203,7 +203,11 @@ func (l *Ledger) AddLogins(ctx context.Context, c authz.Principal, list ...*Toke
 
 // Logins returns the logins of accounts that the caller may see. Logins are not in
 // the index: while they cannot be read, they are left out.
-func (l *Ledger) Logins(ctx context.Context, c authz.Principal, accounts []events.AccountID) map[events.AccountID]string {
+func (l *Ledger) Logins(
+	ctx context.Context,
+	c authz.Principal,
+	accounts []events.AccountID,
+) map[events.AccountID]string {
 	const patience = time.Second
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -222,9 +222,8 @@ func newError(status int, message string, errs ...error) *Problem {
 // said about the same field: this program counts bytes, and the schema characters.
 func withoutLength(list []FieldProblem) []FieldProblem {
 	return slices.DeleteFunc(slices.Clone(list), func(f FieldProblem) bool {
-		return strings.HasPrefix(f.Message, "expected length <=") && slices.ContainsFunc(list, func(other FieldProblem) bool {
-			return other.Location == f.Location && other.Message != f.Message
-		})
+		another := func(other FieldProblem) bool { return other.Location == f.Location && other.Message != f.Message }
+		return strings.HasPrefix(f.Message, "expected length <=") && slices.ContainsFunc(list, another)
 	})
 }
 

@@ -239,7 +239,8 @@ func (a *api) createToken(ctx context.Context, in *createTokenInput) (*tokenOutp
 	}
 	r, err := a.ledger.Create(ctx, callerFrom(ctx), in.Key, ledger.CreateToken{
 		Account: b.Account, App: b.App, Device: b.Device, Scopes: b.Scopes, Inherit: b.Inherit,
-		ExpiresIn: b.ExpiresIn.std(), Expires: b.ExpiresAt, Constraints: constraints, Format: secretFormats[b.Format], SecretDigest: digest,
+		ExpiresIn: b.ExpiresIn.std(), Expires: b.ExpiresAt, Constraints: constraints,
+		Format: secretFormats[b.Format], SecretDigest: digest,
 	})
 	if err != nil {
 		return nil, err
