@@ -50,7 +50,8 @@ func ReadFile(path string, flags []string) (File, error) {
 	f := File{Flags: map[string]string{}}
 	var problems []error
 	bad := func(format string, args ...any) {
-		problems = append(problems, fmt.Errorf("configuration file %s: %w", path, withoutValue(fmt.Errorf(format, args...))))
+		problem := withoutValue(fmt.Errorf(format, args...))
+		problems = append(problems, fmt.Errorf("configuration file %s: %w", path, problem))
 	}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		name := strings.ReplaceAll(key, "_", "-")
