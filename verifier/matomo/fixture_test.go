@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tokenledger/tokenledger/events"
 	"github.com/tokenledger/tokenledger/events/eventstest"
@@ -26,6 +27,9 @@ const (
 
 // salt is that of the Matomo from which the tests' tokens come.
 var salt = events.NewMatomoSalt("salt")
+
+// stale is how long the verifier answers for hits after the end of its lease.
+const stale = 5 * time.Minute
 
 // fixture is a gateway between a real index and a real PHP.
 type fixture struct {
@@ -56,7 +60,9 @@ func newFixtureAt(t testing.TB, upstream string, change func(*matomo.Config)) *f
 	t.Helper()
 	l := eventstest.NewLog(1)
 	f := &fixture{t: t, super: l.Account("superuser", "widget:site/*")}
-	f.Node = verifiertest.Start(t, l, verifiertest.Options{Salts: []events.MatomoSalt{salt}})
+	f.Node = verifiertest.Start(t, l, verifiertest.Options{
+		Salts: []events.MatomoSalt{salt}, Stale: map[string]time.Duration{"track": stale},
+	})
 	up, err := url.Parse(upstream)
 	if err != nil {
 		t.Fatal(err)

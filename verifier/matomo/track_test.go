@@ -148,13 +148,22 @@ func TestBulkHits(t *testing.T) {
 	}
 }
 
-// TestTrackingWithoutVerifier passes hits on while no token can be checked.
+// TestTrackingWithoutVerifier passes hits on while the verifier has no lease: with
+// their token for as long as stale says, and then without it.
 func TestTrackingWithoutVerifier(t *testing.T) {
 	f := newFixture(t)
 	token := f.token("superuser")
-	f.Clock.Pass(2 * verifier.DefaultLease)
-	f.get("/matomo.php?idsite=1&rec=1").passed(t, "no token", "idsite=1")
-	f.get("/matomo.php?idsite=1&cip=1&token_auth="+token).passed(t, "a token", "token_auth=", "cip=", "idsite=1")
-	f.get(api+"VisitsSummary.get&idSite=1&token_auth="+token).refused(t, "the API", 503)
-	f.get("/index.php?module=CoreHome", session()).passed(t, "the user interface")
+	hit := "/matomo.php?idsite=1&cip=192.0.2.1&token_auth=" + token
+	others := func() {
+		t.Helper()
+		f.get("/matomo.php?idsite=1&rec=1").passed(t, "no token", "idsite=1")
+		f.get(api+"VisitsSummary.get&idSite=1&token_auth="+token).refused(t, "the API", 503)
+		f.get("/index.php?module=CoreHome", session()).passed(t, "the user interface")
+	}
+	f.Clock.Pass(verifier.DefaultLease + stale - time.Second)
+	f.get(hit).passed(t, "a token, not long after the lease", "token_auth="+backend, "cip=192.0.2.1", "idsite=1")
+	others()
+	f.Clock.Pass(time.Second)
+	f.get(hit).passed(t, "a token, long after the lease", "token_auth=", "cip=", "idsite=1")
+	others()
 }
