@@ -33,8 +33,9 @@ const (
 	Password = "p@ss:w/ord?'\"quoted"
 )
 
-// Start starts a server. The test is skipped if MariaDB is not installed.
-func Start(t testing.TB) *Server {
+// Start starts a server with some options. The test is skipped if MariaDB is not
+// installed.
+func Start(t testing.TB, options ...string) *Server {
 	t.Helper()
 	var programs []string
 	for _, name := range []string{"mariadbd", "mariadb-install-db", "mariadb-dump"} {
@@ -62,10 +63,10 @@ func Start(t testing.TB) *Server {
 		t.Fatalf("mariadb-install-db: %v\n%s", err, out)
 	}
 	s := &Server{Socket: filepath.Join(dir, "s"), t: t}
-	p := proc.Start(t, proc.Command{Name: "mariadbd", Args: []string{
+	p := proc.Start(t, proc.Command{Name: "mariadbd", Args: append([]string{
 		programs[0], "--no-defaults", "--datadir=" + data, "--tmpdir=" + dir, "--socket=" + s.Socket, "--skip-networking", user,
 		"--pid-file=" + filepath.Join(dir, "pid"), "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M",
-	}})
+	}, options...)})
 	cfg := mysql.NewConfig()
 	cfg.User, cfg.Net, cfg.Addr, cfg.MultiStatements = "root", "unix", s.Socket, true
 	connector, err := mysql.NewConnector(cfg)
