@@ -11,6 +11,7 @@ import (
 	"net/http/httptrace"
 	"net/http/httputil"
 	"net/netip"
+	"strconv"
 	"strings"
 	"time"
 
@@ -157,6 +158,13 @@ func (x *exchange) rebuild(out *http.Request) {
 	if php.SetBody(out, body); x.q.Kind != php.Raw { // as POST, a raw body could become a form
 		out.Method = http.MethodPost
 	}
+	// A call that came by GET may be sent again if Matomo has closed a connection that
+	// was kept, as without the gateway. Without a value the header is not sent.
+	delete(out.Header, "Idempotency-Key")
+	delete(out.Header, "X-Idempotency-Key")
+	if x.r.Method == http.MethodGet || x.r.Method == http.MethodHead {
+		out.Header["X-Idempotency-Key"] = []string{}
+	}
 	if x.placed != "" {
 		out.Header["Accept-Encoding"] = []string{"identity"} // so that modifyResponse can read the answer
 	}
@@ -178,13 +186,30 @@ func (g *Gateway) modifyResponse(resp *http.Response) error {
 	if coding := resp.Header.Get("Content-Encoding"); coding != "" && !strings.EqualFold(coding, "identity") {
 		return errEncoded
 	}
-	if resp.Body != nil && resp.Request.Method != http.MethodHead {
-		resp.Body = newReplacer(resp.Body, x.placed, x.given)
-		resp.Header.Del("Content-Length")
-		resp.ContentLength = -1
+	if resp.Body == nil || resp.Request.Method == http.MethodHead {
+		return nil
+	}
+	resp.Header.Del("Content-Length")
+	if n := resp.ContentLength; n < 0 || n > maxReplaced {
+		resp.Body, resp.ContentLength = newReplacer(resp.Body, x.placed, x.given), -1
+		return nil
+	}
+	// An answer of known length is sent at once, and not in chunks.
+	body, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return err
+	}
+	body = bytes.ReplaceAll(body, []byte(x.placed), []byte(x.given))
+	resp.Body, resp.ContentLength = io.NopCloser(bytes.NewReader(body)), int64(len(body))
+	if len(body) > 0 {
+		resp.Header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	}
 	return nil
 }
+
+// maxReplaced is the longest answer in which the token is replaced before it is
+// sent on.
+const maxReplaced = 256 << 10
 
 // errEncoded reports an answer in which the gateway's token could be hidden.
 var errEncoded = errors.New("the answer is compressed, against the request")

@@ -35,7 +35,7 @@ func badUpstream(t *testing.T, answer string) string {
 }
 
 // TestUpstreamFails answers in the client's format if Matomo is down or talks
-// nonsense, and cuts the client's answer off where Matomo's was.
+// nonsense, and cuts the client's answer off where Matomo's was, if it is long.
 func TestUpstreamFails(t *testing.T) {
 	down, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -58,14 +58,21 @@ func TestUpstreamFails(t *testing.T) {
 			t.Errorf("%s: the log has a token: %s", what, log)
 		}
 	}
-	f := newFixtureAt(t, badUpstream(t, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart"), nil)
-	resp, err := http.Get(f.url + api + "VisitsSummary.get&idSite=1&token_auth=" + f.token("read:site/1"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if b, err := io.ReadAll(resp.Body); err == nil {
-		t.Errorf("a cut answer arrived as whole: %q", b)
+	// A short answer with a token is read first, so that the client gets an error.
+	for length, want := range map[int]string{100: "502", 1 << 20: "200 cut"} {
+		f := newFixtureAt(t, badUpstream(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\npart", length)), nil)
+		resp, err := http.Get(f.url + api + "VisitsSummary.get&idSite=1&token_auth=" + f.token("read:site/1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := fmt.Sprint(resp.StatusCode)
+		if _, err := io.ReadAll(resp.Body); err != nil {
+			got += " cut"
+		}
+		_ = resp.Body.Close()
+		if got != want {
+			t.Errorf("an answer of %d bytes, cut: %s, want %s", length, got, want)
+		}
 	}
 }
 

@@ -193,7 +193,10 @@ func SetBody(r *http.Request, body []byte) {
 	r.Header.Del("Content-Length")
 	r.Header.Del("Transfer-Encoding")
 	if len(body) > 0 {
-		r.Body = io.NopCloser(bytes.NewReader(body))
+		// With GetBody, net/http can use another connection if this one turns out to be
+		// closed.
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+		r.Body, _ = r.GetBody()
 	}
 }
 
