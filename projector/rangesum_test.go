@@ -28,7 +28,7 @@ func TestOldVersions(t *testing.T) {
 	account := log.Account("admin:site/*")
 	var ids []events.TokenID
 	var secrets []events.Secret
-	for range 2000 { // do not fit into the smaller limit
+	for range 1000 { // do not fit into the smaller limit
 		id, secret := log.Token(account, "view:site/1", "write:site/1")
 		ids, secrets = append(ids, id), append(secrets, secret)
 	}

@@ -200,10 +200,14 @@ func TestUnsuitableLimits(t *testing.T) {
 	whole := p.Resident().Bytes
 	projectortest.Close(t, p)
 	state := eventstest.Fold(log.Messages)
-	for _, limit := range []int64{1, 20 << 10, whole / 4, whole/2 + 777, whole - whole/9, 1 << 49} {
+	digests := append(state.Digests(), eventstest.NewLog(2).Secret().Digest())
+	for i, limit := range []int64{1, 20 << 10, whole / 4, whole/2 + 777, whole - whole/9, 1 << 49} {
 		var out bytes.Buffer
 		p := openConfig(t, projector.Config{Dir: dir, Resident: limit, Logger: slog.New(slog.NewTextHandler(&out, nil))})
-		for _, d := range append(state.Digests(), eventstest.NewLog(2).Secret().Digest()) {
+		for j, d := range digests { // others for each limit: reading all of them takes long
+			if j%6 != i && j != len(digests)-1 {
+				continue
+			}
 			f, err := p.Find(d)
 			if err := projectortest.CompareFacts(state, d, f, err); err != nil {
 				t.Errorf("limit %d: %v", limit, err)

@@ -156,7 +156,7 @@ func checkInstant(t *testing.T, f *Found) {
 // already in it.
 func TestGrowthUnderReaders(t *testing.T) {
 	table := New(unlimited, forms)
-	const secrets = 60_000
+	const secrets = 20_000
 	put := func(n uint64) {
 		table.Update(func(w Writer) {
 			w.SetPosition(events.Position(n + 1))

@@ -51,7 +51,7 @@ func TestRoundTrip(t *testing.T) {
 // TestBig installs an index of several Badger tables.
 func TestBig(t *testing.T) {
 	t.Parallel()
-	n := 40_000
+	n := 20_000
 	if testing.Short() {
 		n = 15_000
 	}

@@ -73,7 +73,7 @@ func (b *logServer) latest(from snapshot.Source) snapshot.Info {
 func TestPublishAndInstall(t *testing.T) {
 	t.Parallel()
 	b, key := newLogServer(t), newSigner(t)
-	n := 20_000
+	n := 8000
 	if testing.Short() {
 		n = 4000
 	}
