@@ -103,7 +103,7 @@ func (i *TokenImport) validate() error {
 // and tokens are imported from.
 func CheckSource(s string) error {
 	if !isResourceID(s) || LooksSecret(s) {
-		return fmt.Errorf("%s is not the name of a source: want up to 64 letters, digits and - _ .", Quote(s))
+		return fmt.Errorf("%s is not the name of a source: want up to 64 letters, digits, -, _ and dots", Quote(s))
 	}
 	return nil
 }

@@ -149,15 +149,18 @@ var listers = map[string]lister{
 		listedToken.ofAlice,
 	},
 	"alice's token": {
-		"alice", authz.Principal{Token: unknownToken, Scopes: eventstest.Scopes("manage_tokens", "view:site/3")},
+		"alice",
+		authz.Principal{Token: unknownToken, Scopes: eventstest.Scopes("manage_tokens", "view:site/3")},
 		listedToken.ofAlice,
 	},
 	"site admin": {
-		"sitead", authz.Principal{Session: someSession, Scopes: eventstest.Scopes("admin:site/3"), Inherit: true},
+		"sitead",
+		authz.Principal{Session: someSession, Scopes: eventstest.Scopes("admin:site/3"), Inherit: true},
 		func(o listedToken) bool { return o.ofSite3() || o.login == "sitead" },
 	},
 	"token of admin": {
-		"sitead", authz.Principal{Token: unknownToken, Scopes: eventstest.Scopes("admin:site/3")},
+		"sitead",
+		authz.Principal{Token: unknownToken, Scopes: eventstest.Scopes("admin:site/3")},
 		listedToken.ofSite3,
 	},
 }

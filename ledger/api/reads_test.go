@@ -82,8 +82,10 @@ func TestAllMistakes(t *testing.T) {
 			m{
 				"app": "a\x01", "device": strings.Repeat("d", 101), "scopes": []string{"view:site/1", "fly:site/1", "VIEW"},
 				"inherit": true, "expires_in": "soon", "secret_digest": strings.Repeat("0", 64), "format": "hex32", "nonsense": 1,
-				"constraints": m{"cidrs": []string{"192.0.2.0/24", "192.0.2.7"}, "methods": []string{"get"}, "rate": 0,
-					"origins": []string{"https://example.org", "https://*.example.org"}},
+				"constraints": m{
+					"cidrs": []string{"192.0.2.0/24", "192.0.2.7"}, "methods": []string{"get"}, "rate": 0,
+					"origins": []string{"https://example.org", "https://*.example.org"},
+				},
 			},
 			[]string{
 				"body.app", "body.device", "body.scopes[1]", "body.scopes[2]", "body.inherit", "body.expires_in", "body.secret_digest",
