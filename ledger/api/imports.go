@@ -27,7 +27,7 @@ type ImportedToken struct {
 
 type importTokensInput struct {
 	Body struct {
-		Source string          `json:"source" maxLength:"64" doc:"name of the installation: letters, digits and - _ ." example:"matomo"`
+		Source string          `json:"source" maxLength:"64" doc:"name of the installation: letters, digits, -, _ and dots" example:"matomo"`
 		Tokens []ImportedToken `json:"tokens" minItems:"1" maxItems:"500"`
 		DryRun bool            `json:"dry_run,omitempty" doc:"change nothing; return what would become of each token"`
 	}
