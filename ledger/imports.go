@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -292,9 +293,12 @@ func (l *Ledger) planImportAgain(p *importPlan, a *events.Account, id events.Tok
 	p.outcome = ImportUnchanged
 	edit := p.edit(t)
 	var change events.Change
+	scopes, narrower := p.narrowed(l.cfg.Model, t)
 	switch {
-	case t.Inherit && len(p.scopes) > 0:
-		scoped := &events.TokenScoped{Scopes: p.scopes}
+	case narrower && len(scopes) == 0:
+		return nil, refuseImport("token %s has no scope that %s still allows; revoke it, or change its scopes", id, p.source)
+	case narrower:
+		scoped := &events.TokenScoped{Scopes: scopes}
 		if *edit != (events.TokenEdited{}) {
 			scoped.Edit = edit
 		}
@@ -309,6 +313,42 @@ func (l *Ledger) planImportAgain(p *importPlan, a *events.Account, id events.Tok
 		return nil, errImportRefused{err}
 	}
 	return change, nil
+}
+
+// narrowed returns the scopes that a token has and that Matomo allows, and whether
+// they are less than the token's. Matomo never gives it more.
+func (p *importPlan) narrowed(m *events.Model, t *events.Token) (scopes []events.Scope, narrower bool) {
+	switch {
+	case len(p.scopes) == 0: // all of its account
+		return nil, false
+	case t.Inherit:
+		return p.scopes, true
+	}
+	for _, have := range t.Scopes {
+		if m.AnyCovers(p.scopes, have) {
+			scopes = append(scopes, have)
+			continue
+		}
+		narrower = true
+		for _, allowed := range p.scopes {
+			scopes = append(scopes, both(m, have, allowed)...)
+		}
+	}
+	slices.SortFunc(scopes, events.Scope.Compare)
+	return slices.Compact(scopes), narrower
+}
+
+// both returns the scope that two scopes cover, none if there is none. It has the
+// permission and the resource of one of them each.
+func both(m *events.Model, a, b events.Scope) []events.Scope {
+	for _, s := range []events.Scope{
+		a, b, {Permission: a.Permission, Type: b.Type, ID: b.ID}, {Permission: b.Permission, Type: a.Type, ID: a.ID},
+	} {
+		if m.Check(s) == nil && m.Covers(a, s) && m.Covers(b, s) {
+			return []events.Scope{s}
+		}
+	}
+	return nil
 }
 
 // edit returns what Matomo says of a token that narrows it or that is only noted.

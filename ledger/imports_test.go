@@ -70,6 +70,7 @@ func TestImportTokens(t *testing.T) {
 	step("never expires", func(r *ledger.ImportToken) { r.Expires = time.Time{} }, ledger.ImportUnchanged)
 	step("for viewing only", func(r *ledger.ImportToken) { r.Scopes = []string{"view:site/*"} }, ledger.ImportUpdated)
 	step("for all again", func(r *ledger.ImportToken) { r.Scopes = nil }, ledger.ImportUnchanged)
+	step("for managing", func(r *ledger.ImportToken) { r.Scopes = []string{"admin:site/*"} }, ledger.ImportUnchanged)
 	step("another description", func(r *ledger.ImportToken) { r.App = "other" }, ledger.ImportUnchanged)
 	got = token()
 	if got.Inherit || !got.Expires.Equal(soon) || got.Constraints == nil || !got.Constraints.HeaderOnly || got.App != "cron" ||
@@ -80,6 +81,38 @@ func TestImportTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	step("revoked", func(*ledger.ImportToken) {}, ledger.ImportEnded)
+}
+
+// TestImportNarrower imports a token again with other scopes. It keeps what both the
+// ledger and Matomo allow.
+func TestImportNarrower(t *testing.T) {
+	k := newFixture(t)
+	alice := string(k.account("alice", "admin:site/3", "view:site/4"))
+	for i, tt := range []struct {
+		first, then, want string
+		outcome           ledger.ImportOutcome
+	}{
+		{"admin:site/*", "view:site/*", "view:site/*", ledger.ImportUpdated},
+		{"write:site/*", "admin:site/*", "write:site/*", ledger.ImportUnchanged},
+		{"admin:site/3 view:site/4", "write:site/*", "view:site/4 write:site/3", ledger.ImportUpdated},
+		{"view:site/3", "view:site/*", "view:site/3", ledger.ImportUnchanged},
+		{"track:site/3", "view:site/*", "track:site/3", ledger.ImportRefused},
+		{"track:site/3 view:site/3", "view:site/*", "view:site/3", ledger.ImportUpdated},
+	} {
+		row := ledger.ImportToken{Account: alice, Hash: hashed(100 + i), Scopes: strings.Fields(tt.first)}
+		first := k.imported("matomo", row)
+		row.Scopes = strings.Fields(tt.then)
+		if again := k.imported("matomo", row); again.Outcome != tt.outcome {
+			t.Errorf("%s, then %s: %v (%v), want %v", tt.first, tt.then, again.Outcome, again.Problem, tt.outcome)
+		}
+		got, err := k.GetToken(k.root, first.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.Join(events.ScopeStrings(got.Scopes), " "); text != tt.want {
+			t.Errorf("%s, then %s: %s, want %s", tt.first, tt.then, text, tt.want)
+		}
+	}
 }
 
 // TestImportEndedInBulk imports a token again after a bulk revocation, and after its

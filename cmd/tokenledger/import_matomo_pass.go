@@ -101,8 +101,8 @@ func (m *matomoImport) pass(ctx context.Context, s *matomo.Source) (*importRepor
 }
 
 // importUsers creates accounts, and sets the grants of those that it created before.
-// Grants that take something away come first: an import that is interrupted leaves
-// nobody with more than Matomo gives.
+// What takes something away comes first: an import that is interrupted leaves no
+// account with more than Matomo gives.
 func (m *matomoImport) importUsers(ctx context.Context) error {
 	var less, more []func(context.Context) error
 	var mu sync.Mutex // guards usable and report
@@ -128,11 +128,12 @@ func (m *matomoImport) importUsers(ctx context.Context) error {
 			continue
 		}
 		m.report.Accounts.Updated++
-		set := func(ctx context.Context) error { return m.setGrants(ctx, have.ID, u.Grants) }
-		if len(missing(u.Grants, have.Grants)) == 0 {
-			less = append(less, set)
-		} else {
-			more = append(more, set)
+		kept := common(have.Grants, u.Grants)
+		if len(kept) < len(have.Grants) {
+			less = append(less, func(ctx context.Context) error { return m.setGrants(ctx, have.ID, kept) })
+		}
+		if len(kept) < len(u.Grants) {
+			more = append(more, func(ctx context.Context) error { return m.setGrants(ctx, have.ID, u.Grants) })
 		}
 	}
 	if m.flags.dry {
@@ -149,6 +150,11 @@ func (m *matomoImport) importUsers(ctx context.Context) error {
 // missing returns the scopes of want that are not in have.
 func missing(want, have []string) []string {
 	return slices.DeleteFunc(slices.Clone(want), func(s string) bool { return slices.Contains(have, s) })
+}
+
+// common returns the scopes of a that are in b.
+func common(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(s string) bool { return !slices.Contains(b, s) })
 }
 
 func sameScopes(a, b []string) bool { return len(missing(a, b)) == 0 && len(missing(b, a)) == 0 }

@@ -2,6 +2,7 @@ package matomo
 
 import (
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -160,10 +161,15 @@ func readEntries(urls php.Value) (list []*entry, _ *refusal) {
 // entities are what Matomo decodes in an entry.
 var entities = strings.NewReplacer("&amp;", "&", "&quot;", `"`, "&#039;", "'", "&#39;", "'", "&lt;", "<", "&gt;", ">")
 
+// anyEntity matches what Matomo may decode: any character by its number.
+var anyEntity = regexp.MustCompile(`&#?[A-Za-z0-9]+;`)
+
 // readEntry reads an entry, which Matomo decodes once more.
 func readEntry(text string) (*entry, *refusal) {
+	// Matomo removes line ends before it decodes, and after that, tabs too.
+	text = strings.NewReplacer("\n", "", "\r", "").Replace(text)
 	text = strings.NewReplacer("\n", "", "\r", "", "\t", "").Replace(entities.Replace(unescape(text)))
-	if entities.Replace(text) != text || strings.ContainsRune(text, 0) {
+	if anyEntity.MatchString(text) || strings.ContainsRune(text, 0) {
 		return nil, badRequest("ambiguous", "An entry of urls is encoded more than twice.")
 	}
 	text = strings.Trim(text, " \x0b")

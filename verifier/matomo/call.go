@@ -34,9 +34,16 @@ type chosen struct{ method.Need }
 // refuseAlways refuses methods that are never called from outside, with a token or
 // without.
 func (x *exchange) refuseAlways() *refusal {
+	if refused := x.checkNested(); refused != nil {
+		return refused
+	}
 	for _, p := range []*php.Params{&x.q.Query, &x.q.Post} {
-		for _, name := range []string{"method", "apiAction"} {
+		for _, name := range []string{"method", "apiModule", "apiAction"} {
 			text, _, _ := (phpParams{p}).get(name)
+			// Matomo removes line ends and zero bytes, and decodes entities.
+			if strings.ContainsAny(method.Clean(text), "&\n\r\x00") {
+				return badRequest("ambiguous", "The parameter %s has characters that are not expected.", name)
+			}
 			if name == "apiAction" {
 				plugin, _, _ := (phpParams{p}).get("apiModule")
 				text = plugin + "." + text
@@ -55,6 +62,27 @@ func takesPassword(t *method.Table, name string) bool {
 	name = method.Clean(name)
 	is := func(m string) bool { return strings.EqualFold(m, name) }
 	return name != "" && slices.ContainsFunc(t.PasswordMethods(), is)
+}
+
+// nestedParameters are those of the second method. Matomo makes a call of them, which
+// would have a token and sites of its own.
+const nestedParameters = "apiParameters"
+
+// checkNested refuses parameters of the second method that decide what is called and
+// as whom.
+func (x *exchange) checkNested() *refusal {
+	for _, p := range []*php.Params{&x.q.Query, &x.q.Post} {
+		v, _ := p.Get(nestedParameters)
+		if v.Array == nil {
+			continue
+		}
+		for name, v := range v.Array.All() {
+			if v.Array != nil || !isPlain(name) || strings.ContainsAny(v.Text, "&\x00") || isSecurityKey(keyOf(name)) {
+				return badRequest("second_target", "apiParameters has a parameter that is not expected.")
+			}
+		}
+	}
+	return nil
 }
 
 // isBulk reports whether the request may contain other requests. Other methods have

@@ -241,6 +241,9 @@ func (x *exchange) decide() *refusal {
 		x.rebuilt = true
 		return nil
 	}
+	if x.place == elsewhere && likeTracker(x.r.URL.Path) && (x.q.Kind == php.Raw || mayBeBulk(x.q)) {
+		return forbidden("unknown_path", "Hits are for the tracker, at its own path.")
+	}
 	if refused := x.refuseAlways(); refused != nil {
 		return refused
 	}

@@ -3,6 +3,7 @@ package matomo
 import (
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -45,4 +46,14 @@ func (g *Gateway) placeOf(r *http.Request) place {
 		return static
 	}
 	return elsewhere
+}
+
+// likeTracker reports whether a web server could take a path for that of the tracker,
+// as in /matomo.php/more and //matomo.php. Lists of hits there could have tokens.
+func likeTracker(name string) bool {
+	segments := strings.FieldsFunc(strings.ToLower(name), func(r rune) bool { return r == '/' || r == '\\' })
+	return slices.ContainsFunc(segments, func(s string) bool {
+		return s == "js" || strings.HasPrefix(s, "matomo.php") || strings.HasPrefix(s, "piwik.php") ||
+			strings.HasPrefix(s, "tracker.php")
+	})
 }

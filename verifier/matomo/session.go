@@ -21,8 +21,9 @@ func (x *exchange) withSession(c credential) *refusal {
 		x.still = nil
 		return x.call(c)
 	}
+	// Matomo removes line ends and decodes entities: another spelling is a known token.
 	force, _, ok := (phpParams{&x.q.Post}).get(sessionKey)
-	if _, inURL := x.q.Query.Get(sessionKey); !ok || inURL || force != "1" || !c.posted {
+	if _, inURL := x.q.Query.Get(sessionKey); !ok || inURL || force != "1" || !c.posted || !isPlain(c.secret) {
 		return f.refused()
 	}
 	if refused := x.sessionBulk(); refused != nil {

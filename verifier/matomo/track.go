@@ -174,6 +174,10 @@ func asDecoded(body []byte) []byte {
 	return bytes.ReplaceAll(bytes.ReplaceAll(bytes.Trim(body, " \t\n\r\v\x00"), []byte("\n"), nil), []byte("\r"), nil)
 }
 
+// maxTokens is how many tokens are checked for one list of hits. Hits with others
+// lose theirs: each costs a check, also one that nobody ever created.
+const maxTokens = 64
+
 // hit is one entry of a list of hits.
 type hit struct {
 	p     params
@@ -206,11 +210,19 @@ func (x *exchange) trackBulk(c credential) *refusal {
 		if c.secret != "" { // it covers every entry, also one with its own
 			h.own = c
 		}
-		if h.own.secret != "" {
-			sites[h.own] = append(sites[h.own], h.site)
+		if h.own.secret == "" {
+			continue
 		}
+		if sites[h.own] == nil && len(sites) == maxTokens {
+			x.outcome, x.reason = Untrusted, "too_many_tokens"
+			continue
+		}
+		sites[h.own] = append(sites[h.own], h.site)
 	}
 	if len(sites) == 0 && c.secret == "" {
+		if _, found := x.q.Post.Get(tokenParameter); found { // in the same bytes, read as a form
+			return badRequest("ambiguous", "The list of hits is also a form with a token.")
+		}
 		return nil
 	}
 	tokens := map[credential]map[string]string{}
@@ -276,6 +288,17 @@ func (x *exchange) sendHits(body object, hits []*hit) *refusal {
 	return nil
 }
 
+// withoutControls returns a query as PHP's parse_url does.
+func withoutControls(query string) string {
+	b := []byte(query)
+	for i, c := range b {
+		if c < ' ' || c == 0x7f {
+			b[i] = '_'
+		}
+	}
+	return string(b)
+}
+
 // readHits reads the body of a list of hits.
 func (x *exchange) readHits(body []byte) (object, []*hit, *refusal) {
 	malformed := badRequest("malformed_bulk", `The body is not a JSON object with a list "requests" of hits.`)
@@ -301,7 +324,8 @@ func (x *exchange) readHits(body []byte) (object, []*hit, *refusal) {
 		case string:
 			v, _, _ = strings.Cut(v, "#")
 			_, query, _ := strings.Cut(v, "?")
-			p, err := php.ParseQuery(query, php.Limits{})
+			// parse_url, by which Matomo reads it, makes "_" of control characters.
+			p, err := php.ParseQuery(withoutControls(query), php.Limits{})
 			if err != nil {
 				return nil, nil, unreadable(err)
 			}

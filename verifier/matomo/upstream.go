@@ -167,6 +167,9 @@ func (x *exchange) rebuild(out *http.Request) {
 	}
 	if x.placed != "" {
 		out.Header["Accept-Encoding"] = []string{"identity"} // so that modifyResponse can read the answer
+		for _, name := range []string{"Range", "If-Range", "Request-Range"} {
+			delete(out.Header, name) // a part of an answer could have a part of the token
+		}
 	}
 }
 
