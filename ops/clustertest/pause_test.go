@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // holdEdits make a verifier hold each answer between its decision and the last
@@ -93,8 +94,14 @@ func (d *fixture) allows(v *Node, s secret) {
 	})
 }
 
+// discardAfter is how old an answer may be when a client reads it. The tools and the
+// gateway discard older ones: a process can be stopped after its last look at the
+// lease, with an answer that it has not written yet.
+const discardAfter = time.Second
+
 // TestStoppedUnderLoad pauses a verifier under load several times, and revokes
-// a token meanwhile. No answer after the receipt allows the token.
+// a token meanwhile. No answer after the receipt allows the token, but for those
+// that a client discards.
 func TestStoppedUnderLoad(t *testing.T) {
 	const tries, clients = 3, 8
 	d := newFixture(t, Options{Ledgers: 1, Verifiers: 1, Lease: shortLease, Program: Build(t)})
@@ -108,8 +115,9 @@ func TestStoppedUnderLoad(t *testing.T) {
 		for range clients {
 			all.Go(func() {
 				for ctx.Err() == nil {
+					asked := time.Now()
 					a, err := v.Check(ctx, s.secret, "view:site/1")
-					if err == nil && a.Allowed && over.Load() {
+					if err == nil && a.Allowed && over.Load() && time.Since(asked) <= discardAfter {
 						late.Add(1)
 					}
 				}
