@@ -37,7 +37,7 @@ type ImportToken struct {
 	Migrated   bool      // Matomo 4 made it of the one token that a user had before
 }
 
-// ImportOutcome says what became of one token of an import.
+// ImportOutcome is the result of importing one token.
 type ImportOutcome string
 
 // The outcomes.

@@ -11,7 +11,7 @@ import (
 	"github.com/tokenledger/tokenledger/cmd/tokenledger/internal/render"
 )
 
-// importCounts count accounts or tokens by what became of them.
+// importCounts count accounts or tokens by the result of their import.
 type importCounts struct {
 	Read      int `json:"read"` // rows in Matomo
 	Created   int `json:"created"`

@@ -33,7 +33,7 @@ type importTokensInput struct {
 	}
 }
 
-// ImportResult is what became of one token.
+// ImportResult is the result of importing one token.
 type ImportResult struct {
 	Outcome string `json:"outcome" enum:"created,updated,unchanged,ended,refused" doc:"unchanged: it was imported before; ended: it was imported and revoked, and stays so"`
 	ID      string `json:"id,omitempty" doc:"of the token; absent if it was refused, or would be created"`

@@ -6,7 +6,7 @@ import "github.com/tokenledger/tokenledger/events"
 // memory are about as many as a processor has under way at once.
 const WaveSize = 16
 
-// wave is where the search for each digest has come to.
+// wave is the state of the search for each digest.
 type wave [WaveSize]struct {
 	key key
 	at  int

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Outcome is what became of a request.
+// Outcome is how the gateway handled a request.
 type Outcome string
 
 // The outcomes.

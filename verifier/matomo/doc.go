@@ -3,9 +3,9 @@
 //
 // # Promise
 //
-// A request with a token is read as PHP reads it (package php), checked, and written
-// anew from what was read: Matomo sees no token, method or site that was not
-// checked. A check is confirmed after the whole request has been read, and once more
+// A request with a token is read as PHP reads it (package php) and checked. Matomo
+// gets a new request, written from what was read: it sees no token, method or site
+// that was not checked. A check is confirmed after the whole request has been read, and once more
 // when the connection to Matomo is there, right before the first byte is sent. So
 // after the receipt of a revocation, the token is passed on no more. A request that
 // was already being sent when the token was revoked runs to its end.

@@ -92,7 +92,7 @@ func TestMatomoWiring(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != string(want) {
-		t.Errorf("%s is not what the program prints; make it anew: bin/tokenledger %s > ops/deploy/matomo/%[1]s", file, strings.Join(args, " "))
+		t.Errorf("%s is not what the program prints; write it again: bin/tokenledger %s > ops/deploy/matomo/%[1]s", file, strings.Join(args, " "))
 	}
 	matomo, maria := p.Services["matomo"].Environment, p.Services["mariadb"].Environment
 	for key, of := range map[string]string{"MATOMO_DATABASE_USERNAME": "MARIADB_USER", "MATOMO_DATABASE_PASSWORD": "MARIADB_PASSWORD", "MATOMO_DATABASE_DBNAME": "MARIADB_DATABASE"} {
