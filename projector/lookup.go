@@ -44,8 +44,7 @@ func (p *Projector) Lookup(d events.Digest) (Record, error) {
 }
 
 // Facts holds the facts that a check needs about a secret, as of one position.
-// Its Account and Policy are never nil. Token, App, Issuer and Version are
-// missing if From is not nil; then From has them.
+// Its Account and Policy are never nil.
 type Facts resident.Found
 
 // Is reports whether the secret is in state s.
@@ -103,38 +102,26 @@ func factsOf(r *Record, a *events.Account, p *events.PolicyState, pos events.Pos
 // With [ErrNotFound], Position is that at which the secret did not exist. Find
 // returns other errors if the index is corrupt or has stopped.
 func (p *Projector) Find(d events.Digest) (Facts, error) {
-	var f Facts
-	if p.table != nil {
-		if known, err := p.judge(p.table.Find(&d, (*resident.Found)(&f)), &d, &f); known {
-			return f, err
-		}
-	}
-	return p.findStored(d)
-}
-
-// FindForCheck is Find for a decision. It leaves out the details if the decision
-// does not depend on them: see [Facts].
-func (p *Projector) FindForCheck(d events.Digest) (Facts, error) {
 	if f, known, err := p.FindResident(d); known {
 		return f, err
 	}
 	return p.findStored(d)
 }
 
-// FindResident is FindForCheck without disk access. It returns false if only
+// FindResident is Find without disk access. It returns false if only
 // Badger knows whether the secret exists. It takes no lock and does not allocate.
 // It may be called after Close, and then returns an error.
 func (p *Projector) FindResident(d events.Digest) (f Facts, known bool, err error) {
 	if p.table == nil {
 		return f, false, nil
 	}
-	known, err = p.judge(p.table.FindForCheck(&d, (*resident.Found)(&f)), &d, &f)
+	known, err = p.judge(p.table.Find(&d, (*resident.Found)(&f)), &f)
 	return f, known, err
 }
 
 // judge says what an answer of the table means. It returns false if only Badger
 // knows whether the secret exists.
-func (p *Projector) judge(a resident.Answer, d *events.Digest, f *Facts) (known bool, err error) {
+func (p *Projector) judge(a resident.Answer, f *Facts) (known bool, err error) {
 	switch {
 	case a == resident.OnDisk:
 		*f = Facts{}
@@ -146,8 +133,9 @@ func (p *Projector) judge(a resident.Answer, d *events.Digest, f *Facts) (known 
 		*f = Facts{Position: f.Position}
 		return true, ErrNotFound
 	case f.Account.Account == nil:
+		id := events.TokenIDFrom(f.Token)
 		*f = Facts{}
-		return true, p.errMissingAccount(events.TokenIDFrom(p.table.Details(d).Token))
+		return true, p.errMissingAccount(id)
 	}
 	return true, nil
 }
@@ -161,7 +149,7 @@ const WaveSize = resident.WaveSize
 type Wave struct {
 	N       int // secrets, at most WaveSize
 	Digests [WaveSize]events.Digest
-	Found   [WaveSize]Facts // as FindForCheck returns it
+	Found   [WaveSize]Facts // as Find returns it
 	Errs    [WaveSize]error
 }
 
@@ -187,7 +175,7 @@ func (p *Projector) FindWaveResident(w *Wave) (onDisk uint64) {
 	}
 	answers := p.table.FindWave(w.Digests[:w.N], &found)
 	for i := range w.N {
-		known, err := p.judge(answers[i], &w.Digests[i], &w.Found[i])
+		known, err := p.judge(answers[i], &w.Found[i])
 		if w.Errs[i] = err; !known {
 			onDisk |= 1 << i
 		}

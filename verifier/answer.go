@@ -51,11 +51,10 @@ func (d *Decision) appendAnswer(b []byte, explain, all bool) []byte {
 	tell := d.OK() || d.Reason == Scope || explain
 	if tell {
 		if d.account != nil {
-			more := d.more()
-			b = appendField(b, `,"token_id":"`, string(tokenID(more.Token)))
-			b = appendField(b, `,"app":"`, more.App)
+			b = appendField(b, `,"token_id":"`, string(tokenID(d.details.Token)))
+			b = appendField(b, `,"app":"`, d.details.App)
 			b = appendField(b, `,"account":"`, string(d.account.ID))
-			b = appendField(b, `,"issued_by":"`, string(d.issuedBy(more.Issuer)))
+			b = appendField(b, `,"issued_by":"`, string(d.issuedBy(d.details.Issuer)))
 		}
 		if d.OK() && d.Inherit {
 			b = append(b, `,"inherit":true`...)

@@ -239,12 +239,12 @@ func (s *shifting) Position() events.Position { return s.now }
 
 func (s *shifting) FindWave(w *projector.Wave) {
 	for i := range w.N {
-		w.Found[i], w.Errs[i] = s.FindForCheck(w.Digests[i])
+		w.Found[i], w.Errs[i] = s.Find(w.Digests[i])
 	}
 }
 
-func (s *shifting) FindForCheck(d events.Digest) (projector.Facts, error) {
-	f, err := s.Index.FindForCheck(d)
+func (s *shifting) Find(d events.Digest) (projector.Facts, error) {
+	f, err := s.Index.Find(d)
 	f.Position = s.now
 	if len(s.positions) > 0 {
 		f.Position, s.positions = s.positions[0], s.positions[1:]

@@ -56,8 +56,8 @@ func (x tableIndex) FindWave(w *projector.Wave) {
 	}
 }
 
-func (x tableIndex) FindForCheck(d events.Digest) (f projector.Facts, err error) {
-	if x.table.FindForCheck(&d, (*resident.Found)(&f)) != resident.InMemory {
+func (x tableIndex) Find(d events.Digest) (f projector.Facts, err error) {
+	if x.table.Find(&d, (*resident.Found)(&f)) != resident.InMemory {
 		return projector.Facts{Position: f.Position}, events.ErrNotFound
 	}
 	return f, nil

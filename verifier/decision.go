@@ -102,23 +102,12 @@ type Decision struct {
 
 	// Token, App, Account, IssuedBy and Scopes compute their results from these on
 	// demand.
-	details resident.Details // if from is nil
-	from    *resident.Table  // has the details of digest
+	details resident.Details
 	digest  events.Digest
 	account *events.Account  // nil if no token was found
 	scopes  *events.ScopeSet // the token's own
 	granted *events.ScopeSet // its account's
 	model   *events.Model
-}
-
-// more returns the details of the token. They are as of the decision's position
-// if [Verifier.Confirm] returns true afterwards. Details that the decision did
-// not need are read now, and empty if the secret has left the memory since.
-func (d *Decision) more() resident.Details {
-	if d.from != nil {
-		return d.from.Details(&d.digest)
-	}
-	return d.details
 }
 
 // Token returns the token's id, empty if none was found. If the check was denied,
@@ -127,7 +116,7 @@ func (d *Decision) Token() events.TokenID {
 	if d.account == nil {
 		return ""
 	}
-	return tokenID(d.more().Token)
+	return tokenID(d.details.Token)
 }
 
 // tokenID returns the id of a token, empty for zeros.
@@ -143,7 +132,7 @@ func (d *Decision) App() string {
 	if d.account == nil {
 		return ""
 	}
-	return d.more().App
+	return d.details.App
 }
 
 // Account returns the token's account, empty if no token was found.
@@ -161,7 +150,7 @@ func (d *Decision) IssuedBy() events.AccountID {
 	if d.account == nil {
 		return ""
 	}
-	return d.issuedBy(d.more().Issuer)
+	return d.issuedBy(d.details.Issuer)
 }
 
 func (d *Decision) issuedBy(issuer *events.AccountID) events.AccountID {
@@ -313,7 +302,7 @@ const MaxRechecks = 64
 // find looks up a secret by d.digest. One in the shape of a Matomo token that is not
 // found so may be an imported one. Other secrets cost one lookup.
 func (v *Verifier) find(secret string, d *Decision) (projector.Facts, error) {
-	found, err := v.cfg.Index.FindForCheck(d.digest)
+	found, err := v.cfg.Index.Find(d.digest)
 	if err == nil || len(secret) != legacyLength || !isNotFound(err) {
 		return found, err
 	}
@@ -327,7 +316,7 @@ func (v *Verifier) find(secret string, d *Decision) (projector.Facts, error) {
 func (v *Verifier) findImported(secret string, missed projector.Facts, d *Decision) (projector.Facts, error) {
 	for _, salt := range v.cfg.Salts {
 		digest := salt.Hash(secret).Digest()
-		found, err := v.cfg.Index.FindForCheck(digest)
+		found, err := v.cfg.Index.Find(digest)
 		missed.Position = min(missed.Position, found.Position)
 		if err == nil || !isNotFound(err) {
 			found.Position = missed.Position
@@ -443,9 +432,7 @@ const legacyLength = 32
 // lease has read it, else 0.
 func (v *Verifier) evaluate(f *projector.Facts, legacy bool, now int64, r *Request, d *Decision) {
 	d.account = f.Account.Account
-	if d.from = f.From; d.from == nil {
-		d.details = f.Details
-	}
+	d.details = f.Details
 	d.Expires = projector.TimeOf(f.Expires)
 	legacy = legacy || f.Plain()
 	// Reading the clock costs as much as the lookup.

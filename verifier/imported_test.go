@@ -141,9 +141,9 @@ type counted struct {
 	after func() // called once, after the first lookup
 }
 
-func (x *counted) FindForCheck(d events.Digest) (projector.Facts, error) {
+func (x *counted) Find(d events.Digest) (projector.Facts, error) {
 	x.finds.Add(1)
-	f, err := x.Index.FindForCheck(d)
+	f, err := x.Index.Find(d)
 	if x.after != nil {
 		after := x.after
 		x.after = nil

@@ -161,9 +161,9 @@ func TestLeaseEndsDuringSearch(t *testing.T) {
 // slowIndex is an index with lookups that last longer than the lease.
 type slowIndex struct{ n *verifiertest.Node }
 
-func (x slowIndex) FindForCheck(d events.Digest) (projector.Facts, error) {
+func (x slowIndex) Find(d events.Digest) (projector.Facts, error) {
 	defer x.n.Clock.Pass(verifier.DefaultLease)
-	return x.n.Index.FindForCheck(d)
+	return x.n.Index.Find(d)
 }
 
 func (x slowIndex) FindWave(w *projector.Wave) {

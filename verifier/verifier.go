@@ -18,12 +18,12 @@ import (
 
 // Index looks up the secrets of checks.
 type Index interface {
-	// FindForCheck returns the facts about a secret, all as of one position. If
+	// Find returns the facts about a secret, all as of one position. If
 	// there is no such secret, the error is [events.ErrNotFound] and the position
 	// is set. Any other error tells why the index cannot answer, such as that it
-	// has stopped. The details may be left out (see [projector.Facts]).
-	FindForCheck(events.Digest) (projector.Facts, error)
-	// FindWave is FindForCheck for several secrets.
+	// has stopped.
+	Find(events.Digest) (projector.Facts, error)
+	// FindWave is Find for several secrets.
 	FindWave(*projector.Wave)
 	// Position returns the position of the last applied event.
 	Position() events.Position

@@ -43,9 +43,9 @@ func (x *Replica) Lookup(d events.Digest) (projector.Record, error) {
 	return use(x, func(p *projector.Projector) (projector.Record, error) { return p.Lookup(d) })
 }
 
-// FindForCheck returns the facts that a check needs about a secret. It takes no
+// Find returns the facts that a check needs about a secret. It takes no
 // lock if the answer is in memory.
-func (x *Replica) FindForCheck(d events.Digest) (projector.Facts, error) {
+func (x *Replica) Find(d events.Digest) (projector.Facts, error) {
 	if p := x.fast.Load(); p != nil {
 		// If it may still answer, it could all the while.
 		if f, known, err := p.FindResident(d); known && x.fast.Load() == p {
@@ -54,21 +54,21 @@ func (x *Replica) FindForCheck(d events.Digest) (projector.Facts, error) {
 	}
 	return use(x, func(p *projector.Projector) (projector.Facts, error) {
 		x.fast.Store(p)
-		return p.FindForCheck(d)
+		return p.Find(d)
 	})
 }
 
-// FindWave is FindForCheck for several secrets.
+// FindWave is Find for several secrets.
 func (x *Replica) FindWave(w *projector.Wave) {
 	onDisk := uint64(1)<<w.N - 1
 	if p := x.fast.Load(); p != nil {
-		if left := p.FindWaveResident(w); x.fast.Load() == p { // as in FindForCheck
+		if left := p.FindWaveResident(w); x.fast.Load() == p { // as in Find
 			onDisk = left
 		}
 	}
 	for i := range w.N {
 		if onDisk&(1<<i) != 0 {
-			w.Found[i], w.Errs[i] = x.FindForCheck(w.Digests[i])
+			w.Found[i], w.Errs[i] = x.Find(w.Digests[i])
 		}
 	}
 }

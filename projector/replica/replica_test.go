@@ -280,7 +280,7 @@ func TestRebuildBeside(t *testing.T) {
 	for range 3 {
 		readers.Go(func() {
 			for last := events.Position(0); !stop.Load(); {
-				f, err := b.x.FindForCheck(run.Digests[int(last)%len(run.Digests)])
+				f, err := b.x.Find(run.Digests[int(last)%len(run.Digests)])
 				if err != nil && !errors.Is(err, projector.ErrNotFound) {
 					t.Errorf("Find = %v", err)
 					return
@@ -462,7 +462,7 @@ func (b *fixture) refuses(why string) {
 	b.t.Helper()
 	d := events.Digest{1}
 	_, lookup := b.x.Lookup(d)
-	_, find := b.x.FindForCheck(d)
+	_, find := b.x.Find(d)
 	_, account := b.x.Account("acc_x")
 	_, token := b.x.Token("tok_x")
 	_, command := b.x.Command("x")
@@ -809,7 +809,7 @@ func TestDamagedWhileItRuns(t *testing.T) {
 		}
 	}
 	for b.x.Position() == 0 {
-		if f, err := b.x.FindForCheck(run.Digests[0]); err == nil && f.Position < 500 {
+		if f, err := b.x.Find(run.Digests[0]); err == nil && f.Position < 500 {
 			t.Fatalf("it answers from position %d", f.Position)
 		}
 	}

@@ -4,11 +4,10 @@
 //
 // # Promise
 //
-// The result of [Table.Find], [Table.FindForCheck] and [Table.FindWave] is of one
-// instant: record, account, policy and position are as they were between two
-// calls of [Table.Update]. They take no lock and do not allocate; they wait for
-// the writer only if updates disturb them repeatedly. They compare the whole
-// digest.
+// The result of [Table.Find] and [Table.FindWave] is of one instant: record,
+// account, policy and position are as they were between two calls of
+// [Table.Update]. They take no lock and do not allocate; they wait for the writer
+// only if updates disturb them repeatedly. They compare the whole digest.
 //
 // [Absent] is final: the secret does not exist, on the disk either. [OnDisk]
 // means that the secret may exist but is not in the table.

@@ -14,7 +14,7 @@ import (
 //
 //	0-3  digest
 //	4    expires    5 created
-//	6    created in (46 bits), used, more, flags (8), state (8)
+//	6    created in (46 bits), used, flags (8), state (8)
 //	7    account, scopes (32 bits each)
 //
 // Cold record:
@@ -40,7 +40,6 @@ const (
 	maxPosition = 1<<46 - 1
 
 	bitUsed = 1 << 46 // the slot has a record
-	bitMore = 1 << 47 // a decision needs the cold record, or the end of grace
 
 	// flagEnded marks a secret that is invalid forever.
 	flagEnded = 1 << 7

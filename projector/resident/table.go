@@ -22,8 +22,6 @@ const (
 // nanoseconds of Unix time, 0 for none.
 type Found struct {
 	Details
-	// From is nil if Details are set. Otherwise From.Details returns them.
-	From *Table
 
 	Created, Expires, Until int64
 	CreatedIn               events.Position // of the first event about the token
@@ -35,7 +33,7 @@ type Found struct {
 	Position                events.Position // of all these facts
 }
 
-// Details are the facts about a secret that most decisions do not need.
+// Details are the facts about a secret on which no decision rests.
 type Details struct {
 	Token   [16]byte
 	Version events.Position // of the last event about the token
@@ -131,40 +129,19 @@ const maxTries = 32
 // [InMemory], it sets only the policy and the position.
 func (t *Table) Find(d *events.Digest, f *Found) Answer {
 	k := keyOf(d)
-	return t.find(&k, f, true)
-}
-
-// FindForCheck is Find for a decision. It may leave out the details, which are then
-// those of f.From; for now it has them, since a decision that is kept must not show
-// the label of a later position.
-func (t *Table) FindForCheck(d *events.Digest, f *Found) Answer {
-	k := keyOf(d)
-	return t.find(&k, f, true) // a kept decision has the label of its position
-}
-
-func (t *Table) find(k *key, f *Found, details bool) Answer {
 	for range maxTries {
 		seq := t.seq.Load()
 		if seq&1 != 0 {
 			continue
 		}
-		a := t.read(k, f, details)
+		a := t.read(&k, f)
 		if t.seq.Load() == seq { // this use of t also keeps its off-heap memory until here
 			return a
 		}
 	}
 	t.mu.RLock()
 	defer t.mu.RUnlock()
-	return t.read(k, f, details)
-}
-
-// Details returns the details of a secret as they are now, zero if it is not in
-// the table. They are those of a result of FindForCheck if the table is still at
-// the position of that result.
-func (t *Table) Details(d *events.Digest) Details {
-	var f Found
-	t.Find(d, &f)
-	return f.Details
+	return t.read(&k, f)
 }
 
 // key is a digest as numbers, the first the most significant.
@@ -179,7 +156,7 @@ func keyOf(d *events.Digest) key {
 
 // read may run during an update. Then it still returns, but its result is
 // invalid.
-func (t *Table) read(k *key, f *Found, details bool) Answer {
+func (t *Table) read(k *key, f *Found) Answer {
 	i, r := t.search(k)
 	f.Position = events.Position(t.position.Load())
 	f.Policy = t.policy.Load()
@@ -187,11 +164,7 @@ func (t *Table) read(k *key, f *Found, details bool) Answer {
 		return t.absent(k)
 	}
 	t.readHot(r, f)
-	if details || r.load(wordState)&bitMore != 0 {
-		t.readCold(t.shards[k.shard()].slots.Load(), i, f)
-	} else {
-		f.From = t
-	}
+	t.readCold(t.shards[k.shard()].slots.Load(), i, f)
 	return InMemory
 }
 
@@ -217,7 +190,7 @@ func (t *Table) readCold(s *slots, i int, f *Found) {
 		return
 	}
 	c := s.coldAt(i)
-	f.From, f.App, f.Issuer = nil, "", nil
+	f.App, f.Issuer = "", nil
 	binary.LittleEndian.PutUint64(f.Token[:], c.load(wordToken))
 	binary.LittleEndian.PutUint64(f.Token[8:], c.load(wordToken+1))
 	f.Version = events.Position(c.load(wordVersion))

@@ -100,7 +100,7 @@ func diff(got *Found, want *Secret) string {
 	// These are compared in the other form.
 	g.Found.Account, g.Found.Scopes, g.Found.Constraints, g.Found.App = Account{}, nil, nil, ""
 	g.Found.Issuer, g.Found.Policy, g.Found.Position = nil, nil, 0
-	return cmp.Diff(w, g, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(Found{}, "From"))
+	return cmp.Diff(w, g, cmpopts.EquateEmpty())
 }
 
 // TestAgainstMap puts and replaces random secrets, and compares the table with
@@ -193,33 +193,10 @@ func findAll(t *testing.T, table *Table, put map[uint64]*Secret) (answers [3]int
 			if d := diff(&f, want); d != "" {
 				t.Fatalf("secret %d: -want +got\n%s", n, d)
 			}
-			checkDecision(t, table, d, &f)
 		}
 		answers[answer]++
 	}
 	return answers, falsePositives
-}
-
-// checkDecision compares FindForCheck with what Find returned, in a table that
-// does not change.
-func checkDecision(t *testing.T, table *Table, d events.Digest, want *Found) {
-	t.Helper()
-	var f Found
-	if a := table.FindForCheck(&d, &f); a != InMemory {
-		t.Fatalf("FindForCheck: answer %d, want InMemory", a)
-	}
-	if f.From != nil {
-		if want.Until != 0 || want.Constraints != nil {
-			t.Fatalf("FindForCheck leaves out the details of %+v", want)
-		}
-		if f.From != table || f.Details != (Details{}) {
-			t.Fatalf("FindForCheck sets the details %+v and leaves them out", f.Details)
-		}
-		f.Details, f.From = f.From.Details(&d), nil
-	}
-	if f != *want {
-		t.Fatalf("FindForCheck and Details: %+v, want %+v", f, *want)
-	}
 }
 
 // consistent checks the invariants of a table: its counts, its slots and the

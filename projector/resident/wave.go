@@ -13,10 +13,10 @@ type wave [WaveSize]struct {
 	hot *hot
 }
 
-// FindWave is FindForCheck for up to WaveSize digests, all as of one position. It
+// FindWave is Find for up to WaveSize digests, all as of one position. It
 // first touches the home slots of all digests, then the accounts of all that it
 // found. So the processor waits for the memory of all of them at once, while
-// FindForCheck waits for one after another.
+// Find waits for one after another.
 func (t *Table) FindWave(d []events.Digest, f *[WaveSize]*Found) (answers [WaveSize]Answer) {
 	var w wave
 	for i := range d {
@@ -61,14 +61,12 @@ func (t *Table) readWave(w *wave, n int, f *[WaveSize]*Found, answers *[WaveSize
 	for i := range n {
 		c, found := &w[i], f[i]
 		found.Position, found.Policy = position, policy
-		switch {
-		case c.hot == nil:
+		if c.hot == nil {
 			answers[i] = t.absent(&c.key)
 			continue
-		default:
-			t.readHot(c.hot, found)
-			t.readCold(t.shards[c.key.shard()].slots.Load(), c.at, found)
 		}
+		t.readHot(c.hot, found)
+		t.readCold(t.shards[c.key.shard()].slots.Load(), c.at, found)
 		answers[i] = InMemory
 	}
 	keep(touched)

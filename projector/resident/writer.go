@@ -200,10 +200,6 @@ func (t *Table) fill(e *entry, k *key, s *Secret) error {
 	if s.Ended {
 		state |= bitEnded
 	}
-	// Ended secrets may leave the table, so their details are read with them.
-	if s.Ended || s.Until != 0 || constraints != 0 {
-		state |= bitMore
-	}
 	copy(e.hot[wordDigest:], k[:])
 	e.hot[wordExpires], e.hot[wordCreated] = uint64(s.Expires), uint64(s.Created)
 	e.hot[wordState], e.hot[wordRefs] = state, uint64(t.accounts.number(s.Account))|uint64(scopes)<<32
